@@ -1,0 +1,34 @@
+//! Requests and replies: the second of the three traits by which the world enters.
+//!
+//! A front end lives on one reactor and owns that reactor's share of the host's connections or
+//! queues. It takes the memory of its requests from its own [`Pool`](crate::memory::Pool), puts
+//! requests into `requests`, and hears of each exactly once by `reply`, in any order.
+
+use crate::memory::{Memory, Pool};
+use crate::request::{Reply, Request};
+
+/// Where requests come from.
+pub trait Frontend {
+    /// Appends new requests, at most `room` of them, taking the buffers of reads and writes from
+    /// `pool`. When the pool has none left the front end keeps the rest for a later turn. Does not
+    /// block; gives up a turn after a bounded amount of work.
+    fn gather(&mut self, memory: &Memory, pool: &mut Pool, room: usize, requests: &mut Vec<Request>);
+
+    /// Takes the answer to one request, and gives its buffer back to `pool` once the bytes have been
+    /// sent or copied out.
+    fn reply(&mut self, memory: &Memory, pool: &mut Pool, reply: Reply);
+
+    /// Sends what the replies of this turn have produced. Does not block.
+    fn settle(&mut self, memory: &Memory, pool: &mut Pool);
+
+    /// A file descriptor that polls readable when `gather` or `settle` would find work (an epoll
+    /// descriptor over the front end's sockets, say); `None` when the front end must be polled.
+    fn wait_fd(&self) -> Option<std::os::fd::RawFd>;
+
+    /// Stops taking new requests. The front end is drained when every request has been answered
+    /// and [`Frontend::drained`] says so.
+    fn close(&mut self);
+
+    /// Whether, after [`Frontend::close`], nothing is left to answer or to send.
+    fn drained(&self) -> bool;
+}

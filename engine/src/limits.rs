@@ -1,0 +1,42 @@
+//! Every bound of the engine, by name, with its reason and an example in numbers.
+//!
+//! Everything is allocated at start from these. A full pool is backpressure, an ordinary state.
+
+/// Members of one array. One bit each in a `u32` mask; a RAID-6 of 32 is already 30+2.
+pub const MEMBERS_MAX: usize = 32;
+/// Fewest members of a RAID-5 (2 data + P).
+pub const MEMBERS_MIN_RAID5: usize = 3;
+/// Fewest members of a RAID-6 (2 data + P + Q).
+pub const MEMBERS_MIN_RAID6: usize = 4;
+
+/// Devices a ring knows during its life: the members and the replacements that came later.
+/// Example: 32 members, each replaced once without a restart, and the old ones still draining.
+pub const DEVICES_MAX: usize = 2 * MEMBERS_MAX;
+
+/// Smallest and largest chunk. Below 4 KiB a strip is smaller than a page; above 1 MiB an I/O is
+/// punted by the kernel to its worker threads.
+pub const CHUNK_BYTES_MIN: u32 = 4 << 10;
+/// See [`CHUNK_BYTES_MIN`].
+pub const CHUNK_BYTES_MAX: u32 = 1 << 20;
+
+/// The unit of every metadata structure on disk, and the alignment of every buffer.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// Largest read or write that a front end hands over as one request; it splits larger ones.
+/// Discard and write-zeroes carry no data and may span the whole array.
+pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
+
+/// Largest single buffer of a pool, and the unit in which a pool gives memory to its size classes.
+pub const BUFFER_BYTES_MAX: u32 = 1 << 20;
+
+/// Reactors of one server: an owner id is a byte in the stripe locks and 0 means free.
+pub const REACTORS_MAX: usize = 254;
+
+/// Member operations in flight in one reactor; the tag of each is its index in a fixed slab, and a
+/// ring must be able to hold all of them. Example: 256 stripe operations of 32 members.
+pub const IO_IN_FLIGHT_MAX: usize = 8192;
+
+const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
+const _: () = assert!(CHUNK_BYTES_MAX <= BUFFER_BYTES_MAX);
+const _: () = assert!(REQUEST_BYTES_MAX <= BUFFER_BYTES_MAX);
+const _: () = assert!(CHUNK_BYTES_MIN as usize % BLOCK_BYTES == 0);

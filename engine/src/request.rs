@@ -1,0 +1,66 @@
+//! What a host asks of the array, and what it is answered.
+//!
+//! A request names its data by a [`Span`] of the arenas that all reactors share, so it can be handed
+//! from one reactor to another without a copy. Exactly one [`Reply`] answers each request; until
+//! then its span belongs to the engine.
+
+use crate::memory::Span;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// Fill the span with the array's content.
+    Read,
+    /// Store the span's bytes. With `fua`, data, parity and intent are durable before the reply.
+    Write {
+        /// Force unit access.
+        fua: bool,
+    },
+    /// Everything acknowledged before this was submitted is durable before the reply. No range.
+    Flush,
+    /// The range's content is no longer needed; it reads back as zeros afterwards.
+    Discard,
+    /// The range reads back as zeros afterwards. With `fua`, durably so before the reply.
+    WriteZeroes {
+        /// Force unit access.
+        fua: bool,
+    },
+}
+
+/// One request of a host.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// The front end's own name for it, returned in the reply.
+    pub tag: u64,
+    /// What is asked.
+    pub kind: RequestKind,
+    /// First byte in the array; a multiple of the array's logical block.
+    pub offset_bytes: u64,
+    /// Length; a multiple of the logical block, not zero except for a flush. Reads and writes are at
+    /// most [`REQUEST_BYTES_MAX`](crate::limits::REQUEST_BYTES_MAX).
+    pub len_bytes: u64,
+    /// The data of a read or a write (`len_bytes` long); [`Span::EMPTY`] otherwise.
+    pub span: Span,
+}
+
+/// Why a request failed. Front ends map it to the error codes of their protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// Not aligned to the logical block, or of a wrong length.
+    Misaligned,
+    /// Beyond the end of the array.
+    OutOfRange,
+    /// More members are lost than the level bears, or a strip cannot be vouched for.
+    Lost,
+    /// The array does not accept writes (read-only or stopping).
+    ReadOnly,
+}
+
+/// The answer to one request. For a read that succeeded, all `len_bytes` of its span are filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The request's tag.
+    pub tag: u64,
+    /// How it went.
+    pub result: Result<(), RequestError>,
+}

@@ -1,0 +1,1 @@
+//! XOR and GF(2^8) parity kernels.

@@ -1,0 +1,2 @@
+//! The command line and daemon of Striate.
+fn main() {}
