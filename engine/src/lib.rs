@@ -5,3 +5,5 @@ pub mod limits;
 pub mod memory;
 pub mod request;
 pub mod ring;
+pub mod server;
+pub mod status;

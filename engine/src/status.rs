@@ -1,0 +1,152 @@
+//! What an operator can see of an array: plain values, serialized as they are by `--json`.
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a whole array.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ArrayStatus {
+    /// Its name, unique on a host.
+    pub name: String,
+    /// Its identity.
+    pub uuid: String,
+    /// 5 or 6.
+    pub level: u8,
+    /// Bytes placed on one member before moving on.
+    pub chunk_bytes: u32,
+    /// What a host sees.
+    pub size_bytes: u64,
+    /// The unit of host requests.
+    pub logical_block_bytes: u32,
+    /// How well it is.
+    pub health: Health,
+    /// Which incarnation this is; grows with each start and each change of membership.
+    pub epoch: u64,
+    /// One entry a slot.
+    pub members: Vec<MemberStatus>,
+    /// How many stripes are in which state.
+    pub cells: CellCounts,
+    /// What goes on in the background.
+    pub background: Vec<Background>,
+    /// Where hosts reach it, as given on the command line (`unix:PATH`, `HOST:PORT`, `/dev/ublkbN`).
+    pub exports: Vec<String>,
+    /// What was counted since the start.
+    pub counters: Counters,
+}
+
+/// How well an array is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Every slot in sync.
+    Optimal,
+    /// Some slot is missing, failed or rebuilding; nothing is lost.
+    Degraded,
+    /// More is lost than the level bears.
+    Failed,
+}
+
+/// The state of one slot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its place.
+    pub slot: usize,
+    /// `in_sync`, `rebuilding`, `failed`, `missing`.
+    pub state: MemberState,
+    /// The path it was opened by, if it is there.
+    pub path: Option<String>,
+    /// Read errors that were repaired from parity.
+    pub read_errors: u64,
+    /// Why it failed, in words, if it did since the start.
+    pub failure: Option<String>,
+}
+
+/// What a slot is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// Holds what it should.
+    InSync,
+    /// Being filled from the others.
+    Rebuilding,
+    /// Failed, on record.
+    Failed,
+    /// Not there.
+    Missing,
+}
+
+/// How many stripes are in which state (as they would be on disk).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellCounts {
+    /// Never written, or discarded; reads as zeros.
+    pub unwritten: u64,
+    /// Parity matches, and stays so through an unclean stop.
+    pub clean: u64,
+    /// Parity matches unless there is an unclean stop.
+    pub dirty: u64,
+    /// Parity does not match.
+    pub need_sync: u64,
+    /// Of `need_sync`, stripes that a missing data strip makes unvouchable.
+    pub lost: u64,
+}
+
+/// A long-running job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Background {
+    /// `resync` or `rebuild`.
+    pub kind: BackgroundKind,
+    /// The slot that is filled, for a rebuild.
+    pub slot: Option<usize>,
+    /// Stripes done.
+    pub done_stripes: u64,
+    /// Stripes in all.
+    pub total_stripes: u64,
+    /// Member bytes a second, over the last few seconds.
+    pub bytes_per_s: u64,
+}
+
+/// See [`Background::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackgroundKind {
+    /// Make parity match data.
+    Resync,
+    /// Fill a slot from the others.
+    Rebuild,
+}
+
+/// Counted since the start, over all reactors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Reads answered.
+    pub reads: u64,
+    /// Writes answered.
+    pub writes: u64,
+    /// Flushes answered.
+    pub flushes: u64,
+    /// Discards and write-zeroes answered.
+    pub discards: u64,
+    /// Bytes read by hosts.
+    pub read_bytes: u64,
+    /// Bytes written by hosts.
+    pub write_bytes: u64,
+    /// Member reads.
+    pub member_reads: u64,
+    /// Member writes, data and parity.
+    pub member_writes: u64,
+    /// Bitmap block writes, counted once per block, not per copy.
+    pub intent_writes: u64,
+    /// Stripe operations planned as read-modify-write.
+    pub rmw: u64,
+    /// Stripe operations planned as reconstruct-write.
+    pub rcw: u64,
+    /// Full-stripe writes.
+    pub full_stripe: u64,
+    /// Requests that were merged into another's stripe operation.
+    pub merged: u64,
+    /// Requests handed to another reactor.
+    pub handed_over: u64,
+    /// Reads answered by reconstruction.
+    pub reconstructed: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+}
