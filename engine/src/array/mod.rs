@@ -42,6 +42,7 @@ mod flush;
 mod host;
 mod intent;
 mod op;
+mod parity;
 mod read;
 mod steward;
 mod write;
@@ -305,7 +306,7 @@ impl Array {
             self.split(ring, request);
         }
         self.flush_advance(ring);
-        self.blocks_advance(ring);
+        self.blocks_advance();
         self.steward_advance(ring);
         for _ in 0..self.starved.len() {
             let op = self.starved.pop_front().expect("counted");
@@ -315,6 +316,7 @@ impl Array {
         while let Some(op) = self.fresh.pop_front() {
             self.start(ring, op);
         }
+        self.begin_block_writes(ring);
     }
 
     /// The answers since the last call.
@@ -404,6 +406,7 @@ impl Array {
     fn finish(&mut self, index: u32, result: Result<(), RequestError>) {
         self.give_work(index);
         self.answer_active(index, result);
+        self.job_done(index, result);
         let op = &mut self.ops[index];
         debug_assert_eq!(op.pending, 0);
         op.phase = Phase::Fresh;
@@ -478,7 +481,7 @@ impl Array {
                 } else if failed {
                     self.finish(index, Err(RequestError::Lost));
                 } else {
-                    self.write_block(ring, self.shared.bitmap.block_of(stripe));
+                    self.write_block(self.shared.bitmap.block_of(stripe));
                     return false;
                 }
             }
@@ -488,7 +491,7 @@ impl Array {
                 } else if failed {
                     self.finish(index, Err(RequestError::Lost));
                 } else {
-                    self.write_block(ring, self.shared.bitmap.block_of(stripe));
+                    self.write_block(self.shared.bitmap.block_of(stripe));
                     return false;
                 }
             }
@@ -499,7 +502,7 @@ impl Array {
                 } else if failed {
                     self.finish(index, Err(RequestError::Lost));
                 } else {
-                    self.write_block(ring, self.shared.bitmap.block_of(stripe));
+                    self.write_block(self.shared.bitmap.block_of(stripe));
                     return false;
                 }
             }
@@ -511,7 +514,7 @@ impl Array {
                 } else if failed {
                     self.finish(index, Err(RequestError::Lost));
                 } else {
-                    self.write_block(ring, self.shared.bitmap.block_of(stripe));
+                    self.write_block(self.shared.bitmap.block_of(stripe));
                     return false;
                 }
             }
@@ -535,6 +538,13 @@ impl Array {
         let tag = self.ios.insert(Io { what, slot, device });
         let len_bytes = u64::from(span.len_bytes);
         ring.push(MemberOp { tag, device, io, offset_bytes: offset, len_bytes, span });
+    }
+
+    /// Advises a member that it may forget a range.
+    fn push_deallocate<R: Ring>(&mut self, ring: &mut R, op: u32, slot: u8, offset_bytes: u64, len_bytes: u64) {
+        let device = self.shared.members.device(slot);
+        let tag = self.ios.insert(Io { what: IoFor::OpDeallocate { op }, slot, device });
+        ring.push(MemberOp { tag, device, io: MemberIo::Deallocate, offset_bytes, len_bytes, span: Span::EMPTY });
     }
 
     /// Whether an error on this I/O speaks of the device that the slot has now.

@@ -13,7 +13,7 @@ use crate::request::RequestError;
 use crate::ring::{Durability, MemberIo, Ring};
 
 use super::op::{Phase, Segment, Work};
-use super::{Array, IoFor, Started};
+use super::{Array, Started};
 
 impl Array {
     /// Starts the one read that an op has taken.
@@ -108,8 +108,7 @@ impl Array {
         let offset = self.shared.layout.data_offset_bytes + geometry.strip_offset(stripe);
         for slot in self.shared.members.view().writable.iter() {
             self.ops[index].pending += 1;
-            let what = IoFor::OpDeallocate { op: index };
-            self.push_ranged(ring, what, slot, MemberIo::Deallocate, offset, u64::from(geometry.chunk_bytes()), Span::EMPTY);
+            self.push_deallocate(ring, index, slot, offset, u64::from(geometry.chunk_bytes()));
         }
     }
 

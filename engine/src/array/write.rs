@@ -59,7 +59,7 @@ impl Array {
             Trust::Trusted => {
                 // Asked for at once, so that the mark becomes durable while the plan reads.
                 if self.shared.bitmap.begin_write(stripe) == Begun::Pending {
-                    self.write_block(ring, self.shared.bitmap.block_of(stripe));
+                    self.write_block(self.shared.bitmap.block_of(stripe));
                 }
                 Mode::Trusted
             }
@@ -330,24 +330,13 @@ impl Array {
         }
     }
 
-    /// Reconstructs the old content of the lost data strips of a segment from `read`.
-    fn recover(&self, index: u32, segment: &Segment, read: Strips, lost: Strips) {
-        let (memory, geometry, work) = (&self.shared.memory, &self.shared.geometry, self.ops[index].work);
-        memory.recover(
-            geometry,
-            lost,
-            read.and(geometry.data_strips()),
-            read.and(geometry.parity_strips()),
-            |strip| if lost.has(strip) { segment.made_span(work, strip) } else { segment.read_span(work, strip) },
-        );
-    }
-
     /// Makes parity strips from the whole new content of the data strips.
     fn generate(&self, index: u32, segment: &Segment, parity: Strips) {
-        let (memory, geometry, work) = (&self.shared.memory, &self.shared.geometry, self.ops[index].work);
         if !parity.is_empty() {
-            memory.generate(
-                geometry,
+            let work = self.ops[index].work;
+            super::parity::generate(
+                &self.shared.memory,
+                &self.shared.geometry,
                 parity,
                 |strip| self.content(index, segment, strip),
                 |strip| segment.made_span(work, strip),
@@ -400,7 +389,7 @@ impl Array {
         }
     }
 
-    fn op_io<R: Ring>(&mut self, ring: &mut R, index: u32, segment: &Segment, strip: u8, io: MemberIo, span: Span) {
+    pub(super) fn op_io<R: Ring>(&mut self, ring: &mut R, index: u32, segment: &Segment, strip: u8, io: MemberIo, span: Span) {
         let op = &mut self.ops[index];
         op.pending += 1;
         let slot = op.rotation.slot_of(strip);
@@ -438,11 +427,7 @@ impl Array {
     }
 
     /// Every write of the batch has ended: the next batch, or the end.
-    fn writes_done<R: Ring>(&mut self, ring: &mut R, index: u32) {
-        if self.ops[index].work_kind == Work::Read {
-            self.acknowledge(index);
-            return;
-        }
+    pub(super) fn writes_done<R: Ring>(&mut self, ring: &mut R, index: u32) {
         self.give_work(index);
         if self.ops[index].row_next < self.shared.geometry.chunk_bytes() {
             self.ops[index].row = self.ops[index].row_next;
@@ -461,6 +446,11 @@ impl Array {
     /// All is written (and flushed, where that is needed): acknowledge once the record allows it.
     pub(super) fn acknowledge(&mut self, index: u32) {
         let op = &self.ops[index];
+        if op.work_kind == Work::Read {
+            // A repair that failed changes nothing for the host: it has the reconstructed bytes.
+            self.finish(index, Ok(()));
+            return;
+        }
         let unprotected = op.work_kind == Work::Write(Mode::DataOnly) || self.shared.failed();
         if unprotected && !op.missed_data.is_empty() {
             self.finish(index, Err(RequestError::Lost));
@@ -483,10 +473,9 @@ impl Array {
                 return;
             }
             Work::Write(Mode::Heal) => self.shared.bitmap.resynced(op.stripe),
-            Work::Write(Mode::Trusted | Mode::DataOnly) | Work::Read | Work::Discard => {}
-            Work::Rebuild { .. } => {}
+            Work::Write(Mode::Trusted | Mode::DataOnly) => {}
+            Work::Read | Work::Discard | Work::Rebuild { .. } => {}
         }
-        self.job_done(index);
         self.finish(index, Ok(()));
     }
 }
