@@ -2,6 +2,7 @@
 pub mod assembly;
 pub mod clock;
 pub mod format;
+pub mod device;
 pub mod frontend;
 pub mod limits;
 pub mod memory;
