@@ -18,3 +18,4 @@ pub mod plan;
 mod slab;
 pub mod tally;
 pub mod start;
+pub mod reactor;

@@ -231,6 +231,18 @@ impl Array {
             && self.unsent.is_empty()
     }
 
+    /// Whether every request of this reactor's host is answered.
+    #[must_use]
+    pub fn host_is_quiet(&self) -> bool {
+        self.requests.len() == 0
+    }
+
+    /// Whether no member I/O is in flight here.
+    #[must_use]
+    pub fn io_is_quiet(&self) -> bool {
+        self.ios.len() == 0
+    }
+
     /// Whether something waits for what no completion or mailbox will announce: another reactor's
     /// bitmap write, the record, memory. The reactor then keeps turning.
     #[must_use]
@@ -257,13 +269,17 @@ impl Array {
         self.take_request(ring, request);
     }
 
-    /// Takes a message of another reactor, if there is room for it; otherwise gives it back.
-    pub fn receive(&mut self, message: Message) -> Result<(), Message> {
+    /// Whether a message may be taken.
+    #[must_use]
+    pub fn has_room_for_mail(&self) -> bool {
+        self.parts.room() > 0
+    }
+
+    /// Takes a message of another reactor; the caller has looked for
+    /// [`room`](Array::has_room_for_mail).
+    pub fn receive(&mut self, message: Message) {
         match message {
             Message::Part(part) => {
-                if self.parts.room() == 0 {
-                    return Err(message);
-                }
                 let index = self.parts.insert(part);
                 self.enqueue(index);
             }
@@ -272,7 +288,6 @@ impl Array {
                 self.answer_part(part.request, result);
             }
         }
-        Ok(())
     }
 
     /// Takes the end of a member operation.
