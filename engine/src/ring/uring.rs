@@ -31,9 +31,11 @@ use io_uring::{opcode, squeue, types};
 use super::{Completion, DeviceIndex, Durability, MemberIo, MemberOp, Ring, SECTOR_BYTES};
 use crate::limits::{DEVICES_MAX, IO_IN_FLIGHT_MAX};
 use crate::memory::Memory;
+use bell::Look;
 use piece::Piece;
-use queue::{Queue, QueueConfig};
+use queue::{Collect, Queue, QueueConfig};
 
+mod bell;
 mod piece;
 mod queue;
 
@@ -41,7 +43,8 @@ mod queue;
 /// failure is believed. A turn retries an operation once.
 const RETRIES_MAX: u16 = 1000;
 
-/// Rounds of one turn: a second one only when the submission queue was full or something is retried.
+/// Rounds of one turn. There is a second one only when the submission queue was full, something is
+/// retried, or the bell was armed just now.
 const ROUNDS_MAX: usize = 8;
 
 /// How a ring is to be made.
@@ -227,28 +230,21 @@ impl Uring {
     }
 
     /// One exchange with the kernel. Whether another one at once would move something.
-    fn exchange(&mut self, completions: &mut Vec<Completion>) -> Exchange {
+    fn exchange(&mut self, collect: Collect, completions: &mut Vec<Completion>) -> Look {
         self.advance_all();
         let was_full = self.ledger.waiting != 0 && self.queues().any(|queue| queue.is_full());
         let mut retried = false;
         let ledger = &mut self.ledger;
         for queue in [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten() {
-            queue.enter();
+            queue.enter(collect);
             queue.reap(|piece, result| match ledger.settle(piece, result) {
                 Settled::Completed(completion) => completions.push(completion),
                 Settled::Partly => {}
                 Settled::Again => retried = true,
             });
         }
-        if was_full || retried { Exchange::Again } else { Exchange::Enough }
+        if was_full || retried { Look::Again } else { Look::Enough }
     }
-}
-
-/// Whether an exchange left something that the next one can move without waiting.
-#[derive(PartialEq, Eq)]
-enum Exchange {
-    Again,
-    Enough,
 }
 
 impl Ring for Uring {
@@ -275,18 +271,29 @@ impl Ring for Uring {
     }
 
     fn turn(&mut self, completions: &mut Vec<Completion>) {
+        let before = completions.len();
         completions.append(&mut self.done);
+        let mut collect = Collect::Announced;
         for _round in 0..ROUNDS_MAX {
-            if self.exchange(completions) == Exchange::Enough {
-                break;
+            if self.exchange(collect, completions) == Look::Again {
+                continue;
             }
+            if completions.len() > before {
+                return self.interrupt.mute();
+            }
+            if self.interrupt.arm() == Look::Enough {
+                return;
+            }
+            collect = Collect::Always;
         }
+        // Out of rounds with something left to move: whoever sleeps now is woken at once.
+        self.interrupt.ring_bell();
     }
 
     fn wait_fd(&self) -> Option<RawFd> {
         match &self.polled {
             Some(polled) if polled.in_flight() > 0 => None,
-            _ => Some(self.interrupt.fd()),
+            _ => self.interrupt.wait_fd(),
         }
     }
 }

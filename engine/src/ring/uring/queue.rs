@@ -4,6 +4,7 @@
 //! - `SINGLE_ISSUER | DEFER_TASKRUN`: completions are worked off when this thread enters the kernel,
 //!   not whenever an interrupt strikes; a batch of them costs one pass. It also means that a completion
 //!   never shows up by itself: `enter` must ask for events even when it waits for none.
+//!   [`Bell`] is what wakes a reactor that sleeps.
 //! - `TASKRUN_FLAG`: the kernel sets a bit when there is something to work off, so an idle turn looks
 //!   at one word of memory and makes no system call.
 //! - `SUBMIT_ALL`: one entry that fails at submission does not hold back those behind it.
@@ -12,11 +13,12 @@
 #![expect(unsafe_code, reason = "submission queue entries hold addresses")]
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 
 use io_uring::{EnterFlags, IoUring, squeue};
 
 use super::Piece;
+use super::bell::{Bell, Look};
 use crate::limits::DEVICES_MAX;
 use crate::memory::Memory;
 use crate::ring::DeviceIndex;
@@ -44,21 +46,23 @@ pub(super) struct Queue {
     ring: IoUring,
     /// Entries pushed and not reaped.
     in_flight: u32,
-    polled: bool,
+    /// What wakes a sleeping reactor; a polled queue wakes nobody.
+    bell: Option<Bell>,
     buffers_are_fixed: bool,
 }
 
 impl Queue {
     /// Makes a queue for the calling thread and registers the arenas and an empty file table with it.
     pub(super) fn new(memory: &Memory, config: &QueueConfig) -> io::Result<Queue> {
-        let ring = build(config.polled, SqArray::Absent).or_else(|error| match error.raw_os_error() {
+        let mut ring = build(config.polled, SqArray::Absent).or_else(|error| match error.raw_os_error() {
             Some(libc::EINVAL) => build(config.polled, SqArray::Present),
             _ => Err(error),
         })?;
         ring.submitter().register_files_sparse(DEVICES_MAX as u32)?;
         limit_workers(&ring, config.worker_cpus)?;
         let buffers_are_fixed = register_arenas(&ring, memory)?;
-        Ok(Queue { ring, in_flight: 0, polled: config.polled, buffers_are_fixed })
+        let bell = if config.polled { None } else { Some(Bell::new(&mut ring)?) };
+        Ok(Queue { ring, in_flight: 0, bell, buffers_are_fixed })
     }
 
     /// Puts a file into the table, or takes it out with -1.
@@ -75,8 +79,31 @@ impl Queue {
         self.in_flight
     }
 
-    pub(super) fn fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+    /// What a reactor may sleep on.
+    pub(super) fn wait_fd(&self) -> Option<RawFd> {
+        self.bell.as_ref().map(Bell::fd)
+    }
+
+    /// Says that a turn brought something.
+    pub(super) fn mute(&mut self) {
+        if let Some(bell) = &mut self.bell {
+            bell.mute(&mut self.ring);
+        }
+    }
+
+    /// Says that a turn brought nothing, so that sleep may follow. Whether to look again before.
+    pub(super) fn arm(&mut self) -> Look {
+        match &mut self.bell {
+            Some(bell) if self.in_flight > 0 => bell.arm(&mut self.ring),
+            _ => Look::Enough,
+        }
+    }
+
+    /// Wakes whoever is going to sleep.
+    pub(super) fn ring_bell(&mut self) {
+        if let Some(bell) = &mut self.bell {
+            bell.ring();
+        }
     }
 
     /// Whether another entry may be pushed.
@@ -99,15 +126,18 @@ impl Queue {
         self.in_flight += 1;
     }
 
-    /// Submits what is queued and lets the kernel work off what has completed, if there is either.
-    pub(super) fn enter(&mut self) {
+    /// Submits what is queued and lets the kernel work off what has completed, if it announced
+    /// something or `collect` says to ask in any case.
+    pub(super) fn enter(&mut self, collect: Collect) {
         let submission = self.ring.submission();
         let submit_count = submission.len() as u32;
-        let anything_to_collect = submission.taskrun()
-            || submission.cq_overflow()
-            || (self.polled && self.in_flight > submit_count);
+        let announced = submission.taskrun() || submission.cq_overflow();
         drop(submission);
-        if submit_count > 0 || anything_to_collect {
+        if announced && let Some(bell) = &mut self.bell {
+            bell.heard();
+        }
+        let polls = self.bell.is_none() && self.in_flight > 0;
+        if submit_count > 0 || announced || polls || collect == Collect::Always {
             self.enter_for(submit_count, 0);
         }
     }
@@ -144,6 +174,15 @@ impl Queue {
             assert!(again.contains(&errno), "io_uring_enter: {error}");
         }
     }
+}
+
+/// When to ask the kernel for completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Collect {
+    /// When it announced some, or is entered anyway.
+    Announced,
+    /// In any case.
+    Always,
 }
 
 /// Whether the submission queue has its array of indices.
