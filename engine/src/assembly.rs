@@ -20,7 +20,7 @@
 //! | takes part | H | current |
 //! | takes part | its held epoch | current: H's writes stopped short of it, so nothing was done in H |
 //! | takes no part | its held epoch | stale: it left when the array says it left |
-//! | anything, or not there at all | such that a holder of H was to be in sync in E | leftover: E was never committed |
+//! | anything, or not there at all | one that a current device was to be in sync in, and does not hold | leftover: E was never committed |
 //! | not there at all | of a lower number than H | replaced |
 //! | anything else | | apart: both sides may hold data that the other lacks |
 //!
@@ -30,11 +30,12 @@
 //! is among the n - parities devices here (two such sets share a member, except 2 and 2 of 4: hence the
 //! operator's word), and that one is neither at H nor at its held epoch, so H does not explain it.
 //!
-//! *Why a leftover holds nothing that the array lacks.* Let q hold H, and let E's record list q as in
-//! sync. If E was committed, q held E, and went on from there to H. Every step from one epoch to
-//! another goes to a descendant, or else (a stale or leftover device that rejoins) away from an epoch
-//! that the new line contains, or that was not committed. So H descends from E, or E was not committed.
-//! Only "in sync" counts: that q was to be *rebuilt* in E says nothing of the epochs between.
+//! *Why a leftover holds nothing that the array lacks.* Let q be current, at F (H or its held epoch), and
+//! let E's record list q as in sync. If E was committed, q held E, and went on from there to F. Every step
+//! from one epoch to another goes to a descendant, or else (a stale or leftover device that rejoins) away
+//! from an epoch that the new line contains, or that was not committed. So F, and with it H, descends from
+//! E; or E was not committed. Only "in sync" counts: that q was to be *rebuilt* in E says nothing of the
+//! epochs between, which may have been committed without q.
 //!
 //! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes
 //! slot 0 (epoch A), the second, which found slot 0 at A and slot 1 at N, writes slot 0 again (epoch B,
@@ -42,8 +43,9 @@
 //! power cuts during start would cost a rebuild, or the array.
 //!
 //! *Decay.* If a copy of a superblock is damaged, the other one may be an epoch older, and it would seem
-//! that the newer was never written. So a device with a damaged copy is proof of nothing: it is judged
-//! by the rest, but neither makes another a leftover nor an unclean array a clean one.
+//! that the newer was never written. So once an epoch is committed it is written to the other copies
+//! too ([`Roster::reinforce`]), and until then a device with a damaged copy is proof of nothing: it is
+//! judged by the rest, but neither makes another a leftover nor an unclean array a clean one.
 //!
 //! The newest epoch is the one with the highest number that leaves no device apart. Mostly there is one
 //! epoch, or two of which one was broken off. If none explains all devices the members ran apart, and
@@ -120,7 +122,7 @@ pub struct Assembly {
 pub fn assemble(candidates: &[Candidate], options: &AssemblyOptions) -> Result<Assembly, AssemblyError> {
     let (present, mut left_out) = plan::sort_out(candidates)?;
     plan::check_one_array(&present, options)?;
-    let newest = epochs::newest(&present)?;
+    let newest = plan::newest(candidates, &present)?;
     let record = plan::merged_record(&present, newest)?;
     plan::check_owner(&record, options)?;
     let slots = plan::slots(&present, &record, &mut left_out);

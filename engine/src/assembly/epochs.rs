@@ -4,7 +4,7 @@
 
 use std::cmp::Reverse;
 
-use super::error::{AssemblyError, Whose};
+use super::error::Whose;
 use crate::format::superblock::{EpochName, Found, Record, SlotRecord, SlotState};
 
 /// A candidate with a valid superblock.
@@ -77,32 +77,44 @@ pub(super) fn standing(member: &Present<'_>, record: &Record, present: &[Present
     }
 }
 
-/// Whether a holder of the record's epoch was to be in sync in the member's.
+/// Whether a current device was to be in sync in the member's epoch, and does not hold it.
 fn is_leftover(member: &Present<'_>, record: &Record, present: &[Present<'_>]) -> bool {
     present.iter().any(|witness| {
-        witness.epoch() == record.epoch.name
+        witness.is_current(record)
+            && witness.epoch() != member.epoch()
             && witness.found.both_valid
             && witness.entry_in(member.record()).is_some_and(|entry| entry.state == SlotState::InSync)
     })
 }
 
-/// The epoch with the highest number that leaves no device apart: the index of one of its holders.
-pub(super) fn newest(present: &[Present<'_>]) -> Result<usize, AssemblyError> {
+/// Which epoch is the newest.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Newest {
+    /// That of this device (an index of `present`): the highest that leaves no device apart.
+    Of(usize),
+    /// Every epoch leaves some device apart. Of the highest, a holder and such a device.
+    Apart { holder: usize, other: usize },
+}
+
+pub(super) fn newest(present: &[Present<'_>]) -> Newest {
     let mut heads: Vec<usize> = (0..present.len()).collect();
     heads.sort_by_key(|&head| Reverse((present[head].epoch().number, present[head].epoch().id)));
     heads.dedup_by_key(|head| present[*head].epoch());
     let apart_from = |head: usize| {
-        present.iter().find(|member| standing(member, present[head].record(), present) == Standing::Apart)
+        present.iter().position(|member| standing(member, present[head].record(), present) == Standing::Apart)
     };
-    let mut first_conflict = None;
-    for head in heads {
-        let Some(member) = apart_from(head) else { return Ok(head) };
-        first_conflict.get_or_insert_with(|| AssemblyError::Fork {
-            one: present[head].whose(),
-            one_epoch: present[head].epoch(),
-            other: member.whose(),
-            other_epoch: member.epoch(),
-        });
+    let mut highest = None;
+    for holder in heads {
+        let Some(other) = apart_from(holder) else { return Newest::Of(holder) };
+        highest.get_or_insert(Newest::Apart { holder, other });
     }
-    Err(first_conflict.expect("some device is present, and so some epoch"))
+    highest.expect("some device is present, and so some epoch")
+}
+
+/// How many devices here are in sync, by this record.
+pub(super) fn in_sync_count(record: &Record, present: &[Present<'_>]) -> usize {
+    let is_in_sync = |member: &&Present<'_>| {
+        member.is_current(record) && record.slots[member.slot()].state == SlotState::InSync
+    };
+    present.iter().filter(is_in_sync).count()
 }

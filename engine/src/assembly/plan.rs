@@ -1,6 +1,6 @@
 //! The steps of assembly: sort the candidates, check that they are one array, give each slot its device.
 
-use super::epochs::{Present, Standing, standing};
+use super::epochs::{self, Newest, Present, Standing, standing};
 use super::error::AssemblyError;
 use super::{AssemblyOptions, Candidate};
 use crate::format::superblock::{NoMember, Record, RunState, SlotState};
@@ -45,6 +45,9 @@ pub enum StaleReason {
     LeftUnfilled,
     /// It holds an epoch that was broken off, or its superblock went back in time.
     Leftover,
+    /// Nothing here says how its epoch and the array's are related. Only in the text of an error: where
+    /// enough members are here to start, this is a fork.
+    Unexplained,
 }
 
 /// A candidate that is in no slot.
@@ -140,6 +143,28 @@ fn disagreement(one: &Record, other: &Record) -> Option<&'static str> {
     }
 }
 
+/// The newest epoch: the index in `present` of one of its holders. Devices that are apart are a fork only if
+/// some side of it could start; otherwise what is missing might explain them.
+pub(super) fn newest(candidates: &[Candidate], present: &[Present<'_>]) -> Result<usize, AssemblyError> {
+    let (holder, other) = match epochs::newest(present) {
+        Newest::Of(holder) => return Ok(holder),
+        Newest::Apart { holder, other } => (&present[holder], &present[other]),
+    };
+    let could_start = |side: &Present<'_>| {
+        epochs::in_sync_count(side.record(), present) >= side.record().shape.data_strips()
+    };
+    if present.iter().any(could_start) {
+        return Err(AssemblyError::Fork {
+            one: holder.whose(),
+            one_epoch: holder.epoch(),
+            other: other.whose(),
+            other_epoch: other.epoch(),
+        });
+    }
+    let plans = slots(present, holder.record(), &mut Vec::new());
+    Err(not_enough(candidates, holder.record(), &plans))
+}
+
 /// The record of the newest epoch. Its holders may differ in state and in cursors, which are written
 /// within an epoch; in nothing else.
 pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Record, AssemblyError> {
@@ -182,7 +207,7 @@ pub(super) fn check_owner(record: &Record, options: &AssemblyOptions) -> Result<
     Ok(())
 }
 
-/// Gives each slot its device. (No device is apart from the newest epoch; that has been decided.)
+/// Gives each slot its device.
 pub(super) fn slots(present: &[Present<'_>], record: &Record, left_out: &mut Vec<LeftOut>) -> Vec<SlotPlan> {
     let absent = |state| match state {
         SlotState::Empty => SlotPlan::Empty,
@@ -203,7 +228,7 @@ pub(super) fn slots(present: &[Present<'_>], record: &Record, left_out: &mut Vec
             Standing::Replaced => {
                 left_out.push(LeftOut { candidate, reason: LeftOutReason::Replaced { slot } });
             }
-            Standing::Apart => unreachable!("the newest epoch leaves no device apart"),
+            Standing::Apart => slots[slot] = SlotPlan::Stale { candidate, reason: StaleReason::Unexplained },
         }
     }
     slots
@@ -232,18 +257,29 @@ pub(super) fn check_enough(
     slots: &[SlotPlan],
     options: &AssemblyOptions,
 ) -> Result<(), AssemblyError> {
-    let in_sync = slots.iter().filter(|plan| matches!(plan, SlotPlan::InSync { .. })).count();
-    let (members, needed) = (record.shape.members, record.shape.data_strips());
-    let name = record.name.to_string();
-    if in_sync < needed {
-        let not_there = |(slot, plan): (usize, &SlotPlan)| Some((slot, why_not_there(candidates, *plan)?));
-        let listing = slots.iter().enumerate().filter_map(not_there).collect();
-        return Err(AssemblyError::NotEnough { name, in_sync, needed, members, listing });
+    let (in_sync, members) = (in_sync_count(slots), record.shape.members);
+    if in_sync < record.shape.data_strips() {
+        return Err(not_enough(candidates, record, slots));
     }
     if in_sync * 2 <= members && !options.run_degraded {
-        return Err(AssemblyError::NoMajority { name, in_sync, members });
+        return Err(AssemblyError::NoMajority { name: record.name.to_string(), in_sync, members });
     }
     Ok(())
+}
+
+fn in_sync_count(slots: &[SlotPlan]) -> usize {
+    slots.iter().filter(|plan| matches!(plan, SlotPlan::InSync { .. })).count()
+}
+
+fn not_enough(candidates: &[Candidate], record: &Record, slots: &[SlotPlan]) -> AssemblyError {
+    let not_there = |(slot, plan): (usize, &SlotPlan)| Some((slot, why_not_there(candidates, *plan)?));
+    AssemblyError::NotEnough {
+        name: record.name.to_string(),
+        in_sync: in_sync_count(slots),
+        needed: record.shape.data_strips(),
+        members: record.shape.members,
+        listing: slots.iter().enumerate().filter_map(not_there).collect(),
+    }
 }
 
 fn why_not_there(candidates: &[Candidate], plan: SlotPlan) -> Option<String> {
@@ -263,6 +299,7 @@ impl std::fmt::Display for StaleReason {
         f.write_str(match self {
             StaleReason::LeftInSync => "left the array earlier",
             StaleReason::LeftUnfilled => "left the array while it was being filled",
+            StaleReason::Unexplained => "holds an epoch that the others here do not explain",
             StaleReason::Leftover => "holds a start that was broken off, or went back in time",
         })
     }

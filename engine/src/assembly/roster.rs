@@ -5,8 +5,8 @@
 //! epoch [is committed](Roster::is_committed) nothing may rely on it:
 //!
 //! ```text
-//!   begin(change) -> writes --> settle(slot, Landed) ... --> is_committed: go on
-//!                          \-> settle(slot, Lost)       --> begin(Fail { slot }) -> writes ...
+//!   begin(change) -> writes --> settle(slot, Landed) ... --> is_committed: go on, and reinforce() -> writes
+//!                          \-> settle(slot, Lost)       --> begin(Fail { slot }) -> writes
 //! ```
 //!
 //! Invariants:
@@ -249,6 +249,16 @@ impl Roster {
         let writes = next.writes()?;
         *self = next;
         Ok(writes)
+    }
+
+    /// The writes that put a committed epoch into the other copy on each device, which still holds the epoch
+    /// before. They are due at once; data need not wait for them. Without them one decayed block would put a
+    /// device back by an epoch, and with it a stale member could come back into the array unseen.
+    ///
+    /// # Panics
+    /// If the epoch is not committed.
+    pub fn reinforce(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+        self.rewrite(|_| ())
     }
 
     /// The writes that mark the array as stopped: after the front ends were drained, all members were
