@@ -82,7 +82,8 @@ impl Setup {
         let (server, frontends) =
             NbdServer::start(&listen, Remote::Refuse, self.export(), self.reactors).unwrap();
         let array = RamArray::new(self.size_bytes);
-        let start = |frontend| Reactor::start(frontend, Arc::clone(&array), self.pace, self.pool_bytes, self.room);
+        let start =
+            |frontend| Reactor::start(frontend, Arc::clone(&array), self.pace, self.pool_bytes, self.room);
         let reactors = frontends.into_iter().map(start).collect();
         Server { array, server: Some(server), reactors, path }
     }
@@ -191,7 +192,14 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Sends a command and hears its reply.
-    pub fn call(&mut self, kind: u16, flags: u16, offset: u64, len: u32, payload: &[u8]) -> Result<Vec<u8>, u32> {
+    pub fn call(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        offset: u64,
+        len: u32,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, u32> {
         let cookie = self.send(kind, flags, offset, len, payload);
         let want = (kind == READ).then_some((offset, len));
         let answer = self.hear(&|_| want).unwrap();
@@ -215,7 +223,8 @@ impl<S: Read + Write> Client<S> {
                 let error = u32::from_be_bytes(self.take()?);
                 let cookie = u64::from_be_bytes(self.take()?);
                 assert!(!self.structured || range(cookie).is_none(), "reads are answered in chunks");
-                let mut data = vec![0; range(cookie).filter(|_| error == 0).map_or(0, |range| range.1) as usize];
+                let mut data =
+                    vec![0; range(cookie).filter(|_| error == 0).map_or(0, |range| range.1) as usize];
                 self.socket.read_exact(&mut data)?;
                 let result = if error == 0 { Ok(data) } else { Err(error) };
                 return Ok(Answer { cookie, result });

@@ -100,7 +100,8 @@ impl Reactor {
     ) -> Reactor {
         let stop = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
         let bell = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || turn_until_drained(frontend, &array, pace, pool_bytes, room, &bell));
+        let thread =
+            std::thread::spawn(move || turn_until_drained(frontend, &array, pace, pool_bytes, room, &bell));
         Reactor { stop, thread: Some(thread) }
     }
 
@@ -201,7 +202,10 @@ fn seconds(duration: Duration) -> Timespec {
 
 fn check_request(request: &Request, size_bytes: u64) {
     let carries = matches!(request.kind, RequestKind::Read | RequestKind::Write { .. });
-    assert!(request.offset_bytes.checked_add(request.len_bytes).is_some_and(|end| end <= size_bytes), "{request:?}");
+    assert!(
+        request.offset_bytes.checked_add(request.len_bytes).is_some_and(|end| end <= size_bytes),
+        "{request:?}"
+    );
     assert_eq!((request.offset_bytes | request.len_bytes) % 512, 0, "{request:?}");
     assert_eq!(request.len_bytes == 0, request.kind == RequestKind::Flush, "{request:?}");
     let data_bytes = if carries { request.len_bytes } else { 0 };

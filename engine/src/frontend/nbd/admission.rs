@@ -126,7 +126,14 @@ mod tests {
     const MIB: u32 = 1 << 20;
     const SIZE: u64 = 1 << 30;
 
-    fn check(read_only: bool, style: ReplyStyle, kind: u16, flags: u16, range: (u64, u32), expected: Admission) {
+    fn check(
+        read_only: bool,
+        style: ReplyStyle,
+        kind: u16,
+        flags: u16,
+        range: (u64, u32),
+        expected: Admission,
+    ) {
         let limits = Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only };
         let header = Header { flags, kind, cookie: 7, offset_bytes: range.0, len_bytes: range.1 };
         assert_eq!(admit(&limits, style, &header), expected, "{header:?} {style:?} read_only={read_only}");

@@ -227,8 +227,13 @@ impl Connection {
         let ends = command.is_complete();
         let place = if ends { Chunk::Last } else { Chunk::More };
         let (cookie, at) = (command.cookie, piece.offset_bytes);
-        let mut segment =
-            Segment { header: ReplyHeader::EMPTY, span: Span::EMPTY, piece: None, command: piece.command, ends };
+        let mut segment = Segment {
+            header: ReplyHeader::EMPTY,
+            span: Span::EMPTY,
+            piece: None,
+            command: piece.command,
+            ends,
+        };
         match error {
             None => {
                 self.pieces.get_mut(index).state = PieceState::Answered;
@@ -249,11 +254,11 @@ impl Connection {
         let owner = self.pieces.get(index).command;
         let command = self.commands.get(owner);
         if let Some(error) = command.error {
+            self.free_answered(buffers, owner);
+            self.free_piece(buffers, index);
             if self.outbox.streamed() == Some(owner) {
                 return Err(Broken);
             }
-            self.free_answered(buffers, owner);
-            self.free_piece(buffers, index);
             if command.is_complete() {
                 self.push_end(owner, ReplyHeader::simple(command.cookie, Some(error)));
             }

@@ -69,7 +69,8 @@ pub(super) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 pub(super) const STALL_TIME_MAX: Duration = Duration::from_secs(10);
 
 const _: () = assert!(CONNECTIONS_MAX <= u64::BITS as usize);
-const _: () = assert!(COMMANDS_MAX < u16::MAX as usize && PIECES_MAX < u16::MAX as usize);
+const _: () = assert!(COMMANDS_MAX < u16::MAX as usize);
+const _: () = assert!(PIECES_MAX < u16::MAX as usize);
 const _: () = assert!(PIECES_MAX as u32 > PAYLOAD_BYTES_MAX / REQUEST_BYTES_MAX);
 const _: () = assert!(HELD_BYTES_MAX >= 2 * REQUEST_BYTES_MAX);
 const _: () = assert!(DIRECT_WINDOW_BYTES <= RECEIVE_BYTES && DIRECT_BYTES_MIN as usize <= RECEIVE_BYTES);

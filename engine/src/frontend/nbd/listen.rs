@@ -51,9 +51,9 @@ impl FromStr for Address {
         match text.strip_prefix("unix:") {
             Some("") => Err(NbdError(format!("{text:?}: a path is missing after unix:"))),
             Some(path) => Ok(Address::Unix(path.into())),
-            None if text.rsplit_once(':').is_some_and(|(host, port)| {
-                !host.is_empty() && port.parse::<u16>().is_ok()
-            }) =>
+            None if text
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
             {
                 Ok(Address::Tcp(text.into()))
             }
@@ -97,7 +97,9 @@ impl Listening {
             Address::Unix(path) => Ok(vec![listen_unix(path).map_err(failed)?]),
             Address::Tcp(text) => {
                 let resolved: Vec<SocketAddr> = text.to_socket_addrs().map_err(failed)?.collect();
-                if let Some(far) = resolved.iter().find(|at| remote == Remote::Refuse && !is_loopback(at.ip())) {
+                if let Some(far) =
+                    resolved.iter().find(|at| remote == Remote::Refuse && !is_loopback(at.ip()))
+                {
                     return Err(NbdError(format!(
                         "cannot listen on {text}: {far} can be reached from other machines, and NBD here has \
                          neither passwords nor encryption; use a loopback address or a unix socket, or allow \
@@ -168,7 +170,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         found => found?.file_type().is_socket(),
     };
     if !is_socket {
-        return Err(io::Error::new(ErrorKind::AlreadyExists, "there is a file of that name that is no socket"));
+        return Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            "there is a file of that name that is no socket",
+        ));
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(io::Error::new(ErrorKind::AddrInUse, "another server answers there")),

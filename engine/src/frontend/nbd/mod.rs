@@ -85,7 +85,8 @@ impl ExportInfo {
             return Err(NbdError("an NBD export's name or description is at most 4096 bytes long".into()));
         }
         let least = block_bytes.max(4096);
-        self.preferred_bytes = self.preferred_bytes.clamp(least, limits::PAYLOAD_BYTES_MAX).next_power_of_two();
+        self.preferred_bytes =
+            self.preferred_bytes.clamp(least, limits::PAYLOAD_BYTES_MAX).next_power_of_two();
         Ok(self)
     }
 }

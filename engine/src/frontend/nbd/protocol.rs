@@ -160,10 +160,7 @@ impl ReplyHeader {
 
     /// The content at `offset_bytes` could not be read.
     pub(super) fn error_at(cookie: u64, place: Chunk, error: ErrorCode, offset_bytes: u64) -> ReplyHeader {
-        ReplyHeader::chunk(cookie, place, chunk::ERROR_OFFSET, 14)
-            .u32(error as u32)
-            .u16(0)
-            .u64(offset_bytes)
+        ReplyHeader::chunk(cookie, place, chunk::ERROR_OFFSET, 14).u32(error as u32).u16(0).u64(offset_bytes)
     }
 
     fn chunk(cookie: u64, place: Chunk, kind: u16, len_bytes: u32) -> ReplyHeader {

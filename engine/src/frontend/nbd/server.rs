@@ -149,10 +149,8 @@ impl Shared {
 /// A listener thread.
 fn accept_all(shared: &Arc<Shared>, listening: &Listening) {
     loop {
-        let mut waits = [
-            PollFd::new(&listening.socket, PollFlags::IN),
-            PollFd::new(&shared.bell, PollFlags::IN),
-        ];
+        let mut waits =
+            [PollFd::new(&listening.socket, PollFlags::IN), PollFd::new(&shared.bell, PollFlags::IN)];
         let _interrupted_or_not = poll(&mut waits, None);
         if shared.stopping.load(Ordering::Acquire) {
             return;
