@@ -1,5 +1,7 @@
 //! The RAID engine: a state machine without I/O, clock or chance, and the rooms around it.
+pub mod assembly;
 pub mod clock;
+pub mod format;
 pub mod frontend;
 pub mod limits;
 pub mod memory;

@@ -1,0 +1,1 @@
+//! Which devices make up the array (being built).
