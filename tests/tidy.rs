@@ -25,7 +25,11 @@ use tree::{
 const FILE_LINES_MAX: usize = 600;
 
 /// Files that may be longer, how long, and why.
-const LONG_FILES: &[(&str, usize, &str)] = &[];
+const LONG_FILES: &[(&str, usize, &str)] = &[(
+    "engine/src/format/superblock.rs",
+    660,
+    "one structure: its offsets, fields, checks and codec are read together",
+)];
 
 /// Where `unsafe` may be: a file, or a directory that ends in `/`; and what for.
 const UNSAFE_ROOMS: &[(&str, &str)] = &[
@@ -59,7 +63,6 @@ const IMPURE_PATHS: &[&str] = &[
     "std::thread",
     "std::process",
     "std::env",
-    "std::io",
     "std::os",
     "libc",
     "rustix",
@@ -82,6 +85,18 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ("ring", &["limits", "memory"]),
     ("frontend", &["limits", "memory", "request"]),
     ("format", &["limits", "geometry"]),
+    ("assembly", &["limits", "geometry", "format"]),
+    ("members", &["geometry", "limits", "ring"]),
+    ("mailbox", &["array", "request", "limits"]),
+    ("slab", &["limits"]),
+    ("tally", &["status"]),
+    (
+        "array",
+        &[
+            "format", "geometry", "limits", "mailbox", "members", "memory", "plan", "request", "ring",
+            "slab", "tally", "intent", "status",
+        ],
+    ),
 ];
 
 /// Rooms at the top of the house, and the only ones that may know them.
@@ -89,7 +104,7 @@ const FORBIDDEN_ROOMS: &[(&str, &[&str])] = &[
     ("server", &[]),
     ("reactor", &["server", "bench"]),
     ("frontend", &["reactor", "server"]),
-    ("status", &["array", "reactor", "server"]),
+    ("status", &["array", "bench", "reactor", "server", "tally"]),
 ];
 
 /// Which crates of the workspace a crate may depend on, in any table of its manifest.

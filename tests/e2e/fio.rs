@@ -86,7 +86,14 @@ fn check(case: &Case) {
             "--numjobs=1",
             "--group_reporting",
         ])
-        .args([case.sizes, "--blockalign=512", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=256"])
+        .args([
+            case.sizes,
+            "--blockalign=512",
+            "--verify=crc32c",
+            "--verify_fatal=1",
+            "--verify_state_save=0",
+            "--verify_backlog=256",
+        ])
         .args(["--verify_backlog_batch=64", "--end_fsync=1", "--fsync=500"])
         .args([format!("--uri={}", server.uri()), format!("--size={mib}m")])
         .stdout(Stdio::piped())
