@@ -44,7 +44,7 @@ fn killed_while_writing(shape: Shape) {
         let server = array.serve(&[]);
         let size_bytes = server.connect().size_bytes;
         server.stop();
-        size_bytes / 2 & !((1 << 20) - 1)
+        (size_bytes / 2) & !((1 << 20) - 1)
     };
     let mut ledger = Ledger::new(half_bytes.min(12 << 20));
     for kill in 0..kills {
