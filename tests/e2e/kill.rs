@@ -50,6 +50,7 @@ fn killed_while_writing(shape: Shape) {
     for kill in 0..kills {
         let server = array.serve(&["--reactors", dice.pick(&["1", "2"])]);
         let fio = fio_on_the_upper_half(&server, half_bytes);
+        wait_for_the_first_write(&server);
         let acknowledged = write_until_killed(server, &mut ledger, &mut dice);
         let output = fio.wait_with_output().expect("fio ends with its server");
         let text = String::from_utf8_lossy(&output.stderr);
@@ -126,6 +127,15 @@ fn killed_while_degraded() {
         let server = array.serve(&[]);
         server.connect().read(0, ledger.bytes() as usize);
         server.stop();
+    }
+}
+
+/// fio takes its time to start, and a server killed before it wrote would prove nothing.
+fn wait_for_the_first_write(server: &Server) {
+    let began = Instant::now();
+    while server.status().counters.writes == 0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "fio does not begin");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
