@@ -165,8 +165,9 @@ impl Bitmap {
     }
 
     /// Notes that a block is to be written some time, for a reason of the caller's (a copy that has to be made).
-    pub fn request_write(&self, block: BlockIndex) {
-        self.block_state(block).fall_behind();
+    /// The ticket is durable when such a write has ended.
+    pub fn request_write(&self, block: BlockIndex) -> Ticket {
+        Ticket { block, generation: self.block_state(block).fall_behind() }
     }
 
     /// Whether the disk has something to learn that no write begun so far holds. A clean stop writes these blocks.
@@ -217,7 +218,7 @@ impl Bitmap {
             self.words[index].store(word, Ordering::Release);
         }
         if changed {
-            self.request_write(block);
+            self.block_state(block).fall_behind();
         }
     }
 
@@ -228,7 +229,7 @@ impl Bitmap {
             self.words[index]
                 .store(word::splat(Cell::NeedSync) & (self.lanes_in_use(index) * 0xf), Ordering::Release);
         }
-        self.request_write(block);
+        self.block_state(block).fall_behind();
     }
 
     /// The on-disk image of a block as it is now, word by word. Beyond the last stripe: Unwritten.

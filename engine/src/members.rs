@@ -62,6 +62,9 @@ pub struct Members {
     record_cursor: AtomicU64,
     /// Stripes below this are rebuilt. Written by the steward, under ownership of the stripes passed.
     cursor: AtomicU64,
+    /// The cursor that was on record when the array was assembled: NeedSync stripes below it were filled
+    /// before they came to need a resync. Those above may be stripes that could not be filled.
+    sure_cursor: AtomicU64,
     device: [AtomicU8; MEMBERS_MAX],
     /// Slots whose device has a volatile cache.
     volatile: AtomicU32,
@@ -108,6 +111,7 @@ impl Members {
             record: AtomicU64::new(view.pack()),
             record_cursor: AtomicU64::new(cursor),
             cursor: AtomicU64::new(cursor),
+            sure_cursor: AtomicU64::new(cursor),
             device: [const { AtomicU8::new(0) }; MEMBERS_MAX],
             volatile: AtomicU32::new(volatile.0),
             read_errors: [const { AtomicU32::new(0) }; MEMBERS_MAX],
@@ -132,10 +136,11 @@ impl Members {
         MemberView::unpack(self.record.load(Ordering::Acquire))
     }
 
-    /// Slots that hold what they should for this stripe.
+    /// Slots that hold what they should for this stripe, whose cell is NeedSync or not.
     #[must_use]
-    pub fn readable_at(&self, view: MemberView, stripe: u64) -> Slots {
-        if view.rebuilding().is_empty() || stripe >= self.cursor.load(Ordering::Acquire) {
+    pub fn readable_at(&self, view: MemberView, stripe: u64, need_sync: bool) -> Slots {
+        let cursor = if need_sync { &self.sure_cursor } else { &self.cursor };
+        if view.rebuilding().is_empty() || stripe >= cursor.load(Ordering::Acquire) {
             view.readable
         } else {
             view.writable
@@ -211,6 +216,7 @@ impl Members {
         assert!(self.view().rebuilding().is_empty(), "one rebuild at a time");
         assert!(!self.view().writable.has(slot), "only an empty slot is filled");
         self.cursor.store(0, Ordering::Release);
+        self.sure_cursor.store(0, Ordering::Release);
         self.device[usize::from(slot)].store(device.0, Ordering::Release);
         let bit = Slots::one(slot).0;
         if volatile {
@@ -248,8 +254,7 @@ impl Members {
 
     /// Steward: the survivors' superblocks say `view`, with this cursor, durably.
     pub fn set_record(&self, view: MemberView, cursor: u64) {
-        // A cursor that grows is stored first, one that restarts last: a reader that mixes the two
-        // words then waits for nothing, and believes nothing too early.
+        // The cursor first: a reader that sees the new view sees it with its cursor.
         self.record_cursor.store(cursor, Ordering::Release);
         self.record.store(view.pack(), Ordering::Release);
     }
@@ -286,7 +291,7 @@ mod tests {
         assert!(members.volatile().has(2));
         members.advance_cursor(10);
         let view = members.view();
-        assert!(members.readable_at(view, 9).has(2) && !members.readable_at(view, 10).has(2));
+        assert!(members.readable_at(view, 9, false).has(2) && !members.readable_at(view, 10, false).has(2));
         // The record knows it as rebuilding from 0: skipping it anywhere is safe.
         members.set_record(view, 0);
         assert!(members.on_record(Slots::one(2), 9));

@@ -157,14 +157,16 @@ impl Array {
     fn read_stripe<R: Ring>(&mut self, ring: &mut R, request: u32, stripe: u64, start: u32, span: Span) -> bool {
         let shared = &*self.shared;
         let geometry = shared.geometry;
-        if matches!(shared.bitmap.cell(stripe), Cell::Unwritten | Cell::First) {
+        let cell = shared.bitmap.cell(stripe);
+        if matches!(cell, Cell::Unwritten | Cell::First) {
             shared.memory.zero(span);
             return true;
         }
         let (first, first_row) = geometry.strip_of(start);
         let (last, _) = geometry.strip_of(start + span.len_bytes - 1);
         let rotation = geometry.rotation(stripe);
-        let readable = rotation.strips_on(shared.members.readable_at(shared.members.view(), stripe));
+        let readable = rotation
+            .strips_on(shared.members.readable_at(shared.members.view(), stripe, cell == Cell::NeedSync));
         let wanted = Strips::first(last + 1).minus(Strips::first(first));
         if !wanted.within(readable) {
             return self.split_part(request, PartKind::Read, stripe, (start, start + span.len_bytes), span, false);

@@ -38,21 +38,24 @@ use crate::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
 use crate::slab::Slab;
 use crate::tally::Tally;
 
+mod background;
 mod flush;
 mod host;
 mod intent;
+mod keeper;
 mod op;
 mod parity;
 mod read;
 mod steward;
+mod sweep;
 mod write;
 
 use flush::FlushGate;
 use host::HostRequest;
 use intent::BlockWrites;
 pub(crate) use op::{Part, PartKind};
-use op::{PartList, Phase, StripeOp};
-pub use steward::{Order, StewardState};
+use op::{Phase, StripeOp};
+pub use steward::{Answer, Beginning, Order, StewardState};
 use steward::Steward;
 
 /// No index: the end of a list, or an empty lock slot.
@@ -354,7 +357,7 @@ impl Array {
 
     /// The op of a stripe that this reactor owns or now comes to own.
     fn own(&mut self, stripe: u64) -> Ownership {
-        let slot = self.shared.locks.slot_of(stripe);
+        let slot = StripeLocks::slot_of(stripe);
         let head = self.owned[slot as usize];
         let mut op = head;
         while op != NONE {
@@ -535,9 +538,23 @@ impl Array {
     /// Pushes one member I/O.
     fn push<R: Ring>(&mut self, ring: &mut R, what: IoFor, slot: u8, io: MemberIo, offset: u64, span: Span) {
         let device = self.shared.members.device(slot);
+        self.push_to(ring, what, slot, device, io, offset, span);
+    }
+
+    /// Pushes one member I/O to a device that the slot may not have yet.
+    #[expect(clippy::too_many_arguments, reason = "the fields of an operation, each named")]
+    fn push_to<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        what: IoFor,
+        slot: u8,
+        device: DeviceIndex,
+        io: MemberIo,
+        offset_bytes: u64,
+        span: Span,
+    ) {
         let tag = self.ios.insert(Io { what, slot, device });
-        let len_bytes = u64::from(span.len_bytes);
-        ring.push(MemberOp { tag, device, io, offset_bytes: offset, len_bytes, span });
+        ring.push(MemberOp { tag, device, io, offset_bytes, len_bytes: u64::from(span.len_bytes), span });
     }
 
     /// Advises a member that it may forget a range.

@@ -98,6 +98,8 @@ impl Array {
     pub(super) fn look(&mut self, index: u32) -> Trust {
         let shared = &*self.shared;
         let op = &mut self.ops[index];
+        // Pairs with the fence of a rebuild that passes by Unwritten stripes: the lock before the view.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         let trust = match shared.bitmap.cell(op.stripe) {
             Cell::Unwritten => Trust::Unwritten,
             Cell::Clean | Cell::Marked | Cell::Dirty | Cell::Aged => Trust::Trusted,
@@ -105,7 +107,7 @@ impl Array {
             Cell::First => unreachable!("the owner of a First cell waits until it is Dirty"),
         };
         let members = shared.members.view();
-        let readable = op.rotation.strips_on(shared.members.readable_at(members, op.stripe));
+        let readable = op.rotation.strips_on(shared.members.readable_at(members, op.stripe, trust == Trust::NeedSync));
         op.view = View {
             data: shared.geometry.data_strips(),
             parity: shared.geometry.parity_strips(),

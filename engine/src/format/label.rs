@@ -59,6 +59,12 @@ impl Label {
     }
 }
 
+impl Default for Label {
+    fn default() -> Label {
+        Label::EMPTY
+    }
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
