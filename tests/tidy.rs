@@ -34,6 +34,8 @@ const LONG_FILES: &[(&str, usize, &str)] = &[(
 /// Where `unsafe` may be: a file, or a directory that ends in `/`; and what for.
 const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("parity-simd/src/", "kernels are instruction-set intrinsics"),
+    ("parity-simd/benches/", "ISA-L beside them is a C library"),
+    ("engine/src/device.rs", "zeroing a block device is an ioctl"),
     ("engine/src/memory/", "arenas are mapped memory, shared by reactors under the Span contract"),
     ("engine/src/memory.rs", "as above, while it is one file"),
     ("engine/src/ring/", "io_uring takes raw pointers"),
@@ -88,13 +90,14 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ("assembly", &["limits", "geometry", "format"]),
     ("members", &["geometry", "limits", "ring"]),
     ("mailbox", &["array", "request", "limits"]),
+    ("device", &["limits", "ring"]),
     ("slab", &["limits"]),
     ("tally", &["status"]),
     (
         "array",
         &[
-            "format", "geometry", "limits", "mailbox", "members", "memory", "plan", "request", "ring",
-            "slab", "tally", "intent", "status",
+            "assembly", "format", "geometry", "limits", "mailbox", "members", "memory", "plan", "request",
+            "ring", "slab", "tally", "intent", "status",
         ],
     ),
 ];
