@@ -17,3 +17,4 @@ pub mod members;
 pub mod plan;
 mod slab;
 pub mod tally;
+pub mod start;

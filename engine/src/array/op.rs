@@ -81,12 +81,6 @@ impl Part {
         Corners { first, first_row, last, end_row: last_row + 1 }
     }
 
-    /// The strips that it touches.
-    pub(crate) const fn strips(&self, geometry: &Geometry) -> Strips {
-        let Corners { first, last, .. } = self.corners(geometry);
-        Strips::first(last + 1).minus(Strips::first(first))
-    }
-
     /// Its bytes for some rows of a strip, all of which it covers.
     fn span_of(&self, geometry: &Geometry, zeros: Span, strip: u8, row: u32, len: u32) -> Span {
         match self.kind {
