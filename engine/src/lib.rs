@@ -19,3 +19,5 @@ mod slab;
 pub mod tally;
 pub mod start;
 pub mod reactor;
+pub mod bench;
+pub mod examine;

@@ -208,6 +208,8 @@ impl Array {
             Purpose::Stop => steward.keeper.stopped = true,
         }
         if landed {
+            let epoch = steward.keeper.roster.as_ref().map_or(0, |roster| roster.record().epoch.name.number);
+            shared.steward.epoch.store(epoch, std::sync::atomic::Ordering::Relaxed);
             shared.members.set_record(steward.keeper.on_record(), steward.recorded_cursor);
         }
     }

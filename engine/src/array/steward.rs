@@ -96,6 +96,8 @@ pub struct StewardState {
     pub rebuild_slot: AtomicU64,
     /// Stripes whose missing strip nobody can vouch for.
     pub lost: AtomicU64,
+    /// The number of the epoch on record; 0 before the first change.
+    pub epoch: AtomicU64,
 }
 
 /// What the steward begins with.
@@ -119,6 +121,7 @@ impl StewardState {
             resync_total: AtomicU64::new(0),
             rebuild_slot: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
         }
     }
 }
