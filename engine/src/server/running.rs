@@ -126,6 +126,7 @@ impl Server {
             tallies: (0..count).map(|_| Tally::default()).collect(),
             steward: StewardState::new(Beginning { roster: started.roster, seed, rebuilding }),
             read_only,
+            deallocations: std::sync::atomic::AtomicU32::new(0),
         });
         let record = assembly.record.clone();
         let export = ExportInfo {

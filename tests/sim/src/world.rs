@@ -334,6 +334,7 @@ impl World {
             tallies: (0..reactors).map(|_| Tally::default()).collect(),
             steward: StewardState::new(beginning),
             read_only: false,
+            deallocations: std::sync::atomic::AtomicU32::new(0),
         });
         for me in 0..reactors {
             let array = Array::new(me as u8, Arc::clone(&shared), Pool::new(&self.memory, me as u16));
@@ -413,6 +414,9 @@ impl World {
                     host.fill(rng, bytes);
                     bytes.chunks_exact(SECTOR).map(name_of).collect()
                 });
+                if self.bus.borrow().verbose {
+                    println!("{:>27}contents #{tag} from {first}: {names:x?}", "");
+                }
                 self.oracle.write_begins(tag, first, &names)
             }
             RequestKind::Discard | RequestKind::WriteZeroes { .. } => {
