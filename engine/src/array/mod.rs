@@ -519,7 +519,8 @@ impl Array {
                 }
             }
             Phase::AwaitingFirst => {
-                if self.shared.bitmap.cell(stripe) == Cell::Dirty {
+                // Dirty, or Aged: a sweep may have passed before this poll.
+                if self.shared.bitmap.intent_is_durable(stripe) {
                     self.finish(index, Ok(()));
                 } else if failed {
                     self.finish(index, Err(RequestError::Lost));
