@@ -285,6 +285,9 @@ impl World {
             let found = read_superblocks(&mut bench, DeviceIndex(index as u8), bytes);
             candidates.push(Candidate { label: devices[index].to_string(), found });
         }
+        if self.bus.borrow().verbose {
+            print_candidates(&candidates);
+        }
         let options = AssemblyOptions { run_degraded: true, ..AssemblyOptions::default() };
         let assembly = assemble(&candidates, &options);
         let off = self.bus.borrow().off;
@@ -853,4 +856,31 @@ impl World {
 
 fn random_uuid(rng: &mut Rng) -> Uuid {
     Uuid::from_u64_pair(rng.next() | 1, rng.next())
+}
+
+fn print_candidates(candidates: &[Candidate]) {
+    for candidate in candidates {
+        match &candidate.found {
+            Ok(found) => {
+                let record = &found.superblock.record;
+                let slots: Vec<String> = record.slots[..record.shape.members]
+                    .iter()
+                    .map(|slot| format!("{:?}@{}:{:04x}", slot.state, slot.held.number, slot.held.id & 0xffff))
+                    .collect();
+                println!(
+                    "    disk {} slot {} sequence {} epoch {}:{:04x} parent {:04x} {:?} found {:?} both valid {} {slots:?}",
+                    candidate.label,
+                    found.superblock.slot,
+                    found.superblock.sequence,
+                    record.epoch.name.number,
+                    record.epoch.name.id & 0xffff,
+                    record.epoch.parent_id & 0xffff,
+                    record.state,
+                    record.found,
+                    found.both_valid
+                );
+            }
+            Err(error) => println!("    disk {}: {error}", candidate.label),
+        }
+    }
 }
