@@ -1,5 +1,7 @@
 //! The RAID engine: a state machine without I/O, clock or chance, and the rooms around it.
+pub mod bench;
 pub mod clock;
+pub mod examine;
 pub mod frontend;
 pub mod limits;
 pub mod memory;
