@@ -20,7 +20,6 @@ use crate::units::parse_size;
     name = "striate",
     version,
     max_term_width = 100,
-    propagate_version = true,
     disable_help_subcommand = true
 )]
 #[command(after_help = "Sizes: 512, 64K, 1GiB (powers of 1024).  \
