@@ -1,7 +1,8 @@
 //! The RAID engine: a state machine without I/O, clock or chance, and the rooms around it.
-pub mod bench;
+pub mod assembly;
 pub mod clock;
-pub mod examine;
+pub mod format;
+pub mod device;
 pub mod frontend;
 pub mod limits;
 pub mod memory;
@@ -9,3 +10,14 @@ pub mod request;
 pub mod ring;
 pub mod server;
 pub mod status;
+pub mod array;
+pub mod geometry;
+pub mod mailbox;
+pub mod members;
+pub mod plan;
+mod slab;
+pub mod tally;
+pub mod start;
+pub mod reactor;
+pub mod bench;
+pub mod examine;

@@ -1,0 +1,158 @@
+//! Which devices make up the array, and which must not: a decision from what their superblocks say.
+//!
+//! # Epochs
+//!
+//! Each start and each change of membership is an *epoch*: a new record of the array, named by a number
+//! and a random id, written to every slot that takes part in it. The devices are written one by one, and
+//! a crash may leave any subset of them written. One rule makes that harmless:
+//!
+//! > **The rule.** In an epoch, no bitmap block, data or parity is written, and nothing that relies on
+//! > the change is acknowledged, before *all* its participants hold it. (`Roster::is_committed`.) And a
+//! > new epoch is not begun before the outcome of every write of the last one is known.
+//!
+//! An epoch whose participants all hold it is *committed*. A device that was to take part and does not
+//! hold it is thus proof that nothing was done in it. The record keeps for each slot, beside its state,
+//! the epoch that its device *held* when the new one was made. So of the newest epoch H, a device with
+//! its own epoch E is
+//!
+//! | the record of H says of the device | E is | it is |
+//! |---|---|---|
+//! | takes part | H | current |
+//! | takes part | its held epoch | current: H's writes stopped short of it, so nothing was done in H |
+//! | takes no part | its held epoch | stale: it left when the array says it left |
+//! | anything, or not there at all | one that a current device was to be in sync in, and does not hold | leftover: E was never committed |
+//! | not there at all | of a lower number than H | replaced |
+//! | anything else | | apart: both sides may hold data that the other lacks |
+//!
+//! *Why a current device has all acknowledged data.* When H was made the device was current at the held
+//! epoch, by induction. If it does not hold H, nothing was done in H. If something had been done since
+//! in an epoch X without it, X was committed; then its participants hold X or a descendant, one of them
+//! is among the n - parities devices here (two such sets share a member, except 2 and 2 of 4: hence the
+//! operator's word), and that one is neither at H nor at its held epoch, so H does not explain it.
+//!
+//! *Why a leftover holds nothing that the array lacks.* Let q be current, at F (H or its held epoch), and
+//! let E's record list q as in sync. If E was committed, q held E, and went on from there to F. Every step
+//! from one epoch to another goes to a descendant, or else (a stale or leftover device that rejoins) away
+//! from an epoch that the new line contains, or that was not committed. So F, and with it H, descends from
+//! E; or E was not committed. Only "in sync" counts: that q was to be *rebuilt* in E says nothing of the
+//! epochs between, which may have been committed without q.
+//!
+//! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes
+//! slot 0 (epoch A), the second, which found slot 0 at A and slot 1 at N, writes slot 0 again (epoch B,
+//! parent A). Slot 1 is at N, which is not B's parent. Judged by the parent it would be stale, and two
+//! power cuts during start would cost a rebuild, or the array.
+//!
+//! *Decay.* If a copy of a superblock is damaged, the other one may be an epoch older, and it would seem
+//! that the newer was never written. So once an epoch is committed it is written to the other copies
+//! too ([`Roster::reinforce`]), and until then a device with a damaged copy is proof of nothing: it is
+//! judged by the rest, but neither makes another a leftover nor an unclean array a clean one.
+//!
+//! The newest epoch is the one with the highest number that leaves no device apart. Mostly there is one
+//! epoch, or two of which one was broken off. If none explains all devices the members ran apart, and
+//! assembly refuses. tests/format_assembly.rs enumerates all of this: every subset of the writes of
+//! every change, two changes deep, times every subset of the devices present.
+//!
+//! # Unclean
+//!
+//! A stop is clean from the first superblock that says so (cells and data were durable before it was
+//! written). Otherwise an epoch that was committed, or may have been, was in use. One that was provably
+//! not committed leaves the array as it was *found* when it was made, and the record says how.
+
+mod epochs;
+mod error;
+mod plan;
+mod roster;
+
+pub use error::AssemblyError;
+pub use plan::{LeftOut, LeftOutReason, SlotPlan, StaleReason};
+pub use roster::{Change, ChangeRefused, Joiner, NewArray, Roster, SuperblockWrite, WriteOutcome, create};
+
+use uuid::Uuid;
+
+use crate::format::label::Label;
+use crate::format::superblock::{EpochName, Found, NoMember, Record, RunState};
+use epochs::Present;
+
+/// A device that may be a member.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// How the operator knows it: its path.
+    pub label: String,
+    /// What its superblocks come to.
+    pub found: Result<Found, NoMember>,
+}
+
+/// What the operator wants, and allows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AssemblyOptions {
+    /// Start though not more than half of the members are there.
+    pub run_degraded: bool,
+    /// This host; an array that belongs to another is refused.
+    pub host: Label,
+    /// Take an array that belongs to another host.
+    pub foreign_host_ok: bool,
+    /// The array must be this one.
+    pub expected_array: Option<Uuid>,
+    /// The array must have this name.
+    pub expected_name: Option<Label>,
+}
+
+/// An array that can be started.
+#[derive(Clone, Debug)]
+pub struct Assembly {
+    /// The array's record as of the newest epoch. Rebuild cursors are the least of what its holders say.
+    pub record: Record,
+    /// One entry a slot.
+    pub slots: Vec<SlotPlan>,
+    /// Candidates that have no place in any slot, and why.
+    pub left_out: Vec<LeftOut>,
+    /// It was not stopped cleanly: Dirty cells are NeedSync.
+    pub unclean: bool,
+    /// A superblock asks for a feature that this program can only read around.
+    pub read_only: bool,
+    /// The highest epoch number on any device here; the next epoch's is higher.
+    epoch_number_max: u64,
+    /// Every device that is current holds the record's epoch.
+    all_hold_newest: bool,
+    /// What the devices of InSync and Rebuilding slots hold, by slot.
+    seats: Vec<Option<roster::Seat>>,
+}
+
+/// Decides which candidates make up the array. The indices in the result are those of `candidates`.
+pub fn assemble(candidates: &[Candidate], options: &AssemblyOptions) -> Result<Assembly, AssemblyError> {
+    let (present, mut left_out) = plan::sort_out(candidates)?;
+    plan::check_one_array(&present, options)?;
+    let newest = plan::newest(candidates, &present)?;
+    let record = plan::merged_record(&present, newest)?;
+    plan::check_owner(&record, options)?;
+    let slots = plan::slots(&present, &record, &mut left_out);
+    plan::check_enough(candidates, &record, &slots, options)?;
+
+    let current: Vec<&Present<'_>> = present.iter().filter(|member| member.is_current(&record)).collect();
+    let mut seats = vec![None; record.shape.members];
+    for member in &current {
+        seats[member.slot()] = Some(roster::Seat::of_current(member.candidate, member.found));
+    }
+    Ok(Assembly {
+        unclean: is_unclean(&current, &record),
+        read_only: present.iter().any(|member| member.found.superblock.read_only_required),
+        epoch_number_max: present.iter().map(|member| member.epoch().number).max().unwrap_or_default(),
+        all_hold_newest: current.iter().all(|member| member.epoch() == record.epoch.name),
+        record,
+        slots,
+        left_out,
+        seats,
+    })
+}
+
+/// See "Unclean" above.
+fn is_unclean(current: &[&Present<'_>], record: &Record) -> bool {
+    let newest: EpochName = record.epoch.name;
+    let (holders, behind): (Vec<&Present<'_>>, Vec<&Present<'_>>) =
+        current.iter().partition(|member| member.epoch() == newest);
+    if holders.iter().any(|member| member.found.superblock.record.state == RunState::Clean) {
+        return false;
+    }
+    let never_committed = behind.iter().any(|member| member.found.both_valid);
+    !never_committed || record.found == RunState::Active
+}

@@ -1,0 +1,306 @@
+//! The steps of assembly: sort the candidates, check that they are one array, give each slot its device.
+
+use super::epochs::{self, Newest, Present, Standing, standing};
+use super::error::AssemblyError;
+use super::{AssemblyOptions, Candidate};
+use crate::format::superblock::{NoMember, Record, RunState, SlotState};
+
+/// What becomes of one slot. A candidate is named by its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotPlan {
+    /// Holds what it should.
+    InSync {
+        /// The device.
+        candidate: usize,
+    },
+    /// To be filled from the cursor on.
+    Rebuilding {
+        /// The device.
+        candidate: usize,
+        /// Stripes below this are filled.
+        cursor: u64,
+    },
+    /// Its device is here, and is behind: left out until it is taken in again, which rebuilds it.
+    Stale {
+        /// The device.
+        candidate: usize,
+        /// In which way.
+        reason: StaleReason,
+    },
+    /// The record counts on its device, and the device is not here.
+    Missing,
+    /// Out of the array on record, and its device is not here.
+    Failed,
+    /// No device belongs here.
+    Empty,
+}
+
+/// In which way a device is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StaleReason {
+    /// It was in sync, and left when the array says it left: a rebuild needs only the Dirty and NeedSync
+    /// stripes.
+    LeftInSync,
+    /// It left while it was being filled.
+    LeftUnfilled,
+    /// It holds an epoch that was broken off, or its superblock went back in time.
+    Leftover,
+    /// Nothing here says how its epoch and the array's are related. Only in the text of an error: where
+    /// enough members are here to start, this is a fork.
+    Unexplained,
+}
+
+/// A candidate that is in no slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its index.
+    pub candidate: usize,
+    /// Why.
+    pub reason: LeftOutReason,
+}
+
+/// Why a candidate is in no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeftOutReason {
+    /// No superblock, or both damaged.
+    #[error(transparent)]
+    NoMember(NoMember),
+    /// Its slot was given to another device.
+    #[error("it was replaced in slot {slot}; wipe it to use it again")]
+    Replaced {
+        /// The slot that was its.
+        slot: usize,
+    },
+}
+
+/// The candidates that have a superblock. A device without one is left out, and may be what is missing;
+/// a device that a newer program wrote, or that was cut, stops the assembly.
+pub(super) fn sort_out(candidates: &[Candidate]) -> Result<(Vec<Present<'_>>, Vec<LeftOut>), AssemblyError> {
+    let (mut present, mut left_out) = (Vec::new(), Vec::new());
+    for (candidate, Candidate { label, found }) in candidates.iter().enumerate() {
+        match found {
+            Ok(found) => present.push(Present { candidate, label, found }),
+            Err(error @ (NoMember::Unsupported(_) | NoMember::TooSmall { .. })) => {
+                return Err(AssemblyError::Unusable { path: label.clone(), error: *error });
+            }
+            Err(error @ (NoMember::Blank | NoMember::Damaged(_))) => {
+                left_out.push(LeftOut { candidate, reason: LeftOutReason::NoMember(*error) });
+            }
+        }
+    }
+    if present.is_empty() {
+        let listing =
+            left_out.iter().map(|out| (candidates[out.candidate].label.clone(), out.reason)).collect();
+        return Err(AssemblyError::NoMembers { listing });
+    }
+    Ok((present, left_out))
+}
+
+/// One array, each device once, and all of one geometry.
+pub(super) fn check_one_array(
+    present: &[Present<'_>],
+    options: &AssemblyOptions,
+) -> Result<(), AssemblyError> {
+    let first = present[0];
+    let array_of = |member: &Present<'_>| member.record().array;
+    if present.iter().any(|member| array_of(member) != array_of(&first)) {
+        let line = |member: &Present<'_>| (member.label.to_owned(), member.record().name, array_of(member));
+        return Err(AssemblyError::MixedArrays { listing: present.iter().map(line).collect() });
+    }
+    if let Some(expected) = options.expected_array
+        && expected != array_of(&first)
+    {
+        return Err(AssemblyError::OtherArray {
+            path: first.label.to_owned(),
+            found: array_of(&first),
+            expected,
+        });
+    }
+    for (index, member) in present.iter().enumerate() {
+        let same = |other: &&Present<'_>| other.found.superblock.member == member.found.superblock.member;
+        if let Some(twin) = present[..index].iter().find(same) {
+            return Err(AssemblyError::Duplicate { one: twin.whose(), other: member.whose() });
+        }
+        if let Some(what) = disagreement(first.record(), member.record()) {
+            return Err(AssemblyError::Disagreement { what, one: first.whose(), other: member.whose() });
+        }
+    }
+    Ok(())
+}
+
+/// What no change of an array changes.
+fn disagreement(one: &Record, other: &Record) -> Option<&'static str> {
+    if one.shape != other.shape {
+        Some("level, members or chunk")
+    } else if one.zones != other.zones {
+        Some("where the zones are")
+    } else if one.logical_block_bytes != other.logical_block_bytes {
+        Some("the logical block")
+    } else if one.created_s != other.created_s {
+        Some("when the array was created")
+    } else {
+        None
+    }
+}
+
+/// The newest epoch: the index in `present` of one of its holders. Devices that are apart are a fork only if
+/// some side of it could start; otherwise what is missing might explain them.
+pub(super) fn newest(candidates: &[Candidate], present: &[Present<'_>]) -> Result<usize, AssemblyError> {
+    let (holder, other) = match epochs::newest(present) {
+        Newest::Of(holder) => return Ok(holder),
+        Newest::Apart { holder, other } => (&present[holder], &present[other]),
+    };
+    let could_start = |side: &Present<'_>| {
+        epochs::in_sync_count(side.record(), present) >= side.record().shape.data_strips()
+    };
+    if present.iter().any(could_start) {
+        return Err(AssemblyError::Fork {
+            one: holder.whose(),
+            one_epoch: holder.epoch(),
+            other: other.whose(),
+            other_epoch: other.epoch(),
+        });
+    }
+    let plans = slots(present, holder.record(), &mut Vec::new());
+    Err(not_enough(candidates, holder.record(), &plans))
+}
+
+/// The record of the newest epoch. Its holders may differ in state and in cursors, which are written
+/// within an epoch; in nothing else.
+pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Record, AssemblyError> {
+    let mut merged = present[newest].record().clone();
+    for holder in present.iter().filter(|member| member.epoch() == merged.epoch.name) {
+        let mut theirs = holder.record().clone();
+        for (mine, theirs) in merged.slots.iter_mut().zip(&mut theirs.slots) {
+            mine.cursor = mine.cursor.min(theirs.cursor);
+            theirs.cursor = mine.cursor;
+        }
+        if theirs.state == RunState::Clean {
+            merged.state = RunState::Clean;
+        }
+        theirs.state = merged.state;
+        if theirs != merged {
+            let (one, other) = (present[newest].whose(), holder.whose());
+            return Err(AssemblyError::Disagreement { what: "the record of the same epoch", one, other });
+        }
+    }
+    Ok(merged)
+}
+
+/// The name, and the host.
+pub(super) fn check_owner(record: &Record, options: &AssemblyOptions) -> Result<(), AssemblyError> {
+    if let Some(expected) = options.expected_name
+        && expected != record.name
+    {
+        return Err(AssemblyError::OtherName {
+            found: record.name.to_string(),
+            expected: expected.to_string(),
+        });
+    }
+    if !record.host.is_empty() && record.host != options.host && !options.foreign_host_ok {
+        return Err(AssemblyError::ForeignHost {
+            name: record.name.to_string(),
+            owner: record.host.to_string(),
+            host: options.host.to_string(),
+        });
+    }
+    Ok(())
+}
+
+/// Gives each slot its device.
+pub(super) fn slots(present: &[Present<'_>], record: &Record, left_out: &mut Vec<LeftOut>) -> Vec<SlotPlan> {
+    let absent = |state| match state {
+        SlotState::Empty => SlotPlan::Empty,
+        SlotState::Failed => SlotPlan::Failed,
+        SlotState::InSync | SlotState::Rebuilding => SlotPlan::Missing,
+    };
+    let used = &record.slots[..record.shape.members];
+    let mut slots: Vec<SlotPlan> = used.iter().map(|entry| absent(entry.state)).collect();
+    for member in present {
+        let candidate = member.candidate;
+        let slot = member.slot();
+        match standing(member, record, present) {
+            Standing::Current => slots[slot] = current(candidate, record, slot),
+            Standing::Stale => slots[slot] = SlotPlan::Stale { candidate, reason: left(member) },
+            Standing::Leftover => {
+                slots[slot] = SlotPlan::Stale { candidate, reason: StaleReason::Leftover };
+            }
+            Standing::Replaced => {
+                left_out.push(LeftOut { candidate, reason: LeftOutReason::Replaced { slot } });
+            }
+            Standing::Apart => slots[slot] = SlotPlan::Stale { candidate, reason: StaleReason::Unexplained },
+        }
+    }
+    slots
+}
+
+fn current(candidate: usize, record: &Record, slot: usize) -> SlotPlan {
+    let entry = &record.slots[slot];
+    if entry.state == SlotState::InSync {
+        SlotPlan::InSync { candidate }
+    } else {
+        SlotPlan::Rebuilding { candidate, cursor: entry.cursor }
+    }
+}
+
+fn left(member: &Present<'_>) -> StaleReason {
+    match member.entry_in(member.record()).map(|entry| entry.state) {
+        Some(SlotState::InSync) => StaleReason::LeftInSync,
+        _ => StaleReason::LeftUnfilled,
+    }
+}
+
+/// n - parities in sync; and more than half of the members, or the operator's word.
+pub(super) fn check_enough(
+    candidates: &[Candidate],
+    record: &Record,
+    slots: &[SlotPlan],
+    options: &AssemblyOptions,
+) -> Result<(), AssemblyError> {
+    let (in_sync, members) = (in_sync_count(slots), record.shape.members);
+    if in_sync < record.shape.data_strips() {
+        return Err(not_enough(candidates, record, slots));
+    }
+    if in_sync * 2 <= members && !options.run_degraded {
+        return Err(AssemblyError::NoMajority { name: record.name.to_string(), in_sync, members });
+    }
+    Ok(())
+}
+
+fn in_sync_count(slots: &[SlotPlan]) -> usize {
+    slots.iter().filter(|plan| matches!(plan, SlotPlan::InSync { .. })).count()
+}
+
+fn not_enough(candidates: &[Candidate], record: &Record, slots: &[SlotPlan]) -> AssemblyError {
+    let not_there = |(slot, plan): (usize, &SlotPlan)| Some((slot, why_not_there(candidates, *plan)?));
+    AssemblyError::NotEnough {
+        name: record.name.to_string(),
+        in_sync: in_sync_count(slots),
+        needed: record.shape.data_strips(),
+        members: record.shape.members,
+        listing: slots.iter().enumerate().filter_map(not_there).collect(),
+    }
+}
+
+fn why_not_there(candidates: &[Candidate], plan: SlotPlan) -> Option<String> {
+    let label = |candidate: usize| &candidates[candidate].label;
+    match plan {
+        SlotPlan::InSync { .. } => None,
+        SlotPlan::Rebuilding { candidate, .. } => Some(format!("{} is being rebuilt", label(candidate))),
+        SlotPlan::Stale { candidate, reason } => Some(format!("{} is stale: it {reason}", label(candidate))),
+        SlotPlan::Missing => Some("its device is not here".into()),
+        SlotPlan::Failed => Some("failed earlier".into()),
+        SlotPlan::Empty => Some("has no device".into()),
+    }
+}
+
+impl std::fmt::Display for StaleReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            StaleReason::LeftInSync => "left the array earlier",
+            StaleReason::LeftUnfilled => "left the array while it was being filled",
+            StaleReason::Unexplained => "holds an epoch that the others here do not explain",
+            StaleReason::Leftover => "holds a start that was broken off, or went back in time",
+        })
+    }
+}

@@ -1,0 +1,485 @@
+//! The members of a running array on record, and the superblocks that each change of them takes.
+//!
+//! A [`Roster`] is what the next superblocks say. A change makes a new epoch and hands out its writes;
+//! the caller does them (durably: FUA, or a flush after), and settles each as landed or lost. Until the
+//! epoch [is committed](Roster::is_committed) nothing may rely on it:
+//!
+//! ```text
+//!   begin(change) -> writes --> settle(slot, Landed) ... --> is_committed: go on, and reinforce() -> writes
+//!                          \-> settle(slot, Lost)       --> begin(Fail { slot }) -> writes
+//! ```
+//!
+//! Invariants:
+//! - No change begins while a write of the last one is unsettled. (Otherwise the record could not say
+//!   which epoch each device holds, and after a crash a good member would look like a stranger.)
+//! - A slot whose write was lost takes part in no later epoch.
+//! - Of the epochs that it begins, none has fewer than n - parities slots in sync: an array that has
+//!   lost more has failed, and no superblock is written to say otherwise.
+
+use uuid::Uuid;
+
+use super::Assembly;
+use crate::format::Shape;
+use crate::format::label::Label;
+use crate::format::superblock::{
+    COUNT_MAX, Copy, Epoch, EpochName, Found, Record, RunState, SlotRecord, SlotState, Superblock, encode,
+};
+use crate::format::zones::Zones;
+use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
+
+/// A change that makes a new epoch.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// The array is started, by this host.
+    Start {
+        /// Who owns it from now on.
+        host: Label,
+    },
+    /// A slot leaves: it failed, or the operator says so.
+    Fail {
+        /// Which.
+        slot: usize,
+    },
+    /// A device takes a slot that failed or is empty, and is to be filled.
+    Join {
+        /// Which.
+        slot: usize,
+        /// The device.
+        joiner: Joiner,
+    },
+    /// A slot that was being filled is full, and its device flushed.
+    Filled {
+        /// Which.
+        slot: usize,
+    },
+    /// A failed slot gives up its device, which is then as good as replaced.
+    Remove {
+        /// Which.
+        slot: usize,
+    },
+}
+
+/// A device that joins.
+#[derive(Clone, Copy, Debug)]
+pub struct Joiner {
+    member: Uuid,
+    seat: Seat,
+}
+
+impl Joiner {
+    /// A device new to the array, named `device` by the caller. Both of its superblock copies must have
+    /// been wiped, durably, and its copies of bitmap blocks written.
+    #[must_use]
+    pub fn blank(device: usize, member: Uuid) -> Joiner {
+        let seat =
+            Seat { device, sequence: 0, overwrite: Copy::A, holds: EpochName::NONE, write: Write::Settled };
+        Joiner { member, seat }
+    }
+
+    /// A stale member that comes back.
+    #[must_use]
+    pub fn returning(device: usize, found: &Found) -> Joiner {
+        Joiner { member: found.superblock.member, seat: Seat::of_current(device, found) }
+    }
+}
+
+/// One superblock to write.
+#[derive(Clone, Debug)]
+pub struct SuperblockWrite {
+    /// The slot that it settles.
+    pub slot: usize,
+    /// The device, by the caller's name for it (at assembly, the candidate's index).
+    pub device: usize,
+    /// Where on the device.
+    pub copy: Copy,
+    /// What.
+    pub superblock: Superblock,
+}
+
+impl SuperblockWrite {
+    /// The bytes to write at `copy.offset_bytes()`.
+    #[must_use]
+    pub fn encode(&self) -> [u8; BLOCK_BYTES] {
+        encode(&self.superblock, self.copy)
+    }
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// It is durable.
+    Landed,
+    /// It failed, or was not answered in time: it may be there or not.
+    Lost,
+}
+
+/// Why a change cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeRefused {
+    /// Fewer would be left than hold the data.
+    #[error("that leaves {in_sync} members in sync, and the array needs {needed}: it has failed")]
+    TooFew {
+        /// Members that would be left.
+        in_sync: usize,
+        /// How many it takes.
+        needed: usize,
+    },
+    /// The slot is not in a state that allows it.
+    #[error("slot {slot} is {state:?}, and it would have to be {needed}")]
+    WrongState {
+        /// Which.
+        slot: usize,
+        /// What it is.
+        state: SlotState,
+        /// What it would have to be.
+        needed: &'static str,
+    },
+    /// There is no such slot.
+    #[error("there is no slot {slot}: the array has {members}")]
+    NoSuchSlot {
+        /// As asked.
+        slot: usize,
+        /// Slots of the array.
+        members: usize,
+    },
+    /// The device is in a slot already.
+    #[error("the device is in slot {slot} already")]
+    AlreadyMember {
+        /// That slot.
+        slot: usize,
+    },
+    /// The array can only be read.
+    #[error("the array can only be read: it uses features that this program does not know")]
+    ReadOnly,
+    /// A count of epochs or writes that cannot have come about honestly.
+    #[error("a superblock counts to {COUNT_MAX}: it was not written by this program")]
+    Exhausted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Write {
+    Settled,
+    Pending,
+    Lost,
+}
+
+/// What is known of the superblocks on a slot's device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    device: usize,
+    /// Of the newest copy.
+    sequence: u64,
+    /// The older copy.
+    overwrite: Copy,
+    /// The epoch of the newest copy, as far as is known for sure.
+    holds: EpochName,
+    write: Write,
+}
+
+impl Seat {
+    pub(super) fn of_current(device: usize, found: &Found) -> Seat {
+        Seat {
+            device,
+            sequence: found.superblock.sequence,
+            overwrite: found.overwrite,
+            holds: found.superblock.record.epoch.name,
+            write: Write::Settled,
+        }
+    }
+}
+
+/// The members on record.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    record: Record,
+    /// By slot: the devices of those that take part.
+    seats: Vec<Option<Seat>>,
+    /// Later epochs have higher numbers.
+    epoch_number_max: u64,
+    /// An epoch was begun here; before that `record.found` is what assembly found.
+    begun: bool,
+}
+
+impl Assembly {
+    /// The roster to start the array with; slots that are not here are failed in it.
+    pub fn roster(&self) -> Result<Roster, ChangeRefused> {
+        if self.read_only {
+            return Err(ChangeRefused::ReadOnly);
+        }
+        let mut record = self.record.clone();
+        record.found = if self.unclean { RunState::Active } else { RunState::Clean };
+        for (entry, seat) in record.slots.iter_mut().zip(&self.seats) {
+            if seat.is_none() && entry.state.takes_part() {
+                // If all that are here hold the newest epoch, the absent most likely do too.
+                let held = if self.all_hold_newest { self.record.epoch.name } else { entry.held };
+                *entry = SlotRecord { state: SlotState::Failed, held, cursor: 0, ..*entry };
+            }
+        }
+        let (seats, epoch_number_max) = (self.seats.clone(), self.epoch_number_max);
+        Ok(Roster { record, seats, epoch_number_max, begun: false })
+    }
+}
+
+impl Roster {
+    /// What the next superblocks say.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Whether all participants hold the epoch. Before that, no bitmap block, data or parity is written,
+    /// and nothing acknowledged that relies on the change.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        self.begun && self.seats.iter().flatten().all(|seat| seat.holds == self.record.epoch.name)
+    }
+
+    /// Begins a new epoch with the random id `id`. Slots whose last write was lost leave in it too.
+    ///
+    /// # Panics
+    /// If a write of the last change is not settled, or the id is zero.
+    pub fn begin(&mut self, change: Change, id: u64) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+        assert!(!self.has_pending(), "a change begins when the writes of the last one are settled");
+        assert_ne!(id, 0);
+        let mut next = self.clone();
+        next.apply(change)?;
+        next.drop_lost();
+        next.check_enough()?;
+        next.renew(id, if self.is_committed() { RunState::Active } else { self.record.found })?;
+        let writes = next.writes()?;
+        *self = next;
+        Ok(writes)
+    }
+
+    /// The writes that put a committed epoch into the other copy on each device, which still holds the epoch
+    /// before. They are due at once; data need not wait for them. Without them one decayed block would put a
+    /// device back by an epoch, and with it a stale member could come back into the array unseen.
+    ///
+    /// # Panics
+    /// If the epoch is not committed.
+    pub fn reinforce(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+        self.rewrite(|_| ())
+    }
+
+    /// The writes that mark the array as stopped: after the front ends were drained, all members were
+    /// flushed and the cells are durable. A member that fails one of them is left as it is.
+    ///
+    /// # Panics
+    /// If the epoch is not committed.
+    pub fn stop_clean(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+        self.rewrite(|record| record.state = RunState::Clean)
+    }
+
+    /// The writes that record how far a rebuild has come, after its stripes were flushed.
+    ///
+    /// # Panics
+    /// If the epoch is not committed, or the slot is not being rebuilt.
+    pub fn rebuild_progress(
+        &mut self,
+        slot: usize,
+        cursor: u64,
+    ) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+        self.rewrite(|record| {
+            assert_eq!(record.slots[slot].state, SlotState::Rebuilding);
+            assert!(cursor <= record.zones.stripes);
+            record.slots[slot].cursor = cursor;
+        })
+    }
+
+    /// Says what became of the write that was handed out for `slot`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn settle(&mut self, slot: usize, outcome: WriteOutcome) {
+        let seat = self.seats[slot].as_mut().expect("a slot that was written has a device");
+        assert_eq!(seat.write, Write::Pending);
+        match outcome {
+            WriteOutcome::Landed => {
+                seat.write = Write::Settled;
+                seat.sequence += 1;
+                seat.overwrite = seat.overwrite.other();
+                seat.holds = self.record.epoch.name;
+            }
+            WriteOutcome::Lost => seat.write = Write::Lost,
+        }
+    }
+
+    fn has_pending(&self) -> bool {
+        self.seats.iter().flatten().any(|seat| seat.write == Write::Pending)
+    }
+
+    fn apply(&mut self, change: Change) -> Result<(), ChangeRefused> {
+        match change {
+            Change::Start { host } => self.record.host = host,
+            Change::Fail { slot } => {
+                self.require(slot, "a part of the array", SlotState::takes_part)?;
+                self.leave(slot);
+            }
+            Change::Join { slot, joiner } => self.join(slot, joiner)?,
+            Change::Filled { slot } => {
+                self.require(slot, "rebuilding", |state| state == SlotState::Rebuilding)?;
+                assert!(self.is_committed(), "a slot is filled in an epoch that it holds");
+                let entry = &mut self.record.slots[slot];
+                *entry = SlotRecord { state: SlotState::InSync, cursor: 0, ..*entry };
+            }
+            Change::Remove { slot } => {
+                self.require(slot, "failed", |state| state == SlotState::Failed)?;
+                self.record.slots[slot] = SlotRecord::EMPTY;
+            }
+        }
+        Ok(())
+    }
+
+    fn require(
+        &self,
+        slot: usize,
+        needed: &'static str,
+        ok: fn(SlotState) -> bool,
+    ) -> Result<(), ChangeRefused> {
+        let members = self.record.shape.members;
+        if slot >= members {
+            return Err(ChangeRefused::NoSuchSlot { slot, members });
+        }
+        let state = self.record.slots[slot].state;
+        if ok(state) { Ok(()) } else { Err(ChangeRefused::WrongState { slot, state, needed }) }
+    }
+
+    fn join(&mut self, slot: usize, joiner: Joiner) -> Result<(), ChangeRefused> {
+        self.require(slot, "failed or empty", |state| !state.takes_part())?;
+        if let Some(other) = self.record.slot_of(joiner.member).filter(|&other| other != slot) {
+            return Err(ChangeRefused::AlreadyMember { slot: other });
+        }
+        let (state, held) = (SlotState::Rebuilding, joiner.seat.holds);
+        self.record.slots[slot] = SlotRecord { member: joiner.member, state, held, cursor: 0 };
+        self.seats[slot] = Some(joiner.seat);
+        self.epoch_number_max = self.epoch_number_max.max(held.number);
+        Ok(())
+    }
+
+    /// The slot's device keeps what it surely holds on record, and is not written again.
+    fn leave(&mut self, slot: usize) {
+        let held = self.seats[slot].take().map_or(EpochName::NONE, |seat| seat.holds);
+        let entry = &mut self.record.slots[slot];
+        *entry = SlotRecord { state: SlotState::Failed, held, cursor: 0, ..*entry };
+    }
+
+    fn drop_lost(&mut self) {
+        for slot in 0..self.seats.len() {
+            if self.seats[slot].is_some_and(|seat| seat.write == Write::Lost) {
+                self.leave(slot);
+            }
+        }
+    }
+
+    fn check_enough(&self) -> Result<(), ChangeRefused> {
+        let in_sync = self.record.slots.iter().filter(|entry| entry.state == SlotState::InSync).count();
+        let needed = self.record.shape.data_strips();
+        if in_sync < needed { Err(ChangeRefused::TooFew { in_sync, needed }) } else { Ok(()) }
+    }
+
+    /// The next epoch. Each participant's entry says what its device holds now.
+    fn renew(&mut self, id: u64, found: RunState) -> Result<(), ChangeRefused> {
+        let number = self.epoch_number_max + 1;
+        if number > COUNT_MAX {
+            return Err(ChangeRefused::Exhausted);
+        }
+        self.epoch_number_max = number;
+        self.record.epoch = Epoch { name: EpochName { number, id }, parent_id: self.record.epoch.name.id };
+        self.record.state = RunState::Active;
+        self.record.found = found;
+        self.begun = true;
+        for (entry, seat) in self.record.slots.iter_mut().zip(&self.seats) {
+            if let Some(seat) = seat {
+                entry.held = seat.holds;
+            }
+        }
+        Ok(())
+    }
+
+    fn rewrite(&mut self, change: impl FnOnce(&mut Record)) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+        assert!(self.is_committed() && !self.has_pending(), "an epoch is rewritten when all hold it");
+        change(&mut self.record);
+        self.writes()
+    }
+
+    /// The record as it is, to every device that takes part and has not been lost.
+    fn writes(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+        let mut writes = Vec::new();
+        for (slot, seat) in self.seats.iter_mut().enumerate() {
+            let Some(seat) = seat.as_mut().filter(|seat| seat.write != Write::Lost) else { continue };
+            if seat.sequence >= COUNT_MAX {
+                return Err(ChangeRefused::Exhausted);
+            }
+            seat.write = Write::Pending;
+            let superblock = Superblock {
+                sequence: seat.sequence + 1,
+                member: self.record.slots[slot].member,
+                slot,
+                read_only_required: false,
+                record: self.record.clone(),
+            };
+            writes.push(SuperblockWrite { slot, device: seat.device, copy: seat.overwrite, superblock });
+        }
+        Ok(writes)
+    }
+}
+
+/// An array to be.
+#[derive(Clone, Debug)]
+pub struct NewArray<'a> {
+    /// Its identity, random.
+    pub array: Uuid,
+    /// Its name, not empty.
+    pub name: Label,
+    /// Whose it is; empty: anyone's.
+    pub host: Label,
+    /// Now, seconds since 1970.
+    pub created_s: u64,
+    /// Level, members, chunk.
+    pub shape: Shape,
+    /// A power of two, 512..=4096.
+    pub logical_block_bytes: u32,
+    /// From [`zones`](crate::format::zones::zones) of the smallest member.
+    pub zones: Zones,
+    /// A random identity for each device, in slot order.
+    pub members: &'a [Uuid],
+    /// Random, not zero.
+    pub epoch_id: u64,
+}
+
+/// The superblocks of a new array, both copies of each member; the device is the slot. They are written
+/// last, after the bitmap blocks, to devices whose superblock copies were wiped before.
+///
+/// # Panics
+/// If the shape, zones, uuids or name are not valid.
+#[must_use]
+pub fn create(new: &NewArray<'_>) -> Vec<SuperblockWrite> {
+    assert_eq!(new.members.len(), new.shape.members);
+    let mut slots = [SlotRecord::EMPTY; MEMBERS_MAX];
+    for (entry, &member) in slots.iter_mut().zip(new.members) {
+        *entry = SlotRecord { member, state: SlotState::InSync, held: EpochName::NONE, cursor: 0 };
+    }
+    let record = Record {
+        array: new.array,
+        name: new.name,
+        host: new.host,
+        created_s: new.created_s,
+        shape: new.shape,
+        logical_block_bytes: new.logical_block_bytes,
+        zones: new.zones,
+        epoch: Epoch { name: EpochName { number: 1, id: new.epoch_id }, parent_id: 0 },
+        state: RunState::Clean,
+        found: RunState::Clean,
+        slots,
+    };
+    let write = |slot, (copy, sequence)| {
+        let member = new.members[slot];
+        let superblock =
+            Superblock { sequence, member, slot, read_only_required: false, record: record.clone() };
+        assert_eq!(superblock.check(), Ok(()));
+        SuperblockWrite { slot, device: slot, copy, superblock }
+    };
+    (0..new.shape.members)
+        .flat_map(|slot| [(Copy::A, 1), (Copy::B, 2)].map(|copy| write(slot, copy)))
+        .collect()
+}

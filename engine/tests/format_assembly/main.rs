@@ -1,0 +1,218 @@
+//! Assembly and roster against a world that may lose power between any two superblock writes.
+//!
+//! Method: enumerate. A *run* assembles a subset of the devices, starts, perhaps writes data, perhaps makes
+//! one more change (a member fails, a superblock write is lost, a device joins, is filled, the array stops),
+//! and ends with a power cut that leaves any subset of the last change's writes on the devices. After
+//! each run, assembly is asked about every subset of the devices. Runs follow each other, two deep in all
+//! combinations, and deeper along random paths.
+//!
+//! Oracle: the world's own knowledge of which writes were acknowledged, and which device has them.
+//! - An in-sync member has all acknowledged data.
+//! - Where any two sets of n - parities members meet, nothing is ever called a fork; where they do not
+//!   (2 of 4), and all devices are there to tell, only what has run apart.
+//! - If all devices are there, the array can be assembled.
+//! - A stop is taken for clean only if it was; and with all devices there, whenever it was, unless a start
+//!   without them had to doubt it.
+
+mod world;
+
+use engine::assembly::{Assembly, Change, Roster, SuperblockWrite, WriteOutcome};
+use engine::format::Level;
+use engine::format::label::Label;
+use engine::format::superblock::{Copy, SlotState};
+use world::World;
+
+/// Where a run ends: each is a world after a power cut.
+type Ends<'a> = &'a mut dyn FnMut(World);
+
+/// All runs on a world.
+fn runs(world: &World, ends: Ends<'_>) {
+    for present in 1_u32..1 << world.devices.len() {
+        if let Ok(assembly) = world.assemble(present) {
+            run(world, present, &assembly, ends);
+        }
+    }
+}
+
+fn run(before: &World, present: u32, assembly: &Assembly, ends: Ends<'_>) {
+    let mut world = before.clone();
+    world.story.push(format!("run of {present:#b}"));
+    world.doubted |= assembly.unclean && world.clean;
+    let mut roster = assembly.roster().unwrap();
+    let writes = world.begin(&mut roster, Change::Start { host: Label::EMPTY }).unwrap();
+    cuts(&world, &writes, "start", ends);
+    lost_write(&world, &roster, &writes, ends);
+    world.complete(&mut roster, &writes, "start");
+    ends(world.clone());
+    world.write_data(&roster);
+    ends(world.clone());
+    let writes = roster.reinforce().unwrap();
+    cuts(&world, &writes, "reinforce", ends);
+    world.complete(&mut roster, &writes, "reinforce");
+    ends(world.clone());
+    for slot in 0..world.shape.members {
+        fail(&world, &roster, slot, ends);
+        join(&world, &roster, assembly, slot, ends);
+        filled(&world, &roster, slot, ends);
+    }
+    stop(&world, &roster, ends);
+}
+
+/// Every subset of the writes but none and all.
+fn cuts(world: &World, writes: &[SuperblockWrite], what: &str, ends: Ends<'_>) {
+    for landed in 1..(1 << writes.len()) - 1 {
+        ends(world.cut(writes, landed, what));
+    }
+}
+
+/// One superblock write of the start fails, and may have landed all the same; its slot is failed.
+fn lost_write(world: &World, roster: &Roster, writes: &[SuperblockWrite], ends: Ends<'_>) {
+    for lost in writes {
+        for landed in [false, true] {
+            let (mut world, mut roster) = (world.clone(), roster.clone());
+            for write in writes {
+                if write.slot != lost.slot || landed {
+                    world.land(write);
+                }
+                let outcome = if write.slot == lost.slot { WriteOutcome::Lost } else { WriteOutcome::Landed };
+                roster.settle(write.slot, outcome);
+            }
+            world.story.push(format!("start: write to slot {} lost, landed: {landed}", lost.slot));
+            fail(&world, &roster, lost.slot, ends);
+        }
+    }
+}
+
+fn fail(world: &World, roster: &Roster, slot: usize, ends: Ends<'_>) {
+    change(world, roster, Change::Fail { slot }, &format!("fail slot {slot}"), ends);
+}
+
+fn filled(world: &World, roster: &Roster, slot: usize, ends: Ends<'_>) {
+    if roster.record().slots[slot].state == SlotState::Rebuilding {
+        let mut world = world.clone();
+        world.fill(roster, slot);
+        change(&world, roster, Change::Filled { slot }, &format!("slot {slot} filled"), ends);
+    }
+}
+
+fn join(world: &World, roster: &Roster, assembly: &Assembly, slot: usize, ends: Ends<'_>) {
+    if !roster.record().slots[slot].state.takes_part() && world.devices.len() < world.shape.members + 2 {
+        let mut world = world.clone();
+        let joiner = world.joiner(assembly.slots[slot]);
+        change(&world, roster, Change::Join { slot, joiner }, &format!("join slot {slot}"), ends);
+    }
+}
+
+fn change(world: &World, roster: &Roster, change: Change, what: &str, ends: Ends<'_>) {
+    let (mut world, mut roster) = (world.clone(), roster.clone());
+    let Some(writes) = world.begin(&mut roster, change) else { return };
+    cuts(&world, &writes, what, ends);
+    world.complete(&mut roster, &writes, what);
+    world.write_data(&roster);
+    ends(world.clone());
+    let writes = roster.reinforce().unwrap();
+    world.complete(&mut roster, &writes, "reinforce");
+    ends(world);
+}
+
+fn stop(world: &World, roster: &Roster, ends: Ends<'_>) {
+    let (mut world, mut roster) = (world.clone(), roster.clone());
+    let writes = roster.stop_clean().unwrap();
+    world.clean = true;
+    for landed in 1..1 << writes.len() {
+        ends(world.cut(&writes, landed, "stop"));
+    }
+}
+
+fn explore(world: &World, depth: usize, seen: &mut u64) {
+    runs(world, &mut |end| {
+        *seen += 1;
+        end.check();
+        if depth > 1 {
+            explore(&end, depth - 1, seen);
+        }
+    });
+}
+
+/// A small generator: which of all ends of a run to go on from.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+/// One end of a run, each as likely; what does not end in it is not kept.
+fn random_end(world: &World, random: &mut Random) -> Option<World> {
+    let (mut chosen, mut count) = (None, 0);
+    runs(world, &mut |end| {
+        count += 1;
+        if random.below(count) == 0 {
+            chosen = Some(end);
+        }
+    });
+    chosen
+}
+
+fn walk(level: Level, members: usize, seed: u64, length: usize) {
+    let mut random = Random(seed);
+    let mut world = World::new(level, members);
+    world.story.push(format!("seed {seed}"));
+    for _ in 0..length {
+        let Some(next) = random_end(&world, &mut random) else { return };
+        world = next;
+        world.check();
+    }
+}
+
+#[test]
+fn raid5_of_3_every_cut_of_two_runs() {
+    let (world, mut seen) = (World::new(Level::Raid5, 3), 0);
+    explore(&world, 2, &mut seen);
+    assert!(seen > 5_000, "{seen}");
+}
+
+#[test]
+fn raid6_of_4_every_cut_of_one_run() {
+    let (world, mut seen) = (World::new(Level::Raid6, 4), 0);
+    explore(&world, 1, &mut seen);
+    assert!(seen > 500, "{seen}");
+}
+
+/// Minutes, not seconds: `cargo test -p engine --test format_assembly --release -- --ignored`.
+#[test]
+#[ignore = "takes minutes"]
+fn every_cut_one_run_deeper() {
+    let mut seen = 0;
+    explore(&World::new(Level::Raid5, 3), 3, &mut seen);
+    explore(&World::new(Level::Raid6, 4), 2, &mut seen);
+    assert!(seen > 500_000, "{seen}");
+}
+
+#[test]
+fn random_walks() {
+    for seed in 0..40 {
+        walk(Level::Raid5, 3, seed, 6);
+        walk(Level::Raid5, 4, seed, 5);
+        walk(Level::Raid6, 4, seed, 5);
+        walk(Level::Raid6, 5, seed, 4);
+    }
+}
+
+/// A damaged copy: the device speaks for the epoch before, and must not be believed more than it knows.
+#[test]
+fn decay_of_one_copy_loses_nothing() {
+    let start = World::new(Level::Raid5, 3);
+    runs(&start, &mut |end| {
+        for device in 0..end.devices.len() {
+            for copy in [Copy::A, Copy::B] {
+                let mut decayed = end.clone();
+                decayed.devices[device].damage(copy);
+                decayed.story.push(format!("copy {copy:?} of dev{device} decays"));
+                decayed.check_safe();
+            }
+        }
+    });
+}
