@@ -1,5 +1,6 @@
 //! The RAID engine: a state machine without I/O, clock or chance, and the rooms around it.
 pub mod clock;
+pub mod device;
 pub mod frontend;
 pub mod limits;
 pub mod memory;

@@ -42,7 +42,6 @@ use map::Mapping;
 
 pub(crate) mod map;
 mod parity;
-mod plain;
 mod pool;
 
 pub use parity::Indexed;

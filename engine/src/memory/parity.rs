@@ -7,7 +7,6 @@
 //! An `index` is a data strip's place among the stripe's data strips, 0 to 31: its coefficient in Q is
 //! 2^index in GF(2^8).
 
-use super::plain as kernels;
 use super::{Memory, Span};
 use crate::limits::MEMBERS_MAX;
 
@@ -19,41 +18,41 @@ impl Memory {
     pub fn xor_generate(&self, p: Span, data: &[Span]) {
         check(&[p], data.iter().copied());
         let sources = self.slices(data);
-        self.with_mut(p, |p| kernels::xor_generate(p, &sources[..data.len()]));
+        self.with_mut(p, |p| parity_simd::xor_generate(p, &sources[..data.len()]));
     }
 
     /// P and Q of the data strips; strips that are not named count as zeros.
     pub fn pq_generate(&self, p: Span, q: Span, data: &[Indexed]) {
         check(&[p, q], spans(data));
         let sources = self.indexed_slices(data);
-        self.with_mut(p, |p| self.with_mut(q, |q| kernels::pq_generate(p, q, &sources[..data.len()])));
+        self.with_mut(p, |p| self.with_mut(q, |q| parity_simd::pq_generate(p, q, &sources[..data.len()])));
     }
 
     /// Q of the data strips; strips that are not named count as zeros.
     pub fn q_generate(&self, q: Span, data: &[Indexed]) {
         check(&[q], spans(data));
         let sources = self.indexed_slices(data);
-        self.with_mut(q, |q| kernels::q_generate(q, &sources[..data.len()]));
+        self.with_mut(q, |q| parity_simd::q_generate(q, &sources[..data.len()]));
     }
 
     /// Updates P in place for a data strip that changes from `old` to `new`.
     pub fn xor_delta(&self, p: Span, old: Span, new: Span) {
         check(&[p], [old, new]);
-        self.with_mut(p, |p| kernels::xor_delta(p, self.slice(old), self.slice(new)));
+        self.with_mut(p, |p| parity_simd::xor_delta(p, self.slice(old), self.slice(new)));
     }
 
     /// Updates P and Q in place for data strip `index`, which changes from `old` to `new`.
     pub fn pq_delta(&self, p: Span, q: Span, index: u8, old: Span, new: Span) {
         check(&[p, q], [old, new]);
         self.with_mut(p, |p| {
-            self.with_mut(q, |q| kernels::pq_delta(p, q, index, self.slice(old), self.slice(new)));
+            self.with_mut(q, |q| parity_simd::pq_delta(p, q, index, self.slice(old), self.slice(new)));
         });
     }
 
     /// Updates Q in place for data strip `index`, which changes from `old` to `new`.
     pub fn q_delta(&self, q: Span, index: u8, old: Span, new: Span) {
         check(&[q], [old, new]);
-        self.with_mut(q, |q| kernels::q_delta(q, index, self.slice(old), self.slice(new)));
+        self.with_mut(q, |q| parity_simd::q_delta(q, index, self.slice(old), self.slice(new)));
     }
 
     /// The one data strip that is not in `present`, from P.
@@ -61,7 +60,7 @@ impl Memory {
         check(&[out], present.iter().copied().chain([p]));
         let sources = self.slices(present);
         self.with_mut(out, |out| {
-            kernels::recover_one_with_p(out, &sources[..present.len()], self.slice(p));
+            parity_simd::recover_one_with_p(out, &sources[..present.len()], self.slice(p));
         });
     }
 
@@ -70,7 +69,7 @@ impl Memory {
         check(&[out], spans(present).chain([q]));
         let sources = self.indexed_slices(present);
         self.with_mut(out, |out| {
-            kernels::recover_one_with_q(out, index, &sources[..present.len()], self.slice(q));
+            parity_simd::recover_one_with_q(out, index, &sources[..present.len()], self.slice(q));
         });
     }
 
@@ -82,7 +81,7 @@ impl Memory {
         self.with_mut(a.0, |out_a| {
             self.with_mut(b.0, |out_b| {
                 let (p, q) = (self.slice(p), self.slice(q));
-                kernels::recover_two((out_a, a.1), (out_b, b.1), sources, p, q);
+                parity_simd::recover_two((out_a, a.1), (out_b, b.1), sources, p, q);
             });
         });
     }
