@@ -130,8 +130,8 @@ pub fn generate(kernels: &parity_simd::Kernels, shape: Shape, strips: &[*mut u8;
     let source = |index: usize| unsafe { std::slice::from_raw_parts(strips[index], strip_bytes) };
     if parity == 1 {
         let mut sources: [&[u8]; 16] = [&[]; 16];
-        for index in 0..data {
-            sources[index] = source(index);
+        for (index, slot) in sources[..data].iter_mut().enumerate() {
+            *slot = source(index);
         }
         match stores {
             Stores::Cached => kernels.xor_generate(output(data), &sources[..data]),
@@ -139,8 +139,8 @@ pub fn generate(kernels: &parity_simd::Kernels, shape: Shape, strips: &[*mut u8;
         }
     } else {
         let mut sources: [(u8, &[u8]); 16] = [(0, &[]); 16];
-        for index in 0..data {
-            sources[index] = (index as u8, source(index));
+        for (index, slot) in sources[..data].iter_mut().enumerate() {
+            *slot = (index as u8, source(index));
         }
         let (p, q) = (output(data), output(data + 1));
         match stores {
