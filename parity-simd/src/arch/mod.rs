@@ -105,7 +105,7 @@ macro_rules! table {
                 let bytes = out.len();
                 if out.as_ptr().addr().is_multiple_of(<$vector>::BYTES) {
                     // SAFETY: as above; and the output is aligned.
-                    unsafe { run::<$vector, $xor>(XorGenerate { out, first, rest }, bytes, Streamed) };
+                    unsafe { run::<$vector, 4>(XorGenerate { out, first, rest }, bytes, Streamed) };
                     <$vector>::drain();
                 } else {
                     // SAFETY: as above.
