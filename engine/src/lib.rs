@@ -8,3 +8,4 @@ pub mod request;
 pub mod ring;
 pub mod server;
 pub mod status;
+pub mod topology;
