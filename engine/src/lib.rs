@@ -21,3 +21,4 @@ pub mod start;
 pub mod reactor;
 pub mod bench;
 pub mod examine;
+pub mod topology;
