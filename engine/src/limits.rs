@@ -29,6 +29,13 @@ pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
 /// Largest single buffer of a pool, and the unit in which a pool gives memory to its size classes.
 pub const BUFFER_BYTES_MAX: u32 = 1 << 20;
 
+/// Arenas of a server: each is one fixed buffer in every ring's table.
+/// Example: two for each of 254 reactors, some for control, and the zero arena.
+pub const ARENAS_MAX: usize = 1024;
+
+/// Longest arena: the kernel registers no fixed buffer beyond 1 GiB.
+pub const ARENA_BYTES_MAX: usize = 1 << 30;
+
 /// Reactors of one server: an owner id is a byte in the stripe locks and 0 means free.
 pub const REACTORS_MAX: usize = 254;
 
@@ -39,4 +46,6 @@ pub const IO_IN_FLIGHT_MAX: usize = 8192;
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(CHUNK_BYTES_MAX <= BUFFER_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX <= BUFFER_BYTES_MAX);
-const _: () = assert!(CHUNK_BYTES_MIN as usize % BLOCK_BYTES == 0);
+const _: () = assert!(ARENAS_MAX <= u16::MAX as usize && ARENA_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(ARENAS_MAX > 2 * REACTORS_MAX && ARENA_BYTES_MAX >= BUFFER_BYTES_MAX as usize);
+const _: () = assert!((CHUNK_BYTES_MIN as usize).is_multiple_of(BLOCK_BYTES));

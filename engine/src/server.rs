@@ -1,19 +1,21 @@
 //! The array as a whole, for a command line: create, start, look, command, stop.
 //!
-//! (Signatures only as yet; the rooms below are being built.)
+//! Control steps block, allocate and tell the time; they run on the caller's thread, never on a reactor's.
 
 use std::path::PathBuf;
 
-use crate::status::ArrayStatus;
+pub use crate::format::Level;
+use crate::format::label::Label;
 
-/// How many members may be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// One: P.
-    Raid5,
-    /// Two: P and Q.
-    Raid6,
-}
+mod create;
+mod open;
+mod random;
+mod running;
+mod scrub;
+
+pub use create::create;
+pub use running::Server;
+pub use scrub::scrub_offline;
 
 /// How the stripes of a new array start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +71,12 @@ pub struct ServeOptions {
     pub reactors: usize,
     /// Listen addresses: `unix:PATH` or `HOST:PORT`.
     pub nbd: Vec<String>,
-    /// The array's name when `nbd` clients ask for an export by name.
+    /// Write nothing, not even metadata.
     pub read_only: bool,
+    /// Take an array that was created on another host.
+    pub foreign_host_ok: bool,
+    /// Let NBD clients on other machines in.
+    pub allow_remote: bool,
     /// Start though as many members are missing as leave no majority of them.
     pub run_degraded: bool,
     /// Answer reads of lost strips from untrusted parity.
@@ -93,11 +99,6 @@ pub struct Progress {
     pub total_bytes: u64,
 }
 
-/// Creates an array on members that are not in use.
-pub fn create(_options: &CreateOptions, _progress: &mut dyn FnMut(Progress)) -> Result<Created, ServerError> {
-    Err(ServerError("not built yet".into()))
-}
-
 /// What a scrub of a stopped array found.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct ScrubReport {
@@ -113,41 +114,26 @@ pub struct ScrubReport {
     pub mismatch_count: u64,
 }
 
-/// Reads every stripe of a stopped array and compares parity. Changes nothing.
-pub fn scrub_offline(
-    _members: &[PathBuf],
-    _progress: &mut dyn FnMut(Progress),
-) -> Result<ScrubReport, ServerError> {
-    Err(ServerError("not built yet".into()))
+impl From<crate::device::DeviceError> for ServerError {
+    fn from(error: crate::device::DeviceError) -> ServerError {
+        ServerError(error.to_string())
+    }
 }
 
-/// An assembled array being served.
-pub struct Server {}
+/// This host, as superblocks name it: its node name, as far as a label holds it.
+fn this_host() -> Label {
+    let node = rustix::system::uname();
+    let name: String = node
+        .nodename()
+        .to_string_lossy()
+        .chars()
+        .filter(|letter| letter.is_ascii_alphanumeric() || "._-".contains(*letter))
+        .take(crate::format::label::LABEL_BYTES_MAX)
+        .collect();
+    Label::new(&name).unwrap_or(Label::EMPTY)
+}
 
-impl Server {
-    /// Assembles the members, starts the reactors and the front ends. Returns once hosts can connect.
-    pub fn start(_options: ServeOptions) -> Result<Server, ServerError> {
-        Err(ServerError("not built yet".into()))
-    }
-
-    /// What is going on.
-    #[must_use]
-    pub fn status(&self) -> ArrayStatus {
-        unreachable!("not built yet")
-    }
-
-    /// Fails a slot on the operator's word. Returns once it is on record.
-    pub fn fail(&self, _slot: usize) -> Result<(), ServerError> {
-        Err(ServerError("not built yet".into()))
-    }
-
-    /// Puts a new device in a slot and starts its rebuild.
-    pub fn replace(&self, _slot: usize, _path: PathBuf, _force: bool) -> Result<(), ServerError> {
-        Err(ServerError("not built yet".into()))
-    }
-
-    /// Drains the front ends, flushes, marks the array clean, and closes it.
-    pub fn stop(self) -> Result<(), ServerError> {
-        Err(ServerError("not built yet".into()))
-    }
+#[expect(clippy::disallowed_methods, reason = "a creation is stamped, by the control step that makes it")]
+fn seconds_since_1970() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_secs())
 }

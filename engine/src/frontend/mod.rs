@@ -4,6 +4,8 @@
 //! queues. It takes the memory of its requests from its own [`Pool`](crate::memory::Pool), puts
 //! requests into `requests`, and hears of each exactly once by `reply`, in any order.
 
+pub mod nbd;
+
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 

@@ -1,8 +1,8 @@
 //! Member I/O: the first of the three traits by which the world enters.
 //!
 //! A ring takes operations on devices, named by their index, and gives back one completion for each.
-//! It never blocks, except in [`Ring::wait`]. Every operation's span stays untouched by the engine
-//! until its completion has been taken: also of cancelled and timed-out operations.
+//! It never blocks; a reactor with nothing to do sleeps on [`Ring::wait_fd`]. Every operation's span
+//! stays untouched by the engine until its completion has been taken.
 //!
 //! Contract, held by one conformance suite that every ring passes:
 //! - each pushed operation completes exactly once, in any order, no earlier than the next `turn`;
@@ -10,9 +10,24 @@
 //!   and `EINTR` are the ring's to retry;
 //! - a write or zeroing with [`Durability::Durable`] is on stable media when it completes, a flush
 //!   makes everything durable that completed on that device before the flush was pushed;
-//! - operations on one device are not ordered among themselves.
+//! - operations on one device are not ordered among themselves;
+//! - an operation on an index without a device fails with `EBADF`, one beyond the end of its device
+//!   with some error; a deallocation that the device does not know succeeds and does nothing, for it
+//!   is advice.
 
+use crate::limits::IO_IN_FLIGHT_MAX;
 use crate::memory::Span;
+
+pub mod blocking;
+pub mod instant;
+mod shared_bytes;
+pub mod uring;
+
+pub use instant::{InstantDevice, InstantRing, MemStorage};
+pub use uring::{Deallocate, Uring, UringConfig, UringDevice};
+
+/// The unit of offsets and lengths on any device: the smallest logical block there is.
+pub const SECTOR_BYTES: u32 = 512;
 
 /// A device of a ring: an index into its table, below [`DEVICES_MAX`](crate::limits::DEVICES_MAX).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,11 +88,28 @@ pub trait Ring {
     /// always room.
     fn push(&mut self, op: MemberOp);
 
-    /// Submits what was queued, at most one system call, and appends every completion that has
-    /// arrived to `completions`. Does not block.
+    /// Submits what was queued, at most one system call as a rule, and appends every completion that
+    /// has arrived to `completions`. Does not block.
     fn turn(&mut self, completions: &mut Vec<Completion>);
 
-    /// A file descriptor that polls readable when `turn` would find a completion; `None` when all
-    /// operations complete by the next `turn` anyway.
+    /// A file descriptor that polls readable when `turn` would find a completion. It may be slept on
+    /// after a turn that brought none. `None` says that while operations are in flight there is no
+    /// sleeping: they complete by the next turn, or only because `turn` polls for them.
     fn wait_fd(&self) -> Option<std::os::fd::RawFd>;
+}
+
+/// What every ring asserts of an operation it is given: only a bug above can violate it.
+fn assert_well_formed(op: &MemberOp) {
+    assert!((op.tag as usize) < IO_IN_FLIGHT_MAX, "tag {} of {IO_IN_FLIGHT_MAX}", op.tag);
+    let expected_bytes = match op.io {
+        MemberIo::Read | MemberIo::Write(_) => u64::from(op.span.len_bytes),
+        MemberIo::Flush => 0,
+        MemberIo::Deallocate => op.len_bytes,
+    };
+    assert_eq!(op.len_bytes, expected_bytes, "the length of {:?}", op.io);
+    assert!(
+        (op.span.len_bytes | op.span.offset_bytes).is_multiple_of(SECTOR_BYTES),
+        "misaligned {:?}",
+        op.span
+    );
 }

@@ -1,0 +1,34 @@
+# Thin names for cargo and scripts. Each target first installs what it misses (scripts/setup says what and why).
+
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: demo test e2e lint bench
+
+# The whole story on sparse files in a minute: no root, no drives.
+demo:
+	@flags=$$(scripts/setup build)
+	cargo run --release $$flags -- demo
+
+# Unit and integration tests, and the short end-to-end checks with real clients.
+test:
+	@flags=$$(scripts/setup build test)
+	cargo test --workspace $$flags
+
+# The long end-to-end checks too: loop devices and mounts (root), and as many crashes as STRIATE_E2E_KILLS says.
+e2e:
+	@flags=$$(scripts/setup build test)
+	STRIATE_E2E_KILLS=$${STRIATE_E2E_KILLS:-20} cargo test $$flags --test e2e -- --include-ignored
+
+lint:
+	@flags=$$(scripts/setup build)
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets $$flags -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps $$flags
+
+# Criterion benches of the rooms, then fio against a served array.
+bench:
+	@flags=$$(scripts/setup build bench)
+	cargo bench --workspace $$flags
+	cargo build --release $$flags
+	scripts/bench-nbd

@@ -1,0 +1,3 @@
+//! What the cells cost on the write path.
+
+fn main() {}

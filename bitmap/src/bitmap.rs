@@ -1,0 +1,315 @@
+//! The cells of one array, and what a writer, a resync and a discard do to them.
+//!
+//! ```text
+//!   words    | 16 cells | 16 cells | ...                  one u64 each, shared, compare-and-swap
+//!   blocks   | turn, durable, marks, passes | ...         one cache line for 1008 words
+//! ```
+//!
+//! Marking is by region: the cells of 32 stripes that are Clean become Marked together, so neighbours find their
+//! intent recorded. When more than [`WIDEN_AFTER_MARKS`] regions of a block were marked lately, the whole block is:
+//! a random load then pays for one block write, not for 504. `Unwritten` and `NeedSync` keep what they are.
+//!
+//! # Orderings
+//! - A change of a cell is AcqRel and [`Bitmap::cell`] is Acquire: who sees a state sees what led to it (the owner's
+//!   preparation before `First`, the block write before `Dirty`).
+//! - Every change that the disk must learn is followed by a read-modify-write of the block's turn; `block` argues
+//!   from there.
+//! - The load in [`Bitmap::begin_write`] is `SeqCst`, see `sweep`, "the race".
+
+use crate::Ticket;
+use crate::block::BlockState;
+use crate::cell::{Cell, Event, next};
+use crate::shape::{
+    BlockIndex, STRIPES_MAX, STRIPES_PER_BLOCK, WORDS_PER_BLOCK, WORDS_PER_REGION, block_of, place,
+};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::word::{self, LANES};
+
+/// Regions of a block that may be marked on their own; the next mark takes the whole block. Four block writes
+/// are what a load pays before it is believed to be random; more would be paid again after each quiet second.
+pub const WIDEN_AFTER_MARKS: u32 = 4;
+
+/// The cells of one array, shared by its reactors.
+pub struct Bitmap {
+    /// Sixteen cells each; changed by everyone, by compare-and-swap only.
+    pub(crate) words: Box<[AtomicU64]>,
+    /// What is known of each on-disk block; see there for who changes what.
+    pub(crate) blocks: Box<[BlockState]>,
+    /// Cells in use; the lanes beyond stay Unwritten.
+    stripes: u64,
+    /// Whether the one sweeper has been handed out. Relaxed: it guards a token, not data.
+    pub(crate) has_sweeper: AtomicBool,
+}
+
+/// What a writer has to do next; see the crate's page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Begun {
+    /// The intent is durable: write.
+    Durable,
+    /// Wait for [`Bitmap::intent_is_durable`], and drive the block write meanwhile.
+    Pending,
+    /// First the whole stripe, then [`Bitmap::written_first`].
+    Unwritten,
+    /// The whole stripe must be consistent afterwards, then [`Bitmap::resynced`].
+    NeedSync,
+}
+
+/// How many stripes are in which state; First, Marked and Aged count as dirty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the count of the state of its name")]
+pub struct CellCountsRaw {
+    pub unwritten: u64,
+    pub clean: u64,
+    pub dirty: u64,
+    pub need_sync: u64,
+}
+
+impl Bitmap {
+    /// A bitmap of `stripes` cells (1..=[`STRIPES_MAX`]) in a settled state: Unwritten, Clean, Dirty or NeedSync.
+    /// Nothing is behind the disk: either blocks are loaded next, or the creation writes every one. An Unwritten
+    /// bitmap is zeroed memory that the kernel has not handed out yet.
+    #[must_use]
+    pub fn new(stripes: u64, initial: Cell) -> Bitmap {
+        assert!(
+            (1..=STRIPES_MAX).contains(&stripes),
+            "a bitmap has 1..={STRIPES_MAX} stripes, not {stripes}"
+        );
+        assert!(
+            matches!(initial, Cell::Unwritten | Cell::Clean | Cell::Dirty | Cell::NeedSync),
+            "no array begins as {initial:?}"
+        );
+        // vec![0; n] asks for zeroed memory, and the map and collect reuse it in place, which optimizes to nothing.
+        let words: Vec<u64> = vec![word::splat(initial); stripes.div_ceil(LANES) as usize];
+        let bitmap = Bitmap {
+            words: words.into_iter().map(AtomicU64::new).collect(),
+            blocks: (0..stripes.div_ceil(STRIPES_PER_BLOCK)).map(|_| BlockState::new()).collect(),
+            stripes,
+            has_sweeper: AtomicBool::new(false),
+        };
+        let last = bitmap.words.len() - 1;
+        if initial != Cell::Unwritten {
+            bitmap.words[last]
+                .store(word::splat(initial) & (bitmap.lanes_in_use(last) * 0xf), Ordering::Relaxed);
+        }
+        bitmap
+    }
+
+    /// Stripes, not blocks.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a bitmap has at least one stripe")]
+    pub fn len(&self) -> u64 {
+        self.stripes
+    }
+
+    /// On-disk blocks; their indices are below.
+    #[must_use]
+    pub fn blocks(&self) -> u32 {
+        self.blocks.len() as u32
+    }
+
+    /// The block that holds a stripe's cell.
+    #[inline]
+    #[must_use]
+    pub fn block_of(&self, stripe: u64) -> BlockIndex {
+        assert!(stripe < self.stripes);
+        block_of(stripe)
+    }
+
+    /// RAM in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        (size_of::<Bitmap>() + size_of_val(&*self.words) + size_of_val(&*self.blocks)) as u64
+    }
+
+    /// The state of one stripe.
+    #[inline]
+    #[must_use]
+    pub fn cell(&self, stripe: u64) -> Cell {
+        let (index, lane) = self.place(stripe);
+        word::get(self.words[index].load(Ordering::Acquire), lane)
+    }
+
+    /// What the owner polls after [`Begun::Pending`] and [`Bitmap::written_first`], keeping the stripe's lock. Only a
+    /// finished block write makes it true: a second writer waits for durability, not for a value. (`Aged` counts: the
+    /// sweep may have passed since, and takes it no further while the lock is held.)
+    #[inline]
+    #[must_use]
+    pub fn intent_is_durable(&self, stripe: u64) -> bool {
+        matches!(self.cell(stripe), Cell::Dirty | Cell::Aged)
+    }
+
+    /// The stripe's owner is about to write. Marks it (and what is around it) if need be.
+    ///
+    /// Panics on `First`: its owner has not finished, and there is one owner.
+    #[inline]
+    pub fn begin_write(&self, stripe: u64) -> Begun {
+        let (index, lane) = self.place(stripe);
+        loop {
+            // SeqCst: after the owner's swap of the stripe's lock; see `sweep`.
+            let word = self.words[index].load(Ordering::SeqCst);
+            match word::get(word, lane) {
+                Cell::Dirty => return Begun::Durable,
+                Cell::Marked => return Begun::Pending,
+                Cell::Unwritten => return Begun::Unwritten,
+                Cell::NeedSync => return Begun::NeedSync,
+                Cell::First => {
+                    panic!("a second writer of stripe {stripe} while its first write is not durable")
+                }
+                Cell::Clean => self.mark_around(stripe),
+                // The sweep may win, and the cell is Clean the next time round.
+                Cell::Aged => {
+                    let taken_back = word::moved(word, word::only(lane), Cell::Aged, Event::BeginWrite);
+                    if self.swap(index, word, taken_back) {
+                        return Begun::Durable;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole of an unwritten stripe is on the members, and flushed where they have volatile caches. The write is
+    /// acknowledged when [`Bitmap::intent_is_durable`].
+    pub fn written_first(&self, stripe: u64) {
+        self.apply(stripe, Event::WrittenFirst);
+        self.block_state(block_of(stripe)).fall_behind();
+    }
+
+    /// The whole stripe is consistent: data and parity match on all members.
+    pub fn resynced(&self, stripe: u64) {
+        self.apply(stripe, Event::Resynced);
+        self.block_state(block_of(stripe)).fall_behind();
+    }
+
+    /// The owner drops the stripe's data: reads are zeros from now on. The members may be told to deallocate once
+    /// the ticket is durable. Panics on `First`.
+    pub fn discard(&self, stripe: u64) -> Ticket {
+        self.apply(stripe, Event::Discarded);
+        let block = block_of(stripe);
+        Ticket { block, generation: self.block_state(block).fall_behind() }
+    }
+
+    /// The first stripe at or after `from` that needs a resync.
+    #[must_use]
+    pub fn next_need_sync(&self, from: u64) -> Option<u64> {
+        self.find(from, |word| word::equal(word, Cell::NeedSync))
+    }
+
+    /// The first stripe at or after `from` that is not Unwritten.
+    #[must_use]
+    pub fn next_written(&self, from: u64) -> Option<u64> {
+        self.find(from, |word| if word == 0 { 0 } else { word::ALL & !word::equal(word, Cell::Unwritten) })
+    }
+
+    /// Counts of all stripes; each word at its own moment.
+    #[must_use]
+    pub fn count(&self) -> CellCountsRaw {
+        let mut counts = CellCountsRaw::default();
+        for word in &self.words {
+            let word = word.load(Ordering::Acquire);
+            counts.clean += u64::from(word::equal(word, Cell::Clean).count_ones());
+            counts.need_sync += u64::from(word::equal(word, Cell::NeedSync).count_ones());
+            counts.dirty += u64::from(word::dirty_on_disk(word).count_ones());
+        }
+        counts.unwritten = self.stripes - counts.clean - counts.need_sync - counts.dirty;
+        counts
+    }
+
+    /// Marks the Clean cells of the stripe's region, or of its block when that is written all over.
+    #[cold]
+    fn mark_around(&self, stripe: u64) {
+        let block = block_of(stripe);
+        let state = self.block_state(block);
+        // Relaxed: a heuristic; two writers at once may both mark a region where one would have widened.
+        let words = match state.marks.fetch_add(1, Ordering::Relaxed) {
+            0..WIDEN_AFTER_MARKS => self.region_words(stripe),
+            _ => self.block_words(block),
+        };
+        for index in words {
+            self.move_all(index, Cell::Clean, Event::BeginWrite);
+        }
+        state.fall_behind();
+    }
+
+    /// One event to one cell, by its owner. Panics when the event cannot come in the state.
+    fn apply(&self, stripe: u64, event: Event) {
+        let (index, lane) = self.place(stripe);
+        loop {
+            let word = self.words[index].load(Ordering::Acquire);
+            let from = word::get(word, lane);
+            let Some(to) = next(from, event) else {
+                panic!("{event:?} of stripe {stripe}, which is {from:?}")
+            };
+            if from == to || self.swap(index, word, word::moved(word, word::only(lane), from, event)) {
+                return;
+            }
+        }
+    }
+
+    /// One event to all cells of a word that are in state `from`. How many there were.
+    pub(crate) fn move_all(&self, index: usize, from: Cell, event: Event) -> u32 {
+        self.move_some(index, word::ALL, from, event)
+    }
+
+    /// One event to those of `lanes` that are in state `from`. How many there were.
+    pub(crate) fn move_some(&self, index: usize, lanes: u64, from: Cell, event: Event) -> u32 {
+        loop {
+            let word = self.words[index].load(Ordering::Acquire);
+            let lanes = word::equal(word, from) & lanes;
+            if lanes == 0 || self.swap(index, word, word::moved(word, lanes, from, event)) {
+                return lanes.count_ones();
+            }
+        }
+    }
+
+    /// Changes a word if it still is what was seen. `SeqCst` for the ageing alone (see `sweep`, "the race"); the
+    /// others need AcqRel, and it is the same instruction.
+    #[inline]
+    fn swap(&self, index: usize, seen: u64, word: u64) -> bool {
+        self.words[index].compare_exchange(seen, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    /// The first stripe from `from` on that is in the set `lanes` makes of its word.
+    fn find(&self, from: u64, lanes: impl Fn(u64) -> u64) -> Option<u64> {
+        let (start, lane) = place(from);
+        let mut before = word::first(u64::from(lane));
+        for (index, word) in self.words.iter().enumerate().skip(start) {
+            let found = lanes(word.load(Ordering::Acquire)) & !before;
+            if found != 0 {
+                return Some(index as u64 * LANES + u64::from(found.trailing_zeros() / 4));
+            }
+            before = 0;
+        }
+        None
+    }
+
+    /// The word of a stripe and its lane. Panics beyond the last stripe: a lane there would be a cell that nobody
+    /// counts.
+    #[inline]
+    fn place(&self, stripe: u64) -> (usize, u32) {
+        assert!(stripe < self.stripes, "stripe {stripe} of {}", self.stripes);
+        place(stripe)
+    }
+
+    /// The lanes of a word that are stripes.
+    pub(crate) fn lanes_in_use(&self, index: usize) -> u64 {
+        word::first(self.stripes - index as u64 * LANES)
+    }
+
+    pub(crate) fn block_state(&self, block: BlockIndex) -> &BlockState {
+        &self.blocks[block.0 as usize]
+    }
+
+    /// The words of a stripe's region.
+    fn region_words(&self, stripe: u64) -> std::ops::Range<usize> {
+        let start = place(stripe).0 / WORDS_PER_REGION * WORDS_PER_REGION;
+        start..(start + WORDS_PER_REGION).min(self.words.len())
+    }
+
+    /// The words of a block.
+    pub(crate) fn block_words(&self, block: BlockIndex) -> std::ops::Range<usize> {
+        let start = block.0 as usize * WORDS_PER_BLOCK;
+        assert!(start < self.words.len(), "block {} of {}", block.0, self.blocks());
+        start..(start + WORDS_PER_BLOCK).min(self.words.len())
+    }
+}

@@ -1,0 +1,346 @@
+//! Resync and rebuild: stripe by stripe, through the same ownership and the same ops as a host's write.
+//!
+//! A few stripes are in flight at a time, fewer while hosts have requests. A stripe that another
+//! reactor owns is tried again next turn; nobody is asked to do our work.
+//!
+//! **Rebuild.** The cursor says how far the slot may be read; it passes a stripe only under the steward's own
+//! look at it after it was rebuilt. Host writes go to the slot from the start, wherever the cursor is, so a
+//! stripe that was rebuilt stays right while the cursor is still behind it. An Unwritten stripe is passed
+//! by when no one owns it: a write that began before the slot joined would still own it.
+//!
+//! **Lost stripes.** A NeedSync stripe whose data strip is on the slot being filled cannot be filled. It is listed,
+//! and the slot is not in sync before it was overwritten or discarded; the cursor on record stays at the
+//! first of them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{Ordering, fence};
+
+use bitmap::{BlockIndex, Cell, Ticket};
+
+use crate::request::RequestError;
+use crate::ring::Ring;
+
+use super::steward::FlushFor;
+use super::{Array, Ownership, Shared, Started};
+
+/// Background stripes in flight while no host asks for anything, and while one does.
+const JOBS_MAX_IDLE: u32 = 32;
+const JOBS_MAX_BUSY: u32 = 8;
+/// Stripes looked at in one turn.
+const LOOKS_PER_TURN: u32 = 4096;
+/// How often the rebuild's cursor is put on record.
+const PROGRESS_EVERY_NS: u64 = 5_000_000_000;
+/// How often lost stripes are looked at again.
+const LOST_EVERY_NS: u64 = 1_000_000_000;
+
+/// Background work on one stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::array) enum Job {
+    /// Make parity match data.
+    Resync,
+    /// Fill this slot's strip.
+    Rebuild { slot: u8 },
+}
+
+/// The search for NeedSync stripes.
+pub(super) struct Resync {
+    from: Option<u64>,
+    /// Stripes that could not be made consistent, in this pass.
+    lost: u64,
+    /// The slots that were readable when the pass began: with others, another pass may help.
+    readable: u32,
+}
+
+impl Resync {
+    pub(super) fn begin(shared: &Shared) -> Resync {
+        let total = shared.bitmap.count().need_sync;
+        shared.steward.resync_total.store(total, Ordering::Relaxed);
+        shared.steward.resync_done.store(0, Ordering::Relaxed);
+        Resync { from: (total > 0).then_some(0), lost: 0, readable: shared.members.view().readable.0 }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.from.is_some()
+    }
+}
+
+/// How far a rebuild is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filling {
+    /// Stripe by stripe.
+    Stripes,
+    /// All but lost stripes; waiting for those.
+    Lost,
+    /// The slot's copies of bitmap blocks, this one next.
+    Blocks(u32),
+    /// A last flush.
+    Flushing,
+    /// The record is being changed.
+    Finishing,
+}
+
+/// The filling of one slot.
+pub(super) struct Rebuild {
+    slot: u8,
+    filling: Filling,
+    /// The next stripe to look at.
+    next: u64,
+    /// Stripes in flight, in order, and whether each is done.
+    window: VecDeque<(u64, bool)>,
+    /// Stripes that could not be filled.
+    lost: Vec<u64>,
+    /// The block whose copies are being written.
+    copying: Option<Ticket>,
+    next_progress_ns: u64,
+    /// The cursor that a flush under way makes safe to record.
+    flushing_cursor: u64,
+    next_lost_ns: u64,
+}
+
+impl Rebuild {
+    pub(super) fn begin(slot: u8, cursor: u64) -> Rebuild {
+        Rebuild {
+            slot,
+            filling: Filling::Stripes,
+            next: cursor,
+            window: VecDeque::with_capacity(JOBS_MAX_IDLE as usize),
+            lost: Vec::new(),
+            copying: None,
+            next_progress_ns: 0,
+            flushing_cursor: 0,
+            next_lost_ns: 0,
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.filling != Filling::Lost
+    }
+
+    pub(super) fn next_deadline_ns(&self) -> u64 {
+        self.next_lost_ns
+    }
+}
+
+impl Array {
+    fn jobs_max(&self) -> u32 {
+        if self.requests.len() == 0 { JOBS_MAX_IDLE } else { JOBS_MAX_BUSY }
+    }
+
+    /// Gives a stripe a job. False when that cannot be now.
+    fn give_job(&mut self, stripe: u64, job: Job) -> bool {
+        match self.own(stripe) {
+            Ownership::Op(op) if self.ops[op].background.is_none() && self.ops[op].job.is_none() => {
+                self.ops[op].background = Some(job);
+                self.steward_mut().jobs += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Starts a job on a stripe that this reactor owns.
+    pub(super) fn start_background<R: Ring>(&mut self, ring: &mut R, index: u32, job: Job) {
+        let op = &mut self.ops[index];
+        op.reset();
+        op.job = Some(job);
+        let started = match job {
+            Job::Resync => self.start_resync(ring, index),
+            Job::Rebuild { slot } => match self.start_rebuild(ring, index, slot) {
+                Started::Done => self.start_resync(ring, index),
+                Started::Running => Started::Running,
+            },
+        };
+        if matches!(started, Started::Done) {
+            self.finish(index, Ok(()));
+        }
+    }
+
+    /// A job has ended, if the op had one.
+    pub(super) fn job_done(&mut self, index: u32, result: Result<(), RequestError>) {
+        let op = &mut self.ops[index];
+        let Some(job) = op.job.take() else { return };
+        let stripe = op.stripe;
+        let is_lost = result.is_err() || self.shared.bitmap.cell(stripe) == Cell::NeedSync;
+        let shared = self.shared.clone();
+        let steward = self.steward_mut();
+        steward.jobs -= 1;
+        match job {
+            Job::Resync => {
+                let done = &shared.steward.resync_done;
+                done.store(done.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                steward.resync.lost += u64::from(is_lost);
+            }
+            Job::Rebuild { slot } => {
+                let Some(rebuild) = steward.rebuild.as_mut().filter(|rebuild| rebuild.slot == slot) else { return };
+                if let Some(entry) = rebuild.window.iter_mut().find(|entry| entry.0 == stripe) {
+                    entry.1 = true;
+                }
+                if is_lost {
+                    rebuild.lost.push(stripe);
+                }
+            }
+        }
+    }
+
+    pub(super) fn resync_advance(&mut self) {
+        let shared = self.shared.clone();
+        let readable = shared.members.view().readable.0;
+        let jobs_max = self.jobs_max();
+        let Some(mut from) = self.steward().resync.from else {
+            if self.steward().resync.lost > 0 && self.steward().resync.readable != readable {
+                self.steward_mut().resync = Resync::begin(&shared);
+            }
+            return;
+        };
+        while self.steward().jobs < jobs_max {
+            let Some(stripe) = shared.bitmap.next_need_sync(from) else {
+                if self.steward().jobs == 0 {
+                    let lost = self.steward().resync.lost;
+                    shared.steward.lost.store(lost, Ordering::Relaxed);
+                    shared.steward.resync_total.store(0, Ordering::Relaxed);
+                    self.steward_mut().resync.from = None;
+                }
+                return;
+            };
+            if !self.give_job(stripe, Job::Resync) {
+                break;
+            }
+            from = stripe + 1;
+            self.steward_mut().resync.from = Some(from);
+        }
+    }
+
+    pub(super) fn rebuild_advance(&mut self) {
+        let Some(rebuild) = &self.steward().rebuild else { return };
+        let (slot, filling) = (rebuild.slot, rebuild.filling);
+        let view = self.shared.members.view();
+        if !view.writable.has(slot) || (view.readable.has(slot) && filling == Filling::Finishing) {
+            // It failed again, or it is done.
+            if self.steward().jobs == 0 && self.steward().flushing != Some(FlushFor::Rebuild) {
+                self.shared.steward.rebuild_slot.store(0, Ordering::Relaxed);
+                self.steward_mut().rebuild = None;
+            }
+            return;
+        }
+        match filling {
+            Filling::Stripes => self.fill_stripes(slot),
+            Filling::Lost => self.look_at_lost(),
+            Filling::Blocks(block) => self.fill_blocks(slot, block),
+            Filling::Flushing | Filling::Finishing => {}
+        }
+    }
+
+    fn fill_stripes(&mut self, slot: u8) {
+        if self.steward().resync.is_running() {
+            return;
+        }
+        let shared = self.shared.clone();
+        let jobs_max = self.jobs_max();
+        let stripes = shared.geometry.stripes();
+        // Pairs with the fence in `look`: either we see the lock of a write that does not know the slot, or
+        // that write sees the slot in the view.
+        fence(Ordering::SeqCst);
+        for _ in 0..LOOKS_PER_TURN {
+            let rebuild = self.steward().rebuild.as_ref().expect("looked at above");
+            let stripe = rebuild.next;
+            if stripe == stripes || self.steward().jobs >= jobs_max {
+                break;
+            }
+            let passed_by = shared.locks.is_free(stripe) && shared.bitmap.cell(stripe) == Cell::Unwritten;
+            if passed_by {
+                let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
+                if rebuild.window.is_empty() {
+                    shared.members.advance_cursor(stripe + 1);
+                }
+            } else if self.give_job(stripe, Job::Rebuild { slot }) {
+                self.steward_mut().rebuild.as_mut().expect("looked at above").window.push_back((stripe, false));
+            } else {
+                break;
+            }
+            self.steward_mut().rebuild.as_mut().expect("looked at above").next = stripe + 1;
+        }
+        let now = self.now_ns;
+        let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
+        while rebuild.window.front().is_some_and(|front| front.1) {
+            rebuild.window.pop_front();
+            shared.members.advance_cursor(rebuild.window.front().map_or(rebuild.next, |front| front.0));
+        }
+        if rebuild.next == stripes && rebuild.window.is_empty() {
+            shared.members.advance_cursor(stripes);
+            rebuild.filling = if rebuild.lost.is_empty() { Filling::Blocks(0) } else { Filling::Lost };
+        } else if now >= rebuild.next_progress_ns {
+            let first = rebuild.next_progress_ns == 0;
+            rebuild.next_progress_ns = now + PROGRESS_EVERY_NS;
+            let cursor = shared.members.cursor();
+            rebuild.flushing_cursor = rebuild.lost.iter().fold(cursor, |cursor, &lost| cursor.min(lost));
+            if !first {
+                self.steward_flush(FlushFor::Rebuild);
+            }
+        }
+    }
+
+    fn look_at_lost(&mut self) {
+        let (now, shared) = (self.now_ns, self.shared.clone());
+        let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at by the caller");
+        if now < rebuild.next_lost_ns {
+            return;
+        }
+        rebuild.next_lost_ns = now + LOST_EVERY_NS;
+        rebuild.lost.retain(|&stripe| shared.bitmap.cell(stripe) == Cell::NeedSync);
+        shared.steward.lost.store(rebuild.lost.len() as u64, Ordering::Relaxed);
+        if rebuild.lost.is_empty() {
+            rebuild.filling = Filling::Blocks(0);
+        }
+    }
+
+    /// Writes every bitmap block of which the slot keeps a copy, so that its copies are not old when they
+    /// begin to count.
+    fn fill_blocks(&mut self, slot: u8, from: u32) {
+        let shared = self.shared.clone();
+        let blocks = shared.bitmap.blocks();
+        let mut block = from;
+        for _ in 0..LOOKS_PER_TURN {
+            while block < blocks && !self.keeps(slot, BlockIndex(block)) {
+                block += 1;
+            }
+            if block >= blocks {
+                break;
+            }
+            let at = BlockIndex(block);
+            let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at by the caller");
+            // One block at a time: asked for here, and passed when a write that began since has ended.
+            match rebuild.copying {
+                None => {
+                    let ticket = shared.bitmap.request_write(at);
+                    rebuild.copying = Some(ticket);
+                }
+                Some(ticket) => {
+                    if shared.bitmap.is_durable(ticket) {
+                        rebuild.copying = None;
+                        block += 1;
+                        continue;
+                    }
+                }
+            }
+            self.write_block(at);
+            break;
+        }
+        let flush = block >= blocks && self.steward_flush(FlushFor::Rebuild);
+        let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at by the caller");
+        rebuild.filling = if flush { Filling::Flushing } else { Filling::Blocks(block) };
+    }
+
+    /// The members are flushed: what the cursor had passed before may be recorded.
+    pub(super) fn rebuild_flushed(&mut self, ok: bool) {
+        let steward = self.steward_mut();
+        let Some(rebuild) = steward.rebuild.as_mut().filter(|_| ok) else { return };
+        let slot = rebuild.slot;
+        match rebuild.filling {
+            Filling::Flushing => {
+                rebuild.filling = Filling::Finishing;
+                steward.keeper.wishes.filled = Some(slot);
+            }
+            _ => steward.keeper.wishes.progress = Some((slot, rebuild.flushing_cursor)),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Requests of this reactor's host: checked, split by stripe, read where nothing is wrong, answered.
+//!
+//! A healthy read takes no lock: it goes straight from the member into the host's buffer. Everything
+//! else becomes parts, one a stripe. A request is split only as far as there is room; the rest of it
+//! waits in `stalled`, so a discard of the whole array is one request and not a flood.
+
+use bitmap::Cell;
+
+use crate::geometry::Strips;
+use crate::limits::REQUEST_BYTES_MAX;
+use crate::memory::Span;
+use crate::request::{Reply, Request, RequestError, RequestKind};
+use crate::ring::{MemberIo, Ring};
+
+use super::flush::FlushWaiter;
+use super::op::{Part, PartKind};
+use super::{Array, HOST_READS_MAX, Io, IoFor, NONE, PARTS_MAX};
+
+/// Parts that one request has in flight at most, so that a giant discard leaves room for others.
+const PARTS_PER_REQUEST_MAX: u32 = 64;
+
+/// A request that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostRequest {
+    request: Request,
+    /// The first byte that is not split off yet.
+    cursor: u64,
+    /// Parts and member reads in flight.
+    pending: u32,
+    result: Result<(), RequestError>,
+}
+
+impl HostRequest {
+    const fn end(&self) -> u64 {
+        self.request.offset_bytes + self.request.len_bytes
+    }
+}
+
+impl Array {
+    pub(super) fn take_request<R: Ring>(&mut self, ring: &mut R, request: Request) {
+        if let Err(error) = self.check(&request) {
+            self.tally().errors.add(1);
+            self.replies.push(Reply { tag: request.tag, result: Err(error) });
+            return;
+        }
+        let cursor = request.offset_bytes;
+        let index = self.requests.insert(HostRequest { request, cursor, pending: 0, result: Ok(()) });
+        if request.kind == RequestKind::Flush {
+            self.requests[index].pending = 1;
+            self.join_flush(FlushWaiter::Request(index));
+        } else {
+            self.split(ring, index);
+        }
+    }
+
+    fn check(&self, request: &Request) -> Result<(), RequestError> {
+        let Request { kind, offset_bytes, len_bytes, span, .. } = *request;
+        if kind == RequestKind::Flush {
+            return Ok(());
+        }
+        let block = u64::from(self.shared.layout.logical_block_bytes);
+        let has_data = matches!(kind, RequestKind::Read | RequestKind::Write { .. });
+        if len_bytes == 0
+            || offset_bytes % block != 0
+            || len_bytes % block != 0
+            || (has_data
+                && (len_bytes > u64::from(REQUEST_BYTES_MAX) || u64::from(span.len_bytes) != len_bytes))
+        {
+            return Err(RequestError::Misaligned);
+        }
+        let size = self.shared.geometry.size_bytes();
+        if offset_bytes > size || len_bytes > size - offset_bytes {
+            return Err(RequestError::OutOfRange);
+        }
+        if self.shared.read_only && kind != RequestKind::Read {
+            return Err(RequestError::ReadOnly);
+        }
+        Ok(())
+    }
+
+    /// Splits off as many stripes as there is room for; answers a request that is done.
+    pub(super) fn split<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        let geometry = self.shared.geometry;
+        let HostRequest { request, mut cursor, .. } = self.requests[index];
+        let end = self.requests[index].end();
+        while cursor < end {
+            let (stripe, start) = geometry.locate(cursor);
+            let len = (end - cursor).min(u64::from(geometry.stripe_bytes() - start)) as u32;
+            let taken = match request.kind {
+                RequestKind::Read => {
+                    let span = request.span.part((cursor - request.offset_bytes) as u32, len);
+                    self.read_stripe(ring, index, stripe, start, span)
+                }
+                RequestKind::Write { fua } => {
+                    let span = request.span.part((cursor - request.offset_bytes) as u32, len);
+                    self.split_part(index, PartKind::Write, stripe, (start, start + len), span, fua)
+                }
+                RequestKind::Discard | RequestKind::WriteZeroes { .. } => {
+                    let whole = len == geometry.stripe_bytes();
+                    let kind = if whole { PartKind::Discard } else { PartKind::Zero };
+                    let fua = matches!(request.kind, RequestKind::WriteZeroes { fua: true });
+                    self.split_part(index, kind, stripe, (start, start + len), Span::EMPTY, fua)
+                }
+                RequestKind::Flush => unreachable!("a flush has no range"),
+            };
+            if !taken {
+                break;
+            }
+            cursor += u64::from(len);
+        }
+        self.requests[index].cursor = cursor;
+        if cursor < end {
+            self.stalled.push_back(index);
+        } else if self.requests[index].pending == 0 {
+            self.answer(index);
+        }
+    }
+
+    fn split_part(
+        &mut self,
+        request: u32,
+        kind: PartKind,
+        stripe: u64,
+        (start, end): (u32, u32),
+        span: Span,
+        fua: bool,
+    ) -> bool {
+        if self.requests[request].pending >= PARTS_PER_REQUEST_MAX || self.parts.room() <= PARTS_MAX / 2 {
+            return false;
+        }
+        self.requests[request].pending += 1;
+        self.insert_part(request, kind, stripe, (start, end), span, fua, Strips::NONE);
+        true
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a part, named at the two callers")]
+    fn insert_part(
+        &mut self,
+        request: u32,
+        kind: PartKind,
+        stripe: u64,
+        (start, end): (u32, u32),
+        span: Span,
+        fua: bool,
+        suspects: Strips,
+    ) {
+        let home = self.me;
+        let part =
+            Part { kind, stripe, start, end, span, fua, suspects, home, home_part: NONE, request, next: NONE };
+        let index = self.parts.insert(part);
+        self.parts[index].home_part = index;
+        self.enqueue(index);
+    }
+
+    /// Reads a piece of one stripe: zeros, or straight from the members, or as a part that owns the
+    /// stripe where a strip is not there. False when there is no room now.
+    fn read_stripe<R: Ring>(&mut self, ring: &mut R, request: u32, stripe: u64, start: u32, span: Span) -> bool {
+        let shared = &*self.shared;
+        let geometry = shared.geometry;
+        let cell = shared.bitmap.cell(stripe);
+        if matches!(cell, Cell::Unwritten | Cell::First) {
+            shared.memory.zero(span);
+            return true;
+        }
+        let (first, first_row) = geometry.strip_of(start);
+        let (last, _) = geometry.strip_of(start + span.len_bytes - 1);
+        let rotation = geometry.rotation(stripe);
+        let readable = rotation
+            .strips_on(shared.members.readable_at(shared.members.view(), stripe, cell == Cell::NeedSync));
+        let wanted = Strips::first(last + 1).minus(Strips::first(first));
+        if !wanted.within(readable) {
+            return self.split_part(request, PartKind::Read, stripe, (start, start + span.len_bytes), span, false);
+        }
+        if self.host_reads + wanted.count() as usize > HOST_READS_MAX {
+            return false;
+        }
+        let data = shared.layout.data_offset_bytes + geometry.strip_offset(stripe);
+        let (mut row, mut at) = (first_row, 0);
+        for strip in first..=last {
+            let len = (geometry.chunk_bytes() - row).min(span.len_bytes - at);
+            let piece = span.part(at, len);
+            let what = IoFor::HostRead { request, stripe, start: start + at, span: piece };
+            self.push(ring, what, rotation.slot_of(strip), MemberIo::Read, data + u64::from(row), piece);
+            self.host_reads += 1;
+            self.requests[request].pending += 1;
+            (row, at) = (0, at + len);
+        }
+        self.tally().member_reads.add(u64::from(wanted.count()));
+        true
+    }
+
+    /// A healthy read has ended. One that failed becomes a part: read the stripe without that strip,
+    /// reconstruct, rewrite.
+    pub(super) fn host_read_done(
+        &mut self,
+        request: u32,
+        stripe: u64,
+        start: u32,
+        span: Span,
+        io: Io,
+        result: Result<(), i32>,
+    ) {
+        let Err(errno) = result else {
+            self.answer_part(request, Ok(()));
+            return;
+        };
+        if self.is_current(&io) {
+            self.shared.members.count_read_error(io.slot, errno);
+        }
+        if self.parts.room() == 0 {
+            self.answer_part(request, Err(RequestError::Lost));
+            return;
+        }
+        let (strip, _) = self.shared.geometry.strip_of(start);
+        let end = start + span.len_bytes;
+        self.insert_part(request, PartKind::Read, stripe, (start, end), span, false, Strips::one(strip));
+    }
+
+    /// One piece of a request has ended.
+    pub(super) fn answer_part(&mut self, index: u32, result: Result<(), RequestError>) {
+        let request = &mut self.requests[index];
+        request.pending -= 1;
+        if request.result.is_ok() {
+            request.result = result;
+        }
+        if request.pending == 0 && request.cursor == request.end() {
+            self.answer(index);
+        }
+    }
+
+    fn answer(&mut self, index: u32) {
+        let HostRequest { request, result, .. } = self.requests.remove(index);
+        let tally = self.tally();
+        match request.kind {
+            RequestKind::Read => {
+                tally.reads.add(1);
+                tally.read_bytes.add(request.len_bytes);
+            }
+            RequestKind::Write { .. } => {
+                tally.writes.add(1);
+                tally.write_bytes.add(request.len_bytes);
+            }
+            RequestKind::Flush => tally.flushes.add(1),
+            RequestKind::Discard | RequestKind::WriteZeroes { .. } => tally.discards.add(1),
+        }
+        if result.is_err() {
+            tally.errors.add(1);
+        }
+        self.replies.push(Reply { tag: request.tag, result });
+    }
+
+    /// A flush has ended.
+    pub(super) fn answer_flush(&mut self, index: u32, result: Result<(), RequestError>) {
+        self.requests[index].cursor = self.requests[index].end();
+        self.answer_part(index, result);
+    }
+}

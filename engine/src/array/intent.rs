@@ -1,0 +1,165 @@
+//! Writing bitmap blocks: how a mark becomes durable before the write that it announces.
+//!
+//! Whoever waits for a cell of a block asks for the block each turn ([`Array::write_block`]); at the end
+//! of the turn the blocks that were asked for are written, each on parities + 1 members, unless a write
+//! of that block is in flight here or on another reactor. So everything that turns up while a block is
+//! being written shares its next write, and nobody is woken: the waiters poll the cell, which is
+//! `Marked` until the mark is durable.
+//!
+//! A copy that cannot be written fails its member, and the block counts as written only when that is on
+//! record: a copy that says Clean must not be believed later.
+
+use bitmap::{BlockIndex, BlockWrite};
+
+use crate::format::bitmap_block::{self, Cells, Header};
+use crate::geometry::Slots;
+use crate::members::Failure;
+use crate::memory::{Pool, Span};
+use crate::ring::{Durability, MemberIo, Ring};
+
+use super::{Array, Io, IoFor};
+
+/// Block writes that one reactor has in flight.
+const BLOCK_WRITES_MAX: usize = 16;
+/// Blocks asked for in one turn; more are asked for again in the next.
+const WANTED_MAX: usize = 64;
+
+/// One block write of this reactor.
+struct Writing {
+    write: Option<BlockWrite>,
+    /// The snapshot, to be told what became durable.
+    cells: Box<Cells>,
+    /// The block as it goes out.
+    span: Span,
+    pending: u32,
+    failed: Slots,
+}
+
+/// The block writes of one reactor.
+pub(super) struct BlockWrites {
+    writing: Vec<Writing>,
+    wanted: Vec<BlockIndex>,
+}
+
+impl BlockWrites {
+    pub(super) fn new(pool: &mut Pool) -> BlockWrites {
+        let writing = |_| Writing {
+            write: None,
+            cells: Box::new([0; bitmap_block::CELL_BYTES]),
+            span: pool.take(crate::limits::BLOCK_BYTES as u32).expect("a fresh pool has room for the bitmap blocks"),
+            pending: 0,
+            failed: Slots::NONE,
+        };
+        BlockWrites {
+            writing: (0..BLOCK_WRITES_MAX).map(writing).collect(),
+            wanted: Vec::with_capacity(WANTED_MAX),
+        }
+    }
+
+    /// Whether nothing waits but for completions.
+    pub(super) fn settled(&self) -> bool {
+        self.wanted.is_empty()
+            && self.writing.iter().all(|writing| writing.write.is_none() || writing.pending > 0)
+    }
+
+    /// Whether no block is being written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.wanted.is_empty() && self.writing.iter().all(|writing| writing.write.is_none())
+    }
+}
+
+impl Array {
+    /// Asks for a block to be written at the end of this turn.
+    pub(super) fn write_block(&mut self, block: BlockIndex) {
+        let wanted = &mut self.blocks.wanted;
+        if wanted.len() < WANTED_MAX && !wanted.contains(&block) {
+            wanted.push(block);
+        }
+    }
+
+    /// The slots that keep a block: parities + 1 of them, rotating.
+    fn copies(&self, block: BlockIndex) -> Slots {
+        let members = u32::from(self.shared.geometry.members());
+        let kept = 0..=u32::from(self.shared.geometry.parities());
+        kept.fold(Slots::NONE, |slots, nth| slots.or(Slots::one(((block.0 % members + nth) % members) as u8)))
+    }
+
+    /// Whether this slot keeps a copy of the block.
+    pub(super) fn keeps(&self, slot: u8, block: BlockIndex) -> bool {
+        self.copies(block).has(slot)
+    }
+
+    /// Begins to write what was asked for.
+    pub(super) fn begin_block_writes<R: Ring>(&mut self, ring: &mut R) {
+        while let Some(block) = self.blocks.wanted.pop() {
+            let Some(free) = self.blocks.writing.iter().position(|writing| writing.write.is_none()) else {
+                self.blocks.wanted.clear();
+                return;
+            };
+            let shared = self.shared.clone();
+            let copies = self.copies(block).and(shared.members.view().writable);
+            if copies.is_empty() {
+                continue;
+            }
+            let writing = &mut self.blocks.writing[free];
+            let Some(write) = shared.bitmap.try_begin_block_write(block, &mut writing.cells) else { continue };
+            let header = Header {
+                array: uuid::Uuid::from_bytes(shared.layout.uuid),
+                index: u64::from(block.0),
+                generation: write.generation,
+            };
+            let span = writing.span;
+            shared.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &writing.cells));
+            writing.write = Some(write);
+            writing.failed = Slots::NONE;
+            writing.pending = copies.count();
+            let offset =
+                shared.layout.bitmap_offset_bytes + u64::from(block.0) * crate::limits::BLOCK_BYTES as u64;
+            for slot in copies.iter() {
+                let what = IoFor::Block { write: free as u32 };
+                self.push(ring, what, slot, MemberIo::Write(Durability::Durable), offset, span);
+            }
+            self.tally().intent_writes.add(1);
+        }
+    }
+
+    pub(super) fn block_copy_done(&mut self, index: u32, io: Io, result: Result<(), i32>) {
+        if let Err(errno) = result
+            && self.is_current(&io)
+        {
+            self.shared.members.fail(io.slot, Failure::Metadata(errno));
+        }
+        let writing = &mut self.blocks.writing[index as usize];
+        if result.is_err() {
+            writing.failed = writing.failed.or(Slots::one(io.slot));
+        }
+        writing.pending -= 1;
+        if writing.pending == 0 {
+            self.end_block_write(index as usize);
+        }
+    }
+
+    /// Ends the writes whose failures have come on record.
+    pub(super) fn blocks_advance(&mut self) {
+        for index in 0..self.blocks.writing.len() {
+            let writing = &self.blocks.writing[index];
+            if writing.write.is_some() && writing.pending == 0 {
+                self.end_block_write(index);
+            }
+        }
+    }
+
+    fn end_block_write(&mut self, index: usize) {
+        let failed = self.shared.failed();
+        let writing = &mut self.blocks.writing[index];
+        if !failed && !self.shared.members.on_record(writing.failed, 0) {
+            return;
+        }
+        let write = writing.write.take().expect("only a write in flight ends");
+        if failed && !writing.failed.is_empty() {
+            self.shared.bitmap.abort_block_write(write);
+        } else {
+            self.shared.bitmap.finish_block_write(write, &writing.cells);
+        }
+    }
+}

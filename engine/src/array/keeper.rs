@@ -1,0 +1,216 @@
+//! The superblocks of a running array: one change at a time, each an epoch that every member of it holds
+//! before anything relies on it.
+//!
+//! The keeper compares what the reactors see (the view) with what the superblocks say (the roster), and
+//! writes the difference; [`Members::on_record`](crate::members::Members::on_record) is what waits for it. A
+//! member that fails a superblock write leaves in the next change. When a change would leave fewer
+//! members than hold the data, the array has failed: nothing is written to say otherwise.
+//!
+//! Changes of membership are rare, and the roster allocates for them; nothing else in a turn does.
+
+use uuid::Uuid;
+
+use crate::assembly::{Change, Joiner, Roster, SuperblockWrite, WriteOutcome};
+use crate::format::superblock::SlotState;
+use crate::geometry::Slots;
+use crate::limits::BLOCK_BYTES;
+use crate::members::{Failure, MemberView};
+use crate::memory::{Pool, Span};
+use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
+
+use super::steward::Answer;
+use super::{Array, Io, IoFor};
+
+/// A device that is to take a slot.
+pub(super) struct Joining {
+    pub(super) slot: u8,
+    pub(super) device: DeviceIndex,
+    pub(super) member: Uuid,
+    pub(super) volatile: bool,
+    pub(super) answer: Answer,
+}
+
+/// What a round of superblock writes is for.
+enum Purpose {
+    Leave,
+    Join(Joining),
+    Filled { slot: u8 },
+    Progress { cursor: u64 },
+    Stop,
+}
+
+/// What the keeper is asked to put on record, beyond failures, which it finds itself.
+#[derive(Default)]
+pub(super) struct Wishes {
+    pub(super) join: Option<Joining>,
+    /// The slot whose rebuild has ended.
+    pub(super) filled: Option<u8>,
+    /// The cursor of the rebuild, flushed.
+    pub(super) progress: Option<(u8, u64)>,
+    pub(super) stop: bool,
+}
+
+/// Writes superblocks.
+pub(super) struct Keeper {
+    /// `None` for an array that lives in memory only.
+    roster: Option<Roster>,
+    spans: Vec<Span>,
+    round: Option<(Purpose, u32)>,
+    /// Epoch ids come from here: random at the start, mixed with each number.
+    seed: u64,
+    pub(super) wishes: Wishes,
+    pub(super) stopped: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(roster: Option<Roster>, seed: u64, members: u8, pool: &mut Pool) -> Keeper {
+        let span = |_| pool.take(BLOCK_BYTES as u32).expect("a fresh pool has room for the superblocks");
+        Keeper { roster, spans: (0..members).map(span).collect(), round: None, seed, wishes: Wishes::default(), stopped: false }
+    }
+
+    /// Whether a round is in flight.
+    pub(super) fn is_busy(&self) -> bool {
+        self.round.is_some()
+    }
+
+    /// The slots on record.
+    fn on_record(&self) -> MemberView {
+        let mut view = MemberView { readable: Slots::NONE, writable: Slots::NONE };
+        for (slot, entry) in self.roster.iter().flat_map(|roster| roster.record().slots.iter().enumerate()) {
+            let one = Slots::one((slot % 32) as u8);
+            match entry.state {
+                SlotState::InSync => {
+                    view.readable = view.readable.or(one);
+                    view.writable = view.writable.or(one);
+                }
+                SlotState::Rebuilding => view.writable = view.writable.or(one),
+                SlotState::Empty | SlotState::Failed => {}
+            }
+        }
+        view
+    }
+
+    fn epoch_id(&self, roster: &Roster) -> u64 {
+        // The finalizer of splitmix64 (Steele, Lea, Flood 2014): a bijection, so distinct numbers have
+        // distinct ids.
+        let mut id = self.seed ^ roster.record().epoch.name.number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (id ^ (id >> 31)).max(1)
+    }
+}
+
+impl Array {
+    /// Begins the next change of the record, if there is one to make.
+    pub(super) fn keep_record<R: Ring>(&mut self, ring: &mut R) {
+        let shared = self.shared.clone();
+        let steward = self.steward.as_mut().expect("the steward keeps the record");
+        let keeper = &mut steward.keeper;
+        if keeper.round.is_some() || keeper.stopped || shared.failed() {
+            return;
+        }
+        let view = shared.members.view();
+        let Some(roster) = &keeper.roster else {
+            shared.members.set_record(view, shared.members.cursor());
+            keeper.stopped |= std::mem::take(&mut keeper.wishes.stop);
+            return;
+        };
+        let left = keeper.on_record().writable.minus(view.writable);
+        let id = keeper.epoch_id(roster);
+        let roster = keeper.roster.as_mut().expect("looked at above");
+        let (purpose, writes) = if let Some(slot) = left.iter().next() {
+            (Purpose::Leave, roster.begin(Change::Fail { slot: usize::from(slot) }, id))
+        } else if let Some(joining) = keeper.wishes.join.take() {
+            let joiner = Joiner::blank(usize::from(joining.device.0), joining.member);
+            let change = Change::Join { slot: usize::from(joining.slot), joiner };
+            (Purpose::Join(joining), roster.begin(change, id))
+        } else if let Some(slot) = keeper.wishes.filled.take() {
+            if !view.writable.has(slot) {
+                return;
+            }
+            (Purpose::Filled { slot }, roster.begin(Change::Filled { slot: usize::from(slot) }, id))
+        } else if let Some((slot, cursor)) = keeper.wishes.progress.take() {
+            if !view.writable.has(slot) {
+                return;
+            }
+            (Purpose::Progress { cursor }, roster.rebuild_progress(usize::from(slot), cursor))
+        } else if std::mem::take(&mut keeper.wishes.stop) {
+            (Purpose::Stop, roster.stop_clean())
+        } else {
+            return;
+        };
+        match writes {
+            Ok(writes) => {
+                keeper.round = Some((purpose, writes.len() as u32));
+                for write in writes {
+                    self.write_superblock(ring, &write);
+                }
+            }
+            Err(refused) => {
+                if let Purpose::Join(joining) = purpose {
+                    joining.answer.send(Err(refused.to_string()));
+                }
+            }
+        }
+    }
+
+    fn write_superblock<R: Ring>(&mut self, ring: &mut R, write: &SuperblockWrite) {
+        let steward = self.steward.as_ref().expect("the steward keeps the record");
+        let span = steward.keeper.spans[write.slot];
+        self.shared.memory.write_to(span, &write.encode());
+        let device = DeviceIndex(u8::try_from(write.device).expect("a device index fits"));
+        let io = MemberIo::Write(Durability::Durable);
+        let offset = write.copy.offset_bytes();
+        self.push_to(ring, IoFor::Superblock, write.slot as u8, device, io, offset, span);
+    }
+
+    pub(super) fn superblock_done(&mut self, io: Io, result: Result<(), i32>) {
+        let steward = self.steward.as_mut().expect("the steward keeps the record");
+        let keeper = &mut steward.keeper;
+        let roster = keeper.roster.as_mut().expect("superblocks are written from a roster");
+        let outcome = if result.is_ok() { WriteOutcome::Landed } else { WriteOutcome::Lost };
+        roster.settle(usize::from(io.slot), outcome);
+        if let Err(errno) = result {
+            self.shared.members.fail(io.slot, Failure::Metadata(errno));
+        }
+        let (_, pending) = keeper.round.as_mut().expect("a superblock is written in a round");
+        *pending -= 1;
+        if *pending == 0 {
+            self.end_round();
+        }
+    }
+
+    /// Every write of the round has ended. What was lost leaves in the next round, and what relies on this
+    /// one waits until one has landed whole.
+    fn end_round(&mut self) {
+        let shared = self.shared.clone();
+        let steward = self.steward.as_mut().expect("the steward keeps the record");
+        let (purpose, _) = steward.keeper.round.take().expect("a round ends once");
+        let landed = steward.keeper.roster.as_ref().is_some_and(Roster::is_committed);
+        match purpose {
+            Purpose::Leave | Purpose::Progress { .. } if !landed => {}
+            Purpose::Leave => {}
+            Purpose::Progress { cursor } => steward.recorded_cursor = cursor,
+            Purpose::Join(joining) => {
+                if landed {
+                    shared.members.begin_rebuild(joining.slot, joining.device, joining.volatile);
+                    steward.recorded_cursor = 0;
+                    steward.begin_rebuild(&shared, joining.slot, 0);
+                    joining.answer.send(Ok(()));
+                } else {
+                    joining.answer.send(Err("a superblock could not be written; try again".into()));
+                }
+            }
+            Purpose::Filled { slot } => {
+                // Readable from now on, whether or not all have heard: the slot is filled.
+                shared.members.finish_rebuild(slot);
+            }
+            Purpose::Stop => steward.keeper.stopped = true,
+        }
+        if landed {
+            let epoch = steward.keeper.roster.as_ref().map_or(0, |roster| roster.record().epoch.name.number);
+            shared.steward.epoch.store(epoch, std::sync::atomic::Ordering::Relaxed);
+            shared.members.set_record(steward.keeper.on_record(), steward.recorded_cursor);
+        }
+    }
+}

@@ -1,0 +1,613 @@
+//! The array as one reactor runs it: events in, member operations and replies out.
+//!
+//! ```text
+//! submit(request) --> host.rs: split by stripe --+-- healthy read --> member, no lock
+//!                                                |
+//!                                                +-- part --> own the stripe --> stripe op
+//! advance() --> start the ops of this turn: all parts of a stripe that arrived together are one op
+//!               write.rs: plan, read, parity, intent, write, acknowledge       read.rs: reconstruct
+//! complete(completion) --> the I/O's owner goes on
+//! ```
+//!
+//! `Array` does no I/O, reads no clock and rolls no dice: it pushes operations into a
+//! [`Ring`](crate::ring::Ring), is told the time, and pushes replies into a vector. It never waits: what
+//! cannot go on is in a list that [`Array::advance`] looks at each turn.
+//!
+//! **Ownership.** A stripe that is written, reconstructed, discarded, resynced or rebuilt is owned by
+//! one reactor from the first read to the last write ([`bitmap::StripeLocks`]); parts that arrive meanwhile
+//! queue behind the op and are merged into the next. A reactor that finds a stripe owned by another
+//! posts the part to that reactor's mailbox; when the owner has let go meanwhile, it competes for the
+//! lock like anyone. Nothing is hashed to cores, so the uncontended path stays on one.
+//!
+//! Invariants:
+//! - a part is in exactly one list: parked, an op's `waiting`, an op's `active`, or at another reactor;
+//! - an op exists exactly while this reactor owns its lock slot;
+//! - memory of an op is taken before its first I/O and given back after its last completion.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bitmap::{Bitmap, Cell, StripeLocks};
+
+use crate::geometry::{Geometry, Slots};
+use crate::mailbox::{Mailboxes, Message};
+use crate::members::Members;
+use crate::memory::{Memory, Pool, Span};
+use crate::request::{Reply, Request, RequestError};
+use crate::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
+use crate::slab::Slab;
+use crate::tally::Tally;
+
+mod background;
+mod flush;
+mod host;
+mod intent;
+mod keeper;
+mod op;
+mod parity;
+mod read;
+mod steward;
+mod sweep;
+mod write;
+
+use flush::FlushGate;
+use host::HostRequest;
+use intent::BlockWrites;
+pub(crate) use op::{Part, PartKind};
+use op::{Phase, StripeOp};
+pub use steward::{Answer, Beginning, Order, StewardState};
+use steward::Steward;
+
+/// No index: the end of a list, or an empty lock slot.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Requests of this reactor's host in flight.
+pub const REQUESTS_MAX: usize = 1024;
+/// Parts of requests in one reactor. Half of them are kept for parts of other reactors, so that two
+/// reactors that wait for each other always have room to go on.
+const PARTS_MAX: usize = 4096;
+/// Stripe operations of one reactor.
+const OPS_MAX: usize = 160;
+/// Member reads of healthy strips in flight.
+const HOST_READS_MAX: usize = 2048;
+/// Member I/Os that one stripe operation has in flight at most: one for each member.
+const IOS_PER_OP_MAX: usize = crate::limits::MEMBERS_MAX;
+/// Everything else: bitmap blocks, superblocks, flushes.
+const IOS_OF_METADATA_MAX: usize = 16 * 3 + 2 * crate::limits::MEMBERS_MAX;
+const _: () = assert!(
+    OPS_MAX * IOS_PER_OP_MAX + HOST_READS_MAX + IOS_OF_METADATA_MAX <= crate::limits::IO_IN_FLIGHT_MAX
+);
+
+/// Where the zones of every member begin, and whose they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// The array's uuid, as in every bitmap block.
+    pub uuid: [u8; 16],
+    /// First byte of bitmap block 0 on a member.
+    pub bitmap_offset_bytes: u64,
+    /// First byte of strip 0 on a member.
+    pub data_offset_bytes: u64,
+    /// The unit of host requests, bytes.
+    pub logical_block_bytes: u32,
+}
+
+/// What all reactors of one array share.
+pub struct Shared {
+    /// Shape and arithmetic.
+    pub geometry: Geometry,
+    /// Zones.
+    pub layout: Layout,
+    /// One cell a stripe.
+    pub bitmap: Bitmap,
+    /// Who owns which stripe.
+    pub locks: StripeLocks,
+    /// The slots.
+    pub members: Members,
+    /// Data memory.
+    pub memory: Arc<Memory>,
+    /// One a reactor.
+    pub mailboxes: Mailboxes,
+    /// What was counted, one a reactor.
+    pub tallies: Vec<Tally>,
+    /// What the steward is asked, and what it says.
+    pub steward: StewardState,
+    /// Refuses writes and writes nothing, not even metadata.
+    pub read_only: bool,
+}
+
+impl Shared {
+    /// Whether more slots are lost than the level bears. From then on nothing is put on record.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        let lost = self.geometry.slots().minus(self.members.view().writable);
+        lost.count() > u32::from(self.geometry.parities())
+    }
+}
+
+/// For whom a member I/O is.
+#[derive(Clone, Copy, Debug)]
+enum IoFor {
+    /// A healthy read, straight into the host's buffer; what is needed to reconstruct it instead.
+    HostRead { request: u32, stripe: u64, start: u32, span: Span },
+    /// A stripe op's read of one strip.
+    OpRead { op: u32, strip: u8 },
+    /// A stripe op's write of one strip.
+    OpWrite { op: u32, strip: u8 },
+    /// A stripe op's advice to the device.
+    OpDeallocate { op: u32 },
+    /// A flush round.
+    Flush,
+    /// A copy of a bitmap block.
+    Block { write: u32 },
+    /// A superblock.
+    Superblock,
+}
+
+/// One member I/O in flight.
+#[derive(Clone, Copy, Debug)]
+struct Io {
+    what: IoFor,
+    slot: u8,
+    /// The device it went to: a slot may have another by the time it completes.
+    device: DeviceIndex,
+}
+
+/// One reactor's share of an array.
+pub struct Array {
+    me: u8,
+    shared: Arc<Shared>,
+    /// Memory of stripe ops. The front end has its own, so ops always find some in the end.
+    pool: Pool,
+    requests: Slab<HostRequest>,
+    parts: Slab<Part>,
+    ops: Slab<StripeOp>,
+    ios: Slab<Io>,
+    host_reads: usize,
+    /// The first op of each lock slot that this reactor owns.
+    owned: Box<[u32]>,
+    /// Requests that are not split to the end yet.
+    stalled: VecDeque<u32>,
+    /// Parts that found no op free, or their owner's mailbox full.
+    parked: VecDeque<u32>,
+    /// Answers to other reactors whose mailbox was full.
+    unsent: VecDeque<(u8, Message)>,
+    /// Ops to start at the end of this turn.
+    fresh: VecDeque<u32>,
+    /// Ops that wait for memory.
+    starved: VecDeque<u32>,
+    /// Ops that wait for a cell, a ticket or the record; looked at each turn.
+    polling: Vec<u32>,
+    flush: FlushGate,
+    blocks: BlockWrites,
+    /// Reactor 0 has the steward.
+    steward: Option<Box<Steward>>,
+    replies: Vec<Reply>,
+    now_ns: u64,
+}
+
+impl Array {
+    /// The share of reactor `me`, with `pool` for its stripe operations (at least 4 MiB).
+    #[must_use]
+    pub fn new(me: u8, shared: Arc<Shared>, mut pool: Pool) -> Array {
+        let blocks = BlockWrites::new(&mut pool);
+        let steward = (me == 0).then(|| Box::new(Steward::new(&shared, &mut pool)));
+        Array {
+            me,
+            pool,
+            requests: Slab::new(REQUESTS_MAX),
+            parts: Slab::new(PARTS_MAX),
+            ops: Slab::new(OPS_MAX),
+            ios: Slab::new(crate::limits::IO_IN_FLIGHT_MAX),
+            host_reads: 0,
+            owned: vec![NONE; bitmap::LOCK_SLOTS].into_boxed_slice(),
+            stalled: VecDeque::with_capacity(REQUESTS_MAX),
+            parked: VecDeque::with_capacity(PARTS_MAX),
+            unsent: VecDeque::with_capacity(PARTS_MAX),
+            fresh: VecDeque::with_capacity(OPS_MAX),
+            starved: VecDeque::with_capacity(OPS_MAX),
+            polling: Vec::with_capacity(OPS_MAX),
+            flush: FlushGate::new(),
+            blocks,
+            steward,
+            replies: Vec::with_capacity(REQUESTS_MAX),
+            now_ns: 0,
+            shared,
+        }
+    }
+
+    /// How many more requests it takes.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.requests.room()
+    }
+
+    /// Whether nothing is in flight here: no request, part, stripe or member I/O.
+    #[must_use]
+    pub fn quiet(&self) -> bool {
+        self.requests.len() == 0
+            && self.parts.len() == 0
+            && self.ops.len() == 0
+            && self.ios.len() == 0
+            && self.unsent.is_empty()
+    }
+
+    /// Whether every request of this reactor's host is answered.
+    #[must_use]
+    pub fn host_is_quiet(&self) -> bool {
+        self.requests.len() == 0
+    }
+
+    /// Whether no member I/O is in flight here.
+    #[must_use]
+    pub fn io_is_quiet(&self) -> bool {
+        self.ios.len() == 0
+    }
+
+    /// Whether something waits for what no completion or mailbox will announce: another reactor's
+    /// bitmap write, the record, memory. The reactor then keeps turning.
+    #[must_use]
+    pub fn must_turn(&self) -> bool {
+        !(self.polling.is_empty()
+            && self.parked.is_empty()
+            && self.unsent.is_empty()
+            && self.starved.is_empty()
+            && self.stalled.is_empty()
+            && self.flush.settled()
+            && self.blocks.settled())
+            || self.steward.as_ref().is_some_and(|steward| steward.must_turn(&self.shared))
+    }
+
+    /// When the steward next has something to do though nothing moves; `None` for never.
+    #[must_use]
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        self.steward.as_ref().and_then(|steward| steward.next_deadline_ns())
+    }
+
+    /// Takes a request; its answer comes by [`Array::take_replies`]. The caller has looked for
+    /// [`room`](Array::room).
+    pub fn submit<R: Ring>(&mut self, ring: &mut R, request: Request) {
+        self.take_request(ring, request);
+    }
+
+    /// Whether a message may be taken.
+    #[must_use]
+    pub fn has_room_for_mail(&self) -> bool {
+        self.parts.room() > 0
+    }
+
+    /// Takes a message of another reactor; the caller has looked for
+    /// [`room`](Array::has_room_for_mail).
+    pub fn receive(&mut self, message: Message) {
+        match message {
+            Message::Part(part) => {
+                let index = self.parts.insert(part);
+                self.enqueue(index);
+            }
+            Message::Done { part, result } => {
+                let part = self.parts.remove(part);
+                self.answer_part(part.request, result);
+            }
+        }
+    }
+
+    /// Takes the end of a member operation.
+    pub fn complete<R: Ring>(&mut self, ring: &mut R, completion: Completion) {
+        let io = self.ios.remove(completion.tag);
+        match io.what {
+            IoFor::HostRead { request, stripe, start, span } => {
+                self.host_reads -= 1;
+                self.host_read_done(request, stripe, start, span, io, completion.result);
+            }
+            IoFor::OpRead { op, strip } => self.op_read_done(ring, op, strip, io, completion.result),
+            IoFor::OpWrite { op, strip } => self.op_write_done(ring, op, strip, io, completion.result),
+            IoFor::OpDeallocate { op } => self.op_deallocated(op),
+            IoFor::Flush => self.flush_done(io, completion.result),
+            IoFor::Block { write } => self.block_copy_done(write, io, completion.result),
+            IoFor::Superblock => self.superblock_done(io, completion.result),
+        }
+    }
+
+    /// Goes on with everything that can: starts this turn's stripe ops, polls what waits, does a bounded
+    /// piece of background work.
+    pub fn advance<R: Ring>(&mut self, ring: &mut R, now_ns: u64) {
+        self.now_ns = now_ns;
+        for _ in 0..self.unsent.len() {
+            let (reactor, message) = self.unsent.pop_front().expect("counted");
+            self.post(reactor, message);
+        }
+        for _ in 0..self.parked.len() {
+            let part = self.parked.pop_front().expect("counted");
+            self.enqueue(part);
+        }
+        for _ in 0..self.stalled.len() {
+            let request = self.stalled.pop_front().expect("counted");
+            self.split(ring, request);
+        }
+        self.flush_advance(ring);
+        self.blocks_advance();
+        self.steward_advance(ring);
+        for _ in 0..self.starved.len() {
+            let op = self.starved.pop_front().expect("counted");
+            self.replan(ring, op);
+        }
+        self.poll_ops(ring);
+        while let Some(op) = self.fresh.pop_front() {
+            self.start(ring, op);
+        }
+        self.begin_block_writes(ring);
+    }
+
+    /// The answers since the last call.
+    pub fn take_replies(&mut self) -> std::vec::Drain<'_, Reply> {
+        self.replies.drain(..)
+    }
+
+    /// Hands a part to the op of its stripe: here, or at the reactor that owns it.
+    fn enqueue(&mut self, index: u32) {
+        let stripe = self.parts[index].stripe;
+        match self.own(stripe) {
+            Ownership::Op(op) => {
+                let StripeOp { waiting, phase, .. } = &mut self.ops[op];
+                waiting.push(&mut self.parts, index);
+                if !matches!(phase, Phase::Fresh) {
+                    self.tally().merged.add(1);
+                }
+            }
+            Ownership::NoRoom => self.parked.push_back(index),
+            Ownership::Other(reactor) => {
+                let part = self.parts[index];
+                match self.shared.mailboxes.post(reactor, Message::Part(part)) {
+                    Ok(()) => {
+                        self.tally().handed_over.add(1);
+                        if part.home != self.me {
+                            // It was another reactor's in the first place, which hears from the new owner.
+                            self.parts.remove(index);
+                        }
+                    }
+                    Err(_) => self.parked.push_back(index),
+                }
+            }
+        }
+    }
+
+    /// The op of a stripe that this reactor owns or now comes to own.
+    fn own(&mut self, stripe: u64) -> Ownership {
+        let slot = StripeLocks::slot_of(stripe);
+        let head = self.owned[slot as usize];
+        let mut op = head;
+        while op != NONE {
+            if self.ops[op].stripe == stripe {
+                return Ownership::Op(op);
+            }
+            op = self.ops[op].chain;
+        }
+        if self.ops.room() == 0 {
+            return Ownership::NoRoom;
+        }
+        if head == NONE
+            && let Err(owner) = self.shared.locks.try_own(slot, self.me)
+        {
+            return Ownership::Other(owner);
+        }
+        let op = self.ops.insert(StripeOp::new(stripe, slot, head, self.shared.geometry.rotation(stripe)));
+        self.owned[slot as usize] = op;
+        self.fresh.push_back(op);
+        Ownership::Op(op)
+    }
+
+    /// Starts what waits at an op, or lets the stripe go.
+    fn start<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        loop {
+            let op = &mut self.ops[index];
+            debug_assert!(op.active.is_empty() && op.work == Span::EMPTY && op.pending == 0);
+            let Some(first) = op.waiting.first() else {
+                match op.background.take() {
+                    Some(job) => self.start_background(ring, index, job),
+                    None => self.let_go(index),
+                }
+                return;
+            };
+            op.begin(&mut self.parts);
+            let started = match self.parts[first].kind {
+                PartKind::Write | PartKind::Zero => self.start_write(ring, index),
+                PartKind::Read => self.start_read(ring, index),
+                PartKind::Discard => self.start_discard(index),
+            };
+            if matches!(started, Started::Running) {
+                return;
+            }
+        }
+    }
+
+    /// Ends the op's present work: answers its parts, gives its memory back, and queues the op to start
+    /// what came meanwhile.
+    fn finish(&mut self, index: u32, result: Result<(), RequestError>) {
+        self.give_work(index);
+        self.answer_active(index, result);
+        self.job_done(index, result);
+        let op = &mut self.ops[index];
+        debug_assert_eq!(op.pending, 0);
+        op.phase = Phase::Fresh;
+        self.fresh.push_back(index);
+    }
+
+    /// Answers the parts that an op has worked for.
+    fn answer_active(&mut self, index: u32, result: Result<(), RequestError>) {
+        while let Some(index_of_part) = self.ops[index].active.pop(&mut self.parts) {
+            let part = self.parts[index_of_part];
+            self.parts.remove(index_of_part);
+            if part.home == self.me {
+                self.answer_part(part.request, result);
+            } else {
+                self.post(part.home, Message::Done { part: part.home_part, result });
+            }
+        }
+    }
+
+    fn give_work(&mut self, index: u32) {
+        let work = std::mem::replace(&mut self.ops[index].work, Span::EMPTY);
+        if work != Span::EMPTY {
+            self.pool.give(work);
+        }
+    }
+
+    fn let_go(&mut self, index: u32) {
+        let op = self.ops.remove(index);
+        let head = &mut self.owned[op.lock_slot as usize];
+        if *head == index {
+            *head = op.chain;
+        } else {
+            let mut before = *head;
+            while self.ops[before].chain != index {
+                before = self.ops[before].chain;
+            }
+            self.ops[before].chain = op.chain;
+        }
+        if self.owned[op.lock_slot as usize] == NONE {
+            self.shared.locks.release(op.lock_slot, self.me);
+        }
+    }
+
+    fn post(&mut self, reactor: u8, message: Message) {
+        if let Err(message) = self.shared.mailboxes.post(reactor, message) {
+            self.unsent.push_back((reactor, message));
+        }
+    }
+
+    /// Looks at every op that waits for something nobody announces.
+    fn poll_ops<R: Ring>(&mut self, ring: &mut R) {
+        let mut at = 0;
+        while at < self.polling.len() {
+            let index = self.polling[at];
+            if self.poll_op(ring, index) {
+                self.polling.swap_remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Whether the op's wait is over; if so it has gone on.
+    fn poll_op<R: Ring>(&mut self, ring: &mut R, index: u32) -> bool {
+        let op = &self.ops[index];
+        let (stripe, failed) = (op.stripe, self.shared.failed());
+        let (skipped, ticket) = (op.skipped, op.ticket);
+        match op.phase {
+            Phase::AwaitingIntent => {
+                if self.shared.bitmap.cell(stripe) != Cell::Marked {
+                    self.issue_writes(ring, index);
+                } else if failed {
+                    self.finish(index, Err(RequestError::Lost));
+                } else {
+                    self.write_block(self.shared.bitmap.block_of(stripe));
+                    return false;
+                }
+            }
+            Phase::AwaitingFirst => {
+                if self.shared.bitmap.cell(stripe) == Cell::Dirty {
+                    self.finish(index, Ok(()));
+                } else if failed {
+                    self.finish(index, Err(RequestError::Lost));
+                } else {
+                    self.write_block(self.shared.bitmap.block_of(stripe));
+                    return false;
+                }
+            }
+            Phase::AwaitingTicket => {
+                let ticket = ticket.expect("this phase has one");
+                if self.shared.bitmap.is_durable(ticket) {
+                    self.deallocate(ring, index);
+                } else if failed {
+                    self.finish(index, Err(RequestError::Lost));
+                } else {
+                    self.write_block(self.shared.bitmap.block_of(stripe));
+                    return false;
+                }
+            }
+            Phase::AwaitingUnmarked => {
+                if self.shared.bitmap.cell(stripe) != Cell::Marked {
+                    self.discard(index);
+                    // It goes on polling, for its ticket.
+                    return false;
+                } else if failed {
+                    self.finish(index, Err(RequestError::Lost));
+                } else {
+                    self.write_block(self.shared.bitmap.block_of(stripe));
+                    return false;
+                }
+            }
+            Phase::AwaitingRecord => {
+                if self.shared.members.on_record(skipped, stripe) {
+                    self.recorded(index);
+                } else if failed {
+                    self.finish(index, Err(RequestError::Lost));
+                } else {
+                    return false;
+                }
+            }
+            _ => unreachable!("only waiting ops are polled: {:?}", op.phase),
+        }
+        true
+    }
+
+    /// Pushes one member I/O.
+    fn push<R: Ring>(&mut self, ring: &mut R, what: IoFor, slot: u8, io: MemberIo, offset: u64, span: Span) {
+        let device = self.shared.members.device(slot);
+        self.push_to(ring, what, slot, device, io, offset, span);
+    }
+
+    /// Pushes one member I/O to a device that the slot may not have yet.
+    #[expect(clippy::too_many_arguments, reason = "the fields of an operation, each named")]
+    fn push_to<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        what: IoFor,
+        slot: u8,
+        device: DeviceIndex,
+        io: MemberIo,
+        offset_bytes: u64,
+        span: Span,
+    ) {
+        let tag = self.ios.insert(Io { what, slot, device });
+        ring.push(MemberOp { tag, device, io, offset_bytes, len_bytes: u64::from(span.len_bytes), span });
+    }
+
+    /// Advises a member that it may forget a range.
+    fn push_deallocate<R: Ring>(&mut self, ring: &mut R, op: u32, slot: u8, offset_bytes: u64, len_bytes: u64) {
+        let device = self.shared.members.device(slot);
+        let tag = self.ios.insert(Io { what: IoFor::OpDeallocate { op }, slot, device });
+        ring.push(MemberOp { tag, device, io: MemberIo::Deallocate, offset_bytes, len_bytes, span: Span::EMPTY });
+    }
+
+    /// Whether an error on this I/O speaks of the device that the slot has now.
+    fn is_current(&self, io: &Io) -> bool {
+        self.shared.members.device(io.slot) == io.device
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.shared.tallies[usize::from(self.me)]
+    }
+
+    /// The slots that take writes and have a volatile cache.
+    fn slots_to_flush(&self) -> Slots {
+        self.shared.members.view().writable.and(self.shared.members.volatile())
+    }
+}
+
+/// Where a part's stripe is.
+enum Ownership {
+    /// Here, in this op.
+    Op(u32),
+    /// Here or free, but there is no op to be had.
+    NoRoom,
+    /// At that reactor.
+    Other(u8),
+}
+
+/// Whether an op has gone to work.
+enum Started {
+    /// It has I/O in flight, or waits for something.
+    Running,
+    /// It was done at once; start what comes next.
+    Done,
+}

@@ -1,0 +1,535 @@
+//! A stripe operation: what one owner of a stripe is doing, for which parts of requests, row by row.
+//!
+//! A part is the piece of a request that lies in one stripe. An op takes all writes that wait for its
+//! stripe at once and lays them over each other; rows in which the same strips are written make a
+//! segment, planned as one. Rows are worked through in batches that fit into the op's memory.
+//!
+//! ```text
+//!             D0      D1      D2      D3
+//!  row 0    +-------+-------+-------+-------+
+//!           |       |       |XXXXXXX|       |   segment: written {D2}
+//!  row r1   |       |  +----|XXXXXXX|       |
+//!           |       |XXXXXXX|XXXXXXX|       |   segment: written {D1, D2}
+//!  row r2   |       |XXXXXXX|       |       |
+//!           |       |XXXXXXX|       |       |   segment: written {D1}
+//!  chunk    +-------+-------+-------+-------+      (one contiguous write: at most three)
+//! ```
+//!
+//! The life of a write, as `Phase`:
+//!
+//! ```text
+//! Fresh -> Reading -> AwaitingIntent -> Writing -> (next batch: Reading) -> finished, by trust:
+//!            Trusted, DataOnly, Resync                     -> AwaitingRecord -> acknowledged
+//!            Unwritten: Flushing -> AwaitingRecord -> AwaitingFirst         -> acknowledged
+//! ```
+
+use bitmap::Ticket;
+
+use crate::geometry::{Geometry, Rotation, Slots, Strips};
+use crate::memory::Span;
+use crate::plan::{Plan, Unsynced, View};
+use crate::slab::Slab;
+
+use super::NONE;
+use super::steward::Job;
+
+/// Parts merged into one op at most: bounds the time that one op holds its stripe.
+const PARTS_PER_OP_MAX: usize = 64;
+/// Segments of one batch at most. With the bound on I/Os it is less for wide arrays.
+const SEGMENTS_MAX: usize = 8;
+
+/// What a part asks of its stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PartKind {
+    /// Fill the span.
+    Read,
+    /// Store the span.
+    Write,
+    /// Store zeros.
+    Zero,
+    /// Forget the whole stripe.
+    Discard,
+}
+
+/// The piece of a request that lies in one stripe.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) kind: PartKind,
+    pub(crate) stripe: u64,
+    /// First byte, and the byte past the last, within the stripe's host bytes.
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+    pub(crate) span: Span,
+    pub(crate) fua: bool,
+    /// A strip whose member has just failed a read of this range.
+    pub(crate) suspects: Strips,
+    /// The reactor that it came from, and its index there.
+    pub(crate) home: u8,
+    pub(crate) home_part: u32,
+    /// Its request, at home.
+    pub(crate) request: u32,
+    /// The next in its list.
+    pub(crate) next: u32,
+}
+
+impl Part {
+    /// The rows of each strip that it covers, as a rectangle with two corners cut: from `first_row` of
+    /// `first` to before `end_row` of `last`, everything between.
+    const fn corners(&self, geometry: &Geometry) -> Corners {
+        let (first, first_row) = geometry.strip_of(self.start);
+        let (last, last_row) = geometry.strip_of(self.end - 1);
+        Corners { first, first_row, last, end_row: last_row + 1 }
+    }
+
+    /// Its bytes for some rows of a strip, all of which it covers.
+    fn span_of(&self, geometry: &Geometry, zeros: Span, strip: u8, row: u32, len: u32) -> Span {
+        match self.kind {
+            PartKind::Zero => zeros.part(0, len),
+            _ => self.span.part(u32::from(strip) * geometry.chunk_bytes() + row - self.start, len),
+        }
+    }
+}
+
+struct Corners {
+    first: u8,
+    first_row: u32,
+    last: u8,
+    end_row: u32,
+}
+
+impl Corners {
+    /// The strips covered in one row.
+    const fn at(&self, row: u32) -> Strips {
+        let mut strips = Strips::first(self.last + 1).minus(Strips::first(self.first));
+        if row < self.first_row {
+            strips = strips.minus(Strips::one(self.first));
+        }
+        if row >= self.end_row {
+            strips = strips.minus(Strips::one(self.last));
+        }
+        strips
+    }
+
+    /// The first row after `row` in which something may change.
+    const fn next_edge(&self, row: u32, end: u32) -> u32 {
+        let mut edge = end;
+        if self.first_row > row && self.first_row < edge {
+            edge = self.first_row;
+        }
+        if self.end_row > row && self.end_row < edge {
+            edge = self.end_row;
+        }
+        edge
+    }
+
+    /// The rows of one strip that are covered.
+    const fn rows(&self, strip: u8, chunk: u32) -> (u32, u32) {
+        (
+            if strip == self.first { self.first_row } else { 0 },
+            if strip == self.last { self.end_row } else { chunk },
+        )
+    }
+}
+
+/// A list of parts, threaded through their `next`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartList {
+    head: u32,
+    tail: u32,
+}
+
+impl PartList {
+    pub(super) const EMPTY: PartList = PartList { head: NONE, tail: NONE };
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+
+    pub(super) fn first(&self) -> Option<u32> {
+        (self.head != NONE).then_some(self.head)
+    }
+
+    pub(super) fn push(&mut self, parts: &mut Slab<Part>, index: u32) {
+        parts[index].next = NONE;
+        if self.head == NONE {
+            self.head = index;
+        } else {
+            parts[self.tail].next = index;
+        }
+        self.tail = index;
+    }
+
+    pub(super) fn pop(&mut self, parts: &mut Slab<Part>) -> Option<u32> {
+        let index = self.first()?;
+        self.head = parts[index].next;
+        Some(index)
+    }
+
+    pub(super) fn iter<'a>(&self, parts: &'a Slab<Part>) -> impl Iterator<Item = &'a Part> + use<'a> {
+        let mut at = self.head;
+        std::iter::from_fn(move || {
+            let part = (at != NONE).then(|| &parts[at])?;
+            at = part.next;
+            Some(part)
+        })
+    }
+}
+
+/// Where an op stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Queued to start.
+    Fresh,
+    /// Queued for memory.
+    Starved,
+    /// Reading what its plans need.
+    Reading,
+    /// Waiting until the cell is durably Dirty.
+    AwaitingIntent,
+    /// Writing data and parity.
+    Writing,
+    /// A first write waits until members' caches are flushed.
+    Flushing,
+    /// Waiting until a failure of a member is on record.
+    AwaitingRecord,
+    /// A first write waits until its cell is durably Dirty.
+    AwaitingFirst,
+    /// A discard waits until a neighbour's mark of its cell is durable.
+    AwaitingUnmarked,
+    /// A discard waits until its cell is durably Unwritten.
+    AwaitingTicket,
+    /// Advising devices.
+    Deallocating,
+}
+
+/// What an op is working at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Writes, on a stripe of this trust.
+    Write(Mode),
+    /// A read that needs the stripe.
+    Read,
+    /// A discard.
+    Discard,
+    /// Filling one strip of a trusted stripe.
+    Rebuild { target: u8 },
+}
+
+/// How a write treats its stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Parity is trusted; touched rows only.
+    Trusted,
+    /// Unwritten: every row, zeros where nothing is written.
+    First,
+    /// NeedSync: every row is made consistent.
+    Heal,
+    /// NeedSync with a lost strip: touched rows only, parity left alone.
+    DataOnly,
+}
+
+impl Mode {
+    /// Whether rows that no part touches are worked at too.
+    pub(super) const fn every_row(self) -> bool {
+        matches!(self, Mode::First | Mode::Heal)
+    }
+
+    pub(super) const fn unsynced(self) -> Unsynced {
+        match self {
+            Mode::Heal => Unsynced::Heal,
+            Mode::DataOnly => Unsynced::DataOnly,
+            Mode::Trusted | Mode::First => Unsynced::Refused,
+        }
+    }
+}
+
+/// Rows in which the same strips are wanted, and what is done with them.
+///
+/// The op's memory holds, for each segment from `work_bytes` on, `len` bytes for each strip of
+/// `gathered`, then of `read`, then of `made`, in the order of the strips.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) row: u32,
+    pub(super) len: u32,
+    /// Strips written (or, for a read, wanted).
+    pub(super) wanted: Strips,
+    pub(super) plan: Plan,
+    /// Written strips whose new bytes come from several parts, and are copied together.
+    pub(super) gathered: Strips,
+    /// Strips read into the op's memory.
+    pub(super) read: Strips,
+    /// Strips computed into the op's memory: parity, reconstructed data.
+    pub(super) made: Strips,
+    pub(super) work_bytes: u32,
+}
+
+impl Segment {
+    /// How many strips lie in the op's memory.
+    pub(super) const fn strips_in_memory(&self) -> u32 {
+        self.gathered.count() + self.read.count() + self.made.count()
+    }
+
+    fn piece(&self, work: Span, place: u32) -> Span {
+        work.part(self.work_bytes + place * self.len, self.len)
+    }
+
+    pub(super) fn gathered_span(&self, work: Span, strip: u8) -> Span {
+        debug_assert!(self.gathered.has(strip));
+        self.piece(work, self.gathered.rank(strip))
+    }
+
+    pub(super) fn read_span(&self, work: Span, strip: u8) -> Span {
+        debug_assert!(self.read.has(strip));
+        self.piece(work, self.gathered.count() + self.read.rank(strip))
+    }
+
+    pub(super) fn made_span(&self, work: Span, strip: u8) -> Span {
+        debug_assert!(self.made.has(strip));
+        self.piece(work, self.gathered.count() + self.read.count() + self.made.rank(strip))
+    }
+}
+
+/// The segments of one batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segments {
+    list: [Segment; SEGMENTS_MAX],
+    count: usize,
+}
+
+impl Segments {
+    const EMPTY: Segments = Segments {
+        list: [Segment {
+            row: 0,
+            len: 0,
+            wanted: Strips::NONE,
+            plan: Plan::Full,
+            gathered: Strips::NONE,
+            read: Strips::NONE,
+            made: Strips::NONE,
+            work_bytes: 0,
+        }; SEGMENTS_MAX],
+        count: 0,
+    };
+
+    pub(super) fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// Whether one more would exceed the bound on segments, or on I/Os (one a member and segment).
+    pub(super) fn is_full(&self, members: u8) -> bool {
+        self.count == SEGMENTS_MAX || (self.count + 1) * usize::from(members) > super::IOS_PER_OP_MAX
+    }
+
+    pub(super) fn push(&mut self, segment: Segment) {
+        self.list[self.count] = segment;
+        self.count += 1;
+    }
+
+    pub(super) fn get(&self, at: usize) -> Segment {
+        self.list[..self.count][at]
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.count
+    }
+}
+
+/// What the owner of a stripe is doing.
+pub(super) struct StripeOp {
+    pub(super) stripe: u64,
+    pub(super) lock_slot: u32,
+    /// The next op of this reactor in the same lock slot.
+    pub(super) chain: u32,
+    pub(super) rotation: Rotation,
+    /// Parts that came while it was busy.
+    pub(super) waiting: PartList,
+    /// Parts that it is working for.
+    pub(super) active: PartList,
+    /// Background work to do when no part waits.
+    pub(super) background: Option<Job>,
+    /// The background work that it is doing.
+    pub(super) job: Option<Job>,
+    pub(super) phase: Phase,
+    pub(super) work_kind: Work,
+    pub(super) view: View,
+    /// Strips whose read has failed: writable, not readable.
+    pub(super) suspects: Strips,
+    /// Suspects that have been rewritten.
+    pub(super) repaired: Strips,
+    /// First row of the batch, and of the next.
+    pub(super) row: u32,
+    pub(super) row_next: u32,
+    pub(super) segments: Segments,
+    pub(super) work: Span,
+    /// Member I/Os in flight.
+    pub(super) pending: u32,
+    /// A read of this batch has failed: plan it again.
+    pub(super) read_failed: bool,
+    /// Slots that hold less than they should after this op; the record must exclude them.
+    pub(super) skipped: Slots,
+    /// Written data strips that did not reach their member.
+    pub(super) missed_data: Strips,
+    /// Data, parity and cell are to be durable before the answer.
+    pub(super) fua: bool,
+    pub(super) ticket: Option<Ticket>,
+}
+
+impl StripeOp {
+    pub(super) fn new(stripe: u64, lock_slot: u32, chain: u32, rotation: Rotation) -> StripeOp {
+        StripeOp {
+            stripe,
+            lock_slot,
+            chain,
+            rotation,
+            waiting: PartList::EMPTY,
+            active: PartList::EMPTY,
+            background: None,
+            job: None,
+            phase: Phase::Fresh,
+            work_kind: Work::Read,
+            view: View {
+                data: Strips::NONE,
+                parity: Strips::NONE,
+                trust: crate::plan::Trust::NeedSync,
+                readable: Strips::NONE,
+                writable: Strips::NONE,
+            },
+            suspects: Strips::NONE,
+            repaired: Strips::NONE,
+            row: 0,
+            row_next: 0,
+            segments: Segments::EMPTY,
+            work: Span::EMPTY,
+            pending: 0,
+            read_failed: false,
+            skipped: Slots::NONE,
+            missed_data: Strips::NONE,
+            fua: false,
+            ticket: None,
+        }
+    }
+
+    /// Takes from `waiting` what is worked at next: one read or discard, or all writes in a row.
+    pub(super) fn begin(&mut self, parts: &mut Slab<Part>) {
+        self.reset();
+        let Some(first) = self.waiting.pop(parts) else { return };
+        let is_write = |kind| matches!(kind, PartKind::Write | PartKind::Zero);
+        let kind = parts[first].kind;
+        self.take(parts, first);
+        let mut taken = 1;
+        while is_write(kind)
+            && taken < PARTS_PER_OP_MAX
+            && let Some(next) = self.waiting.first()
+            && is_write(parts[next].kind)
+        {
+            self.waiting.pop(parts);
+            self.take(parts, next);
+            taken += 1;
+        }
+    }
+
+    /// Forgets the work before.
+    pub(super) fn reset(&mut self) {
+        self.suspects = Strips::NONE;
+        self.repaired = Strips::NONE;
+        self.row = 0;
+        self.row_next = 0;
+        self.segments.clear();
+        self.read_failed = false;
+        self.skipped = Slots::NONE;
+        self.missed_data = Strips::NONE;
+        self.fua = false;
+        self.ticket = None;
+    }
+
+    fn take(&mut self, parts: &mut Slab<Part>, index: u32) {
+        self.fua |= parts[index].fua;
+        self.suspects = self.suspects.or(parts[index].suspects);
+        self.active.push(parts, index);
+    }
+
+    /// The strips that its parts cover in `row`, and the first row after it where that changes.
+    pub(super) fn coverage(&self, parts: &Slab<Part>, geometry: &Geometry, row: u32) -> (Strips, u32) {
+        let chunk = geometry.chunk_bytes();
+        let at = |row: u32| {
+            let mut strips = Strips::NONE;
+            let mut edge = chunk;
+            for part in self.active.iter(parts) {
+                let corners = part.corners(geometry);
+                strips = strips.or(corners.at(row));
+                edge = corners.next_edge(row, edge);
+            }
+            (strips, edge)
+        };
+        let (strips, mut edge) = at(row);
+        while edge < chunk {
+            let (next, next_edge) = at(edge);
+            if next != strips {
+                break;
+            }
+            edge = next_edge;
+        }
+        (strips, edge)
+    }
+
+    /// Of the strips written in these rows, those that more than one part has a share in.
+    pub(super) fn gathered(&self, parts: &Slab<Part>, geometry: &Geometry, wanted: Strips, row: u32, len: u32) -> Strips {
+        if self.active.head == self.active.tail {
+            return Strips::NONE;
+        }
+        let mut gathered = Strips::NONE;
+        for strip in wanted.iter() {
+            let sharers = self.active.iter(parts).filter(|part| {
+                let corners = part.corners(geometry);
+                let (from, to) = corners.rows(strip, geometry.chunk_bytes());
+                (corners.first..=corners.last).contains(&strip) && from < row + len && to > row
+            });
+            if sharers.count() > 1 {
+                gathered = gathered.or(Strips::one(strip));
+            }
+        }
+        gathered
+    }
+
+    /// The new bytes of a strip in a segment, where one part has them all.
+    pub(super) fn direct_span(&self, parts: &Slab<Part>, geometry: &Geometry, zeros: Span, segment: &Segment, strip: u8) -> Span {
+        let part = self
+            .active
+            .iter(parts)
+            .find(|part| part.corners(geometry).at(segment.row).has(strip))
+            .expect("a wanted strip is covered by a part");
+        part.span_of(geometry, zeros, strip, segment.row, segment.len)
+    }
+
+    /// Every piece of a strip's new bytes in a segment, in the order in which the parts came: the part's
+    /// bytes, and the row where they belong.
+    pub(super) fn pieces<'a>(
+        &self,
+        parts: &'a Slab<Part>,
+        geometry: &'a Geometry,
+        zeros: Span,
+        segment: &'a Segment,
+        strip: u8,
+    ) -> impl Iterator<Item = (Span, u32)> + use<'a> {
+        self.active.iter(parts).filter_map(move |part| {
+            let corners = part.corners(geometry);
+            let (from, to) = corners.rows(strip, geometry.chunk_bytes());
+            let (from, to) = (from.max(segment.row), to.min(segment.row + segment.len));
+            ((corners.first..=corners.last).contains(&strip) && from < to)
+                .then(|| (part.span_of(geometry, zeros, strip, from, to - from), from))
+        })
+    }
+
+    /// The strips that its parts touch, and those that they cover from first row to last.
+    pub(super) fn touched(&self, parts: &Slab<Part>, geometry: &Geometry) -> (Strips, Strips) {
+        let (mut touched, mut whole) = (Strips::NONE, geometry.data_strips());
+        let mut row = 0;
+        while row < geometry.chunk_bytes() {
+            let (strips, next) = self.coverage(parts, geometry, row);
+            touched = touched.or(strips);
+            whole = whole.and(strips);
+            row = next;
+        }
+        (touched, whole)
+    }
+}

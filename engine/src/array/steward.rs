@@ -1,0 +1,387 @@
+//! The steward: reactor 0's other trade. It keeps the record, resyncs, rebuilds, sweeps, and stops.
+//!
+//! Each turn it does a bounded piece of each. What an operator asks comes as an [`Order`] through a
+//! bounded queue, and is answered through a channel that never blocks; what the operator may see is in
+//! atomics ([`StewardState`]).
+//!
+//! A stop, in order: background work ends and no op is left; every member is flushed; every bitmap
+//! block that is behind is written; the superblocks say Clean.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::channel::Sender;
+use crossbeam::queue::ArrayQueue;
+use uuid::Uuid;
+
+use crate::assembly::Roster;
+use crate::members::{ERRORS_HALVED_EVERY_NS, Failure};
+use crate::memory::Pool;
+use crate::ring::{DeviceIndex, Ring};
+
+use super::background::{Rebuild, Resync};
+use super::flush::FlushWaiter;
+use super::keeper::{Joining, Keeper};
+use super::sweep::Sweep;
+use super::{Array, Shared};
+
+pub(super) use super::background::Job;
+
+/// Where the outcome of an order goes.
+#[derive(Clone)]
+pub struct Answer(Option<Sender<Result<(), String>>>);
+
+impl Answer {
+    /// Answers into this channel, which has room for one.
+    #[must_use]
+    pub fn to(sender: Sender<Result<(), String>>) -> Answer {
+        Answer(Some(sender))
+    }
+
+    /// Answers nobody.
+    #[must_use]
+    pub const fn ignored() -> Answer {
+        Answer(None)
+    }
+
+    pub(super) fn send(&self, outcome: Result<(), String>) {
+        if let Some(sender) = &self.0 {
+            // Whoever asked may have gone away, which changes nothing.
+            let _ = sender.try_send(outcome);
+        }
+    }
+}
+
+/// What an operator asks of a running array.
+pub enum Order {
+    /// Fail a slot.
+    Fail {
+        /// Which.
+        slot: u8,
+        /// Told once it is on record.
+        answer: Answer,
+    },
+    /// Put a device in an empty slot and fill it. All rings know the device already; both copies of its
+    /// superblock are wiped.
+    Join {
+        /// Which slot.
+        slot: u8,
+        /// The device.
+        device: DeviceIndex,
+        /// Its new identity.
+        member: Uuid,
+        /// Whether it has a volatile cache.
+        volatile: bool,
+        /// Told once it is on record.
+        answer: Answer,
+    },
+    /// Stop in order. The front ends are drained, and every other reactor is quiet.
+    Stop {
+        /// Told once the superblocks say Clean.
+        answer: Answer,
+    },
+}
+
+/// What all reactors and the operator see of the steward.
+pub struct StewardState {
+    /// What it is asked.
+    pub orders: ArrayQueue<Order>,
+    /// What it begins with; taken by reactor 0.
+    beginning: Mutex<Option<Beginning>>,
+    /// Stripes resynced since the start of the present resync, and how many there were to do.
+    pub resync_done: AtomicU64,
+    /// See `resync_done`; 0 when none is running.
+    pub resync_total: AtomicU64,
+    /// The slot being rebuilt + 1; 0 for none. The cursor is in the members.
+    pub rebuild_slot: AtomicU64,
+    /// Stripes whose missing strip nobody can vouch for.
+    pub lost: AtomicU64,
+    /// The number of the epoch on record; 0 before the first change.
+    pub epoch: AtomicU64,
+}
+
+/// What the steward begins with.
+pub struct Beginning {
+    /// The members on record; `None` for an array that lives in memory only.
+    pub roster: Option<Roster>,
+    /// Random: the ids of later epochs are made from it.
+    pub seed: u64,
+    /// The slot to go on filling, if any (from the members' cursor on).
+    pub rebuilding: Option<u8>,
+}
+
+impl StewardState {
+    /// A steward that has not begun yet.
+    #[must_use]
+    pub fn new(beginning: Beginning) -> StewardState {
+        StewardState {
+            orders: ArrayQueue::new(64),
+            beginning: Mutex::new(Some(beginning)),
+            resync_done: AtomicU64::new(0),
+            resync_total: AtomicU64::new(0),
+            rebuild_slot: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+        }
+    }
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// Waiting for ops and background work to end.
+    Draining,
+    /// Waiting for the members' flush.
+    Flushing,
+    /// Writing bitmap blocks that are behind, this one next.
+    Blocks(u32),
+    /// Writing the superblocks.
+    Superblocks,
+}
+
+/// See the top of this file.
+pub(super) struct Steward {
+    pub(super) keeper: Keeper,
+    pub(super) recorded_cursor: u64,
+    pub(super) resync: Resync,
+    pub(super) rebuild: Option<Rebuild>,
+    pub(super) sweep: Sweep,
+    /// Background stripe ops in flight.
+    pub(super) jobs: u32,
+    /// Orders to fail a slot that wait for the record.
+    failing: Vec<(u8, Answer)>,
+    stop: Option<(Stop, Answer)>,
+    /// For what the steward waits at the flush gate.
+    pub(super) flushing: Option<FlushFor>,
+    halve_errors_at_ns: u64,
+}
+
+/// Why the steward had the members flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlushFor {
+    Sweep,
+    Rebuild,
+    Stop,
+}
+
+impl Steward {
+    pub(super) fn new(shared: &Shared, pool: &mut Pool) -> Steward {
+        let beginning = shared.steward.beginning.lock().expect("no holder panics").take();
+        let Beginning { roster, seed, rebuilding } = beginning.expect("an array has one reactor 0");
+        let mut steward = Steward {
+            keeper: Keeper::new(roster, seed, shared.geometry.members(), pool),
+            recorded_cursor: shared.members.cursor(),
+            resync: Resync::begin(shared),
+            rebuild: None,
+            sweep: Sweep::new(&shared.bitmap),
+            jobs: 0,
+            failing: Vec::new(),
+            stop: None,
+            flushing: None,
+            halve_errors_at_ns: 0,
+        };
+        if let Some(slot) = rebuilding {
+            steward.begin_rebuild(shared, slot, shared.members.cursor());
+        }
+        steward
+    }
+
+    pub(super) fn begin_rebuild(&mut self, shared: &Shared, slot: u8, cursor: u64) {
+        shared.steward.rebuild_slot.store(u64::from(slot) + 1, Ordering::Relaxed);
+        self.rebuild = Some(Rebuild::begin(slot, cursor));
+    }
+
+    pub(super) fn must_turn(&self, shared: &Shared) -> bool {
+        let record_is_behind = {
+            let (view, record) = (shared.members.view(), shared.members.record());
+            !shared.failed() && view != record
+        };
+        !shared.steward.orders.is_empty()
+            || record_is_behind
+            || !self.failing.is_empty()
+            || self.stop.is_some()
+            || self.resync.is_running()
+            || self.rebuild.as_ref().is_some_and(Rebuild::is_running)
+            || self.sweep.is_running()
+    }
+
+    pub(super) fn next_deadline_ns(&self) -> Option<u64> {
+        let rebuild = self.rebuild.as_ref().map(Rebuild::next_deadline_ns);
+        [self.sweep.next_deadline_ns(), rebuild].into_iter().flatten().min()
+    }
+
+    /// Whether background work may go on.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.is_some()
+    }
+}
+
+impl Array {
+    /// A turn of the steward, if it lives here.
+    pub(super) fn steward_advance<R: Ring>(&mut self, ring: &mut R) {
+        if self.steward.is_none() || self.shared.read_only {
+            self.refuse_orders();
+            return;
+        }
+        self.take_orders();
+        self.keep_record(ring);
+        self.answer_failing();
+        if !self.steward().is_stopping() && !self.shared.failed() {
+            self.resync_advance();
+            self.rebuild_advance();
+        }
+        self.sweep_advance();
+        self.stop_advance();
+        let now = self.now_ns;
+        if now >= self.steward().halve_errors_at_ns {
+            self.shared.members.halve_read_errors();
+            self.steward_mut().halve_errors_at_ns = now + ERRORS_HALVED_EVERY_NS;
+        }
+    }
+
+    pub(super) fn steward(&self) -> &Steward {
+        self.steward.as_ref().expect("reactor 0 has the steward")
+    }
+
+    pub(super) fn steward_mut(&mut self) -> &mut Steward {
+        self.steward.as_mut().expect("reactor 0 has the steward")
+    }
+
+    fn take_orders(&mut self) {
+        while let Some(order) = self.shared.steward.orders.pop() {
+            match order {
+                Order::Fail { slot, answer } => self.order_fail(slot, answer),
+                Order::Join { slot, device, member, volatile, answer } => {
+                    let view = self.shared.members.view();
+                    let steward = self.steward_mut();
+                    if steward.keeper.wishes.join.is_some() || steward.rebuild.is_some() {
+                        answer.send(Err("another slot is being rebuilt: wait for it".into()));
+                    } else if view.writable.has(slot) {
+                        answer.send(Err(format!("slot {slot} is in use: fail it first")));
+                    } else {
+                        steward.keeper.wishes.join = Some(Joining { slot, device, member, volatile, answer });
+                    }
+                }
+                Order::Stop { answer } => self.steward_mut().stop = Some((Stop::Draining, answer)),
+            }
+        }
+    }
+
+    /// A read-only array takes one order: to stop, which writes nothing.
+    fn refuse_orders(&mut self) {
+        if self.steward.is_none() {
+            return;
+        }
+        while let Some(order) = self.shared.steward.orders.pop() {
+            match order {
+                Order::Stop { answer } => answer.send(Ok(())),
+                Order::Fail { answer, .. } | Order::Join { answer, .. } => {
+                    answer.send(Err("the array is read-only".into()));
+                }
+            }
+        }
+    }
+
+    fn order_fail(&mut self, slot: u8, answer: Answer) {
+        let view = self.shared.members.view();
+        let needed = u32::from(self.shared.geometry.data());
+        if !view.writable.has(slot) {
+            answer.send(Err(format!("slot {slot} is not in use")));
+        } else if view.readable.minus(crate::geometry::Slots::one(slot)).count() < needed {
+            answer.send(Err(format!("slot {slot} cannot be spared: the array would lose data")));
+        } else {
+            self.shared.members.fail(slot, Failure::Operator);
+            self.steward_mut().failing.push((slot, answer));
+        }
+    }
+
+    fn answer_failing(&mut self) {
+        let shared = self.shared.clone();
+        self.steward_mut().failing.retain(|(slot, answer)| {
+            let one = crate::geometry::Slots::one(*slot);
+            if shared.failed() {
+                answer.send(Err("the array has failed".into()));
+                return false;
+            }
+            if !shared.members.record().writable.and(one).is_empty() {
+                return true;
+            }
+            answer.send(Ok(()));
+            false
+        });
+    }
+
+    /// The flush that the steward waited for has ended.
+    pub(super) fn steward_flushed(&mut self, ok: bool) {
+        match self.steward_mut().flushing.take().expect("the steward asked for a flush") {
+            FlushFor::Sweep => self.sweep_flushed(ok),
+            FlushFor::Rebuild => self.rebuild_flushed(ok),
+            FlushFor::Stop => {
+                let steward = self.steward_mut();
+                if let Some((stop, answer)) = &mut steward.stop {
+                    if ok {
+                        *stop = Stop::Blocks(0);
+                    } else {
+                        answer.send(Err("the array has failed: it cannot be marked clean".into()));
+                        steward.stop = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the members flushed, unless a flush of the steward's is under way already.
+    pub(super) fn steward_flush(&mut self, why: FlushFor) -> bool {
+        if self.steward().flushing.is_some() {
+            return false;
+        }
+        self.steward_mut().flushing = Some(why);
+        self.join_flush(FlushWaiter::Steward);
+        true
+    }
+
+    fn stop_advance(&mut self) {
+        let Some((stop, _)) = &self.steward().stop else { return };
+        let stop = *stop;
+        let next = match stop {
+            Stop::Draining => {
+                let steward = self.steward();
+                let busy = steward.jobs > 0 || steward.sweep.is_running() || self.ops.len() > 0;
+                if busy || !self.blocks.is_idle() || steward.keeper.is_busy() || !self.steward_flush(FlushFor::Stop) {
+                    return;
+                }
+                Stop::Flushing
+            }
+            Stop::Flushing => return,
+            Stop::Blocks(from) => match (from..self.shared.bitmap.blocks()).find(|&block| self.is_unwritten(block)) {
+                Some(block) => {
+                    if !self.shared.failed() {
+                        self.write_block(bitmap::BlockIndex(block));
+                    }
+                    Stop::Blocks(block)
+                }
+                None => {
+                    self.steward_mut().keeper.wishes.stop = true;
+                    Stop::Superblocks
+                }
+            },
+            Stop::Superblocks if self.steward().keeper.stopped => {
+                let (_, answer) = self.steward_mut().stop.take().expect("looked at above");
+                answer.send(Ok(()));
+                return;
+            }
+            Stop::Superblocks => Stop::Superblocks,
+        };
+        if self.shared.failed() {
+            let (_, answer) = self.steward_mut().stop.take().expect("looked at above");
+            answer.send(Err("the array has failed: it cannot be marked clean".into()));
+        } else if let Some((stop, _)) = &mut self.steward_mut().stop {
+            *stop = next;
+        }
+    }
+
+    fn is_unwritten(&self, block: u32) -> bool {
+        let block = bitmap::BlockIndex(block);
+        self.shared.bitmap.is_behind(block) || self.shared.bitmap.is_writing(block)
+    }
+}

@@ -1,0 +1,550 @@
+//! The path of a write through its stripe, top to bottom: view, plan, read, parity, intent, write,
+//! acknowledge. Resync and rebuild walk the same path without parts.
+//!
+//! Order, and why:
+//! 1. The cell is marked first and its durability awaited before the first data or parity write
+//!    (`AwaitingIntent`); the reads of the plan go on meanwhile.
+//! 2. A first write to an Unwritten stripe needs no mark before: as long as the cell on disk says
+//!    Unwritten nobody believes the strips. So the whole stripe is written, zeros where the host has
+//!    written nothing, then the members are flushed (those with volatile caches), then the cell
+//!    becomes Dirty, durably, then the write is acknowledged. A crash before that leaves zeros, after
+//!    it a whole and consistent stripe: what the disk held before never shows, partial stripe or full.
+//! 3. No write that skipped a slot is acknowledged before the record excludes that slot; on a first
+//!    write the cell too waits for that.
+
+use bitmap::{Begun, Cell};
+
+use crate::geometry::Strips;
+use crate::limits::BUFFER_BYTES_MAX;
+use crate::memory::Span;
+use crate::plan::{self, Plan, ReadPlan, Trust, Unsynced, View};
+use crate::request::RequestError;
+use crate::ring::{Durability, MemberIo, Ring};
+
+use super::flush::FlushWaiter;
+use super::op::{Mode, PartKind, Phase, Segment, Work};
+use super::{Array, Io, IoFor, Started};
+
+/// Rows are cut so that a batch fits; at pages, so that members see aligned I/O.
+const ROWS_ALIGNMENT: u32 = 4096;
+
+impl Array {
+    /// Starts the writes that an op has taken.
+    pub(super) fn start_write<R: Ring>(&mut self, ring: &mut R, index: u32) -> Started {
+        let stripe = self.ops[index].stripe;
+        let trust = self.look(index);
+        let mode = match trust {
+            Trust::Unwritten => {
+                let zeros_only =
+                    self.ops[index].active.iter(&self.parts).all(|part| part.kind == PartKind::Zero);
+                if zeros_only {
+                    // It reads as zeros already, and has durably since before.
+                    self.answer_active(index, Ok(()));
+                    return Started::Done;
+                }
+                Mode::First
+            }
+            Trust::NeedSync => {
+                let op = &self.ops[index];
+                let (touched, whole) = op.touched(&self.parts, &self.shared.geometry);
+                match plan::unsynced(&op.view, touched, whole) {
+                    Unsynced::Heal => Mode::Heal,
+                    Unsynced::DataOnly => Mode::DataOnly,
+                    Unsynced::Refused => {
+                        self.answer_active(index, Err(RequestError::Lost));
+                        return Started::Done;
+                    }
+                }
+            }
+            Trust::Trusted => {
+                // Asked for at once, so that the mark becomes durable while the plan reads.
+                if self.shared.bitmap.begin_write(stripe) == Begun::Pending {
+                    self.write_block(self.shared.bitmap.block_of(stripe));
+                }
+                Mode::Trusted
+            }
+        };
+        self.ops[index].work_kind = Work::Write(mode);
+        self.plan_batch(ring, index);
+        Started::Running
+    }
+
+    /// Makes every row of a NeedSync stripe consistent, or leaves it where a data strip is lost.
+    pub(super) fn start_resync<R: Ring>(&mut self, ring: &mut R, index: u32) -> Started {
+        let trust = self.look(index);
+        let op = &mut self.ops[index];
+        if trust != Trust::NeedSync || !op.view.lost_data().is_empty() {
+            return Started::Done;
+        }
+        op.work_kind = Work::Write(Mode::Heal);
+        self.plan_batch(ring, index);
+        Started::Running
+    }
+
+    /// Fills one strip of a trusted stripe.
+    pub(super) fn start_rebuild<R: Ring>(&mut self, ring: &mut R, index: u32, slot: u8) -> Started {
+        let trust = self.look(index);
+        let op = &mut self.ops[index];
+        let target = op.rotation.strip_on(slot);
+        if trust != Trust::Trusted || !op.view.writable.has(target) {
+            return Started::Done;
+        }
+        op.work_kind = Work::Rebuild { target };
+        self.plan_batch(ring, index);
+        Started::Running
+    }
+
+    /// Looks at cell and members: what the next plan of this op stands on.
+    pub(super) fn look(&mut self, index: u32) -> Trust {
+        let shared = &*self.shared;
+        let op = &mut self.ops[index];
+        // Pairs with the fence of a rebuild that passes by Unwritten stripes: the lock before the view.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        let trust = match shared.bitmap.cell(op.stripe) {
+            Cell::Unwritten => Trust::Unwritten,
+            Cell::Clean | Cell::Marked | Cell::Dirty | Cell::Aged => Trust::Trusted,
+            Cell::NeedSync => Trust::NeedSync,
+            Cell::First => unreachable!("the owner of a First cell waits until it is Dirty"),
+        };
+        let members = shared.members.view();
+        let readable = op.rotation.strips_on(shared.members.readable_at(members, op.stripe, trust == Trust::NeedSync));
+        op.view = View {
+            data: shared.geometry.data_strips(),
+            parity: shared.geometry.parity_strips(),
+            trust,
+            readable: readable.minus(op.suspects),
+            writable: op.rotation.strips_on(members.writable),
+        };
+        trust
+    }
+
+    /// Plans rows from `row_next` on, as many as fit, and starts their reads.
+    pub(super) fn plan_batch<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        let shared = &*self.shared;
+        let geometry = &shared.geometry;
+        let chunk = geometry.chunk_bytes();
+        let op = &mut self.ops[index];
+        op.segments.clear();
+        op.row = op.row_next;
+        let (mut row, mut bytes) = (op.row, 0);
+        while row < chunk && !op.segments.is_full(geometry.members()) {
+            let (wanted, next) = op.coverage(&self.parts, geometry, row);
+            let every_row = match op.work_kind {
+                Work::Write(mode) => mode.every_row(),
+                Work::Rebuild { .. } => true,
+                Work::Read | Work::Discard => false,
+            };
+            if wanted.is_empty() && !every_row {
+                row = next;
+                continue;
+            }
+            let Some(mut segment) = shape(&op.view, op.work_kind, wanted) else {
+                // What an earlier batch wrote of this request stays: it was never acknowledged.
+                self.finish(index, Err(RequestError::Lost));
+                return;
+            };
+            segment.row = row;
+            segment.len = next - row;
+            if matches!(op.work_kind, Work::Write(_)) {
+                segment.gathered = op.gathered(&self.parts, geometry, wanted, row, segment.len);
+            }
+            let strips = segment.strips_in_memory();
+            if strips * segment.len > BUFFER_BYTES_MAX {
+                segment.len = BUFFER_BYTES_MAX / strips / ROWS_ALIGNMENT * ROWS_ALIGNMENT;
+            }
+            if bytes + strips * segment.len > BUFFER_BYTES_MAX {
+                break;
+            }
+            segment.work_bytes = bytes;
+            bytes += strips * segment.len;
+            row += segment.len;
+            op.segments.push(segment);
+        }
+        op.row_next = row;
+        if bytes > 0 {
+            let Some(work) = self.pool.take(bytes) else {
+                op.row_next = op.row;
+                op.phase = Phase::Starved;
+                self.starved.push_back(index);
+                return;
+            };
+            op.work = work;
+        }
+        self.issue_reads(ring, index);
+    }
+
+    /// Plans a batch again from its first row: memory has come, or a read has failed.
+    pub(super) fn replan<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        self.give_work(index);
+        let op = &mut self.ops[index];
+        op.row_next = op.row;
+        op.read_failed = false;
+        let healing = op.work_kind == Work::Write(Mode::Heal);
+        self.look(index);
+        // A strip lost in the middle of a resync: what was to become consistent cannot.
+        if healing && !self.healable(index) {
+            self.finish(index, Err(RequestError::Lost));
+            return;
+        }
+        self.plan_batch(ring, index);
+    }
+
+    fn healable(&self, index: u32) -> bool {
+        let op = &self.ops[index];
+        let (touched, whole) = if op.active.is_empty() {
+            (Strips::NONE, Strips::NONE)
+        } else {
+            op.touched(&self.parts, &self.shared.geometry)
+        };
+        plan::unsynced(&op.view, touched, whole) == Unsynced::Heal
+    }
+
+    fn issue_reads<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        self.ops[index].phase = Phase::Reading;
+        for at in 0..self.ops[index].segments.len() {
+            let op = &self.ops[index];
+            let (segment, work, is_read) = (op.segments.get(at), op.work, op.work_kind == Work::Read);
+            let direct = if is_read { segment.wanted.and(op.view.readable) } else { Strips::NONE };
+            for strip in segment.read.iter() {
+                self.op_io(ring, index, &segment, strip, MemberIo::Read, segment.read_span(work, strip));
+            }
+            for strip in direct.iter() {
+                let span = self.host_span(index, &segment, strip);
+                self.op_io(ring, index, &segment, strip, MemberIo::Read, span);
+            }
+            self.tally().member_reads.add(u64::from(segment.read.or(direct).count()));
+        }
+        if self.ops[index].pending == 0 {
+            self.reads_done(ring, index);
+        }
+    }
+
+    /// One read of an op has ended.
+    pub(super) fn op_read_done<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        index: u32,
+        strip: u8,
+        io: Io,
+        result: Result<(), i32>,
+    ) {
+        if let Err(errno) = result {
+            if self.is_current(&io) {
+                self.shared.members.count_read_error(io.slot, errno);
+            }
+            let op = &mut self.ops[index];
+            op.suspects = op.suspects.or(Strips::one(strip));
+            op.read_failed = true;
+        }
+        self.ops[index].pending -= 1;
+        if self.ops[index].pending == 0 {
+            self.reads_done(ring, index);
+        }
+    }
+
+    /// Everything that the batch's plans read is there.
+    fn reads_done<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        if self.ops[index].read_failed {
+            self.replan(ring, index);
+            return;
+        }
+        if self.ops[index].work_kind == Work::Read {
+            self.recover_read(ring, index);
+            return;
+        }
+        for at in 0..self.ops[index].segments.len() {
+            let segment = self.ops[index].segments.get(at);
+            self.compute(index, &segment);
+        }
+        let trusted = self.ops[index].work_kind == Work::Write(Mode::Trusted);
+        if trusted && self.shared.bitmap.cell(self.ops[index].stripe) == Cell::Marked {
+            self.ops[index].phase = Phase::AwaitingIntent;
+            self.polling.push(index);
+        } else {
+            self.issue_writes(ring, index);
+        }
+    }
+
+    /// Where the new content of a data strip lies: written, read, or reconstructed. `None` for zeros.
+    fn content(&self, index: u32, segment: &Segment, strip: u8) -> Option<Span> {
+        let work = self.ops[index].work;
+        if segment.wanted.has(strip) {
+            Some(self.new_bytes(index, segment, strip))
+        } else if segment.made.has(strip) {
+            Some(segment.made_span(work, strip))
+        } else if segment.read.has(strip) {
+            Some(segment.read_span(work, strip))
+        } else {
+            None
+        }
+    }
+
+    /// What the host writes to a strip.
+    fn new_bytes(&self, index: u32, segment: &Segment, strip: u8) -> Span {
+        if segment.gathered.has(strip) {
+            segment.gathered_span(self.ops[index].work, strip)
+        } else {
+            self.host_span(index, segment, strip)
+        }
+    }
+
+    /// The host's own bytes for a strip of a segment, where one part has them all.
+    pub(super) fn host_span(&self, index: u32, segment: &Segment, strip: u8) -> Span {
+        let zeros = self.shared.memory.zeros(self.shared.geometry.chunk_bytes());
+        self.ops[index].direct_span(&self.parts, &self.shared.geometry, zeros, segment, strip)
+    }
+
+    /// Gathers what several parts write, reconstructs what is lost, and makes the parity of one segment.
+    fn compute(&mut self, index: u32, segment: &Segment) {
+        let shared = &*self.shared;
+        let (memory, geometry, op) = (&*shared.memory, &shared.geometry, &self.ops[index]);
+        let work = op.work;
+        let zeros = memory.zeros(geometry.chunk_bytes());
+        for strip in segment.gathered.iter() {
+            let target = segment.gathered_span(work, strip);
+            for (bytes, row) in op.pieces(&self.parts, geometry, zeros, segment, strip) {
+                memory.copy(bytes, target.part(row - segment.row, bytes.len_bytes));
+            }
+        }
+        let parity = geometry.parity_strips();
+        match segment.plan {
+            Plan::Rmw { read } => {
+                let p = read.has(geometry.p()).then(|| segment.read_span(work, geometry.p()));
+                let q = (geometry.parities() == 2 && read.has(geometry.q()))
+                    .then(|| segment.read_span(work, geometry.q()));
+                for strip in segment.wanted.iter() {
+                    let (old, new) = (segment.read_span(work, strip), self.new_bytes(index, segment, strip));
+                    match (p, q) {
+                        (Some(p), Some(q)) => memory.pq_delta(p, q, strip, old, new),
+                        (Some(p), None) => memory.xor_delta(p, old, new),
+                        (None, Some(q)) => memory.q_delta(q, strip, old, new),
+                        (None, None) => unreachable!("an rmw without parity is an rcw without reads"),
+                    }
+                }
+            }
+            Plan::Full | Plan::Rcw { .. } | Plan::Init { .. } | Plan::Resync { .. } | Plan::Degraded { .. } => {
+                if let Plan::Degraded { read, recover } = segment.plan {
+                    self.recover(index, segment, read, recover);
+                }
+                self.generate(index, segment, segment.made.and(parity));
+            }
+            Plan::DataOnly | Plan::Refused => {}
+        }
+    }
+
+    /// Makes parity strips from the whole new content of the data strips.
+    fn generate(&self, index: u32, segment: &Segment, parity: Strips) {
+        if !parity.is_empty() {
+            let work = self.ops[index].work;
+            super::parity::generate(
+                &self.shared.memory,
+                &self.shared.geometry,
+                parity,
+                |strip| self.content(index, segment, strip),
+                |strip| segment.made_span(work, strip),
+            );
+        }
+    }
+
+    /// Writes one batch. The cell is durably Dirty (or needs no mark).
+    pub(super) fn issue_writes<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        self.ops[index].phase = Phase::Writing;
+        let shared = self.shared.clone();
+        let geometry = &shared.geometry;
+        let volatile = shared.members.volatile();
+        let mut written = 0;
+        for at in 0..self.ops[index].segments.len() {
+            let op = &self.ops[index];
+            let (segment, work, writable) = (op.segments.get(at), op.work, op.view.writable);
+            let targets = targets(geometry.data_strips(), geometry.parity_strips(), &segment, op.work_kind);
+            let (fua, rotation) = (op.fua, op.rotation);
+            let missed = targets.minus(writable);
+            let op = &mut self.ops[index];
+            op.skipped = op.skipped.or(rotation.slots_of(missed));
+            op.missed_data = op.missed_data.or(missed.and(segment.wanted));
+            for strip in targets.and(writable).iter() {
+                let span = if segment.wanted.has(strip) {
+                    self.new_bytes(index, &segment, strip)
+                } else if segment.made.has(strip) {
+                    segment.made_span(work, strip)
+                } else if segment.read.has(strip) {
+                    segment.read_span(work, strip)
+                } else {
+                    shared.memory.zeros(segment.len)
+                };
+                let durable = fua && volatile.has(rotation.slot_of(strip));
+                let durability = if durable { Durability::Durable } else { Durability::Cached };
+                self.op_io(ring, index, &segment, strip, MemberIo::Write(durability), span);
+                written += 1;
+            }
+            match segment.plan {
+                Plan::Rmw { .. } => self.tally().rmw.add(1),
+                Plan::Rcw { .. } | Plan::Degraded { .. } => self.tally().rcw.add(1),
+                Plan::Full => self.tally().full_stripe.add(1),
+                Plan::Init { zero } if zero.is_empty() => self.tally().full_stripe.add(1),
+                Plan::Init { .. } | Plan::Resync { .. } | Plan::DataOnly | Plan::Refused => {}
+            }
+        }
+        self.tally().member_writes.add(written);
+        if self.ops[index].pending == 0 {
+            self.writes_done(ring, index);
+        }
+    }
+
+    pub(super) fn op_io<R: Ring>(&mut self, ring: &mut R, index: u32, segment: &Segment, strip: u8, io: MemberIo, span: Span) {
+        let op = &mut self.ops[index];
+        op.pending += 1;
+        let slot = op.rotation.slot_of(strip);
+        let offset = self.shared.layout.data_offset_bytes
+            + self.shared.geometry.strip_offset(op.stripe)
+            + u64::from(segment.row);
+        let what = match io {
+            MemberIo::Read => IoFor::OpRead { op: index, strip },
+            _ => IoFor::OpWrite { op: index, strip },
+        };
+        self.push(ring, what, slot, io, offset, span);
+    }
+
+    /// One write of an op has ended.
+    pub(super) fn op_write_done<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        index: u32,
+        strip: u8,
+        io: Io,
+        result: Result<(), i32>,
+    ) {
+        if let Err(errno) = result {
+            if self.is_current(&io) {
+                self.shared.members.fail(io.slot, crate::members::Failure::Write(errno));
+            }
+            let op = &mut self.ops[index];
+            op.skipped = op.skipped.or(crate::geometry::Slots::one(io.slot));
+            op.missed_data = op.missed_data.or(Strips::one(strip).and(op.view.data));
+        }
+        self.ops[index].pending -= 1;
+        if self.ops[index].pending == 0 {
+            self.writes_done(ring, index);
+        }
+    }
+
+    /// Every write of the batch has ended: the next batch, or the end.
+    pub(super) fn writes_done<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        self.give_work(index);
+        if self.ops[index].row_next < self.shared.geometry.chunk_bytes() {
+            self.ops[index].row = self.ops[index].row_next;
+            self.replan(ring, index);
+            return;
+        }
+        let op = &mut self.ops[index];
+        if op.work_kind == Work::Write(Mode::First) && !self.slots_to_flush().is_empty() {
+            self.ops[index].phase = Phase::Flushing;
+            self.join_flush(FlushWaiter::Op(index));
+        } else {
+            self.acknowledge(index);
+        }
+    }
+
+    /// All is written (and flushed, where that is needed): acknowledge once the record allows it.
+    pub(super) fn acknowledge(&mut self, index: u32) {
+        let op = &self.ops[index];
+        if op.work_kind == Work::Read {
+            // A repair that failed changes nothing for the host: it has the reconstructed bytes.
+            self.finish(index, Ok(()));
+            return;
+        }
+        let unprotected = op.work_kind == Work::Write(Mode::DataOnly) || self.shared.failed();
+        if unprotected && !op.missed_data.is_empty() {
+            self.finish(index, Err(RequestError::Lost));
+        } else if self.shared.members.on_record(op.skipped, op.stripe) {
+            self.recorded(index);
+        } else {
+            self.ops[index].phase = Phase::AwaitingRecord;
+            self.polling.push(index);
+        }
+    }
+
+    /// The record excludes every slot that this op skipped.
+    pub(super) fn recorded(&mut self, index: u32) {
+        let op = &mut self.ops[index];
+        match op.work_kind {
+            Work::Write(Mode::First) => {
+                self.shared.bitmap.written_first(op.stripe);
+                op.phase = Phase::AwaitingFirst;
+                self.polling.push(index);
+                return;
+            }
+            Work::Write(Mode::Heal) => self.shared.bitmap.resynced(op.stripe),
+            Work::Write(Mode::Trusted | Mode::DataOnly) => {}
+            Work::Read | Work::Discard | Work::Rebuild { .. } => {}
+        }
+        self.finish(index, Ok(()));
+    }
+}
+
+/// One segment: its plan, and what lies in memory for it. `None` where it is refused.
+fn shape(view: &View, work: Work, wanted: Strips) -> Option<Segment> {
+    let mut segment = Segment {
+        row: 0,
+        len: 0,
+        wanted,
+        plan: Plan::Full,
+        gathered: Strips::NONE,
+        read: Strips::NONE,
+        made: Strips::NONE,
+        work_bytes: 0,
+    };
+    let parity = view.parity.and(view.writable);
+    match work {
+        Work::Write(mode) => {
+            segment.plan = plan::plan_write(view, wanted, mode.unsynced());
+            match segment.plan {
+                Plan::Full => segment.made = parity,
+                Plan::Rcw { read } | Plan::Resync { read } => (segment.read, segment.made) = (read, parity),
+                Plan::Rmw { read } => segment.read = read,
+                // Rows in which nothing is written have zeros for parity too: none to make.
+                Plan::Init { .. } => segment.made = if wanted.is_empty() { Strips::NONE } else { parity },
+                Plan::Degraded { read, recover } => {
+                    // Parity is made in place of the old one where that was read.
+                    (segment.read, segment.made) = (read, recover.or(parity));
+                }
+                Plan::DataOnly => {}
+                Plan::Refused => return None,
+            }
+        }
+        Work::Rebuild { target } => {
+            let Some(ReadPlan::Recover { read, recover }) = plan::plan_rebuild(view, target) else {
+                return None;
+            };
+            segment.wanted = Strips::NONE;
+            segment.plan = Plan::Degraded { read, recover };
+            (segment.read, segment.made) = (read, recover.or(Strips::one(target)));
+        }
+        Work::Read => match plan::plan_read(view, wanted) {
+            ReadPlan::Direct => {}
+            ReadPlan::Recover { read, recover } => {
+                segment.plan = Plan::Degraded { read, recover };
+                segment.read = read.minus(wanted);
+                segment.made = recover.minus(wanted);
+            }
+            ReadPlan::Zeros | ReadPlan::Lost => return None,
+        },
+        Work::Discard => unreachable!("a discard has no rows"),
+    }
+    Some(segment)
+}
+
+/// The strips that a segment writes, wherever their members are.
+fn targets(data: Strips, parity: Strips, segment: &Segment, work: Work) -> Strips {
+    if let Work::Rebuild { target } = work {
+        return Strips::one(target);
+    }
+    match segment.plan {
+        Plan::Full | Plan::Rcw { .. } | Plan::Rmw { .. } | Plan::Resync { .. } => segment.wanted.or(parity),
+        Plan::Init { .. } => data.or(parity),
+        // What was reconstructed is written back: its member may have lost it to a bad block.
+        Plan::Degraded { recover, .. } => segment.wanted.or(parity).or(recover),
+        Plan::DataOnly => segment.wanted,
+        Plan::Refused => Strips::NONE,
+    }
+}

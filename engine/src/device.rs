@@ -1,0 +1,343 @@
+//! A member's path, opened: what it is, that nobody else has it, and blocking I/O for control steps.
+//!
+//! The data path does not go through here: a ring gets a [`UringDevice`] by [`Device::for_ring`] and
+//! reads and writes by itself. What is done here may block: probing, superblocks, zeroing at creation.
+//!
+//! Nobody else has it, by what the kernel offers:
+//! - a block device is opened with `O_EXCL`, which fails while it, a partition of it, or the disk it is
+//!   a partition of is mounted, used as swap, or claimed by md, dm or another `O_EXCL`;
+//! - a file is locked with `flock`, which keeps two servers apart (and nobody else).
+//!
+//! Both last until the last descriptor made from this one is closed, a ring's included.
+
+#![expect(unsafe_code, reason = "one ioctl that rustix does not wrap")]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+
+use crate::limits::BLOCK_BYTES;
+use crate::ring::{Deallocate, UringDevice};
+use bounce::Bounce;
+pub use error::{DeviceError, Holder};
+pub use facts::{Facts, Zeroing};
+
+mod bounce;
+mod error;
+mod facts;
+mod holder;
+
+/// What a device is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To look.
+    ReadOnly,
+    /// To serve.
+    ReadWrite,
+}
+
+/// Whether others may have the device open too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody else: needed before anything is written.
+    Exclusive,
+    /// Whoever likes, to examine a device that may be in use.
+    Shared,
+}
+
+/// How a device is to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenMode {
+    /// What for.
+    pub access: Access,
+    /// Beside whom.
+    pub sharing: Sharing,
+}
+
+impl OpenMode {
+    /// To be a member: read and written by one server.
+    pub const SERVE: OpenMode = OpenMode { access: Access::ReadWrite, sharing: Sharing::Exclusive };
+    /// To be looked at, in use or not.
+    pub const EXAMINE: OpenMode = OpenMode { access: Access::ReadOnly, sharing: Sharing::Shared };
+}
+
+/// What can be a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A disk, a partition, a loop device.
+    Block,
+    /// A regular file.
+    File,
+}
+
+/// Tells devices apart: two paths of equal identity are one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Identity {
+    /// A block device's number.
+    Block {
+        /// `st_rdev`.
+        number: u64,
+    },
+    /// A file's place.
+    File {
+        /// `st_dev` of its file system.
+        file_system: u64,
+        /// Its inode there.
+        inode: u64,
+    },
+}
+
+/// An open device.
+#[derive(Debug)]
+pub struct Device {
+    path: PathBuf,
+    file: File,
+    mode: OpenMode,
+    kind: DeviceKind,
+    identity: Identity,
+    facts: Facts,
+}
+
+/// Bytes zeroed at once: a step of [`Device::zero_range`], between two reports of progress.
+const ZERO_STEP_BYTES: u64 = 1 << 30;
+
+/// Bytes moved at once by [`Device::read_at`] and [`Device::write_at`].
+const COPY_STEP_BYTES: usize = 1 << 20;
+
+impl Device {
+    /// Opens a block device or a regular file and learns what it is.
+    pub fn open(path: impl AsRef<Path>, mode: OpenMode) -> Result<Device, DeviceError> {
+        let path = path.as_ref();
+        let metadata = std::fs::metadata(path).map_err(|error| DeviceError::from_open(path, error))?;
+        let file_type = metadata.file_type();
+        let (kind, identity) = if file_type.is_block_device() {
+            (DeviceKind::Block, Identity::Block { number: metadata.rdev() })
+        } else if file_type.is_file() {
+            (DeviceKind::File, Identity::File { file_system: metadata.dev(), inode: metadata.ino() })
+        } else if file_type.is_dir() {
+            return Err(DeviceError::Directory { path: path.into() });
+        } else {
+            return Err(DeviceError::NotADevice { path: path.into() });
+        };
+        let (mut file, direct) = match kind {
+            DeviceKind::Block => (open_block(path, mode, metadata.rdev())?, true),
+            DeviceKind::File => open_file(path, mode)?,
+        };
+        // A block device's metadata has no size; its end does.
+        let size = file.seek(SeekFrom::End(0)).map_err(|source| io_error(path, "size", source))?;
+        let facts = facts::of(&file, &metadata, kind, size, direct, mode.access);
+        if facts.size_bytes < BLOCK_BYTES as u64 {
+            return Err(DeviceError::Empty { path: path.into(), size_bytes: size });
+        }
+        Ok(Device { path: path.into(), file, mode, kind, identity, facts })
+    }
+
+    /// The path that it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Block device or file.
+    #[must_use]
+    pub fn kind(&self) -> DeviceKind {
+        self.kind
+    }
+
+    /// What tells it apart from every other device.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Sizes and properties, as they were when it was opened.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Fills `into` from `offset_bytes` on; any offset, any length. Blocks.
+    pub fn read_at(&self, offset_bytes: u64, into: &mut [u8]) -> Result<(), DeviceError> {
+        let len = into.len();
+        let fail = |source| self.transfer_error("read", offset_bytes, len, source);
+        let block = self.facts.logical_block_bytes as usize;
+        let mut bounce = Bounce::new((COPY_STEP_BYTES + 2 * block).min(into.len() + 2 * block));
+        let mut done = 0;
+        while done < into.len() {
+            // The blocks that hold the next step, read whole.
+            let at = offset_bytes + done as u64;
+            let skip = (at % block as u64) as usize;
+            let step = (into.len() - done).min(COPY_STEP_BYTES);
+            let blocks = bounce.bytes((skip + step).next_multiple_of(block));
+            self.file.read_exact_at(blocks, at - skip as u64).map_err(fail)?;
+            into[done..done + step].copy_from_slice(&blocks[skip..skip + step]);
+            done += step;
+        }
+        Ok(())
+    }
+
+    /// Stores `from` at `offset_bytes`; both are multiples of the logical block. Blocks; rests in a
+    /// volatile cache, if there is one, until [`Device::flush`].
+    pub fn write_at(&self, offset_bytes: u64, from: &[u8]) -> Result<(), DeviceError> {
+        let fail = |source| self.transfer_error("write", offset_bytes, from.len(), source);
+        let block = u64::from(self.facts.logical_block_bytes);
+        assert!((offset_bytes | from.len() as u64).is_multiple_of(block), "a write of whole blocks");
+        let mut bounce = Bounce::new(COPY_STEP_BYTES.min(from.len()));
+        let mut at = offset_bytes;
+        for step in from.chunks(COPY_STEP_BYTES) {
+            let blocks = bounce.bytes(step.len());
+            blocks.copy_from_slice(step);
+            self.file.write_all_at(blocks, at).map_err(fail)?;
+            at += step.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable that was written.
+    pub fn flush(&self) -> Result<(), DeviceError> {
+        self.file.sync_data().map_err(|source| io_error(&self.path, "flush", source))
+    }
+
+    /// Makes a range (whole 4 KiB blocks) read as zeros, as fast as the device can, and reports the
+    /// bytes done after each step of at most 1 GiB. Durable after [`Device::flush`].
+    pub fn zero_range(
+        &self,
+        offset_bytes: u64,
+        len_bytes: u64,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), DeviceError> {
+        assert!((offset_bytes | len_bytes).is_multiple_of(BLOCK_BYTES as u64), "whole blocks");
+        let mut done = 0;
+        while done < len_bytes {
+            let step = (len_bytes - done).min(ZERO_STEP_BYTES);
+            self.zero_step(offset_bytes + done, step)
+                .map_err(|source| self.transfer_error("zero", offset_bytes + done, step as usize, source))?;
+            done += step;
+            progress(done);
+        }
+        Ok(())
+    }
+
+    /// Another descriptor of the same open device; it shares the lock.
+    pub fn try_clone_file(&self) -> Result<File, DeviceError> {
+        self.file.try_clone().map_err(|source| io_error(&self.path, "duplicate", source))
+    }
+
+    /// The device as a ring takes it.
+    pub fn for_ring(&self) -> Result<UringDevice, DeviceError> {
+        let deallocate = match (self.mode.access, self.kind) {
+            (Access::ReadOnly, _) => Deallocate::Ignore,
+            (Access::ReadWrite, DeviceKind::File) => Deallocate::PunchHole,
+            (Access::ReadWrite, DeviceKind::Block) if self.facts.discards => Deallocate::Discard,
+            (Access::ReadWrite, DeviceKind::Block) => Deallocate::Ignore,
+        };
+        Ok(UringDevice {
+            file: self.try_clone_file()?,
+            deallocate,
+            polled: self.facts.polled,
+            depth_max: self.facts.depth_max,
+            transfer_bytes_max: self.facts.transfer_bytes_max,
+        })
+    }
+
+    fn zero_step(&self, offset: u64, len: u64) -> io::Result<()> {
+        match self.kind {
+            DeviceKind::Block => blkzeroout(&self.file, offset, len),
+            DeviceKind::File => {
+                let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                match rustix::fs::fallocate(&self.file, mode, offset, len) {
+                    Err(rustix::io::Errno::OPNOTSUPP) => self.write_zeros(offset, len),
+                    outcome => Ok(outcome?),
+                }
+            }
+        }
+    }
+
+    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut bounce = Bounce::new(COPY_STEP_BYTES);
+        let mut done = 0;
+        while done < len {
+            let step = (len - done).min(COPY_STEP_BYTES as u64);
+            self.file.write_all_at(bounce.bytes(step as usize), offset + done)?;
+            done += step;
+        }
+        Ok(())
+    }
+
+    fn transfer_error(&self, verb: &'static str, offset: u64, len: usize, source: io::Error) -> DeviceError {
+        DeviceError::Transfer {
+            path: self.path.clone(),
+            verb,
+            offset_bytes: offset,
+            len_bytes: len as u64,
+            source,
+        }
+    }
+}
+
+/// Creates a sparse file of `size_bytes` to be a member. The path must not exist.
+pub fn create_file(path: impl AsRef<Path>, size_bytes: u64) -> Result<(), DeviceError> {
+    let path = path.as_ref();
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let file = created.map_err(|error| DeviceError::from_create(path, size_bytes, error))?;
+    file.set_len(size_bytes).map_err(|error| {
+        // Best effort: an empty file would be in the way of the next attempt.
+        let _removed = std::fs::remove_file(path);
+        DeviceError::from_create(path, size_bytes, error)
+    })
+}
+
+fn options(access: Access) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(access == Access::ReadWrite);
+    options
+}
+
+fn open_block(path: &Path, mode: OpenMode, number: u64) -> Result<File, DeviceError> {
+    let exclusive = if mode.sharing == Sharing::Exclusive { libc::O_EXCL } else { 0 };
+    options(mode.access).custom_flags(libc::O_DIRECT | exclusive).open(path).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::EBUSY) => DeviceError::Held { path: path.into(), by: holder::of(number) },
+            _ => DeviceError::from_open(path, error),
+        }
+    })
+}
+
+/// The file, and whether it takes O_DIRECT.
+fn open_file(path: &Path, mode: OpenMode) -> Result<(File, bool), DeviceError> {
+    let opened = match options(mode.access).custom_flags(libc::O_DIRECT).open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            options(mode.access).open(path).map(|file| (file, false))
+        }
+        opened => opened.map(|file| (file, true)),
+    };
+    let (file, direct) = opened.map_err(|error| DeviceError::from_open(path, error))?;
+    if mode.sharing == Sharing::Exclusive {
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+            rustix::io::Errno::WOULDBLOCK => DeviceError::Locked { path: path.into() },
+            errno => io_error(path, "lock", errno.into()),
+        })?;
+    }
+    Ok((file, direct))
+}
+
+/// `BLKZEROOUT` of linux/fs.h: zeroes by the device's own command where it has one, else by writing.
+fn blkzeroout(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    const BLKZEROOUT: libc::Ioctl = (0x12 << 8) | 127;
+    let range: [u64; 2] = [offset, len];
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and BLKZEROOUT reads two u64, which
+    // `range` holds.
+    let outcome = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), BLKZEROOUT, range.as_ptr()) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn io_error(path: &Path, verb: &'static str, source: io::Error) -> DeviceError {
+    DeviceError::Io { path: path.into(), verb, source }
+}
+
+#[cfg(test)]
+mod tests;

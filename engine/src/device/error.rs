@@ -1,0 +1,156 @@
+//! What keeps a path from being a member, each with what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a device could not be opened, created, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// Nothing is there.
+    #[error("{path}: no such device or file; check the path, or give a size to create a file", path = path.display())]
+    Missing {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The caller may not.
+    #[error("{path}: permission denied; run as root, or as a user in the group of the device", path = path.display())]
+    Forbidden {
+        /// Where.
+        path: PathBuf,
+    },
+    /// It, or the file system that it is on, is read-only.
+    #[error("{path}: is read-only; make it writable (blockdev --setrw, or remount), or open it read-only", path = path.display())]
+    ReadOnly {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A directory.
+    #[error("{path}: is a directory; name a block device or a file in it", path = path.display())]
+    Directory {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A character device, a pipe, a socket.
+    #[error("{path}: is neither a block device nor a regular file; for NVMe name the namespace, as in /dev/nvme0n1", path = path.display())]
+    NotADevice {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A block device that something else has claimed.
+    #[error("{path}: is in use ({by}); release it first, or choose another device", path = path.display())]
+    Held {
+        /// Where.
+        path: PathBuf,
+        /// Who has it, as far as can be told.
+        by: Holder,
+    },
+    /// A file that another server has.
+    #[error("{path}: is locked by another process, most likely another server of the same array; stop that one first", path = path.display())]
+    Locked {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Too small to hold a single block.
+    #[error("{path}: holds {size_bytes} bytes, which is not even one block; is a medium present, does the file have its size?", path = path.display())]
+    Empty {
+        /// Where.
+        path: PathBuf,
+        /// What it holds.
+        size_bytes: u64,
+    },
+    /// A file to be created is there already.
+    #[error("{path}: exists already; remove it, or name it without a size to use it as it is", path = path.display())]
+    Exists {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A file to be created does not fit.
+    #[error("{path}: a file of {size_bytes} bytes does not fit its file system; choose a smaller size or another place ({source})", path = path.display())]
+    NoSpace {
+        /// Where.
+        path: PathBuf,
+        /// What was asked for.
+        size_bytes: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A transfer failed.
+    #[error("{path}: cannot {verb} {len_bytes} bytes at byte {offset_bytes}: {source}; see the kernel log for the device", path = path.display())]
+    Transfer {
+        /// Where.
+        path: PathBuf,
+        /// What was tried.
+        verb: &'static str,
+        /// First byte.
+        offset_bytes: u64,
+        /// Length.
+        len_bytes: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error("{path}: cannot {verb}: {source}", path = path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What was tried.
+        verb: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Who has claimed a block device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A file system that is mounted.
+    Mount {
+        /// Where.
+        mount_point: String,
+    },
+    /// It is swapped to.
+    Swap,
+    /// Other block devices are made of it.
+    Devices {
+        /// Their names, as in `md0`.
+        names: Vec<String>,
+    },
+    /// It cannot be told: another server, another program.
+    Unknown,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Holder::Mount { mount_point } => write!(f, "mounted at {mount_point}"),
+            Holder::Swap => write!(f, "used as swap"),
+            Holder::Devices { names } => write!(f, "part of {}", names.join(", ")),
+            Holder::Unknown => write!(f, "by another program, perhaps another server of the same array"),
+        }
+    }
+}
+
+impl DeviceError {
+    /// An error of `open` or `stat`.
+    pub(super) fn from_open(path: &Path, source: io::Error) -> DeviceError {
+        let path = path.to_path_buf();
+        match source.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ENXIO | libc::ENODEV) => DeviceError::Missing { path },
+            Some(libc::EACCES | libc::EPERM) => DeviceError::Forbidden { path },
+            Some(libc::EROFS | libc::ETXTBSY) => DeviceError::ReadOnly { path },
+            _ => DeviceError::Io { path, verb: "open", source },
+        }
+    }
+
+    /// An error of creating a file.
+    pub(super) fn from_create(path: &Path, size_bytes: u64, source: io::Error) -> DeviceError {
+        let path = path.to_path_buf();
+        match source.raw_os_error() {
+            Some(libc::EEXIST) => DeviceError::Exists { path },
+            Some(libc::ENOSPC | libc::EFBIG | libc::EDQUOT) => {
+                DeviceError::NoSpace { path, size_bytes, source }
+            }
+            _ => DeviceError::from_open(&path, source),
+        }
+    }
+}

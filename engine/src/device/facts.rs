@@ -1,0 +1,154 @@
+//! What a device is, learned without writing to it: from statx, ioctl and sysfs.
+//!
+//! Where the kernel does not say, the careful answer is taken: a volatile cache, slow zeroing.
+
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rustix::fs::{AtFlags, FallocateFlags, StatxFlags};
+
+use super::{Access, DeviceKind, holder};
+use crate::limits::BLOCK_BYTES;
+use crate::ring::SECTOR_BYTES;
+
+/// Longest transfer given to any device at once: 1 MiB ones go to worker threads of the kernel, and
+/// 512 KiB is where large I/O stops getting faster.
+const TRANSFER_BYTES_MAX: u32 = 512 << 10;
+
+/// Deepest queue on any device: an NVMe queue's 1023 tags are rarely worth more than this.
+const DEPTH_MAX: u32 = 1024;
+
+/// Depth of a file, whose device's tags are shared with everything else on its file system.
+const DEPTH_FILE: u32 = 256;
+
+/// Whether zeroing a whole device is a matter of moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zeroing {
+    /// A command or a hole does it.
+    Fast,
+    /// Zeros must be written.
+    Slow,
+}
+
+/// Sizes and properties.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Usable size, in whole blocks of 4 KiB.
+    pub size_bytes: u64,
+    /// The unit of offsets and lengths.
+    pub logical_block_bytes: u32,
+    /// The unit that is written without reading first.
+    pub physical_block_bytes: u32,
+    /// Whether a completed write may be lost with the power before a flush.
+    pub volatile_cache: bool,
+    /// Whether I/O bypasses the page cache. If not, the kernel's worker threads do it, slowly.
+    pub direct: bool,
+    /// Whether it has heads to move.
+    pub rotational: bool,
+    /// The NUMA node that it is attached to, if known.
+    pub numa_node: Option<u32>,
+    /// How it zeroes.
+    pub zeroing: Zeroing,
+    /// Whether it has a discard command, or holes.
+    pub discards: bool,
+    /// Whether its driver has poll queues.
+    pub polled: bool,
+    /// Operations worth having in the kernel at once.
+    pub depth_max: u32,
+    /// Longest transfer that is not cut by the kernel.
+    pub transfer_bytes_max: u32,
+}
+
+pub(super) fn of(
+    file: &File,
+    metadata: &Metadata,
+    kind: DeviceKind,
+    size: u64,
+    direct: bool,
+    access: Access,
+) -> Facts {
+    let size_bytes = size - size % BLOCK_BYTES as u64;
+    match kind {
+        DeviceKind::Block => of_block(file, &holder::sysfs(metadata.rdev()), size_bytes),
+        DeviceKind::File => of_file(file, metadata, size_bytes, direct, access),
+    }
+}
+
+fn of_block(file: &File, sysfs: &Path, size_bytes: u64) -> Facts {
+    let disk = disk_of(sysfs);
+    let queue = |name: &str| read::<u64>(&disk.join("queue").join(name)).unwrap_or(0);
+    let logical_block_bytes = rustix::fs::ioctl_blksszget(file).unwrap_or(BLOCK_BYTES as u32);
+    let transfer_bytes = (queue("max_sectors_kb") << 10).clamp(BLOCK_BYTES as u64, TRANSFER_BYTES_MAX.into());
+    Facts {
+        size_bytes,
+        logical_block_bytes,
+        physical_block_bytes: rustix::fs::ioctl_blkpbszget(file).unwrap_or(logical_block_bytes),
+        volatile_cache: text(&disk.join("queue/write_cache")).is_none_or(|cache| cache != "write through"),
+        direct: true,
+        rotational: queue("rotational") == 1,
+        numa_node: numa_node(&disk),
+        zeroing: if queue("write_zeroes_max_bytes") > 0 { Zeroing::Fast } else { Zeroing::Slow },
+        discards: queue("discard_max_bytes") > 0,
+        polled: queue("io_poll") == 1,
+        depth_max: (queue("nr_requests") as u32).clamp(1, DEPTH_MAX),
+        transfer_bytes_max: transfer_bytes as u32 / BLOCK_BYTES as u32 * BLOCK_BYTES as u32,
+    }
+}
+
+fn of_file(file: &File, metadata: &Metadata, size_bytes: u64, direct: bool, access: Access) -> Facts {
+    let disk = disk_of(&holder::sysfs(metadata.dev()));
+    let punches = access == Access::ReadWrite && punches_holes(file, metadata.size());
+    let logical_block_bytes = if direct { direct_alignment(file) } else { SECTOR_BYTES };
+    Facts {
+        size_bytes,
+        logical_block_bytes,
+        physical_block_bytes: (metadata.blksize() as u32).clamp(logical_block_bytes, BLOCK_BYTES as u32),
+        volatile_cache: true,
+        direct,
+        rotational: read::<u32>(&disk.join("queue/rotational")) == Some(1),
+        numa_node: numa_node(&disk),
+        zeroing: if punches { Zeroing::Fast } else { Zeroing::Slow },
+        discards: punches,
+        polled: false,
+        depth_max: DEPTH_FILE,
+        transfer_bytes_max: TRANSFER_BYTES_MAX,
+    }
+}
+
+/// The disk of a partition; otherwise the device itself.
+fn disk_of(sysfs: &Path) -> PathBuf {
+    let parent = sysfs.parent().filter(|_| sysfs.join("partition").exists());
+    parent.unwrap_or(sysfs).to_path_buf()
+}
+
+/// The node of the first ancestor that names one; an NVMe namespace's is its controller's.
+fn numa_node(disk: &Path) -> Option<u32> {
+    let places = ["device/numa_node", "device/device/numa_node", "../../numa_node"];
+    places.iter().find_map(|place| read::<i32>(&disk.join(place))).and_then(|node| u32::try_from(node).ok())
+}
+
+/// Whether holes can be punched, tried beyond the end of the file where there is nothing to lose.
+fn punches_holes(file: &File, size: u64) -> bool {
+    let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let beyond = size.next_multiple_of(BLOCK_BYTES as u64);
+    rustix::fs::fallocate(file, mode, beyond, BLOCK_BYTES as u64).is_ok()
+}
+
+/// The unit of direct I/O on a file (statx, Linux 6.1); a page where the kernel does not say.
+fn direct_alignment(file: &File) -> u32 {
+    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+    match stat {
+        Ok(stat) if stat.stx_dio_offset_align > 0 => stat.stx_dio_offset_align.max(SECTOR_BYTES),
+        _ => BLOCK_BYTES as u32,
+    }
+}
+
+fn text(path: &Path) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+fn read<T: FromStr>(path: &Path) -> Option<T> {
+    text(path)?.parse().ok()
+}

@@ -1,0 +1,128 @@
+//! What the superblocks of a stopped array's members say, without assembling it.
+//!
+//! Each path gets an answer of its own: a member that cannot be read or decoded is an entry with an
+//! `error`, not a failure of the whole. Nothing is written, and no member is held open.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::{Access, Device, OpenMode, Sharing};
+use crate::format::superblock::{Copy, RunState, SlotRecord, SlotState, Superblock, choose};
+use crate::limits::BLOCK_BYTES;
+use crate::server::ServerError;
+use crate::status::MemberState;
+
+/// One path, looked at.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Examined {
+    /// As it was given.
+    pub path: PathBuf,
+    /// What its newest valid superblock says; `None` if there is none.
+    pub superblock: Option<ExaminedSuperblock>,
+    /// Why it could not be read, in words; or, beside a superblock, what is wrong with its other copy.
+    pub error: Option<String>,
+}
+
+/// The content of a superblock, in the words of `docs/format.md`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExaminedSuperblock {
+    /// The array's name.
+    pub name: String,
+    /// The array's identity.
+    pub array_uuid: String,
+    /// This member's identity.
+    pub member_uuid: String,
+    /// The host that created the array or served it last.
+    pub host: String,
+    /// 5 or 6.
+    pub level: u8,
+    /// Bytes placed on one member before moving on.
+    pub chunk_bytes: u32,
+    /// What a host sees of the array.
+    pub size_bytes: u64,
+    /// Where on this member data begins.
+    pub data_offset_bytes: u64,
+    /// The place of this member.
+    pub slot: usize,
+    /// Which incarnation of the array wrote this.
+    pub epoch: u64,
+    /// Grows with each write of a superblock.
+    pub sequence: u64,
+    /// Whether the array was stopped cleanly after this was written.
+    pub clean: bool,
+    /// What this member knew of every slot, itself included; one entry a slot.
+    pub slots: Vec<ExaminedSlot>,
+}
+
+/// A line of the per-slot table.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ExaminedSlot {
+    /// The slot's state on record.
+    pub state: MemberState,
+    /// The epoch in which the slot last took part.
+    pub epoch: u64,
+    /// For a slot being rebuilt, the first stripe that is not filled yet.
+    pub rebuild_cursor_stripes: Option<u64>,
+}
+
+/// Looks at every path. An error means that nothing could be looked at; see [`Examined::error`].
+pub fn examine(paths: &[PathBuf]) -> Result<Vec<Examined>, ServerError> {
+    if paths.is_empty() {
+        return Err(ServerError("no member is given".into()));
+    }
+    Ok(paths.iter().map(|path| look(path)).collect())
+}
+
+fn look(path: &Path) -> Examined {
+    let failed = |error: String| Examined { path: path.into(), superblock: None, error: Some(error) };
+    let mode = OpenMode { access: Access::ReadOnly, sharing: Sharing::Shared };
+    let device = match Device::open(path, mode) {
+        Ok(device) => device,
+        Err(error) => return failed(error.to_string()),
+    };
+    let mut blocks = [[0; BLOCK_BYTES]; 2];
+    for (block, copy) in blocks.iter_mut().zip([Copy::A, Copy::B]) {
+        let is_inside = copy.offset_bytes() + BLOCK_BYTES as u64 <= device.facts().size_bytes;
+        if let Some(Err(error)) = is_inside.then(|| device.read_at(copy.offset_bytes(), block)) {
+            return failed(error.to_string());
+        }
+    }
+    match choose(&blocks[0], &blocks[1], device.facts().size_bytes) {
+        Ok(found) => Examined {
+            path: path.into(),
+            superblock: Some(describe(&found.superblock)),
+            error: (!found.both_valid).then(|| "the other copy of the superblock is damaged".into()),
+        },
+        Err(error) => failed(format!("{}: {error}", path.display())),
+    }
+}
+
+fn describe(superblock: &Superblock) -> ExaminedSuperblock {
+    let record = &superblock.record;
+    let slot = |entry: &SlotRecord| ExaminedSlot {
+        state: match entry.state {
+            SlotState::Empty => MemberState::Missing,
+            SlotState::InSync => MemberState::InSync,
+            SlotState::Rebuilding => MemberState::Rebuilding,
+            SlotState::Failed => MemberState::Failed,
+        },
+        epoch: if entry.state.takes_part() { record.epoch.name.number } else { entry.held.number },
+        rebuild_cursor_stripes: (entry.state == SlotState::Rebuilding).then_some(entry.cursor),
+    };
+    ExaminedSuperblock {
+        name: record.name.as_str().into(),
+        array_uuid: record.array.to_string(),
+        member_uuid: superblock.member.to_string(),
+        host: record.host.as_str().into(),
+        level: record.shape.level.number(),
+        chunk_bytes: record.shape.chunk_bytes,
+        size_bytes: record.zones.stripes * record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes),
+        data_offset_bytes: record.zones.data.offset_bytes,
+        slot: superblock.slot,
+        epoch: record.epoch.name.number,
+        sequence: superblock.sequence,
+        clean: record.state == RunState::Clean,
+        slots: record.slots[..record.shape.members].iter().map(slot).collect(),
+    }
+}

@@ -1,0 +1,184 @@
+//! What becomes of a command: one pure function from the export's limits and the command's header.
+//!
+//! | refused because | error |
+//! |---|---|
+//! | unknown command, unknown flag, flag of another command | EINVAL |
+//! | a change to a read-only export | EPERM |
+//! | beyond the end: write, write-zeroes / read, trim | ENOSPC / EINVAL |
+//! | offset or length not a multiple of the logical block | EINVAL |
+//! | payload of more than 32 MiB | EINVAL |
+//! | a flush with a range | EINVAL |
+//! | an unfragmented read longer than one request | EOVERFLOW |
+//!
+//! A length of zero is unspecified by the protocol; here it succeeds without reaching the engine, as a
+//! `write(2)` of nothing does, once everything else about the command is in order.
+//!
+//! Two mappings need a word. A trim with FUA becomes a write-zeroes with FUA: its effect has to be
+//! durable, and a trimmed range reads back as zeros here anyway. The flag NO_HOLE is accepted and has no
+//! effect: an array owns its members, so no later write to a deallocated range runs out of space.
+//! FAST_ZERO is not advertised: whether zeroing is fast depends on how the range falls on stripes.
+
+use super::limits::PAYLOAD_BYTES_MAX;
+use super::protocol::{ErrorCode, Header, command};
+use crate::limits::REQUEST_BYTES_MAX;
+use crate::request::RequestKind;
+
+/// What a connection needs to know of the export.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Its size.
+    pub size_bytes: u64,
+    /// The unit of offsets and lengths; a power of two.
+    pub logical_block_bytes: u32,
+    /// Whether changes are refused.
+    pub read_only: bool,
+}
+
+/// How the client's replies look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReplyStyle {
+    /// A header, and for a read all of its data.
+    Simple,
+    /// Reads are answered in chunks.
+    Structured,
+}
+
+/// What becomes of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// The client leaves.
+    Disconnect,
+    /// It is answered without the engine, after its payload.
+    Answer(Result<(), ErrorCode>),
+    /// It goes to the engine.
+    Run(RequestKind),
+}
+
+/// Decides.
+pub(super) fn admit(limits: &Limits, style: ReplyStyle, header: &Header) -> Admission {
+    if header.kind == command::DISCONNECT {
+        return Admission::Disconnect;
+    }
+    match check(limits, style, header) {
+        Err(error) => Admission::Answer(Err(error)),
+        Ok(RequestKind::Flush) => Admission::Run(RequestKind::Flush),
+        Ok(_) if header.len_bytes == 0 => Admission::Answer(Ok(())),
+        Ok(kind) => Admission::Run(kind),
+    }
+}
+
+/// The request that a command is, or why it is refused.
+fn check(limits: &Limits, style: ReplyStyle, header: &Header) -> Result<RequestKind, ErrorCode> {
+    let fua = header.flags & command::FLAG_FUA != 0;
+    let (kind, flags) = match header.kind {
+        command::READ if style == ReplyStyle::Structured => (RequestKind::Read, command::FLAG_DF),
+        command::READ => (RequestKind::Read, 0),
+        command::WRITE => (RequestKind::Write { fua }, 0),
+        command::FLUSH => (RequestKind::Flush, 0),
+        command::TRIM if fua => (RequestKind::WriteZeroes { fua }, 0),
+        command::TRIM => (RequestKind::Discard, 0),
+        command::WRITE_ZEROES => (RequestKind::WriteZeroes { fua }, command::FLAG_NO_HOLE),
+        _ => return Err(ErrorCode::Invalid),
+    };
+    if header.flags & !(flags | command::FLAG_FUA) != 0 {
+        return Err(ErrorCode::Invalid);
+    }
+    let reads = matches!(kind, RequestKind::Read | RequestKind::Flush);
+    if limits.read_only && !reads {
+        return Err(ErrorCode::NotPermitted);
+    }
+    if kind == RequestKind::Flush {
+        let rangeless = header.offset_bytes == 0 && header.len_bytes == 0;
+        return if rangeless { Ok(kind) } else { Err(ErrorCode::Invalid) };
+    }
+    check_range(limits, header)?;
+    if header.flags & command::FLAG_DF != 0 && header.len_bytes > REQUEST_BYTES_MAX {
+        return Err(ErrorCode::Overflow);
+    }
+    Ok(kind)
+}
+
+/// Whether the range of a command that has one may be touched.
+fn check_range(limits: &Limits, header: &Header) -> Result<(), ErrorCode> {
+    let end_bytes = header.offset_bytes.checked_add(u64::from(header.len_bytes));
+    if end_bytes.is_none_or(|end| end > limits.size_bytes) {
+        let grows = matches!(header.kind, command::WRITE | command::WRITE_ZEROES);
+        return Err(if grows { ErrorCode::NoSpace } else { ErrorCode::Invalid });
+    }
+    let misaligned_mask = u64::from(limits.logical_block_bytes) - 1;
+    if (header.offset_bytes | u64::from(header.len_bytes)) & misaligned_mask != 0 {
+        return Err(ErrorCode::Invalid);
+    }
+    let carries_data = matches!(header.kind, command::READ | command::WRITE);
+    if carries_data && header.len_bytes > PAYLOAD_BYTES_MAX {
+        return Err(ErrorCode::Invalid);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Admission::{Answer, Disconnect, Run};
+    use ErrorCode::{Invalid, NoSpace, NotPermitted, Overflow};
+    use ReplyStyle::{Simple, Structured};
+
+    const MIB: u32 = 1 << 20;
+    const SIZE: u64 = 1 << 30;
+
+    fn check(
+        read_only: bool,
+        style: ReplyStyle,
+        kind: u16,
+        flags: u16,
+        range: (u64, u32),
+        expected: Admission,
+    ) {
+        let limits = Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only };
+        let header = Header { flags, kind, cookie: 7, offset_bytes: range.0, len_bytes: range.1 };
+        assert_eq!(admit(&limits, style, &header), expected, "{header:?} {style:?} read_only={read_only}");
+    }
+
+    #[test]
+    fn each_command_is_run_or_refused_with_its_error() {
+        let (read, write, zeroes) = (command::READ, command::WRITE, command::WRITE_ZEROES);
+        let (fua, df) = (command::FLAG_FUA, command::FLAG_DF);
+        let durable = RequestKind::WriteZeroes { fua: true };
+        for (read_only, style, kind, flags, range, expected) in [
+            (false, Simple, read, 0, (512, 1024), Run(RequestKind::Read)),
+            (false, Simple, read, fua, (512, 1024), Run(RequestKind::Read)),
+            (false, Simple, read, df, (512, 1024), Answer(Err(Invalid))),
+            (false, Structured, read, df, (0, MIB), Run(RequestKind::Read)),
+            (false, Structured, read, df, (0, MIB + 512), Answer(Err(Overflow))),
+            (false, Structured, read, 0, (0, 32 * MIB), Run(RequestKind::Read)),
+            (false, Structured, read, 0, (0, 32 * MIB + 512), Answer(Err(Invalid))),
+            (true, Simple, read, 0, (SIZE - 512, 512), Run(RequestKind::Read)),
+            (false, Simple, read, 0, (SIZE - 512, 1024), Answer(Err(Invalid))),
+            (false, Simple, read, 0, (SIZE, 0), Answer(Ok(()))),
+            (false, Simple, read, 0, (SIZE + 512, 0), Answer(Err(Invalid))),
+            (false, Simple, read, 0, (u64::MAX - 511, 1024), Answer(Err(Invalid))),
+            (false, Simple, read, 0, (1, 512), Answer(Err(Invalid))),
+            (false, Simple, write, 0, (0, 511), Answer(Err(Invalid))),
+            (false, Simple, write, 0, (0, 0), Answer(Ok(()))),
+            (false, Simple, write, fua, (0, 512), Run(RequestKind::Write { fua: true })),
+            (false, Simple, write, df, (0, 512), Answer(Err(Invalid))),
+            (false, Simple, write, 0, (SIZE, 512), Answer(Err(NoSpace))),
+            (true, Simple, write, 0, (0, 512), Answer(Err(NotPermitted))),
+            (false, Simple, zeroes, command::FLAG_NO_HOLE, (0, u32::MAX - 511), Answer(Err(NoSpace))),
+            (false, Simple, zeroes, command::FLAG_NO_HOLE | fua, (0, 1 << 30), Run(durable)),
+            (false, Simple, zeroes, 1 << 4, (0, 512), Answer(Err(Invalid))),
+            (true, Simple, command::TRIM, 0, (0, 512), Answer(Err(NotPermitted))),
+            (false, Simple, command::TRIM, 0, (0, 512), Run(RequestKind::Discard)),
+            (false, Simple, command::TRIM, fua, (0, 512), Run(durable)),
+            (false, Simple, command::TRIM, 0, (SIZE, 512), Answer(Err(Invalid))),
+            (true, Simple, command::FLUSH, fua, (0, 0), Run(RequestKind::Flush)),
+            (false, Simple, command::FLUSH, 0, (0, 512), Answer(Err(Invalid))),
+            (false, Simple, 5, 0, (0, 512), Answer(Err(Invalid))),
+            (false, Structured, 7, 0, (0, 512), Answer(Err(Invalid))),
+            (false, Simple, 999, 0, (0, 512), Answer(Err(Invalid))),
+            (false, Simple, command::DISCONNECT, 0, (0, 0), Disconnect),
+        ] {
+            check(read_only, style, kind, flags, range, expected);
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The receiving half of a connection: bytes become commands, commands become engine requests.
+//!
+//! ```text
+//!            header read                     all pieces handed over
+//!   Header ---------------> Issuing ------------------------------------> Header
+//!      |   refused, or of no length                  payload dropped
+//!      +------------------> Draining -----------------------------------> Header
+//!      |   disconnect                          any  -- end of stream --> Ended
+//!      +------------------> Ended
+//! ```
+//!
+//! - One system call receives many commands into a 64 KiB buffer. The rest of a write's payload goes
+//!   straight into its span, and what follows it into the buffer, with the same call (`readv`).
+//! - While large writes come, little more than headers is received into the buffer, so that nearly all
+//!   of their payload is copied once, by the kernel (see `DIRECT_BYTES_MIN`).
+//! - The socket is read until it gives less than was asked for; then the edge-triggered poll says when
+//!   to come back. A client that has shut its side down is read to the end whatever the lengths, since
+//!   the edge for that has passed already.
+//! - Nothing is read while nothing could be done with it: that is the client's backpressure.
+
+use std::io::IoSliceMut;
+use std::os::fd::AsFd;
+
+use rustix::io::{Errno, read, readv};
+
+use super::super::admission::{Admission, ReplyStyle, admit};
+use super::super::limits::{
+    CALLS_PER_TURN, DIRECT_BYTES_MIN, DIRECT_WINDOW_BYTES, RECEIVE_BYTES, REQUESTS_PER_TURN,
+};
+use super::super::protocol::{ErrorCode, HEADER_BYTES, Header, OutOfStep, ReplyHeader};
+use super::{Broken, Buffers, Command, Connection, Piece, PieceState};
+use crate::limits::REQUEST_BYTES_MAX;
+use crate::memory::Span;
+use crate::request::{Request, RequestKind};
+
+/// Why a round of receiving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Progress {
+    /// All is done that the client has sent.
+    Quiet,
+    /// The turn's share is used up.
+    Again,
+    /// It waits for a buffer, a slot, or for the client to read.
+    Blocked,
+}
+
+/// Where in the stream we are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// Between commands.
+    Header,
+    /// A command's pieces are handed over one by one.
+    Issuing { command: u16 },
+    /// A payload that nobody wants is dropped, then the command is answered.
+    Draining { command: u16, left_bytes: u32, result: Result<(), ErrorCode> },
+    /// Nothing more is read.
+    Ended,
+}
+
+/// The piece that a write's payload is going to.
+#[derive(Clone, Copy, Debug)]
+struct Filling {
+    piece: u16,
+    span: Span,
+    filled_bytes: u32,
+}
+
+/// Why a step could not be followed by another.
+enum Stop {
+    /// More bytes are needed.
+    Starved,
+    /// The turn has no room for another request.
+    NoRoom,
+    /// Something has to be freed.
+    Blocked,
+    /// Nothing more is read.
+    Ended,
+    /// The stream is out of step.
+    Broken,
+}
+
+/// What the receiving half remembers.
+pub(super) struct Receiver {
+    pub(super) stage: Stage,
+    filling: Option<Filling>,
+    /// Received and not yet used: `buffer[start..end]`.
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// How much of the buffer is used at present.
+    window_bytes: usize,
+    /// Whether the socket may have something.
+    readable: bool,
+    /// Whether the client has shut its side down.
+    hung_up: bool,
+}
+
+impl Receiver {
+    pub(super) fn new() -> Receiver {
+        Receiver {
+            stage: Stage::Header,
+            filling: None,
+            buffer: vec![0; RECEIVE_BYTES].into(),
+            start: 0,
+            end: 0,
+            window_bytes: RECEIVE_BYTES,
+            readable: true,
+            hung_up: false,
+        }
+    }
+
+    /// Reads nothing more, and knows of no command.
+    pub(super) fn forget(&mut self) {
+        self.stage = Stage::Ended;
+        self.filling = None;
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+}
+
+impl Connection {
+    /// The poll says that the socket has something to read, or (`hung_up`) will not have more.
+    pub(in super::super) fn note_readable(&mut self, hung_up: bool) {
+        self.receiver.readable = true;
+        self.receiver.hung_up |= hung_up;
+    }
+
+    /// Turns what the client has sent into requests, at most `room` of them.
+    pub(in super::super) fn receive(
+        &mut self,
+        buffers: &mut Buffers<'_>,
+        room: usize,
+        requests: &mut Vec<Request>,
+    ) -> Result<Progress, Broken> {
+        let requests_max = requests.len() + room.min(REQUESTS_PER_TURN);
+        let mut calls = 0;
+        loop {
+            match self.step(buffers, requests, requests_max) {
+                Ok(()) => {}
+                Err(Stop::Starved) if !self.receiver.readable => return Ok(Progress::Quiet),
+                Err(Stop::Starved) if calls == CALLS_PER_TURN => return Ok(Progress::Again),
+                Err(Stop::Starved) => {
+                    calls += 1;
+                    self.fill(buffers)?;
+                }
+                Err(Stop::NoRoom) => return Ok(Progress::Again),
+                Err(Stop::Blocked) => return Ok(Progress::Blocked),
+                Err(Stop::Ended) => return Ok(Progress::Quiet),
+                Err(Stop::Broken) => return Err(Broken),
+            }
+        }
+    }
+
+    /// Reads nothing more. A command that has not wholly arrived, or been handed over, is forgotten.
+    pub(in super::super) fn end(&mut self, buffers: &mut Buffers<'_>) -> Result<(), Broken> {
+        let stage = std::mem::replace(&mut self.receiver.stage, Stage::Ended);
+        if let Some(filling) = self.receiver.filling.take() {
+            self.free_piece(buffers, filling.piece);
+        }
+        match stage {
+            Stage::Header | Stage::Ended => {}
+            Stage::Draining { command, .. } => self.free_command(buffers, command),
+            Stage::Issuing { command } if self.outbox.streamed() == Some(command) => return Err(Broken),
+            Stage::Issuing { command } => {
+                self.free_answered(buffers, command);
+                self.commands.get_mut(command).abandoned = true;
+                if self.commands.get(command).open == 0 {
+                    self.free_command(buffers, command);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        buffers: &mut Buffers<'_>,
+        requests: &mut Vec<Request>,
+        requests_max: usize,
+    ) -> Result<(), Stop> {
+        match self.receiver.stage {
+            Stage::Header => self.begin(),
+            Stage::Draining { command, left_bytes, result } => self.drain(command, left_bytes, result),
+            Stage::Ended => Err(Stop::Ended),
+            Stage::Issuing { command } => {
+                if requests.len() == requests_max {
+                    return Err(Stop::NoRoom);
+                }
+                let request = match self.commands.get(command).kind {
+                    RequestKind::Read => self.issue_read(buffers, command),
+                    RequestKind::Write { .. } => self.issue_write(buffers, command),
+                    RequestKind::Flush | RequestKind::Discard | RequestKind::WriteZeroes { .. } => {
+                        self.issue_bare(command)
+                    }
+                }?;
+                requests.push(request);
+                if self.commands.get(command).is_issued() {
+                    self.receiver.stage = Stage::Header;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the next header off the buffer.
+    fn begin(&mut self) -> Result<(), Stop> {
+        let header = match self.receiver.bytes().first_chunk::<HEADER_BYTES>().map(Header::parse) {
+            None => return Err(Stop::Starved),
+            Some(Err(OutOfStep)) => return Err(Stop::Broken),
+            Some(Ok(header)) => header,
+        };
+        let admission = admit(&self.limits, self.style, &header);
+        let (kind, result) = match admission {
+            Admission::Disconnect => {
+                self.receiver.stage = Stage::Ended;
+                return Ok(());
+            }
+            // A refused read still has to be answered as a read, so the kind is kept where it matters.
+            Admission::Answer(result) if header.kind == super::super::protocol::command::READ => {
+                (RequestKind::Read, Some(result))
+            }
+            Admission::Answer(result) => (RequestKind::Flush, Some(result)),
+            Admission::Run(kind) => (kind, None),
+        };
+        let command = Command {
+            cookie: header.cookie,
+            kind,
+            offset_bytes: header.offset_bytes,
+            len_bytes: header.len_bytes,
+            issued_bytes: 0,
+            open: 0,
+            error: None,
+            first: None,
+            last: None,
+            header_queued: false,
+            abandoned: false,
+        };
+        let command = self.commands.take(command).ok_or(Stop::Blocked)?;
+        self.receiver.start += HEADER_BYTES;
+        let payload_bytes = header.payload_bytes();
+        self.receiver.window_bytes =
+            if payload_bytes >= DIRECT_BYTES_MIN { DIRECT_WINDOW_BYTES } else { RECEIVE_BYTES };
+        self.receiver.stage = match result {
+            Some(result) => Stage::Draining { command, left_bytes: payload_bytes, result },
+            None => Stage::Issuing { command },
+        };
+        Ok(())
+    }
+
+    /// Drops a payload, then answers.
+    fn drain(&mut self, command: u16, left_bytes: u32, result: Result<(), ErrorCode>) -> Result<(), Stop> {
+        let dropped = self.receiver.bytes().len().min(left_bytes as usize);
+        self.receiver.start += dropped;
+        let left_bytes = left_bytes - dropped as u32;
+        if left_bytes > 0 {
+            self.receiver.stage = Stage::Draining { command, left_bytes, result };
+            return Err(Stop::Starved);
+        }
+        self.receiver.stage = Stage::Header;
+        let Command { kind, cookie, .. } = self.commands.get(command);
+        let reply = match (kind, self.style, result) {
+            (RequestKind::Read, ReplyStyle::Structured, Ok(())) => ReplyHeader::none(cookie),
+            (RequestKind::Read, ReplyStyle::Structured, Err(error)) => ReplyHeader::error(cookie, error),
+            (_, _, result) => ReplyHeader::simple(cookie, result.err()),
+        };
+        self.push_end(command, reply);
+        Ok(())
+    }
+
+    /// A command without data is one request.
+    fn issue_bare(&mut self, owner: u16) -> Result<Request, Stop> {
+        let Command { offset_bytes, len_bytes, .. } = self.commands.get(owner);
+        let piece = Piece {
+            command: owner,
+            offset_bytes,
+            span: Span::EMPTY,
+            state: PieceState::InEngine,
+            next: None,
+        };
+        let index = self.pieces.take(piece).ok_or(Stop::Blocked)?;
+        Ok(self.hand_over(index, len_bytes))
+    }
+
+    /// The next piece of a read.
+    fn issue_read(&mut self, buffers: &mut Buffers<'_>, owner: u16) -> Result<Request, Stop> {
+        let index = match self.make_piece(buffers, owner, PieceState::InEngine) {
+            Some(index) => index,
+            None => {
+                self.stream(owner);
+                return Err(Stop::Blocked);
+            }
+        };
+        let command = self.commands.get_mut(owner);
+        if self.style == ReplyStyle::Simple && command.error.is_none() {
+            match command.last.replace(index) {
+                Some(last) => self.pieces.get_mut(last).next = Some(index),
+                None => command.first = Some(index),
+            }
+        }
+        let len_bytes = self.pieces.get(index).span.len_bytes;
+        Ok(self.hand_over(index, len_bytes))
+    }
+
+    /// The next piece of a write, once its payload is there.
+    fn issue_write(&mut self, buffers: &mut Buffers<'_>, owner: u16) -> Result<Request, Stop> {
+        let mut filling = match self.receiver.filling {
+            Some(filling) => filling,
+            None => {
+                let piece = self.make_piece(buffers, owner, PieceState::Filling).ok_or(Stop::Blocked)?;
+                Filling { piece, span: self.pieces.get(piece).span, filled_bytes: 0 }
+            }
+        };
+        let have = self.receiver.bytes();
+        let wanted = (filling.span.len_bytes - filling.filled_bytes) as usize;
+        let taken = have.len().min(wanted);
+        if taken > 0 {
+            let part = filling.span.part(filling.filled_bytes, taken as u32);
+            buffers.memory.write_to(part, &have[..taken]);
+            self.receiver.start += taken;
+            filling.filled_bytes += taken as u32;
+        }
+        if taken < wanted {
+            self.receiver.filling = Some(filling);
+            return Err(Stop::Starved);
+        }
+        self.receiver.filling = None;
+        self.pieces.get_mut(filling.piece).state = PieceState::InEngine;
+        Ok(self.hand_over(filling.piece, filling.span.len_bytes))
+    }
+
+    /// The next piece of a command, with a span for its data.
+    fn make_piece(&mut self, buffers: &mut Buffers<'_>, owner: u16, state: PieceState) -> Option<u16> {
+        if self.pieces.is_full() {
+            return None;
+        }
+        let command = self.commands.get(owner);
+        let len_bytes = (command.len_bytes - command.issued_bytes).min(REQUEST_BYTES_MAX);
+        let span = self.take_span(buffers, len_bytes)?;
+        let offset_bytes = command.offset_bytes + u64::from(command.issued_bytes);
+        self.pieces.take(Piece { command: owner, offset_bytes, span, state, next: None })
+    }
+
+    /// The request of a piece. From here its span is the engine's.
+    fn hand_over(&mut self, index: u16, len_bytes: u32) -> Request {
+        let piece = self.pieces.get(index);
+        let command = self.commands.get_mut(piece.command);
+        command.open += 1;
+        command.issued_bytes += len_bytes;
+        self.in_engine += 1;
+        Request {
+            tag: self.tag_base | u64::from(index),
+            kind: command.kind,
+            offset_bytes: piece.offset_bytes,
+            len_bytes: u64::from(len_bytes),
+            span: piece.span,
+        }
+    }
+
+    /// Receives once.
+    fn fill(&mut self, buffers: &mut Buffers<'_>) -> Result<(), Broken> {
+        let Some(socket) = self.socket.as_ref() else { return Err(Broken) };
+        let receiver = &mut self.receiver;
+        receiver.buffer.copy_within(receiver.start..receiver.end, 0);
+        receiver.end -= receiver.start;
+        receiver.start = 0;
+        let window_bytes = match receiver.stage {
+            Stage::Draining { .. } => RECEIVE_BYTES,
+            Stage::Header | Stage::Issuing { .. } | Stage::Ended => receiver.window_bytes,
+        };
+        let window = &mut receiver.buffer[receiver.end..window_bytes.max(receiver.end)];
+        let (asked, direct, outcome) = match receiver.filling {
+            Some(filling) => {
+                let rest_bytes = filling.span.len_bytes - filling.filled_bytes;
+                let rest = filling.span.part(filling.filled_bytes, rest_bytes);
+                let outcome = buffers.memory.with_mut(rest, |rest| {
+                    readv(socket.as_fd(), &mut [IoSliceMut::new(rest), IoSliceMut::new(window)])
+                });
+                (rest_bytes as usize + window_bytes, rest_bytes as usize, outcome)
+            }
+            None => (window.len(), 0, read(socket.as_fd(), window)),
+        };
+        match outcome {
+            Ok(0) => {
+                receiver.readable = false;
+                self.end(buffers)
+            }
+            Ok(bytes) => {
+                self.moved = true;
+                if let Some(filling) = &mut receiver.filling {
+                    filling.filled_bytes += bytes.min(direct) as u32;
+                }
+                receiver.end += bytes.saturating_sub(direct);
+                receiver.readable = bytes == asked || receiver.hung_up;
+                Ok(())
+            }
+            Err(Errno::AGAIN) => {
+                receiver.readable = false;
+                Ok(())
+            }
+            Err(Errno::INTR) => Ok(()),
+            Err(_) => Err(Broken),
+        }
+    }
+}

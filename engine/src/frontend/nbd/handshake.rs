@@ -1,0 +1,290 @@
+//! The handshake: from a client's first byte to the moment when it may send commands.
+//!
+//! Fixed newstyle only, blocking, on a thread of its own that ends with it. What a client can cost is
+//! bounded: in time by one deadline for the whole handshake, in memory by the longest option that is looked
+//! at, in work by the number of options.
+//!
+//! - The export is known by its name and by the empty one.
+//! - Structured replies can be negotiated. There are no metadata contexts: to select or list them is
+//!   answered politely with none. TLS and extended headers are not supported, and said so.
+//! - A client is told that it may go on only when a reactor has a seat for it.
+//! - Nothing is read ahead: the byte after the last option is the reactor's.
+
+use std::io::{self, Read, Write};
+
+use super::ExportInfo;
+use super::admission::ReplyStyle;
+use super::door::Seat;
+use super::limits::{OPTION_BYTES_MAX, OPTION_DRAIN_BYTES_MAX, OPTIONS_MAX};
+use super::negotiation::{
+    ExportQuery, FIXED_NEWSTYLE, INIT_MAGIC, NO_ZEROES, OPTION_HEADER_BYTES, OPTION_MAGIC, PADDING_BYTES,
+    ReplyType, meta_context_export, option, option_header, push_export, push_reply, transmission_flags,
+};
+
+/// How a handshake ended, if not by an error of the socket.
+pub(super) enum Outcome {
+    /// The client may send commands.
+    Welcome(Seat, ReplyStyle),
+    /// It left, or cannot be served, or does not speak the protocol.
+    Goodbye,
+}
+
+/// Shakes hands over `wire`. `seat` finds a place when the client asks to go on.
+pub(super) fn shake<W: Read + Write>(
+    wire: &mut W,
+    export: &ExportInfo,
+    seat: &dyn Fn() -> Option<Seat>,
+) -> io::Result<Outcome> {
+    let mut hello = Vec::with_capacity(18);
+    hello.extend(INIT_MAGIC.to_be_bytes());
+    hello.extend(OPTION_MAGIC.to_be_bytes());
+    hello.extend((FIXED_NEWSTYLE | NO_ZEROES).to_be_bytes());
+    wire.write_all(&hello)?;
+    let mut client_flags = [0; 4];
+    wire.read_exact(&mut client_flags)?;
+    let client_flags = u32::from_be_bytes(client_flags);
+    if client_flags & !u32::from(FIXED_NEWSTYLE | NO_ZEROES) != 0 {
+        return Ok(Outcome::Goodbye);
+    }
+    let padded = client_flags & u32::from(NO_ZEROES) == 0;
+    let mut talk = Talk { wire, export, seat, padded, style: ReplyStyle::Simple, reply: Vec::new() };
+    for _ in 0..OPTIONS_MAX {
+        if let Some(outcome) = talk.option()? {
+            return Ok(outcome);
+        }
+    }
+    Ok(Outcome::Goodbye)
+}
+
+/// A handshake after the greeting.
+struct Talk<'a, W> {
+    wire: &'a mut W,
+    export: &'a ExportInfo,
+    seat: &'a dyn Fn() -> Option<Seat>,
+    /// Whether the client wants the padding after `EXPORT_NAME`.
+    padded: bool,
+    /// What was negotiated so far.
+    style: ReplyStyle,
+    /// What is sent at the end of the current option.
+    reply: Vec<u8>,
+}
+
+impl<W: Read + Write> Talk<'_, W> {
+    /// Hears one option and answers it. The outcome, when it was the last.
+    fn option(&mut self) -> io::Result<Option<Outcome>> {
+        let mut header = [0; OPTION_HEADER_BYTES];
+        self.wire.read_exact(&mut header)?;
+        let Some((option, len_bytes)) = option_header(&header) else {
+            return Ok(Some(Outcome::Goodbye));
+        };
+        if len_bytes > OPTION_DRAIN_BYTES_MAX {
+            return Ok(Some(Outcome::Goodbye));
+        }
+        self.reply.clear();
+        let outcome = if len_bytes > OPTION_BYTES_MAX {
+            io::copy(&mut Read::by_ref(self.wire).take(len_bytes.into()), &mut io::sink())?;
+            self.too_long(option)
+        } else {
+            let mut data = vec![0; len_bytes as usize];
+            self.wire.read_exact(&mut data)?;
+            self.answer(option, &data)
+        };
+        self.wire.write_all(&self.reply)?;
+        Ok(outcome)
+    }
+
+    /// `EXPORT_NAME` has no error replies; everything else is told.
+    fn too_long(&mut self, option: u32) -> Option<Outcome> {
+        self.push(option, ReplyType::TooBig, "the option is too long");
+        (option == option::EXPORT_NAME).then(|| {
+            self.reply.clear();
+            Outcome::Goodbye
+        })
+    }
+
+    fn answer(&mut self, option: u32, data: &[u8]) -> Option<Outcome> {
+        match option {
+            option::EXPORT_NAME => return Some(self.export_name(data)),
+            option::ABORT => {
+                self.push(option, ReplyType::Ack, "");
+                return Some(Outcome::Goodbye);
+            }
+            option::GO => return self.info(option, data),
+            option::INFO => drop(self.info(option, data)),
+            option::LIST => self.list(option, data),
+            option::STRUCTURED_REPLY if data.is_empty() => {
+                self.style = ReplyStyle::Structured;
+                self.push(option, ReplyType::Ack, "");
+            }
+            option::STRUCTURED_REPLY => self.push(option, ReplyType::Invalid, "the option has no data"),
+            option::LIST_META_CONTEXT | option::SET_META_CONTEXT => self.meta_context(option, data),
+            _ => self.push(option, ReplyType::Unsupported, "the option is not supported"),
+        }
+        None
+    }
+
+    /// The old way to choose the export, which knows no error but hanging up.
+    fn export_name(&mut self, name: &[u8]) -> Outcome {
+        let Some(seat) = self.is_ours(name).then(|| (self.seat)()).flatten() else {
+            return Outcome::Goodbye;
+        };
+        self.reply.extend(self.export.size_bytes.to_be_bytes());
+        self.reply.extend(self.flags().to_be_bytes());
+        if self.padded {
+            self.reply.extend([0; PADDING_BYTES]);
+        }
+        Outcome::Welcome(seat, self.style)
+    }
+
+    /// `INFO` and `GO`. After `GO` the client may be welcome.
+    fn info(&mut self, option: u32, data: &[u8]) -> Option<Outcome> {
+        let Some(query) = ExportQuery::parse(data) else {
+            self.push(option, ReplyType::Invalid, "the option's data does not add up");
+            return None;
+        };
+        if !self.is_ours(query.name) {
+            self.push(option, ReplyType::Unknown, "there is no export of that name");
+            return None;
+        }
+        let mut outcome = None;
+        if option == option::GO {
+            let Some(seat) = (self.seat)() else {
+                self.push(option, ReplyType::Policy, "too many connections; try again when one has ended");
+                return None;
+            };
+            outcome = Some(Outcome::Welcome(seat, self.style));
+        }
+        let flags = self.flags();
+        push_export(&mut self.reply, option, &query, self.export, flags);
+        self.push(option, ReplyType::Ack, "");
+        outcome
+    }
+
+    fn list(&mut self, option: u32, data: &[u8]) {
+        if !data.is_empty() {
+            return self.push(option, ReplyType::Invalid, "the option has no data");
+        }
+        let name = self.export.name.as_bytes();
+        let length = (name.len() as u32).to_be_bytes();
+        let description = self.export.description.as_bytes();
+        push_reply(&mut self.reply, option, ReplyType::Server, &[&length, name, description]);
+        self.push(option, ReplyType::Ack, "");
+    }
+
+    fn meta_context(&mut self, option: u32, data: &[u8]) {
+        let early = option == option::SET_META_CONTEXT && self.style == ReplyStyle::Simple;
+        match meta_context_export(data) {
+            None => self.push(option, ReplyType::Invalid, "the option's data does not add up"),
+            Some(_) if early => self.push(option, ReplyType::Invalid, "negotiate structured replies first"),
+            Some(name) if !self.is_ours(name) => {
+                self.push(option, ReplyType::Unknown, "there is no export of that name");
+            }
+            Some(_) => self.push(option, ReplyType::Ack, ""),
+        }
+    }
+
+    fn is_ours(&self, name: &[u8]) -> bool {
+        name.is_empty() || name == self.export.name.as_bytes()
+    }
+
+    fn flags(&self) -> u16 {
+        transmission_flags(self.export, self.style == ReplyStyle::Structured)
+    }
+
+    fn push(&mut self, option: u32, kind: ReplyType, text: &str) {
+        push_reply(&mut self.reply, option, kind, &[text.as_bytes()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A client that has said all it will say.
+    struct Script<'a> {
+        says: &'a [u8],
+        hears: Vec<u8>,
+    }
+
+    impl Read for Script<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.says.read(into)
+        }
+    }
+
+    impl Write for Script<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.hears.write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn check(says: &[u8]) -> (io::Result<bool>, Vec<u8>) {
+        let export = ExportInfo {
+            name: "a".into(),
+            description: "b".into(),
+            size_bytes: 1 << 30,
+            logical_block_bytes: 4096,
+            preferred_bytes: 65536,
+            read_only: false,
+        };
+        let mut script = Script { says, hears: Vec::new() };
+        let outcome = shake(&mut script, &export, &|| None);
+        (outcome.map(|outcome| matches!(outcome, Outcome::Welcome(..))), script.hears)
+    }
+
+    fn option_bytes(option: u32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = OPTION_MAGIC.to_be_bytes().to_vec();
+        bytes.extend(option.to_be_bytes());
+        bytes.extend((data.len() as u32).to_be_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn options_of_any_bytes_are_answered_in_step(
+            options in prop::collection::vec((0u32..16, prop::collection::vec(any::<u8>(), 0..40)), 0..12),
+        ) {
+            let mut says = vec![0, 0, 0, 3];
+            // EXPORT_NAME and ABORT end the handshake; here it is about staying in step.
+            let options: Vec<_> = options.into_iter().filter(|(option, _)| ![1, 2].contains(option)).collect();
+            options.iter().for_each(|(option, data)| says.extend(option_bytes(*option, data)));
+            says.extend(option_bytes(option::ABORT, &[]));
+            let (outcome, hears) = check(&says);
+            prop_assert!(!outcome.unwrap());
+            let goodbye = option_reply(option::ABORT);
+            prop_assert!(hears.ends_with(&goodbye));
+        }
+
+        #[test]
+        fn any_bytes_end_the_handshake(mut says in prop::collection::vec(any::<u8>(), 0..200), flags in 0u8..4) {
+            if says.len() >= 4 {
+                says[..4].copy_from_slice(&[0, 0, 0, flags]);
+            }
+            let (outcome, _) = check(&says);
+            prop_assert!(!outcome.unwrap_or(false));
+        }
+    }
+
+    fn option_reply(option: u32) -> Vec<u8> {
+        let mut reply = Vec::new();
+        push_reply(&mut reply, option, ReplyType::Ack, &[]);
+        reply
+    }
+
+    #[test]
+    fn a_long_option_is_dropped_and_a_longer_one_ends_it() {
+        let mut says = vec![0, 0, 0, 3];
+        says.extend(option_bytes(99, &vec![0; OPTION_BYTES_MAX as usize + 1]));
+        says.extend(option_bytes(option::ABORT, &[]));
+        assert!(check(&says).1.ends_with(&option_reply(option::ABORT)));
+        let mut says = vec![0, 0, 0, 3];
+        says.extend(option_bytes(99, &vec![0; OPTION_DRAIN_BYTES_MAX as usize + 1]));
+        says.extend(option_bytes(option::ABORT, &[]));
+        assert_eq!(check(&says).1.len(), 18, "nothing but the greeting");
+    }
+}

@@ -1,0 +1,217 @@
+//! Where clients find the server: addresses, and the sockets behind them.
+//!
+//! - `unix:PATH`: only the owner may connect (mode 0600 from the moment the name exists: Linux takes it
+//!   from the socket before it is bound). A file left by a server that is gone is removed; one that
+//!   answers is somebody's, and refused. At the end the file is removed if it is still ours.
+//! - `HOST:PORT`: NBD has no authentication and we offer no TLS, so an address that is not loopback
+//!   takes the caller's word ([`Remote::Allow`]).
+
+use std::fmt;
+use std::fs::Permissions;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use rustix::net::sockopt::{
+    set_socket_keepalive, set_socket_recv_buffer_size, set_socket_send_buffer_size, set_tcp_keepidle,
+    set_tcp_nodelay, set_tcp_user_timeout,
+};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+
+use super::NbdError;
+
+/// Clients that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// How long a TCP client may not acknowledge anything before it counts as gone.
+const SILENCE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What is asked of the kernel for a unix socket, which has 208 KiB unless somebody asks: a few large
+/// replies. The kernel cuts it to its own limit.
+const UNIX_BUFFER_BYTES: usize = 4 << 20;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `unix:PATH`.
+    Unix(PathBuf),
+    /// `HOST:PORT`; an IPv6 host in brackets.
+    Tcp(String),
+}
+
+impl FromStr for Address {
+    type Err = NbdError;
+
+    fn from_str(text: &str) -> Result<Address, NbdError> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err(NbdError(format!("{text:?}: a path is missing after unix:"))),
+            Some(path) => Ok(Address::Unix(path.into())),
+            None if text
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
+            {
+                Ok(Address::Tcp(text.into()))
+            }
+            None => Err(NbdError(format!("{text:?} is not an address: give unix:PATH or HOST:PORT"))),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Tcp(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Whether clients on other machines are let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remote {
+    /// TCP on loopback only.
+    Refuse,
+    /// TCP on any address.
+    Allow,
+}
+
+/// A socket that listens.
+pub(super) struct Listening {
+    pub(super) socket: OwnedFd,
+    /// The address as it came to be: with the port, where 0 was asked for.
+    pub(super) address: Address,
+    /// Of a unix socket: the file's device and inode.
+    file: Option<(u64, u64)>,
+}
+
+impl Listening {
+    /// Listens on an address, which for a host name can be several.
+    pub(super) fn on(address: &Address, remote: Remote) -> Result<Vec<Listening>, NbdError> {
+        let failed = |error: io::Error| NbdError(format!("cannot listen on {address}: {error}"));
+        match address {
+            Address::Unix(path) => Ok(vec![listen_unix(path).map_err(failed)?]),
+            Address::Tcp(text) => {
+                let resolved: Vec<SocketAddr> = text.to_socket_addrs().map_err(failed)?.collect();
+                if let Some(far) =
+                    resolved.iter().find(|at| remote == Remote::Refuse && !is_loopback(at.ip()))
+                {
+                    return Err(NbdError(format!(
+                        "cannot listen on {text}: {far} can be reached from other machines, and NBD here has \
+                         neither passwords nor encryption; use a loopback address or a unix socket, or allow \
+                         remote clients if the network is trusted"
+                    )));
+                }
+                resolved.iter().map(|at| listen_tcp(at).map_err(failed)).collect()
+            }
+        }
+    }
+
+    /// Prepares an accepted socket.
+    pub(super) fn tune(&self, client: &OwnedFd) -> io::Result<()> {
+        match &self.address {
+            Address::Unix(_) => {
+                set_socket_send_buffer_size(client, UNIX_BUFFER_BYTES)?;
+                set_socket_recv_buffer_size(client, UNIX_BUFFER_BYTES)?;
+            }
+            Address::Tcp(_) => {
+                set_tcp_nodelay(client, true)?;
+                set_socket_keepalive(client, true)?;
+                set_tcp_keepidle(client, SILENCE_TIME_MAX)?;
+                set_tcp_user_timeout(client, SILENCE_TIME_MAX.as_millis() as u32)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let (Address::Unix(path), Some(ours)) = (&self.address, self.file)
+            && identity(path).is_ok_and(|file| file == ours)
+        {
+            // A file that cannot be removed is stale from now on, and the next server will see that.
+            let _best_effort = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+fn listen_tcp(at: &SocketAddr) -> io::Result<Listening> {
+    let listener = TcpListener::bind(at)?;
+    let address = Address::Tcp(listener.local_addr()?.to_string());
+    listener.set_nonblocking(true)?;
+    Ok(Listening { socket: listener.into(), address, file: None })
+}
+
+fn listen_unix(path: &Path) -> io::Result<Listening> {
+    remove_stale(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = std::fs::File::from(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?);
+    socket.set_permissions(Permissions::from_mode(0o600))?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let file = Some(identity(path)?);
+    let listening = Listening { socket: socket.into(), address: Address::Unix(path.into()), file };
+    listen(&listening.socket, BACKLOG)?;
+    Ok(listening)
+}
+
+/// Removes a socket that nobody answers.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        found => found?.file_type().is_socket(),
+    };
+    if !is_socket {
+        return Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            "there is a file of that name that is no socket",
+        ));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::Error::new(ErrorKind::AddrInUse, "another server answers there")),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        for (text, expected) in [
+            ("unix:/run/a", Some(Address::Unix("/run/a".into()))),
+            ("unix:", None),
+            ("localhost:10809", Some(Address::Tcp("localhost:10809".into()))),
+            ("[::1]:0", Some(Address::Tcp("[::1]:0".into()))),
+            (":10809", None),
+            ("localhost", None),
+            ("localhost:70000", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse::<Address>().ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_loopback_unless_allowed() {
+        let everywhere = Address::Tcp("0.0.0.0:0".into());
+        let refusal = Listening::on(&everywhere, Remote::Refuse).err().unwrap().0;
+        assert!(refusal.contains("other machines"), "{refusal}");
+        assert!(Listening::on(&Address::Tcp("127.0.0.1:0".into()), Remote::Refuse).is_ok());
+        assert!(is_loopback("::ffff:127.0.0.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,92 @@
+//! NBD: the array over a unix socket or TCP, for hosts without ublk and for every tool that speaks it.
+//!
+//! ```text
+//!   server     threads that accept and shake hands           blocking, bounded in number and time
+//!     listen      addresses and their sockets
+//!     handshake   what is said, over anything that reads and writes
+//!     negotiation   its bytes, pure
+//!   door       from those threads to a reactor                a queue and a bell
+//!   frontend   one reactor's connections                      never blocks, never allocates
+//!     connection  one client: commands, pieces, spans
+//!       receive     bytes to requests
+//!       outbox      replies to bytes
+//!     admission   what becomes of a command, pure
+//!     protocol    the bytes of commands and replies, pure
+//! ```
+//!
+//! Written from the protocol's specification: the baseline, structured replies, size constraints, and the
+//! commands READ, WRITE, FLUSH, TRIM, WRITE_ZEROES and DISC, with FUA and DF. Not here: TLS, metadata
+//! contexts, extended headers, CACHE, resizing.
+//!
+//! Invariants:
+//! - A span belongs to a piece, and a piece to the engine from request to reply; whatever the client does
+//!   meanwhile, its bytes are not used for anything else.
+//! - Every command that has wholly arrived is answered once, unless the client is gone.
+//! - After the handshake nothing of a client blocks a thread or allocates, and no client has more than
+//!   [`limits`] of anything.
+//! - Data is copied once, between the kernel and a span; small writes twice (see `receive`).
+
+mod admission;
+mod connection;
+mod door;
+mod frontend;
+mod handshake;
+mod limits;
+mod listen;
+mod negotiation;
+mod outbox;
+mod protocol;
+mod server;
+mod slots;
+
+pub use frontend::NbdFrontend;
+pub use listen::{Address, Remote};
+pub use server::NbdServer;
+
+/// Why NBD cannot be served: what, where, what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NbdError(pub String);
+
+/// What clients are told of the array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportInfo {
+    /// The name by which they may ask for it, at most 4096 bytes; the empty name finds it too.
+    pub name: String,
+    /// A line for people, at most 4096 bytes.
+    pub description: String,
+    /// The array's size; a multiple of the logical block.
+    pub size_bytes: u64,
+    /// The unit of requests: a power of two, at most 64 KiB.
+    pub logical_block_bytes: u32,
+    /// From this size and alignment on requests are efficient: the chunk, say. Told as a power of two of
+    /// at least 4 KiB and the logical block.
+    pub preferred_bytes: u32,
+    /// Whether changes are refused.
+    pub read_only: bool,
+}
+
+impl ExportInfo {
+    /// What the protocol can say, or why it cannot.
+    fn checked(mut self) -> Result<ExportInfo, NbdError> {
+        let block_bytes = self.logical_block_bytes;
+        if !block_bytes.is_power_of_two() || block_bytes > 1 << 16 {
+            return Err(NbdError(format!(
+                "an NBD export has blocks of a power of two up to 64 KiB, not of {block_bytes} bytes"
+            )));
+        }
+        if !self.size_bytes.is_multiple_of(block_bytes.into()) {
+            return Err(NbdError(format!(
+                "an NBD export of {} bytes is not a whole number of blocks of {block_bytes}",
+                self.size_bytes
+            )));
+        }
+        if self.name.len().max(self.description.len()) > limits::NAME_BYTES_MAX {
+            return Err(NbdError("an NBD export's name or description is at most 4096 bytes long".into()));
+        }
+        let least = block_bytes.max(4096);
+        self.preferred_bytes =
+            self.preferred_bytes.clamp(least, limits::PAYLOAD_BYTES_MAX).next_power_of_two();
+        Ok(self)
+    }
+}

@@ -1,0 +1,165 @@
+//! What a connection has to send: reply headers, and data where it lies in the pool.
+//!
+//! ```text
+//!   ready     | header+span | header | header+span | span | ...     sent from the left, many at a time
+//!   deferred  | header | header+span | ...                          behind a streamed reply
+//! ```
+//!
+//! - One `sendmsg` takes up to [`SEGMENTS_PER_SEND`] segments; what the socket did not take is resumed
+//!   at that byte.
+//! - A simple reply is a header and all of its data with nothing in between. While one is *streamed*
+//!   (its end is not read yet), replies to other commands wait in `deferred`.
+//! - Room: a segment has a piece or ends a command, and both are counted, so the queues made at accept
+//!   never grow.
+
+#![expect(unsafe_code, reason = "an iovec of many spans: `Memory::with` lends one at a time")]
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+
+use super::limits::{COMMANDS_MAX, PIECES_MAX, SEGMENTS_PER_SEND};
+use super::protocol::ReplyHeader;
+use crate::memory::{Memory, Span};
+
+/// A part of a reply.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    /// Goes first; may be empty.
+    pub header: ReplyHeader,
+    /// Data that follows; may be empty.
+    pub span: Span,
+    /// The piece that holds the span until it is sent.
+    pub piece: Option<u16>,
+    /// The command that it belongs to.
+    pub command: u16,
+    /// Whether the command is answered with this.
+    pub ends: bool,
+}
+
+impl Segment {
+    fn len_bytes(&self) -> usize {
+        self.header.as_bytes().len() + self.span.len_bytes as usize
+    }
+}
+
+/// How a round of sending ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Some bytes; there may be room for more.
+    Bytes(usize),
+    /// The socket takes no more for now.
+    Full,
+    /// Nobody is there to read it.
+    Broken,
+}
+
+/// See the module.
+pub(super) struct Outbox {
+    ready: VecDeque<Segment>,
+    deferred: VecDeque<Segment>,
+    /// Bytes of the first ready segment that are sent.
+    sent_bytes: usize,
+    /// The command whose reply may not be interrupted.
+    streamed: Option<u16>,
+}
+
+impl Outbox {
+    pub(super) fn new() -> Outbox {
+        let room = COMMANDS_MAX + PIECES_MAX;
+        Outbox {
+            ready: VecDeque::with_capacity(room),
+            deferred: VecDeque::with_capacity(room),
+            sent_bytes: 0,
+            streamed: None,
+        }
+    }
+
+    /// The command whose reply is being streamed.
+    pub(super) fn streamed(&self) -> Option<u16> {
+        self.streamed
+    }
+
+    /// From here until the segment that ends `command`, nothing else is sent.
+    pub(super) fn stream(&mut self, command: u16) {
+        assert!(self.streamed.is_none(), "one streamed reply at a time");
+        self.streamed = Some(command);
+    }
+
+    /// Adds a segment.
+    pub(super) fn push(&mut self, segment: Segment) {
+        match self.streamed {
+            Some(command) if command != segment.command => self.deferred.push_back(segment),
+            Some(_) if segment.ends => {
+                self.ready.push_back(segment);
+                self.ready.append(&mut self.deferred);
+                self.streamed = None;
+            }
+            _ => self.ready.push_back(segment),
+        }
+    }
+
+    /// Whether there is something that can be sent now.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Hands the kernel what it takes in one call. Afterwards [`Outbox::pop_sent`] gives what is done.
+    pub(super) fn send(&mut self, socket: BorrowedFd<'_>, memory: &Memory) -> Sent {
+        let mut slices = [IoSlice::new(&[]); 2 * SEGMENTS_PER_SEND];
+        let mut count = 0;
+        let mut skip_bytes = self.sent_bytes;
+        for segment in self.ready.iter().take(SEGMENTS_PER_SEND) {
+            for part in [segment.header.as_bytes(), bytes_of(memory, segment.span)] {
+                let skipped = skip_bytes.min(part.len());
+                skip_bytes -= skipped;
+                if skipped < part.len() {
+                    slices[count] = IoSlice::new(&part[skipped..]);
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 0, "sending needs something to send");
+        let mut no_control = SendAncillaryBuffer::default();
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        match sendmsg(socket, &slices[..count], &mut no_control, flags) {
+            Ok(bytes) => {
+                self.sent_bytes += bytes;
+                Sent::Bytes(bytes)
+            }
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Sent::Full,
+            Err(Errno::INTR) => Sent::Bytes(0),
+            Err(_) => Sent::Broken,
+        }
+    }
+
+    /// The next segment that is sent whole.
+    pub(super) fn pop_sent(&mut self) -> Option<Segment> {
+        let len_bytes = self.ready.front()?.len_bytes();
+        if self.sent_bytes < len_bytes {
+            return None;
+        }
+        self.sent_bytes -= len_bytes;
+        self.ready.pop_front()
+    }
+
+    /// Forgets everything that is not sent.
+    pub(super) fn clear(&mut self) {
+        self.ready.clear();
+        self.deferred.clear();
+        self.sent_bytes = 0;
+        self.streamed = None;
+    }
+}
+
+/// The bytes of a span whose holder is a segment.
+fn bytes_of(memory: &Memory, span: Span) -> &[u8] {
+    let start = memory.ptr(span);
+    // SAFETY: `ptr` checked that the span lies in a live, initialized mapping that `memory` owns. The
+    // segment's piece holds the span from the engine's reply until it is sent (rules 1 and 2 of
+    // `memory`), and this thread, the piece's only user, is busy sending while the slice lives.
+    unsafe { std::slice::from_raw_parts(start, span.len_bytes as usize) }
+}

@@ -1,0 +1,247 @@
+//! The NBD protocol's transmission phase on the wire: constants, the command header, reply headers.
+//!
+//! Pure: bytes in, values out, and back. Everything is big-endian. Section names in comments are those
+//! of the protocol's specification (`doc/proto.md` of the NBD project).
+//!
+//! ```text
+//!   command    0        4       6      8         16         24       28
+//!              | magic  | flags | type | cookie  | offset   | length |  payload of a write ...
+//!   simple     | magic  | error        | cookie  |  payload of a read ...
+//!   chunk      | magic  | flags | type | cookie  | length 4 |  length bytes ...
+//! ```
+
+/// First word of a command.
+pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;
+/// First word of a simple reply.
+pub(super) const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
+/// First word of a chunk of a structured reply.
+pub(super) const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
+
+/// Bytes of a command without its payload.
+pub(super) const HEADER_BYTES: usize = 28;
+
+/// Transmission flags: what the server tells the client that it can do.
+pub(super) mod transmission {
+    pub(crate) const HAS_FLAGS: u16 = 1 << 0;
+    pub(crate) const READ_ONLY: u16 = 1 << 1;
+    pub(crate) const SEND_FLUSH: u16 = 1 << 2;
+    pub(crate) const SEND_FUA: u16 = 1 << 3;
+    pub(crate) const SEND_TRIM: u16 = 1 << 5;
+    pub(crate) const SEND_WRITE_ZEROES: u16 = 1 << 6;
+    pub(crate) const SEND_DF: u16 = 1 << 7;
+    pub(crate) const CAN_MULTI_CONN: u16 = 1 << 8;
+}
+
+/// Command types.
+pub(super) mod command {
+    pub(crate) const READ: u16 = 0;
+    pub(crate) const WRITE: u16 = 1;
+    pub(crate) const DISCONNECT: u16 = 2;
+    pub(crate) const FLUSH: u16 = 3;
+    pub(crate) const TRIM: u16 = 4;
+    pub(crate) const WRITE_ZEROES: u16 = 6;
+
+    /// The reply waits until what was written is durable. Valid, if pointless, with every command.
+    pub(crate) const FLAG_FUA: u16 = 1 << 0;
+    /// With write-zeroes: leave the range provisioned.
+    pub(crate) const FLAG_NO_HOLE: u16 = 1 << 1;
+    /// With a read: one content chunk.
+    pub(crate) const FLAG_DF: u16 = 1 << 2;
+}
+
+/// Chunk types of structured replies, and their one flag.
+mod chunk {
+    pub(super) const FLAG_DONE: u16 = 1 << 0;
+    pub(super) const NONE: u16 = 0;
+    pub(super) const OFFSET_DATA: u16 = 1;
+    pub(super) const ERROR: u16 = (1 << 15) + 1;
+    pub(super) const ERROR_OFFSET: u16 = (1 << 15) + 2;
+}
+
+/// The protocol's error values that this server uses ("Error values").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum ErrorCode {
+    /// The export does not take writes.
+    NotPermitted = 1,
+    /// The array could not do it.
+    Io = 5,
+    /// The client asked for what the protocol or the export's limits do not allow.
+    Invalid = 22,
+    /// A write past the end.
+    NoSpace = 28,
+    /// A read that may not be fragmented and is too long for that.
+    Overflow = 75,
+}
+
+/// A command as it was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// `command::FLAG_*`.
+    pub flags: u16,
+    /// `command::*`.
+    pub kind: u16,
+    /// The client's name for it, returned in every reply.
+    pub cookie: u64,
+    /// First byte of the range.
+    pub offset_bytes: u64,
+    /// Length of the range; of a write, also of the payload that follows.
+    pub len_bytes: u32,
+}
+
+/// What was received is not a command: the stream is out of step and cannot be brought back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OutOfStep;
+
+impl Header {
+    /// Reads a command's header.
+    pub(super) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Header, OutOfStep> {
+        if u32_at(bytes, 0) != REQUEST_MAGIC {
+            return Err(OutOfStep);
+        }
+        Ok(Header {
+            flags: u16_at(bytes, 4),
+            kind: u16_at(bytes, 6),
+            cookie: u64_at(bytes, 8),
+            offset_bytes: u64_at(bytes, 16),
+            len_bytes: u32_at(bytes, 24),
+        })
+    }
+
+    /// How many bytes of payload follow the header.
+    pub(super) fn payload_bytes(&self) -> u32 {
+        if self.kind == command::WRITE { self.len_bytes } else { 0 }
+    }
+}
+
+/// Most bytes that precede data, or stand alone, in a reply: an error chunk with an offset.
+const REPLY_BYTES_MAX: usize = 20 + 4 + 2 + 8;
+
+/// The bytes of a reply without the data that may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReplyHeader {
+    bytes: [u8; REPLY_BYTES_MAX],
+    len: u8,
+}
+
+/// Whether a chunk is the last of its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chunk {
+    /// Others follow.
+    More,
+    /// The command is answered.
+    Last,
+}
+
+impl ReplyHeader {
+    /// No bytes: data that continues what went before.
+    pub(super) const EMPTY: ReplyHeader = ReplyHeader { bytes: [0; REPLY_BYTES_MAX], len: 0 };
+
+    /// A simple reply; the data of a successful read follows.
+    pub(super) fn simple(cookie: u64, error: Option<ErrorCode>) -> ReplyHeader {
+        let code = error.map_or(0, |error| error as u32);
+        ReplyHeader::EMPTY.u32(SIMPLE_REPLY_MAGIC).u32(code).u64(cookie)
+    }
+
+    /// A chunk of `data_bytes` of content that begins at `offset_bytes` of the export.
+    pub(super) fn data(cookie: u64, place: Chunk, offset_bytes: u64, data_bytes: u32) -> ReplyHeader {
+        ReplyHeader::chunk(cookie, place, chunk::OFFSET_DATA, 8 + data_bytes).u64(offset_bytes)
+    }
+
+    /// The end of a successful reply that has no content.
+    pub(super) fn none(cookie: u64) -> ReplyHeader {
+        ReplyHeader::chunk(cookie, Chunk::Last, chunk::NONE, 0)
+    }
+
+    /// The end of a reply to a command that was refused as a whole.
+    pub(super) fn error(cookie: u64, error: ErrorCode) -> ReplyHeader {
+        ReplyHeader::chunk(cookie, Chunk::Last, chunk::ERROR, 6).u32(error as u32).u16(0)
+    }
+
+    /// The content at `offset_bytes` could not be read.
+    pub(super) fn error_at(cookie: u64, place: Chunk, error: ErrorCode, offset_bytes: u64) -> ReplyHeader {
+        ReplyHeader::chunk(cookie, place, chunk::ERROR_OFFSET, 14).u32(error as u32).u16(0).u64(offset_bytes)
+    }
+
+    fn chunk(cookie: u64, place: Chunk, kind: u16, len_bytes: u32) -> ReplyHeader {
+        let flags = if place == Chunk::Last { chunk::FLAG_DONE } else { 0 };
+        ReplyHeader::EMPTY.u32(STRUCTURED_REPLY_MAGIC).u16(flags).u16(kind).u64(cookie).u32(len_bytes)
+    }
+
+    /// What is sent.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len as usize]
+    }
+
+    fn u16(self, value: u16) -> ReplyHeader {
+        self.put(&value.to_be_bytes())
+    }
+
+    fn u32(self, value: u32) -> ReplyHeader {
+        self.put(&value.to_be_bytes())
+    }
+
+    fn u64(self, value: u64) -> ReplyHeader {
+        self.put(&value.to_be_bytes())
+    }
+
+    fn put(mut self, value: &[u8]) -> ReplyHeader {
+        let start = self.len as usize;
+        self.bytes[start..start + value.len()].copy_from_slice(value);
+        self.len += value.len() as u8;
+        self
+    }
+}
+
+fn u16_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) << 16 | u32::from(u16_at(bytes, at + 2))
+}
+
+fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) << 32 | u64::from(u32_at(bytes, at + 4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_read_as_drawn() {
+        let mut bytes = [0; HEADER_BYTES];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = at as u8;
+        }
+        assert_eq!(Header::parse(&bytes), Err(OutOfStep));
+        bytes[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
+        let header = Header::parse(&bytes).unwrap();
+        assert_eq!(header.flags, 0x0405);
+        assert_eq!(header.kind, 0x0607);
+        assert_eq!(header.cookie, 0x0809_0a0b_0c0d_0e0f);
+        assert_eq!(header.offset_bytes, 0x1011_1213_1415_1617);
+        assert_eq!(header.len_bytes, 0x1819_1a1b);
+    }
+
+    #[test]
+    fn replies_have_the_lengths_that_they_declare() {
+        let cookie = 0x0102_0304_0506_0708;
+        for (reply, len, declared) in [
+            (ReplyHeader::none(cookie), 20, 0),
+            (ReplyHeader::error(cookie, ErrorCode::Io), 26, 6),
+            (ReplyHeader::error_at(cookie, Chunk::More, ErrorCode::Io, 4096), 34, 14),
+            (ReplyHeader::data(cookie, Chunk::Last, 4096, 512), 28, 8 + 512),
+        ] {
+            let bytes = reply.as_bytes();
+            assert_eq!(bytes.len(), len);
+            assert_eq!(bytes[..4], STRUCTURED_REPLY_MAGIC.to_be_bytes());
+            assert_eq!(bytes[8..16], cookie.to_be_bytes());
+            assert_eq!(bytes[16..20], u32::to_be_bytes(declared));
+        }
+        let simple = ReplyHeader::simple(cookie, Some(ErrorCode::NoSpace));
+        assert_eq!(simple.as_bytes().len(), 16);
+        assert_eq!(simple.as_bytes()[4..8], 28u32.to_be_bytes());
+    }
+}

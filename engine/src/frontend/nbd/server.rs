@@ -1,0 +1,243 @@
+//! The threads that let clients in: one per address, and a short one per handshake.
+//!
+//! ```text
+//!   listener thread --- accept ---> handshake thread --- shaken ---> door of a reactor
+//!     until `stop`                    at most 64, 10 s each           (see `door.rs`)
+//! ```
+//!
+//! Reactors are not stopped from here: [`Frontend::close`](crate::frontend::Frontend::close) is theirs.
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
+
+use super::admission::Limits;
+use super::door::{Accepted, Door, Reception};
+use super::frontend::NbdFrontend;
+use super::handshake::{Outcome, shake};
+use super::limits::{HANDSHAKE_TIME_MAX, HANDSHAKES_MAX};
+use super::listen::{Address, Listening, Remote};
+use super::{ExportInfo, NbdError};
+
+/// How long a listener rests when the system has no descriptor or thread for a client.
+const SCARCITY_PAUSE: Duration = Duration::from_millis(50);
+
+/// A handshake needs little; there may be many.
+const HANDSHAKE_STACK_BYTES: usize = 256 << 10;
+
+/// The listening side of an NBD server. Dropping it is stopping it.
+pub struct NbdServer {
+    shared: Arc<Shared>,
+    listeners: Vec<JoinHandle<()>>,
+    addresses: Vec<Address>,
+}
+
+/// What listeners and handshakes share.
+struct Shared {
+    export: ExportInfo,
+    reception: Reception,
+    /// Set once, by `stop`; the bell's ring carries it to the listeners, the lock of `handshakes` to
+    /// the rest.
+    stopping: AtomicBool,
+    bell: OwnedFd,
+    handshakes: Mutex<Vec<Arc<OwnedFd>>>,
+    /// Told when a handshake ends.
+    ended: Condvar,
+}
+
+impl NbdServer {
+    /// Listens on every address of `listen`, and returns with a front end for each of `reactors`. Clients
+    /// can connect from now on and are served as soon as the reactors turn.
+    pub fn start(
+        listen: &[Address],
+        remote: Remote,
+        export: ExportInfo,
+        reactors: usize,
+    ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
+        assert!(reactors > 0, "somebody has to serve");
+        let export = export.checked()?;
+        let limits = Limits {
+            size_bytes: export.size_bytes,
+            logical_block_bytes: export.logical_block_bytes,
+            read_only: export.read_only,
+        };
+        let failed = |error: io::Error| NbdError(format!("cannot start to serve NBD: {error}"));
+        let doors: Vec<Arc<Door>> =
+            (0..reactors).map(|_| Door::new().map(Arc::new)).collect::<Result<_, _>>().map_err(failed)?;
+        let frontends: Vec<NbdFrontend> = doors
+            .iter()
+            .map(|door| NbdFrontend::new(Arc::clone(door), limits))
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        let mut sockets = Vec::new();
+        for address in listen {
+            sockets.extend(Listening::on(address, remote)?);
+        }
+        let shared = Arc::new(Shared {
+            export,
+            reception: Reception::new(doors.into()),
+            stopping: AtomicBool::new(false),
+            bell: eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?,
+            handshakes: Mutex::new(Vec::with_capacity(HANDSHAKES_MAX)),
+            ended: Condvar::new(),
+        });
+        let mut server = NbdServer { shared, listeners: Vec::new(), addresses: Vec::new() };
+        for socket in sockets {
+            server.addresses.push(socket.address.clone());
+            let shared = Arc::clone(&server.shared);
+            let thread = thread::Builder::new().name("nbd-listen".into());
+            server.listeners.push(thread.spawn(move || accept_all(&shared, &socket)).map_err(failed)?);
+        }
+        Ok((server, frontends))
+    }
+
+    /// Where it listens, with the ports that the system chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Stops listening, removes the socket files, and hangs up on clients that are still shaking hands.
+    /// Connections are not touched: they are the front ends'.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for NbdServer {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        // Never read, so it stays readable for every listener.
+        let _rung = rustix::io::write(&self.shared.bell, &1u64.to_ne_bytes());
+        for listener in self.listeners.drain(..) {
+            let _panicked_or_not = listener.join();
+        }
+        let mut handshakes = self.shared.handshakes();
+        while !handshakes.is_empty() {
+            for socket in handshakes.iter() {
+                let _gone_or_not = shutdown(socket, Shutdown::Both);
+            }
+            handshakes = self.shared.ended.wait(handshakes).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Shared {
+    fn handshakes(&self) -> MutexGuard<'_, Vec<Arc<OwnedFd>>> {
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a handshake in, if there is room for it.
+    fn begin(self: &Arc<Shared>, socket: OwnedFd) -> Option<Handshake> {
+        let mut handshakes = self.handshakes();
+        if handshakes.len() >= HANDSHAKES_MAX {
+            return None;
+        }
+        let socket = Arc::new(socket);
+        handshakes.push(Arc::clone(&socket));
+        Some(Handshake { shared: Arc::clone(self), socket })
+    }
+}
+
+/// A listener thread.
+fn accept_all(shared: &Arc<Shared>, listening: &Listening) {
+    loop {
+        let mut waits =
+            [PollFd::new(&listening.socket, PollFlags::IN), PollFd::new(&shared.bell, PollFlags::IN)];
+        let _interrupted_or_not = poll(&mut waits, None);
+        if shared.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        match accept_with(&listening.socket, SocketFlags::CLOEXEC) {
+            Ok(client) => welcome(shared, listening, client),
+            Err(error) if is_scarcity(error) => thread::sleep(SCARCITY_PAUSE),
+            Err(_) => {} // the client is gone already, or another thread was faster
+        }
+    }
+}
+
+/// Starts a client's handshake. One that cannot be started is a client that is hung up on.
+fn welcome(shared: &Arc<Shared>, listening: &Listening, client: OwnedFd) {
+    if listening.tune(&client).is_err() {
+        return;
+    }
+    if let Some(handshake) = shared.begin(client) {
+        let thread = thread::Builder::new().name("nbd-handshake".into()).stack_size(HANDSHAKE_STACK_BYTES);
+        if thread.spawn(move || handshake.run()).is_err() {
+            thread::sleep(SCARCITY_PAUSE);
+        }
+    }
+}
+
+fn is_scarcity(error: rustix::io::Errno) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&error)
+}
+
+/// A handshake that is counted.
+struct Handshake {
+    shared: Arc<Shared>,
+    socket: Arc<OwnedFd>,
+}
+
+impl Handshake {
+    fn run(self) {
+        let deadline = Instant::now() + HANDSHAKE_TIME_MAX;
+        let mut wire = Wire { socket: Arc::clone(&self.socket), deadline };
+        let outcome = shake(&mut wire, &self.shared.export, &|| self.shared.reception.seat());
+        let Ok(Outcome::Welcome(seat, style)) = outcome else { return };
+        // The connection gets a descriptor of its own: ours is shared with `stop`.
+        if let Ok(socket) = self.socket.try_clone() {
+            self.shared.reception.enter(Accepted { socket, style, seat });
+        }
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.shared.handshakes().retain(|socket| !Arc::ptr_eq(socket, &self.socket));
+        self.shared.ended.notify_all();
+    }
+}
+
+/// A blocking socket with one deadline for everything.
+struct Wire {
+    socket: Arc<OwnedFd>,
+    deadline: Instant,
+}
+
+impl Wire {
+    /// Lets the next operation take what is left of the time.
+    fn limit(&self, timeout: Timeout) -> io::Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(set_socket_timeout(&self.socket, timeout, Some(left))?)
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.limit(Timeout::Recv)?;
+        Ok(recv(&self.socket, into, RecvFlags::empty())?.0)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.limit(Timeout::Send)?;
+        Ok(send(&self.socket, bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,348 @@
+//! Where a byte of the array lives: pure arithmetic, no I/O, no state.
+//!
+//! The array is a row of stripes; a stripe holds `data` chunks of host bytes and `parities` chunks of
+//! parity, one strip on each member. The rotation is md's left-symmetric one:
+//!
+//! ```text
+//!            slot 0  slot 1  slot 2  slot 3  slot 4        RAID-5 of five
+//! stripe 0     D0      D1      D2      D3      P
+//! stripe 1     D1      D2      D3      P       D0
+//! stripe 2     D2      D3      P       D0      D1
+//! ```
+//!
+//! Number the strips of a stripe D0..Dn, P, Q. Then the rotation is one addition for every strip,
+//! parity included: `slot = (base + strip) mod members`, where `base` depends on the stripe alone. So a
+//! set of slots becomes a set of strips by a rotation of its bits, and the planner, which knows
+//! strips only, never asks where they live.
+//!
+//! Widths are not powers of two, so stripes are found by an exact division, never by shifts or floats.
+
+use crate::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, MEMBERS_MAX};
+
+/// A set of the strips of one stripe: bit `i` is D`i` for `i < data`, then P, then Q.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Strips(pub u32);
+
+/// A set of slots: bit `i` is slot `i`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Slots(pub u32);
+
+macro_rules! set_operations {
+    ($set:ident) => {
+        impl $set {
+            /// The empty set.
+            pub const NONE: $set = $set(0);
+
+            /// The first `count` elements.
+            #[must_use]
+            pub const fn first(count: u8) -> $set {
+                $set(((1u64 << count) - 1) as u32)
+            }
+
+            /// The set of one element.
+            #[must_use]
+            pub const fn one(element: u8) -> $set {
+                $set(1 << element)
+            }
+
+            /// Whether the element is in it.
+            #[must_use]
+            pub const fn has(self, element: u8) -> bool {
+                self.0 >> element & 1 == 1
+            }
+
+            /// How many elements it has.
+            #[must_use]
+            pub const fn count(self) -> u32 {
+                self.0.count_ones()
+            }
+
+            /// Whether it is empty.
+            #[must_use]
+            pub const fn is_empty(self) -> bool {
+                self.0 == 0
+            }
+
+            /// Elements of either.
+            #[must_use]
+            pub const fn or(self, other: $set) -> $set {
+                $set(self.0 | other.0)
+            }
+
+            /// Elements of both.
+            #[must_use]
+            pub const fn and(self, other: $set) -> $set {
+                $set(self.0 & other.0)
+            }
+
+            /// Elements of this one that are not in the other.
+            #[must_use]
+            pub const fn minus(self, other: $set) -> $set {
+                $set(self.0 & !other.0)
+            }
+
+            /// Whether every element is in the other.
+            #[must_use]
+            pub const fn within(self, other: $set) -> bool {
+                self.0 & !other.0 == 0
+            }
+
+            /// How many elements lie below this one: its place in a packed array of the set.
+            #[must_use]
+            pub const fn rank(self, element: u8) -> u32 {
+                (self.0 & ((1u32 << element) - 1)).count_ones()
+            }
+
+            /// The elements, ascending.
+            pub fn iter(self) -> impl Iterator<Item = u8> {
+                let mut left = self.0;
+                std::iter::from_fn(move || {
+                    if left == 0 {
+                        return None;
+                    }
+                    let element = left.trailing_zeros() as u8;
+                    left &= left - 1;
+                    Some(element)
+                })
+            }
+        }
+    };
+}
+set_operations!(Strips);
+set_operations!(Slots);
+
+/// The shape of one array, and the arithmetic on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    members: u8,
+    parities: u8,
+    chunk_shift: u32,
+    stripes: u64,
+}
+
+impl Geometry {
+    /// An array of `members` slots with `parities` (1 or 2) of them parity in each stripe, chunks of
+    /// `chunk_bytes` (a power of two), and `stripes` stripes. Panics outside of the limits: callers
+    /// have checked them with an error for the operator.
+    #[must_use]
+    pub fn new(members: u8, parities: u8, chunk_bytes: u32, stripes: u64) -> Geometry {
+        assert!((1..=2).contains(&parities));
+        assert!(members >= parities + 2 && usize::from(members) <= MEMBERS_MAX);
+        assert!(chunk_bytes.is_power_of_two());
+        assert!((CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&chunk_bytes));
+        Geometry { members, parities, chunk_shift: chunk_bytes.trailing_zeros(), stripes }
+    }
+
+    /// Slots.
+    #[must_use]
+    pub const fn members(&self) -> u8 {
+        self.members
+    }
+
+    /// Parity strips a stripe: 1 or 2.
+    #[must_use]
+    pub const fn parities(&self) -> u8 {
+        self.parities
+    }
+
+    /// Data strips a stripe.
+    #[must_use]
+    pub const fn data(&self) -> u8 {
+        self.members - self.parities
+    }
+
+    /// Bytes of one strip.
+    #[must_use]
+    pub const fn chunk_bytes(&self) -> u32 {
+        1 << self.chunk_shift
+    }
+
+    /// Stripes.
+    #[must_use]
+    pub const fn stripes(&self) -> u64 {
+        self.stripes
+    }
+
+    /// Host bytes of one stripe.
+    #[must_use]
+    pub const fn stripe_bytes(&self) -> u32 {
+        (self.data() as u32) << self.chunk_shift
+    }
+
+    /// Host bytes of the array.
+    #[must_use]
+    pub const fn size_bytes(&self) -> u64 {
+        self.stripes * self.stripe_bytes() as u64
+    }
+
+    /// All data strips.
+    #[must_use]
+    pub const fn data_strips(&self) -> Strips {
+        Strips::first(self.data())
+    }
+
+    /// All parity strips: P, or P and Q.
+    #[must_use]
+    pub const fn parity_strips(&self) -> Strips {
+        Strips::first(self.members).minus(self.data_strips())
+    }
+
+    /// The strip that is P.
+    #[must_use]
+    pub const fn p(&self) -> u8 {
+        self.data()
+    }
+
+    /// The strip that is Q. Only for two parities.
+    #[must_use]
+    pub const fn q(&self) -> u8 {
+        self.data() + 1
+    }
+
+    /// All slots.
+    #[must_use]
+    pub const fn slots(&self) -> Slots {
+        Slots::first(self.members)
+    }
+
+    /// The stripe of a host offset, and the offset within its host bytes.
+    #[must_use]
+    pub const fn locate(&self, offset_bytes: u64) -> (u64, u32) {
+        let chunk = offset_bytes >> self.chunk_shift;
+        let stripe = chunk / self.data() as u64;
+        (stripe, (offset_bytes - stripe * self.stripe_bytes() as u64) as u32)
+    }
+
+    /// The data strip of an offset within a stripe, and the row: the offset within that strip.
+    #[must_use]
+    pub const fn strip_of(&self, offset_in_stripe: u32) -> (u8, u32) {
+        ((offset_in_stripe >> self.chunk_shift) as u8, offset_in_stripe & (self.chunk_bytes() - 1))
+    }
+
+    /// The rotation of one stripe.
+    #[must_use]
+    pub const fn rotation(&self, stripe: u64) -> Rotation {
+        let p_slot = self.members - 1 - (stripe % self.members as u64) as u8;
+        let base = p_slot + self.parities;
+        Rotation { members: self.members, base: if base >= self.members { base - self.members } else { base } }
+    }
+
+    /// The first byte of a stripe's strip, within the data zone of its member.
+    #[must_use]
+    pub const fn strip_offset(&self, stripe: u64) -> u64 {
+        stripe << self.chunk_shift
+    }
+}
+
+/// How the strips of one stripe lie on the slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    members: u8,
+    base: u8,
+}
+
+impl Rotation {
+    /// Where a strip lives.
+    #[must_use]
+    pub const fn slot_of(self, strip: u8) -> u8 {
+        let slot = self.base + strip;
+        if slot >= self.members { slot - self.members } else { slot }
+    }
+
+    /// Which strip a slot holds.
+    #[must_use]
+    pub const fn strip_on(self, slot: u8) -> u8 {
+        if slot >= self.base { slot - self.base } else { slot + self.members - self.base }
+    }
+
+    /// The strips that these slots hold: the bits rotated down by `base`.
+    #[must_use]
+    pub const fn strips_on(self, slots: Slots) -> Strips {
+        let wide = (slots.0 as u64) << self.members | slots.0 as u64;
+        Strips((wide >> self.base) as u32 & Strips::first(self.members).0)
+    }
+
+    /// The slots that hold these strips.
+    #[must_use]
+    pub const fn slots_of(self, strips: Strips) -> Slots {
+        let wide = (strips.0 as u64) << self.base;
+        Slots((wide | wide >> self.members) as u32 & Slots::first(self.members).0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Against a naive model: a table of every stripe laid out by the words of md's documentation,
+    //! for all widths and both levels.
+    use super::*;
+
+    /// Left-symmetric by hand: parity walks down from the last slot, data follows it and wraps.
+    fn layout(members: u8, parities: u8, stripe: u64) -> Vec<u8> {
+        let n = u64::from(members);
+        let p = n - 1 - stripe % n;
+        let mut slots = Vec::new();
+        for d in 0..n - u64::from(parities) {
+            slots.push(((p + u64::from(parities) + d) % n) as u8);
+        }
+        for k in 0..u64::from(parities) {
+            slots.push(((p + k) % n) as u8);
+        }
+        slots
+    }
+
+    #[test]
+    fn strips_and_slots_agree_with_the_layout() {
+        for parities in 1..=2 {
+            for members in parities + 2..=MEMBERS_MAX as u8 {
+                let geometry = Geometry::new(members, parities, 4096, 1000);
+                for stripe in (0..2 * u64::from(members)).chain([u64::MAX >> 20]) {
+                    let expected = layout(members, parities, stripe);
+                    let rotation = geometry.rotation(stripe);
+                    for (strip, &slot) in expected.iter().enumerate() {
+                        let strip = strip as u8;
+                        assert_eq!(rotation.slot_of(strip), slot);
+                        assert_eq!(rotation.strip_on(slot), strip);
+                        assert_eq!(rotation.strips_on(Slots::one(slot)), Strips::one(strip));
+                        assert_eq!(rotation.slots_of(Strips::one(strip)), Slots::one(slot));
+                    }
+                    assert_eq!(rotation.strips_on(geometry.slots()), Strips::first(members));
+                    assert_eq!(rotation.slots_of(Strips::first(members)), geometry.slots());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_byte_has_one_place() {
+        for parities in 1..=2u8 {
+            for members in parities + 2..=MEMBERS_MAX as u8 {
+                for chunk in [CHUNK_BYTES_MIN, 64 << 10, CHUNK_BYTES_MAX] {
+                    let geometry = Geometry::new(members, parities, chunk, 77);
+                    let mut expected = (0u64, 0u8, 0u32);
+                    let step = chunk / 4;
+                    for offset in (0..geometry.size_bytes()).step_by(step as usize) {
+                        let (stripe, within) = geometry.locate(offset);
+                        let (strip, row) = geometry.strip_of(within);
+                        assert_eq!((stripe, strip, row), expected);
+                        expected.2 += step;
+                        if expected.2 == chunk {
+                            expected = (expected.0, expected.1 + 1, 0);
+                        }
+                        if expected.1 == geometry.data() {
+                            expected = (expected.0 + 1, 0, 0);
+                        }
+                    }
+                    assert_eq!(expected, (77, 0, 0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sets_count_and_rank() {
+        let set = Strips(0b1011_0000);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [4, 5, 7]);
+        assert_eq!((set.rank(4), set.rank(5), set.rank(7), set.count()), (0, 1, 2, 3));
+        assert_eq!(Slots::first(32).count(), 32);
+    }
+}

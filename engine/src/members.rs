@@ -1,0 +1,320 @@
+//! The slots of an array as all reactors see them: who may be read, who takes writes, and what of that
+//! is on record.
+//!
+//! One atomic word says which slots are readable (in sync) and which are writable (in sync or being
+//! rebuilt), so a reactor always plans with one consistent view. A second word says what the
+//! superblocks of the survivors say. **A write that skipped a slot is acknowledged only when the record
+//! says so too** ([`Members::on_record`]): otherwise that slot could come back after a power cut and
+//! be believed.
+//!
+//! Slots leave by [`Members::fail`], from any reactor. They come back, one at a time, as a rebuild
+//! directed by the steward alone: writable at once, readable below the cursor, in sync at its end.
+//!
+//! Orderings: the view and the record are each one word, changed by compare-and-swap (view) or by the
+//! steward alone (record). AcqRel/Acquire everywhere: a reactor that sees a slot in the view also
+//! sees the device index and the cursor stored before it was put there.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::geometry::Slots;
+use crate::limits::MEMBERS_MAX;
+use crate::ring::DeviceIndex;
+
+/// Which slots may be read and which take writes, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberView {
+    /// In sync.
+    pub readable: Slots,
+    /// In sync, or being rebuilt.
+    pub writable: Slots,
+}
+
+impl MemberView {
+    const fn unpack(word: u64) -> MemberView {
+        MemberView { readable: Slots(word as u32), writable: Slots((word >> 32) as u32) }
+    }
+
+    const fn pack(self) -> u64 {
+        (self.writable.0 as u64) << 32 | self.readable.0 as u64
+    }
+
+    /// The slots being rebuilt.
+    #[must_use]
+    pub const fn rebuilding(self) -> Slots {
+        self.writable.minus(self.readable)
+    }
+}
+
+/// Read errors that a slot may show within [`ERRORS_HALVED_EVERY_NS`] before it is failed: one bad
+/// block must not cost a member, a dying one must not be nursed.
+pub const READ_ERRORS_MAX: u32 = 64;
+/// How often the steward halves the error counts.
+pub const ERRORS_HALVED_EVERY_NS: u64 = 60_000_000_000;
+
+/// The slots of one array.
+pub struct Members {
+    /// Written by `fail` (any reactor) and the steward; read by all.
+    view: AtomicU64,
+    /// Written by the steward once superblocks are durable; read by all.
+    record: AtomicU64,
+    /// The record's rebuild cursor (of the one slot being rebuilt), stripes.
+    record_cursor: AtomicU64,
+    /// Stripes below this are rebuilt. Written by the steward, under ownership of the stripes passed.
+    cursor: AtomicU64,
+    /// The cursor that was on record when the array was assembled: NeedSync stripes below it were filled
+    /// before they came to need a resync. Those above may be stripes that could not be filled.
+    sure_cursor: AtomicU64,
+    device: [AtomicU8; MEMBERS_MAX],
+    /// Slots whose device has a volatile cache.
+    volatile: AtomicU32,
+    read_errors: [AtomicU32; MEMBERS_MAX],
+    read_errors_total: [AtomicU64; MEMBERS_MAX],
+    /// Why a slot failed, for the operator. Locked only when a member fails.
+    failures: Mutex<[Option<Failure>; MEMBERS_MAX]>,
+}
+
+/// Why a slot failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A write failed with this `errno`.
+    Write(i32),
+    /// A flush failed with this `errno`; what it had cached may be gone.
+    Flush(i32),
+    /// A write of the bitmap or a superblock failed with this `errno`.
+    Metadata(i32),
+    /// More read errors than [`READ_ERRORS_MAX`]; the last `errno`.
+    Reads(i32),
+    /// The operator said so.
+    Operator,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (what, errno) = match self {
+            Failure::Write(errno) => ("a write failed", errno),
+            Failure::Flush(errno) => ("a flush failed", errno),
+            Failure::Metadata(errno) => ("a metadata write failed", errno),
+            Failure::Reads(errno) => ("too many read errors", errno),
+            Failure::Operator => return f.write_str("failed by the operator"),
+        };
+        write!(f, "{what}: {}", std::io::Error::from_raw_os_error(*errno))
+    }
+}
+
+impl Members {
+    /// Slots as assembled: `view` is also what the superblocks say. A slot being rebuilt has `cursor`.
+    #[must_use]
+    pub fn new(view: MemberView, cursor: u64, devices: &[DeviceIndex], volatile: Slots) -> Members {
+        let members = Members {
+            view: AtomicU64::new(view.pack()),
+            record: AtomicU64::new(view.pack()),
+            record_cursor: AtomicU64::new(cursor),
+            cursor: AtomicU64::new(cursor),
+            sure_cursor: AtomicU64::new(cursor),
+            device: [const { AtomicU8::new(0) }; MEMBERS_MAX],
+            volatile: AtomicU32::new(volatile.0),
+            read_errors: [const { AtomicU32::new(0) }; MEMBERS_MAX],
+            read_errors_total: [const { AtomicU64::new(0) }; MEMBERS_MAX],
+            failures: Mutex::new([None; MEMBERS_MAX]),
+        };
+        for (slot, device) in devices.iter().enumerate() {
+            members.device[slot].store(device.0, Ordering::Relaxed);
+        }
+        members
+    }
+
+    /// Who may be read and written now.
+    #[must_use]
+    pub fn view(&self) -> MemberView {
+        MemberView::unpack(self.view.load(Ordering::Acquire))
+    }
+
+    /// What the superblocks of the survivors say.
+    #[must_use]
+    pub fn record(&self) -> MemberView {
+        MemberView::unpack(self.record.load(Ordering::Acquire))
+    }
+
+    /// Slots that hold what they should for this stripe, whose cell is NeedSync or not.
+    #[must_use]
+    pub fn readable_at(&self, view: MemberView, stripe: u64, need_sync: bool) -> Slots {
+        let cursor = if need_sync { &self.sure_cursor } else { &self.cursor };
+        if view.rebuilding().is_empty() || stripe >= cursor.load(Ordering::Acquire) {
+            view.readable
+        } else {
+            view.writable
+        }
+    }
+
+    /// Whether the record excludes every slot in `skipped` for this stripe, so that nobody will
+    /// believe what they hold there.
+    #[must_use]
+    pub fn on_record(&self, skipped: Slots, stripe: u64) -> bool {
+        let record = self.record();
+        skipped.and(record.readable).is_empty()
+            && (skipped.and(record.rebuilding()).is_empty()
+                || self.record_cursor.load(Ordering::Acquire) <= stripe)
+    }
+
+    /// The device of a slot.
+    #[must_use]
+    pub fn device(&self, slot: u8) -> DeviceIndex {
+        DeviceIndex(self.device[usize::from(slot)].load(Ordering::Acquire))
+    }
+
+    /// The slots whose device has a volatile cache.
+    #[must_use]
+    pub fn volatile(&self) -> Slots {
+        Slots(self.volatile.load(Ordering::Acquire))
+    }
+
+    /// Takes a slot out of the view; says whether it was in. The steward puts it on record.
+    pub fn fail(&self, slot: u8, why: Failure) -> bool {
+        let one = Slots::one(slot);
+        let taken = self.view.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            let view = MemberView::unpack(word);
+            view.writable.has(slot).then(|| {
+                MemberView { readable: view.readable.minus(one), writable: view.writable.minus(one) }.pack()
+            })
+        });
+        if taken.is_ok() {
+            self.failures.lock().expect("no holder panics")[usize::from(slot)] = Some(why);
+        }
+        taken.is_ok()
+    }
+
+    /// Counts a read error that was repaired; fails the slot when they come too fast.
+    pub fn count_read_error(&self, slot: u8, errno: i32) {
+        self.read_errors_total[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+        if self.read_errors[usize::from(slot)].fetch_add(1, Ordering::Relaxed) >= READ_ERRORS_MAX {
+            self.fail(slot, Failure::Reads(errno));
+        }
+    }
+
+    /// Halves the error counts: only a rate of errors fails a member.
+    pub fn halve_read_errors(&self) {
+        for errors in &self.read_errors {
+            errors.store(errors.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
+        }
+    }
+
+    /// Read errors of a slot since the start.
+    #[must_use]
+    pub fn read_errors(&self, slot: u8) -> u64 {
+        self.read_errors_total[usize::from(slot)].load(Ordering::Relaxed)
+    }
+
+    /// Why a slot failed since the start, if it did.
+    #[must_use]
+    pub fn failure(&self, slot: u8) -> Option<Failure> {
+        self.failures.lock().expect("no holder panics")[usize::from(slot)]
+    }
+
+    /// Steward: a new device takes an empty slot, to be rebuilt from the first stripe.
+    pub fn begin_rebuild(&self, slot: u8, device: DeviceIndex, volatile: bool) {
+        assert!(self.view().rebuilding().is_empty(), "one rebuild at a time");
+        assert!(!self.view().writable.has(slot), "only an empty slot is filled");
+        self.cursor.store(0, Ordering::Release);
+        self.sure_cursor.store(0, Ordering::Release);
+        self.device[usize::from(slot)].store(device.0, Ordering::Release);
+        let bit = Slots::one(slot).0;
+        if volatile {
+            self.volatile.fetch_or(bit, Ordering::AcqRel);
+        } else {
+            self.volatile.fetch_and(!bit, Ordering::AcqRel);
+        }
+        self.failures.lock().expect("no holder panics")[usize::from(slot)] = None;
+        self.read_errors[usize::from(slot)].store(0, Ordering::Relaxed);
+        self.view.fetch_or(MemberView { readable: Slots::NONE, writable: Slots::one(slot) }.pack(), Ordering::AcqRel);
+    }
+
+    /// Steward: stripes below `stripe` are rebuilt.
+    pub fn advance_cursor(&self, stripe: u64) {
+        self.cursor.store(stripe, Ordering::Release);
+    }
+
+    /// Stripes below this are rebuilt.
+    #[must_use]
+    pub fn cursor(&self) -> u64 {
+        self.cursor.load(Ordering::Acquire)
+    }
+
+    /// Steward: the slot is filled. False when it failed meanwhile.
+    pub fn finish_rebuild(&self, slot: u8) -> bool {
+        self.view
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                let view = MemberView::unpack(word);
+                view.writable.has(slot).then(|| {
+                    MemberView { readable: view.readable.or(Slots::one(slot)), writable: view.writable }.pack()
+                })
+            })
+            .is_ok()
+    }
+
+    /// Steward: the survivors' superblocks say `view`, with this cursor, durably.
+    pub fn set_record(&self, view: MemberView, cursor: u64) {
+        // The cursor first: a reader that sees the new view sees it with its cursor.
+        self.record_cursor.store(cursor, Ordering::Release);
+        self.record.store(view.pack(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn five() -> Members {
+        let all = MemberView { readable: Slots::first(5), writable: Slots::first(5) };
+        Members::new(all, 0, &[0, 1, 2, 3, 4].map(DeviceIndex), Slots::NONE)
+    }
+
+    #[test]
+    fn a_failure_is_believed_once_it_is_on_record() {
+        let members = five();
+        assert!(members.fail(2, Failure::Write(5)));
+        assert!(!members.fail(2, Failure::Write(5)), "a slot fails once");
+        assert_eq!(members.view().readable, Slots(0b11011));
+        assert!(!members.on_record(Slots::one(2), 0));
+        members.set_record(members.view(), 0);
+        assert!(members.on_record(Slots::one(2), 0));
+        assert!(!members.on_record(Slots::one(1), 0));
+    }
+
+    #[test]
+    fn a_rebuild_is_readable_below_its_cursor() {
+        let members = five();
+        members.fail(2, Failure::Operator);
+        members.set_record(members.view(), 0);
+        members.begin_rebuild(2, DeviceIndex(5), true);
+        assert_eq!(members.device(2), DeviceIndex(5));
+        assert!(members.volatile().has(2));
+        members.advance_cursor(10);
+        let view = members.view();
+        assert!(members.readable_at(view, 9, false).has(2) && !members.readable_at(view, 10, false).has(2));
+        // The record knows it as rebuilding from 0: skipping it anywhere is safe.
+        members.set_record(view, 0);
+        assert!(members.on_record(Slots::one(2), 9));
+        members.set_record(view, 10);
+        assert!(!members.on_record(Slots::one(2), 9) && members.on_record(Slots::one(2), 10));
+        assert!(members.finish_rebuild(2));
+        assert_eq!(members.view().readable, Slots::first(5));
+    }
+
+    #[test]
+    fn a_rate_of_errors_fails_a_member_and_a_few_do_not() {
+        let members = five();
+        for _ in 0..READ_ERRORS_MAX {
+            members.count_read_error(1, 5);
+        }
+        assert!(members.view().readable.has(1));
+        members.halve_read_errors();
+        members.count_read_error(1, 5);
+        assert!(members.view().readable.has(1));
+        for _ in 0..READ_ERRORS_MAX {
+            members.count_read_error(1, 5);
+        }
+        assert!(!members.view().writable.has(1));
+        assert_eq!(members.failure(1), Some(Failure::Reads(5)));
+    }
+}

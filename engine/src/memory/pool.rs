@@ -1,0 +1,423 @@
+//! A pool hands out pieces of one arena, from 4 KiB to 1 MiB, in constant time.
+//!
+//! ```text
+//!   pool    | superblock 0 | superblock 1 | superblock 2 | ...        1 MiB each
+//!   class     64 KiB         unassigned     4 KiB
+//!             16 blocks                     256 blocks, each free or taken
+//! ```
+//!
+//! A superblock belongs to a size class (4 KiB, 8 KiB, ... 1 MiB) from the first block taken of it
+//! until the last one is given back; then any class may have it. So a burst of one size does not
+//! starve the next of another, as a fixed partition would, and nothing ever has to be moved.
+//!
+//! - Blocks come back last in, first out, within a superblock and between superblocks: the warmest
+//!   bytes go first. Blocks that were never taken come last.
+//! - The lists are links in arrays made at construction; taking and giving never allocate.
+//! - Invariant: a superblock is on exactly one list (free, or open in its class), or on none when all
+//!   of its blocks are taken.
+//! - A full pool is backpressure: `None`, and the caller comes back when something was given.
+
+use std::sync::Arc;
+
+use super::{Memory, Span};
+use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX};
+
+/// log2 of the smallest class.
+const CLASS_SHIFT_MIN: u32 = BLOCK_BYTES.trailing_zeros();
+/// log2 of a superblock, which is the largest class.
+const SUPERBLOCK_SHIFT: u32 = BUFFER_BYTES_MAX.trailing_zeros();
+/// 4 KiB, 8 KiB, ... 1 MiB: nine.
+const CLASSES: usize = (SUPERBLOCK_SHIFT - CLASS_SHIFT_MIN + 1) as usize;
+/// Blocks of the smallest class in a superblock.
+const BLOCKS_MAX: usize = 1 << (SUPERBLOCK_SHIFT - CLASS_SHIFT_MIN);
+/// The end of a list of superblocks.
+const NONE: u16 = u16::MAX;
+
+const _: () = assert!(BUFFER_BYTES_MAX.is_power_of_two() && BLOCK_BYTES.is_power_of_two());
+const _: () = assert!(BLOCKS_MAX == 256, "a link between blocks is a u8");
+const _: () = assert!((crate::limits::ARENA_BYTES_MAX >> SUPERBLOCK_SHIFT) < NONE as usize);
+
+/// One owner's pieces of one arena. It moves between threads, but one at a time uses it.
+pub struct Pool {
+    /// Keeps the arena mapped, and the claim on `extent`.
+    memory: Arc<Memory>,
+    /// What this pool hands out.
+    extent: Span,
+    /// One per whole MiB of `extent`.
+    superblocks: Box<[Superblock]>,
+    /// Of each superblock: the free block below each free block on its stack.
+    links: Box<[[u8; BLOCKS_MAX]]>,
+    /// Superblocks without a class, most recently freed first, linked by `next`.
+    free: u16,
+    /// Per class: superblocks with a free block, most recently given to first, doubly linked.
+    open: [u16; CLASSES],
+    /// Bytes not taken, counted in whole blocks.
+    available_bytes: u64,
+}
+
+/// What a pool knows of one MiB.
+#[derive(Clone)]
+struct Superblock {
+    /// log2 of its blocks; 0 when it is unassigned.
+    class_shift: u32,
+    /// Blocks that are taken.
+    taken_count: u16,
+    /// Blocks from here on were never taken since the class was assigned.
+    fresh: u16,
+    /// Blocks on the stack of those that were given back.
+    stacked: u16,
+    /// Top of that stack, when `stacked` is not 0.
+    top: u8,
+    /// Neighbours on the list that it is on.
+    next: u16,
+    previous: u16,
+    /// One bit per block: set while it is taken.
+    taken: [u64; BLOCKS_MAX / 64],
+}
+
+impl Pool {
+    /// A pool over a whole arena.
+    #[must_use]
+    pub fn new(memory: &Arc<Memory>, arena: u16) -> Pool {
+        Pool::over(memory, memory.arena(arena))
+    }
+
+    /// A pool over a part of an arena that begins on a 4 KiB boundary and shares no byte with another
+    /// living pool. A rest of less than 1 MiB at its end is not used.
+    #[must_use]
+    pub fn over(memory: &Arc<Memory>, extent: Span) -> Pool {
+        assert_eq!(extent.offset_bytes as usize % BLOCK_BYTES, 0);
+        assert!(extent.len_bytes >= BUFFER_BYTES_MAX, "a pool has at least one superblock of 1 MiB");
+        let _in_bounds = memory.ptr(extent);
+        memory.claim(extent);
+        let count = extent.len_bytes >> SUPERBLOCK_SHIFT;
+        let mut superblocks = vec![Superblock::UNASSIGNED; count as usize].into_boxed_slice();
+        for (index, superblock) in superblocks.iter_mut().enumerate() {
+            superblock.next = if index + 1 < count as usize { index as u16 + 1 } else { NONE };
+        }
+        Pool {
+            memory: Arc::clone(memory),
+            extent,
+            superblocks,
+            links: vec![[0; BLOCKS_MAX]; count as usize].into_boxed_slice(),
+            free: 0,
+            open: [NONE; CLASSES],
+            available_bytes: u64::from(count) << SUPERBLOCK_SHIFT,
+        }
+    }
+
+    /// Takes a span of exactly `bytes` (1 to 1 MiB), aligned to 4 KiB; `None` when there is none of
+    /// that size. What it holds is whatever its last holder left.
+    #[must_use]
+    pub fn take(&mut self, bytes: u32) -> Option<Span> {
+        assert!(bytes > 0 && bytes <= BUFFER_BYTES_MAX, "a buffer of {bytes} bytes");
+        let class_shift = class_shift_of(bytes);
+        let class = class_of(class_shift);
+        if self.open[class] == NONE {
+            self.open_superblock(class_shift)?;
+        }
+        let index = self.open[class];
+        let superblock = &mut self.superblocks[index as usize];
+        let block = superblock.take_block(&self.links[index as usize]);
+        if superblock.is_full() {
+            self.unlink(index);
+        }
+        self.available_bytes -= 1 << class_shift;
+        let offset = (u32::from(index) << SUPERBLOCK_SHIFT) + (u32::from(block) << class_shift);
+        Some(Span {
+            arena: self.extent.arena,
+            offset_bytes: self.extent.offset_bytes + offset,
+            len_bytes: bytes,
+        })
+    }
+
+    /// Takes back what [`Pool::take`] gave. The start is what counts: a span whose length was trimmed
+    /// is given back whole. Panics on a span of another pool, or one that is not taken.
+    pub fn give(&mut self, span: Span) {
+        assert_eq!(span.arena, self.extent.arena, "{span:?} is of another arena than this pool");
+        let offset = span.offset_bytes.wrapping_sub(self.extent.offset_bytes);
+        let index = (offset >> SUPERBLOCK_SHIFT) as u16;
+        assert!(
+            span.offset_bytes >= self.extent.offset_bytes && (index as usize) < self.superblocks.len(),
+            "{span:?} is of another pool"
+        );
+        let superblock = &mut self.superblocks[index as usize];
+        let class_shift = superblock.class_shift;
+        assert!(class_shift != 0, "{span:?} was given twice");
+        let in_superblock = offset & (BUFFER_BYTES_MAX - 1);
+        let block = (in_superblock >> class_shift) as u8;
+        assert_eq!(u32::from(block) << class_shift, in_superblock, "{span:?} is not the start of a buffer");
+        assert!(span.len_bytes <= 1 << class_shift, "{span:?} is longer than what was taken");
+        let was_full = superblock.is_full();
+        superblock.give_block(block, &mut self.links[index as usize]);
+        let is_empty = superblock.taken_count == 0;
+        self.available_bytes += 1 << class_shift;
+        if !was_full {
+            self.unlink(index);
+        }
+        if is_empty {
+            self.close_superblock(index);
+        } else {
+            self.link(index);
+        }
+    }
+
+    /// Bytes that are not taken. A large buffer may be refused while many small ones are taken,
+    /// whatever the sum.
+    #[must_use]
+    pub fn available_bytes(&self) -> u64 {
+        self.available_bytes
+    }
+
+    /// What this pool was made over.
+    #[must_use]
+    pub fn extent(&self) -> Span {
+        self.extent
+    }
+
+    /// Assigns a free superblock to a class and makes it the first of its open list.
+    fn open_superblock(&mut self, class_shift: u32) -> Option<()> {
+        let index = self.free;
+        let superblock = self.superblocks.get_mut(index as usize)?;
+        self.free = superblock.next;
+        *superblock = Superblock { class_shift, ..Superblock::UNASSIGNED };
+        self.link(index);
+        Some(())
+    }
+
+    /// Takes the class from a superblock that is on no list, and puts it first on the free list.
+    fn close_superblock(&mut self, index: u16) {
+        self.superblocks[index as usize] = Superblock { next: self.free, ..Superblock::UNASSIGNED };
+        self.free = index;
+    }
+
+    /// Puts a superblock first on the open list of its class.
+    fn link(&mut self, index: u16) {
+        let class = class_of(self.superblocks[index as usize].class_shift);
+        let next = std::mem::replace(&mut self.open[class], index);
+        if let Some(next) = self.superblocks.get_mut(next as usize) {
+            next.previous = index;
+        }
+        let superblock = &mut self.superblocks[index as usize];
+        (superblock.next, superblock.previous) = (next, NONE);
+    }
+
+    /// Takes a superblock from the open list of its class.
+    fn unlink(&mut self, index: u16) {
+        let Superblock { class_shift, next, previous, .. } = self.superblocks[index as usize];
+        if let Some(next) = self.superblocks.get_mut(next as usize) {
+            next.previous = previous;
+        }
+        match self.superblocks.get_mut(previous as usize) {
+            Some(previous) => previous.next = next,
+            None => self.open[class_of(class_shift)] = next,
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.memory.unclaim(self.extent);
+    }
+}
+
+impl Superblock {
+    const UNASSIGNED: Superblock = Superblock {
+        class_shift: 0,
+        taken_count: 0,
+        fresh: 0,
+        stacked: 0,
+        top: 0,
+        next: NONE,
+        previous: NONE,
+        taken: [0; BLOCKS_MAX / 64],
+    };
+
+    fn block_count(&self) -> u16 {
+        1 << (SUPERBLOCK_SHIFT - self.class_shift)
+    }
+
+    fn is_full(&self) -> bool {
+        self.taken_count == self.block_count()
+    }
+
+    /// The last block given back, or one never taken; the superblock is not full.
+    fn take_block(&mut self, links: &[u8; BLOCKS_MAX]) -> u8 {
+        let block = if self.stacked > 0 {
+            let block = self.top;
+            self.top = links[block as usize];
+            self.stacked -= 1;
+            block
+        } else {
+            self.fresh += 1;
+            u8::try_from(self.fresh - 1).expect("not full, so a fresh block is left")
+        };
+        let (word, bit) = (&mut self.taken[block as usize / 64], 1 << (block % 64));
+        assert!(*word & bit == 0, "a free block is not taken");
+        *word |= bit;
+        self.taken_count += 1;
+        block
+    }
+
+    /// Puts a taken block on the stack.
+    fn give_block(&mut self, block: u8, links: &mut [u8; BLOCKS_MAX]) {
+        let (word, bit) = (&mut self.taken[block as usize / 64], 1 << (block % 64));
+        assert!(*word & bit != 0, "block {block} was given twice");
+        *word &= !bit;
+        self.taken_count -= 1;
+        links[block as usize] = self.top;
+        self.top = block;
+        self.stacked += 1;
+    }
+}
+
+/// log2 of the smallest class that holds `bytes`.
+fn class_shift_of(bytes: u32) -> u32 {
+    bytes.next_power_of_two().trailing_zeros().max(CLASS_SHIFT_MIN)
+}
+
+fn class_of(class_shift: u32) -> usize {
+    (class_shift - CLASS_SHIFT_MIN) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    //! Method: random takes and gives against a model that knows only the spans that are out. Oracle:
+    //! spans that are out never overlap, are aligned and inside; what is not out is available; `None`
+    //! only when no superblock could serve.
+    use super::*;
+
+    const MIB: u32 = 1 << 20;
+
+    fn memory(mib: usize) -> Arc<Memory> {
+        Memory::new(&[mib << 20]).unwrap()
+    }
+
+    /// xorshift: the unit tests of a leaf room need no more.
+    fn random(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    fn block_bytes(span: Span) -> u64 {
+        1 << class_shift_of(span.len_bytes)
+    }
+
+    /// Whether some superblock could hold one more block of this class, by looking at all of them.
+    fn could_serve(out: &[Span], pool: &Pool, bytes: u32) -> bool {
+        let shift = class_shift_of(bytes);
+        let base = pool.extent().offset_bytes;
+        (0..pool.extent().len_bytes / MIB).any(|index| {
+            let mut inside = out.iter().filter(|span| (span.offset_bytes - base) / MIB == index).peekable();
+            match inside.peek() {
+                None => true,
+                Some(first) => {
+                    class_shift_of(first.len_bytes) == shift
+                        && inside.count() < 1 << (SUPERBLOCK_SHIFT - shift)
+                }
+            }
+        })
+    }
+
+    fn check(seed: u64, extent: Span, memory: &Arc<Memory>) {
+        let mut pool = Pool::over(memory, extent);
+        let total = pool.available_bytes();
+        let mut state = seed;
+        let mut out: Vec<Span> = Vec::new();
+        for step in 0..4000 {
+            let fill = if (step / 500) % 2 == 0 { 70 } else { 30 };
+            if random(&mut state) % 100 < fill || out.is_empty() {
+                let shift = 12 + random(&mut state) as u32 % 9;
+                let bytes = (1u32 << shift) - (random(&mut state) as u32 % (1 << (shift - 1)));
+                match pool.take(bytes) {
+                    Some(span) => {
+                        assert_eq!((span.len_bytes, span.offset_bytes % 4096), (bytes, 0), "seed {seed}");
+                        let end = u64::from(span.offset_bytes) + block_bytes(span);
+                        assert!(span.offset_bytes >= extent.offset_bytes, "seed {seed}");
+                        assert!(end <= u64::from(extent.offset_bytes + extent.len_bytes), "seed {seed}");
+                        assert!(out.iter().all(|other| !other.overlaps(span)), "seed {seed} step {step}");
+                        out.push(span);
+                    }
+                    None => assert!(!could_serve(&out, &pool, bytes), "seed {seed} step {step} {bytes}"),
+                }
+            } else {
+                let at = random(&mut state) as usize % out.len();
+                let span = out.swap_remove(at);
+                pool.give(span.part(0, 1 + random(&mut state) as u32 % span.len_bytes));
+            }
+            let taken: u64 = out.iter().map(|span| block_bytes(*span)).sum();
+            assert_eq!(pool.available_bytes(), total - taken, "seed {seed} step {step}");
+        }
+        out.drain(..).for_each(|span| pool.give(span));
+        assert_eq!(pool.available_bytes(), total);
+        let whole: Vec<_> = std::iter::from_fn(|| pool.take(MIB)).collect();
+        assert_eq!(whole.len() as u64, total >> SUPERBLOCK_SHIFT, "every superblock came back");
+    }
+
+    #[test]
+    fn random_takes_and_gives_agree_with_the_model() {
+        let memory = memory(8);
+        for seed in 1..=12 {
+            check(seed, memory.arena(0), &memory);
+            check(seed, memory.arena(0).part(3 << 12, 5 * MIB + 12345), &memory);
+        }
+    }
+
+    #[test]
+    fn exhaustion_is_none_and_ends_with_a_give() {
+        let memory = memory(2);
+        let mut pool = Pool::new(&memory, 0);
+        let all: Vec<_> = std::iter::from_fn(|| pool.take(4096)).collect();
+        assert_eq!((all.len(), pool.available_bytes()), (512, 0));
+        assert_eq!(pool.take(1), None);
+        pool.give(all[77]);
+        assert_eq!(pool.take(8192), None);
+        assert_eq!(pool.take(4096), Some(all[77]));
+    }
+
+    #[test]
+    fn the_warmest_buffer_goes_first() {
+        let memory = memory(4);
+        let mut pool = Pool::new(&memory, 0);
+        let all: Vec<_> = (0..600).map(|_| pool.take(4096).unwrap()).collect();
+        for &warm in [&all[3], &all[520], &all[300], &all[4]] {
+            pool.give(warm);
+            assert_eq!(pool.take(4000).unwrap().offset_bytes, warm.offset_bytes);
+        }
+    }
+
+    #[test]
+    fn pools_of_one_arena_are_apart() {
+        let memory = memory(4);
+        let mut one = Pool::over(&memory, memory.arena(0).part(0, 2 * MIB));
+        let mut two = Pool::over(&memory, memory.arena(0).part(2 * MIB, 2 * MIB));
+        let (a, b) = (one.take(MIB).unwrap(), two.take(MIB).unwrap());
+        assert!(!a.overlaps(b));
+        drop(one);
+        let again = Pool::over(&memory, memory.arena(0).part(0, 2 * MIB));
+        assert_eq!(again.available_bytes(), 2 * u64::from(MIB));
+    }
+
+    #[track_caller]
+    fn panics(what: &str, body: impl FnOnce(&mut Pool, Span)) {
+        let memory = memory(4);
+        let mut pool = Pool::over(&memory, memory.arena(0).part(0, 2 * MIB));
+        let span = pool.take(8192).unwrap();
+        let _neighbour = pool.take(8192).unwrap();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&mut pool, span)));
+        let text = *outcome.expect_err(what).downcast::<String>().unwrap();
+        assert!(text.contains(what), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_taken_cannot_be_given() {
+        panics("given twice", |pool, span| (pool.give(span), pool.give(span)).0);
+        panics("given twice", |pool, span| pool.give(Span { offset_bytes: span.offset_bytes + MIB, ..span }));
+        panics("another pool", |pool, span| pool.give(Span { offset_bytes: 3 * MIB, ..span }));
+        panics("another arena", |pool, span| pool.give(Span { arena: 1, ..span }));
+        panics("not the start", |pool, span| pool.give(span.part(4096, 4096)));
+        panics("longer than", |pool, span| pool.give(Span { len_bytes: 8193, ..span }));
+    }
+}

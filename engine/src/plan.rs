@@ -1,0 +1,231 @@
+//! The planner: what a write or a read of some rows of a stripe must do. Pure; everyone uses its answer.
+//!
+//! **The first law is decided here and nowhere else:** parity is an input, to read-modify-write or to
+//! reconstruction, only where [`Trust::Trusted`] says so. An Unwritten stripe's strips, parity included,
+//! hold whatever the device held before; a NeedSync stripe's parity does not match its data.
+//!
+//! A plan is for one range of rows in which the same data strips are written, and carries its own read
+//! set: the reader reads exactly that set, no more (three livelocks of Linux md came from a planner and
+//! a fetcher that answered the same question twice).
+//!
+//! A strip is *readable* when its member holds what it should there, *writable* when the member takes
+//! writes. A failed or missing member is neither; a member being rebuilt is writable everywhere and
+//! readable below its cursor; a strip whose read has just failed is writable but not readable.
+//!
+//! | trust | what is lost | plan |
+//! |---|---|---|
+//! | Unwritten | - | `Init`: the written strips, zeros in the others, parity of that |
+//! | Trusted | nothing | `Full`, or the cheaper of `Rmw` and `Rcw` |
+//! | Trusted | written strips only | `Rcw`: the others give the parity that now stands for them |
+//! | Trusted | untouched strips only | `Rmw`: parity keeps standing for them |
+//! | Trusted | both, or parity is unreadable | `Degraded`: reconstruct the old rows first |
+//! | NeedSync | no data strip, or only wholly overwritten ones | `Resync`: `Rcw` over every row |
+//! | NeedSync | data strips that the write does not touch | `DataOnly`: parity stays untrusted |
+//! | NeedSync | a data strip, written in part | refused |
+//! | any | more than the level bears | refused |
+
+use crate::geometry::Strips;
+
+/// What the stripe's cell says of its strips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Never written: reads as zeros, strips hold garbage.
+    Unwritten,
+    /// Parity matches data.
+    Trusted,
+    /// Data strips hold data; parity does not match.
+    NeedSync,
+}
+
+/// A stripe as the planner sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// All data strips.
+    pub data: Strips,
+    /// All parity strips.
+    pub parity: Strips,
+    /// Whether parity may be believed.
+    pub trust: Trust,
+    /// Strips that may be read.
+    pub readable: Strips,
+    /// Strips that take writes.
+    pub writable: Strips,
+}
+
+/// What to do with one range of rows of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Every data strip is written: parity from the new data alone.
+    Full,
+    /// Read the untouched data strips, generate parity anew.
+    Rcw {
+        /// What to read: the data strips that are not written.
+        read: Strips,
+    },
+    /// Read the old data and the old parity, apply the difference.
+    Rmw {
+        /// What to read: the written strips and the parities.
+        read: Strips,
+    },
+    /// First write of the stripe: zeros in `zero`, parity from the new data alone.
+    Init {
+        /// Data strips that are filled with zeros.
+        zero: Strips,
+    },
+    /// As `Rcw`, on a stripe whose parity is untrusted and becomes right.
+    Resync {
+        /// What to read: the data strips that are not written.
+        read: Strips,
+    },
+    /// Read what is left, reconstruct the lost data strips, then generate parity anew.
+    Degraded {
+        /// What to read: every readable data strip and as many parities as are needed.
+        read: Strips,
+        /// The data strips to reconstruct.
+        recover: Strips,
+    },
+    /// Write the data and leave the untrusted parity alone.
+    DataOnly,
+    /// It cannot be done without a guess.
+    Refused,
+}
+
+/// What to do about a write to a NeedSync stripe, as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsynced {
+    /// Every row can be made consistent.
+    Heal,
+    /// A lost data strip, not touched, keeps parity untrusted.
+    DataOnly,
+    /// A lost data strip would be written in part.
+    Refused,
+}
+
+/// What to do to read some data strips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadPlan {
+    /// Zeros, without I/O.
+    Zeros,
+    /// Every wanted strip is readable.
+    Direct,
+    /// Read `read` (which has the readable ones among the wanted), reconstruct `recover`.
+    Recover {
+        /// What to read.
+        read: Strips,
+        /// All unreadable data strips, wanted or not: the equations have them all as unknowns.
+        recover: Strips,
+    },
+    /// It cannot be done without a guess.
+    Lost,
+}
+
+impl View {
+    /// The data strips that cannot be read.
+    #[must_use]
+    pub const fn lost_data(&self) -> Strips {
+        self.data.minus(self.readable)
+    }
+
+    /// What to read so that `lost_data` can be reconstructed, if parity is trusted and suffices:
+    /// all other data strips, and P, or Q where P is lost too, or both for two.
+    const fn recovery(&self) -> Option<Strips> {
+        let lost = self.lost_data().count();
+        let parity = self.parity.and(self.readable);
+        if !matches!(self.trust, Trust::Trusted) || lost > parity.count() {
+            return None;
+        }
+        let used = match lost {
+            0 => Strips::NONE,
+            1 => Strips(parity.0 & parity.0.wrapping_neg()),
+            _ => parity,
+        };
+        Some(self.data.and(self.readable).or(used))
+    }
+}
+
+/// Plans a write of the data strips `written` in some rows. `unsynced` is the answer of [`unsynced`] for
+/// the whole write; it is looked at on a NeedSync stripe only.
+#[must_use]
+pub const fn plan_write(view: &View, written: Strips, unsynced: Unsynced) -> Plan {
+    let untouched = view.data.minus(written);
+    let parity = view.parity.and(view.writable);
+    // More members are gone than there are parities: whatever we write might not be there to read.
+    if view.data.or(view.parity).minus(view.writable).count() > view.parity.count() {
+        return Plan::Refused;
+    }
+    match view.trust {
+        Trust::Unwritten => return Plan::Init { zero: untouched },
+        Trust::NeedSync => {
+            return match unsynced {
+                Unsynced::Heal => Plan::Resync { read: untouched },
+                Unsynced::DataOnly => Plan::DataOnly,
+                Unsynced::Refused => Plan::Refused,
+            };
+        }
+        Trust::Trusted => {}
+    }
+    if untouched.is_empty() {
+        return Plan::Full;
+    }
+    // No parity takes writes: there is none to keep, and (by the count above) no data strip is gone.
+    if parity.is_empty() && written.within(view.writable) {
+        return Plan::Rcw { read: Strips::NONE };
+    }
+    let rmw = written.or(parity);
+    let rmw_possible = rmw.within(view.readable);
+    let rcw_possible = untouched.within(view.readable);
+    // On a tie rmw touches fewer members: it reads where it writes.
+    if rcw_possible && (!rmw_possible || untouched.count() < rmw.count()) {
+        return Plan::Rcw { read: untouched };
+    }
+    if rmw_possible {
+        return Plan::Rmw { read: rmw };
+    }
+    match view.recovery() {
+        Some(read) => Plan::Degraded { read, recover: view.lost_data() },
+        None => Plan::Refused,
+    }
+}
+
+/// What a write that touches the data strips `touched`, and overwrites `whole` from first row to last, can
+/// do for a NeedSync stripe.
+#[must_use]
+pub const fn unsynced(view: &View, touched: Strips, whole: Strips) -> Unsynced {
+    let lost = view.lost_data();
+    if lost.within(whole) {
+        Unsynced::Heal
+    } else if lost.and(touched).is_empty() {
+        Unsynced::DataOnly
+    } else {
+        Unsynced::Refused
+    }
+}
+
+/// Plans a read of the data strips `wanted` in some rows.
+#[must_use]
+pub const fn plan_read(view: &View, wanted: Strips) -> ReadPlan {
+    if matches!(view.trust, Trust::Unwritten) {
+        return ReadPlan::Zeros;
+    }
+    if wanted.within(view.readable) {
+        return ReadPlan::Direct;
+    }
+    match view.recovery() {
+        Some(read) => ReadPlan::Recover { read, recover: view.lost_data() },
+        None => ReadPlan::Lost,
+    }
+}
+
+/// Plans the reconstruction of one strip, data or parity, of a trusted stripe (a rebuild). `None` where
+/// it cannot be had without a guess.
+#[must_use]
+pub const fn plan_rebuild(view: &View, target: u8) -> Option<ReadPlan> {
+    if !matches!(view.trust, Trust::Trusted) {
+        return None;
+    }
+    let hidden = View { readable: view.readable.minus(Strips::one(target)), ..*view };
+    match hidden.recovery() {
+        Some(read) => Some(ReadPlan::Recover { read, recover: hidden.lost_data() }),
+        None => None,
+    }
+}

@@ -1,0 +1,99 @@
+//! Bytes that several threads copy to and from at once, as hosts do to a disk.
+//!
+//! A read of a member may run beside a write of the same bytes by another reactor: on a disk the
+//! reader gets some mixture, and the layers above know it. In memory the same is a data race, which
+//! an ordinary copy must not have. So the copies here are such that the compiler assumes nothing:
+//! `rep movsq` in an `asm!` on x86-64, relaxed atomic words elsewhere. Words of eight bytes do not tear
+//! in either, more is not promised.
+//!
+//! A lock per MiB would do as well, but a reactor never locks.
+
+#![expect(unsafe_code, reason = "copies between memory that is shared and memory that is not")]
+
+#[cfg(any(not(target_arch = "x86_64"), test))]
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The unit of a copy.
+pub(crate) const WORD_BYTES: usize = 8;
+
+/// Copies `len` bytes from shared to private memory.
+///
+/// # Safety
+/// Both are valid for `len` bytes, aligned to a word, and do not overlap. `from` is accessed by other
+/// threads through this module only; nobody else accesses `to` meanwhile.
+pub(crate) unsafe fn load(from: *mut u8, to: *mut u8, len: usize) {
+    // SAFETY: as promised by the caller.
+    unsafe { copy(from, to, len) }
+}
+
+/// Copies `len` bytes from private to shared memory.
+///
+/// # Safety
+/// As for [`load`], with the parts exchanged.
+pub(crate) unsafe fn store(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: as promised by the caller; nothing is written through `from`.
+    unsafe { copy(from.cast_mut(), to, len) }
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy(from: *mut u8, to: *mut u8, len: usize) {
+    debug_assert!(len.is_multiple_of(WORD_BYTES));
+    // SAFETY: the caller promises both ranges; the direction flag is clear on entry to any asm block.
+    // Inline assembly is to the compiler an unknown access that may synchronize with other threads, so
+    // a concurrent `rep movsq` is a race of the hardware only, which copies whole words.
+    unsafe {
+        std::arch::asm!(
+            "rep movsq",
+            inout("rcx") len / WORD_BYTES => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn copy(from: *mut u8, to: *mut u8, len: usize) {
+    // SAFETY: as promised by the caller.
+    unsafe { copy_words(from, to, len) }
+}
+
+/// The portable copy: both sides are treated as shared.
+#[cfg(any(not(target_arch = "x86_64"), test))]
+unsafe fn copy_words(from: *mut u8, to: *mut u8, len: usize) {
+    debug_assert!(len.is_multiple_of(WORD_BYTES));
+    for at in (0..len).step_by(WORD_BYTES) {
+        // SAFETY: valid, aligned, and accessed atomically by everyone who shares it.
+        let source = unsafe { AtomicU64::from_ptr(from.wrapping_add(at).cast()) };
+        // SAFETY: as above.
+        let target = unsafe { AtomicU64::from_ptr(to.wrapping_add(at).cast()) };
+        target.store(source.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(copy: unsafe fn(*mut u8, *mut u8, usize)) {
+        for words in [0, 1, 2, 63, 512] {
+            let mut from: Vec<u64> =
+                (0..words).map(|word: u64| word.wrapping_mul(0x0101_0203_0405_0607)).collect();
+            let mut to = vec![u64::MAX; from.len() + 1];
+            // SAFETY: two vectors of this test, aligned to words, the target one word longer.
+            unsafe { copy(from.as_mut_ptr().cast(), to.as_mut_ptr().cast(), from.len() * WORD_BYTES) };
+            assert_eq!(to.pop(), Some(u64::MAX));
+            assert_eq!(from, to);
+        }
+    }
+
+    #[test]
+    fn every_copy_copies_all_and_no_more() {
+        check(load);
+        check(|from, to, len| {
+            // SAFETY: as for the others.
+            unsafe { store(from, to, len) }
+        });
+        check(copy_words);
+    }
+}

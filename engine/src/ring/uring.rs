@@ -1,0 +1,544 @@
+//! Members behind the kernel: block devices and files through io_uring.
+//!
+//! ```text
+//!   push(op) -> backlog of its device -> submission queue -> kernel -> completion queue -> turn
+//!               (beyond the depth)       one enter a turn              whole ops only
+//! ```
+//!
+//! An operation travels as one or more *pieces*, each one entry of the submission queue: longer
+//! transfers than the device takes at once are cut (the kernel would hand them to a worker thread
+//! instead), and what a short transfer or `EAGAIN` left over is queued again. The operation completes
+//! when its last piece has.
+//!
+//! - At most `depth_max` pieces of a device are in the kernel; the rest wait in the device's backlog.
+//!   Beyond the hardware's tags the kernel would park requests on its worker threads, one each.
+//! - Arenas are registered as fixed buffers where the locked memory limit allows it, files always.
+//! - Nothing is allocated or waited for between construction and drop, except in `attach`.
+//! - Ordinary reads and writes of members that can be polled go to a second, polled ring of the
+//!   kernel (`IORING_SETUP_IOPOLL`); flushes and deallocations cannot be polled for and never do.
+//! - A ring works on the thread that made it, and only there (`SINGLE_ISSUER`), so it is not `Send`.
+//! - Dropping a ring waits for what is in the kernel: memory may not be unmapped under it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use io_uring::{opcode, squeue, types};
+
+use super::{Completion, DeviceIndex, Durability, MemberIo, MemberOp, Ring, SECTOR_BYTES};
+use crate::limits::{DEVICES_MAX, IO_IN_FLIGHT_MAX};
+use crate::memory::Memory;
+use bell::Look;
+use piece::Piece;
+use queue::{Collect, Queue, QueueConfig};
+
+mod bell;
+mod piece;
+mod queue;
+
+/// Times that one operation is tried again after `EAGAIN`, `EINTR` or a short transfer before its
+/// failure is believed. A turn retries an operation once.
+const RETRIES_MAX: u16 = 1000;
+
+/// Rounds of one turn. There is a second one only when the submission queue was full, something is
+/// retried, or the bell was armed just now.
+const ROUNDS_MAX: usize = 8;
+
+/// How a ring is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct UringConfig {
+    /// CPUs for the kernel's worker threads: those that no reactor polls on. Workers inherit the
+    /// affinity of the reactor otherwise, and fight it for its core. Empty: leave it so.
+    pub worker_cpus: Vec<usize>,
+    /// Whether to make the polled ring too. Worth it when all members can be polled: while polled
+    /// operations are in flight the reactor cannot sleep.
+    pub polled: bool,
+}
+
+/// A device as a ring wants it.
+#[derive(Debug)]
+pub struct UringDevice {
+    /// Open for what the engine will do with it.
+    pub file: File,
+    /// What a deallocation becomes.
+    pub deallocate: Deallocate,
+    /// Whether its reads and writes may go to the polled ring.
+    pub polled: bool,
+    /// Most pieces in the kernel at once; at least 1.
+    pub depth_max: u32,
+    /// Longest piece, a multiple of [`SECTOR_BYTES`].
+    pub transfer_bytes_max: u32,
+}
+
+/// How a device gives a range back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deallocate {
+    /// A hole is punched into a file.
+    PunchHole,
+    /// A block device discards (`BLOCK_URING_CMD_DISCARD`, Linux 6.12).
+    Discard,
+    /// It does not; the operation succeeds at once. Deallocation is advice.
+    Ignore,
+}
+
+/// The ring of devices behind the kernel.
+pub struct Uring {
+    /// Takes everything that the polled queue does not.
+    interrupt: Queue,
+    /// Takes reads and writes of polled devices.
+    polled: Option<Queue>,
+    /// What is where.
+    ledger: Ledger,
+    /// Completions that did not need the kernel.
+    done: Vec<Completion>,
+    /// Keeps the arenas mapped while the queues are alive: fields drop in order.
+    memory: Arc<Memory>,
+    /// Not `Send`: the kernel accepts submissions of one thread only.
+    _thread: PhantomData<*const ()>,
+}
+
+/// The operations and devices of a ring.
+struct Ledger {
+    /// By tag.
+    operations: Box<[Operation]>,
+    /// By device index.
+    devices: Box<[Option<Attached>]>,
+    /// Bit per device: its backlog is not empty.
+    waiting: u64,
+}
+
+const _: () = assert!(DEVICES_MAX <= u64::BITS as usize);
+
+/// One operation in flight.
+#[derive(Clone, Copy)]
+struct Operation {
+    op: MemberOp,
+    /// Pieces in the kernel or in the backlog; 0 when the tag is unused.
+    pieces: u16,
+    /// Times that a piece was queued again.
+    retries: u16,
+    /// The first `errno`, or 0.
+    error: i32,
+}
+
+/// One device.
+struct Attached {
+    device: UringDevice,
+    /// Pieces in the kernel.
+    in_kernel: u32,
+    /// Pieces that wait, oldest first.
+    backlog: VecDeque<Piece>,
+}
+
+impl Uring {
+    /// A ring without devices, for the calling thread. Fails where the kernel has no io_uring, is older
+    /// than 6.1, or forbids it (`kernel.io_uring_disabled`, a seccomp filter).
+    pub fn new(memory: Arc<Memory>, config: &UringConfig) -> io::Result<Uring> {
+        let queue = |polled| Queue::new(&memory, &QueueConfig { worker_cpus: &config.worker_cpus, polled });
+        let interrupt = queue(false)?;
+        let polled = if config.polled { Some(queue(true)?) } else { None };
+        Ok(Uring {
+            interrupt,
+            polled,
+            ledger: Ledger::new(),
+            done: Vec::with_capacity(IO_IN_FLIGHT_MAX),
+            memory,
+            _thread: PhantomData,
+        })
+    }
+
+    /// Puts a device into the table. Panics when the index is taken: detach it first.
+    pub fn attach(&mut self, index: DeviceIndex, device: UringDevice) -> io::Result<()> {
+        assert!(self.ledger.devices[index.0 as usize].is_none(), "{index:?} is attached");
+        assert!(device.depth_max > 0 && device.transfer_bytes_max > 0);
+        assert!(device.transfer_bytes_max.is_multiple_of(SECTOR_BYTES));
+        self.register(index, device.file.as_raw_fd())?;
+        // As long as it can become: every operation waits, and every piece in the kernel comes back.
+        let room = IO_IN_FLIGHT_MAX + device.depth_max as usize;
+        let attached = Attached { device, in_kernel: 0, backlog: VecDeque::with_capacity(room) };
+        self.ledger.devices[index.0 as usize] = Some(attached);
+        Ok(())
+    }
+
+    /// Takes a device out of the table and closes it. Panics when operations on it are in flight.
+    pub fn detach(&mut self, index: DeviceIndex) -> io::Result<()> {
+        let attached = self.ledger.devices[index.0 as usize].take();
+        if let Some(attached) = attached {
+            assert!(attached.in_kernel == 0 && attached.backlog.is_empty(), "{index:?} is still in use");
+            self.register(index, -1)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the arenas are fixed buffers. Otherwise `RLIMIT_MEMLOCK` is too low for them, and every
+    /// operation pins its pages anew (at 512 KiB a quarter of the throughput).
+    #[must_use]
+    pub fn buffers_are_fixed(&self) -> bool {
+        self.interrupt.buffers_are_fixed()
+    }
+
+    fn queues(&mut self) -> impl Iterator<Item = &mut Queue> {
+        [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten()
+    }
+
+    fn register(&mut self, index: DeviceIndex, fd: RawFd) -> io::Result<()> {
+        self.queues().try_for_each(|queue| queue.register_file(index, fd))
+    }
+
+    /// Moves pieces of a device from its backlog to the submission queue, as many as depth and room
+    /// allow.
+    fn advance(&mut self, index: DeviceIndex) {
+        let Ledger { operations, devices, waiting } = &mut self.ledger;
+        let attached = devices[index.0 as usize].as_mut().expect("only attached devices have a backlog");
+        while let Some(piece) = attached.backlog.front_mut()
+            && attached.in_kernel < attached.device.depth_max
+        {
+            let operation = &mut operations[piece.tag as usize];
+            let (first, rest) = piece.cut(attached.device.transfer_bytes_max);
+            let queue = match &mut self.polled {
+                Some(polled) if attached.device.polled && operation.op.io.is_transfer() => polled,
+                _ => &mut self.interrupt,
+            };
+            if !queue.has_room() {
+                break;
+            }
+            let fixed = queue.buffers_are_fixed();
+            queue.push(entry(&operation.op, first, attached.device.deallocate, &self.memory, fixed));
+            attached.in_kernel += 1;
+            match rest {
+                Some(rest) => {
+                    *piece = rest;
+                    operation.pieces += 1;
+                }
+                None => drop(attached.backlog.pop_front()),
+            }
+        }
+        let bit = 1 << index.0;
+        *waiting = if attached.backlog.is_empty() { *waiting & !bit } else { *waiting | bit };
+    }
+
+    /// Advances every device with a backlog.
+    fn advance_all(&mut self) {
+        let mut waiting = self.ledger.waiting;
+        while waiting != 0 {
+            self.advance(DeviceIndex(waiting.trailing_zeros() as u8));
+            waiting &= waiting - 1;
+        }
+    }
+
+    /// One exchange with the kernel. Whether another one at once would move something.
+    fn exchange(&mut self, collect: Collect, completions: &mut Vec<Completion>) -> Look {
+        self.advance_all();
+        let was_full = self.ledger.waiting != 0 && self.queues().any(|queue| queue.is_full());
+        let mut retried = false;
+        let ledger = &mut self.ledger;
+        for queue in [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten() {
+            queue.enter(collect);
+            queue.reap(|piece, result| match ledger.settle(piece, result) {
+                Settled::Completed(completion) => completions.push(completion),
+                Settled::Partly => {}
+                Settled::Again => retried = true,
+            });
+        }
+        if was_full || retried { Look::Again } else { Look::Enough }
+    }
+}
+
+impl Ring for Uring {
+    fn push(&mut self, op: MemberOp) {
+        super::assert_well_formed(&op);
+        if op.io == MemberIo::Read {
+            self.memory.assert_writable(op.span);
+        }
+        let operation = &mut self.ledger.operations[op.tag as usize];
+        assert_eq!(operation.pieces, 0, "tag {} is in flight already", op.tag);
+        let Some(attached) = &mut self.ledger.devices[op.device.0 as usize] else {
+            self.done.push(Completion { tag: op.tag, result: Err(libc::EBADF) });
+            return;
+        };
+        if op.io == MemberIo::Deallocate && attached.device.deallocate == Deallocate::Ignore {
+            self.done.push(Completion { tag: op.tag, result: Ok(()) });
+            return;
+        }
+        *operation = Operation { op, pieces: 1, retries: 0, error: 0 };
+        attached.backlog.push_back(Piece::whole(&op));
+        if attached.backlog.len() == 1 {
+            self.advance(op.device);
+        }
+    }
+
+    fn turn(&mut self, completions: &mut Vec<Completion>) {
+        let before = completions.len();
+        completions.append(&mut self.done);
+        let mut collect = Collect::Announced;
+        for _round in 0..ROUNDS_MAX {
+            if self.exchange(collect, completions) == Look::Again {
+                continue;
+            }
+            if completions.len() > before {
+                return self.interrupt.mute();
+            }
+            if self.interrupt.arm() == Look::Enough {
+                return;
+            }
+            collect = Collect::Always;
+        }
+        // Out of rounds with something left to move: whoever sleeps now is woken at once.
+        self.interrupt.ring_bell();
+    }
+
+    fn wait_fd(&self) -> Option<RawFd> {
+        match &self.polled {
+            Some(polled) if polled.in_flight() > 0 => None,
+            _ => self.interrupt.wait_fd(),
+        }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        self.queues().for_each(Queue::drain);
+    }
+}
+
+/// What the end of a piece meant for its operation.
+enum Settled {
+    /// It is over.
+    Completed(Completion),
+    /// Other pieces of it are still under way.
+    Partly,
+    /// The piece, or the rest of it, was queued again.
+    Again,
+}
+
+impl Ledger {
+    fn new() -> Ledger {
+        let nothing = MemberOp {
+            tag: 0,
+            device: DeviceIndex(0),
+            io: MemberIo::Flush,
+            offset_bytes: 0,
+            len_bytes: 0,
+            span: crate::memory::Span::EMPTY,
+        };
+        let unused = Operation { op: nothing, pieces: 0, retries: 0, error: 0 };
+        Ledger {
+            operations: vec![unused; IO_IN_FLIGHT_MAX].into_boxed_slice(),
+            devices: (0..DEVICES_MAX).map(|_| None).collect(),
+            waiting: 0,
+        }
+    }
+
+    /// Takes note of a piece that left the kernel with `result`, as in a completion queue entry.
+    fn settle(&mut self, piece: Piece, result: i32) -> Settled {
+        let operation = &mut self.operations[piece.tag as usize];
+        let device = operation.op.device;
+        let attached = self.devices[device.0 as usize].as_mut().expect("in use, so not detached");
+        attached.in_kernel -= 1;
+        match judge(&operation.op, piece, result) {
+            Verdict::Done => {}
+            Verdict::Rest(rest) if operation.retries < RETRIES_MAX => {
+                operation.retries += 1;
+                attached.backlog.push_front(rest);
+                self.waiting |= 1 << device.0;
+                return Settled::Again;
+            }
+            Verdict::Rest(_) => operation.fail(if result < 0 { -result } else { libc::EIO }),
+            Verdict::Unsupported => attached.device.deallocate = Deallocate::Ignore,
+            Verdict::Failed(error) => operation.fail(error),
+        }
+        operation.pieces -= 1;
+        if operation.pieces > 0 {
+            return Settled::Partly;
+        }
+        let result = if operation.error == 0 { Ok(()) } else { Err(operation.error) };
+        Settled::Completed(Completion { tag: operation.op.tag, result })
+    }
+}
+
+impl Operation {
+    /// Keeps the first error.
+    fn fail(&mut self, error: i32) {
+        if self.error == 0 {
+            self.error = error;
+        }
+    }
+}
+
+/// What the kernel's result means for a piece.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// All of it was done.
+    Done,
+    /// This much is still to do.
+    Rest(Piece),
+    /// The device does not know deallocation, which is advice.
+    Unsupported,
+    /// It failed, with a positive `errno`.
+    Failed(i32),
+}
+
+fn judge(op: &MemberOp, piece: Piece, result: i32) -> Verdict {
+    match (op.io, result) {
+        (_, error) if error == -libc::EAGAIN || error == -libc::EINTR => Verdict::Rest(piece),
+        (MemberIo::Deallocate, error) if is_unsupported(-error) => Verdict::Unsupported,
+        (_, error) if error < 0 => Verdict::Failed(-error),
+        (MemberIo::Flush | MemberIo::Deallocate, _) => Verdict::Done,
+        // End of file, or no room to write: asking again would be answered the same.
+        (MemberIo::Read, 0) => Verdict::Failed(libc::EIO),
+        (MemberIo::Write(_), 0) => Verdict::Failed(libc::ENOSPC),
+        (MemberIo::Read | MemberIo::Write(_), transferred) => match piece.after(transferred as u32) {
+            Some(rest) => Verdict::Rest(rest),
+            None => Verdict::Done,
+        },
+    }
+}
+
+/// Kernels and file systems differ in how they say that a deallocation is not for them.
+fn is_unsupported(error: i32) -> bool {
+    [libc::EOPNOTSUPP, libc::EINVAL, libc::ENOTTY, libc::ENOSYS].contains(&error)
+}
+
+impl MemberIo {
+    /// Whether bytes of a span move.
+    fn is_transfer(self) -> bool {
+        match self {
+            MemberIo::Read | MemberIo::Write(_) => true,
+            MemberIo::Flush | MemberIo::Deallocate => false,
+        }
+    }
+}
+
+/// `BLOCK_URING_CMD_DISCARD` of linux/blkdev.h: `_IO(0x12, 0)`.
+const BLOCK_URING_CMD_DISCARD: u32 = 0x12 << 8;
+
+/// The submission queue entry of a piece.
+fn entry(op: &MemberOp, piece: Piece, deallocate: Deallocate, memory: &Memory, fixed: bool) -> squeue::Entry {
+    let file = types::Fixed(u32::from(op.device.0));
+    let entry = match op.io {
+        MemberIo::Read => transfer_entry(op, piece, memory, fixed, None),
+        MemberIo::Write(durability) => transfer_entry(op, piece, memory, fixed, Some(durability)),
+        MemberIo::Flush => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
+        MemberIo::Deallocate if deallocate == Deallocate::Discard => {
+            // blkdev_uring_cmd in block/ioctl.c: the start is in `addr`, the length in `addr3`, which are the
+            // first eight of the command's bytes.
+            let mut command = [0; 16];
+            command[..8].copy_from_slice(&op.len_bytes.to_ne_bytes());
+            let discard = opcode::UringCmd16::new(file, BLOCK_URING_CMD_DISCARD);
+            discard.cmd(command).addr(Some(op.offset_bytes)).build()
+        }
+        MemberIo::Deallocate => {
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            opcode::Fallocate::new(file, op.len_bytes).offset(op.offset_bytes).mode(mode).build()
+        }
+    };
+    entry.user_data(piece.pack())
+}
+
+/// A read (`write` is `None`) or a write.
+fn transfer_entry(
+    op: &MemberOp,
+    piece: Piece,
+    memory: &Memory,
+    fixed: bool,
+    write: Option<Durability>,
+) -> squeue::Entry {
+    let file = types::Fixed(u32::from(op.device.0));
+    let span = op.span.part(piece.start_bytes(), piece.len_bytes());
+    let (address, len, arena) = (memory.ptr(span), span.len_bytes, span.arena);
+    let offset = op.offset_bytes + u64::from(piece.start_bytes());
+    let rw_flags = if write == Some(Durability::Durable) { libc::RWF_DSYNC } else { 0 };
+    match (write, fixed) {
+        (None, true) => opcode::ReadFixed::new(file, address, len, arena).offset(offset).build(),
+        (None, false) => opcode::Read::new(file, address, len).offset(offset).build(),
+        (Some(_), true) => {
+            let write = opcode::WriteFixed::new(file, address, len, arena);
+            write.offset(offset).rw_flags(rw_flags).build()
+        }
+        (Some(_), false) => opcode::Write::new(file, address, len).offset(offset).rw_flags(rw_flags).build(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Span;
+
+    fn op(io: MemberIo, len_bytes: u32) -> MemberOp {
+        let span = Span { arena: 0, offset_bytes: 0, len_bytes };
+        let (device, tag) = (DeviceIndex(0), 7);
+        MemberOp { tag, device, io, offset_bytes: 0, len_bytes: len_bytes.into(), span }
+    }
+
+    #[test]
+    fn results_are_judged() {
+        let read = op(MemberIo::Read, 8192);
+        let write = op(MemberIo::Write(Durability::Cached), 8192);
+        let flush = op(MemberIo::Flush, 0);
+        let deallocate = op(MemberIo::Deallocate, 8192);
+        let whole = Piece::whole(&read);
+        let rest = whole.after(4096).unwrap();
+        for (op, result, expected) in [
+            (&read, 8192, Verdict::Done),
+            (&read, 4096, Verdict::Rest(rest)),
+            (&read, 0, Verdict::Failed(libc::EIO)),
+            (&read, -libc::EAGAIN, Verdict::Rest(whole)),
+            (&read, -libc::EINTR, Verdict::Rest(whole)),
+            (&read, -libc::EIO, Verdict::Failed(libc::EIO)),
+            (&write, 0, Verdict::Failed(libc::ENOSPC)),
+            (&write, -libc::EINVAL, Verdict::Failed(libc::EINVAL)),
+            (&flush, 0, Verdict::Done),
+            (&deallocate, 0, Verdict::Done),
+            (&deallocate, -libc::EOPNOTSUPP, Verdict::Unsupported),
+            (&deallocate, -libc::EIO, Verdict::Failed(libc::EIO)),
+        ] {
+            assert_eq!(judge(op, whole, result), expected, "{:?} {result}", op.io);
+        }
+    }
+
+    #[test]
+    fn an_operation_ends_with_its_last_piece_and_its_first_error() {
+        let mut ledger = Ledger::new();
+        let device = UringDevice {
+            file: File::open("/dev/null").unwrap(),
+            deallocate: Deallocate::Ignore,
+            polled: false,
+            depth_max: 4,
+            transfer_bytes_max: 4096,
+        };
+        let attached = Attached { device, in_kernel: 3, backlog: VecDeque::new() };
+        ledger.devices[0] = Some(attached);
+        let read = op(MemberIo::Read, 8192);
+        ledger.operations[7] = Operation { op: read, pieces: 2, retries: 0, error: 0 };
+        let (first, second) = Piece::whole(&read).cut(4096);
+        assert!(matches!(ledger.settle(second.unwrap(), -libc::EIO), Settled::Partly));
+        assert!(matches!(ledger.settle(first, -libc::EAGAIN), Settled::Again));
+        let again = ledger.devices[0].as_mut().unwrap().backlog.pop_front().unwrap();
+        assert_eq!((again, ledger.waiting), (first, 1));
+        let expected = Completion { tag: 7, result: Err(libc::EIO) };
+        assert!(matches!(ledger.settle(again, 4096), Settled::Completed(is) if is == expected));
+    }
+
+    #[test]
+    fn retries_end() {
+        let mut ledger = Ledger::new();
+        let device = UringDevice {
+            file: File::open("/dev/null").unwrap(),
+            deallocate: Deallocate::Ignore,
+            polled: false,
+            depth_max: 4,
+            transfer_bytes_max: 4096,
+        };
+        ledger.devices[0] = Some(Attached { device, in_kernel: 5000, backlog: VecDeque::new() });
+        let read = op(MemberIo::Read, 4096);
+        ledger.operations[7] = Operation { op: read, pieces: 1, retries: 0, error: 0 };
+        let tries = (1..).find(|_| match ledger.settle(Piece::whole(&read), -libc::EAGAIN) {
+            Settled::Completed(completion) => completion.result == Err(libc::EAGAIN),
+            Settled::Again | Settled::Partly => false,
+        });
+        assert_eq!(tries, Some(u32::from(RETRIES_MAX) + 1));
+    }
+}

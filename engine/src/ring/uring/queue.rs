@@ -1,0 +1,250 @@
+//! One io_uring of the kernel: made, registered with, pushed to, entered, reaped.
+//!
+//! The flags, and why:
+//! - `SINGLE_ISSUER | DEFER_TASKRUN`: completions are worked off when this thread enters the kernel,
+//!   not whenever an interrupt strikes; a batch of them costs one pass. It also means that a completion
+//!   never shows up by itself: `enter` must ask for events even when it waits for none.
+//!   [`Bell`] is what wakes a reactor that sleeps.
+//! - `TASKRUN_FLAG`: the kernel sets a bit when there is something to work off, so an idle turn looks
+//!   at one word of memory and makes no system call.
+//! - `SUBMIT_ALL`: one entry that fails at submission does not hold back those behind it.
+//! - `NO_SQARRAY` (Linux 6.6): one indirection less per entry; left out where it is refused.
+
+#![expect(unsafe_code, reason = "submission queue entries hold addresses")]
+
+use std::io;
+use std::os::fd::RawFd;
+
+use io_uring::{EnterFlags, IoUring, squeue};
+
+use super::Piece;
+use super::bell::{Bell, Look};
+use crate::limits::DEVICES_MAX;
+use crate::memory::Memory;
+use crate::ring::DeviceIndex;
+
+/// Entries of the submission queue: what one `enter` can submit. More is pushed in a second round.
+const SUBMISSIONS_MAX: u32 = 512;
+
+/// Entries of the completion queue, and most pieces in the kernel: it never overflows.
+/// Example: 32 members 256 deep.
+const COMPLETIONS_MAX: u32 = 8192;
+
+/// Fewest worker threads for operations that the kernel must do in the background (see `Queue::new`).
+const WORKERS_MIN: usize = 4;
+
+/// How a queue is to be made.
+pub(super) struct QueueConfig<'c> {
+    /// See [`UringConfig`](super::UringConfig).
+    pub(super) worker_cpus: &'c [usize],
+    /// Whether completions are polled for instead of announced by interrupts.
+    pub(super) polled: bool,
+}
+
+/// One io_uring.
+pub(super) struct Queue {
+    ring: IoUring,
+    /// Entries pushed and not reaped.
+    in_flight: u32,
+    /// What wakes a sleeping reactor; a polled queue wakes nobody.
+    bell: Option<Bell>,
+    buffers_are_fixed: bool,
+}
+
+impl Queue {
+    /// Makes a queue for the calling thread and registers the arenas and an empty file table with it.
+    pub(super) fn new(memory: &Memory, config: &QueueConfig) -> io::Result<Queue> {
+        let mut ring = build(config.polled, SqArray::Absent).or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => build(config.polled, SqArray::Present),
+            _ => Err(error),
+        })?;
+        ring.submitter().register_files_sparse(DEVICES_MAX as u32)?;
+        limit_workers(&ring, config.worker_cpus)?;
+        let buffers_are_fixed = register_arenas(&ring, memory)?;
+        let bell = if config.polled { None } else { Some(Bell::new(&mut ring)?) };
+        Ok(Queue { ring, in_flight: 0, bell, buffers_are_fixed })
+    }
+
+    /// Puts a file into the table, or takes it out with -1.
+    pub(super) fn register_file(&mut self, index: DeviceIndex, fd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_files_update(u32::from(index.0), &[fd])?;
+        Ok(())
+    }
+
+    pub(super) fn buffers_are_fixed(&self) -> bool {
+        self.buffers_are_fixed
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// What a reactor may sleep on.
+    pub(super) fn wait_fd(&self) -> Option<RawFd> {
+        self.bell.as_ref().map(Bell::fd)
+    }
+
+    /// Says that a turn brought something.
+    pub(super) fn mute(&mut self) {
+        if let Some(bell) = &mut self.bell {
+            bell.mute(&mut self.ring);
+        }
+    }
+
+    /// Says that a turn brought nothing, so that sleep may follow. Whether to look again before.
+    pub(super) fn arm(&mut self) -> Look {
+        match &mut self.bell {
+            Some(bell) if self.in_flight > 0 => bell.arm(&mut self.ring),
+            _ => Look::Enough,
+        }
+    }
+
+    /// Wakes whoever is going to sleep.
+    pub(super) fn ring_bell(&mut self) {
+        if let Some(bell) = &mut self.bell {
+            bell.ring();
+        }
+    }
+
+    /// Whether another entry may be pushed.
+    pub(super) fn has_room(&mut self) -> bool {
+        self.in_flight < COMPLETIONS_MAX && !self.is_full()
+    }
+
+    /// Whether what was pushed must be submitted before more can be.
+    pub(super) fn is_full(&mut self) -> bool {
+        self.ring.submission().is_full()
+    }
+
+    /// Queues one entry; `has_room` said yes. Its `user_data` is a packed piece.
+    pub(super) fn push(&mut self, entry: squeue::Entry) {
+        // SAFETY: the entry's address and length come from `Memory::ptr`, which checked them against a
+        // mapping that lives until after the last completion: `Uring` holds the memory and drains its
+        // queues before it lets go. Until then the span belongs to the ring (the trait's contract).
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        pushed.expect("has_room said yes");
+        self.in_flight += 1;
+    }
+
+    /// Submits what is queued and lets the kernel work off what has completed, if it announced
+    /// something or `collect` says to ask in any case.
+    pub(super) fn enter(&mut self, collect: Collect) {
+        let submission = self.ring.submission();
+        let submit_count = submission.len() as u32;
+        let announced = submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        if announced && let Some(bell) = &mut self.bell {
+            bell.heard();
+        }
+        let polls = self.bell.is_none() && self.in_flight > 0;
+        if submit_count > 0 || announced || polls || collect == Collect::Always {
+            self.enter_for(submit_count, 0);
+        }
+    }
+
+    /// Hands every arrived completion to `settle`: the piece and its result.
+    pub(super) fn reap(&mut self, mut settle: impl FnMut(Piece, i32)) {
+        for entry in self.ring.completion() {
+            self.in_flight -= 1;
+            settle(Piece::unpack(entry.user_data()), entry.result());
+        }
+    }
+
+    /// Waits until nothing is in the kernel.
+    pub(super) fn drain(&mut self) {
+        while self.in_flight > 0 {
+            let submit_count = self.ring.submission().len() as u32;
+            self.enter_for(submit_count, 1);
+            self.reap(|_, _| {});
+        }
+    }
+
+    fn enter_for(&mut self, submit_count: u32, complete_count: u32) {
+        let flags = EnterFlags::GETEVENTS.bits();
+        // SAFETY: no argument is passed, and at most what the submission queue holds is submitted; each
+        // entry's addresses are valid as argued in `push`.
+        let entered = unsafe {
+            self.ring.submitter().enter::<libc::sigset_t>(submit_count, complete_count, flags, None)
+        };
+        if let Err(error) = entered {
+            // Interrupted, out of kernel memory for a moment, or the kernel wants its completions taken
+            // first: what was not submitted is still queued for the next turn.
+            let again = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
+            let errno = error.raw_os_error().unwrap_or(0);
+            assert!(again.contains(&errno), "io_uring_enter: {error}");
+        }
+    }
+}
+
+/// When to ask the kernel for completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Collect {
+    /// When it announced some, or is entered anyway.
+    Announced,
+    /// In any case.
+    Always,
+}
+
+/// Whether the submission queue has its array of indices.
+#[derive(PartialEq, Eq)]
+enum SqArray {
+    Present,
+    Absent,
+}
+
+fn build(polled: bool, sq_array: SqArray) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_cqsize(COMPLETIONS_MAX)
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .dontfork();
+    if sq_array == SqArray::Absent {
+        builder.setup_no_sqarray();
+    }
+    if polled {
+        builder.setup_iopoll();
+    }
+    builder.build(SUBMISSIONS_MAX)
+}
+
+/// Keeps the kernel's worker threads off the polled cores, and few. They carry what cannot be done
+/// without blocking: flushes, deallocations, files that are not opened with O_DIRECT.
+fn limit_workers(ring: &IoUring, cpus: &[usize]) -> io::Result<()> {
+    if !cpus.is_empty() {
+        ring.submitter().register_iowq_aff(&cpu_set(cpus))?;
+    }
+    // Bounded: regular files and block devices. Unbounded: everything else, of which there is nothing.
+    let bounded = (4 * cpus.len()).max(WORKERS_MIN) as u32;
+    ring.submitter().register_iowq_max_workers(&mut [bounded, 1])
+}
+
+fn cpu_set(cpus: &[usize]) -> libc::cpu_set_t {
+    // SAFETY: a cpu_set_t is an array of integers, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for &cpu in cpus {
+        assert!(cpu < libc::CPU_SETSIZE as usize, "CPU {cpu}");
+        // SAFETY: the index was checked against the size of the set.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    set
+}
+
+/// Registers every arena as the fixed buffer of its index. Whether the limits allowed it.
+fn register_arenas(ring: &IoUring, memory: &Memory) -> io::Result<bool> {
+    let buffers: Vec<libc::iovec> = (0..memory.arena_count())
+        .map(|arena| memory.arena(arena as u16))
+        .map(|arena| libc::iovec { iov_base: memory.ptr(arena).cast(), iov_len: arena.len_bytes as usize })
+        .collect();
+    // SAFETY: the buffers are whole arenas, mapped until after the queue is gone (`Uring` holds the memory
+    // and drops it last).
+    let registered = unsafe { ring.submitter().register_buffers(&buffers) };
+    match registered {
+        Ok(()) => Ok(true),
+        // RLIMIT_MEMLOCK, or not that much memory to pin: everything works without, only slower.
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,119 @@
+//! Creating an array: look at everything first, then change it, the superblocks last.
+
+use std::path::PathBuf;
+
+use bitmap::Cell;
+
+use crate::assembly::NewArray;
+use crate::device::{Access, Device, Zeroing, create_file};
+use crate::format::Shape;
+use crate::format::label::Label;
+use crate::format::zones::{Zones, zones};
+
+use super::open::{ControlRing, open_all, refuse_content, wipe_superblocks};
+use super::{CreateOptions, Created, Init, Progress, ServerError, random};
+
+/// Files that this run has made, removed again unless it succeeds.
+struct MadeFiles(Vec<PathBuf>);
+
+impl Drop for MadeFiles {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Best effort: the failure that brought us here is the one to tell.
+            let _removed = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Creates an array on members that are not in use. Until everything has been checked nothing is changed,
+/// but that missing files are made (and removed again on failure).
+pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Result<Created, ServerError> {
+    let name = Label::new(&options.name).map_err(|error| ServerError(format!("array name {:?}: {error}", options.name)))?;
+    if name.is_empty() {
+        return Err(ServerError("the array's name is empty".into()));
+    }
+    let shape =
+        Shape { level: options.level, members: options.members.len(), chunk_bytes: options.chunk_bytes };
+    shape.check().map_err(|error| ServerError(error.to_string()))?;
+    let mut made = MadeFiles(Vec::new());
+    for path in &options.members {
+        if let Some(bytes) = options.file_bytes
+            && !path.exists()
+        {
+            create_file(path, bytes)?;
+            made.0.push(path.clone());
+        }
+    }
+    let devices = open_all(&options.members, Access::ReadWrite)?;
+    for device in &devices {
+        refuse_content(device, options.force)?;
+    }
+    let zones = common_zones(&devices, &shape)?;
+    let logical_block_bytes =
+        devices.iter().map(|device| device.facts().logical_block_bytes).max().unwrap_or(512).max(512);
+    if logical_block_bytes > 4096 {
+        return Err(ServerError(format!("a member has blocks of {logical_block_bytes} bytes; at most 4096 are taken")));
+    }
+
+    for device in &devices {
+        wipe_superblocks(device)?;
+    }
+    let init = match options.init {
+        Init::Auto if devices.iter().all(|device| device.facts().zeroing == Zeroing::Fast) => Init::Zero,
+        Init::Auto => Init::Lazy,
+        chosen => chosen,
+    };
+    if init == Init::Zero {
+        zero(&devices, &zones, progress)?;
+    }
+    let (initial, word) = match init {
+        Init::Zero => (Cell::Clean, "zero"),
+        Init::Lazy | Init::Auto => (Cell::Unwritten, "lazy"),
+        Init::Sync => (Cell::NeedSync, "sync"),
+        Init::AssumeClean => (Cell::Clean, "assume-clean"),
+    };
+    let members: Vec<_> = devices.iter().map(|_| random::identity()).collect();
+    let new = NewArray {
+        array: random::identity(),
+        name,
+        host: super::this_host(),
+        created_s: super::seconds_since_1970(),
+        shape,
+        logical_block_bytes,
+        zones,
+        members: &members,
+        epoch_id: random::number(),
+    };
+    let mut ring = ControlRing::new(&devices)?;
+    crate::start::write_new(&mut ring.bench(), &new, initial, &mut |_, _| {}).map_err(|(slot, errno)| {
+        ServerError(format!(
+            "{}: cannot write metadata: {}",
+            devices[slot].path().display(),
+            std::io::Error::from_raw_os_error(errno)
+        ))
+    })?;
+    made.0.clear();
+    let size_bytes = zones.stripes * shape.data_strips() as u64 * u64::from(shape.chunk_bytes);
+    Ok(Created { uuid: new.array.to_string(), size_bytes, init: word })
+}
+
+/// The zones that fit on the smallest member.
+fn common_zones(devices: &[Device], shape: &Shape) -> Result<Zones, ServerError> {
+    let smallest = devices.iter().min_by_key(|device| device.facts().size_bytes).expect("a shape has members");
+    zones(smallest.facts().size_bytes, shape)
+        .map_err(|error| ServerError(format!("{}: {error}", smallest.path().display())))
+}
+
+/// Zeros the data zone of every member.
+fn zero(devices: &[Device], zones: &Zones, progress: &mut dyn FnMut(Progress)) -> Result<(), ServerError> {
+    let each = zones.data.len_bytes;
+    let total_bytes = each * devices.len() as u64;
+    for (nth, device) in devices.iter().enumerate() {
+        let before = nth as u64 * each;
+        device.zero_range(zones.data.offset_bytes, each, |done| {
+            progress(Progress { done_bytes: before + done, total_bytes });
+        })?;
+        device.flush()?;
+    }
+    Ok(())
+}

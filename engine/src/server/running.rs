@@ -1,0 +1,474 @@
+//! A running array: its reactors, its front ends, and the operator's hand on both.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::bounded;
+
+use crate::array::{Answer, Array, Beginning, Order, Shared, StewardState};
+use crate::assembly::{Assembly, AssemblyOptions, Candidate, SlotPlan, assemble};
+use crate::clock::{Clock, MonotonicClock};
+use crate::device::{Access, Device};
+use crate::format::superblock::Record;
+use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
+use crate::geometry::Slots;
+use crate::limits::{DEVICES_MAX, REACTORS_MAX};
+use crate::mailbox::Mailboxes;
+use crate::memory::{Memory, Pool};
+use crate::reactor::{Bell, Reactor, ReactorOrder, ReactorPort};
+use crate::ring::{DeviceIndex, Uring, UringConfig};
+use crate::start::{StartOptions, read_superblocks, start};
+use crate::status::{ArrayStatus, Background, BackgroundKind, CellCounts, Health, MemberState, MemberStatus};
+use crate::tally::Tally;
+
+use super::open::{ControlRing, open_all, refuse_content, wipe_superblocks};
+use super::{ServeOptions, ServerError, random};
+
+/// Data memory of a reactor where nothing else is said.
+const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
+/// Least that a reactor can work with: half for requests, half for stripe operations.
+const MEMORY_BYTES_MIN: usize = 16 << 20;
+/// Most: an arena of fixed buffers.
+const MEMORY_BYTES_MAX: usize = 1 << 30;
+/// Reactors where nothing is said, at most.
+const REACTORS_DEFAULT_MAX: usize = 4;
+/// How long a stop waits for hosts' requests and the last metadata.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An assembled array being served.
+pub struct Server {
+    shared: Arc<Shared>,
+    record: Record,
+    /// Slots that were failed or missing at the start, and how.
+    absent: Vec<Option<MemberState>>,
+    reactors: Vec<Running>,
+    nbd: Option<NbdServer>,
+    /// By device index. Kept open as long as the array runs.
+    devices: Mutex<Vec<Device>>,
+    read_only: bool,
+    pace: Mutex<Pace>,
+    /// What the operator should know of this start.
+    pub warnings: Vec<String>,
+}
+
+struct Running {
+    port: Arc<ReactorPort<Uring>>,
+    thread: JoinHandle<()>,
+}
+
+/// What background work had done at the last look, for its rate.
+#[derive(Default)]
+struct Pace {
+    at_ns: u64,
+    done: u64,
+    per_s: u64,
+}
+
+impl Server {
+    /// Assembles the members, starts the reactors and the front ends. Returns once hosts can connect.
+    pub fn start(options: ServeOptions) -> Result<Server, ServerError> {
+        let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
+        let addresses: Vec<Address> = options
+            .nbd
+            .iter()
+            .map(|address| address.parse().map_err(|error| ServerError(format!("{error}"))))
+            .collect::<Result<_, _>>()?;
+        let devices = open_all(&options.members, access)?;
+        let mut control = ControlRing::new(&devices)?;
+        let mut bench = control.bench();
+        let mut candidates = Vec::new();
+        for (index, device) in devices.iter().enumerate() {
+            let found = read_superblocks(&mut bench, DeviceIndex(index as u8), device.facts().size_bytes);
+            candidates.push(Candidate { label: device.path().display().to_string(), found });
+        }
+        let host = super::this_host();
+        let assembly = assemble(
+            &candidates,
+            &AssemblyOptions {
+                run_degraded: options.run_degraded,
+                host,
+                foreign_host_ok: options.foreign_host_ok,
+                ..AssemblyOptions::default()
+            },
+        )
+        .map_err(|error| ServerError(error.to_string()))?;
+        let warnings = warnings(&assembly, &candidates);
+        let seed = random::number();
+        let read_only = options.read_only || assembly.read_only;
+        let start_options = StartOptions { host, read_only, trust_parity: options.trust_parity, seed };
+        let started = start(&mut bench, &assembly, &start_options).map_err(|error| ServerError(error.to_string()))?;
+        drop(control);
+
+        let volatile = volatile(&devices, &started.devices, started.view.writable);
+        let members = started.members(volatile);
+        let count = reactor_count(options.reactors)?;
+        let memory_bytes = memory_bytes(options.memory_bytes)?;
+        let memory = Memory::new(&vec![memory_bytes; count])
+            .map_err(|error| ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}")))?;
+        let no_bell = |error| ServerError(format!("cannot make an eventfd: {error}"));
+        let bells: Vec<Arc<Bell>> = (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
+        let waker = |bell: &Arc<Bell>| -> crate::mailbox::Waker {
+            let bell = bell.clone();
+            Box::new(move || bell.ring())
+        };
+        let rebuilding = started.rebuilding.map(|(slot, _)| slot);
+        let shared = Arc::new(Shared {
+            geometry: started.geometry,
+            layout: started.layout,
+            bitmap: started.bitmap,
+            locks: bitmap::StripeLocks::new(),
+            members,
+            memory,
+            mailboxes: Mailboxes::new(bells.iter().map(waker).collect()),
+            tallies: (0..count).map(|_| Tally::default()).collect(),
+            steward: StewardState::new(Beginning { roster: started.roster, seed, rebuilding }),
+            read_only,
+        });
+        let record = assembly.record.clone();
+        let export = ExportInfo {
+            name: record.name.as_str().to_string(),
+            description: format!("Striate array {}", record.array),
+            size_bytes: started.geometry.size_bytes(),
+            logical_block_bytes: record.logical_block_bytes,
+            preferred_bytes: record.shape.chunk_bytes.min(64 << 10),
+            read_only,
+        };
+        let remote = if options.allow_remote { Remote::Allow } else { Remote::Refuse };
+        let (nbd, frontends) = NbdServer::start(&addresses, remote, export, count)
+            .map_err(|error| ServerError(error.to_string()))?;
+        let polled = !devices.is_empty() && devices.iter().all(|device| device.facts().polled);
+        let mut reactors = Vec::new();
+        for (me, (frontend, bell)) in frontends.into_iter().zip(bells).enumerate() {
+            reactors.push(launch(me as u8, &shared, &devices, frontend, bell, polled)?);
+        }
+        Ok(Server {
+            absent: assembly.slots.iter().map(absence).collect(),
+            shared,
+            record,
+            reactors,
+            nbd: Some(nbd),
+            devices: Mutex::new(devices),
+            read_only,
+            pace: Mutex::new(Pace::default()),
+            warnings,
+        })
+    }
+
+    /// What is going on.
+    #[must_use]
+    pub fn status(&self) -> ArrayStatus {
+        let shared = &self.shared;
+        let cells = shared.bitmap.count();
+        let view = shared.members.view();
+        let health = if shared.failed() {
+            Health::Failed
+        } else if view.readable == shared.geometry.slots() {
+            Health::Optimal
+        } else {
+            Health::Degraded
+        };
+        ArrayStatus {
+            name: self.record.name.as_str().to_string(),
+            uuid: self.record.array.to_string(),
+            level: self.record.shape.level.number(),
+            chunk_bytes: shared.geometry.chunk_bytes(),
+            size_bytes: shared.geometry.size_bytes(),
+            logical_block_bytes: shared.layout.logical_block_bytes,
+            health,
+            epoch: shared.steward.epoch.load(Ordering::Relaxed).max(self.record.epoch.name.number),
+            members: (0..shared.geometry.members()).map(|slot| self.member_status(slot)).collect(),
+            cells: CellCounts {
+                unwritten: cells.unwritten,
+                clean: cells.clean,
+                dirty: cells.dirty,
+                need_sync: cells.need_sync,
+                lost: shared.steward.lost.load(Ordering::Relaxed),
+            },
+            background: self.background(),
+            exports: self.nbd.iter().flat_map(|nbd| nbd.addresses().iter().map(ToString::to_string)).collect(),
+            counters: Tally::sum(&shared.tallies),
+        }
+    }
+
+    fn member_status(&self, slot: u8) -> MemberStatus {
+        let members = &self.shared.members;
+        let view = members.view();
+        let failure = members.failure(slot);
+        let state = if view.readable.has(slot) {
+            MemberState::InSync
+        } else if view.writable.has(slot) {
+            MemberState::Rebuilding
+        } else if failure.is_some() {
+            MemberState::Failed
+        } else {
+            self.absent[usize::from(slot)].unwrap_or(MemberState::Failed)
+        };
+        let devices = self.devices.lock().expect("no holder panics");
+        let device = usize::from(members.device(slot).0);
+        let path = (state != MemberState::Missing)
+            .then(|| devices.get(device).map(|device| device.path().display().to_string()))
+            .flatten();
+        MemberStatus {
+            slot: slot.into(),
+            state,
+            path,
+            read_errors: members.read_errors(slot),
+            failure: failure.map(|failure| failure.to_string()),
+        }
+    }
+
+    fn background(&self) -> Vec<Background> {
+        let shared = &self.shared;
+        let (kind, slot, done, total) = match shared.steward.rebuild_slot.load(Ordering::Relaxed) {
+            0 => {
+                let total = shared.steward.resync_total.load(Ordering::Relaxed);
+                (BackgroundKind::Resync, None, shared.steward.resync_done.load(Ordering::Relaxed), total)
+            }
+            slot => {
+                let total = shared.geometry.stripes();
+                (BackgroundKind::Rebuild, Some(slot as usize - 1), shared.members.cursor(), total)
+            }
+        };
+        if total == 0 {
+            return Vec::new();
+        }
+        let now = MonotonicClock.now_ns();
+        let mut pace = self.pace.lock().expect("no holder panics");
+        let elapsed = now.saturating_sub(pace.at_ns);
+        if elapsed > 500_000_000 {
+            let stripe = u64::from(shared.geometry.chunk_bytes());
+            let more = if pace.at_ns == 0 { 0 } else { done.saturating_sub(pace.done) };
+            pace.per_s = (u128::from(more * stripe) * 1_000_000_000 / u128::from(elapsed)) as u64;
+            (pace.at_ns, pace.done) = (now, done);
+        }
+        vec![Background { kind, slot, done_stripes: done, total_stripes: total, bytes_per_s: pace.per_s }]
+    }
+
+    /// Fails a slot on the operator's word. Returns once it is on record.
+    pub fn fail(&self, slot: usize) -> Result<(), ServerError> {
+        let slot = self.checked(slot)?;
+        self.order(|answer| Order::Fail { slot, answer })
+    }
+
+    /// Puts a new device in an empty slot and starts its rebuild. What the device holds is overwritten only
+    /// with `force`.
+    pub fn replace(&self, slot: usize, path: PathBuf, force: bool) -> Result<(), ServerError> {
+        let slot = self.checked(slot)?;
+        if self.shared.members.view().writable.has(slot) {
+            return Err(ServerError(format!("slot {slot} is in use: `striate fail` it first")));
+        }
+        let mut devices = self.devices.lock().expect("no holder panics");
+        if devices.len() == DEVICES_MAX {
+            return Err(ServerError("too many replacements in one run: stop and serve the array again".into()));
+        }
+        let device = open_all(std::slice::from_ref(&path), Access::ReadWrite)?.remove(0);
+        let facts = device.facts();
+        let needed = self.record.zones.end_bytes();
+        if facts.size_bytes < needed {
+            return Err(ServerError(format!(
+                "{}: has {} bytes, and a member of this array needs {needed}",
+                path.display(),
+                facts.size_bytes
+            )));
+        }
+        if facts.logical_block_bytes > self.record.logical_block_bytes {
+            return Err(ServerError(format!(
+                "{}: has blocks of {} bytes, and the array has {}",
+                path.display(),
+                facts.logical_block_bytes,
+                self.record.logical_block_bytes
+            )));
+        }
+        refuse_content(&device, force)?;
+        wipe_superblocks(&device)?;
+        let (index, volatile) = (DeviceIndex(devices.len() as u8), facts.volatile_cache);
+        for (me, reactor) in self.reactors.iter().enumerate() {
+            let attached = device.for_ring()?;
+            let (done, attachment) = bounded(1);
+            let act = move |ring: &mut Uring| {
+                let _ = done.send(ring.attach(index, attached));
+            };
+            reactor.port.order(&self.shared, me as u8, ReactorOrder::WithRing(Box::new(act)));
+            attachment
+                .recv_timeout(STOP_TIMEOUT)
+                .map_err(|_| ServerError(format!("reactor {me} does not answer")))?
+                .map_err(|error| ServerError(format!("{}: cannot be used: {error}", path.display())))?;
+        }
+        devices.push(device);
+        drop(devices);
+        let member = random::identity();
+        self.order(|answer| Order::Join { slot, device: index, member, volatile, answer })
+    }
+
+    /// Drains the front ends, flushes, marks the array clean, and closes it.
+    pub fn stop(mut self) -> Result<(), ServerError> {
+        if let Some(nbd) = self.nbd.take() {
+            nbd.stop();
+        }
+        let mut outcome = Ok(());
+        let draining: Vec<_> = self
+            .reactors
+            .iter()
+            .enumerate()
+            .map(|(me, reactor)| {
+                let (done, drained) = bounded(1);
+                reactor.port.order(&self.shared, me as u8, ReactorOrder::Drain(done));
+                drained
+            })
+            .collect();
+        for (me, drained) in draining.into_iter().enumerate() {
+            if drained.recv_timeout(STOP_TIMEOUT).is_err() {
+                outcome = Err(ServerError(format!(
+                    "requests on reactor {me} are not answered by the members; the array is left as after a crash"
+                )));
+            }
+        }
+        if outcome.is_ok() {
+            outcome = self.order(|answer| Order::Stop { answer });
+        }
+        for (me, reactor) in self.reactors.iter().enumerate() {
+            reactor.port.order(&self.shared, me as u8, ReactorOrder::Exit);
+        }
+        for reactor in self.reactors {
+            if reactor.thread.join().is_err() {
+                outcome = Err(ServerError("a reactor panicked".into()));
+            }
+        }
+        outcome
+    }
+
+    fn checked(&self, slot: usize) -> Result<u8, ServerError> {
+        let members = self.shared.geometry.members();
+        if self.read_only {
+            return Err(ServerError("the array is served read-only".into()));
+        }
+        match u8::try_from(slot) {
+            Ok(slot) if slot < members => Ok(slot),
+            _ => Err(ServerError(format!("there is no slot {slot}: the array has 0 to {}", members - 1))),
+        }
+    }
+
+    /// Gives the steward an order and waits for the answer.
+    fn order(&self, order: impl FnOnce(Answer) -> Order) -> Result<(), ServerError> {
+        let (sender, answer) = bounded(1);
+        if self.shared.steward.orders.push(order(Answer::to(sender))).is_err() {
+            return Err(ServerError("too many orders at once: try again".into()));
+        }
+        self.shared.mailboxes.wake(0);
+        match answer.recv_timeout(STOP_TIMEOUT) {
+            Ok(outcome) => outcome.map_err(ServerError),
+            Err(_) => Err(ServerError("the array does not answer: its members do not complete their I/O".into())),
+        }
+    }
+}
+
+/// Starts one reactor on a thread of its own, and waits until its ring is set up.
+fn launch(
+    me: u8,
+    shared: &Arc<Shared>,
+    devices: &[Device],
+    frontend: NbdFrontend,
+    bell: Arc<Bell>,
+    polled: bool,
+) -> Result<Running, ServerError> {
+    let port = ReactorPort::new();
+    let attached: Vec<_> = devices.iter().map(Device::for_ring).collect::<Result<_, _>>()?;
+    let (ready, is_ready) = bounded(1);
+    let body = {
+        let (shared, port) = (shared.clone(), port.clone());
+        move || {
+            let memory = shared.memory.clone();
+            let config = UringConfig { polled, ..UringConfig::default() };
+            let ring = Uring::new(memory.clone(), &config).and_then(|mut ring| {
+                for (index, device) in attached.into_iter().enumerate() {
+                    ring.attach(DeviceIndex(index as u8), device)?;
+                }
+                Ok(ring)
+            });
+            let ring = match ring {
+                Ok(ring) => ring,
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return;
+                }
+            };
+            let arena = memory.arena(u16::from(me));
+            let half = arena.len_bytes / 2;
+            let requests = Pool::over(&memory, arena.part(0, half));
+            let work = Pool::over(&memory, arena.part(half, half));
+            let array = Array::new(me, shared.clone(), work);
+            let reactor =
+                Reactor::new(me, array, shared, ring, frontend, requests, MonotonicClock, port, bell);
+            let _ = ready.send(Ok(()));
+            reactor.run();
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("reactor-{me}"))
+        .spawn(body)
+        .map_err(|error| ServerError(format!("cannot start a thread: {error}")))?;
+    match is_ready.recv() {
+        Ok(Ok(())) => Ok(Running { port, thread }),
+        Ok(Err(error)) => Err(ServerError(format!("cannot set up io_uring for reactor {me}: {error}"))),
+        Err(_) => Err(ServerError(format!("reactor {me} died at its start"))),
+    }
+}
+
+fn reactor_count(asked: usize) -> Result<usize, ServerError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match asked {
+        0 => Ok((cores / 2).clamp(1, REACTORS_DEFAULT_MAX)),
+        count if count <= REACTORS_MAX => Ok(count),
+        count => Err(ServerError(format!("{count} reactors are asked for; at most {REACTORS_MAX} are possible"))),
+    }
+}
+
+fn memory_bytes(asked: usize) -> Result<usize, ServerError> {
+    match asked {
+        0 => Ok(MEMORY_BYTES_DEFAULT),
+        bytes if (MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&bytes) => Ok(bytes >> 21 << 21),
+        bytes => Err(ServerError(format!(
+            "{bytes} bytes of memory for each reactor: from {MEMORY_BYTES_MIN} to {MEMORY_BYTES_MAX} are possible"
+        ))),
+    }
+}
+
+fn volatile(devices: &[Device], by_slot: &[DeviceIndex], present: Slots) -> Slots {
+    let is_volatile = |slot: &u8| devices[usize::from(by_slot[usize::from(*slot)].0)].facts().volatile_cache;
+    present.iter().filter(is_volatile).fold(Slots::NONE, |slots, slot| slots.or(Slots::one(slot)))
+}
+
+const fn absence(plan: &SlotPlan) -> Option<MemberState> {
+    match plan {
+        SlotPlan::InSync { .. } | SlotPlan::Rebuilding { .. } => None,
+        SlotPlan::Missing | SlotPlan::Empty | SlotPlan::Stale { .. } => Some(MemberState::Missing),
+        SlotPlan::Failed => Some(MemberState::Failed),
+    }
+}
+
+/// What the operator should know of an assembly that went well enough.
+fn warnings(assembly: &Assembly, candidates: &[Candidate]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for left_out in &assembly.left_out {
+        warnings.push(format!("{}: left out: {}", candidates[left_out.candidate].label, left_out.reason));
+    }
+    for (slot, plan) in assembly.slots.iter().enumerate() {
+        match plan {
+            SlotPlan::Stale { candidate, .. } => warnings.push(format!(
+                "{}: left out of slot {slot}: the array has gone on without it; `striate replace` it to rebuild",
+                candidates[*candidate].label
+            )),
+            SlotPlan::Missing => warnings.push(format!("slot {slot}: its member is missing")),
+            SlotPlan::Failed => warnings.push(format!("slot {slot}: failed before")),
+            SlotPlan::Empty => warnings.push(format!("slot {slot}: empty")),
+            SlotPlan::InSync { .. } | SlotPlan::Rebuilding { .. } => {}
+        }
+    }
+    if assembly.unclean {
+        warnings.push("the array was not stopped in order: stripes that were being written are resynced".into());
+    }
+    warnings
+}

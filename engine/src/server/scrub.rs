@@ -1,0 +1,111 @@
+//! Scrubbing a stopped array: read every stripe, compute its parity, compare. Changes nothing.
+
+use std::path::PathBuf;
+
+use bitmap::Cell;
+
+use crate::assembly::{AssemblyOptions, Candidate, assemble};
+use crate::device::Access;
+use crate::format::label::Label;
+use crate::memory::Span;
+use crate::ring::{MemberIo, MemberOp};
+use crate::start::{Bench, SCRATCH_BYTES, StartOptions, Started, read_superblocks, start};
+
+use super::open::{ControlRing, open_all};
+use super::{Progress, ScrubReport, ServerError};
+
+/// Stripes named in a report.
+const MISMATCHES_NAMED_MAX: usize = 64;
+
+/// Reads every stripe of a stopped array and compares parity. Every member has to be there and in sync.
+pub fn scrub_offline(
+    members: &[PathBuf],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ScrubReport, ServerError> {
+    let devices = open_all(members, Access::ReadOnly)?;
+    let mut ring = ControlRing::new(&devices)?;
+    let mut bench = ring.bench();
+    let mut candidates = Vec::new();
+    for (index, device) in devices.iter().enumerate() {
+        let found = read_superblocks(&mut bench, crate::ring::DeviceIndex(index as u8), device.facts().size_bytes);
+        candidates.push(Candidate { label: device.path().display().to_string(), found });
+    }
+    let options = AssemblyOptions { foreign_host_ok: true, host: Label::EMPTY, ..AssemblyOptions::default() };
+    let assembly = assemble(&candidates, &options).map_err(|error| ServerError(error.to_string()))?;
+    let options = StartOptions { read_only: true, seed: 1, ..StartOptions::default() };
+    let started = start(&mut bench, &assembly, &options).map_err(|error| ServerError(error.to_string()))?;
+    if let Some(slot) = started.geometry.slots().minus(started.view.readable).iter().next() {
+        return Err(ServerError(format!(
+            "slot {slot} is missing or not in sync: parity can be compared when every member is there"
+        )));
+    }
+    let mut report = ScrubReport::default();
+    let stripe_bytes = u64::from(started.geometry.chunk_bytes()) * u64::from(started.geometry.members());
+    for stripe in 0..started.geometry.stripes() {
+        match started.bitmap.cell(stripe) {
+            Cell::Unwritten => report.unwritten += 1,
+            Cell::NeedSync => report.need_sync += 1,
+            _ => {
+                report.checked += 1;
+                if !matches(&mut bench, &started, stripe)? {
+                    report.mismatch_count += 1;
+                    if report.mismatches.len() < MISMATCHES_NAMED_MAX {
+                        report.mismatches.push(stripe);
+                    }
+                }
+            }
+        }
+        let done_bytes = (stripe + 1) * stripe_bytes;
+        progress(Progress { done_bytes, total_bytes: started.geometry.stripes() * stripe_bytes });
+    }
+    Ok(report)
+}
+
+/// Whether one stripe's parity matches its data.
+fn matches(
+    bench: &mut Bench<'_, crate::ring::Uring>,
+    started: &Started,
+    stripe: u64,
+) -> Result<bool, ServerError> {
+    let geometry = &started.geometry;
+    let rotation = geometry.rotation(stripe);
+    let strips = u32::from(geometry.members());
+    // Every strip, and the parities again as they should be, as many rows at a time as fit.
+    let places = strips + u32::from(geometry.parities());
+    let rows = geometry.chunk_bytes().min(SCRATCH_BYTES / places / 4096 * 4096);
+    let mut row = 0;
+    while row < geometry.chunk_bytes() {
+        let len = rows.min(geometry.chunk_bytes() - row);
+        let place = |strip: u32| bench.scratch.part(strip * rows, len);
+        let offset = started.layout.data_offset_bytes + geometry.strip_offset(stripe) + u64::from(row);
+        let op = |strip: u32| {
+            let device = started.devices[usize::from(rotation.slot_of(strip as u8))];
+            let span = place(strip);
+            MemberOp { tag: 0, device, io: MemberIo::Read, offset_bytes: offset, len_bytes: len.into(), span }
+        };
+        let ops: Vec<_> = (0..strips).map(op).collect();
+        let data: Vec<(u8, Span)> = (0..geometry.data()).map(|strip| (strip, place(u32::from(strip)))).collect();
+        let (p, q) = (u32::from(geometry.p()), strips - 1);
+        let (made_p, made_q) = (place(strips), place(places - 1));
+        let (p, q) = (place(p), place(q));
+        for (strip, result) in bench.run(&ops).into_iter().enumerate() {
+            result.map_err(|errno| {
+                let error = std::io::Error::from_raw_os_error(errno);
+                ServerError(format!("slot {}: cannot read stripe {stripe}: {error}", rotation.slot_of(strip as u8)))
+            })?;
+        }
+        let equal = if geometry.parities() == 1 {
+            let spans: Vec<Span> = data.iter().map(|(_, span)| *span).collect();
+            bench.memory.xor_generate(made_p, &spans);
+            bench.memory.equal(p, made_p)
+        } else {
+            bench.memory.pq_generate(made_p, made_q, &data);
+            bench.memory.equal(p, made_p) && bench.memory.equal(q, made_q)
+        };
+        if !equal {
+            return Ok(false);
+        }
+        row += len;
+    }
+    Ok(true)
+}

@@ -1,0 +1,58 @@
+//! A fixed slab: values by index, allocated once, with a free list threaded through a stack.
+//!
+//! Operations, requests and member I/Os are slots of slabs; their index is their name. A full slab is
+//! backpressure.
+
+/// Values of one type, by index.
+pub(crate) struct Slab<T> {
+    entries: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Slab<T> {
+    /// Room for `capacity` values.
+    pub(crate) fn new(capacity: usize) -> Slab<T> {
+        Slab {
+            entries: (0..capacity).map(|_| None).collect(),
+            free: (0..u32::try_from(capacity).expect("a slab is small")).rev().collect(),
+        }
+    }
+
+    /// How many more values fit.
+    pub(crate) fn room(&self) -> usize {
+        self.free.len()
+    }
+
+    /// How many values it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Puts a value in; the caller has looked for room.
+    pub(crate) fn insert(&mut self, value: T) -> u32 {
+        let index = self.free.pop().expect("the caller looked for room");
+        self.entries[index as usize] = Some(value);
+        index
+    }
+
+    /// Takes a value out.
+    pub(crate) fn remove(&mut self, index: u32) -> T {
+        let value = self.entries[index as usize].take().expect("an index names a live value");
+        self.free.push(index);
+        value
+    }
+}
+
+impl<T> std::ops::Index<u32> for Slab<T> {
+    type Output = T;
+
+    fn index(&self, index: u32) -> &T {
+        self.entries[index as usize].as_ref().expect("an index names a live value")
+    }
+}
+
+impl<T> std::ops::IndexMut<u32> for Slab<T> {
+    fn index_mut(&mut self, index: u32) -> &mut T {
+        self.entries[index as usize].as_mut().expect("an index names a live value")
+    }
+}

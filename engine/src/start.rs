@@ -1,0 +1,428 @@
+//! Starting an array: the steps between assembly, which decides, and the reactors, which serve.
+//!
+//! All of it goes through a [`Ring`], so the simulator starts arrays by the same code, and cuts the power in
+//! the midst of it. The order is the rule of [`assembly`](crate::assembly): first the new epoch on every
+//! participant, then bitmap blocks, then data.
+//!
+//! 1. [`read_superblocks`] of every candidate; [`assemble`](crate::assembly::assemble) decides.
+//! 2. [`start`]: the new epoch; a member that fails its superblock leaves in another.
+//! 3. The bitmap blocks, from members in sync, the newest valid copy of each; after an unclean stop
+//!    Dirty means NeedSync, and a block without a valid copy is NeedSync throughout.
+//! 4. Blocks whose copies differ are written to every copy before anything relies on them.
+
+use std::sync::Arc;
+
+use bitmap::{Bitmap, BlockIndex, Cell, LoadMode};
+
+use crate::array::Layout;
+use crate::assembly::{Assembly, Change, ChangeRefused, Roster, SlotPlan, SuperblockWrite, WriteOutcome};
+use crate::format::bitmap_block::{self, Cells, Header};
+use crate::format::label::Label;
+use crate::format::superblock::{self, Copy, Found, NoMember};
+use crate::format::zones::copies;
+use crate::geometry::{Geometry, Slots};
+use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX, MEMBERS_MAX};
+use crate::members::{MemberView, Members};
+use crate::memory::{Memory, Span};
+use crate::ring::{DeviceIndex, Durability, MemberIo, MemberOp, Ring, blocking};
+
+/// Bytes of scratch memory that these steps need.
+pub const SCRATCH_BYTES: u32 = BUFFER_BYTES_MAX;
+
+/// A ring and memory to work with, and nothing else in flight on it.
+pub struct Bench<'a, R: Ring> {
+    /// Member I/O. Its devices are the candidates, by their index.
+    pub ring: &'a mut R,
+    /// The arenas.
+    pub memory: &'a Memory,
+    /// [`SCRATCH_BYTES`] of them.
+    pub scratch: Span,
+}
+
+/// What an operator may say to a start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StartOptions {
+    /// Who owns the array from now on.
+    pub host: Label,
+    /// Write nothing, not even the epoch.
+    pub read_only: bool,
+    /// Take parity for right in stripes whose missing strip nobody can vouch for.
+    pub trust_parity: bool,
+    /// Random, not zero.
+    pub seed: u64,
+}
+
+/// An array that is ready to be served.
+pub struct Started {
+    /// Its shape.
+    pub geometry: Geometry,
+    /// Its zones.
+    pub layout: Layout,
+    /// Its cells.
+    pub bitmap: Bitmap,
+    /// The slots: who may be read and written.
+    pub view: MemberView,
+    /// The device of each slot (that of an absent one means nothing).
+    pub devices: Vec<DeviceIndex>,
+    /// The record; `None` when read-only.
+    pub roster: Option<Roster>,
+    /// The slot to go on filling, and its cursor.
+    pub rebuilding: Option<(u8, u64)>,
+    /// Bitmap blocks without a valid copy.
+    pub stale_blocks: u32,
+}
+
+/// Why a start failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The members that are left are too few, or must not be written.
+    #[error("the array cannot be started: {0}")]
+    Refused(#[from] ChangeRefused),
+    /// So many members failed their first writes that the array has failed.
+    #[error("the array cannot be started: a bitmap block could not be written to enough members")]
+    Failed,
+}
+
+impl<R: Ring> Bench<'_, R> {
+    /// Does these operations; their tags are of no matter.
+    pub fn run(&mut self, ops: &[MemberOp]) -> Vec<Result<(), i32>> {
+        blocking::run(self.ring, ops)
+    }
+
+    fn op(device: DeviceIndex, io: MemberIo, offset_bytes: u64, span: Span) -> MemberOp {
+        MemberOp { tag: 0, device, io, offset_bytes, len_bytes: u64::from(span.len_bytes), span }
+    }
+}
+
+/// Reads both superblocks of a device. A copy that cannot be read counts as damaged.
+pub fn read_superblocks<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    device: DeviceIndex,
+    device_bytes: u64,
+) -> Result<Found, NoMember> {
+    let block = BLOCK_BYTES as u32;
+    let spans = [bench.scratch.part(0, block), bench.scratch.part(block, block)];
+    spans.iter().for_each(|&span| bench.memory.zero(span));
+    let places = [Copy::A, Copy::B].map(Copy::offset_bytes);
+    let ops: Vec<_> = spans
+        .iter()
+        .zip(places)
+        .filter(|(_, place)| place + BLOCK_BYTES as u64 <= device_bytes)
+        .map(|(&span, place)| Bench::<R>::op(device, MemberIo::Read, place, span))
+        .collect();
+    for (result, span) in bench.run(&ops).into_iter().zip(spans) {
+        if result.is_err() {
+            bench.memory.zero(span);
+        }
+    }
+    bench.memory.with(spans[0], |a| {
+        bench.memory.with(spans[1], |b| superblock::choose(a, b, device_bytes))
+    })
+}
+
+/// Writes superblocks, all at once; says how each ended.
+pub fn write_superblocks<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    writes: &[SuperblockWrite],
+) -> Vec<Result<(), i32>> {
+    let block = BLOCK_BYTES as u32;
+    assert!(writes.len() <= 2 * MEMBERS_MAX && 2 * MEMBERS_MAX as u32 * block <= SCRATCH_BYTES);
+    let op = |(write, place): (&SuperblockWrite, u32)| {
+        let span = bench.scratch.part(place * block, block);
+        bench.memory.write_to(span, &write.encode());
+        let device = DeviceIndex(u8::try_from(write.device).expect("a device index fits"));
+        Bench::<R>::op(device, MemberIo::Write(Durability::Durable), write.copy.offset_bytes(), span)
+    };
+    let ops: Vec<_> = writes.iter().zip(0..).map(op).collect();
+    bench.run(&ops)
+}
+
+/// Starts what assembly decided. The candidates' indices are the ring's device indices.
+pub fn start<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    assembly: &Assembly,
+    options: &StartOptions,
+) -> Result<Started, StartError> {
+    let record = &assembly.record;
+    let shape = record.shape;
+    let geometry = Geometry::new(
+        shape.members as u8,
+        shape.level.parities() as u8,
+        shape.chunk_bytes,
+        record.zones.stripes,
+    );
+    let layout = Layout {
+        uuid: *record.array.as_bytes(),
+        bitmap_offset_bytes: record.zones.bitmap.offset_bytes,
+        data_offset_bytes: record.zones.data.offset_bytes,
+        logical_block_bytes: record.logical_block_bytes,
+    };
+    let mut view = MemberView { readable: Slots::NONE, writable: Slots::NONE };
+    let mut devices = vec![DeviceIndex(0); shape.members];
+    let mut rebuilding = None;
+    for (slot, plan) in assembly.slots.iter().enumerate() {
+        let one = Slots::one(slot as u8);
+        match *plan {
+            SlotPlan::InSync { candidate } => {
+                devices[slot] = DeviceIndex(candidate as u8);
+                view = MemberView { readable: view.readable.or(one), writable: view.writable.or(one) };
+            }
+            SlotPlan::Rebuilding { candidate, cursor } => {
+                devices[slot] = DeviceIndex(candidate as u8);
+                view.writable = view.writable.or(one);
+                rebuilding = Some((slot as u8, cursor));
+            }
+            SlotPlan::Stale { .. } | SlotPlan::Missing | SlotPlan::Failed | SlotPlan::Empty => {}
+        }
+    }
+    let roster = if options.read_only {
+        None
+    } else {
+        let (roster, lost) = begin_epoch(bench, assembly, options)?;
+        view = MemberView { readable: view.readable.minus(lost), writable: view.writable.minus(lost) };
+        rebuilding = rebuilding.filter(|(slot, _)| !lost.has(*slot));
+        Some(roster)
+    };
+    let mut started = Started {
+        geometry,
+        layout,
+        bitmap: Bitmap::new(geometry.stripes(), Cell::Unwritten),
+        view,
+        devices,
+        roster,
+        rebuilding,
+        stale_blocks: 0,
+    };
+    let guess = options.trust_parity && view.readable.count() < u32::from(geometry.members());
+    let mode = if assembly.unclean && !guess { LoadMode::Unclean } else { LoadMode::Clean };
+    let differing = load_bitmap(bench, &mut started, mode, guess);
+    if !options.read_only {
+        even_out(bench, &mut started, &differing)?;
+    }
+    Ok(started)
+}
+
+/// Begins the epoch of this start, and goes on until one has landed on all who take part in it. The slots
+/// that were lost on the way.
+fn begin_epoch<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    assembly: &Assembly,
+    options: &StartOptions,
+) -> Result<(Roster, Slots), StartError> {
+    let mut roster = assembly.roster()?;
+    let mut lost = Slots::NONE;
+    let mut writes = roster.begin(Change::Start { host: options.host }, options.seed)?;
+    let mut id = options.seed;
+    loop {
+        let results = write_superblocks(bench, &writes);
+        for (write, result) in writes.iter().zip(results) {
+            roster.settle(write.slot, if result.is_ok() { WriteOutcome::Landed } else { WriteOutcome::Lost });
+            if result.is_err() {
+                lost = lost.or(Slots::one(write.slot as u8));
+            }
+        }
+        if roster.is_committed() {
+            return Ok((roster, lost));
+        }
+        let slot = writes.iter().map(|write| write.slot).find(|&slot| lost.has(slot as u8));
+        let slot = slot.expect("an epoch that is not committed has lost a write");
+        id = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        writes = roster.begin(Change::Fail { slot }, id)?;
+    }
+}
+
+/// Fills the bitmap from the members in sync. The blocks whose copies are not all the newest.
+fn load_bitmap<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    started: &mut Started,
+    mode: LoadMode,
+    guess: bool,
+) -> Vec<BlockIndex> {
+    let shape = shape_of(&started.geometry);
+    let blocks = started.bitmap.blocks();
+    let members = started.geometry.members();
+    // Every member's part of the zone, side by side in the scratch: as many blocks at a time as fit.
+    let at_once = SCRATCH_BYTES / u32::from(members) / BLOCK_BYTES as u32;
+    let uuid = uuid::Uuid::from_bytes(started.layout.uuid);
+    let mut differing = Vec::new();
+    let mut first = 0;
+    while first < blocks {
+        let count = at_once.min(blocks - first);
+        let part = |slot: u8| {
+            bench.scratch.part(u32::from(slot) * at_once * BLOCK_BYTES as u32, count * BLOCK_BYTES as u32)
+        };
+        let offset = started.layout.bitmap_offset_bytes + u64::from(first) * BLOCK_BYTES as u64;
+        let readable = started.view.readable;
+        let op = |slot| Bench::<R>::op(started.devices[usize::from(slot)], MemberIo::Read, offset, part(slot));
+        let ops: Vec<_> = readable.iter().map(op).collect();
+        let spans: Vec<_> = (0..members).map(part).collect();
+        for (slot, result) in readable.iter().zip(bench.run(&ops)) {
+            if result.is_err() {
+                read_one_by_one(bench, started.devices[usize::from(slot)], offset, spans[usize::from(slot)]);
+            }
+        }
+        for block in first..first + count {
+            let place = (block - first) * BLOCK_BYTES as u32;
+            let mut newest: Option<(u64, Box<Cells>)> = None;
+            let mut even = true;
+            for slot in copies(u64::from(block), &shape).map(|slot| slot as u8) {
+                if !readable.has(slot) {
+                    continue;
+                }
+                let span = spans[usize::from(slot)].part(place, BLOCK_BYTES as u32);
+                bench.memory.with(span, |bytes| {
+                    match bitmap_block::decode(bytes, uuid, u64::from(block)) {
+                        Ok((generation, cells)) => {
+                            let known = newest.as_ref().map(|(known, _)| *known);
+                            even &= known.is_none_or(|known| known == generation);
+                            if known.is_none_or(|known| generation > known) {
+                                newest = Some((generation, Box::new(*cells)));
+                            }
+                        }
+                        Err(_) => even = false,
+                    }
+                });
+            }
+            let index = BlockIndex(block);
+            match &mut newest {
+                Some((generation, cells)) => {
+                    if guess {
+                        trust(cells);
+                    }
+                    started.bitmap.set_generation(index, *generation);
+                    started.bitmap.load_block(index, cells, mode);
+                }
+                None => {
+                    started.stale_blocks += 1;
+                    started.bitmap.load_stale(index);
+                    even = false;
+                }
+            }
+            if !even {
+                differing.push(index);
+            }
+        }
+        first += count;
+    }
+    differing
+}
+
+/// A piece of a zone could not be read whole: block by block, and what cannot be read counts as damaged.
+fn read_one_by_one<R: Ring>(bench: &mut Bench<'_, R>, device: DeviceIndex, offset: u64, span: Span) {
+    for place in (0..span.len_bytes).step_by(BLOCK_BYTES) {
+        let block = span.part(place, BLOCK_BYTES as u32);
+        let op = Bench::<R>::op(device, MemberIo::Read, offset + u64::from(place), block);
+        if bench.run(&[op])[0].is_err() {
+            bench.memory.zero(block);
+        }
+    }
+}
+
+/// The operator's word that parity is right: NeedSync becomes Dirty.
+fn trust(cells: &mut Cells) {
+    let (need_sync, dirty) = (Cell::NeedSync.disk_code(), Cell::Dirty.disk_code());
+    for byte in cells.iter_mut() {
+        for shift in [0, 2, 4, 6] {
+            if *byte >> shift & 3 == need_sync {
+                *byte = *byte & !(3 << shift) | dirty << shift;
+            }
+        }
+    }
+}
+
+/// Writes the blocks whose copies differ, or are not valid, to every copy: what is on one of them only
+/// must not be believed by the next start and not by this one, or the reverse.
+fn even_out<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    started: &mut Started,
+    differing: &[BlockIndex],
+) -> Result<(), StartError> {
+    let shape = shape_of(&started.geometry);
+    let array = uuid::Uuid::from_bytes(started.layout.uuid);
+    let span = bench.scratch.part(0, BLOCK_BYTES as u32);
+    let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
+    for &block in differing {
+        let write = started.bitmap.try_begin_block_write(block, &mut cells).expect("nobody else writes yet");
+        let header = Header { array, index: u64::from(block.0), generation: write.generation };
+        bench.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &cells));
+        let slots = copies(u64::from(block.0), &shape).filter(|&slot| started.view.writable.has(slot as u8));
+        let offset = started.layout.bitmap_offset_bytes + u64::from(block.0) * BLOCK_BYTES as u64;
+        let durable = MemberIo::Write(Durability::Durable);
+        let ops: Vec<_> =
+            slots.map(|slot| Bench::<R>::op(started.devices[slot], durable, offset, span)).collect();
+        if bench.run(&ops).iter().any(Result::is_err) {
+            return Err(StartError::Failed);
+        }
+        started.bitmap.finish_block_write(write, &cells);
+    }
+    Ok(())
+}
+
+fn shape_of(geometry: &Geometry) -> crate::format::Shape {
+    let level = match geometry.parities() {
+        1 => crate::format::Level::Raid5,
+        _ => crate::format::Level::Raid6,
+    };
+    crate::format::Shape { level, members: geometry.members().into(), chunk_bytes: geometry.chunk_bytes() }
+}
+
+impl Started {
+    /// What all reactors share of it.
+    #[must_use]
+    pub fn members(&self, volatile: Slots) -> Members {
+        let cursor = self.rebuilding.map_or(0, |(_, cursor)| cursor);
+        Members::new(self.view, cursor, &self.devices, volatile)
+    }
+}
+
+/// Writes a new array: the caller has wiped the superblocks of every device, durably, and zeroed what the init
+/// asks for. Bitmap blocks with every cell `initial`, then the superblocks. Device `i` is slot `i`.
+pub fn write_new<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    new: &crate::assembly::NewArray<'_>,
+    initial: Cell,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), (usize, i32)> {
+    let stripes = new.zones.stripes;
+    let bitmap = Arc::new(Bitmap::new(stripes, initial));
+    let blocks = bitmap.blocks();
+    let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
+    let at_once = SCRATCH_BYTES / BLOCK_BYTES as u32;
+    let mut first = 0;
+    while first < blocks {
+        let count = at_once.min(blocks - first);
+        for nth in 0..count {
+            let index = BlockIndex(first + nth);
+            let write = bitmap.try_begin_block_write(index, &mut cells).expect("nobody else writes");
+            let header = Header { array: new.array, index: u64::from(index.0), generation: write.generation };
+            let span = bench.scratch.part(nth * BLOCK_BYTES as u32, BLOCK_BYTES as u32);
+            bench.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &cells));
+            bitmap.finish_block_write(write, &cells);
+        }
+        // Every member gets every block: simpler than only its own, in one write, and no worse.
+        let span = bench.scratch.part(0, count * BLOCK_BYTES as u32);
+        let offset = new.zones.bitmap.offset_bytes + u64::from(first) * BLOCK_BYTES as u64;
+        let write = MemberIo::Write(Durability::Cached);
+        let ops: Vec<_> = (0..new.shape.members)
+            .map(|slot| Bench::<R>::op(DeviceIndex(slot as u8), write, offset, span))
+            .collect();
+        check(bench.run(&ops))?;
+        first += count;
+        progress(u64::from(first), u64::from(blocks));
+    }
+    let flush: Vec<_> = (0..new.shape.members)
+        .map(|slot| Bench::<R>::op(DeviceIndex(slot as u8), MemberIo::Flush, 0, Span::EMPTY))
+        .collect();
+    check(bench.run(&flush))?;
+    let writes = crate::assembly::create(new);
+    let results = write_superblocks(bench, &writes);
+    match writes.iter().zip(results).find(|(_, result)| result.is_err()) {
+        Some((write, Err(errno))) => Err((write.slot, errno)),
+        _ => Ok(()),
+    }
+}
+
+fn check(results: Vec<Result<(), i32>>) -> Result<(), (usize, i32)> {
+    let failed = results.into_iter().enumerate().find_map(|(slot, result)| result.err().map(|errno| (slot, errno)));
+    failed.map_or(Ok(()), Err)
+}

@@ -1,0 +1,45 @@
+//! What each reactor counts: one cache line or two that only it writes, and anyone may read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::status::Counters;
+
+/// A counter with one writer.
+#[derive(Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds, as the only writer: a load and a store, no bus lock.
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! tally {
+    ($($name:ident),* $(,)?) => {
+        /// The counters of one reactor; their meaning is that of [`Counters`].
+        #[derive(Default)]
+        #[repr(align(128))]
+        #[allow(missing_docs)]
+        pub struct Tally { $(pub $name: Count),* }
+
+        impl Tally {
+            /// The sum over all reactors.
+            #[must_use]
+            pub fn sum(tallies: &[Tally]) -> Counters {
+                Counters { $($name: tallies.iter().map(|tally| tally.$name.get()).sum()),* }
+            }
+        }
+    };
+}
+
+tally!(
+    reads, writes, flushes, discards, read_bytes, write_bytes, member_reads, member_writes, intent_writes, rmw,
+    rcw, full_stripe, merged, handed_over, reconstructed, errors,
+);

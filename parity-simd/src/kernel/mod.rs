@@ -1,0 +1,157 @@
+//! The kernels, each written once over a [`Vector`].
+//!
+//! A kernel is a value that holds its strips and knows how to compute `N` vectors at an offset; [`run`] walks it
+//! over the strips:
+//!
+//! ```text
+//!   0                                                    bytes
+//!   |  WIDE vectors  |  WIDE vectors  | .. | 1 | 1 | 1 | part |
+//!     wide blocks, all sources per block     singles     tail
+//! ```
+//!
+//! Within a block every source is read once and every output written once, so each strip passes through the
+//! caches once whatever the number of sources, and P and Q come out of the same loads. The tail, shorter than a
+//! vector, goes through a zero-padded buffer; strips of whole sectors never have one.
+//!
+//! Invariants
+//! - A kernel touches exactly the bytes `0..bytes` of each strip; the strips of one kernel are equally long.
+//! - No byte of an output is read after it was written: blocks do not overlap, so accumulating kernels are right.
+//! - Everything is `#[inline(always)]` down to the intrinsics, because only inside the `#[target_feature]`
+//!   wrapper of arch/ may the compiler use the instructions. Closures are avoided for the same reason.
+#![expect(unsafe_code, reason = "vector loads and stores on raw pointers, bounds argued by `run`")]
+
+pub(crate) mod delta;
+pub(crate) mod generate;
+pub(crate) mod recover;
+
+use crate::vector::{BYTES_MAX, Vector};
+
+/// One computation over equally long strips.
+pub(crate) trait Kernel {
+    /// Computes `N` vectors at byte `at` of every strip.
+    ///
+    /// # Safety
+    /// The CPU has V's instruction set, and `at + N * V::BYTES` is within every strip, or for a
+    /// [`Part`] of `bytes`, `N` is 1 and `at + bytes` is.
+    unsafe fn block<V: Vector, const N: usize, T: Transfer>(&mut self, at: usize, transfer: T);
+}
+
+/// Walks `kernel` over strips of `bytes` bytes, in wide blocks of `N` vectors.
+///
+/// # Safety
+/// The CPU has V's instruction set, and every strip of the kernel is `bytes` long.
+#[inline(always)]
+pub(crate) unsafe fn run<V: Vector, const N: usize>(mut kernel: impl Kernel, bytes: usize) {
+    let wide = N * V::BYTES;
+    let mut at = 0;
+    while bytes - at >= wide {
+        // SAFETY: the CPU is the caller's promise; `wide` bytes are left at `at` in strips of `bytes`.
+        unsafe { kernel.block::<V, N, Whole>(at, Whole) };
+        at += wide;
+    }
+    while bytes - at >= V::BYTES {
+        // SAFETY: as above, for one vector.
+        unsafe { kernel.block::<V, 1, Whole>(at, Whole) };
+        at += V::BYTES;
+    }
+    if at < bytes {
+        // SAFETY: as above, for the `bytes - at` < V::BYTES that are left.
+        unsafe { kernel.block::<V, 1, Part>(at, Part { bytes: bytes - at }) };
+    }
+}
+
+/// How a block moves between strips and registers.
+pub(crate) trait Transfer: Copy {
+    /// A vector from byte `at` of `strip`.
+    ///
+    /// # Safety
+    /// The CPU has V's instruction set; the bytes that this transfer moves are within `strip`.
+    unsafe fn load<V: Vector>(self, strip: &[u8], at: usize) -> V;
+
+    /// A vector to byte `at` of `strip`.
+    ///
+    /// # Safety
+    /// As for `load`.
+    unsafe fn store<V: Vector>(self, vector: V, strip: &mut [u8], at: usize);
+}
+
+/// Whole vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Whole;
+
+impl Transfer for Whole {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(self, strip: &[u8], at: usize) -> V {
+        debug_assert!(at + V::BYTES <= strip.len());
+        // SAFETY: the caller's promises: the CPU, and V::BYTES at `at` within the strip.
+        unsafe { V::load(strip.as_ptr().wrapping_add(at)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Vector>(self, vector: V, strip: &mut [u8], at: usize) {
+        debug_assert!(at + V::BYTES <= strip.len());
+        // SAFETY: V::BYTES at `at` are within the strip, which we hold exclusively.
+        unsafe { vector.store(strip.as_mut_ptr().wrapping_add(at)) }
+    }
+}
+
+/// The first `bytes` of a vector, fewer than all; the rest is zeros and is not stored.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// 1..V::BYTES.
+    pub bytes: usize,
+}
+
+impl Transfer for Part {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(self, strip: &[u8], at: usize) -> V {
+        let mut padded = [0; BYTES_MAX];
+        padded[..self.bytes].copy_from_slice(&strip[at..at + self.bytes]);
+        // SAFETY: the CPU is the caller's promise; the buffer holds the widest vector there is.
+        unsafe { V::load(padded.as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Vector>(self, vector: V, strip: &mut [u8], at: usize) {
+        let mut padded = [0; BYTES_MAX];
+        // SAFETY: the buffer holds the widest vector there is.
+        unsafe { vector.store(padded.as_mut_ptr()) };
+        strip[at..at + self.bytes].copy_from_slice(&padded[..self.bytes]);
+    }
+}
+
+/// `N` vectors from byte `at` of `strip`.
+///
+/// # Safety
+/// As for [`Kernel::block`].
+#[inline(always)]
+unsafe fn load<V: Vector, const N: usize>(transfer: impl Transfer, strip: &[u8], at: usize) -> [V; N] {
+    // SAFETY: the caller's promise: the CPU.
+    let mut vectors = [unsafe { V::zero() }; N];
+    let mut lane = 0;
+    while lane < N {
+        // SAFETY: the caller's promise: N vectors at `at` are within the strip.
+        vectors[lane] = unsafe { transfer.load(strip, at + lane * V::BYTES) };
+        lane += 1;
+    }
+    vectors
+}
+
+/// `N` vectors to byte `at` of `strip`.
+///
+/// # Safety
+/// As for [`Kernel::block`].
+#[inline(always)]
+unsafe fn store<V: Vector, const N: usize>(
+    transfer: impl Transfer,
+    vectors: [V; N],
+    strip: &mut [u8],
+    at: usize,
+) {
+    let mut lane = 0;
+    while lane < N {
+        // SAFETY: the caller's promise: N vectors at `at` are within the strip.
+        unsafe { transfer.store(vectors[lane], strip, at + lane * V::BYTES) };
+        lane += 1;
+    }
+}

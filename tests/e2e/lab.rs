@@ -1,0 +1,506 @@
+//! The laboratory: a temporary directory with members in it, the command line run in it, arrays and their servers.
+//!
+//! Everything that a test starts ends with it: a [`Server`] that goes out of scope is killed, loop devices and mounts are
+//! undone when the [`Lab`] goes. No command can hang a run: all go through `timeout`.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use engine::status::{ArrayStatus, MemberState};
+use serde_json::Value;
+
+use crate::content::pattern;
+use crate::nbd_client::NbdClient;
+
+/// Longest that any command may take.
+const COMMAND_SECONDS_MAX: &str = "300";
+/// Longest from start to `ready`; 2 s is promised for a huge array on an idle machine.
+const READY_MAX: Duration = Duration::from_secs(60);
+
+/// What lies below a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    File,
+    /// A loop device over a file: needs root.
+    Loop,
+}
+
+/// An array to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub level: u8,
+    pub members: usize,
+    pub chunk: &'static str,
+    pub init: &'static str,
+    pub backing: Backing,
+    pub member_mib: u64,
+    /// Fill the members with noise first, as a drive from the shelf would be.
+    pub noise: bool,
+}
+
+impl Shape {
+    /// RAID-5 of five or RAID-6 of five files, 64 KiB chunks, nothing initialized.
+    pub const RAID5: Shape = Shape {
+        level: 5,
+        members: 5,
+        chunk: "64K",
+        init: "lazy",
+        backing: Backing::File,
+        member_mib: 48,
+        noise: false,
+    };
+    pub const RAID6: Shape = Shape { level: 6, ..Shape::RAID5 };
+
+    pub fn parities(&self) -> usize {
+        self.level as usize - 4
+    }
+
+    pub fn chunk_bytes(&self) -> u64 {
+        self.chunk.strip_suffix('K').expect("chunks are given in K").parse::<u64>().expect("a number") << 10
+    }
+
+    pub fn stripe_bytes(&self) -> u64 {
+        (self.members - self.parities()) as u64 * self.chunk_bytes()
+    }
+
+    /// Every set of as many slots as the level can lose.
+    pub fn losses(&self) -> Vec<Vec<usize>> {
+        match self.level {
+            5 => (0..self.members).map(|a| vec![a]).collect(),
+            _ => (0..self.members).flat_map(|b| (0..b).map(move |a| vec![a, b])).collect(),
+        }
+    }
+}
+
+/// A temporary directory, and what must be undone outside of it.
+pub struct Lab {
+    loops: RefCell<Vec<PathBuf>>,
+    mounts: RefCell<Vec<PathBuf>>,
+    dir: tempfile::TempDir,
+}
+
+impl Lab {
+    pub fn new() -> Lab {
+        let dir = tempfile::Builder::new().prefix("striate-e2e.").tempdir().expect("a temporary directory");
+        fs::create_dir(dir.path().join("run")).expect("a run directory");
+        Lab { dir, loops: RefCell::default(), mounts: RefCell::default() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A sparse file of `bytes`.
+    pub fn file(&self, name: &str, bytes: u64) -> PathBuf {
+        let path = self.path(name);
+        File::create(&path).and_then(|file| file.set_len(bytes)).expect("a sparse file");
+        path
+    }
+
+    /// A loop device over `file`, unbuffered.
+    pub fn loop_device(&self, file: &Path) -> PathBuf {
+        assert_root("loop devices");
+        let output = run(
+            "losetup",
+            &["--find".as_ref(), "--show".as_ref(), "--direct-io=on".as_ref(), file.as_os_str()],
+        );
+        let device = PathBuf::from(succeeded("losetup", &output).trim());
+        self.loops.borrow_mut().push(device.clone());
+        device
+    }
+
+    /// Mounts `what` on a new directory of the laboratory.
+    pub fn mount(&self, options: &[&str], what: &Path, name: &str) -> PathBuf {
+        assert_root("mounts");
+        let on = self.path(name);
+        fs::create_dir(&on).expect("a directory to mount on");
+        let options =
+            options.iter().map(OsStr::new).chain([what.as_os_str(), on.as_os_str()]).collect::<Vec<_>>();
+        succeeded("mount", &run("mount", &options));
+        self.mounts.borrow_mut().push(on.clone());
+        on
+    }
+
+    /// Runs the command line. The run directory is the laboratory's.
+    pub fn striate<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
+        let mut command = timed(env!("CARGO_BIN_EXE_striate"));
+        command.args(args).env("STRIATE_RUN_DIR", self.path("run"));
+        command.stdin(Stdio::null()).output().expect("the program runs")
+    }
+
+    /// Runs the command line; it must succeed.
+    #[track_caller]
+    pub fn striate_ok<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
+        let output = self.striate(args);
+        succeeded(&format!("striate {}", shown(args)), &output)
+    }
+
+    /// Runs the command line; it must refuse: with an exit code (not a signal, not a panic) and an explanation.
+    /// Returns the explanation.
+    #[track_caller]
+    pub fn striate_refuses<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
+        let output = self.striate(args);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let what = format!("striate {}", shown(args));
+        // 101 is a panic, 124 and 137 are the patience of `timeout`.
+        let code = output.status.code();
+        assert!(
+            code.is_some_and(|code| !matches!(code, 0 | 101 | 124 | 134 | 137)),
+            "{what}: should have been refused, ended with {:?}\n{stderr}",
+            output.status
+        );
+        assert!(!stderr.trim().is_empty(), "{what}: refused without a word");
+        assert!(!stderr.contains("panicked at"), "{what}: panicked\n{stderr}");
+        stderr
+    }
+
+    /// Makes members (`NAME.0`, ...) of a shape, without an array on them.
+    pub fn members(&self, name: &str, shape: &Shape) -> Vec<PathBuf> {
+        (0..shape.members).map(|slot| self.member(&format!("{name}.{slot}"), shape)).collect()
+    }
+
+    /// One more member that would fit a shape.
+    pub fn member(&self, name: &str, shape: &Shape) -> PathBuf {
+        let file = self.file(name, shape.member_mib << 20);
+        if shape.noise {
+            let open = OpenOptions::new().write(true).open(&file).expect("just made");
+            let seed =
+                name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte as u64));
+            for mib in 0..shape.member_mib {
+                open.write_all_at(&pattern(seed, mib << 20, 1 << 20), mib << 20).expect("room for a member");
+            }
+        }
+        match shape.backing {
+            Backing::File => file,
+            Backing::Loop => self.loop_device(&file),
+        }
+    }
+
+    /// Creates an array on new members.
+    #[track_caller]
+    pub fn create(&self, name: &str, shape: Shape) -> Array<'_> {
+        let members = self.members(name, &shape);
+        let mut args = create_args(name, &shape);
+        args.extend(members.iter().map(|member| member.to_string_lossy().into_owned()));
+        self.striate_ok(&args);
+        Array { lab: self, name: name.to_string(), shape, members }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for mount in self.mounts.borrow().iter().rev() {
+            let _ = run("umount", &[OsStr::new("--lazy"), mount.as_os_str()]);
+        }
+        for device in self.loops.borrow().iter() {
+            let _ = run("losetup", &[OsStr::new("--detach"), device.as_os_str()]);
+        }
+    }
+}
+
+/// `create NAME --level ...` up to the members.
+pub fn create_args(name: &str, shape: &Shape) -> Vec<String> {
+    let level = shape.level.to_string();
+    ["create", name, "--level", &level, "--chunk", shape.chunk, "--init", shape.init]
+        .map(String::from)
+        .to_vec()
+}
+
+/// An array, and the members it is made of, by slot.
+pub struct Array<'lab> {
+    pub lab: &'lab Lab,
+    pub name: String,
+    pub shape: Shape,
+    pub members: Vec<PathBuf>,
+}
+
+impl Array<'_> {
+    /// Serves all members.
+    #[track_caller]
+    pub fn serve(&self, options: &[&str]) -> Server<'_> {
+        self.serve_members(&self.members, options)
+    }
+
+    /// Serves some members; returns once hosts can connect.
+    #[track_caller]
+    pub fn serve_members(&self, members: &[PathBuf], options: &[&str]) -> Server<'_> {
+        Server::start(self.lab, &self.name, members, options)
+    }
+
+    /// Reads every stripe of the stopped array and compares parity. Panics unless all is consistent and trusted.
+    #[track_caller]
+    pub fn scrub_is_clean(&self, when: &str) {
+        let scrub = self.scrub();
+        assert!(scrub.mismatch_count == 0 && scrub.need_sync == 0, "{when}: {scrub:?}");
+        assert!(scrub.checked + scrub.unwritten > 0, "{when}: the scrub looked at nothing: {scrub:?}");
+    }
+
+    #[track_caller]
+    pub fn scrub(&self) -> Scrub {
+        let mut args = vec!["scrub".to_string(), "--json".to_string()];
+        args.extend(self.members.iter().map(|member| member.to_string_lossy().into_owned()));
+        let output = self.lab.striate(&args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let json: Value = serde_json::from_str(&text).unwrap_or_else(|error| {
+            panic!("striate scrub: {error}: {text}\n{}", String::from_utf8_lossy(&output.stderr))
+        });
+        let count =
+            |field: &str| json[field].as_u64().unwrap_or_else(|| panic!("scrub has no {field}: {text}"));
+        let scrub = Scrub {
+            checked: count("checked"),
+            unwritten: count("unwritten"),
+            need_sync: count("need_sync"),
+            mismatch_count: count("mismatch_count"),
+            mismatches: json["mismatches"].to_string(),
+        };
+        let expected = if scrub.mismatch_count > 0 { 1 } else { 0 };
+        assert_eq!(output.status.code(), Some(expected), "the exit code of a scrub with {scrub:?}");
+        scrub
+    }
+}
+
+/// What a scrub found.
+#[derive(Debug)]
+#[expect(dead_code, reason = "`mismatches` is there to be shown by a failure")]
+pub struct Scrub {
+    pub checked: u64,
+    pub unwritten: u64,
+    pub need_sync: u64,
+    pub mismatch_count: u64,
+    pub mismatches: String,
+}
+
+/// A running `striate serve`, killed when it goes out of scope.
+pub struct Server<'lab> {
+    lab: &'lab Lab,
+    name: String,
+    child: Child,
+    log: PathBuf,
+    pub socket: PathBuf,
+}
+
+impl<'lab> Server<'lab> {
+    #[track_caller]
+    pub fn start(lab: &'lab Lab, name: &str, members: &[PathBuf], options: &[&str]) -> Server<'lab> {
+        let socket = lab.path(&format!("{name}.sock"));
+        let log = lab.path(&format!("{name}.log"));
+        let stderr = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_striate"))
+            .arg("serve")
+            .args(members)
+            .args(["--nbd", &format!("unix:{}", socket.display())])
+            .args(options)
+            .env("STRIATE_RUN_DIR", lab.path("run"))
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .expect("the program runs");
+        let ready = wait_for_ready(child.stdout.take().expect("piped"));
+        let mut server = Server { lab, name: name.to_string(), child, log, socket };
+        if let Err(why) = ready {
+            let ended = server.child.try_wait();
+            panic!("striate serve: {why} ({ended:?})\n{}", server.log_tail());
+        }
+        server
+    }
+
+    pub fn uri(&self) -> String {
+        format!("nbd+unix:///?socket={}", self.socket.display())
+    }
+
+    /// A connection of our own client.
+    #[track_caller]
+    pub fn connect(&self) -> NbdClient {
+        NbdClient::connect(&self.socket, "")
+            .unwrap_or_else(|error| panic!("connect: {error}\n{}", self.log_tail()))
+    }
+
+    #[track_caller]
+    pub fn status(&self) -> ArrayStatus {
+        let text = self.lab.striate_ok(&["status", &self.name, "--json"]);
+        let mut list: Vec<ArrayStatus> =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("status: {error}: {text}"));
+        assert_eq!(list.len(), 1, "status of one array: {text}");
+        list.remove(0)
+    }
+
+    #[track_caller]
+    pub fn slot_state(&self, slot: usize) -> MemberState {
+        self.status().members[slot].state
+    }
+
+    #[track_caller]
+    pub fn fail(&self, slot: usize) {
+        self.lab.striate_ok(&["fail", &self.name, &slot.to_string()]);
+        assert_eq!(self.slot_state(slot), MemberState::Failed, "slot {slot} after `fail`");
+    }
+
+    #[track_caller]
+    pub fn replace(&self, slot: usize, path: &Path) {
+        self.lab.striate_ok(&[
+            OsStr::new("replace"),
+            self.name.as_ref(),
+            slot.to_string().as_ref(),
+            path.as_os_str(),
+        ]);
+    }
+
+    /// Waits until no resync and no rebuild runs.
+    #[track_caller]
+    pub fn wait(&self) {
+        self.lab.striate_ok(&["wait", &self.name, "--timeout", "120"]);
+        let background = self.status().background;
+        assert!(background.is_empty(), "still at work after `wait`: {background:?}");
+    }
+
+    /// Stops the server as an operator's shell would, by a signal; it must end cleanly.
+    #[track_caller]
+    pub fn terminate(mut self) {
+        succeeded("kill", &run("kill", &["-TERM".to_string(), self.child.id().to_string()]));
+        self.ended_cleanly("SIGTERM");
+    }
+
+    /// Stops the server by `striate stop`.
+    #[track_caller]
+    pub fn stop(mut self) {
+        self.lab.striate_ok(&["stop", &self.name]);
+        self.ended_cleanly("striate stop");
+    }
+
+    /// Kills the server without warning.
+    pub fn kill(mut self) {
+        self.child.kill().expect("still there");
+        self.child.wait().expect("killed");
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    #[track_caller]
+    fn ended_cleanly(&mut self, by: &str) {
+        let began = Instant::now();
+        while self.is_running() {
+            assert!(began.elapsed() < READY_MAX, "still running long after {by}\n{}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let status = self.child.wait().expect("ended");
+        assert!(status.success(), "after {by} the server ended with {status}\n{}", self.log_tail());
+    }
+
+    fn log_tail(&self) -> String {
+        let mut text = String::new();
+        let _ = File::open(&self.log).and_then(|mut file| file.read_to_string(&mut text));
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Server<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "---- the end of the log of `striate serve` ({})\n{}\n----",
+                self.name,
+                self.log_tail()
+            );
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads the server's output until it says that it is ready; a thread goes on reading, so that it never blocks.
+fn wait_for_ready(stdout: impl Read + Send + 'static) -> Result<(), String> {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if line.starts_with("ready") {
+                let _ = tell.send(());
+            }
+        }
+    });
+    told.recv_timeout(READY_MAX).map_err(|error| match error {
+        mpsc::RecvTimeoutError::Timeout => format!("not ready after {READY_MAX:?}"),
+        mpsc::RecvTimeoutError::Disconnected => "ended before it was ready".to_string(),
+    })
+}
+
+/// A command that cannot hang. Debian keeps mke2fs and losetup where an ordinary user's PATH does not look.
+pub fn timed(program: &str) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", COMMAND_SECONDS_MAX, program]);
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin")).stdin(Stdio::null());
+    command
+}
+
+/// Runs a program of the system.
+pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Output {
+    let output = timed(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert_ne!(output.status.code(), Some(127), "{program} is not installed: run scripts/setup test");
+    output
+}
+
+/// The output of a command that must have succeeded.
+#[track_caller]
+pub fn succeeded(what: &str, output: &Output) -> String {
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let mut text = format!("{what}: {}\n", output.status);
+        let _ = write!(text, "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+        panic!("{text}");
+    }
+    stdout
+}
+
+/// Some checks need root; they are `#[ignore]`d, and where they are asked for they do not pass by not running.
+#[track_caller]
+pub fn assert_root(what: &str) {
+    let id = succeeded("id", &run("id", &["-u"]));
+    assert_eq!(id.trim(), "0", "{what} need root: this check cannot run as an ordinary user");
+}
+
+/// A file's content as a number that changes when a byte does.
+pub fn fingerprint(path: &Path) -> u64 {
+    use std::hash::Hasher;
+    let mut file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut hasher = std::hash::DefaultHasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).expect("readable") {
+            0 => return hasher.finish(),
+            n => hasher.write(&buffer[..n]),
+        }
+    }
+}
+
+/// Writes bytes into a file or a device, past every server.
+pub fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
+    let mut file = OpenOptions::new().write(true).open(path).expect("a member");
+    file.write_all_at(bytes, offset).expect("inside the member");
+    file.flush().and_then(|()| file.sync_all()).expect("written");
+}
+
+/// A number from the environment.
+pub fn number(variable: &str, otherwise: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")),
+        Err(_) => otherwise,
+    }
+}
+
+fn shown<S: AsRef<OsStr>>(args: &[S]) -> String {
+    args.iter().map(|arg| arg.as_ref().to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
