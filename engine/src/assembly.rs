@@ -20,7 +20,7 @@
 //! | takes part | H | current |
 //! | takes part | its held epoch | current: H's writes stopped short of it, so nothing was done in H |
 //! | takes no part | its held epoch | stale: it left when the array says it left |
-//! | anything, or not there at all | another than that of a current or stale device that was to be in sync in E | leftover: broken off, or outlived |
+//! | anything, or not there at all | another than that of a current, stale or leftover device that was to be in sync in E | leftover: broken off, or outlived |
 //! | not there at all | of a lower number than H | replaced |
 //! | anything else | | apart: both sides may hold data that the other lacks |
 //!
@@ -32,7 +32,7 @@
 //!
 //! *Why a leftover holds nothing that the array lacks.* Let E's record list q as in sync. Then q had all that
 //! was ever acknowledged in E and before: when E was made, and as long as data was written in it. If q is now
-//! current or stale, in another epoch, then it has come into H's line (every step of a device goes to a
+//! current, stale or leftover (by another witness), in another epoch, then it has come into H's line (every step of a device goes to a
 //! descendant, or, when one that was stale or leftover rejoins, to a line that contains what it left). So H's
 //! line has it too. Only "in sync" counts: a q that was to be *rebuilt* in E had nothing yet. And that E was
 //! broken off is not enough: what E came from may have run apart from H.

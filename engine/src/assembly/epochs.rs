@@ -1,6 +1,6 @@
 //! How a device stands to an epoch, and which epoch is the array's newest.
 //!
-//! The table at the top of [`assembly`](super) is [`standing`] here, row by row.
+//! The table at the top of [`assembly`](super) is [`standings`] here, row by row.
 
 use std::cmp::Reverse;
 
@@ -44,11 +44,6 @@ impl Present<'_> {
             entry.state.takes_part() && (self.epoch() == record.epoch.name || self.epoch() == entry.held)
         })
     }
-
-    /// Takes no part in the record's epoch, and left when the record says it left.
-    fn is_stale(&self, record: &Record) -> bool {
-        self.entry_in(record).is_some_and(|entry| !entry.state.takes_part() && self.epoch() == entry.held)
-    }
 }
 
 /// How a device stands to an epoch.
@@ -66,28 +61,38 @@ pub(super) enum Standing {
     Apart,
 }
 
-pub(super) fn standing(member: &Present<'_>, record: &Record, present: &[Present<'_>]) -> Standing {
-    let belongs = member.entry_in(record).is_some();
-    let is_older = member.epoch().number < record.epoch.name.number;
-    if member.is_current(record) {
-        Standing::Current
-    } else if member.is_stale(record) {
-        Standing::Stale
-    } else if belongs && is_leftover(member, record, present) {
-        Standing::Leftover
-    } else if !belongs && (is_older || is_leftover(member, record, present)) {
-        Standing::Replaced
-    } else {
-        Standing::Apart
+/// How each device stands to the epoch of `record`. What is a leftover is found in rounds, since a leftover
+/// may itself bear witness for another; each round finds one or is the last.
+pub(super) fn standings(record: &Record, present: &[Present<'_>]) -> Vec<Standing> {
+    let mut standings: Vec<Standing> = present.iter().map(|member| on_its_own(member, record)).collect();
+    while let Some(found) = (0..present.len()).find(|&index| {
+        standings[index] == Standing::Apart && is_leftover(&present[index], present, &standings)
+    }) {
+        let belongs = present[found].entry_in(record).is_some();
+        standings[found] = if belongs { Standing::Leftover } else { Standing::Replaced };
+    }
+    standings
+}
+
+fn on_its_own(member: &Present<'_>, record: &Record) -> Standing {
+    match member.entry_in(record) {
+        Some(_) if member.is_current(record) => Standing::Current,
+        Some(entry) if !entry.state.takes_part() && member.epoch() == entry.held => Standing::Stale,
+        None if member.epoch().number < record.epoch.name.number => Standing::Replaced,
+        Some(_) | None => Standing::Apart,
     }
 }
 
 /// Whether a device that was to be in sync in the member's epoch is now, in another, in the record's line.
-fn is_leftover(member: &Present<'_>, record: &Record, present: &[Present<'_>]) -> bool {
-    present.iter().any(|witness| {
+fn is_leftover(member: &Present<'_>, present: &[Present<'_>], standings: &[Standing]) -> bool {
+    present.iter().zip(standings).any(|(witness, standing)| {
         let had_all = witness.entry_in(member.record()).is_some_and(|entry| entry.state == SlotState::InSync);
         let went_elsewhere = witness.epoch() != member.epoch() && witness.found.both_valid;
-        had_all && went_elsewhere && (witness.is_current(record) || witness.is_stale(record))
+        let in_line = match standing {
+            Standing::Current | Standing::Stale | Standing::Leftover => true,
+            Standing::Replaced | Standing::Apart => false,
+        };
+        had_all && went_elsewhere && in_line
     })
 }
 
@@ -110,8 +115,8 @@ pub(super) fn newest(present: &[Present<'_>]) -> Newest {
     let (mut too_few, mut apart) = (None, None);
     for holder in holders {
         let record = present[holder].record();
-        let is_apart = |member| standing(member, record, present) == Standing::Apart;
-        if let Some(other) = present.iter().position(is_apart) {
+        let standings = standings(record, present);
+        if let Some(other) = standings.iter().position(|standing| *standing == Standing::Apart) {
             apart.get_or_insert(Newest::Apart { holder, other });
         } else if in_sync_count(record, present) < record.shape.data_strips() {
             too_few.get_or_insert(Newest::TooFew { holder });

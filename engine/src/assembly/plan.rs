@@ -1,6 +1,6 @@
 //! The steps of assembly: sort the candidates, check that they are one array, give each slot its device.
 
-use super::epochs::{self, Newest, Present, Standing, standing};
+use super::epochs::{self, Newest, Present, Standing, standings};
 use super::error::AssemblyError;
 use super::{AssemblyOptions, Candidate};
 use crate::format::superblock::{NoMember, Record, RunState, SlotState};
@@ -215,10 +215,10 @@ pub(super) fn slots(present: &[Present<'_>], record: &Record, left_out: &mut Vec
     };
     let used = &record.slots[..record.shape.members];
     let mut slots: Vec<SlotPlan> = used.iter().map(|entry| absent(entry.state)).collect();
-    for member in present {
+    for (member, standing) in present.iter().zip(standings(record, present)) {
         let candidate = member.candidate;
         let slot = member.slot();
-        match standing(member, record, present) {
+        match standing {
             Standing::Current => slots[slot] = current(candidate, record, slot),
             Standing::Stale => slots[slot] = SlotPlan::Stale { candidate, reason: left(member) },
             Standing::Leftover => {
