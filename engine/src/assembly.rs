@@ -60,14 +60,16 @@
 //! written). Otherwise an epoch that was committed, or may have been, was in use. One that was provably
 //! not committed leaves the array as it was *found* when it was made, and the record says how.
 
+mod create;
 mod epochs;
 mod error;
 mod plan;
 mod roster;
 
+pub use create::{NewArray, create};
 pub use error::AssemblyError;
 pub use plan::{LeftOut, LeftOutReason, SlotPlan, StaleReason};
-pub use roster::{Change, ChangeRefused, Joiner, NewArray, Roster, SuperblockWrite, WriteOutcome, create};
+pub use roster::{Change, ChangeRefused, Joiner, Roster, SuperblockWrite, WriteOutcome};
 
 use uuid::Uuid;
 
