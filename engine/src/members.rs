@@ -226,7 +226,10 @@ impl Members {
         }
         self.failures.lock().expect("no holder panics")[usize::from(slot)] = None;
         self.read_errors[usize::from(slot)].store(0, Ordering::Relaxed);
-        self.view.fetch_or(MemberView { readable: Slots::NONE, writable: Slots::one(slot) }.pack(), Ordering::AcqRel);
+        self.view.fetch_or(
+            MemberView { readable: Slots::NONE, writable: Slots::one(slot) }.pack(),
+            Ordering::AcqRel,
+        );
     }
 
     /// Steward: stripes below `stripe` are rebuilt.
@@ -246,7 +249,8 @@ impl Members {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
                 let view = MemberView::unpack(word);
                 view.writable.has(slot).then(|| {
-                    MemberView { readable: view.readable.or(Slots::one(slot)), writable: view.writable }.pack()
+                    MemberView { readable: view.readable.or(Slots::one(slot)), writable: view.writable }
+                        .pack()
                 })
             })
             .is_ok()

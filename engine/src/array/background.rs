@@ -171,7 +171,9 @@ impl Array {
                 steward.resync.lost += u64::from(is_lost);
             }
             Job::Rebuild { slot } => {
-                let Some(rebuild) = steward.rebuild.as_mut().filter(|rebuild| rebuild.slot == slot) else { return };
+                let Some(rebuild) = steward.rebuild.as_mut().filter(|rebuild| rebuild.slot == slot) else {
+                    return;
+                };
                 if let Some(entry) = rebuild.window.iter_mut().find(|entry| entry.0 == stripe) {
                     entry.1 = true;
                 }
@@ -253,7 +255,12 @@ impl Array {
                     shared.members.advance_cursor(stripe + 1);
                 }
             } else if self.give_job(stripe, Job::Rebuild { slot }) {
-                self.steward_mut().rebuild.as_mut().expect("looked at above").window.push_back((stripe, false));
+                self.steward_mut()
+                    .rebuild
+                    .as_mut()
+                    .expect("looked at above")
+                    .window
+                    .push_back((stripe, false));
             } else {
                 break;
             }

@@ -65,7 +65,14 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(roster: Option<Roster>, seed: u64, members: u8, pool: &mut Pool) -> Keeper {
         let span = |_| pool.take(BLOCK_BYTES as u32).expect("a fresh pool has room for the superblocks");
-        Keeper { roster, spans: (0..members).map(span).collect(), round: None, seed, wishes: Wishes::default(), stopped: false }
+        Keeper {
+            roster,
+            spans: (0..members).map(span).collect(),
+            round: None,
+            seed,
+            wishes: Wishes::default(),
+            stopped: false,
+        }
     }
 
     /// Whether a round is in flight.

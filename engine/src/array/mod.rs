@@ -55,8 +55,8 @@ use host::HostRequest;
 use intent::BlockWrites;
 pub(crate) use op::{Part, PartKind};
 use op::{Phase, StripeOp};
-pub use steward::{Answer, Beginning, Order, StewardState};
 use steward::Steward;
+pub use steward::{Answer, Beginning, Order, StewardState};
 
 /// No index: the end of a list, or an empty lock slot.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -573,10 +573,24 @@ impl Array {
     }
 
     /// Advises a member that it may forget a range.
-    fn push_deallocate<R: Ring>(&mut self, ring: &mut R, op: u32, slot: u8, offset_bytes: u64, len_bytes: u64) {
+    fn push_deallocate<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        op: u32,
+        slot: u8,
+        offset_bytes: u64,
+        len_bytes: u64,
+    ) {
         let device = self.shared.members.device(slot);
         let tag = self.ios.insert(Io { what: IoFor::OpDeallocate { op }, slot, device });
-        ring.push(MemberOp { tag, device, io: MemberIo::Deallocate, offset_bytes, len_bytes, span: Span::EMPTY });
+        ring.push(MemberOp {
+            tag,
+            device,
+            io: MemberIo::Deallocate,
+            offset_bytes,
+            len_bytes,
+            span: Span::EMPTY,
+        });
     }
 
     /// Whether an error on this I/O speaks of the device that the slot has now.

@@ -473,7 +473,14 @@ impl StripeOp {
     }
 
     /// Of the strips written in these rows, those that more than one part has a share in.
-    pub(super) fn gathered(&self, parts: &Slab<Part>, geometry: &Geometry, wanted: Strips, row: u32, len: u32) -> Strips {
+    pub(super) fn gathered(
+        &self,
+        parts: &Slab<Part>,
+        geometry: &Geometry,
+        wanted: Strips,
+        row: u32,
+        len: u32,
+    ) -> Strips {
         if self.active.head == self.active.tail {
             return Strips::NONE;
         }
@@ -492,7 +499,14 @@ impl StripeOp {
     }
 
     /// The new bytes of a strip in a segment, where one part has them all.
-    pub(super) fn direct_span(&self, parts: &Slab<Part>, geometry: &Geometry, zeros: Span, segment: &Segment, strip: u8) -> Span {
+    pub(super) fn direct_span(
+        &self,
+        parts: &Slab<Part>,
+        geometry: &Geometry,
+        zeros: Span,
+        segment: &Segment,
+        strip: u8,
+    ) -> Span {
         let part = self
             .active
             .iter(parts)

@@ -107,7 +107,8 @@ impl Array {
             Cell::First => unreachable!("the owner of a First cell waits until it is Dirty"),
         };
         let members = shared.members.view();
-        let readable = op.rotation.strips_on(shared.members.readable_at(members, op.stripe, trust == Trust::NeedSync));
+        let readable =
+            op.rotation.strips_on(shared.members.readable_at(members, op.stripe, trust == Trust::NeedSync));
         op.view = View {
             data: shared.geometry.data_strips(),
             parity: shared.geometry.parity_strips(),
@@ -322,7 +323,11 @@ impl Array {
                     }
                 }
             }
-            Plan::Full | Plan::Rcw { .. } | Plan::Init { .. } | Plan::Resync { .. } | Plan::Degraded { .. } => {
+            Plan::Full
+            | Plan::Rcw { .. }
+            | Plan::Init { .. }
+            | Plan::Resync { .. }
+            | Plan::Degraded { .. } => {
                 if let Plan::Degraded { read, recover } = segment.plan {
                     self.recover(index, segment, read, recover);
                 }
@@ -391,7 +396,15 @@ impl Array {
         }
     }
 
-    pub(super) fn op_io<R: Ring>(&mut self, ring: &mut R, index: u32, segment: &Segment, strip: u8, io: MemberIo, span: Span) {
+    pub(super) fn op_io<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        index: u32,
+        segment: &Segment,
+        strip: u8,
+        io: MemberIo,
+        span: Span,
+    ) {
         let op = &mut self.ops[index];
         op.pending += 1;
         let slot = op.rotation.slot_of(strip);

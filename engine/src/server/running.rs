@@ -99,17 +99,20 @@ impl Server {
         let seed = random::number();
         let read_only = options.read_only || assembly.read_only;
         let start_options = StartOptions { host, read_only, trust_parity: options.trust_parity, seed };
-        let started = start(&mut bench, &assembly, &start_options).map_err(|error| ServerError(error.to_string()))?;
+        let started =
+            start(&mut bench, &assembly, &start_options).map_err(|error| ServerError(error.to_string()))?;
         drop(control);
 
         let volatile = volatile(&devices, &started.devices, started.view.writable);
         let members = started.members(volatile);
         let count = reactor_count(options.reactors)?;
         let memory_bytes = memory_bytes(options.memory_bytes)?;
-        let memory = Memory::new(&vec![memory_bytes; count])
-            .map_err(|error| ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}")))?;
+        let memory = Memory::new(&vec![memory_bytes; count]).map_err(|error| {
+            ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}"))
+        })?;
         let no_bell = |error| ServerError(format!("cannot make an eventfd: {error}"));
-        let bells: Vec<Arc<Bell>> = (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
+        let bells: Vec<Arc<Bell>> =
+            (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
         let waker = |bell: &Arc<Bell>| -> crate::mailbox::Waker {
             let bell = bell.clone();
             Box::new(move || bell.ring())
@@ -188,7 +191,11 @@ impl Server {
                 lost: shared.steward.lost.load(Ordering::Relaxed),
             },
             background: self.background(),
-            exports: self.nbd.iter().flat_map(|nbd| nbd.addresses().iter().map(ToString::to_string)).collect(),
+            exports: self
+                .nbd
+                .iter()
+                .flat_map(|nbd| nbd.addresses().iter().map(ToString::to_string))
+                .collect(),
             counters: Tally::sum(&shared.tallies),
         }
     }
@@ -262,7 +269,9 @@ impl Server {
         }
         let mut devices = self.devices.lock().expect("no holder panics");
         if devices.len() == DEVICES_MAX {
-            return Err(ServerError("too many replacements in one run: stop and serve the array again".into()));
+            return Err(ServerError(
+                "too many replacements in one run: stop and serve the array again".into(),
+            ));
         }
         let device = open_all(std::slice::from_ref(&path), Access::ReadWrite)?.remove(0);
         let facts = device.facts();
@@ -360,7 +369,9 @@ impl Server {
         self.shared.mailboxes.wake(0);
         match answer.recv_timeout(STOP_TIMEOUT) {
             Ok(outcome) => outcome.map_err(ServerError),
-            Err(_) => Err(ServerError("the array does not answer: its members do not complete their I/O".into())),
+            Err(_) => {
+                Err(ServerError("the array does not answer: its members do not complete their I/O".into()))
+            }
         }
     }
 }
@@ -422,7 +433,9 @@ fn reactor_count(asked: usize) -> Result<usize, ServerError> {
     match asked {
         0 => Ok((cores / 2).clamp(1, REACTORS_DEFAULT_MAX)),
         count if count <= REACTORS_MAX => Ok(count),
-        count => Err(ServerError(format!("{count} reactors are asked for; at most {REACTORS_MAX} are possible"))),
+        count => {
+            Err(ServerError(format!("{count} reactors are asked for; at most {REACTORS_MAX} are possible")))
+        }
     }
 }
 
@@ -468,7 +481,8 @@ fn warnings(assembly: &Assembly, candidates: &[Candidate]) -> Vec<String> {
         }
     }
     if assembly.unclean {
-        warnings.push("the array was not stopped in order: stripes that were being written are resynced".into());
+        warnings
+            .push("the array was not stopped in order: stripes that were being written are resynced".into());
     }
     warnings
 }
