@@ -129,6 +129,12 @@ pub struct Serve {
     /// Start though no majority of the members is there
     #[arg(long)]
     pub run_degraded: bool,
+    /// Take an array that another host created or served last
+    #[arg(long)]
+    pub foreign_host: bool,
+    /// Let NBD clients on other machines in; the protocol has no password
+    #[arg(long)]
+    pub allow_remote: bool,
     /// Answer reads of lost strips from parity that may not match: a guess, in so many words
     #[arg(long)]
     pub trust_parity: bool,

@@ -51,6 +51,9 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     let exports = exports(options, &run_dir, &name)?;
 
     let server = Server::start(engine_options(options, exports)?)?;
+    for warning in &server.warnings {
+        tracing::warn!("{name}: {warning}");
+    }
     let status = server.status();
     tracing::info!("serving {name}: {} of {} members in sync", in_sync(&status), status.members.len());
 
@@ -151,6 +154,8 @@ fn engine_options(options: &Serve, nbd: Vec<String>) -> Result<ServeOptions> {
         reactors: options.reactors,
         nbd,
         read_only: options.read_only,
+        foreign_host_ok: options.foreign_host,
+        allow_remote: options.allow_remote,
         run_degraded: options.run_degraded,
         trust_parity: options.trust_parity,
         memory_bytes: options.memory.try_into().context(|| "--memory".into())?,
