@@ -16,12 +16,7 @@ use crate::units::parse_size;
 
 /// RAID-5 and RAID-6 for NVMe in user space.
 #[derive(Debug, Parser)]
-#[command(
-    name = "striate",
-    version,
-    max_term_width = 100,
-    disable_help_subcommand = true
-)]
+#[command(name = "striate", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "Sizes: 512, 64K, 1GiB (powers of 1024).  \
     Exit codes: 0 done, 1 failed or a problem was found, 2 usage.")]
 pub struct Cli {
@@ -123,7 +118,7 @@ pub struct Serve {
     /// Listen for NBD clients; may be repeated [default: unix:RUN_DIR/NAME.nbd]
     #[arg(long, value_name = "unix:PATH|HOST:PORT")]
     pub nbd: Vec<String>,
-    /// Refuse writes
+    /// Refuse writes, and write nothing to the members
     #[arg(long)]
     pub read_only: bool,
     /// Start though no majority of the members is there
@@ -132,7 +127,7 @@ pub struct Serve {
     /// Take an array that another host created or served last
     #[arg(long)]
     pub foreign_host: bool,
-    /// Let NBD clients on other machines in; the protocol has no password
+    /// Let clients of other machines in; NBD has neither passwords nor encryption here
     #[arg(long)]
     pub allow_remote: bool,
     /// Answer reads of lost strips from parity that may not match: a guess, in so many words

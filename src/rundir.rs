@@ -117,13 +117,16 @@ fn choose(given: Option<&Path>, uid: u32, user_runtime_dir: Option<PathBuf>) -> 
     }
 }
 
-/// Why a directory cannot be trusted, if it cannot.
+/// Why a directory cannot be trusted, if it cannot. The group may write if it is the user's own, as a
+/// umask of 002 makes it on systems where every user has a group.
 fn objection(metadata: &Metadata, uid: u32) -> Option<&'static str> {
+    let own_group = metadata.gid() == rustix::process::getegid().as_raw();
+    let others_write = if own_group { 0o002 } else { 0o022 };
     if !metadata.is_dir() {
         Some("not a directory")
     } else if metadata.uid() != uid && metadata.uid() != 0 {
         Some("it belongs to another user")
-    } else if metadata.mode() & 0o022 != 0 {
+    } else if metadata.mode() & others_write != 0 {
         Some("others may write to it")
     } else {
         None

@@ -17,6 +17,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
@@ -30,6 +31,10 @@ mod bounce;
 mod error;
 mod facts;
 mod holder;
+
+/// How long a taken device is tried again, and how often; see [`patiently`].
+const TAKEN_TIME_MAX: Duration = Duration::from_secs(2);
+const TAKEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a device is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +110,6 @@ pub struct Device {
 /// Bytes zeroed at once: a step of [`Device::zero_range`], between two reports of progress.
 const ZERO_STEP_BYTES: u64 = 1 << 30;
 
-/// How often a device that is held is tried again, and how long between: 2 s in all.
-const HELD_TRIES_MAX: u32 = 100;
-const HELD_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-
 /// Bytes moved at once by [`Device::read_at`] and [`Device::write_at`].
 const COPY_STEP_BYTES: usize = 1 << 20;
 
@@ -127,10 +128,10 @@ impl Device {
         } else {
             return Err(DeviceError::NotADevice { path: path.into() });
         };
-        let (mut file, direct) = patiently(|| match kind {
-            DeviceKind::Block => Ok((open_block(path, mode, metadata.rdev())?, true)),
-            DeviceKind::File => open_file(path, mode),
-        })?;
+        let (mut file, direct) = match kind {
+            DeviceKind::Block => (open_block(path, mode, metadata.rdev())?, true),
+            DeviceKind::File => open_file(path, mode)?,
+        };
         // A block device's metadata has no size; its end does.
         let size = file.seek(SeekFrom::End(0)).map_err(|source| io_error(path, "size", source))?;
         let facts = facts::of(&file, &metadata, kind, size, direct, mode.access);
@@ -303,12 +304,29 @@ fn options(access: Access) -> OpenOptions {
 
 fn open_block(path: &Path, mode: OpenMode, number: u64) -> Result<File, DeviceError> {
     let exclusive = if mode.sharing == Sharing::Exclusive { libc::O_EXCL } else { 0 };
-    options(mode.access).custom_flags(libc::O_DIRECT | exclusive).open(path).map_err(|error| {
-        match error.raw_os_error() {
-            Some(libc::EBUSY) => DeviceError::Held { path: path.into(), by: holder::of(number) },
-            _ => DeviceError::from_open(path, error),
-        }
+    patiently(|| {
+        options(mode.access).custom_flags(libc::O_DIRECT | exclusive).open(path).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EBUSY) => DeviceError::Held { path: path.into(), by: holder::of(number) },
+                _ => DeviceError::from_open(path, error),
+            }
+        })
     })
+}
+
+/// Tries again for a while when a device is taken. A process that had it in an io_uring and has ended, or
+/// was killed, is gone for `waitpid` before the kernel has put the ring's files: that is the work of a
+/// kernel thread (io_uring/io_uring.c, `io_ring_exit_work`). `create` and at once `serve` failed for it.
+#[expect(clippy::disallowed_methods, reason = "a control step may wait; nothing but the lock tells its end")]
+fn patiently<T>(mut open: impl FnMut() -> Result<T, DeviceError>) -> Result<T, DeviceError> {
+    let mut tries_left = TAKEN_TIME_MAX.as_millis() / TAKEN_PAUSE.as_millis();
+    loop {
+        match open() {
+            Err(DeviceError::Locked { .. } | DeviceError::Held { .. }) if tries_left > 0 => tries_left -= 1,
+            outcome => return outcome,
+        }
+        std::thread::sleep(TAKEN_PAUSE);
+    }
 }
 
 /// The file, and whether it takes O_DIRECT.
@@ -321,26 +339,14 @@ fn open_file(path: &Path, mode: OpenMode) -> Result<(File, bool), DeviceError> {
     };
     let (file, direct) = opened.map_err(|error| DeviceError::from_open(path, error))?;
     if mode.sharing == Sharing::Exclusive {
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-            rustix::io::Errno::WOULDBLOCK => DeviceError::Locked { path: path.into() },
-            errno => io_error(path, "lock", errno.into()),
+        patiently(|| {
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+                rustix::io::Errno::WOULDBLOCK => DeviceError::Locked { path: path.into() },
+                errno => io_error(path, "lock", errno.into()),
+            })
         })?;
     }
     Ok((file, direct))
-}
-
-/// Tries again for a moment while another process holds the device: the kernel takes a ring apart, and closes
-/// its files, some milliseconds after the process that had it has ended.
-fn patiently<T>(open: impl Fn() -> Result<T, DeviceError>) -> Result<T, DeviceError> {
-    for _ in 0..HELD_TRIES_MAX {
-        match open() {
-            Err(DeviceError::Locked { .. } | DeviceError::Held { by: Holder::Unknown, .. }) => {
-                std::thread::park_timeout(HELD_PAUSE);
-            }
-            outcome => return outcome,
-        }
-    }
-    open()
 }
 
 /// `BLKZEROOUT` of linux/fs.h: zeroes by the device's own command where it has one, else by writing.

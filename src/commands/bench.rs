@@ -9,8 +9,6 @@ use crate::failure::{Failure, Outcome, Result};
 use crate::output::{print, print_json};
 use crate::units::{about_ns, about_rate, about_size, exact_size, grouped};
 
-use super::create::level_number;
-
 /// Measures and reports; an error of a request is a problem.
 pub fn bench(options: &Bench) -> Result<Outcome> {
     let engine_options = engine_options(options)?;
@@ -102,7 +100,7 @@ fn load(config: &BenchOptions) -> String {
     let pattern = serde_json::to_value(config.pattern).ok();
     let mut text = format!(
         "raid{} of {} ({}), chunk {}: {} {}, {} in flight on each of {} cores, {} s",
-        level_number(config.level),
+        config.level.number(),
         config.members.len(),
         specs(&config.members),
         exact_size(config.chunk_bytes.into()),

@@ -1,6 +1,6 @@
 //! `create`: makes an array and says what it came to.
 
-use engine::server::{CreateOptions, Level, Progress, create as engine_create};
+use engine::server::{CreateOptions, Progress, create as engine_create};
 use serde::Serialize;
 
 use crate::cli::Create;
@@ -42,7 +42,7 @@ pub fn create(options: &Create) -> Result<Outcome> {
         print_json(&Report {
             name: options.name.as_str(),
             uuid: &created.uuid,
-            level: level_number(options.level),
+            level: options.level.number(),
             chunk_bytes: options.chunk,
             members: options.members.len(),
             size_bytes: created.size_bytes,
@@ -52,7 +52,7 @@ pub fn create(options: &Create) -> Result<Outcome> {
         print(&format!(
             "created: {}: RAID-{} of {} members, chunk {}, {} for hosts, init {}, uuid {}\n",
             options.name,
-            level_number(options.level),
+            options.level.number(),
             options.members.len(),
             exact_size(options.chunk.into()),
             about_size(created.size_bytes),
@@ -61,12 +61,4 @@ pub fn create(options: &Create) -> Result<Outcome> {
         ))?;
     }
     Ok(Outcome::Fine)
-}
-
-/// 5 or 6.
-pub fn level_number(level: Level) -> u8 {
-    match level {
-        Level::Raid5 => 5,
-        Level::Raid6 => 6,
-    }
 }

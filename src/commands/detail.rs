@@ -41,8 +41,12 @@ pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
             } else {
                 print(&members_text(&examined))?
             }
-            let undecodable = examined.iter().any(|one| one.superblock.is_none());
-            Ok(if undecodable { Outcome::Problem } else { Outcome::Fine })
+            let mut outcome = Outcome::Fine;
+            for one in examined.iter().filter(|one| one.superblock.is_none()) {
+                eprintln!("striate: {}", undecodable(one).line());
+                outcome = Outcome::Problem;
+            }
+            Ok(outcome)
         }
     }
 }
@@ -149,13 +153,19 @@ fn counters_text(status: &ArrayStatus, lines: &mut Lines) {
     lines.add("written", about_size(counters.write_bytes));
 }
 
+/// No member; says why. The engine's reason may name the path by itself.
+pub fn undecodable(one: &Examined) -> Failure {
+    let (path, reason) = (one.path.display().to_string(), one.error.as_deref().unwrap_or("no superblock"));
+    Failure::new(if reason.contains(&path) { reason.into() } else { format!("{path}: {reason}") })
+}
+
+/// The members that are some; the others are told of on standard error.
 fn members_text(examined: &[Examined]) -> String {
     let mut lines = Lines::default();
     for one in examined {
+        let Some(superblock) = &one.superblock else { continue };
         lines.heading(one.path.display());
-        if let Some(superblock) = &one.superblock {
-            superblock_text(superblock, &mut lines);
-        }
+        superblock_text(superblock, &mut lines);
         if let Some(error) = &one.error {
             lines.add("error", error);
         }
@@ -212,8 +222,9 @@ mod tests {
         let good =
             Examined { path: "/a".into(), superblock: Some(example_superblock("media", "1")), error: None };
         let bad = Examined { path: "/b".into(), superblock: None, error: Some("bad checksum".into()) };
+        assert_eq!(undecodable(&bad).line(), "/b: bad checksum");
         let text = members_text(&[good, bad]);
         assert!(text.contains("/a\n           array  media, uuid 1\n"), "{text}");
-        assert!(text.ends_with("\n/b\n           error  bad checksum\n"), "{text}");
+        assert!(!text.contains("/b"), "{text}");
     }
 }

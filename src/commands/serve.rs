@@ -22,12 +22,13 @@ use tracing::level_filters::LevelFilter;
 
 use crate::cli::{LogLevel, Serve};
 use crate::control::message::MemberId;
-use crate::control::server::{Backend, Claim, peer_allowed, remove_if_there};
+use crate::control::server::{Backend, Claim, peer_allowed};
 use crate::failure::{Context, Failure, Outcome, Result};
 use crate::names::ArrayName;
 use crate::output::print;
 use crate::rundir::{RunDir, own_uid};
 
+use super::detail::undecodable;
 use super::privileges;
 
 /// Why the server should end, or did.
@@ -52,7 +53,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
 
     let server = Server::start(engine_options(options, exports)?)?;
     for warning in &server.warnings {
-        tracing::warn!("{name}: {warning}");
+        tracing::warn!("{warning}");
     }
     let status = server.status();
     tracing::info!("serving {name}: {} of {} members in sync", in_sync(&status), status.members.len());
@@ -112,10 +113,7 @@ fn name_of(examined: &[Examined]) -> Result<ArrayName> {
     let known: Vec<_> =
         examined.iter().filter_map(|one| Some((&one.path, one.superblock.as_ref()?))).collect();
     let Some((first_path, first)) = known.first() else {
-        let reasons: Vec<String> = examined
-            .iter()
-            .map(|one| format!("{}: {}", one.path.display(), one.error.as_deref().unwrap_or("no superblock")))
-            .collect();
+        let reasons: Vec<String> = examined.iter().map(|one| undecodable(one).line()).collect();
         return Err(Failure::new(format!("no member of an array: {}", reasons.join("; "))));
     };
     if let Some((path, other)) = known.iter().find(|(_, other)| other.array_uuid != first.array_uuid) {
@@ -135,14 +133,12 @@ fn name_of(examined: &[Examined]) -> Result<ArrayName> {
         .map_err(|error| Failure::new(format!("bad array name on disk: {:?}: {error}", first.name)))
 }
 
-/// Where to listen: as told, or at the array's place in the run directory. What a dead server left
-/// there goes; the claim on the name says that it is dead.
+/// Where to listen: as told, or at the array's place in the run directory.
 fn exports(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Vec<String>> {
     if !options.nbd.is_empty() {
         return Ok(options.nbd.clone());
     }
     let path = run_dir.nbd_socket(name)?;
-    remove_if_there(&path)?;
     let text =
         path.to_str().ok_or_else(|| Failure::new("the run directory's path is not UTF-8: give --nbd"))?;
     Ok(vec![format!("unix:{text}")])

@@ -107,7 +107,7 @@ fn served_already(name: &ArrayName) -> Failure {
 }
 
 /// Removes a file that a dead server left behind, if it did.
-pub fn remove_if_there(path: &Path) -> Result<()> {
+fn remove_if_there(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).context(|| format!("cannot remove the stale {}", path.display()))
