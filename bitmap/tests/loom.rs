@@ -3,8 +3,8 @@
 //! ```text
 //!   RUSTFLAGS="--cfg loom" cargo test -p bitmap --release --test loom
 //! ```
-//! Method: a bitmap of one or two stripes, a disk of one word, two or three threads of a few steps each. Models with
-//! three threads bound the preemptions (the bound stands in the model's call). Oracle: the disk. A write to the members
+//! Method: a bitmap of one or two stripes, a disk of one word, two or three threads of a few steps each. Some
+//! models bound the preemptions (the bound stands in the call of `broken`). Oracle: the disk. A write to the members
 //! asserts that the disk says Dirty (or NeedSync), a sweep that a flush came after the last write, a deallocation
 //! that the disk says Unwritten.
 //!
@@ -36,6 +36,9 @@ const ONE_OWNER: &str = "a stripe has one owner, who sees what the one before di
 const RAM_IS_ON_DISK: &str = "a block that is not behind is on disk as it is in RAM";
 /// Explores all of it.
 const NO_BOUND: Option<usize> = None;
+/// For the two large models: without a bound they hold too, over 152,693 and 178,273 interleavings, in half a minute and a
+/// whole one; with five preemptions in seconds, and the edits above are found.
+const A_FEW: Option<usize> = Some(5);
 
 thread_local! {
     static BROKEN: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
@@ -180,7 +183,7 @@ fn sweep_and_one_write() {
 
 #[test]
 fn sweep_and_two_writes() {
-    assert_eq!(broken(Some(3), || writer_against_sweep(2, false)), None);
+    assert_eq!(broken(NO_BOUND, || writer_against_sweep(2, false)), None);
 }
 
 #[test]
@@ -201,7 +204,7 @@ fn second_writer(durable: impl Fn(&Bitmap, u64) -> bool + Copy + Send + 'static)
 
 #[test]
 fn a_second_writer_waits_for_durability() {
-    assert_eq!(broken(NO_BOUND, || second_writer(|bitmap, stripe| bitmap.intent_is_durable(stripe))), None);
+    assert_eq!(broken(A_FEW, || second_writer(|bitmap, stripe| bitmap.intent_is_durable(stripe))), None);
 }
 
 #[test]
@@ -307,7 +310,7 @@ fn discard_against_write_of_one_stripe() {
             RAM_IS_ON_DISK,
         );
     };
-    assert_eq!(broken(Some(3), model), None);
+    assert_eq!(broken(NO_BOUND, model), None);
 }
 
 /// The ticket: a neighbour's block writes come and go, and only one that began after the discard counts.
@@ -326,7 +329,7 @@ fn discard_against_write_of_a_neighbour(earlier: u64) {
 
 #[test]
 fn discard_waits_for_the_next_block_write() {
-    assert_eq!(broken(NO_BOUND, || discard_against_write_of_a_neighbour(0)), None);
+    assert_eq!(broken(A_FEW, || discard_against_write_of_a_neighbour(0)), None);
 }
 
 #[test]
@@ -334,7 +337,8 @@ fn broken_discard_that_takes_the_write_in_flight() {
     assert_eq!(broken(NO_BOUND, || discard_against_write_of_a_neighbour(1)), Some(UNWRITTEN_FIRST));
 }
 
-/// A block write finishes while its cell is swept and marked again: Dirty afterwards only if the disk says it.
+/// A block write finishes while its cell is swept, another block write says Clean, and the cell is marked again: Dirty
+/// afterwards only if the disk says it.
 #[test]
 fn finish_against_sweep_and_new_mark() {
     let model = || {
@@ -348,6 +352,7 @@ fn finish_against_sweep_and_new_mark() {
             move || world.write(0, 0, by_state(0))
         });
         sweep(&world, &world.locks);
+        world.write_block();
         block_writer.join().unwrap();
         writer.join().unwrap();
     };

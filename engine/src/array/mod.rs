@@ -494,7 +494,7 @@ impl Array {
         let (skipped, ticket) = (op.skipped, op.ticket);
         match op.phase {
             Phase::AwaitingIntent => {
-                if self.shared.bitmap.cell(stripe) != Cell::Marked {
+                if self.shared.bitmap.intent_is_durable(stripe) {
                     self.issue_writes(ring, index);
                 } else if failed {
                     self.finish(index, Err(RequestError::Lost));
@@ -504,7 +504,7 @@ impl Array {
                 }
             }
             Phase::AwaitingFirst => {
-                if self.shared.bitmap.cell(stripe) == Cell::Dirty {
+                if self.shared.bitmap.cell(stripe) != Cell::First {
                     self.finish(index, Ok(()));
                 } else if failed {
                     self.finish(index, Err(RequestError::Lost));

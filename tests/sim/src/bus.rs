@@ -1,0 +1,352 @@
+//! The wire between rings and disks: what is in flight, the clock, the power, and the trace.
+//!
+//! An operation is carried out when it completes, with the bytes that its span holds then, and the bytes must not
+//! have changed since it was pushed: the engine has lent them. A cut of the power comes at a push or a completion
+//! that was chosen beforehand; what is in flight then lands not at all, in part, or whole, and from then on every
+//! operation fails and changes nothing, until the world starts anew.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use engine::memory::{Memory, Span};
+use engine::ring::{Completion, DeviceIndex, Durability, MemberIo, MemberOp, Ring};
+
+use crate::disk::{Disk, Place, SECTOR, ZoneKind};
+use crate::monitors::Monitors;
+use crate::rng::{Rng, mix};
+
+const EIO: i32 = 5;
+
+/// An operation in flight.
+struct InFlight {
+    ring: u32,
+    disk: usize,
+    op: MemberOp,
+    place: Option<Place>,
+    /// The bytes as they were pushed.
+    pushed: Vec<u8>,
+    pushed_at: u64,
+    due_ns: u64,
+    order: u64,
+}
+
+/// When the power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// After so many operations were pushed.
+    Pushes(u64),
+    /// After so many operations completed.
+    Completions(u64),
+    /// After so many metadata writes were pushed.
+    MetadataPushes(u64),
+    /// After so many metadata writes completed.
+    MetadataCompletions(u64),
+}
+
+/// Everything below the engine.
+pub struct Bus {
+    /// Chance for all that is below the engine.
+    pub rng: Rng,
+    /// Simulated time.
+    pub now_ns: u64,
+    /// Counts events: a finer order than time.
+    pub moment: u64,
+    /// Every disk there ever was.
+    pub disks: Vec<Disk>,
+    /// No power: everything fails, nothing changes.
+    pub off: bool,
+    /// When the power goes.
+    pub cut: Option<Cut>,
+    /// A turn that finds nothing lets time pass: control steps wait.
+    pub blocking: bool,
+    /// The engine's memory.
+    pub memory: Arc<Memory>,
+    /// What watches.
+    pub monitors: Monitors,
+    /// Longest latency of an operation.
+    pub latency_ns_max: u64,
+    /// Everything that happened, hashed.
+    pub trace: u64,
+    /// Print it too.
+    pub verbose: bool,
+    in_flight: Vec<InFlight>,
+    /// Operations carried out.
+    pub operations: u64,
+}
+
+impl Bus {
+    /// A bus without disks.
+    #[must_use]
+    pub fn new(rng: Rng, memory: Arc<Memory>, latency_ns_max: u64, verbose: bool) -> Bus {
+        Bus {
+            rng,
+            now_ns: 1_000_000,
+            moment: 0,
+            disks: Vec::new(),
+            off: false,
+            cut: None,
+            blocking: false,
+            memory,
+            monitors: Monitors::default(),
+            latency_ns_max,
+            trace: 0,
+            verbose,
+            in_flight: Vec::new(),
+            operations: 0,
+        }
+    }
+
+    /// Notes an event.
+    pub fn note(&mut self, word: u64, text: impl FnOnce() -> String) {
+        self.moment += 1;
+        self.trace = mix(self.trace ^ word);
+        if self.verbose {
+            println!("{:>6} {:>9.3} us  {}", self.moment, self.now_ns as f64 / 1e3, text());
+        }
+    }
+
+    /// When the next operation is due.
+    #[must_use]
+    pub fn next_due_ns(&self) -> Option<u64> {
+        self.in_flight.iter().map(|op| op.due_ns).min()
+    }
+
+    fn count_down(&mut self, completed: bool, metadata: bool) {
+        let counter = match (&mut self.cut, completed) {
+            (Some(Cut::Pushes(left)), false) | (Some(Cut::Completions(left)), true) => left,
+            (Some(Cut::MetadataPushes(left)), false) | (Some(Cut::MetadataCompletions(left)), true) if metadata => left,
+            _ => return,
+        };
+        if *counter == 0 {
+            self.lose_power();
+        } else {
+            *counter -= 1;
+        }
+    }
+
+    /// The power goes now.
+    pub fn lose_power(&mut self) {
+        self.note(1, || "POWER CUT".into());
+        self.off = true;
+        self.cut = None;
+        self.monitors.off = true;
+        let mut in_flight = std::mem::take(&mut self.in_flight);
+        self.rng.shuffle(&mut in_flight);
+        for op in &in_flight {
+            if matches!(op.op.io, MemberIo::Write(_)) && !self.disks[op.disk].dead {
+                self.land_in_part(op);
+            }
+        }
+        let mut rng = self.rng.clone();
+        self.disks.iter_mut().for_each(|disk| disk.lose_power(&mut rng));
+        self.rng = rng;
+        // The engine is still turning: its operations end, and nobody hears of it.
+        self.in_flight = in_flight;
+    }
+
+    /// Not at all, whole, or some of its sectors.
+    fn land_in_part(&mut self, op: &InFlight) {
+        let style = self.rng.below(3);
+        let Some(place) = op.place.filter(|_| style > 0) else { return };
+        for (nth, sector) in place.sectors().enumerate() {
+            if style == 1 || self.rng.chance(50) {
+                let bytes = op.pushed[nth * SECTOR..][..SECTOR].try_into().expect("a sector");
+                self.disks[op.disk].write_sector(sector, &bytes, self.moment);
+            }
+        }
+    }
+
+    /// The power is back, and nothing is in flight.
+    pub fn power_on(&mut self) {
+        self.in_flight.clear();
+        self.off = false;
+        self.cut = None;
+        self.monitors.power_on();
+    }
+
+    /// Whether anything is in flight.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    fn push(&mut self, ring: u32, disk: Option<usize>, op: MemberOp) {
+        let disk = disk.expect("RING: an operation on a device that is not there");
+        let place = match op.io {
+            MemberIo::Flush => None,
+            _ => Some(self.disks[disk].place(op.offset_bytes, op.len_bytes)),
+        };
+        let mut pushed = Vec::new();
+        match op.io {
+            MemberIo::Write(_) => self.memory.with(op.span, |bytes| pushed.extend_from_slice(bytes)),
+            // Junk: whoever looks before the completion sees it.
+            MemberIo::Read => self.memory.with_mut(op.span, |bytes| bytes.fill(0xee)),
+            MemberIo::Flush | MemberIo::Deallocate => {}
+        }
+        let io = op.io;
+        self.note(op.offset_bytes ^ (disk as u64) << 48 ^ u64::from(op.tag) << 52, || {
+            format!("push     ring {ring} disk {disk} {io:?} {} {}+{}", show(place), op.offset_bytes, op.len_bytes)
+        });
+        if let (MemberIo::Write(_), Some(place), false) = (op.io, place, self.off) {
+            Monitors::write_pushed(self, disk, place, &pushed);
+        }
+        let latency = match self.rng.below(8) {
+            0 => self.rng.below(self.latency_ns_max * 8),
+            _ => self.rng.below(self.latency_ns_max),
+        };
+        let (pushed_at, due_ns) = (self.moment, self.now_ns + 1 + latency);
+        self.in_flight.push(InFlight { ring, disk, op, place, pushed, pushed_at, due_ns, order: self.rng.next() });
+        let metadata = matches!(op.io, MemberIo::Write(_)) && place.is_some_and(|place| place.zone != ZoneKind::Data);
+        self.count_down(false, metadata);
+    }
+
+    fn turn(&mut self, ring: u32, completions: &mut Vec<Completion>) {
+        let before = completions.len();
+        if self.blocking {
+            let next = self.in_flight.iter().filter(|op| op.ring == ring).map(|op| op.due_ns).min();
+            self.now_ns = self.now_ns.max(next.unwrap_or(0));
+        }
+        let (now, off) = (self.now_ns, self.off);
+        let mut due: Vec<InFlight> =
+            self.in_flight.extract_if(.., |op| op.ring == ring && (off || op.due_ns <= now)).collect();
+        due.sort_by_key(|op| op.order);
+        for op in due {
+            let result = if self.off { Err(EIO) } else { self.carry_out(&op) };
+            self.operations += 1;
+            self.note(op.op.offset_bytes ^ u64::from(result.is_ok()), || {
+                format!("complete ring {ring} disk {} {:?} {} -> {result:?}", op.disk, op.op.io, show(op.place))
+            });
+            completions.push(Completion { tag: op.op.tag, result });
+            let metadata = matches!(op.op.io, MemberIo::Write(_))
+                && op.place.is_some_and(|place| place.zone != ZoneKind::Data);
+            if !self.off {
+                self.count_down(true, metadata);
+            }
+        }
+        debug_assert!(!self.blocking || completions.len() > before || self.in_flight.is_empty());
+    }
+
+    fn carry_out(&mut self, op: &InFlight) -> Result<(), i32> {
+        let moment = self.moment;
+        let disk = &mut self.disks[op.disk];
+        match (op.op.io, op.place) {
+            (MemberIo::Read, Some(place)) => {
+                let transient = place.zone == ZoneKind::Data && disk.transient_reads > 0;
+                disk.transient_reads -= u32::from(transient);
+                if disk.dead || transient || place.sectors().any(|sector| disk.bad.contains(&sector)) {
+                    disk.failed_reads.extend(place.sectors());
+                    return Err(EIO);
+                }
+                self.memory.with_mut(op.op.span, |bytes| disk.read(place, bytes));
+            }
+            (MemberIo::Write(durability), Some(place)) => {
+                self.memory.with(op.op.span, |bytes| {
+                    assert!(bytes == op.pushed, "BUFFERS: a buffer changed while its write was in flight: {:?}", op.op);
+                });
+                if disk.dead {
+                    return Err(EIO);
+                }
+                if disk.failing_writes > 0 {
+                    disk.failing_writes -= 1;
+                    self.land_in_part(op);
+                    self.monitors.superblocks_changed |= place.zone == ZoneKind::Superblock;
+                    return Err(EIO);
+                }
+                for (nth, sector) in place.sectors().enumerate() {
+                    let bytes = op.pushed[nth * SECTOR..][..SECTOR].try_into().expect("a sector");
+                    disk.write_sector(sector, &bytes, moment);
+                }
+                if durability == Durability::Durable {
+                    disk.force(place);
+                }
+                Monitors::write_completed(self, op.disk, place);
+            }
+            (MemberIo::Flush, _) => {
+                if disk.dead {
+                    return Err(EIO);
+                }
+                if disk.failing_flushes > 0 {
+                    disk.failing_flushes -= 1;
+                    return Err(EIO);
+                }
+                disk.flush(op.pushed_at);
+            }
+            (MemberIo::Deallocate, Some(place)) => {
+                if disk.dead {
+                    return Err(EIO);
+                }
+                assert_eq!(place.zone, ZoneKind::Data, "ZONES: only strips are deallocated");
+                let style = self.rng.below(3);
+                for sector in place.sectors() {
+                    let disk = &mut self.disks[op.disk];
+                    match style {
+                        0 => disk.write_sector(sector, &[0; SECTOR], moment),
+                        1 => {
+                            let mut junk = [0; SECTOR];
+                            junk.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&self.rng.next().to_le_bytes()));
+                            disk.write_sector(sector, &junk, moment);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            (MemberIo::Read | MemberIo::Write(_) | MemberIo::Deallocate, None) => unreachable!(),
+        }
+        Ok(())
+    }
+
+    /// Whether a write to one of these sectors is in flight on this disk.
+    #[must_use]
+    pub fn is_being_written(&self, disk: usize, place: Place) -> bool {
+        self.in_flight.iter().any(|op| {
+            op.disk == disk
+                && matches!(op.op.io, MemberIo::Write(_))
+                && op.place.is_some_and(|other| other.first < place.first + place.count && place.first < other.first + other.count)
+        })
+    }
+}
+
+fn show(place: Option<Place>) -> String {
+    place.map_or(String::new(), |place| format!("{:?}:{}", place.zone, place.offset_in_zone))
+}
+
+/// A ring of the engine on the bus.
+pub struct SimRing {
+    bus: Rc<RefCell<Bus>>,
+    name: u32,
+    /// Disk of each device.
+    pub devices: Vec<usize>,
+}
+
+impl SimRing {
+    /// A ring that knows these disks, in the order of their device index.
+    #[must_use]
+    pub fn new(bus: &Rc<RefCell<Bus>>, name: u32, devices: Vec<usize>) -> SimRing {
+        SimRing { bus: Rc::clone(bus), name, devices }
+    }
+
+    /// The disk of a device.
+    #[must_use]
+    pub fn disk(&self, device: DeviceIndex) -> Option<usize> {
+        self.devices.get(usize::from(device.0)).copied()
+    }
+}
+
+impl Ring for SimRing {
+    fn push(&mut self, op: MemberOp) {
+        assert!(op.span.len_bytes == 0 || op.len_bytes == u64::from(op.span.len_bytes), "RING: lengths differ");
+        assert!(op.io == MemberIo::Flush || op.len_bytes > 0, "RING: an operation of no bytes");
+        let (disk, span) = (self.disk(op.device), op.span);
+        debug_assert!(matches!(op.io, MemberIo::Flush | MemberIo::Deallocate) || span != Span::EMPTY);
+        self.bus.borrow_mut().push(self.name, disk, op);
+    }
+
+    fn turn(&mut self, completions: &mut Vec<Completion>) {
+        self.bus.borrow_mut().turn(self.name, completions);
+    }
+
+    fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
+}

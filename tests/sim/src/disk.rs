@@ -1,0 +1,269 @@
+//! One simulated member: what it holds, what of it is durable, and what is wrong with it.
+//!
+//! ```text
+//!   write completed --> volatile cache (every version of a sector) --flush, FUA--> durable
+//!   power cut: each cached sector keeps its durable content or any of its versions, independently
+//! ```
+//!
+//! Media that was never written holds random bytes of the seed, so a stale read shows. Zones are typed: an access
+//! that crosses zones, or lies outside of all, is a bug of the engine and ends the run. Only the zones are stored
+//! (superblocks, bitmap, data), page by page, and a page exists from its first access on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use engine::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES, Zones};
+
+use crate::rng::{Rng, mix};
+
+/// The unit in which anything is torn, cached or lost.
+pub const SECTOR: usize = 512;
+const PAGE: usize = 4096;
+const SECTORS_PER_PAGE: u64 = (PAGE / SECTOR) as u64;
+
+/// The bytes of a sector.
+pub type Sector = [u8; SECTOR];
+
+/// The part of a member that an access is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZoneKind {
+    /// Either copy of the superblock.
+    Superblock,
+    /// The bitmap.
+    Bitmap,
+    /// Strips.
+    Data,
+}
+
+/// Where an access lies: its zone, and its sectors in the compact numbering of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which zone.
+    pub zone: ZoneKind,
+    /// First byte within the zone (for superblocks: 0 for A, 4096 for B).
+    pub offset_in_zone: u64,
+    /// First sector.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Place {
+    /// Its sectors.
+    #[must_use]
+    pub fn sectors(&self) -> std::ops::Range<u64> {
+        self.first..self.first + self.count
+    }
+}
+
+/// A sector of which newer content is in the volatile cache.
+struct Cached {
+    durable: Sector,
+    /// Every version since, with the moment when its write completed.
+    versions: Vec<(u64, Sector)>,
+}
+
+/// One simulated member.
+pub struct Disk {
+    seed: u64,
+    zones: Zones,
+    /// Whether it has a volatile cache.
+    pub volatile: bool,
+    /// All I/O fails.
+    pub dead: bool,
+    /// Media that was never written reads as zeros.
+    pub blank: bool,
+    pages: Vec<Option<Box<[u8; PAGE]>>>,
+    cache: BTreeMap<u64, Cached>,
+    /// Sectors that cannot be read until they are rewritten.
+    pub bad: BTreeSet<u64>,
+    /// Sectors of which a read has failed: a write to them may be a repair.
+    pub failed_reads: BTreeSet<u64>,
+    /// How many of the next reads of data fail, though nothing is wrong.
+    pub transient_reads: u32,
+    /// How many of the next writes fail, perhaps in part done.
+    pub failing_writes: u32,
+    /// How many of the next flushes fail.
+    pub failing_flushes: u32,
+}
+
+impl Disk {
+    /// A disk of random bytes.
+    #[must_use]
+    pub fn new(seed: u64, zones: Zones, volatile: bool) -> Disk {
+        let pages = 2 + (zones.bitmap.len_bytes + zones.data.len_bytes) as usize / PAGE;
+        Disk {
+            seed,
+            zones,
+            volatile,
+            dead: false,
+            blank: false,
+            pages: (0..pages).map(|_| None).collect(),
+            cache: BTreeMap::new(),
+            bad: BTreeSet::new(),
+            failed_reads: BTreeSet::new(),
+            transient_reads: 0,
+            failing_writes: 0,
+            failing_flushes: 0,
+        }
+    }
+
+    /// Where `len` bytes from `offset` lie. Panics when they are not in one zone.
+    #[must_use]
+    pub fn place(&self, offset: u64, len: u64) -> Place {
+        let within = |start: u64, bytes: u64| offset >= start && offset + len <= start + bytes;
+        let (zone, page, offset_in_zone) = if within(SUPERBLOCK_A_OFFSET_BYTES, PAGE as u64) {
+            (ZoneKind::Superblock, 0, 0)
+        } else if within(SUPERBLOCK_B_OFFSET_BYTES, PAGE as u64) {
+            (ZoneKind::Superblock, 1, PAGE as u64)
+        } else if within(self.zones.bitmap.offset_bytes, self.zones.bitmap.len_bytes) {
+            let inside = offset - self.zones.bitmap.offset_bytes;
+            (ZoneKind::Bitmap, 2 + inside / PAGE as u64, inside)
+        } else if within(self.zones.data.offset_bytes, self.zones.data.len_bytes) {
+            let inside = offset - self.zones.data.offset_bytes;
+            let before = 2 + self.zones.bitmap.len_bytes / PAGE as u64;
+            (ZoneKind::Data, before + inside / PAGE as u64, inside)
+        } else {
+            panic!("ZONES: an access of {len} bytes at {offset} is in no zone, or crosses zones");
+        };
+        assert!(offset.is_multiple_of(SECTOR as u64) && len.is_multiple_of(SECTOR as u64), "ZONES: misaligned");
+        let first = page * SECTORS_PER_PAGE + offset % PAGE as u64 / SECTOR as u64;
+        Place { zone, offset_in_zone, first, count: len / SECTOR as u64 }
+    }
+
+    /// Where rows of a strip lie.
+    #[must_use]
+    pub fn place_in_data(&self, offset: u64, len: u64) -> Place {
+        self.place(self.zones.data.offset_bytes + offset, len)
+    }
+
+    fn page(&mut self, page: u64) -> &mut [u8; PAGE] {
+        let (seed, blank) = (self.seed, self.blank);
+        self.pages[page as usize].get_or_insert_with(|| {
+            let mut bytes = Box::new([0; PAGE]);
+            if !blank {
+                for (nth, word) in bytes.chunks_exact_mut(8).enumerate() {
+                    word.copy_from_slice(&mix(seed ^ page << 20 ^ nth as u64).to_le_bytes());
+                }
+            }
+            bytes
+        })
+    }
+
+    /// What a read of a sector returns.
+    pub fn sector(&mut self, sector: u64) -> &mut Sector {
+        let at = (sector % SECTORS_PER_PAGE) as usize * SECTOR;
+        (&mut self.page(sector / SECTORS_PER_PAGE)[at..at + SECTOR]).try_into().expect("a sector")
+    }
+
+    /// What is left of a sector after a power cut that keeps nothing of the cache.
+    pub fn durable_sector(&mut self, sector: u64) -> Sector {
+        match self.cache.get(&sector) {
+            Some(cached) => cached.durable,
+            None => *self.sector(sector),
+        }
+    }
+
+    /// Reads what a read returns.
+    pub fn read(&mut self, place: Place, into: &mut [u8]) {
+        for (sector, bytes) in place.sectors().zip(into.chunks_exact_mut(SECTOR)) {
+            bytes.copy_from_slice(self.sector(sector));
+        }
+    }
+
+    /// Reads what is durable.
+    pub fn read_durable(&mut self, place: Place, into: &mut [u8]) {
+        for (sector, bytes) in place.sectors().zip(into.chunks_exact_mut(SECTOR)) {
+            bytes.copy_from_slice(&self.durable_sector(sector));
+        }
+    }
+
+    /// A sector is written, at this moment: into the cache, if there is one.
+    pub fn write_sector(&mut self, sector: u64, bytes: &Sector, moment: u64) {
+        self.bad.remove(&sector);
+        let durable = *self.sector(sector);
+        if self.volatile {
+            let cached = self.cache.entry(sector).or_insert_with(|| Cached { durable, versions: Vec::new() });
+            cached.versions.push((moment, *bytes));
+        }
+        *self.sector(sector) = *bytes;
+    }
+
+    /// Sectors become durable as they are (FUA).
+    pub fn force(&mut self, place: Place) {
+        place.sectors().for_each(|sector| drop(self.cache.remove(&sector)));
+    }
+
+    /// What completed before `moment` becomes durable.
+    pub fn flush(&mut self, moment: u64) {
+        self.cache.retain(|_, cached| {
+            let covered = cached.versions.iter().take_while(|version| version.0 < moment).count();
+            if covered > 0 {
+                cached.durable = cached.versions[covered - 1].1;
+                cached.versions.drain(..covered);
+            }
+            !cached.versions.is_empty()
+        });
+    }
+
+    /// Whether a sector's newest content is in the cache only, from a write that completed before `moment`.
+    #[must_use]
+    pub fn is_cached(&self, sector: u64, moment: u64) -> bool {
+        self.cache.get(&sector).is_some_and(|cached| cached.versions[0].0 < moment)
+    }
+
+    /// A sector whose newest content is in the cache only, from a write that completed before `moment`.
+    #[must_use]
+    pub fn any_cached(&self, moment: u64) -> Option<u64> {
+        self.cache.iter().find(|(_, cached)| cached.versions[0].0 < moment).map(|(sector, _)| *sector)
+    }
+
+    /// The power goes: each cached sector keeps one of its contents.
+    pub fn lose_power(&mut self, rng: &mut Rng) {
+        // In some cuts everything cached is lost, in some nothing: the extremes find more than the middle.
+        let style = rng.below(3);
+        for (sector, cached) in std::mem::take(&mut self.cache) {
+            let choices = cached.versions.len() as u64 + 1;
+            let choice = match style {
+                0 => 0,
+                1 => choices - 1,
+                _ => rng.below(choices),
+            };
+            if choice < choices - 1 {
+                let bytes = if choice == 0 { cached.durable } else { cached.versions[choice as usize - 1].1 };
+                *self.sector(sector) = bytes;
+            }
+        }
+    }
+
+    /// Both superblocks are zeros, durably.
+    pub fn wipe_superblocks(&mut self) {
+        for sector in 0..2 * SECTORS_PER_PAGE {
+            self.cache.remove(&sector);
+            *self.sector(sector) = [0; SECTOR];
+        }
+    }
+
+    /// Nothing is wrong with it any more.
+    pub fn heal(&mut self) {
+        self.bad.clear();
+        self.transient_reads = 0;
+        self.failing_writes = 0;
+        self.failing_flushes = 0;
+    }
+
+    /// Its length.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.zones.end_bytes()
+    }
+}
+
+/// The name of a sector's content.
+#[must_use]
+pub fn name_of(bytes: &[u8]) -> u64 {
+    if bytes.iter().all(|&byte| byte == 0) {
+        return 0;
+    }
+    let words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+    words.fold(1, |hash: u64, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1
+}

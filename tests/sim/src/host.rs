@@ -1,0 +1,160 @@
+//! The simulated host: what it asks for next, and what it has asked for.
+
+use engine::memory::Span;
+use engine::request::RequestKind;
+
+use crate::disk::SECTOR;
+use crate::rng::{Rng, mix};
+
+/// How a host behaves, chosen once a run.
+#[derive(Clone, Debug)]
+pub struct Habits {
+    /// Requests in flight at most.
+    pub depth: u64,
+    /// Of 100 requests: reads, flushes, discards, write-zeroes; the rest are writes.
+    pub reads: u64,
+    /// See `reads`.
+    pub flushes: u64,
+    /// See `reads`.
+    pub discards: u64,
+    /// See `reads`.
+    pub zeroes: u64,
+    /// Of 100 writes, those with FUA.
+    pub fua: u64,
+    /// Longest read or write, in sectors.
+    pub sectors_max: u64,
+    /// Of 100 requests, those to the hot stripes.
+    pub hot: u64,
+    /// The hot stripes.
+    pub hot_stripes: Vec<u64>,
+    /// Of 100 writes, those that go on where the last one ended.
+    pub sequential: u64,
+    /// Of 100 writes, those of whole chunks or stripes.
+    pub aligned: u64,
+}
+
+impl Habits {
+    /// Random habits for an array of `stripes` with `stripe_sectors` each.
+    pub fn random(rng: &mut Rng, stripes: u64, stripe_sectors: u64) -> Habits {
+        let mut hot_stripes: Vec<u64> = (0..rng.between(1, 4)).map(|_| rng.below(stripes)).collect();
+        hot_stripes.push(stripes - 1);
+        Habits {
+            depth: rng.pick(&[1, 2, 4, 8, 16, 32]),
+            reads: rng.pick(&[5, 20, 40, 70]),
+            flushes: rng.pick(&[0, 2, 10]),
+            discards: rng.pick(&[0, 2, 10]),
+            zeroes: rng.pick(&[0, 2, 5]),
+            fua: rng.pick(&[0, 5, 50]),
+            sectors_max: rng.pick(&[1, 8, 16, 128, stripe_sectors, stripe_sectors * 3]).min(512),
+            hot: rng.pick(&[0, 50, 90]),
+            hot_stripes,
+            sequential: rng.pick(&[0, 0, 30, 90]),
+            aligned: rng.pick(&[0, 30, 80]),
+        }
+    }
+}
+
+/// A request in flight.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its name.
+    pub tag: u64,
+    /// Which reactor has it.
+    pub reactor: usize,
+    /// What it is.
+    pub kind: RequestKind,
+    /// First sector.
+    pub first: u64,
+    /// Sectors.
+    pub count: u64,
+    /// Its bytes.
+    pub span: Span,
+    /// The oracle's moment when it began.
+    pub start: u64,
+    /// The bus's moment when it began.
+    pub bus_moment: u64,
+    /// Simulated time when it began.
+    pub asked_ns: u64,
+    /// Some stripe of it was NeedSync, or the array degraded, when it began.
+    pub excused: bool,
+}
+
+/// What to ask for next.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// What.
+    pub kind: RequestKind,
+    /// First sector.
+    pub first: u64,
+    /// Sectors.
+    pub count: u64,
+}
+
+/// Where the last write ended, and the next content.
+pub struct Host {
+    /// How it behaves.
+    pub habits: Habits,
+    sequential_at: u64,
+    contents: u64,
+}
+
+impl Host {
+    /// A host that has written nothing.
+    #[must_use]
+    pub fn new(habits: Habits) -> Host {
+        Host { habits, sequential_at: 0, contents: 0 }
+    }
+
+    /// The next request to an array of `sectors` sectors in stripes of `stripe_sectors`, chunks of `chunk_sectors`.
+    pub fn wish(&mut self, rng: &mut Rng, sectors: u64, stripe_sectors: u64, chunk_sectors: u64) -> Wish {
+        let habits = &self.habits;
+        let roll = rng.below(100);
+        let base = if rng.chance(habits.hot) {
+            rng.pick(&habits.hot_stripes) * stripe_sectors + rng.below(stripe_sectors)
+        } else {
+            rng.below(sectors)
+        };
+        let size = if rng.chance(50) { rng.between(1, habits.sectors_max.min(8)) } else { rng.between(1, habits.sectors_max) };
+        let (reads, flushes) = (habits.reads, habits.reads + habits.flushes);
+        let (discards, zeroes) = (flushes + habits.discards, flushes + habits.discards + habits.zeroes);
+        let fua = rng.chance(habits.fua);
+        let (kind, first, count) = if roll < reads {
+            (RequestKind::Read, base, size)
+        } else if roll < flushes {
+            (RequestKind::Flush, 0, 0)
+        } else if roll < zeroes {
+            let whole = rng.chance(60);
+            let (first, count) = if whole {
+                (base / stripe_sectors * stripe_sectors, stripe_sectors * rng.between(1, 3))
+            } else {
+                (base, rng.between(1, stripe_sectors * 2))
+            };
+            let kind = if roll < discards { RequestKind::Discard } else { RequestKind::WriteZeroes { fua } };
+            (kind, first, count)
+        } else if rng.chance(habits.sequential) {
+            (RequestKind::Write { fua }, self.sequential_at % sectors, size)
+        } else if rng.chance(habits.aligned) {
+            let unit = rng.pick(&[chunk_sectors, chunk_sectors, stripe_sectors]).min(1024);
+            (RequestKind::Write { fua }, base / unit * unit, unit)
+        } else {
+            (RequestKind::Write { fua }, base, size)
+        };
+        let count = count.min(sectors - first);
+        if matches!(kind, RequestKind::Write { .. }) {
+            self.sequential_at = first + count;
+        }
+        Wish { kind, first, count }
+    }
+
+    /// Fills a buffer with content that was never written before (or, now and then, with zeros).
+    pub fn fill(&mut self, rng: &mut Rng, bytes: &mut [u8]) {
+        let zeros = rng.chance(3);
+        for sector in bytes.chunks_exact_mut(SECTOR) {
+            self.contents += 1;
+            for (nth, word) in sector.chunks_exact_mut(8).enumerate() {
+                let value = if zeros { 0 } else { mix(self.contents << 8 | nth as u64) };
+                word.copy_from_slice(&value.to_le_bytes());
+            }
+        }
+    }
+}

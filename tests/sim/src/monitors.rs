@@ -1,0 +1,245 @@
+//! Invariants that are checked at the members, where they break, long before a host could see it.
+//!
+//! - I1: when a data or parity write is submitted, every copy of the cell's bitmap block that an assembly now
+//!   would read says Dirty or NeedSync, durably; or all of them say Unwritten. (Writes to a slot that would not be
+//!   in sync, and repairs of sectors that could not be read, need no intent.)
+//! - I2: when a block that says Clean where it did not becomes durable, no member in sync has a sector of that
+//!   stripe in its cache, or a write to it in flight.
+//! - C1, I3, I6 are asked for by the world, at acknowledgements and when all is quiet.
+//!
+//! Who would be in sync is decided by the product's own assembly over what is durable at that moment.
+
+use engine::assembly::{AssemblyOptions, Candidate, SlotPlan, assemble};
+use engine::format::bitmap_block::{self, Cells};
+use engine::format::superblock::choose;
+use engine::format::zones::copies;
+use engine::format::{Shape, zones::Zones};
+use engine::geometry::Geometry;
+use uuid::Uuid;
+
+use crate::bus::Bus;
+use crate::disk::{Place, SECTOR, ZoneKind};
+
+/// The codes of cells on disk.
+pub mod code {
+    #![expect(missing_docs, reason = "the names of the states")]
+    pub const NEED_SYNC: u8 = 0;
+    pub const UNWRITTEN: u8 = 1;
+    pub const CLEAN: u8 = 2;
+    pub const DIRTY: u8 = 3;
+}
+
+/// What the monitors know of the array.
+#[derive(Clone, Copy)]
+pub struct Watched {
+    /// Its identity.
+    pub array: Uuid,
+    /// Its shape.
+    pub shape: Shape,
+    /// Its arithmetic.
+    pub geometry: Geometry,
+    /// Its zones.
+    pub zones: Zones,
+}
+
+/// See the top of this file.
+#[derive(Default)]
+pub struct Monitors {
+    /// The array; `None` while it is created.
+    pub watched: Option<Watched>,
+    /// The power is off, or the array is being started.
+    pub off: bool,
+    /// I2 needs devices without read errors: a repair may be cached.
+    pub repairs_happen: bool,
+    /// `in_sync` is to be computed anew.
+    pub superblocks_changed: bool,
+    in_sync: Vec<Option<usize>>,
+    /// What each disk's bitmap blocks said, as of the last look.
+    known: Vec<Vec<Option<Box<Cells>>>>,
+}
+
+/// The cell of a stripe in its block.
+#[must_use]
+pub fn cell_in(cells: &Cells, stripe: u64) -> u8 {
+    let index = (stripe % engine::format::zones::CELLS_PER_BLOCK) as usize;
+    cells[index / 4] >> (index % 4 * 2) & 3
+}
+
+impl Monitors {
+    /// After a cut: everything is looked at anew.
+    pub fn power_on(&mut self) {
+        self.off = false;
+        self.superblocks_changed = true;
+        self.known.clear();
+    }
+
+    /// The disks that an assembly would take for in sync now, by slot. Empty when it would refuse.
+    pub fn in_sync(bus: &mut Bus) -> Vec<Option<usize>> {
+        if bus.monitors.superblocks_changed {
+            bus.monitors.superblocks_changed = false;
+            bus.monitors.in_sync = compute_in_sync(bus);
+        }
+        bus.monitors.in_sync.clone()
+    }
+
+    /// A bitmap block as it is durable on a disk.
+    pub fn durable_block(bus: &mut Bus, disk: usize, block: u64) -> Option<Box<Cells>> {
+        let watched = bus.monitors.watched.expect("an array is watched");
+        let place = bus.disks[disk].place(watched.zones.bitmap_block_offset_bytes(block), 4096);
+        let mut bytes = [0; 4096];
+        bus.disks[disk].read_durable(place, &mut bytes);
+        bitmap_block::decode(&bytes, watched.array, block).ok().map(|(_, cells)| Box::new(*cells))
+    }
+
+    /// I1.
+    pub(crate) fn write_pushed(bus: &mut Bus, disk: usize, place: Place, bytes: &[u8]) {
+        let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
+        if place.zone != ZoneKind::Data {
+            return;
+        }
+        let stripe = place.offset_in_zone / u64::from(watched.geometry.chunk_bytes());
+        let in_sync = Monitors::in_sync(bus);
+        let repair = place.sectors().any(|sector| bus.disks[disk].failed_reads.contains(&sector));
+        if repair || !in_sync.contains(&Some(disk)) || bus.disks[disk].dead {
+            return;
+        }
+        let mut same = vec![0; bytes.len()];
+        bus.disks[disk].read_durable(place, &mut same);
+        if same == bytes {
+            return;
+        }
+        let block = stripe / engine::format::zones::CELLS_PER_BLOCK;
+        let mut cells = Vec::new();
+        for slot in copies(block, &watched.shape) {
+            let Some(copy) = in_sync.get(slot).copied().flatten() else { continue };
+            let cell = Monitors::durable_block(bus, copy, block).map(|cells| cell_in(&cells, stripe));
+            cells.push((slot, cell));
+        }
+        let marked = cells.iter().all(|(_, cell)| matches!(cell, Some(code::DIRTY | code::NEED_SYNC)));
+        let unwritten = cells.iter().all(|(_, cell)| matches!(cell, Some(code::UNWRITTEN)));
+        assert!(
+            marked || unwritten,
+            "I1: disk {disk} is written in stripe {stripe}, and the copies of its cell that an assembly would read say \
+             {cells:?} (0 NeedSync, 1 Unwritten, 2 Clean, 3 Dirty)"
+        );
+    }
+
+    /// I2, and what is remembered for the next.
+    pub(crate) fn write_completed(bus: &mut Bus, disk: usize, place: Place) {
+        match place.zone {
+            ZoneKind::Superblock => bus.monitors.superblocks_changed = true,
+            ZoneKind::Data => {
+                for sector in place.sectors() {
+                    bus.disks[disk].failed_reads.remove(&sector);
+                }
+            }
+            ZoneKind::Bitmap => {
+                let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
+                let first = place.offset_in_zone / 4096;
+                for block in first..first + place.count * SECTOR as u64 / 4096 {
+                    block_completed(bus, &watched, disk, block);
+                }
+            }
+        }
+    }
+
+    /// C1: nothing that completed before `moment` is in the cache of a member that an assembly would believe.
+    pub fn check_flushed(bus: &mut Bus, moment: u64) {
+        for (slot, disk) in Monitors::in_sync(bus).into_iter().enumerate() {
+            let Some(disk) = disk else { continue };
+            let cached = bus.disks[disk].any_cached(moment);
+            assert!(cached.is_none(), "C1: a flush is acknowledged, and slot {slot} (disk {disk}) would be believed and has sector {cached:?} in its cache");
+        }
+    }
+
+    /// The parity of rows of a stripe against the data, on the members that an assembly would believe. Only what can
+    /// be computed from their data strips.
+    pub fn check_parity(bus: &mut Bus, stripe: u64, row: u64, len: u64, why: &str) {
+        let watched = bus.monitors.watched.expect("an array is watched");
+        let geometry = watched.geometry;
+        let rotation = geometry.rotation(stripe);
+        let in_sync = Monitors::in_sync(bus);
+        let mut strips: Vec<Option<Vec<u8>>> = Vec::new();
+        for strip in 0..geometry.members() {
+            let disk = in_sync.get(usize::from(rotation.slot_of(strip))).copied().flatten();
+            strips.push(disk.and_then(|disk| {
+                let place = bus.disks[disk].place_in_data(geometry.strip_offset(stripe) + row, len);
+                if place.sectors().any(|sector| bus.disks[disk].bad.contains(&sector)) {
+                    return None;
+                }
+                let mut bytes = vec![0; len as usize];
+                bus.disks[disk].read(place, &mut bytes);
+                Some(bytes)
+            }));
+        }
+        let data: Vec<(u8, &[u8])> =
+            (0..geometry.data()).filter_map(|strip| Some((strip, strips[usize::from(strip)].as_deref()?))).collect();
+        if data.len() < usize::from(geometry.data()) {
+            return;
+        }
+        let mut expected = vec![0; len as usize];
+        if let Some(p) = &strips[usize::from(geometry.p())] {
+            let plain: Vec<&[u8]> = data.iter().map(|(_, bytes)| *bytes).collect();
+            parity_simd::xor_generate(&mut expected, &plain);
+            assert!(*p == expected, "I3: P of stripe {stripe} rows {row}+{len} does not match its data ({why})");
+        }
+        if geometry.parities() == 2
+            && let Some(q) = &strips[usize::from(geometry.q())]
+        {
+            parity_simd::q_generate(&mut expected, &data);
+            assert!(*q == expected, "I3: Q of stripe {stripe} rows {row}+{len} does not match its data ({why})");
+        }
+    }
+}
+
+fn compute_in_sync(bus: &mut Bus) -> Vec<Option<usize>> {
+    let mut candidates = Vec::new();
+    for (index, disk) in bus.disks.iter_mut().enumerate() {
+        let (mut a, mut b) = ([0; 4096], [0; 4096]);
+        let places = [disk.place(4096, 4096), disk.place(64 << 10, 4096)];
+        disk.read_durable(places[0], &mut a);
+        disk.read_durable(places[1], &mut b);
+        candidates.push(Candidate { label: index.to_string(), found: choose(&a, &b, disk.bytes()) });
+    }
+    let options = AssemblyOptions { run_degraded: true, foreign_host_ok: true, ..AssemblyOptions::default() };
+    match assemble(&candidates, &options) {
+        Err(_) => Vec::new(),
+        Ok(assembly) => assembly
+            .slots
+            .iter()
+            .map(|plan| match *plan {
+                SlotPlan::InSync { candidate } => Some(candidate),
+                _ => None,
+            })
+            .collect(),
+    }
+}
+
+fn block_completed(bus: &mut Bus, watched: &Watched, disk: usize, block: u64) {
+    let blocks = watched.zones.bitmap_blocks() as usize;
+    while bus.monitors.known.len() < bus.disks.len() {
+        bus.monitors.known.push((0..blocks).map(|_| None).collect());
+    }
+    let Some(cells) = Monitors::durable_block(bus, disk, block) else { return };
+    let before = bus.monitors.known[disk][block as usize].take();
+    if let (Some(before), false) = (before, bus.monitors.repairs_happen) {
+        let first = block * engine::format::zones::CELLS_PER_BLOCK;
+        let changed = before.iter().zip(cells.iter()).enumerate().filter(|(_, (before, now))| before != now);
+        for stripe in changed.flat_map(|(byte, _)| (first + byte as u64 * 4)..(first + byte as u64 * 4 + 4)) {
+            if cell_in(&cells, stripe) == code::CLEAN && cell_in(&before, stripe) != code::CLEAN {
+                check_swept(bus, watched, stripe);
+            }
+        }
+    }
+    bus.monitors.known[disk][block as usize] = Some(cells);
+}
+
+fn check_swept(bus: &mut Bus, watched: &Watched, stripe: u64) {
+    let chunk = u64::from(watched.geometry.chunk_bytes());
+    for disk in Monitors::in_sync(bus).into_iter().flatten() {
+        let place = bus.disks[disk].place_in_data(watched.geometry.strip_offset(stripe), chunk);
+        let cached = place.sectors().any(|sector| bus.disks[disk].is_cached(sector, u64::MAX));
+        assert!(!cached, "I2: stripe {stripe} is durably Clean, and disk {disk} has some of it in its cache");
+        assert!(!bus.is_being_written(disk, place), "I2: stripe {stripe} is durably Clean, and disk {disk} is writing it");
+    }
+}

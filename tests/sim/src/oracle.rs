@@ -1,0 +1,221 @@
+//! End to end: what each sector of the array may read as.
+//!
+//! A sector has *candidates*: contents that a read may return. A write adds one when it is submitted; when it is
+//! acknowledged, those that were settled before it began are gone. A second set, for after a power cut, forgets
+//! only what a *durable* write replaced: one with FUA, one that a flush covered, or any where no member has a
+//! volatile cache. A read that returns one of several candidates while no write is in flight settles the sector.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The content's name: see [`name_of`](crate::disk::name_of).
+pub type Name = u64;
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    name: Name,
+    /// The write; 0 for what was there before.
+    write: u64,
+    start: u64,
+    end: Option<u64>,
+    ok: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    live: Vec<Candidate>,
+    after_cut: Vec<Candidate>,
+    /// What reads that began before a moment may still return.
+    past: Vec<(Name, u64)>,
+    /// A write ended with an error: content need not be stable before the next one that does not.
+    shaky: bool,
+    /// Nothing was written here since the start.
+    untouched: bool,
+}
+
+/// The oracle.
+pub struct Oracle {
+    blocks: BTreeMap<u64, Block>,
+    /// Blocks whose two sets differ.
+    unsettled: BTreeSet<u64>,
+    /// Whether an acknowledged write may be lost before a flush.
+    volatile: bool,
+    now: u64,
+}
+
+/// A moment of the oracle's.
+pub type Moment = u64;
+
+impl Block {
+    fn new(name: Name) -> Block {
+        let candidates = vec![Candidate { name, write: 0, start: 0, end: Some(0), ok: true }];
+        Block { live: candidates.clone(), after_cut: candidates, past: Vec::new(), shaky: false, untouched: true }
+    }
+}
+
+impl Oracle {
+    /// An array of zeros.
+    #[must_use]
+    pub fn new(volatile: bool) -> Oracle {
+        Oracle { blocks: BTreeMap::new(), unsettled: BTreeSet::new(), volatile, now: 1 }
+    }
+
+    /// A block that is not zeros at the beginning.
+    pub fn initial(&mut self, block: u64, name: Name) {
+        self.blocks.insert(block, Block::new(name));
+    }
+
+    /// Every block that was ever written or discarded.
+    pub fn touched(&self) -> impl Iterator<Item = u64> + '_ {
+        self.blocks.keys().copied()
+    }
+
+    fn tick(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    fn block(&mut self, block: u64) -> &mut Block {
+        self.blocks.entry(block).or_insert_with(|| Block::new(0))
+    }
+
+    /// A write of these blocks is submitted.
+    pub fn write_begins(&mut self, write: u64, first: u64, names: &[Name]) -> Moment {
+        let start = self.tick();
+        for (block, &name) in (first..).zip(names) {
+            let candidate = Candidate { name, write, start, end: None, ok: false };
+            let entry = self.block(block);
+            entry.live.push(candidate);
+            entry.after_cut.push(candidate);
+            entry.untouched = false;
+            self.unsettled.insert(block);
+        }
+        start
+    }
+
+    /// It is answered.
+    pub fn write_ends(&mut self, write: u64, first: u64, count: u64, ok: bool, fua: bool) {
+        let end = self.tick();
+        let durable = ok && (fua || !self.volatile);
+        for block in first..first + count {
+            let entry = self.block(block);
+            let settle = |list: &mut Vec<Candidate>| {
+                let mut start = None;
+                for candidate in list.iter_mut().filter(|candidate| candidate.write == write) {
+                    (candidate.end, candidate.ok) = (Some(end), ok);
+                    start = Some(candidate.start);
+                }
+                start
+            };
+            let live_start = settle(&mut entry.live);
+            let cut_start = settle(&mut entry.after_cut);
+            if !ok {
+                entry.shaky = true;
+                continue;
+            }
+            if let Some(start) = live_start {
+                entry.shaky = false;
+                let past = &mut entry.past;
+                entry.live.retain(|candidate| {
+                    let gone = candidate.end.is_some_and(|end| end < start);
+                    if gone {
+                        past.push((candidate.name, end));
+                    }
+                    !gone
+                });
+            }
+            if let (true, Some(start)) = (durable, cut_start) {
+                entry.after_cut.retain(|candidate| candidate.end.is_none_or(|end| end >= start));
+            }
+        }
+    }
+
+    /// A flush is submitted.
+    pub fn flush_begins(&mut self) -> Moment {
+        self.tick()
+    }
+
+    /// A flush that began at `start` is acknowledged.
+    pub fn flush_ends(&mut self, start: Moment) {
+        let blocks = &mut self.blocks;
+        self.unsettled.retain(|block| {
+            let entry = blocks.get_mut(block).expect("an unsettled block is known");
+            let covered = entry.after_cut.iter().filter(|by| by.ok && by.end.is_some_and(|end| end < start));
+            // The latest start of a write that is durable now: whatever had ended before it is gone.
+            let latest = covered.map(|by| by.start).max().unwrap_or(0);
+            entry.after_cut.retain(|candidate| candidate.end.is_none_or(|end| end >= latest));
+            entry.after_cut.len() > 1 || entry.live.len() > 1
+        });
+    }
+
+    /// A read begins; its moment is given back when it ends.
+    pub fn read_begins(&mut self) -> Moment {
+        self.tick()
+    }
+
+    /// What a read that began at `start` may return of a block.
+    #[must_use]
+    pub fn allowed(&self, block: u64, start: Moment) -> Vec<Name> {
+        match self.blocks.get(&block) {
+            None => vec![0],
+            Some(entry) => {
+                let past = entry.past.iter().filter(|(_, gone)| *gone > start).map(|(name, _)| *name);
+                entry.live.iter().map(|candidate| candidate.name).chain(past).collect()
+            }
+        }
+    }
+
+    /// Whether a read that began at `start` may return this.
+    #[must_use]
+    pub fn allows(&self, block: u64, start: Moment, name: Name) -> bool {
+        match self.blocks.get(&block) {
+            None => name == 0,
+            Some(entry) => {
+                entry.live.iter().any(|candidate| candidate.name == name)
+                    || entry.past.iter().any(|&(past, gone)| past == name && gone > start)
+            }
+        }
+    }
+
+    /// A read that began at `start` returned this. False where that may not be.
+    #[must_use]
+    pub fn read_ends(&mut self, block: u64, start: Moment, name: Name) -> bool {
+        if !self.allows(block, start, name) {
+            return false;
+        }
+        let Some(entry) = self.blocks.get_mut(&block) else { return true };
+        let alone = entry.live.iter().all(|candidate| candidate.end.is_some_and(|end| end < start));
+        if alone && !entry.shaky && entry.live.len() > 1 {
+            entry.live.retain(|candidate| candidate.name == name);
+            if entry.untouched {
+                entry.after_cut.retain(|candidate| candidate.name == name);
+            }
+        }
+        true
+    }
+
+    /// The power went: requests in flight are forgotten, what was not durable may be gone.
+    pub fn power_cut(&mut self) {
+        let now = self.tick();
+        for entry in self.blocks.values_mut() {
+            entry.past.clear();
+            entry.shaky = false;
+            entry.untouched = true;
+            for candidate in &mut entry.after_cut {
+                *candidate = Candidate { end: Some(now), ok: false, write: 0, ..*candidate };
+            }
+            entry.after_cut.sort_by_key(|candidate| candidate.name);
+            entry.after_cut.dedup_by_key(|candidate| candidate.name);
+            entry.live = entry.after_cut.clone();
+        }
+    }
+
+    /// The array was stopped in order: what was acknowledged is durable.
+    pub fn clean_stop(&mut self) {
+        self.tick();
+        for entry in self.blocks.values_mut() {
+            entry.past.clear();
+            entry.untouched = true;
+            entry.after_cut = entry.live.clone();
+        }
+    }
+}
