@@ -145,8 +145,15 @@ fn exports(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Vec<St
 }
 
 fn engine_options(options: &Serve, nbd: Vec<String>) -> Result<ServeOptions> {
+    let paths = || "cannot use a member's path".to_string();
     Ok(ServeOptions {
-        members: options.members.clone(),
+        // Absolute, because commands name members from other directories.
+        members: options
+            .members
+            .iter()
+            .map(std::path::absolute)
+            .collect::<std::io::Result<_>>()
+            .context(paths)?,
         reactors: options.reactors,
         nbd,
         read_only: options.read_only,
