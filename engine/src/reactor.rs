@@ -184,9 +184,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
             self.frontend.reply(&self.memory, &mut self.pool, reply);
             replied = true;
         }
-        if replied || moved {
-            self.frontend.settle(&self.memory, &mut self.pool);
-        }
+        self.frontend.settle(&self.memory, &mut self.pool);
         if self.draining.is_some() && self.frontend.drained() && self.array.host_is_quiet() {
             let done = self.draining.take().expect("looked at above");
             let _ = done.send(());
