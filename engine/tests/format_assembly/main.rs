@@ -15,6 +15,7 @@
 //!   without them had to doubt it.
 
 mod refusals;
+mod stories;
 mod world;
 
 use engine::assembly::{Assembly, Change, Roster, SuperblockWrite, WriteOutcome};
