@@ -105,6 +105,10 @@ pub struct Device {
 /// Bytes zeroed at once: a step of [`Device::zero_range`], between two reports of progress.
 const ZERO_STEP_BYTES: u64 = 1 << 30;
 
+/// How often a device that is held is tried again, and how long between: 2 s in all.
+const HELD_TRIES_MAX: u32 = 100;
+const HELD_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Bytes moved at once by [`Device::read_at`] and [`Device::write_at`].
 const COPY_STEP_BYTES: usize = 1 << 20;
 
@@ -123,10 +127,10 @@ impl Device {
         } else {
             return Err(DeviceError::NotADevice { path: path.into() });
         };
-        let (mut file, direct) = match kind {
-            DeviceKind::Block => (open_block(path, mode, metadata.rdev())?, true),
-            DeviceKind::File => open_file(path, mode)?,
-        };
+        let (mut file, direct) = patiently(|| match kind {
+            DeviceKind::Block => Ok((open_block(path, mode, metadata.rdev())?, true)),
+            DeviceKind::File => open_file(path, mode),
+        })?;
         // A block device's metadata has no size; its end does.
         let size = file.seek(SeekFrom::End(0)).map_err(|source| io_error(path, "size", source))?;
         let facts = facts::of(&file, &metadata, kind, size, direct, mode.access);
@@ -323,6 +327,20 @@ fn open_file(path: &Path, mode: OpenMode) -> Result<(File, bool), DeviceError> {
         })?;
     }
     Ok((file, direct))
+}
+
+/// Tries again for a moment while another process holds the device: the kernel takes a ring apart, and closes
+/// its files, some milliseconds after the process that had it has ended.
+fn patiently<T>(open: impl Fn() -> Result<T, DeviceError>) -> Result<T, DeviceError> {
+    for _ in 0..HELD_TRIES_MAX {
+        match open() {
+            Err(DeviceError::Locked { .. } | DeviceError::Held { by: Holder::Unknown, .. }) => {
+                std::thread::park_timeout(HELD_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+    open()
 }
 
 /// `BLKZEROOUT` of linux/fs.h: zeroes by the device's own command where it has one, else by writing.

@@ -197,8 +197,6 @@ impl Array {
         while self.steward().jobs < jobs_max {
             let Some(stripe) = shared.bitmap.next_need_sync(from) else {
                 if self.steward().jobs == 0 {
-                    let lost = self.steward().resync.lost;
-                    shared.steward.lost.store(lost, Ordering::Relaxed);
                     shared.steward.resync_total.store(0, Ordering::Relaxed);
                     self.steward_mut().resync.from = None;
                 }
@@ -294,7 +292,6 @@ impl Array {
         }
         rebuild.next_lost_ns = now + LOST_EVERY_NS;
         rebuild.lost.retain(|&stripe| shared.bitmap.cell(stripe) == Cell::NeedSync);
-        shared.steward.lost.store(rebuild.lost.len() as u64, Ordering::Relaxed);
         if rebuild.lost.is_empty() {
             rebuild.filling = Filling::Blocks(0);
         }

@@ -94,8 +94,6 @@ pub struct StewardState {
     pub resync_total: AtomicU64,
     /// The slot being rebuilt + 1; 0 for none. The cursor is in the members.
     pub rebuild_slot: AtomicU64,
-    /// Stripes whose missing strip nobody can vouch for.
-    pub lost: AtomicU64,
     /// The number of the epoch on record; 0 before the first change.
     pub epoch: AtomicU64,
 }
@@ -120,7 +118,6 @@ impl StewardState {
             resync_done: AtomicU64::new(0),
             resync_total: AtomicU64::new(0),
             rebuild_slot: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
         }
     }

@@ -1,7 +1,7 @@
 //! Requests and replies: the second of the three traits by which the world enters.
 //!
 //! A front end lives on one reactor and owns that reactor's share of the host's connections or
-//! queues. It takes the memory of its requests from its own [`Pool`](crate::memory::Pool), puts
+//! queues. It takes the memory of its requests from its own [`Pool`], puts
 //! requests into `requests`, and hears of each exactly once by `reply`, in any order.
 
 pub mod nbd;

@@ -17,6 +17,7 @@ use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
 use crate::geometry::Slots;
 use crate::limits::{DEVICES_MAX, REACTORS_MAX};
 use crate::mailbox::Mailboxes;
+use crate::members::MemberView;
 use crate::memory::{Memory, Pool};
 use crate::reactor::{Bell, Reactor, ReactorOrder, ReactorPort};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
@@ -188,7 +189,7 @@ impl Server {
                 clean: cells.clean,
                 dirty: cells.dirty,
                 need_sync: cells.need_sync,
-                lost: shared.steward.lost.load(Ordering::Relaxed),
+                lost: self.lost(&view),
             },
             background: self.background(),
             exports: self
@@ -198,6 +199,20 @@ impl Server {
                 .collect(),
             counters: Tally::sum(&shared.tallies),
         }
+    }
+
+    /// Stripes that need a resync and cannot have one: a data strip is on a slot that is not there.
+    fn lost(&self, view: &MemberView) -> u64 {
+        let (bitmap, geometry) = (&self.shared.bitmap, &self.shared.geometry);
+        let mut lost = 0;
+        let mut from = 0;
+        while let Some(stripe) = bitmap.next_need_sync(from) {
+            let readable = self.shared.members.readable_at(*view, stripe, true);
+            let missing = geometry.data_strips().minus(geometry.rotation(stripe).strips_on(readable));
+            lost += u64::from(!missing.is_empty());
+            from = stripe + 1;
+        }
+        lost
     }
 
     fn member_status(&self, slot: u8) -> MemberStatus {
