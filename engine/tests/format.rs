@@ -488,4 +488,8 @@ fn the_document_draws_what_the_code_has() {
         let drawing = drawing(fields);
         assert!(document.contains(&drawing), "docs/format.md lacks this drawing:\n{drawing}");
     }
+    for cell in [bitmap::Cell::Unwritten, bitmap::Cell::Clean, bitmap::Cell::Dirty, bitmap::Cell::NeedSync] {
+        let row = format!("| {} | {cell:?} |", cell.disk_code());
+        assert!(document.contains(&row), "docs/format.md lacks {row}");
+    }
 }
