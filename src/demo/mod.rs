@@ -17,6 +17,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::cli::Demo;
 use crate::failure::{Context, Failure, Outcome, Result};
+use crate::nbd_client::{Client, NbdError};
 use crate::units::{about_rate, about_size, grouped};
 
 use archive::Archive;
@@ -60,6 +61,15 @@ pub fn run(options: &Demo) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
+/// When a load ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// When what happens to the array has happened.
+    Acted,
+    /// When the connection breaks.
+    Broken,
+}
+
 /// The main story's people and props.
 struct Play<'a> {
     stage: &'a Stage,
@@ -91,12 +101,7 @@ impl Play<'_> {
 
         let started = std::time::Instant::now();
         let bytes = &self.archive.bytes;
-        for (index, piece) in bytes.chunks(1 << 20).enumerate() {
-            client
-                .write((index << 20) as u64, &padded(piece))
-                .context(|| "cannot store the archive".into())?;
-        }
-        client.flush().context(|| "cannot flush".into())?;
+        store(&mut client, bytes).context(|| "cannot store the archive".into())?;
         self.shadow.bytes[..bytes.len()].copy_from_slice(bytes);
         let rate = bytes.len() as f64 / started.elapsed().as_secs_f64();
         teller.done(&format!(
@@ -131,7 +136,7 @@ impl Play<'_> {
 
     fn fail_while_writing(&mut self, server: Server, teller: &mut Teller, dice: &mut Dice) -> Result<Server> {
         teller.chapter(&format!("A member fails (slot {LOST_SLOT}) while writes go on"))?;
-        let report = self.load_while(&server, dice, || {
+        let report = self.load_while(&server, dice, Until::Acted, || {
             std::thread::sleep(LOAD_TIME);
             let words = ["fail", NAME, &LOST_SLOT.to_string()];
             let said = self.stage.run(&words);
@@ -177,7 +182,7 @@ impl Play<'_> {
     /// operator restores it from a copy; the shadow is one.
     fn restore_refused(
         &self,
-        client: &mut crate::nbd_client::Client,
+        client: &mut Client,
         refused: &[std::ops::Range<usize>],
         teller: &mut Teller,
     ) -> Result<()> {
@@ -201,9 +206,11 @@ impl Play<'_> {
                     .context(|| format!("cannot restore at {at}"))?;
             }
         }
-        let lost = self.stage.status(NAME)?.cells.lost;
-        if lost > 0 {
-            return Err(Failure::new(format!("{lost} stripes are still in doubt after they were restored")));
+        let in_doubt = self.stage.status(NAME)?.cells.need_sync;
+        if in_doubt > 0 {
+            return Err(Failure::new(format!(
+                "{in_doubt} stripes are still in doubt after they were restored"
+            )));
         }
         teller.done("restored from the source, and nothing is in doubt")
     }
@@ -233,24 +240,21 @@ impl Play<'_> {
 
     fn write_until_killed(&mut self, mut server: Server, teller: &mut Teller, dice: &mut Dice) -> Result<()> {
         let pid = server.pid();
-        let report = self.load_while(&server, dice, || {
+        let report = self.load_while(&server, dice, Until::Broken, || {
             std::thread::sleep(2 * LOAD_TIME);
             let pid = pid.ok_or_else(|| Failure::new("the server has no process"))?;
-            kill_process(pid, Signal::KILL).context(|| "cannot kill the server".into())?;
-            // Not before the connection is known to be broken does the load end by itself.
-            std::thread::sleep(Duration::from_secs(5));
-            Ok(())
+            kill_process(pid, Signal::KILL).context(|| "cannot kill the server".into())
         })?;
         server.wait()?;
         teller.done(&format!("{}, {} in flight at the kill", told(&report), report.open))
     }
 
-    /// Random writes while `act` runs in a thread of its own; they end when it ends, or when the
-    /// connection breaks.
+    /// Random writes while `act` runs in a thread of its own.
     fn load_while(
         &mut self,
         server: &Server,
         dice: &mut Dice,
+        until: Until,
         act: impl FnOnce() -> Result<()> + Send,
     ) -> Result<LoadReport> {
         let mut client = server.connect()?;
@@ -259,7 +263,11 @@ impl Play<'_> {
         let shadow = &mut self.shadow;
         std::thread::scope(|scope| {
             let actor = scope.spawn(act);
-            let report = shadow.load(&mut client, dice, area, || !actor.is_finished());
+            let go_on = || match until {
+                Until::Acted => !actor.is_finished(),
+                Until::Broken => true,
+            };
+            let report = shadow.load(&mut client, dice, area, go_on);
             let acted = actor.join().unwrap_or_else(|_| Err(Failure::new("the demo panicked")));
             let report = report?;
             acted.map(|()| report)
@@ -341,9 +349,24 @@ fn told(report: &LoadReport) -> String {
     )
 }
 
-/// The last piece of an archive is filled up with zeros to whole blocks.
-fn padded(piece: &[u8]) -> Vec<u8> {
-    let mut padded = piece.to_vec();
-    padded.resize(piece.len().next_multiple_of(load::BLOCK_BYTES), 0);
-    padded
+/// Writes `bytes` from the start of the device, a few pieces at a time, and flushes. The last piece is
+/// filled up with zeros to whole blocks.
+fn store(client: &mut Client, bytes: &[u8]) -> std::result::Result<(), NbdError> {
+    const PIECE_BYTES: usize = 1 << 20;
+    const PIECES_IN_FLIGHT: usize = 8;
+    let mut in_flight = 0;
+    for (index, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
+        let mut padded = piece.to_vec();
+        padded.resize(piece.len().next_multiple_of(load::BLOCK_BYTES), 0);
+        client.start_write((index * PIECE_BYTES) as u64, &padded)?;
+        in_flight += 1;
+        if in_flight == PIECES_IN_FLIGHT {
+            client.finish_write()?.1.map_err(NbdError::Refused)?;
+            in_flight -= 1;
+        }
+    }
+    for _ in 0..in_flight {
+        client.finish_write()?.1.map_err(NbdError::Refused)?;
+    }
+    client.flush()
 }

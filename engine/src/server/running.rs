@@ -254,7 +254,8 @@ impl Server {
                 (BackgroundKind::Rebuild, Some(slot as usize - 1), shared.members.cursor(), total)
             }
         };
-        if total == 0 {
+        // A read-only server knows what there is to do, and does not do it.
+        if total == 0 || self.read_only {
             return Vec::new();
         }
         let now = MonotonicClock.now_ns();
