@@ -32,9 +32,9 @@
 //!
 //! *Why a leftover holds nothing that the array lacks.* Let E's record list q as in sync. Then q had all that
 //! was ever acknowledged in E and before: when E was made, and as long as data was written in it. If q is now
-//! current, stale or leftover (by another witness), in another epoch, then it has come into H's line (every step of a device goes to a
-//! descendant, or, when one that was stale or leftover rejoins, to a line that contains what it left). So H's
-//! line has it too. Only "in sync" counts: a q that was to be *rebuilt* in E had nothing yet. And that E was
+//! current, stale or leftover (by another witness), in another epoch, then it has come into H's line (every
+//! step of a device goes to a descendant, or, when one that was stale or leftover rejoins, to a line that
+//! contains what it left). So H's line has it too. Only "in sync" counts: a q that was to be *rebuilt* in E had nothing yet. And that E was
 //! broken off is not enough: what E came from may have run apart from H.
 //!
 //! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes

@@ -20,7 +20,8 @@ pub trait Frontend {
     /// sent or copied out.
     fn reply(&mut self, memory: &Memory, pool: &mut Pool, reply: Reply);
 
-    /// Sends what the replies of this turn have produced. Does not block.
+    /// Sends what the replies of this turn have produced. Called at the end of each turn, whether or not there
+    /// were any. Does not block.
     fn settle(&mut self, memory: &Memory, pool: &mut Pool);
 
     /// A file descriptor that polls readable when `gather` or `settle` would find work (an epoll

@@ -14,6 +14,8 @@
 //! - A stop is taken for clean only if it was; and with all devices there, whenever it was, unless a start
 //!   without them had to doubt it.
 
+mod refusals;
+mod stories;
 mod world;
 
 use engine::assembly::{Assembly, Change, Roster, SuperblockWrite, WriteOutcome};
