@@ -82,7 +82,10 @@ fn text(report: &BenchReport) -> String {
         }
     }
     if let Some(rate) = ceilings.members_bytes_per_s {
-        line("ceiling: bandwidth", format!("{}, {}", about_rate(rate as u64), share(rate, report.bytes_per_s)));
+        line(
+            "ceiling: bandwidth",
+            format!("{}, {}", about_rate(rate as u64), share(rate, report.bytes_per_s)),
+        );
     }
     for (key, ceiling) in [
         ("parity in cache", ceilings.parity_hot_bytes_per_s),
