@@ -305,11 +305,11 @@ fn options(access: Access) -> OpenOptions {
 fn open_block(path: &Path, mode: OpenMode, number: u64) -> Result<File, DeviceError> {
     let exclusive = if mode.sharing == Sharing::Exclusive { libc::O_EXCL } else { 0 };
     patiently(|| {
-        options(mode.access).custom_flags(libc::O_DIRECT | exclusive).open(path).map_err(|error| {
-            match error.raw_os_error() {
-                Some(libc::EBUSY) => DeviceError::Held { path: path.into(), by: holder::of(number) },
-                _ => DeviceError::from_open(path, error),
-            }
+        options(mode.access).custom_flags(libc::O_DIRECT | exclusive).open(path).map_err(|error| match error
+            .raw_os_error()
+        {
+            Some(libc::EBUSY) => DeviceError::Held { path: path.into(), by: holder::of(number) },
+            _ => DeviceError::from_open(path, error),
         })
     })
 }

@@ -107,7 +107,9 @@ pub(super) fn parity(
                     memory.xor_generate(stripe[data], &stripe[..data]);
                 } else {
                     let mut numbered = [(0, Span::EMPTY); crate::limits::MEMBERS_MAX];
-                    for (place, span) in numbered.iter_mut().zip(stripe).enumerate().map(|(i, (n, s))| ((n, i), s)) {
+                    for (place, span) in
+                        numbered.iter_mut().zip(stripe).enumerate().map(|(i, (n, s))| ((n, i), s))
+                    {
                         *place.0 = (place.1 as u8, *span);
                     }
                     memory.pq_generate(stripe[data], stripe[data + 1], &numbered[..data]);

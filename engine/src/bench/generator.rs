@@ -120,8 +120,10 @@ impl Generator {
 
     /// The next block and whether to read it; `None` when verification has to wait for it.
     fn choose(&mut self) -> Option<(u64, bool)> {
-        let is_random =
-            matches!(self.load.pattern, BenchPattern::RandRead | BenchPattern::RandWrite | BenchPattern::RandRw);
+        let is_random = matches!(
+            self.load.pattern,
+            BenchPattern::RandRead | BenchPattern::RandWrite | BenchPattern::RandRw
+        );
         let block = if is_random {
             (u128::from(self.chance()) * u128::from(self.blocks) >> 64) as u64
         } else {
@@ -194,7 +196,8 @@ impl Generator {
 
 /// The pattern of a block's version: each word tells where it belongs.
 fn word(block: u64, version: u32, at: usize) -> u64 {
-    (block << 32 ^ u64::from(version)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(at as u32 & 63) ^ at as u64
+    (block << 32 ^ u64::from(version)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(at as u32 & 63)
+        ^ at as u64
 }
 
 fn fill(bytes: &mut [u8], block: u64, version: u32) {
@@ -204,7 +207,12 @@ fn fill(bytes: &mut [u8], block: u64, version: u32) {
 }
 
 fn is_filled(bytes: &[u8], block: u64, version: u32) -> bool {
-    bytes.as_chunks::<8>().0.iter().enumerate().all(|(at, chunk)| *chunk == word(block, version, at).to_le_bytes())
+    bytes
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .enumerate()
+        .all(|(at, chunk)| *chunk == word(block, version, at).to_le_bytes())
 }
 
 impl Frontend for Generator {

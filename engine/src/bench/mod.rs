@@ -197,7 +197,8 @@ impl<'a> Bench<'a> {
         let wrong = |what: String| Err(ServerError(what));
         let (mut instant, mut devices, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
         let mut logical_block_bytes = 512;
-        let failed = |error: std::io::Error| ServerError(format!("cannot allocate a member in memory: {error}"));
+        let failed =
+            |error: std::io::Error| ServerError(format!("cannot allocate a member in memory: {error}"));
         for member in &options.members {
             match member {
                 BenchMember::Null { bytes } => {
@@ -238,7 +239,10 @@ impl<'a> Bench<'a> {
             return wrong(format!("{} cores: from 1 to {REACTORS_MAX} are possible", options.cores));
         }
         if options.queue_depth == 0 || options.queue_depth > REQUESTS_MAX {
-            return wrong(format!("queue depth {}: from 1 to {REQUESTS_MAX} is possible", options.queue_depth));
+            return wrong(format!(
+                "queue depth {}: from 1 to {REQUESTS_MAX} is possible",
+                options.queue_depth
+            ));
         }
         if geometry.size_bytes() / (options.cores as u64) < u64::from(block) * options.queue_depth as u64 {
             return wrong("the members are too small for so many requests in flight".into());
@@ -268,7 +272,10 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn run<R: Ring>(&self, ring: impl Fn(Arc<Memory>) -> std::io::Result<R> + Sync) -> Result<BenchReport, ServerError> {
+    fn run<R: Ring>(
+        &self,
+        ring: impl Fn(Arc<Memory>) -> std::io::Result<R> + Sync,
+    ) -> Result<BenchReport, ServerError> {
         let options = self.options;
         let failed = |error: std::io::Error| ServerError(format!("cannot set up the bench: {error}"));
         let requests_bytes = request_pool_bytes(options.block_bytes, options.queue_depth);
@@ -280,7 +287,8 @@ impl<'a> Bench<'a> {
             let work = arena.part(requests_bytes as u32, WORK_BYTES as u32);
             (Pool::over(&memory, requests), Pool::over(&memory, work))
         };
-        let (mut ceilings, member_rates) = self.ceilings(&memory, pools(0), ring(memory.clone()).map_err(failed)?);
+        let (mut ceilings, member_rates) =
+            self.ceilings(&memory, pools(0), ring(memory.clone()).map_err(failed)?);
         let bells = (0..options.cores).map(|_| Bell::new()).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let shared = Arc::new(self.shared(memory.clone(), &bells));
         let measuring = Arc::new(AtomicBool::new(false));
@@ -288,8 +296,10 @@ impl<'a> Bench<'a> {
         let (counted, elapsed_ns, ios, cpu_ns) = std::thread::scope(|scope| {
             let mut threads = Vec::new();
             for (me, (bell, port)) in bells.iter().zip(&ports).enumerate() {
-                let (shared, measuring, ring, memory) = (shared.clone(), measuring.clone(), &ring, memory.clone());
-                let (bell, port, load, (requests, work)) = (bell.clone(), port.clone(), self.load(me), pools(me));
+                let (shared, measuring, ring, memory) =
+                    (shared.clone(), measuring.clone(), &ring, memory.clone());
+                let (bell, port, load, (requests, work)) =
+                    (bell.clone(), port.clone(), self.load(me), pools(me));
                 let cpu = self.cpu(me);
                 threads.push(scope.spawn(move || {
                     if let Some(cpu) = cpu {
@@ -298,8 +308,17 @@ impl<'a> Bench<'a> {
                     let ring = ring(memory)?;
                     let array = Array::new(me as u8, shared.clone(), work);
                     let generator = Generator::new(load, measuring);
-                    let reactor =
-                        Reactor::new(me as u8, array, shared, ring, generator, requests, MonotonicClock, port, bell);
+                    let reactor = Reactor::new(
+                        me as u8,
+                        array,
+                        shared,
+                        ring,
+                        generator,
+                        requests,
+                        MonotonicClock,
+                        port,
+                        bell,
+                    );
                     Ok(reactor.run().counted())
                 }));
             }
@@ -334,14 +353,21 @@ impl<'a> Bench<'a> {
                 threads.into_iter().map(|thread| thread.join().expect("a reactor does not panic")).collect();
             let reads = after.member_reads - before.member_reads;
             let writes = after.member_writes - before.member_writes;
-            Ok::<_, ServerError>((counted.map_err(failed)?, elapsed_ns, reads + writes, cpu_after - cpu_before))
+            Ok::<_, ServerError>((
+                counted.map_err(failed)?,
+                elapsed_ns,
+                reads + writes,
+                cpu_after - cpu_before,
+            ))
         })?;
         let mut latency = Histogram::<u64>::new(3).expect("three digits are valid");
         counted.iter().for_each(|one| latency.add(&one.latency).expect("histograms of one shape add up"));
         let sum = |field: fn(&Counted) -> u64| counted.iter().map(field).sum::<u64>();
         let mismatches = sum(|one| one.mismatches);
         if mismatches > 0 {
-            return Err(ServerError(format!("verification failed: {mismatches} blocks do not hold what was written")));
+            return Err(ServerError(format!(
+                "verification failed: {mismatches} blocks do not hold what was written"
+            )));
         }
         let requests = sum(|one| one.requests);
         let each = requests.max(1) as f64;
@@ -410,7 +436,8 @@ impl<'a> Bench<'a> {
         let depth = options.queue_depth.min(64);
         let members = options.members.len() as u8;
         let rate = ceilings::members(&mut ring, &mut work, members, extent, io_bytes, depth, reads);
-        let parity = |work: &mut Pool, stripes| ceilings::parity(memory, work, &self.geometry, io_bytes, stripes);
+        let parity =
+            |work: &mut Pool, stripes| ceilings::parity(memory, work, &self.geometry, io_bytes, stripes);
         let hot = parity(&mut work, 1);
         let cold = parity(&mut work, usize::MAX / 64);
         let cores = options.cores as f64;
