@@ -143,6 +143,13 @@ impl Bitmap {
         word::get(self.words[index].load(Ordering::Acquire), lane)
     }
 
+    /// Brings a stripe's cell into the cache, if it is not there. The load's value is not used, so the core does
+    /// not wait for it; a prefetch instruction would do the same and needs unsafe code.
+    #[inline]
+    pub fn anticipate(&self, stripe: u64) {
+        std::hint::black_box(self.words[(stripe / LANES) as usize].load(Ordering::Relaxed));
+    }
+
     /// What the owner polls after [`Begun::Pending`] and [`Bitmap::written_first`], keeping the stripe's lock. Only a
     /// finished block write makes it true: a second writer waits for durability, not for a value. (`Aged` counts: the
     /// sweep may have passed since, and takes it no further while the lock is held.)

@@ -166,6 +166,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         let room = self.array.room().min(REQUESTS_PER_TURN);
         self.frontend.gather(&self.memory, &mut self.pool, room, &mut self.requests);
         let mut moved = !self.requests.is_empty();
+        self.requests.iter().for_each(|request| self.array.anticipate(request));
         for request in self.requests.drain(..) {
             self.array.submit(&mut self.ring, request);
         }

@@ -211,6 +211,7 @@ fn begin_epoch<R: Ring>(
     let mut lost = Slots::NONE;
     let mut writes = roster.begin(Change::Start { host: options.host }, options.seed)?;
     let mut id = options.seed;
+    let mut reinforced = false;
     loop {
         let results = write_superblocks(bench, &writes);
         for (write, result) in writes.iter().zip(results) {
@@ -219,13 +220,16 @@ fn begin_epoch<R: Ring>(
                 lost = lost.or(Slots::one(write.slot as u8));
             }
         }
-        if roster.is_committed() {
-            return Ok((roster, lost));
-        }
-        let slot = writes.iter().map(|write| write.slot).find(|&slot| lost.has(slot as u8));
-        let slot = slot.expect("an epoch that is not committed has lost a write");
-        id = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        writes = roster.begin(Change::Fail { slot }, id)?;
+        let now_lost = writes.iter().map(|write| write.slot).find(|&slot| lost.has(slot as u8));
+        (writes, reinforced) = match now_lost {
+            Some(slot) => {
+                id = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+                (roster.begin(Change::Fail { slot }, id)?, false)
+            }
+            None if reinforced => return Ok((roster, lost)),
+            // Into the other copy too, so that one decayed block does not put a device back by an epoch.
+            None => (roster.reinforce()?, true),
+        };
     }
 }
 

@@ -13,7 +13,7 @@
 //! first of them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use bitmap::{BlockIndex, Cell, Ticket};
 
@@ -237,9 +237,8 @@ impl Array {
         let shared = self.shared.clone();
         let jobs_max = self.jobs_max();
         let stripes = shared.geometry.stripes();
-        // Pairs with the fence in `look`: either we see the lock of a write that does not know the slot, or
-        // that write sees the slot in the view.
-        fence(Ordering::SeqCst);
+        // The slot joined the view before these looks at locks; a write takes its lock before it looks at the view.
+        // All four are SeqCst: we see the lock of a write that does not know the slot, or it sees the slot.
         for _ in 0..LOOKS_PER_TURN {
             let rebuild = self.steward().rebuild.as_ref().expect("looked at above");
             let stripe = rebuild.next;

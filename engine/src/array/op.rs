@@ -297,7 +297,7 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    const EMPTY: Segments = Segments {
+    pub(super) const EMPTY: Segments = Segments {
         list: [Segment {
             row: 0,
             len: 0,
@@ -339,7 +339,7 @@ pub(super) struct StripeOp {
     pub(super) stripe: u64,
     pub(super) lock_slot: u32,
     /// The next op of this reactor in the same lock slot.
-    pub(super) chain: u32,
+    pub(super) chain: u8,
     pub(super) rotation: Rotation,
     /// Parts that came while it was busy.
     pub(super) waiting: PartList,
@@ -359,7 +359,6 @@ pub(super) struct StripeOp {
     /// First row of the batch, and of the next.
     pub(super) row: u32,
     pub(super) row_next: u32,
-    pub(super) segments: Segments,
     pub(super) work: Span,
     /// Member I/Os in flight.
     pub(super) pending: u32,
@@ -375,7 +374,7 @@ pub(super) struct StripeOp {
 }
 
 impl StripeOp {
-    pub(super) fn new(stripe: u64, lock_slot: u32, chain: u32, rotation: Rotation) -> StripeOp {
+    pub(super) fn new(stripe: u64, lock_slot: u32, chain: u8, rotation: Rotation) -> StripeOp {
         StripeOp {
             stripe,
             lock_slot,
@@ -398,7 +397,6 @@ impl StripeOp {
             repaired: Strips::NONE,
             row: 0,
             row_next: 0,
-            segments: Segments::EMPTY,
             work: Span::EMPTY,
             pending: 0,
             read_failed: false,
@@ -434,7 +432,6 @@ impl StripeOp {
         self.repaired = Strips::NONE;
         self.row = 0;
         self.row_next = 0;
-        self.segments.clear();
         self.read_failed = false;
         self.skipped = Slots::NONE;
         self.missed_data = Strips::NONE;

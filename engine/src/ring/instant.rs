@@ -40,6 +40,11 @@ impl MemStorage {
         Ok(Arc::new(MemStorage { mapping: Mapping::sparse(len)? }))
     }
 
+    /// Takes its pages from the system now, and not at the first write of each.
+    pub fn populate(&self) {
+        self.mapping.populate();
+    }
+
     /// Its size.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
