@@ -1,2 +1,40 @@
 //! The command line and daemon of Striate.
-fn main() {}
+//!
+//! ```text
+//!     cli        what can be typed                 names, units, members   the words in it
+//!     commands   a verb each                       output, meter, failure  what the operator sees
+//!     control    commands to a running server      rundir                  where that is found
+//!     demo       the whole story, with nbd_client  engine                  all that touches members
+//! ```
+//! This package is the control plane: no byte of a host's data passes through it, but for the demo's.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::failure::Outcome;
+
+mod cli;
+mod commands;
+mod control;
+mod demo;
+mod failure;
+mod members;
+mod meter;
+mod names;
+mod nbd_client;
+mod output;
+mod rundir;
+mod units;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match commands::run(&cli) {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Problem) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("striate: {}", failure.line());
+            ExitCode::FAILURE
+        }
+    }
+}

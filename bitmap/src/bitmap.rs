@@ -65,6 +65,19 @@ pub struct CellCountsRaw {
     pub need_sync: u64,
 }
 
+impl CellCountsRaw {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: CellCountsRaw) -> CellCountsRaw {
+        CellCountsRaw {
+            unwritten: self.unwritten + other.unwritten,
+            clean: self.clean + other.clean,
+            dirty: self.dirty + other.dirty,
+            need_sync: self.need_sync + other.need_sync,
+        }
+    }
+}
+
 impl Bitmap {
     /// A bitmap of `stripes` cells (1..=[`STRIPES_MAX`]) in a settled state: Unwritten, Clean, Dirty or NeedSync.
     /// Nothing is behind the disk: either blocks are loaded next, or the creation writes every one. An Unwritten
@@ -128,6 +141,13 @@ impl Bitmap {
     pub fn cell(&self, stripe: u64) -> Cell {
         let (index, lane) = self.place(stripe);
         word::get(self.words[index].load(Ordering::Acquire), lane)
+    }
+
+    /// Brings a stripe's cell into the cache, if it is not there. The load's value is not used, so the core does
+    /// not wait for it; a prefetch instruction would do the same and needs unsafe code.
+    #[inline]
+    pub fn anticipate(&self, stripe: u64) {
+        std::hint::black_box(self.words[(stripe / LANES) as usize].load(Ordering::Relaxed));
     }
 
     /// What the owner polls after [`Begun::Pending`] and [`Bitmap::written_first`], keeping the stripe's lock. Only a
@@ -201,17 +221,32 @@ impl Bitmap {
         self.find(from, |word| if word == 0 { 0 } else { word::ALL & !word::equal(word, Cell::Unwritten) })
     }
 
-    /// Counts of all stripes; each word at its own moment.
+    /// Counts of all stripes; each word at its own moment. Some 0.3 ms a million stripes: a reactor counts by block.
     #[must_use]
     pub fn count(&self) -> CellCountsRaw {
+        (0..self.blocks())
+            .map(|block| self.count_block(BlockIndex(block)))
+            .fold(Default::default(), CellCountsRaw::plus)
+    }
+
+    /// Counts of a block's stripes.
+    #[must_use]
+    pub fn count_block(&self, block: BlockIndex) -> CellCountsRaw {
         let mut counts = CellCountsRaw::default();
-        for word in &self.words {
-            let word = word.load(Ordering::Acquire);
-            counts.clean += u64::from(word::equal(word, Cell::Clean).count_ones());
-            counts.need_sync += u64::from(word::equal(word, Cell::NeedSync).count_ones());
-            counts.dirty += u64::from(word::dirty_on_disk(word).count_ones());
+        for words in self.words[self.block_words(block)].chunks(word::COUNTED_MAX) {
+            let (mut clean, mut dirty, mut need_sync) = (0, 0, 0);
+            for word in words {
+                let word = word.load(Ordering::Acquire);
+                clean += word::equal(word, Cell::Clean);
+                dirty += word::dirty_on_disk(word);
+                need_sync += word::equal(word, Cell::NeedSync);
+            }
+            counts.clean += word::lanes_counted(clean);
+            counts.dirty += word::lanes_counted(dirty);
+            counts.need_sync += word::lanes_counted(need_sync);
         }
-        counts.unwritten = self.stripes - counts.clean - counts.need_sync - counts.dirty;
+        let stripes = (self.stripes - u64::from(block.0) * STRIPES_PER_BLOCK).min(STRIPES_PER_BLOCK);
+        counts.unwritten = stripes - counts.clean - counts.dirty - counts.need_sync;
         counts
     }
 

@@ -13,7 +13,8 @@ pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, 
 pub(crate) fn total_order() {}
 
 /// In a model a fence: loom takes a `SeqCst` access for an acquire-release one and supports only the fence
-/// fully. The fence between two accesses orders what the two `SeqCst` accesses order by themselves.
+/// fully. The fence between two accesses orders what the two `SeqCst` accesses order by themselves. (It also acquires and releases, so a model does not miss
+/// an Acquire beside it.)
 #[cfg(loom)]
 pub(crate) fn total_order() {
     loom::sync::atomic::fence(Ordering::SeqCst);

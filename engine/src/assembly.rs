@@ -20,7 +20,7 @@
 //! | takes part | H | current |
 //! | takes part | its held epoch | current: H's writes stopped short of it, so nothing was done in H |
 //! | takes no part | its held epoch | stale: it left when the array says it left |
-//! | anything, or not there at all | one that a current device was to be in sync in, and does not hold | leftover: E was never committed |
+//! | anything, or not there at all | another than that of a current, stale or leftover device that was to be in sync in E | leftover: broken off, or outlived |
 //! | not there at all | of a lower number than H | replaced |
 //! | anything else | | apart: both sides may hold data that the other lacks |
 //!
@@ -30,12 +30,12 @@
 //! is among the n - parities devices here (two such sets share a member, except 2 and 2 of 4: hence the
 //! operator's word), and that one is neither at H nor at its held epoch, so H does not explain it.
 //!
-//! *Why a leftover holds nothing that the array lacks.* Let q be current, at F (H or its held epoch), and
-//! let E's record list q as in sync. If E was committed, q held E, and went on from there to F. Every step
-//! from one epoch to another goes to a descendant, or else (a stale or leftover device that rejoins) away
-//! from an epoch that the new line contains, or that was not committed. So F, and with it H, descends from
-//! E; or E was not committed. Only "in sync" counts: that q was to be *rebuilt* in E says nothing of the
-//! epochs between, which may have been committed without q.
+//! *Why a leftover holds nothing that the array lacks.* Let E's record list q as in sync. Then q had all that
+//! was ever acknowledged in E and before: when E was made, and as long as data was written in it. If q is now
+//! current, stale or leftover (by another witness), in another epoch, then it has come into H's line (every
+//! step of a device goes to a descendant, or, when one that was stale or leftover rejoins, to a line that
+//! contains what it left). So H's line has it too. Only "in sync" counts: a q that was to be *rebuilt* in E had nothing yet. And that E was
+//! broken off is not enough: what E came from may have run apart from H.
 //!
 //! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes
 //! slot 0 (epoch A), the second, which found slot 0 at A and slot 1 at N, writes slot 0 again (epoch B,
@@ -47,10 +47,12 @@
 //! too ([`Roster::reinforce`]), and until then a device with a damaged copy is proof of nothing: it is
 //! judged by the rest, but neither makes another a leftover nor an unclean array a clean one.
 //!
-//! The newest epoch is the one with the highest number that leaves no device apart. Mostly there is one
-//! epoch, or two of which one was broken off. If none explains all devices the members ran apart, and
-//! assembly refuses. tests/format_assembly.rs enumerates all of this: every subset of the writes of
-//! every change, two changes deep, times every subset of the devices present.
+//! *The newest epoch* is, of those that leave no device apart and have n - parities members in sync here,
+//! the one with the highest number. (Several may: those that were broken off are leftovers to the others,
+//! and the highest of them may be held by a joining device alone.) If none is left, then too few are here;
+//! or, if one would have enough and leaves a device apart, the members ran apart, and assembly refuses.
+//! tests/format_assembly enumerates all of this: every subset of the writes of every change, runs two deep
+//! (three when asked), times every subset of the devices present. It found the sentence in parentheses.
 //!
 //! # Unclean
 //!
@@ -58,14 +60,16 @@
 //! written). Otherwise an epoch that was committed, or may have been, was in use. One that was provably
 //! not committed leaves the array as it was *found* when it was made, and the record says how.
 
+mod create;
 mod epochs;
 mod error;
 mod plan;
 mod roster;
 
+pub use create::{NewArray, create};
 pub use error::AssemblyError;
 pub use plan::{LeftOut, LeftOutReason, SlotPlan, StaleReason};
-pub use roster::{Change, ChangeRefused, Joiner, NewArray, Roster, SuperblockWrite, WriteOutcome, create};
+pub use roster::{Change, ChangeRefused, Joiner, Roster, SuperblockWrite, WriteOutcome};
 
 use uuid::Uuid;
 
@@ -126,7 +130,7 @@ pub fn assemble(candidates: &[Candidate], options: &AssemblyOptions) -> Result<A
     let record = plan::merged_record(&present, newest)?;
     plan::check_owner(&record, options)?;
     let slots = plan::slots(&present, &record, &mut left_out);
-    plan::check_enough(candidates, &record, &slots, options)?;
+    plan::check_majority(&record, &slots, options)?;
 
     let current: Vec<&Present<'_>> = present.iter().filter(|member| member.is_current(&record)).collect();
     let mut seats = vec![None; record.shape.members];

@@ -17,6 +17,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
@@ -30,6 +31,10 @@ mod bounce;
 mod error;
 mod facts;
 mod holder;
+
+/// How long a taken device is tried again, and how often; see [`patiently`].
+const TAKEN_TIME_MAX: Duration = Duration::from_secs(2);
+const TAKEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a device is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,12 +304,29 @@ fn options(access: Access) -> OpenOptions {
 
 fn open_block(path: &Path, mode: OpenMode, number: u64) -> Result<File, DeviceError> {
     let exclusive = if mode.sharing == Sharing::Exclusive { libc::O_EXCL } else { 0 };
-    options(mode.access).custom_flags(libc::O_DIRECT | exclusive).open(path).map_err(|error| {
-        match error.raw_os_error() {
+    patiently(|| {
+        options(mode.access).custom_flags(libc::O_DIRECT | exclusive).open(path).map_err(|error| match error
+            .raw_os_error()
+        {
             Some(libc::EBUSY) => DeviceError::Held { path: path.into(), by: holder::of(number) },
             _ => DeviceError::from_open(path, error),
-        }
+        })
     })
+}
+
+/// Tries again for a while when a device is taken. A process that had it in an io_uring and has ended, or
+/// was killed, is gone for `waitpid` before the kernel has put the ring's files: that is the work of a
+/// kernel thread (io_uring/io_uring.c, `io_ring_exit_work`). `create` and at once `serve` failed for it.
+#[expect(clippy::disallowed_methods, reason = "a control step may wait; nothing but the lock tells its end")]
+fn patiently<T>(mut open: impl FnMut() -> Result<T, DeviceError>) -> Result<T, DeviceError> {
+    let mut tries_left = TAKEN_TIME_MAX.as_millis() / TAKEN_PAUSE.as_millis();
+    loop {
+        match open() {
+            Err(DeviceError::Locked { .. } | DeviceError::Held { .. }) if tries_left > 0 => tries_left -= 1,
+            outcome => return outcome,
+        }
+        std::thread::sleep(TAKEN_PAUSE);
+    }
 }
 
 /// The file, and whether it takes O_DIRECT.
@@ -317,9 +339,11 @@ fn open_file(path: &Path, mode: OpenMode) -> Result<(File, bool), DeviceError> {
     };
     let (file, direct) = opened.map_err(|error| DeviceError::from_open(path, error))?;
     if mode.sharing == Sharing::Exclusive {
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-            rustix::io::Errno::WOULDBLOCK => DeviceError::Locked { path: path.into() },
-            errno => io_error(path, "lock", errno.into()),
+        patiently(|| {
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+                rustix::io::Errno::WOULDBLOCK => DeviceError::Locked { path: path.into() },
+                errno => io_error(path, "lock", errno.into()),
+            })
         })?;
     }
     Ok((file, direct))

@@ -117,7 +117,9 @@ fn describe(superblock: &Superblock) -> ExaminedSuperblock {
         host: record.host.as_str().into(),
         level: record.shape.level.number(),
         chunk_bytes: record.shape.chunk_bytes,
-        size_bytes: record.zones.stripes * record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes),
+        size_bytes: record.zones.stripes
+            * record.shape.data_strips() as u64
+            * u64::from(record.shape.chunk_bytes),
         data_offset_bytes: record.zones.data.offset_bytes,
         slot: superblock.slot,
         epoch: record.epoch.name.number,

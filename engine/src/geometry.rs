@@ -224,7 +224,10 @@ impl Geometry {
     pub const fn rotation(&self, stripe: u64) -> Rotation {
         let p_slot = self.members - 1 - (stripe % self.members as u64) as u8;
         let base = p_slot + self.parities;
-        Rotation { members: self.members, base: if base >= self.members { base - self.members } else { base } }
+        Rotation {
+            members: self.members,
+            base: if base >= self.members { base - self.members } else { base },
+        }
     }
 
     /// The first byte of a stripe's strip, within the data zone of its member.

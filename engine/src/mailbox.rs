@@ -49,7 +49,11 @@ impl Mailboxes {
     #[must_use]
     pub fn new(wakers: Vec<Waker>) -> Mailboxes {
         let mailbox = |waker| {
-            CachePadded::new(Mailbox { queue: ArrayQueue::new(MESSAGES_MAX), sleeping: AtomicBool::new(false), waker })
+            CachePadded::new(Mailbox {
+                queue: ArrayQueue::new(MESSAGES_MAX),
+                sleeping: AtomicBool::new(false),
+                waker,
+            })
         };
         Mailboxes(wakers.into_iter().map(mailbox).collect())
     }

@@ -166,6 +166,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         let room = self.array.room().min(REQUESTS_PER_TURN);
         self.frontend.gather(&self.memory, &mut self.pool, room, &mut self.requests);
         let mut moved = !self.requests.is_empty();
+        self.requests.iter().for_each(|request| self.array.anticipate(request));
         for request in self.requests.drain(..) {
             self.array.submit(&mut self.ring, request);
         }
@@ -184,9 +185,10 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
             self.frontend.reply(&self.memory, &mut self.pool, reply);
             replied = true;
         }
-        if replied || moved {
-            self.frontend.settle(&self.memory, &mut self.pool);
-        }
+        // Every turn: a client that leaves without a word, or with NBD_CMD_DISC, gives nothing to answer and
+        // yet something to tidy up. Left to turns that moved something, its place was not freed, and a stop
+        // that followed at once waited for it in vain.
+        self.frontend.settle(&self.memory, &mut self.pool);
         if self.draining.is_some() && self.frontend.drained() && self.array.host_is_quiet() {
             let done = self.draining.take().expect("looked at above");
             let _ = done.send(());

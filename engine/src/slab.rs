@@ -35,6 +35,14 @@ impl<T> Slab<T> {
         index
     }
 
+    /// Drops a value, where it is not wanted any more.
+    pub(crate) fn free(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        assert!(entry.is_some(), "an index names a live value");
+        *entry = None;
+        self.free.push(index);
+    }
+
     /// Takes a value out.
     pub(crate) fn remove(&mut self, index: u32) -> T {
         let value = self.entries[index as usize].take().expect("an index names a live value");

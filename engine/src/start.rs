@@ -115,9 +115,7 @@ pub fn read_superblocks<R: Ring>(
             bench.memory.zero(span);
         }
     }
-    bench.memory.with(spans[0], |a| {
-        bench.memory.with(spans[1], |b| superblock::choose(a, b, device_bytes))
-    })
+    bench.memory.with(spans[0], |a| bench.memory.with(spans[1], |b| superblock::choose(a, b, device_bytes)))
 }
 
 /// Writes superblocks, all at once; says how each ended.
@@ -213,6 +211,7 @@ fn begin_epoch<R: Ring>(
     let mut lost = Slots::NONE;
     let mut writes = roster.begin(Change::Start { host: options.host }, options.seed)?;
     let mut id = options.seed;
+    let mut reinforced = false;
     loop {
         let results = write_superblocks(bench, &writes);
         for (write, result) in writes.iter().zip(results) {
@@ -221,13 +220,16 @@ fn begin_epoch<R: Ring>(
                 lost = lost.or(Slots::one(write.slot as u8));
             }
         }
-        if roster.is_committed() {
-            return Ok((roster, lost));
-        }
-        let slot = writes.iter().map(|write| write.slot).find(|&slot| lost.has(slot as u8));
-        let slot = slot.expect("an epoch that is not committed has lost a write");
-        id = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        writes = roster.begin(Change::Fail { slot }, id)?;
+        let now_lost = writes.iter().map(|write| write.slot).find(|&slot| lost.has(slot as u8));
+        (writes, reinforced) = match now_lost {
+            Some(slot) => {
+                id = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+                (roster.begin(Change::Fail { slot }, id)?, false)
+            }
+            None if reinforced => return Ok((roster, lost)),
+            // Into the other copy too, so that one decayed block does not put a device back by an epoch.
+            None => (roster.reinforce()?, true),
+        };
     }
 }
 
@@ -253,7 +255,8 @@ fn load_bitmap<R: Ring>(
         };
         let offset = started.layout.bitmap_offset_bytes + u64::from(first) * BLOCK_BYTES as u64;
         let readable = started.view.readable;
-        let op = |slot| Bench::<R>::op(started.devices[usize::from(slot)], MemberIo::Read, offset, part(slot));
+        let op =
+            |slot| Bench::<R>::op(started.devices[usize::from(slot)], MemberIo::Read, offset, part(slot));
         let ops: Vec<_> = readable.iter().map(op).collect();
         let spans: Vec<_> = (0..members).map(part).collect();
         for (slot, result) in readable.iter().zip(bench.run(&ops)) {
@@ -270,17 +273,15 @@ fn load_bitmap<R: Ring>(
                     continue;
                 }
                 let span = spans[usize::from(slot)].part(place, BLOCK_BYTES as u32);
-                bench.memory.with(span, |bytes| {
-                    match bitmap_block::decode(bytes, uuid, u64::from(block)) {
-                        Ok((generation, cells)) => {
-                            let known = newest.as_ref().map(|(known, _)| *known);
-                            even &= known.is_none_or(|known| known == generation);
-                            if known.is_none_or(|known| generation > known) {
-                                newest = Some((generation, Box::new(*cells)));
-                            }
+                bench.memory.with(span, |bytes| match bitmap_block::decode(bytes, uuid, u64::from(block)) {
+                    Ok((generation, cells)) => {
+                        let known = newest.as_ref().map(|(known, _)| *known);
+                        even &= known.is_none_or(|known| known == generation);
+                        if known.is_none_or(|known| generation > known) {
+                            newest = Some((generation, Box::new(*cells)));
                         }
-                        Err(_) => even = false,
                     }
+                    Err(_) => even = false,
                 });
             }
             let index = BlockIndex(block);
@@ -423,6 +424,7 @@ pub fn write_new<R: Ring>(
 }
 
 fn check(results: Vec<Result<(), i32>>) -> Result<(), (usize, i32)> {
-    let failed = results.into_iter().enumerate().find_map(|(slot, result)| result.err().map(|errno| (slot, errno)));
+    let failed =
+        results.into_iter().enumerate().find_map(|(slot, result)| result.err().map(|errno| (slot, errno)));
     failed.map_or(Ok(()), Err)
 }

@@ -40,6 +40,20 @@ macro_rules! tally {
 }
 
 tally!(
-    reads, writes, flushes, discards, read_bytes, write_bytes, member_reads, member_writes, intent_writes, rmw,
-    rcw, full_stripe, merged, handed_over, reconstructed, errors,
+    reads,
+    writes,
+    flushes,
+    discards,
+    read_bytes,
+    write_bytes,
+    member_reads,
+    member_writes,
+    intent_writes,
+    rmw,
+    rcw,
+    full_stripe,
+    merged,
+    handed_over,
+    reconstructed,
+    errors,
 );

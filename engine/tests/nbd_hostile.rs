@@ -113,6 +113,21 @@ fn a_stalled_client_loses_the_pool_to_one_that_waits() {
     server.stop();
 }
 
+/// One that pauses alone is waited for, however long.
+#[test]
+fn a_client_that_pauses_alone_keeps_what_it_has() {
+    let server = Setup { pool_bytes: 2 << 20, ..Setup::default() }.start();
+    let mut paused = server.structured();
+    for _ in 0..32 {
+        paused.send(READ, 0, 0, MIB, &[]);
+    }
+    std::thread::sleep(Duration::from_secs(25)); // two looks at who has stalled
+    for _ in 0..32 {
+        paused.hear(&|_| Some((0, MIB))).unwrap().result.unwrap();
+    }
+    server.stop();
+}
+
 #[test]
 fn a_client_that_never_reads_its_last_answers_does_not_hold_up_the_end() {
     let server = Setup::default().start();

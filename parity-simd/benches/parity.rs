@@ -7,7 +7,7 @@
 mod common;
 
 use common::isal::Isal;
-use common::{Arena, Shape, Temperature, generate};
+use common::{Arena, Shape, Stores, Temperature, generate};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
 
@@ -19,10 +19,13 @@ fn parity(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(shape.source_bytes() as u64));
         for temperature in Temperature::ALL {
             for kernels in parity_simd::kernels_available() {
-                let mut stripes = arena.stripes(shape, temperature);
-                group.bench_function(BenchmarkId::new(temperature.name(), kernels), |bencher| {
-                    bencher.iter(|| generate(&kernels, shape, &stripes.take()));
-                });
+                for (stores, suffix) in [(Stores::Cached, ""), (Stores::Streamed, "-streamed")] {
+                    let mut stripes = arena.stripes(shape, temperature);
+                    let name = format!("{kernels}{suffix}");
+                    group.bench_function(BenchmarkId::new(temperature.name(), name), |bencher| {
+                        bencher.iter(|| generate(&kernels, shape, &stripes.take(), stores));
+                    });
+                }
             }
             if let Some(isal) = isal {
                 let mut stripes = arena.stripes(shape, temperature);

@@ -52,6 +52,21 @@ impl Kernels {
         with_ascending(q.len(), data, |data| unsafe { (self.q.pq_generate)(p, q, data) });
     }
 
+    /// See [`crate::xor_generate_streamed`].
+    pub fn xor_generate_streamed(&self, p: &mut [u8], data: &[&[u8]]) {
+        let Some((first, rest)) = data.split_first() else { return p.fill(0) };
+        assert_equally_long(p.len(), data.iter().copied());
+        // SAFETY: `new` asked the CPU; the lengths were compared.
+        unsafe { (self.xor.xor_generate_streamed)(p, first, rest) }
+    }
+
+    /// See [`crate::pq_generate_streamed`].
+    pub fn pq_generate_streamed(&self, p: &mut [u8], q: &mut [u8], data: &[(u8, &[u8])]) {
+        assert_equally_long(q.len(), [&*p]);
+        // SAFETY: `new` asked the CPU; lengths were compared above and by `with_ascending`, which also orders.
+        with_ascending(q.len(), data, |data| unsafe { (self.q.pq_generate_streamed)(p, q, data) });
+    }
+
     /// See [`crate::q_generate`].
     pub fn q_generate(&self, q: &mut [u8], data: &[(u8, &[u8])]) {
         // SAFETY: `new` asked the CPU; `with_ascending` compares the lengths and orders.

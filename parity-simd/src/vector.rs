@@ -18,9 +18,12 @@
 //! operations a source and vector (compare, add, and, xor, xor becomes shuffle, add, xor, xor).
 #![expect(unsafe_code, reason = "declares the operations that need a CPU feature or a raw pointer")]
 
-use crate::field::{Factor, POLYNOMIAL, inverse, product};
+use crate::field::Factor;
+#[cfg(any(test, target_arch = "x86_64"))]
+use crate::field::{POLYNOMIAL, inverse, product};
 
 /// The x with 2x ^ 0x1d = x, in every byte of a lifted value: 3x = 0x1d.
+#[cfg(any(test, target_arch = "x86_64"))]
 pub(crate) const LIFT: u8 = product(POLYNOMIAL, inverse(3));
 
 /// One register, or a few worked as one, of bytes in GF(2^8).
@@ -48,6 +51,21 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// `to` is writable for `BYTES`.
     unsafe fn store(self, to: *mut u8);
+
+    /// As `store`, past the caches where the CPU can. See [`Vector::drain`].
+    ///
+    /// # Safety
+    /// As for `store`, and `to` is aligned to `BYTES`.
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: the caller's promise, which is stronger.
+        unsafe { self.store(to) }
+    }
+
+    /// Orders streamed stores before every later store, as ordinary ones are: to be called before a kernel returns,
+    /// or a device could be told of parity that is still in a write-combining buffer.
+    #[inline(always)]
+    fn drain() {}
 
     /// The sum of two.
     fn xor(self, other: Self) -> Self;

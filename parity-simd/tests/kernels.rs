@@ -47,6 +47,16 @@ impl Strip {
         Strip::new(&noise(seed, bytes), seed)
     }
 
+    /// A strip `skew` bytes past an address that suits every vector.
+    fn aligned(bytes: usize, skew: usize) -> Strip {
+        let buffer = vec![GUARD; GUARD_BYTES + 64 + skew + bytes + GUARD_BYTES];
+        let past = (buffer.as_ptr() as usize + GUARD_BYTES) % 64;
+        let start = GUARD_BYTES + (64 - past) + skew;
+        let mut strip = Strip { buffer, start, bytes };
+        strip.get_mut().copy_from_slice(&noise(24, bytes));
+        strip
+    }
+
     fn get(&self) -> &[u8] {
         &self.buffer[self.start..self.start + self.bytes]
     }
@@ -101,6 +111,17 @@ fn check_generate(kernels: &Kernels, data: &Data, bytes: usize) {
     kernels.pq_generate(p.get_mut(), q.get_mut(), &data.sources());
     p.expect(&expected_p, &what("P of pq_generate"));
     q.expect(&expected_q, &what("Q of pq_generate"));
+
+    // Streamed: aligned for every vector, for none, and one of the two.
+    for (skew_p, skew_q) in [(0, 0), (1, 1), (0, 3)] {
+        let (mut p, mut q) = (Strip::aligned(bytes, skew_p), Strip::aligned(bytes, skew_q));
+        kernels.pq_generate_streamed(p.get_mut(), q.get_mut(), &data.sources());
+        p.expect(&expected_p, &what("P of pq_generate_streamed"));
+        q.expect(&expected_q, &what("Q of pq_generate_streamed"));
+        let mut p = Strip::aligned(bytes, skew_p);
+        kernels.xor_generate_streamed(p.get_mut(), &data.slices());
+        p.expect(&expected_p, &what("xor_generate_streamed"));
+    }
 
     let mut q = Strip::noise(6, bytes);
     kernels.q_generate(q.get_mut(), &data.sources());

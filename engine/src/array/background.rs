@@ -13,7 +13,7 @@
 //! first of them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use bitmap::{BlockIndex, Cell, Ticket};
 
@@ -171,7 +171,9 @@ impl Array {
                 steward.resync.lost += u64::from(is_lost);
             }
             Job::Rebuild { slot } => {
-                let Some(rebuild) = steward.rebuild.as_mut().filter(|rebuild| rebuild.slot == slot) else { return };
+                let Some(rebuild) = steward.rebuild.as_mut().filter(|rebuild| rebuild.slot == slot) else {
+                    return;
+                };
                 if let Some(entry) = rebuild.window.iter_mut().find(|entry| entry.0 == stripe) {
                     entry.1 = true;
                 }
@@ -195,8 +197,6 @@ impl Array {
         while self.steward().jobs < jobs_max {
             let Some(stripe) = shared.bitmap.next_need_sync(from) else {
                 if self.steward().jobs == 0 {
-                    let lost = self.steward().resync.lost;
-                    shared.steward.lost.store(lost, Ordering::Relaxed);
                     shared.steward.resync_total.store(0, Ordering::Relaxed);
                     self.steward_mut().resync.from = None;
                 }
@@ -237,9 +237,8 @@ impl Array {
         let shared = self.shared.clone();
         let jobs_max = self.jobs_max();
         let stripes = shared.geometry.stripes();
-        // Pairs with the fence in `look`: either we see the lock of a write that does not know the slot, or
-        // that write sees the slot in the view.
-        fence(Ordering::SeqCst);
+        // The slot joined the view before these looks at locks; a write takes its lock before it looks at the view.
+        // All four are SeqCst: we see the lock of a write that does not know the slot, or it sees the slot.
         for _ in 0..LOOKS_PER_TURN {
             let rebuild = self.steward().rebuild.as_ref().expect("looked at above");
             let stripe = rebuild.next;
@@ -253,7 +252,12 @@ impl Array {
                     shared.members.advance_cursor(stripe + 1);
                 }
             } else if self.give_job(stripe, Job::Rebuild { slot }) {
-                self.steward_mut().rebuild.as_mut().expect("looked at above").window.push_back((stripe, false));
+                self.steward_mut()
+                    .rebuild
+                    .as_mut()
+                    .expect("looked at above")
+                    .window
+                    .push_back((stripe, false));
             } else {
                 break;
             }
@@ -287,7 +291,6 @@ impl Array {
         }
         rebuild.next_lost_ns = now + LOST_EVERY_NS;
         rebuild.lost.retain(|&stripe| shared.bitmap.cell(stripe) == Cell::NeedSync);
-        shared.steward.lost.store(rebuild.lost.len() as u64, Ordering::Relaxed);
         if rebuild.lost.is_empty() {
             rebuild.filling = Filling::Blocks(0);
         }

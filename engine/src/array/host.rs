@@ -157,8 +157,19 @@ impl Array {
         suspects: Strips,
     ) {
         let home = self.me;
-        let part =
-            Part { kind, stripe, start, end, span, fua, suspects, home, home_part: NONE, request, next: NONE };
+        let part = Part {
+            kind,
+            stripe,
+            start,
+            end,
+            span,
+            fua,
+            suspects,
+            home,
+            home_part: NONE,
+            request,
+            next: NONE,
+        };
         let index = self.parts.insert(part);
         self.parts[index].home_part = index;
         self.enqueue(index);
@@ -166,7 +177,14 @@ impl Array {
 
     /// Reads a piece of one stripe: zeros, or straight from the members, or as a part that owns the
     /// stripe where a strip is not there. False when there is no room now.
-    fn read_stripe<R: Ring>(&mut self, ring: &mut R, request: u32, stripe: u64, start: u32, span: Span) -> bool {
+    fn read_stripe<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        request: u32,
+        stripe: u64,
+        start: u32,
+        span: Span,
+    ) -> bool {
         let shared = &*self.shared;
         let geometry = shared.geometry;
         // Acquire, before the cell: a deallocation that is counted already has made the cell Unwritten before.
@@ -179,11 +197,21 @@ impl Array {
         let (first, first_row) = geometry.strip_of(start);
         let (last, _) = geometry.strip_of(start + span.len_bytes - 1);
         let rotation = geometry.rotation(stripe);
-        let readable = rotation
-            .strips_on(shared.members.readable_at(shared.members.view(), stripe, cell == Cell::NeedSync));
+        let readable = rotation.strips_on(shared.members.readable_at(
+            shared.members.view(),
+            stripe,
+            cell == Cell::NeedSync,
+        ));
         let wanted = Strips::first(last + 1).minus(Strips::first(first));
         if !wanted.within(readable) {
-            return self.split_part(request, PartKind::Read, stripe, (start, start + span.len_bytes), span, false);
+            return self.split_part(
+                request,
+                PartKind::Read,
+                stripe,
+                (start, start + span.len_bytes),
+                span,
+                false,
+            );
         }
         if self.host_reads + wanted.count() as usize > HOST_READS_MAX {
             return false;

@@ -48,7 +48,9 @@ impl BlockWrites {
         let writing = |_| Writing {
             write: None,
             cells: Box::new([0; bitmap_block::CELL_BYTES]),
-            span: pool.take(crate::limits::BLOCK_BYTES as u32).expect("a fresh pool has room for the bitmap blocks"),
+            span: pool
+                .take(crate::limits::BLOCK_BYTES as u32)
+                .expect("a fresh pool has room for the bitmap blocks"),
             pending: 0,
             failed: Slots::NONE,
         };
@@ -105,7 +107,9 @@ impl Array {
                 continue;
             }
             let writing = &mut self.blocks.writing[free];
-            let Some(write) = shared.bitmap.try_begin_block_write(block, &mut writing.cells) else { continue };
+            let Some(write) = shared.bitmap.try_begin_block_write(block, &mut writing.cells) else {
+                continue;
+            };
             let header = Header {
                 array: uuid::Uuid::from_bytes(shared.layout.uuid),
                 index: u64::from(block.0),

@@ -36,6 +36,8 @@ enum Purpose {
     Join(Joining),
     Filled { slot: u8 },
     Progress { cursor: u64 },
+    /// The last change again, into the other copies.
+    Reinforce,
     Stop,
 }
 
@@ -48,6 +50,8 @@ pub(super) struct Wishes {
     /// The cursor of the rebuild, flushed.
     pub(super) progress: Option<(u8, u64)>,
     pub(super) stop: bool,
+    /// A change has landed on one copy of each superblock: one decayed block must not undo it.
+    reinforce: bool,
 }
 
 /// Writes superblocks.
@@ -65,7 +69,14 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(roster: Option<Roster>, seed: u64, members: u8, pool: &mut Pool) -> Keeper {
         let span = |_| pool.take(BLOCK_BYTES as u32).expect("a fresh pool has room for the superblocks");
-        Keeper { roster, spans: (0..members).map(span).collect(), round: None, seed, wishes: Wishes::default(), stopped: false }
+        Keeper {
+            roster,
+            spans: (0..members).map(span).collect(),
+            round: None,
+            seed,
+            wishes: Wishes::default(),
+            stopped: false,
+        }
     }
 
     /// Whether a round is in flight.
@@ -120,6 +131,8 @@ impl Array {
         let roster = keeper.roster.as_mut().expect("looked at above");
         let (purpose, writes) = if let Some(slot) = left.iter().next() {
             (Purpose::Leave, roster.begin(Change::Fail { slot: usize::from(slot) }, id))
+        } else if std::mem::take(&mut keeper.wishes.reinforce) {
+            (Purpose::Reinforce, roster.reinforce())
         } else if let Some(joining) = keeper.wishes.join.take() {
             let joiner = Joiner::blank(usize::from(joining.device.0), joining.member);
             let change = Change::Join { slot: usize::from(joining.slot), joiner };
@@ -187,10 +200,12 @@ impl Array {
         let steward = self.steward.as_mut().expect("the steward keeps the record");
         let (purpose, _) = steward.keeper.round.take().expect("a round ends once");
         let landed = steward.keeper.roster.as_ref().is_some_and(Roster::is_committed);
+        let changed = matches!(purpose, Purpose::Leave | Purpose::Join(_) | Purpose::Filled { .. });
+        steward.keeper.wishes.reinforce = changed && landed;
         match purpose {
-            Purpose::Leave | Purpose::Progress { .. } if !landed => {}
-            Purpose::Leave => {}
-            Purpose::Progress { cursor } => steward.recorded_cursor = cursor,
+            Purpose::Leave | Purpose::Reinforce => {}
+            Purpose::Progress { cursor } if landed => steward.recorded_cursor = cursor,
+            Purpose::Progress { .. } => {}
             Purpose::Join(joining) => {
                 if landed {
                     shared.members.begin_rebuild(joining.slot, joining.device, joining.volatile);

@@ -297,7 +297,7 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    const EMPTY: Segments = Segments {
+    pub(super) const EMPTY: Segments = Segments {
         list: [Segment {
             row: 0,
             len: 0,
@@ -339,7 +339,7 @@ pub(super) struct StripeOp {
     pub(super) stripe: u64,
     pub(super) lock_slot: u32,
     /// The next op of this reactor in the same lock slot.
-    pub(super) chain: u32,
+    pub(super) chain: u8,
     pub(super) rotation: Rotation,
     /// Parts that came while it was busy.
     pub(super) waiting: PartList,
@@ -359,7 +359,6 @@ pub(super) struct StripeOp {
     /// First row of the batch, and of the next.
     pub(super) row: u32,
     pub(super) row_next: u32,
-    pub(super) segments: Segments,
     pub(super) work: Span,
     /// Member I/Os in flight.
     pub(super) pending: u32,
@@ -375,7 +374,7 @@ pub(super) struct StripeOp {
 }
 
 impl StripeOp {
-    pub(super) fn new(stripe: u64, lock_slot: u32, chain: u32, rotation: Rotation) -> StripeOp {
+    pub(super) fn new(stripe: u64, lock_slot: u32, chain: u8, rotation: Rotation) -> StripeOp {
         StripeOp {
             stripe,
             lock_slot,
@@ -398,7 +397,6 @@ impl StripeOp {
             repaired: Strips::NONE,
             row: 0,
             row_next: 0,
-            segments: Segments::EMPTY,
             work: Span::EMPTY,
             pending: 0,
             read_failed: false,
@@ -434,7 +432,6 @@ impl StripeOp {
         self.repaired = Strips::NONE;
         self.row = 0;
         self.row_next = 0;
-        self.segments.clear();
         self.read_failed = false;
         self.skipped = Slots::NONE;
         self.missed_data = Strips::NONE;
@@ -473,7 +470,14 @@ impl StripeOp {
     }
 
     /// Of the strips written in these rows, those that more than one part has a share in.
-    pub(super) fn gathered(&self, parts: &Slab<Part>, geometry: &Geometry, wanted: Strips, row: u32, len: u32) -> Strips {
+    pub(super) fn gathered(
+        &self,
+        parts: &Slab<Part>,
+        geometry: &Geometry,
+        wanted: Strips,
+        row: u32,
+        len: u32,
+    ) -> Strips {
         if self.active.head == self.active.tail {
             return Strips::NONE;
         }
@@ -492,7 +496,14 @@ impl StripeOp {
     }
 
     /// The new bytes of a strip in a segment, where one part has them all.
-    pub(super) fn direct_span(&self, parts: &Slab<Part>, geometry: &Geometry, zeros: Span, segment: &Segment, strip: u8) -> Span {
+    pub(super) fn direct_span(
+        &self,
+        parts: &Slab<Part>,
+        geometry: &Geometry,
+        zeros: Span,
+        segment: &Segment,
+        strip: u8,
+    ) -> Span {
         let part = self
             .active
             .iter(parts)

@@ -67,8 +67,7 @@ pub(super) fn recover(
     lost: Strips,
     place: impl Fn(u8) -> Span,
 ) {
-    let present =
-        Numbered::of(read.and(geometry.data_strips()).iter().map(|strip| (strip, place(strip))));
+    let present = Numbered::of(read.and(geometry.data_strips()).iter().map(|strip| (strip, place(strip))));
     let p = read.has(geometry.p()).then(|| place(geometry.p()));
     let q = (geometry.parities() == 2 && read.has(geometry.q())).then(|| place(geometry.q()));
     let mut lost = lost.iter();

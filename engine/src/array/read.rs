@@ -34,8 +34,8 @@ impl Array {
     /// The strips of a read are there: reconstruct the others, and repair what a bad block had lost.
     pub(super) fn recover_read<R: Ring>(&mut self, ring: &mut R, index: u32) {
         self.ops[index].phase = Phase::Writing;
-        for at in 0..self.ops[index].segments.len() {
-            let segment = self.ops[index].segments.get(at);
+        for at in 0..self.segments[index as usize].len() {
+            let segment = self.segments[index as usize].get(at);
             let Plan::Degraded { read, recover } = segment.plan else { continue };
             self.recover(index, &segment, read, recover);
             self.tally().reconstructed.add(1);

@@ -94,8 +94,6 @@ pub struct StewardState {
     pub resync_total: AtomicU64,
     /// The slot being rebuilt + 1; 0 for none. The cursor is in the members.
     pub rebuild_slot: AtomicU64,
-    /// Stripes whose missing strip nobody can vouch for.
-    pub lost: AtomicU64,
     /// The number of the epoch on record; 0 before the first change.
     pub epoch: AtomicU64,
 }
@@ -120,7 +118,6 @@ impl StewardState {
             resync_done: AtomicU64::new(0),
             resync_total: AtomicU64::new(0),
             rebuild_slot: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
         }
     }
@@ -347,24 +344,30 @@ impl Array {
             Stop::Draining => {
                 let steward = self.steward();
                 let busy = steward.jobs > 0 || steward.sweep.is_running() || self.ops.len() > 0;
-                if busy || !self.blocks.is_idle() || steward.keeper.is_busy() || !self.steward_flush(FlushFor::Stop) {
+                if busy
+                    || !self.blocks.is_idle()
+                    || steward.keeper.is_busy()
+                    || !self.steward_flush(FlushFor::Stop)
+                {
                     return;
                 }
                 Stop::Flushing
             }
             Stop::Flushing => return,
-            Stop::Blocks(from) => match (from..self.shared.bitmap.blocks()).find(|&block| self.is_unwritten(block)) {
-                Some(block) => {
-                    if !self.shared.failed() {
-                        self.write_block(bitmap::BlockIndex(block));
+            Stop::Blocks(from) => {
+                match (from..self.shared.bitmap.blocks()).find(|&block| self.is_unwritten(block)) {
+                    Some(block) => {
+                        if !self.shared.failed() {
+                            self.write_block(bitmap::BlockIndex(block));
+                        }
+                        Stop::Blocks(block)
                     }
-                    Stop::Blocks(block)
+                    None => {
+                        self.steward_mut().keeper.wishes.stop = true;
+                        Stop::Superblocks
+                    }
                 }
-                None => {
-                    self.steward_mut().keeper.wishes.stop = true;
-                    Stop::Superblocks
-                }
-            },
+            }
             Stop::Superblocks if self.steward().keeper.stopped => {
                 let (_, answer) = self.steward_mut().stop.take().expect("looked at above");
                 answer.send(Ok(()));

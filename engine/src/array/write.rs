@@ -98,8 +98,6 @@ impl Array {
     pub(super) fn look(&mut self, index: u32) -> Trust {
         let shared = &*self.shared;
         let op = &mut self.ops[index];
-        // Pairs with the fence of a rebuild that passes by Unwritten stripes: the lock before the view.
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         let trust = match shared.bitmap.cell(op.stripe) {
             Cell::Unwritten => Trust::Unwritten,
             Cell::Clean | Cell::Marked | Cell::Dirty | Cell::Aged => Trust::Trusted,
@@ -107,7 +105,8 @@ impl Array {
             Cell::First => unreachable!("the owner of a First cell waits until it is Dirty"),
         };
         let members = shared.members.view();
-        let readable = op.rotation.strips_on(shared.members.readable_at(members, op.stripe, trust == Trust::NeedSync));
+        let readable =
+            op.rotation.strips_on(shared.members.readable_at(members, op.stripe, trust == Trust::NeedSync));
         op.view = View {
             data: shared.geometry.data_strips(),
             parity: shared.geometry.parity_strips(),
@@ -124,10 +123,11 @@ impl Array {
         let geometry = &shared.geometry;
         let chunk = geometry.chunk_bytes();
         let op = &mut self.ops[index];
-        op.segments.clear();
+        let segments = &mut self.segments[index as usize];
+        segments.clear();
         op.row = op.row_next;
         let (mut row, mut bytes) = (op.row, 0);
-        while row < chunk && !op.segments.is_full(geometry.members()) {
+        while row < chunk && !segments.is_full(geometry.members()) {
             let (wanted, next) = op.coverage(&self.parts, geometry, row);
             let every_row = match op.work_kind {
                 Work::Write(mode) => mode.every_row(),
@@ -158,7 +158,7 @@ impl Array {
             segment.work_bytes = bytes;
             bytes += strips * segment.len;
             row += segment.len;
-            op.segments.push(segment);
+            segments.push(segment);
         }
         op.row_next = row;
         if bytes > 0 {
@@ -201,9 +201,9 @@ impl Array {
 
     fn issue_reads<R: Ring>(&mut self, ring: &mut R, index: u32) {
         self.ops[index].phase = Phase::Reading;
-        for at in 0..self.ops[index].segments.len() {
+        for at in 0..self.segments[index as usize].len() {
             let op = &self.ops[index];
-            let (segment, work, is_read) = (op.segments.get(at), op.work, op.work_kind == Work::Read);
+            let (segment, work, is_read) = (self.segments[index as usize].get(at), op.work, op.work_kind == Work::Read);
             let direct = if is_read { segment.wanted.and(op.view.readable) } else { Strips::NONE };
             for strip in segment.read.iter() {
                 self.op_io(ring, index, &segment, strip, MemberIo::Read, segment.read_span(work, strip));
@@ -252,8 +252,8 @@ impl Array {
             self.recover_read(ring, index);
             return;
         }
-        for at in 0..self.ops[index].segments.len() {
-            let segment = self.ops[index].segments.get(at);
+        for at in 0..self.segments[index as usize].len() {
+            let segment = self.segments[index as usize].get(at);
             self.compute(index, &segment);
         }
         let trusted = self.ops[index].work_kind == Work::Write(Mode::Trusted);
@@ -322,7 +322,11 @@ impl Array {
                     }
                 }
             }
-            Plan::Full | Plan::Rcw { .. } | Plan::Init { .. } | Plan::Resync { .. } | Plan::Degraded { .. } => {
+            Plan::Full
+            | Plan::Rcw { .. }
+            | Plan::Init { .. }
+            | Plan::Resync { .. }
+            | Plan::Degraded { .. } => {
                 if let Plan::Degraded { read, recover } = segment.plan {
                     self.recover(index, segment, read, recover);
                 }
@@ -353,9 +357,9 @@ impl Array {
         let geometry = &shared.geometry;
         let volatile = shared.members.volatile();
         let mut written = 0;
-        for at in 0..self.ops[index].segments.len() {
+        for at in 0..self.segments[index as usize].len() {
             let op = &self.ops[index];
-            let (segment, work, writable) = (op.segments.get(at), op.work, op.view.writable);
+            let (segment, work, writable) = (self.segments[index as usize].get(at), op.work, op.view.writable);
             let targets = targets(geometry.data_strips(), geometry.parity_strips(), &segment, op.work_kind);
             let (fua, rotation) = (op.fua, op.rotation);
             let missed = targets.minus(writable);
@@ -391,7 +395,15 @@ impl Array {
         }
     }
 
-    pub(super) fn op_io<R: Ring>(&mut self, ring: &mut R, index: u32, segment: &Segment, strip: u8, io: MemberIo, span: Span) {
+    pub(super) fn op_io<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        index: u32,
+        segment: &Segment,
+        strip: u8,
+        io: MemberIo,
+        span: Span,
+    ) {
         let op = &mut self.ops[index];
         op.pending += 1;
         let slot = op.rotation.slot_of(strip);

@@ -1,6 +1,6 @@
 //! How a device stands to an epoch, and which epoch is the array's newest.
 //!
-//! The table at the top of [`assembly`](super) is [`standing`] here, row by row.
+//! The table at the top of [`assembly`](super) is [`standings`] here, row by row.
 
 use std::cmp::Reverse;
 
@@ -38,6 +38,7 @@ impl Present<'_> {
         (entry.member == self.found.superblock.member).then_some(entry)
     }
 
+    /// Takes part in the record's epoch, with all acknowledged data.
     pub fn is_current(&self, record: &Record) -> bool {
         self.entry_in(record).is_some_and(|entry| {
             entry.state.takes_part() && (self.epoch() == record.epoch.name || self.epoch() == entry.held)
@@ -60,55 +61,70 @@ pub(super) enum Standing {
     Apart,
 }
 
-pub(super) fn standing(member: &Present<'_>, record: &Record, present: &[Present<'_>]) -> Standing {
-    let entry = member.entry_in(record);
-    if member.is_current(record) {
-        Standing::Current
-    } else if entry.is_some_and(|entry| !entry.state.takes_part() && member.epoch() == entry.held) {
-        Standing::Stale
-    } else if entry.is_some() && is_leftover(member, record, present) {
-        Standing::Leftover
-    } else if entry.is_none()
-        && (member.epoch().number < record.epoch.name.number || is_leftover(member, record, present))
-    {
-        Standing::Replaced
-    } else {
-        Standing::Apart
+/// How each device stands to the epoch of `record`. What is a leftover is found in rounds, since a leftover
+/// may itself bear witness for another; each round finds one or is the last.
+pub(super) fn standings(record: &Record, present: &[Present<'_>]) -> Vec<Standing> {
+    let mut standings: Vec<Standing> = present.iter().map(|member| on_its_own(member, record)).collect();
+    while let Some(found) = (0..present.len()).find(|&index| {
+        standings[index] == Standing::Apart && is_leftover(&present[index], present, &standings)
+    }) {
+        let belongs = present[found].entry_in(record).is_some();
+        standings[found] = if belongs { Standing::Leftover } else { Standing::Replaced };
+    }
+    standings
+}
+
+fn on_its_own(member: &Present<'_>, record: &Record) -> Standing {
+    match member.entry_in(record) {
+        Some(_) if member.is_current(record) => Standing::Current,
+        Some(entry) if !entry.state.takes_part() && member.epoch() == entry.held => Standing::Stale,
+        None if member.epoch().number < record.epoch.name.number => Standing::Replaced,
+        Some(_) | None => Standing::Apart,
     }
 }
 
-/// Whether a current device was to be in sync in the member's epoch, and does not hold it.
-fn is_leftover(member: &Present<'_>, record: &Record, present: &[Present<'_>]) -> bool {
-    present.iter().any(|witness| {
-        witness.is_current(record)
-            && witness.epoch() != member.epoch()
-            && witness.found.both_valid
-            && witness.entry_in(member.record()).is_some_and(|entry| entry.state == SlotState::InSync)
+/// Whether a device that was to be in sync in the member's epoch is now, in another, in the record's line.
+fn is_leftover(member: &Present<'_>, present: &[Present<'_>], standings: &[Standing]) -> bool {
+    present.iter().zip(standings).any(|(witness, standing)| {
+        let had_all = witness.entry_in(member.record()).is_some_and(|entry| entry.state == SlotState::InSync);
+        let went_elsewhere = witness.epoch() != member.epoch() && witness.found.both_valid;
+        let in_line = match standing {
+            Standing::Current | Standing::Stale | Standing::Leftover => true,
+            Standing::Replaced | Standing::Apart => false,
+        };
+        had_all && went_elsewhere && in_line
     })
 }
 
-/// Which epoch is the newest.
+/// Which epoch is the newest. Devices are named by their index in `present`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Newest {
-    /// That of this device (an index of `present`): the highest that leaves no device apart.
-    Of(usize),
-    /// Every epoch leaves some device apart. Of the highest, a holder and such a device.
+    /// The one that `holder` holds: of those that leave no device apart and have enough members in sync, the
+    /// highest.
+    Epoch { holder: usize },
+    /// Of those that leave no device apart none has enough.
+    TooFew { holder: usize },
+    /// All leave some device apart; of the highest, a holder and such a device.
     Apart { holder: usize, other: usize },
 }
 
 pub(super) fn newest(present: &[Present<'_>]) -> Newest {
-    let mut heads: Vec<usize> = (0..present.len()).collect();
-    heads.sort_by_key(|&head| Reverse((present[head].epoch().number, present[head].epoch().id)));
-    heads.dedup_by_key(|head| present[*head].epoch());
-    let apart_from = |head: usize| {
-        present.iter().position(|member| standing(member, present[head].record(), present) == Standing::Apart)
-    };
-    let mut highest = None;
-    for holder in heads {
-        let Some(other) = apart_from(holder) else { return Newest::Of(holder) };
-        highest.get_or_insert(Newest::Apart { holder, other });
+    let mut holders: Vec<usize> = (0..present.len()).collect();
+    holders.sort_by_key(|&holder| Reverse((present[holder].epoch().number, present[holder].epoch().id)));
+    holders.dedup_by_key(|holder| present[*holder].epoch());
+    let (mut too_few, mut apart) = (None, None);
+    for holder in holders {
+        let record = present[holder].record();
+        let standings = standings(record, present);
+        if let Some(other) = standings.iter().position(|standing| *standing == Standing::Apart) {
+            apart.get_or_insert(Newest::Apart { holder, other });
+        } else if in_sync_count(record, present) < record.shape.data_strips() {
+            too_few.get_or_insert(Newest::TooFew { holder });
+        } else {
+            return Newest::Epoch { holder };
+        }
     }
-    highest.expect("some device is present, and so some epoch")
+    too_few.or(apart).expect("some device is present, and so some epoch")
 }
 
 /// How many devices here are in sync, by this record.

@@ -1,6 +1,6 @@
 //! The steps of assembly: sort the candidates, check that they are one array, give each slot its device.
 
-use super::epochs::{self, Newest, Present, Standing, standing};
+use super::epochs::{self, Newest, Present, Standing, standings};
 use super::error::AssemblyError;
 use super::{AssemblyOptions, Candidate};
 use crate::format::superblock::{NoMember, Record, RunState, SlotState};
@@ -146,23 +146,22 @@ fn disagreement(one: &Record, other: &Record) -> Option<&'static str> {
 /// The newest epoch: the index in `present` of one of its holders. Devices that are apart are a fork only if
 /// some side of it could start; otherwise what is missing might explain them.
 pub(super) fn newest(candidates: &[Candidate], present: &[Present<'_>]) -> Result<usize, AssemblyError> {
-    let (holder, other) = match epochs::newest(present) {
-        Newest::Of(holder) => return Ok(holder),
-        Newest::Apart { holder, other } => (&present[holder], &present[other]),
-    };
     let could_start = |side: &Present<'_>| {
         epochs::in_sync_count(side.record(), present) >= side.record().shape.data_strips()
     };
-    if present.iter().any(could_start) {
-        return Err(AssemblyError::Fork {
-            one: holder.whose(),
-            one_epoch: holder.epoch(),
-            other: other.whose(),
-            other_epoch: other.epoch(),
-        });
+    match epochs::newest(present) {
+        Newest::Epoch { holder } => Ok(holder),
+        Newest::Apart { holder, other } if present.iter().any(could_start) => Err(AssemblyError::Fork {
+            one: present[holder].whose(),
+            one_epoch: present[holder].epoch(),
+            other: present[other].whose(),
+            other_epoch: present[other].epoch(),
+        }),
+        Newest::TooFew { holder } | Newest::Apart { holder, .. } => {
+            let record = present[holder].record();
+            Err(not_enough(candidates, record, &slots(present, record, &mut Vec::new())))
+        }
     }
-    let plans = slots(present, holder.record(), &mut Vec::new());
-    Err(not_enough(candidates, holder.record(), &plans))
 }
 
 /// The record of the newest epoch. Its holders may differ in state and in cursors, which are written
@@ -216,10 +215,10 @@ pub(super) fn slots(present: &[Present<'_>], record: &Record, left_out: &mut Vec
     };
     let used = &record.slots[..record.shape.members];
     let mut slots: Vec<SlotPlan> = used.iter().map(|entry| absent(entry.state)).collect();
-    for member in present {
+    for (member, standing) in present.iter().zip(standings(record, present)) {
         let candidate = member.candidate;
         let slot = member.slot();
-        match standing(member, record, present) {
+        match standing {
             Standing::Current => slots[slot] = current(candidate, record, slot),
             Standing::Stale => slots[slot] = SlotPlan::Stale { candidate, reason: left(member) },
             Standing::Leftover => {
@@ -250,17 +249,15 @@ fn left(member: &Present<'_>) -> StaleReason {
     }
 }
 
-/// n - parities in sync; and more than half of the members, or the operator's word.
-pub(super) fn check_enough(
-    candidates: &[Candidate],
+/// More than half of the members in sync, or the operator's word. (That there are n - parities was decided
+/// with the newest epoch.)
+pub(super) fn check_majority(
     record: &Record,
     slots: &[SlotPlan],
     options: &AssemblyOptions,
 ) -> Result<(), AssemblyError> {
     let (in_sync, members) = (in_sync_count(slots), record.shape.members);
-    if in_sync < record.shape.data_strips() {
-        return Err(not_enough(candidates, record, slots));
-    }
+    assert!(in_sync >= record.shape.data_strips());
     if in_sync * 2 <= members && !options.run_degraded {
         return Err(AssemblyError::NoMajority { name: record.name.to_string(), in_sync, members });
     }

@@ -19,13 +19,11 @@
 use uuid::Uuid;
 
 use super::Assembly;
-use crate::format::Shape;
 use crate::format::label::Label;
 use crate::format::superblock::{
     COUNT_MAX, Copy, Epoch, EpochName, Found, Record, RunState, SlotRecord, SlotState, Superblock, encode,
 };
-use crate::format::zones::Zones;
-use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
+use crate::limits::BLOCK_BYTES;
 
 /// A change that makes a new epoch.
 #[derive(Clone, Copy, Debug)]
@@ -422,64 +420,4 @@ impl Roster {
         }
         Ok(writes)
     }
-}
-
-/// An array to be.
-#[derive(Clone, Debug)]
-pub struct NewArray<'a> {
-    /// Its identity, random.
-    pub array: Uuid,
-    /// Its name, not empty.
-    pub name: Label,
-    /// Whose it is; empty: anyone's.
-    pub host: Label,
-    /// Now, seconds since 1970.
-    pub created_s: u64,
-    /// Level, members, chunk.
-    pub shape: Shape,
-    /// A power of two, 512..=4096.
-    pub logical_block_bytes: u32,
-    /// From [`zones`](crate::format::zones::zones) of the smallest member.
-    pub zones: Zones,
-    /// A random identity for each device, in slot order.
-    pub members: &'a [Uuid],
-    /// Random, not zero.
-    pub epoch_id: u64,
-}
-
-/// The superblocks of a new array, both copies of each member; the device is the slot. They are written
-/// last, after the bitmap blocks, to devices whose superblock copies were wiped before.
-///
-/// # Panics
-/// If the shape, zones, uuids or name are not valid.
-#[must_use]
-pub fn create(new: &NewArray<'_>) -> Vec<SuperblockWrite> {
-    assert_eq!(new.members.len(), new.shape.members);
-    let mut slots = [SlotRecord::EMPTY; MEMBERS_MAX];
-    for (entry, &member) in slots.iter_mut().zip(new.members) {
-        *entry = SlotRecord { member, state: SlotState::InSync, held: EpochName::NONE, cursor: 0 };
-    }
-    let record = Record {
-        array: new.array,
-        name: new.name,
-        host: new.host,
-        created_s: new.created_s,
-        shape: new.shape,
-        logical_block_bytes: new.logical_block_bytes,
-        zones: new.zones,
-        epoch: Epoch { name: EpochName { number: 1, id: new.epoch_id }, parent_id: 0 },
-        state: RunState::Clean,
-        found: RunState::Clean,
-        slots,
-    };
-    let write = |slot, (copy, sequence)| {
-        let member = new.members[slot];
-        let superblock =
-            Superblock { sequence, member, slot, read_only_required: false, record: record.clone() };
-        assert_eq!(superblock.check(), Ok(()));
-        SuperblockWrite { slot, device: slot, copy, superblock }
-    };
-    (0..new.shape.members)
-        .flat_map(|slot| [(Copy::A, 1), (Copy::B, 2)].map(|copy| write(slot, copy)))
-        .collect()
 }

@@ -1,7 +1,7 @@
 //! Requests and replies: the second of the three traits by which the world enters.
 //!
 //! A front end lives on one reactor and owns that reactor's share of the host's connections or
-//! queues. It takes the memory of its requests from its own [`Pool`](crate::memory::Pool), puts
+//! queues. It takes the memory of its requests from its own [`Pool`], puts
 //! requests into `requests`, and hears of each exactly once by `reply`, in any order.
 
 pub mod nbd;
@@ -20,7 +20,8 @@ pub trait Frontend {
     /// sent or copied out.
     fn reply(&mut self, memory: &Memory, pool: &mut Pool, reply: Reply);
 
-    /// Sends what the replies of this turn have produced. Does not block.
+    /// Sends what the replies of this turn have produced. Called at the end of each turn, whether or not there
+    /// were any. Does not block.
     fn settle(&mut self, memory: &Memory, pool: &mut Pool);
 
     /// A file descriptor that polls readable when `gather` or `settle` would find work (an epoll

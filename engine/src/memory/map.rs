@@ -44,12 +44,11 @@ impl Mapping {
         Mapping::of_pages(len, MapFlags::empty())
     }
 
-    /// Maps `len` bytes that may never be touched: storage larger than memory. No huge pages, so that
-    /// a sparse use stays sparse.
+    /// Maps `len` bytes that may never all be touched: storage larger than memory. Nothing is reserved,
+    /// so not from the huge page pool.
     pub(crate) fn sparse(len: usize) -> io::Result<Mapping> {
         assert!(len > 0);
-        let (mapped, mapped_len) = map(len, MapFlags::NORESERVE)?;
-        Ok(Mapping { start: mapped, len, mapped, mapped_len })
+        Mapping::of_pages(len, MapFlags::NORESERVE)
     }
 
     /// From the huge page pool. The pages are reserved now: a mapping that succeeds never faults later.

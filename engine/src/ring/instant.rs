@@ -33,11 +33,16 @@ pub struct MemStorage {
 
 impl MemStorage {
     /// Storage of `bytes` (a multiple of 4 KiB, not zero), all zeros. It may be larger than memory, as
-    /// long as no more than memory is written.
+    /// long as what is written fits, in huge pages of 2 MiB where the kernel gives them.
     pub fn new(bytes: u64) -> io::Result<Arc<MemStorage>> {
         assert!(bytes > 0 && bytes.is_multiple_of(BLOCK_BYTES as u64), "{bytes} bytes of RAM member");
         let len = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         Ok(Arc::new(MemStorage { mapping: Mapping::sparse(len)? }))
+    }
+
+    /// Takes its pages from the system now, and not at the first write of each.
+    pub fn populate(&self) {
+        self.mapping.populate();
     }
 
     /// Its size.

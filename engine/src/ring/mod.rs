@@ -58,7 +58,7 @@ pub enum MemberIo {
 /// One operation on one member.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberOp {
-    /// The engine's name for it, below [`IO_IN_FLIGHT_MAX`](crate::limits::IO_IN_FLIGHT_MAX);
+    /// The engine's name for it, below [`IO_IN_FLIGHT_MAX`];
     /// returned in the completion.
     pub tag: u32,
     /// Where.
@@ -93,7 +93,7 @@ pub trait Ring {
     fn turn(&mut self, completions: &mut Vec<Completion>);
 
     /// A file descriptor that polls readable when `turn` would find a completion. It may be slept on
-    /// after a turn that brought none. `None` says that while operations are in flight there is no
+    /// after a turn that brought none (and may wake a few times for nothing). `None` says that while operations are in flight there is no
     /// sleeping: they complete by the next turn, or only because `turn` polls for them.
     fn wait_fd(&self) -> Option<std::os::fd::RawFd>;
 }

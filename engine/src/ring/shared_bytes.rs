@@ -6,6 +6,8 @@
 //! `rep movsq` in an `asm!` on x86-64, relaxed atomic words elsewhere. Words of eight bytes do not tear
 //! in either, more is not promised.
 //!
+//! Measured over 2 GiB in huge pages at random, GiB/s on a CPU, reads and writes of 4 KiB and of 64 KiB:
+//! `rep movsq` 8.1, 8.4, 13.6, 10.8; relaxed words 6.0, 5.5, 11.0, 10.6; `memcpy` (racy) 6.6, 6.7, 14.4, 11.2.
 //! A lock per MiB would do as well, but a reactor never locks.
 
 #![expect(unsafe_code, reason = "copies between memory that is shared and memory that is not")]

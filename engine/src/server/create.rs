@@ -28,7 +28,8 @@ impl Drop for MadeFiles {
 /// Creates an array on members that are not in use. Until everything has been checked nothing is changed,
 /// but that missing files are made (and removed again on failure).
 pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Result<Created, ServerError> {
-    let name = Label::new(&options.name).map_err(|error| ServerError(format!("array name {:?}: {error}", options.name)))?;
+    let name = Label::new(&options.name)
+        .map_err(|error| ServerError(format!("array name {:?}: {error}", options.name)))?;
     if name.is_empty() {
         return Err(ServerError("the array's name is empty".into()));
     }
@@ -52,7 +53,9 @@ pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Re
     let logical_block_bytes =
         devices.iter().map(|device| device.facts().logical_block_bytes).max().unwrap_or(512).max(512);
     if logical_block_bytes > 4096 {
-        return Err(ServerError(format!("a member has blocks of {logical_block_bytes} bytes; at most 4096 are taken")));
+        return Err(ServerError(format!(
+            "a member has blocks of {logical_block_bytes} bytes; at most 4096 are taken"
+        )));
     }
 
     for device in &devices {
@@ -99,7 +102,8 @@ pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Re
 
 /// The zones that fit on the smallest member.
 fn common_zones(devices: &[Device], shape: &Shape) -> Result<Zones, ServerError> {
-    let smallest = devices.iter().min_by_key(|device| device.facts().size_bytes).expect("a shape has members");
+    let smallest =
+        devices.iter().min_by_key(|device| device.facts().size_bytes).expect("a shape has members");
     zones(smallest.facts().size_bytes, shape)
         .map_err(|error| ServerError(format!("{}: {error}", smallest.path().display())))
 }

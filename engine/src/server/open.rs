@@ -15,7 +15,10 @@ use super::ServerError;
 /// Opens every path, in order. A device that is given twice is refused.
 pub(super) fn open_all(paths: &[PathBuf], access: Access) -> Result<Vec<Device>, ServerError> {
     if paths.len() > DEVICES_MAX {
-        return Err(ServerError(format!("{} devices are given; at most {DEVICES_MAX} are taken", paths.len())));
+        return Err(ServerError(format!(
+            "{} devices are given; at most {DEVICES_MAX} are taken",
+            paths.len()
+        )));
     }
     let mode = OpenMode { access, sharing: Sharing::Exclusive };
     refuse_twice(paths)?;
@@ -79,7 +82,8 @@ pub(super) struct ControlRing {
 impl ControlRing {
     /// With memory of its own, or a piece of a server's.
     pub(super) fn new(devices: &[Device]) -> Result<ControlRing, ServerError> {
-        let failed = |error| ServerError(format!("cannot set up io_uring: {error}: Linux 6.1 or newer is needed"));
+        let failed =
+            |error| ServerError(format!("cannot set up io_uring: {error}: Linux 6.1 or newer is needed"));
         let memory = Memory::new(&[SCRATCH_BYTES as usize]).map_err(failed)?;
         let mut ring = Uring::new(memory.clone(), &UringConfig::default()).map_err(failed)?;
         for (index, device) in devices.iter().enumerate() {

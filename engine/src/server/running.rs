@@ -17,6 +17,7 @@ use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
 use crate::geometry::Slots;
 use crate::limits::{DEVICES_MAX, REACTORS_MAX};
 use crate::mailbox::Mailboxes;
+use crate::members::MemberView;
 use crate::memory::{Memory, Pool};
 use crate::reactor::{Bell, Reactor, ReactorOrder, ReactorPort};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
@@ -99,17 +100,20 @@ impl Server {
         let seed = random::number();
         let read_only = options.read_only || assembly.read_only;
         let start_options = StartOptions { host, read_only, trust_parity: options.trust_parity, seed };
-        let started = start(&mut bench, &assembly, &start_options).map_err(|error| ServerError(error.to_string()))?;
+        let started =
+            start(&mut bench, &assembly, &start_options).map_err(|error| ServerError(error.to_string()))?;
         drop(control);
 
         let volatile = volatile(&devices, &started.devices, started.view.writable);
         let members = started.members(volatile);
         let count = reactor_count(options.reactors)?;
         let memory_bytes = memory_bytes(options.memory_bytes)?;
-        let memory = Memory::new(&vec![memory_bytes; count])
-            .map_err(|error| ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}")))?;
+        let memory = Memory::new(&vec![memory_bytes; count]).map_err(|error| {
+            ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}"))
+        })?;
         let no_bell = |error| ServerError(format!("cannot make an eventfd: {error}"));
-        let bells: Vec<Arc<Bell>> = (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
+        let bells: Vec<Arc<Bell>> =
+            (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
         let waker = |bell: &Arc<Bell>| -> crate::mailbox::Waker {
             let bell = bell.clone();
             Box::new(move || bell.ring())
@@ -186,12 +190,30 @@ impl Server {
                 clean: cells.clean,
                 dirty: cells.dirty,
                 need_sync: cells.need_sync,
-                lost: shared.steward.lost.load(Ordering::Relaxed),
+                lost: self.lost(&view),
             },
             background: self.background(),
-            exports: self.nbd.iter().flat_map(|nbd| nbd.addresses().iter().map(ToString::to_string)).collect(),
+            exports: self
+                .nbd
+                .iter()
+                .flat_map(|nbd| nbd.addresses().iter().map(ToString::to_string))
+                .collect(),
             counters: Tally::sum(&shared.tallies),
         }
+    }
+
+    /// Stripes that need a resync and cannot have one: a data strip is on a slot that is not there.
+    fn lost(&self, view: &MemberView) -> u64 {
+        let (bitmap, geometry) = (&self.shared.bitmap, &self.shared.geometry);
+        let mut lost = 0;
+        let mut from = 0;
+        while let Some(stripe) = bitmap.next_need_sync(from) {
+            let readable = self.shared.members.readable_at(*view, stripe, true);
+            let missing = geometry.data_strips().minus(geometry.rotation(stripe).strips_on(readable));
+            lost += u64::from(!missing.is_empty());
+            from = stripe + 1;
+        }
+        lost
     }
 
     fn member_status(&self, slot: u8) -> MemberStatus {
@@ -233,7 +255,8 @@ impl Server {
                 (BackgroundKind::Rebuild, Some(slot as usize - 1), shared.members.cursor(), total)
             }
         };
-        if total == 0 {
+        // A read-only server knows what there is to do, and does not do it.
+        if total == 0 || self.read_only {
             return Vec::new();
         }
         let now = MonotonicClock.now_ns();
@@ -263,7 +286,9 @@ impl Server {
         }
         let mut devices = self.devices.lock().expect("no holder panics");
         if devices.len() == DEVICES_MAX {
-            return Err(ServerError("too many replacements in one run: stop and serve the array again".into()));
+            return Err(ServerError(
+                "too many replacements in one run: stop and serve the array again".into(),
+            ));
         }
         let device = open_all(std::slice::from_ref(&path), Access::ReadWrite)?.remove(0);
         let facts = device.facts();
@@ -361,7 +386,9 @@ impl Server {
         self.shared.mailboxes.wake(0);
         match answer.recv_timeout(STOP_TIMEOUT) {
             Ok(outcome) => outcome.map_err(ServerError),
-            Err(_) => Err(ServerError("the array does not answer: its members do not complete their I/O".into())),
+            Err(_) => {
+                Err(ServerError("the array does not answer: its members do not complete their I/O".into()))
+            }
         }
     }
 }
@@ -423,7 +450,9 @@ fn reactor_count(asked: usize) -> Result<usize, ServerError> {
     match asked {
         0 => Ok((cores / 2).clamp(1, REACTORS_DEFAULT_MAX)),
         count if count <= REACTORS_MAX => Ok(count),
-        count => Err(ServerError(format!("{count} reactors are asked for; at most {REACTORS_MAX} are possible"))),
+        count => {
+            Err(ServerError(format!("{count} reactors are asked for; at most {REACTORS_MAX} are possible")))
+        }
     }
 }
 
@@ -469,7 +498,8 @@ fn warnings(assembly: &Assembly, candidates: &[Candidate]) -> Vec<String> {
         }
     }
     if assembly.unclean {
-        warnings.push("the array was not stopped in order: stripes that were being written are resynced".into());
+        warnings
+            .push("the array was not stopped in order: stripes that were being written are resynced".into());
     }
     warnings
 }

@@ -27,7 +27,8 @@ pub fn scrub_offline(
     let mut bench = ring.bench();
     let mut candidates = Vec::new();
     for (index, device) in devices.iter().enumerate() {
-        let found = read_superblocks(&mut bench, crate::ring::DeviceIndex(index as u8), device.facts().size_bytes);
+        let found =
+            read_superblocks(&mut bench, crate::ring::DeviceIndex(index as u8), device.facts().size_bytes);
         candidates.push(Candidate { label: device.path().display().to_string(), found });
     }
     let options = AssemblyOptions { foreign_host_ok: true, host: Label::EMPTY, ..AssemblyOptions::default() };
@@ -84,14 +85,18 @@ fn matches(
             MemberOp { tag: 0, device, io: MemberIo::Read, offset_bytes: offset, len_bytes: len.into(), span }
         };
         let ops: Vec<_> = (0..strips).map(op).collect();
-        let data: Vec<(u8, Span)> = (0..geometry.data()).map(|strip| (strip, place(u32::from(strip)))).collect();
+        let data: Vec<(u8, Span)> =
+            (0..geometry.data()).map(|strip| (strip, place(u32::from(strip)))).collect();
         let (p, q) = (u32::from(geometry.p()), strips - 1);
         let (made_p, made_q) = (place(strips), place(places - 1));
         let (p, q) = (place(p), place(q));
         for (strip, result) in bench.run(&ops).into_iter().enumerate() {
             result.map_err(|errno| {
                 let error = std::io::Error::from_raw_os_error(errno);
-                ServerError(format!("slot {}: cannot read stripe {stripe}: {error}", rotation.slot_of(strip as u8)))
+                ServerError(format!(
+                    "slot {}: cannot read stripe {stripe}: {error}",
+                    rotation.slot_of(strip as u8)
+                ))
             })?;
         }
         let equal = if geometry.parities() == 1 {

@@ -136,7 +136,7 @@ impl World {
         world
     }
 
-    /// All writes reach their devices, and so the epoch is committed: the array is in use.
+    /// All writes reach their devices, and so the epoch is committed, and data is acknowledged in it.
     pub fn complete(&mut self, roster: &mut Roster, writes: &[SuperblockWrite], what: &str) {
         for write in writes {
             self.land(write);
@@ -146,10 +146,11 @@ impl World {
         self.doubted = false;
         self.exposed = what != "reinforce";
         self.story.push(format!("{what}: {:?} written", devices_of(writes)));
+        self.write_data(roster);
     }
 
     /// In a committed epoch: data is written to every participant, and acknowledged.
-    pub fn write_data(&mut self, roster: &Roster) {
+    fn write_data(&mut self, roster: &Roster) {
         assert!(roster.is_committed());
         let bit = 1 << self.writes;
         self.writes += 1;
@@ -233,7 +234,8 @@ impl World {
             }
             Err(AssemblyError::NoMembers { .. }) => {}
             Err(AssemblyError::Fork { .. }) => {
-                let cannot_know = !self.quorums_meet() && !all;
+                let replaced = self.devices.len() > self.shape.members;
+                let cannot_know = !self.quorums_meet() && (replaced || !all);
                 assert!(cannot_know || self.ran_apart(present), "no fork\n{}", self.tell(present));
             }
             Err(error) => panic!("{error}\n{}", self.tell(present)),

@@ -27,9 +27,11 @@ impl Isal {
         let library = unsafe { Library::new(&path) }.map_err(|error| format!("{path}: {error}"))?;
         let library: &'static Library = Box::leak(Box::new(library));
         // SAFETY: isa-l/raid.h declares int xor_gen(int vects, int len, void **array).
-        let xor_gen: Symbol<Generate> = unsafe { library.get(b"xor_gen") }.map_err(|error| error.to_string())?;
+        let xor_gen: Symbol<Generate> =
+            unsafe { library.get(b"xor_gen") }.map_err(|error| error.to_string())?;
         // SAFETY: and pq_gen with the same type.
-        let pq_gen: Symbol<Generate> = unsafe { library.get(b"pq_gen") }.map_err(|error| error.to_string())?;
+        let pq_gen: Symbol<Generate> =
+            unsafe { library.get(b"pq_gen") }.map_err(|error| error.to_string())?;
         Ok(Isal { xor_gen: *xor_gen, pq_gen: *pq_gen })
     }
 
@@ -51,9 +53,8 @@ impl Isal {
         let function = if shape.parity == 1 { self.xor_gen } else { self.pq_gen };
         let mut array = strips.map(|strip| strip.cast::<c_void>());
         // SAFETY: `strips` are distinct, page-aligned and `strip_bytes` long; the array outlives the call.
-        let result = unsafe {
-            function(shape.strips() as c_int, shape.strip_bytes as c_int, array.as_mut_ptr())
-        };
+        let result =
+            unsafe { function(shape.strips() as c_int, shape.strip_bytes as c_int, array.as_mut_ptr()) };
         assert_eq!(result, 0, "ISA-L refused the arguments");
     }
 }

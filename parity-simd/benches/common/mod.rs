@@ -113,9 +113,16 @@ impl Stripes {
     }
 }
 
+/// Which of our two ways to store parity.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stores {
+    Cached,
+    Streamed,
+}
+
 /// Generates the parity of one stripe with our kernels.
 #[inline]
-pub fn generate(kernels: &parity_simd::Kernels, shape: Shape, strips: &[*mut u8; 16]) {
+pub fn generate(kernels: &parity_simd::Kernels, shape: Shape, strips: &[*mut u8; 16], stores: Stores) {
     let Shape { data, parity, strip_bytes } = shape;
     // SAFETY: `Stripes::take` gives distinct strips of `strip_bytes` within the arena, and only this call uses them.
     let output = |index: usize| unsafe { std::slice::from_raw_parts_mut(strips[index], strip_bytes) };
@@ -123,15 +130,22 @@ pub fn generate(kernels: &parity_simd::Kernels, shape: Shape, strips: &[*mut u8;
     let source = |index: usize| unsafe { std::slice::from_raw_parts(strips[index], strip_bytes) };
     if parity == 1 {
         let mut sources: [&[u8]; 16] = [&[]; 16];
-        for index in 0..data {
-            sources[index] = source(index);
+        for (index, slot) in sources[..data].iter_mut().enumerate() {
+            *slot = source(index);
         }
-        kernels.xor_generate(output(data), &sources[..data]);
+        match stores {
+            Stores::Cached => kernels.xor_generate(output(data), &sources[..data]),
+            Stores::Streamed => kernels.xor_generate_streamed(output(data), &sources[..data]),
+        }
     } else {
         let mut sources: [(u8, &[u8]); 16] = [(0, &[]); 16];
-        for index in 0..data {
-            sources[index] = (index as u8, source(index));
+        for (index, slot) in sources[..data].iter_mut().enumerate() {
+            *slot = (index as u8, source(index));
         }
-        kernels.pq_generate(output(data), output(data + 1), &sources[..data]);
+        let (p, q) = (output(data), output(data + 1));
+        match stores {
+            Stores::Cached => kernels.pq_generate(p, q, &sources[..data]),
+            Stores::Streamed => kernels.pq_generate_streamed(p, q, &sources[..data]),
+        }
     }
 }

@@ -47,6 +47,18 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: the caller's promise: 32 writable bytes, aligned to 32; `drain` fences.
+        unsafe { _mm256_stream_si256(to.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    fn drain() {
+        // SAFETY: every x86-64 has SSE.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     fn xor(self, other: Self) -> Self {
         // SAFETY: `self` exists, so the CPU has AVX2.
         Avx2(unsafe { _mm256_xor_si256(self.0, other.0) })
@@ -144,6 +156,17 @@ impl Vector for Avx2Gfni {
     unsafe fn store(self, to: *mut u8) {
         // SAFETY: the caller's promise: 32 writable bytes.
         unsafe { self.0.store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: the caller's promise: 32 writable bytes, aligned to 32; `drain` fences.
+        unsafe { self.0.stream(to) }
+    }
+
+    #[inline(always)]
+    fn drain() {
+        Avx2::drain();
     }
 
     #[inline(always)]

@@ -62,6 +62,18 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: the caller's promise: 64 writable bytes, aligned to 64; `drain` fences.
+        unsafe { _mm512_stream_si512(to.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    fn drain() {
+        // SAFETY: every x86-64 has SSE.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     fn xor(self, other: Self) -> Self {
         // SAFETY: `self` exists, so the CPU has AVX-512F.
         Avx512(unsafe { _mm512_xor_si512(self.0, other.0) })
@@ -167,6 +179,17 @@ impl Vector for Avx512Gfni {
     unsafe fn store(self, to: *mut u8) {
         // SAFETY: the caller's promise: 64 writable bytes.
         unsafe { self.0.store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: the caller's promise: 64 writable bytes, aligned to 64; `drain` fences.
+        unsafe { self.0.stream(to) }
+    }
+
+    #[inline(always)]
+    fn drain() {
+        Avx512::drain();
     }
 
     #[inline(always)]

@@ -32,6 +32,10 @@ pub(crate) struct Table {
     pub xor_generate: unsafe fn(&mut [u8], &[u8], &[&[u8]]),
     /// p, q of data.
     pub pq_generate: unsafe fn(&mut [u8], &mut [u8], &[Source]),
+    /// As xor_generate, past the caches where out is aligned to a vector.
+    pub xor_generate_streamed: unsafe fn(&mut [u8], &[u8], &[&[u8]]),
+    /// As pq_generate, past the caches where p and q are aligned to a vector and data is dense.
+    pub pq_generate_streamed: unsafe fn(&mut [u8], &mut [u8], &[Source]),
     /// q of data.
     pub q_generate: unsafe fn(&mut [u8], &[Source]),
     /// p ^= old ^ new.
@@ -74,13 +78,14 @@ macro_rules! table {
             use crate::kernel::delta::{MultiplyAccumulate, QDelta, XorDelta};
             use crate::kernel::generate::{QGenerate, Source, XorGenerate};
             use crate::kernel::recover::{RecoverOneWithQ, RecoverTwo};
-            use crate::kernel::run;
+            use crate::kernel::{Streamed, Whole, run};
+            use crate::vector::Vector;
 
             $(#[$attribute])*
             unsafe fn xor_generate(out: &mut [u8], first: &[u8], rest: &[&[u8]]) {
                 let bytes = out.len();
                 // SAFETY: here as in every wrapper below: the table's contract is that of `run`.
-                unsafe { run::<$vector, $xor>(XorGenerate { out, first, rest }, bytes) }
+                unsafe { run::<$vector, $xor>(XorGenerate { out, first, rest }, bytes, Whole) }
             }
 
             $(#[$attribute])*
@@ -88,10 +93,37 @@ macro_rules! table {
                 let bytes = q.len();
                 if crate::kernel::generate::is_dense(data) {
                     // SAFETY: as above.
-                    unsafe { run::<$vector, $q>(QGenerate::<true, true> { p, q, data }, bytes) }
+                    unsafe { run::<$vector, $q>(QGenerate::<true, true> { p, q, data }, bytes, Whole) }
                 } else {
                     // SAFETY: as above.
-                    unsafe { run::<$vector, $q>(QGenerate::<true, false> { p, q, data }, bytes) }
+                    unsafe { run::<$vector, $q>(QGenerate::<true, false> { p, q, data }, bytes, Whole) }
+                }
+            }
+
+            $(#[$attribute])*
+            unsafe fn xor_generate_streamed(out: &mut [u8], first: &[u8], rest: &[&[u8]]) {
+                let bytes = out.len();
+                if out.as_ptr().addr().is_multiple_of(<$vector>::BYTES) {
+                    // SAFETY: as above; and the output is aligned.
+                    unsafe { run::<$vector, 4>(XorGenerate { out, first, rest }, bytes, Streamed) };
+                    <$vector>::drain();
+                } else {
+                    // SAFETY: as above.
+                    unsafe { run::<$vector, $xor>(XorGenerate { out, first, rest }, bytes, Whole) }
+                }
+            }
+
+            $(#[$attribute])*
+            unsafe fn pq_generate_streamed(p: &mut [u8], q: &mut [u8], data: &[Source]) {
+                let bytes = q.len();
+                let misalignment = (p.as_ptr().addr() | q.as_ptr().addr()) % <$vector>::BYTES;
+                if misalignment == 0 && crate::kernel::generate::is_dense(data) {
+                    // SAFETY: as above; and the outputs are aligned.
+                    unsafe { run::<$vector, $q>(QGenerate::<true, true> { p, q, data }, bytes, Streamed) };
+                    <$vector>::drain();
+                } else {
+                    // SAFETY: as above.
+                    unsafe { pq_generate(p, q, data) }
                 }
             }
 
@@ -100,10 +132,10 @@ macro_rules! table {
                 let (p, bytes): (&mut [u8], usize) = (&mut [], q.len());
                 if crate::kernel::generate::is_dense(data) {
                     // SAFETY: as above.
-                    unsafe { run::<$vector, $q>(QGenerate::<false, true> { p, q, data }, bytes) }
+                    unsafe { run::<$vector, $q>(QGenerate::<false, true> { p, q, data }, bytes, Whole) }
                 } else {
                     // SAFETY: as above.
-                    unsafe { run::<$vector, $q>(QGenerate::<false, false> { p, q, data }, bytes) }
+                    unsafe { run::<$vector, $q>(QGenerate::<false, false> { p, q, data }, bytes, Whole) }
                 }
             }
 
@@ -111,35 +143,35 @@ macro_rules! table {
             unsafe fn xor_delta(p: &mut [u8], old: &[u8], new: &[u8]) {
                 let bytes = p.len();
                 // SAFETY: as above.
-                unsafe { run::<$vector, 4>(XorDelta { p, old, new }, bytes) }
+                unsafe { run::<$vector, 4>(XorDelta { p, old, new }, bytes, Whole) }
             }
 
             $(#[$attribute])*
             unsafe fn pq_delta(p: &mut [u8], q: &mut [u8], factor: &Factor, old: &[u8], new: &[u8]) {
                 let bytes = q.len();
                 // SAFETY: as above.
-                unsafe { run::<$vector, 2>(QDelta::<true> { p, q, factor, old, new }, bytes) }
+                unsafe { run::<$vector, 2>(QDelta::<true> { p, q, factor, old, new }, bytes, Whole) }
             }
 
             $(#[$attribute])*
             unsafe fn q_delta(q: &mut [u8], factor: &Factor, old: &[u8], new: &[u8]) {
                 let bytes = q.len();
                 // SAFETY: as above.
-                unsafe { run::<$vector, 2>(QDelta::<false> { p: &mut [], q, factor, old, new }, bytes) }
+                unsafe { run::<$vector, 2>(QDelta::<false> { p: &mut [], q, factor, old, new }, bytes, Whole) }
             }
 
             $(#[$attribute])*
             unsafe fn multiply_accumulate(out: &mut [u8], factor: &Factor, source: &[u8]) {
                 let bytes = out.len();
                 // SAFETY: as above.
-                unsafe { run::<$vector, 2>(MultiplyAccumulate { out, factor, source }, bytes) }
+                unsafe { run::<$vector, 2>(MultiplyAccumulate { out, factor, source }, bytes, Whole) }
             }
 
             $(#[$attribute])*
             unsafe fn recover_one_with_q(out: &mut [u8], scale: &Factor, present: &[Source], q: &[u8]) {
                 let bytes = out.len();
                 // SAFETY: as above.
-                unsafe { run::<$vector, $q>(RecoverOneWithQ { out, scale, present, q }, bytes) }
+                unsafe { run::<$vector, $q>(RecoverOneWithQ { out, scale, present, q }, bytes, Whole) }
             }
 
             $(#[$attribute])*
@@ -158,6 +190,7 @@ macro_rules! table {
                     run::<$vector, 2>(
                         RecoverTwo { out_a, out_b, scale_p, scale_q, present, p, q },
                         bytes,
+                        Whole,
                     )
                 }
             }
@@ -167,6 +200,8 @@ macro_rules! table {
                 runs_here: $runs_here,
                 xor_generate,
                 pq_generate,
+                xor_generate_streamed,
+                pq_generate_streamed,
                 q_generate,
                 xor_delta,
                 pq_delta,

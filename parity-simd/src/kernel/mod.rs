@@ -36,22 +36,27 @@ pub(crate) trait Kernel {
     unsafe fn block<V: Vector, const N: usize, T: Transfer>(&mut self, at: usize, transfer: T);
 }
 
-/// Walks `kernel` over strips of `bytes` bytes, in wide blocks of `N` vectors.
+/// Walks `kernel` over strips of `bytes` bytes, in wide blocks of `N` vectors moved as `transfer` does.
 ///
 /// # Safety
-/// The CPU has V's instruction set, and every strip of the kernel is `bytes` long.
+/// The CPU has V's instruction set, and every strip of the kernel is `bytes` long; for [`Streamed`], its
+/// outputs are aligned to V::BYTES.
 #[inline(always)]
-pub(crate) unsafe fn run<V: Vector, const N: usize>(mut kernel: impl Kernel, bytes: usize) {
+pub(crate) unsafe fn run<V: Vector, const N: usize>(
+    mut kernel: impl Kernel,
+    bytes: usize,
+    transfer: impl Transfer,
+) {
     let wide = N * V::BYTES;
     let mut at = 0;
     while bytes - at >= wide {
         // SAFETY: the CPU is the caller's promise; `wide` bytes are left at `at` in strips of `bytes`.
-        unsafe { kernel.block::<V, N, Whole>(at, Whole) };
+        unsafe { kernel.block::<V, N, _>(at, transfer) };
         at += wide;
     }
     while bytes - at >= V::BYTES {
         // SAFETY: as above, for one vector.
-        unsafe { kernel.block::<V, 1, Whole>(at, Whole) };
+        unsafe { kernel.block::<V, 1, _>(at, transfer) };
         at += V::BYTES;
     }
     if at < bytes {
@@ -92,6 +97,28 @@ impl Transfer for Whole {
         debug_assert!(at + V::BYTES <= strip.len());
         // SAFETY: V::BYTES at `at` are within the strip, which we hold exclusively.
         unsafe { vector.store(strip.as_mut_ptr().wrapping_add(at)) }
+    }
+}
+
+/// Whole vectors, stored past the caches: the lines of the output are neither fetched nor kept.
+#[derive(Clone, Copy)]
+pub(crate) struct Streamed;
+
+impl Transfer for Streamed {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(self, strip: &[u8], at: usize) -> V {
+        // SAFETY: the same promises.
+        unsafe { Whole.load(strip, at) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Vector>(self, vector: V, strip: &mut [u8], at: usize) {
+        debug_assert!(at + V::BYTES <= strip.len());
+        let to = strip.as_mut_ptr().wrapping_add(at);
+        debug_assert!(to.addr().is_multiple_of(V::BYTES));
+        // SAFETY: V::BYTES at `at` are within the strip, which we hold exclusively; `run` demands the alignment of
+        // the strip, and `at` is a multiple of V::BYTES.
+        unsafe { vector.stream(to) }
     }
 }
 

@@ -115,7 +115,11 @@ impl Bus {
     fn count_down(&mut self, completed: bool, metadata: bool) {
         let counter = match (&mut self.cut, completed) {
             (Some(Cut::Pushes(left)), false) | (Some(Cut::Completions(left)), true) => left,
-            (Some(Cut::MetadataPushes(left)), false) | (Some(Cut::MetadataCompletions(left)), true) if metadata => left,
+            (Some(Cut::MetadataPushes(left)), false) | (Some(Cut::MetadataCompletions(left)), true)
+                if metadata =>
+            {
+                left
+            }
             _ => return,
         };
         if *counter == 0 {
@@ -186,7 +190,12 @@ impl Bus {
         }
         let io = op.io;
         self.note(op.offset_bytes ^ (disk as u64) << 48 ^ u64::from(op.tag) << 52, || {
-            format!("push     ring {ring} disk {disk} {io:?} {} {}+{}", show(place), op.offset_bytes, op.len_bytes)
+            format!(
+                "push     ring {ring} disk {disk} {io:?} {} {}+{}",
+                show(place),
+                op.offset_bytes,
+                op.len_bytes
+            )
         });
         if let (MemberIo::Write(_), Some(place), false) = (op.io, place, self.off) {
             Monitors::write_pushed(self, disk, place, &pushed);
@@ -196,8 +205,18 @@ impl Bus {
             _ => self.rng.below(self.latency_ns_max),
         };
         let (pushed_at, due_ns) = (self.moment, self.now_ns + 1 + latency);
-        self.in_flight.push(InFlight { ring, disk, op, place, pushed, pushed_at, due_ns, order: self.rng.next() });
-        let metadata = matches!(op.io, MemberIo::Write(_)) && place.is_some_and(|place| place.zone != ZoneKind::Data);
+        self.in_flight.push(InFlight {
+            ring,
+            disk,
+            op,
+            place,
+            pushed,
+            pushed_at,
+            due_ns,
+            order: self.rng.next(),
+        });
+        let metadata =
+            matches!(op.io, MemberIo::Write(_)) && place.is_some_and(|place| place.zone != ZoneKind::Data);
         self.count_down(false, metadata);
     }
 
@@ -219,7 +238,12 @@ impl Bus {
                 println!("{:>27}moves {:x?}", "", self.memory.with(op.op.span, names));
             }
             self.note(op.op.offset_bytes ^ u64::from(result.is_ok()), || {
-                format!("complete ring {ring} disk {} {:?} {} -> {result:?}", op.disk, op.op.io, show(op.place))
+                format!(
+                    "complete ring {ring} disk {} {:?} {} -> {result:?}",
+                    op.disk,
+                    op.op.io,
+                    show(op.place)
+                )
             });
             completions.push(Completion { tag: op.op.tag, result });
             let metadata = matches!(op.op.io, MemberIo::Write(_))
@@ -246,7 +270,11 @@ impl Bus {
             }
             (MemberIo::Write(durability), Some(place)) => {
                 self.memory.with(op.op.span, |bytes| {
-                    assert!(bytes == op.pushed, "BUFFERS: a buffer changed while its write was in flight: {:?}", op.op);
+                    assert!(
+                        bytes == op.pushed,
+                        "BUFFERS: a buffer changed while its write was in flight: {:?}",
+                        op.op
+                    );
                 });
                 if disk.dead {
                     return Err(EIO);
@@ -288,7 +316,8 @@ impl Bus {
                         0 => disk.write_sector(sector, &[0; SECTOR], moment),
                         1 => {
                             let mut junk = [0; SECTOR];
-                            junk.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&self.rng.next().to_le_bytes()));
+                            junk.chunks_exact_mut(8)
+                                .for_each(|word| word.copy_from_slice(&self.rng.next().to_le_bytes()));
                             disk.write_sector(sector, &junk, moment);
                         }
                         _ => {}
@@ -306,7 +335,9 @@ impl Bus {
         self.in_flight.iter().any(|op| {
             op.disk == disk
                 && matches!(op.op.io, MemberIo::Write(_))
-                && op.place.is_some_and(|other| other.first < place.first + place.count && place.first < other.first + other.count)
+                && op.place.is_some_and(|other| {
+                    other.first < place.first + place.count && place.first < other.first + other.count
+                })
         })
     }
 }
@@ -339,7 +370,10 @@ impl SimRing {
 
 impl Ring for SimRing {
     fn push(&mut self, op: MemberOp) {
-        assert!(op.span.len_bytes == 0 || op.len_bytes == u64::from(op.span.len_bytes), "RING: lengths differ");
+        assert!(
+            op.span.len_bytes == 0 || op.len_bytes == u64::from(op.span.len_bytes),
+            "RING: lengths differ"
+        );
         assert!(op.io == MemberIo::Flush || op.len_bytes > 0, "RING: an operation of no bytes");
         let (disk, span) = (self.disk(op.device), op.span);
         debug_assert!(matches!(op.io, MemberIo::Flush | MemberIo::Deallocate) || span != Span::EMPTY);

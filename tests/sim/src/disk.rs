@@ -125,7 +125,10 @@ impl Disk {
         } else {
             panic!("ZONES: an access of {len} bytes at {offset} is in no zone, or crosses zones");
         };
-        assert!(offset.is_multiple_of(SECTOR as u64) && len.is_multiple_of(SECTOR as u64), "ZONES: misaligned");
+        assert!(
+            offset.is_multiple_of(SECTOR as u64) && len.is_multiple_of(SECTOR as u64),
+            "ZONES: misaligned"
+        );
         let first = page * SECTORS_PER_PAGE + offset % PAGE as u64 / SECTOR as u64;
         Place { zone, offset_in_zone, first, count: len / SECTOR as u64 }
     }

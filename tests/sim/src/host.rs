@@ -114,7 +114,11 @@ impl Host {
         } else {
             rng.below(sectors)
         };
-        let size = if rng.chance(50) { rng.between(1, habits.sectors_max.min(8)) } else { rng.between(1, habits.sectors_max) };
+        let size = if rng.chance(50) {
+            rng.between(1, habits.sectors_max.min(8))
+        } else {
+            rng.between(1, habits.sectors_max)
+        };
         let (reads, flushes) = (habits.reads, habits.reads + habits.flushes);
         let (discards, zeroes) = (flushes + habits.discards, flushes + habits.discards + habits.zeroes);
         let fua = rng.chance(habits.fua);

@@ -7,7 +7,8 @@ use sim::runner::{attempt, command};
 use sim::scenario::Scenario;
 
 fn main() {
-    let (mut runs, mut seed, mut scenarios, mut verbose, mut keep_going) = (1, 1, Scenario::ALL.to_vec(), false, false);
+    let (mut runs, mut seed, mut scenarios, mut verbose, mut keep_going) =
+        (1, 1, Scenario::ALL.to_vec(), false, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_else(|| usage());
@@ -43,7 +44,13 @@ fn main() {
                     deaths += outcome.deaths;
                     if nth % 64 == 0 {
                         let again = attempt(seed + nth, scenario, false).map(|outcome| outcome.trace);
-                        assert_eq!(again.ok(), Some(outcome.trace), "DETERMINISM: seed {} {}", seed + nth, scenario.name());
+                        assert_eq!(
+                            again.ok(),
+                            Some(outcome.trace),
+                            "DETERMINISM: seed {} {}",
+                            seed + nth,
+                            scenario.name()
+                        );
                     }
                 }
                 Err(failure) => {
@@ -54,7 +61,9 @@ fn main() {
                     }
                     let kind = failure.what.rsplit('[').next().unwrap_or("").chars().take(80).collect();
                     let head: String = failure.what.chars().take(300).collect();
-                    let entry = kinds.entry(kind).or_insert_with(|| (0, format!("{head}\n      {}", command(&failure))));
+                    let entry = kinds
+                        .entry(kind)
+                        .or_insert_with(|| (0, format!("{head}\n      {}", command(&failure))));
                     entry.0 += 1;
                 }
             }

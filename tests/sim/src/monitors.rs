@@ -148,7 +148,10 @@ impl Monitors {
         for (slot, disk) in Monitors::in_sync(bus).into_iter().enumerate() {
             let Some(disk) = disk else { continue };
             let cached = bus.disks[disk].any_cached(moment);
-            assert!(cached.is_none(), "C1: a flush is acknowledged, and slot {slot} (disk {disk}) would be believed and has sector {cached:?} in its cache");
+            assert!(
+                cached.is_none(),
+                "C1: a flush is acknowledged, and slot {slot} (disk {disk}) would be believed and has sector {cached:?} in its cache"
+            );
         }
     }
 
@@ -172,8 +175,9 @@ impl Monitors {
                 Some(bytes)
             }));
         }
-        let data: Vec<(u8, &[u8])> =
-            (0..geometry.data()).filter_map(|strip| Some((strip, strips[usize::from(strip)].as_deref()?))).collect();
+        let data: Vec<(u8, &[u8])> = (0..geometry.data())
+            .filter_map(|strip| Some((strip, strips[usize::from(strip)].as_deref()?)))
+            .collect();
         if data.len() < usize::from(geometry.data()) {
             return;
         }
@@ -181,13 +185,19 @@ impl Monitors {
         if let Some(p) = &strips[usize::from(geometry.p())] {
             let plain: Vec<&[u8]> = data.iter().map(|(_, bytes)| *bytes).collect();
             parity_simd::xor_generate(&mut expected, &plain);
-            assert!(*p == expected, "I3: P of stripe {stripe} rows {row}+{len} does not match its data ({why})");
+            assert!(
+                *p == expected,
+                "I3: P of stripe {stripe} rows {row}+{len} does not match its data ({why})"
+            );
         }
         if geometry.parities() == 2
             && let Some(q) = &strips[usize::from(geometry.q())]
         {
             parity_simd::q_generate(&mut expected, &data);
-            assert!(*q == expected, "I3: Q of stripe {stripe} rows {row}+{len} does not match its data ({why})");
+            assert!(
+                *q == expected,
+                "I3: Q of stripe {stripe} rows {row}+{len} does not match its data ({why})"
+            );
         }
     }
 }
@@ -240,6 +250,9 @@ fn check_swept(bus: &mut Bus, watched: &Watched, stripe: u64) {
         let place = bus.disks[disk].place_in_data(watched.geometry.strip_offset(stripe), chunk);
         let cached = place.sectors().any(|sector| bus.disks[disk].is_cached(sector, u64::MAX));
         assert!(!cached, "I2: stripe {stripe} is durably Clean, and disk {disk} has some of it in its cache");
-        assert!(!bus.is_being_written(disk, place), "I2: stripe {stripe} is durably Clean, and disk {disk} is writing it");
+        assert!(
+            !bus.is_being_written(disk, place),
+            "I2: stripe {stripe} is durably Clean, and disk {disk} is writing it"
+        );
     }
 }

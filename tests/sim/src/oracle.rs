@@ -48,7 +48,13 @@ pub type Moment = u64;
 impl Block {
     fn new(name: Name) -> Block {
         let candidates = vec![Candidate { name, write: 0, start: 0, end: Some(0), ok: true }];
-        Block { live: candidates.clone(), after_cut: candidates, past: Vec::new(), shaky: false, untouched: true }
+        Block {
+            live: candidates.clone(),
+            after_cut: candidates,
+            past: Vec::new(),
+            shaky: false,
+            untouched: true,
+        }
     }
 }
 

@@ -54,5 +54,9 @@ pub fn attempt(seed: u64, scenario: Scenario, verbose: bool) -> Result<Outcome, 
 /// The command that repeats a failure.
 #[must_use]
 pub fn command(failure: &Failure) -> String {
-    format!("cargo run -p sim --profile sim -- --seed {} --scenario {} --trace", failure.seed, failure.scenario.name())
+    format!(
+        "cargo run -p sim --profile sim -- --seed {} --scenario {} --trace",
+        failure.seed,
+        failure.scenario.name()
+    )
 }

@@ -229,7 +229,11 @@ impl Story {
                 let base = stripe * stripe_sectors;
                 let wish = match self.world.rng.below(6) {
                     0 => Wish { kind: RequestKind::Discard, first: base, count: stripe_sectors },
-                    1 => Wish { kind: RequestKind::Write { fua: true }, first: base, count: stripe_sectors.min(1024) },
+                    1 => Wish {
+                        kind: RequestKind::Write { fua: true },
+                        first: base,
+                        count: stripe_sectors.min(1024),
+                    },
                     _ => {
                         let first = self.world.rng.below(stripe_sectors);
                         let count = self.world.rng.between(1, 8).min(stripe_sectors - first);
@@ -344,7 +348,10 @@ impl Story {
         }
         self.world.mark_lossy();
         let answer = self.world.order_fail(slot);
-        assert!(matches!(answer, Some(Ok(()))), "ORDER: slot {slot} can be spared, and is not failed: {answer:?}");
+        assert!(
+            matches!(answer, Some(Ok(()))),
+            "ORDER: slot {slot} can be spared, and is not failed: {answer:?}"
+        );
         self.deaths += 1;
     }
 

@@ -324,7 +324,8 @@ impl World {
         drop(bus);
         let members = started.members(volatile);
         let roster = started.roster;
-        let beginning = Beginning { roster, seed: self.rng.next(), rebuilding: rebuilding.map(|(slot, _)| slot) };
+        let beginning =
+            Beginning { roster, seed: self.rng.next(), rebuilding: rebuilding.map(|(slot, _)| slot) };
         let reactors = self.config.reactors;
         let shared = Arc::new(Shared {
             geometry: started.geometry,
@@ -428,10 +429,23 @@ impl World {
         };
         let excused = self.is_excused(first, count);
         let mut bus = self.bus.borrow_mut();
-        bus.note(tag ^ first << 20 ^ count << 40, || format!("submit   #{tag} at {reactor}: {kind:?} {first}+{count}"));
+        bus.note(tag ^ first << 20 ^ count << 40, || {
+            format!("submit   #{tag} at {reactor}: {kind:?} {first}+{count}")
+        });
         let (bus_moment, asked_ns) = (bus.moment, bus.now_ns);
         drop(bus);
-        self.asked.push(Asked { tag, reactor, kind, first, count, span, start, bus_moment, asked_ns, excused });
+        self.asked.push(Asked {
+            tag,
+            reactor,
+            kind,
+            first,
+            count,
+            span,
+            start,
+            bus_moment,
+            asked_ns,
+            excused,
+        });
         let request = Request { tag, kind, offset_bytes: first * SECTOR as u64, len_bytes, span };
         let Reactor { array, ring } = &mut self.reactors[reactor];
         array.submit(ring, request);
@@ -454,7 +468,9 @@ impl World {
         let mut next = shared.bitmap.next_need_sync(0);
         while let Some(stripe) = next {
             self.lossy.insert(stripe);
-            next = (stripe + 1 < self.geometry.stripes()).then(|| shared.bitmap.next_need_sync(stripe + 1)).flatten();
+            next = (stripe + 1 < self.geometry.stripes())
+                .then(|| shared.bitmap.next_need_sync(stripe + 1))
+                .flatten();
         }
     }
 
@@ -508,10 +524,14 @@ impl World {
         self.answered += 1;
         self.errors += u64::from(!ok);
         self.bus.borrow_mut().note(asked.tag ^ u64::from(ok) << 60, || {
-            format!("reply    #{}: {:?} {}+{} -> {:?}", asked.tag, asked.kind, asked.first, asked.count, reply.result)
+            format!(
+                "reply    #{}: {:?} {}+{} -> {:?}",
+                asked.tag, asked.kind, asked.first, asked.count, reply.result
+            )
         });
         if let Err(error) = reply.result {
-            let excused = error == RequestError::Lost && (asked.excused || self.is_excused(asked.first, asked.count));
+            let excused =
+                error == RequestError::Lost && (asked.excused || self.is_excused(asked.first, asked.count));
             assert!(excused, "ERROR: {asked:?} is answered {error:?}, and nothing excuses it");
         }
         match asked.kind {
@@ -584,9 +604,11 @@ impl World {
                 );
             }
         }
-        let stripes = asked.first / self.stripe_sectors()..=(asked.first + asked.count - 1) / self.stripe_sectors();
+        let stripes =
+            asked.first / self.stripe_sectors()..=(asked.first + asked.count - 1) / self.stripe_sectors();
         for stripe in stripes {
-            let trusted = !matches!(shared.bitmap.cell(stripe), Cell::Unwritten | Cell::First | Cell::NeedSync);
+            let trusted =
+                !matches!(shared.bitmap.cell(stripe), Cell::Unwritten | Cell::First | Cell::NeedSync);
             if trusted && shared.locks.is_free(stripe) {
                 let chunk = u64::from(self.geometry.chunk_bytes());
                 Monitors::check_parity(&mut bus, stripe, 0, chunk, "acknowledged");
@@ -667,8 +689,12 @@ impl World {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         use std::sync::atomic::Ordering::Relaxed;
-        let steward = &self.running().steward;
-        let rebuilding = steward.rebuild_slot.load(Relaxed) > 0 && steward.lost.load(Relaxed) == 0;
+        let shared = self.running();
+        let steward = &shared.steward;
+        // A rebuild that has passed every stripe but those that nobody can vouch for waits for a host.
+        let waits_for_lost =
+            shared.members.cursor() == shared.geometry.stripes() && shared.bitmap.count().need_sync > 0;
+        let rebuilding = steward.rebuild_slot.load(Relaxed) > 0 && !waits_for_lost;
         steward.resync_total.load(Relaxed) > 0 || rebuilding
     }
 
@@ -686,7 +712,10 @@ impl World {
             let first = touched[at];
             let max = self.rng.pick(&[1, 8, 64, 256]).min(self.sectors() - first);
             let mut count = 1;
-            while at + (count as usize) < touched.len() && count < max && touched[at + count as usize] == first + count {
+            while at + (count as usize) < touched.len()
+                && count < max
+                && touched[at + count as usize] == first + count
+            {
                 count += 1;
             }
             if self.outstanding() < 32 && self.submit(Wish { kind: RequestKind::Read, first, count }) {
@@ -712,7 +741,8 @@ impl World {
         let chunk = u64::from(self.geometry.chunk_bytes());
         let mut stripe = 0;
         while let Some(written) = shared.bitmap.next_written(stripe) {
-            let trusted = !matches!(shared.bitmap.cell(written), Cell::Unwritten | Cell::First | Cell::NeedSync);
+            let trusted =
+                !matches!(shared.bitmap.cell(written), Cell::Unwritten | Cell::First | Cell::NeedSync);
             if trusted && shared.locks.is_free(written) {
                 Monitors::check_parity(&mut bus, written, 0, chunk, why);
             }

@@ -65,6 +65,8 @@ pub struct NbdFrontend {
     places: Box<[Place]>,
     runnable: u64,
     blocked: u64,
+    /// Of `blocked`: those for whom the pool had nothing.
+    starving: u64,
     touched: u64,
     /// Where the next turn begins, so that nobody is always last.
     first: u32,
@@ -106,6 +108,7 @@ impl NbdFrontend {
             places: (0..CONNECTIONS_MAX).map(|_| Place::default()).collect(),
             runnable: 0,
             blocked: 0,
+            starving: 0,
             touched: 0,
             first: 0,
             freed: false,
@@ -176,10 +179,14 @@ impl NbdFrontend {
     fn receive(&mut self, buffers: &mut Buffers<'_>, place: usize, room: usize, requests: &mut Vec<Request>) {
         self.runnable &= !bit(place);
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
+        buffers.starved = false;
         match connection.receive(buffers, room, requests) {
             Ok(Progress::Quiet) => {}
             Ok(Progress::Again) => self.runnable |= bit(place),
-            Ok(Progress::Blocked) => self.blocked |= bit(place),
+            Ok(Progress::Blocked) => {
+                self.blocked |= bit(place);
+                self.starving |= if buffers.starved { bit(place) } else { 0 };
+            }
             Err(Broken) => connection.hang_up(buffers),
         }
         self.touched |= bit(place);
@@ -211,6 +218,7 @@ impl NbdFrontend {
             self.places[place].connection = None;
             self.runnable &= !bit(place);
             self.blocked &= !bit(place);
+            self.starving &= !bit(place);
             self.touched &= !bit(place);
         }
     }
@@ -220,6 +228,7 @@ impl NbdFrontend {
         self.closing = Closing::Ended;
         self.runnable = 0;
         self.blocked = 0;
+        self.starving = 0;
         for (index, place) in self.places.iter_mut().enumerate() {
             if let Some(connection) = place.connection.as_deref_mut() {
                 if connection.end(buffers) == Err(Broken) {
@@ -241,27 +250,38 @@ impl NbdFrontend {
     /// Begins to watch who moves, now that somebody waits for buffers.
     fn watch_for_stalls(&mut self) {
         if self.deadline == Deadline::None {
-            for connection in self.places.iter_mut().filter_map(|place| place.connection.as_deref_mut()) {
-                let _since_now = connection.is_stalled();
-            }
+            let _since_now = self.stalled();
             self.set_deadline(Deadline::Stall, STALL_TIME_MAX);
         }
     }
 
+    /// Who holds buffers that only the client could move, and has moved none since the last look.
+    fn stalled(&mut self) -> u64 {
+        let places = self.places.iter_mut().enumerate();
+        let connections = places.filter_map(|(index, place)| Some((index, place.connection.as_deref_mut()?)));
+        connections.fold(0, |set, (index, it)| if it.is_stalled() { set | bit(index) } else { set })
+    }
+
     /// The time of `deadline` has come.
     fn expire(&mut self, buffers: &mut Buffers<'_>) {
-        let deadline = std::mem::replace(&mut self.deadline, Deadline::None);
+        let hopeless = match std::mem::replace(&mut self.deadline, Deadline::None) {
+            Deadline::None => 0,
+            Deadline::Drain => u64::MAX,
+            Deadline::Stall => {
+                // A client that does not read may wait for buffers too; it keeps nobody waiting by itself.
+                let stalled = self.stalled();
+                if self.starving & !stalled != 0 { stalled } else { 0 }
+            }
+        };
         for (index, place) in self.places.iter_mut().enumerate() {
-            let Some(connection) = place.connection.as_deref_mut() else { continue };
-            let hopeless = match deadline {
-                Deadline::None => false,
-                Deadline::Stall => connection.is_stalled() && self.blocked != 0,
-                Deadline::Drain => true,
-            };
-            if hopeless {
+            if let Some(connection) = place.connection.as_deref_mut().filter(|_| hopeless & bit(index) != 0) {
                 connection.hang_up(buffers);
                 self.touched |= bit(index);
             }
+        }
+        // Those who wait may have come, and those who moved stopped, while the timer ran.
+        if self.starving != 0 {
+            self.watch_for_stalls();
         }
     }
 }
@@ -275,6 +295,7 @@ impl Frontend for NbdFrontend {
         }
         if std::mem::take(&mut buffers.freed) {
             self.runnable |= std::mem::take(&mut self.blocked);
+            self.starving = 0;
         }
         self.had_room = room > 0;
         let requests_max = requests.len() + room;
@@ -286,7 +307,7 @@ impl Frontend for NbdFrontend {
         }
         self.first = (self.first + 1) % u64::BITS;
         self.freed = buffers.freed;
-        if buffers.starved {
+        if self.starving != 0 {
             self.watch_for_stalls();
         }
     }

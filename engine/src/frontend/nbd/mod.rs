@@ -22,8 +22,8 @@
 //! - A span belongs to a piece, and a piece to the engine from request to reply; whatever the client does
 //!   meanwhile, its bytes are not used for anything else.
 //! - Every command that has wholly arrived is answered once, unless the client is gone.
-//! - After the handshake nothing of a client blocks a thread or allocates, and no client has more than
-//!   [`limits`] of anything.
+//! - After the handshake nothing of a client blocks a thread or allocates, and no client has more of
+//!   anything than `limits` says.
 //! - Data is copied once, between the kernel and a span; small writes twice (see `receive`).
 
 mod admission;

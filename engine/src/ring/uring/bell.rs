@@ -5,13 +5,14 @@
 //! io_uring/tw.c: a lazy wake-up below `cq_wait_nr` returns early, and `poll_wq` is not woken at all). A
 //! reactor that slept in poll(2) hung on the first read from a file. An eventfd is signalled there.
 //!
-//! A signal costs the kernel a lock for each batch of completions, so the bell is muted
-//! (`IORING_CQ_EVENTFD_DISABLED`, a bit in shared memory) while turns bring something:
+//! A signal costs the kernel a lock for each batch of completions, and silencing it costs a system call,
+//! so the bell is muted (`IORING_CQ_EVENTFD_DISABLED`, a bit in shared memory) while there is traffic. While
+//! it is muted it rings all the time: who sleeps too early wakes at once, and takes another turn.
 //!
 //! | state | a turn brought something | a turn brought nothing |
 //! |---|---|---|
-//! | muted | muted | armed, silenced if it may have rung, and the kernel is looked at again |
-//! | armed | muted, may have rung | armed; silenced and looked at again if it may have rung |
+//! | muted, ringing | muted | after [`QUIET_TURNS`] of them: silenced, armed, and the kernel looked at again |
+//! | armed | muted, rung by hand | armed; silenced and the kernel looked at again if it may have rung |
 //!
 //! Looking again closes the gap between the last look and the arming. It must be a system call: the
 //! kernel publishes its work before a full barrier and then reads the bit, we write the bit and then
@@ -24,13 +25,19 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use io_uring::IoUring;
 use rustix::event::{EventfdFlags, eventfd};
 
+/// Turns without completions before the bell is armed, so that the gaps between the completions of a
+/// busy device cost nothing. A reactor that sleeps after each of them wakes as often for nothing.
+const QUIET_TURNS: u32 = 64;
+
 /// An eventfd that is registered with a ring.
 pub(super) struct Bell {
     eventfd: OwnedFd,
     /// Whether the kernel signals it.
     armed: bool,
-    /// Whether it may have been signalled since it was last silenced.
+    /// Whether it may be ringing; always, while it is not armed.
     rung: bool,
+    /// Turns without completions, in a row.
+    quiet_turns: u32,
 }
 
 /// Whether the kernel must be looked at again before sleeping.
@@ -48,31 +55,34 @@ impl Bell {
         let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         ring.submitter().register_eventfd(eventfd.as_raw_fd())?;
         ring.completion().disable_eventfd();
-        Ok(Bell { eventfd, armed: false, rung: false })
+        let mut bell = Bell { eventfd, armed: false, rung: false, quiet_turns: 0 };
+        bell.ring();
+        Ok(bell)
     }
 
     pub(super) fn fd(&self) -> RawFd {
         self.eventfd.as_raw_fd()
     }
 
-    /// A turn brought something: no sleep now.
+    /// A turn brought something: more is to be expected.
     pub(super) fn mute(&mut self, ring: &mut IoUring) {
+        self.quiet_turns = 0;
         if self.armed {
             ring.completion().disable_eventfd();
-            (self.armed, self.rung) = (false, true);
+            self.armed = false;
+            self.ring();
         }
     }
 
     /// A turn brought nothing: sleep may follow.
     pub(super) fn arm(&mut self, ring: &mut IoUring) -> Look {
-        if self.armed && !self.rung {
+        self.quiet_turns = self.quiet_turns.saturating_add(1);
+        if (self.armed && !self.rung) || (!self.armed && self.quiet_turns < QUIET_TURNS) {
             return Look::Enough;
         }
-        if self.rung {
-            // Silent already, or now: both are well.
-            let _count = rustix::io::read(&self.eventfd, &mut [0; 8]);
-            self.rung = false;
-        }
+        // It may not be ringing after all: both are well.
+        let _count = rustix::io::read(&self.eventfd, &mut [0; 8]);
+        self.rung = false;
         ring.completion().enable_eventfd();
         self.armed = true;
         Look::Again

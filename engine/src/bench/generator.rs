@@ -1,0 +1,287 @@
+//! The generator: a front end that makes its own requests, keeps as many in flight as it is told, and counts.
+//!
+//! With verification each block of the reactor's own region has a version: a write stores a pattern of
+//! block and version, a read is compared with what was acknowledged last, and at the end everything that was
+//! written is read back. A block has one request in flight at a time, so there is one right answer.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hdrhistogram::Histogram;
+
+use super::BenchPattern;
+use crate::clock::{Clock, MonotonicClock};
+use crate::frontend::Frontend;
+use crate::memory::{Memory, Pool, Span};
+use crate::request::{Reply, Request, RequestKind};
+
+/// Blocks of one reactor's region under verification.
+const VERIFIED_BLOCKS_MAX: u64 = 1 << 18;
+
+/// What a generator is to do.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    pub(super) pattern: BenchPattern,
+    pub(super) read_percent: u8,
+    pub(super) block_bytes: u32,
+    pub(super) queue_depth: usize,
+    /// The reactor's own part of the array.
+    pub(super) region: std::ops::Range<u64>,
+    pub(super) seed: u64,
+    pub(super) verify: bool,
+    /// Whether blocks that were never written are known to be zeros.
+    pub(super) zeros_at_first: bool,
+}
+
+/// What a generator has counted while measuring.
+pub(super) struct Counted {
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+    pub(super) latency: Histogram<u64>,
+    pub(super) verified_bytes: u64,
+    pub(super) mismatches: u64,
+}
+
+/// One request's buffer, and what it is used for.
+#[derive(Clone, Copy)]
+struct InFlight {
+    span: Span,
+    submitted_ns: u64,
+    block: u64,
+    is_read: bool,
+}
+
+/// See the top of this file.
+pub(super) struct Generator {
+    load: Load,
+    blocks: u64,
+    buffers: Vec<InFlight>,
+    free: Vec<u32>,
+    random: u64,
+    next: u64,
+    measuring: Arc<AtomicBool>,
+    counted: Counted,
+    now_ns: u64,
+    closed: bool,
+    /// Version of each block, and whether a request for it is in flight; empty without verification.
+    versions: Vec<(u32, bool)>,
+    /// The next block to read back at the end.
+    read_back: u64,
+    replied: bool,
+}
+
+impl Generator {
+    pub(super) fn new(load: Load, measuring: Arc<AtomicBool>) -> Generator {
+        let mut blocks = (load.region.end - load.region.start) / u64::from(load.block_bytes);
+        if load.verify {
+            blocks = blocks.min(VERIFIED_BLOCKS_MAX);
+        }
+        let versions = if load.verify { vec![(0, false); blocks as usize] } else { Vec::new() };
+        Generator {
+            blocks,
+            buffers: Vec::with_capacity(load.queue_depth),
+            free: Vec::with_capacity(load.queue_depth),
+            random: load.seed | 1,
+            next: 0,
+            measuring,
+            counted: Counted {
+                requests: 0,
+                errors: 0,
+                latency: Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are valid"),
+                verified_bytes: 0,
+                mismatches: 0,
+            },
+            now_ns: 0,
+            closed: false,
+            versions,
+            read_back: 0,
+            replied: false,
+            load,
+        }
+    }
+
+    /// Gives its buffers back; nothing is in flight.
+    pub(super) fn give_back(self, pool: &mut Pool) {
+        self.buffers.into_iter().for_each(|buffer| pool.give(buffer.span));
+    }
+
+    pub(super) fn counted(self) -> Counted {
+        self.counted
+    }
+
+    /// xorshift64* (Vigna 2014): a few cycles, and good enough to choose blocks.
+    fn chance(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// The next block and whether to read it; `None` when verification has to wait for it.
+    fn choose(&mut self) -> Option<(u64, bool)> {
+        let is_random = matches!(
+            self.load.pattern,
+            BenchPattern::RandRead | BenchPattern::RandWrite | BenchPattern::RandRw
+        );
+        let block = if is_random {
+            (u128::from(self.chance()) * u128::from(self.blocks) >> 64) as u64
+        } else {
+            let block = self.next;
+            self.next = if block + 1 == self.blocks { 0 } else { block + 1 };
+            block
+        };
+        let is_read = match self.load.pattern {
+            BenchPattern::Read | BenchPattern::RandRead => true,
+            BenchPattern::Write | BenchPattern::RandWrite => false,
+            BenchPattern::RandRw => self.chance() % 100 < u64::from(self.load.read_percent),
+        };
+        self.claim(block).then_some((block, is_read))
+    }
+
+    fn claim(&mut self, block: u64) -> bool {
+        match self.versions.get_mut(block as usize) {
+            Some((_, busy)) => !std::mem::replace(busy, true),
+            None => true,
+        }
+    }
+
+    /// The next block that was written and is not read back yet.
+    fn next_to_read_back(&mut self) -> Option<u64> {
+        while self.read_back < self.versions.len() as u64 {
+            let block = self.read_back;
+            let (version, busy) = self.versions[block as usize];
+            if busy {
+                return None;
+            }
+            self.read_back += 1;
+            if version > 0 {
+                self.versions[block as usize].1 = true;
+                return Some(block);
+            }
+        }
+        None
+    }
+
+    fn make(&mut self, memory: &Memory, index: u32, block: u64, is_read: bool) -> Request {
+        if !self.versions.is_empty() && !is_read {
+            let version = self.versions[block as usize].0 + 1;
+            memory.with_mut(self.buffers[index as usize].span, |bytes| fill(bytes, block, version));
+        }
+        let buffer = &mut self.buffers[index as usize];
+        (buffer.block, buffer.is_read, buffer.submitted_ns) = (block, is_read, self.now_ns);
+        Request {
+            tag: u64::from(index),
+            kind: if is_read { RequestKind::Read } else { RequestKind::Write { fua: false } },
+            offset_bytes: self.load.region.start + block * u64::from(self.load.block_bytes),
+            len_bytes: u64::from(self.load.block_bytes),
+            span: buffer.span,
+        }
+    }
+
+    fn check(&mut self, memory: &Memory, buffer: InFlight) {
+        let (version, _) = self.versions[buffer.block as usize];
+        let right = match version {
+            0 if !self.load.zeros_at_first => return,
+            0 => memory.is_zero(buffer.span),
+            version => memory.with(buffer.span, |bytes| is_filled(bytes, buffer.block, version)),
+        };
+        if right {
+            self.counted.verified_bytes += u64::from(buffer.span.len_bytes);
+        } else {
+            self.counted.mismatches += 1;
+        }
+    }
+}
+
+/// The pattern of a block's version: each word tells where it belongs.
+fn word(block: u64, version: u32, at: usize) -> u64 {
+    (block << 32 ^ u64::from(version)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(at as u32 & 63)
+        ^ at as u64
+}
+
+fn fill(bytes: &mut [u8], block: u64, version: u32) {
+    for (at, chunk) in bytes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        *chunk = word(block, version, at).to_le_bytes();
+    }
+}
+
+fn is_filled(bytes: &[u8], block: u64, version: u32) -> bool {
+    bytes
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .enumerate()
+        .all(|(at, chunk)| *chunk == word(block, version, at).to_le_bytes())
+}
+
+impl Frontend for Generator {
+    fn gather(&mut self, memory: &Memory, pool: &mut Pool, room: usize, requests: &mut Vec<Request>) {
+        if self.buffers.is_empty() {
+            for index in 0..self.load.queue_depth {
+                let span = pool.take(self.load.block_bytes).expect("the pool was made for this depth");
+                self.buffers.push(InFlight { span, submitted_ns: 0, block: 0, is_read: false });
+                self.free.push(index as u32);
+            }
+        }
+        if self.free.is_empty() {
+            return;
+        }
+        self.now_ns = MonotonicClock.now_ns();
+        let mut tries = 2 * self.load.queue_depth;
+        while requests.len() < room && tries > 0 {
+            let Some(&index) = self.free.last() else { return };
+            tries -= 1;
+            let chosen = match self.closed {
+                false => self.choose(),
+                true if self.load.verify => self.next_to_read_back().map(|block| (block, true)),
+                true => None,
+            };
+            let Some((block, is_read)) = chosen else { continue };
+            self.free.pop();
+            requests.push(self.make(memory, index, block, is_read));
+        }
+    }
+
+    fn reply(&mut self, memory: &Memory, _pool: &mut Pool, reply: Reply) {
+        if !self.replied {
+            self.now_ns = MonotonicClock.now_ns();
+            self.replied = true;
+        }
+        let buffer = self.buffers[reply.tag as usize];
+        self.free.push(reply.tag as u32);
+        if !self.versions.is_empty() {
+            if reply.result.is_ok() && buffer.is_read {
+                self.check(memory, buffer);
+            }
+            let (version, busy) = &mut self.versions[buffer.block as usize];
+            *busy = false;
+            if reply.result.is_ok() && !buffer.is_read {
+                *version += 1;
+            }
+        }
+        if self.measuring.load(Ordering::Relaxed) {
+            self.counted.requests += 1;
+            self.counted.errors += u64::from(reply.result.is_err());
+            self.counted.latency.saturating_record(self.now_ns.saturating_sub(buffer.submitted_ns));
+        }
+    }
+
+    fn settle(&mut self, _memory: &Memory, _pool: &mut Pool) {
+        self.replied = false;
+    }
+
+    fn wait_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+    }
+
+    fn drained(&self) -> bool {
+        self.closed
+            && self.free.len() == self.buffers.len()
+            && (!self.load.verify || self.read_back == self.versions.len() as u64)
+    }
+}

@@ -1,0 +1,274 @@
+//! The superblock's bytes: where each field lies, and the way there and back.
+//!
+//! Offsets are a chain, each the end of the field before; docs/format.md draws the same chain and a test
+//! compares the two. Decoding goes from the fields that are the same in every version (magic, checksum) to
+//! those of this version, then to what must hold among them, which is [`Superblock::check`].
+
+use uuid::Uuid;
+
+use super::super::bytes::{Block, array_at, checksum, put, put_u32, put_u64, u32_at, u64_at};
+use super::super::label::{LABEL_BYTES_MAX, Label};
+use super::super::zones::{Zone, Zones};
+use super::super::{Field, Level, Shape};
+use super::{
+    Copy, DecodeError, Epoch, EpochName, INCOMPAT_KNOWN, MAGIC, RO_COMPAT_KNOWN, Record, RunState,
+    SlotRecord, SlotState, Superblock, VERSION,
+};
+use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
+
+const OFFSET_MAGIC: usize = 0;
+const OFFSET_VERSION: usize = OFFSET_MAGIC + 8;
+const OFFSET_CRC: usize = OFFSET_VERSION + 4;
+pub(super) const OFFSET_SEQUENCE: usize = OFFSET_CRC + 4;
+const OFFSET_INCOMPAT: usize = OFFSET_SEQUENCE + 8;
+const OFFSET_RO_COMPAT: usize = OFFSET_INCOMPAT + 8;
+const OFFSET_COMPAT: usize = OFFSET_RO_COMPAT + 8;
+const OFFSET_RESERVED_HEAD: usize = OFFSET_COMPAT + 8;
+const OFFSET_ARRAY: usize = OFFSET_RESERVED_HEAD + 16;
+const OFFSET_MEMBER: usize = OFFSET_ARRAY + 16;
+const OFFSET_SLOT: usize = OFFSET_MEMBER + 16;
+const OFFSET_COPY: usize = OFFSET_SLOT + 1;
+const OFFSET_LEVEL: usize = OFFSET_COPY + 1;
+const OFFSET_MEMBERS: usize = OFFSET_LEVEL + 1;
+const OFFSET_STATE: usize = OFFSET_MEMBERS + 1;
+const OFFSET_FOUND: usize = OFFSET_STATE + 1;
+const OFFSET_RESERVED_FLAGS: usize = OFFSET_FOUND + 1;
+const OFFSET_CHUNK: usize = OFFSET_RESERVED_FLAGS + 2;
+const OFFSET_LOGICAL_BLOCK: usize = OFFSET_CHUNK + 4;
+const OFFSET_STRIPES: usize = OFFSET_LOGICAL_BLOCK + 4;
+const OFFSET_BITMAP: usize = OFFSET_STRIPES + 8;
+const OFFSET_LOG: usize = OFFSET_BITMAP + 16;
+const OFFSET_DATA: usize = OFFSET_LOG + 16;
+const OFFSET_EPOCH_NUMBER: usize = OFFSET_DATA + 16;
+const OFFSET_EPOCH_ID: usize = OFFSET_EPOCH_NUMBER + 8;
+const OFFSET_EPOCH_PARENT: usize = OFFSET_EPOCH_ID + 8;
+const OFFSET_CREATED: usize = OFFSET_EPOCH_PARENT + 8;
+const OFFSET_NAME: usize = OFFSET_CREATED + 8;
+const OFFSET_HOST: usize = OFFSET_NAME + LABEL_BYTES_MAX;
+const OFFSET_RESERVED_MIDDLE: usize = OFFSET_HOST + LABEL_BYTES_MAX;
+const OFFSET_SLOTS: usize = 512;
+const OFFSET_RESERVED_TAIL: usize = OFFSET_SLOTS + MEMBERS_MAX * SLOT_BYTES;
+
+/// Offsets inside one entry of the slot table.
+const SLOT_OFFSET_MEMBER: usize = 0;
+const SLOT_OFFSET_HELD_NUMBER: usize = SLOT_OFFSET_MEMBER + 16;
+const SLOT_OFFSET_HELD_ID: usize = SLOT_OFFSET_HELD_NUMBER + 8;
+const SLOT_OFFSET_CURSOR: usize = SLOT_OFFSET_HELD_ID + 8;
+const SLOT_OFFSET_STATE: usize = SLOT_OFFSET_CURSOR + 8;
+const SLOT_OFFSET_RESERVED: usize = SLOT_OFFSET_STATE + 1;
+const SLOT_BYTES: usize = SLOT_OFFSET_RESERVED + 7;
+
+const _: () = assert!(OFFSET_ARRAY == 64);
+const _: () = assert!(OFFSET_CHUNK.is_multiple_of(4) && OFFSET_STRIPES.is_multiple_of(8));
+const _: () = assert!(OFFSET_RESERVED_MIDDLE <= OFFSET_SLOTS);
+const _: () = assert!(SLOT_BYTES == 48);
+const _: () = assert!(OFFSET_RESERVED_TAIL == 2048 && OFFSET_RESERVED_TAIL <= BLOCK_BYTES);
+
+/// The fields, for the test that compares them with docs/format.md.
+pub const FIELDS: &[Field] = &[
+    Field { name: "magic", offset: OFFSET_MAGIC, bytes: 8 },
+    Field { name: "version", offset: OFFSET_VERSION, bytes: 4 },
+    Field { name: "crc32c", offset: OFFSET_CRC, bytes: 4 },
+    Field { name: "sequence", offset: OFFSET_SEQUENCE, bytes: 8 },
+    Field { name: "incompat features", offset: OFFSET_INCOMPAT, bytes: 8 },
+    Field { name: "ro-compat features", offset: OFFSET_RO_COMPAT, bytes: 8 },
+    Field { name: "compat features", offset: OFFSET_COMPAT, bytes: 8 },
+    Field { name: "reserved", offset: OFFSET_RESERVED_HEAD, bytes: 16 },
+    Field { name: "array uuid", offset: OFFSET_ARRAY, bytes: 16 },
+    Field { name: "member uuid", offset: OFFSET_MEMBER, bytes: 16 },
+    Field { name: "slot", offset: OFFSET_SLOT, bytes: 1 },
+    Field { name: "copy", offset: OFFSET_COPY, bytes: 1 },
+    Field { name: "level", offset: OFFSET_LEVEL, bytes: 1 },
+    Field { name: "members", offset: OFFSET_MEMBERS, bytes: 1 },
+    Field { name: "state", offset: OFFSET_STATE, bytes: 1 },
+    Field { name: "found", offset: OFFSET_FOUND, bytes: 1 },
+    Field { name: "reserved", offset: OFFSET_RESERVED_FLAGS, bytes: 2 },
+    Field { name: "chunk bytes", offset: OFFSET_CHUNK, bytes: 4 },
+    Field { name: "logical block bytes", offset: OFFSET_LOGICAL_BLOCK, bytes: 4 },
+    Field { name: "stripes", offset: OFFSET_STRIPES, bytes: 8 },
+    Field { name: "bitmap offset", offset: OFFSET_BITMAP, bytes: 8 },
+    Field { name: "bitmap length", offset: OFFSET_BITMAP + 8, bytes: 8 },
+    Field { name: "log offset", offset: OFFSET_LOG, bytes: 8 },
+    Field { name: "log length", offset: OFFSET_LOG + 8, bytes: 8 },
+    Field { name: "data offset", offset: OFFSET_DATA, bytes: 8 },
+    Field { name: "data length", offset: OFFSET_DATA + 8, bytes: 8 },
+    Field { name: "epoch number", offset: OFFSET_EPOCH_NUMBER, bytes: 8 },
+    Field { name: "epoch id", offset: OFFSET_EPOCH_ID, bytes: 8 },
+    Field { name: "epoch parent id", offset: OFFSET_EPOCH_PARENT, bytes: 8 },
+    Field { name: "created, seconds since 1970", offset: OFFSET_CREATED, bytes: 8 },
+    Field { name: "name", offset: OFFSET_NAME, bytes: LABEL_BYTES_MAX },
+    Field { name: "host", offset: OFFSET_HOST, bytes: LABEL_BYTES_MAX },
+    Field { name: "reserved", offset: OFFSET_RESERVED_MIDDLE, bytes: OFFSET_SLOTS - OFFSET_RESERVED_MIDDLE },
+    Field { name: "slot table, 32 entries", offset: OFFSET_SLOTS, bytes: MEMBERS_MAX * SLOT_BYTES },
+    Field { name: "reserved", offset: OFFSET_RESERVED_TAIL, bytes: BLOCK_BYTES - OFFSET_RESERVED_TAIL },
+];
+
+/// The fields of one entry of the slot table, for the same test.
+pub const SLOT_FIELDS: &[Field] = &[
+    Field { name: "member uuid", offset: SLOT_OFFSET_MEMBER, bytes: 16 },
+    Field { name: "held epoch number", offset: SLOT_OFFSET_HELD_NUMBER, bytes: 8 },
+    Field { name: "held epoch id", offset: SLOT_OFFSET_HELD_ID, bytes: 8 },
+    Field { name: "rebuild cursor, stripes", offset: SLOT_OFFSET_CURSOR, bytes: 8 },
+    Field { name: "state", offset: SLOT_OFFSET_STATE, bytes: 1 },
+    Field { name: "reserved", offset: SLOT_OFFSET_RESERVED, bytes: 7 },
+];
+
+/// The 4 KiB to write in the place of `copy`.
+///
+/// # Panics
+/// If the superblock does not pass its own check, or is of an array that must not be written.
+#[must_use]
+pub fn encode(superblock: &Superblock, copy: Copy) -> [u8; BLOCK_BYTES] {
+    assert_eq!(superblock.check(), Ok(()), "a superblock to be written is valid");
+    assert!(!superblock.read_only_required, "a read-only array is not written");
+    let mut block: Block = [0; BLOCK_BYTES];
+    put(&mut block, OFFSET_MAGIC, &MAGIC);
+    put_u32(&mut block, OFFSET_VERSION, VERSION);
+    put_u64(&mut block, OFFSET_SEQUENCE, superblock.sequence);
+    put(&mut block, OFFSET_MEMBER, superblock.member.as_bytes());
+    block[OFFSET_SLOT] = superblock.slot as u8;
+    block[OFFSET_COPY] = copy_number(copy);
+    encode_record(&mut block, &superblock.record);
+    let crc = checksum(&block, OFFSET_CRC);
+    put_u32(&mut block, OFFSET_CRC, crc);
+    block
+}
+
+fn encode_record(block: &mut Block, record: &Record) {
+    put(block, OFFSET_ARRAY, record.array.as_bytes());
+    block[OFFSET_LEVEL] = record.shape.level.number();
+    block[OFFSET_MEMBERS] = record.shape.members as u8;
+    block[OFFSET_STATE] = record.state.number();
+    block[OFFSET_FOUND] = record.found.number();
+    put_u32(block, OFFSET_CHUNK, record.shape.chunk_bytes);
+    put_u32(block, OFFSET_LOGICAL_BLOCK, record.logical_block_bytes);
+    put_u64(block, OFFSET_STRIPES, record.zones.stripes);
+    put_zone(block, OFFSET_BITMAP, &record.zones.bitmap);
+    put_zone(block, OFFSET_LOG, &record.zones.log);
+    put_zone(block, OFFSET_DATA, &record.zones.data);
+    put_u64(block, OFFSET_EPOCH_NUMBER, record.epoch.name.number);
+    put_u64(block, OFFSET_EPOCH_ID, record.epoch.name.id);
+    put_u64(block, OFFSET_EPOCH_PARENT, record.epoch.parent_id);
+    put_u64(block, OFFSET_CREATED, record.created_s);
+    put(block, OFFSET_NAME, record.name.as_padded());
+    put(block, OFFSET_HOST, record.host.as_padded());
+    for (slot, offset) in record.slots.iter().zip((OFFSET_SLOTS..).step_by(SLOT_BYTES)) {
+        put(block, offset + SLOT_OFFSET_MEMBER, slot.member.as_bytes());
+        put_u64(block, offset + SLOT_OFFSET_HELD_NUMBER, slot.held.number);
+        put_u64(block, offset + SLOT_OFFSET_HELD_ID, slot.held.id);
+        put_u64(block, offset + SLOT_OFFSET_CURSOR, slot.cursor);
+        block[offset + SLOT_OFFSET_STATE] = slot.state.number();
+    }
+}
+
+/// Reads the 4 KiB found in the place of `copy`.
+pub fn decode(block: &[u8], copy: Copy) -> Result<Superblock, DecodeError> {
+    let block = verify(block)?;
+    let version = u32_at(block, OFFSET_VERSION);
+    if version > VERSION {
+        return Err(DecodeError::FutureVersion(version));
+    }
+    if version != VERSION {
+        return Err(DecodeError::Invalid("version is zero"));
+    }
+    let unknown = u64_at(block, OFFSET_INCOMPAT) & !INCOMPAT_KNOWN;
+    if unknown != 0 {
+        return Err(DecodeError::UnknownIncompat(unknown));
+    }
+    if block[OFFSET_COPY] != copy_number(copy) {
+        return Err(DecodeError::Invalid("it is the other copy, in the wrong place"));
+    }
+    let superblock = Superblock {
+        sequence: u64_at(block, OFFSET_SEQUENCE),
+        member: uuid_at(block, OFFSET_MEMBER),
+        slot: block[OFFSET_SLOT].into(),
+        read_only_required: u64_at(block, OFFSET_RO_COMPAT) & !RO_COMPAT_KNOWN != 0,
+        record: decode_record(block)?,
+    };
+    superblock.check().map_err(DecodeError::Invalid)?;
+    Ok(superblock)
+}
+
+/// Magic and checksum, which are the same in every version.
+fn verify(block: &[u8]) -> Result<&Block, DecodeError> {
+    let block: &Block = block.as_array().ok_or(DecodeError::NotStriate)?;
+    if block[..MAGIC.len()] != MAGIC {
+        return Err(DecodeError::NotStriate);
+    }
+    let (found, computed) = (u32_at(block, OFFSET_CRC), checksum(block, OFFSET_CRC));
+    if found != computed {
+        return Err(DecodeError::Torn { found, computed });
+    }
+    Ok(block)
+}
+
+fn decode_record(block: &Block) -> Result<Record, DecodeError> {
+    let invalid = DecodeError::Invalid;
+    let label_at =
+        |offset| Label::from_padded(&array_at(block, offset)).ok_or(invalid("a name has other letters"));
+    let state_at = |offset: usize| RunState::from_number(block[offset]).ok_or(invalid("no such state"));
+    let mut slots = [SlotRecord::EMPTY; MEMBERS_MAX];
+    for (slot, offset) in slots.iter_mut().zip((OFFSET_SLOTS..).step_by(SLOT_BYTES)) {
+        *slot = decode_slot(block, offset).ok_or(invalid("no such slot state"))?;
+    }
+    Ok(Record {
+        array: uuid_at(block, OFFSET_ARRAY),
+        name: label_at(OFFSET_NAME)?,
+        host: label_at(OFFSET_HOST)?,
+        created_s: u64_at(block, OFFSET_CREATED),
+        shape: Shape {
+            level: Level::from_number(block[OFFSET_LEVEL]).ok_or(invalid("no such level"))?,
+            members: block[OFFSET_MEMBERS].into(),
+            chunk_bytes: u32_at(block, OFFSET_CHUNK),
+        },
+        logical_block_bytes: u32_at(block, OFFSET_LOGICAL_BLOCK),
+        zones: Zones {
+            bitmap: zone_at(block, OFFSET_BITMAP),
+            log: zone_at(block, OFFSET_LOG),
+            data: zone_at(block, OFFSET_DATA),
+            stripes: u64_at(block, OFFSET_STRIPES),
+        },
+        epoch: Epoch {
+            name: EpochName {
+                number: u64_at(block, OFFSET_EPOCH_NUMBER),
+                id: u64_at(block, OFFSET_EPOCH_ID),
+            },
+            parent_id: u64_at(block, OFFSET_EPOCH_PARENT),
+        },
+        state: state_at(OFFSET_STATE)?,
+        found: state_at(OFFSET_FOUND)?,
+        slots,
+    })
+}
+
+fn decode_slot(block: &Block, offset: usize) -> Option<SlotRecord> {
+    Some(SlotRecord {
+        member: uuid_at(block, offset + SLOT_OFFSET_MEMBER),
+        state: SlotState::from_number(block[offset + SLOT_OFFSET_STATE])?,
+        held: EpochName {
+            number: u64_at(block, offset + SLOT_OFFSET_HELD_NUMBER),
+            id: u64_at(block, offset + SLOT_OFFSET_HELD_ID),
+        },
+        cursor: u64_at(block, offset + SLOT_OFFSET_CURSOR),
+    })
+}
+
+const fn copy_number(copy: Copy) -> u8 {
+    match copy {
+        Copy::A => 0,
+        Copy::B => 1,
+    }
+}
+
+fn uuid_at(block: &Block, offset: usize) -> Uuid {
+    Uuid::from_bytes(array_at(block, offset))
+}
+
+fn zone_at(block: &Block, offset: usize) -> Zone {
+    Zone { offset_bytes: u64_at(block, offset), len_bytes: u64_at(block, offset + 8) }
+}
+
+fn put_zone(block: &mut Block, offset: usize, zone: &Zone) {
+    put_u64(block, offset, zone.offset_bytes);
+    put_u64(block, offset + 8, zone.len_bytes);
+}

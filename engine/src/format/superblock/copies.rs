@@ -1,0 +1,84 @@
+//! Two copies on a member, of which the newest valid one counts.
+
+use super::super::bytes::u64_at;
+use super::codec::{OFFSET_SEQUENCE, decode};
+use super::{Copy, DecodeError, Superblock};
+
+/// What the two copies of a member come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The newest valid one.
+    pub superblock: Superblock,
+    /// The copy that the next write goes to.
+    pub overwrite: Copy,
+    /// Whether the other copy was valid too. If not, it may have been newer: a write that tore, or one
+    /// that was complete and has decayed. The two cannot be told apart.
+    pub both_valid: bool,
+}
+
+/// Why a device is no member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoMember {
+    /// Neither copy has the magic: blank, or something else's.
+    #[error("no Striate superblock: not a member of any array, or wiped")]
+    Blank,
+    /// It was a member: at least one copy has the magic, and none is valid.
+    #[error("both superblocks are damaged: {0}")]
+    Damaged(DecodeError),
+    /// The newest copy is of a newer program; the other, if valid, may not be used in its stead.
+    #[error(transparent)]
+    Unsupported(DecodeError),
+    /// The device is shorter than its superblock says, so it was cut or is another partition.
+    #[error("the device has {device_bytes} bytes, and its superblock needs {needed_bytes}: was it shrunk?")]
+    TooSmall {
+        /// As given.
+        device_bytes: u64,
+        /// End of the data zone.
+        needed_bytes: u64,
+    },
+}
+
+/// Reads both copies of a member of `device_bytes`: the newest valid one counts.
+pub fn choose(a: &[u8], b: &[u8], device_bytes: u64) -> Result<Found, NoMember> {
+    let (from_a, from_b) = (decode(a, Copy::A), decode(b, Copy::B));
+    let newest_unsupported = [(&from_a, a), (&from_b, b)]
+        .into_iter()
+        .filter_map(|(result, block)| {
+            unsupported(result).map(|error| (u64_at(block, OFFSET_SEQUENCE), error))
+        })
+        .max_by_key(|&(sequence, _)| sequence);
+    let both_valid = from_a.is_ok() && from_b.is_ok();
+    let (superblock, at) = match (from_a, from_b) {
+        (Ok(in_a), Ok(in_b)) if in_b.sequence > in_a.sequence => (in_b, Copy::B),
+        (Ok(in_a), _) => (in_a, Copy::A),
+        (Err(_), Ok(in_b)) => (in_b, Copy::B),
+        (Err(in_a), Err(in_b)) => return Err(no_member(in_a, in_b)),
+    };
+    if let Some((sequence, error)) = newest_unsupported
+        && sequence > superblock.sequence
+    {
+        return Err(NoMember::Unsupported(error));
+    }
+    let needed_bytes = superblock.record.zones.end_bytes();
+    if needed_bytes > device_bytes {
+        return Err(NoMember::TooSmall { device_bytes, needed_bytes });
+    }
+    Ok(Found { superblock, overwrite: at.other(), both_valid })
+}
+
+fn unsupported(result: &Result<Superblock, DecodeError>) -> Option<DecodeError> {
+    match result {
+        Err(error @ (DecodeError::FutureVersion(_) | DecodeError::UnknownIncompat(_))) => Some(*error),
+        Err(DecodeError::NotStriate | DecodeError::Torn { .. } | DecodeError::Invalid(_)) | Ok(_) => None,
+    }
+}
+
+fn no_member(in_a: DecodeError, in_b: DecodeError) -> NoMember {
+    let supported = |error| unsupported(&Err(error)).is_none();
+    match (in_a, in_b) {
+        (DecodeError::NotStriate, DecodeError::NotStriate) => NoMember::Blank,
+        (error, _) if !supported(error) => NoMember::Unsupported(error),
+        (_, error) if !supported(error) => NoMember::Unsupported(error),
+        (DecodeError::NotStriate, error) | (error, _) => NoMember::Damaged(error),
+    }
+}

@@ -1,0 +1,495 @@
+//! The format's promises, each against an oracle that is simpler than the code.
+//!
+//! - What is written can be read; the golden images of each released version stay readable and writable.
+//! - Any byte may be changed, with the checksum repaired: nothing panics, and what is accepted lies inside
+//!   the device and can be assembled, started and written again.
+//! - Zones: disjoint, aligned, inside, and one more stripe would not fit, for every width and any size.
+//! - docs/format.md draws what the code has.
+//!
+//! Golden images are made once, by a run with `STRIATE_GOLDEN=write`, and never again for that version.
+
+use std::path::PathBuf;
+
+use engine::assembly::{AssemblyOptions, Candidate, Change, ChangeRefused, assemble};
+use engine::format::bitmap_block::{self, BlockError, CELL_BYTES, Header};
+use engine::format::label::Label;
+use engine::format::signatures::detect_foreign;
+use engine::format::superblock::{
+    COUNT_MAX, Copy, DecodeError, Epoch, EpochName, NoMember, Record, RunState, SlotRecord, SlotState,
+    Superblock, choose, decode, encode,
+};
+use engine::format::zones::{self, CELLS_PER_BLOCK, MEMBER_BYTES_MAX, ZoneError, copies, zones};
+use engine::format::{Field, Level, Shape, superblock};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+const DEVICE_BYTES: u64 = 64 << 20;
+const SHAPE: Shape = Shape { level: Level::Raid6, members: 5, chunk_bytes: 64 << 10 };
+
+/// Every field has a value that no other field has.
+fn sample(slot: usize) -> Superblock {
+    let mut slots = [SlotRecord::EMPTY; 32];
+    for (index, entry) in slots.iter_mut().enumerate().take(SHAPE.members) {
+        let held = EpochName { number: 20 + index as u64, id: 0x1111_0000 + index as u64 };
+        *entry = SlotRecord { member: member(index), state: SlotState::InSync, held, cursor: 0 };
+    }
+    slots[3].state = SlotState::Rebuilding;
+    slots[3].cursor = 77;
+    slots[4].state = SlotState::Failed;
+    let record = Record {
+        array: Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
+        name: Label::new("tank-0").unwrap(),
+        host: Label::new("host.example").unwrap(),
+        created_s: 1_764_000_000,
+        shape: SHAPE,
+        logical_block_bytes: 512,
+        zones: zones(DEVICE_BYTES, &SHAPE).unwrap(),
+        epoch: Epoch { name: EpochName { number: 42, id: 0x2222_3333_4444_5555 }, parent_id: 0x6666_7777 },
+        state: RunState::Active,
+        found: RunState::Clean,
+        slots,
+    };
+    Superblock { sequence: 99, member: member(slot), slot, read_only_required: false, record }
+}
+
+fn member(index: usize) -> Uuid {
+    Uuid::from_u128(0xa0a0_0000_0000_0000_0000_0000_0000_0000 + index as u128)
+}
+
+/// Repairs the checksum of a block that has it at byte 12.
+fn seal(block: &mut [u8]) {
+    block[12..16].fill(0);
+    let crc = crc32c::crc32c(block);
+    block[12..16].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn put_u64(block: &mut [u8], offset: usize, value: u64) {
+    block[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+// Superblock.
+
+#[test]
+fn superblock_round_trip() {
+    for slot in 0..4 {
+        for copy in [Copy::A, Copy::B] {
+            assert_eq!(decode(&encode(&sample(slot), copy), copy), Ok(sample(slot)));
+        }
+    }
+}
+
+#[test]
+fn superblock_refusals() {
+    let good = encode(&sample(0), Copy::A);
+    let with = |offset: usize, value: u64| {
+        let mut block = good;
+        put_u64(&mut block, offset, value);
+        seal(&mut block);
+        decode(&block, Copy::A)
+    };
+    assert_eq!(decode(&[0; 4096], Copy::A), Err(DecodeError::NotStriate));
+    assert_eq!(decode(&good[..4095], Copy::A), Err(DecodeError::NotStriate));
+    assert!(matches!(decode(&good, Copy::B), Err(DecodeError::Invalid(_))));
+    assert_eq!(with(8, 2), Err(DecodeError::FutureVersion(2)));
+    assert!(matches!(with(8, 0), Err(DecodeError::Invalid(_))));
+    assert_eq!(with(24, 1 << 63), Err(DecodeError::UnknownIncompat(1 << 63)));
+    assert!(with(32, 1).unwrap().read_only_required);
+    assert_eq!(with(40, u64::MAX), Ok(sample(0)), "a compat bit is ignored");
+    assert!(matches!(with(16, COUNT_MAX + 1), Err(DecodeError::Invalid(_))));
+    for offset in 0..4096 {
+        let mut torn = good;
+        torn[offset] ^= 0x10;
+        assert!(decode(&torn, Copy::A).is_err(), "a flipped bit at {offset} is seen");
+    }
+}
+
+#[test]
+fn the_newest_valid_copy_counts() {
+    let with_sequence = |sequence, copy| encode(&Superblock { sequence, ..sample(0) }, copy);
+    let (older, newer) = (with_sequence(7, Copy::A), with_sequence(8, Copy::B));
+    let mut torn = newer;
+    torn[2000] ^= 1;
+    let mut future = newer;
+    future[8] = 2;
+    seal(&mut future);
+    let blank = [0; 4096];
+
+    let chosen = |a: &[u8], b: &[u8]| {
+        choose(a, b, DEVICE_BYTES).map(|f| (f.superblock.sequence, f.overwrite, f.both_valid))
+    };
+    assert_eq!(chosen(&older, &newer), Ok((8, Copy::A, true)));
+    assert_eq!(chosen(&older, &torn), Ok((7, Copy::B, false)));
+    assert_eq!(chosen(&blank, &newer), Ok((8, Copy::A, false)));
+    assert_eq!(chosen(&blank, &blank), Err(NoMember::Blank));
+    assert!(matches!(chosen(&blank, &torn), Err(NoMember::Damaged(DecodeError::Torn { .. }))));
+    let unsupported = Err(NoMember::Unsupported(DecodeError::FutureVersion(2)));
+    assert_eq!(chosen(&older, &future), unsupported, "an older copy is no substitute for a newer program's");
+    assert_eq!(chosen(&with_sequence(9, Copy::A), &future), Ok((9, Copy::B, false)));
+    let needed = sample(0).record.zones.end_bytes();
+    assert!(choose(&older, &newer, needed).is_ok());
+    assert!(matches!(choose(&older, &newer, needed - 1), Err(NoMember::TooSmall { .. })));
+}
+
+/// Whatever `a` and `b` are, on one device of an array whose others are good: nothing panics, and what is
+/// accepted is inside the device and can be started and written.
+fn check_hostile(a: &[u8], b: &[u8]) {
+    let candidate = |slot: usize| Candidate {
+        label: format!("dev{slot}"),
+        found: choose(&encode(&sample(slot), Copy::A), &[0; 4096], DEVICE_BYTES),
+    };
+    let hostile = choose(a, b, DEVICE_BYTES);
+    if let Ok(found) = &hostile {
+        assert!(found.superblock.record.zones.end_bytes() <= DEVICE_BYTES);
+        assert_eq!(found.superblock.check(), Ok(()));
+    }
+    let mut candidates = vec![Candidate { label: "hostile".into(), found: hostile }];
+    candidates.extend((1..4).map(candidate));
+    for given in [&candidates[..], &candidates[..1]] {
+        let options = AssemblyOptions { run_degraded: true, foreign_host_ok: true, ..Default::default() };
+        match assemble(given, &options) {
+            Err(error) => assert!(!error.to_string().is_empty()),
+            Ok(assembly) => {
+                let Ok(mut roster) = assembly.roster() else { continue };
+                let writes = roster.begin(Change::Start { host: Label::EMPTY }, 7).unwrap_or_default();
+                for write in writes {
+                    assert_eq!(decode(&write.encode(), write.copy), Ok(write.superblock));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_byte_of_a_superblock_may_be_hostile() {
+    let good = encode(&sample(0), Copy::A);
+    for offset in 0..2056 {
+        for value in [0, 1, 0x7f, 0x80, 0xff, good[offset] ^ 1, good[offset].wrapping_add(1)] {
+            let mut block = good;
+            block[offset] = value;
+            seal(&mut block);
+            check_hostile(&block, &[0; 4096]);
+        }
+    }
+}
+
+#[test]
+fn counts_at_their_end_are_refused_and_not_wrapped() {
+    for name in ["sequence", "epoch number"] {
+        let field = superblock::FIELDS.iter().find(|field| field.name == name).unwrap();
+        let candidate = |slot| {
+            let mut block = encode(&sample(slot), Copy::A);
+            put_u64(&mut block, field.offset, COUNT_MAX);
+            seal(&mut block);
+            Candidate { label: format!("dev{slot}"), found: choose(&block, &[0; 4096], DEVICE_BYTES) }
+        };
+        let candidates: Vec<Candidate> = (0..4).map(candidate).collect();
+        let options = AssemblyOptions { foreign_host_ok: true, ..Default::default() };
+        let mut roster = assemble(&candidates, &options).unwrap().roster().unwrap();
+        let refused = roster.begin(Change::Start { host: Label::EMPTY }, 7).unwrap_err();
+        assert_eq!(refused, ChangeRefused::Exhausted, "{name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn hostile_fields(changes in prop::collection::vec((0_usize..256, any::<u64>(), 0_u32..64), 1..6), both in any::<bool>()) {
+        let mut a = encode(&sample(0), Copy::A);
+        let mut b = encode(&Superblock { sequence: 100, ..sample(0) }, Copy::B);
+        for (index, value, shift) in changes {
+            put_u64(&mut a, index * 8, value >> shift);
+            if both {
+                put_u64(&mut b, index * 8, value >> shift);
+            }
+        }
+        for block in [&mut a, &mut b] {
+            block[..8].copy_from_slice(&superblock::MAGIC);
+            seal(&mut block[..]);
+        }
+        check_hostile(&a, &b);
+    }
+
+    #[test]
+    fn random_bytes(mut bytes in prop::collection::vec(any::<u8>(), 4096), magic in any::<bool>()) {
+        if magic {
+            bytes[..8].copy_from_slice(&superblock::MAGIC);
+            bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+            bytes[24..40].fill(0);
+            seal(&mut bytes);
+        }
+        check_hostile(&bytes, &bytes);
+        prop_assert!(bitmap_block::decode(&bytes, Uuid::nil(), 0).is_err());
+        let _ = detect_foreign(&bytes, &bytes, u64::from_le_bytes(bytes[..8].try_into().unwrap()));
+    }
+}
+
+// Bitmap block.
+
+fn sample_cells() -> Box<[u8; CELL_BYTES]> {
+    let mut cells = Box::new([0; CELL_BYTES]);
+    for (index, byte) in cells.iter_mut().enumerate() {
+        *byte = (index * 7 + index / 256) as u8;
+    }
+    cells
+}
+
+fn sample_header() -> Header {
+    Header { array: sample(0).record.array, index: 5, generation: 0x0102_0304 }
+}
+
+fn sample_block() -> [u8; 4096] {
+    let mut block = [0xee; 4096];
+    bitmap_block::encode(&mut block, &sample_header(), &sample_cells());
+    block
+}
+
+#[test]
+fn bitmap_block_round_trip_and_refusals() {
+    let (block, Header { array, index, generation }) = (sample_block(), sample_header());
+    assert_eq!(bitmap_block::decode(&block, array, index), Ok((generation, &*sample_cells())));
+    assert_eq!(bitmap_block::decode(&block, Uuid::nil(), index), Err(BlockError::OtherArray(array)));
+    let misplaced = BlockError::Misplaced { found: index, expected: 6 };
+    assert_eq!(bitmap_block::decode(&block, array, 6), Err(misplaced));
+    assert_eq!(bitmap_block::decode(&block[1..], array, index), Err(BlockError::Length));
+    for offset in 0..4096 {
+        let mut torn = block;
+        torn[offset] ^= 4;
+        assert!(bitmap_block::decode(&torn, array, index).is_err(), "a flipped bit at {offset} is seen");
+    }
+}
+
+#[test]
+fn the_newest_valid_block_counts() {
+    let (old, new) = ([0; CELL_BYTES], [1; CELL_BYTES]);
+    let newest =
+        |copies: Vec<Option<(u64, &'static [u8; CELL_BYTES])>>| bitmap_block::newest(copies.into_iter());
+    let (old, new): (&'static _, &'static _) = (Box::leak(Box::new(old)), Box::leak(Box::new(new)));
+    assert_eq!(newest(vec![Some((3, old)), None, Some((4, new))]), Some((4, new)));
+    assert_eq!(newest(vec![Some((4, new)), Some((3, old))]), Some((4, new)));
+    assert_eq!(newest(vec![None, None]), None);
+}
+
+// Golden images.
+
+fn golden(name: &str, now: &[u8; 4096]) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("STRIATE_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::write(&path, now).unwrap();
+    }
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn golden_images_of_version_1() {
+    for (name, copy, slot) in [("superblock-v1-a.bin", Copy::A, 1), ("superblock-v1-b.bin", Copy::B, 3)] {
+        let now = encode(&sample(slot), copy);
+        let image = golden(name, &now);
+        assert!(image == now, "{name}: this program writes other bytes");
+        assert_eq!(decode(&image, copy), Ok(sample(slot)), "{name}");
+    }
+    let image = golden("bitmap-block-v1.bin", &sample_block());
+    assert!(image == sample_block(), "this program writes other bytes");
+    let Header { array, index, generation } = sample_header();
+    assert_eq!(bitmap_block::decode(&image, array, index), Ok((generation, &*sample_cells())));
+}
+
+// Zones.
+
+fn check_zones(member_bytes: u64, shape: &Shape) {
+    let chunk = u64::from(shape.chunk_bytes);
+    let found = match zones(member_bytes, shape) {
+        Ok(found) => found,
+        Err(ZoneError::TooSmall { minimum_bytes, .. }) => {
+            assert!(member_bytes < minimum_bytes);
+            assert_eq!(zones(minimum_bytes, shape).map(|zones| zones.stripes), Ok(1));
+            assert!(zones(minimum_bytes - 1, shape).is_err());
+            return;
+        }
+        Err(ZoneError::Shape(error)) => panic!("{error}"),
+    };
+    let ends = |zone: zones::Zone| zone.offset_bytes + zone.len_bytes;
+    assert_eq!(found.bitmap.offset_bytes, 128 << 10);
+    assert!(ends(found.bitmap) <= found.log.offset_bytes);
+    assert!(ends(found.log) <= found.data.offset_bytes);
+    assert_eq!(ends(found.data), found.end_bytes());
+    assert!(found.end_bytes() <= member_bytes);
+    assert!(found.log.offset_bytes.is_multiple_of(4096) && found.log.len_bytes.is_multiple_of(4096));
+    assert!((1 << 20..=32 << 20).contains(&found.log.len_bytes));
+    assert!(found.data.offset_bytes.is_multiple_of(1 << 20));
+    assert_eq!(found.data.len_bytes, found.stripes * chunk);
+    assert_eq!(found.bitmap.len_bytes, found.stripes.div_ceil(CELLS_PER_BLOCK) * 4096);
+
+    // One more stripe, by arithmetic of its own.
+    let bitmap = (found.stripes + 1).div_ceil(CELLS_PER_BLOCK) * 4096;
+    let data = ((128 << 10) + bitmap + found.log.len_bytes).next_multiple_of(1 << 20);
+    assert!(data + (found.stripes + 1) * chunk > member_bytes.min(MEMBER_BYTES_MAX), "one more stripe fits");
+}
+
+fn shapes() -> impl Iterator<Item = Shape> {
+    let levels = [Level::Raid5, Level::Raid6].into_iter();
+    levels.flat_map(|level| {
+        (level.members_min()..=32).flat_map(move |members| {
+            (12..=20).map(move |power| Shape { level, members, chunk_bytes: 1 << power })
+        })
+    })
+}
+
+#[test]
+fn zones_of_every_shape() {
+    let sizes =
+        [0_u64, 1 << 20, 2 << 20, 3 << 20, 8 << 20, 100_000_000, 4 << 30, 15_360_950_534_144, 16 << 40];
+    for shape in shapes() {
+        for size in sizes {
+            for offset in [-4097_i64, -1, 0, 1, 4096] {
+                check_zones(size.saturating_add_signed(offset), &shape);
+            }
+        }
+        check_zones(u64::MAX, &shape);
+    }
+}
+
+#[test]
+fn a_file_of_8_mib_is_enough() {
+    let shape = Shape { level: Level::Raid5, members: 3, chunk_bytes: 64 << 10 };
+    assert_eq!(zones(8 << 20, &shape).unwrap().stripes, 96);
+    let error = zones(1 << 20, &shape).unwrap_err().to_string();
+    assert!(error.contains("2162688"), "states the minimum: {error}");
+}
+
+proptest! {
+    #[test]
+    fn zones_of_any_size(bytes in any::<u64>(), shift in 0_u32..64, members in 4_usize..=32, power in 12_u32..=20) {
+        check_zones(bytes >> shift, &Shape { level: Level::Raid6, members, chunk_bytes: 1 << power });
+    }
+}
+
+#[test]
+fn a_bitmap_block_survives_what_the_level_bears() {
+    for shape in shapes() {
+        for block in [0, 1, 31, 32, 1000, u64::MAX] {
+            let mut slots: Vec<usize> = copies(block, &shape).collect();
+            slots.sort_unstable();
+            slots.dedup();
+            assert_eq!(slots.len(), shape.level.parities() + 1);
+            assert!(slots.iter().all(|&slot| slot < shape.members));
+        }
+    }
+}
+
+// Other things on a device.
+
+#[test]
+fn foreign_content_is_recognised() {
+    let cases: &[(usize, &[u8], &str)] = &[
+        (0x438, b"\x53\xef", "ext"),
+        (0, b"XFSB", "XFS"),
+        (0x1_0040, b"_BHRfS_M", "btrfs"),
+        (4096, b"\xfc\x4e\x2b\xa9", "md"),
+        (0, b"\xfc\x4e\x2b\xa9", "md"),
+        (512, b"LABELONE", "LVM2"),
+        (0, b"LUKS\xba\xbe\0\x02", "LUKS"),
+        (4086, b"SWAPSPACE2", "swap"),
+        (512, b"EFI PART", "GPT"),
+        (0x4018, b"\0\0\0\x07version", "ZFS"),
+        (4096, b"STRIATE\0", "Striate"),
+    ];
+    let blank = vec![0; 128 << 10];
+    assert_eq!(detect_foreign(&blank, &blank, DEVICE_BYTES), None);
+    assert_eq!(detect_foreign(&[], &[], 0), None);
+    for (offset, magic, name) in cases {
+        let mut head = blank.clone();
+        head[*offset..offset + magic.len()].copy_from_slice(magic);
+        assert!(
+            detect_foreign(&head, &blank, DEVICE_BYTES).is_some_and(|found| found.contains(name)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn foreign_content_at_the_end_is_recognised() {
+    let cases: &[(usize, &[u8], &str)] = &[
+        (8192, b"\xfc\x4e\x2b\xa9", "1.0"),
+        (65536, b"\xa9\x2b\x4e\xfc", "0.90"),
+        (512, b"EFI PART", "GPT"),
+        (4096, b"EFI PART", "GPT"),
+        (100 << 10, b"\x0c\xb1\xba\0\0\0\0\0", "ZFS"),
+    ];
+    let blank = vec![0; 128 << 10];
+    for (from_end, magic, name) in cases {
+        let mut tail = blank.clone();
+        let offset = tail.len() - from_end;
+        tail[offset..offset + magic.len()].copy_from_slice(magic);
+        assert!(
+            detect_foreign(&blank, &tail, DEVICE_BYTES).is_some_and(|found| found.contains(name)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_boot_signature_alone_is_no_partition_table() {
+    let mut head = vec![0; 4096];
+    head[510..512].copy_from_slice(&[0x55, 0xaa]);
+    assert_eq!(detect_foreign(&head, &[], DEVICE_BYTES), None);
+    head[446 + 4] = 0x83;
+    head[446 + 12] = 1;
+    assert!(detect_foreign(&head, &[], DEVICE_BYTES).is_some_and(|found| found.contains("MBR")));
+}
+
+#[test]
+fn names_are_of_few_letters() {
+    assert_eq!(Label::new("a.B_9-").unwrap().as_str(), "a.B_9-");
+    assert_eq!(Label::new("").unwrap(), Label::EMPTY);
+    assert_eq!(Label::new(&"x".repeat(64)).unwrap().as_str().len(), 64);
+    for text in [&"x".repeat(65), "a b", "a/b", "\u{e4}", "a\0", "\x1b[2J"] {
+        assert!(Label::new(text).is_err(), "{text:?}");
+    }
+}
+
+// The document.
+
+/// The drawing of a structure, eight bytes wide.
+fn drawing(fields: &[Field]) -> String {
+    let rule = format!("       +{}\n", "--------+".repeat(8));
+    let mut text =
+        format!("        0        1        2        3        4        5        6        7\n{rule}");
+    for field in fields {
+        let row = field.offset % 8;
+        if row == 0 {
+            text += &format!("{:>6} |", field.offset);
+        }
+        let name = if field.bytes > 8 {
+            format!("{} ({} bytes)", field.name, field.bytes)
+        } else {
+            field.name.into()
+        };
+        text += &format!("{name:^width$}|", width = field.bytes.min(8) * 9 - 1);
+        if row + field.bytes >= 8 {
+            text += &format!("\n{rule}");
+        }
+    }
+    text
+}
+
+#[test]
+fn the_document_draws_what_the_code_has() {
+    let document = include_str!("../../docs/format.md");
+    for (fields, bytes) in
+        [(superblock::FIELDS, 4096), (superblock::SLOT_FIELDS, 48), (bitmap_block::FIELDS, 4096)]
+    {
+        let mut end = 0;
+        for field in fields {
+            assert_eq!(field.offset, end, "{} follows the field before", field.name);
+            end += field.bytes;
+        }
+        assert_eq!(end, bytes);
+        let drawing = drawing(fields);
+        assert!(document.contains(&drawing), "docs/format.md lacks this drawing:\n{drawing}");
+    }
+    for cell in [bitmap::Cell::Unwritten, bitmap::Cell::Clean, bitmap::Cell::Dirty, bitmap::Cell::NeedSync] {
+        let row = format!("| {} | {cell:?} |", cell.disk_code());
+        assert!(document.contains(&row), "docs/format.md lacks {row}");
+    }
+}

@@ -1,0 +1,238 @@
+//! What assembly and roster refuse or leave out, each with the words that an operator needs.
+//!
+//! Method: take a good array apart, spoil one thing, look at the answer. Oracle: the rule, by hand.
+
+use engine::assembly::{
+    AssemblyOptions, Candidate, Change, ChangeRefused, Joiner, LeftOutReason, NewArray, SlotPlan,
+    StaleReason, SuperblockWrite, WriteOutcome, assemble, create,
+};
+use engine::format::label::Label;
+use engine::format::superblock::{Found, NoMember, SlotState, Superblock, choose};
+use engine::format::zones::zones;
+use engine::format::{Level, Shape};
+use uuid::Uuid;
+
+use super::world::{DEVICE_BYTES, World};
+
+const SHAPE: Shape = Shape { level: Level::Raid6, members: 4, chunk_bytes: 64 << 10 };
+
+/// A RAID-6 of 4 that belongs to host `here`.
+fn array(seed: u128, name: &str) -> Vec<Candidate> {
+    let members: Vec<Uuid> = (1..=4).map(|slot| Uuid::from_u128(seed << 64 | slot)).collect();
+    let writes = create(&NewArray {
+        array: Uuid::from_u128(seed),
+        name: Label::new(name).unwrap(),
+        host: Label::new("here").unwrap(),
+        created_s: 1_764_000_000,
+        shape: SHAPE,
+        logical_block_bytes: 4096,
+        zones: zones(DEVICE_BYTES, &SHAPE).unwrap(),
+        members: &members,
+        epoch_id: 5,
+    });
+    let read = |pair: &[SuperblockWrite]| choose(&pair[0].encode(), &pair[1].encode(), DEVICE_BYTES);
+    let candidate = |(slot, pair)| Candidate { label: format!("/dev/{name}{slot}"), found: read(pair) };
+    writes.chunks(2).enumerate().map(candidate).collect()
+}
+
+fn here() -> AssemblyOptions {
+    AssemblyOptions { host: Label::new("here").unwrap(), ..AssemblyOptions::default() }
+}
+
+fn found(candidate: &mut Candidate) -> &mut Superblock {
+    &mut candidate.found.as_mut().unwrap().superblock
+}
+
+/// Spoils an array, and says what the refusal must contain.
+type Case = (fn(&mut Vec<Candidate>, &mut AssemblyOptions), &'static [&'static str]);
+
+const CASES: &[Case] = &[
+    (|devices, _| devices.clear(), &["no member"]),
+    (
+        |devices, _| devices.extend(array(2, "pond")),
+        &["more than one array", "/dev/tank0: tank", "/dev/pond3: pond"],
+    ),
+    (|_, options| options.expected_array = Some(Uuid::from_u128(9)), &["/dev/tank0", "was asked for"]),
+    (|_, options| options.expected_name = Label::new("pond").ok(), &["array tank", "pond was asked for"]),
+    (|_, options| options.host = Label::EMPTY, &["belongs to host 'here'"]),
+    (|devices, _| devices.push(devices[2].clone()), &["/dev/tank2 (slot 2)", "same member", "Give one"]),
+    (|devices, _| found(&mut devices[3]).record.shape.chunk_bytes *= 2, &["/dev/tank3 (slot 3)", "chunk"]),
+    (|devices, _| found(&mut devices[1]).record.zones.stripes -= 1, &["/dev/tank1 (slot 1)", "zones"]),
+    (|devices, _| found(&mut devices[1]).record.logical_block_bytes = 512, &["/dev/tank1", "logical block"]),
+    (
+        |devices, _| found(&mut devices[1]).record.slots[3].state = SlotState::Failed,
+        &["same epoch", "/dev/tank1"],
+    ),
+    (
+        |devices, _| devices[0].found = Err(NoMember::TooSmall { device_bytes: 1, needed_bytes: 2 }),
+        &["/dev/tank0", "shrunk"],
+    ),
+    (
+        |devices, _| {
+            use engine::format::superblock::DecodeError::UnknownIncompat;
+            devices[0].found = Err(NoMember::Unsupported(UnknownIncompat(4)));
+        },
+        &["/dev/tank0", "0x4", "newer"],
+    ),
+    (
+        |devices, _| drop(devices.split_off(1)),
+        &["1 of 4 members", "needs 2", "slot 3: its device is not here"],
+    ),
+    (|devices, _| drop(devices.split_off(2)), &["2 of 4", "not more than half", "degraded"]),
+];
+
+#[test]
+fn each_is_refused_with_the_words_that_help() {
+    assert!(assemble(&array(1, "tank"), &here()).is_ok());
+    for (index, (spoil, words)) in CASES.iter().enumerate() {
+        let (mut devices, mut options) = (array(1, "tank"), here());
+        spoil(&mut devices, &mut options);
+        let text = assemble(&devices, &options).expect_err("spoiled").to_string();
+        for word in *words {
+            assert!(text.contains(word), "case {index}: '{word}' is not in: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_operator_may_allow_some() {
+    let degraded = AssemblyOptions { run_degraded: true, ..here() };
+    assert!(assemble(&array(1, "tank")[..2], &degraded).is_ok());
+    let foreign = AssemblyOptions { foreign_host_ok: true, ..AssemblyOptions::default() };
+    assert!(assemble(&array(1, "tank"), &foreign).is_ok());
+}
+
+#[test]
+fn a_wiped_device_is_left_out_and_its_slot_is_missing() {
+    let mut devices = array(1, "tank");
+    devices[1].found = Err(NoMember::Blank);
+    let assembly = assemble(&devices, &here()).unwrap();
+    assert_eq!(assembly.slots[1], SlotPlan::Missing);
+    assert_eq!(assembly.left_out.len(), 1);
+    assert_eq!(assembly.left_out[0].reason, LeftOutReason::NoMember(NoMember::Blank));
+}
+
+#[test]
+fn an_unknown_ro_compat_feature_makes_it_read_only() {
+    let mut devices = array(1, "tank");
+    found(&mut devices[1]).read_only_required = true;
+    let assembly = assemble(&devices, &here()).unwrap();
+    assert!(assembly.read_only);
+    assert_eq!(assembly.roster().unwrap_err(), ChangeRefused::ReadOnly);
+}
+
+/// Starts on what is present, and makes one more change.
+fn start_and(world: &mut World, present: u32, change: Option<Change>) {
+    let mut roster = world.assemble(present).unwrap().roster().unwrap();
+    for change in [Some(Change::Start { host: Label::EMPTY }), change].into_iter().flatten() {
+        let writes = world.begin(&mut roster, change).unwrap();
+        world.complete(&mut roster, &writes, "change");
+    }
+    let writes = roster.reinforce().unwrap();
+    world.complete(&mut roster, &writes, "reinforce");
+}
+
+#[test]
+fn a_failed_member_stays_out_when_it_is_back() {
+    let mut world = World::new(Level::Raid5, 3);
+    start_and(&mut world, 0b111, Some(Change::Fail { slot: 2 }));
+    let assembly = world.assemble(0b111).unwrap();
+    assert_eq!(assembly.slots[2], SlotPlan::Stale { candidate: 2, reason: StaleReason::LeftInSync });
+    let text = world.assemble(0b101).unwrap_err().to_string();
+    assert!(text.contains("slot 2: dev2 is stale: it left the array earlier"), "{text}");
+}
+
+#[test]
+fn a_replaced_member_is_left_out_when_it_is_back() {
+    let mut world = World::new(Level::Raid5, 3);
+    start_and(&mut world, 0b111, Some(Change::Fail { slot: 2 }));
+    let joiner = world.joiner(SlotPlan::Failed);
+    start_and(&mut world, 0b011, Some(Change::Join { slot: 2, joiner }));
+    let assembly = world.assemble(0b1111).unwrap();
+    assert_eq!(assembly.slots[2], SlotPlan::Rebuilding { candidate: 3, cursor: 0 });
+    assert_eq!(assembly.left_out[0].candidate, 2);
+    assert_eq!(assembly.left_out[0].reason, LeftOutReason::Replaced { slot: 2 });
+}
+
+#[test]
+fn halves_that_ran_apart_are_refused_with_both_named() {
+    let mut world = World::new(Level::Raid6, 4);
+    start_and(&mut world, 0b0011, None);
+    start_and(&mut world, 0b1100, None);
+    for present in [0b1111, 0b0111, 0b1011, 0b1110, 0b1101] {
+        let text = world.assemble(present).unwrap_err().to_string();
+        assert!(
+            text.contains("ran apart") && text.contains("(slot 0)") | text.contains("(slot 1)"),
+            "{text}"
+        );
+        assert!(text.contains("wipe"), "says what to do: {text}");
+    }
+    assert!(world.assemble(0b0011).is_ok() && world.assemble(0b1100).is_ok());
+}
+
+#[test]
+fn a_rebuild_goes_on_from_the_least_cursor_on_record() {
+    let mut world = World::new(Level::Raid5, 3);
+    start_and(&mut world, 0b011, None);
+    let mut roster = world.assemble(0b111).unwrap().roster().unwrap();
+    let joiner = Joiner::returning(2, world.devices[2].found.as_ref().unwrap());
+    for change in [Change::Start { host: Label::EMPTY }, Change::Join { slot: 2, joiner }] {
+        let writes = world.begin(&mut roster, change).unwrap();
+        world.complete(&mut roster, &writes, "change");
+    }
+    for (cursor, landed) in [(30, 0b111), (60, 0b011)] {
+        let writes = roster.rebuild_progress(2, cursor).unwrap();
+        for write in &writes {
+            roster.settle(write.slot, WriteOutcome::Landed);
+        }
+        world = world.cut(&writes, landed, "progress");
+    }
+    let plan = world.assemble(0b111).unwrap().slots[2];
+    assert_eq!(plan, SlotPlan::Rebuilding { candidate: 2, cursor: 30 });
+}
+
+#[test]
+fn changes_that_cannot_be() {
+    let world = World::new(Level::Raid5, 3);
+    let mut roster = world.assemble(0b011).unwrap().roster().unwrap();
+    let settle_all = |roster: &mut engine::assembly::Roster, writes: Vec<SuperblockWrite>| {
+        writes.iter().for_each(|write| roster.settle(write.slot, WriteOutcome::Landed));
+    };
+    assert!(!roster.is_committed());
+    let writes = roster.begin(Change::Start { host: Label::EMPTY }, 2).unwrap();
+    assert!(!roster.is_committed());
+    settle_all(&mut roster, writes);
+    assert!(roster.is_committed());
+
+    let first: &Found = world.devices[0].found.as_ref().unwrap();
+    let twice = Change::Join { slot: 2, joiner: Joiner::returning(0, first) };
+    assert_eq!(roster.begin(twice, 3).unwrap_err(), ChangeRefused::AlreadyMember { slot: 0 });
+    let too_few = ChangeRefused::TooFew { in_sync: 1, needed: 2 };
+    assert_eq!(roster.begin(Change::Fail { slot: 1 }, 3).unwrap_err(), too_few);
+    for (change, state) in [
+        (Change::Fail { slot: 2 }, SlotState::Failed),
+        (Change::Filled { slot: 0 }, SlotState::InSync),
+        (Change::Remove { slot: 0 }, SlotState::InSync),
+    ] {
+        let refused = roster.begin(change, 3).unwrap_err();
+        assert!(
+            matches!(refused, ChangeRefused::WrongState { state: found, .. } if found == state),
+            "{refused}"
+        );
+    }
+    let nowhere = ChangeRefused::NoSuchSlot { slot: 3, members: 3 };
+    assert_eq!(roster.begin(Change::Fail { slot: 3 }, 3).unwrap_err(), nowhere);
+
+    let writes = roster.begin(Change::Remove { slot: 2 }, 3).expect("what was refused left no trace");
+    assert_eq!(writes.len(), 2);
+    settle_all(&mut roster, writes);
+    assert_eq!(roster.record().slots[2].state, SlotState::Empty);
+}
+
+#[test]
+#[should_panic(expected = "settled")]
+fn no_change_begins_before_the_last_is_settled() {
+    let mut roster = World::new(Level::Raid5, 3).assemble(0b111).unwrap().roster().unwrap();
+    roster.begin(Change::Start { host: Label::EMPTY }, 2).unwrap();
+    let _ = roster.begin(Change::Fail { slot: 0 }, 3);
+}

@@ -1,0 +1,122 @@
+//! Histories that once led assembly astray, or would if one condition of it were dropped. Each was found by
+//! the deep enumeration, or by removing the condition and asking what it was for.
+
+use engine::assembly::{AssemblyError, Change, Roster, SlotPlan, WriteOutcome};
+use engine::format::Level;
+use engine::format::label::Label;
+use engine::format::superblock::SlotState;
+
+use super::world::World;
+
+const START: Change = Change::Start { host: Label::EMPTY };
+
+/// A start that all participants hold, and data.
+fn start(world: &mut World, present: u32) -> Roster {
+    let mut roster = world.assemble(present).unwrap().roster().unwrap();
+    let writes = world.begin(&mut roster, START).unwrap();
+    world.complete(&mut roster, &writes, "start");
+    roster
+}
+
+fn reinforce(world: &mut World, roster: &mut Roster) {
+    let writes = roster.reinforce().unwrap();
+    world.complete(roster, &writes, "reinforce");
+}
+
+/// A change of which only the writes to `devices` land.
+fn cut_change(world: &World, roster: &Roster, change: Change, devices: &[usize]) -> World {
+    let (mut world, mut roster) = (world.clone(), roster.clone());
+    let writes = world.begin(&mut roster, change).unwrap();
+    let landed = writes.iter().enumerate().filter(|(_, write)| devices.contains(&write.device));
+    let mask = landed.fold(0, |mask, (index, _)| mask | 1 << index);
+    world.cut(&writes, mask, "cut")
+}
+
+/// Both halves of a RAID-6 of 4 ran, and each then began to replace a member of the other, on one superblock.
+/// Those last epochs were broken off, but what they came from ran apart: a device that was replaced is no
+/// witness.
+#[test]
+fn broken_off_is_not_contained() {
+    let mut world = World::new(Level::Raid6, 4);
+    for (present, slot, device) in [(0b0011, 2, 0), (0b1100, 0, 3)] {
+        let mut roster = start(&mut world, present);
+        reinforce(&mut world, &mut roster);
+        let joiner = world.joiner(SlotPlan::Failed);
+        world = cut_change(&world, &roster, Change::Join { slot, joiner }, &[device]);
+    }
+    assert!(matches!(world.assemble(0b1111), Err(AssemblyError::Fork { .. })));
+}
+
+/// Slot 0 has a start that was broken off, to which slot 1 could bear witness, but it has one of its own.
+#[test]
+fn a_leftover_bears_witness_for_another() {
+    let mut world = World::new(Level::Raid6, 4);
+    let roster = world.assemble(0b0011).unwrap().roster().unwrap();
+    world = cut_change(&world, &roster, START, &[0]);
+    let mut roster = world.assemble(0b1110).unwrap().roster().unwrap();
+    for write in world.begin(&mut roster, START).unwrap() {
+        world.land(&write);
+        let outcome = if write.slot == 1 { WriteOutcome::Lost } else { WriteOutcome::Landed };
+        roster.settle(write.slot, outcome);
+    }
+    let writes = world.begin(&mut roster, Change::Fail { slot: 1 }).unwrap();
+    world.complete(&mut roster, &writes, "fail slot 1");
+    let assembly = world.assemble(0b1111).unwrap();
+    assert_eq!(assembly.slots[2..], [SlotPlan::InSync { candidate: 2 }, SlotPlan::InSync { candidate: 3 }]);
+}
+
+/// Slots 0 and 1 ran without 2 and 3, and then began to take 2 back in, which did not hear of it. That slot 2
+/// does not hold the last epoch says nothing of the one before.
+#[test]
+fn a_device_to_be_rebuilt_is_no_witness() {
+    let mut world = World::new(Level::Raid6, 4);
+    let mut roster = start(&mut world, 0b0011);
+    reinforce(&mut world, &mut roster);
+    let stale = world.assemble(0b0111).unwrap().slots[2];
+    let joiner = world.joiner(stale);
+    let world = cut_change(&world, &roster, Change::Join { slot: 2, joiner }, &[0, 1]);
+    assert!(matches!(world.assemble(0b1101), Err(AssemblyError::NotEnough { .. })));
+    assert!(world.assemble(0b1111).is_ok());
+}
+
+/// Slot 2's only copy of the newest epoch has decayed, so it seems never to have held it.
+#[test]
+fn a_decayed_device_is_no_witness() {
+    let mut world = World::new(Level::Raid6, 5);
+    start(&mut world, 0b00111);
+    let newest = world.devices[2].found.as_ref().unwrap().overwrite.other();
+    world.devices[2].damage(newest);
+    assert!(matches!(world.assemble(0b11101), Err(AssemblyError::NotEnough { .. })));
+    assert!(world.assemble(0b11111).is_ok());
+}
+
+/// The highest epoch may be held by a joining device alone, and have too few in sync, when a lower one has
+/// enough.
+#[test]
+fn the_highest_epoch_is_not_always_the_one() {
+    let mut world = World::new(Level::Raid5, 3);
+    let mut roster = start(&mut world, 0b011);
+    reinforce(&mut world, &mut roster);
+    let joiner = world.joiner(SlotPlan::Failed);
+    world = cut_change(&world, &roster, Change::Join { slot: 2, joiner }, &[3]);
+    let roster = world.assemble(0b1011).unwrap().roster().unwrap();
+    world = cut_change(&world, &roster, START, &[3]);
+    let roster = world.assemble(0b0011).unwrap().roster().unwrap();
+    world = cut_change(&world, &roster, START, &[0]);
+    assert!(world.assemble(0b1111).is_ok());
+}
+
+/// A lost write takes its slot out, whatever the next change is about.
+#[test]
+fn a_lost_write_takes_its_slot_out() {
+    let mut world = World::new(Level::Raid6, 4);
+    let mut roster = world.assemble(0b1111).unwrap().roster().unwrap();
+    for write in world.begin(&mut roster, START).unwrap() {
+        let outcome = if write.slot == 1 { WriteOutcome::Lost } else { WriteOutcome::Landed };
+        roster.settle(write.slot, outcome);
+    }
+    assert!(!roster.is_committed());
+    let writes = world.begin(&mut roster, Change::Fail { slot: 2 }).unwrap();
+    assert_eq!(writes.iter().map(|write| write.slot).collect::<Vec<_>>(), [0, 3]);
+    assert_eq!(roster.record().slots[1].state, SlotState::Failed);
+}

@@ -1,0 +1,348 @@
+//! The command line: verbs and options, in mdadm's manner where that fits.
+//!
+//! This file says what can be typed and what it means; the rooms in `commands/` do it. What clap cannot
+//! accept ends with exit code 2 before anything is touched.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine::bench::BenchPattern;
+use engine::server::{Init, Level};
+
+use crate::control::message::MemberId;
+use crate::members::MemberList;
+use crate::names::ArrayName;
+use crate::units::parse_size;
+
+/// RAID-5 and RAID-6 for NVMe in user space.
+#[derive(Debug, Parser)]
+#[command(name = "striate", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Sizes: 512, 64K, 1GiB (powers of 1024).  \
+    Exit codes: 0 done, 1 failed or a problem was found, 2 usage.")]
+pub struct Cli {
+    /// Where running arrays are found [default: /run/striate as root, else $XDG_RUNTIME_DIR/striate]
+    #[arg(
+        long,
+        global = true,
+        env = "STRIATE_RUN_DIR",
+        hide_env_values = true,
+        value_name = "DIR",
+        display_order = 900
+    )]
+    pub run_dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Create(Create),
+    Serve(Serve),
+    Status(Status),
+    Detail(Detail),
+    Fail(Fail),
+    Replace(Replace),
+    Stop(Stop),
+    Wait(Wait),
+    Scrub(Scrub),
+    Bench(Bench),
+    Demo(Demo),
+}
+
+/// Make an array of block devices or files
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The array's name: letters, digits, `.`, `_`, `-`
+    pub name: ArrayName,
+    /// 5 survives the loss of any one member, 6 of any two
+    #[arg(long, short, value_parser = parse_level, value_name = "5|6")]
+    pub level: Level,
+    /// Bytes placed on one member before moving on to the next, 4K to 1M
+    #[arg(long, short, value_parser = parse_size_u32, default_value = "64K")]
+    pub chunk: u32,
+    /// How the stripes start
+    #[arg(long, value_enum, default_value_t = InitChoice::Auto)]
+    pub init: InitChoice,
+    /// Make members that do not exist as sparse files of this size
+    #[arg(long, value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// Overwrite members that hold another array or a file system
+    #[arg(long)]
+    pub force: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Block devices or files, in slot order
+    #[arg(required = true, value_name = "MEMBER")]
+    pub members: Vec<PathBuf>,
+}
+
+/// How the stripes of a new array start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InitChoice {
+    /// Zero where every member zeroes fast, lazy otherwise
+    Auto,
+    /// Zero every member now; parity is right from the start
+    Zero,
+    /// Nothing now; each stripe is zeroed before its first write
+    Lazy,
+    /// Keep what the members hold; the first server computes parity
+    Sync,
+    /// Keep what the members hold, parity too; you vouch for it
+    AssumeClean,
+}
+
+impl From<InitChoice> for Init {
+    fn from(choice: InitChoice) -> Self {
+        match choice {
+            InitChoice::Auto => Self::Auto,
+            InitChoice::Zero => Self::Zero,
+            InitChoice::Lazy => Self::Lazy,
+            InitChoice::Sync => Self::Sync,
+            InitChoice::AssumeClean => Self::AssumeClean,
+        }
+    }
+}
+
+/// Assemble an array from its members and serve it, in the foreground
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Every member of the array that is there
+    #[arg(required = true, value_name = "MEMBER")]
+    pub members: Vec<PathBuf>,
+    /// Polled threads, one a core; 0 chooses
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub reactors: usize,
+    /// Listen for NBD clients; may be repeated [default: unix:RUN_DIR/NAME.nbd]
+    #[arg(long, value_name = "unix:PATH|HOST:PORT")]
+    pub nbd: Vec<String>,
+    /// Refuse writes, and write nothing to the members
+    #[arg(long)]
+    pub read_only: bool,
+    /// Start though no majority of the members is there
+    #[arg(long)]
+    pub run_degraded: bool,
+    /// Take an array that another host created or served last
+    #[arg(long)]
+    pub foreign_host: bool,
+    /// Let clients of other machines in; NBD has neither passwords nor encryption here
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// Answer reads of lost strips from parity that may not match: a guess, in so many words
+    #[arg(long)]
+    pub trust_parity: bool,
+    /// Data memory of each reactor
+    #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
+    pub memory: u64,
+    /// How much to log on standard error
+    #[arg(long, value_enum, env = "STRIATE_LOG", hide_env_values = true, default_value_t = LogLevel::Info)]
+    pub log: LogLevel,
+}
+
+/// How much `serve` logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Show running arrays
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only this one
+    pub name: Option<ArrayName>,
+    /// Report as JSON, an array of arrays
+    #[arg(long)]
+    pub json: bool,
+    /// Show again every so many seconds, until interrupted
+    #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "1", conflicts_with = "json")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub watch: Option<u32>,
+}
+
+/// Show everything about a running array, or what the superblocks of stopped members say
+#[derive(Debug, Args)]
+pub struct Detail {
+    /// The name of a running array, or paths of members
+    #[arg(required = true, value_name = "NAME|MEMBER")]
+    pub subjects: Vec<PathBuf>,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Take a member out of service
+#[derive(Debug, Args)]
+pub struct Fail {
+    /// The running array
+    pub name: ArrayName,
+    /// Which member; a number is a slot (`./2` is a file)
+    #[arg(value_parser = MemberId::parse, value_name = "SLOT|PATH")]
+    pub member: MemberId,
+}
+
+/// Put a device in the slot of a lost member and rebuild
+#[derive(Debug, Args)]
+pub struct Replace {
+    /// The running array
+    pub name: ArrayName,
+    /// The slot to fill
+    pub slot: usize,
+    /// The new device
+    pub path: PathBuf,
+    /// Overwrite it though it holds another array or a file system
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Stop a running array cleanly
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// The running array
+    pub name: ArrayName,
+}
+
+/// Wait until no resync or rebuild is going on
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// The running array
+    pub name: ArrayName,
+    /// Give up (exit code 1) after this long
+    #[arg(long, value_name = "SECS")]
+    pub timeout: Option<u64>,
+}
+
+/// Read every stripe of a stopped array and compare its parity; changes nothing
+#[derive(Debug, Args)]
+pub struct Scrub {
+    /// Every member of the array
+    #[arg(required = true, value_name = "MEMBER")]
+    pub members: Vec<PathBuf>,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Measure the engine without a front end; file members are overwritten
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// 5 or 6
+    #[arg(long, short, value_parser = parse_level, default_value = "5", value_name = "5|6")]
+    pub level: Level,
+    /// Members, separated by commas: null:SIZE or mem:SIZE, with *COUNT for several, or a path
+    #[arg(long, default_value = "null:1T*5", value_name = "SPEC,...")]
+    pub members: MemberList,
+    /// Bytes placed on one member before moving on to the next
+    #[arg(long, short, value_parser = parse_size_u32, default_value = "64K")]
+    pub chunk: u32,
+    /// Which requests
+    #[arg(long, value_enum, default_value_t = Pattern::Randread)]
+    pub rw: Pattern,
+    /// Of 100 requests of randrw, how many are reads
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100), default_value_t = 50, value_name = "PERCENT")]
+    pub rwmixread: u8,
+    /// Length of a request
+    #[arg(long, value_parser = parse_size_u32, default_value = "4K", value_name = "SIZE")]
+    pub bs: u32,
+    /// Requests in flight on each core
+    #[arg(long, value_parser = positive, default_value = "128", value_name = "N")]
+    pub qd: usize,
+    /// Reactors, one a core
+    #[arg(long, value_parser = positive, default_value = "1", value_name = "N")]
+    pub cores: usize,
+    /// How long to measure
+    #[arg(long, value_parser = seconds, default_value = "3")]
+    pub secs: f64,
+    /// Run without the member of this slot
+    #[arg(long, value_name = "SLOT")]
+    pub degraded: Option<usize>,
+    /// Read back and compare what was written
+    #[arg(long)]
+    pub verify: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// fio's names for what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pattern {
+    Read,
+    Write,
+    Randread,
+    Randwrite,
+    Randrw,
+}
+
+impl From<Pattern> for BenchPattern {
+    fn from(pattern: Pattern) -> Self {
+        match pattern {
+            Pattern::Read => Self::Read,
+            Pattern::Write => Self::Write,
+            Pattern::Randread => Self::RandRead,
+            Pattern::Randwrite => Self::RandWrite,
+            Pattern::Randrw => Self::RandRw,
+        }
+    }
+}
+
+/// Show what it is for, on sparse files, in a minute; needs no root and no drives
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where to make the files [default: the system's directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The tree to store, at most 48 MiB of it [default: /usr/share/doc, or whatever is there]
+    #[arg(long, value_name = "DIR")]
+    pub source: Option<PathBuf>,
+    /// Where the dice start; the same seed makes the same writes
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+    pub seed: u64,
+    /// Leave the files there at the end
+    #[arg(long)]
+    pub keep: bool,
+}
+
+fn parse_level(text: &str) -> Result<Level, String> {
+    match text {
+        "5" | "raid5" => Ok(Level::Raid5),
+        "6" | "raid6" => Ok(Level::Raid6),
+        _ => Err("the level is 5 or 6".into()),
+    }
+}
+
+fn parse_size_u32(text: &str) -> Result<u32, String> {
+    parse_size(text)?.try_into().map_err(|_| "4G or more is too large here".into())
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("not a number".into()),
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
+        _ => Err("seconds, more than 0 and at most 86400".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,64 @@
+//! `create`: makes an array and says what it came to.
+
+use engine::server::{CreateOptions, Progress, create as engine_create};
+use serde::Serialize;
+
+use crate::cli::Create;
+use crate::failure::{Outcome, Result};
+use crate::meter::Meter;
+use crate::output::{print, print_json};
+use crate::units::{about_size, exact_size};
+
+/// What `create --json` reports.
+#[derive(Serialize)]
+struct Report<'a> {
+    name: &'a str,
+    uuid: &'a str,
+    level: u8,
+    chunk_bytes: u32,
+    members: usize,
+    size_bytes: u64,
+    init: &'a str,
+}
+
+/// Makes the array.
+pub fn create(options: &Create) -> Result<Outcome> {
+    let engine_options = CreateOptions {
+        name: options.name.to_string(),
+        level: options.level,
+        chunk_bytes: options.chunk,
+        members: options.members.clone(),
+        file_bytes: options.size,
+        init: options.init.into(),
+        force: options.force,
+    };
+    let mut meter = Meter::new(format!("{}: zeroing", options.name));
+    let created = engine_create(&engine_options, &mut |Progress { done_bytes, total_bytes }| {
+        meter.update(done_bytes, total_bytes);
+    });
+    drop(meter);
+    let created = created?;
+    if options.json {
+        print_json(&Report {
+            name: options.name.as_str(),
+            uuid: &created.uuid,
+            level: options.level.number(),
+            chunk_bytes: options.chunk,
+            members: options.members.len(),
+            size_bytes: created.size_bytes,
+            init: created.init,
+        })?;
+    } else {
+        print(&format!(
+            "created: {}: RAID-{} of {} members, chunk {}, {} for hosts, init {}, uuid {}\n",
+            options.name,
+            options.level.number(),
+            options.members.len(),
+            exact_size(options.chunk.into()),
+            about_size(created.size_bytes),
+            created.init,
+            created.uuid,
+        ))?;
+    }
+    Ok(Outcome::Fine)
+}

@@ -1,0 +1,230 @@
+//! `detail`: everything about a running array, or what the superblocks of stopped members say.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use engine::examine::{Examined, ExaminedSuperblock, examine};
+use engine::status::{ArrayStatus, MemberState};
+
+use crate::cli::Detail;
+use crate::control::client::Client;
+use crate::failure::{Failure, Outcome, Result};
+use crate::names::ArrayName;
+use crate::output::{print, print_json};
+use crate::rundir::RunDir;
+use crate::units::{about_size, exact_size, grouped};
+
+use super::status::{describe_job, health_word, picture};
+
+/// What is asked about.
+enum Subject<'a> {
+    Running(ArrayName, RunDir),
+    Members(&'a [PathBuf]),
+}
+
+/// Shows it.
+pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
+    match subject(&options.subjects, run_dir)? {
+        Subject::Running(name, run_dir) => {
+            let status = Client::connect(Some(&run_dir), &name)?.status()?;
+            if options.json {
+                print_json(&status)?
+            } else {
+                print(&running_text(&status))?
+            }
+            Ok(Outcome::Fine)
+        }
+        Subject::Members(paths) => {
+            let examined = examine(paths)?;
+            if options.json {
+                print_json(&examined)?
+            } else {
+                print(&members_text(&examined))?
+            }
+            let mut outcome = Outcome::Fine;
+            for one in examined.iter().filter(|one| one.superblock.is_none()) {
+                eprintln!("striate: {}", undecodable(one).line());
+                outcome = Outcome::Problem;
+            }
+            Ok(outcome)
+        }
+    }
+}
+
+/// One word that has a control socket is a running array; everything else is a path.
+fn subject<'a>(subjects: &'a [PathBuf], run_dir: Option<&Path>) -> Result<Subject<'a>> {
+    if let [one] = subjects
+        && let Some(Ok(name)) = one.to_str().map(str::parse::<ArrayName>)
+    {
+        if let Some(run_dir) = RunDir::find(run_dir)?
+            && run_dir.control_socket(&name)?.exists()
+        {
+            return Ok(Subject::Running(name, run_dir));
+        }
+        if !one.exists() {
+            return Err(Failure::new(format!("neither served nor a file: {name}: see `striate status`")));
+        }
+    }
+    Ok(Subject::Members(subjects))
+}
+
+/// Lines of `key  value`, aligned.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, key: &str, value: impl std::fmt::Display) {
+        writeln!(self.0, "{key:>16}  {value}").expect("a string takes all");
+    }
+
+    /// A heading, with an empty line above.
+    fn heading(&mut self, text: impl std::fmt::Display) {
+        let gap = if self.0.is_empty() { "" } else { "\n" };
+        writeln!(self.0, "{gap}{text}").expect("a string takes all");
+    }
+}
+
+fn running_text(status: &ArrayStatus) -> String {
+    let mut lines = Lines::default();
+    lines.heading(&status.name);
+    lines.add("uuid", &status.uuid);
+    lines.add("level", format!("raid{}", status.level));
+    lines.add("size", format!("{} ({} bytes)", about_size(status.size_bytes), status.size_bytes));
+    lines.add("chunk", exact_size(status.chunk_bytes.into()));
+    lines.add("logical block", exact_size(status.logical_block_bytes.into()));
+    lines.add("health", format!("{} {}", health_word(status.health), picture(&status.members)));
+    lines.add("epoch", status.epoch);
+    for export in &status.exports {
+        lines.add("export", export);
+    }
+    for job in &status.background {
+        lines.add("background", describe_job(job, status.chunk_bytes));
+    }
+
+    lines.heading("members");
+    for member in &status.members {
+        let mut text = format!("{:<10}  {}", state_word(member.state), member.path.as_deref().unwrap_or("-"));
+        if member.read_errors > 0 {
+            text += &format!(", {} read errors repaired", grouped(member.read_errors));
+        }
+        if let Some(failure) = &member.failure {
+            text += &format!(", {failure}");
+        }
+        lines.add(&format!("slot {}", member.slot), text);
+    }
+
+    lines.heading("stripes");
+    let cells = &status.cells;
+    for (key, count) in [
+        ("unwritten", cells.unwritten),
+        ("clean", cells.clean),
+        ("dirty", cells.dirty),
+        ("need sync", cells.need_sync),
+        ("of them lost", cells.lost),
+    ] {
+        lines.add(key, grouped(count));
+    }
+    counters_text(status, &mut lines);
+    lines.0
+}
+
+fn counters_text(status: &ArrayStatus, lines: &mut Lines) {
+    let counters = &status.counters;
+    lines.heading("since the start");
+    for (key, count) in [
+        ("reads", counters.reads),
+        ("writes", counters.writes),
+        ("flushes", counters.flushes),
+        ("discards", counters.discards),
+        ("member reads", counters.member_reads),
+        ("member writes", counters.member_writes),
+        ("intent writes", counters.intent_writes),
+        ("rmw", counters.rmw),
+        ("rcw", counters.rcw),
+        ("full stripe", counters.full_stripe),
+        ("merged", counters.merged),
+        ("handed over", counters.handed_over),
+        ("reconstructed", counters.reconstructed),
+        ("errors", counters.errors),
+    ] {
+        lines.add(key, grouped(count));
+    }
+    lines.add("read", about_size(counters.read_bytes));
+    lines.add("written", about_size(counters.write_bytes));
+}
+
+/// No member; says why. The engine's reason may name the path by itself.
+pub fn undecodable(one: &Examined) -> Failure {
+    let (path, reason) = (one.path.display().to_string(), one.error.as_deref().unwrap_or("no superblock"));
+    Failure::new(if reason.contains(&path) { reason.into() } else { format!("{path}: {reason}") })
+}
+
+/// The members that are some; the others are told of on standard error.
+fn members_text(examined: &[Examined]) -> String {
+    let mut lines = Lines::default();
+    for one in examined {
+        let Some(superblock) = &one.superblock else { continue };
+        lines.heading(one.path.display());
+        superblock_text(superblock, &mut lines);
+        if let Some(error) = &one.error {
+            lines.add("error", error);
+        }
+    }
+    lines.0
+}
+
+fn superblock_text(superblock: &ExaminedSuperblock, lines: &mut Lines) {
+    lines.add("array", format!("{}, uuid {}", superblock.name, superblock.array_uuid));
+    lines.add("level", format!("raid{} of {}", superblock.level, superblock.slots.len()));
+    lines.add("size", format!("{} ({} bytes)", about_size(superblock.size_bytes), superblock.size_bytes));
+    lines.add("chunk", exact_size(superblock.chunk_bytes.into()));
+    lines.add("data at", exact_size(superblock.data_offset_bytes));
+    lines.add("host", &superblock.host);
+    lines.add("member", format!("slot {}, uuid {}", superblock.slot, superblock.member_uuid));
+    lines.add("epoch", superblock.epoch);
+    lines.add("sequence", superblock.sequence);
+    lines.add("stopped", if superblock.clean { "cleanly" } else { "not, or still running" });
+    for (index, slot) in superblock.slots.iter().enumerate() {
+        let mut text = format!("{:<10}  epoch {}", state_word(slot.state), slot.epoch);
+        if let Some(cursor) = slot.rebuild_cursor_stripes {
+            text += &format!(", rebuilt up to stripe {}", grouped(cursor));
+        }
+        lines.add(&format!("slot {index}"), text);
+    }
+}
+
+fn state_word(state: MemberState) -> &'static str {
+    match state {
+        MemberState::InSync => "in sync",
+        MemberState::Rebuilding => "rebuilding",
+        MemberState::Failed => "failed",
+        MemberState::Missing => "missing",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::{example_status, example_superblock};
+
+    #[test]
+    fn a_running_array() {
+        let mut status = example_status("media");
+        status.members[2].failure = Some("write error at 1 MiB".into());
+        status.members[2].state = MemberState::Failed;
+        let text = running_text(&status);
+        assert!(text.starts_with("media\n            uuid  "), "{text}");
+        assert!(text.contains("          slot 2  failed      /gone/m2, write error at 1 MiB\n"), "{text}");
+    }
+
+    #[test]
+    fn members_and_what_is_none() {
+        let good =
+            Examined { path: "/a".into(), superblock: Some(example_superblock("media", "1")), error: None };
+        let bad = Examined { path: "/b".into(), superblock: None, error: Some("bad checksum".into()) };
+        assert_eq!(undecodable(&bad).line(), "/b: bad checksum");
+        let text = members_text(&[good, bad]);
+        assert!(text.contains("/a\n           array  media, uuid 1\n"), "{text}");
+        assert!(!text.contains("/b"), "{text}");
+    }
+}

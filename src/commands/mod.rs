@@ -1,0 +1,38 @@
+//! The verbs, a file for each group of them.
+//!
+//! Each takes its parsed options and returns an [`Outcome`] or a `Failure`; none exits by itself, prints
+//! an error by itself, or touches a member other than through the engine.
+
+use std::path::Path;
+
+use crate::cli::{Cli, Verb};
+use crate::failure::{Outcome, Result};
+use crate::rundir::RunDir;
+
+mod bench;
+mod change;
+mod create;
+mod detail;
+mod privileges;
+mod scrub;
+mod serve;
+mod status;
+mod wait;
+
+/// Does what was typed.
+pub fn run(cli: &Cli) -> Result<Outcome> {
+    let run_dir: Option<&Path> = cli.run_dir.as_deref();
+    match &cli.verb {
+        Verb::Create(options) => create::create(options),
+        Verb::Serve(options) => serve::serve(options, run_dir),
+        Verb::Status(options) => status::status(options, RunDir::find(run_dir)?.as_ref()),
+        Verb::Detail(options) => detail::detail(options, run_dir),
+        Verb::Fail(options) => change::fail(options, RunDir::find(run_dir)?.as_ref()),
+        Verb::Replace(options) => change::replace(options, RunDir::find(run_dir)?.as_ref()),
+        Verb::Stop(options) => change::stop(options, RunDir::find(run_dir)?.as_ref()),
+        Verb::Wait(options) => wait::wait(options, RunDir::find(run_dir)?.as_ref()),
+        Verb::Scrub(options) => scrub::scrub(options),
+        Verb::Bench(options) => bench::bench(options),
+        Verb::Demo(options) => crate::demo::run(options),
+    }
+}

@@ -1,0 +1,314 @@
+//! `serve`: one array, in the foreground, from assembly to a clean stop.
+//!
+//! ```text
+//!     give up privileges -> examine: the name -> claim the name -> start the engine
+//!        -> listen for commands -> `ready` -> ... -> a signal, or `stop` -> drain, flush, clean -> exit 0
+//! ```
+//!
+//! The first SIGTERM or SIGINT stops the array as `stop` does. A second one, when the drain takes too
+//! long for somebody, ends the process at once with exit code 1: an unclean stop, which costs a resync.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, RwLock};
+
+use engine::examine::{Examined, examine};
+use engine::server::{ServeOptions, Server};
+use engine::status::ArrayStatus;
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::level_filters::LevelFilter;
+
+use crate::cli::{LogLevel, Serve};
+use crate::control::message::MemberId;
+use crate::control::server::{Backend, Claim, peer_allowed};
+use crate::failure::{Context, Failure, Outcome, Result};
+use crate::names::ArrayName;
+use crate::output::print;
+use crate::rundir::{RunDir, own_uid};
+
+use super::detail::undecodable;
+use super::privileges;
+
+/// Why the server should end, or did.
+enum Event {
+    /// A signal asks for a stop.
+    Signal,
+    /// The array was stopped; how that went.
+    Stopped(std::result::Result<(), String>),
+}
+
+/// Serves until it is stopped.
+pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
+    start_log(options.log);
+    privileges::give_up();
+    let (events, happened) = channel();
+    watch_signals(events.clone())?;
+
+    let run_dir = RunDir::create(run_dir)?;
+    let name = name_of(&examine(&options.members)?)?;
+    let claim = Claim::take(&run_dir, &name)?;
+    let exports = exports(options, &run_dir, &name)?;
+
+    let server = Server::start(engine_options(options, exports)?)?;
+    for warning in &server.warnings {
+        tracing::warn!("{warning}");
+    }
+    let status = server.status();
+    tracing::info!("serving {name}: {} of {} members in sync", in_sync(&status), status.members.len());
+
+    let running = Arc::new(Running { server: RwLock::new(Some(server)), events });
+    let own = own_uid();
+    let control =
+        match claim.listen(Arc::clone(&running) as Arc<dyn Backend>, move |uid| peer_allowed(uid, own)) {
+            Ok(control) => control,
+            Err(failure) => {
+                let _ = running.stop();
+                return Err(failure);
+            }
+        };
+    announce(&name, &status.exports)?;
+    let stopped = run_until_stopped(&running, &happened);
+    control.close();
+    stopped.map_err(|error| Failure::new(format!("not stopped cleanly: {name}: {error}")))?;
+    tracing::info!("stopped {name}");
+    Ok(Outcome::Fine)
+}
+
+fn start_log(level: LogLevel) {
+    let filter = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(filter).with_ansi(ansi).init();
+}
+
+/// A thread that turns signals into events, and the second one into an end.
+fn watch_signals(events: Sender<Event>) -> Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context(|| "cannot catch signals".into())?;
+    let watch = move || {
+        for (count, _signal) in signals.forever().enumerate() {
+            if count > 0 {
+                eprintln!("striate: second signal: ended without a clean stop; the next start resyncs");
+                signal_hook::low_level::exit(1);
+            }
+            let _ = events.send(Event::Signal);
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(watch)
+        .context(|| "cannot catch signals".into())?;
+    Ok(())
+}
+
+/// The name that the members agree on, if all that were given are members. (mdadm too aborts when a device
+/// that it was told to use has no superblock: it is more likely a slip than a wish to go without.)
+fn name_of(examined: &[Examined]) -> Result<ArrayName> {
+    let strangers: Vec<String> = examined
+        .iter()
+        .filter(|one| one.superblock.is_none())
+        .map(|one| undecodable(one).line().trim_end_matches('.').to_string())
+        .collect();
+    let known: Vec<_> =
+        examined.iter().filter_map(|one| Some((&one.path, one.superblock.as_ref()?))).collect();
+    let (first_path, first) = match known.first() {
+        Some((path, first)) if strangers.is_empty() => (path, first),
+        Some(_) => {
+            let strangers = strangers.join("; ");
+            return Err(Failure::new(format!("no member: {strangers}: leave it out to serve without it")));
+        }
+        None => return Err(Failure::new(format!("no member of an array: {}", strangers.join("; ")))),
+    };
+    if let Some((path, other)) = known.iter().find(|(_, other)| other.array_uuid != first.array_uuid) {
+        return Err(Failure::new(format!(
+            "members of different arrays: {} is of {} ({}), {} of {} ({}): serve each with its own members",
+            first_path.display(),
+            first.name,
+            first.array_uuid,
+            path.display(),
+            other.name,
+            other.array_uuid,
+        )));
+    }
+    first
+        .name
+        .parse()
+        .map_err(|error| Failure::new(format!("bad array name on disk: {:?}: {error}", first.name)))
+}
+
+/// Where to listen: as told, or at the array's place in the run directory.
+fn exports(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Vec<String>> {
+    if !options.nbd.is_empty() {
+        return Ok(options.nbd.clone());
+    }
+    let path = run_dir.nbd_socket(name)?;
+    let text =
+        path.to_str().ok_or_else(|| Failure::new("the run directory's path is not UTF-8: give --nbd"))?;
+    Ok(vec![format!("unix:{text}")])
+}
+
+fn engine_options(options: &Serve, nbd: Vec<String>) -> Result<ServeOptions> {
+    let paths = || "cannot use a member's path".to_string();
+    Ok(ServeOptions {
+        // Absolute, because commands name members from other directories.
+        members: options
+            .members
+            .iter()
+            .map(std::path::absolute)
+            .collect::<std::io::Result<_>>()
+            .context(paths)?,
+        reactors: options.reactors,
+        nbd,
+        read_only: options.read_only,
+        foreign_host_ok: options.foreign_host,
+        allow_remote: options.allow_remote,
+        run_degraded: options.run_degraded,
+        trust_parity: options.trust_parity,
+        memory_bytes: options.memory.try_into().context(|| "--memory".into())?,
+    })
+}
+
+fn in_sync(status: &ArrayStatus) -> usize {
+    status.members.iter().filter(|member| member.state == engine::status::MemberState::InSync).count()
+}
+
+/// Tells whoever waits for it: a script that reads standard output, and the service manager.
+fn announce(name: &ArrayName, exports: &[String]) -> Result<()> {
+    print(&exports.iter().map(|export| format!("ready: {name} nbd {export}\n")).collect::<String>())?;
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        tracing::warn!("cannot notify the service manager: {error}");
+    }
+    Ok(())
+}
+
+fn run_until_stopped(running: &Running, happened: &Receiver<Event>) -> std::result::Result<(), String> {
+    loop {
+        match happened.recv() {
+            Ok(Event::Signal) => {
+                tracing::info!("stopping on a signal");
+                let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                // Its end comes as an event, from here or from the `stop` that was first.
+                let _ = running.stop();
+            }
+            Ok(Event::Stopped(result)) => return result,
+            Err(_) => return Err("the signal thread is gone".into()),
+        }
+    }
+}
+
+/// The array while it runs, as commands see it.
+struct Running {
+    /// `None` once somebody stops it. Readers are commands; the writer is the stop, which so waits for
+    /// commands under way.
+    server: RwLock<Option<Server>>,
+    /// Where the end is told.
+    events: Sender<Event>,
+}
+
+const STOPPING: &str = "the array is being stopped";
+
+impl Running {
+    fn with<T>(
+        &self,
+        act: impl FnOnce(&Server) -> std::result::Result<T, String>,
+    ) -> std::result::Result<T, String> {
+        let server = self.server.read().map_err(|_| "a command before this one panicked; see the log")?;
+        act(server.as_ref().ok_or(STOPPING)?)
+    }
+}
+
+impl Backend for Running {
+    fn status(&self) -> std::result::Result<ArrayStatus, String> {
+        self.with(|server| Ok(server.status()))
+    }
+
+    fn fail(&self, member: &MemberId) -> std::result::Result<(), String> {
+        self.with(|server| {
+            let slot = find_slot(member, &server.status())?;
+            server.fail(slot).map_err(|error| error.to_string())
+        })
+    }
+
+    fn replace(&self, slot: usize, path: &Path, force: bool) -> std::result::Result<(), String> {
+        self.with(|server| server.replace(slot, path.to_path_buf(), force).map_err(|error| error.to_string()))
+    }
+
+    fn stop(&self) -> std::result::Result<(), String> {
+        let taken =
+            self.server.write().map_err(|_| "a command before this one panicked; see the log")?.take();
+        let server = taken.ok_or(STOPPING)?;
+        let result = server.stop().map_err(|error| error.to_string());
+        let _ = self.events.send(Event::Stopped(result.clone()));
+        result
+    }
+}
+
+/// The slot that is meant: by number, by the path it was opened with, or by another path to that file.
+fn find_slot(member: &MemberId, status: &ArrayStatus) -> std::result::Result<usize, String> {
+    let path = match member {
+        MemberId::Slot(slot) if *slot < status.members.len() => return Ok(*slot),
+        MemberId::Slot(slot) => {
+            return Err(format!(
+                "no slot {slot}: {} has slots 0 to {}",
+                status.name,
+                status.members.len() - 1
+            ));
+        }
+        MemberId::Path(path) => path,
+    };
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let same = |known: &str| {
+        Path::new(known) == path || (real(path).is_some() && real(Path::new(known)) == real(path))
+    };
+    let found = status.members.iter().find(|one| one.path.as_deref().is_some_and(same));
+    found.map(|one| one.slot).ok_or_else(|| {
+        format!("no member {} in {}: see `striate detail {}`", path.display(), status.name, status.name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::{example_status, example_superblock};
+
+    #[test]
+    fn members_by_slot_and_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("m1"), directory.path().join("link"));
+        std::fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let mut status = example_status("a");
+        status.members[1].path = Some(file.to_str().unwrap().into());
+        status.members[2].path = None;
+        assert_eq!(find_slot(&MemberId::Slot(2), &status), Ok(2));
+        assert!(find_slot(&MemberId::Slot(3), &status).unwrap_err().contains("slots 0 to 2"));
+        assert_eq!(find_slot(&MemberId::Path(file), &status), Ok(1));
+        assert_eq!(find_slot(&MemberId::Path(link), &status), Ok(1));
+        // A member whose node is gone is still known by its path.
+        assert_eq!(find_slot(&MemberId::Path("/gone/m0".into()), &status), Ok(0));
+        assert!(find_slot(&MemberId::Path("/gone/m9".into()), &status).is_err());
+    }
+
+    #[test]
+    fn the_name_is_the_members() {
+        let member = |path: &str, uuid: &str| Examined {
+            path: path.into(),
+            superblock: Some(example_superblock("media", uuid)),
+            error: None,
+        };
+        let blank = Examined { path: "/c".into(), superblock: None, error: Some("no superblock".into()) };
+        assert_eq!(name_of(&[member("/a", "1"), member("/b", "1")]).unwrap().as_str(), "media");
+        let refused = name_of(&[member("/a", "1"), blank.clone()]).unwrap_err();
+        assert_eq!(refused.line(), "no member: /c: no superblock: leave it out to serve without it");
+        assert!(
+            name_of(&[member("/a", "1"), member("/b", "2")]).unwrap_err().line().contains("/b of media (2)")
+        );
+        assert_eq!(name_of(&[blank]).unwrap_err().line(), "no member of an array: /c: no superblock");
+    }
+}

@@ -1,0 +1,116 @@
+//! The commands' side of the control socket.
+
+use std::io::{ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+
+use engine::status::ArrayStatus;
+
+use super::LINE_TIME_MAX;
+use super::message::{Answer, Lines, Request, encode};
+use crate::failure::{Context, Failure, Result};
+use crate::names::ArrayName;
+use crate::rundir::RunDir;
+
+/// A connection to the server of one array.
+#[derive(Debug)]
+pub struct Client {
+    /// Whose server it is, for messages.
+    name: ArrayName,
+    /// The socket.
+    stream: UnixStream,
+    /// What has arrived.
+    lines: Lines,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum Unreachable {
+    /// No server has this name.
+    NotServed,
+    /// One had, and died: its socket is still there.
+    Dead,
+    /// Something else, for the operator.
+    Failed(Failure),
+}
+
+impl Client {
+    /// Connects, or says why not.
+    pub fn try_connect(run_dir: &RunDir, name: &ArrayName) -> std::result::Result<Self, Unreachable> {
+        let path = run_dir.control_socket(name).map_err(Unreachable::Failed)?;
+        let stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Unreachable::NotServed,
+            ErrorKind::ConnectionRefused => Unreachable::Dead,
+            _ => Unreachable::Failed(Failure::new(format!("cannot connect to {}: {error}", path.display()))),
+        })?;
+        stream
+            .set_write_timeout(Some(LINE_TIME_MAX))
+            .context(|| format!("cannot use {}", path.display()))
+            .map_err(Unreachable::Failed)?;
+        Ok(Self { name: name.clone(), stream, lines: Lines::default() })
+    }
+
+    /// Connects; a server that is not there is a failure.
+    pub fn connect(run_dir: Option<&RunDir>, name: &ArrayName) -> Result<Self> {
+        let Some(run_dir) = run_dir else { return Err(not_served(name, None)) };
+        Self::try_connect(run_dir, name).map_err(|reason| match reason {
+            Unreachable::NotServed => not_served(name, Some(run_dir)),
+            Unreachable::Dead => Failure::new(format!(
+                "server gone: {name}: it ended without a stop; serve the members again, resync follows"
+            )),
+            Unreachable::Failed(failure) => failure,
+        })
+    }
+
+    /// What is going on. A server that does not say so in time is a failure.
+    pub fn status(&mut self) -> Result<ArrayStatus> {
+        self.stream.set_read_timeout(Some(LINE_TIME_MAX)).context(|| self.name.to_string())?;
+        match self.ask(&Request::Status {})? {
+            Answer::Status { status } => Ok(*status),
+            Answer::Error { error } => Err(Failure::new(error)),
+            Answer::Done {} => Err(Failure::new(format!("{}: unexpected answer from the server", self.name))),
+        }
+    }
+
+    /// Has something done. It takes the time it takes: a stop drains, a replacement is examined; a
+    /// server that dies meanwhile ends the connection.
+    pub fn command(&mut self, request: &Request) -> Result<()> {
+        self.stream.set_read_timeout(None).context(|| self.name.to_string())?;
+        match self.ask(request)? {
+            Answer::Done {} => Ok(()),
+            Answer::Error { error } => Err(Failure::new(error)),
+            Answer::Status { .. } => {
+                Err(Failure::new(format!("{}: unexpected answer from the server", self.name)))
+            }
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Answer> {
+        // A server that refuses a client answers and closes at once: the write may fail, and the answer
+        // still tells why.
+        let written = self.stream.write_all(&encode(request));
+        let line = self.lines.next(&mut self.stream, |_| Ok(())).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                Failure::new(format!("no answer: {}: its server is busy or stuck; see its log", self.name))
+            }
+            _ => self.lost(&error),
+        })?;
+        match (line, written) {
+            (Some(line), _) => {
+                serde_json::from_slice(&line).context(|| format!("{}: answer not understood", self.name))
+            }
+            (None, Err(error)) => Err(self.lost(&error)),
+            (None, Ok(())) => Err(self.lost(&ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    fn lost(&self, error: &std::io::Error) -> Failure {
+        Failure::new(format!("connection lost: {}: {error}; see the log of its server", self.name))
+    }
+}
+
+fn not_served(name: &ArrayName, run_dir: Option<&RunDir>) -> Failure {
+    let place = run_dir.map_or(String::new(), |run_dir| format!(" in {}", run_dir.path().display()));
+    Failure::new(format!(
+        "not served: {name}: no such server{place}; see `striate status`, or give its --run-dir"
+    ))
+}

@@ -1,0 +1,232 @@
+//! What goes over the control socket, one JSON object a line.
+//!
+//! ```text
+//!     {"verb":"status"}                                          {"answer":"status","status":{...}}
+//!     {"verb":"fail","member":2}                                 {"answer":"done"}
+//!     {"verb":"fail","member":"/dev/nvme2n1"}                    {"answer":"error","error":"..."}
+//!     {"verb":"replace","slot":2,"path":"/dev/nvme5n1","force":false}
+//!     {"verb":"stop"}
+//! ```
+//!
+//! Unknown verbs and unknown fields are errors: a field that a server does not know could be the one
+//! that the client relied on.
+
+use std::io::{Error, ErrorKind, Read, Result};
+use std::path::PathBuf;
+
+use engine::status::ArrayStatus;
+use serde::{Deserialize, Serialize};
+
+use super::LINE_BYTES_MAX;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// What is going on?
+    Status {},
+    /// Fail a member; answered once it is on record.
+    Fail {
+        /// Which.
+        member: MemberId,
+    },
+    /// Put a device in a slot and rebuild; answered once the rebuild has begun.
+    Replace {
+        /// Where.
+        slot: usize,
+        /// The new device, an absolute path.
+        path: PathBuf,
+        /// Overwrite it though it carries another array or a file system.
+        force: bool,
+    },
+    /// Stop cleanly; answered once the array is marked clean.
+    Stop {},
+}
+
+/// A member, by place or by path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum MemberId {
+    /// Its slot.
+    Slot(usize),
+    /// The absolute path it was opened by, or another path to the same file.
+    Path(PathBuf),
+}
+
+impl MemberId {
+    /// A number is a slot, anything else a path (`./2` for a file of that name).
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return text.parse().map(Self::Slot).map_err(|_| "the slot is too large".into());
+        }
+        std::path::absolute(text).map(Self::Path).map_err(|error| error.to_string())
+    }
+}
+
+/// What the server answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status {
+        /// What is going on.
+        status: Box<ArrayStatus>,
+    },
+    /// It is done.
+    Done {},
+    /// It is not done, or was not understood.
+    Error {
+        /// What, which, what to do.
+        error: String,
+    },
+}
+
+impl Answer {
+    /// From a command's result.
+    pub fn of(result: std::result::Result<(), String>) -> Self {
+        match result {
+            Ok(()) => Self::Done {},
+            Err(error) => Self::Error { error },
+        }
+    }
+}
+
+/// One line as it goes out, newline included.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).expect("a message of plain values has a JSON form");
+    line.push(b'\n');
+    line
+}
+
+/// Collects bytes of a stream into lines, never more than a line's worth of memory.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// What has arrived and was not yet taken.
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    /// Reads until a line is whole, without its newline; `None` at the end of the stream.
+    ///
+    /// `before_read` is called before each read and may set the stream's time limit, or give up. A line
+    /// longer than [`LINE_BYTES_MAX`] is `InvalidData`; a stream that ends within one, `UnexpectedEof`.
+    pub fn next<R: Read>(
+        &mut self,
+        stream: &mut R,
+        mut before_read: impl FnMut(&mut R) -> Result<()>,
+    ) -> Result<Option<Vec<u8>>> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = self.pending[searched..].iter().position(|byte| *byte == b'\n') {
+                let rest = self.pending.split_off(searched + end + 1);
+                let mut line = std::mem::replace(&mut self.pending, rest);
+                line.pop();
+                return Ok(Some(line));
+            }
+            if self.pending.len() > LINE_BYTES_MAX {
+                return Err(Error::new(ErrorKind::InvalidData, "the line is longer than 64 KiB"));
+            }
+            searched = self.pending.len();
+            before_read(stream)?;
+            let mut piece = [0; 4096];
+            let room = piece.len().min(LINE_BYTES_MAX + 1 - searched);
+            match stream.read(&mut piece[..room]) {
+                Ok(0) if searched == 0 => return Ok(None),
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.pending.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn requests_on_the_wire() {
+        let cases = [
+            (r#"{"verb":"status"}"#, Request::Status {}),
+            (r#"{"verb":"fail","member":2}"#, Request::Fail { member: MemberId::Slot(2) }),
+            (
+                r#"{"verb":"fail","member":"/dev/x"}"#,
+                Request::Fail { member: MemberId::Path("/dev/x".into()) },
+            ),
+            (
+                r#"{"verb":"replace","slot":1,"path":"/dev/y","force":true}"#,
+                Request::Replace { slot: 1, path: "/dev/y".into(), force: true },
+            ),
+            (r#"{"verb":"stop"}"#, Request::Stop {}),
+        ];
+        for (text, request) in cases {
+            assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
+            assert_eq!(encode(&request), format!("{text}\n").into_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_no_request() {
+        for text in [
+            "",
+            "status",
+            "{}",
+            r#"{"verb":"format"}"#,
+            r#"{"verb":"status","force":true}"#,
+            r#"{"verb":"fail"}"#,
+            r#"{"verb":"fail","member":-1}"#,
+            r#"{"verb":"replace","slot":1,"path":"/dev/y"}"#,
+        ] {
+            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn slots_and_paths() {
+        assert_eq!(MemberId::parse("31"), Ok(MemberId::Slot(31)));
+        assert_eq!(MemberId::parse("/dev/x"), Ok(MemberId::Path("/dev/x".into())));
+        assert!(matches!(MemberId::parse("./2"), Ok(MemberId::Path(_))));
+        assert!(MemberId::parse("").is_err());
+        assert!(MemberId::parse("99999999999999999999999").is_err());
+    }
+
+    /// A stream that gives its bytes in pieces of one length.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+            let count = self.0.len().min(self.1).min(buffer.len());
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn long_lines_are_refused_and_the_longest_is_not() {
+        for (len, fits) in [(LINE_BYTES_MAX, true), (LINE_BYTES_MAX + 1, false), (10 * LINE_BYTES_MAX, false)]
+        {
+            let mut bytes = vec![b'x'; len];
+            bytes.push(b'\n');
+            let mut lines = Lines::default();
+            let result = lines.next(&mut Pieces(&bytes, 4096), |_| Ok(()));
+            assert_eq!(result.is_ok(), fits, "{len}");
+            assert!(lines.pending.capacity() <= 2 * LINE_BYTES_MAX + 4096);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lines_come_whole(lines in prop::collection::vec("[a-z]{0,20}", 0..20), piece in 1usize..50) {
+            let bytes: Vec<u8> = lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect();
+            let (mut stream, mut reader) = (Pieces(&bytes, piece), Lines::default());
+            for line in &lines {
+                prop_assert_eq!(reader.next(&mut stream, |_| Ok(())).unwrap().unwrap(), line.as_bytes());
+            }
+            prop_assert!(reader.next(&mut stream, |_| Ok(())).unwrap().is_none());
+        }
+    }
+}

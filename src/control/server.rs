@@ -1,0 +1,255 @@
+//! The listening side of the control socket: a thread that accepts, and one for each client.
+//!
+//! ```text
+//!     Claim::take     the lock is held, no live server of this name, a dead one's socket is gone
+//!        |            (the array is assembled meanwhile: who has no lock opens no member)
+//!     listen          socket bound, mode 0600, clients are served
+//!        |
+//!     close           no new clients, answers under way are finished, the socket is gone
+//! ```
+//!
+//! Whether a server is alive is asked of the lock, not of the socket: two servers that start at the same
+//! moment both see a stale socket, but only one of them gets the lock. The kernel drops it with the process.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Result as IoResult, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use engine::status::ArrayStatus;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::message::{Answer, Lines, MemberId, Request, encode};
+use super::{CLIENTS_MAX, LINE_TIME_MAX};
+use crate::failure::{Context, Failure, Result};
+use crate::names::ArrayName;
+use crate::rundir::RunDir;
+
+/// What commands act upon. Called by several threads at once; an `Err` is a line for the operator.
+pub trait Backend: Send + Sync + 'static {
+    /// What is going on.
+    fn status(&self) -> std::result::Result<ArrayStatus, String>;
+    /// Fails a member; returns once it is on record.
+    fn fail(&self, member: &MemberId) -> std::result::Result<(), String>;
+    /// Puts a device in a slot; returns once the rebuild has begun.
+    fn replace(&self, slot: usize, path: &Path, force: bool) -> std::result::Result<(), String>;
+    /// Stops the array; returns once it is marked clean.
+    fn stop(&self) -> std::result::Result<(), String>;
+}
+
+/// Who may command a server that runs as `own_uid`: the same user, and root.
+pub fn peer_allowed(peer_uid: u32, own_uid: u32) -> bool {
+    peer_uid == own_uid || peer_uid == 0
+}
+
+/// The right to serve a name in a run directory, held as long as this lives.
+#[derive(Debug)]
+pub struct Claim {
+    /// Where the control socket will be.
+    path: PathBuf,
+    /// Locked; the lock goes with the file.
+    _lock: File,
+}
+
+impl Claim {
+    /// Takes the name, unless a live server has it.
+    pub fn take(run_dir: &RunDir, name: &ArrayName) -> Result<Self> {
+        let lock_path = run_dir.lock(name);
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .context(|| format!("cannot open {}", lock_path.display()))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(served_already(name)),
+            Err(error) => return Err(error).context(|| format!("cannot lock {}", lock_path.display())),
+        }
+        let path = run_dir.control_socket(name)?;
+        if UnixStream::connect(&path).is_ok() {
+            // Somebody answers who does not know of the lock.
+            return Err(served_already(name));
+        }
+        remove_if_there(&path)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Binds the socket and serves clients whose user id `allowed` admits.
+    pub fn listen(
+        self,
+        backend: Arc<dyn Backend>,
+        allowed: impl Fn(u32) -> bool + Send + 'static,
+    ) -> Result<ControlServer> {
+        let what = || format!("cannot listen on {}", self.path.display());
+        let listener = UnixListener::bind(&self.path).context(what)?;
+        std::fs::set_permissions(&self.path, Permissions::from_mode(0o600)).context(what)?;
+        let accepting = listener.try_clone().context(what)?;
+        let acceptor = std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || accept(&accepting, &backend, &allowed))
+            .context(|| "cannot start the control thread".into())?;
+        Ok(ControlServer { claim: self, listener, acceptor })
+    }
+}
+
+fn served_already(name: &ArrayName) -> Failure {
+    Failure::new(format!(
+        "already served: {name}: see `striate status`, or stop it with `striate stop {name}`"
+    ))
+}
+
+/// Removes a file that a dead server left behind, if it did.
+fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context(|| format!("cannot remove the stale {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A control socket in service.
+#[derive(Debug)]
+pub struct ControlServer {
+    /// Held until the end.
+    claim: Claim,
+    /// The other handle of what the acceptor waits on.
+    listener: UnixListener,
+    /// Ends when the listener is shut down, and ends its clients.
+    acceptor: JoinHandle<()>,
+}
+
+impl ControlServer {
+    /// Ends the service. An answer that is under way, to `stop` above all, is still delivered.
+    pub fn close(self) {
+        // On Linux this makes a blocked accept(2) return EINVAL (net/unix/af_unix.c, unix_accept).
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        let _ = self.acceptor.join();
+        let _ = std::fs::remove_file(&self.claim.path);
+    }
+}
+
+/// A connected client: its thread, and a handle to hurry it.
+struct Client {
+    thread: JoinHandle<()>,
+    stream: UnixStream,
+}
+
+fn accept(listener: &UnixListener, backend: &Arc<dyn Backend>, allowed: &dyn Fn(u32) -> bool) {
+    let mut clients: Vec<Client> = Vec::with_capacity(CLIENTS_MAX);
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                clients.retain(|client| !client.thread.is_finished());
+                admit(stream, backend, allowed, &mut clients);
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => break,
+            Err(error) => {
+                // Out of descriptors, say: it passes, and spinning would not help.
+                tracing::warn!("control socket: {error}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+    for client in &clients {
+        let _ = client.stream.shutdown(Shutdown::Read);
+    }
+    for client in clients {
+        let _ = client.thread.join();
+    }
+}
+
+fn admit(
+    mut stream: UnixStream,
+    backend: &Arc<dyn Backend>,
+    allowed: &dyn Fn(u32) -> bool,
+    clients: &mut Vec<Client>,
+) {
+    let refusal = match rustix::net::sockopt::socket_peercred(&stream) {
+        Err(error) => Some(format!("cannot tell who you are: {error}")),
+        Ok(peer) if !allowed(peer.uid.as_raw()) => Some("refused: another user's array".into()),
+        Ok(_) if clients.len() >= CLIENTS_MAX => Some(format!("busy: {CLIENTS_MAX} clients are connected")),
+        Ok(_) => None,
+    };
+    if let Some(error) = refusal {
+        tracing::warn!("control socket: client refused: {error}");
+        let _ = stream.set_nonblocking(true);
+        let _ = stream.write(&encode(&Answer::Error { error }));
+        return;
+    }
+    let Ok(handle) = stream.try_clone() else { return };
+    let backend = Arc::clone(backend);
+    let conversation = move || {
+        converse(&mut stream, &*backend);
+        // The acceptor has a handle as well, until it next looks: dropping ours would not end it.
+        let _ = stream.shutdown(Shutdown::Both);
+    };
+    let spawned = std::thread::Builder::new().name("control-client".into()).spawn(conversation);
+    if let Ok(thread) = spawned {
+        clients.push(Client { thread, stream: handle });
+    }
+}
+
+/// Answers one client until it leaves, is silent for too long, or breaks the rules.
+fn converse(stream: &mut UnixStream, backend: &dyn Backend) {
+    let mut lines = Lines::default();
+    if stream.set_write_timeout(Some(LINE_TIME_MAX)).is_err() {
+        return;
+    }
+    loop {
+        let deadline = Instant::now() + LINE_TIME_MAX;
+        let answer = match lines.next(stream, |stream| limit_read(stream, deadline)) {
+            Ok(None) => return,
+            Ok(Some(line)) => answer(&line, backend),
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                let _ = stream.write_all(&encode(&Answer::Error { error: error.to_string() }));
+                return;
+            }
+            Err(_) => return,
+        };
+        if stream.write_all(&encode(&answer)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Gives the next read what is left until `deadline`.
+fn limit_read(stream: &UnixStream, deadline: Instant) -> IoResult<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    stream.set_read_timeout(Some(left))
+}
+
+fn answer(line: &[u8], backend: &dyn Backend) -> Answer {
+    let request = match serde_json::from_slice::<Request>(line) {
+        Ok(request) => request,
+        Err(error) => return Answer::Error { error: format!("not understood: {error}") },
+    };
+    let changes = !matches!(request, Request::Status {});
+    if changes {
+        tracing::info!("control: {}", String::from_utf8_lossy(line));
+    }
+    let answer = match request {
+        Request::Status {} => match backend.status() {
+            Ok(status) => Answer::Status { status: Box::new(status) },
+            Err(error) => Answer::Error { error },
+        },
+        Request::Fail { member } => Answer::of(backend.fail(&member)),
+        Request::Replace { slot, path, force } => Answer::of(backend.replace(slot, &path, force)),
+        Request::Stop {} => Answer::of(backend.stop()),
+    };
+    if let (true, Answer::Error { error }) = (changes, &answer) {
+        tracing::warn!("control: {error}");
+    }
+    answer
+}

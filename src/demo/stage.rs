@@ -1,0 +1,282 @@
+//! Where the demo plays: a directory of its own, this very program run as its commands and servers, and
+//! the lines that tell the story.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use engine::status::ArrayStatus;
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::failure::{Context, Failure, Result};
+use crate::nbd_client::Client;
+use crate::output::print;
+
+/// A server that is not ready after so long is taken for stuck.
+const READY_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The directory and the program.
+pub struct Stage {
+    /// Members, run directory and logs.
+    directory: PathBuf,
+    /// This program.
+    executable: PathBuf,
+    /// Keep the directory at the end.
+    keep: bool,
+    /// What to clear away when somebody loses patience.
+    ends: Arc<Mutex<Ends>>,
+}
+
+/// What must not outlive the demo.
+struct Ends {
+    directory: Option<PathBuf>,
+    server: Option<Pid>,
+}
+
+impl Ends {
+    fn clear(&mut self) {
+        if let Some(pid) = self.server.take() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        if let Some(directory) = self.directory.take() {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}
+
+impl Stage {
+    /// A new directory in `parent`, or where temporary files go.
+    pub fn new(parent: Option<&Path>, keep: bool) -> Result<Self> {
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        let what = || format!("cannot make a directory in {}", parent.display());
+        let directory =
+            tempfile::Builder::new().prefix("striate-demo.").tempdir_in(&parent).context(what)?.keep();
+        let executable = std::env::current_exe().context(|| "cannot find this program".into())?;
+        let ends = Ends { directory: (!keep).then(|| directory.clone()), server: None };
+        let stage = Self { directory, executable, keep, ends: Arc::new(Mutex::new(ends)) };
+        stage.clear_on_signals()?;
+        Ok(stage)
+    }
+
+    fn clear_on_signals(&self) -> Result<()> {
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+            .context(|| "cannot catch signals".into())?;
+        let ends = Arc::clone(&self.ends);
+        std::thread::spawn(move || {
+            if signals.forever().next().is_some() {
+                lock(&ends).clear();
+                signal_hook::low_level::exit(1);
+            }
+        });
+        Ok(())
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Runs this program with `words` and returns what it printed.
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Result<String> {
+        let output = self.command(words).output().context(|| "cannot run this program".into())?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let words: Vec<_> = words.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+            return Err(Failure::new(format!("`striate {}` failed: {}", words.join(" "), said.trim())));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn command<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Command {
+        let mut command = Command::new(&self.executable);
+        command.args(words).arg("--run-dir").arg(self.file("run")).stdin(Stdio::null());
+        command.env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    /// What `striate status --json` says of the one array that runs.
+    pub fn status(&self, name: &str) -> Result<ArrayStatus> {
+        let text = self.run(&["status", "--json", name])?;
+        let mut statuses: Vec<ArrayStatus> =
+            serde_json::from_str(&text).context(|| "`striate status --json` is not understood".into())?;
+        statuses.pop().ok_or_else(|| Failure::new("`striate status --json` is empty"))
+    }
+
+    /// Starts a server and returns once hosts can connect.
+    pub fn serve(&self, name: &str, members: &[PathBuf]) -> Result<Server> {
+        let log_path = self.file("serve.log");
+        let log = File::create(&log_path).context(|| format!("cannot write {}", log_path.display()))?;
+        let started = Instant::now();
+        let mut words = vec![PathBuf::from("serve"), "--reactors".into(), "1".into()];
+        words.extend_from_slice(members);
+        let mut child = self
+            .command(&words)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .context(|| "cannot run this program".into())?;
+        lock(&self.ends).server = Pid::from_raw(child.id().cast_signed());
+        let stdout = child.stdout.take();
+        let mut server = Server {
+            child,
+            name: name.into(),
+            address: String::new(),
+            ready_after: Duration::ZERO,
+            log_path,
+        };
+        let line = stdout.map(first_line).unwrap_or_default();
+        let Some(address) = line.strip_prefix(&format!("ready: {name} nbd ")) else {
+            let said = server.log_tail();
+            return Err(Failure::new(format!("the server of {name} did not start: {said}")));
+        };
+        server.address = address.trim_end().into();
+        server.ready_after = started.elapsed();
+        Ok(server)
+    }
+}
+
+/// The first line that comes in time, or nothing.
+fn first_line(stdout: std::process::ChildStdout) -> String {
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = BufReader::new(stdout).read_line(&mut line);
+        let _ = send.send(line);
+    });
+    receive.recv_timeout(READY_TIME_MAX).unwrap_or_default()
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.keep {
+            let _ = print(&format!("\nThe files are in {}\n", self.directory.display()));
+        }
+        lock(&self.ends).clear();
+    }
+}
+
+fn lock(ends: &Mutex<Ends>) -> std::sync::MutexGuard<'_, Ends> {
+    ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A server, killed when dropped.
+pub struct Server {
+    child: Child,
+    name: String,
+    /// Where hosts connect, `unix:PATH`.
+    address: String,
+    /// How long it took until hosts could connect.
+    pub ready_after: Duration,
+    log_path: PathBuf,
+}
+
+impl Server {
+    /// A host's connection.
+    pub fn connect(&self) -> Result<Client> {
+        Client::connect(&self.address, &self.name).context(|| format!("cannot connect to {}", self.address))
+    }
+
+    /// Its process, for somebody who wants to kill it.
+    pub fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        self.child.wait().context(|| format!("the server of {}", self.name))
+    }
+
+    /// Asks it to stop, as a service manager would, and sees that it ends well.
+    pub fn stop(mut self) -> Result<()> {
+        if let Some(pid) = self.pid() {
+            kill_process(pid, Signal::TERM).context(|| format!("cannot stop the server of {}", self.name))?;
+        }
+        let status = self.wait()?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Failure::new(format!("the server of {} ended with {status}: {}", self.name, self.log_tail())))
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        const TAIL_BYTES: u64 = 2048;
+        let read = || -> std::io::Result<String> {
+            let mut file = File::open(&self.log_path)?;
+            let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).trim().to_string())
+        };
+        read().unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Who tells the story.
+pub struct Teller {
+    /// Before what went well: a tick where the terminal can show one.
+    mark: &'static str,
+    /// When the story began.
+    started: Instant,
+    /// When the step being told began.
+    step_started: Instant,
+}
+
+impl Teller {
+    /// Starts the clock.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { mark: if utf8() { "\u{2713}" } else { "ok" }, started: now, step_started: now }
+    }
+
+    /// A heading.
+    pub fn chapter(&mut self, text: &str) -> Result<()> {
+        self.step_started = Instant::now();
+        print(&format!("\n{text}\n"))
+    }
+
+    /// Something went well; says how long it took.
+    pub fn done(&mut self, text: &str) -> Result<()> {
+        let took = self.step_started.elapsed();
+        self.step_started = Instant::now();
+        print(&format!("  {} {text}  ({:.1} s)\n", self.mark, took.as_secs_f64()))
+    }
+
+    /// Something to know, neither good nor bad.
+    pub fn note(&self, text: &str) -> Result<()> {
+        print(&format!("    {text}\n"))
+    }
+
+    /// Since the story began.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// Whether the locale says that the terminal understands UTF-8: the first of the three that is set counts.
+fn utf8() -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    set.is_some_and(|value| {
+        let value = value.to_ascii_uppercase();
+        value.ends_with("UTF-8") || value.ends_with("UTF8")
+    })
+}

@@ -1,0 +1,73 @@
+//! Why a command failed, as one line for an operator, and what it is worth as an exit code.
+//!
+//! ```text
+//!     0   done, and nothing was found wrong
+//!     1   the operation failed (a `Failure`), or found a problem (`Outcome::Problem`)
+//!     2   the command line makes no sense (clap says so before any command runs)
+//! ```
+//!
+//! A line reads `striate: WHAT: WHICH: WHAT TO DO`, so that logs of many machines can be cut by `: `.
+
+use engine::server::ServerError;
+
+/// How a command that did its work ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, nothing to complain of.
+    Fine,
+    /// Done, and what was found or left behind needs an operator: exit code 1.
+    Problem,
+}
+
+/// Why a command could not do its work.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure(String);
+
+/// What every command returns.
+pub type Result<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    /// A failure in words: what, which, what to do.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The line without the program's name. Never more than one line, whatever went into it.
+    pub fn line(&self) -> String {
+        self.0
+            .split(['\n', '\r'])
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(": ")
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Says what was being done when an error of the system came.
+pub trait Context<T> {
+    /// `what` is the beginning of the line, the error follows.
+    fn context(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: std::fmt::Display> Context<T> for std::result::Result<T, E> {
+    fn context(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| Failure(format!("{}: {error}", what())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line() {
+        let failure = Failure::new("cannot open\n  /dev/x\r\nno such file\n");
+        assert_eq!(failure.line(), "cannot open: /dev/x: no such file");
+    }
+}

@@ -1,0 +1,22 @@
+//! Standard output: whole texts, flushed, and no complaint when the reader has gone (`striate status | head`).
+
+use std::io::{ErrorKind, Write};
+
+use serde::Serialize;
+
+use crate::failure::{Context, Result};
+
+/// Writes `text` as it is and flushes, so that a reader of a pipe sees it now.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context(|| "cannot write to standard output".into()),
+    }
+}
+
+/// Writes `value` as indented JSON and a newline.
+pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).context(|| "cannot write JSON".into())?;
+    print(&(text + "\n"))
+}

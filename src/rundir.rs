@@ -1,0 +1,179 @@
+//! The run directory: where running arrays are found.
+//!
+//! ```text
+//!     RUN_DIR/NAME.sock    control socket of the server of NAME, mode 0600
+//!     RUN_DIR/NAME.lock    held (flock) by that server as long as it lives; the file itself stays
+//!     RUN_DIR/NAME.nbd     the export that NAME gets when no --nbd is given
+//! ```
+//!
+//! It is `--run-dir`, or else STRIATE_RUN_DIR, or else `/run/striate` for root, or else the directory
+//! `striate` in `$XDG_RUNTIME_DIR`. A server creates it with mode 0700. Who can write in it could put a
+//! socket of their own in the place of a server's, so a directory that belongs to someone else, or that
+//! others may write to, is refused by both sides.
+
+use std::fs::{DirBuilder, Metadata};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Context, Failure, Result};
+use crate::names::ArrayName;
+
+/// `sun_path` of a unix socket address, less its final zero.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// A run directory that was found in order.
+#[derive(Clone, Debug)]
+pub struct RunDir(PathBuf);
+
+impl RunDir {
+    /// The directory for a server: created if need be, and checked.
+    pub fn create(given: Option<&Path>) -> Result<Self> {
+        let path = choose(given, own_uid(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .context(|| format!("cannot create the run directory {}", path.display()))?;
+        Self::checked(path)
+    }
+
+    /// The directory for a client: `None` when no server has created it yet.
+    pub fn find(given: Option<&Path>) -> Result<Option<Self>> {
+        let path = choose(given, own_uid(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))?;
+        if !path.exists() {
+            return Ok(None);
+        }
+        Self::checked(path).map(Some)
+    }
+
+    fn checked(path: PathBuf) -> Result<Self> {
+        let metadata =
+            path.metadata().context(|| format!("cannot look at the run directory {}", path.display()))?;
+        if let Some(objection) = objection(&metadata, own_uid()) {
+            return Err(Failure::new(format!(
+                "unsafe run directory: {}: {objection}; give another with --run-dir",
+                path.display()
+            )));
+        }
+        // Absolute, because the path of an export is told to other programs.
+        Ok(Self(std::path::absolute(&path).context(|| format!("cannot use {}", path.display()))?))
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The control socket of an array.
+    pub fn control_socket(&self, name: &ArrayName) -> Result<PathBuf> {
+        self.socket(name, "sock")
+    }
+
+    /// The export that an array has by default.
+    pub fn nbd_socket(&self, name: &ArrayName) -> Result<PathBuf> {
+        self.socket(name, "nbd")
+    }
+
+    /// The lock of an array's server.
+    pub fn lock(&self, name: &ArrayName) -> PathBuf {
+        self.0.join(format!("{name}.lock"))
+    }
+
+    fn socket(&self, name: &ArrayName, extension: &str) -> Result<PathBuf> {
+        let path = self.0.join(format!("{name}.{extension}"));
+        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(Failure::new(format!(
+                "path too long for a socket: {}: give a shorter --run-dir (at most {SOCKET_PATH_BYTES_MAX} bytes in all)",
+                path.display()
+            )));
+        }
+        Ok(path)
+    }
+
+    /// The names that have a control socket, live or left behind, in order.
+    pub fn names(&self) -> Result<Vec<ArrayName>> {
+        let entries = std::fs::read_dir(&self.0).context(|| format!("cannot list {}", self.0.display()))?;
+        let mut names: Vec<ArrayName> = entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".sock")?.parse().ok())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// The user this process acts as.
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn choose(given: Option<&Path>, uid: u32, user_runtime_dir: Option<PathBuf>) -> Result<PathBuf> {
+    match (given, uid, user_runtime_dir) {
+        (Some(path), _, _) => Ok(path.into()),
+        (None, 0, _) => Ok("/run/striate".into()),
+        (None, _, Some(runtime)) if runtime.is_absolute() => Ok(runtime.join("striate")),
+        (None, _, _) => Err(Failure::new(
+            "no run directory: XDG_RUNTIME_DIR is not set: give one with --run-dir or STRIATE_RUN_DIR",
+        )),
+    }
+}
+
+/// Why a directory cannot be trusted, if it cannot. The group may write if it is the user's own, as a
+/// umask of 002 makes it on systems where every user has a group.
+fn objection(metadata: &Metadata, uid: u32) -> Option<&'static str> {
+    let own_group = metadata.gid() == rustix::process::getegid().as_raw();
+    let others_write = if own_group { 0o002 } else { 0o022 };
+    if !metadata.is_dir() {
+        Some("not a directory")
+    } else if metadata.uid() != uid && metadata.uid() != 0 {
+        Some("it belongs to another user")
+    } else if metadata.mode() & others_write != 0 {
+        Some("others may write to it")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn which_directory() {
+        let runtime = || Some(PathBuf::from("/run/user/7"));
+        assert_eq!(choose(Some(Path::new("/x")), 7, runtime()).unwrap(), Path::new("/x"));
+        assert_eq!(choose(None, 0, runtime()).unwrap(), Path::new("/run/striate"));
+        assert_eq!(choose(None, 7, runtime()).unwrap(), Path::new("/run/user/7/striate"));
+        assert!(choose(None, 7, None).is_err());
+        assert!(choose(None, 7, Some("relative".into())).is_err());
+    }
+
+    #[test]
+    fn created_private_and_refused_when_others_may_write() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("a/b");
+        assert!(RunDir::find(Some(&path)).unwrap().is_none());
+        let run_dir = RunDir::create(Some(&path)).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(run_dir.names().unwrap().is_empty());
+
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(RunDir::find(Some(&path)).unwrap_err().line().starts_with("unsafe run directory"));
+        std::fs::write(temporary.path().join("file"), "").unwrap();
+        assert!(RunDir::find(Some(&temporary.path().join("file"))).is_err());
+    }
+
+    #[test]
+    fn sockets_and_names() {
+        let temporary = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::create(Some(temporary.path())).unwrap();
+        for file in ["b.sock", "a.sock", "a.nbd", "..sock", "no name.sock", "c.sock.old"] {
+            std::fs::write(temporary.path().join(file), "").unwrap();
+        }
+        let names: Vec<String> = run_dir.names().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["a", "b"]);
+        let long = RunDir(PathBuf::from(format!("/{}", "d".repeat(100))));
+        assert!(long.control_socket(&"name".parse().unwrap()).is_err());
+    }
+}

@@ -1,0 +1,155 @@
+//! The command line from outside: what is a usage error, what the help says, and that a command that
+//! cannot do its work says so in one line and exits with 1.
+//!
+//! Method: the built program, run. Oracle: exit codes as documented (0 done, 1 failed, 2 usage), and for
+//! help the texts in `tests/help/`, which are what a reviewer reads when options change. After a change
+//! that is meant, STRIATE_BLESS=1 writes them anew.
+//!
+//! Nothing here needs an engine that works, a drive, or root.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Runs `striate` with a run directory of its own, which does not exist yet.
+fn striate(run_dir: &Path, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_striate"))
+        .args(words)
+        .env("STRIATE_RUN_DIR", run_dir)
+        .env("COLUMNS", "100")
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("STRIATE_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// Exit code, standard output, standard error.
+fn check(words: &[&str]) -> (Option<i32>, String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let output = striate(&directory.path().join("run"), words);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    let cases: &[&[&str]] = &[
+        &[],
+        &["format"],
+        &["--frobnicate"],
+        // create
+        &["create"],
+        &["create", "a", "--level", "5"],
+        &["create", "a", "m0", "m1", "m2"],
+        &["create", "a", "--level", "1", "m0", "m1", "m2"],
+        &["create", "../a", "--level", "5", "m0", "m1", "m2"],
+        &["create", "a", "--level", "5", "--chunk", "64KB", "m0", "m1", "m2"],
+        &["create", "a", "--level", "5", "--chunk", "8G", "m0", "m1", "m2"],
+        &["create", "a", "--level", "5", "--init", "quick", "m0", "m1", "m2"],
+        &["create", "a", "--level", "5", "--size", "16384P", "m0", "m1", "m2"],
+        // serve and the others
+        &["serve"],
+        &["serve", "m0", "--reactors", "-1"],
+        &["serve", "m0", "--memory", "much"],
+        &["serve", "m0", "--log", "loud"],
+        &["status", "a", "b"],
+        &["status", "--watch", "1", "--json"],
+        &["status", "--watch=0"],
+        &["detail"],
+        &["fail", "a"],
+        &["fail", "a", "99999999999999999999999"],
+        &["replace", "a", "/dev/x", "2"],
+        &["stop"],
+        &["wait", "a", "--timeout", "soon"],
+        &["scrub"],
+        // bench
+        &["bench", "--members", "null:"],
+        &["bench", "--members", "null:1T*33"],
+        &["bench", "--rw", "sideways"],
+        &["bench", "--qd", "0"],
+        &["bench", "--cores", "0"],
+        &["bench", "--secs", "0"],
+        &["bench", "--secs", "NaN"],
+        &["bench", "--rwmixread", "101"],
+        &["demo", "extra"],
+    ];
+    for words in cases {
+        let (code, out, err) = check(words);
+        assert_eq!(code, Some(2), "{words:?}: {err}");
+        assert!(out.is_empty() && !err.is_empty(), "{words:?}: {out}{err}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_one_line_and_exit_code_1() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["stop", "a"], "striate: not served: a: "),
+        (&["fail", "a", "0"], "striate: not served: a: "),
+        (&["replace", "a", "0", "/dev/null"], "striate: not served: a: "),
+        (&["wait", "a"], "striate: not served: a: "),
+        (&["status", "a"], "striate: not served: a: "),
+        (&["detail", "a"], "striate: neither served nor a file: a: "),
+        (&["serve", "/nonexistent/m0"], "striate: "),
+        (&["scrub", "/nonexistent/m0"], "striate: "),
+        (&["create", "a", "-l", "5", "/nonexistent/m0", "/nonexistent/m1", "/nonexistent/m2"], "striate: "),
+        (&["bench", "--verify"], "striate: cannot verify: "),
+        (&["bench", "--degraded", "5"], "striate: no slot 5: "),
+        (&["demo", "--dir", "/nonexistent"], "striate: cannot make a directory in /nonexistent: "),
+        (&["demo", "--source", "/nonexistent"], "striate: cannot archive /nonexistent: "),
+    ];
+    for (words, beginning) in cases {
+        let (code, out, err) = check(words);
+        assert_eq!(code, Some(1), "{words:?}: {err}");
+        assert!(out.is_empty(), "{words:?}: {out}");
+        assert!(err.starts_with(beginning) && err.lines().count() == 1, "{words:?}: {err}");
+    }
+}
+
+#[test]
+fn no_array_is_no_error() {
+    let (code, out, err) = check(&["status"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "no array is served\n", ""));
+    let (code, out, err) = check(&["status", "--json"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "[]\n", ""));
+}
+
+#[test]
+fn a_dead_server_is_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(std::os::unix::net::UnixListener::bind(directory.path().join("gone.sock")).unwrap());
+    for words in [&["status"][..], &["stop", "gone"]] {
+        let output = striate(directory.path(), words);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with("striate: server gone: gone: "));
+    }
+}
+
+#[test]
+fn a_run_directory_that_others_may_write_to_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let output = striate(directory.path(), &["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("striate: unsafe run directory: "));
+}
+
+#[test]
+fn help_says_what_it_said() {
+    let verbs =
+        ["create", "serve", "status", "detail", "fail", "replace", "stop", "wait", "scrub", "bench", "demo"];
+    let mut changed = Vec::new();
+    for verb in [""].iter().chain(&verbs) {
+        let words: Vec<&str> = [*verb, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+        let (code, out, err) = check(&words);
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{verb}");
+        let file = format!("tests/help/{}.txt", if verb.is_empty() { "striate" } else { verb });
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&file);
+        if std::env::var_os("STRIATE_BLESS").is_some() {
+            std::fs::write(path, out).unwrap();
+        } else if std::fs::read_to_string(path).unwrap_or_default() != out {
+            changed.push(file);
+        }
+    }
+    assert!(changed.is_empty(), "the help differs from {changed:?}; STRIATE_BLESS=1 if that is meant");
+}
