@@ -82,7 +82,10 @@ fn text(report: &BenchReport) -> String {
         }
     }
     if let Some(rate) = ceilings.members_bytes_per_s {
-        line("ceiling: members", format!("{}, {}", about_rate(rate as u64), share(rate, report.bytes_per_s)));
+        line(
+            "ceiling: bandwidth",
+            format!("{}, {}", about_rate(rate as u64), share(rate, report.bytes_per_s)),
+        );
     }
     for (key, ceiling) in [
         ("parity in cache", ceilings.parity_hot_bytes_per_s),
@@ -99,7 +102,7 @@ fn text(report: &BenchReport) -> String {
 fn load(config: &BenchOptions) -> String {
     let pattern = serde_json::to_value(config.pattern).ok();
     let mut text = format!(
-        "raid{} of {} ({}), chunk {}: {} {}, {} in flight on each of {} cores, {} s",
+        "raid{} of {} ({}), chunk {}: {} {}, {} in flight on {}, {} s",
         config.level.number(),
         config.members.len(),
         specs(&config.members),
@@ -107,7 +110,7 @@ fn load(config: &BenchOptions) -> String {
         pattern.as_ref().and_then(|value| value.as_str()).unwrap_or("?"),
         exact_size(config.block_bytes.into()),
         config.queue_depth,
-        config.cores,
+        if config.cores == 1 { "1 core".to_string() } else { format!("each of {} cores", config.cores) },
         config.seconds,
     );
     if let Some(slot) = config.degraded {
@@ -151,7 +154,7 @@ mod tests {
         assert_eq!(config.level, Level::Raid6);
         assert_eq!(
             load(&config),
-            "raid6 of 6 (null:1T*5,mem:64M), chunk 64K: randwrite 4K, 128 in flight on each of 1 cores, 3 s, \
+            "raid6 of 6 (null:1T*5,mem:64M), chunk 64K: randwrite 4K, 128 in flight on 1 core, 3 s, \
              without slot 5"
         );
     }

@@ -21,8 +21,10 @@ pub fn fail(options: &Fail, run_dir: Option<&RunDir>) -> Result<Outcome> {
 
 /// Puts a device in a slot.
 pub fn replace(options: &Replace, run_dir: Option<&RunDir>) -> Result<Outcome> {
-    let path =
-        std::path::absolute(&options.path).context(|| format!("cannot use {}", options.path.display()))?;
+    let what = || format!("cannot use {}", options.path.display());
+    let path = std::path::absolute(&options.path).context(what)?;
+    // The server looks closely; a slip of the pen need not get that far.
+    path.metadata().context(what)?;
     let mut client = Client::connect(run_dir, &options.name)?;
     client.command(&Request::Replace { slot: options.slot, path, force: options.force })?;
     print(&format!(

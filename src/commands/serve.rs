@@ -107,14 +107,23 @@ fn watch_signals(events: Sender<Event>) -> Result<()> {
     Ok(())
 }
 
-/// The name that the members agree on. The engine refuses foreign members too; here it is the name of
-/// the socket that depends on it.
+/// The name that the members agree on, if all that were given are members. (mdadm too aborts when a device
+/// that it was told to use has no superblock: it is more likely a slip than a wish to go without.)
 fn name_of(examined: &[Examined]) -> Result<ArrayName> {
+    let strangers: Vec<String> = examined
+        .iter()
+        .filter(|one| one.superblock.is_none())
+        .map(|one| undecodable(one).line().trim_end_matches('.').to_string())
+        .collect();
     let known: Vec<_> =
         examined.iter().filter_map(|one| Some((&one.path, one.superblock.as_ref()?))).collect();
-    let Some((first_path, first)) = known.first() else {
-        let reasons: Vec<String> = examined.iter().map(|one| undecodable(one).line()).collect();
-        return Err(Failure::new(format!("no member of an array: {}", reasons.join("; "))));
+    let (first_path, first) = match known.first() {
+        Some((path, first)) if strangers.is_empty() => (path, first),
+        Some(_) => {
+            let strangers = strangers.join("; ");
+            return Err(Failure::new(format!("no member: {strangers}: leave it out to serve without it")));
+        }
+        None => return Err(Failure::new(format!("no member of an array: {}", strangers.join("; ")))),
     };
     if let Some((path, other)) = known.iter().find(|(_, other)| other.array_uuid != first.array_uuid) {
         return Err(Failure::new(format!(
@@ -145,8 +154,15 @@ fn exports(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Vec<St
 }
 
 fn engine_options(options: &Serve, nbd: Vec<String>) -> Result<ServeOptions> {
+    let paths = || "cannot use a member's path".to_string();
     Ok(ServeOptions {
-        members: options.members.clone(),
+        // Absolute, because commands name members from other directories.
+        members: options
+            .members
+            .iter()
+            .map(std::path::absolute)
+            .collect::<std::io::Result<_>>()
+            .context(paths)?,
         reactors: options.reactors,
         nbd,
         read_only: options.read_only,
@@ -287,8 +303,9 @@ mod tests {
             error: None,
         };
         let blank = Examined { path: "/c".into(), superblock: None, error: Some("no superblock".into()) };
-        let name = name_of(&[blank.clone(), member("/a", "1"), member("/b", "1")]).unwrap();
-        assert_eq!(name.as_str(), "media");
+        assert_eq!(name_of(&[member("/a", "1"), member("/b", "1")]).unwrap().as_str(), "media");
+        let refused = name_of(&[member("/a", "1"), blank.clone()]).unwrap_err();
+        assert_eq!(refused.line(), "no member: /c: no superblock: leave it out to serve without it");
         assert!(
             name_of(&[member("/a", "1"), member("/b", "2")]).unwrap_err().line().contains("/b of media (2)")
         );

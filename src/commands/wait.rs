@@ -1,7 +1,8 @@
 //! `wait`: until no resync or rebuild is going on.
 //!
 //! Exit code 1 when the time is up, when the array has failed, or when a slot that was being rebuilt is
-//! not in sync afterwards: `replace && wait && unplug the old one` must stop at the `wait`.
+//! not in sync afterwards: `replace && wait && unplug the old one` must stop at the `wait`. A rebuild that
+//! waits for lost stripes to be overwritten does not end by itself, so it ends the waiting too.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,11 @@ use crate::rundir::RunDir;
 use super::status::{health_word, picture};
 
 /// How often the server is asked.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A rebuild that has lost stripes and stands still for so long waits for them. (One that is only slow
+/// passes thousands of stripes in this time.)
+const STUCK_TIME: Duration = Duration::from_secs(5);
 
 /// Waits, showing progress.
 pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
@@ -25,11 +30,18 @@ pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
     let started = Instant::now();
     let mut rebuilt = Vec::new();
     let mut shown = None;
+    let mut moved = (started, 0);
     let status = loop {
         let status = client.status()?;
         rebuilt.extend(status.background.iter().filter_map(|job| job.slot));
         let Some(job) = status.background.first() else { break status };
         show(&mut shown, job, &status);
+        if job.done_stripes != moved.1 {
+            moved = (Instant::now(), job.done_stripes);
+        }
+        if job.kind == BackgroundKind::Rebuild && status.cells.lost > 0 && moved.0.elapsed() >= STUCK_TIME {
+            return Err(stuck(&status, job));
+        }
         if options.timeout.is_some_and(|limit| started.elapsed() >= Duration::from_secs(limit)) {
             let (name, seconds) = (&options.name, started.elapsed().as_secs());
             let job = job_name(job);
@@ -42,6 +54,15 @@ pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
     drop(shown);
     print(&format!("{}: {} {}\n", status.name, health_word(status.health), picture(&status.members)))?;
     Ok(outcome(&status, &rebuilt))
+}
+
+fn stuck(status: &ArrayStatus, job: &Background) -> Failure {
+    Failure::new(format!(
+        "cannot finish: {}: {} waits for {} lost stripes: overwrite or discard what lies there",
+        status.name,
+        job_name(job),
+        status.cells.lost
+    ))
 }
 
 /// Brings the meter up to date; another job than before gets a meter of its own.

@@ -684,8 +684,12 @@ impl World {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         use std::sync::atomic::Ordering::Relaxed;
-        let steward = &self.running().steward;
-        let rebuilding = steward.rebuild_slot.load(Relaxed) > 0 && steward.lost.load(Relaxed) == 0;
+        let shared = self.running();
+        let steward = &shared.steward;
+        // A rebuild that has passed every stripe but those that nobody can vouch for waits for a host.
+        let waits_for_lost =
+            shared.members.cursor() == shared.geometry.stripes() && shared.bitmap.count().need_sync > 0;
+        let rebuilding = steward.rebuild_slot.load(Relaxed) > 0 && !waits_for_lost;
         steward.resync_total.load(Relaxed) > 0 || rebuilding
     }
 

@@ -1,0 +1,98 @@
+//! Members that make trouble: full of noise, slow in any order, with bad sectors, and mortal.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use engine::limits::BLOCK_BYTES;
+use engine::memory::Memory;
+use engine::ring::{Completion, MemberIo, MemberOp, Ring};
+
+use crate::rng::Rng;
+
+pub const SECTOR: u64 = 512;
+
+const EIO: i32 = 5;
+
+/// One member.
+pub struct Disk {
+    pub bytes: Vec<u8>,
+    /// Sectors that cannot be read until they are written.
+    pub bad: BTreeSet<u64>,
+    /// It answers nothing but errors.
+    pub dead: bool,
+}
+
+impl Disk {
+    /// Noise, but for two wiped superblocks.
+    pub fn new(bytes: u64, rng: &mut Rng) -> Disk {
+        let mut disk = Disk { bytes: vec![0; bytes as usize], bad: BTreeSet::new(), dead: false };
+        rng.fill(&mut disk.bytes[2 * BLOCK_BYTES..]);
+        disk
+    }
+
+    fn perform(&mut self, memory: &Memory, op: &MemberOp, noise: &mut Rng) -> Result<(), i32> {
+        let end = op.offset_bytes + op.len_bytes;
+        assert!(end <= self.bytes.len() as u64, "{op:?} is beyond the end");
+        let place = op.offset_bytes as usize..end as usize;
+        let mut sectors = op.offset_bytes / SECTOR..end / SECTOR;
+        match op.io {
+            _ if self.dead => return Err(EIO),
+            MemberIo::Read if sectors.any(|sector| self.bad.contains(&sector)) => return Err(EIO),
+            MemberIo::Read => memory.write_to(op.span, &self.bytes[place]),
+            MemberIo::Write(_) => {
+                self.bad.retain(|sector| !sectors.contains(sector));
+                memory.read_from(op.span, &mut self.bytes[place]);
+            }
+            // What it reads as afterwards is unknown.
+            MemberIo::Deallocate => noise.fill(&mut self.bytes[place]),
+            MemberIo::Flush => {}
+        }
+        Ok(())
+    }
+}
+
+/// All devices, shared by the rings of all reactors.
+pub type Disks = Rc<RefCell<Vec<Disk>>>;
+
+/// A ring that carries operations out late, and in any order.
+pub struct SlowRing {
+    disks: Disks,
+    memory: Arc<Memory>,
+    rng: Rng,
+    queued: Vec<MemberOp>,
+    /// At once and in order, for the steps of a start.
+    pub prompt: bool,
+}
+
+impl SlowRing {
+    pub fn new(disks: &Disks, memory: &Arc<Memory>, rng: Rng) -> SlowRing {
+        SlowRing { disks: disks.clone(), memory: memory.clone(), rng, queued: Vec::new(), prompt: false }
+    }
+}
+
+impl Ring for SlowRing {
+    fn push(&mut self, op: MemberOp) {
+        self.queued.push(op);
+    }
+
+    fn turn(&mut self, completions: &mut Vec<Completion>) {
+        let mut disks = self.disks.borrow_mut();
+        let percent = if self.prompt { 100 } else { [25, 75, 100][self.rng.below(3) as usize] };
+        let mut at = self.queued.len();
+        while at > 0 {
+            at -= 1;
+            if self.rng.below(100) < percent {
+                let op = self.queued.swap_remove(at);
+                let disk = &mut disks[usize::from(op.device.0)];
+                let result = disk.perform(&self.memory, &op, &mut self.rng);
+                completions.push(Completion { tag: op.tag, result });
+            }
+        }
+    }
+
+    fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
+}

@@ -1,0 +1,586 @@
+//! One array over [`Disk`]s, stepped a turn at a time, and the host's view of it as a model.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bitmap::{Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, LoadMode, STRIPES_PER_BLOCK, StripeLocks};
+use crossbeam::channel::bounded;
+use engine::array::{Answer, Array, Beginning, Order, Shared, StewardState};
+use engine::assembly::{AssemblyOptions, Candidate, NewArray, assemble};
+use engine::format::label::Label;
+use engine::format::zones::{Zones, zones};
+use engine::format::{Level, Shape};
+use engine::geometry::{Geometry, Slots};
+use engine::mailbox::Mailboxes;
+use engine::memory::{Memory, Pool, Span};
+use engine::request::{Reply, Request, RequestKind};
+use engine::ring::{DeviceIndex, Ring as _};
+use engine::start::{Bench, SCRATCH_BYTES, StartOptions, read_superblocks, start, write_new};
+use engine::tally::Tally;
+use uuid::Uuid;
+
+use crate::disks::{Disk, Disks, SECTOR, SlowRing};
+use crate::rng::Rng;
+
+const MIB: usize = 1 << 20;
+/// Turns in which everything asked for is done, or the test has failed.
+const TURNS_MAX: u32 = 200_000;
+
+/// How the cells begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initial {
+    All(Cell),
+    Mixed,
+}
+
+/// The shape of one run.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub seed: u64,
+    pub level: Level,
+    pub members: usize,
+    pub chunk_bytes: u32,
+    pub stripes: u64,
+    pub initial: Initial,
+    pub reactors: usize,
+}
+
+/// A request in flight.
+struct Asked {
+    request: Request,
+    reactor: usize,
+    /// What it writes.
+    bytes: Vec<u8>,
+    /// Where another write was in flight too: either may have won.
+    torn: Vec<Range<u64>>,
+}
+
+impl Asked {
+    fn range(&self) -> Range<u64> {
+        self.request.offset_bytes..self.request.offset_bytes + self.request.len_bytes
+    }
+
+    fn changes(&self) -> bool {
+        !matches!(self.request.kind, RequestKind::Read | RequestKind::Flush)
+    }
+}
+
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> Range<u64> {
+    a.start.max(b.start)..a.end.min(b.end)
+}
+
+pub struct World {
+    pub config: Config,
+    pub rng: Rng,
+    pub shared: Arc<Shared>,
+    pub geometry: Geometry,
+    zones: Zones,
+    pub disks: Disks,
+    memory: Arc<Memory>,
+    reactors: Vec<(Array, SlowRing)>,
+    host_pool: Pool,
+    asked: Vec<Asked>,
+    next_tag: u64,
+    now_ns: u64,
+    /// What the host has been told that the array holds.
+    model: Vec<u8>,
+    /// Sectors of which it has not.
+    unknown: Vec<bool>,
+    /// Stripes that needed a resync when a member was lost: a read of them may fail, but not lie.
+    pub lossy: Vec<bool>,
+    pub verified_bytes: u64,
+    pub errors: u64,
+}
+
+impl World {
+    pub fn new(config: Config) -> World {
+        let mut rng = Rng::new(config.seed);
+        let Config { level, members, chunk_bytes, .. } = config;
+        let shape = Shape { level, members, chunk_bytes };
+        let mut bytes = (2 << 20) + config.stripes * u64::from(chunk_bytes);
+        let zones = loop {
+            let zones = zones(bytes, &shape).expect("the shape is valid");
+            if zones.stripes >= config.stripes {
+                break zones;
+            }
+            bytes += u64::from(chunk_bytes);
+        };
+        let parities = level.parities() as u8;
+        let geometry = Geometry::new(members as u8, parities, chunk_bytes, zones.stripes);
+        let disks: Disks = Rc::new(RefCell::new((0..members).map(|_| Disk::new(bytes, &mut rng)).collect()));
+        let mut arenas = vec![4 * MIB; config.reactors];
+        arenas.extend([32 * MIB, SCRATCH_BYTES as usize]);
+        let memory = Memory::new(&arenas).expect("memory for a test");
+        let mut world_bits = Beginnings { config, zones, geometry, disks: &disks, memory: &memory };
+        let cells = world_bits.cells(&mut rng);
+        let model = world_bits.model(&cells);
+        let shared = world_bits.start(&cells, bytes, &mut rng);
+        let reactors = (0..config.reactors)
+            .map(|me| {
+                let array = Array::new(me as u8, shared.clone(), Pool::new(&memory, me as u16));
+                (array, SlowRing::new(&disks, &memory, rng.fork()))
+            })
+            .collect();
+        World {
+            config,
+            shared,
+            geometry,
+            zones,
+            reactors,
+            host_pool: Pool::new(&memory, config.reactors as u16),
+            asked: Vec::new(),
+            next_tag: 0,
+            now_ns: 0,
+            unknown: vec![false; model.len() / SECTOR as usize],
+            lossy: vec![false; zones.stripes as usize],
+            model,
+            verified_bytes: 0,
+            errors: 0,
+            disks,
+            memory,
+            rng,
+        }
+    }
+
+    /// A turn of every reactor, in any order; the steps as in reactor.rs.
+    pub fn turn(&mut self) {
+        self.now_ns += self.rng.below(10_000_000);
+        let first = self.rng.below(self.reactors.len() as u64) as usize;
+        for nth in 0..self.reactors.len() {
+            let me = (first + nth) % self.reactors.len();
+            let (array, ring) = &mut self.reactors[me];
+            for _ in 0..64 {
+                if !array.has_room_for_mail() {
+                    break;
+                }
+                let Some(message) = self.shared.mailboxes.take(me as u8) else { break };
+                array.receive(message);
+            }
+            array.advance(ring, self.now_ns);
+            let mut completions = Vec::new();
+            ring.turn(&mut completions);
+            completions.into_iter().for_each(|completion| array.complete(ring, completion));
+            let replies: Vec<Reply> = array.take_replies().collect();
+            replies.into_iter().for_each(|reply| self.answered(me, reply));
+        }
+    }
+
+    /// Turns until `done`.
+    pub fn turn_until(&mut self, what: &str, mut done: impl FnMut(&mut World) -> bool) {
+        for _ in 0..TURNS_MAX {
+            if done(self) {
+                return;
+            }
+            self.turn();
+        }
+        panic!("{what} does not come to an end: {:?}", self.config);
+    }
+
+    pub fn settle(&mut self) {
+        self.turn_until("a request", |world| world.asked.is_empty());
+    }
+
+    /// Asks for something at random; whether there was room.
+    pub fn ask_random(&mut self) {
+        let size = self.geometry.size_bytes();
+        let stripe = u64::from(self.geometry.stripe_bytes());
+        let len = match self.rng.below(100) {
+            0..40 => SECTOR * (1 + self.rng.below(16)),
+            40..70 => 4096 * (1 + self.rng.below(16)),
+            70..85 => u64::from(self.geometry.chunk_bytes()),
+            85..95 => stripe.min(MIB as u64),
+            _ => SECTOR * (1 + self.rng.below(2048)),
+        };
+        let len = len.min(size).min(MIB as u64);
+        let unit = [SECTOR, 4096, len][self.rng.below(3) as usize];
+        let offset = (self.rng.below(size - len + 1) / unit * unit).min(size - len);
+        let fua = self.rng.chance(10);
+        match self.rng.below(100) {
+            0..35 => self.ask(RequestKind::Read, offset, len),
+            35..85 => self.ask(RequestKind::Write { fua }, offset, len),
+            85..90 => self.ask(RequestKind::WriteZeroes { fua }, offset, len),
+            90..93 => {
+                let len = (stripe * (1 + self.rng.below(3))).min(size);
+                let offset = (offset / stripe * stripe).min(size - len);
+                self.ask(RequestKind::Discard, offset, len)
+            }
+            93..95 => self.ask(RequestKind::Discard, offset, len),
+            _ => self.ask(RequestKind::Flush, 0, 0),
+        };
+    }
+
+    /// Asks a reactor for something; false where there is no room, or no right answer.
+    pub fn ask(&mut self, kind: RequestKind, offset_bytes: u64, len_bytes: u64) -> bool {
+        let range = offset_bytes..offset_bytes + len_bytes;
+        let is_read = kind == RequestKind::Read;
+        let in_flight = |asked: &&Asked| !overlap(&asked.range(), &range).is_empty();
+        let others: Vec<usize> = (0..self.asked.len()).filter(|&at| in_flight(&&self.asked[at])).collect();
+        let is_clear = others.iter().all(|&at| is_read && !self.asked[at].changes());
+        // Two writes at once, now and then; never a read beside a write.
+        let may_tear = !is_read && others.iter().all(|&at| self.asked[at].changes()) && self.rng.chance(30);
+        if !(is_clear || may_tear) {
+            return false;
+        }
+        let reactor = self.rng.below(self.reactors.len() as u64) as usize;
+        let has_data = matches!(kind, RequestKind::Read | RequestKind::Write { .. });
+        let span = match has_data {
+            true => self.host_pool.take(len_bytes as u32),
+            false => Some(Span::EMPTY),
+        };
+        let Some(span) = span.filter(|_| self.reactors[reactor].0.room() > 0) else { return false };
+        let mut bytes = Vec::new();
+        if !is_read {
+            bytes.resize(len_bytes as usize, 0);
+        }
+        if has_data {
+            let rng = &mut self.rng;
+            self.memory.with_mut(span, |content| rng.fill(content));
+            if !is_read {
+                self.memory.read_from(span, &mut bytes);
+            }
+        }
+        let mut torn = Vec::new();
+        if !is_read {
+            for at in others {
+                let both = overlap(&self.asked[at].range(), &range);
+                self.asked[at].torn.push(both.clone());
+                torn.push(both);
+            }
+        }
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let request = Request { tag, kind, offset_bytes, len_bytes, span };
+        self.asked.push(Asked { request, reactor, bytes, torn });
+        let (array, ring) = &mut self.reactors[reactor];
+        array.submit(ring, request);
+        true
+    }
+
+    fn answered(&mut self, reactor: usize, reply: Reply) {
+        let at = self.asked.iter().position(|asked| asked.request.tag == reply.tag);
+        let asked = self.asked.swap_remove(at.expect("a request is answered once"));
+        assert_eq!(asked.reactor, reactor);
+        let range = asked.range();
+        let sectors = (range.start / SECTOR) as usize..(range.end / SECTOR) as usize;
+        let place = range.start as usize..range.end as usize;
+        match (reply.result, asked.changes()) {
+            (Err(error), changes) => {
+                self.errors += 1;
+                let stripe = u64::from(self.geometry.stripe_bytes());
+                let mut stripes = (range.start / stripe) as usize..range.end.div_ceil(stripe) as usize;
+                assert!(stripes.any(|stripe| self.lossy[stripe]), "{error:?}: {:?}, {:?}", asked.request, self.config);
+                if changes {
+                    self.unknown[sectors].fill(true);
+                }
+            }
+            (Ok(()), true) => {
+                self.model[place].copy_from_slice(&asked.bytes);
+                self.unknown[sectors].fill(false);
+                for torn in &asked.torn {
+                    self.unknown[(torn.start / SECTOR) as usize..(torn.end / SECTOR) as usize].fill(true);
+                }
+            }
+            (Ok(()), false) => {
+                let mut got = vec![0; asked.request.len_bytes as usize];
+                self.memory.read_from(asked.request.span, &mut got);
+                self.compare(range.start, &got);
+                self.verified_bytes += asked.request.len_bytes;
+            }
+        }
+        if asked.request.span != Span::EMPTY {
+            self.host_pool.give(asked.request.span);
+        }
+    }
+
+    /// Holds what was read against what is known.
+    fn compare(&self, offset: u64, got: &[u8]) {
+        if got == &self.model[offset as usize..][..got.len()] {
+            return;
+        }
+        for (nth, sector) in got.chunks(SECTOR as usize).enumerate() {
+            let at = offset as usize + nth * SECTOR as usize;
+            let known = !self.unknown[at / SECTOR as usize];
+            if known && sector != &self.model[at..at + SECTOR as usize] {
+                let (stripe, within) = self.geometry.locate(at as u64);
+                let (cell, view) = (self.shared.bitmap.cell(stripe), self.shared.members.view());
+                panic!(
+                    "sector at {at} (stripe {stripe}, {within}; {cell:?} now, {view:?}) is wrong, byte 0 is {:#x} for {:#x}: {:?}",
+                    sector[0], self.model[at], self.config
+                );
+            }
+        }
+    }
+
+    /// Requests at random, with some in flight at a time.
+    pub fn load(&mut self, requests: u32) {
+        for _ in 0..requests {
+            let depth = 1 + self.rng.below(24) as usize;
+            self.ask_random();
+            while self.asked.len() >= depth {
+                self.turn();
+            }
+        }
+    }
+
+    pub fn is_synced(&self) -> bool {
+        self.shared.bitmap.next_need_sync(0).is_none()
+    }
+
+    /// A slot is lost, in one of three ways. What cannot be vouched for from now on is noted.
+    pub fn lose(&mut self, slot: u8) {
+        self.heal_bad_sectors();
+        match self.rng.below(3) {
+            0 => assert!(self.shared.members.fail(slot, engine::members::Failure::Operator)),
+            1 => {
+                let (answer, answered) = bounded(1);
+                let order = Order::Fail { slot, answer: Answer::to(answer) };
+                assert!(self.shared.steward.orders.push(order).is_ok());
+                self.turn_until("a failure", |_| !answered.is_empty());
+                assert_eq!(answered.recv(), Ok(Ok(())));
+            }
+            _ => {
+                let device = self.shared.members.device(slot);
+                self.disks.borrow_mut()[usize::from(device.0)].dead = true;
+            }
+        }
+        for stripe in 0..self.zones.stripes {
+            self.lossy[stripe as usize] |= self.shared.bitmap.cell(stripe) == Cell::NeedSync;
+        }
+    }
+
+    /// Discards what cannot be vouched for, so that a rebuild can end.
+    pub fn give_up_lossy(&mut self) {
+        self.settle();
+        let stripe_bytes = u64::from(self.geometry.stripe_bytes());
+        for stripe in 0..self.zones.stripes {
+            if self.lossy[stripe as usize] {
+                while !self.ask(RequestKind::Discard, stripe * stripe_bytes, stripe_bytes) {
+                    self.turn();
+                }
+            }
+        }
+        self.settle();
+        self.lossy.fill(false);
+    }
+
+    /// A new device for a slot, full of noise, and load until it is in sync.
+    pub fn replace(&mut self, slot: u8, load: u32) {
+        // A dead device is found out by a write.
+        let stripe = u64::from(self.geometry.stripe_bytes());
+        while self.shared.members.view().writable.has(slot) {
+            let at = self.rng.below(self.zones.stripes);
+            for from in (0..stripe).step_by(MIB) {
+                self.ask(RequestKind::Write { fua: false }, at * stripe + from, (stripe - from).min(MIB as u64));
+            }
+            self.settle();
+        }
+        let bytes = self.disks.borrow()[0].bytes.len() as u64;
+        let disk = Disk::new(bytes, &mut self.rng);
+        let device = self.disks.borrow().len();
+        self.disks.borrow_mut().push(disk);
+        let (answer, answered) = bounded(1);
+        let order = Order::Join {
+            slot,
+            device: DeviceIndex(device as u8),
+            member: Uuid::from_u64_pair(self.rng.next(), self.rng.next()),
+            volatile: self.rng.chance(50),
+            answer: Answer::to(answer),
+        };
+        assert!(self.shared.steward.orders.push(order).is_ok());
+        self.load(load);
+        self.turn_until("a join", |_| !answered.is_empty());
+        assert_eq!(answered.recv(), Ok(Ok(())), "{:?}", self.config);
+        self.load(load);
+        self.settle();
+        self.turn_until("a rebuild", |world| {
+            world.shared.members.view().readable.has(slot) && world.shared.members.record().readable.has(slot)
+        });
+    }
+
+    /// A sector that cannot be read, if none is now.
+    pub fn spoil_a_sector(&mut self) {
+        let mut disks = self.disks.borrow_mut();
+        if self.is_synced() && disks.iter().all(|disk| disk.bad.is_empty()) {
+            let slot = self.rng.below(self.config.members as u64) as u8;
+            let device = self.shared.members.device(slot);
+            let data = self.zones.data;
+            let sector = (data.offset_bytes + self.rng.below(data.len_bytes)) / SECTOR;
+            disks[usize::from(device.0)].bad.insert(sector);
+        }
+    }
+
+    fn heal_bad_sectors(&mut self) {
+        self.disks.borrow_mut().iter_mut().for_each(|disk| disk.bad.clear());
+    }
+
+    /// Reads everything through the array, and holds data and parity of every member in sync against it.
+    pub fn verify(&mut self) {
+        self.settle();
+        self.heal_bad_sectors();
+        let size = self.geometry.size_bytes();
+        for offset in (0..size).step_by(MIB) {
+            while !self.ask(RequestKind::Read, offset, (size - offset).min(MIB as u64)) {
+                self.turn();
+            }
+        }
+        self.settle();
+        let disks = self.disks.borrow();
+        let readable = self.shared.members.view().readable;
+        for stripe in 0..self.zones.stripes {
+            let cell = self.shared.bitmap.cell(stripe);
+            if !matches!(cell, Cell::Unwritten | Cell::NeedSync) {
+                self.verify_stripe(&disks, stripe, readable);
+            }
+        }
+    }
+
+    fn verify_stripe(&self, disks: &[Disk], stripe: u64, readable: Slots) {
+        let geometry = &self.geometry;
+        let rotation = geometry.rotation(stripe);
+        let chunk = geometry.chunk_bytes() as usize;
+        let on_member = |strip: u8| {
+            let slot = rotation.slot_of(strip);
+            let device = usize::from(self.shared.members.device(slot).0);
+            let start = (self.zones.data.offset_bytes + geometry.strip_offset(stripe)) as usize;
+            readable.has(slot).then(|| &disks[device].bytes[start..start + chunk])
+        };
+        let at = |strip: u8| (stripe * u64::from(geometry.stripe_bytes())) as usize + usize::from(strip) * chunk;
+        // Where the host cannot know, the member's word is taken; parity must agree with that too.
+        let data: Vec<(u8, &[u8])> = geometry
+            .data_strips()
+            .iter()
+            .map(|strip| (strip, on_member(strip).unwrap_or(&self.model[at(strip)..at(strip) + chunk])))
+            .collect();
+        let is_lost = |strip: &u8| on_member(*strip).is_none();
+        let sectors = |strip: u8| at(strip) / SECTOR as usize..(at(strip) + chunk) / SECTOR as usize;
+        let guessed = geometry.data_strips().iter().filter(is_lost);
+        let guess = guessed.into_iter().any(|strip| self.unknown[sectors(strip)].contains(&true));
+        for &(strip, bytes) in &data {
+            for (nth, sector) in bytes.chunks(SECTOR as usize).enumerate() {
+                let place = at(strip) + nth * SECTOR as usize;
+                let right = sector == &self.model[place..place + SECTOR as usize];
+                assert!(right || self.unknown[place / SECTOR as usize], "D{strip} of {stripe}: {:?}", self.config);
+            }
+        }
+        let strips: Vec<&[u8]> = data.iter().map(|strip| strip.1).collect();
+        let (mut p, mut q) = (vec![0; chunk], vec![0; chunk]);
+        parity_simd::xor_generate(&mut p, &strips);
+        parity_simd::q_generate(&mut q, &data);
+        for (strip, parity) in geometry.parity_strips().iter().zip([p, q]) {
+            if let Some(bytes) = on_member(strip).filter(|_| !guess) {
+                assert!(bytes == parity, "parity {strip} of stripe {stripe} is wrong: {:?}", self.config);
+            }
+        }
+    }
+}
+
+/// What is there before the first turn.
+struct Beginnings<'a> {
+    config: Config,
+    zones: Zones,
+    geometry: Geometry,
+    disks: &'a Disks,
+    memory: &'a Arc<Memory>,
+}
+
+impl Beginnings<'_> {
+    fn cells(&self, rng: &mut Rng) -> Vec<Cell> {
+        let any = [Cell::Unwritten, Cell::Clean, Cell::Dirty, Cell::NeedSync];
+        let one = |_| match self.config.initial {
+            Initial::All(cell) => cell,
+            Initial::Mixed => any[rng.below(4) as usize],
+        };
+        (0..self.zones.stripes).map(one).collect()
+    }
+
+    /// What a host sees: zeros where nothing was written, the members' noise elsewhere; where cells speak for
+    /// parity it is made right.
+    fn model(&mut self, cells: &[Cell]) -> Vec<u8> {
+        let geometry = self.geometry;
+        let chunk = geometry.chunk_bytes() as usize;
+        let mut model = vec![0; geometry.size_bytes() as usize];
+        let mut disks = self.disks.borrow_mut();
+        for (stripe, cell) in cells.iter().enumerate().filter(|(_, cell)| **cell != Cell::Unwritten) {
+            let rotation = geometry.rotation(stripe as u64);
+            let start = (self.zones.data.offset_bytes + geometry.strip_offset(stripe as u64)) as usize;
+            let row = &mut model[stripe * geometry.stripe_bytes() as usize..][..geometry.stripe_bytes() as usize];
+            for (strip, bytes) in row.chunks_mut(chunk).enumerate() {
+                let slot = usize::from(rotation.slot_of(strip as u8));
+                bytes.copy_from_slice(&disks[slot].bytes[start..start + chunk]);
+            }
+            if *cell == Cell::NeedSync {
+                continue;
+            }
+            let data: Vec<(u8, &[u8])> = (0..).zip(row.chunks(chunk)).collect();
+            let strips: Vec<&[u8]> = data.iter().map(|strip| strip.1).collect();
+            let (mut p, mut q) = (vec![0; chunk], vec![0; chunk]);
+            parity_simd::xor_generate(&mut p, &strips);
+            parity_simd::q_generate(&mut q, &data);
+            for (strip, parity) in geometry.parity_strips().iter().zip([p, q]) {
+                let slot = usize::from(rotation.slot_of(strip));
+                disks[slot].bytes[start..start + chunk].copy_from_slice(&parity);
+            }
+        }
+        model
+    }
+
+    /// Creates the array and starts it as a server does, then gives it the cells.
+    fn start(&mut self, cells: &[Cell], bytes: u64, rng: &mut Rng) -> Arc<Shared> {
+        let Config { members, reactors, .. } = self.config;
+        let mut ring = SlowRing::new(self.disks, self.memory, rng.fork());
+        ring.prompt = true;
+        let scratch = self.memory.arena(reactors as u16 + 1).part(0, SCRATCH_BYTES);
+        let mut bench = Bench { ring: &mut ring, memory: self.memory, scratch };
+        let identities: Vec<Uuid> = (0..members).map(|_| Uuid::from_u64_pair(rng.next(), rng.next())).collect();
+        let new = NewArray {
+            array: Uuid::from_u64_pair(rng.next(), rng.next()),
+            name: Label::new("test").expect("a name"),
+            host: Label::EMPTY,
+            created_s: 1_700_000_000,
+            shape: Shape { level: self.config.level, members, chunk_bytes: self.config.chunk_bytes },
+            logical_block_bytes: SECTOR as u32,
+            zones: self.zones,
+            members: &identities,
+            epoch_id: rng.next() | 1,
+        };
+        write_new(&mut bench, &new, Cell::Unwritten, &mut |_, _| {}).expect("these disks are well");
+        let candidates: Vec<Candidate> = (0..members)
+            .map(|slot| Candidate {
+                label: slot.to_string(),
+                found: read_superblocks(&mut bench, DeviceIndex(slot as u8), bytes),
+            })
+            .collect();
+        let assembly = assemble(&candidates, &AssemblyOptions::default()).expect("all are there");
+        let options = StartOptions { seed: rng.next() | 1, ..StartOptions::default() };
+        let started = start(&mut bench, &assembly, &options).expect("all are there");
+        let bitmap = Bitmap::new(self.zones.stripes, Cell::Unwritten);
+        for block in (0..bitmap.blocks()).map(BlockIndex) {
+            let mut codes = [0; CELL_BYTES_PER_BLOCK];
+            let first = u64::from(block.0) * STRIPES_PER_BLOCK;
+            for (nth, cell) in cells[first as usize..].iter().take(STRIPES_PER_BLOCK as usize).enumerate() {
+                codes[nth / 4] |= cell.disk_code() << (nth % 4 * 2);
+            }
+            bitmap.set_generation(block, started.bitmap.generation(block));
+            bitmap.load_block(block, &codes, LoadMode::Clean);
+        }
+        for (stripe, cell) in (0..).zip(cells) {
+            assert_eq!(bitmap.cell(stripe), *cell);
+        }
+        let volatile = Slots(rng.next() as u32 & rng.next() as u32 & started.geometry.slots().0);
+        Arc::new(Shared {
+            geometry: started.geometry,
+            layout: started.layout,
+            bitmap,
+            locks: StripeLocks::new(),
+            members: started.members(volatile),
+            memory: self.memory.clone(),
+            mailboxes: Mailboxes::new((0..reactors).map(|_| Box::new(|| {}) as _).collect()),
+            tallies: (0..reactors).map(|_| Tally::default()).collect(),
+            steward: StewardState::new(Beginning { roster: started.roster, seed: rng.next(), rebuilding: None }),
+            read_only: false,
+        })
+    }
+}
+
