@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam::channel::bounded;
 
 use crate::array::{Answer, Array, Beginning, Order, Shared, StewardState};
-use crate::assembly::{Assembly, AssemblyOptions, Candidate, LeftOutReason, SlotPlan, assemble};
+use crate::assembly::{Assembly, AssemblyOptions, Candidate, SlotPlan, assemble};
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
 use crate::format::superblock::Record;
@@ -96,7 +96,6 @@ impl Server {
             },
         )
         .map_err(|error| ServerError(error.to_string()))?;
-        refuse_strangers(&assembly, &candidates)?;
         let warnings = warnings(&assembly, &candidates);
         let seed = random::number();
         let read_only = options.read_only || assembly.read_only;
@@ -477,19 +476,6 @@ const fn absence(plan: &SlotPlan) -> Option<MemberState> {
         SlotPlan::Missing | SlotPlan::Empty | SlotPlan::Stale { .. } => Some(MemberState::Missing),
         SlotPlan::Failed => Some(MemberState::Failed),
     }
-}
-
-/// A device that the operator names and that is no member stops the start, as in mdadm: a start without it would pass
-/// over a wrong path, or bytes that something else has overwritten. Without it is for the operator to say, by leaving it
-/// out. One that was replaced is only warned of: it is a member of this array, and the array knows what it is.
-fn refuse_strangers(assembly: &Assembly, candidates: &[Candidate]) -> Result<(), ServerError> {
-    let strangers = assembly.left_out.iter().filter(|out| matches!(out.reason, LeftOutReason::NoMember(_)));
-    let lines: Vec<String> = strangers
-        .map(|out| {
-            format!("{}: {}: leave it out to start without it", candidates[out.candidate].label, out.reason)
-        })
-        .collect();
-    if lines.is_empty() { Ok(()) } else { Err(ServerError(lines.join("\n"))) }
 }
 
 /// What the operator should know of an assembly that went well enough.
