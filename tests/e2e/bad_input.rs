@@ -396,7 +396,7 @@ fn a_mounted_member_is_refused() {
 fn a_full_disk_is_told_and_leaves_nothing() {
     let lab = Lab::new();
     let full = lab.mount(&["-t", "tmpfs", "-o", "size=1m"], Path::new("full"), "full");
-    fs::write(full.join("filler"), vec![1; 1 << 20]).expect_err("a full disk, or nearly");
+    fs::write(full.join("filler"), vec![1; 2 << 20]).expect_err("a full disk");
     let members: Vec<PathBuf> = (0..4).map(|slot| full.join(format!("m.{slot}"))).collect();
     for init in ["lazy", "zero"] {
         let mut attempt = create(&members, &members[0]);
