@@ -20,12 +20,8 @@ use engine::tally::Tally;
 use rng::Rng;
 use world::{Config, Initial, World};
 
-const INITIALS: [Initial; 4] = [
-    Initial::All(Cell::Clean),
-    Initial::All(Cell::Unwritten),
-    Initial::All(Cell::NeedSync),
-    Initial::Mixed,
-];
+const INITIALS: [Initial; 4] =
+    [Initial::All(Cell::Clean), Initial::All(Cell::Unwritten), Initial::All(Cell::NeedSync), Initial::Mixed];
 
 /// Stripes of a run: few enough that requests meet.
 fn stripes(chunk_bytes: u32, members: usize) -> u64 {

@@ -270,7 +270,12 @@ impl World {
                 self.errors += 1;
                 let stripe = u64::from(self.geometry.stripe_bytes());
                 let mut stripes = (range.start / stripe) as usize..range.end.div_ceil(stripe) as usize;
-                assert!(stripes.any(|stripe| self.lossy[stripe]), "{error:?}: {:?}, {:?}", asked.request, self.config);
+                assert!(
+                    stripes.any(|stripe| self.lossy[stripe]),
+                    "{error:?}: {:?}, {:?}",
+                    asked.request,
+                    self.config
+                );
                 if changes {
                     self.unknown[sectors].fill(true);
                 }
@@ -372,7 +377,11 @@ impl World {
         while self.shared.members.view().writable.has(slot) {
             let at = self.rng.below(self.zones.stripes);
             for from in (0..stripe).step_by(MIB) {
-                self.ask(RequestKind::Write { fua: false }, at * stripe + from, (stripe - from).min(MIB as u64));
+                self.ask(
+                    RequestKind::Write { fua: false },
+                    at * stripe + from,
+                    (stripe - from).min(MIB as u64),
+                );
             }
             self.settle();
         }
@@ -446,7 +455,8 @@ impl World {
             let start = (self.zones.data.offset_bytes + geometry.strip_offset(stripe)) as usize;
             readable.has(slot).then(|| &disks[device].bytes[start..start + chunk])
         };
-        let at = |strip: u8| (stripe * u64::from(geometry.stripe_bytes())) as usize + usize::from(strip) * chunk;
+        let at =
+            |strip: u8| (stripe * u64::from(geometry.stripe_bytes())) as usize + usize::from(strip) * chunk;
         // Where the host cannot know, the member's word is taken; parity must agree with that too.
         let data: Vec<(u8, &[u8])> = geometry
             .data_strips()
@@ -461,7 +471,11 @@ impl World {
             for (nth, sector) in bytes.chunks(SECTOR as usize).enumerate() {
                 let place = at(strip) + nth * SECTOR as usize;
                 let right = sector == &self.model[place..place + SECTOR as usize];
-                assert!(right || self.unknown[place / SECTOR as usize], "D{strip} of {stripe}: {:?}", self.config);
+                assert!(
+                    right || self.unknown[place / SECTOR as usize],
+                    "D{strip} of {stripe}: {:?}",
+                    self.config
+                );
             }
         }
         let strips: Vec<&[u8]> = data.iter().map(|strip| strip.1).collect();
@@ -505,7 +519,8 @@ impl Beginnings<'_> {
         for (stripe, cell) in cells.iter().enumerate().filter(|(_, cell)| **cell != Cell::Unwritten) {
             let rotation = geometry.rotation(stripe as u64);
             let start = (self.zones.data.offset_bytes + geometry.strip_offset(stripe as u64)) as usize;
-            let row = &mut model[stripe * geometry.stripe_bytes() as usize..][..geometry.stripe_bytes() as usize];
+            let row =
+                &mut model[stripe * geometry.stripe_bytes() as usize..][..geometry.stripe_bytes() as usize];
             for (strip, bytes) in row.chunks_mut(chunk).enumerate() {
                 let slot = usize::from(rotation.slot_of(strip as u8));
                 bytes.copy_from_slice(&disks[slot].bytes[start..start + chunk]);
@@ -533,7 +548,8 @@ impl Beginnings<'_> {
         ring.prompt = true;
         let scratch = self.memory.arena(reactors as u16 + 1).part(0, SCRATCH_BYTES);
         let mut bench = Bench { ring: &mut ring, memory: self.memory, scratch };
-        let identities: Vec<Uuid> = (0..members).map(|_| Uuid::from_u64_pair(rng.next(), rng.next())).collect();
+        let identities: Vec<Uuid> =
+            (0..members).map(|_| Uuid::from_u64_pair(rng.next(), rng.next())).collect();
         let new = NewArray {
             array: Uuid::from_u64_pair(rng.next(), rng.next()),
             name: Label::new("test").expect("a name"),
@@ -578,9 +594,12 @@ impl Beginnings<'_> {
             memory: self.memory.clone(),
             mailboxes: Mailboxes::new((0..reactors).map(|_| Box::new(|| {}) as _).collect()),
             tallies: (0..reactors).map(|_| Tally::default()).collect(),
-            steward: StewardState::new(Beginning { roster: started.roster, seed: rng.next(), rebuilding: None }),
+            steward: StewardState::new(Beginning {
+                roster: started.roster,
+                seed: rng.next(),
+                rebuilding: None,
+            }),
             read_only: false,
         })
     }
 }
-
