@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bitmap::{Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, LoadMode, STRIPES_PER_BLOCK, StripeLocks};
 use crossbeam::channel::bounded;
@@ -404,7 +405,8 @@ impl World {
         self.load(load);
         self.settle();
         self.turn_until("a rebuild", |world| {
-            world.shared.members.view().readable.has(slot) && world.shared.members.record().readable.has(slot)
+            world.shared.members.record().readable.has(slot)
+                && world.shared.steward.rebuild_slot.load(Ordering::Relaxed) == 0
         });
     }
 
@@ -420,7 +422,11 @@ impl World {
         }
     }
 
+    /// A bad sector and a lost member are one loss too many for some levels: first what has met one is done.
     fn heal_bad_sectors(&mut self) {
+        if self.disks.borrow().iter().any(|disk| !disk.bad.is_empty()) {
+            self.settle();
+        }
         self.disks.borrow_mut().iter_mut().for_each(|disk| disk.bad.clear());
     }
 
