@@ -280,10 +280,10 @@ impl World {
         let memory = Arc::clone(&self.memory);
         let mut bench = Bench { ring: &mut ring, memory: &memory, scratch };
         let mut candidates = Vec::new();
-        for index in 0..devices.len() {
-            let bytes = self.bus.borrow().disks[devices[index]].bytes();
+        for (index, &disk) in devices.iter().enumerate() {
+            let bytes = self.bus.borrow().disks[disk].bytes();
             let found = read_superblocks(&mut bench, DeviceIndex(index as u8), bytes);
-            candidates.push(Candidate { label: devices[index].to_string(), found });
+            candidates.push(Candidate { label: disk.to_string(), found });
         }
         if self.bus.borrow().verbose {
             print_candidates(&candidates);
