@@ -484,6 +484,7 @@ impl<'a> Bench<'a> {
             tallies: bells.iter().map(|_| Tally::default()).collect(),
             steward: StewardState::new(Beginning { roster: None, seed: 1, rebuilding: None }),
             read_only: false,
+            deallocations: std::sync::atomic::AtomicU32::new(0),
         }
     }
 

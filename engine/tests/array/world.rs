@@ -580,6 +580,7 @@ impl Beginnings<'_> {
             tallies: (0..reactors).map(|_| Tally::default()).collect(),
             steward: StewardState::new(Beginning { roster: started.roster, seed: rng.next(), rebuilding: None }),
             read_only: false,
+            deallocations: std::sync::atomic::AtomicU32::new(0),
         })
     }
 }
