@@ -234,7 +234,13 @@ impl Array {
     /// A healthy read has ended. One that failed becomes a part: read the stripe without that strip,
     /// reconstruct, rewrite. So does one during which strips were deallocated, perhaps these: it may have
     /// seen what no host wrote.
-    pub(super) fn host_read_done(&mut self, read: HostRead, deallocations: u32, io: Io, result: Result<(), i32>) {
+    pub(super) fn host_read_done(
+        &mut self,
+        read: HostRead,
+        deallocations: u32,
+        io: Io,
+        result: Result<(), i32>,
+    ) {
         if let Err(errno) = result {
             if self.is_current(&io) {
                 self.shared.members.count_read_error(io.slot, errno);
@@ -255,7 +261,15 @@ impl Array {
             return;
         }
         let HostRead { request, stripe, start, span } = read;
-        self.insert_part(request, PartKind::Read, stripe, (start, start + span.len_bytes), span, false, suspects);
+        self.insert_part(
+            request,
+            PartKind::Read,
+            stripe,
+            (start, start + span.len_bytes),
+            span,
+            false,
+            suspects,
+        );
     }
 
     /// One piece of a request has ended.

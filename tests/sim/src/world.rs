@@ -895,7 +895,9 @@ fn print_candidates(candidates: &[Candidate]) {
                 let record = &found.superblock.record;
                 let slots: Vec<String> = record.slots[..record.shape.members]
                     .iter()
-                    .map(|slot| format!("{:?}@{}:{:04x}", slot.state, slot.held.number, slot.held.id & 0xffff))
+                    .map(|slot| {
+                        format!("{:?}@{}:{:04x}", slot.state, slot.held.number, slot.held.id & 0xffff)
+                    })
                     .collect();
                 println!(
                     "    disk {} slot {} sequence {} epoch {}:{:04x} parent {:04x} {:?} found {:?} both valid {} {slots:?}",
