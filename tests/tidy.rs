@@ -283,7 +283,7 @@ fn no_file_is_dead() {
 
 #[test]
 fn the_map_fits_the_house() {
-    let Some(map) = read("ARCHITECTURE.md") else { return };
+    let map = read("ARCHITECTURE.md").expect("the house has a map");
     let mut breaches = Vec::new();
     let lines = map.lines().count();
     if lines > ARCHITECTURE_LINES_MAX {
