@@ -26,9 +26,9 @@ lint:
 	cargo clippy --workspace --all-targets $$flags -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps $$flags
 
-# Criterion benches of the rooms, then fio against a served array.
+# Criterion benches of the rooms (parity, bitmap, planner, stripe), then fio against a served array.
 bench:
 	@flags=$$(scripts/setup build bench)
-	cargo bench --workspace $$flags
+	cargo bench --workspace $$flags --bench '*'
 	cargo build --release $$flags
 	scripts/bench-nbd

@@ -9,6 +9,7 @@
 //!
 //! A failed assertion prints the configuration, seed and all: [`one`] is for looking at it alone.
 
+mod beginnings;
 mod disks;
 mod rng;
 mod world;
