@@ -305,6 +305,8 @@ impl Array {
     /// [`room`](Array::has_room_for_mail).
     pub fn receive(&mut self, message: Message) {
         match message {
+            // It has come home: the owner had let go, and found the stripe owned here. Its place was kept.
+            Message::Part(part) if part.home == self.me => self.enqueue(part.home_part),
             Message::Part(part) => {
                 let index = self.parts.insert(part);
                 self.enqueue(index);

@@ -814,9 +814,11 @@ impl World {
     /// Stops in order. The front end is drained.
     pub fn order_stop(&mut self) -> Option<Result<(), String>> {
         self.drain();
-        let mut idle = 0;
+        let (mut idle, begun) = (0, self.bus.borrow().now_ns);
         while !self.is_off() && !self.reactors.iter().skip(1).all(|reactor| reactor.array.quiet()) {
             self.step_watched(&mut idle);
+            let now = self.bus.borrow().now_ns;
+            assert!(now < begun + 4 * ANSWERED_WITHIN_NS, "I8: a reactor is not quiet though every request is answered");
         }
         if self.is_off() {
             return None;
