@@ -63,6 +63,7 @@ impl Bench {
             tallies: vec![Tally::default()],
             steward: StewardState::new(Beginning { roster: None, seed: 1, rebuilding: None }),
             read_only: false,
+            deallocations: std::sync::atomic::AtomicU32::new(0),
         });
         let mut pool = Pool::new(&memory, 1);
         let spans = (0..BATCH).map(|_| pool.take(MIB as u32).expect("a fresh pool has room")).collect();

@@ -130,6 +130,7 @@ impl Beginnings<'_> {
                 rebuilding: None,
             }),
             read_only: false,
+            deallocations: std::sync::atomic::AtomicU32::new(0),
         })
     }
 }
