@@ -818,7 +818,10 @@ impl World {
         while !self.is_off() && !self.reactors.iter().skip(1).all(|reactor| reactor.array.quiet()) {
             self.step_watched(&mut idle);
             let now = self.bus.borrow().now_ns;
-            assert!(now < begun + 4 * ANSWERED_WITHIN_NS, "I8: a reactor is not quiet though every request is answered");
+            assert!(
+                now < begun + 4 * ANSWERED_WITHIN_NS,
+                "I8: a reactor is not quiet though every request is answered"
+            );
         }
         if self.is_off() {
             return None;
