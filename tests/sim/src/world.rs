@@ -131,7 +131,7 @@ pub struct World {
     next_tag: u64,
     /// Stripes of which something may be lost: they were NeedSync when the array was started without a member.
     pub lossy: BTreeSet<u64>,
-    /// Errors are no violation: the array was made to fail.
+    /// Errors are no violation for now: more is broken than the level bears. Wrong bytes still are.
     pub beyond_level: bool,
     /// Requests answered.
     pub answered: u64,
