@@ -406,7 +406,7 @@ impl Story {
             return;
         }
         let disk = self.world.disk_of(slot);
-        let roll = self.world.rng.below(6);
+        let roll = self.world.rng.below(8);
         if roll == 5 {
             self.fault();
             return;
@@ -418,6 +418,7 @@ impl Story {
             0 => bus.disks[disk].dead = true,
             1 | 2 => bus.disks[disk].failing_writes = 1,
             3 => bus.disks[disk].failing_flushes = 1,
+            6 | 7 => bus.disks[disk].armed = true,
             _ => {
                 drop(bus);
                 let _gone_meanwhile = self.world.order_fail(slot);
