@@ -183,6 +183,10 @@ impl Story {
                 self.disturb_rebuild();
                 self.load(5, 40);
             }
+            if self.world.spare() == 0 && self.chance(5) {
+                self.beyond();
+                return;
+            }
             if self.chance(40) {
                 self.load_and_cut();
                 let missing = self.chance(15);
