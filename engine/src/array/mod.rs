@@ -125,11 +125,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Whether more slots are lost than the level bears. From then on nothing is put on record.
+    /// Whether fewer slots are in sync than hold the data. From then on nothing is put on record: the record
+    /// knows no such array, also when the rebuild of another slot is nearly done.
     #[must_use]
     pub fn failed(&self) -> bool {
-        let lost = self.geometry.slots().minus(self.members.view().writable);
-        lost.count() > u32::from(self.geometry.parities())
+        self.members.view().readable.count() < u32::from(self.geometry.data())
     }
 }
 
