@@ -200,7 +200,10 @@ impl Story {
 
     fn faults(&mut self) {
         for _ in 0..self.world.rng.between(1, 5) {
-            self.load(5, 60);
+            // Not after a load: then the resync of a start has long ended.
+            if self.chance(60) {
+                self.load(5, 60);
+            }
             self.fault();
             self.load(5, 60);
             self.world.verify();

@@ -63,9 +63,9 @@ impl Config {
         let many = rng.chance(4) && chunk_bytes == 4096;
         let stripes = if many { rng.between(16_129, 40_000) } else { rng.between(4, 40) };
         let initial = match rng.below(10) {
+            _ if many => Cell::Unwritten,
             0..=5 => Cell::Unwritten,
             6..=7 => Cell::Clean,
-            _ if many => Cell::Unwritten,
             _ => Cell::NeedSync,
         };
         Config {
