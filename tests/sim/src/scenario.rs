@@ -332,6 +332,11 @@ impl Story {
 
     fn settle(&mut self) {
         self.heal();
+        self.world.settle();
+        if !self.world.is_off() && self.world.running().bitmap.next_need_sync(0).is_some() {
+            // What could not be read is tried again some seconds later.
+            self.world.rest(6_000_000_000);
+        }
         let settled = self.world.settle();
         if self.world.is_off() {
             return;
