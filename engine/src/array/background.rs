@@ -36,6 +36,9 @@ const LOOKS_PER_TURN: u32 = 4096;
 const PROGRESS_EVERY_NS: u64 = 5_000_000_000;
 /// How often lost stripes are looked at again.
 const LOST_EVERY_NS: u64 = 1_000_000_000;
+/// How long after a resync that could not read some stripe another begins. Each looks at every cell: 20 ms for
+/// 59 MB of them.
+const RESYNC_AGAIN_NS: u64 = 5_000_000_000;
 
 /// Background work on one stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,9 @@ pub(super) struct Resync {
     from: Option<u64>,
     /// Stripes that could not be made consistent, in this pass.
     lost: u64,
+    /// Of those, stripes of which a read failed: that may pass, so another pass is due some time later.
+    unread: u64,
+    again_at_ns: u64,
     /// The slots that were readable when the pass began: with others, another pass may help.
     readable: u32,
 }
@@ -60,7 +66,13 @@ impl Resync {
         let total = shared.bitmap.count().need_sync;
         shared.steward.resync_total.store(total, Ordering::Relaxed);
         shared.steward.resync_done.store(0, Ordering::Relaxed);
-        Resync { from: (total > 0).then_some(0), lost: 0, readable: shared.members.view().readable.0 }
+        Resync {
+            from: (total > 0).then_some(0),
+            lost: 0,
+            unread: 0,
+            again_at_ns: 0,
+            readable: shared.members.view().readable.0,
+        }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -192,6 +204,7 @@ impl Array {
         let shared = self.shared.clone();
         let steward = self.steward_mut();
         steward.jobs -= 1;
+        steward.resync.unread += u64::from(result.is_err() && need_sync);
         match job {
             Job::Resync => {
                 let done = &shared.steward.resync_done;
@@ -219,7 +232,9 @@ impl Array {
         let readable = shared.members.view().readable.0;
         let jobs_max = self.jobs_max();
         let Some(mut from) = self.steward().resync.from else {
-            if self.steward().resync.lost > 0 && self.steward().resync.readable != readable {
+            let resync = &self.steward().resync;
+            let is_due = resync.unread > 0 && self.now_ns >= resync.again_at_ns;
+            if is_due || (resync.lost > 0 && resync.readable != readable) {
                 self.steward_mut().resync = Resync::begin(&shared);
             }
             return;
@@ -228,7 +243,9 @@ impl Array {
             let Some(stripe) = shared.bitmap.next_need_sync(from) else {
                 if self.steward().jobs == 0 {
                     shared.steward.resync_total.store(0, Ordering::Relaxed);
-                    self.steward_mut().resync.from = None;
+                    let again_at_ns = self.now_ns + RESYNC_AGAIN_NS;
+                    let resync = &mut self.steward_mut().resync;
+                    (resync.from, resync.again_at_ns) = (None, again_at_ns);
                 }
                 return;
             };
