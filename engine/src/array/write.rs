@@ -181,22 +181,33 @@ impl Array {
         op.read_failed = false;
         let healing = op.work_kind == Work::Write(Mode::Heal);
         self.look(index);
-        // A strip lost in the middle of a resync: what was to become consistent cannot.
-        if healing && !self.healable(index) {
-            self.finish(index, Err(RequestError::Lost));
-            return;
+        if healing {
+            // A strip that was lost in the midst of it may keep the stripe from becoming consistent.
+            match self.unsynced(index) {
+                Unsynced::Heal => {}
+                Unsynced::DataOnly if !self.ops[index].active.is_empty() => {
+                    let op = &mut self.ops[index];
+                    op.work_kind = Work::Write(Mode::DataOnly);
+                    op.row_next = 0;
+                }
+                Unsynced::DataOnly | Unsynced::Refused => {
+                    self.finish(index, Err(RequestError::Lost));
+                    return;
+                }
+            }
         }
         self.plan_batch(ring, index);
     }
 
-    fn healable(&self, index: u32) -> bool {
+    /// What can be done for a NeedSync stripe, as far as its strips can be read now.
+    fn unsynced(&self, index: u32) -> Unsynced {
         let op = &self.ops[index];
         let (touched, whole) = if op.active.is_empty() {
             (Strips::NONE, Strips::NONE)
         } else {
             op.touched(&self.parts, &self.shared.geometry)
         };
-        plan::unsynced(&op.view, touched, whole) == Unsynced::Heal
+        plan::unsynced(&op.view, touched, whole)
     }
 
     fn issue_reads<R: Ring>(&mut self, ring: &mut R, index: u32) {
