@@ -285,6 +285,11 @@ impl Bus {
                 if disk.dead {
                     return Err(EIO);
                 }
+                match &mut disk.write_fails_after {
+                    Some(0) => (disk.write_fails_after, disk.failing_writes) = (None, 1),
+                    Some(others) => *others -= 1,
+                    None => {}
+                }
                 let data_fails = place.zone == ZoneKind::Data && disk.failing_data_writes > 0;
                 disk.failing_data_writes -= u32::from(data_fails);
                 if data_fails || disk.failing_writes > 0 {

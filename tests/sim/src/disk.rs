@@ -82,6 +82,8 @@ pub struct Disk {
     pub transient_reads: u32,
     /// How many of the next writes fail, perhaps in part done.
     pub failing_writes: u32,
+    /// The write after so many others fails.
+    pub write_fails_after: Option<u32>,
     /// How many of the next writes of strips fail.
     pub failing_data_writes: u32,
     /// The next write of a strip fails as soon as some superblock is being written.
@@ -107,6 +109,7 @@ impl Disk {
             failed_reads: BTreeSet::new(),
             transient_reads: 0,
             failing_writes: 0,
+            write_fails_after: None,
             failing_data_writes: 0,
             armed: false,
             failing_flushes: 0,
@@ -257,6 +260,7 @@ impl Disk {
         self.bad.clear();
         self.transient_reads = 0;
         self.failing_writes = 0;
+        self.write_fails_after = None;
         self.failing_data_writes = 0;
         self.armed = false;
         self.failing_flushes = 0;

@@ -524,14 +524,21 @@ impl Story {
     fn restart_present(&mut self, missing: bool) {
         let mut cuts_left = if self.chance(40) { self.world.rng.between(1, 3) } else { 0 };
         loop {
-            self.choose_present(missing);
+            let spare = self.choose_present(missing);
+            if spare > 0 && self.chance(15) {
+                self.fail_a_write_of_the_start();
+            }
             let cut = (cuts_left > 0).then(|| match self.world.rng.below(3) {
                 0 => Cut::Completions(self.world.rng.below(40)),
                 1 => Cut::MetadataPushes(self.world.rng.below(12)),
                 _ => Cut::MetadataCompletions(self.world.rng.below(12)),
             });
             cuts_left = cuts_left.saturating_sub(1);
-            match self.world.start(cut) {
+            let outcome = self.world.start(cut);
+            for disk in &mut self.world.bus.borrow_mut().disks {
+                (disk.write_fails_after, disk.failing_writes) = (None, 0);
+            }
+            match outcome {
                 StartOutcome::Running => return,
                 StartOutcome::PowerCut => {
                     self.cuts += 1;
@@ -543,7 +550,8 @@ impl Story {
     }
 
     /// Every disk that is not dead; without some that are in sync, if that is wished and the level bears it.
-    fn choose_present(&mut self, missing: bool) {
+    /// How many more may be lost.
+    fn choose_present(&mut self, missing: bool) -> usize {
         let mut bus = self.world.bus.borrow_mut();
         bus.monitors.superblocks_changed = true;
         let mut in_sync: Vec<usize> = Monitors::in_sync(&mut bus).into_iter().flatten().collect();
@@ -557,5 +565,14 @@ impl Story {
             spare -= 1;
         }
         self.world.present = present;
+        spare
+    }
+
+    fn fail_a_write_of_the_start(&mut self) {
+        let disk = self.world.rng.pick(&self.world.present);
+        let after = self.world.rng.below(6) as u32;
+        let mut bus = self.world.bus.borrow_mut();
+        bus.note(13, || format!("a write of disk {disk} will fail, after {after} others"));
+        bus.disks[disk].write_fails_after = Some(after);
     }
 }
