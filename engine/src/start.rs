@@ -78,9 +78,6 @@ pub enum StartError {
     /// The members that are left are too few, or must not be written.
     #[error("the array cannot be started: {0}")]
     Refused(#[from] ChangeRefused),
-    /// So many members failed their first writes that the array has failed.
-    #[error("the array cannot be started: a bitmap block could not be written to enough members")]
-    Failed,
 }
 
 impl<R: Ring> Bench<'_, R> {
@@ -195,7 +192,8 @@ pub fn start<R: Ring>(
     let mode = if assembly.unclean && !guess { LoadMode::Unclean } else { LoadMode::Clean };
     let differing = load_bitmap(bench, &mut started, mode, guess);
     if !options.read_only {
-        even_out(bench, &mut started, &differing)?;
+        let failed = even_out(bench, &mut started, &differing);
+        started.leave(bench, failed, options.seed)?;
     }
     Ok(started)
 }
@@ -208,9 +206,20 @@ fn begin_epoch<R: Ring>(
     options: &StartOptions,
 ) -> Result<(Roster, Slots), StartError> {
     let mut roster = assembly.roster()?;
+    let writes = roster.begin(Change::Start { host: options.host }, options.seed)?;
+    let lost = commit(bench, &mut roster, writes, options.seed)?;
+    Ok((roster, lost))
+}
+
+/// Writes the superblocks of a change, and then of others until one has landed whole: a slot that loses a
+/// write leaves. The slots that left. `id` is the change's.
+fn commit<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    roster: &mut Roster,
+    mut writes: Vec<SuperblockWrite>,
+    mut id: u64,
+) -> Result<Slots, StartError> {
     let mut lost = Slots::NONE;
-    let mut writes = roster.begin(Change::Start { host: options.host }, options.seed)?;
-    let mut id = options.seed;
     let mut reinforced = false;
     loop {
         let results = write_superblocks(bench, &writes);
@@ -223,14 +232,19 @@ fn begin_epoch<R: Ring>(
         let now_lost = writes.iter().map(|write| write.slot).find(|&slot| lost.has(slot as u8));
         (writes, reinforced) = match now_lost {
             Some(slot) => {
-                id = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+                id = next_id(id);
                 (roster.begin(Change::Fail { slot }, id)?, false)
             }
-            None if reinforced => return Ok((roster, lost)),
+            None if reinforced => return Ok(lost),
             // Into the other copy too, so that one decayed block does not put a device back by an epoch.
             None => (roster.reinforce()?, true),
         };
     }
+}
+
+/// The id of an epoch that follows one with this id: odd, so not zero.
+const fn next_id(id: u64) -> u64 {
+    id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 
 /// Fills the bitmap from the members in sync. The blocks whose copies are not all the newest.
@@ -332,31 +346,33 @@ fn trust(cells: &mut Cells) {
 }
 
 /// Writes the blocks whose copies differ, or are not valid, to every copy: what is on one of them only
-/// must not be believed by the next start and not by this one, or the reverse.
-fn even_out<R: Ring>(
-    bench: &mut Bench<'_, R>,
-    started: &mut Started,
-    differing: &[BlockIndex],
-) -> Result<(), StartError> {
+/// must not be believed by the next start and not by this one, or the reverse. The slots where that
+/// failed: they must leave, on record, before anyone relies on the blocks.
+fn even_out<R: Ring>(bench: &mut Bench<'_, R>, started: &mut Started, differing: &[BlockIndex]) -> Slots {
     let shape = shape_of(&started.geometry);
     let array = uuid::Uuid::from_bytes(started.layout.uuid);
     let span = bench.scratch.part(0, BLOCK_BYTES as u32);
     let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
+    let mut failed = Slots::NONE;
     for &block in differing {
         let write = started.bitmap.try_begin_block_write(block, &mut cells).expect("nobody else writes yet");
         let header = Header { array, index: u64::from(block.0), generation: write.generation };
         bench.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &cells));
-        let slots = copies(u64::from(block.0), &shape).filter(|&slot| started.view.writable.has(slot as u8));
+        let slots: Vec<usize> = copies(u64::from(block.0), &shape)
+            .filter(|&slot| started.view.writable.minus(failed).has(slot as u8))
+            .collect();
         let offset = started.layout.bitmap_offset_bytes + u64::from(block.0) * BLOCK_BYTES as u64;
         let durable = MemberIo::Write(Durability::Durable);
         let ops: Vec<_> =
-            slots.map(|slot| Bench::<R>::op(started.devices[slot], durable, offset, span)).collect();
-        if bench.run(&ops).iter().any(Result::is_err) {
-            return Err(StartError::Failed);
+            slots.iter().map(|&slot| Bench::<R>::op(started.devices[slot], durable, offset, span)).collect();
+        for (&slot, result) in slots.iter().zip(bench.run(&ops)) {
+            if result.is_err() {
+                failed = failed.or(Slots::one(slot as u8));
+            }
         }
         started.bitmap.finish_block_write(write, &cells);
     }
-    Ok(())
+    failed
 }
 
 fn shape_of(geometry: &Geometry) -> crate::format::Shape {
@@ -368,6 +384,23 @@ fn shape_of(geometry: &Geometry) -> crate::format::Shape {
 }
 
 impl Started {
+    /// Puts on record that these slots have failed. The array is not started when too few are left.
+    fn leave<R: Ring>(&mut self, bench: &mut Bench<'_, R>, failed: Slots, seed: u64) -> Result<(), StartError> {
+        let Some(roster) = &mut self.roster else { return Ok(()) };
+        let (mut gone, mut id) = (Slots::NONE, seed.rotate_left(32));
+        for slot in failed.iter() {
+            if !gone.has(slot) {
+                id = next_id(id);
+                let writes = roster.begin(Change::Fail { slot: usize::from(slot) }, id)?;
+                gone = gone.or(Slots::one(slot)).or(commit(bench, roster, writes, id)?);
+            }
+        }
+        self.view =
+            MemberView { readable: self.view.readable.minus(gone), writable: self.view.writable.minus(gone) };
+        self.rebuilding = self.rebuilding.filter(|(slot, _)| !gone.has(*slot));
+        Ok(())
+    }
+
     /// What all reactors share of it.
     #[must_use]
     pub fn members(&self, volatile: Slots) -> Members {
