@@ -25,11 +25,18 @@ use tree::{
 const FILE_LINES_MAX: usize = 600;
 
 /// Files that may be longer, how long, and why.
-const LONG_FILES: &[(&str, usize, &str)] = &[(
-    "engine/src/format/superblock.rs",
-    660,
-    "one structure: its offsets, fields, checks and codec are read together",
-)];
+const LONG_FILES: &[(&str, usize, &str)] = &[
+    (
+        "engine/src/array/mod.rs",
+        700,
+        "the reactor's share of the array, and every event that reaches it: read in one piece",
+    ),
+    (
+        "tests/sim/src/world.rs",
+        1000,
+        "the simulated world grows with the issue that is about it; it is to be split there",
+    ),
+];
 
 /// Where `unsafe` may be: a file, or a directory that ends in `/`; and what for.
 const UNSAFE_ROOMS: &[(&str, &str)] = &[
@@ -37,25 +44,16 @@ const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("parity-simd/benches/", "ISA-L beside them is a C library"),
     ("engine/src/device.rs", "zeroing a block device is an ioctl"),
     ("engine/src/memory/", "arenas are mapped memory, shared by reactors under the Span contract"),
-    ("engine/src/memory.rs", "as above, while it is one file"),
+    ("engine/src/memory.rs", "as above"),
     ("engine/src/ring/", "io_uring takes raw pointers"),
     ("engine/src/frontend/", "sockets and descriptors are handed to the kernel raw"),
-    ("engine/src/affinity.rs", "pinning a thread is a system call"),
+    ("engine/src/reactor.rs", "it sleeps on descriptors that the traits name by number"),
+    ("engine/tests/support/mod.rs", "as the reactor, which it stands in for"),
+    ("engine/examples/nbd_memory.rs", "as the reactor, which it stands in for"),
 ];
 
 /// Engine rooms that do no I/O, read no clock and roll no dice: they run in the simulator as they are.
-const PURE_ROOMS: &[&str] = &[
-    "geometry",
-    "plan",
-    "stripe",
-    "array",
-    "intent",
-    "members",
-    "format",
-    "assembly",
-    "background",
-    "limits",
-];
+const PURE_ROOMS: &[&str] = &["geometry", "plan", "array", "members", "format", "assembly", "limits"];
 
 /// What a pure room may not name.
 const IMPURE_PATHS: &[&str] = &[
@@ -97,17 +95,20 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
         "array",
         &[
             "assembly", "format", "geometry", "limits", "mailbox", "members", "memory", "plan", "request",
-            "ring", "slab", "tally", "intent", "status",
+            "ring", "slab", "tally", "status",
         ],
     ),
 ];
 
 /// Rooms at the top of the house, and the only ones that may know them.
 const FORBIDDEN_ROOMS: &[(&str, &[&str])] = &[
-    ("server", &[]),
+    ("server", &["bench", "examine"]), // its words for levels and errors
+    ("bench", &[]),
+    ("examine", &[]),
     ("reactor", &["server", "bench"]),
-    ("frontend", &["reactor", "server"]),
-    ("status", &["array", "bench", "reactor", "server", "tally"]),
+    ("start", &["server"]),
+    ("frontend", &["bench", "reactor", "server"]),
+    ("status", &["array", "bench", "examine", "reactor", "server", "tally"]),
 ];
 
 /// Which crates of the workspace a crate may depend on, in any table of its manifest.
@@ -282,7 +283,7 @@ fn no_file_is_dead() {
 
 #[test]
 fn the_map_fits_the_house() {
-    let Some(map) = read("ARCHITECTURE.md") else { return };
+    let map = read("ARCHITECTURE.md").expect("the house has a map");
     let mut breaches = Vec::new();
     let lines = map.lines().count();
     if lines > ARCHITECTURE_LINES_MAX {

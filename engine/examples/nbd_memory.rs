@@ -4,6 +4,12 @@
 //!     nbd_memory ADDRESS SIZE_MIB        serve until the process is ended
 //!     nbd_memory bench SECONDS           64 commands in flight over a unix socket, every 4 KiB
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test stands for the world outside of the engine: it waits, and tells the time"
+)]
+
 use std::error::Error;
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;

@@ -5,6 +5,12 @@
 //! To compare with: `fio --ioengine=io_uring --fixedbufs --registerfiles --direct=1 --rw=randread --bs=4k
 //! --iodepth=64 --iodepth_batch_submit=16 --iodepth_batch_complete_min=1 --iodepth_batch_complete_max=64`.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test stands for the world outside of the engine: it waits, and tells the time"
+)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -156,7 +156,8 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
             }
             if idle_turns >= SPINS_BEFORE_SLEEP {
                 self.sleep();
-                idle_turns = SPINS_BEFORE_SLEEP / 2;
+                // Whatever woke it is found by the next turn; if that brings nothing, to sleep again.
+                idle_turns = SPINS_BEFORE_SLEEP - 1;
             }
         }
     }

@@ -9,6 +9,12 @@
 //!
 //! A further front end joins by implementing [`Fixture`] and adding a line to the tests at the end.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test stands for the world outside of the engine: it waits, and tells the time"
+)]
+
 mod support;
 
 use std::os::unix::net::UnixStream;

@@ -3,6 +3,12 @@
 //! Method: each misbehaviour is acted out against a server while a well-behaved client is served, and at
 //! the end the reactor of `support` checks that everything drained and every span came back.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test stands for the world outside of the engine: it waits, and tells the time"
+)]
+
 mod support;
 
 use std::io::{Read, Write};

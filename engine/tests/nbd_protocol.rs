@@ -3,6 +3,12 @@
 //! Method: the client of `support` says exact bytes and hears exact bytes. The oracle is the protocol's
 //! specification, written down again in the client.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test stands for the world outside of the engine: it waits, and tells the time"
+)]
+
 mod support;
 
 use std::collections::HashMap;

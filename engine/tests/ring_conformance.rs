@@ -4,6 +4,12 @@
 //! `conforms` runs them all. Oracle: the contract at the top of ring/mod.rs, and a byte vector per device.
 //! Random cases print their seed when they fail.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test stands for the world outside of the engine: it waits, and tells the time"
+)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

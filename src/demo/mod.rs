@@ -129,7 +129,10 @@ impl Play<'_> {
             return Err(Failure::new(format!("{} stripes were not resynced", after.cells.need_sync)));
         }
         let jobs: u64 = before.background.iter().map(|job| job.total_stripes).sum();
-        teller.done(&format!("resynced what was being written: {} stripes marked", grouped(jobs)))?;
+        teller.done(&match jobs {
+            0 => "resynced, before one could look".into(),
+            jobs => format!("resynced what was being written: {} stripes were marked", grouped(jobs)),
+        })?;
         self.verify(&server, teller)?;
         Ok(server)
     }

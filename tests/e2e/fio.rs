@@ -117,8 +117,8 @@ fn check(case: &Case) {
         let fresh = lab.member(&format!("fresh.{slot}"), &case.shape);
         server.replace(*slot, &fresh);
         replaced.push((*slot, fresh));
+        server.wait(); // one rebuild at a time: a second `replace` is refused until the first is over
     }
-    server.wait();
     assert_eq!(server.status().health, Health::Optimal, "{what}: rebuilt");
     server.terminate();
     for (slot, fresh) in replaced {

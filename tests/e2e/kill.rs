@@ -207,6 +207,7 @@ fn fio_on_the_upper_half(server: &Server, half_bytes: u64) -> std::process::Chil
             "--verify=crc32c",
             "--verify_backlog=64",
             "--verify_fatal=1",
+            "--verify_state_save=0",
         ])
         .arg(format!("--uri={}", server.uri()))
         .args([format!("--offset={half_bytes}"), format!("--size={half_bytes}")])

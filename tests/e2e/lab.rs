@@ -363,6 +363,23 @@ impl<'lab> Server<'lab> {
         assert!(background.is_empty(), "still at work after `wait`: {background:?}");
     }
 
+    /// Waits until no stripe is marked as being written. Only a whole array is swept.
+    #[track_caller]
+    pub fn wait_until_swept(&self) {
+        let began = Instant::now();
+        while self.status().cells.dirty > 0 {
+            assert!(began.elapsed() < Duration::from_secs(60), "not swept: {:?}", self.status().cells);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Bytes of memory that the server holds (VmRSS).
+    pub fn resident_bytes(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a VmRSS");
+        line.trim().strip_suffix(" kB").expect("in kB").parse::<u64>().expect("a number") << 10
+    }
+
     /// Stops the server as an operator's shell would, by a signal; it must end cleanly.
     #[track_caller]
     pub fn terminate(mut self) {

@@ -26,7 +26,8 @@ pub(super) enum FlushWaiter {
 /// The rounds of one reactor.
 pub(super) struct FlushGate {
     in_flight: u32,
-    /// Slots whose flush of this round failed.
+    /// Slots that are not flushed by this round: out of the view when it began, or their flush failed. The
+    /// record must exclude them before anyone relies on the round: what they had cached may be gone.
     failed: Slots,
     running: Vec<FlushWaiter>,
     next: Vec<FlushWaiter>,
@@ -64,8 +65,9 @@ impl Array {
             return;
         }
         std::mem::swap(&mut self.flush.running, &mut self.flush.next);
-        self.flush.failed = Slots::NONE;
-        for slot in self.slots_to_flush().iter() {
+        let writable = self.shared.members.view().writable;
+        self.flush.failed = self.shared.geometry.slots().minus(writable);
+        for slot in writable.and(self.shared.members.volatile()).iter() {
             self.flush.in_flight += 1;
             self.push(ring, IoFor::Flush, slot, MemberIo::Flush, 0, Span::EMPTY);
         }

@@ -4,6 +4,8 @@
 //! else becomes parts, one a stripe. A request is split only as far as there is room; the rest of it
 //! waits in `stalled`, so a discard of the whole array is one request and not a flood.
 
+use std::sync::atomic::Ordering;
+
 use bitmap::Cell;
 
 use crate::geometry::Strips;
@@ -28,6 +30,16 @@ pub(super) struct HostRequest {
     /// Parts and member reads in flight.
     pending: u32,
     result: Result<(), RequestError>,
+}
+
+/// A piece of one strip that is read for a request, without the stripe's ownership.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostRead {
+    pub(super) request: u32,
+    pub(super) stripe: u64,
+    /// First byte within the stripe.
+    pub(super) start: u32,
+    pub(super) span: Span,
 }
 
 impl HostRequest {
@@ -175,6 +187,8 @@ impl Array {
     ) -> bool {
         let shared = &*self.shared;
         let geometry = shared.geometry;
+        // Acquire, before the cell: a deallocation that is counted already has made the cell Unwritten before.
+        let deallocations = shared.deallocations.load(Ordering::Acquire);
         let cell = shared.bitmap.cell(stripe);
         if matches!(cell, Cell::Unwritten | Cell::First) {
             shared.memory.zero(span);
@@ -207,7 +221,7 @@ impl Array {
         for strip in first..=last {
             let len = (geometry.chunk_bytes() - row).min(span.len_bytes - at);
             let piece = span.part(at, len);
-            let what = IoFor::HostRead { request, stripe, start: start + at, span: piece };
+            let what = IoFor::HostRead { request, stripe, start: start + at, span: piece, deallocations };
             self.push(ring, what, rotation.slot_of(strip), MemberIo::Read, data + u64::from(row), piece);
             self.host_reads += 1;
             self.requests[request].pending += 1;
@@ -218,30 +232,44 @@ impl Array {
     }
 
     /// A healthy read has ended. One that failed becomes a part: read the stripe without that strip,
-    /// reconstruct, rewrite.
+    /// reconstruct, rewrite. So does one during which strips were deallocated, perhaps these: it may have
+    /// seen what no host wrote.
     pub(super) fn host_read_done(
         &mut self,
-        request: u32,
-        stripe: u64,
-        start: u32,
-        span: Span,
+        read: HostRead,
+        deallocations: u32,
         io: Io,
         result: Result<(), i32>,
     ) {
-        let Err(errno) = result else {
-            self.answer_part(request, Ok(()));
-            return;
-        };
-        if self.is_current(&io) {
-            self.shared.members.count_read_error(io.slot, errno);
+        if let Err(errno) = result {
+            if self.is_current(&io) {
+                self.shared.members.count_read_error(io.slot, errno);
+            }
+            let (strip, _) = self.shared.geometry.strip_of(read.start);
+            self.read_again(read, Strips::one(strip));
+        } else if self.shared.deallocations.load(Ordering::Acquire) == deallocations {
+            self.answer_part(read.request, Ok(()));
+        } else {
+            self.read_again(read, Strips::NONE);
         }
+    }
+
+    /// Does a read again as a part that owns its stripe.
+    pub(super) fn read_again(&mut self, read: HostRead, suspects: Strips) {
         if self.parts.room() == 0 {
-            self.answer_part(request, Err(RequestError::Lost));
+            self.again.push_back((read, suspects));
             return;
         }
-        let (strip, _) = self.shared.geometry.strip_of(start);
-        let end = start + span.len_bytes;
-        self.insert_part(request, PartKind::Read, stripe, (start, end), span, false, Strips::one(strip));
+        let HostRead { request, stripe, start, span } = read;
+        self.insert_part(
+            request,
+            PartKind::Read,
+            stripe,
+            (start, start + span.len_bytes),
+            span,
+            false,
+            suspects,
+        );
     }
 
     /// One piece of a request has ended.

@@ -32,6 +32,8 @@ struct Writing {
     /// The block as it goes out.
     span: Span,
     pending: u32,
+    /// Slots whose copy is not written: out of the view when the write began, or it failed. The record
+    /// must exclude them before the block counts as written.
     failed: Slots,
 }
 
@@ -99,7 +101,8 @@ impl Array {
                 return;
             };
             let shared = self.shared.clone();
-            let copies = self.copies(block).and(shared.members.view().writable);
+            let kept = self.copies(block);
+            let copies = kept.and(shared.members.view().writable);
             if copies.is_empty() {
                 continue;
             }
@@ -115,7 +118,7 @@ impl Array {
             let span = writing.span;
             shared.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &writing.cells));
             writing.write = Some(write);
-            writing.failed = Slots::NONE;
+            writing.failed = kept.minus(copies);
             writing.pending = copies.count();
             let offset =
                 shared.layout.bitmap_offset_bytes + u64::from(block.0) * crate::limits::BLOCK_BYTES as u64;
@@ -156,11 +159,12 @@ impl Array {
     fn end_block_write(&mut self, index: usize) {
         let failed = self.shared.failed();
         let writing = &mut self.blocks.writing[index];
-        if !failed && !self.shared.members.on_record(writing.failed, 0) {
+        let on_record = self.shared.members.on_record(writing.failed, 0);
+        if !failed && !on_record {
             return;
         }
         let write = writing.write.take().expect("only a write in flight ends");
-        if failed && !writing.failed.is_empty() {
+        if !on_record {
             self.shared.bitmap.abort_block_write(write);
         } else {
             self.shared.bitmap.finish_block_write(write, &writing.cells);

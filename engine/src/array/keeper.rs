@@ -34,8 +34,12 @@ pub(super) struct Joining {
 enum Purpose {
     Leave,
     Join(Joining),
-    Filled { slot: u8 },
-    Progress { cursor: u64 },
+    Filled {
+        slot: u8,
+    },
+    Progress {
+        cursor: u64,
+    },
     /// The last change again, into the other copies.
     Reinforce,
     Stop,

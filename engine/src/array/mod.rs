@@ -26,10 +26,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use bitmap::{Bitmap, Cell, StripeLocks};
 
-use crate::geometry::{Geometry, Slots};
+use crate::geometry::{Geometry, Slots, Strips};
 use crate::mailbox::{Mailboxes, Message};
 use crate::members::Members;
 use crate::memory::{Memory, Pool, Span};
@@ -51,7 +52,7 @@ mod sweep;
 mod write;
 
 use flush::FlushGate;
-use host::HostRequest;
+use host::{HostRead, HostRequest};
 use intent::BlockWrites;
 pub(crate) use op::{Part, PartKind};
 use op::{Phase, Segments, StripeOp};
@@ -117,6 +118,10 @@ pub struct Shared {
     pub steward: StewardState,
     /// Refuses writes and writes nothing, not even metadata.
     pub read_only: bool,
+    /// Counts up before strips are given back to the devices. A read in flight meanwhile may have seen what
+    /// no host wrote, and is done again. Written by the owner of a discarded stripe (Release, the cell is
+    /// Unwritten before), read by readers before the cell (Acquire).
+    pub deallocations: AtomicU32,
 }
 
 impl Shared {
@@ -131,8 +136,9 @@ impl Shared {
 /// For whom a member I/O is.
 #[derive(Clone, Copy, Debug)]
 enum IoFor {
-    /// A healthy read, straight into the host's buffer; what is needed to reconstruct it instead.
-    HostRead { request: u32, stripe: u64, start: u32, span: Span },
+    /// A healthy read, straight into the host's buffer; what is needed to reconstruct it instead, and the
+    /// count of deallocations when it began.
+    HostRead { request: u32, stripe: u64, start: u32, span: Span, deallocations: u32 },
     /// A stripe op's read of one strip.
     OpRead { op: u32, strip: u8 },
     /// A stripe op's write of one strip.
@@ -171,6 +177,8 @@ pub struct Array {
     host_reads: usize,
     /// The first op of each lock slot that this reactor owns.
     owned: Box<[u8]>,
+    /// Healthy reads that have to be done again under the stripe's ownership, and found no part free.
+    again: VecDeque<(HostRead, Strips)>,
     /// Requests that are not split to the end yet.
     stalled: VecDeque<u32>,
     /// Parts that found no op free, or their owner's mailbox full.
@@ -207,6 +215,7 @@ impl Array {
             ios: Slab::new(crate::limits::IO_IN_FLIGHT_MAX),
             host_reads: 0,
             owned: vec![NO_OP; bitmap::LOCK_SLOTS].into_boxed_slice(),
+            again: VecDeque::with_capacity(HOST_READS_MAX),
             stalled: VecDeque::with_capacity(REQUESTS_MAX),
             parked: VecDeque::with_capacity(PARTS_MAX),
             unsent: VecDeque::with_capacity(PARTS_MAX),
@@ -258,6 +267,7 @@ impl Array {
             && self.parked.is_empty()
             && self.unsent.is_empty()
             && self.starved.is_empty()
+            && self.again.is_empty()
             && self.stalled.is_empty()
             && self.flush.settled()
             && self.blocks.settled())
@@ -310,9 +320,10 @@ impl Array {
     pub fn complete<R: Ring>(&mut self, ring: &mut R, completion: Completion) {
         let io = self.ios.remove(completion.tag);
         match io.what {
-            IoFor::HostRead { request, stripe, start, span } => {
+            IoFor::HostRead { request, stripe, start, span, deallocations } => {
                 self.host_reads -= 1;
-                self.host_read_done(request, stripe, start, span, io, completion.result);
+                let read = HostRead { request, stripe, start, span };
+                self.host_read_done(read, deallocations, io, completion.result);
             }
             IoFor::OpRead { op, strip } => self.op_read_done(ring, op, strip, io, completion.result),
             IoFor::OpWrite { op, strip } => self.op_write_done(ring, op, strip, io, completion.result),
@@ -334,6 +345,10 @@ impl Array {
         for _ in 0..self.parked.len() {
             let part = self.parked.pop_front().expect("counted");
             self.enqueue(part);
+        }
+        for _ in 0..self.again.len() {
+            let (read, suspects) = self.again.pop_front().expect("counted");
+            self.read_again(read, suspects);
         }
         for _ in 0..self.stalled.len() {
             let request = self.stalled.pop_front().expect("counted");
@@ -522,6 +537,7 @@ impl Array {
                 }
             }
             Phase::AwaitingFirst => {
+                // Dirty, or Aged: a sweep may have passed before this poll.
                 if self.shared.bitmap.cell(stripe) != Cell::First {
                     self.finish(index, Ok(()));
                 } else if failed {

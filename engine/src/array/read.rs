@@ -4,6 +4,8 @@
 //! failed to read it. The rows are read from the other strips, in part straight into the host's buffer, and
 //! reconstructed there; what a bad block had lost is written back to its member.
 
+use std::sync::atomic::Ordering;
+
 use bitmap::Cell;
 
 use crate::geometry::Strips;
@@ -105,6 +107,8 @@ impl Array {
         self.ops[index].phase = Phase::Deallocating;
         let stripe = self.ops[index].stripe;
         let geometry = self.shared.geometry;
+        // Release, before the devices hear: see `Shared::deallocations`.
+        self.shared.deallocations.fetch_add(1, Ordering::Release);
         let offset = self.shared.layout.data_offset_bytes + geometry.strip_offset(stripe);
         for slot in self.shared.members.view().writable.iter() {
             self.ops[index].pending += 1;

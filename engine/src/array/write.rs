@@ -203,7 +203,8 @@ impl Array {
         self.ops[index].phase = Phase::Reading;
         for at in 0..self.segments[index as usize].len() {
             let op = &self.ops[index];
-            let (segment, work, is_read) = (self.segments[index as usize].get(at), op.work, op.work_kind == Work::Read);
+            let (segment, work, is_read) =
+                (self.segments[index as usize].get(at), op.work, op.work_kind == Work::Read);
             let direct = if is_read { segment.wanted.and(op.view.readable) } else { Strips::NONE };
             for strip in segment.read.iter() {
                 self.op_io(ring, index, &segment, strip, MemberIo::Read, segment.read_span(work, strip));
@@ -359,7 +360,8 @@ impl Array {
         let mut written = 0;
         for at in 0..self.segments[index as usize].len() {
             let op = &self.ops[index];
-            let (segment, work, writable) = (self.segments[index as usize].get(at), op.work, op.view.writable);
+            let (segment, work, writable) =
+                (self.segments[index as usize].get(at), op.work, op.view.writable);
             let targets = targets(geometry.data_strips(), geometry.parity_strips(), &segment, op.work_kind);
             let (fua, rotation) = (op.fua, op.rotation);
             let missed = targets.minus(writable);

@@ -69,8 +69,8 @@ pub enum AssemblyError {
     },
     /// Another host's array.
     #[error(
-        "array {name} belongs to host '{owner}', and this is '{host}'. If it is not in use there, say that a \
-         foreign host's array may be taken"
+        "array {name} belongs to host '{owner}', and this is '{host}'. If it is not in use there, take it with \
+         `serve --foreign-host`"
     )]
     ForeignHost {
         /// Its name.
@@ -141,7 +141,7 @@ pub enum AssemblyError {
     /// Enough to run, and another half may be running elsewhere.
     #[error(
         "array {name} has {in_sync} of {members} members here, which is not more than half: the others might be in \
-         use without these. If they are not, say that it may run degraded"
+         use without these. If they are not, `serve --run-degraded`"
     )]
     NoMajority {
         /// Its name.

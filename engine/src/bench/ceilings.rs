@@ -53,7 +53,7 @@ pub(super) fn members<R: Ring>(
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let block = (u128::from(random) * u128::from(blocks) >> 64) as u64;
+        let block = ((u128::from(random) * u128::from(blocks)) >> 64) as u64;
         let io = if random % 100 < reads { MemberIo::Read } else { MemberIo::Write(Durability::Cached) };
         ring.push(MemberOp {
             tag,

@@ -125,7 +125,7 @@ impl Generator {
             BenchPattern::RandRead | BenchPattern::RandWrite | BenchPattern::RandRw
         );
         let block = if is_random {
-            (u128::from(self.chance()) * u128::from(self.blocks) >> 64) as u64
+            ((u128::from(self.chance()) * u128::from(self.blocks)) >> 64) as u64
         } else {
             let block = self.next;
             self.next = if block + 1 == self.blocks { 0 } else { block + 1 };

@@ -99,13 +99,6 @@ impl Server {
         let warnings = warnings(&assembly, &candidates);
         let seed = random::number();
         let read_only = options.read_only || assembly.read_only;
-        let start_options = StartOptions { host, read_only, trust_parity: options.trust_parity, seed };
-        let started =
-            start(&mut bench, &assembly, &start_options).map_err(|error| ServerError(error.to_string()))?;
-        drop(control);
-
-        let volatile = volatile(&devices, &started.devices, started.view.writable);
-        let members = started.members(volatile);
         let count = reactor_count(options.reactors)?;
         let memory_bytes = memory_bytes(options.memory_bytes)?;
         let memory = Memory::new(&vec![memory_bytes; count]).map_err(|error| {
@@ -114,6 +107,29 @@ impl Server {
         let no_bell = |error| ServerError(format!("cannot make an eventfd: {error}"));
         let bells: Vec<Arc<Bell>> =
             (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
+        // All that can be refused is refused before `start`, which writes to the members. A client that comes
+        // in between waits at its door.
+        let record = assembly.record.clone();
+        let export = ExportInfo {
+            name: record.name.as_str().to_string(),
+            description: format!("Striate array {}", record.array),
+            size_bytes: record.zones.stripes
+                * record.shape.data_strips() as u64
+                * u64::from(record.shape.chunk_bytes),
+            logical_block_bytes: record.logical_block_bytes,
+            preferred_bytes: record.shape.chunk_bytes.min(64 << 10),
+            read_only,
+        };
+        let remote = if options.allow_remote { Remote::Allow } else { Remote::Refuse };
+        let (nbd, frontends) = NbdServer::start(&addresses, remote, export, count)
+            .map_err(|error| ServerError(error.to_string()))?;
+        let start_options = StartOptions { host, read_only, trust_parity: options.trust_parity, seed };
+        let started =
+            start(&mut bench, &assembly, &start_options).map_err(|error| ServerError(error.to_string()))?;
+        drop(control);
+
+        let volatile = volatile(&devices, &started.devices, started.view.writable);
+        let members = started.members(volatile);
         let waker = |bell: &Arc<Bell>| -> crate::mailbox::Waker {
             let bell = bell.clone();
             Box::new(move || bell.ring())
@@ -130,19 +146,8 @@ impl Server {
             tallies: (0..count).map(|_| Tally::default()).collect(),
             steward: StewardState::new(Beginning { roster: started.roster, seed, rebuilding }),
             read_only,
+            deallocations: std::sync::atomic::AtomicU32::new(0),
         });
-        let record = assembly.record.clone();
-        let export = ExportInfo {
-            name: record.name.as_str().to_string(),
-            description: format!("Striate array {}", record.array),
-            size_bytes: started.geometry.size_bytes(),
-            logical_block_bytes: record.logical_block_bytes,
-            preferred_bytes: record.shape.chunk_bytes.min(64 << 10),
-            read_only,
-        };
-        let remote = if options.allow_remote { Remote::Allow } else { Remote::Refuse };
-        let (nbd, frontends) = NbdServer::start(&addresses, remote, export, count)
-            .map_err(|error| ServerError(error.to_string()))?;
         let polled = !devices.is_empty() && devices.iter().all(|device| device.facts().polled);
         let mut reactors = Vec::new();
         for (me, (frontend, bell)) in frontends.into_iter().zip(bells).enumerate() {

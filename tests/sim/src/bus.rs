@@ -233,6 +233,11 @@ impl Bus {
         for op in due {
             let result = if self.off { Err(EIO) } else { self.carry_out(&op) };
             self.operations += 1;
+            if self.verbose && matches!(op.op.io, MemberIo::Read | MemberIo::Write(_)) {
+                let names =
+                    |bytes: &[u8]| bytes.chunks_exact(SECTOR).map(crate::disk::name_of).collect::<Vec<_>>();
+                println!("{:>27}moves {:x?}", "", self.memory.with(op.op.span, names));
+            }
             self.note(op.op.offset_bytes ^ u64::from(result.is_ok()), || {
                 format!(
                     "complete ring {ring} disk {} {:?} {} -> {result:?}",

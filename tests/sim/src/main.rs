@@ -24,11 +24,18 @@ fn main() {
     let begun = Instant::now();
     let (mut done, mut failed) = (0u64, 0u64);
     let (mut answered, mut errors, mut operations, mut cuts, mut deaths) = (0, 0, 0, 0, 0);
+    let mut slowest = (0.0, 0, Scenario::Mixed);
     let mut kinds: BTreeMap<String, (u64, String)> = BTreeMap::new();
     for nth in 0..runs {
         for &scenario in &scenarios {
             done += 1;
-            match attempt(seed + nth, scenario, verbose) {
+            let run_begun = Instant::now();
+            let result = attempt(seed + nth, scenario, verbose);
+            let took = run_begun.elapsed().as_secs_f64();
+            if took > slowest.0 {
+                slowest = (took, seed + nth, scenario);
+            }
+            match result {
                 Ok(outcome) => {
                     answered += outcome.answered;
                     errors += outcome.errors;
@@ -71,6 +78,7 @@ fn main() {
          {operations} member operations, {cuts} power cuts, {deaths} members lost",
         done as f64 / seconds
     );
+    println!("slowest: {:.2} s, seed {} {}", slowest.0, slowest.1, slowest.2.name());
     std::process::exit(i32::from(failed > 0));
 }
 

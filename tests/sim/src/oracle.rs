@@ -188,9 +188,12 @@ impl Oracle {
         if !self.allows(block, start, name) {
             return false;
         }
+        let now = self.tick();
         let Some(entry) = self.blocks.get_mut(&block) else { return true };
         let alone = entry.live.iter().all(|candidate| candidate.end.is_some_and(|end| end < start));
         if alone && !entry.shaky && entry.live.len() > 1 {
+            let others = entry.live.iter().filter(|candidate| candidate.name != name);
+            entry.past.extend(others.map(|candidate| (candidate.name, now)));
             entry.live.retain(|candidate| candidate.name == name);
             if entry.untouched {
                 entry.after_cut.retain(|candidate| candidate.name == name);

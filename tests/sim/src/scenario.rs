@@ -168,6 +168,10 @@ impl Story {
             if self.chance(60) {
                 self.load(5, 60);
             }
+            if self.chance(30) {
+                self.disturb_rebuild();
+                self.load(5, 40);
+            }
             if self.chance(40) {
                 self.load_and_cut();
                 let missing = self.chance(15);
@@ -309,6 +313,7 @@ impl Story {
     }
 
     fn settle(&mut self) {
+        self.heal();
         let settled = self.world.settle();
         assert!(settled || !self.world.lossy.is_empty(), "A4: resync or rebuild does not end");
     }
@@ -373,12 +378,40 @@ impl Story {
         let _answer = self.world.order_join(slot, reuse);
     }
 
+    /// Something is wrong with the disk that is being filled, or with one that it is filled from.
+    fn disturb_rebuild(&mut self) {
+        let Some(slot) = self.world.running().members.view().rebuilding().iter().next() else { return };
+        if self.chance(50) {
+            let ns = self.world.rng.pick(&[1_000, 100_000, 3_000_000, 1_000_000_000]);
+            self.world.rest(ns);
+        }
+        if self.world.is_off() || !self.world.running().members.view().rebuilding().has(slot) {
+            return;
+        }
+        let disk = self.world.disk_of(slot);
+        let roll = self.world.rng.below(6);
+        if roll == 5 && self.world.spare() > 0 {
+            self.fault();
+            return;
+        }
+        self.world.mark_lossy();
+        let mut bus = self.world.bus.borrow_mut();
+        bus.note(12, || format!("DISTURB the rebuild of disk {disk} in slot {slot}: {roll}"));
+        match roll {
+            0 => bus.disks[disk].dead = true,
+            1 | 2 => bus.disks[disk].failing_writes = 1,
+            3 => bus.disks[disk].failing_flushes = 1,
+            _ => {
+                drop(bus);
+                let _gone_meanwhile = self.world.order_fail(slot);
+            }
+        }
+    }
+
     fn stop(&mut self) {
         let Some(answer) = self.world.order_stop() else { return };
         assert!(answer.is_ok(), "STOP: refused: {answer:?}");
         self.restart_present(false);
-        let unclean_cells = self.world.running().bitmap.next_need_sync(0).is_some();
-        let _ = unclean_cells;
     }
 
     fn fault(&mut self) {

@@ -102,8 +102,8 @@ impl Listening {
                 {
                     return Err(NbdError(format!(
                         "cannot listen on {text}: {far} can be reached from other machines, and NBD here has \
-                         neither passwords nor encryption; use a loopback address or a unix socket, or allow \
-                         remote clients if the network is trusted"
+                         neither passwords nor encryption; use a loopback address or a unix socket, or \
+                         --allow-remote if the network is trusted"
                     )));
                 }
                 resolved.iter().map(|at| listen_tcp(at).map_err(failed)).collect()

@@ -157,7 +157,7 @@ fn accept_all(shared: &Arc<Shared>, listening: &Listening) {
         }
         match accept_with(&listening.socket, SocketFlags::CLOEXEC) {
             Ok(client) => welcome(shared, listening, client),
-            Err(error) if is_scarcity(error) => thread::sleep(SCARCITY_PAUSE),
+            Err(error) if is_scarcity(error) => pause(),
             Err(_) => {} // the client is gone already, or another thread was faster
         }
     }
@@ -171,9 +171,27 @@ fn welcome(shared: &Arc<Shared>, listening: &Listening, client: OwnedFd) {
     if let Some(handshake) = shared.begin(client) {
         let thread = thread::Builder::new().name("nbd-handshake".into()).stack_size(HANDSHAKE_STACK_BYTES);
         if thread.spawn(move || handshake.run()).is_err() {
-            thread::sleep(SCARCITY_PAUSE);
+            pause();
         }
     }
+}
+
+/// Lets others give back what is scarce.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a listener thread may wait; nothing tells that descriptors are free"
+)]
+fn pause() {
+    thread::sleep(SCARCITY_PAUSE);
+}
+
+/// The clock of the handshakes' deadlines.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "handshakes are outside of the engine, on threads of their own"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn is_scarcity(error: rustix::io::Errno) -> bool {
@@ -189,7 +207,7 @@ struct Handshake {
 
 impl Handshake {
     fn run(self) {
-        let deadline = Instant::now() + HANDSHAKE_TIME_MAX;
+        let deadline = now() + HANDSHAKE_TIME_MAX;
         let mut wire = Wire { socket: Arc::clone(&self.socket), deadline };
         let outcome = shake(&mut wire, &self.shared.export, &|| self.shared.reception.seat());
         let Ok(Outcome::Welcome(seat, style)) = outcome else { return };
@@ -216,7 +234,7 @@ struct Wire {
 impl Wire {
     /// Lets the next operation take what is left of the time.
     fn limit(&self, timeout: Timeout) -> io::Result<()> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = self.deadline.saturating_duration_since(now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
