@@ -4,6 +4,7 @@
 //! `cargo bench --bench stripe`; the time shown is that of a turn, the rate that of its requests.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use bitmap::{Bitmap, Cell, StripeLocks};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -60,6 +61,7 @@ impl Bench {
             members: Members::new(view, 0, &devices, Slots::NONE),
             memory: memory.clone(),
             mailboxes: Mailboxes::new(vec![Box::new(|| {})]),
+            deallocations: AtomicU32::new(0),
             tallies: vec![Tally::default()],
             steward: StewardState::new(Beginning { roster: None, seed: 1, rebuilding: None }),
             read_only: false,
