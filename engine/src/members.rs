@@ -35,6 +35,12 @@ impl MemberView {
         MemberView { readable: Slots(word as u32), writable: Slots((word >> 32) as u32) }
     }
 
+    /// Without a slot among the readable ones.
+    #[cfg(test)]
+    const fn without_readable(self, slot: u8) -> MemberView {
+        MemberView { readable: self.readable.minus(Slots::one(slot)), writable: self.writable }
+    }
+
     const fn pack(self) -> u64 {
         (self.writable.0 as u64) << 32 | self.readable.0 as u64
     }
@@ -72,6 +78,15 @@ pub struct Members {
     read_errors_total: [AtomicU64; MEMBERS_MAX],
     /// Why a slot failed, for the operator. Locked only when a member fails.
     failures: Mutex<[Option<Failure>; MEMBERS_MAX]>,
+}
+
+/// How far a slot that is being rebuilt is to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Believed {
+    /// Below this stripe.
+    Below(u64),
+    /// Everywhere.
+    InSync,
 }
 
 /// Why a slot failed.
@@ -134,7 +149,8 @@ impl Members {
     /// What the superblocks of the survivors say.
     #[must_use]
     pub fn record(&self) -> MemberView {
-        MemberView::unpack(self.record.load(Ordering::Acquire))
+        // SeqCst: see `anticipate_record`.
+        MemberView::unpack(self.record.load(Ordering::SeqCst))
     }
 
     /// Slots that hold what they should for this stripe, whose cell is NeedSync or not.
@@ -155,7 +171,7 @@ impl Members {
         let record = self.record();
         skipped.and(record.readable).is_empty()
             && (skipped.and(record.rebuilding()).is_empty()
-                || self.record_cursor.load(Ordering::Acquire) <= stripe)
+                || self.record_cursor.load(Ordering::SeqCst) <= stripe)
     }
 
     /// The device of a slot.
@@ -173,7 +189,7 @@ impl Members {
     /// Takes a slot out of the view; says whether it was in. The steward puts it on record.
     pub fn fail(&self, slot: u8, why: Failure) -> bool {
         let one = Slots::one(slot);
-        let taken = self.view.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+        let taken = self.view.fetch_update(Ordering::SeqCst, Ordering::Acquire, |word| {
             let view = MemberView::unpack(word);
             view.writable.has(slot).then(|| {
                 MemberView { readable: view.readable.minus(one), writable: view.writable.minus(one) }.pack()
@@ -260,8 +276,29 @@ impl Members {
     /// Steward: the survivors' superblocks say `view`, with this cursor, durably.
     pub fn set_record(&self, view: MemberView, cursor: u64) {
         // The cursor first: a reader that sees the new view sees it with its cursor.
-        self.record_cursor.store(cursor, Ordering::Release);
-        self.record.store(view.pack(), Ordering::Release);
+        self.record_cursor.store(cursor, Ordering::SeqCst);
+        self.record.store(view.pack(), Ordering::SeqCst);
+    }
+
+    /// Steward: superblocks that let `slot`, which is being rebuilt, be believed further than now are about to be
+    /// written: up to `cursor`, or as a whole. The record counts as saying so from now on, for any of
+    /// them may land before a crash. False, and nothing has changed, when the slot has failed already.
+    ///
+    /// Whoever skips the slot fails it first and looks at the record then; here the record comes first and the
+    /// view then. All four are `SeqCst`: either we see the failure, or they see the record.
+    pub fn anticipate_record(&self, slot: u8, believed: Believed) -> bool {
+        let (record, cursor) = (self.record(), self.record_cursor.load(Ordering::SeqCst));
+        match believed {
+            Believed::Below(stripe) => self.set_record(record, cursor.max(stripe)),
+            Believed::InSync => {
+                self.set_record(MemberView { readable: record.readable.or(Slots::one(slot)), ..record }, cursor);
+            }
+        }
+        let is_there = self.view().writable.has(slot);
+        if !is_there {
+            self.set_record(record, cursor);
+        }
+        is_there
     }
 }
 
@@ -304,6 +341,22 @@ mod tests {
         assert!(!members.on_record(Slots::one(2), 9) && members.on_record(Slots::one(2), 10));
         assert!(members.finish_rebuild(2));
         assert_eq!(members.view().readable, Slots::first(5));
+    }
+
+    #[test]
+    fn what_is_about_to_be_recorded_counts_as_recorded() {
+        let members = five();
+        members.fail(2, Failure::Operator);
+        members.begin_rebuild(2, DeviceIndex(5), true);
+        members.set_record(members.view(), 0);
+        assert!(members.anticipate_record(2, Believed::Below(10)));
+        assert!(!members.on_record(Slots::one(2), 9) && members.on_record(Slots::one(2), 10));
+        assert!(members.anticipate_record(2, Believed::InSync));
+        assert!(!members.on_record(Slots::one(2), 10));
+        members.set_record(members.record().without_readable(2), 10);
+        members.fail(2, Failure::Write(5));
+        assert!(!members.anticipate_record(2, Believed::InSync), "it has failed meanwhile");
+        assert!(members.on_record(Slots::one(2), 10), "and whoever relied on the record may go on");
     }
 
     #[test]

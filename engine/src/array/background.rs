@@ -11,6 +11,10 @@
 //! **Lost stripes.** A NeedSync stripe whose data strip is on the slot being filled cannot be filled. It is listed,
 //! and the slot is not in sync before it was overwritten or discarded; the cursor on record stays at the
 //! first of them.
+//!
+//! **Unfilled stripes.** A trusted stripe of which another member could not be read is not filled either. That may
+//! pass (a bad block is rewritten, an error was transient), so it is tried again; meanwhile the cursor stays before
+//! it, and reads go on reconstructing there.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -85,10 +89,14 @@ pub(super) struct Rebuild {
     filling: Filling,
     /// The next stripe to look at.
     next: u64,
-    /// Stripes in flight, in order, and whether each is done.
+    /// Stripes in flight, and whether each is done.
     window: VecDeque<(u64, bool)>,
-    /// Stripes that could not be filled.
+    /// NeedSync stripes that could not be filled.
     lost: Vec<u64>,
+    /// Trusted stripes that could not be filled, because a read failed: to be tried again.
+    unfilled: Vec<u64>,
+    /// Those of them that are due to be tried again now.
+    again: VecDeque<u64>,
     /// The block whose copies are being written.
     copying: Option<Ticket>,
     next_progress_ns: u64,
@@ -105,6 +113,8 @@ impl Rebuild {
             next: cursor,
             window: VecDeque::with_capacity(JOBS_MAX_IDLE as usize),
             lost: Vec::new(),
+            unfilled: Vec::new(),
+            again: VecDeque::new(),
             copying: None,
             next_progress_ns: 0,
             flushing_cursor: 0,
@@ -118,6 +128,24 @@ impl Rebuild {
 
     pub(super) fn next_deadline_ns(&self) -> u64 {
         self.next_lost_ns
+    }
+
+    /// Every stripe before this is filled, or listed as lost.
+    fn reached(&self) -> u64 {
+        let waiting = self.unfilled.iter().chain(&self.again).copied();
+        self.window.iter().map(|entry| entry.0).chain(waiting).fold(self.next, u64::min)
+    }
+
+    /// The next stripe to look at, if any.
+    fn upcoming(&self, stripes: u64) -> Option<u64> {
+        self.again.front().copied().or((self.next < stripes).then_some(self.next))
+    }
+
+    /// That one is in the window now, or was passed by.
+    fn pass(&mut self) {
+        if self.again.pop_front().is_none() {
+            self.next += 1;
+        }
     }
 }
 
@@ -160,7 +188,7 @@ impl Array {
         let op = &mut self.ops[index];
         let Some(job) = op.job.take() else { return };
         let stripe = op.stripe;
-        let is_lost = result.is_err() || self.shared.bitmap.cell(stripe) == Cell::NeedSync;
+        let need_sync = self.shared.bitmap.cell(stripe) == Cell::NeedSync;
         let shared = self.shared.clone();
         let steward = self.steward_mut();
         steward.jobs -= 1;
@@ -168,7 +196,7 @@ impl Array {
             Job::Resync => {
                 let done = &shared.steward.resync_done;
                 done.store(done.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                steward.resync.lost += u64::from(is_lost);
+                steward.resync.lost += u64::from(result.is_err() || need_sync);
             }
             Job::Rebuild { slot } => {
                 let Some(rebuild) = steward.rebuild.as_mut().filter(|rebuild| rebuild.slot == slot) else {
@@ -177,8 +205,10 @@ impl Array {
                 if let Some(entry) = rebuild.window.iter_mut().find(|entry| entry.0 == stripe) {
                     entry.1 = true;
                 }
-                if is_lost {
+                if need_sync {
                     rebuild.lost.push(stripe);
+                } else if result.is_err() {
+                    rebuild.unfilled.push(stripe);
                 }
             }
         }
@@ -241,37 +271,26 @@ impl Array {
         // All four are SeqCst: we see the lock of a write that does not know the slot, or it sees the slot.
         for _ in 0..LOOKS_PER_TURN {
             let rebuild = self.steward().rebuild.as_ref().expect("looked at above");
-            let stripe = rebuild.next;
-            if stripe == stripes || self.steward().jobs >= jobs_max {
-                break;
-            }
+            let Some(stripe) = rebuild.upcoming(stripes).filter(|_| self.steward().jobs < jobs_max) else { break };
             let passed_by = shared.locks.is_free(stripe) && shared.bitmap.cell(stripe) == Cell::Unwritten;
-            if passed_by {
-                let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
-                if rebuild.window.is_empty() {
-                    shared.members.advance_cursor(stripe + 1);
-                }
-            } else if self.give_job(stripe, Job::Rebuild { slot }) {
-                self.steward_mut()
-                    .rebuild
-                    .as_mut()
-                    .expect("looked at above")
-                    .window
-                    .push_back((stripe, false));
-            } else {
+            if !passed_by && !self.give_job(stripe, Job::Rebuild { slot }) {
                 break;
             }
-            self.steward_mut().rebuild.as_mut().expect("looked at above").next = stripe + 1;
+            let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
+            if !passed_by {
+                rebuild.window.push_back((stripe, false));
+            }
+            rebuild.pass();
         }
         let now = self.now_ns;
         let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
-        while rebuild.window.front().is_some_and(|front| front.1) {
-            rebuild.window.pop_front();
-            shared.members.advance_cursor(rebuild.window.front().map_or(rebuild.next, |front| front.0));
-        }
-        if rebuild.next == stripes && rebuild.window.is_empty() {
-            shared.members.advance_cursor(stripes);
+        rebuild.window.retain(|entry| !entry.1);
+        shared.members.advance_cursor(rebuild.reached());
+        if rebuild.reached() == stripes {
             rebuild.filling = if rebuild.lost.is_empty() { Filling::Blocks(0) } else { Filling::Lost };
+        } else if rebuild.upcoming(stripes).is_none() && rebuild.window.is_empty() && now >= rebuild.next_lost_ns {
+            rebuild.next_lost_ns = now + LOST_EVERY_NS;
+            rebuild.again.extend(rebuild.unfilled.drain(..));
         } else if now >= rebuild.next_progress_ns {
             let first = rebuild.next_progress_ns == 0;
             rebuild.next_progress_ns = now + PROGRESS_EVERY_NS;

@@ -14,7 +14,7 @@ use crate::assembly::{Change, Joiner, Roster, SuperblockWrite, WriteOutcome};
 use crate::format::superblock::SlotState;
 use crate::geometry::Slots;
 use crate::limits::BLOCK_BYTES;
-use crate::members::{Failure, MemberView};
+use crate::members::{Believed, Failure, MemberView};
 use crate::memory::{Pool, Span};
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
 
@@ -37,9 +37,7 @@ enum Purpose {
     Filled {
         slot: u8,
     },
-    Progress {
-        cursor: u64,
-    },
+    Progress,
     /// The last change again, into the other copies.
     Reinforce,
     Stop,
@@ -142,15 +140,18 @@ impl Array {
             let change = Change::Join { slot: usize::from(joining.slot), joiner };
             (Purpose::Join(joining), roster.begin(change, id))
         } else if let Some(slot) = keeper.wishes.filled.take() {
-            if !view.writable.has(slot) {
+            keeper.wishes.progress = None;
+            if !shared.members.anticipate_record(slot, Believed::InSync) {
                 return;
             }
             (Purpose::Filled { slot }, roster.begin(Change::Filled { slot: usize::from(slot) }, id))
         } else if let Some((slot, cursor)) = keeper.wishes.progress.take() {
-            if !view.writable.has(slot) {
+            if !shared.members.anticipate_record(slot, Believed::Below(cursor)) {
                 return;
             }
-            (Purpose::Progress { cursor }, roster.rebuild_progress(usize::from(slot), cursor))
+            // It counts from the first write on, whether or not all land.
+            steward.recorded_cursor = cursor;
+            (Purpose::Progress, roster.rebuild_progress(usize::from(slot), cursor))
         } else if std::mem::take(&mut keeper.wishes.stop) {
             (Purpose::Stop, roster.stop_clean())
         } else {
@@ -164,6 +165,7 @@ impl Array {
                 }
             }
             Err(refused) => {
+                shared.members.set_record(keeper.on_record(), steward.recorded_cursor);
                 if let Purpose::Join(joining) = purpose {
                     joining.answer.send(Err(refused.to_string()));
                 }
@@ -207,13 +209,13 @@ impl Array {
         let changed = matches!(purpose, Purpose::Leave | Purpose::Join(_) | Purpose::Filled { .. });
         steward.keeper.wishes.reinforce = changed && landed;
         match purpose {
-            Purpose::Leave | Purpose::Reinforce => {}
-            Purpose::Progress { cursor } if landed => steward.recorded_cursor = cursor,
-            Purpose::Progress { .. } => {}
+            Purpose::Leave | Purpose::Reinforce | Purpose::Progress => {}
             Purpose::Join(joining) => {
                 if landed {
                     shared.members.begin_rebuild(joining.slot, joining.device, joining.volatile);
                     steward.recorded_cursor = 0;
+                    // Wishes of an earlier rebuild that failed.
+                    (steward.keeper.wishes.filled, steward.keeper.wishes.progress) = (None, None);
                     steward.begin_rebuild(&shared, joining.slot, 0);
                     joining.answer.send(Ok(()));
                 } else {

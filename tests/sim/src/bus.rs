@@ -200,6 +200,11 @@ impl Bus {
         if let (MemberIo::Write(_), Some(place), false) = (op.io, place, self.off) {
             Monitors::write_pushed(self, disk, place, &pushed);
         }
+        if matches!(op.io, MemberIo::Write(_)) && place.is_some_and(|place| place.zone == ZoneKind::Superblock) {
+            for disk in self.disks.iter_mut().filter(|disk| disk.armed) {
+                (disk.armed, disk.failing_data_writes) = (false, 1);
+            }
+        }
         let latency = match self.rng.below(8) {
             0 => self.rng.below(self.latency_ns_max * 8),
             _ => self.rng.below(self.latency_ns_max),
@@ -280,8 +285,10 @@ impl Bus {
                 if disk.dead {
                     return Err(EIO);
                 }
-                if disk.failing_writes > 0 {
-                    disk.failing_writes -= 1;
+                let data_fails = place.zone == ZoneKind::Data && disk.failing_data_writes > 0;
+                disk.failing_data_writes -= u32::from(data_fails);
+                if data_fails || disk.failing_writes > 0 {
+                    disk.failing_writes -= u32::from(!data_fails);
                     self.land_in_part(op);
                     self.monitors.superblocks_changed |= place.zone == ZoneKind::Superblock;
                     return Err(EIO);

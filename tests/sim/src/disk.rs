@@ -82,6 +82,10 @@ pub struct Disk {
     pub transient_reads: u32,
     /// How many of the next writes fail, perhaps in part done.
     pub failing_writes: u32,
+    /// How many of the next writes of strips fail.
+    pub failing_data_writes: u32,
+    /// The next write of a strip fails as soon as some superblock is being written.
+    pub armed: bool,
     /// How many of the next flushes fail.
     pub failing_flushes: u32,
 }
@@ -103,6 +107,8 @@ impl Disk {
             failed_reads: BTreeSet::new(),
             transient_reads: 0,
             failing_writes: 0,
+            failing_data_writes: 0,
+            armed: false,
             failing_flushes: 0,
         }
     }
@@ -251,6 +257,8 @@ impl Disk {
         self.bad.clear();
         self.transient_reads = 0;
         self.failing_writes = 0;
+        self.failing_data_writes = 0;
+        self.armed = false;
         self.failing_flushes = 0;
     }
 

@@ -53,6 +53,8 @@ pub struct Monitors {
     pub repairs_happen: bool,
     /// `in_sync` is to be computed anew.
     pub superblocks_changed: bool,
+    /// The world is to compare the members with what was acknowledged.
+    pub look_at_members: bool,
     in_sync: Vec<Option<usize>>,
     /// What each disk's bitmap blocks said, as of the last look.
     known: Vec<Vec<Option<Box<Cells>>>>,
@@ -127,7 +129,10 @@ impl Monitors {
     /// I2, and what is remembered for the next.
     pub(crate) fn write_completed(bus: &mut Bus, disk: usize, place: Place) {
         match place.zone {
-            ZoneKind::Superblock => bus.monitors.superblocks_changed = true,
+            ZoneKind::Superblock => {
+                bus.monitors.superblocks_changed = true;
+                bus.monitors.look_at_members = true;
+            }
             ZoneKind::Data => {
                 for sector in place.sectors() {
                     bus.disks[disk].failed_reads.remove(&sector);

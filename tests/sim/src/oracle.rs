@@ -75,6 +75,12 @@ impl Oracle {
         self.blocks.keys().copied()
     }
 
+    /// Now.
+    #[must_use]
+    pub const fn now(&self) -> Moment {
+        self.now
+    }
+
     fn tick(&mut self) -> Moment {
         self.now += 1;
         self.now

@@ -140,6 +140,17 @@ impl Story {
             self.load(5, 80);
             self.world.verify();
         }
+        if self.chance(30) {
+            self.beyond();
+        }
+    }
+
+    /// One more dies than the level bears: whatever is answered is true, and all is answered.
+    fn beyond(&mut self) {
+        self.world.beyond_level = true;
+        self.die();
+        self.load(5, 60);
+        self.world.verify();
     }
 
     fn cuts(&mut self) {
@@ -315,7 +326,13 @@ impl Story {
     fn settle(&mut self) {
         self.heal();
         let settled = self.world.settle();
+        if self.world.is_off() {
+            return;
+        }
         assert!(settled || !self.world.lossy.is_empty(), "A4: resync or rebuild does not end");
+        let all_in_sync = self.world.running().members.view().readable == self.world.geometry.slots();
+        let unsynced = self.world.running().bitmap.next_need_sync(0);
+        assert!(!all_in_sync || unsynced.is_none(), "A4: all members are in sync, and stripe {unsynced:?} is left NeedSync");
     }
 
     fn start(&mut self) {
@@ -389,8 +406,8 @@ impl Story {
             return;
         }
         let disk = self.world.disk_of(slot);
-        let roll = self.world.rng.below(6);
-        if roll == 5 && self.world.spare() > 0 {
+        let roll = self.world.rng.below(8);
+        if roll == 5 {
             self.fault();
             return;
         }
@@ -401,6 +418,7 @@ impl Story {
             0 => bus.disks[disk].dead = true,
             1 | 2 => bus.disks[disk].failing_writes = 1,
             3 => bus.disks[disk].failing_flushes = 1,
+            6 | 7 => bus.disks[disk].armed = true,
             _ => {
                 drop(bus);
                 let _gone_meanwhile = self.world.order_fail(slot);
@@ -415,18 +433,17 @@ impl Story {
     }
 
     fn fault(&mut self) {
-        let spare = self.world.spare();
-        if spare == 0 {
-            return;
-        }
         self.world.mark_lossy();
-        match self.world.rng.below(4) {
+        // Without a member to spare only reads may fail, and what they were for is lost until all is healed.
+        let kinds = if self.world.spare() == 0 { 2 } else { 4 };
+        self.world.beyond_level |= kinds == 2;
+        match self.world.rng.below(kinds) {
             0 => {
                 self.world.bus.borrow_mut().monitors.repairs_happen = true;
                 let stripes = self.world.geometry.stripes();
                 for _ in 0..self.world.rng.between(1, 8) {
                     // One member for all: two damaged strips of a stripe may be more than it bears.
-                    let slot = (self.world.geometry.members() - 1).min(self.world.geometry.members());
+                    let slot = self.world.geometry.members() - 1;
                     let stripe = self.world.rng.below(stripes.min(40));
                     let disk = self.world.disk_of(slot);
                     if self.world.running().members.view().readable.has(slot) {
@@ -459,6 +476,7 @@ impl Story {
         let mut bus = self.world.bus.borrow_mut();
         bus.note(11, || "HEAL".into());
         bus.disks.iter_mut().for_each(|disk| disk.heal());
+        self.world.beyond_level = false;
     }
 
     fn load_and_cut(&mut self) {
