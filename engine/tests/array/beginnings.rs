@@ -132,7 +132,6 @@ impl Beginnings<'_> {
                 rebuilding: None,
             }),
             read_only: false,
-            deallocations: std::sync::atomic::AtomicU32::new(0),
         })
     }
 }
