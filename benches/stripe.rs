@@ -65,7 +65,6 @@ impl Bench {
             tallies: vec![Tally::default()],
             steward: StewardState::new(Beginning { roster: None, seed: 1, rebuilding: None }),
             read_only: false,
-            deallocations: std::sync::atomic::AtomicU32::new(0),
         });
         let mut pool = Pool::new(&memory, 1);
         let spans = (0..BATCH).map(|_| pool.take(MIB as u32).expect("a fresh pool has room")).collect();
@@ -84,7 +83,7 @@ impl Bench {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        (u128::from(self.random) * u128::from(self.size_bytes / len_bytes) >> 64) as u64 * len_bytes
+        ((u128::from(self.random) * u128::from(self.size_bytes / len_bytes)) >> 64) as u64 * len_bytes
     }
 
     /// A batch of requests, turned until all are answered. The clock stands: nothing is swept.
