@@ -4,6 +4,7 @@
 //! `cargo bench --bench stripe`; the time shown is that of a turn, the rate that of its requests.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use bitmap::{Bitmap, Cell, StripeLocks};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -60,10 +61,10 @@ impl Bench {
             members: Members::new(view, 0, &devices, Slots::NONE),
             memory: memory.clone(),
             mailboxes: Mailboxes::new(vec![Box::new(|| {})]),
+            deallocations: AtomicU32::new(0),
             tallies: vec![Tally::default()],
             steward: StewardState::new(Beginning { roster: None, seed: 1, rebuilding: None }),
             read_only: false,
-            deallocations: std::sync::atomic::AtomicU32::new(0),
         });
         let mut pool = Pool::new(&memory, 1);
         let spans = (0..BATCH).map(|_| pool.take(MIB as u32).expect("a fresh pool has room")).collect();
@@ -82,7 +83,7 @@ impl Bench {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        (u128::from(self.random) * u128::from(self.size_bytes / len_bytes) >> 64) as u64 * len_bytes
+        ((u128::from(self.random) * u128::from(self.size_bytes / len_bytes)) >> 64) as u64 * len_bytes
     }
 
     /// A batch of requests, turned until all are answered. The clock stands: nothing is swept.

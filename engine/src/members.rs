@@ -291,7 +291,10 @@ impl Members {
         match believed {
             Believed::Below(stripe) => self.set_record(record, cursor.max(stripe)),
             Believed::InSync => {
-                self.set_record(MemberView { readable: record.readable.or(Slots::one(slot)), ..record }, cursor);
+                self.set_record(
+                    MemberView { readable: record.readable.or(Slots::one(slot)), ..record },
+                    cursor,
+                );
             }
         }
         let is_there = self.view().writable.has(slot);

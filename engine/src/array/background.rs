@@ -288,7 +288,9 @@ impl Array {
         // All four are SeqCst: we see the lock of a write that does not know the slot, or it sees the slot.
         for _ in 0..LOOKS_PER_TURN {
             let rebuild = self.steward().rebuild.as_ref().expect("looked at above");
-            let Some(stripe) = rebuild.upcoming(stripes).filter(|_| self.steward().jobs < jobs_max) else { break };
+            let Some(stripe) = rebuild.upcoming(stripes).filter(|_| self.steward().jobs < jobs_max) else {
+                break;
+            };
             let passed_by = shared.locks.is_free(stripe) && shared.bitmap.cell(stripe) == Cell::Unwritten;
             if !passed_by && !self.give_job(stripe, Job::Rebuild { slot }) {
                 break;
@@ -305,7 +307,10 @@ impl Array {
         shared.members.advance_cursor(rebuild.reached());
         if rebuild.reached() == stripes {
             rebuild.filling = if rebuild.lost.is_empty() { Filling::Blocks(0) } else { Filling::Lost };
-        } else if rebuild.upcoming(stripes).is_none() && rebuild.window.is_empty() && now >= rebuild.next_lost_ns {
+        } else if rebuild.upcoming(stripes).is_none()
+            && rebuild.window.is_empty()
+            && now >= rebuild.next_lost_ns
+        {
             rebuild.next_lost_ns = now + LOST_EVERY_NS;
             rebuild.again.extend(rebuild.unfilled.drain(..));
         } else if now >= rebuild.next_progress_ns {

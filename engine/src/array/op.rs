@@ -354,8 +354,8 @@ pub(super) struct StripeOp {
     pub(super) view: View,
     /// Strips whose read has failed: writable, not readable.
     pub(super) suspects: Strips,
-    /// Suspects that have been rewritten.
-    pub(super) repaired: Strips,
+    /// The suspects were given a second chance: another op may have rewritten what they could not read.
+    pub(super) retried: bool,
     /// First row of the batch, and of the next.
     pub(super) row: u32,
     pub(super) row_next: u32,
@@ -394,7 +394,7 @@ impl StripeOp {
                 writable: Strips::NONE,
             },
             suspects: Strips::NONE,
-            repaired: Strips::NONE,
+            retried: false,
             row: 0,
             row_next: 0,
             work: Span::EMPTY,
@@ -429,7 +429,7 @@ impl StripeOp {
     /// Forgets the work before.
     pub(super) fn reset(&mut self) {
         self.suspects = Strips::NONE;
-        self.repaired = Strips::NONE;
+        self.retried = false;
         self.row = 0;
         self.row_next = 0;
         self.read_failed = false;

@@ -139,6 +139,12 @@ impl Array {
                 continue;
             }
             let Some(mut segment) = shape(&op.view, op.work_kind, wanted) else {
+                if !op.suspects.is_empty() && !op.retried {
+                    // A strip that could not be read may have been repaired since, by another op.
+                    (op.suspects, op.retried) = (Strips::NONE, true);
+                    self.replan(ring, index);
+                    return;
+                }
                 // What an earlier batch wrote of this request stays: it was never acknowledged.
                 self.finish(index, Err(RequestError::Lost));
                 return;

@@ -1,6 +1,7 @@
 //! What is there before the first turn: members, cells that say what they may, and an array started over them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use bitmap::{Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, LoadMode, STRIPES_PER_BLOCK, StripeLocks};
 use engine::array::{Beginning, Shared, StewardState};
@@ -123,6 +124,7 @@ impl Beginnings<'_> {
             members: started.members(volatile),
             memory: self.memory.clone(),
             mailboxes: Mailboxes::new((0..reactors).map(|_| Box::new(|| {}) as _).collect()),
+            deallocations: AtomicU32::new(0),
             tallies: (0..reactors).map(|_| Tally::default()).collect(),
             steward: StewardState::new(Beginning {
                 roster: started.roster,
@@ -130,7 +132,6 @@ impl Beginnings<'_> {
                 rebuilding: None,
             }),
             read_only: false,
-            deallocations: std::sync::atomic::AtomicU32::new(0),
         })
     }
 }

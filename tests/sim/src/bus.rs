@@ -200,7 +200,9 @@ impl Bus {
         if let (MemberIo::Write(_), Some(place), false) = (op.io, place, self.off) {
             Monitors::write_pushed(self, disk, place, &pushed);
         }
-        if matches!(op.io, MemberIo::Write(_)) && place.is_some_and(|place| place.zone == ZoneKind::Superblock) {
+        if matches!(op.io, MemberIo::Write(_))
+            && place.is_some_and(|place| place.zone == ZoneKind::Superblock)
+        {
             for disk in self.disks.iter_mut().filter(|disk| disk.armed) {
                 (disk.armed, disk.failing_data_writes) = (false, 1);
             }

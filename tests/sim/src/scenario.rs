@@ -344,7 +344,10 @@ impl Story {
         assert!(settled || !self.world.lossy.is_empty(), "A4: resync or rebuild does not end");
         let all_in_sync = self.world.running().members.view().readable == self.world.geometry.slots();
         let unsynced = self.world.running().bitmap.next_need_sync(0);
-        assert!(!all_in_sync || unsynced.is_none(), "A4: all members are in sync, and stripe {unsynced:?} is left NeedSync");
+        assert!(
+            !all_in_sync || unsynced.is_none(),
+            "A4: all members are in sync, and stripe {unsynced:?} is left NeedSync"
+        );
     }
 
     fn start(&mut self) {
