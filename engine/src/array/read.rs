@@ -76,17 +76,17 @@ impl Array {
     /// Starts the one discard that an op has taken.
     pub(super) fn start_discard(&mut self, index: u32) -> Started {
         match self.shared.bitmap.cell(self.ops[index].stripe) {
-            Cell::Unwritten => {
-                self.answer_active(index, Ok(()));
-                return Started::Done;
-            }
             _ if self.shared.failed() => {
                 self.answer_active(index, Err(RequestError::Lost));
                 return Started::Done;
             }
+            Cell::Unwritten => {
+                self.answer_active(index, Ok(()));
+                return Started::Done;
+            }
             // A neighbour's write is marking it: the mark is let through first.
             Cell::Marked => self.ops[index].phase = Phase::AwaitingUnmarked,
-            Cell::First => unreachable!("the owner of a First cell waits until it is Dirty"),
+            Cell::First => unreachable!("it stays First only in an array that has failed"),
             Cell::Clean | Cell::Dirty | Cell::Aged | Cell::NeedSync => self.discard(index),
         }
         self.ops[index].work_kind = Work::Discard;

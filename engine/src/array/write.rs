@@ -34,6 +34,11 @@ impl Array {
         let stripe = self.ops[index].stripe;
         let trust = self.look(index);
         let mode = match trust {
+            // Its cell cannot become durable any more, and what it is now may not be.
+            Trust::Unwritten if self.shared.failed() => {
+                self.answer_active(index, Err(RequestError::Lost));
+                return Started::Done;
+            }
             Trust::Unwritten => {
                 let zeros_only =
                     self.ops[index].active.iter(&self.parts).all(|part| part.kind == PartKind::Zero);
@@ -99,10 +104,10 @@ impl Array {
         let shared = &*self.shared;
         let op = &mut self.ops[index];
         let trust = match shared.bitmap.cell(op.stripe) {
-            Cell::Unwritten => Trust::Unwritten,
+            // First: the array failed before the cell was durable, and its owner gave up.
+            Cell::Unwritten | Cell::First => Trust::Unwritten,
             Cell::Clean | Cell::Marked | Cell::Dirty | Cell::Aged => Trust::Trusted,
             Cell::NeedSync => Trust::NeedSync,
-            Cell::First => unreachable!("the owner of a First cell waits until it is Dirty"),
         };
         let members = shared.members.view();
         let readable =
