@@ -8,7 +8,7 @@
 //! 2. [`start`]: the new epoch; a member that fails its superblock leaves in another.
 //! 3. The bitmap blocks, from members in sync, the newest valid copy of each; after an unclean stop
 //!    Dirty means NeedSync, and a block without a valid copy is NeedSync throughout.
-//! 4. Blocks whose copies differ are written to every copy before anything relies on them.
+//! 4. Blocks whose copies differ, or are torn, are put in order before anything relies on them.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use bitmap::{Bitmap, BlockIndex, Cell, LoadMode};
 
 use crate::array::Layout;
 use crate::assembly::{Assembly, Change, ChangeRefused, Roster, SlotPlan, SuperblockWrite, WriteOutcome};
-use crate::format::bitmap_block::{self, Cells, Header};
+use crate::format::bitmap_block::{self, BlockError, Cells, Header};
 use crate::format::label::Label;
 use crate::format::superblock::{self, Copy, Found, NoMember};
-use crate::format::zones::copies;
+use crate::format::zones::{PLACES_PER_BLOCK, bitmap_place, copies};
 use crate::geometry::{Geometry, Slots};
 use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX, MEMBERS_MAX};
 use crate::members::{MemberView, Members};
@@ -190,9 +190,9 @@ pub fn start<R: Ring>(
     };
     let guess = options.trust_parity && view.readable.count() < u32::from(geometry.members());
     let mode = if assembly.unclean && !guess { LoadMode::Unclean } else { LoadMode::Clean };
-    let differing = load_bitmap(bench, &mut started, mode, guess);
+    let disorder = load_bitmap(bench, &mut started, mode, guess);
     if !options.read_only {
-        let failed = even_out(bench, &mut started, &differing);
+        let failed = even_out(bench, &mut started, &disorder);
         started.leave(bench, failed, options.seed)?;
     }
     Ok(started)
@@ -247,27 +247,41 @@ const fn next_id(id: u64) -> u64 {
     id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 
-/// Fills the bitmap from the members in sync. The blocks whose copies are not all the newest.
+/// What a load of the bitmap has found to be put in order.
+#[derive(Default)]
+struct Disorder {
+    /// Blocks that some slots do not have in the newest generation.
+    behind: Vec<Behind>,
+    /// Blocks of which no copy is valid, or some copy has a torn place.
+    torn: Vec<BlockIndex>,
+}
+
+/// A block that some slots do not have in its newest generation.
+struct Behind {
+    block: BlockIndex,
+    generation: u64,
+    cells: Box<Cells>,
+    slots: Slots,
+}
+
+/// Fills the bitmap from the members in sync: the newest valid generation of each block.
 fn load_bitmap<R: Ring>(
     bench: &mut Bench<'_, R>,
     started: &mut Started,
     mode: LoadMode,
     guess: bool,
-) -> Vec<BlockIndex> {
-    let shape = shape_of(&started.geometry);
+) -> Disorder {
     let blocks = started.bitmap.blocks();
     let members = started.geometry.members();
+    let block_bytes = (BLOCK_BYTES as u64 * PLACES_PER_BLOCK) as u32;
     // Every member's part of the zone, side by side in the scratch: as many blocks at a time as fit.
-    let at_once = SCRATCH_BYTES / u32::from(members) / BLOCK_BYTES as u32;
-    let uuid = uuid::Uuid::from_bytes(started.layout.uuid);
-    let mut differing = Vec::new();
+    let at_once = SCRATCH_BYTES / u32::from(members) / block_bytes;
+    let mut disorder = Disorder::default();
     let mut first = 0;
     while first < blocks {
         let count = at_once.min(blocks - first);
-        let part = |slot: u8| {
-            bench.scratch.part(u32::from(slot) * at_once * BLOCK_BYTES as u32, count * BLOCK_BYTES as u32)
-        };
-        let offset = started.layout.bitmap_offset_bytes + u64::from(first) * BLOCK_BYTES as u64;
+        let part = |slot: u8| bench.scratch.part(u32::from(slot) * at_once * block_bytes, count * block_bytes);
+        let offset = started.layout.bitmap_offset_bytes + bitmap_place(first.into(), 0);
         let readable = started.view.readable;
         let op =
             |slot| Bench::<R>::op(started.devices[usize::from(slot)], MemberIo::Read, offset, part(slot));
@@ -278,48 +292,65 @@ fn load_bitmap<R: Ring>(
                 read_one_by_one(bench, started.devices[usize::from(slot)], offset, spans[usize::from(slot)]);
             }
         }
-        for block in first..first + count {
-            let place = (block - first) * BLOCK_BYTES as u32;
-            let mut newest: Option<(u64, Box<Cells>)> = None;
-            let mut even = true;
-            for slot in copies(u64::from(block), &shape).map(|slot| slot as u8) {
-                if !readable.has(slot) {
-                    continue;
-                }
-                let span = spans[usize::from(slot)].part(place, BLOCK_BYTES as u32);
-                bench.memory.with(span, |bytes| match bitmap_block::decode(bytes, uuid, u64::from(block)) {
-                    Ok((generation, cells)) => {
-                        let known = newest.as_ref().map(|(known, _)| *known);
-                        even &= known.is_none_or(|known| known == generation);
-                        if known.is_none_or(|known| generation > known) {
-                            newest = Some((generation, Box::new(*cells)));
-                        }
-                    }
-                    Err(_) => even = false,
-                });
-            }
-            let index = BlockIndex(block);
-            match &mut newest {
-                Some((generation, cells)) => {
-                    if guess {
-                        trust(cells);
-                    }
-                    started.bitmap.set_generation(index, *generation);
-                    started.bitmap.load_block(index, cells, mode);
-                }
-                None => {
-                    started.stale_blocks += 1;
-                    started.bitmap.load_stale(index);
-                    even = false;
-                }
-            }
-            if !even {
-                differing.push(index);
-            }
+        for nth in 0..count {
+            let spans: Vec<_> = spans.iter().map(|span| span.part(nth * block_bytes, block_bytes)).collect();
+            load_block(bench.memory, started, BlockIndex(first + nth), &spans, mode, guess, &mut disorder);
         }
         first += count;
     }
-    differing
+    disorder
+}
+
+/// Loads one block from both its places on each slot in sync that keeps it.
+fn load_block(
+    memory: &Memory,
+    started: &mut Started,
+    block: BlockIndex,
+    spans: &[Span],
+    mode: LoadMode,
+    guess: bool,
+    disorder: &mut Disorder,
+) {
+    let uuid = uuid::Uuid::from_bytes(started.layout.uuid);
+    let kept = copies(block.0.into(), &shape_of(&started.geometry)).map(|slot| slot as u8);
+    let mut newest: Option<(u64, Box<Cells>)> = None;
+    let mut has = [None; MEMBERS_MAX];
+    let mut slots = Slots::NONE;
+    let mut torn = false;
+    for slot in kept.filter(|&slot| started.view.readable.has(slot)) {
+        slots = slots.or(Slots::one(slot));
+        for place in 0..PLACES_PER_BLOCK as u32 {
+            let span = spans[usize::from(slot)].part(place * BLOCK_BYTES as u32, BLOCK_BYTES as u32);
+            memory.with(span, |bytes| match bitmap_block::decode(bytes, uuid, block.0.into()) {
+                Ok((generation, cells)) => {
+                    has[usize::from(slot)] = has[usize::from(slot)].max(Some(generation));
+                    if newest.as_ref().is_none_or(|(known, _)| generation > *known) {
+                        newest = Some((generation, Box::new(*cells)));
+                    }
+                }
+                Err(error) => torn |= error == BlockError::Checksum,
+            });
+        }
+    }
+    let Some((generation, mut cells)) = newest else {
+        started.stale_blocks += 1;
+        started.bitmap.load_stale(block);
+        disorder.torn.push(block);
+        return;
+    };
+    let behind = slots.iter().filter(|&slot| has[usize::from(slot)] != Some(generation));
+    let behind = behind.fold(Slots::NONE, |behind, slot| behind.or(Slots::one(slot)));
+    if !behind.is_empty() {
+        disorder.behind.push(Behind { block, generation, cells: cells.clone(), slots: behind });
+    }
+    if torn {
+        disorder.torn.push(block);
+    }
+    if guess {
+        trust(&mut cells);
+    }
+    started.bitmap.set_generation(block, generation);
+    started.bitmap.load_block(block, &cells, mode);
 }
 
 /// A piece of a zone could not be read whole: block by block, and what cannot be read counts as damaged.
@@ -345,34 +376,52 @@ fn trust(cells: &mut Cells) {
     }
 }
 
-/// Writes the blocks whose copies differ, or are not valid, to every copy: what is on one of them only
-/// must not be believed by the next start and not by this one, or the reverse. The slots where that
-/// failed: they must leave, on record, before anyone relies on the blocks.
-fn even_out<R: Ring>(bench: &mut Bench<'_, R>, started: &mut Started, differing: &[BlockIndex]) -> Slots {
-    let shape = shape_of(&started.geometry);
-    let array = uuid::Uuid::from_bytes(started.layout.uuid);
-    let span = bench.scratch.part(0, BLOCK_BYTES as u32);
-    let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
+/// Puts in order what the load has found, before anyone relies on it: what is on one copy only must not be
+/// believed by the next start and not by this one, or the reverse. The slots where that failed: they must leave, on
+/// record, before the array serves.
+///
+/// First the slots that are behind get the newest generation as it is, in its place, so that each has it beside
+/// the place that is written next. Then blocks with a torn place are written once more: what another torn
+/// write may leave there must not complete the first.
+fn even_out<R: Ring>(bench: &mut Bench<'_, R>, started: &mut Started, disorder: &Disorder) -> Slots {
     let mut failed = Slots::NONE;
-    for &block in differing {
+    for Behind { block, generation, cells, slots } in &disorder.behind {
+        let slots = slots.minus(failed);
+        failed = failed.or(write_copies(bench, started, *block, *generation, cells, slots));
+    }
+    let shape = shape_of(&started.geometry);
+    let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
+    for &block in &disorder.torn {
         let write = started.bitmap.try_begin_block_write(block, &mut cells).expect("nobody else writes yet");
-        let header = Header { array, index: u64::from(block.0), generation: write.generation };
-        bench.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &cells));
-        let slots: Vec<usize> = copies(u64::from(block.0), &shape)
-            .filter(|&slot| started.view.writable.minus(failed).has(slot as u8))
-            .collect();
-        let offset = started.layout.bitmap_offset_bytes + u64::from(block.0) * BLOCK_BYTES as u64;
-        let durable = MemberIo::Write(Durability::Durable);
-        let ops: Vec<_> =
-            slots.iter().map(|&slot| Bench::<R>::op(started.devices[slot], durable, offset, span)).collect();
-        for (&slot, result) in slots.iter().zip(bench.run(&ops)) {
-            if result.is_err() {
-                failed = failed.or(Slots::one(slot as u8));
-            }
-        }
+        let kept = copies(block.0.into(), &shape).fold(Slots::NONE, |kept, slot| kept.or(Slots::one(slot as u8)));
+        let slots = kept.and(started.view.writable).minus(failed);
+        failed = failed.or(write_copies(bench, started, block, write.generation, &cells, slots));
         started.bitmap.finish_block_write(write, &cells);
     }
     failed
+}
+
+/// Writes a block to these slots; those where it failed.
+fn write_copies<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    started: &Started,
+    block: BlockIndex,
+    generation: u64,
+    cells: &Cells,
+    slots: Slots,
+) -> Slots {
+    let array = uuid::Uuid::from_bytes(started.layout.uuid);
+    let header = Header { array, index: block.0.into(), generation };
+    let span = bench.scratch.part(0, BLOCK_BYTES as u32);
+    bench.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, cells));
+    let offset = started.layout.bitmap_offset_bytes + bitmap_place(block.0.into(), generation);
+    let durable = MemberIo::Write(Durability::Durable);
+    let op = |slot| Bench::<R>::op(started.devices[usize::from(slot)], durable, offset, span);
+    let ops: Vec<_> = slots.iter().map(op).collect();
+    let results = slots.iter().zip(bench.run(&ops));
+    results
+        .filter(|(_, result)| result.is_err())
+        .fold(Slots::NONE, |failed, (slot, _)| failed.or(Slots::one(slot)))
 }
 
 fn shape_of(geometry: &Geometry) -> crate::format::Shape {
@@ -421,21 +470,26 @@ pub fn write_new<R: Ring>(
     let bitmap = Arc::new(Bitmap::new(stripes, initial));
     let blocks = bitmap.blocks();
     let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
-    let at_once = SCRATCH_BYTES / BLOCK_BYTES as u32;
+    let block_bytes = (BLOCK_BYTES as u64 * PLACES_PER_BLOCK) as u32;
+    let at_once = SCRATCH_BYTES / block_bytes;
     let mut first = 0;
     while first < blocks {
         let count = at_once.min(blocks - first);
         for nth in 0..count {
             let index = BlockIndex(first + nth);
-            let write = bitmap.try_begin_block_write(index, &mut cells).expect("nobody else writes");
-            let header = Header { array: new.array, index: u64::from(index.0), generation: write.generation };
-            let span = bench.scratch.part(nth * BLOCK_BYTES as u32, BLOCK_BYTES as u32);
-            bench.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &cells));
-            bitmap.finish_block_write(write, &cells);
+            // A generation for each place.
+            for _ in 0..PLACES_PER_BLOCK {
+                let write = bitmap.try_begin_block_write(index, &mut cells).expect("nobody else writes");
+                let header = Header { array: new.array, index: index.0.into(), generation: write.generation };
+                let place = bitmap_place(nth.into(), write.generation) as u32;
+                let span = bench.scratch.part(place, BLOCK_BYTES as u32);
+                bench.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &cells));
+                bitmap.finish_block_write(write, &cells);
+            }
         }
         // Every member gets every block: simpler than only its own, in one write, and no worse.
-        let span = bench.scratch.part(0, count * BLOCK_BYTES as u32);
-        let offset = new.zones.bitmap.offset_bytes + u64::from(first) * BLOCK_BYTES as u64;
+        let span = bench.scratch.part(0, count * block_bytes);
+        let offset = new.zones.bitmap.offset_bytes + bitmap_place(first.into(), 0);
         let write = MemberIo::Write(Durability::Cached);
         let ops: Vec<_> = (0..new.shape.members)
             .map(|slot| Bench::<R>::op(DeviceIndex(slot as u8), write, offset, span))

@@ -318,10 +318,10 @@ fn check_zones(member_bytes: u64, shape: &Shape) {
     assert!((1 << 20..=32 << 20).contains(&found.log.len_bytes));
     assert!(found.data.offset_bytes.is_multiple_of(1 << 20));
     assert_eq!(found.data.len_bytes, found.stripes * chunk);
-    assert_eq!(found.bitmap.len_bytes, found.stripes.div_ceil(CELLS_PER_BLOCK) * 4096);
+    assert_eq!(found.bitmap.len_bytes, found.stripes.div_ceil(CELLS_PER_BLOCK) * 8192);
 
     // One more stripe, by arithmetic of its own.
-    let bitmap = (found.stripes + 1).div_ceil(CELLS_PER_BLOCK) * 4096;
+    let bitmap = (found.stripes + 1).div_ceil(CELLS_PER_BLOCK) * 8192;
     let data = ((128 << 10) + bitmap + found.log.len_bytes).next_multiple_of(1 << 20);
     assert!(data + (found.stripes + 1) * chunk > member_bytes.min(MEMBER_BYTES_MAX), "one more stripe fits");
 }

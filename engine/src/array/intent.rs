@@ -120,8 +120,8 @@ impl Array {
             writing.write = Some(write);
             writing.failed = kept.minus(copies);
             writing.pending = copies.count();
-            let offset =
-                shared.layout.bitmap_offset_bytes + u64::from(block.0) * crate::limits::BLOCK_BYTES as u64;
+            let place = crate::format::zones::bitmap_place(block.0.into(), header.generation);
+            let offset = shared.layout.bitmap_offset_bytes + place;
             for slot in copies.iter() {
                 let what = IoFor::Block { write: free as u32 };
                 self.push(ring, what, slot, MemberIo::Write(Durability::Durable), offset, span);

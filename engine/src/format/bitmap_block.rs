@@ -4,7 +4,8 @@
 //! to the bitmap, this room only carries them. The header names the array and the index, so a block
 //! that a disk put in another's place, or that an earlier array left behind, is not taken for this one.
 //!
-//! A block is written to several members with the same generation. After a crash they may differ: the
+//! A block is written to several members with the same generation, and on each to one of two places in turn, so
+//! that a torn write leaves the generation before. After a crash they may differ: the
 //! newest valid one is the truth, since nothing was done in reliance on it until all copies were
 //! durable, and every older one says the same or less. If none is valid the caller makes all cells of
 //! the block NeedSync, Unwritten included.

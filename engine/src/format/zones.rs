@@ -31,6 +31,10 @@ pub const BITMAP_OFFSET_BYTES: u64 = 128 * KIB;
 /// Cells in one bitmap block: two bits each in the 4032 bytes after the header.
 pub const CELLS_PER_BLOCK: u64 = 16_128;
 
+/// Places of a bitmap block on each member that keeps it. Its generations take turns, so that a write that
+/// tears leaves the one before: the only other copies may be torn in the same moment, by the same power cut.
+pub const PLACES_PER_BLOCK: u64 = 2;
+
 /// The log of a member of 4 GiB and more; smaller ones have a 128th of their length.
 pub const LOG_BYTES_MAX: u64 = 32 * MIB;
 /// The log of the smallest members.
@@ -127,7 +131,8 @@ fn log_bytes(member_bytes: u64) -> u64 {
 }
 
 fn layout(stripes: u64, log_bytes: u64, shape: &Shape) -> Zones {
-    let bitmap = Zone { offset_bytes: BITMAP_OFFSET_BYTES, len_bytes: bitmap_blocks(stripes) * BLOCK };
+    let len_bytes = bitmap_blocks(stripes) * PLACES_PER_BLOCK * BLOCK;
+    let bitmap = Zone { offset_bytes: BITMAP_OFFSET_BYTES, len_bytes };
     let log = Zone { offset_bytes: bitmap.offset_bytes + bitmap.len_bytes, len_bytes: log_bytes };
     let data_offset_bytes = (log.offset_bytes + log.len_bytes).next_multiple_of(DATA_ALIGNMENT_BYTES);
     let data = Zone { offset_bytes: data_offset_bytes, len_bytes: stripes * u64::from(shape.chunk_bytes) };
@@ -151,11 +156,11 @@ impl Zones {
         bitmap_blocks(self.stripes)
     }
 
-    /// Where bitmap block `block` lies, on the members that keep it.
+    /// Where this generation of bitmap block `block` lies, on the members that keep it.
     #[must_use]
-    pub fn bitmap_block_offset_bytes(&self, block: u64) -> u64 {
+    pub fn bitmap_block_offset_bytes(&self, block: u64, generation: u64) -> u64 {
         assert!(block < self.bitmap_blocks());
-        self.bitmap.offset_bytes + block * BLOCK
+        self.bitmap.offset_bytes + bitmap_place(block, generation)
     }
 
     /// Checks zones that come from a disk: ordered, disjoint, aligned, and as long as the array needs.
@@ -182,11 +187,17 @@ impl Zones {
         {
             return Err("the data zone is not as long as its stripes");
         }
-        if self.bitmap.len_bytes / BLOCK < self.bitmap_blocks() {
+        if self.bitmap.len_bytes / BLOCK / PLACES_PER_BLOCK < self.bitmap_blocks() {
             return Err("the bitmap zone is too short for the stripes");
         }
         Ok(())
     }
+}
+
+/// Where a generation of a bitmap block lies within the bitmap zone.
+#[must_use]
+pub const fn bitmap_place(block: u64, generation: u64) -> u64 {
+    (block * PLACES_PER_BLOCK + generation % PLACES_PER_BLOCK) * BLOCK
 }
 
 /// The slots that keep bitmap block `block`: parities + 1 of them, rotating, so that as many members as

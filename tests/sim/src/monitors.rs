@@ -12,7 +12,7 @@
 use engine::assembly::{AssemblyOptions, Candidate, SlotPlan, assemble};
 use engine::format::bitmap_block::{self, Cells};
 use engine::format::superblock::choose;
-use engine::format::zones::copies;
+use engine::format::zones::{PLACES_PER_BLOCK, copies};
 use engine::format::{Shape, zones::Zones};
 use engine::geometry::Geometry;
 use uuid::Uuid;
@@ -87,10 +87,18 @@ impl Monitors {
     /// A bitmap block as it is durable on a disk.
     pub fn durable_block(bus: &mut Bus, disk: usize, block: u64) -> Option<Box<Cells>> {
         let watched = bus.monitors.watched.expect("an array is watched");
-        let place = bus.disks[disk].place(watched.zones.bitmap_block_offset_bytes(block), 4096);
-        let mut bytes = [0; 4096];
-        bus.disks[disk].read_durable(place, &mut bytes);
-        bitmap_block::decode(&bytes, watched.array, block).ok().map(|(_, cells)| Box::new(*cells))
+        let mut newest: Option<(u64, Box<Cells>)> = None;
+        for place in 0..PLACES_PER_BLOCK {
+            let place = bus.disks[disk].place(watched.zones.bitmap_block_offset_bytes(block, place), 4096);
+            let mut bytes = [0; 4096];
+            bus.disks[disk].read_durable(place, &mut bytes);
+            if let Ok((generation, cells)) = bitmap_block::decode(&bytes, watched.array, block)
+                && newest.as_ref().is_none_or(|(known, _)| generation > *known)
+            {
+                newest = Some((generation, Box::new(*cells)));
+            }
+        }
+        newest.map(|(_, cells)| cells)
     }
 
     /// I1.
@@ -140,8 +148,9 @@ impl Monitors {
             }
             ZoneKind::Bitmap => {
                 let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
-                let first = place.offset_in_zone / 4096;
-                for block in first..first + place.count * SECTOR as u64 / 4096 {
+                let (first, end) = (place.offset_in_zone, place.offset_in_zone + place.count * SECTOR as u64);
+                let block_bytes = 4096 * PLACES_PER_BLOCK;
+                for block in first / block_bytes..end.div_ceil(block_bytes) {
                     block_completed(bus, &watched, disk, block);
                 }
             }
