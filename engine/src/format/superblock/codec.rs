@@ -55,8 +55,10 @@ const SLOT_OFFSET_HELD_NUMBER: usize = SLOT_OFFSET_MEMBER + 16;
 const SLOT_OFFSET_HELD_ID: usize = SLOT_OFFSET_HELD_NUMBER + 8;
 const SLOT_OFFSET_CURSOR: usize = SLOT_OFFSET_HELD_ID + 8;
 const SLOT_OFFSET_STATE: usize = SLOT_OFFSET_CURSOR + 8;
-const SLOT_OFFSET_RESERVED: usize = SLOT_OFFSET_STATE + 1;
-const SLOT_BYTES: usize = SLOT_OFFSET_RESERVED + 7;
+const SLOT_OFFSET_SALT: usize = SLOT_OFFSET_STATE + 1;
+/// See [`salt`].
+const SALT_BYTES: usize = 7;
+const SLOT_BYTES: usize = SLOT_OFFSET_SALT + SALT_BYTES;
 
 const _: () = assert!(OFFSET_ARRAY == 64);
 const _: () = assert!(OFFSET_CHUNK.is_multiple_of(4) && OFFSET_STRIPES.is_multiple_of(8));
@@ -110,7 +112,7 @@ pub const SLOT_FIELDS: &[Field] = &[
     Field { name: "held epoch id", offset: SLOT_OFFSET_HELD_ID, bytes: 8 },
     Field { name: "rebuild cursor, stripes", offset: SLOT_OFFSET_CURSOR, bytes: 8 },
     Field { name: "state", offset: SLOT_OFFSET_STATE, bytes: 1 },
-    Field { name: "reserved", offset: SLOT_OFFSET_RESERVED, bytes: 7 },
+    Field { name: "salt", offset: SLOT_OFFSET_SALT, bytes: SALT_BYTES },
 ];
 
 /// The 4 KiB to write in the place of `copy`.
@@ -129,9 +131,24 @@ pub fn encode(superblock: &Superblock, copy: Copy) -> [u8; BLOCK_BYTES] {
     block[OFFSET_SLOT] = superblock.slot as u8;
     block[OFFSET_COPY] = copy_number(copy);
     encode_record(&mut block, &superblock.record);
+    let salt = salt(superblock);
+    for entry in block[OFFSET_SLOTS..OFFSET_RESERVED_TAIL].chunks_exact_mut(SLOT_BYTES) {
+        entry[SLOT_OFFSET_SALT..].copy_from_slice(&salt);
+    }
     let crc = checksum(&block, OFFSET_CRC);
     put_u32(&mut block, OFFSET_CRC, crc);
     block
+}
+
+/// Bytes of this write's own in each entry of the slot table, and so in each sector that is not zeros. Two
+/// superblocks that were not finished, of two starts that broke off, may be alike but for their first sector: a
+/// part of the first and a part of the second, torn in the same place, would then be the first, whole, after the
+/// second start had decided that it was never written. Nobody reads them; the checksum covers them.
+fn salt(superblock: &Superblock) -> [u8; SALT_BYTES] {
+    // The constant is 2^64 divided by the golden ratio: consecutive sequences differ in all bytes.
+    let word = superblock.record.epoch.name.id ^ superblock.sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let [salt @ .., _] = word.to_le_bytes();
+    salt
 }
 
 fn encode_record(block: &mut Block, record: &Record) {
