@@ -1,0 +1,79 @@
+//! A bounded number of runs of every scenario, and every seed that failed once.
+//!
+//! Oracle: what is in `sim`: the first violation ends a run with a panic, and this test with the command that
+//! repeats it. `SIM_RUNS` sets the number of runs a scenario (250), `SIM_SEED` the first seed (1).
+
+use sim::runner::{Failure, attempt, command};
+use sim::scenario::Scenario;
+
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+}
+
+fn report(failure: &Failure) -> String {
+    format!("{}\n  {}", failure.what, command(failure))
+}
+
+fn check(scenario: Scenario) {
+    let (first, runs) = (setting("SIM_SEED", 1), setting("SIM_RUNS", 250));
+    for seed in first..first + runs {
+        if let Err(failure) = attempt(seed, scenario, false) {
+            panic!("{}", report(&failure));
+        }
+    }
+}
+
+#[test]
+fn deaths() {
+    check(Scenario::Deaths);
+}
+
+#[test]
+fn cuts() {
+    check(Scenario::Cuts);
+}
+
+#[test]
+fn rebuild() {
+    check(Scenario::Rebuild);
+}
+
+#[test]
+fn faults() {
+    check(Scenario::Faults);
+}
+
+#[test]
+fn stops() {
+    check(Scenario::Stops);
+}
+
+#[test]
+fn seed() {
+    check(Scenario::Seed);
+}
+
+#[test]
+fn mixed() {
+    check(Scenario::Mixed);
+}
+
+#[test]
+fn seeds_that_failed_once() {
+    for line in include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let scenario = words.next().and_then(Scenario::from_name).expect("a scenario");
+        let seed = words.next().and_then(|word| word.parse().ok()).expect("a seed");
+        if let Err(failure) = attempt(seed, scenario, false) {
+            panic!("{line}: {}", report(&failure));
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for scenario in Scenario::ALL {
+        let traces = [0, 1].map(|_| attempt(7, scenario, false).map(|outcome| outcome.trace).ok());
+        assert!(traces[0].is_some() && traces[0] == traces[1], "{}", scenario.name());
+    }
+}
