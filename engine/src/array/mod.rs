@@ -637,11 +637,6 @@ impl Array {
     fn tally(&self) -> &Tally {
         &self.shared.tallies[usize::from(self.me)]
     }
-
-    /// The slots that take writes and have a volatile cache.
-    fn slots_to_flush(&self) -> Slots {
-        self.shared.members.view().writable.and(self.shared.members.volatile())
-    }
 }
 
 /// Where a part's stripe is.

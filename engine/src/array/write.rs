@@ -473,7 +473,8 @@ impl Array {
             return;
         }
         let op = &mut self.ops[index];
-        if op.work_kind == Work::Write(Mode::First) && !self.slots_to_flush().is_empty() {
+        // Also where the members with a cache have just left the view: the round then waits for the record.
+        if op.work_kind == Work::Write(Mode::First) && !self.shared.members.volatile().is_empty() {
             self.ops[index].phase = Phase::Flushing;
             self.join_flush(FlushWaiter::Op(index));
         } else {

@@ -342,7 +342,7 @@ impl Story {
             return;
         }
         assert!(settled || !self.world.lossy.is_empty(), "A4: resync or rebuild does not end");
-        let all_in_sync = self.world.running().members.view().readable == self.world.geometry.slots();
+        let all_in_sync = self.world.spare() == u64::from(self.world.geometry.parities());
         let unsynced = self.world.running().bitmap.next_need_sync(0);
         assert!(
             !all_in_sync || unsynced.is_none(),
