@@ -30,7 +30,7 @@ use std::sync::atomic::AtomicU32;
 
 use bitmap::{Bitmap, Cell, StripeLocks};
 
-use crate::geometry::{Geometry, Slots, Strips};
+use crate::geometry::{Geometry, Strips};
 use crate::mailbox::{Mailboxes, Message};
 use crate::members::Members;
 use crate::memory::{Memory, Pool, Span};
