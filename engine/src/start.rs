@@ -280,7 +280,8 @@ fn load_bitmap<R: Ring>(
     let mut first = 0;
     while first < blocks {
         let count = at_once.min(blocks - first);
-        let part = |slot: u8| bench.scratch.part(u32::from(slot) * at_once * block_bytes, count * block_bytes);
+        let part =
+            |slot: u8| bench.scratch.part(u32::from(slot) * at_once * block_bytes, count * block_bytes);
         let offset = started.layout.bitmap_offset_bytes + bitmap_place(first.into(), 0);
         let readable = started.view.readable;
         let op =
@@ -393,7 +394,8 @@ fn even_out<R: Ring>(bench: &mut Bench<'_, R>, started: &mut Started, disorder: 
     let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
     for &block in &disorder.torn {
         let write = started.bitmap.try_begin_block_write(block, &mut cells).expect("nobody else writes yet");
-        let kept = copies(block.0.into(), &shape).fold(Slots::NONE, |kept, slot| kept.or(Slots::one(slot as u8)));
+        let kept =
+            copies(block.0.into(), &shape).fold(Slots::NONE, |kept, slot| kept.or(Slots::one(slot as u8)));
         let slots = kept.and(started.view.writable).minus(failed);
         failed = failed.or(write_copies(bench, started, block, write.generation, &cells, slots));
         started.bitmap.finish_block_write(write, &cells);
@@ -434,7 +436,12 @@ fn shape_of(geometry: &Geometry) -> crate::format::Shape {
 
 impl Started {
     /// Puts on record that these slots have failed. The array is not started when too few are left.
-    fn leave<R: Ring>(&mut self, bench: &mut Bench<'_, R>, failed: Slots, seed: u64) -> Result<(), StartError> {
+    fn leave<R: Ring>(
+        &mut self,
+        bench: &mut Bench<'_, R>,
+        failed: Slots,
+        seed: u64,
+    ) -> Result<(), StartError> {
         let Some(roster) = &mut self.roster else { return Ok(()) };
         let (mut gone, mut id) = (Slots::NONE, seed.rotate_left(32));
         for slot in failed.iter() {

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `Array` does no I/O, reads no clock and rolls no dice: it pushes operations into a
-//! [`Ring`](crate::ring::Ring), is told the time, and pushes replies into a vector. It never waits: what
+//! [`Ring`], is told the time, and pushes replies into a vector. It never waits: what
 //! cannot go on is in a list that [`Array::advance`] looks at each turn.
 //!
 //! **Ownership.** A stripe that is written, reconstructed, discarded, resynced or rebuilt is owned by

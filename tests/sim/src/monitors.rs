@@ -263,7 +263,9 @@ fn check_swept(bus: &mut Bus, watched: &Watched, stripe: u64) {
     for disk in Monitors::in_sync(bus).into_iter().flatten() {
         let place = bus.disks[disk].place_in_data(watched.geometry.strip_offset(stripe), chunk);
         // What is rewritten after a read error is what was there before.
-        if bus.disks[disk].dead || place.sectors().any(|sector| bus.disks[disk].failed_reads.contains(&sector)) {
+        if bus.disks[disk].dead
+            || place.sectors().any(|sector| bus.disks[disk].failed_reads.contains(&sector))
+        {
             continue;
         }
         let cached = place.sectors().any(|sector| bus.disks[disk].is_cached(sector, u64::MAX));
