@@ -136,6 +136,10 @@ pub struct Serve {
     /// Answer reads of lost strips from parity that may not match: a guess, in so many words
     #[arg(long)]
     pub trust_parity: bool,
+    /// Fail a member that leaves an I/O unanswered for so long
+    #[arg(long, default_value_t = 30, value_name = "SECS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub member_timeout: u32,
     /// Data memory of each reactor
     #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
     pub memory: u64,

@@ -84,6 +84,8 @@ pub struct ServeOptions {
     pub run_degraded: bool,
     /// Answer reads of lost strips from untrusted parity.
     pub trust_parity: bool,
+    /// How long a member may leave an I/O unanswered before it is failed, seconds; 0 = 30.
+    pub member_timeout_s: u32,
     /// Data memory of each reactor, bytes; 0 = 64 MiB.
     pub memory_bytes: usize,
 }

@@ -165,6 +165,7 @@ fn engine_options(options: &Serve, members: Vec<PathBuf>, nbd: Vec<String>) -> R
         allow_remote: options.allow_remote,
         run_degraded: options.run_degraded,
         trust_parity: options.trust_parity,
+        member_timeout_s: options.member_timeout,
         memory_bytes: options.memory.try_into().context(|| "--memory".into())?,
     })
 }

@@ -242,9 +242,7 @@ impl Array {
         result: Result<(), i32>,
     ) {
         if let Err(errno) = result {
-            if self.is_current(&io) {
-                self.shared.members.count_read_error(io.slot, errno);
-            }
+            self.read_error(&io, errno);
             let (strip, _) = self.shared.geometry.strip_of(read.start);
             self.read_again(read, Strips::one(strip));
         } else if self.shared.deallocations.load(Ordering::Acquire) == deallocations {

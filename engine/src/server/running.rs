@@ -132,7 +132,10 @@ impl Server {
         drop(control);
 
         let volatile = volatile(&devices, &started.devices, started.view.writable);
-        let members = started.members(volatile);
+        let mut members = started.members(volatile);
+        if options.member_timeout_s > 0 {
+            members = members.patient_for(options.member_timeout_s);
+        }
         let waker = |bell: &Arc<Bell>| -> crate::mailbox::Waker {
             let bell = bell.clone();
             Box::new(move || bell.ring())
