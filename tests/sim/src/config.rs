@@ -99,8 +99,11 @@ impl Config {
         let least = level.members_min() as u64;
         let most = if full { rng.pick(&[6, 8, 16]) } else { least + 2 };
         let members = rng.between(least, most.min(knobs.members).max(least)) as usize;
-        let chunk_bytes =
-            if full { rng.pick(&[4096, 4096, 8192, 16384, 65536]) } else { rng.pick(&[4096, 4096, 4096, 8192]) };
+        let chunk_bytes = if full {
+            rng.pick(&[4096, 4096, 8192, 16384, 65536])
+        } else {
+            rng.pick(&[4096, 4096, 4096, 8192])
+        };
         let caches = rng.below(3);
         let volatile = (0..members).map(|_| caches == 2 || caches == 1 && rng.chance(50)).collect();
         // Now and then several bitmap blocks: copies rotate, and the last is partial.

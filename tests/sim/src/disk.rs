@@ -209,8 +209,7 @@ impl Disk {
         self.bad.remove(&sector);
         if self.volatile {
             let before = if self.cache.contains_key(&sector) { None } else { Some(*self.sector(sector)) };
-            let fresh =
-                || Cached { durable: Rc::new(before.expect("looked up")), versions: Vec::new() };
+            let fresh = || Cached { durable: Rc::new(before.expect("looked up")), versions: Vec::new() };
             let cached = self.cache.entry(sector).or_insert_with(fresh);
             cached.versions.push((moment, Rc::new(*bytes)));
         }
@@ -258,7 +257,8 @@ impl Disk {
                 _ => rng.below(choices),
             };
             if choice < choices - 1 {
-                let bytes = if choice == 0 { &cached.durable } else { &cached.versions[choice as usize - 1].1 };
+                let bytes =
+                    if choice == 0 { &cached.durable } else { &cached.versions[choice as usize - 1].1 };
                 *self.sector_mut(sector) = **bytes;
             }
         }

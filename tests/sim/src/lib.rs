@@ -6,6 +6,7 @@
 //!   oracle   what a read may return                 monitors I1..I6, at the members
 //!   bus      what is in flight, the clock, power cuts; `ring` is the engine's end of it
 //!   disk     one member: cache, media, faults       aim      one fault, at the n-th operation of a kind
+//!   mutants  engines broken on purpose
 //!   campaign many seeds on all cores, and counts    shrink   a smaller run that fails alike
 //! ```
 //! Nothing here copies the engine: arrays are created, assembled, started and run by the product's code.
@@ -17,6 +18,7 @@ pub mod config;
 pub mod disk;
 pub mod host;
 pub mod monitors;
+pub mod mutants;
 pub mod oracle;
 pub mod ring;
 pub mod rng;

@@ -1,9 +1,11 @@
 //! `cargo sim`: one seed, a campaign, the mutants or the matrix. `cargo sim --help` lists all.
 
+use std::path::Path;
 use std::time::Duration;
 
 use sim::campaign::{Goal, base_of_commit, campaign, story_of};
 use sim::config::{Flavour, Knobs};
+use sim::mutants;
 use sim::runner::attempt;
 use sim::shrink::shrink;
 use sim::story::Scenario;
@@ -11,6 +13,7 @@ use sim::story::Scenario;
 const USAGE: &str = "\
 cargo sim SEED [KNOBS]             one run, a line for each transition
 cargo sim [OPTIONS]                a campaign, from a base seed made of the commit
+cargo sim --mutants [NAME]         engines broken on purpose, each until it is seen
 
   --scenario NAME   deaths, cuts, rebuild, faults, stops, seed, mixed; else the seed decides
   --flavour NAME    small, full; else the seed decides
@@ -39,23 +42,38 @@ struct Options {
     knobs: Vec<(String, u64)>,
     keep_going: bool,
     quiet: bool,
+    mutants: Option<String>,
+    until_killed: Option<u64>,
 }
 
 fn main() {
     let options = parse();
-    let code = match options.one {
-        Some(seed) => replay(seed, &options),
-        None => volume(&options),
+    let base = options.base.unwrap_or_else(base_of_commit);
+    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    let code = match (options.one, &options.mutants, options.until_killed) {
+        (_, Some(only), _) => {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+            let root = root.canonicalize().expect("the tree that this was built from is there");
+            mutants::run::run(&root, only, base, options.threads.unwrap_or(cores))
+        }
+        (_, None, Some(seconds)) => until_killed(base, seconds),
+        (Some(seed), None, None) => replay(seed, &options),
+        (None, None, None) => volume(&options, base, cores),
     };
     std::process::exit(code);
 }
 
 fn parse() -> Options {
     let mut options = Options::default();
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).peekable();
     while let Some(arg) = args.next() {
+        if arg == "--mutants" {
+            options.mutants = Some(args.next_if(|name| !name.starts_with('-')).unwrap_or_default());
+            continue;
+        }
         let mut value = || args.next().unwrap_or_else(|| usage());
         match arg.as_str() {
+            "--until-killed" => options.until_killed = Some(number(&value())),
             "--seed" => options.base = Some(number(&value())),
             "--histories" => options.histories = Some(number(&value())),
             "--deaths" => options.deaths = Some(number(&value())),
@@ -108,10 +126,37 @@ fn replay(seed: u64, options: &Options) -> i32 {
     }
 }
 
-fn volume(options: &Options) -> i32 {
-    let base = options.base.unwrap_or_else(base_of_commit);
+/// For `--mutants`: one core, until something fails.
+fn until_killed(base: u64, seconds: u64) -> i32 {
+    let within = Duration::from_secs(seconds);
+    let goal = Goal {
+        base,
+        cuts: u64::MAX,
+        deaths: u64::MAX,
+        within,
+        threads: 1,
+        keep_going: false,
+        scenario: None,
+        flavour: None,
+    };
+    let done = campaign(&goal);
+    if let Some(failure) = done.failures.first() {
+        let what: String = failure.what.chars().take(60).collect();
+        println!(
+            "KILLED {} {} {} seed {}: {}",
+            failure.seen_by(),
+            failure.scenario.name(),
+            failure.knobs.flavour.name(),
+            failure.seed,
+            what.replace('\n', " ")
+        );
+        return 1;
+    }
+    0
+}
+
+fn volume(options: &Options, base: u64, cores: usize) -> i32 {
     let cuts = options.histories.unwrap_or(10_000);
-    let cores = std::thread::available_parallelism().map_or(1, Into::into);
     let goal = Goal {
         base,
         cuts,
@@ -124,7 +169,10 @@ fn volume(options: &Options) -> i32 {
     };
     println!("base seed {base} (--seed {base} repeats this campaign), {} threads", goal.threads);
     let done = campaign(&goal);
-    println!("{:>10} {:>6} {:>8} {:>12} {:>13} {:>10} {:>13}", "scenario", "", "runs", "power cuts", "member deaths", "requests", "member I/Os");
+    println!(
+        "{:>10} {:>6} {:>8} {:>12} {:>13} {:>10} {:>13}",
+        "scenario", "", "runs", "power cuts", "member deaths", "requests", "member I/Os"
+    );
     let line = |name: &str, flavour: &str, runs: u64, outcome: &sim::story::Outcome| {
         println!(
             "{name:>10} {flavour:>6} {runs:>8} {:>12} {:>13} {:>10} {:>13}",

@@ -63,7 +63,9 @@ impl Failure {
     #[must_use]
     pub fn seen_by(&self) -> &str {
         let tag = self.what.split(':').next().unwrap_or_default();
-        let is_tag = !tag.is_empty() && tag.len() <= 12 && tag.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+        let is_tag = !tag.is_empty()
+            && tag.len() <= 12
+            && tag.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
         if is_tag { tag } else { "assertion" }
     }
 
@@ -72,8 +74,12 @@ impl Failure {
     pub fn command(&self) -> String {
         let Knobs { flavour, members, stripes, depth, load, reactors, only } = self.knobs;
         let all = Knobs::of(flavour);
-        let mut command =
-            format!("cargo sim {} --scenario {} --flavour {}", self.seed, self.scenario.name(), flavour.name());
+        let mut command = format!(
+            "cargo sim {} --scenario {} --flavour {}",
+            self.seed,
+            self.scenario.name(),
+            flavour.name()
+        );
         for (name, value, full) in [
             ("members", members, all.members),
             ("stripes", stripes, all.stripes),

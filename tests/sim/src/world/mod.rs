@@ -47,7 +47,6 @@ struct Reactor {
     ring: SimRing,
 }
 
-
 /// Memory is mapped once for all runs of a thread: no run may depend on what an earlier one left in it, and the
 /// comparison of traces would show it.
 #[must_use]

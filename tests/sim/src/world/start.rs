@@ -118,7 +118,8 @@ impl World {
             deallocations: std::sync::atomic::AtomicU32::new(0),
         });
         for me in 0..reactors {
-            let array = Array::with_sizes(me as u8, Arc::clone(&shared), Pool::new(&self.memory, me as u16), sizes);
+            let array =
+                Array::with_sizes(me as u8, Arc::clone(&shared), Pool::new(&self.memory, me as u16), sizes);
             self.reactors.push(Reactor { array, ring: SimRing::new(&self.bus, me as u32, devices.clone()) });
         }
         self.shared = Some(shared);
