@@ -20,6 +20,7 @@
 //! | takes part | H | current |
 //! | takes part | its held epoch | current: H's writes stopped short of it, so nothing was done in H |
 //! | takes no part | its held epoch | stale: it left when the array says it left |
+//! | takes no part | its parent | leftover: H was made from E without it |
 //! | anything, or not there at all | another than that of a current, stale or leftover device that was to be in sync in E | leftover: broken off, or outlived |
 //! | not there at all | of a lower number than H | replaced |
 //! | anything else | | apart: both sides may hold data that the other lacks |
@@ -36,6 +37,14 @@
 //! step of a device goes to a descendant, or, when one that was stale or leftover rejoins, to a line that
 //! contains what it left). So H's line has it too. Only "in sync" counts: a q that was to be *rebuilt* in E had nothing yet. And that E was
 //! broken off is not enough: what E came from may have run apart from H.
+//!
+//! *Why a leftover of the parent holds nothing that the array lacks.* H was made from E's record by devices that were
+//! current in E, and they have all that was acknowledged in E and before. Whatever was acknowledged after E was so in
+//! an epoch that this device would hold by now. (The record says that it held an older epoch when its maker did not see
+//! it. The witnesses of the line above are gone when the power fails while H is being written into the other
+//! copies: each may be torn. Two cuts during starts, the second with members absent, then cost the array; the
+//! simulator found it.) The next record says what a leftover holds, so that it is stale from then on, and need not be
+//! explained again when H is two epochs back.
 //!
 //! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes
 //! slot 0 (epoch A), the second, which found slot 0 at A and slot 1 at N, writes slot 0 again (epoch B,
@@ -120,6 +129,8 @@ pub struct Assembly {
     all_hold_newest: bool,
     /// What the devices of InSync and Rebuilding slots hold, by slot.
     seats: Vec<Option<roster::Seat>>,
+    /// Devices here that are leftovers of their slot, and what they hold.
+    leftovers: Vec<(usize, EpochName)>,
 }
 
 /// Decides which candidates make up the array. The indices in the result are those of `candidates`.
@@ -137,6 +148,11 @@ pub fn assemble(candidates: &[Candidate], options: &AssemblyOptions) -> Result<A
     for member in &current {
         seats[member.slot()] = Some(roster::Seat::of_current(member.candidate, member.found));
     }
+    let is_leftover = |member: &&Present<'_>| {
+        slots[member.slot()] == SlotPlan::Stale { candidate: member.candidate, reason: StaleReason::Leftover }
+    };
+    let leftovers =
+        present.iter().filter(is_leftover).map(|member| (member.slot(), member.epoch())).collect();
     Ok(Assembly {
         unclean: is_unclean(&current, &record),
         read_only: present.iter().any(|member| member.found.superblock.read_only_required),
@@ -146,6 +162,7 @@ pub fn assemble(candidates: &[Candidate], options: &AssemblyOptions) -> Result<A
         slots,
         left_out,
         seats,
+        leftovers,
     })
 }
 

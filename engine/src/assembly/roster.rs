@@ -213,6 +213,11 @@ impl Assembly {
                 *entry = SlotRecord { state: SlotState::Failed, held, cursor: 0, ..*entry };
             }
         }
+        for &(slot, held) in &self.leftovers {
+            if !record.slots[slot].state.takes_part() {
+                record.slots[slot].held = held;
+            }
+        }
         let (seats, epoch_number_max) = (self.seats.clone(), self.epoch_number_max);
         Ok(Roster { record, seats, epoch_number_max, begun: false })
     }

@@ -65,6 +65,23 @@ fn a_leftover_bears_witness_for_another() {
     assert_eq!(assembly.slots[2..], [SlotPlan::InSync { candidate: 2 }, SlotPlan::InSync { candidate: 3 }]);
 }
 
+/// A start reached all but slot 0; the next one, without slots 0 and 3, knew of the first and of slot 3 in it only
+/// what was there before; and a power cut then tore every other copy, so that nobody bears witness.
+#[test]
+fn a_leftover_of_the_parent_needs_no_witness() {
+    let mut world = World::new(Level::Raid6, 6);
+    let roster = world.assemble(0b111111).unwrap().roster().unwrap();
+    world = cut_change(&world, &roster, START, &[1, 2, 3, 4]);
+    start(&mut world, 0b110110);
+    for slot in [1, 2, 4, 5] {
+        let older = world.devices[slot].found.as_ref().unwrap().overwrite;
+        world.devices[slot].damage(older);
+    }
+    let assembly = world.assemble(0b111111).unwrap();
+    assert!(matches!(assembly.slots[3], SlotPlan::Stale { candidate: 3, .. }));
+    assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });
+}
+
 /// Slots 0 and 1 ran without 2 and 3, and then began to take 2 back in, which did not hear of it. That slot 2
 /// does not hold the last epoch says nothing of the one before.
 #[test]

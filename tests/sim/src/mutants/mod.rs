@@ -1,0 +1,13 @@
+//! Broken engines that the suite must notice, one edit each: what proves that the simulator can see.
+//!
+//! The engine's source knows nothing of them. [`table`] has, for each edit, a file, a text that occurs in it exactly
+//! once, and a text in its place in which `mutant!(NAME)` asks whether this mutant is the one that runs. [`build`]
+//! copies the crates to target/mutants, makes all edits, and builds one binary; [`run`] has it run each mutant by name
+//! until it is killed. A text that is not found exactly once is an error: the table follows the engine.
+//!
+//! Guards of the suite itself: the same binary with no mutant chosen must stay green, a mutant that breaks nothing
+//! must not be killed, and every oracle and monitor must have killed something.
+
+pub mod build;
+pub mod run;
+pub mod table;

@@ -1,0 +1,129 @@
+//! Each mutant by name, until it is killed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::build::{CHOICE, build};
+use super::table::{CONTROL, MUTANTS, Mutant};
+
+/// A mutant that lives longer, on one core, has survived.
+const WITHIN_S: u64 = 60;
+/// The engine without a mutant must run that long without a failure.
+const CONTROL_S: u64 = 20;
+/// Who must have killed something: each proves that it looks.
+const WATCHERS: [&str; 9] = ["READ", "I1", "I2", "I3", "I6", "I8", "C1", "C2", "A4"];
+
+/// How one went.
+struct Fate {
+    mutant: Mutant,
+    /// What was printed for the failure: who saw it, scenario, seed.
+    killed: Option<Kill>,
+    seconds: f64,
+}
+
+struct Kill {
+    watcher: String,
+    story: String,
+}
+
+/// Builds the mutants and runs those whose names contain `only` (all, if that is empty); the exit code.
+#[must_use]
+pub fn run(root: &Path, only: &str, base: u64, threads: usize) -> i32 {
+    let begun = Instant::now();
+    let binary = match build(root) {
+        Ok(binary) => binary,
+        Err(error) => {
+            println!("{error}");
+            return 1;
+        }
+    };
+    println!("built {} mutants in one binary, {:.0} s", MUTANTS.len(), begun.elapsed().as_secs_f64());
+    let chosen: Vec<Mutant> = std::iter::once(Mutant { name: CONTROL, rule: "none: it must survive" })
+        .chain(MUTANTS.iter().copied())
+        .filter(|mutant| mutant.name.contains(only))
+        .collect();
+    let (next, fates) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(&mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let fate = try_to_kill(&binary, mutant, base);
+                    tell(&fate);
+                    fates.lock().expect("no holder panics").push(fate);
+                }
+            });
+        }
+    });
+    let fates = fates.into_inner().expect("no holder panics");
+    let code = judge(&fates, only.is_empty());
+    println!("{:.0} s in all", begun.elapsed().as_secs_f64());
+    code
+}
+
+fn try_to_kill(binary: &Path, mutant: Mutant, base: u64) -> Fate {
+    let begun = Instant::now();
+    let within = if mutant.name == CONTROL { CONTROL_S } else { WITHIN_S };
+    let child = Command::new(binary)
+        .env(CHOICE, mutant.name)
+        .args(["--until-killed", &within.to_string(), "--seed", &base.to_string()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let mut child = child.expect("the binary that was just built runs");
+    // A mutant that spins inside of the engine is not killed by any oracle; it is ended here, and has survived.
+    let patience = Duration::from_secs(within + 30);
+    let output = loop {
+        match child.try_wait() {
+            Ok(Some(_)) => break child.wait_with_output().map(|output| output.stdout).unwrap_or_default(),
+            _ if begun.elapsed() > patience => {
+                let _gone = child.kill();
+                break child.wait_with_output().map(|output| output.stdout).unwrap_or_default();
+            }
+            _ => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    let text = String::from_utf8_lossy(&output);
+    let killed = text.lines().find_map(|line| line.strip_prefix("KILLED ")).and_then(|line| {
+        let (watcher, story) = line.split_once(' ')?;
+        Some(Kill { watcher: watcher.into(), story: story.into() })
+    });
+    Fate { mutant, killed, seconds: begun.elapsed().as_secs_f64() }
+}
+
+fn tell(fate: &Fate) {
+    let Fate { mutant, killed, seconds } = fate;
+    match killed {
+        Some(Kill { watcher, story }) => {
+            println!("{:<24} {seconds:>5.1} s  {watcher:<9} {story}  ({})", mutant.name, mutant.rule);
+        }
+        None => println!("{:<24} {seconds:>5.1} s  survives  ({})", mutant.name, mutant.rule),
+    }
+}
+
+fn judge(fates: &[Fate], all: bool) -> i32 {
+    let mut by_watcher: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for fate in fates {
+        let is_control = fate.mutant.name == CONTROL;
+        if let Some(kill) = &fate.killed {
+            *by_watcher.entry(&kill.watcher).or_default() += 1;
+        }
+        if fate.killed.is_some() == is_control {
+            wrong.push(fate.mutant.name);
+        }
+    }
+    println!("killed by: {by_watcher:?}");
+    if all {
+        wrong.extend(WATCHERS.iter().filter(|watcher| !by_watcher.contains_key(**watcher)));
+    }
+    let killed = fates.iter().filter(|fate| fate.killed.is_some()).count();
+    println!(
+        "{killed} of {} mutants killed; wrong: {wrong:?}",
+        fates.iter().filter(|fate| fate.mutant.name != CONTROL).count()
+    );
+    i32::from(!wrong.is_empty())
+}
