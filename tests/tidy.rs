@@ -83,7 +83,8 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ("request", &["limits", "memory"]),
     ("status", &[]),
     ("ring", &["limits", "memory"]),
-    ("frontend", &["limits", "memory", "request"]),
+    // The ring: ublk's commands travel in the reactor's own.
+    ("frontend", &["limits", "memory", "request", "ring"]),
     ("format", &["limits", "geometry"]),
     ("assembly", &["limits", "geometry", "format"]),
     ("members", &["geometry", "limits", "ring"]),
