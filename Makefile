@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test e2e lint bench
+.PHONY: demo test e2e guest compare lint bench
 
 # The whole story on sparse files in a minute: no root, no drives.
 demo:
@@ -19,6 +19,19 @@ test:
 e2e:
 	@flags=$$(scripts/setup build test)
 	STRIATE_E2E_KILLS=$${STRIATE_E2E_KILLS:-20} cargo test $$flags --test e2e -- --include-ignored
+
+# Real kernels with ublk under QEMU's emulation: file systems, kills, power cuts, pulled drives. No root, no /dev/kvm.
+# STAGES='main:mount,idle old' runs a part of it.
+guest:
+	@flags=$$(scripts/setup build guest)
+	cargo build --release $$flags
+	tests/guest/run $(STAGES)
+
+# The same machine, side by side with Linux md: a table in benches/record, a plot in docs.
+compare:
+	@flags=$$(scripts/setup build guest)
+	cargo build --release $$flags
+	tests/guest/compare
 
 lint:
 	@flags=$$(scripts/setup build)

@@ -118,7 +118,11 @@ pub struct Serve {
     /// The CPUs to poll on, one reactor each, as in `2,4-6`
     #[arg(long, value_parser = parse_cpus, conflicts_with = "reactors", value_name = "LIST")]
     pub cpus: Option<CpuList>,
-    /// Listen for NBD clients; may be repeated [default: unix:RUN_DIR/NAME.nbd]
+    /// Make a block device, /dev/ublkbN [default where the kernel has ublk and this is root]
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, conflicts_with = "nbd")]
+    #[expect(clippy::option_option, reason = "not given, given without a number, given with one")]
+    pub ublk: Option<Option<u32>>,
+    /// Listen for NBD clients; may be repeated [default elsewhere: unix:RUN_DIR/NAME.nbd]
     #[arg(long, value_name = "unix:PATH|HOST:PORT")]
     pub nbd: Vec<String>,
     /// Refuse writes, and write nothing to the members
@@ -212,6 +216,10 @@ pub struct Replace {
 pub struct Stop {
     /// The running array
     pub name: ArrayName,
+    /// Stop though its block device is in use; whoever uses it gets errors. Gives up a device whose
+    /// server is gone, too
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Wait until no resync or rebuild is going on
@@ -271,6 +279,10 @@ pub struct Bench {
     /// Read back and compare what was written
     #[arg(long)]
     pub verify: bool,
+    /// Serve a ublk device of this size that stores nothing, a queue for each of --cores, until a signal: the
+    /// ceiling of the block device. Needs root
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub ublk_null: Option<u64>,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,

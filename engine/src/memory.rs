@@ -107,6 +107,13 @@ impl Memory {
         self.arenas.len()
     }
 
+    /// Whether a span lies in an arena. The others are host buffers: pages of a host's request, known by a number to a ring
+    /// and to nobody else. They are numbered like arenas, behind them.
+    #[must_use]
+    pub fn is_mapped(&self, span: Span) -> bool {
+        usize::from(span.arena) < self.arenas.len()
+    }
+
     /// A whole arena as one span.
     #[must_use]
     pub fn arena(&self, arena: u16) -> Span {

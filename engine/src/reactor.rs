@@ -177,7 +177,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         }
         self.array.advance(&mut self.ring, self.clock.now_ns());
         self.ring.turn(&mut self.completions);
-        moved |= !self.completions.is_empty();
+        moved |= !self.completions.is_empty() || self.frontend.has_arrivals();
         for completion in self.completions.drain(..) {
             self.array.complete(&mut self.ring, completion);
         }

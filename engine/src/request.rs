@@ -39,7 +39,8 @@ pub struct Request {
     /// Length; a multiple of the logical block, not zero except for a flush. Reads and writes are at
     /// most [`REQUEST_BYTES_MAX`](crate::limits::REQUEST_BYTES_MAX).
     pub len_bytes: u64,
-    /// The data of a read or a write (`len_bytes` long); [`Span::EMPTY`] otherwise.
+    /// The data of a read or a write (`len_bytes` long); [`Span::EMPTY`] otherwise. A read's may be a host buffer
+    /// ([`Memory::is_mapped`](crate::memory::Memory::is_mapped)).
     pub span: Span,
 }
 
@@ -54,6 +55,9 @@ pub enum RequestError {
     Lost,
     /// The array does not accept writes (read-only or stopping).
     ReadOnly,
+    /// The read's bytes have to be touched (zeros, a reconstructed strip), and its span is a host buffer that only
+    /// devices can fill: ask again with a span of an arena. No other span is answered so.
+    NeedsMemory,
 }
 
 /// The answer to one request. For a read that succeeded, all `len_bytes` of its span are filled.

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 pub use crate::format::Level;
 use crate::format::label::Label;
+pub use crate::frontend::ublk::UblkChoice;
 
 mod create;
+mod front;
 mod open;
 mod placement;
 mod random;
@@ -15,7 +17,7 @@ mod running;
 mod scrub;
 
 pub use create::create;
-pub use running::Server;
+pub use running::{Server, Stop};
 pub use scrub::scrub_offline;
 
 /// How the stripes of a new array start.
@@ -72,6 +74,8 @@ pub struct ServeOptions {
     pub reactors: usize,
     /// The CPUs to run them on, one each; empty = chosen by the machine's topology and the members' NUMA nodes.
     pub cpus: Vec<usize>,
+    /// Serve a block device of this machine, and no NBD.
+    pub ublk: Option<UblkChoice>,
     /// Listen addresses: `unix:PATH` or `HOST:PORT`.
     pub nbd: Vec<String>,
     /// Write nothing, not even metadata.
@@ -119,10 +123,32 @@ pub struct ScrubReport {
     pub mismatch_count: u64,
 }
 
+impl From<crate::frontend::ublk::UblkError> for ServerError {
+    fn from(error: crate::frontend::ublk::UblkError) -> ServerError {
+        ServerError(error.to_string())
+    }
+}
+
 impl From<crate::device::DeviceError> for ServerError {
     fn from(error: crate::device::DeviceError) -> ServerError {
         ServerError(error.to_string())
     }
+}
+
+/// Whether this process could make a block device: the kernel has ublk, and it may.
+#[must_use]
+pub fn can_make_block_devices() -> bool {
+    crate::frontend::ublk::is_there()
+}
+
+/// Block devices that wait for an array of this name, whose server is gone.
+pub fn leftovers(name: &str) -> Result<Vec<u32>, ServerError> {
+    Ok(crate::frontend::ublk::leftovers(name)?)
+}
+
+/// Gives such a device up: what waits for it fails.
+pub fn remove_leftover(device: u32) -> Result<(), ServerError> {
+    Ok(crate::frontend::ublk::remove(device)?)
 }
 
 /// This host, as superblocks name it: its node name, as far as a label holds it.

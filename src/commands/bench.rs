@@ -2,15 +2,21 @@
 
 use std::fmt::Write;
 
-use engine::bench::{BenchMember, BenchOptions, BenchReport, run};
+use engine::bench::{BenchMember, BenchOptions, BenchReport, UblkNull, run};
+use engine::server::ServerError;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::cli::Bench;
-use crate::failure::{Failure, Outcome, Result};
+use crate::failure::{Context, Failure, Outcome, Result};
 use crate::output::{print, print_json};
 use crate::units::{about_ns, about_rate, about_size, exact_size, grouped};
 
 /// Measures and reports; an error of a request is a problem.
 pub fn bench(options: &Bench) -> Result<Outcome> {
+    if let Some(size_bytes) = options.ublk_null {
+        return ublk_null(size_bytes, options.cores);
+    }
     let engine_options = engine_options(options)?;
     let report = run(&engine_options)?;
     if options.json {
@@ -19,6 +25,16 @@ pub fn bench(options: &Bench) -> Result<Outcome> {
         print(&text(&report))?
     }
     Ok(if report.errors == 0 { Outcome::Fine } else { Outcome::Problem })
+}
+
+/// Serves a block device that stores nothing, until a signal.
+fn ublk_null(size_bytes: u64, queues: usize) -> Result<Outcome> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context(|| "cannot catch signals".into())?;
+    let null = UblkNull::start(size_bytes, queues).map_err(ServerError::from)?;
+    print(&format!("ready: null ublk {}\n", null.path()))?;
+    let _signal = signals.forever().next();
+    null.stop().map_err(ServerError::from)?;
+    Ok(Outcome::Fine)
 }
 
 fn engine_options(options: &Bench) -> Result<BenchOptions> {

@@ -1,9 +1,11 @@
 //! `fail`, `replace`, `stop`: commands to a running array.
 
+use engine::server::{leftovers, remove_leftover};
+
 use crate::cli::{Fail, Replace, Stop};
 use crate::control::client::Client;
 use crate::control::message::{MemberId, Request};
-use crate::failure::{Context, Outcome, Result};
+use crate::failure::{Context, Failure, Outcome, Result};
 use crate::output::print;
 use crate::rundir::RunDir;
 
@@ -39,7 +41,24 @@ pub fn replace(options: &Replace, run_dir: Option<&RunDir>) -> Result<Outcome> {
 
 /// Stops an array; returns once it is marked clean.
 pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
-    Client::connect(run_dir, &options.name)?.command(&Request::Stop {})?;
+    match Client::connect(run_dir, &options.name) {
+        Ok(mut client) => client.command(&Request::Stop { force: options.force })?,
+        Err(failure) => give_up_device(options, failure)?,
+    }
     print(&format!("stopped: {}\n", options.name))?;
     Ok(Outcome::Fine)
+}
+
+/// Takes away the block devices of a server that is gone, or says that they are there.
+fn give_up_device(options: &Stop, failure: Failure) -> Result<()> {
+    // Who may not look finds nothing.
+    let left = leftovers(options.name.as_str()).unwrap_or_default();
+    let Some(first) = left.first() else { return Err(failure) };
+    if !options.force {
+        return Err(Failure::new(format!(
+            "server gone: {}: /dev/ublkb{first} waits for it: serve the members again, or give it up with `striate stop --force {}`, which fails its I/O",
+            options.name, options.name
+        )));
+    }
+    left.into_iter().try_for_each(|device| Ok(remove_leftover(device)?))
 }

@@ -5,7 +5,8 @@
 //!        -> listen for commands -> `ready` -> ... -> a signal, or `stop` -> drain, flush, clean -> exit 0
 //! ```
 //!
-//! The first SIGTERM or SIGINT stops the array as `stop` does. A second one, when the drain takes too
+//! The first SIGTERM or SIGINT stops the array as `stop` does; but a block device that is in use is left for the next
+//! server, so that the program can be replaced under a mounted file system. A second one, when the drain takes too
 //! long for somebody, ends the process at once with exit code 1: an unclean stop, which costs a resync.
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, RwLock};
 
 use engine::examine::{Examined, examine};
-use engine::server::{ServeOptions, Server};
+use engine::server::{ServeOptions, Server, Stop, UblkChoice, can_make_block_devices};
 use engine::status::ArrayStatus;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -50,26 +51,27 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     let members = scan::members(&options.members)?;
     let name = name_of(&examine(&members)?)?;
     let claim = Claim::take(&run_dir, &name)?;
-    let exports = exports(options, &run_dir, &name)?;
+    let way = way(options, &run_dir, &name)?;
 
-    let server = Server::start(engine_options(options, members, exports)?)?;
+    let server = Server::start(engine_options(options, members, way)?)?;
     for warning in &server.warnings {
         tracing::warn!("{warning}");
     }
     let status = server.status();
     tracing::info!("serving {name}: {} of {} members in sync", in_sync(&status), status.members.len());
 
+    let kind = if status.exports.iter().any(|export| export.starts_with("/dev/")) { "ublk" } else { "nbd" };
     let running = Arc::new(Running { server: RwLock::new(Some(server)), events });
     let own = own_uid();
     let control =
         match claim.listen(Arc::clone(&running) as Arc<dyn Backend>, move |uid| peer_allowed(uid, own)) {
             Ok(control) => control,
             Err(failure) => {
-                let _ = running.stop();
+                let _ = running.end(Stop::HandOver);
                 return Err(failure);
             }
         };
-    announce(&name, &status.exports)?;
+    announce(&name, kind, &status.exports)?;
     let stopped = run_until_stopped(&running, &happened);
     control.close();
     stopped.map_err(|error| Failure::new(format!("not stopped cleanly: {name}: {error}")))?;
@@ -143,22 +145,39 @@ fn name_of(examined: &[Examined]) -> Result<ArrayName> {
         .map_err(|error| Failure::new(format!("bad array name on disk: {:?}: {error}", first.name)))
 }
 
-/// Where to listen: as told, or at the array's place in the run directory.
-fn exports(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Vec<String>> {
+/// How hosts reach the array.
+enum Way {
+    BlockDevice(UblkChoice),
+    Nbd(Vec<String>),
+}
+
+/// As told; otherwise a block device where that can be, or else a socket at the array's place in the run directory.
+fn way(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Way> {
     if !options.nbd.is_empty() {
-        return Ok(options.nbd.clone());
+        return Ok(Way::Nbd(options.nbd.clone()));
+    }
+    match options.ublk {
+        Some(Some(number)) => return Ok(Way::BlockDevice(UblkChoice::Number(number))),
+        Some(None) => return Ok(Way::BlockDevice(UblkChoice::Any)),
+        None if can_make_block_devices() => return Ok(Way::BlockDevice(UblkChoice::Any)),
+        None => {}
     }
     let path = run_dir.nbd_socket(name)?;
     let text =
         path.to_str().ok_or_else(|| Failure::new("the run directory's path is not UTF-8: give --nbd"))?;
-    Ok(vec![format!("unix:{text}")])
+    Ok(Way::Nbd(vec![format!("unix:{text}")]))
 }
 
-fn engine_options(options: &Serve, members: Vec<PathBuf>, nbd: Vec<String>) -> Result<ServeOptions> {
+fn engine_options(options: &Serve, members: Vec<PathBuf>, way: Way) -> Result<ServeOptions> {
+    let (ublk, nbd) = match way {
+        Way::BlockDevice(choice) => (Some(choice), Vec::new()),
+        Way::Nbd(addresses) => (None, addresses),
+    };
     Ok(ServeOptions {
         members,
         reactors: options.reactors,
         cpus: options.cpus.as_deref().unwrap_or_default().to_vec(),
+        ublk,
         nbd,
         read_only: options.read_only,
         foreign_host_ok: options.foreign_host,
@@ -175,8 +194,8 @@ fn in_sync(status: &ArrayStatus) -> usize {
 }
 
 /// Tells whoever waits for it: a script that reads standard output, and the service manager.
-fn announce(name: &ArrayName, exports: &[String]) -> Result<()> {
-    print(&exports.iter().map(|export| format!("ready: {name} nbd {export}\n")).collect::<String>())?;
+fn announce(name: &ArrayName, kind: &str, exports: &[String]) -> Result<()> {
+    print(&exports.iter().map(|export| format!("ready: {name} {kind} {export}\n")).collect::<String>())?;
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         tracing::warn!("cannot notify the service manager: {error}");
     }
@@ -190,7 +209,7 @@ fn run_until_stopped(running: &Running, happened: &Receiver<Event>) -> std::resu
                 tracing::info!("stopping on a signal");
                 let _ = sd_notify::notify(&[NotifyState::Stopping]);
                 // Its end comes as an event, from here or from the `stop` that was first.
-                let _ = running.stop();
+                let _ = running.end(Stop::HandOver);
             }
             Ok(Event::Stopped(result)) => return result,
             Err(_) => return Err("the signal thread is gone".into()),
@@ -235,7 +254,15 @@ impl Backend for Running {
         self.with(|server| server.replace(slot, path.to_path_buf(), force).map_err(|error| error.to_string()))
     }
 
-    fn stop(&self) -> std::result::Result<(), String> {
+    fn stop(&self, force: bool) -> std::result::Result<(), String> {
+        self.end(if force { Stop::Force } else { Stop::IfIdle })
+    }
+}
+
+impl Running {
+    /// Stops the array; a block device that is in use stays, as `how` says.
+    fn end(&self, how: Stop) -> std::result::Result<(), String> {
+        self.with(|server| server.close(how).map_err(|error| error.to_string()))?;
         let taken =
             self.server.write().map_err(|_| "a command before this one panicked; see the log")?.take();
         let server = taken.ok_or(STOPPING)?;

@@ -40,7 +40,11 @@ pub enum Request {
         force: bool,
     },
     /// Stop cleanly; answered once the array is marked clean.
-    Stop {},
+    Stop {
+        /// Though its block device is in use.
+        #[serde(default)]
+        force: bool,
+    },
 }
 
 /// A member, by place or by path.
@@ -160,7 +164,7 @@ mod tests {
                 r#"{"verb":"replace","slot":1,"path":"/dev/y","force":true}"#,
                 Request::Replace { slot: 1, path: "/dev/y".into(), force: true },
             ),
-            (r#"{"verb":"stop"}"#, Request::Stop {}),
+            (r#"{"verb":"stop","force":true}"#, Request::Stop { force: true }),
         ];
         for (text, request) in cases {
             assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);

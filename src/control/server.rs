@@ -40,7 +40,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Puts a device in a slot; returns once the rebuild has begun.
     fn replace(&self, slot: usize, path: &Path, force: bool) -> std::result::Result<(), String>;
     /// Stops the array; returns once it is marked clean.
-    fn stop(&self) -> std::result::Result<(), String>;
+    fn stop(&self, force: bool) -> std::result::Result<(), String>;
 }
 
 /// Who may command a server that runs as `own_uid`: the same user, and root.
@@ -246,7 +246,7 @@ fn answer(line: &[u8], backend: &dyn Backend) -> Answer {
         },
         Request::Fail { member } => Answer::of(backend.fail(&member)),
         Request::Replace { slot, path, force } => Answer::of(backend.replace(slot, &path, force)),
-        Request::Stop {} => Answer::of(backend.stop()),
+        Request::Stop { force } => Answer::of(backend.stop(force)),
     };
     if let (true, Answer::Error { error }) = (changes, &answer) {
         tracing::warn!("control: {error}");

@@ -94,7 +94,7 @@ impl Backend for Fake {
     fn replace(&self, slot: usize, path: &Path, force: bool) -> Result<(), String> {
         self.note(format!("replace {slot} {} {force}", path.display()))
     }
-    fn stop(&self) -> Result<(), String> {
+    fn stop(&self, _force: bool) -> Result<(), String> {
         self.note("stop".into())
     }
 }
@@ -146,7 +146,7 @@ fn commands_reach_the_array() {
     client.command(&Request::Replace { slot: 2, path: "/dev/new".into(), force: true }).unwrap();
     let refused = client.command(&Request::Fail { member: MemberId::Slot(9) }).unwrap_err();
     assert_eq!(refused.line(), "no slot 9");
-    client.command(&Request::Stop {}).unwrap();
+    client.command(&Request::Stop { force: false }).unwrap();
     assert_eq!(*stage.fake.calls.lock().unwrap(), ["fail Slot(2)", "replace 2 /dev/new true", "stop"]);
 }
 
@@ -167,7 +167,7 @@ fn the_socket_is_private_and_goes_away() {
 fn other_users_are_refused() {
     assert!(peer_allowed(7, 7) && peer_allowed(0, 7) && !peer_allowed(8, 7) && !peer_allowed(7, 0));
     let stage = Stage::new(|_| false);
-    let error = stage.client().command(&Request::Stop {}).unwrap_err();
+    let error = stage.client().command(&Request::Stop { force: false }).unwrap_err();
     assert_eq!(error.line(), "refused: another user's array");
     assert!(stage.fake.calls.lock().unwrap().is_empty());
 }

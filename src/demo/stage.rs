@@ -116,7 +116,10 @@ impl Stage {
         let log_path = self.file("serve.log");
         let log = File::create(&log_path).context(|| format!("cannot write {}", log_path.display()))?;
         let started = Instant::now();
-        let mut words = vec![PathBuf::from("serve"), "--reactors".into(), "1".into()];
+        // Where this is root and the kernel has ublk too: the demo is an NBD client.
+        let address = format!("unix:{}", self.file("run").join(format!("{name}.nbd")).display());
+        let mut words: Vec<PathBuf> =
+            ["serve", "--reactors", "1", "--nbd", &address].map(PathBuf::from).into();
         words.extend_from_slice(members);
         let mut child = self
             .command(&words)

@@ -192,8 +192,13 @@ impl Array {
         // Acquire, before the cell: a deallocation that is counted already has made the cell Unwritten before.
         let deallocations = shared.deallocations.load(Ordering::Acquire);
         let cell = shared.bitmap.cell(stripe);
+        let is_mapped = shared.memory.is_mapped(span);
         if matches!(cell, Cell::Unwritten | Cell::First) {
-            shared.memory.zero(span);
+            if is_mapped {
+                shared.memory.zero(span);
+            } else {
+                self.needs_memory(request);
+            }
             return true;
         }
         let (first, first_row) = geometry.strip_of(start);
@@ -205,6 +210,10 @@ impl Array {
             cell == Cell::NeedSync,
         ));
         let wanted = Strips::first(last + 1).minus(Strips::first(first));
+        if !wanted.within(readable) && !is_mapped {
+            self.needs_memory(request);
+            return true;
+        }
         if !wanted.within(readable) {
             return self.split_part(
                 request,
@@ -243,11 +252,16 @@ impl Array {
         io: Io,
         result: Result<(), i32>,
     ) {
-        if let Err(errno) = result {
+        let undisturbed = self.shared.deallocations.load(Ordering::Acquire) == deallocations;
+        let is_right = result.is_ok() && undisturbed;
+        if !is_right && !self.shared.memory.is_mapped(read.span) {
+            // Not counted against the member: a host's pages may lie so that the device cannot fill them.
+            self.answer_part(read.request, Err(RequestError::NeedsMemory));
+        } else if let Err(errno) = result {
             self.read_error(&io, errno);
             let (strip, _) = self.shared.geometry.strip_of(read.start);
             self.read_again(read, Strips::one(strip));
-        } else if self.shared.deallocations.load(Ordering::Acquire) == deallocations {
+        } else if undisturbed {
             self.answer_part(read.request, Ok(()));
         } else {
             self.read_again(read, Strips::NONE);
@@ -272,6 +286,11 @@ impl Array {
         );
     }
 
+    /// A piece of a request in a host buffer cannot be read without touching its bytes.
+    fn needs_memory(&mut self, request: u32) {
+        self.requests[request].result = Err(RequestError::NeedsMemory);
+    }
+
     /// One piece of a request has ended.
     pub(super) fn answer_part(&mut self, index: u32, result: Result<(), RequestError>) {
         let request = &mut self.requests[index];
@@ -286,6 +305,11 @@ impl Array {
 
     fn answer(&mut self, index: u32) {
         let HostRequest { request, result, .. } = self.requests.remove(index);
+        if result == Err(RequestError::NeedsMemory) {
+            // It comes again, and counts then.
+            self.replies.push(Reply { tag: request.tag, result });
+            return;
+        }
         let tally = self.tally();
         match request.kind {
             RequestKind::Read => {

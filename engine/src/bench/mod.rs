@@ -29,6 +29,7 @@ use crate::ring::{DeviceIndex, InstantDevice, InstantRing, MemStorage, Ring, Uri
 use crate::server::{Level, ServerError};
 use crate::tally::Tally;
 
+pub use crate::frontend::ublk::UblkNull;
 use generator::{Counted, Generator, Load};
 
 mod ceilings;

@@ -5,6 +5,7 @@
 //! requests into `requests`, and hears of each exactly once by `reply`, in any order.
 
 pub mod nbd;
+pub mod ublk;
 
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
@@ -23,6 +24,12 @@ pub trait Frontend {
     /// Sends what the replies of this turn have produced. Called at the end of each turn, whether or not there
     /// were any. Does not block.
     fn settle(&mut self, memory: &Memory, pool: &mut Pool);
+
+    /// Whether [`Frontend::gather`] would find something that came with the ring's last turn (see
+    /// [`Lane`](crate::ring::Lane)), so that the reactor turns again before it thinks of sleep.
+    fn has_arrivals(&self) -> bool {
+        false
+    }
 
     /// A file descriptor that polls readable when `gather` or `settle` would find work (an epoll
     /// descriptor over the front end's sockets, say); `None` when the front end must be polled.

@@ -16,6 +16,8 @@
 //! - Nothing is allocated or waited for between construction and drop, except in `attach`.
 //! - Ordinary reads and writes of members that can be polled go to a second, polled ring of the
 //!   kernel (`IORING_SETUP_IOPOLL`); flushes and deallocations cannot be polled for and never do.
+//! - A front end whose requests come by the same io_uring (ublk) has a [`Lane`] in it: its commands are submitted and
+//!   collected by the same system call as the members' operations.
 //! - A ring works on the thread that made it, and only there (`SINGLE_ISSUER`), so it is not `Send`.
 //! - Dropping a ring waits for what is in the kernel: memory may not be unmapped under it.
 
@@ -32,10 +34,12 @@ use super::{Completion, DeviceIndex, Durability, MemberIo, MemberOp, Ring, SECTO
 use crate::limits::{DEVICES_MAX, IO_IN_FLIGHT_MAX};
 use crate::memory::Memory;
 use bell::Look;
+pub use lane::{Arrival, Lane, LaneCommand};
 use piece::Piece;
 use queue::{Collect, Queue, QueueConfig};
 
 mod bell;
+mod lane;
 mod piece;
 mod queue;
 
@@ -56,6 +60,9 @@ pub struct UringConfig {
     /// Whether to make the polled ring too. Worth it when all members can be polled: while polled
     /// operations are in flight the reactor cannot sleep.
     pub polled: bool,
+    /// Places for host buffers: request pages that the kernel itself puts into the ring's table. Member operations name
+    /// them as arenas, from [`Memory::arena_count`] on.
+    pub host_buffers: u16,
 }
 
 /// A device as a ring wants it.
@@ -92,6 +99,8 @@ pub struct Uring {
     polled: Option<Queue>,
     /// What is where.
     ledger: Ledger,
+    /// Commands of a front end.
+    lane: Lane,
     /// Completions that did not need the kernel.
     done: Vec<Completion>,
     /// Keeps the arenas mapped while the queues are alive: fields drop in order.
@@ -138,15 +147,18 @@ impl Uring {
     /// than 6.1, or forbids it (`kernel.io_uring_disabled`, a seccomp filter).
     pub fn new(memory: Arc<Memory>, config: &UringConfig) -> io::Result<Uring> {
         let queue = |polled| {
-            let config = QueueConfig { worker_cpus: &config.worker_cpus, polled };
+            let host_buffers = if polled { 0 } else { config.host_buffers };
+            let config = QueueConfig { worker_cpus: &config.worker_cpus, polled, host_buffers };
             Queue::new(&memory, &config).map_err(explained)
         };
         let interrupt = queue(false)?;
         let polled = if config.polled { Some(queue(true)?) } else { None };
+        let lane = Lane::new(interrupt.wait_fd().expect("this queue has a bell"));
         Ok(Uring {
             interrupt,
             polled,
             ledger: Ledger::new(),
+            lane,
             done: Vec::with_capacity(IO_IN_FLIGHT_MAX),
             memory,
             _thread: PhantomData,
@@ -176,6 +188,18 @@ impl Uring {
         Ok(())
     }
 
+    /// The lane of a front end's commands, which go to `file`. At most one front end has it.
+    pub fn open_lane(&mut self, file: RawFd) -> io::Result<Lane> {
+        self.interrupt.register_file(LANE_FILE, file)?;
+        Ok(self.lane.clone())
+    }
+
+    /// Whether host buffers can be named (see [`UringConfig::host_buffers`]).
+    #[must_use]
+    pub fn takes_host_buffers(&self) -> bool {
+        self.interrupt.takes_host_buffers()
+    }
+
     /// Whether the arenas are fixed buffers. Otherwise `RLIMIT_MEMLOCK` is too low for them, and every
     /// operation pins its pages anew (at 512 KiB a quarter of the throughput).
     #[must_use]
@@ -201,8 +225,10 @@ impl Uring {
         {
             let operation = &mut operations[piece.tag as usize];
             let (first, rest) = piece.cut(attached.device.transfer_bytes_max);
+            // Host buffers are in the other queue's table only.
+            let in_arena = usize::from(operation.op.span.arena) < self.memory.arena_count();
             let queue = match &mut self.polled {
-                Some(polled) if attached.device.polled && operation.op.io.is_transfer() => polled,
+                Some(polled) if attached.device.polled && operation.op.io.is_transfer() && in_arena => polled,
                 _ => &mut self.interrupt,
             };
             if !queue.has_room() {
@@ -235,15 +261,19 @@ impl Uring {
     /// One exchange with the kernel. Whether another one at once would move something.
     fn exchange(&mut self, collect: Collect, completions: &mut Vec<Completion>) -> Look {
         self.advance_all();
-        let was_full = self.ledger.waiting != 0 && self.queues().any(|queue| queue.is_full());
+        let waiting = self.lane.submit(&mut self.interrupt) | (self.ledger.waiting != 0);
+        let was_full = waiting && self.queues().any(|queue| queue.is_full());
         let mut retried = false;
-        let ledger = &mut self.ledger;
+        let (ledger, lane) = (&mut self.ledger, &self.lane);
         for queue in [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten() {
             queue.enter(collect);
-            queue.reap(|piece, result| match ledger.settle(piece, result) {
-                Settled::Completed(completion) => completions.push(completion),
-                Settled::Partly => {}
-                Settled::Again => retried = true,
+            queue.reap(|name, result| match Piece::unpack(name) {
+                None => lane.arrive(name, result),
+                Some(piece) => match ledger.settle(piece, result) {
+                    Settled::Completed(completion) => completions.push(completion),
+                    Settled::Partly => {}
+                    Settled::Again => retried = true,
+                },
             });
         }
         if was_full || retried { Look::Again } else { Look::Enough }
@@ -274,14 +304,14 @@ impl Ring for Uring {
     }
 
     fn turn(&mut self, completions: &mut Vec<Completion>) {
-        let before = completions.len();
+        let before = completions.len() + self.lane.arrived();
         completions.append(&mut self.done);
         let mut collect = Collect::Announced;
         for _round in 0..ROUNDS_MAX {
             if self.exchange(collect, completions) == Look::Again {
                 continue;
             }
-            if completions.len() > before {
+            if completions.len() + self.lane.arrived() > before {
                 return self.interrupt.mute();
             }
             if self.interrupt.arm() == Look::Enough {
@@ -430,6 +460,9 @@ impl MemberIo {
     }
 }
 
+/// The place of a lane's file in the table of files, behind the devices.
+const LANE_FILE: DeviceIndex = DeviceIndex(DEVICES_MAX as u8);
+
 /// `BLOCK_URING_CMD_DISCARD` of linux/blkdev.h: `_IO(0x12, 0)`.
 const BLOCK_URING_CMD_DISCARD: u32 = 0x12 << 8;
 
@@ -466,7 +499,15 @@ fn transfer_entry(
 ) -> squeue::Entry {
     let file = types::Fixed(u32::from(op.device.0));
     let span = op.span.part(piece.start_bytes(), piece.len_bytes());
-    let (address, len, arena) = (memory.ptr(span), span.len_bytes, span.arena);
+    let (len, arena) = (span.len_bytes, span.arena);
+    // A host buffer has no address of ours: the kernel counts from its first byte.
+    let in_arena = usize::from(arena) < memory.arena_count();
+    let address = if in_arena {
+        memory.ptr(span)
+    } else {
+        std::ptr::without_provenance_mut(span.offset_bytes as usize)
+    };
+    let fixed = fixed || !in_arena;
     let offset = op.offset_bytes + u64::from(piece.start_bytes());
     let rw_flags = if write == Some(Durability::Durable) { libc::RWF_DSYNC } else { 0 };
     match (write, fixed) {

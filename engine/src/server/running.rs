@@ -13,7 +13,7 @@ use crate::assembly::{Assembly, AssemblyOptions, Candidate, SlotPlan, assemble};
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
 use crate::format::superblock::Record;
-use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
+use crate::frontend::ublk::Closed;
 use crate::geometry::Slots;
 use crate::limits::DEVICES_MAX;
 use crate::mailbox::Mailboxes;
@@ -25,6 +25,7 @@ use crate::start::{StartOptions, read_superblocks, start};
 use crate::status::{ArrayStatus, Background, BackgroundKind, CellCounts, Health, MemberState, MemberStatus};
 use crate::tally::Tally;
 
+use super::front::{Front, MemberTraits, Share};
 use super::open::{ControlRing, open_all, refuse_content, wipe_superblocks};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random};
@@ -46,7 +47,7 @@ pub struct Server {
     absent: Vec<Option<MemberState>>,
     reactors: Vec<Running>,
     placement: Placement,
-    nbd: Option<NbdServer>,
+    front: Front,
     /// By device index. Kept open as long as the array runs.
     devices: Mutex<Vec<Device>>,
     read_only: bool,
@@ -72,11 +73,6 @@ impl Server {
     /// Assembles the members, starts the reactors and the front ends. Returns once hosts can connect.
     pub fn start(options: ServeOptions) -> Result<Server, ServerError> {
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        let addresses: Vec<Address> = options
-            .nbd
-            .iter()
-            .map(|address| address.parse().map_err(|error| ServerError(format!("{error}"))))
-            .collect::<Result<_, _>>()?;
         let devices = open_all(&options.members, access)?;
         let mut control = ControlRing::new(&devices)?;
         let mut bench = control.bench();
@@ -96,12 +92,29 @@ impl Server {
             },
         )
         .map_err(|error| ServerError(error.to_string()))?;
-        let warnings = warnings(&assembly, &candidates);
+        let mut warnings = warnings(&assembly, &candidates);
         let seed = random::number();
         let read_only = options.read_only || assembly.read_only;
+        let record = assembly.record.clone();
         let nodes: Vec<u32> = devices.iter().filter_map(|device| device.facts().numa_node).collect();
-        let placement = Placement::choose(&options.cpus, options.reactors, &nodes)?;
+        let mut placement = Placement::choose(&options.cpus, options.reactors, &nodes)?;
+        // All that can be refused is refused before `start`, which writes to the members. A client that comes
+        // in between waits at its door.
+        let reactors = placement.seats.len();
+        let block_device = Front::block_device(&options, &record, traits(&devices), read_only, reactors)?;
+        if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.queues() != reactors) {
+            warnings.push(format!("{} reactors, as {} has queues", ublk.queues(), ublk.path()));
+            // The claims of the first choice stand in the way of the second.
+            drop(placement);
+            placement = Placement::choose(&[], ublk.queues(), &nodes)?;
+        }
         let count = placement.seats.len();
+        if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.is_recovered()) {
+            warnings.push(format!(
+                "{} is taken over from the server before: what waits there goes on",
+                ublk.path()
+            ));
+        }
         let memory_bytes = memory_bytes(options.memory_bytes)?;
         let memory = Memory::new(&vec![memory_bytes; count]).map_err(|error| {
             ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}"))
@@ -110,22 +123,7 @@ impl Server {
         let no_bell = |error| ServerError(format!("cannot make an eventfd: {error}"));
         let bells: Vec<Arc<Bell>> =
             (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
-        // All that can be refused is refused before `start`, which writes to the members. A client that comes
-        // in between waits at its door.
-        let record = assembly.record.clone();
-        let export = ExportInfo {
-            name: record.name.as_str().to_string(),
-            description: format!("Striate array {}", record.array),
-            size_bytes: record.zones.stripes
-                * record.shape.data_strips() as u64
-                * u64::from(record.shape.chunk_bytes),
-            logical_block_bytes: record.logical_block_bytes,
-            preferred_bytes: record.shape.chunk_bytes.min(64 << 10),
-            read_only,
-        };
-        let remote = if options.allow_remote { Remote::Allow } else { Remote::Refuse };
-        let (nbd, frontends) = NbdServer::start(&addresses, remote, export, count)
-            .map_err(|error| ServerError(error.to_string()))?;
+        let (front, shares) = Front::open(block_device, &options, &record, read_only, count)?;
         let start_options = StartOptions { host, read_only, trust_parity: options.trust_parity, seed };
         let started =
             start(&mut bench, &assembly, &start_options).map_err(|error| ServerError(error.to_string()))?;
@@ -157,19 +155,22 @@ impl Server {
         let config = UringConfig {
             worker_cpus: placement.workers.clone(),
             polled: devices.iter().all(|device| device.facts().polled),
+            ..UringConfig::default()
         };
         let mut reactors = Vec::new();
-        for (me, (frontend, bell)) in frontends.into_iter().zip(bells).enumerate() {
+        for (me, (share, bell)) in shares.into_iter().zip(bells).enumerate() {
+            let config = UringConfig { host_buffers: share.host_buffers(), ..config.clone() };
             let seat = placement.seats[me];
-            reactors.push(launch(me as u8, &shared, &devices, frontend, bell, seat, config.clone())?);
+            reactors.push(launch(me as u8, &shared, &devices, share, bell, seat, config)?);
         }
+        front.start()?;
         Ok(Server {
             absent: assembly.slots.iter().map(absence).collect(),
             shared,
             record,
             reactors,
             placement,
-            nbd: Some(nbd),
+            front,
             devices: Mutex::new(devices),
             read_only,
             pace: Mutex::new(Pace::default()),
@@ -208,11 +209,7 @@ impl Server {
                 lost: self.lost(&view),
             },
             background: self.background(),
-            exports: self
-                .nbd
-                .iter()
-                .flat_map(|nbd| nbd.addresses().iter().map(ToString::to_string))
-                .collect(),
+            exports: self.front.exports(),
             reactors: self.placement.seats.clone(),
             counters: Tally::sum(&shared.tallies),
         }
@@ -324,6 +321,12 @@ impl Server {
                 self.record.logical_block_bytes
             )));
         }
+        if facts.volatile_cache && !self.front.admits_volatile_cache() {
+            return Err(ServerError(format!(
+                "{}: has a volatile cache, which the block device was made without: stop the array, serve it again, then replace",
+                path.display()
+            )));
+        }
         refuse_content(&device, force)?;
         wipe_superblocks(&device)?;
         let (index, volatile) = (DeviceIndex(devices.len() as u8), facts.volatile_cache);
@@ -345,19 +348,31 @@ impl Server {
         self.order(|answer| Order::Join { slot, device: index, member, volatile, answer })
     }
 
-    /// Drains the front ends, flushes, marks the array clean, and closes it.
-    pub fn stop(mut self) -> Result<(), ServerError> {
-        if let Some(nbd) = self.nbd.take() {
-            nbd.stop();
+    /// Turns hosts away, as the first step of a stop. An error says that a block device is in use; then nothing has
+    /// happened.
+    pub fn close(&self, how: Stop) -> Result<(), ServerError> {
+        match (self.front.close(how == Stop::Force)?, how) {
+            (Closed::Stopped, _) | (Closed::InUse, Stop::HandOver) => Ok(()),
+            (Closed::InUse, Stop::IfIdle | Stop::Force) => Err(ServerError(format!(
+                "{} is in use: unmount it or close what has it open, or stop with --force, which fails its I/O",
+                self.front.exports().join(", ")
+            ))),
         }
+    }
+
+    /// Drains the front ends, flushes, marks the array clean, and closes it. A block device that [`Server::close`] has
+    /// not stopped stays, and its requests wait for the next server.
+    pub fn stop(self) -> Result<(), ServerError> {
         let mut outcome = Ok(());
-        let draining: Vec<_> = self
-            .reactors
+        // Reactors turn still: whoever waits at a door hears of the end.
+        let Server { shared, front, reactors, .. } = self;
+        let ublk = front.end();
+        let draining: Vec<_> = reactors
             .iter()
             .enumerate()
             .map(|(me, reactor)| {
                 let (done, drained) = bounded(1);
-                reactor.port.order(&self.shared, me as u8, ReactorOrder::Drain(done));
+                reactor.port.order(&shared, me as u8, ReactorOrder::Drain(done));
                 drained
             })
             .collect();
@@ -369,15 +384,18 @@ impl Server {
             }
         }
         if outcome.is_ok() {
-            outcome = self.order(|answer| Order::Stop { answer });
+            outcome = order(&shared, |answer| Order::Stop { answer });
         }
-        for (me, reactor) in self.reactors.iter().enumerate() {
-            reactor.port.order(&self.shared, me as u8, ReactorOrder::Exit);
+        for (me, reactor) in reactors.iter().enumerate() {
+            reactor.port.order(&shared, me as u8, ReactorOrder::Exit);
         }
-        for reactor in self.reactors {
+        for reactor in reactors {
             if reactor.thread.join().is_err() {
                 outcome = Err(ServerError("a reactor panicked".into()));
             }
+        }
+        if let Some(error) = ublk.and_then(|ublk| ublk.remove().err()) {
+            outcome = outcome.and(Err(ServerError(error.to_string())));
         }
         outcome
     }
@@ -394,18 +412,41 @@ impl Server {
     }
 
     /// Gives the steward an order and waits for the answer.
-    fn order(&self, order: impl FnOnce(Answer) -> Order) -> Result<(), ServerError> {
-        let (sender, answer) = bounded(1);
-        if self.shared.steward.orders.push(order(Answer::to(sender))).is_err() {
-            return Err(ServerError("too many orders at once: try again".into()));
-        }
-        self.shared.mailboxes.wake(0);
-        match answer.recv_timeout(STOP_TIMEOUT) {
-            Ok(outcome) => outcome.map_err(ServerError),
-            Err(_) => {
-                Err(ServerError("the array does not answer: its members do not complete their I/O".into()))
-            }
-        }
+    fn order(&self, what: impl FnOnce(Answer) -> Order) -> Result<(), ServerError> {
+        order(&self.shared, what)
+    }
+}
+
+/// How to stop an array that is a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Not while it is in use.
+    IfIdle,
+    /// If it is in use, so that the next server takes it over: requests wait, and nobody sees an error.
+    HandOver,
+    /// In any case: whoever uses it sees errors.
+    Force,
+}
+
+/// Gives the steward an order and waits for the answer.
+fn order(shared: &Shared, what: impl FnOnce(Answer) -> Order) -> Result<(), ServerError> {
+    let (sender, answer) = bounded(1);
+    if shared.steward.orders.push(what(Answer::to(sender))).is_err() {
+        return Err(ServerError("too many orders at once: try again".into()));
+    }
+    shared.mailboxes.wake(0);
+    match answer.recv_timeout(STOP_TIMEOUT) {
+        Ok(outcome) => outcome.map_err(ServerError),
+        Err(_) => Err(ServerError("the array does not answer: its members do not complete their I/O".into())),
+    }
+}
+
+/// What hosts are told of members.
+fn traits(devices: &[Device]) -> MemberTraits {
+    let facts = || devices.iter().map(Device::facts);
+    MemberTraits {
+        physical_block_bytes: facts().map(|facts| facts.physical_block_bytes).max().unwrap_or(0),
+        volatile_cache: facts().any(|facts| facts.volatile_cache),
     }
 }
 
@@ -414,7 +455,7 @@ fn launch(
     me: u8,
     shared: &Arc<Shared>,
     devices: &[Device],
-    frontend: NbdFrontend,
+    share: Share,
     bell: Arc<Bell>,
     seat: Seat,
     config: UringConfig,
@@ -431,10 +472,11 @@ fn launch(
                 for (index, device) in attached.into_iter().enumerate() {
                     ring.attach(DeviceIndex(index as u8), device)?;
                 }
-                Ok(ring)
+                let frontend = share.open(&mut ring, &memory)?;
+                Ok((ring, frontend))
             });
-            let ring = match ring {
-                Ok(ring) => ring,
+            let (ring, frontend) = match ring {
+                Ok(made) => made,
                 Err(error) => {
                     let _ = ready.send(Err(error));
                     return;

@@ -390,7 +390,7 @@ fn error_code(error: RequestError) -> ErrorCode {
     match error {
         RequestError::Misaligned => ErrorCode::Invalid,
         RequestError::OutOfRange => ErrorCode::NoSpace,
-        RequestError::Lost => ErrorCode::Io,
+        RequestError::Lost | RequestError::NeedsMemory => ErrorCode::Io,
         RequestError::ReadOnly => ErrorCode::NotPermitted,
     }
 }

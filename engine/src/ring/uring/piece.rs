@@ -4,6 +4,7 @@
 //! ```text
 //!   63       48 47         32 31          16 15        0
 //!   [    0     | len, sectors | start, sectors |   tag   ]
+//!   [    1     |                  a lane's name           ]
 //! ```
 
 use crate::limits::{BUFFER_BYTES_MAX, IO_IN_FLIGHT_MAX};
@@ -11,6 +12,9 @@ use crate::ring::{MemberOp, SECTOR_BYTES};
 
 const _: () = assert!(BUFFER_BYTES_MAX / SECTOR_BYTES <= u16::MAX as u32);
 const _: () = assert!(IO_IN_FLIGHT_MAX - 1 <= u16::MAX as usize);
+
+/// Set in what a lane's commands carry.
+pub(super) const LANE: u64 = 1 << 48;
 
 /// Part of an operation's span; empty for operations without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +65,10 @@ impl Piece {
         u64::from(self.tag) | u64::from(self.start) << 16 | u64::from(self.len) << 32
     }
 
-    pub(super) fn unpack(packed: u64) -> Piece {
-        Piece { tag: packed as u16, start: (packed >> 16) as u16, len: (packed >> 32) as u16 }
+    /// What `pack` packed; `None` for what the kernel gives back to a lane.
+    pub(super) fn unpack(packed: u64) -> Option<Piece> {
+        let piece = Piece { tag: packed as u16, start: (packed >> 16) as u16, len: (packed >> 32) as u16 };
+        (packed & LANE == 0).then_some(piece)
     }
 }
 
@@ -74,7 +80,7 @@ mod tests {
     fn packing_is_lossless() {
         for (tag, start, len) in [(0, 0, 0), (8191, 2047, 1), (5, 0, 2048), (1, 65535, 65535)] {
             let piece = Piece { tag, start, len };
-            assert_eq!(Piece::unpack(piece.pack()), piece);
+            assert_eq!(Piece::unpack(piece.pack()), Some(piece));
         }
     }
 

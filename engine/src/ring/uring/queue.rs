@@ -39,16 +39,20 @@ pub(super) struct QueueConfig<'c> {
     pub(super) worker_cpus: &'c [usize],
     /// Whether completions are polled for instead of announced by interrupts.
     pub(super) polled: bool,
+    /// See [`UringConfig`](super::UringConfig).
+    pub(super) host_buffers: u16,
 }
 
 /// One io_uring.
 pub(super) struct Queue {
     ring: IoUring,
-    /// Entries pushed and not reaped.
+    /// Pieces pushed and not reaped. Commands of a lane are not counted: they hold nothing of ours, and those that wait
+    /// for a host's request may wait for ever.
     in_flight: u32,
     /// What wakes a sleeping reactor; a polled queue wakes nobody.
     bell: Option<Bell>,
     buffers_are_fixed: bool,
+    takes_host_buffers: bool,
 }
 
 impl Queue {
@@ -58,11 +62,11 @@ impl Queue {
             Some(libc::EINVAL) => build(config.polled, SqArray::Present),
             _ => Err(error),
         })?;
-        ring.submitter().register_files_sparse(DEVICES_MAX as u32)?;
+        ring.submitter().register_files_sparse(DEVICES_MAX as u32 + 1)?;
         limit_workers(&ring, config.worker_cpus)?;
-        let buffers_are_fixed = register_arenas(&ring, memory)?;
+        let (buffers_are_fixed, takes_host_buffers) = register_buffers(&ring, memory, config.host_buffers)?;
         let bell = if config.polled { None } else { Some(Bell::new(&mut ring)?) };
-        Ok(Queue { ring, in_flight: 0, bell, buffers_are_fixed })
+        Ok(Queue { ring, in_flight: 0, bell, buffers_are_fixed, takes_host_buffers })
     }
 
     /// Puts a file into the table, or takes it out with -1.
@@ -73,6 +77,10 @@ impl Queue {
 
     pub(super) fn buffers_are_fixed(&self) -> bool {
         self.buffers_are_fixed
+    }
+
+    pub(super) fn takes_host_buffers(&self) -> bool {
+        self.takes_host_buffers
     }
 
     pub(super) fn in_flight(&self) -> u32 {
@@ -125,6 +133,13 @@ impl Queue {
         self.in_flight += 1;
     }
 
+    /// Queues a command that holds no address of ours; there is room.
+    pub(super) fn push_command(&mut self, entry: &squeue::Entry) {
+        // SAFETY: the entry is a lane's command, which carries numbers only (`Lane::submit`).
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        pushed.expect("looked for room");
+    }
+
     /// Submits what is queued and lets the kernel work off what has completed, if it announced
     /// something or `collect` says to ask in any case.
     pub(super) fn enter(&mut self, collect: Collect) {
@@ -141,11 +156,11 @@ impl Queue {
         }
     }
 
-    /// Hands every arrived completion to `settle`: the piece and its result.
-    pub(super) fn reap(&mut self, mut settle: impl FnMut(Piece, i32)) {
+    /// Hands every arrived completion to `settle`: its name and its result.
+    pub(super) fn reap(&mut self, mut settle: impl FnMut(u64, i32)) {
         for entry in self.ring.completion() {
-            self.in_flight -= 1;
-            settle(Piece::unpack(entry.user_data()), entry.result());
+            self.in_flight -= u32::from(Piece::unpack(entry.user_data()).is_some());
+            settle(entry.user_data(), entry.result());
         }
     }
 
@@ -231,19 +246,21 @@ fn cpu_set(cpus: &[usize]) -> libc::cpu_set_t {
     set
 }
 
-/// Registers every arena as the fixed buffer of its index. Whether the limits allowed it.
-fn register_arenas(ring: &IoUring, memory: &Memory) -> io::Result<bool> {
-    let buffers: Vec<libc::iovec> = (0..memory.arena_count())
+/// Registers every arena as the fixed buffer of its index, and leaves places for host buffers behind them. Whether the
+/// limits allowed the one, and the kernel the other.
+fn register_buffers(ring: &IoUring, memory: &Memory, host_buffers: u16) -> io::Result<(bool, bool)> {
+    let arenas: Vec<libc::iovec> = (0..memory.arena_count())
         .map(|arena| memory.arena(arena as u16))
         .map(|arena| libc::iovec { iov_base: memory.ptr(arena).cast(), iov_len: arena.len_bytes as usize })
         .collect();
+    ring.submitter().register_buffers_sparse(arenas.len() as u32 + u32::from(host_buffers))?;
     // SAFETY: the buffers are whole arenas, mapped until after the queue is gone (`Uring` holds the memory
     // and drops it last).
-    let registered = unsafe { ring.submitter().register_buffers(&buffers) };
+    let registered = unsafe { ring.submitter().register_buffers_update(0, &arenas, None) };
     match registered {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok((true, host_buffers > 0)),
         // RLIMIT_MEMLOCK, or not that much memory to pin: everything works without, only slower.
-        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Ok((false, host_buffers > 0)),
         Err(error) => Err(error),
     }
 }

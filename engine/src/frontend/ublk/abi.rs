@@ -1,0 +1,222 @@
+//! The words of the kernel's ublk driver, as include/uapi/linux/ublk_cmd.h defines them (Linux 7.3).
+//!
+//! Only what is used is here. Structures that the kernel reads or writes in our memory have its layout, and the
+//! assertions below hold their sizes; commands that travel inside a submission queue entry are put together byte by
+//! byte.
+//!
+//! | since | what |
+//! |---|---|
+//! | 6.4 | commands encoded as ioctls |
+//! | 6.5 | `USER_COPY`, `GET_FEATURES`: the least that is used here |
+//! | 6.16 | `AUTO_BUF_REG`, `QUIESCE` |
+//! | 7.0 | `TRY_STOP_DEV` |
+
+/// The device of control commands.
+pub(super) const CONTROL_PATH: &str = "/dev/ublk-control";
+
+/// Deepest queue.
+pub(super) const QUEUE_DEPTH_MAX: u16 = 4096;
+
+/// `_IOR('u', number, struct ublksrv_ctrl_cmd)`.
+const fn control_read(number: u32) -> u32 {
+    2 << 30 | (CONTROL_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
+}
+
+/// `_IOWR('u', number, struct ublksrv_ctrl_cmd)`.
+const fn control_write(number: u32) -> u32 {
+    3 << 30 | (CONTROL_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
+}
+
+/// Commands to the control device.
+pub(super) mod control {
+    use super::{control_read, control_write};
+
+    pub(in super::super) const GET_DEV_INFO: u32 = control_read(0x02);
+    pub(in super::super) const ADD_DEV: u32 = control_write(0x04);
+    pub(in super::super) const DEL_DEV: u32 = control_write(0x05);
+    pub(in super::super) const START_DEV: u32 = control_write(0x06);
+    pub(in super::super) const STOP_DEV: u32 = control_write(0x07);
+    pub(in super::super) const SET_PARAMS: u32 = control_write(0x08);
+    pub(in super::super) const GET_PARAMS: u32 = control_read(0x09);
+    pub(in super::super) const START_USER_RECOVERY: u32 = control_write(0x10);
+    pub(in super::super) const END_USER_RECOVERY: u32 = control_write(0x11);
+    pub(in super::super) const GET_FEATURES: u32 = control_read(0x13);
+    pub(in super::super) const DEL_DEV_ASYNC: u32 = control_read(0x14);
+    pub(in super::super) const TRY_STOP_DEV: u32 = control_write(0x17);
+}
+
+/// `_IOWR('u', number, struct ublksrv_io_cmd)`.
+const fn io_write(number: u32) -> u32 {
+    3 << 30 | (IO_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
+}
+
+/// `UBLK_U_IO_FETCH_REQ`: give me a request, the first time.
+pub(super) const FETCH: u32 = io_write(0x20);
+/// `UBLK_U_IO_COMMIT_AND_FETCH_REQ`: this is how it went; give me the next.
+pub(super) const COMMIT_AND_FETCH: u32 = io_write(0x21);
+
+/// What a device can do, and is asked to.
+pub(super) mod feature {
+    pub(in super::super) const USER_RECOVERY: u64 = 1 << 3;
+    pub(in super::super) const USER_RECOVERY_REISSUE: u64 = 1 << 4;
+    pub(in super::super) const CMD_IOCTL_ENCODE: u64 = 1 << 6;
+    pub(in super::super) const USER_COPY: u64 = 1 << 7;
+    pub(in super::super) const AUTO_BUF_REG: u64 = 1 << 11;
+    pub(in super::super) const SAFE_STOP_DEV: u64 = 1 << 17;
+}
+
+/// `UBLK_S_DEV_*`.
+pub(super) mod state {
+    pub(in super::super) const LIVE: u16 = 1;
+    pub(in super::super) const QUIESCED: u16 = 2;
+    pub(in super::super) const FAIL_IO: u16 = 3;
+}
+
+/// `UBLK_IO_OP_*`.
+pub(super) mod operation {
+    pub(in super::super) const READ: u8 = 0;
+    pub(in super::super) const WRITE: u8 = 1;
+    pub(in super::super) const FLUSH: u8 = 2;
+    pub(in super::super) const DISCARD: u8 = 3;
+    pub(in super::super) const WRITE_ZEROES: u8 = 5;
+}
+
+/// `UBLK_IO_F_FUA`.
+pub(super) const IO_FLAG_FUA: u32 = 1 << 13;
+
+/// `UBLK_ATTR_*`.
+pub(super) mod attribute {
+    pub(in super::super) const READ_ONLY: u32 = 1;
+    pub(in super::super) const VOLATILE_CACHE: u32 = 1 << 2;
+    pub(in super::super) const FUA: u32 = 1 << 3;
+}
+
+/// `UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD`.
+pub(super) const PARAMETERS_USED: u32 = 3;
+
+/// Length of `struct ublksrv_ctrl_cmd`.
+pub(super) const CONTROL_COMMAND_BYTES: usize = 32;
+/// Length of `struct ublksrv_io_cmd`.
+pub(super) const IO_COMMAND_BYTES: usize = 16;
+
+/// `struct ublksrv_ctrl_cmd`, in the 80 bytes of a large entry.
+pub(super) fn control_command(device: u32, buffer: (u64, u16), data: u64) -> [u8; 80] {
+    let mut bytes = [0; 80];
+    bytes[0..4].copy_from_slice(&device.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&u16::MAX.to_ne_bytes()); // not for one queue
+    bytes[6..8].copy_from_slice(&buffer.1.to_ne_bytes());
+    bytes[8..16].copy_from_slice(&buffer.0.to_ne_bytes());
+    bytes[16..24].copy_from_slice(&data.to_ne_bytes());
+    bytes
+}
+
+/// `struct ublksrv_io_cmd`. With user copy it carries no address.
+pub(super) fn io_command(queue: u16, tag: u16, result: i32) -> [u8; IO_COMMAND_BYTES] {
+    let mut bytes = [0; IO_COMMAND_BYTES];
+    bytes[0..2].copy_from_slice(&queue.to_ne_bytes());
+    bytes[2..4].copy_from_slice(&tag.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&result.to_ne_bytes());
+    bytes
+}
+
+/// `struct ublksrv_ctrl_dev_info`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DeviceInfo {
+    pub(super) queues: u16,
+    pub(super) queue_depth: u16,
+    pub(super) state: u16,
+    pub(super) pad0: u16,
+    pub(super) io_bytes_max: u32,
+    pub(super) device: u32,
+    pub(super) server_pid: i32,
+    pub(super) pad1: u32,
+    pub(super) flags: u64,
+    /// Kept by the driver and not looked at.
+    pub(super) server_flags: u64,
+    pub(super) owner_uid: u32,
+    pub(super) owner_gid: u32,
+    pub(super) reserved: [u64; 2],
+}
+
+/// `struct ublk_params`, as far as it is used: the driver goes by `len_bytes`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Parameters {
+    pub(super) len_bytes: u32,
+    pub(super) types: u32,
+    // struct ublk_param_basic
+    pub(super) attributes: u32,
+    pub(super) logical_block_shift: u8,
+    pub(super) physical_block_shift: u8,
+    pub(super) io_optimal_shift: u8,
+    pub(super) io_least_shift: u8,
+    pub(super) request_sectors_max: u32,
+    pub(super) chunk_sectors: u32,
+    pub(super) device_sectors: u64,
+    pub(super) virtual_boundary_mask: u64,
+    // struct ublk_param_discard
+    pub(super) discard_alignment: u32,
+    pub(super) discard_granularity_bytes: u32,
+    pub(super) discard_sectors_max: u32,
+    pub(super) write_zeroes_sectors_max: u32,
+    pub(super) discard_segments_max: u16,
+    pub(super) reserved0: u16,
+    pub(super) pad: u32,
+}
+
+/// `struct ublksrv_io_desc`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descriptor {
+    /// Operation in the low byte, flags above.
+    pub(super) operation_and_flags: u32,
+    pub(super) sectors: u32,
+    pub(super) start_sector: u64,
+    pub(super) address: u64,
+}
+
+const _: () = assert!(size_of::<DeviceInfo>() == 64);
+// The kernel's header, 4 + 4, and its basic (32) and discard (20) parts; the last four bytes are the next part's.
+const _: () = assert!(size_of::<Parameters>() == 8 + 32 + 20 + 4);
+const _: () = assert!(size_of::<Descriptor>() == 24);
+
+/// Where the descriptors of a queue begin in the mapping of the character device.
+pub(super) fn descriptors_offset(queue: u16) -> u64 {
+    u64::from(queue) * descriptors_bytes(QUEUE_DEPTH_MAX) as u64
+}
+
+/// Length of the mapping of a queue's descriptors.
+pub(super) fn descriptors_bytes(depth: u16) -> usize {
+    (usize::from(depth) * size_of::<Descriptor>()).next_multiple_of(rustix::param::page_size())
+}
+
+/// Where `pread` and `pwrite` of the character device find the bytes of a request.
+pub(super) fn copy_offset(queue: u16, tag: u16) -> u64 {
+    0x8000_0000 + (u64::from(queue) << 41 | u64::from(tag) << 25)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_have_the_numbers_of_the_header() {
+        // As a C compiler expands the macros.
+        assert_eq!(control::ADD_DEV, 0xc020_7504);
+        assert_eq!(control::GET_DEV_INFO, 0x8020_7502);
+        assert_eq!(control::GET_FEATURES, 0x8020_7513);
+        assert_eq!(FETCH, 0xc010_7520);
+        assert_eq!(COMMIT_AND_FETCH, 0xc010_7521);
+    }
+
+    #[test]
+    fn commands_have_the_layout_of_the_header() {
+        let bytes = control_command(7, (0x1122_3344_5566_7788, 64), 9);
+        assert_eq!(bytes[..8], [7, 0, 0, 0, 0xff, 0xff, 64, 0]);
+        assert_eq!(bytes[8..16], 0x1122_3344_5566_7788u64.to_ne_bytes());
+        assert_eq!(bytes[16..24], 9u64.to_ne_bytes());
+        assert_eq!(io_command(2, 3, -5)[..8], [2, 0, 3, 0, 0xfb, 0xff, 0xff, 0xff]);
+        assert_eq!(copy_offset(1, 2), 0x8000_0000 + (1 << 41) + (2 << 25));
+    }
+}

@@ -1,0 +1,455 @@
+//! A block device as a whole: `/dev/ublkbN`, from its making, or its finding, to its end.
+//!
+//! | | what happens | what hosts see |
+//! |---|---|---|
+//! | `open`, `start` | ADD_DEV, SET_PARAMS; queues fetch; START_DEV | the device appears, partitions are read |
+//! | the server dies | the driver notices by itself | requests wait |
+//! | `open`, `start` again | found by its mark; START_USER_RECOVERY; queues fetch; END_USER_RECOVERY | they go on |
+//! | `close` while it is in use | nothing; the server lets go of it when it ends | requests wait for the next server |
+//! | `close`, `remove` | STOP_DEV; queues end; DEL_DEV | the device goes away |
+//!
+//! The *mark* is what the driver keeps for a server beside a device (`ublksrv_flags`): a byte that says that it is ours, and
+//! half of a hash of the array's name and of its identity each. So no file has to remember which device is whose, and
+//! none can be wrong after a reboot.
+//!
+//! START_DEV and END_USER_RECOVERY wait until every queue has fetched, so the reactors must be running by then; DEL_DEV
+//! waits until the last descriptor of the character device is closed, so they must be gone by then.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::abi::{self, DeviceInfo, feature, state};
+use super::control::{Control, failed};
+use super::queue::UblkPlace;
+use super::{UblkError, UblkShape};
+use crate::limits::REQUEST_BYTES_MAX;
+
+/// Requests that a queue holds at once.
+const QUEUE_DEPTH: u16 = 256;
+/// How long the driver may need to notice that a server is gone, and udev to make a node.
+const SETTLING_TRIES: u32 = 100;
+const SETTLING_PAUSE: Duration = Duration::from_millis(50);
+/// How often a device is tried that somebody may only be looking at (udev does, whenever one appears).
+const GLANCE_TRIES: u32 = 10;
+/// Where the kernel lists the character devices.
+const LISTED: &str = "/sys/class/ublk-char";
+
+/// Which device is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UblkChoice {
+    /// The array's own if one waits for it, otherwise a new one with the lowest free number.
+    Any,
+    /// The one with this number.
+    Number(u32),
+}
+
+/// Whether a device is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// It was not, and is stopped now.
+    Stopped,
+    /// Somebody has it open, a file system perhaps.
+    InUse,
+}
+
+/// A block device.
+pub struct Ublk {
+    control: Control,
+    device: u32,
+    /// The character device; with the server until its reactors have it.
+    file: Option<Arc<File>>,
+    queues: u16,
+    depth: u16,
+    flags: u64,
+    features: u64,
+    phase: Phase,
+    /// What it says of its cache. It cannot be said anew.
+    volatile_cache: bool,
+}
+
+/// How far a device has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Made, and never started: of no use to anyone.
+    Made,
+    /// Found, and about to be recovered.
+    Found,
+    /// Started.
+    Live,
+    /// Stopped.
+    Stopped,
+}
+
+impl Ublk {
+    /// Finds the device that waits for this array, or makes one. `queues` is for a new one.
+    pub fn open(
+        choice: UblkChoice,
+        name: &str,
+        identity: &str,
+        shape: &UblkShape,
+        queues: usize,
+    ) -> Result<Ublk, UblkError> {
+        let mut control = Control::open()?;
+        let features = control.features()?;
+        if features & feature::USER_COPY == 0 {
+            return Err(UblkError(
+                "the ublk driver of this kernel cannot copy (UBLK_F_USER_COPY): Linux 6.5 or newer is needed, or serve NBD with --nbd"
+                    .into(),
+            ));
+        }
+        let mark = mark(name, identity);
+        match find(&mut control, mark)? {
+            Some(info) => Ublk::recover(control, features, choice, &info, shape),
+            None => Ublk::make(control, features, choice, mark, shape, queues),
+        }
+    }
+
+    fn make(
+        mut control: Control,
+        features: u64,
+        choice: UblkChoice,
+        mark: u64,
+        shape: &UblkShape,
+        queues: usize,
+    ) -> Result<Ublk, UblkError> {
+        let wanted = feature::CMD_IOCTL_ENCODE
+            | feature::USER_COPY
+            | feature::USER_RECOVERY
+            | feature::USER_RECOVERY_REISSUE
+            | feature::AUTO_BUF_REG;
+        let device = match choice {
+            UblkChoice::Any => u32::MAX,
+            UblkChoice::Number(number) => number,
+        };
+        let mut info = DeviceInfo {
+            queues: u16::try_from(queues).expect("at most REACTORS_MAX"),
+            queue_depth: QUEUE_DEPTH,
+            io_bytes_max: REQUEST_BYTES_MAX,
+            device,
+            server_pid: std::process::id() as i32,
+            flags: wanted & features,
+            server_flags: mark,
+            ..DeviceInfo::default()
+        };
+        control.add(&mut info).map_err(|error| match (choice, error.raw_os_error()) {
+            (UblkChoice::Number(number), Some(libc::EEXIST)) => UblkError(format!(
+                "/dev/ublkb{number} is there already and is not this array's: choose another number"
+            )),
+            _ => UblkError(format!(
+                "the ublk driver refuses a new device: {error}: are there many? (ublk_drv.ublks_max)"
+            )),
+        })?;
+        let mut ublk = Ublk {
+            control,
+            device: info.device,
+            file: None,
+            queues: info.queues,
+            depth: info.queue_depth,
+            // Older drivers drop what they do not know without a word.
+            flags: info.flags,
+            features,
+            phase: Phase::Made,
+            volatile_cache: shape.volatile_cache,
+        };
+        if usize::from(ublk.queues) != queues {
+            return Err(UblkError(format!(
+                "the ublk driver gives a device at most {} queues, one for each CPU: serve with --reactors {}",
+                ublk.queues, ublk.queues
+            )));
+        }
+        ublk.control
+            .set_parameters(ublk.device, &mut shape.parameters())
+            .map_err(|error| failed("describe the block device to the ublk driver", &error))?;
+        ublk.open_character_device()?;
+        Ok(ublk)
+    }
+
+    fn recover(
+        mut control: Control,
+        features: u64,
+        choice: UblkChoice,
+        info: &DeviceInfo,
+        shape: &UblkShape,
+    ) -> Result<Ublk, UblkError> {
+        let device = info.device;
+        if matches!(choice, UblkChoice::Number(number) if number != device) {
+            return Err(UblkError(format!(
+                "/dev/ublkb{device} waits for this array: serve it there (--ublk={device}), or give it up with `striate stop --force`"
+            )));
+        }
+        let told = control
+            .parameters(device)
+            .map_err(|error| failed(&format!("ask what /dev/ublkb{device} says of itself"), &error))?;
+        let wanted = shape.parameters();
+        let is_volatile = told.attributes & abi::attribute::VOLATILE_CACHE != 0;
+        if (told.device_sectors, told.logical_block_shift)
+            != (wanted.device_sectors, wanted.logical_block_shift)
+            || (shape.volatile_cache && !is_volatile)
+        {
+            return Err(UblkError(format!(
+                "/dev/ublkb{device} waits for this array, which is not what it was (its size, its blocks, or a member's cache): give the device up with `striate stop --force`"
+            )));
+        }
+        retry(|| control.tell(abi::control::START_USER_RECOVERY, device, 0)).map_err(|error| {
+            failed(&format!("take /dev/ublkb{device} over from the server before"), &error)
+        })?;
+        let mut ublk = Ublk {
+            control,
+            device,
+            file: None,
+            queues: info.queues,
+            depth: info.queue_depth,
+            flags: info.flags,
+            features,
+            phase: Phase::Found,
+            volatile_cache: is_volatile,
+        };
+        ublk.open_character_device()?;
+        Ok(ublk)
+    }
+
+    fn open_character_device(&mut self) -> Result<(), UblkError> {
+        let path = format!("/dev/ublkc{}", self.device);
+        let open = || OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(&path);
+        self.file = Some(Arc::new(retry(open).map_err(|error| failed(&format!("open {path}"), &error))?));
+        Ok(())
+    }
+
+    /// How many queues it has, and so reactors it needs.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.queues.into()
+    }
+
+    /// One for each reactor; to be asked for once.
+    pub fn places(&mut self) -> Vec<UblkPlace> {
+        let file = self.file.take().expect("asked for once");
+        let zero_copy = self.is_zero_copy();
+        let place = |queue| UblkPlace { file: Arc::clone(&file), queue, depth: self.depth, zero_copy };
+        (0..self.queues).map(place).collect()
+    }
+
+    /// Whether reads may go into the requests' own pages.
+    #[must_use]
+    pub fn is_zero_copy(&self) -> bool {
+        self.flags & feature::AUTO_BUF_REG != 0
+    }
+
+    /// Whether it was there before this server.
+    #[must_use]
+    pub fn is_recovered(&self) -> bool {
+        self.phase == Phase::Found
+    }
+
+    /// Whether it sends flushes.
+    #[must_use]
+    pub fn has_volatile_cache(&self) -> bool {
+        self.volatile_cache
+    }
+
+    /// Makes it appear, or go on. Waits until all queues have fetched.
+    pub fn start(&mut self) -> Result<(), UblkError> {
+        let pid = u64::from(std::process::id());
+        let code = match self.phase {
+            Phase::Made => abi::control::START_DEV,
+            Phase::Found => abi::control::END_USER_RECOVERY,
+            Phase::Live | Phase::Stopped => unreachable!("started once"),
+        };
+        self.control
+            .tell(code, self.device, pid)
+            .map_err(|error| failed(&format!("start {}", self.path()), &error))?;
+        self.phase = Phase::Live;
+        Ok(())
+    }
+
+    /// The block device.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/dev/ublkb{}", self.device)
+    }
+
+    /// Stops it if nobody has it open, or in any case with `force`: whoever has it gets errors. Waits for requests in
+    /// flight, so reactors must be turning.
+    pub fn close(&mut self, force: bool) -> Result<Closed, UblkError> {
+        if self.phase != Phase::Live {
+            return Ok(Closed::Stopped);
+        }
+        let stopped = if force {
+            self.control.tell(abi::control::STOP_DEV, self.device, 0)
+        } else if self.features & feature::SAFE_STOP_DEV != 0 {
+            self.glance(|control, device| control.tell(abi::control::TRY_STOP_DEV, device, 0))
+        } else {
+            // A mount, a swap or a member of something claims it; who merely has it open is not seen here.
+            let path = self.path();
+            self.glance(|control, device| {
+                let claim =
+                    OpenOptions::new().read(true).custom_flags(libc::O_EXCL | libc::O_CLOEXEC).open(&path)?;
+                drop(claim);
+                control.tell(abi::control::STOP_DEV, device, 0)
+            })
+        };
+        match stopped {
+            Ok(()) => {
+                self.phase = Phase::Stopped;
+                Ok(Closed::Stopped)
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(Closed::InUse),
+            Err(error) => Err(failed(&format!("stop {}", self.path()), &error)),
+        }
+    }
+
+    /// Tries again for a while what finds the device in use.
+    fn glance(&mut self, mut act: impl FnMut(&mut Control, u32) -> io::Result<()>) -> io::Result<()> {
+        let mut tries = 0;
+        loop {
+            match act(&mut self.control, self.device) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries < GLANCE_TRIES => pause(),
+                other => return other,
+            }
+            tries += 1;
+        }
+    }
+
+    /// Takes a stopped device away, after its reactors; leaves any other to the next server.
+    pub fn remove(mut self) -> Result<(), UblkError> {
+        if self.phase != Phase::Stopped {
+            return Ok(());
+        }
+        self.control
+            .tell(abi::control::DEL_DEV, self.device, 0)
+            .map_err(|error| failed(&format!("remove {}", self.path()), &error))
+    }
+}
+
+impl Drop for Ublk {
+    fn drop(&mut self) {
+        // A start that failed half-way. The process is about to end, and its queues with it, so nothing is waited for.
+        if self.phase == Phase::Made {
+            self.file = None;
+            let _ = self.control.tell(abi::control::DEL_DEV_ASYNC, self.device, 0);
+        }
+    }
+}
+
+/// Whether the driver is there and this process may use it.
+#[must_use]
+pub fn is_there() -> bool {
+    OpenOptions::new().read(true).write(true).open(abi::CONTROL_PATH).is_ok()
+}
+
+/// Devices that wait for an array of this name, whose server is gone.
+pub fn leftovers(name: &str) -> Result<Vec<u32>, UblkError> {
+    if !Path::new(abi::CONTROL_PATH).exists() {
+        return Ok(Vec::new());
+    }
+    let mut control = Control::open()?;
+    let is_left =
+        |info: &DeviceInfo| info.state != state::LIVE && same_name(info.server_flags, mark(name, ""));
+    Ok(devices(&mut control).into_iter().filter(is_left).map(|info| info.device).collect())
+}
+
+/// Gives a device up: what waits for it fails.
+pub fn remove(device: u32) -> Result<(), UblkError> {
+    let mut control = Control::open()?;
+    let what = |what: &'static str| move |error| failed(&format!("{what} /dev/ublkb{device}"), &error);
+    control.tell(abi::control::STOP_DEV, device, 0).map_err(what("stop"))?;
+    control.tell(abi::control::DEL_DEV, device, 0).map_err(what("remove"))
+}
+
+/// The device that bears a mark and can be taken over; those that were never started are cleared away.
+fn find(control: &mut Control, mark: u64) -> Result<Option<DeviceInfo>, UblkError> {
+    let mut tries = 0;
+    loop {
+        let Some(info) = devices(control).into_iter().find(|info| info.server_flags == mark) else {
+            return Ok(None);
+        };
+        match info.state {
+            state::QUIESCED | state::FAIL_IO => return Ok(Some(info)),
+            state::LIVE if tries < SETTLING_TRIES && !is_alive(info.server_pid) => {
+                // The driver has not noticed yet.
+                tries += 1;
+                pause();
+            }
+            state::LIVE => {
+                return Err(UblkError(format!(
+                    "/dev/ublkb{} serves this array already, by process {}",
+                    info.device, info.server_pid
+                )));
+            }
+            _ => control.tell(abi::control::DEL_DEV, info.device, 0).map_err(|error| {
+                failed(&format!("clear away the unused /dev/ublkb{}", info.device), &error)
+            })?,
+        }
+    }
+}
+
+/// Every device that there is.
+fn devices(control: &mut Control) -> Vec<DeviceInfo> {
+    let Ok(listed) = std::fs::read_dir(LISTED) else { return Vec::new() };
+    let number = |name: &str| name.strip_prefix("ublkc")?.parse::<u32>().ok();
+    let numbers: Vec<u32> = listed.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).collect();
+    // One that goes away meanwhile is one that is not there.
+    numbers.into_iter().filter_map(|number| control.info(number).ok()).collect()
+}
+
+fn is_alive(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+const MARK_SHIFT: u32 = 56;
+const NAME_SHIFT: u32 = 28;
+const HASH_MASK: u64 = (1 << NAME_SHIFT) - 1;
+
+/// `'S' (8) | hash of the name (28) | hash of the identity (28)`.
+fn mark(name: &str, identity: &str) -> u64 {
+    let hash = |text: &str| u64::from(crc32c::crc32c(text.as_bytes())) & HASH_MASK;
+    u64::from(b'S') << MARK_SHIFT | hash(name) << NAME_SHIFT | hash(identity)
+}
+
+fn same_name(one: u64, other: u64) -> bool {
+    one >> NAME_SHIFT == other >> NAME_SHIFT
+}
+
+/// Tries what an earlier server or udev is in the way of.
+fn retry<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = 0;
+    loop {
+        match act() {
+            Err(error)
+                if tries < SETTLING_TRIES
+                    && matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOENT | libc::ENXIO)) =>
+            {
+                tries += 1;
+                pause();
+            }
+            other => return other,
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a control step may wait; the driver does not tell when it is done"
+)]
+fn pause() {
+    std::thread::sleep(SETTLING_PAUSE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_tell_arrays_apart() {
+        let media = mark("media", "3f0a");
+        assert_eq!(media, mark("media", "3f0a"));
+        assert_eq!(media >> MARK_SHIFT, u64::from(b'S'));
+        assert_ne!(media, mark("media", "3f0b"));
+        assert!(same_name(media, mark("media", "")) && !same_name(media, mark("medial", "3f0a")));
+        assert!(!same_name(0, mark("media", "")));
+    }
+}

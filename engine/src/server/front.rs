@@ -1,0 +1,218 @@
+//! By which front end a running array is reached, from the server's side: opening it, dealing its shares to the reactors,
+//! closing it.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Mutex;
+
+use crate::format::superblock::Record;
+use crate::frontend::Frontend;
+use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
+use crate::frontend::ublk::{Closed, Ublk, UblkFrontend, UblkPlace, UblkShape};
+use crate::memory::{Memory, Pool};
+use crate::request::{Reply, Request};
+use crate::ring::Uring;
+
+use super::{ServeOptions, ServerError};
+
+/// A front end as a whole.
+pub(super) enum Front {
+    /// Clients by a socket.
+    Nbd(NbdServer),
+    /// A block device.
+    Ublk(Box<Mutex<Ublk>>),
+}
+
+/// What a reactor gets of it, on the way to its thread.
+pub(super) enum Share {
+    Nbd(NbdFrontend),
+    Ublk(UblkPlace),
+}
+
+/// What a reactor has of it.
+pub(super) enum HostFrontend {
+    Nbd(NbdFrontend),
+    Ublk(UblkFrontend),
+}
+
+/// What the host is told of the array's members.
+#[derive(Clone, Copy)]
+pub(super) struct MemberTraits {
+    pub(super) physical_block_bytes: u32,
+    pub(super) volatile_cache: bool,
+}
+
+impl Front {
+    /// The block device that is asked for, or that waits for this array; `None` where NBD is asked for.
+    pub(super) fn block_device(
+        options: &ServeOptions,
+        record: &Record,
+        traits: MemberTraits,
+        read_only: bool,
+        reactors: usize,
+    ) -> Result<Option<Ublk>, ServerError> {
+        let Some(choice) = options.ublk else { return Ok(None) };
+        let stripe_bytes = record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes);
+        let shape = UblkShape {
+            size_bytes: record.zones.stripes * stripe_bytes,
+            logical_block_bytes: record.logical_block_bytes,
+            physical_block_bytes: traits.physical_block_bytes,
+            chunk_bytes: record.shape.chunk_bytes,
+            stripe_bytes,
+            volatile_cache: traits.volatile_cache,
+            read_only,
+        };
+        let (name, identity) = (record.name.as_str(), record.array.to_string());
+        Ok(Some(Ublk::open(choice, name, &identity, &shape, reactors)?))
+    }
+
+    /// Opens the front end and makes a share of it for each reactor.
+    pub(super) fn open(
+        block_device: Option<Ublk>,
+        options: &ServeOptions,
+        record: &Record,
+        read_only: bool,
+        reactors: usize,
+    ) -> Result<(Front, Vec<Share>), ServerError> {
+        if let Some(mut ublk) = block_device {
+            let shares = ublk.places().into_iter().map(Share::Ublk).collect();
+            return Ok((Front::Ublk(Box::new(Mutex::new(ublk))), shares));
+        }
+        let addresses: Vec<Address> = options
+            .nbd
+            .iter()
+            .map(|address| address.parse().map_err(|error| ServerError(format!("{error}"))))
+            .collect::<Result<_, _>>()?;
+        let export = ExportInfo {
+            name: record.name.as_str().to_string(),
+            description: format!("Striate array {}", record.array),
+            size_bytes: record.zones.stripes
+                * record.shape.data_strips() as u64
+                * u64::from(record.shape.chunk_bytes),
+            logical_block_bytes: record.logical_block_bytes,
+            preferred_bytes: record.shape.chunk_bytes.min(64 << 10),
+            read_only,
+        };
+        let remote = if options.allow_remote { Remote::Allow } else { Remote::Refuse };
+        let (nbd, frontends) = NbdServer::start(&addresses, remote, export, reactors)
+            .map_err(|error| ServerError(error.to_string()))?;
+        Ok((Front::Nbd(nbd), frontends.into_iter().map(Share::Nbd).collect()))
+    }
+
+    /// Lets hosts in, now that the reactors turn.
+    pub(super) fn start(&self) -> Result<(), ServerError> {
+        match self {
+            // Clients wait at its door since it was opened.
+            Front::Nbd(_) => Ok(()),
+            Front::Ublk(ublk) => Ok(lock(ublk).start()?),
+        }
+    }
+
+    /// Where hosts find the array.
+    pub(super) fn exports(&self) -> Vec<String> {
+        match self {
+            Front::Nbd(nbd) => nbd.addresses().iter().map(ToString::to_string).collect(),
+            Front::Ublk(ublk) => vec![lock(ublk).path()],
+        }
+    }
+
+    /// Turns hosts away, if none is using a block device. Clients of a socket are told to go.
+    pub(super) fn close(&self, force: bool) -> Result<Closed, ServerError> {
+        match self {
+            Front::Nbd(_) => Ok(Closed::Stopped),
+            Front::Ublk(ublk) => Ok(lock(ublk).close(force)?),
+        }
+    }
+
+    /// Lets no new clients in, before reactors drain.
+    pub(super) fn end(self) -> Option<Ublk> {
+        match self {
+            Front::Nbd(nbd) => {
+                nbd.stop();
+                None
+            }
+            Front::Ublk(ublk) => Some(ublk.into_inner().expect("no holder panics")),
+        }
+    }
+
+    /// Whether a member with a volatile cache may join: a block device that said it has none is sent no flushes.
+    pub(super) fn admits_volatile_cache(&self) -> bool {
+        match self {
+            Front::Nbd(_) => true,
+            Front::Ublk(ublk) => lock(ublk).has_volatile_cache(),
+        }
+    }
+}
+
+fn lock(ublk: &Mutex<Ublk>) -> std::sync::MutexGuard<'_, Ublk> {
+    ublk.lock().expect("no holder panics")
+}
+
+impl Share {
+    /// How many host buffers the ring must have room for.
+    pub(super) fn host_buffers(&self) -> u16 {
+        match self {
+            Share::Nbd(_) => 0,
+            Share::Ublk(place) => place.host_buffers(),
+        }
+    }
+
+    /// The front end of a reactor, on its thread.
+    pub(super) fn open(self, ring: &mut Uring, memory: &Memory) -> io::Result<HostFrontend> {
+        Ok(match self {
+            Share::Nbd(nbd) => HostFrontend::Nbd(nbd),
+            Share::Ublk(place) => HostFrontend::Ublk(place.open(ring, memory)?),
+        })
+    }
+}
+
+impl Frontend for HostFrontend {
+    fn gather(&mut self, memory: &Memory, pool: &mut Pool, room: usize, requests: &mut Vec<Request>) {
+        match self {
+            HostFrontend::Nbd(nbd) => nbd.gather(memory, pool, room, requests),
+            HostFrontend::Ublk(ublk) => ublk.gather(memory, pool, room, requests),
+        }
+    }
+
+    fn reply(&mut self, memory: &Memory, pool: &mut Pool, reply: Reply) {
+        match self {
+            HostFrontend::Nbd(nbd) => nbd.reply(memory, pool, reply),
+            HostFrontend::Ublk(ublk) => ublk.reply(memory, pool, reply),
+        }
+    }
+
+    fn settle(&mut self, memory: &Memory, pool: &mut Pool) {
+        match self {
+            HostFrontend::Nbd(nbd) => nbd.settle(memory, pool),
+            HostFrontend::Ublk(ublk) => ublk.settle(memory, pool),
+        }
+    }
+
+    fn has_arrivals(&self) -> bool {
+        match self {
+            HostFrontend::Nbd(nbd) => nbd.has_arrivals(),
+            HostFrontend::Ublk(ublk) => ublk.has_arrivals(),
+        }
+    }
+
+    fn wait_fd(&self) -> Option<RawFd> {
+        match self {
+            HostFrontend::Nbd(nbd) => nbd.wait_fd(),
+            HostFrontend::Ublk(ublk) => ublk.wait_fd(),
+        }
+    }
+
+    fn close(&mut self) {
+        match self {
+            HostFrontend::Nbd(nbd) => nbd.close(),
+            HostFrontend::Ublk(ublk) => ublk.close(),
+        }
+    }
+
+    fn drained(&self) -> bool {
+        match self {
+            HostFrontend::Nbd(nbd) => nbd.drained(),
+            HostFrontend::Ublk(ublk) => ublk.drained(),
+        }
+    }
+}
