@@ -558,8 +558,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_operation_ends_with_its_last_piece_and_its_first_error() {
+    /// One device, with so many pieces in the kernel.
+    fn ledger_of_one(in_kernel: u32) -> Ledger {
         let mut ledger = Ledger::new();
         let device = UringDevice {
             file: File::open("/dev/null").unwrap(),
@@ -568,8 +568,13 @@ mod tests {
             depth_max: 4,
             transfer_bytes_max: 4096,
         };
-        let attached = Attached { device, in_kernel: 3, backlog: VecDeque::new() };
-        ledger.devices[0] = Some(attached);
+        ledger.devices[0] = Some(Attached { device, in_kernel, backlog: VecDeque::new() });
+        ledger
+    }
+
+    #[test]
+    fn an_operation_ends_with_its_last_piece_and_its_first_error() {
+        let mut ledger = ledger_of_one(3);
         let read = op(MemberIo::Read, 8192);
         ledger.operations[7] = Operation { op: read, pieces: 2, retries: 0, error: 0 };
         let (first, second) = Piece::whole(&read).cut(4096);
@@ -583,15 +588,7 @@ mod tests {
 
     #[test]
     fn retries_end() {
-        let mut ledger = Ledger::new();
-        let device = UringDevice {
-            file: File::open("/dev/null").unwrap(),
-            deallocate: Deallocate::Ignore,
-            polled: false,
-            depth_max: 4,
-            transfer_bytes_max: 4096,
-        };
-        ledger.devices[0] = Some(Attached { device, in_kernel: 5000, backlog: VecDeque::new() });
+        let mut ledger = ledger_of_one(5000);
         let read = op(MemberIo::Read, 4096);
         ledger.operations[7] = Operation { op: read, pieces: 1, retries: 0, error: 0 };
         let tries = (1..).find(|_| match ledger.settle(Piece::whole(&read), -libc::EAGAIN) {
