@@ -16,7 +16,7 @@ pub const REACTORS_MAX: usize = 3;
 /// How large a world is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// 3 to 6 members, 1 to 6 stripes.
+    /// 3 to 6 members, 1 to 6 stripes, now and then some thousand.
     Small,
     /// 3 to 16 members, up to 40,000 stripes.
     Full,
@@ -63,7 +63,7 @@ impl Knobs {
     #[must_use]
     pub const fn of(flavour: Flavour) -> Knobs {
         let (members, stripes) = match flavour {
-            Flavour::Small => (6, 6),
+            Flavour::Small => (6, 3_900),
             Flavour::Full => (16, 40_000),
         };
         Knobs { flavour, members, stripes, depth: 32, load: 100, reactors: REACTORS_MAX as u64, only: None }
@@ -111,8 +111,11 @@ impl Config {
         let stripes = match (full, many) {
             (_, true) => rng.between(16_129, 40_000),
             (true, false) => rng.between(4, 40),
+            // Now and then cells in several sectors of their block, which then can be torn.
+            (false, false) if rng.chance(8) => rng.between(1_900, 3_900),
             (false, false) => rng.between(1, 6),
         };
+        let many = many || stripes > 100;
         let initial = match rng.below(10) {
             _ if many => Cell::Unwritten,
             0..=5 => Cell::Unwritten,

@@ -13,9 +13,9 @@ use sim::story::Scenario;
 const USAGE: &str = "\
 cargo sim SEED [KNOBS]             one run, a line for each transition
 cargo sim [OPTIONS]                a campaign, from a base seed made of the commit
-cargo sim --mutants [NAME]         engines broken on purpose, each until it is seen
+cargo sim --mutants [NAME,NAME]    engines broken on purpose, each until it is seen
 
-  --scenario NAME   deaths, cuts, rebuild, faults, stops, seed, mixed; else the seed decides
+  --scenario NAME   deaths, cuts, rebuild, faults, stops, seed, leaving, mixed; else the seed decides
   --flavour NAME    small, full; else the seed decides
 options of a campaign:
   --histories N     power-cut histories (10,000)

@@ -11,7 +11,7 @@
 
 use engine::assembly::{AssemblyOptions, Candidate, SlotPlan, assemble};
 use engine::format::bitmap_block::{self, Cells};
-use engine::format::superblock::choose;
+use engine::format::superblock::{Found, Record, SlotState, choose};
 use engine::format::zones::{PLACES_PER_BLOCK, copies};
 use engine::format::{Shape, zones::Zones};
 use engine::geometry::Geometry;
@@ -222,7 +222,8 @@ impl Monitors {
     }
 }
 
-fn compute_in_sync(bus: &mut Bus) -> Vec<Option<usize>> {
+/// What the superblocks of every disk say, durably.
+fn candidates(bus: &mut Bus) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     for (index, disk) in bus.disks.iter_mut().enumerate() {
         let (mut a, mut b) = ([0; 4096], [0; 4096]);
@@ -231,6 +232,33 @@ fn compute_in_sync(bus: &mut Bus) -> Vec<Option<usize>> {
         disk.read_durable(places[1], &mut b);
         candidates.push(Candidate { label: index.to_string(), found: choose(&a, &b, disk.bytes()) });
     }
+    candidates
+}
+
+/// How many of these disks may be left out of a start, whichever they are: by the newest record, and by the one before
+/// it and those in sync, which count where the newest is on few disks only.
+pub fn spare_at_start(bus: &mut Bus, present: &[usize], in_sync: &[usize]) -> usize {
+    let candidates = candidates(bus);
+    let found: Vec<_> = present.iter().filter_map(|&disk| candidates[disk].found.as_ref().ok()).collect();
+    let newest = found.iter().map(|found| found.superblock.record.epoch.name.number).max().unwrap_or(0);
+    let spare = |record: &Record| {
+        let is_in_sync = |found: &&&Found| {
+            let entry = &record.slots[found.superblock.slot];
+            entry.member == found.superblock.member && entry.state == SlotState::InSync
+        };
+        found.iter().filter(is_in_sync).count().saturating_sub(record.shape.data_strips())
+    };
+    let counts =
+        |disk: usize, record: &Record| in_sync.contains(&disk) || record.epoch.name.number + 1 >= newest;
+    let records = present.iter().filter_map(|&disk| {
+        let record = &candidates[disk].found.as_ref().ok()?.superblock.record;
+        counts(disk, record).then_some(record)
+    });
+    records.map(spare).min().unwrap_or(0)
+}
+
+fn compute_in_sync(bus: &mut Bus) -> Vec<Option<usize>> {
+    let candidates = candidates(bus);
     let options = AssemblyOptions { run_degraded: true, foreign_host_ok: true, ..AssemblyOptions::default() };
     match assemble(&candidates, &options) {
         Err(_) => Vec::new(),

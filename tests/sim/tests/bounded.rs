@@ -58,6 +58,11 @@ fn seed() {
 }
 
 #[test]
+fn leaving() {
+    check(Scenario::Leaving);
+}
+
+#[test]
 fn mixed() {
     check(Scenario::Mixed);
 }

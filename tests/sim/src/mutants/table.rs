@@ -601,6 +601,11 @@ pub const EDITS: &[Edit] = &[
     ),
     e(
         START,
+        ".find(|&slot| lost.has(slot as u8));",
+        ".find(|&slot| lost.has(slot as u8) && !mutant!(CommitTooEarly));",
+    ),
+    e(
+        START,
         "let mode = if assembly.unclean && !guess {",
         "let mode = if assembly.unclean && !guess && !mutant!(UncleanIsClean) {",
     ),

@@ -86,6 +86,13 @@ impl Story {
 
     /// Members die, as many as the level bears, with writes between now and then; all is checked after each.
     fn die_all(&mut self) {
+        if self.chance(6) {
+            while self.world.spare() > 0 {
+                self.die();
+            }
+            self.beyond();
+            return;
+        }
         while self.world.spare() > 0 {
             self.die();
             if self.chance(30) {

@@ -7,7 +7,7 @@ use engine::memory::Memory;
 
 use crate::bus::Cut;
 use crate::config::{Config, Flavour, Knobs};
-use crate::monitors::Monitors;
+use crate::monitors::{Monitors, spare_at_start};
 use crate::rng::{Rng, mix};
 use crate::world::{StartOutcome, World, fresh_memory};
 
@@ -29,19 +29,22 @@ pub enum Scenario {
     Stops,
     /// The bug that started it all: a small write to an unsynced stripe, then a member dies.
     Seed,
+    /// Members leave and come at the worst moments: with the n-th write of a load, with a superblock in flight.
+    Leaving,
     /// All of it.
     Mixed,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Scenario; 7] = [
+    pub const ALL: [Scenario; 8] = [
         Scenario::Deaths,
         Scenario::Cuts,
         Scenario::Rebuild,
         Scenario::Faults,
         Scenario::Stops,
         Scenario::Seed,
+        Scenario::Leaving,
         Scenario::Mixed,
     ];
 
@@ -61,6 +64,7 @@ impl Scenario {
             Scenario::Faults => "faults",
             Scenario::Stops => "stops",
             Scenario::Seed => "seed",
+            Scenario::Leaving => "leaving",
             Scenario::Mixed => "mixed",
         }
     }
@@ -144,6 +148,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Faults => story.faults(),
         Scenario::Stops => story.stops(),
         Scenario::Seed => story.seed(),
+        Scenario::Leaving => story.leaving(),
         Scenario::Mixed => story.mixed(),
     }
     story.explore();
@@ -196,6 +201,9 @@ impl Story {
     /// Everything is read and checked: what was cut or died before has come to its end.
     fn verify(&mut self) {
         self.world.verify();
+        if !self.world.is_off() {
+            self.world.come_to_rest();
+        }
         if !self.world.is_off() {
             self.outcome.cuts += std::mem::take(&mut self.pending_cuts);
             self.outcome.deaths += std::mem::take(&mut self.pending_deaths);
@@ -423,7 +431,13 @@ impl Story {
 
     fn restart_present(&mut self, missing: bool) {
         let mut cuts_left = if self.chance(40) { self.world.rng.between(1, 3) } else { 0 };
+        // Starts that break off one after the other, each with others missing.
+        let storm = self.chance(8);
+        if storm {
+            cuts_left = self.world.rng.between(3, 8);
+        }
         loop {
+            let missing = if storm { self.chance(40) } else { missing };
             let spare = self.choose_present(missing);
             if spare > 0 && self.chance(15) {
                 self.fail_a_write_of_the_start();
@@ -458,7 +472,10 @@ impl Story {
         in_sync.retain(|disk| !bus.disks[*disk].dead);
         let mut present: Vec<usize> = (0..bus.disks.len()).filter(|disk| !bus.disks[*disk].dead).collect();
         drop(bus);
-        let mut spare = in_sync.len().saturating_sub(usize::from(self.world.geometry.data()));
+        let mut spare = in_sync
+            .len()
+            .saturating_sub(usize::from(self.world.geometry.data()))
+            .min(spare_at_start(&mut self.world.bus.borrow_mut(), &present, &in_sync));
         while missing && spare > 0 && self.chance(60) {
             let gone = in_sync.swap_remove(self.world.rng.below(in_sync.len() as u64) as usize);
             present.retain(|disk| *disk != gone);

@@ -28,6 +28,8 @@ impl Story {
     /// One more dies than the level bears: whatever is answered is true, and all is answered.
     pub(super) fn beyond(&mut self) {
         self.world.beyond_level = true;
+        let count = self.requests(3, 40);
+        self.world.load(count);
         self.die();
         self.load(5, 60);
         self.verify();
@@ -147,6 +149,97 @@ impl Story {
             self.die();
             self.verify();
         }
+    }
+
+    pub(super) fn leaving(&mut self) {
+        self.world.bus.borrow_mut().probes.metadata_percent = 100;
+        for _ in 0..self.world.rng.between(2, 5) {
+            self.load(2, 20);
+            match self.world.rng.below(5) {
+                0 | 1 if self.world.spare() > 0 => self.fail_in_a_load(),
+                2 => self.fail_while_recorded(),
+                3 => self.fill_from_bad_blocks(),
+                _ => {
+                    if self.world.spare() > 0 {
+                        self.die();
+                    }
+                    self.load(2, 20);
+                }
+            }
+            if self.world.spare() == 0 && self.chance(15) {
+                self.beyond();
+                return;
+            }
+            self.heal();
+            self.verify();
+            if self.chance(40) {
+                self.settle();
+            }
+        }
+        self.end();
+    }
+
+    /// A member, one with a cache if there is any, fails with the n-th write of a load.
+    fn fail_in_a_load(&mut self) {
+        let slots: Vec<u8> = self.world.running().members.view().readable.iter().collect();
+        let has_cache = |slot: &u8| self.world.bus.borrow().disks[self.world.disk_of(*slot)].volatile;
+        let cached: Vec<u8> = slots.iter().copied().filter(has_cache).collect();
+        let slot = if cached.is_empty() || self.chance(25) {
+            self.world.random_slot()
+        } else {
+            self.world.rng.pick(&cached)
+        };
+        let (disk, after) = (self.world.disk_of(slot), self.world.rng.below(20) as u32);
+        if self.world.bus.borrow().disks[disk].dead {
+            return;
+        }
+        self.world.mark_lossy();
+        self.world.bus.borrow_mut().disks[disk].write_fails_after = Some(after);
+        self.load(5, 40);
+    }
+
+    /// A slot that is being filled fails a write while its record is being written.
+    fn fail_while_recorded(&mut self) {
+        if self.world.empty_slots().is_empty() && self.world.spare() > 0 {
+            self.die();
+            self.load(1, 10);
+        }
+        self.replace();
+        if self.world.is_off() {
+            return;
+        }
+        for _ in 0..self.world.rng.between(1, 12) {
+            let filled = self.world.running().members.view().rebuilding().iter().next();
+            if let Some(slot) = filled {
+                let disk = self.world.disk_of(slot);
+                self.world.mark_lossy();
+                self.world.bus.borrow_mut().disks[disk].armed = true;
+            }
+            self.load(1, 6);
+            let ns = self.world.rng.pick(&[1_000, 20_000, 100_000, 1_000_000]);
+            self.world.rest(ns);
+        }
+    }
+
+    /// A slot is filled from members of which some reads fail for a while.
+    fn fill_from_bad_blocks(&mut self) {
+        if self.world.empty_slots().is_empty() && self.world.spare() > 0 {
+            self.die();
+            self.load(1, 10);
+        }
+        self.replace();
+        self.world.mark_lossy();
+        self.world.beyond_level = true;
+        self.world.bus.borrow_mut().monitors.repairs_happen = true;
+        let slot = self.world.random_slot();
+        let disk = self.world.disk_of(slot);
+        let count = self.world.rng.between(1, 12) as u32;
+        self.world.bus.borrow_mut().disks[disk].transient_reads = count;
+        let ns = self.world.rng.pick(&[20_000, 1_000_000, 100_000_000]);
+        self.world.rest(ns);
+        self.load(1, 10);
+        self.heal();
+        self.settle();
     }
 
     pub(super) fn mixed(&mut self) {

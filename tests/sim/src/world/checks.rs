@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bitmap::Cell;
 use engine::request::RequestKind;
 
+use crate::bus::Bus;
 use crate::disk::{SECTOR, name_of};
 use crate::host::{Asked, Wish};
 use crate::monitors::Monitors;
@@ -85,6 +86,10 @@ impl World {
                     "C2: request #{} with FUA is acknowledged, and sector {sector} on disk {disk} is not durable",
                     asked.tag
                 );
+                // Nobody else can have written the parity since: it must be durable too.
+                if self.asked.is_empty() && self.written_at < asked.start && shared.locks.is_free(stripe) {
+                    self.check_parity_durable(&mut bus, &in_sync, stripe, offset);
+                }
             }
         }
         let stripes =
@@ -96,6 +101,22 @@ impl World {
                 let chunk = u64::from(self.geometry.chunk_bytes());
                 Monitors::check_parity(&mut bus, stripe, 0, chunk, "acknowledged");
             }
+        }
+    }
+
+    /// C2 for the parity of one row.
+    fn check_parity_durable(&self, bus: &mut Bus, in_sync: &[Option<usize>], stripe: u64, offset: u64) {
+        if self.running().bitmap.cell(stripe) == Cell::NeedSync {
+            return;
+        }
+        for strip in self.geometry.parity_strips().iter() {
+            let slot = usize::from(self.geometry.rotation(stripe).slot_of(strip));
+            let Some(disk) = in_sync.get(slot).copied().flatten() else { continue };
+            let place = bus.disks[disk].place_in_data(offset, SECTOR as u64);
+            assert!(
+                !bus.disks[disk].is_cached(place.first, u64::MAX),
+                "C2: a write with FUA is acknowledged, and its parity on disk {disk} is not durable (stripe {stripe})"
+            );
         }
     }
 
@@ -138,6 +159,10 @@ impl World {
     /// I3 everywhere: no host request may be in flight.
     pub fn check_all_parity(&mut self, why: &str) {
         let shared = Arc::clone(self.running());
+        if shared.failed() {
+            // What was being written when too many were lost is torn, was not acknowledged, and stays so.
+            return;
+        }
         let mut bus = self.bus.borrow_mut();
         let chunk = u64::from(self.geometry.chunk_bytes());
         let mut stripe = 0;

@@ -77,6 +77,7 @@ impl World {
             beyond_level: false,
             answered: 0,
             errors: 0,
+            written_at: 0,
             crashes: Vec::new(),
         }
     }

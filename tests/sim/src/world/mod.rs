@@ -88,6 +88,8 @@ pub struct World {
     pub errors: u64,
     /// Disks that take part or may return.
     pub present: Vec<usize>,
+    /// The oracle's moment when a write was answered last.
+    written_at: u64,
     /// Moments at which the power could have gone, to be looked into.
     pub crashes: Vec<Crash>,
 }
@@ -141,6 +143,7 @@ impl World {
             beyond_level: false,
             answered: 0,
             errors: 0,
+            written_at: 0,
             crashes: Vec::new(),
         };
         world.create(&members);
@@ -251,6 +254,7 @@ impl World {
         }
         let now_ns = self.bus.borrow().now_ns;
         let shared = Arc::clone(self.running());
+        let clean_before = self.clean_while_degraded();
         let Reactor { array, ring } = &mut self.reactors[at];
         let mut moved = false;
         for _ in 0..self.rng.below(8) {
@@ -274,6 +278,12 @@ impl World {
             return true;
         }
         moved |= !replies.is_empty();
+        if let (Some(before), Some(after)) = (clean_before, self.clean_while_degraded()) {
+            assert!(
+                after & !before == 0,
+                "A6: a cell becomes Clean while a member is missing: {before:b}, {after:b}"
+            );
+        }
         for reply in replies {
             self.take_reply(reply);
         }
@@ -281,6 +291,32 @@ impl World {
             self.check_members();
         }
         moved
+    }
+
+    /// Which of the first 64 cells are Clean, if some slot is not in sync.
+    fn clean_while_degraded(&self) -> Option<u64> {
+        let shared = self.running();
+        if shared.members.view().readable == self.geometry.slots() {
+            return None;
+        }
+        let stripes = 0..self.geometry.stripes().min(64);
+        Some(
+            stripes.fold(0, |cells, stripe| {
+                cells | u64::from(shared.bitmap.cell(stripe) == Cell::Clean) << stripe
+            }),
+        )
+    }
+
+    /// With no request and no background work left, every reactor comes to hold nothing.
+    pub fn come_to_rest(&mut self) {
+        for _ in 0..2_000 {
+            let quiet = |reactor: &Reactor| reactor.array.quiet();
+            if self.is_off() || self.is_busy() || self.outstanding() > 0 || self.reactors.iter().all(quiet) {
+                return;
+            }
+            self.step();
+        }
+        panic!("I8: a reactor holds something though every request is answered");
     }
 
     /// Requests in flight.

@@ -139,6 +139,9 @@ impl World {
             }
             RequestKind::Discard => self.oracle.write_ends(asked.tag, asked.first, asked.count, ok, false),
         }
+        if !matches!(asked.kind, RequestKind::Read | RequestKind::Flush) {
+            self.written_at = self.oracle.now();
+        }
         if asked.span != Span::EMPTY {
             self.host_pool.give(asked.span);
         }
