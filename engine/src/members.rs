@@ -59,6 +59,7 @@ pub const READ_ERRORS_MAX: u32 = 64;
 pub const ERRORS_HALVED_EVERY_NS: u64 = 60_000_000_000;
 
 /// The slots of one array.
+#[derive(Debug)]
 pub struct Members {
     /// Written by `fail` (any reactor) and the steward; read by all.
     view: AtomicU64,

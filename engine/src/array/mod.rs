@@ -47,6 +47,7 @@ mod keeper;
 mod op;
 mod parity;
 mod read;
+mod show;
 mod steward;
 mod sweep;
 mod write;
