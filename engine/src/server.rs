@@ -9,6 +9,7 @@ use crate::format::label::Label;
 
 mod create;
 mod open;
+mod placement;
 mod random;
 mod running;
 mod scrub;
@@ -67,8 +68,10 @@ pub struct Created {
 pub struct ServeOptions {
     /// Every candidate member; those of other arrays are an error.
     pub members: Vec<PathBuf>,
-    /// How many reactors; 0 = one per NUMA-local core, at most 4.
+    /// How many reactors; 0 = half of the CPUs, at most 4. Not looked at where `cpus` says it.
     pub reactors: usize,
+    /// The CPUs to run them on, one each; empty = chosen by the machine's topology and the members' NUMA nodes.
+    pub cpus: Vec<usize>,
     /// Listen addresses: `unix:PATH` or `HOST:PORT`.
     pub nbd: Vec<String>,
     /// Write nothing, not even metadata.

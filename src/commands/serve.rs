@@ -8,7 +8,7 @@
 //! The first SIGTERM or SIGINT stops the array as `stop` does. A second one, when the drain takes too
 //! long for somebody, ends the process at once with exit code 1: an unclean stop, which costs a resync.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, RwLock};
 
@@ -29,7 +29,7 @@ use crate::output::print;
 use crate::rundir::{RunDir, own_uid};
 
 use super::detail::undecodable;
-use super::privileges;
+use super::{privileges, scan};
 
 /// Why the server should end, or did.
 enum Event {
@@ -47,11 +47,12 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     watch_signals(events.clone())?;
 
     let run_dir = RunDir::create(run_dir)?;
-    let name = name_of(&examine(&options.members)?)?;
+    let members = scan::members(&options.members)?;
+    let name = name_of(&examine(&members)?)?;
     let claim = Claim::take(&run_dir, &name)?;
     let exports = exports(options, &run_dir, &name)?;
 
-    let server = Server::start(engine_options(options, exports)?)?;
+    let server = Server::start(engine_options(options, members, exports)?)?;
     for warning in &server.warnings {
         tracing::warn!("{warning}");
     }
@@ -153,17 +154,11 @@ fn exports(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Vec<St
     Ok(vec![format!("unix:{text}")])
 }
 
-fn engine_options(options: &Serve, nbd: Vec<String>) -> Result<ServeOptions> {
-    let paths = || "cannot use a member's path".to_string();
+fn engine_options(options: &Serve, members: Vec<PathBuf>, nbd: Vec<String>) -> Result<ServeOptions> {
     Ok(ServeOptions {
-        // Absolute, because commands name members from other directories.
-        members: options
-            .members
-            .iter()
-            .map(std::path::absolute)
-            .collect::<std::io::Result<_>>()
-            .context(paths)?,
+        members,
         reactors: options.reactors,
+        cpus: options.cpus.as_deref().unwrap_or_default().to_vec(),
         nbd,
         read_only: options.read_only,
         foreign_host_ok: options.foreign_host,

@@ -15,7 +15,7 @@ use crate::device::{Access, Device};
 use crate::format::superblock::Record;
 use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
 use crate::geometry::Slots;
-use crate::limits::{DEVICES_MAX, REACTORS_MAX};
+use crate::limits::DEVICES_MAX;
 use crate::mailbox::Mailboxes;
 use crate::members::MemberView;
 use crate::memory::{Memory, Pool};
@@ -26,6 +26,7 @@ use crate::status::{ArrayStatus, Background, BackgroundKind, CellCounts, Health,
 use crate::tally::Tally;
 
 use super::open::{ControlRing, open_all, refuse_content, wipe_superblocks};
+use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random};
 
 /// Data memory of a reactor where nothing else is said.
@@ -34,8 +35,6 @@ const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
 const MEMORY_BYTES_MIN: usize = 16 << 20;
 /// Most: an arena of fixed buffers.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
-/// Reactors where nothing is said, at most.
-const REACTORS_DEFAULT_MAX: usize = 4;
 /// How long a stop waits for hosts' requests and the last metadata.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -46,6 +45,7 @@ pub struct Server {
     /// Slots that were failed or missing at the start, and how.
     absent: Vec<Option<MemberState>>,
     reactors: Vec<Running>,
+    placement: Placement,
     nbd: Option<NbdServer>,
     /// By device index. Kept open as long as the array runs.
     devices: Mutex<Vec<Device>>,
@@ -99,11 +99,14 @@ impl Server {
         let warnings = warnings(&assembly, &candidates);
         let seed = random::number();
         let read_only = options.read_only || assembly.read_only;
-        let count = reactor_count(options.reactors)?;
+        let nodes: Vec<u32> = devices.iter().filter_map(|device| device.facts().numa_node).collect();
+        let placement = Placement::choose(&options.cpus, options.reactors, &nodes)?;
+        let count = placement.seats.len();
         let memory_bytes = memory_bytes(options.memory_bytes)?;
         let memory = Memory::new(&vec![memory_bytes; count]).map_err(|error| {
             ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}"))
         })?;
+        placement.populate(&memory);
         let no_bell = |error| ServerError(format!("cannot make an eventfd: {error}"));
         let bells: Vec<Arc<Bell>> =
             (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
@@ -148,16 +151,21 @@ impl Server {
             read_only,
             deallocations: std::sync::atomic::AtomicU32::new(0),
         });
-        let polled = !devices.is_empty() && devices.iter().all(|device| device.facts().polled);
+        let config = UringConfig {
+            worker_cpus: placement.workers.clone(),
+            polled: devices.iter().all(|device| device.facts().polled),
+        };
         let mut reactors = Vec::new();
         for (me, (frontend, bell)) in frontends.into_iter().zip(bells).enumerate() {
-            reactors.push(launch(me as u8, &shared, &devices, frontend, bell, polled)?);
+            let seat = placement.seats[me];
+            reactors.push(launch(me as u8, &shared, &devices, frontend, bell, seat, config.clone())?);
         }
         Ok(Server {
             absent: assembly.slots.iter().map(absence).collect(),
             shared,
             record,
             reactors,
+            placement,
             nbd: Some(nbd),
             devices: Mutex::new(devices),
             read_only,
@@ -202,6 +210,7 @@ impl Server {
                 .iter()
                 .flat_map(|nbd| nbd.addresses().iter().map(ToString::to_string))
                 .collect(),
+            reactors: self.placement.seats.clone(),
             counters: Tally::sum(&shared.tallies),
         }
     }
@@ -404,7 +413,8 @@ fn launch(
     devices: &[Device],
     frontend: NbdFrontend,
     bell: Arc<Bell>,
-    polled: bool,
+    seat: Seat,
+    config: UringConfig,
 ) -> Result<Running, ServerError> {
     let port = ReactorPort::new();
     let attached: Vec<_> = devices.iter().map(Device::for_ring).collect::<Result<_, _>>()?;
@@ -412,8 +422,8 @@ fn launch(
     let body = {
         let (shared, port) = (shared.clone(), port.clone());
         move || {
+            take_seat(seat);
             let memory = shared.memory.clone();
-            let config = UringConfig { polled, ..UringConfig::default() };
             let ring = Uring::new(memory.clone(), &config).and_then(|mut ring| {
                 for (index, device) in attached.into_iter().enumerate() {
                     ring.attach(DeviceIndex(index as u8), device)?;
@@ -446,17 +456,6 @@ fn launch(
         Ok(Ok(())) => Ok(Running { port, thread }),
         Ok(Err(error)) => Err(ServerError(format!("cannot set up io_uring for reactor {me}: {error}"))),
         Err(_) => Err(ServerError(format!("reactor {me} died at its start"))),
-    }
-}
-
-fn reactor_count(asked: usize) -> Result<usize, ServerError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    match asked {
-        0 => Ok((cores / 2).clamp(1, REACTORS_DEFAULT_MAX)),
-        count if count <= REACTORS_MAX => Ok(count),
-        count => {
-            Err(ServerError(format!("{count} reactors are asked for; at most {REACTORS_MAX} are possible")))
-        }
     }
 }
 
