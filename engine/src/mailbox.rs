@@ -48,9 +48,15 @@ impl Mailboxes {
     /// One mailbox for each waker.
     #[must_use]
     pub fn new(wakers: Vec<Waker>) -> Mailboxes {
+        Mailboxes::with_room(wakers, MESSAGES_MAX)
+    }
+
+    /// The same, of so many messages each.
+    #[must_use]
+    pub fn with_room(wakers: Vec<Waker>, messages: usize) -> Mailboxes {
         let mailbox = |waker| {
             CachePadded::new(Mailbox {
-                queue: ArrayQueue::new(MESSAGES_MAX),
+                queue: ArrayQueue::new(messages),
                 sleeping: AtomicBool::new(false),
                 waker,
             })

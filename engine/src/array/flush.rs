@@ -10,7 +10,7 @@ use crate::memory::Span;
 use crate::request::RequestError;
 use crate::ring::{MemberIo, Ring};
 
-use super::{Array, Io, IoFor, OPS_MAX, REQUESTS_MAX};
+use super::{Array, Io, IoFor, Sizes};
 
 /// Who waits for a round.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +35,8 @@ pub(super) struct FlushGate {
 }
 
 impl FlushGate {
-    pub(super) fn new() -> FlushGate {
-        let room = REQUESTS_MAX + OPS_MAX + 1;
+    pub(super) fn new(sizes: &Sizes) -> FlushGate {
+        let room = sizes.requests + sizes.ops + 1;
         FlushGate {
             in_flight: 0,
             failed: Slots::NONE,

@@ -16,7 +16,7 @@ use crate::ring::{MemberIo, Ring};
 
 use super::flush::FlushWaiter;
 use super::op::{Part, PartKind};
-use super::{Array, HOST_READS_MAX, Io, IoFor, NONE, PARTS_MAX};
+use super::{Array, Io, IoFor, NONE};
 
 /// Parts that one request has in flight at most, so that a giant discard leaves room for others.
 const PARTS_PER_REQUEST_MAX: u32 = 64;
@@ -137,7 +137,9 @@ impl Array {
         span: Span,
         fua: bool,
     ) -> bool {
-        if self.requests[request].pending >= PARTS_PER_REQUEST_MAX || self.parts.room() <= PARTS_MAX / 2 {
+        if self.requests[request].pending >= PARTS_PER_REQUEST_MAX
+            || self.parts.room() <= self.sizes.parts / 2
+        {
             return false;
         }
         self.requests[request].pending += 1;
@@ -213,7 +215,7 @@ impl Array {
                 false,
             );
         }
-        if self.host_reads + wanted.count() as usize > HOST_READS_MAX {
+        if self.host_reads + wanted.count() as usize > self.sizes.host_reads {
             return false;
         }
         let data = shared.layout.data_offset_bytes + geometry.strip_offset(stripe);

@@ -19,8 +19,6 @@ use crate::ring::{Durability, MemberIo, Ring};
 
 use super::{Array, Io, IoFor};
 
-/// Block writes that one reactor has in flight.
-const BLOCK_WRITES_MAX: usize = 16;
 /// Blocks asked for in one turn; more are asked for again in the next.
 const WANTED_MAX: usize = 64;
 
@@ -57,7 +55,7 @@ pub(super) struct BlockWrites {
 }
 
 impl BlockWrites {
-    pub(super) fn new(pool: &mut Pool) -> BlockWrites {
+    pub(super) fn new(pool: &mut Pool, count: usize) -> BlockWrites {
         let writing = |_| Writing {
             write: None,
             cells: Box::new([0; bitmap_block::CELL_BYTES]),
@@ -67,10 +65,7 @@ impl BlockWrites {
             pending: 0,
             failed: Slots::NONE,
         };
-        BlockWrites {
-            writing: (0..BLOCK_WRITES_MAX).map(writing).collect(),
-            wanted: Vec::with_capacity(WANTED_MAX),
-        }
+        BlockWrites { writing: (0..count).map(writing).collect(), wanted: Vec::with_capacity(WANTED_MAX) }
     }
 
     /// Whether nothing waits but for completions.

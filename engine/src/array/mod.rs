@@ -48,6 +48,7 @@ mod op;
 mod parity;
 mod read;
 mod show;
+mod sizes;
 mod steward;
 mod sweep;
 mod write;
@@ -57,6 +58,7 @@ use host::{HostRead, HostRequest};
 use intent::BlockWrites;
 pub(crate) use op::{Part, PartKind};
 use op::{Phase, Segments, StripeOp};
+pub use sizes::Sizes;
 use steward::Steward;
 pub use steward::{Answer, Beginning, Order, StewardState};
 
@@ -65,24 +67,12 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 /// No op in a lock slot. The table has a byte a slot, so that it stays in a core's cache.
 const NO_OP: u8 = u8::MAX;
-const _: () = assert!(OPS_MAX < NO_OP as usize);
+const _: () = assert!(Sizes::FULL.ops < NO_OP as usize);
 
-/// Requests of this reactor's host in flight.
-pub const REQUESTS_MAX: usize = 1024;
-/// Parts of requests in one reactor. Half of them are kept for parts of other reactors, so that two
-/// reactors that wait for each other always have room to go on.
-const PARTS_MAX: usize = 4096;
-/// Stripe operations of one reactor.
-const OPS_MAX: usize = 160;
-/// Member reads of healthy strips in flight.
-const HOST_READS_MAX: usize = 2048;
+/// Requests of one reactor's host in flight.
+pub const REQUESTS_MAX: usize = Sizes::FULL.requests;
 /// Member I/Os that one stripe operation has in flight at most: one for each member.
 const IOS_PER_OP_MAX: usize = crate::limits::MEMBERS_MAX;
-/// Everything else: bitmap blocks, superblocks, flushes.
-const IOS_OF_METADATA_MAX: usize = 16 * 3 + 2 * crate::limits::MEMBERS_MAX;
-const _: () = assert!(
-    OPS_MAX * IOS_PER_OP_MAX + HOST_READS_MAX + IOS_OF_METADATA_MAX <= crate::limits::IO_IN_FLIGHT_MAX
-);
 
 /// Where the zones of every member begin, and whose they are.
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +157,7 @@ struct Io {
 pub struct Array {
     me: u8,
     shared: Arc<Shared>,
+    sizes: Sizes,
     /// Memory of stripe ops. The front end has its own, so ops always find some in the end.
     pool: Pool,
     requests: Slab<HostRequest>,
@@ -203,32 +194,40 @@ pub struct Array {
 impl Array {
     /// The share of reactor `me`, with `pool` for its stripe operations (at least 4 MiB).
     #[must_use]
-    pub fn new(me: u8, shared: Arc<Shared>, mut pool: Pool) -> Array {
-        let blocks = BlockWrites::new(&mut pool);
+    pub fn new(me: u8, shared: Arc<Shared>, pool: Pool) -> Array {
+        Array::with_sizes(me, shared, pool, Sizes::FULL)
+    }
+
+    /// The same with less room: requests beyond it wait longer, and nothing else changes.
+    #[must_use]
+    pub fn with_sizes(me: u8, shared: Arc<Shared>, mut pool: Pool, sizes: Sizes) -> Array {
+        assert!(sizes.ops < usize::from(NO_OP) && sizes.ios() <= crate::limits::IO_IN_FLIGHT_MAX);
+        let blocks = BlockWrites::new(&mut pool, sizes.block_writes);
         let steward = (me == 0).then(|| Box::new(Steward::new(&shared, &mut pool)));
         Array {
             me,
             pool,
-            requests: Slab::new(REQUESTS_MAX),
-            parts: Slab::new(PARTS_MAX),
-            ops: Slab::new(OPS_MAX),
-            segments: vec![Segments::EMPTY; OPS_MAX].into_boxed_slice(),
-            ios: Slab::new(crate::limits::IO_IN_FLIGHT_MAX),
+            requests: Slab::new(sizes.requests),
+            parts: Slab::new(sizes.parts),
+            ops: Slab::new(sizes.ops),
+            segments: vec![Segments::EMPTY; sizes.ops].into_boxed_slice(),
+            ios: Slab::new(sizes.ios()),
             host_reads: 0,
             owned: vec![NO_OP; bitmap::LOCK_SLOTS].into_boxed_slice(),
-            again: VecDeque::with_capacity(HOST_READS_MAX),
-            stalled: VecDeque::with_capacity(REQUESTS_MAX),
-            parked: VecDeque::with_capacity(PARTS_MAX),
-            unsent: VecDeque::with_capacity(PARTS_MAX),
-            fresh: VecDeque::with_capacity(OPS_MAX),
-            starved: VecDeque::with_capacity(OPS_MAX),
-            polling: Vec::with_capacity(OPS_MAX),
-            flush: FlushGate::new(),
+            again: VecDeque::with_capacity(sizes.host_reads),
+            stalled: VecDeque::with_capacity(sizes.requests),
+            parked: VecDeque::with_capacity(sizes.parts),
+            unsent: VecDeque::with_capacity(sizes.parts),
+            fresh: VecDeque::with_capacity(sizes.ops),
+            starved: VecDeque::with_capacity(sizes.ops),
+            polling: Vec::with_capacity(sizes.ops),
+            flush: FlushGate::new(&sizes),
             blocks,
             steward,
-            replies: Vec::with_capacity(REQUESTS_MAX),
+            replies: Vec::with_capacity(sizes.requests),
             now_ns: 0,
             shared,
+            sizes,
         }
     }
 

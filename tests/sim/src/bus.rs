@@ -4,31 +4,68 @@
 //! have changed since it was pushed: the engine has lent them. A cut of the power comes at a push or a completion
 //! that was chosen beforehand; what is in flight then lands not at all, in part, or whole, and from then on every
 //! operation fails and changes nothing, until the world starts anew.
+//!
+//! Moments at which the power *could* have gone are taken on the way ([`Probes`]), and looked into later, each in a
+//! world of its own: see `crash`.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use engine::memory::{Memory, Span};
-use engine::ring::{Completion, DeviceIndex, Durability, MemberIo, MemberOp, Ring};
+use engine::memory::Memory;
+use engine::ring::{Completion, Durability, MemberIo, MemberOp};
 
+use crate::aim::{Aim, Ask, Fault, spot_of};
 use crate::disk::{Disk, Place, SECTOR, ZoneKind};
 use crate::monitors::Monitors;
 use crate::rng::{Rng, mix};
 
 const EIO: i32 = 5;
+const EAGAIN: i32 = 11;
 
 /// An operation in flight.
+#[derive(Clone)]
 struct InFlight {
     ring: u32,
     disk: usize,
     op: MemberOp,
     place: Option<Place>,
     /// The bytes as they were pushed.
-    pushed: Vec<u8>,
+    pushed: Rc<[u8]>,
     pushed_at: u64,
     due_ns: u64,
     order: u64,
+}
+
+/// All that is below the engine, at a moment at which the power could have gone.
+#[derive(Clone)]
+pub struct Moment {
+    disks: Vec<Disk>,
+    in_flight: Vec<InFlight>,
+    now_ns: u64,
+    moment: u64,
+}
+
+impl Moment {
+    /// Whether a cut now has more than one outcome.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let writes = self.in_flight.iter().any(|op| matches!(op.op.io, MemberIo::Write(_)));
+        writes || self.disks.iter().any(Disk::has_cached)
+    }
+}
+
+/// Which moments are taken. Its chance is its own: taking one changes nothing of what comes after.
+pub struct Probes {
+    /// Chance.
+    pub rng: Rng,
+    /// Of 100 pushes and completions of writes of strips, and of flushes.
+    pub data_percent: u64,
+    /// Of 100 pushes and completions of superblocks and bitmap blocks.
+    pub metadata_percent: u64,
+    /// How many more.
+    pub left: u32,
+    /// Those taken.
+    pub taken: Vec<Moment>,
 }
 
 /// When the power goes.
@@ -70,6 +107,12 @@ pub struct Bus {
     pub trace: u64,
     /// Print it too.
     pub verbose: bool,
+    /// Moments that are taken.
+    pub probes: Probes,
+    /// A fault that waits for its operation.
+    pub aim: Option<Aim>,
+    /// The slot of each disk, as far as it has one.
+    pub slots: Vec<Option<u8>>,
     in_flight: Vec<InFlight>,
     /// Operations carried out.
     pub operations: u64,
@@ -92,6 +135,15 @@ impl Bus {
             latency_ns_max,
             trace: 0,
             verbose,
+            probes: Probes {
+                rng: Rng::new(0),
+                data_percent: 0,
+                metadata_percent: 0,
+                left: 0,
+                taken: Vec::new(),
+            },
+            aim: None,
+            slots: Vec::new(),
             in_flight: Vec::new(),
             operations: 0,
         }
@@ -110,6 +162,49 @@ impl Bus {
     #[must_use]
     pub fn next_due_ns(&self) -> Option<u64> {
         self.in_flight.iter().map(|op| op.due_ns).min()
+    }
+
+    /// A bus at a moment of another, on other memory. What is wrong with the disks is mended, except that the dead
+    /// stay dead.
+    #[must_use]
+    pub fn at(moment: &Moment, rng: Rng, memory: Arc<Memory>, latency_ns_max: u64, verbose: bool) -> Bus {
+        let mut bus = Bus::new(rng, memory, latency_ns_max, verbose);
+        (bus.now_ns, bus.moment) = (moment.now_ns, moment.moment);
+        bus.disks.clone_from(&moment.disks);
+        bus.in_flight.clone_from(&moment.in_flight);
+        for disk in &mut bus.disks {
+            disk.heal();
+            disk.failed_reads.clear();
+        }
+        bus
+    }
+
+    /// Perhaps the power could have gone here.
+    fn probe(&mut self, op: MemberIo, metadata: bool) {
+        if self.probes.left == 0 || self.off || matches!(op, MemberIo::Read) {
+            return;
+        }
+        let percent = if metadata { self.probes.metadata_percent } else { self.probes.data_percent };
+        if self.probes.rng.chance(percent) {
+            self.probes.left -= 1;
+            self.probes.taken.push(Moment {
+                disks: self.disks.clone(),
+                in_flight: self.in_flight.clone(),
+                now_ns: self.now_ns,
+                moment: self.moment,
+            });
+        }
+    }
+
+    /// The fault that is aimed at this operation, if it is hit now. Those of its begin are hit when it is pushed.
+    fn aimed(&mut self, disk: usize, place: Option<Place>, io: MemberIo, begins: bool) -> Option<Fault> {
+        let aim = self.aim.as_mut()?;
+        if matches!(aim.fault, Fault::Slow | Fault::Stuck | Fault::CutBefore) != begins {
+            return None;
+        }
+        let geometry = self.monitors.watched?.geometry;
+        let spot = spot_of(place, &geometry, self.slots.get(disk).copied().flatten());
+        aim.is_hit(disk, spot, Ask::of(io)).then_some(aim.fault)
     }
 
     fn count_down(&mut self, completed: bool, metadata: bool) {
@@ -138,8 +233,12 @@ impl Bus {
         let mut in_flight = std::mem::take(&mut self.in_flight);
         self.rng.shuffle(&mut in_flight);
         for op in &in_flight {
-            if matches!(op.op.io, MemberIo::Write(_)) && !self.disks[op.disk].dead {
-                self.land_in_part(op);
+            if !self.disks[op.disk].dead {
+                match op.op.io {
+                    MemberIo::Write(_) => self.land_in_part(op),
+                    MemberIo::Deallocate if self.rng.chance(50) => self.forget(op),
+                    MemberIo::Deallocate | MemberIo::Read | MemberIo::Flush => {}
+                }
             }
         }
         let mut rng = self.rng.clone();
@@ -175,15 +274,15 @@ impl Bus {
         self.in_flight.is_empty()
     }
 
-    fn push(&mut self, ring: u32, disk: Option<usize>, op: MemberOp) {
+    pub(crate) fn push(&mut self, ring: u32, disk: Option<usize>, op: MemberOp) {
         let disk = disk.expect("RING: an operation on a device that is not there");
         let place = match op.io {
             MemberIo::Flush => None,
             _ => Some(self.disks[disk].place(op.offset_bytes, op.len_bytes)),
         };
-        let mut pushed = Vec::new();
+        let mut pushed: Rc<[u8]> = Rc::new([]);
         match op.io {
-            MemberIo::Write(_) => self.memory.with(op.span, |bytes| pushed.extend_from_slice(bytes)),
+            MemberIo::Write(_) => pushed = self.memory.with(op.span, |bytes| Rc::from(bytes)),
             // Junk: whoever looks before the completion sees it.
             MemberIo::Read => self.memory.with_mut(op.span, |bytes| bytes.fill(0xee)),
             MemberIo::Flush | MemberIo::Deallocate => {}
@@ -211,6 +310,12 @@ impl Bus {
             0 => self.rng.below(self.latency_ns_max * 8),
             _ => self.rng.below(self.latency_ns_max),
         };
+        let fault = self.aimed(disk, place, op.io, true);
+        let latency = match fault {
+            Some(Fault::Slow) => 2_000_000_000,
+            Some(Fault::Stuck) => 20_000_000_000,
+            _ => latency,
+        };
         let (pushed_at, due_ns) = (self.moment, self.now_ns + 1 + latency);
         self.in_flight.push(InFlight {
             ring,
@@ -224,20 +329,21 @@ impl Bus {
         });
         let metadata =
             matches!(op.io, MemberIo::Write(_)) && place.is_some_and(|place| place.zone != ZoneKind::Data);
+        if fault == Some(Fault::CutBefore) && !self.off {
+            self.lose_power();
+        }
+        self.probe(op.io, metadata);
         self.count_down(false, metadata);
     }
 
-    fn turn(&mut self, ring: u32, completions: &mut Vec<Completion>) {
+    pub(crate) fn turn(&mut self, ring: u32, completions: &mut Vec<Completion>) {
         let before = completions.len();
         if self.blocking {
             let next = self.in_flight.iter().filter(|op| op.ring == ring).map(|op| op.due_ns).min();
             self.now_ns = self.now_ns.max(next.unwrap_or(0));
         }
-        let (now, off) = (self.now_ns, self.off);
-        let mut due: Vec<InFlight> =
-            self.in_flight.extract_if(.., |op| op.ring == ring && (off || op.due_ns <= now)).collect();
-        due.sort_by_key(|op| op.order);
-        for op in due {
+        // One by one: at a cut, those that were due as well may still land in part.
+        while let Some(op) = self.take_due(ring) {
             let result = if self.off { Err(EIO) } else { self.carry_out(&op) };
             self.operations += 1;
             if self.verbose && matches!(op.op.io, MemberIo::Read | MemberIo::Write(_)) {
@@ -257,14 +363,27 @@ impl Bus {
             let metadata = matches!(op.op.io, MemberIo::Write(_))
                 && op.place.is_some_and(|place| place.zone != ZoneKind::Data);
             if !self.off {
+                self.probe(op.op.io, metadata);
                 self.count_down(true, metadata);
             }
         }
         debug_assert!(!self.blocking || completions.len() > before || self.in_flight.is_empty());
     }
 
+    fn take_due(&mut self, ring: u32) -> Option<InFlight> {
+        let (now, off) = (self.now_ns, self.off);
+        let due = self.in_flight.iter().enumerate();
+        let due = due.filter(|(_, op)| op.ring == ring && (off || op.due_ns <= now));
+        let (at, _) = due.min_by_key(|(_, op)| op.order)?;
+        Some(self.in_flight.swap_remove(at))
+    }
+
     fn carry_out(&mut self, op: &InFlight) -> Result<(), i32> {
         let moment = self.moment;
+        let fault = self.aimed(op.disk, op.place, op.op.io, false);
+        if let Some(result) = fault.and_then(|fault| self.go_wrong(op, fault)) {
+            return result;
+        }
         let disk = &mut self.disks[op.disk];
         match (op.op.io, op.place) {
             (MemberIo::Read, Some(place)) => {
@@ -279,7 +398,7 @@ impl Bus {
             (MemberIo::Write(durability), Some(place)) => {
                 self.memory.with(op.op.span, |bytes| {
                     assert!(
-                        bytes == op.pushed,
+                        *bytes == *op.pushed,
                         "BUFFERS: a buffer changed while its write was in flight: {:?}",
                         op.op
                     );
@@ -324,24 +443,82 @@ impl Bus {
                     return Err(EIO);
                 }
                 assert_eq!(place.zone, ZoneKind::Data, "ZONES: only strips are deallocated");
-                let style = self.rng.below(3);
-                for sector in place.sectors() {
-                    let disk = &mut self.disks[op.disk];
-                    match style {
-                        0 => disk.write_sector(sector, &[0; SECTOR], moment),
-                        1 => {
-                            let mut junk = [0; SECTOR];
-                            junk.chunks_exact_mut(8)
-                                .for_each(|word| word.copy_from_slice(&self.rng.next().to_le_bytes()));
-                            disk.write_sector(sector, &junk, moment);
-                        }
-                        _ => {}
-                    }
-                }
+                self.forget(op);
             }
             (MemberIo::Read | MemberIo::Write(_) | MemberIo::Deallocate, None) => unreachable!(),
         }
+        match fault {
+            Some(Fault::Landed) => return Err(EIO),
+            Some(Fault::CutAfter) => self.lose_power(),
+            Some(Fault::Flip) => {
+                let place = op.place.expect("only metadata writes are flipped");
+                let (sector, bit) = (place.first + self.rng.below(place.count), self.rng.below(4096));
+                self.disks[op.disk].flip(sector, bit);
+                self.monitors.superblocks_changed = true;
+            }
+            _ => {}
+        }
         Ok(())
+    }
+
+    /// Strips are given back: zeros, junk, or what was there.
+    fn forget(&mut self, op: &InFlight) {
+        let (style, place) = (self.rng.below(3), op.place.expect("a deallocation has a place"));
+        for sector in place.sectors() {
+            let mut bytes = [0; SECTOR];
+            if style == 1 {
+                bytes
+                    .chunks_exact_mut(8)
+                    .for_each(|word| word.copy_from_slice(&self.rng.next().to_le_bytes()));
+            }
+            if style < 2 {
+                self.disks[op.disk].write_sector(sector, &bytes, self.moment);
+            }
+        }
+    }
+
+    /// An aimed fault at the end of an operation; `None` where the operation goes on.
+    fn go_wrong(&mut self, op: &InFlight, fault: Fault) -> Option<Result<(), i32>> {
+        self.note(14, || format!("FAULT {fault:?} on disk {}: {:?} {}", op.disk, op.op.io, show(op.place)));
+        self.monitors.superblocks_changed = true;
+        match fault {
+            Fault::Error | Fault::Busy => {
+                if op.op.io == MemberIo::Read
+                    && let Some(place) = op.place
+                {
+                    self.disks[op.disk].failed_reads.extend(place.sectors());
+                }
+                Some(Err(if fault == Fault::Busy { EAGAIN } else { EIO }))
+            }
+            Fault::Torn => {
+                self.land_in_part(op);
+                Some(Err(EIO))
+            }
+            Fault::Latent => {
+                let place = op.place.expect("a read has a place");
+                self.disks[op.disk].bad.extend(place.sectors());
+                self.disks[op.disk].failed_reads.extend(place.sectors());
+                Some(Err(EIO))
+            }
+            Fault::Death => {
+                self.disks[op.disk].dead = true;
+                Some(Err(EIO))
+            }
+            Fault::Lost => Some(Ok(())),
+            Fault::Misdirected => {
+                let place = op.place.expect("a metadata write has a place");
+                // The other place of the pair: a superblock's A and B, a bitmap block's even and odd.
+                let first = place.first ^ 8;
+                for (nth, bytes) in op.pushed.chunks_exact(SECTOR).enumerate() {
+                    let bytes = bytes.try_into().expect("a sector");
+                    self.disks[op.disk].write_sector(first + nth as u64, bytes, self.moment);
+                }
+                self.disks[op.disk].force(Place { first, ..place });
+                Some(Ok(()))
+            }
+            Fault::Landed | Fault::CutAfter | Fault::Flip => None,
+            Fault::Slow | Fault::Stuck | Fault::CutBefore => unreachable!("hit at its begin"),
+        }
     }
 
     /// Whether a write to one of these sectors is in flight on this disk.
@@ -359,47 +536,4 @@ impl Bus {
 
 fn show(place: Option<Place>) -> String {
     place.map_or(String::new(), |place| format!("{:?}:{}", place.zone, place.offset_in_zone))
-}
-
-/// A ring of the engine on the bus.
-pub struct SimRing {
-    bus: Rc<RefCell<Bus>>,
-    name: u32,
-    /// Disk of each device.
-    pub devices: Vec<usize>,
-}
-
-impl SimRing {
-    /// A ring that knows these disks, in the order of their device index.
-    #[must_use]
-    pub fn new(bus: &Rc<RefCell<Bus>>, name: u32, devices: Vec<usize>) -> SimRing {
-        SimRing { bus: Rc::clone(bus), name, devices }
-    }
-
-    /// The disk of a device.
-    #[must_use]
-    pub fn disk(&self, device: DeviceIndex) -> Option<usize> {
-        self.devices.get(usize::from(device.0)).copied()
-    }
-}
-
-impl Ring for SimRing {
-    fn push(&mut self, op: MemberOp) {
-        assert!(
-            op.span.len_bytes == 0 || op.len_bytes == u64::from(op.span.len_bytes),
-            "RING: lengths differ"
-        );
-        assert!(op.io == MemberIo::Flush || op.len_bytes > 0, "RING: an operation of no bytes");
-        let (disk, span) = (self.disk(op.device), op.span);
-        debug_assert!(matches!(op.io, MemberIo::Flush | MemberIo::Deallocate) || span != Span::EMPTY);
-        self.bus.borrow_mut().push(self.name, disk, op);
-    }
-
-    fn turn(&mut self, completions: &mut Vec<Completion>) {
-        self.bus.borrow_mut().turn(self.name, completions);
-    }
-
-    fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
-        None
-    }
 }

@@ -8,8 +8,12 @@
 //! Media that was never written holds random bytes of the seed, so a stale read shows. Zones are typed: an access
 //! that crosses zones, or lies outside of all, is a bug of the engine and ends the run. Only the zones are stored
 //! (superblocks, bitmap, data), page by page, and a page exists from its first access on.
+//!
+//! A clone shares its pages and the versions in the cache until one side writes, so a moment of a world costs
+//! microseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use engine::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES, Zones};
 
@@ -56,13 +60,15 @@ impl Place {
 }
 
 /// A sector of which newer content is in the volatile cache.
+#[derive(Clone)]
 struct Cached {
-    durable: Sector,
+    durable: Rc<Sector>,
     /// Every version since, with the moment when its write completed.
-    versions: Vec<(u64, Sector)>,
+    versions: Vec<(u64, Rc<Sector>)>,
 }
 
 /// One simulated member.
+#[derive(Clone)]
 pub struct Disk {
     seed: u64,
     zones: Zones,
@@ -72,7 +78,7 @@ pub struct Disk {
     pub dead: bool,
     /// Media that was never written reads as zeros.
     pub blank: bool,
-    pages: Vec<Option<Box<[u8; PAGE]>>>,
+    pages: Vec<Option<Rc<[u8; PAGE]>>>,
     cache: BTreeMap<u64, Cached>,
     /// Sectors that cannot be read until they are rewritten.
     pub bad: BTreeSet<u64>,
@@ -148,31 +154,40 @@ impl Disk {
         self.place(self.zones.data.offset_bytes + offset, len)
     }
 
-    fn page(&mut self, page: u64) -> &mut [u8; PAGE] {
+    fn page(&mut self, page: u64) -> &mut Rc<[u8; PAGE]> {
         let (seed, blank) = (self.seed, self.blank);
         self.pages[page as usize].get_or_insert_with(|| {
-            let mut bytes = Box::new([0; PAGE]);
+            let mut bytes = [0; PAGE];
             if !blank {
                 for (nth, word) in bytes.chunks_exact_mut(8).enumerate() {
                     word.copy_from_slice(&mix(seed ^ page << 20 ^ nth as u64).to_le_bytes());
                 }
             }
-            bytes
+            Rc::new(bytes)
         })
     }
 
     /// What a read of a sector returns.
-    pub fn sector(&mut self, sector: u64) -> &mut Sector {
+    pub fn sector(&mut self, sector: u64) -> &Sector {
         let at = (sector % SECTORS_PER_PAGE) as usize * SECTOR;
-        (&mut self.page(sector / SECTORS_PER_PAGE)[at..at + SECTOR]).try_into().expect("a sector")
+        self.page(sector / SECTORS_PER_PAGE)[at..at + SECTOR].try_into().expect("a sector")
+    }
+
+    fn sector_mut(&mut self, sector: u64) -> &mut Sector {
+        let at = (sector % SECTORS_PER_PAGE) as usize * SECTOR;
+        let page = Rc::make_mut(self.page(sector / SECTORS_PER_PAGE));
+        (&mut page[at..at + SECTOR]).try_into().expect("a sector")
     }
 
     /// What is left of a sector after a power cut that keeps nothing of the cache.
-    pub fn durable_sector(&mut self, sector: u64) -> Sector {
-        match self.cache.get(&sector) {
-            Some(cached) => cached.durable,
-            None => *self.sector(sector),
-        }
+    pub fn durable_sector(&mut self, sector: u64) -> &Sector {
+        if self.cache.contains_key(&sector) { &self.cache[&sector].durable } else { self.sector(sector) }
+    }
+
+    /// Whether a power cut would find anything in the cache.
+    #[must_use]
+    pub fn has_cached(&self) -> bool {
+        !self.cache.is_empty()
     }
 
     /// Reads what a read returns.
@@ -185,19 +200,21 @@ impl Disk {
     /// Reads what is durable.
     pub fn read_durable(&mut self, place: Place, into: &mut [u8]) {
         for (sector, bytes) in place.sectors().zip(into.chunks_exact_mut(SECTOR)) {
-            bytes.copy_from_slice(&self.durable_sector(sector));
+            bytes.copy_from_slice(self.durable_sector(sector));
         }
     }
 
     /// A sector is written, at this moment: into the cache, if there is one.
     pub fn write_sector(&mut self, sector: u64, bytes: &Sector, moment: u64) {
         self.bad.remove(&sector);
-        let durable = *self.sector(sector);
         if self.volatile {
-            let cached = self.cache.entry(sector).or_insert_with(|| Cached { durable, versions: Vec::new() });
-            cached.versions.push((moment, *bytes));
+            let before = if self.cache.contains_key(&sector) { None } else { Some(*self.sector(sector)) };
+            let fresh =
+                || Cached { durable: Rc::new(before.expect("looked up")), versions: Vec::new() };
+            let cached = self.cache.entry(sector).or_insert_with(fresh);
+            cached.versions.push((moment, Rc::new(*bytes)));
         }
-        *self.sector(sector) = *bytes;
+        *self.sector_mut(sector) = *bytes;
     }
 
     /// Sectors become durable as they are (FUA).
@@ -210,7 +227,7 @@ impl Disk {
         self.cache.retain(|_, cached| {
             let covered = cached.versions.iter().take_while(|version| version.0 < moment).count();
             if covered > 0 {
-                cached.durable = cached.versions[covered - 1].1;
+                cached.durable = Rc::clone(&cached.versions[covered - 1].1);
                 cached.versions.drain(..covered);
             }
             !cached.versions.is_empty()
@@ -241,17 +258,22 @@ impl Disk {
                 _ => rng.below(choices),
             };
             if choice < choices - 1 {
-                let bytes = if choice == 0 { cached.durable } else { cached.versions[choice as usize - 1].1 };
-                *self.sector(sector) = bytes;
+                let bytes = if choice == 0 { &cached.durable } else { &cached.versions[choice as usize - 1].1 };
+                *self.sector_mut(sector) = **bytes;
             }
         }
+    }
+
+    /// One bit decays, durably, and nobody is told.
+    pub fn flip(&mut self, sector: u64, bit: u64) {
+        self.sector_mut(sector)[bit as usize / 8] ^= 1 << (bit % 8);
     }
 
     /// Both superblocks are zeros, durably.
     pub fn wipe_superblocks(&mut self) {
         for sector in 0..2 * SECTORS_PER_PAGE {
             self.cache.remove(&sector);
-            *self.sector(sector) = [0; SECTOR];
+            *self.sector_mut(sector) = [0; SECTOR];
         }
     }
 
@@ -276,9 +298,18 @@ impl Disk {
 /// The name of a sector's content.
 #[must_use]
 pub fn name_of(bytes: &[u8]) -> u64 {
-    if bytes.iter().all(|&byte| byte == 0) {
+    // Four lanes, since a multiplication waits for the one before.
+    let mut lanes = [1u64, 2, 3, 4];
+    let mut any = 0;
+    for words in bytes.chunks_exact(32) {
+        for (lane, word) in lanes.iter_mut().zip(words.chunks_exact(8)) {
+            let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+            any |= word;
+            *lane = (lane.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+    if any == 0 {
         return 0;
     }
-    let words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
-    words.fold(1, |hash: u64, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1
+    lanes.into_iter().fold(1, |hash: u64, lane| mix(hash ^ lane)) | 1
 }

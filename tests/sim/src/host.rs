@@ -35,11 +35,11 @@ pub struct Habits {
 
 impl Habits {
     /// Random habits for an array of `stripes` with `stripe_sectors` each.
-    pub fn random(rng: &mut Rng, stripes: u64, stripe_sectors: u64) -> Habits {
+    pub fn random(rng: &mut Rng, stripes: u64, stripe_sectors: u64, depth_max: u64) -> Habits {
         let mut hot_stripes: Vec<u64> = (0..rng.between(1, 4)).map(|_| rng.below(stripes)).collect();
         hot_stripes.push(stripes - 1);
         Habits {
-            depth: rng.pick(&[1, 2, 4, 8, 16, 32]),
+            depth: rng.pick(&[1, 2, 4, 8, 16, 32]).min(depth_max),
             reads: rng.pick(&[5, 20, 40, 70]),
             flushes: rng.pick(&[0, 2, 10]),
             discards: rng.pick(&[0, 2, 10]),
@@ -103,6 +103,12 @@ impl Host {
     #[must_use]
     pub fn new(habits: Habits) -> Host {
         Host { habits, sequential_at: 0, contents: 0 }
+    }
+
+    /// The same host after a power cut: it writes nothing that was written before.
+    #[must_use]
+    pub fn resuming(host: &Host) -> Host {
+        Host { habits: host.habits.clone(), sequential_at: 0, contents: host.contents + (1 << 40) }
     }
 
     /// The next request to an array of `sectors` sectors in stripes of `stripe_sectors`, chunks of `chunk_sectors`.

@@ -1,19 +1,26 @@
 //! The simulator: the real engine over simulated members, power and hosts, from one seed.
 //!
 //! ```text
-//!   scenario  the story of a run          host    what is asked, at random
-//!   world     reactors, stepped in order  oracle  what a read may return
-//!   bus       what is in flight, the clock, power cuts; the engine's `Ring`
-//!   disk      one member: cache, media, faults          monitors  I1..I6, at the members
+//!   story    what happens in a run, as scenarios    config   the shape of a run, and its knobs
+//!   world    reactors, stepped in order             host     what is asked, at random
+//!   oracle   what a read may return                 monitors I1..I6, at the members
+//!   bus      what is in flight, the clock, power cuts; `ring` is the engine's end of it
+//!   disk     one member: cache, media, faults       aim      one fault, at the n-th operation of a kind
+//!   campaign many seeds on all cores, and counts    shrink   a smaller run that fails alike
 //! ```
 //! Nothing here copies the engine: arrays are created, assembled, started and run by the product's code.
 
+pub mod aim;
 pub mod bus;
+pub mod campaign;
+pub mod config;
 pub mod disk;
 pub mod host;
 pub mod monitors;
 pub mod oracle;
+pub mod ring;
 pub mod rng;
 pub mod runner;
-pub mod scenario;
+pub mod shrink;
+pub mod story;
 pub mod world;

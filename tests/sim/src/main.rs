@@ -1,89 +1,169 @@
-//! `sim [--runs N] [--seed S] [--scenario NAME] [--trace] [--keep-going]`
+//! `cargo sim`: one seed, a campaign, the mutants or the matrix. `cargo sim --help` lists all.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::Duration;
 
-use sim::runner::{attempt, command};
-use sim::scenario::Scenario;
+use sim::campaign::{Goal, base_of_commit, campaign, story_of};
+use sim::config::{Flavour, Knobs};
+use sim::runner::attempt;
+use sim::shrink::shrink;
+use sim::story::Scenario;
+
+const USAGE: &str = "\
+cargo sim SEED [KNOBS]             one run, a line for each transition
+cargo sim [OPTIONS]                a campaign, from a base seed made of the commit
+
+  --scenario NAME   deaths, cuts, rebuild, faults, stops, seed, mixed; else the seed decides
+  --flavour NAME    small, full; else the seed decides
+options of a campaign:
+  --histories N     power-cut histories (10,000)
+  --deaths N        member-death histories (a quarter of that)
+  --minutes N       at most (15)
+  --seed BASE       the first seed
+  --threads N       (as many as there are cores)
+  --keep-going      after a failure
+knobs, upper bounds of what the seed draws:
+  --members N  --stripes N  --depth N  --load PERCENT  --reactors N
+  --branch N        only this branch
+  --quiet           no lines";
+
+#[derive(Default)]
+struct Options {
+    one: Option<u64>,
+    base: Option<u64>,
+    histories: Option<u64>,
+    deaths: Option<u64>,
+    minutes: Option<f64>,
+    threads: Option<usize>,
+    scenario: Option<Scenario>,
+    flavour: Option<Flavour>,
+    knobs: Vec<(String, u64)>,
+    keep_going: bool,
+    quiet: bool,
+}
 
 fn main() {
-    let (mut runs, mut seed, mut scenarios, mut verbose, mut keep_going) =
-        (1, 1, Scenario::ALL.to_vec(), false, false);
+    let options = parse();
+    let code = match options.one {
+        Some(seed) => replay(seed, &options),
+        None => volume(&options),
+    };
+    std::process::exit(code);
+}
+
+fn parse() -> Options {
+    let mut options = Options::default();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_else(|| usage());
         match arg.as_str() {
-            "--runs" => runs = value().parse().unwrap_or_else(|_| usage()),
-            "--seed" => seed = value().parse().unwrap_or_else(|_| usage()),
-            "--scenario" => scenarios = vec![Scenario::from_name(&value()).unwrap_or_else(|| usage())],
-            "--trace" => verbose = true,
-            "--keep-going" => keep_going = true,
-            _ => usage(),
+            "--seed" => options.base = Some(number(&value())),
+            "--histories" => options.histories = Some(number(&value())),
+            "--deaths" => options.deaths = Some(number(&value())),
+            "--minutes" => options.minutes = Some(value().parse().unwrap_or_else(|_| usage())),
+            "--threads" => options.threads = Some(number(&value()) as usize),
+            "--scenario" => {
+                options.scenario = Some(Scenario::from_name(&value()).unwrap_or_else(|| usage()));
+            }
+            "--flavour" => options.flavour = Some(Flavour::from_name(&value()).unwrap_or_else(|| usage())),
+            "--keep-going" => options.keep_going = true,
+            "--quiet" => options.quiet = true,
+            "--members" | "--stripes" | "--depth" | "--load" | "--reactors" | "--branch" => {
+                options.knobs.push((arg, number(&value())));
+            }
+            seed => options.one = Some(number(seed)),
         }
     }
-    let begun = Instant::now();
-    let (mut done, mut failed) = (0u64, 0u64);
-    let (mut answered, mut errors, mut operations, mut cuts, mut deaths) = (0, 0, 0, 0, 0);
-    let mut slowest = (0.0, 0, Scenario::Mixed);
-    let mut kinds: BTreeMap<String, (u64, String)> = BTreeMap::new();
-    for nth in 0..runs {
-        for &scenario in &scenarios {
-            done += 1;
-            let run_begun = Instant::now();
-            let result = attempt(seed + nth, scenario, verbose);
-            let took = run_begun.elapsed().as_secs_f64();
-            if took > slowest.0 {
-                slowest = (took, seed + nth, scenario);
-            }
-            match result {
-                Ok(outcome) => {
-                    answered += outcome.answered;
-                    errors += outcome.errors;
-                    operations += outcome.operations;
-                    cuts += outcome.cuts;
-                    deaths += outcome.deaths;
-                    if nth % 64 == 0 {
-                        let again = attempt(seed + nth, scenario, false).map(|outcome| outcome.trace);
-                        assert_eq!(
-                            again.ok(),
-                            Some(outcome.trace),
-                            "DETERMINISM: seed {} {}",
-                            seed + nth,
-                            scenario.name()
-                        );
-                    }
-                }
-                Err(failure) => {
-                    failed += 1;
-                    if !keep_going {
-                        println!("{}\n  {}", failure.what, command(&failure));
-                        std::process::exit(1);
-                    }
-                    let kind = failure.what.rsplit('[').next().unwrap_or("").chars().take(80).collect();
-                    let head: String = failure.what.chars().take(300).collect();
-                    let entry = kinds
-                        .entry(kind)
-                        .or_insert_with(|| (0, format!("{head}\n      {}", command(&failure))));
-                    entry.0 += 1;
-                }
-            }
+    options
+}
+
+fn number(text: &str) -> u64 {
+    text.replace([',', '_'], "").parse().unwrap_or_else(|_| usage())
+}
+
+/// One seed, told line by line.
+fn replay(seed: u64, options: &Options) -> i32 {
+    let (scenario, flavour) = story_of(seed);
+    let (scenario, flavour) = (options.scenario.unwrap_or(scenario), options.flavour.unwrap_or(flavour));
+    let mut knobs = Knobs::of(flavour);
+    for (name, value) in &options.knobs {
+        match name.as_str() {
+            "--members" => knobs.members = *value,
+            "--stripes" => knobs.stripes = *value,
+            "--depth" => knobs.depth = *value,
+            "--load" => knobs.load = *value,
+            "--reactors" => knobs.reactors = *value,
+            _ => knobs.only = Some(*value as u32),
         }
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    for (kind, (count, what)) in &kinds {
-        println!("{count:>6} x [{kind}: {what}\n");
+    println!("seed {seed}, scenario {}, {knobs:?}", scenario.name());
+    match attempt(seed, scenario, knobs, !options.quiet) {
+        Ok(outcome) => {
+            println!("{outcome:?}");
+            0
+        }
+        Err(failure) => {
+            println!("FAILED: {}\n  {}", failure.what, failure.command());
+            1
+        }
     }
+}
+
+fn volume(options: &Options) -> i32 {
+    let base = options.base.unwrap_or_else(base_of_commit);
+    let cuts = options.histories.unwrap_or(10_000);
+    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    let goal = Goal {
+        base,
+        cuts,
+        deaths: options.deaths.unwrap_or(cuts / 4),
+        within: Duration::from_secs_f64(options.minutes.unwrap_or(15.0) * 60.0),
+        threads: options.threads.unwrap_or(cores),
+        keep_going: options.keep_going,
+        scenario: options.scenario,
+        flavour: options.flavour,
+    };
+    println!("base seed {base} (--seed {base} repeats this campaign), {} threads", goal.threads);
+    let done = campaign(&goal);
+    println!("{:>10} {:>6} {:>8} {:>12} {:>13} {:>10} {:>13}", "scenario", "", "runs", "power cuts", "member deaths", "requests", "member I/Os");
+    let line = |name: &str, flavour: &str, runs: u64, outcome: &sim::story::Outcome| {
+        println!(
+            "{name:>10} {flavour:>6} {runs:>8} {:>12} {:>13} {:>10} {:>13}",
+            outcome.cuts, outcome.deaths, outcome.answered, outcome.operations
+        );
+    };
+    for ((name, flavour), (runs, outcome)) in &done.by_story {
+        line(name, flavour, *runs, outcome);
+    }
+    let (runs, total) = done.total();
+    line("all", "", runs, &total);
     println!(
-        "{done} runs in {seconds:.1} s ({:.0} runs/s): {failed} failed; {answered} requests ({errors} errors), \
-         {operations} member operations, {cuts} power cuts, {deaths} members lost",
-        done as f64 / seconds
+        "{:.1} s, {:.0} histories/s ({:.0} a second and thread); {} runs were repeated and left the same trace",
+        done.seconds,
+        (total.cuts + total.deaths) as f64 / done.seconds,
+        (total.cuts + total.deaths) as f64 / done.seconds / goal.threads as f64,
+        done.repeated
     );
-    println!("slowest: {:.2} s, seed {} {}", slowest.0, slowest.1, slowest.2.name());
-    std::process::exit(i32::from(failed > 0));
+    let mut kinds: Vec<&str> = Vec::new();
+    for failure in &done.failures {
+        if kinds.contains(&failure.kind()) {
+            continue;
+        }
+        kinds.push(failure.kind());
+        let alike = done.failures.iter().filter(|other| other.kind() == failure.kind()).count();
+        println!("FAILED ({alike} alike): {}\n  {}", failure.what, failure.command());
+        println!("  smaller: {}", shrink(failure).command());
+    }
+    if !done.failures.is_empty() {
+        return 1;
+    }
+    if total.cuts < goal.cuts || total.deaths < goal.deaths {
+        println!("FAILED: the time is over, and the goal is not reached");
+        return 1;
+    }
+    0
 }
 
 fn usage() -> ! {
-    let names: Vec<_> = Scenario::ALL.iter().map(|scenario| scenario.name()).collect();
-    eprintln!("sim [--runs N] [--seed S] [--scenario {}] [--trace] [--keep-going]", names.join("|"));
+    eprintln!("{USAGE}");
     std::process::exit(2);
 }

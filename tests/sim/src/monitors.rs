@@ -68,6 +68,12 @@ pub fn cell_in(cells: &Cells, stripe: u64) -> u8 {
 }
 
 impl Monitors {
+    /// Monitors of an array that they have not seen before.
+    #[must_use]
+    pub fn watching(watched: Option<Watched>) -> Monitors {
+        Monitors { watched, superblocks_changed: true, ..Monitors::default() }
+    }
+
     /// After a cut: everything is looked at anew.
     pub fn power_on(&mut self) {
         self.off = false;

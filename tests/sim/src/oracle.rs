@@ -33,6 +33,7 @@ struct Block {
 }
 
 /// The oracle.
+#[derive(Clone)]
 pub struct Oracle {
     blocks: BTreeMap<u64, Block>,
     /// Blocks whose two sets differ.
@@ -210,17 +211,31 @@ impl Oracle {
 
     /// The power went: requests in flight are forgotten, what was not durable may be gone.
     pub fn power_cut(&mut self) {
-        let now = self.tick();
-        for entry in self.blocks.values_mut() {
-            entry.past.clear();
-            entry.shaky = false;
-            entry.untouched = true;
-            for candidate in &mut entry.after_cut {
-                *candidate = Candidate { end: Some(now), ok: false, write: 0, ..*candidate };
+        *self = self.after_power_cut();
+    }
+
+    /// The oracle as it is when the power goes now; this one goes on.
+    #[must_use]
+    pub fn after_power_cut(&self) -> Oracle {
+        let now = self.now + 1;
+        let block = |block: &Block| {
+            let mut live: Vec<Candidate> = block
+                .after_cut
+                .iter()
+                .map(|candidate| Candidate { end: Some(now), ok: false, write: 0, ..*candidate })
+                .collect();
+            if live.len() > 1 {
+                live.sort_by_key(|candidate| candidate.name);
+                live.dedup_by_key(|candidate| candidate.name);
             }
-            entry.after_cut.sort_by_key(|candidate| candidate.name);
-            entry.after_cut.dedup_by_key(|candidate| candidate.name);
-            entry.live = entry.after_cut.clone();
+            let after_cut = live.clone();
+            Block { live, after_cut, past: Vec::new(), shaky: false, untouched: true }
+        };
+        Oracle {
+            blocks: self.blocks.iter().map(|(at, entry)| (*at, block(entry))).collect(),
+            unsettled: self.unsettled.clone(),
+            volatile: self.volatile,
+            now,
         }
     }
 

@@ -2,12 +2,10 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Once};
+use std::sync::Once;
 
-use engine::memory::Memory;
-
-use crate::scenario::{Outcome, Scenario, run};
-use crate::world::fresh_memory;
+use crate::config::Knobs;
+use crate::story::{BRANCH, Memories, Outcome, Scenario, run};
 
 /// A seed that failed.
 #[derive(Clone, Debug)]
@@ -16,13 +14,15 @@ pub struct Failure {
     pub seed: u64,
     /// The scenario.
     pub scenario: Scenario,
+    /// Within which it was drawn; `only` says in which branch it failed.
+    pub knobs: Knobs,
     /// What was violated, and where.
     pub what: String,
 }
 
 thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-    static MEMORY: Arc<Memory> = fresh_memory();
+    static MEMORIES: Memories = Memories::fresh();
 }
 
 /// Panics are remembered, not printed.
@@ -42,21 +42,49 @@ fn quiet_panics() {
 }
 
 /// Runs one seed.
-pub fn attempt(seed: u64, scenario: Scenario, verbose: bool) -> Result<Outcome, Failure> {
+pub fn attempt(seed: u64, scenario: Scenario, knobs: Knobs, verbose: bool) -> Result<Outcome, Failure> {
     quiet_panics();
-    let memory = MEMORY.with(Arc::clone);
-    catch_unwind(AssertUnwindSafe(|| run(seed, scenario, &memory, verbose))).map_err(|_| {
+    let memories = MEMORIES.with(Memories::clone);
+    catch_unwind(AssertUnwindSafe(|| run(seed, scenario, knobs, &memories, verbose))).map_err(|_| {
         let what = LAST_PANIC.with(|last| last.borrow().clone());
-        Failure { seed, scenario, what }
+        Failure { seed, scenario, knobs: Knobs { only: BRANCH.get().or(knobs.only), ..knobs }, what }
     })
 }
 
-/// The command that repeats a failure.
-#[must_use]
-pub fn command(failure: &Failure) -> String {
-    format!(
-        "cargo run -p sim --profile sim -- --seed {} --scenario {} --trace",
-        failure.seed,
-        failure.scenario.name()
-    )
+impl Failure {
+    /// Which check at which line: what is the same in two failures of one kind.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        let place = self.what.rsplit('[').next().unwrap_or_default();
+        place.split(']').next().unwrap_or_default()
+    }
+
+    /// Who saw it: an oracle or a monitor by its name, or the engine's own assertions.
+    #[must_use]
+    pub fn seen_by(&self) -> &str {
+        let tag = self.what.split(':').next().unwrap_or_default();
+        let is_tag = !tag.is_empty() && tag.len() <= 12 && tag.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+        if is_tag { tag } else { "assertion" }
+    }
+
+    /// The command that repeats it.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let Knobs { flavour, members, stripes, depth, load, reactors, only } = self.knobs;
+        let all = Knobs::of(flavour);
+        let mut command =
+            format!("cargo sim {} --scenario {} --flavour {}", self.seed, self.scenario.name(), flavour.name());
+        for (name, value, full) in [
+            ("members", members, all.members),
+            ("stripes", stripes, all.stripes),
+            ("depth", depth, all.depth),
+            ("load", load, all.load),
+            ("reactors", reactors, all.reactors),
+        ] {
+            if value != full {
+                command += &format!(" --{name} {value}");
+            }
+        }
+        only.map_or(command.clone(), |branch| format!("{command} --branch {branch}"))
+    }
 }

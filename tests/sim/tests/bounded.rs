@@ -1,25 +1,29 @@
 //! A bounded number of runs of every scenario, and every seed that failed once.
 //!
 //! Oracle: what is in `sim`: the first violation ends a run with a panic, and this test with the command that
-//! repeats it. `SIM_RUNS` sets the number of runs a scenario (250), `SIM_SEED` the first seed (1).
+//! repeats it. `SIM_RUNS` sets the number of small runs a scenario (12), `SIM_SEED` the first seed (1).
 
-use sim::runner::{Failure, attempt, command};
-use sim::scenario::Scenario;
+use sim::config::{Flavour, Knobs};
+use sim::runner::attempt;
+use sim::story::Scenario;
 
 fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
 }
 
-fn report(failure: &Failure) -> String {
-    format!("{}\n  {}", failure.what, command(failure))
+fn run(seed: u64, scenario: Scenario, flavour: Flavour) {
+    if let Err(failure) = attempt(seed, scenario, Knobs::of(flavour), false) {
+        panic!("{}\n  {}", failure.what, failure.command());
+    }
 }
 
 fn check(scenario: Scenario) {
-    let (first, runs) = (setting("SIM_SEED", 1), setting("SIM_RUNS", 250));
+    let (first, runs) = (setting("SIM_SEED", 1), setting("SIM_RUNS", 12));
     for seed in first..first + runs {
-        if let Err(failure) = attempt(seed, scenario, false) {
-            panic!("{}", report(&failure));
-        }
+        run(seed, scenario, Flavour::Small);
+    }
+    for seed in first..first + runs / 6 {
+        run(seed, scenario, Flavour::Full);
     }
 }
 
@@ -62,18 +66,18 @@ fn mixed() {
 fn seeds_that_failed_once() {
     for line in include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#')) {
         let mut words = line.split_whitespace();
-        let scenario = words.next().and_then(Scenario::from_name).expect("a scenario");
         let seed = words.next().and_then(|word| word.parse().ok()).expect("a seed");
-        if let Err(failure) = attempt(seed, scenario, false) {
-            panic!("{line}: {}", report(&failure));
-        }
+        let scenario = words.next().and_then(Scenario::from_name).expect("a scenario");
+        let flavour = words.next().and_then(Flavour::from_name).expect("a flavour");
+        run(seed, scenario, flavour);
     }
 }
 
 #[test]
 fn the_same_seed_is_the_same_run() {
     for scenario in Scenario::ALL {
-        let traces = [0, 1].map(|_| attempt(7, scenario, false).map(|outcome| outcome.trace).ok());
+        let traces =
+            [0, 1].map(|_| attempt(7, scenario, Knobs::of(Flavour::Small), false).map(|run| run.trace).ok());
         assert!(traces[0].is_some() && traces[0] == traces[1], "{}", scenario.name());
     }
 }

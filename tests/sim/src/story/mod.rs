@@ -1,16 +1,18 @@
 //! What happens in a run: a story of loads, faults, cuts and starts, drawn from the seed.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
-use bitmap::Cell;
 use engine::memory::Memory;
-use engine::request::RequestKind;
 
 use crate::bus::Cut;
-use crate::host::Wish;
+use crate::config::{Config, Flavour, Knobs};
 use crate::monitors::Monitors;
-use crate::rng::Rng;
-use crate::world::{Config, StartOutcome, World};
+use crate::rng::{Rng, mix};
+use crate::world::{StartOutcome, World, fresh_memory};
+
+mod aftermath;
+mod scenarios;
 
 /// A kind of story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Scenario {
 }
 
 /// What a run came to, if nothing was violated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// The hash of everything that happened.
     pub trace: u64,
@@ -75,28 +77,65 @@ pub struct Outcome {
     pub errors: u64,
     /// Member operations.
     pub operations: u64,
-    /// Power cuts.
+    /// Power-cut histories: cuts that a restart and a check of everything followed.
     pub cuts: u64,
-    /// Members lost.
+    /// Member-death histories: members lost while the power was on, and everything checked afterwards.
     pub deaths: u64,
     /// Simulated time.
     pub sim_ns: u64,
 }
 
+impl Outcome {
+    /// Adds what another came to.
+    pub fn add(&mut self, other: &Outcome) {
+        self.trace = mix(self.trace ^ other.trace);
+        self.answered += other.answered;
+        self.errors += other.errors;
+        self.operations += other.operations;
+        self.cuts += other.cuts;
+        self.deaths += other.deaths;
+        self.sim_ns += other.sim_ns;
+    }
+}
+
+/// Memory of a thread, for one run after another.
+#[derive(Clone)]
+pub struct Memories {
+    /// Of the run.
+    pub trunk: Arc<Memory>,
+    /// Of the worlds that branch off.
+    pub branch: Arc<Memory>,
+}
+
+impl Memories {
+    /// Mapped, all zeros.
+    #[must_use]
+    pub fn fresh() -> Memories {
+        Memories { trunk: fresh_memory(), branch: fresh_memory() }
+    }
+}
+
+thread_local! {
+    /// The branch that this thread is in, for whoever reports a failure.
+    pub static BRANCH: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
 /// One run. Panics at the first violation.
 #[must_use]
-pub fn run(seed: u64, scenario: Scenario, memory: &Arc<Memory>, verbose: bool) -> Outcome {
+pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, verbose: bool) -> Outcome {
     let mut rng = Rng::new(seed);
-    let mut config = Config::random(&mut rng);
+    let mut config = Config::random(&mut rng, knobs);
     if scenario == Scenario::Seed {
-        config.initial = rng.pick(&[Cell::Unwritten, Cell::NeedSync]);
+        config.initial = rng.pick(&[bitmap::Cell::Unwritten, bitmap::Cell::NeedSync]);
         config.stripes = config.stripes.min(12);
     }
     if verbose {
         println!("{config:?}");
     }
-    let world = World::new(rng.next(), config, Arc::clone(memory), verbose);
-    let mut story = Story { world, cuts: 0, deaths: 0 };
+    BRANCH.set(None);
+    let world = World::new(rng.next(), config, Arc::clone(&memories.trunk), verbose);
+    let mut story = Story::of(world, knobs, memories.clone(), verbose);
+    story.take_moments(mix(seed));
     story.start();
     match scenario {
         Scenario::Deaths => story.deaths(),
@@ -107,210 +146,65 @@ pub fn run(seed: u64, scenario: Scenario, memory: &Arc<Memory>, verbose: bool) -
         Scenario::Seed => story.seed(),
         Scenario::Mixed => story.mixed(),
     }
-    let world = &story.world;
-    let bus = world.bus.borrow();
-    Outcome {
-        trace: bus.trace,
-        answered: world.answered,
-        errors: world.errors,
-        operations: bus.operations,
-        cuts: story.cuts,
-        deaths: story.deaths,
-        sim_ns: bus.now_ns,
-    }
+    story.explore();
+    story.outcome()
 }
 
 struct Story {
     world: World,
-    cuts: u64,
-    deaths: u64,
+    knobs: Knobs,
+    memories: Memories,
+    verbose: bool,
+    /// Power cuts and deaths that no check has followed yet.
+    pending_cuts: u64,
+    pending_deaths: u64,
+    /// Worlds that branched off.
+    branches: u32,
+    outcome: Outcome,
 }
 
 impl Story {
-    fn deaths(&mut self) {
-        self.load(10, 150);
-        if self.chance(50) {
-            self.world.verify();
-        }
-        while self.world.spare() > 0 {
-            if self.chance(40) {
-                self.rest();
-            }
-            self.die();
-            self.load(5, 80);
-            self.world.verify();
-        }
-        if self.chance(30) {
-            self.beyond();
+    fn of(world: World, knobs: Knobs, memories: Memories, verbose: bool) -> Story {
+        Story {
+            world,
+            knobs,
+            memories,
+            verbose,
+            pending_cuts: 0,
+            pending_deaths: 0,
+            branches: 0,
+            outcome: Outcome::default(),
         }
     }
 
-    /// One more dies than the level bears: whatever is answered is true, and all is answered.
-    fn beyond(&mut self) {
-        self.world.beyond_level = true;
-        self.die();
-        self.load(5, 60);
+    /// What it came to, with what branched off.
+    fn outcome(&self) -> Outcome {
+        let (world, mut outcome) = (&self.world, self.outcome);
+        let bus = world.bus.borrow();
+        outcome.add(&Outcome {
+            trace: bus.trace,
+            answered: world.answered,
+            errors: world.errors,
+            operations: bus.operations,
+            cuts: 0,
+            deaths: 0,
+            sim_ns: bus.now_ns,
+        });
+        outcome
+    }
+
+    /// Everything is read and checked: what was cut or died before has come to its end.
+    fn verify(&mut self) {
         self.world.verify();
+        if !self.world.is_off() {
+            self.outcome.cuts += std::mem::take(&mut self.pending_cuts);
+            self.outcome.deaths += std::mem::take(&mut self.pending_deaths);
+        }
+        self.explore();
     }
 
-    fn cuts(&mut self) {
-        for _ in 0..self.world.rng.between(1, 6) {
-            if self.chance(40) {
-                self.world.settle();
-            }
-            self.load_and_cut();
-            let missing = self.chance(20);
-            self.restart(missing);
-            if self.chance(70) {
-                self.world.verify();
-            }
-        }
-        self.end();
-    }
-
-    fn rebuild(&mut self) {
-        for _ in 0..self.world.rng.between(1, 3) {
-            self.load(10, 80);
-            if self.world.spare() > 0 && self.world.empty_slots().is_empty() {
-                self.die_or_be_failed();
-                self.load(1, 60);
-            }
-            self.replace();
-            if self.chance(60) {
-                self.load(5, 60);
-            }
-            if self.chance(30) {
-                self.disturb_rebuild();
-                self.load(5, 40);
-            }
-            if self.world.spare() == 0 && self.chance(5) {
-                self.beyond();
-                return;
-            }
-            if self.chance(40) {
-                self.load_and_cut();
-                let missing = self.chance(15);
-                self.restart(missing);
-            }
-            self.settle();
-            self.world.verify();
-        }
-        self.end();
-    }
-
-    fn faults(&mut self) {
-        for _ in 0..self.world.rng.between(1, 5) {
-            // Not after a load: then the resync of a start has long ended.
-            if self.chance(60) {
-                self.load(5, 60);
-            }
-            self.fault();
-            self.load(5, 60);
-            self.world.verify();
-            self.heal();
-            if self.chance(30) {
-                self.replace();
-                self.settle();
-            }
-            if self.chance(20) {
-                self.load_and_cut();
-                self.restart(false);
-            }
-        }
-        self.end();
-    }
-
-    fn stops(&mut self) {
-        for _ in 0..self.world.rng.between(1, 4) {
-            self.load(5, 80);
-            if self.chance(30) {
-                self.rest();
-            }
-            if self.chance(20) && self.world.spare() > 0 {
-                self.die();
-            }
-            self.stop();
-            if self.chance(20) {
-                self.load_and_cut();
-                self.restart(false);
-            }
-            self.world.verify();
-        }
-        self.end();
-    }
-
-    fn seed(&mut self) {
-        let stripe_sectors = u64::from(self.world.geometry.stripe_bytes()) / 512;
-        let stripes = self.world.geometry.stripes();
-        for stripe in 0..stripes {
-            for _ in 0..self.world.rng.between(1, 3) {
-                let base = stripe * stripe_sectors;
-                let wish = match self.world.rng.below(6) {
-                    0 => Wish { kind: RequestKind::Discard, first: base, count: stripe_sectors },
-                    1 => Wish {
-                        kind: RequestKind::Write { fua: true },
-                        first: base,
-                        count: stripe_sectors.min(1024),
-                    },
-                    _ => {
-                        let first = self.world.rng.below(stripe_sectors);
-                        let count = self.world.rng.between(1, 8).min(stripe_sectors - first);
-                        Wish { kind: RequestKind::Write { fua: false }, first: base + first, count }
-                    }
-                };
-                self.world.submit(wish);
-                if self.chance(50) {
-                    self.world.drain();
-                }
-            }
-        }
-        self.world.drain();
-        while self.world.spare() > 0 {
-            self.die();
-            self.world.verify();
-        }
-    }
-
-    fn mixed(&mut self) {
-        for _ in 0..self.world.rng.between(3, 12) {
-            match self.world.rng.below(12) {
-                0..=2 => self.load(5, 100),
-                3 => self.rest(),
-                4 => self.settle(),
-                5 => {
-                    if self.world.spare() > 0 {
-                        self.die_or_be_failed();
-                    }
-                    self.load(1, 40);
-                }
-                6 => self.replace(),
-                7 => {
-                    self.load_and_cut();
-                    let missing = self.chance(20);
-                    self.restart(missing);
-                }
-                8 => self.stop(),
-                9 => {
-                    self.fault();
-                    self.load(5, 40);
-                    self.heal();
-                }
-                _ => self.world.verify(),
-            }
-        }
-        self.end();
-    }
-
-    /// Everything is in order again, as far as it can be, and verified.
-    fn end(&mut self) {
-        self.heal();
-        self.world.verify();
-        self.settle();
-        self.world.verify();
-        if self.world.spare() > 0 && self.chance(50) {
-            self.die();
-            self.world.verify();
-        }
+    fn requests(&mut self, from: u64, to: u64) -> u64 {
+        (self.world.rng.between(from, to) * self.knobs.load / 100).max(1)
     }
 
     fn chance(&mut self, percent: u64) -> bool {
@@ -318,16 +212,18 @@ impl Story {
     }
 
     fn load(&mut self, from: u64, to: u64) {
-        let count = self.world.rng.between(from, to);
+        let count = self.requests(from, to);
         self.world.load(count);
         if self.chance(60) {
             self.world.drain();
         }
+        self.explore();
     }
 
     fn rest(&mut self) {
         let ns = self.world.rng.pick(&[100_000, 10_000_000, 1_500_000_000, 4_000_000_000]);
         self.world.rest(ns);
+        self.explore();
     }
 
     fn settle(&mut self) {
@@ -338,6 +234,7 @@ impl Story {
             self.world.rest(6_000_000_000);
         }
         let settled = self.world.settle();
+        self.explore();
         if self.world.is_off() {
             return;
         }
@@ -361,7 +258,7 @@ impl Story {
         if self.world.bus.borrow().disks[disk].dead {
             return;
         }
-        self.deaths += 1;
+        self.pending_deaths += 1;
         self.world.mark_lossy();
         let mut bus = self.world.bus.borrow_mut();
         bus.disks[disk].dead = true;
@@ -384,7 +281,7 @@ impl Story {
             matches!(answer, Some(Ok(()))),
             "ORDER: slot {slot} can be spared, and is not failed: {answer:?}"
         );
-        self.deaths += 1;
+        self.pending_deaths += 1;
     }
 
     /// A device for an empty slot: new, or one that was in the array before.
@@ -475,7 +372,7 @@ impl Story {
             2 => {
                 let slot = self.world.random_slot();
                 let disk = self.world.disk_of(slot);
-                self.deaths += 1;
+                self.pending_deaths += 1;
                 self.world.bus.borrow_mut().disks[disk].failing_writes = 1;
             }
             _ => {
@@ -502,7 +399,7 @@ impl Story {
             _ => Cut::MetadataCompletions(self.world.rng.below(20)),
         };
         self.world.bus.borrow_mut().cut = Some(cut);
-        let count = self.world.rng.between(5, 120);
+        let count = self.requests(5, 120);
         self.world.load(count);
         if !self.world.is_off() && self.chance(30) {
             self.rest();
@@ -510,7 +407,7 @@ impl Story {
         if !self.world.is_off() {
             self.world.cut_now();
         }
-        self.cuts += 1;
+        self.pending_cuts += 1;
         self.world.after_cut();
     }
 
@@ -542,9 +439,9 @@ impl Story {
                 (disk.write_fails_after, disk.failing_writes) = (None, 0);
             }
             match outcome {
-                StartOutcome::Running => return,
+                StartOutcome::Running => return self.explore(),
                 StartOutcome::PowerCut => {
-                    self.cuts += 1;
+                    self.pending_cuts += 1;
                     self.world.after_cut();
                 }
                 StartOutcome::Refused => panic!("START: refused, and enough members are there"),

@@ -1,0 +1,131 @@
+//! Many seeds on all cores, until enough histories are done.
+//!
+//! A seed decides the scenario and the flavour too, so that one number repeats a run. Seeds follow each other from a
+//! base; where none is given it is made from the commit, so that each push explores what none before it did.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::config::{Flavour, Knobs};
+use crate::rng::mix;
+use crate::runner::{Failure, attempt};
+use crate::story::{Outcome, Scenario};
+
+/// What a seed stands for.
+#[must_use]
+pub fn story_of(seed: u64) -> (Scenario, Flavour) {
+    let drawn = mix(seed ^ 0x5712_1a7e);
+    let scenario = Scenario::ALL[(drawn % Scenario::ALL.len() as u64) as usize];
+    (scenario, if drawn >> 32 & 15 == 0 { Flavour::Full } else { Flavour::Small })
+}
+
+/// How much is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    /// The first seed.
+    pub base: u64,
+    /// Power-cut histories at least.
+    pub cuts: u64,
+    /// Member-death histories at least.
+    pub deaths: u64,
+    /// It stops after this time, whatever is done.
+    pub within: Duration,
+    /// Seeds run at the same time.
+    pub threads: usize,
+    /// Go on after failures.
+    pub keep_going: bool,
+    /// Only this scenario.
+    pub scenario: Option<Scenario>,
+    /// Only this flavour.
+    pub flavour: Option<Flavour>,
+}
+
+/// What was done.
+#[derive(Default)]
+pub struct Done {
+    /// By scenario and flavour: runs, and what they came to.
+    pub by_story: BTreeMap<(&'static str, &'static str), (u64, Outcome)>,
+    /// Runs that were done twice, and left the same trace.
+    pub repeated: u64,
+    /// Every failure, in the order in which they were found.
+    pub failures: Vec<Failure>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Done {
+    /// All scenarios together.
+    #[must_use]
+    pub fn total(&self) -> (u64, Outcome) {
+        let mut total = (0, Outcome::default());
+        for (runs, outcome) in self.by_story.values() {
+            total.0 += runs;
+            total.1.add(outcome);
+        }
+        total
+    }
+}
+
+/// One in so many runs is done twice.
+const REPEATED_EVERY: u64 = 64;
+
+/// Runs a campaign.
+#[must_use]
+pub fn campaign(goal: &Goal) -> Done {
+    let begun = Instant::now();
+    let (next, cuts, deaths) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let done = Mutex::new(Done::default());
+    let is_enough = || {
+        cuts.load(Ordering::Relaxed) >= goal.cuts && deaths.load(Ordering::Relaxed) >= goal.deaths
+            || begun.elapsed() >= goal.within
+    };
+    let work = || {
+        while !is_enough() {
+            let seed = goal.base.wrapping_add(next.fetch_add(1, Ordering::Relaxed));
+            let (scenario, flavour) = story_of(seed);
+            let (scenario, flavour) = (goal.scenario.unwrap_or(scenario), goal.flavour.unwrap_or(flavour));
+            let knobs = Knobs::of(flavour);
+            let result = attempt(seed, scenario, knobs, false);
+            let repeated = result.is_ok() && seed % REPEATED_EVERY == 0;
+            if repeated {
+                let again = attempt(seed, scenario, knobs, false);
+                let traces = [&result, &again].map(|run| run.as_ref().ok().map(|outcome| outcome.trace));
+                assert_eq!(traces[0], traces[1], "DETERMINISM: seed {seed} does not repeat");
+            }
+            let mut done = done.lock().expect("no holder panics");
+            done.repeated += u64::from(repeated);
+            match result {
+                Ok(outcome) => {
+                    cuts.fetch_add(outcome.cuts, Ordering::Relaxed);
+                    deaths.fetch_add(outcome.deaths, Ordering::Relaxed);
+                    let entry = done.by_story.entry((scenario.name(), flavour.name())).or_default();
+                    entry.0 += 1;
+                    entry.1.add(&outcome);
+                }
+                Err(failure) => done.failures.push(failure),
+            }
+            if !done.failures.is_empty() && !goal.keep_going {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..goal.threads {
+            scope.spawn(work);
+        }
+    });
+    let mut done = done.into_inner().expect("no holder panics");
+    done.seconds = begun.elapsed().as_secs_f64();
+    done
+}
+
+/// A base seed from the commit that is checked out; from nothing where there is none.
+#[must_use]
+pub fn base_of_commit() -> u64 {
+    let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output();
+    let head = head.map(|output| output.stdout).unwrap_or_default();
+    // Short enough to be read and typed; a campaign of a million seeds stays apart from most others.
+    head.iter().fold(0, |seed, &byte| mix(seed ^ u64::from(byte))) % 1_000_000_000_000
+}

@@ -1,0 +1,131 @@
+//! The shape of a run, drawn from its seed, and the knobs that make it smaller.
+//!
+//! **Small** worlds have a few stripes of one-page strips: a restart of one takes a fraction of a millisecond, and
+//! rules break in them as well as in large ones. **Full** worlds have up to sixteen members, chunks up to 64 KiB, odd
+//! numbers of stripes, several bitmap blocks; a share of every campaign is of them.
+
+use bitmap::Cell;
+use engine::array::Sizes;
+use engine::format::{Level, Shape};
+
+use crate::rng::Rng;
+
+/// Reactors of a world at most.
+pub const REACTORS_MAX: usize = 3;
+
+/// How large a world is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// 3 to 6 members, 1 to 6 stripes.
+    Small,
+    /// 3 to 16 members, up to 40,000 stripes.
+    Full,
+}
+
+impl Flavour {
+    /// By name, in lower case.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Flavour> {
+        [Flavour::Small, Flavour::Full].into_iter().find(|flavour| flavour.name() == name)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Flavour::Small => "small",
+            Flavour::Full => "full",
+        }
+    }
+}
+
+/// Bounds upon what the seed draws. Turning one down makes another run of the seed, which may fail in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knobs {
+    /// How large.
+    pub flavour: Flavour,
+    /// Members at most.
+    pub members: u64,
+    /// Stripes at most.
+    pub stripes: u64,
+    /// Requests in flight at most.
+    pub depth: u64,
+    /// Percent of the requests of each load.
+    pub load: u64,
+    /// Reactors at most.
+    pub reactors: u64,
+    /// Of the histories that branch off at moments of the run, only this one.
+    pub only: Option<u32>,
+}
+
+impl Knobs {
+    /// All that the flavour allows.
+    #[must_use]
+    pub const fn of(flavour: Flavour) -> Knobs {
+        let (members, stripes) = match flavour {
+            Flavour::Small => (6, 6),
+            Flavour::Full => (16, 40_000),
+        };
+        Knobs { flavour, members, stripes, depth: 32, load: 100, reactors: REACTORS_MAX as u64, only: None }
+    }
+}
+
+/// The shape of a run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Level, members, chunk.
+    pub shape: Shape,
+    /// Stripes.
+    pub stripes: u64,
+    /// Reactors.
+    pub reactors: usize,
+    /// Room of each.
+    pub sizes: Sizes,
+    /// Which members have a volatile cache.
+    pub volatile: Vec<bool>,
+    /// How cells begin.
+    pub initial: Cell,
+    /// Longest latency as a rule.
+    pub latency_ns_max: u64,
+    /// What it was drawn within.
+    pub knobs: Knobs,
+}
+
+impl Config {
+    /// Random, within the knobs.
+    pub fn random(rng: &mut Rng, knobs: Knobs) -> Config {
+        let full = knobs.flavour == Flavour::Full;
+        let level = rng.pick(&[Level::Raid5, Level::Raid6]);
+        let least = level.members_min() as u64;
+        let most = if full { rng.pick(&[6, 8, 16]) } else { least + 2 };
+        let members = rng.between(least, most.min(knobs.members).max(least)) as usize;
+        let chunk_bytes =
+            if full { rng.pick(&[4096, 4096, 8192, 16384, 65536]) } else { rng.pick(&[4096, 4096, 4096, 8192]) };
+        let caches = rng.below(3);
+        let volatile = (0..members).map(|_| caches == 2 || caches == 1 && rng.chance(50)).collect();
+        // Now and then several bitmap blocks: copies rotate, and the last is partial.
+        let many = full && rng.chance(6) && chunk_bytes == 4096 && members <= 8;
+        let stripes = match (full, many) {
+            (_, true) => rng.between(16_129, 40_000),
+            (true, false) => rng.between(4, 40),
+            (false, false) => rng.between(1, 6),
+        };
+        let initial = match rng.below(10) {
+            _ if many => Cell::Unwritten,
+            0..=5 => Cell::Unwritten,
+            6..=7 => Cell::Clean,
+            _ => Cell::NeedSync,
+        };
+        let reactors_max = if full { REACTORS_MAX as u64 } else { 2 };
+        Config {
+            shape: Shape { level, members, chunk_bytes },
+            stripes: stripes.min(knobs.stripes),
+            reactors: rng.between(1, reactors_max.min(knobs.reactors)) as usize,
+            sizes: if full && rng.chance(50) { Sizes::FULL } else { Sizes::SMALL },
+            volatile,
+            initial,
+            latency_ns_max: rng.pick(&[1_000, 20_000, 20_000, 100_000, 100_000, 300_000_000]),
+            knobs,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What comes after a power cut at a moment of a run: a real start, a check of everything, and one of several things
+//! that must then hold too.
+
+use crate::rng::{Rng, mix};
+
+use super::{BRANCH, Flavour, Story};
+
+impl Story {
+    /// Has the bus take moments of this run.
+    pub(super) fn take_moments(&mut self, seed: u64) {
+        let mut rng = Rng::new(seed);
+        let mut bus = self.world.bus.borrow_mut();
+        let probes = &mut bus.probes;
+        probes.data_percent = rng.pick(&[1, 5, 20]);
+        probes.metadata_percent = rng.pick(&[10, 40, 100]);
+        probes.left = match self.knobs.flavour {
+            Flavour::Small => rng.between(10, 40) as u32,
+            Flavour::Full => rng.between(2, 6) as u32,
+        };
+        probes.rng = rng;
+    }
+
+    /// Looks into the moments taken since the last time: each in up to three worlds.
+    pub(super) fn explore(&mut self) {
+        for crash in std::mem::take(&mut self.world.crashes) {
+            let worlds = if crash.is_open() { 3 } else { 1 };
+            for _ in 0..worlds {
+                let nth = self.branches;
+                self.branches += 1;
+                if self.knobs.only.is_some_and(|only| only != nth) {
+                    continue;
+                }
+                if self.verbose {
+                    println!("BRANCH {nth}");
+                }
+                BRANCH.set(Some(nth));
+                let seed = mix(u64::from(nth)) ^ self.world.bus.borrow().probes.rng.clone().next();
+                let world = self.world.branch(&crash, seed, &self.memories.branch, self.verbose);
+                let mut branch = Story::of(world, self.knobs, self.memories.clone(), self.verbose);
+                branch.pending_cuts = 1;
+                branch.aftermath();
+                self.outcome.add(&branch.outcome());
+                BRANCH.set(None);
+                if self.verbose {
+                    println!("END OF BRANCH {nth}");
+                }
+            }
+        }
+    }
+
+    fn aftermath(&mut self) {
+        let missing = self.chance(15);
+        self.restart(missing);
+        self.verify();
+        match self.world.rng.below(100) {
+            0..25 => {}
+            // What the resync leaves is consistent.
+            25..45 => {
+                self.settle();
+                self.verify();
+            }
+            // A member dies before, during or after the resync.
+            45..80 => {
+                match self.world.rng.below(3) {
+                    0 => {}
+                    1 => self.world.rest(200_000),
+                    _ => self.settle(),
+                }
+                self.die_all();
+            }
+            // And another cut.
+            80..92 => {
+                self.load_and_cut();
+                self.restart(missing);
+                self.verify();
+            }
+            // Who is missing is replaced, and another dies.
+            _ => {
+                self.replace();
+                self.settle();
+                self.verify();
+                self.die_all();
+            }
+        }
+    }
+
+    /// Members die, as many as the level bears, with writes between now and then; all is checked after each.
+    fn die_all(&mut self) {
+        while self.world.spare() > 0 {
+            self.die();
+            if self.chance(30) {
+                self.load(1, 10);
+            }
+            self.verify();
+            if self.chance(30) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The scenarios: each a script over the verbs of a [`Story`].
+
+use engine::request::RequestKind;
+
+use crate::host::Wish;
+
+use super::Story;
+
+impl Story {
+    pub(super) fn deaths(&mut self) {
+        self.load(10, 150);
+        if self.chance(50) {
+            self.verify();
+        }
+        while self.world.spare() > 0 {
+            if self.chance(40) {
+                self.rest();
+            }
+            self.die();
+            self.load(5, 80);
+            self.verify();
+        }
+        if self.chance(30) {
+            self.beyond();
+        }
+    }
+
+    /// One more dies than the level bears: whatever is answered is true, and all is answered.
+    pub(super) fn beyond(&mut self) {
+        self.world.beyond_level = true;
+        self.die();
+        self.load(5, 60);
+        self.verify();
+    }
+
+    pub(super) fn cuts(&mut self) {
+        for _ in 0..self.world.rng.between(1, 6) {
+            if self.chance(40) {
+                self.world.settle();
+            }
+            self.load_and_cut();
+            let missing = self.chance(20);
+            self.restart(missing);
+            self.verify();
+        }
+        self.end();
+    }
+
+    pub(super) fn rebuild(&mut self) {
+        for _ in 0..self.world.rng.between(1, 3) {
+            self.load(10, 80);
+            if self.world.spare() > 0 && self.world.empty_slots().is_empty() {
+                self.die_or_be_failed();
+                self.load(1, 60);
+            }
+            self.replace();
+            if self.chance(60) {
+                self.load(5, 60);
+            }
+            if self.chance(30) {
+                self.disturb_rebuild();
+                self.load(5, 40);
+            }
+            if self.world.spare() == 0 && self.chance(5) {
+                self.beyond();
+                return;
+            }
+            if self.chance(40) {
+                self.load_and_cut();
+                let missing = self.chance(15);
+                self.restart(missing);
+            }
+            self.settle();
+            self.verify();
+        }
+        self.end();
+    }
+
+    pub(super) fn faults(&mut self) {
+        for _ in 0..self.world.rng.between(1, 5) {
+            // Not after a load: then the resync of a start has long ended.
+            if self.chance(60) {
+                self.load(5, 60);
+            }
+            self.fault();
+            self.load(5, 60);
+            self.verify();
+            self.heal();
+            if self.chance(30) {
+                self.replace();
+                self.settle();
+            }
+            if self.chance(20) {
+                self.load_and_cut();
+                self.restart(false);
+            }
+        }
+        self.end();
+    }
+
+    pub(super) fn stops(&mut self) {
+        for _ in 0..self.world.rng.between(1, 4) {
+            self.load(5, 80);
+            if self.chance(30) {
+                self.rest();
+            }
+            if self.chance(20) && self.world.spare() > 0 {
+                self.die();
+            }
+            self.stop();
+            if self.chance(20) {
+                self.load_and_cut();
+                self.restart(false);
+            }
+            self.verify();
+        }
+        self.end();
+    }
+
+    pub(super) fn seed(&mut self) {
+        let stripe_sectors = u64::from(self.world.geometry.stripe_bytes()) / 512;
+        let stripes = self.world.geometry.stripes();
+        for stripe in 0..stripes {
+            for _ in 0..self.world.rng.between(1, 3) {
+                let base = stripe * stripe_sectors;
+                let wish = match self.world.rng.below(6) {
+                    0 => Wish { kind: RequestKind::Discard, first: base, count: stripe_sectors },
+                    1 => Wish {
+                        kind: RequestKind::Write { fua: true },
+                        first: base,
+                        count: stripe_sectors.min(1024),
+                    },
+                    _ => {
+                        let first = self.world.rng.below(stripe_sectors);
+                        let count = self.world.rng.between(1, 8).min(stripe_sectors - first);
+                        Wish { kind: RequestKind::Write { fua: false }, first: base + first, count }
+                    }
+                };
+                self.world.submit(wish);
+                if self.chance(50) {
+                    self.world.drain();
+                }
+            }
+        }
+        self.world.drain();
+        while self.world.spare() > 0 {
+            self.die();
+            self.verify();
+        }
+    }
+
+    pub(super) fn mixed(&mut self) {
+        for _ in 0..self.world.rng.between(3, 12) {
+            match self.world.rng.below(12) {
+                0..=2 => self.load(5, 100),
+                3 => self.rest(),
+                4 => self.settle(),
+                5 => {
+                    if self.world.spare() > 0 {
+                        self.die_or_be_failed();
+                    }
+                    self.load(1, 40);
+                }
+                6 => self.replace(),
+                7 => {
+                    self.load_and_cut();
+                    let missing = self.chance(20);
+                    self.restart(missing);
+                }
+                8 => self.stop(),
+                9 => {
+                    self.fault();
+                    self.load(5, 40);
+                    self.heal();
+                }
+                _ => self.verify(),
+            }
+        }
+        self.end();
+    }
+
+    /// Everything is in order again, as far as it can be, and verified.
+    pub(super) fn end(&mut self) {
+        self.heal();
+        self.verify();
+        self.settle();
+        self.verify();
+        if self.world.spare() > 0 && self.chance(50) {
+            self.die();
+            self.verify();
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! A world at a moment of another at which the power could have gone.
+//!
+//! The engine's part of the other world is not needed: with the power it is gone anyway. So a moment is the members,
+//! what was in flight to them, and what the oracle says a read may return after a cut; and of one moment several
+//! worlds are made, each with other writes landed and other caches lost.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use engine::memory::{Memory, Pool};
+
+use crate::bus::{Bus, Moment};
+use crate::config::REACTORS_MAX;
+use crate::host::Host;
+use crate::monitors::Monitors;
+use crate::oracle::Oracle;
+use crate::rng::Rng;
+
+use super::World;
+
+/// See the top of this file.
+pub struct Crash {
+    moment: Moment,
+    oracle: Rc<Oracle>,
+}
+
+impl Crash {
+    /// Whether a cut here has more than one outcome.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.moment.is_open()
+    }
+}
+
+impl World {
+    /// Keeps the moments that the bus has taken, with what the oracle knows now: no answer since has been given.
+    pub(super) fn keep_crashes(&mut self) {
+        let mut bus = self.bus.borrow_mut();
+        if bus.probes.taken.is_empty() {
+            return;
+        }
+        let taken = std::mem::take(&mut bus.probes.taken);
+        if self.beyond_level {
+            return;
+        }
+        let oracle = Rc::new(self.oracle.after_power_cut());
+        self.crashes.extend(taken.into_iter().map(|moment| Crash { moment, oracle: Rc::clone(&oracle) }));
+    }
+
+    /// The world in which the power goes at this moment; `seed` decides what of it survives.
+    #[must_use]
+    pub fn branch(&self, crash: &Crash, seed: u64, memory: &Arc<Memory>, verbose: bool) -> World {
+        let mut rng = Rng::new(seed);
+        let (latency, watched) = (self.config.latency_ns_max, self.bus.borrow().monitors.watched);
+        let mut bus = Bus::at(&crash.moment, Rng::new(rng.next()), Arc::clone(memory), latency, verbose);
+        bus.monitors = Monitors::watching(watched);
+        bus.lose_power();
+        World {
+            array_uuid: self.array_uuid,
+            present: Vec::new(),
+            rng,
+            config: self.config.clone(),
+            geometry: self.geometry,
+            zones: self.zones,
+            bus: Rc::new(RefCell::new(bus)),
+            memory: Arc::clone(memory),
+            reactors: Vec::new(),
+            shared: None,
+            host: Host::resuming(&self.host),
+            host_pool: Pool::new(memory, REACTORS_MAX as u16),
+            oracle: (*crash.oracle).clone(),
+            asked: Vec::new(),
+            next_tag: 1,
+            lossy: BTreeSet::new(),
+            beyond_level: false,
+            answered: 0,
+            errors: 0,
+            crashes: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The world: reactors over a bus, a host, the oracle; one seed decides all of it.
+//!
+//! `start` assembles and starts arrays, `requests` asks and takes answers, `checks` holds them against the oracle and
+//! the members, `orders` is the operator and the weather, `crash` makes a world of a moment of another.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bitmap::Cell;
+use engine::array::{Array, Shared};
+use engine::assembly::NewArray;
+use engine::format::label::Label;
+use engine::format::zones::{Zones, zones};
+use engine::geometry::Geometry;
+use engine::memory::{Memory, Pool, Span};
+use engine::request::Reply;
+use engine::ring::Ring as _;
+use engine::start::{Bench, SCRATCH_BYTES, write_new};
+use uuid::Uuid;
+
+use crate::bus::Bus;
+use crate::config::{Config, REACTORS_MAX};
+use crate::disk::{Disk, SECTOR, name_of};
+use crate::host::{Asked, Habits, Host};
+use crate::monitors::Watched;
+use crate::oracle::Oracle;
+use crate::ring::SimRing;
+use crate::rng::Rng;
+
+mod checks;
+mod crash;
+mod orders;
+mod requests;
+mod start;
+
+pub use crash::Crash;
+pub use start::StartOutcome;
+
+/// Every request is answered within this time.
+const ANSWERED_WITHIN_NS: u64 = 30_000_000_000;
+const MIB: usize = 1 << 20;
+
+struct Reactor {
+    array: Array,
+    ring: SimRing,
+}
+
+
+/// Memory is mapped once for all runs of a thread: no run may depend on what an earlier one left in it, and the
+/// comparison of traces would show it.
+#[must_use]
+pub fn fresh_memory() -> Arc<Memory> {
+    let mut arenas = vec![4 * MIB; REACTORS_MAX];
+    arenas.push(8 * MIB);
+    arenas.push(MIB);
+    Memory::new(&arenas).expect("memory for a world")
+}
+
+/// See the top of this file.
+pub struct World {
+    /// Chance above the bus.
+    pub rng: Rng,
+    /// The shape.
+    pub config: Config,
+    /// Its arithmetic.
+    pub geometry: Geometry,
+    zones: Zones,
+    array_uuid: Uuid,
+    /// Below the engine.
+    pub bus: Rc<RefCell<Bus>>,
+    memory: Arc<Memory>,
+    reactors: Vec<Reactor>,
+    /// What the reactors share, while they run.
+    pub shared: Option<Arc<Shared>>,
+    host: Host,
+    host_pool: Pool,
+    oracle: Oracle,
+    asked: Vec<Asked>,
+    next_tag: u64,
+    /// Stripes of which something may be lost: they were NeedSync when the array was started without a member.
+    pub lossy: BTreeSet<u64>,
+    /// Errors are no violation for now: more is broken than the level bears. Wrong bytes still are.
+    pub beyond_level: bool,
+    /// Requests answered.
+    pub answered: u64,
+    /// Of those, with an error.
+    pub errors: u64,
+    /// Disks that take part or may return.
+    pub present: Vec<usize>,
+    /// Moments at which the power could have gone, to be looked into.
+    pub crashes: Vec<Crash>,
+}
+
+impl World {
+    /// An array, created and not started.
+    #[must_use]
+    pub fn new(seed: u64, config: Config, memory: Arc<Memory>, verbose: bool) -> World {
+        let mut rng = Rng::new(seed);
+        let shape = config.shape;
+        let mut bytes = (2 << 20) + config.stripes * u64::from(shape.chunk_bytes);
+        let found = loop {
+            let found = zones(bytes, &shape).expect("the shape is valid");
+            if found.stripes >= config.stripes {
+                break found;
+            }
+            bytes += u64::from(shape.chunk_bytes);
+        };
+        let stripes = found.stripes;
+        let geometry =
+            Geometry::new(shape.members as u8, shape.level.parities() as u8, shape.chunk_bytes, stripes);
+        let mut bus = Bus::new(Rng::new(rng.next()), Arc::clone(&memory), config.latency_ns_max, verbose);
+        for &volatile in &config.volatile {
+            let mut disk = Disk::new(rng.next(), found, volatile);
+            disk.blank = config.initial == Cell::Clean;
+            disk.wipe_superblocks();
+            bus.disks.push(disk);
+        }
+        let stripe_sectors = u64::from(geometry.stripe_bytes()) / SECTOR as u64;
+        let habits = Habits::random(&mut rng, stripes, stripe_sectors, config.knobs.depth);
+        let host_pool = Pool::new(&memory, REACTORS_MAX as u16);
+        let oracle = Oracle::new(config.volatile.contains(&true));
+        let members: Vec<Uuid> = (0..shape.members).map(|_| random_uuid(&mut rng)).collect();
+        let mut world = World {
+            array_uuid: random_uuid(&mut rng),
+            present: (0..shape.members).collect(),
+            rng,
+            config,
+            geometry,
+            zones: found,
+            bus: Rc::new(RefCell::new(bus)),
+            memory,
+            reactors: Vec::new(),
+            shared: None,
+            host: Host::new(habits),
+            host_pool,
+            oracle,
+            asked: Vec::new(),
+            next_tag: 1,
+            lossy: BTreeSet::new(),
+            beyond_level: false,
+            answered: 0,
+            errors: 0,
+            crashes: Vec::new(),
+        };
+        world.create(&members);
+        world
+    }
+
+    fn create(&mut self, members: &[Uuid]) {
+        let mut ring = SimRing::new(&self.bus, 99, (0..members.len()).collect());
+        let new = NewArray {
+            array: self.array_uuid,
+            name: Label::new("sim").expect("a name"),
+            host: Label::EMPTY,
+            created_s: 1_700_000_000,
+            shape: self.config.shape,
+            logical_block_bytes: SECTOR as u32,
+            zones: self.zones,
+            members,
+            epoch_id: self.rng.next() | 1,
+        };
+        self.bus.borrow_mut().blocking = true;
+        let scratch = self.memory.arena(REACTORS_MAX as u16 + 1).part(0, SCRATCH_BYTES);
+        let mut bench = Bench { ring: &mut ring, memory: &self.memory, scratch };
+        write_new(&mut bench, &new, self.config.initial, &mut |_, _| {}).expect("nothing is wrong yet");
+        let mut bus = self.bus.borrow_mut();
+        bus.blocking = false;
+        bus.monitors.watched = Some(Watched {
+            array: self.array_uuid,
+            shape: self.config.shape,
+            geometry: self.geometry,
+            zones: self.zones,
+        });
+        bus.monitors.power_on();
+        drop(bus);
+        if self.config.initial == Cell::NeedSync {
+            self.remember_media();
+        }
+    }
+
+    /// What a resync takes for data: whatever the members hold.
+    fn remember_media(&mut self) {
+        let mut bus = self.bus.borrow_mut();
+        for sector in 0..self.sectors() {
+            let (disk, place) = self.home_of(sector);
+            let mut bytes = [0; SECTOR];
+            let place = bus.disks[disk].place_in_data(place, SECTOR as u64);
+            bus.disks[disk].read(place, &mut bytes);
+            self.oracle.initial(sector, name_of(&bytes));
+        }
+    }
+
+    /// Sectors of the array.
+    #[must_use]
+    pub const fn sectors(&self) -> u64 {
+        self.geometry.size_bytes() / SECTOR as u64
+    }
+
+    const fn stripe_sectors(&self) -> u64 {
+        self.geometry.stripe_bytes() as u64 / SECTOR as u64
+    }
+
+    /// The slot of a sector of the array, and its offset in the slot's data zone.
+    fn home_of(&self, sector: u64) -> (usize, u64) {
+        let (stripe, within) = self.geometry.locate(sector * SECTOR as u64);
+        let (strip, row) = self.geometry.strip_of(within);
+        let slot = self.geometry.rotation(stripe).slot_of(strip);
+        (usize::from(slot), self.geometry.strip_offset(stripe) + u64::from(row))
+    }
+
+    /// The shared state of a running array.
+    #[must_use]
+    pub fn running(&self) -> &Arc<Shared> {
+        self.shared.as_ref().expect("the array runs")
+    }
+
+    /// Whether the power went.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.bus.borrow().off
+    }
+
+    /// After a cut: the engine is gone, and what it had not promised with it.
+    pub fn after_cut(&mut self) {
+        self.forget_engine();
+        self.oracle.power_cut();
+    }
+
+    fn forget_engine(&mut self) {
+        self.reactors.clear();
+        self.shared = None;
+        for asked in self.asked.drain(..) {
+            if asked.span != Span::EMPTY {
+                self.host_pool.give(asked.span);
+            }
+        }
+    }
+
+    /// One turn of one reactor, in the product's order. Whether it moved.
+    pub fn step(&mut self) -> bool {
+        let at = self.rng.below(self.reactors.len() as u64) as usize;
+        {
+            let mut bus = self.bus.borrow_mut();
+            let next = bus.next_due_ns();
+            let random = self.rng.below(1500);
+            bus.now_ns = match next {
+                Some(due) if self.rng.chance(60) => bus.now_ns.max(due),
+                _ => bus.now_ns + random,
+            };
+        }
+        let now_ns = self.bus.borrow().now_ns;
+        let shared = Arc::clone(self.running());
+        let Reactor { array, ring } = &mut self.reactors[at];
+        let mut moved = false;
+        for _ in 0..self.rng.below(8) {
+            if !array.has_room_for_mail() {
+                break;
+            }
+            let Some(message) = shared.mailboxes.take(at as u8) else { break };
+            array.receive(message);
+            moved = true;
+        }
+        array.advance(ring, now_ns);
+        let mut completions = Vec::new();
+        ring.turn(&mut completions);
+        moved |= !completions.is_empty();
+        for completion in completions {
+            array.complete(ring, completion);
+        }
+        let replies: Vec<Reply> = array.take_replies().collect();
+        self.keep_crashes();
+        if self.is_off() {
+            return true;
+        }
+        moved |= !replies.is_empty();
+        for reply in replies {
+            self.take_reply(reply);
+        }
+        if std::mem::take(&mut self.bus.borrow_mut().monitors.look_at_members) {
+            self.check_members();
+        }
+        moved
+    }
+
+    /// Requests in flight.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// `count` random requests, as many at a time as the host's depth allows.
+    pub fn load(&mut self, count: u64) {
+        let mut left = count;
+        let mut idle = 0;
+        while left > 0 && !self.is_off() {
+            while left > 0 && (self.outstanding() as u64) < self.host.habits.depth && self.rng.chance(70) {
+                self.submit_random();
+                left -= 1;
+            }
+            self.step_watched(&mut idle);
+        }
+    }
+
+    /// Steps; when nothing moves for long, time flies, and in the end it is a hang.
+    fn step_watched(&mut self, idle: &mut u64) {
+        *idle = if self.step() { 0 } else { *idle + 1 };
+        if *idle > 200 {
+            self.bus.borrow_mut().now_ns += 5_000_000;
+        }
+        if *idle > 200 || self.rng.below(256) == 0 {
+            let now = self.bus.borrow().now_ns;
+            // Slow devices are excused, and a turn here can be a long one.
+            let within = ANSWERED_WITHIN_NS + 500 * self.config.latency_ns_max;
+            if let Some(asked) = self.asked.iter().find(|asked| asked.asked_ns + within < now) {
+                panic!("I8: {asked:?} is not answered within 30 s");
+            }
+        }
+    }
+
+    /// Until every request is answered.
+    pub fn drain(&mut self) {
+        let mut idle = 0;
+        while self.outstanding() > 0 && !self.is_off() {
+            self.step_watched(&mut idle);
+        }
+    }
+
+    /// Lets time pass, without requests.
+    pub fn rest(&mut self, ns: u64) {
+        let until = self.bus.borrow().now_ns + ns;
+        let mut still = 0;
+        while self.bus.borrow().now_ns < until && !self.is_off() {
+            still = if self.step() { 0 } else { still + 1 };
+            if still > 30 * self.config.reactors as u64 {
+                let mut bus = self.bus.borrow_mut();
+                let step = self.rng.between(1_000_000, 100_000_000);
+                bus.now_ns = (bus.now_ns + step).min(until);
+                still = 0;
+            }
+        }
+    }
+
+    /// Lets time pass until no resync and no rebuild is under way; false when that does not come.
+    pub fn settle(&mut self) -> bool {
+        for _ in 0..200 {
+            if self.is_off() || !self.is_busy() {
+                return true;
+            }
+            self.rest(100_000_000 + 20 * self.config.latency_ns_max);
+        }
+        false
+    }
+
+    /// Whether background work goes on.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        let shared = self.running();
+        let steward = &shared.steward;
+        // A rebuild that has passed every stripe but those that nobody can vouch for waits for a host.
+        let waits_for_lost =
+            shared.members.cursor() == shared.geometry.stripes() && shared.bitmap.count().need_sync > 0;
+        let rebuilding = steward.rebuild_slot.load(Relaxed) > 0 && !waits_for_lost;
+        steward.resync_total.load(Relaxed) > 0 || rebuilding
+    }
+}
+
+fn random_uuid(rng: &mut Rng) -> Uuid {
+    Uuid::from_u64_pair(rng.next() | 1, rng.next())
+}

@@ -1,0 +1,153 @@
+//! What an operator orders, and what befalls members.
+
+use crossbeam::channel::{Receiver, bounded};
+use engine::array::{Answer, Order};
+use engine::ring::DeviceIndex;
+
+use crate::disk::Disk;
+use crate::monitors::Monitors;
+
+use super::{ANSWERED_WITHIN_NS, World, random_uuid};
+
+/// An order whose answer is awaited.
+type Pending = Receiver<Result<(), String>>;
+
+impl World {
+    /// Gives an order to the steward.
+    pub(super) fn order(&mut self, order: impl FnOnce(Answer) -> Order) -> Pending {
+        let (sender, receiver) = bounded(1);
+        assert!(self.running().steward.orders.push(order(Answer::to(sender))).is_ok(), "room for an order");
+        receiver
+    }
+
+    pub(super) fn await_answer(&mut self, pending: &Pending, what: &str) -> Option<Result<(), String>> {
+        let begun = self.bus.borrow().now_ns;
+        let mut idle = 0;
+        loop {
+            if self.is_off() {
+                return None;
+            }
+            if let Ok(answer) = pending.try_recv() {
+                return Some(answer);
+            }
+            self.step_watched(&mut idle);
+            assert!(self.bus.borrow().now_ns < begun + 4 * ANSWERED_WITHIN_NS, "I8: no answer to {what}");
+        }
+    }
+
+    /// The operator fails a slot.
+    pub fn order_fail(&mut self, slot: u8) -> Option<Result<(), String>> {
+        self.bus.borrow_mut().note(6, || format!("ORDER fail slot {slot}"));
+        let pending = self.order(|answer| Order::Fail { slot, answer });
+        self.await_answer(&pending, "Fail")
+    }
+
+    /// A disk, new or an old one that was wiped, joins in a slot.
+    pub fn order_join(&mut self, slot: u8, reuse: Option<usize>) -> Option<Result<(), String>> {
+        let volatile = self.config.volatile.contains(&true) && self.rng.chance(50);
+        let mut bus = self.bus.borrow_mut();
+        let disk = match reuse {
+            Some(disk) => disk,
+            None => {
+                let disk = Disk::new(self.rng.next(), self.zones, volatile);
+                bus.disks.push(disk);
+                bus.disks.len() - 1
+            }
+        };
+        bus.disks[disk].wipe_superblocks();
+        bus.disks[disk].heal();
+        bus.disks[disk].dead = false;
+        bus.monitors.superblocks_changed = true;
+        let volatile = bus.disks[disk].volatile;
+        let disks = bus.disks.len();
+        bus.slots.resize(disks, None);
+        bus.slots[disk] = Some(slot);
+        bus.note(7, || format!("ORDER join disk {disk} in slot {slot}"));
+        drop(bus);
+        self.present.retain(|&other| other != disk);
+        self.present.push(disk);
+        let device = self.reactors[0].ring.devices.len();
+        self.reactors.iter_mut().for_each(|reactor| reactor.ring.devices.push(disk));
+        let member = random_uuid(&mut self.rng);
+        let device = DeviceIndex(device as u8);
+        let pending = self.order(|answer| Order::Join { slot, device, member, volatile, answer });
+        self.await_answer(&pending, "Join")
+    }
+
+    /// Stops in order. The front end is drained.
+    pub fn order_stop(&mut self) -> Option<Result<(), String>> {
+        self.drain();
+        let (mut idle, begun) = (0, self.bus.borrow().now_ns);
+        while !self.is_off() && !self.reactors.iter().skip(1).all(|reactor| reactor.array.quiet()) {
+            self.step_watched(&mut idle);
+            let now = self.bus.borrow().now_ns;
+            assert!(
+                now < begun + 4 * ANSWERED_WITHIN_NS,
+                "I8: a reactor is not quiet though every request is answered"
+            );
+        }
+        if self.is_off() {
+            return None;
+        }
+        self.bus.borrow_mut().note(8, || "ORDER stop".into());
+        let pending = self.order(|answer| Order::Stop { answer });
+        let answer = self.await_answer(&pending, "Stop")?;
+        if answer.is_ok() {
+            self.forget_engine();
+            self.oracle.clean_stop();
+            // Nothing is lost with the power, from now on.
+            let mut bus = self.bus.borrow_mut();
+            let moment = bus.moment;
+            Monitors::check_flushed(&mut bus, moment);
+        }
+        Some(answer)
+    }
+
+    /// The disk of each slot that is readable now.
+    #[must_use]
+    pub fn disk_of(&self, slot: u8) -> usize {
+        let device = self.running().members.device(slot);
+        self.reactors[0].ring.disk(device).expect("a slot has a device")
+    }
+
+    /// How many more members may be lost.
+    #[must_use]
+    pub fn spare(&self) -> u64 {
+        let readable = self.running().members.view().readable;
+        let bus = self.bus.borrow();
+        let good = readable.iter().filter(|&slot| {
+            let disk = &bus.disks[self.disk_of(slot)];
+            !disk.dead && disk.failing_writes + disk.failing_flushes + disk.transient_reads == 0
+        });
+        (good.count() as u64).saturating_sub(u64::from(self.geometry.data()))
+    }
+
+    /// A random slot that is readable.
+    pub fn random_slot(&mut self) -> u8 {
+        let slots: Vec<u8> = self.running().members.view().readable.iter().collect();
+        self.rng.pick(&slots)
+    }
+
+    /// Slots without a device that takes writes.
+    #[must_use]
+    pub fn empty_slots(&self) -> Vec<u8> {
+        self.geometry.slots().minus(self.running().members.view().writable).iter().collect()
+    }
+
+    /// A random sector of data or parity on a disk becomes unreadable.
+    pub fn damage(&mut self, disk: usize, stripe: u64, sectors: u64) {
+        let chunk = u64::from(self.geometry.chunk_bytes());
+        let mut bus = self.bus.borrow_mut();
+        let place = bus.disks[disk].place_in_data(self.geometry.strip_offset(stripe), chunk);
+        for _ in 0..sectors {
+            let sector = place.first + self.rng.below(place.count);
+            bus.disks[disk].bad.insert(sector);
+        }
+        bus.note(9, || format!("DAMAGE disk {disk} stripe {stripe}"));
+    }
+
+    /// Power is cut at this moment.
+    pub fn cut_now(&mut self) {
+        self.bus.borrow_mut().lose_power();
+    }
+}

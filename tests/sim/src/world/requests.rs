@@ -1,0 +1,146 @@
+//! What the host asks, and what it is answered.
+
+use std::sync::Arc;
+
+use engine::memory::Span;
+use engine::request::{Reply, Request, RequestError, RequestKind};
+
+use crate::disk::{SECTOR, name_of};
+use crate::host::{Asked, Wish};
+use crate::monitors::Monitors;
+
+use super::{Reactor, World};
+
+impl World {
+    /// A random wish of the host's becomes a request.
+    pub fn submit_random(&mut self) {
+        let chunk_sectors = u64::from(self.geometry.chunk_bytes()) / SECTOR as u64;
+        let (sectors, stripe_sectors) = (self.sectors(), self.stripe_sectors());
+        let wish = self.host.wish(&mut self.rng, sectors, stripe_sectors, chunk_sectors);
+        self.submit(wish);
+    }
+
+    /// Submits a request at a random reactor; false when there is no room.
+    pub fn submit(&mut self, wish: Wish) -> bool {
+        let Wish { kind, first, count } = wish;
+        let reactor = self.rng.below(self.reactors.len() as u64) as usize;
+        if self.reactors[reactor].array.room() == 0 {
+            return false;
+        }
+        let has_data = matches!(kind, RequestKind::Read | RequestKind::Write { .. });
+        let len_bytes = count * SECTOR as u64;
+        let span = if has_data {
+            let Some(span) = self.host_pool.take(len_bytes as u32) else { return false };
+            span
+        } else {
+            Span::EMPTY
+        };
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let start = match kind {
+            RequestKind::Read => {
+                self.memory.with_mut(span, |bytes| bytes.fill(0xdd));
+                self.oracle.read_begins()
+            }
+            RequestKind::Flush => self.oracle.flush_begins(),
+            RequestKind::Write { .. } => {
+                let (memory, host, rng) = (&self.memory, &mut self.host, &mut self.rng);
+                let names: Vec<u64> = memory.with_mut(span, |bytes| {
+                    host.fill(rng, bytes);
+                    bytes.chunks_exact(SECTOR).map(name_of).collect()
+                });
+                if self.bus.borrow().verbose {
+                    println!("{:>27}contents #{tag} from {first}: {names:x?}", "");
+                }
+                self.oracle.write_begins(tag, first, &names)
+            }
+            RequestKind::Discard | RequestKind::WriteZeroes { .. } => {
+                self.oracle.write_begins(tag, first, &vec![0; count as usize])
+            }
+        };
+        let excused = self.is_excused(first, count);
+        let mut bus = self.bus.borrow_mut();
+        bus.note(tag ^ first << 20 ^ count << 40, || {
+            format!("submit   #{tag} at {reactor}: {kind:?} {first}+{count}")
+        });
+        let (bus_moment, asked_ns) = (bus.moment, bus.now_ns);
+        drop(bus);
+        self.asked.push(Asked {
+            tag,
+            reactor,
+            kind,
+            first,
+            count,
+            span,
+            start,
+            bus_moment,
+            asked_ns,
+            excused,
+        });
+        let request = Request { tag, kind, offset_bytes: first * SECTOR as u64, len_bytes, span };
+        let Reactor { array, ring } = &mut self.reactors[reactor];
+        array.submit(ring, request);
+        true
+    }
+
+    /// Whether an error is none of the engine's fault: a stripe of the range was found unsynced when a member was
+    /// missing, or more is broken than the level bears.
+    pub(super) fn is_excused(&self, first: u64, count: u64) -> bool {
+        if self.beyond_level {
+            return true;
+        }
+        let stripes = first / self.stripe_sectors()..=(first + count.max(1) - 1) / self.stripe_sectors();
+        stripes.into_iter().any(|stripe| self.lossy.contains(&stripe))
+    }
+
+    /// What is NeedSync now may be lost with what is about to happen.
+    pub fn mark_lossy(&mut self) {
+        let shared = Arc::clone(self.running());
+        let mut next = shared.bitmap.next_need_sync(0);
+        while let Some(stripe) = next {
+            self.lossy.insert(stripe);
+            next = (stripe + 1 < self.geometry.stripes())
+                .then(|| shared.bitmap.next_need_sync(stripe + 1))
+                .flatten();
+        }
+    }
+
+    pub(super) fn take_reply(&mut self, reply: Reply) {
+        let at = self.asked.iter().position(|asked| asked.tag == reply.tag);
+        let at = at.unwrap_or_else(|| panic!("I8: request #{} is answered twice", reply.tag));
+        let asked = self.asked.swap_remove(at);
+        let ok = reply.result.is_ok();
+        self.answered += 1;
+        self.errors += u64::from(!ok);
+        self.bus.borrow_mut().note(asked.tag ^ u64::from(ok) << 60, || {
+            format!(
+                "reply    #{}: {:?} {}+{} -> {:?}",
+                asked.tag, asked.kind, asked.first, asked.count, reply.result
+            )
+        });
+        if let Err(error) = reply.result {
+            let excused =
+                error == RequestError::Lost && (asked.excused || self.is_excused(asked.first, asked.count));
+            assert!(excused, "ERROR: {asked:?} is answered {error:?}, and nothing excuses it");
+        }
+        match asked.kind {
+            RequestKind::Read if ok => self.check_read(&asked),
+            RequestKind::Read => {}
+            RequestKind::Flush if ok => {
+                Monitors::check_flushed(&mut self.bus.borrow_mut(), asked.bus_moment);
+                self.oracle.flush_ends(asked.start);
+            }
+            RequestKind::Flush => {}
+            RequestKind::Write { fua } | RequestKind::WriteZeroes { fua } => {
+                self.oracle.write_ends(asked.tag, asked.first, asked.count, ok, fua);
+                if ok {
+                    self.check_written(&asked, fua);
+                }
+            }
+            RequestKind::Discard => self.oracle.write_ends(asked.tag, asked.first, asked.count, ok, false),
+        }
+        if asked.span != Span::EMPTY {
+            self.host_pool.give(asked.span);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A start, as the product does it: superblocks, assembly, epoch, bitmap, reactors; perhaps with the power going in the
+//! midst of it.
+
+use std::sync::Arc;
+
+use bitmap::StripeLocks;
+use engine::array::{Array, Beginning, Shared, StewardState};
+use engine::assembly::{Assembly, AssemblyOptions, Candidate, assemble};
+use engine::geometry::Slots;
+use engine::mailbox::Mailboxes;
+use engine::memory::Pool;
+use engine::ring::DeviceIndex;
+use engine::start::{Bench, SCRATCH_BYTES, StartOptions, read_superblocks, start};
+use engine::tally::Tally;
+
+use crate::bus::Cut;
+use crate::config::REACTORS_MAX;
+use crate::ring::SimRing;
+
+use super::{Reactor, World};
+
+/// What a start came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartOutcome {
+    /// It runs.
+    Running,
+    /// The power went.
+    PowerCut,
+    /// It was refused.
+    Refused,
+}
+
+impl World {
+    /// Starts the array from the disks that are present, as the product does.
+    pub fn start(&mut self, cut: Option<Cut>) -> StartOutcome {
+        assert!(self.reactors.is_empty());
+        let mut devices = self.present.clone();
+        self.rng.shuffle(&mut devices);
+        let mut ring = SimRing::new(&self.bus, 99, devices.clone());
+        {
+            let mut bus = self.bus.borrow_mut();
+            bus.power_on();
+            bus.blocking = true;
+            bus.cut = cut;
+            bus.note(2, || format!("START with disks {devices:?}, {cut:?}"));
+        }
+        let scratch = self.memory.arena(REACTORS_MAX as u16 + 1).part(0, SCRATCH_BYTES);
+        let memory = Arc::clone(&self.memory);
+        let mut bench = Bench { ring: &mut ring, memory: &memory, scratch };
+        let mut candidates = Vec::new();
+        for (index, &disk) in devices.iter().enumerate() {
+            let bytes = self.bus.borrow().disks[disk].bytes();
+            let found = read_superblocks(&mut bench, DeviceIndex(index as u8), bytes);
+            candidates.push(Candidate { label: disk.to_string(), found });
+        }
+        if self.bus.borrow().verbose {
+            print_candidates(&candidates);
+        }
+        let options = AssemblyOptions { run_degraded: true, ..AssemblyOptions::default() };
+        let assembly = assemble(&candidates, &options);
+        let off = self.bus.borrow().off;
+        let assembly: Assembly = match assembly {
+            _ if off => return self.start_failed(StartOutcome::PowerCut),
+            Ok(assembly) => assembly,
+            Err(error) => {
+                self.bus.borrow_mut().note(3, || format!("refused: {error}"));
+                return self.start_failed(StartOutcome::Refused);
+            }
+        };
+        let seed = self.rng.next() | 1;
+        let started = start(&mut bench, &assembly, &StartOptions { seed, ..StartOptions::default() });
+        let off = self.bus.borrow().off;
+        let started = match started {
+            _ if off => return self.start_failed(StartOutcome::PowerCut),
+            Ok(started) => started,
+            Err(error) => {
+                self.bus.borrow_mut().note(4, || format!("not started: {error}"));
+                return self.start_failed(StartOutcome::Refused);
+            }
+        };
+        let mut bus = self.bus.borrow_mut();
+        bus.blocking = false;
+        bus.cut = None;
+        let mut volatile = Slots::NONE;
+        for (slot, device) in started.devices.iter().enumerate() {
+            if bus.disks[devices[usize::from(device.0)]].volatile {
+                volatile = volatile.or(Slots::one(slot as u8));
+            }
+        }
+        let (unclean, view, rebuilding) = (assembly.unclean, started.view, started.rebuilding);
+        bus.slots = vec![None; bus.disks.len()];
+        for (slot, device) in started.devices.iter().enumerate() {
+            if view.writable.has(slot as u8) {
+                let disk = devices[usize::from(device.0)];
+                bus.slots[disk] = Some(slot as u8);
+            }
+        }
+        bus.note(5, || format!("started: unclean {unclean}, {view:?}, rebuilding {rebuilding:?}"));
+        drop(bus);
+        self.keep_crashes();
+        let members = started.members(volatile);
+        let roster = started.roster;
+        let beginning =
+            Beginning { roster, seed: self.rng.next(), rebuilding: rebuilding.map(|(slot, _)| slot) };
+        let (reactors, sizes) = (self.config.reactors, self.config.sizes);
+        let messages = sizes.requests;
+        let shared = Arc::new(Shared {
+            geometry: started.geometry,
+            layout: started.layout,
+            bitmap: started.bitmap,
+            locks: StripeLocks::new(),
+            members,
+            memory: Arc::clone(&self.memory),
+            mailboxes: Mailboxes::with_room((0..reactors).map(|_| Box::new(|| {}) as _).collect(), messages),
+            tallies: (0..reactors).map(|_| Tally::default()).collect(),
+            steward: StewardState::new(beginning),
+            read_only: false,
+            deallocations: std::sync::atomic::AtomicU32::new(0),
+        });
+        for me in 0..reactors {
+            let array = Array::with_sizes(me as u8, Arc::clone(&shared), Pool::new(&self.memory, me as u16), sizes);
+            self.reactors.push(Reactor { array, ring: SimRing::new(&self.bus, me as u32, devices.clone()) });
+        }
+        self.shared = Some(shared);
+        self.lossy.clear();
+        if view.readable != self.geometry.slots() {
+            self.mark_lossy();
+        }
+        StartOutcome::Running
+    }
+
+    pub(super) fn start_failed(&mut self, outcome: StartOutcome) -> StartOutcome {
+        let mut bus = self.bus.borrow_mut();
+        bus.blocking = false;
+        bus.cut = None;
+        drop(bus);
+        self.keep_crashes();
+        outcome
+    }
+}
+
+fn print_candidates(candidates: &[Candidate]) {
+    for candidate in candidates {
+        match &candidate.found {
+            Ok(found) => {
+                let record = &found.superblock.record;
+                let slots: Vec<String> = record.slots[..record.shape.members]
+                    .iter()
+                    .map(|slot| {
+                        format!("{:?}@{}:{:04x}", slot.state, slot.held.number, slot.held.id & 0xffff)
+                    })
+                    .collect();
+                println!(
+                    "    disk {} slot {} sequence {} epoch {}:{:04x} parent {:04x} {:?} found {:?} both valid {} {slots:?}",
+                    candidate.label,
+                    found.superblock.slot,
+                    found.superblock.sequence,
+                    record.epoch.name.number,
+                    record.epoch.name.id & 0xffff,
+                    record.epoch.parent_id & 0xffff,
+                    record.state,
+                    record.found,
+                    found.both_valid
+                );
+            }
+            Err(error) => println!("    disk {}: {error}", candidate.label),
+        }
+    }
+}
