@@ -30,6 +30,7 @@ use crate::word::{self, LANES};
 pub const WIDEN_AFTER_MARKS: u32 = 4;
 
 /// The cells of one array, shared by its reactors.
+#[derive(Debug)]
 pub struct Bitmap {
     /// Sixteen cells each; changed by everyone, by compare-and-swap only.
     pub(crate) words: Box<[AtomicU64]>,

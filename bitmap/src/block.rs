@@ -38,6 +38,7 @@ const BEHIND: u64 = 2;
 const GENERATION_SHIFT: u32 = 2;
 
 /// What is known of one on-disk block. A cache line of its own: 64 bytes beside the 8064 of its cells.
+#[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct BlockState {
     /// Generation, behind, in flight, as drawn above; changed by everyone, by read-modify-write only.

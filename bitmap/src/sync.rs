@@ -1,10 +1,12 @@
-//! The atomics: core's, or loom's when the models run (`--cfg loom`). Nothing else in the crate names
-//! either.
+//! The atomics: core's, or loom's or shuttle's when their models run (`--cfg loom`, `--cfg shuttle`). Nothing else in
+//! the crate names any.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Nothing, outside of a model: the total order comes from the `SeqCst` accesses on both sides of the
 /// call, which on x86-64 costs no instruction more than acquire and release, on `AArch64` none either.

@@ -34,5 +34,6 @@ pub mod server;
 mod slab;
 pub mod start;
 pub mod status;
+mod sync;
 pub mod tally;
 pub mod topology;

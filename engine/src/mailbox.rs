@@ -5,13 +5,11 @@
 //! first and then looks whether the receiver sleeps. Each side has a sequentially consistent fence
 //! between its two steps, so at least one of them sees the other.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-
-use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
 use crate::array::Part;
 use crate::request::RequestError;
+use crate::sync::{ArrayQueue, AtomicBool, Ordering, fence};
 
 /// Messages that one mailbox holds.
 pub const MESSAGES_MAX: usize = 1024;

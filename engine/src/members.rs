@@ -15,11 +15,11 @@
 //! sees the device index and the cursor stored before it was put there.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::geometry::Slots;
 use crate::limits::MEMBERS_MAX;
 use crate::ring::DeviceIndex;
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Which slots may be read and which take writes, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,7 @@ pub const ERRORS_HALVED_EVERY_NS: u64 = 60_000_000_000;
 pub const MEMBER_PATIENCE_S: u32 = 30;
 
 /// The slots of one array.
+#[derive(Debug)]
 pub struct Members {
     /// Written by `fail` (any reactor) and the steward; read by all.
     view: AtomicU64,

@@ -48,11 +48,24 @@ impl<T> Slab<T> {
         self.free.push(index);
     }
 
+    /// The live values, by their names.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (u32, &T)> {
+        let entries = (0..).zip(&self.entries);
+        entries.filter_map(|(index, entry)| Some((index, entry.as_ref()?))).take(self.len())
+    }
+
     /// Takes a value out.
     pub(crate) fn remove(&mut self, index: u32) -> T {
         let value = self.entries[index as usize].take().expect("an index names a live value");
         self.free.push(index);
         value
+    }
+}
+
+/// The live values, by their names.
+impl<T: std::fmt::Debug> std::fmt::Debug for Slab<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.live()).finish()
     }
 }
 

@@ -11,7 +11,7 @@
 use std::path::PathBuf;
 
 use engine::assembly::{AssemblyOptions, Candidate, Change, ChangeRefused, assemble};
-use engine::format::bitmap_block::{self, BlockError, CELL_BYTES, Header};
+use engine::format::bitmap_block::{self, BlockError, CELL_BYTES, GENERATION_MAX, Header};
 use engine::format::label::Label;
 use engine::format::signatures::detect_foreign;
 use engine::format::superblock::{
@@ -252,6 +252,14 @@ fn bitmap_block_round_trip_and_refusals() {
     let misplaced = BlockError::Misplaced { found: index, expected: 6 };
     assert_eq!(bitmap_block::decode(&block, array, 6), Err(misplaced));
     assert_eq!(bitmap_block::decode(&block[1..], array, index), Err(BlockError::Length));
+    // A forged generation once made the start panic.
+    for (generation, is_believed) in [(GENERATION_MAX - 1, true), (GENERATION_MAX, false), (u64::MAX, false)]
+    {
+        let mut forged = block;
+        put_u64(&mut forged, 40, generation);
+        seal(&mut forged);
+        assert_eq!(bitmap_block::decode(&forged, array, index).is_ok(), is_believed, "{generation}");
+    }
     for offset in 0..4096 {
         let mut torn = block;
         torn[offset] ^= 4;

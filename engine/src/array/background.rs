@@ -50,6 +50,7 @@ pub(in crate::array) enum Job {
 }
 
 /// The search for NeedSync stripes.
+#[derive(Debug)]
 pub(super) struct Resync {
     from: Option<u64>,
     /// Stripes that could not be made consistent, in this pass.
@@ -96,6 +97,7 @@ enum Filling {
 }
 
 /// The filling of one slot.
+#[derive(Debug)]
 pub(super) struct Rebuild {
     slot: u8,
     filling: Filling,

@@ -24,6 +24,7 @@ pub(super) enum FlushWaiter {
 }
 
 /// The rounds of one reactor.
+#[derive(Debug)]
 pub(super) struct FlushGate {
     in_flight: u32,
     /// Slots that are not flushed by this round: out of the view when it began, or their flush failed. The

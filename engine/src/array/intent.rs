@@ -35,7 +35,20 @@ struct Writing {
     failed: Slots,
 }
 
+impl std::fmt::Debug for Writing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Writing { write, cells, span: _, pending, failed } = self;
+        match write {
+            None => f.write_str("-"),
+            Some(write) => {
+                write!(f, "{write:?} cells {:08x} {pending} {failed:?}", crc32c::crc32c(&cells[..]))
+            }
+        }
+    }
+}
+
 /// The block writes of one reactor.
+#[derive(Debug)]
 pub(super) struct BlockWrites {
     writing: Vec<Writing>,
     wanted: Vec<BlockIndex>,

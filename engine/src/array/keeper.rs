@@ -22,6 +22,7 @@ use super::steward::Answer;
 use super::{Array, Io, IoFor};
 
 /// A device that is to take a slot.
+#[derive(Debug)]
 pub(super) struct Joining {
     pub(super) slot: u8,
     pub(super) device: DeviceIndex,
@@ -31,6 +32,7 @@ pub(super) struct Joining {
 }
 
 /// What a round of superblock writes is for.
+#[derive(Debug)]
 enum Purpose {
     Leave,
     Join(Joining),
@@ -44,7 +46,7 @@ enum Purpose {
 }
 
 /// What the keeper is asked to put on record, beyond failures, which it finds itself.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Wishes {
     pub(super) join: Option<Joining>,
     /// The slot whose rebuild has ended.
@@ -57,6 +59,7 @@ pub(super) struct Wishes {
 }
 
 /// Writes superblocks.
+#[derive(Debug)]
 pub(super) struct Keeper {
     /// `None` for an array that lives in memory only.
     roster: Option<Roster>,

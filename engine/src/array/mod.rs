@@ -47,6 +47,7 @@ mod keeper;
 mod op;
 mod parity;
 mod read;
+mod show;
 mod sizes;
 mod steward;
 mod sweep;

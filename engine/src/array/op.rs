@@ -335,6 +335,7 @@ impl Segments {
 }
 
 /// What the owner of a stripe is doing.
+#[derive(Debug)]
 pub(super) struct StripeOp {
     pub(super) stripe: u64,
     pub(super) lock_slot: u32,

@@ -28,7 +28,7 @@ use super::{Array, Shared};
 pub(super) use super::background::Job;
 
 /// Where the outcome of an order goes.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Answer(Option<Sender<Result<(), String>>>);
 
 impl Answer {
@@ -137,6 +137,7 @@ enum Stop {
 }
 
 /// See the top of this file.
+#[derive(Debug)]
 pub(super) struct Steward {
     pub(super) keeper: Keeper,
     pub(super) recorded_cursor: u64,

@@ -31,6 +31,7 @@ enum Phase {
 }
 
 /// See the top of this file.
+#[derive(Debug)]
 pub(super) struct Sweep {
     sweeper: Sweeper,
     phase: Phase,

@@ -48,6 +48,10 @@ pub const FIELDS: &[Field] = &[
     Field { name: "cells", offset: OFFSET_CELLS, bytes: CELL_BYTES },
 ];
 
+/// Generations that are believed are below this. Counting a million a second takes 36,000 years to get here, so
+/// who meets one was given a forgery; believed, it would leave no number for the next write.
+pub const GENERATION_MAX: u64 = 1 << 60;
+
 /// The cells of one block.
 pub type Cells = [u8; CELL_BYTES];
 
@@ -85,6 +89,9 @@ pub enum BlockError {
         /// As its place says.
         expected: u64,
     },
+    /// Its generation cannot have come about honestly.
+    #[error("bitmap block counts to {0} generations: it was not written by this program")]
+    Forged(u64),
 }
 
 /// Where the cells of a block lie, for writing them in place before [`seal`].
@@ -137,8 +144,12 @@ pub fn decode(block: &[u8], array: Uuid, index: u64) -> Result<(u64, &Cells), Bl
     if found != index {
         return Err(BlockError::Misplaced { found, expected: index });
     }
+    let generation = u64_at(block, OFFSET_GENERATION);
+    if generation >= GENERATION_MAX {
+        return Err(BlockError::Forged(generation));
+    }
     let cells = block[OFFSET_CELLS..].as_array().ok_or(BlockError::Length)?;
-    Ok((u64_at(block, OFFSET_GENERATION), cells))
+    Ok((generation, cells))
 }
 
 /// The newest of a block's copies: `None` if no copy is valid, and then every cell is NeedSync.

@@ -5,6 +5,7 @@
 //!     listen      addresses and their sockets
 //!     handshake   what is said, over anything that reads and writes
 //!     negotiation   its bytes, pure
+//!     single        one client without those threads
 //!   door       from those threads to a reactor                a queue and a bell
 //!   frontend   one reactor's connections                      never blocks, never allocates
 //!     connection  one client: commands, pieces, spans
@@ -37,11 +38,13 @@ mod negotiation;
 mod outbox;
 mod protocol;
 mod server;
+mod single;
 mod slots;
 
 pub use frontend::NbdFrontend;
 pub use listen::{Address, Remote};
 pub use server::NbdServer;
+pub use single::seat_single;
 
 /// Why NBD cannot be served: what, where, what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,10 @@
+//! [`fuzz::nbd`], for libFuzzer; in an ordinary build, on the files that are named.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::nbd(data));
+
+#[cfg(not(fuzzing))]
+fn main() {
+    fuzz::on_files(fuzz::nbd);
+}

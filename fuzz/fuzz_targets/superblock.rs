@@ -1,0 +1,10 @@
+//! [`fuzz::superblock`], for libFuzzer; in an ordinary build, on the files that are named.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::superblock(data));
+
+#[cfg(not(fuzzing))]
+fn main() {
+    fuzz::on_files(fuzz::superblock);
+}
