@@ -56,6 +56,14 @@ impl Fault {
     ];
 }
 
+impl Fault {
+    /// Success is said of what did not happen so.
+    #[must_use]
+    pub const fn is_a_lie(self) -> bool {
+        matches!(self, Fault::Lost | Fault::Misdirected | Fault::Flip)
+    }
+}
+
 /// Where on a member.
 #[expect(missing_docs, reason = "the zones, and what a strip is in its stripe")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,29 +135,42 @@ pub struct Aim {
     pub spot: Spot,
     /// At what.
     pub ask: Ask,
-    /// Only on this disk.
-    pub disk: Option<usize>,
+    /// Not on this disk.
+    pub spared: Option<usize>,
     /// After so many others of the kind.
     pub after: u64,
-    /// It has been hit: on which disk.
-    pub hit: Option<usize>,
+    /// It has been hit: the place.
+    pub hit: Option<Option<Place>>,
+}
+
+/// What an array, or the stripe that is hit, is in.
+#[expect(missing_docs, reason = "the states of the matrix")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    Synced,
+    NeedSync,
+    Unwritten,
+    Degraded,
+    Rebuilding,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [State; 5] =
+        [State::Synced, State::NeedSync, State::Unwritten, State::Degraded, State::Rebuilding];
 }
 
 impl Aim {
     /// Whether it is hit now; counts down.
-    pub fn is_hit(&mut self, disk: usize, spot: Option<Spot>, ask: Ask) -> bool {
-        if self.hit.is_some()
-            || spot != Some(self.spot)
-            || ask != self.ask
-            || self.disk.is_some_and(|wanted| wanted != disk)
-        {
+    pub fn is_hit(&mut self, disk: usize, place: Option<Place>, spot: Option<Spot>, ask: Ask) -> bool {
+        if self.hit.is_some() || spot != Some(self.spot) || ask != self.ask || self.spared == Some(disk) {
             return false;
         }
         if self.after > 0 {
             self.after -= 1;
             return false;
         }
-        self.hit = Some(disk);
+        self.hit = Some(place);
         true
     }
 }

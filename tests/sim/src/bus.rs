@@ -204,7 +204,7 @@ impl Bus {
         }
         let geometry = self.monitors.watched?.geometry;
         let spot = spot_of(place, &geometry, self.slots.get(disk).copied().flatten());
-        aim.is_hit(disk, spot, Ask::of(io)).then_some(aim.fault)
+        aim.is_hit(disk, place, spot, Ask::of(io)).then_some(aim.fault)
     }
 
     fn count_down(&mut self, completed: bool, metadata: bool) {
@@ -232,10 +232,12 @@ impl Bus {
         self.monitors.off = true;
         let mut in_flight = std::mem::take(&mut self.in_flight);
         self.rng.shuffle(&mut in_flight);
+        // In some cuts all that is in flight fares alike.
+        let common = if self.rng.chance(35) { Some(self.rng.pick(&[0, 1, 2, 2])) } else { None };
         for op in &in_flight {
             if !self.disks[op.disk].dead {
                 match op.op.io {
-                    MemberIo::Write(_) => self.land_in_part(op),
+                    MemberIo::Write(_) => self.land_in_part(op, common),
                     MemberIo::Deallocate if self.rng.chance(50) => self.forget(op),
                     MemberIo::Deallocate | MemberIo::Read | MemberIo::Flush => {}
                 }
@@ -249,8 +251,8 @@ impl Bus {
     }
 
     /// Not at all, whole, or some of its sectors.
-    fn land_in_part(&mut self, op: &InFlight) {
-        let style = self.rng.below(3);
+    fn land_in_part(&mut self, op: &InFlight, common: Option<u64>) {
+        let style = common.unwrap_or_else(|| self.rng.below(3));
         let Some(place) = op.place.filter(|_| style > 0) else { return };
         for (nth, sector) in place.sectors().enumerate() {
             if style == 1 || self.rng.chance(50) {
@@ -415,7 +417,7 @@ impl Bus {
                 disk.failing_data_writes -= u32::from(data_fails);
                 if data_fails || disk.failing_writes > 0 {
                     disk.failing_writes -= u32::from(!data_fails);
-                    self.land_in_part(op);
+                    self.land_in_part(op, None);
                     self.monitors.superblocks_changed |= place.zone == ZoneKind::Superblock;
                     return Err(EIO);
                 }
@@ -491,7 +493,7 @@ impl Bus {
                 Some(Err(if fault == Fault::Busy { EAGAIN } else { EIO }))
             }
             Fault::Torn => {
-                self.land_in_part(op);
+                self.land_in_part(op, None);
                 Some(Err(EIO))
             }
             Fault::Latent => {

@@ -239,10 +239,14 @@ impl Disk {
         self.cache.get(&sector).is_some_and(|cached| cached.versions[0].0 < moment)
     }
 
-    /// A sector whose newest content is in the cache only, from a write that completed before `moment`.
+    /// A sector of bitmap or data whose newest content is in the cache only, from a write that completed before `moment`.
     #[must_use]
     pub fn any_cached(&self, moment: u64) -> Option<u64> {
-        self.cache.iter().find(|(_, cached)| cached.versions[0].0 < moment).map(|(sector, _)| *sector)
+        let behind_superblocks = self.cache.range(2 * SECTORS_PER_PAGE..);
+        behind_superblocks
+            .into_iter()
+            .find(|(_, cached)| cached.versions[0].0 < moment)
+            .map(|(sector, _)| *sector)
     }
 
     /// The power goes: each cached sector keeps one of its contents.

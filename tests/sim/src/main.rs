@@ -13,6 +13,7 @@ use sim::story::Scenario;
 const USAGE: &str = "\
 cargo sim SEED [KNOBS]             one run, a line for each transition
 cargo sim [OPTIONS]                a campaign, from a base seed made of the commit
+cargo sim --matrix                 every fault at every operation in every state
 cargo sim --mutants [NAME,NAME]    engines broken on purpose, each until it is seen
 
   --scenario NAME   deaths, cuts, rebuild, faults, stops, seed, leaving, mixed; else the seed decides
@@ -43,6 +44,9 @@ struct Options {
     keep_going: bool,
     quiet: bool,
     mutants: Option<String>,
+    matrix: bool,
+    cell: Option<u64>,
+    attempt: u64,
     until_killed: Option<u64>,
 }
 
@@ -50,6 +54,12 @@ fn main() {
     let options = parse();
     let base = options.base.unwrap_or_else(base_of_commit);
     let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    if options.matrix {
+        std::process::exit(match options.cell {
+            Some(cell) => sim::matrix::replay(cell, options.attempt, base),
+            None => sim::matrix::run(base, options.threads.unwrap_or(cores)),
+        });
+    }
     let code = match (options.one, &options.mutants, options.until_killed) {
         (_, Some(only), _) => {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -71,6 +81,10 @@ fn parse() -> Options {
             options.mutants = Some(args.next_if(|name| !name.starts_with('-')).unwrap_or_default());
             continue;
         }
+        if arg == "--matrix" {
+            options.matrix = true;
+            continue;
+        }
         let mut value = || args.next().unwrap_or_else(|| usage());
         match arg.as_str() {
             "--until-killed" => options.until_killed = Some(number(&value())),
@@ -83,6 +97,8 @@ fn parse() -> Options {
                 options.scenario = Some(Scenario::from_name(&value()).unwrap_or_else(|| usage()));
             }
             "--flavour" => options.flavour = Some(Flavour::from_name(&value()).unwrap_or_else(|| usage())),
+            "--cell" => options.cell = Some(number(&value())),
+            "--attempt" => options.attempt = number(&value()),
             "--keep-going" => options.keep_going = true,
             "--quiet" => options.quiet = true,
             "--members" | "--stripes" | "--depth" | "--load" | "--reactors" | "--branch" => {
@@ -134,6 +150,7 @@ fn until_killed(base: u64, seconds: u64) -> i32 {
         cuts: u64::MAX,
         deaths: u64::MAX,
         within,
+        processor_time: true,
         threads: 1,
         keep_going: false,
         scenario: None,
@@ -162,6 +179,7 @@ fn volume(options: &Options, base: u64, cores: usize) -> i32 {
         cuts,
         deaths: options.deaths.unwrap_or(cuts / 4),
         within: Duration::from_secs_f64(options.minutes.unwrap_or(15.0) * 60.0),
+        processor_time: false,
         threads: options.threads.unwrap_or(cores),
         keep_going: options.keep_going,
         scenario: options.scenario,

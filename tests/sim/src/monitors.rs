@@ -131,8 +131,12 @@ impl Monitors {
             let cell = Monitors::durable_block(bus, copy, block).map(|cells| cell_in(&cells, stripe));
             cells.push((slot, cell));
         }
-        let marked = cells.iter().all(|(_, cell)| matches!(cell, Some(code::DIRTY | code::NEED_SYNC)));
-        let unwritten = cells.iter().all(|(_, cell)| matches!(cell, Some(code::UNWRITTEN)));
+        let is_marked = |(_, cell): &(usize, Option<u8>)| matches!(cell, Some(code::DIRTY | code::NEED_SYNC));
+        // A copy that lied about a write is one fault: the others must say it.
+        let lied = bus.aim.is_some_and(|aim| aim.hit.is_some() && aim.fault.is_a_lie());
+        let marked = if lied { cells.iter().any(is_marked) } else { cells.iter().all(is_marked) };
+        let is_unwritten = |(_, cell): &(usize, Option<u8>)| matches!(cell, Some(code::UNWRITTEN));
+        let unwritten = if lied { cells.iter().any(is_unwritten) } else { cells.iter().all(is_unwritten) };
         assert!(
             marked || unwritten,
             "I1: disk {disk} is written in stripe {stripe}, and the copies of its cell that an assembly would read say \
@@ -255,6 +259,29 @@ pub fn spare_at_start(bus: &mut Bus, present: &[usize], in_sync: &[usize]) -> us
         counts(disk, record).then_some(record)
     });
     records.map(spare).min().unwrap_or(0)
+}
+
+/// Whom an operator may leave out when a start is refused with right: of two starts that broke off, one without the
+/// other's member, every witness has a torn copy, and a device with a torn copy is proof of nothing (see the engine's
+/// `assembly`). Nothing was acknowledged on either side. `None` where the refusal is a failure.
+pub fn without_witness(bus: &mut Bus, present: &[usize]) -> Option<Vec<usize>> {
+    let candidates = candidates(bus);
+    let found: Vec<(usize, &Found)> =
+        present.iter().filter_map(|&disk| Some((disk, candidates[disk].found.as_ref().ok()?))).collect();
+    let epoch = |found: &Found| found.superblock.record.epoch;
+    let holders =
+        |one: &Found| found.iter().filter(|(_, other)| epoch(other).name == epoch(one).name).count();
+    let (_, kept) = found.iter().max_by_key(|(_, one)| (holders(one), epoch(one).name.number))?;
+    let kept = epoch(kept);
+    let (mut apart, mut witnesses) = (Vec::new(), false);
+    for (disk, one) in &found {
+        if epoch(one).name == kept.name {
+            witnesses |= one.both_valid;
+        } else if epoch(one).name.number + 1 >= kept.name.number && epoch(one).name.id != kept.parent_id {
+            apart.push(*disk);
+        }
+    }
+    (!witnesses && !apart.is_empty()).then_some(apart)
 }
 
 fn compute_in_sync(bus: &mut Bus) -> Vec<Option<usize>> {

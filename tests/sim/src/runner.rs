@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use crate::config::Knobs;
-use crate::story::{BRANCH, Memories, Outcome, Scenario, run};
+use crate::story::{BRANCH, Memories, Outcome, Scenario, matrix, run};
 
 /// A seed that failed.
 #[derive(Clone, Debug)]
@@ -49,6 +49,18 @@ pub fn attempt(seed: u64, scenario: Scenario, knobs: Knobs, verbose: bool) -> Re
         let what = LAST_PANIC.with(|last| last.borrow().clone());
         Failure { seed, scenario, knobs: Knobs { only: BRANCH.get().or(knobs.only), ..knobs }, what }
     })
+}
+
+/// Runs one attempt at a cell of the matrix; what it says if something is violated.
+pub fn attempt_cell(
+    place: &matrix::Place,
+    seed: u64,
+    verbose: bool,
+) -> Result<Option<matrix::Place>, String> {
+    quiet_panics();
+    let memories = MEMORIES.with(Memories::clone);
+    catch_unwind(AssertUnwindSafe(|| matrix::run_cell(place, seed, &memories, verbose)))
+        .map_err(|_| LAST_PANIC.with(|last| last.borrow().clone()))
 }
 
 impl Failure {

@@ -7,11 +7,12 @@ use engine::memory::Memory;
 
 use crate::bus::Cut;
 use crate::config::{Config, Flavour, Knobs};
-use crate::monitors::{Monitors, spare_at_start};
+use crate::monitors::{Monitors, spare_at_start, without_witness};
 use crate::rng::{Rng, mix};
 use crate::world::{StartOutcome, World, fresh_memory};
 
 mod aftermath;
+pub mod matrix;
 mod scenarios;
 
 /// A kind of story.
@@ -163,6 +164,8 @@ struct Story {
     /// Power cuts and deaths that no check has followed yet.
     pending_cuts: u64,
     pending_deaths: u64,
+    /// Nothing else goes wrong than what was aimed.
+    single_fault: bool,
     /// Worlds that branched off.
     branches: u32,
     outcome: Outcome,
@@ -177,6 +180,7 @@ impl Story {
             verbose,
             pending_cuts: 0,
             pending_deaths: 0,
+            single_fault: false,
             branches: 0,
             outcome: Outcome::default(),
         }
@@ -393,6 +397,10 @@ impl Story {
 
     fn heal(&mut self) {
         self.world.drain();
+        self.heal_disks();
+    }
+
+    fn heal_disks(&mut self) {
         let mut bus = self.world.bus.borrow_mut();
         bus.note(11, || "HEAL".into());
         bus.disks.iter_mut().for_each(|disk| disk.heal());
@@ -432,17 +440,19 @@ impl Story {
     fn restart_present(&mut self, missing: bool) {
         let mut cuts_left = if self.chance(40) { self.world.rng.between(1, 3) } else { 0 };
         // Starts that break off one after the other, each with others missing.
-        let storm = self.chance(8);
+        let storm = self.chance(12);
         if storm {
             cuts_left = self.world.rng.between(3, 8);
         }
         loop {
-            let missing = if storm { self.chance(40) } else { missing };
+            let missing = if storm && !self.single_fault { self.chance(40) } else { missing };
             let spare = self.choose_present(missing);
-            if spare > 0 && self.chance(15) {
+            if spare > 0 && !self.single_fault && self.chance(15) {
                 self.fail_a_write_of_the_start();
             }
+            let superblocks = 2 * u64::from(self.world.geometry.members()) + 2;
             let cut = (cuts_left > 0).then(|| match self.world.rng.below(3) {
+                _ if storm => Cut::MetadataPushes(self.world.rng.below(superblocks)),
                 0 => Cut::Completions(self.world.rng.below(40)),
                 1 => Cut::MetadataPushes(self.world.rng.below(12)),
                 _ => Cut::MetadataCompletions(self.world.rng.below(12)),
@@ -458,7 +468,14 @@ impl Story {
                     self.pending_cuts += 1;
                     self.world.after_cut();
                 }
-                StartOutcome::Refused => panic!("START: refused, and enough members are there"),
+                StartOutcome::Refused => {
+                    let present = self.world.present.clone();
+                    let apart = without_witness(&mut self.world.bus.borrow_mut(), &present);
+                    let apart = apart.expect("START: refused, and enough members are there");
+                    let mut bus = self.world.bus.borrow_mut();
+                    bus.note(15, || format!("the operator leaves out disks {apart:?}"));
+                    apart.into_iter().for_each(|disk| bus.disks[disk].dead = true);
+                }
             }
         }
     }

@@ -208,7 +208,7 @@ impl Story {
         if self.world.is_off() {
             return;
         }
-        for _ in 0..self.world.rng.between(1, 12) {
+        for _ in 0..self.world.rng.between(2, 20) {
             let filled = self.world.running().members.view().rebuilding().iter().next();
             if let Some(slot) = filled {
                 let disk = self.world.disk_of(slot);
@@ -216,7 +216,7 @@ impl Story {
                 self.world.bus.borrow_mut().disks[disk].armed = true;
             }
             self.load(1, 6);
-            let ns = self.world.rng.pick(&[1_000, 20_000, 100_000, 1_000_000]);
+            let ns = self.world.rng.pick(&[1_000, 1_000, 20_000, 1_000_000]);
             self.world.rest(ns);
         }
     }

@@ -77,6 +77,8 @@ impl World {
             beyond_level: false,
             answered: 0,
             errors: 0,
+            hit_state: None,
+            stored_state: self.stored_state,
             written_at: 0,
             crashes: Vec::new(),
         }

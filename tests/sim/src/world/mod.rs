@@ -20,9 +20,10 @@ use engine::ring::Ring as _;
 use engine::start::{Bench, SCRATCH_BYTES, write_new};
 use uuid::Uuid;
 
+use crate::aim::State;
 use crate::bus::Bus;
 use crate::config::{Config, REACTORS_MAX};
-use crate::disk::{Disk, SECTOR, name_of};
+use crate::disk::{Disk, SECTOR, ZoneKind, name_of};
 use crate::host::{Asked, Habits, Host};
 use crate::monitors::Watched;
 use crate::oracle::Oracle;
@@ -88,6 +89,10 @@ pub struct World {
     pub errors: u64,
     /// Disks that take part or may return.
     pub present: Vec<usize>,
+    /// The state of what an aimed fault has hit, just before.
+    pub hit_state: Option<State>,
+    /// The state that the array was in when it last ran.
+    pub stored_state: State,
     /// The oracle's moment when a write was answered last.
     written_at: u64,
     /// Moments at which the power could have gone, to be looked into.
@@ -143,6 +148,8 @@ impl World {
             beyond_level: false,
             answered: 0,
             errors: 0,
+            hit_state: None,
+            stored_state: State::Unwritten,
             written_at: 0,
             crashes: Vec::new(),
         };
@@ -255,6 +262,7 @@ impl World {
         let now_ns = self.bus.borrow().now_ns;
         let shared = Arc::clone(self.running());
         let clean_before = self.clean_while_degraded();
+        let states_before = self.bus.borrow().aim.is_some().then(|| self.states());
         let Reactor { array, ring } = &mut self.reactors[at];
         let mut moved = false;
         for _ in 0..self.rng.below(8) {
@@ -274,6 +282,9 @@ impl World {
         }
         let replies: Vec<Reply> = array.take_replies().collect();
         self.keep_crashes();
+        if let Some(before) = states_before {
+            self.note_hit(&before);
+        }
         if self.is_off() {
             return true;
         }
@@ -291,6 +302,38 @@ impl World {
             self.check_members();
         }
         moved
+    }
+
+    /// The state of the array, and of each stripe.
+    fn states(&self) -> (State, Vec<State>) {
+        let shared = self.running();
+        let view = shared.members.view();
+        let whole = if !view.rebuilding().is_empty() {
+            Some(State::Rebuilding)
+        } else {
+            (view.readable != self.geometry.slots()).then_some(State::Degraded)
+        };
+        let of_stripe = |stripe| match shared.bitmap.cell(stripe) {
+            Cell::Unwritten | Cell::First => State::Unwritten,
+            Cell::NeedSync => State::NeedSync,
+            Cell::Clean | Cell::Marked | Cell::Dirty | Cell::Aged => State::Synced,
+        };
+        let stripes: Vec<State> =
+            (0..self.geometry.stripes()).map(|stripe| whole.unwrap_or(of_stripe(stripe))).collect();
+        let of_array = [State::NeedSync, State::Synced, State::Unwritten];
+        let of_array = of_array.into_iter().find(|state| stripes.contains(state));
+        (whole.or(of_array).expect("a stripe is in some state"), stripes)
+    }
+
+    /// Whether an aimed fault has been hit in this step, and what was the state of what it hit.
+    fn note_hit(&mut self, before: &(State, Vec<State>)) {
+        self.stored_state = before.0;
+        let hit = self.bus.borrow().aim.and_then(|aim| aim.hit);
+        if let (Some(place), None) = (hit, self.hit_state) {
+            let place = place.filter(|place| place.zone == ZoneKind::Data);
+            let stripe = place.map(|place| place.offset_in_zone / u64::from(self.geometry.chunk_bytes()));
+            self.hit_state = Some(stripe.map_or(before.0, |stripe| before.1[stripe as usize]));
+        }
     }
 
     /// Which of the first 64 cells are Clean, if some slot is not in sync.

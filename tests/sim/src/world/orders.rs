@@ -128,6 +128,12 @@ impl World {
         self.rng.pick(&slots)
     }
 
+    /// Whether a slot is being filled.
+    #[must_use]
+    pub fn rebuilds(&self) -> bool {
+        !self.running().members.view().rebuilding().is_empty()
+    }
+
     /// Slots without a device that takes writes.
     #[must_use]
     pub fn empty_slots(&self) -> Vec<u8> {
