@@ -150,7 +150,8 @@ pub const fn plan_write(view: &View, written: Strips, unsynced: Unsynced) -> Pla
     let untouched = view.data.minus(written);
     let parity = view.parity.and(view.writable);
     // More members are gone than there are parities: whatever we write might not be there to read.
-    if view.data.or(view.parity).minus(view.writable).count() > view.parity.count() {
+    let gone = view.data.or(view.parity).minus(view.writable);
+    if !gone.is_empty() && gone.count() > view.parity.count() {
         return Plan::Refused;
     }
     match view.trust {

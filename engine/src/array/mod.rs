@@ -450,7 +450,7 @@ impl Array {
                 }
                 return;
             };
-            op.begin(&mut self.parts);
+            op.begin(&mut self.parts, &self.shared.geometry);
             let started = match self.parts[first].kind {
                 PartKind::Write | PartKind::Zero => self.start_write(ring, index),
                 PartKind::Read => self.start_read(ring, index),

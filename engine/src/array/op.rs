@@ -122,12 +122,38 @@ impl Corners {
         edge
     }
 
+    /// From the first row that it may touch to before the last; all between where it is in several strips.
+    const fn touched(&self, chunk: u32) -> Rows {
+        if self.first == self.last {
+            Rows { first: self.first_row, end: self.end_row }
+        } else {
+            Rows { first: 0, end: chunk }
+        }
+    }
+
     /// The rows of one strip that are covered.
     const fn rows(&self, strip: u8, chunk: u32) -> (u32, u32) {
         (
             if strip == self.first { self.first_row } else { 0 },
             if strip == self.last { self.end_row } else { chunk },
         )
+    }
+}
+
+/// A range of rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    pub(super) first: u32,
+    /// The row past the last.
+    pub(super) end: u32,
+}
+
+impl Rows {
+    pub(super) const NONE: Rows = Rows { first: u32::MAX, end: 0 };
+
+    /// The range that both lie in.
+    fn with(self, other: Rows) -> Rows {
+        Rows { first: self.first.min(other.first), end: self.end.max(other.end) }
     }
 }
 
@@ -143,6 +169,11 @@ impl PartList {
 
     pub(super) const fn is_empty(&self) -> bool {
         self.head == NONE
+    }
+
+    /// Whether its first part is its last.
+    const fn is_one(&self) -> bool {
+        self.head == self.tail
     }
 
     pub(super) fn first(&self) -> Option<u32> {
@@ -245,8 +276,8 @@ impl Mode {
 
 /// Rows in which the same strips are wanted, and what is done with them.
 ///
-/// The op's memory holds, for each segment from `work_bytes` on, `len` bytes for each strip of
-/// `gathered`, then of `read`, then of `made`, in the order of the strips.
+/// The op's memory holds, for each segment, `len` bytes for each strip of `gathered`, then of `read`, then of
+/// `made`, in the order of the strips.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
     pub(super) row: u32,
@@ -260,32 +291,59 @@ pub(super) struct Segment {
     pub(super) read: Strips,
     /// Strips computed into the op's memory: parity, reconstructed data.
     pub(super) made: Strips,
-    pub(super) work_bytes: u32,
+    /// Where in the op's memory each of the three begins.
+    gathered_bytes: u32,
+    read_bytes: u32,
+    made_bytes: u32,
 }
 
 impl Segment {
+    /// No rows.
+    const EMPTY: Segment = Segment {
+        row: 0,
+        len: 0,
+        wanted: Strips::NONE,
+        plan: Plan::Full,
+        gathered: Strips::NONE,
+        read: Strips::NONE,
+        made: Strips::NONE,
+        gathered_bytes: 0,
+        read_bytes: 0,
+        made_bytes: 0,
+    };
+
+    /// Rows in which these strips are wanted, planned by the caller.
+    pub(super) const fn of(wanted: Strips) -> Segment {
+        Segment { wanted, ..Segment::EMPTY }
+    }
+
     /// How many strips lie in the op's memory.
     pub(super) const fn strips_in_memory(&self) -> u32 {
         self.gathered.count() + self.read.count() + self.made.count()
     }
 
-    fn piece(&self, work: Span, place: u32) -> Span {
-        work.part(self.work_bytes + place * self.len, self.len)
+    /// Gives it its memory, from `at_bytes` of the op's on.
+    pub(super) const fn place(&mut self, at_bytes: u32) {
+        self.gathered_bytes = at_bytes;
+        self.read_bytes = self.gathered_bytes + self.gathered.count() * self.len;
+        self.made_bytes = self.read_bytes + self.read.count() * self.len;
+    }
+
+    fn piece(&self, work: Span, begin_bytes: u32, strips: Strips, strip: u8) -> Span {
+        debug_assert!(strips.has(strip));
+        work.part(begin_bytes + strips.rank(strip) * self.len, self.len)
     }
 
     pub(super) fn gathered_span(&self, work: Span, strip: u8) -> Span {
-        debug_assert!(self.gathered.has(strip));
-        self.piece(work, self.gathered.rank(strip))
+        self.piece(work, self.gathered_bytes, self.gathered, strip)
     }
 
     pub(super) fn read_span(&self, work: Span, strip: u8) -> Span {
-        debug_assert!(self.read.has(strip));
-        self.piece(work, self.gathered.count() + self.read.rank(strip))
+        self.piece(work, self.read_bytes, self.read, strip)
     }
 
     pub(super) fn made_span(&self, work: Span, strip: u8) -> Span {
-        debug_assert!(self.made.has(strip));
-        self.piece(work, self.gathered.count() + self.read.count() + self.made.rank(strip))
+        self.piece(work, self.made_bytes, self.made, strip)
     }
 }
 
@@ -297,19 +355,7 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    pub(super) const EMPTY: Segments = Segments {
-        list: [Segment {
-            row: 0,
-            len: 0,
-            wanted: Strips::NONE,
-            plan: Plan::Full,
-            gathered: Strips::NONE,
-            read: Strips::NONE,
-            made: Strips::NONE,
-            work_bytes: 0,
-        }; SEGMENTS_MAX],
-        count: 0,
-    };
+    pub(super) const EMPTY: Segments = Segments { list: [Segment::EMPTY; SEGMENTS_MAX], count: 0 };
 
     pub(super) fn clear(&mut self) {
         self.count = 0;
@@ -357,6 +403,8 @@ pub(super) struct StripeOp {
     pub(super) suspects: Strips,
     /// The suspects were given a second chance: another op may have rewritten what they could not read.
     pub(super) retried: bool,
+    /// The rows that its parts touch, from the first to before the last: where to look for segments.
+    pub(super) rows: Rows,
     /// First row of the batch, and of the next.
     pub(super) row: u32,
     pub(super) row_next: u32,
@@ -396,6 +444,7 @@ impl StripeOp {
             },
             suspects: Strips::NONE,
             retried: false,
+            rows: Rows::NONE,
             row: 0,
             row_next: 0,
             work: Span::EMPTY,
@@ -409,12 +458,12 @@ impl StripeOp {
     }
 
     /// Takes from `waiting` what is worked at next: one read or discard, or all writes in a row.
-    pub(super) fn begin(&mut self, parts: &mut Slab<Part>) {
+    pub(super) fn begin(&mut self, parts: &mut Slab<Part>, geometry: &Geometry) {
         self.reset();
         let Some(first) = self.waiting.pop(parts) else { return };
         let is_write = |kind| matches!(kind, PartKind::Write | PartKind::Zero);
         let kind = parts[first].kind;
-        self.take(parts, first);
+        self.take(parts, first, geometry);
         let mut taken = 1;
         while is_write(kind)
             && taken < PARTS_PER_OP_MAX
@@ -422,7 +471,7 @@ impl StripeOp {
             && is_write(parts[next].kind)
         {
             self.waiting.pop(parts);
-            self.take(parts, next);
+            self.take(parts, next, geometry);
             taken += 1;
         }
     }
@@ -431,6 +480,7 @@ impl StripeOp {
     pub(super) fn reset(&mut self) {
         self.suspects = Strips::NONE;
         self.retried = false;
+        self.rows = Rows::NONE;
         self.row = 0;
         self.row_next = 0;
         self.read_failed = false;
@@ -440,18 +490,26 @@ impl StripeOp {
         self.ticket = None;
     }
 
-    fn take(&mut self, parts: &mut Slab<Part>, index: u32) {
-        self.fua |= parts[index].fua;
-        self.suspects = self.suspects.or(parts[index].suspects);
+    fn take(&mut self, parts: &mut Slab<Part>, index: u32, geometry: &Geometry) {
+        let part = &parts[index];
+        self.fua |= part.fua;
+        self.suspects = self.suspects.or(part.suspects);
+        self.rows = self.rows.with(part.corners(geometry).touched(geometry.chunk_bytes()));
         self.active.push(parts, index);
     }
 
-    /// The strips that its parts cover in `row`, and the first row after it where that changes.
-    pub(super) fn coverage(&self, parts: &Slab<Part>, geometry: &Geometry, row: u32) -> (Strips, u32) {
-        let chunk = geometry.chunk_bytes();
+    /// The strips that its parts cover in `row`, and the first row after it, at most `end`, where that
+    /// changes. Beyond `end` no part covers anything, or it is the end of the chunk.
+    pub(super) fn coverage(
+        &self,
+        parts: &Slab<Part>,
+        geometry: &Geometry,
+        row: u32,
+        end: u32,
+    ) -> (Strips, u32) {
         let at = |row: u32| {
             let mut strips = Strips::NONE;
-            let mut edge = chunk;
+            let mut edge = end;
             for part in self.active.iter(parts) {
                 let corners = part.corners(geometry);
                 strips = strips.or(corners.at(row));
@@ -460,7 +518,7 @@ impl StripeOp {
             (strips, edge)
         };
         let (strips, mut edge) = at(row);
-        while edge < chunk {
+        while edge < end {
             let (next, next_edge) = at(edge);
             if next != strips {
                 break;
@@ -479,7 +537,7 @@ impl StripeOp {
         row: u32,
         len: u32,
     ) -> Strips {
-        if self.active.head == self.active.tail {
+        if self.active.is_one() {
             return Strips::NONE;
         }
         let mut gathered = Strips::NONE;
@@ -508,7 +566,7 @@ impl StripeOp {
         let part = self
             .active
             .iter(parts)
-            .find(|part| part.corners(geometry).at(segment.row).has(strip))
+            .find(|part| self.active.is_one() || part.corners(geometry).at(segment.row).has(strip))
             .expect("a wanted strip is covered by a part");
         part.span_of(geometry, zeros, strip, segment.row, segment.len)
     }
@@ -537,7 +595,7 @@ impl StripeOp {
         let (mut touched, mut whole) = (Strips::NONE, geometry.data_strips());
         let mut row = 0;
         while row < geometry.chunk_bytes() {
-            let (strips, next) = self.coverage(parts, geometry, row);
+            let (strips, next) = self.coverage(parts, geometry, row, geometry.chunk_bytes());
             touched = touched.or(strips);
             whole = whole.and(strips);
             row = next;

@@ -22,7 +22,7 @@ use crate::request::RequestError;
 use crate::ring::{Durability, MemberIo, Ring};
 
 use super::flush::FlushWaiter;
-use super::op::{Mode, PartKind, Phase, Segment, Work};
+use super::op::{Mode, PartKind, Phase, Rows, Segment, Work};
 use super::{Array, Io, IoFor, Started};
 
 /// Rows are cut so that a batch fits; at pages, so that members see aligned I/O.
@@ -130,15 +130,16 @@ impl Array {
         let op = &mut self.ops[index];
         let segments = &mut self.segments[index as usize];
         segments.clear();
+        let every_row = match op.work_kind {
+            Work::Write(mode) => mode.every_row(),
+            Work::Rebuild { .. } => true,
+            Work::Read | Work::Discard => false,
+        };
+        let rows = if every_row { Rows { first: 0, end: chunk } } else { op.rows };
         op.row = op.row_next;
-        let (mut row, mut bytes) = (op.row, 0);
-        while row < chunk && !segments.is_full(geometry.members()) {
-            let (wanted, next) = op.coverage(&self.parts, geometry, row);
-            let every_row = match op.work_kind {
-                Work::Write(mode) => mode.every_row(),
-                Work::Rebuild { .. } => true,
-                Work::Read | Work::Discard => false,
-            };
+        let (mut row, mut bytes) = (op.row.max(rows.first), 0);
+        while row < rows.end && !segments.is_full(geometry.members()) {
+            let (wanted, next) = op.coverage(&self.parts, geometry, row, rows.end);
             if wanted.is_empty() && !every_row {
                 row = next;
                 continue;
@@ -166,12 +167,12 @@ impl Array {
             if bytes + strips * segment.len > BUFFER_BYTES_MAX {
                 break;
             }
-            segment.work_bytes = bytes;
+            segment.place(bytes);
             bytes += strips * segment.len;
             row += segment.len;
             segments.push(segment);
         }
-        op.row_next = row;
+        op.row_next = if row < rows.end { row } else { chunk };
         if bytes > 0 {
             let Some(work) = self.pool.take(bytes) else {
                 op.row_next = op.row;
@@ -374,18 +375,15 @@ impl Array {
     /// Writes one batch. The cell is durably Dirty (or needs no mark).
     pub(super) fn issue_writes<R: Ring>(&mut self, ring: &mut R, index: u32) {
         self.ops[index].phase = Phase::Writing;
-        let shared = self.shared.clone();
-        let geometry = &shared.geometry;
-        let volatile = shared.members.volatile();
+        let geometry = self.shared.geometry;
+        let volatile = self.shared.members.volatile();
         let mut written = 0;
         for at in 0..self.segments[index as usize].len() {
-            let op = &self.ops[index];
-            let (segment, work, writable) =
-                (self.segments[index as usize].get(at), op.work, op.view.writable);
-            let targets = targets(geometry.data_strips(), geometry.parity_strips(), &segment, op.work_kind);
-            let (fua, rotation) = (op.fua, op.rotation);
-            let missed = targets.minus(writable);
+            let segment = self.segments[index as usize].get(at);
             let op = &mut self.ops[index];
+            let (work, fua, rotation, writable) = (op.work, op.fua, op.rotation, op.view.writable);
+            let targets = targets(geometry.data_strips(), geometry.parity_strips(), &segment, op.work_kind);
+            let missed = targets.minus(writable);
             op.skipped = op.skipped.or(rotation.slots_of(missed));
             op.missed_data = op.missed_data.or(missed.and(segment.wanted));
             for strip in targets.and(writable).iter() {
@@ -396,7 +394,7 @@ impl Array {
                 } else if segment.read.has(strip) {
                     segment.read_span(work, strip)
                 } else {
-                    shared.memory.zeros(segment.len)
+                    self.shared.memory.zeros(segment.len)
                 };
                 let durable = fua && volatile.has(rotation.slot_of(strip));
                 let durability = if durable { Durability::Durable } else { Durability::Cached };
@@ -488,8 +486,8 @@ impl Array {
             self.finish(index, Ok(()));
             return;
         }
-        let unprotected = op.work_kind == Work::Write(Mode::DataOnly) || self.shared.failed();
-        if unprotected && !op.missed_data.is_empty() {
+        let unprotected = || op.work_kind == Work::Write(Mode::DataOnly) || self.shared.failed();
+        if !op.missed_data.is_empty() && unprotected() {
             self.finish(index, Err(RequestError::Lost));
         } else if self.shared.members.on_record(op.skipped, op.stripe) {
             self.recorded(index);
@@ -519,16 +517,7 @@ impl Array {
 
 /// One segment: its plan, and what lies in memory for it. `None` where it is refused.
 fn shape(view: &View, work: Work, wanted: Strips) -> Option<Segment> {
-    let mut segment = Segment {
-        row: 0,
-        len: 0,
-        wanted,
-        plan: Plan::Full,
-        gathered: Strips::NONE,
-        read: Strips::NONE,
-        made: Strips::NONE,
-        work_bytes: 0,
-    };
+    let mut segment = Segment::of(wanted);
     let parity = view.parity.and(view.writable);
     match work {
         Work::Write(mode) => {

@@ -152,12 +152,13 @@ impl Pool {
         superblock.give_block(block, &mut self.links[index as usize]);
         let is_empty = superblock.taken_count == 0;
         self.available_bytes += 1 << class_shift;
-        if !was_full {
+        let is_first = self.open[class_of(class_shift)] == index;
+        if !was_full && (is_empty || !is_first) {
             self.unlink(index);
         }
         if is_empty {
             self.close_superblock(index);
-        } else {
+        } else if !is_first {
             self.link(index);
         }
     }

@@ -99,6 +99,7 @@ pub trait Ring {
 }
 
 /// What every ring asserts of an operation it is given: only a bug above can violate it.
+#[inline]
 fn assert_well_formed(op: &MemberOp) {
     assert!((op.tag as usize) < IO_IN_FLIGHT_MAX, "tag {} of {IO_IN_FLIGHT_MAX}", op.tag);
     let expected_bytes = match op.io {
