@@ -109,12 +109,15 @@ impl From<InitChoice> for Init {
 /// Assemble an array from its members and serve it, in the foreground
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Every member of the array that is there
-    #[arg(required = true, value_name = "MEMBER")]
+    /// The array's name, to look for it on all block devices; or every member of it that is there
+    #[arg(required = true, value_name = "NAME|MEMBER")]
     pub members: Vec<PathBuf>,
-    /// Polled threads, one a core; 0 chooses
+    /// Polled threads, one a CPU, near the members; 0: half of the CPUs, at most 4
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub reactors: usize,
+    /// The CPUs to poll on, one reactor each, as in `2,4-6`
+    #[arg(long, value_parser = parse_cpus, conflicts_with = "reactors", value_name = "LIST")]
+    pub cpus: Option<CpuList>,
     /// Make a block device, /dev/ublkbN [default where the kernel has ublk and this is root]
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, conflicts_with = "nbd")]
     #[expect(clippy::option_option, reason = "not given, given without a number, given with one")]
@@ -137,6 +140,10 @@ pub struct Serve {
     /// Answer reads of lost strips from parity that may not match: a guess, in so many words
     #[arg(long)]
     pub trust_parity: bool,
+    /// Fail a member that leaves an I/O unanswered for so long
+    #[arg(long, default_value_t = 30, value_name = "SECS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub member_timeout: u32,
     /// Data memory of each reactor
     #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
     pub memory: u64,
@@ -228,8 +235,8 @@ pub struct Wait {
 /// Read every stripe of a stopped array and compare its parity; changes nothing
 #[derive(Debug, Args)]
 pub struct Scrub {
-    /// Every member of the array
-    #[arg(required = true, value_name = "MEMBER")]
+    /// The array's name, to look for it on all block devices; or every member of it
+    #[arg(required = true, value_name = "NAME|MEMBER")]
     pub members: Vec<PathBuf>,
     /// Report as JSON
     #[arg(long)]
@@ -328,6 +335,28 @@ fn parse_level(text: &str) -> Result<Level, String> {
     }
 }
 
+/// CPU numbers, in the order given.
+pub type CpuList = std::sync::Arc<[usize]>;
+
+/// The kernel's notation: numbers and ranges, separated by commas.
+fn parse_cpus(text: &str) -> Result<CpuList, String> {
+    const CPUS_MAX: usize = 1 << 16;
+    let number = |text: &str| match text.parse::<usize>() {
+        Ok(cpu) if cpu < CPUS_MAX => Ok(cpu),
+        _ => Err(format!("{text:?} is not the number of a CPU")),
+    };
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if last < first {
+            return Err(format!("{part:?} runs backwards"));
+        }
+        cpus.extend(first..=last);
+    }
+    Ok(cpus.into())
+}
+
 fn parse_size_u32(text: &str) -> Result<u32, String> {
     parse_size(text)?.try_into().map_err(|_| "4G or more is too large here".into())
 }
@@ -352,6 +381,15 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn cpus_are_listed_as_the_kernel_does() {
+        assert_eq!(*parse_cpus("2").unwrap(), [2]);
+        assert_eq!(*parse_cpus("8,2-4").unwrap(), [8, 2, 3, 4]);
+        for wrong in ["", "a", "1,", "-1", "3-1", "1-2-3", "0-99999999999"] {
+            assert!(parse_cpus(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_definition_is_sound() {

@@ -58,6 +58,9 @@ pub const READ_ERRORS_MAX: u32 = 64;
 /// How often the steward halves the error counts.
 pub const ERRORS_HALVED_EVERY_NS: u64 = 60_000_000_000;
 
+/// How long a member may leave an I/O unanswered where nothing else is said: as long as the NVMe driver does.
+pub const MEMBER_PATIENCE_S: u32 = 30;
+
 /// The slots of one array.
 pub struct Members {
     /// Written by `fail` (any reactor) and the steward; read by all.
@@ -78,6 +81,7 @@ pub struct Members {
     read_errors_total: [AtomicU64; MEMBERS_MAX],
     /// Why a slot failed, for the operator. Locked only when a member fails.
     failures: Mutex<[Option<Failure>; MEMBERS_MAX]>,
+    patience_s: u32,
 }
 
 /// How far a slot that is being rebuilt is to be believed.
@@ -100,6 +104,8 @@ pub enum Failure {
     Metadata(i32),
     /// More read errors than [`READ_ERRORS_MAX`]; the last `errno`.
     Reads(i32),
+    /// An I/O was not answered for so many seconds.
+    Silence(u32),
     /// The operator said so.
     Operator,
 }
@@ -111,6 +117,7 @@ impl std::fmt::Display for Failure {
             Failure::Flush(errno) => ("a flush failed", errno),
             Failure::Metadata(errno) => ("a metadata write failed", errno),
             Failure::Reads(errno) => ("too many read errors", errno),
+            Failure::Silence(seconds) => return write!(f, "no answer for {seconds} s"),
             Failure::Operator => return f.write_str("failed by the operator"),
         };
         write!(f, "{what}: {}", std::io::Error::from_raw_os_error(*errno))
@@ -132,11 +139,24 @@ impl Members {
             read_errors: [const { AtomicU32::new(0) }; MEMBERS_MAX],
             read_errors_total: [const { AtomicU64::new(0) }; MEMBERS_MAX],
             failures: Mutex::new([None; MEMBERS_MAX]),
+            patience_s: MEMBER_PATIENCE_S,
         };
         for (slot, device) in devices.iter().enumerate() {
             members.device[slot].store(device.0, Ordering::Relaxed);
         }
         members
+    }
+
+    /// With another patience.
+    #[must_use]
+    pub fn patient_for(self, seconds: u32) -> Members {
+        Members { patience_s: seconds, ..self }
+    }
+
+    /// How long a member may leave an I/O unanswered, seconds.
+    #[must_use]
+    pub const fn patience_s(&self) -> u32 {
+        self.patience_s
     }
 
     /// Who may be read and written now.
@@ -188,12 +208,21 @@ impl Members {
 
     /// Takes a slot out of the view; says whether it was in. The steward puts it on record.
     pub fn fail(&self, slot: u8, why: Failure) -> bool {
+        self.fail_where(slot, why, |_| true)
+    }
+
+    /// The same, unless fewer than `data` readable slots would be left by it: a member that reads badly or slowly
+    /// is better than none.
+    pub fn fail_if_spared(&self, slot: u8, why: Failure, data: u32) -> bool {
+        self.fail_where(slot, why, |left| left.readable.count() >= data)
+    }
+
+    fn fail_where(&self, slot: u8, why: Failure, allowed: impl Fn(MemberView) -> bool) -> bool {
         let one = Slots::one(slot);
         let taken = self.view.fetch_update(Ordering::SeqCst, Ordering::Acquire, |word| {
             let view = MemberView::unpack(word);
-            view.writable.has(slot).then(|| {
-                MemberView { readable: view.readable.minus(one), writable: view.writable.minus(one) }.pack()
-            })
+            let left = MemberView { readable: view.readable.minus(one), writable: view.writable.minus(one) };
+            (view.writable.has(slot) && allowed(left)).then(|| left.pack())
         });
         if taken.is_ok() {
             self.failures.lock().expect("no holder panics")[usize::from(slot)] = Some(why);
@@ -201,11 +230,11 @@ impl Members {
         taken.is_ok()
     }
 
-    /// Counts a read error that was repaired; fails the slot when they come too fast.
-    pub fn count_read_error(&self, slot: u8, errno: i32) {
+    /// Counts a read error; fails the slot when they come too fast and `data` others can be read.
+    pub fn count_read_error(&self, slot: u8, errno: i32, data: u32) {
         self.read_errors_total[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
         if self.read_errors[usize::from(slot)].fetch_add(1, Ordering::Relaxed) >= READ_ERRORS_MAX {
-            self.fail(slot, Failure::Reads(errno));
+            self.fail_if_spared(slot, Failure::Reads(errno), data);
         }
     }
 
@@ -363,17 +392,32 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_spared_is_kept() {
+        let members = five();
+        assert!(members.fail_if_spared(1, Failure::Silence(30), 4));
+        assert!(
+            !members.fail_if_spared(2, Failure::Silence(30), 4),
+            "four hold the data, and three would be left"
+        );
+        for _ in 0..2 * READ_ERRORS_MAX {
+            members.count_read_error(3, 5, 4);
+        }
+        assert!(members.view().readable.has(3));
+        assert!(members.fail(2, Failure::Write(5)), "what was not written is not there");
+    }
+
+    #[test]
     fn a_rate_of_errors_fails_a_member_and_a_few_do_not() {
         let members = five();
         for _ in 0..READ_ERRORS_MAX {
-            members.count_read_error(1, 5);
+            members.count_read_error(1, 5, 4);
         }
         assert!(members.view().readable.has(1));
         members.halve_read_errors();
-        members.count_read_error(1, 5);
+        members.count_read_error(1, 5, 4);
         assert!(members.view().readable.has(1));
         for _ in 0..READ_ERRORS_MAX {
-            members.count_read_error(1, 5);
+            members.count_read_error(1, 5, 4);
         }
         assert!(!members.view().writable.has(1));
         assert_eq!(members.failure(1), Some(Failure::Reads(5)));

@@ -11,6 +11,7 @@ pub use crate::frontend::ublk::UblkChoice;
 mod create;
 mod front;
 mod open;
+mod placement;
 mod random;
 mod running;
 mod scrub;
@@ -69,10 +70,12 @@ pub struct Created {
 pub struct ServeOptions {
     /// Every candidate member; those of other arrays are an error.
     pub members: Vec<PathBuf>,
-    /// How many reactors; 0 = one per NUMA-local core, at most 4.
+    /// How many reactors; 0 = half of the CPUs, at most 4. Not looked at where `cpus` says it.
     pub reactors: usize,
     /// Serve a block device of this machine, and no NBD.
     pub ublk: Option<UblkChoice>,
+    /// The CPUs to run them on, one each; empty = chosen by the machine's topology and the members' NUMA nodes.
+    pub cpus: Vec<usize>,
     /// Listen addresses: `unix:PATH` or `HOST:PORT`.
     pub nbd: Vec<String>,
     /// Write nothing, not even metadata.
@@ -85,6 +88,8 @@ pub struct ServeOptions {
     pub run_degraded: bool,
     /// Answer reads of lost strips from untrusted parity.
     pub trust_parity: bool,
+    /// How long a member may leave an I/O unanswered before it is failed, seconds; 0 = 30.
+    pub member_timeout_s: u32,
     /// Data memory of each reactor, bytes; 0 = 64 MiB.
     pub memory_bytes: usize,
 }

@@ -28,6 +28,11 @@ impl<T> Slab<T> {
         self.entries.len() - self.free.len()
     }
 
+    /// Every value, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().flatten()
+    }
+
     /// Puts a value in; the caller has looked for room.
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         let index = self.free.pop().expect("the caller looked for room");

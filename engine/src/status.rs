@@ -29,6 +29,8 @@ pub struct ArrayStatus {
     pub background: Vec<Background>,
     /// Where hosts reach it, as given on the command line (`unix:PATH`, `HOST:PORT`, `/dev/ublkbN`).
     pub exports: Vec<String>,
+    /// The CPU that each reactor polls on; null where the scheduler chooses.
+    pub reactors: Vec<Option<usize>>,
     /// What was counted since the start.
     pub counters: Counters,
 }

@@ -84,6 +84,16 @@ impl Lines {
     }
 }
 
+/// As in `2 on CPUs 4, 5`.
+fn reactors(seats: &[Option<usize>]) -> String {
+    let cpus: Vec<String> = seats.iter().flatten().map(ToString::to_string).collect();
+    match (cpus.len(), seats.len() - cpus.len()) {
+        (0, floating) => format!("{floating}, wherever the scheduler puts them"),
+        (pinned, 0) => format!("{pinned} on CPU {}", cpus.join(", ")),
+        (pinned, floating) => format!("{pinned} on CPU {}, {floating} elsewhere", cpus.join(", ")),
+    }
+}
+
 fn running_text(status: &ArrayStatus) -> String {
     let mut lines = Lines::default();
     lines.heading(&status.name);
@@ -97,6 +107,7 @@ fn running_text(status: &ArrayStatus) -> String {
     for export in &status.exports {
         lines.add("export", export);
     }
+    lines.add("reactors", reactors(&status.reactors));
     for job in &status.background {
         lines.add("background", describe_job(job, status.chunk_bytes));
     }

@@ -14,6 +14,7 @@ mod change;
 mod create;
 mod detail;
 mod privileges;
+mod scan;
 mod scrub;
 mod serve;
 mod status;

@@ -9,7 +9,7 @@
 //! server, so that the program can be replaced under a mounted file system. A second one, when the drain takes too
 //! long for somebody, ends the process at once with exit code 1: an unclean stop, which costs a resync.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, RwLock};
 
@@ -30,7 +30,7 @@ use crate::output::print;
 use crate::rundir::{RunDir, own_uid};
 
 use super::detail::undecodable;
-use super::privileges;
+use super::{privileges, scan};
 
 /// Why the server should end, or did.
 enum Event {
@@ -48,11 +48,12 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     watch_signals(events.clone())?;
 
     let run_dir = RunDir::create(run_dir)?;
-    let name = name_of(&examine(&options.members)?)?;
+    let members = scan::members(&options.members)?;
+    let name = name_of(&examine(&members)?)?;
     let claim = Claim::take(&run_dir, &name)?;
     let way = way(options, &run_dir, &name)?;
 
-    let server = Server::start(engine_options(options, way)?)?;
+    let server = Server::start(engine_options(options, members, way)?)?;
     for warning in &server.warnings {
         tracing::warn!("{warning}");
     }
@@ -167,28 +168,23 @@ fn way(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Way> {
     Ok(Way::Nbd(vec![format!("unix:{text}")]))
 }
 
-fn engine_options(options: &Serve, way: Way) -> Result<ServeOptions> {
+fn engine_options(options: &Serve, members: Vec<PathBuf>, way: Way) -> Result<ServeOptions> {
     let (ublk, nbd) = match way {
         Way::BlockDevice(choice) => (Some(choice), Vec::new()),
         Way::Nbd(addresses) => (None, addresses),
     };
-    let paths = || "cannot use a member's path".to_string();
     Ok(ServeOptions {
-        // Absolute, because commands name members from other directories.
-        members: options
-            .members
-            .iter()
-            .map(std::path::absolute)
-            .collect::<std::io::Result<_>>()
-            .context(paths)?,
+        members,
         reactors: options.reactors,
         ublk,
+        cpus: options.cpus.as_deref().unwrap_or_default().to_vec(),
         nbd,
         read_only: options.read_only,
         foreign_host_ok: options.foreign_host,
         allow_remote: options.allow_remote,
         run_degraded: options.run_degraded,
         trust_parity: options.trust_parity,
+        member_timeout_s: options.member_timeout,
         memory_bytes: options.memory.try_into().context(|| "--memory".into())?,
     })
 }

@@ -42,6 +42,7 @@ pub fn example_status(name: &str) -> ArrayStatus {
         cells: CellCounts::default(),
         background: Vec::new(),
         exports: vec!["unix:/gone/a.nbd".into()],
+        reactors: vec![Some(3), None],
         counters: Counters::default(),
     }
 }

@@ -380,6 +380,25 @@ impl<'lab> Server<'lab> {
         line.trim().strip_suffix(" kB").expect("in kB").parse::<u64>().expect("a number") << 10
     }
 
+    /// Processor time that the server has taken, in the kernel's ticks (a hundredth of a second each).
+    pub fn cpu_ticks(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        // After the name, which is in parentheses: utime and stime are the fields 14 and 15 of the whole.
+        let fields: Vec<&str> = text.rsplit(')').next().expect("a name").split_whitespace().collect();
+        [11, 12].iter().map(|at: &usize| fields[*at].parse::<u64>().expect("a number")).sum()
+    }
+
+    /// The CPUs that one of its threads may run on, as the kernel lists them.
+    pub fn cpus_of_thread(&self, name: &str) -> String {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let task = tasks
+            .map(|task| task.expect("a directory").path())
+            .find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name));
+        let status = fs::read_to_string(task.expect("the thread is there").join("status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        line.expect("a Cpus_allowed_list").trim().to_string()
+    }
+
     /// Stops the server as an operator's shell would, by a signal; it must end cleanly.
     #[track_caller]
     pub fn terminate(mut self) {

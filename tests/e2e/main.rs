@@ -20,6 +20,7 @@ mod huge;
 mod kill;
 mod lab;
 mod ledger;
+mod manners;
 mod nbd_client;
 mod rebuild;
 mod seed;

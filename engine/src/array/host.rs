@@ -256,9 +256,7 @@ impl Array {
             // Not counted against the member: a host's pages may lie so that the device cannot fill them.
             self.answer_part(read.request, Err(RequestError::NeedsMemory));
         } else if let Err(errno) = result {
-            if self.is_current(&io) {
-                self.shared.members.count_read_error(io.slot, errno);
-            }
+            self.read_error(&io, errno);
             let (strip, _) = self.shared.geometry.strip_of(read.start);
             self.read_again(read, Strips::one(strip));
         } else if undisturbed {

@@ -49,6 +49,7 @@ mod parity;
 mod read;
 mod steward;
 mod sweep;
+mod watch;
 mod write;
 
 use flush::FlushGate;
@@ -58,6 +59,7 @@ pub(crate) use op::{Part, PartKind};
 use op::{Phase, Segments, StripeOp};
 use steward::Steward;
 pub use steward::{Answer, Beginning, Order, StewardState};
+use watch::Watch;
 
 /// No index: the end of a list, or an empty lock slot.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -160,6 +162,8 @@ struct Io {
     slot: u8,
     /// The device it went to: a slot may have another by the time it completes.
     device: DeviceIndex,
+    /// When it was pushed, in beats of the watch.
+    beat: u32,
 }
 
 /// One reactor's share of an array.
@@ -195,6 +199,7 @@ pub struct Array {
     blocks: BlockWrites,
     /// Reactor 0 has the steward.
     steward: Option<Box<Steward>>,
+    watch: Watch,
     replies: Vec<Reply>,
     now_ns: u64,
 }
@@ -225,6 +230,7 @@ impl Array {
             flush: FlushGate::new(),
             blocks,
             steward,
+            watch: Watch::default(),
             replies: Vec::with_capacity(REQUESTS_MAX),
             now_ns: 0,
             shared,
@@ -274,10 +280,12 @@ impl Array {
             || self.steward.as_ref().is_some_and(|steward| steward.must_turn(&self.shared))
     }
 
-    /// When the steward next has something to do though nothing moves; `None` for never.
+    /// When there is next something to do though nothing moves; `None` for never.
     #[must_use]
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        self.steward.as_ref().and_then(|steward| steward.next_deadline_ns())
+        let steward = self.steward.as_ref().and_then(|steward| steward.next_deadline_ns());
+        let watch = (self.ios.len() > 0).then(|| self.watch.next_deadline_ns());
+        [steward, watch].into_iter().flatten().min()
     }
 
     /// Touches what a request will need first: its stripe's cell, mostly a cache miss. Done for all requests
@@ -340,6 +348,7 @@ impl Array {
     /// piece of background work.
     pub fn advance<R: Ring>(&mut self, ring: &mut R, now_ns: u64) {
         self.now_ns = now_ns;
+        self.watch_advance();
         for _ in 0..self.unsent.len() {
             let (reactor, message) = self.unsent.pop_front().expect("counted");
             self.post(reactor, message);
@@ -604,7 +613,7 @@ impl Array {
         offset_bytes: u64,
         span: Span,
     ) {
-        let tag = self.ios.insert(Io { what, slot, device });
+        let tag = self.ios.insert(Io { what, slot, device, beat: self.watch.beat() });
         ring.push(MemberOp { tag, device, io, offset_bytes, len_bytes: u64::from(span.len_bytes), span });
     }
 
@@ -618,7 +627,8 @@ impl Array {
         len_bytes: u64,
     ) {
         let device = self.shared.members.device(slot);
-        let tag = self.ios.insert(Io { what: IoFor::OpDeallocate { op }, slot, device });
+        let what = IoFor::OpDeallocate { op };
+        let tag = self.ios.insert(Io { what, slot, device, beat: self.watch.beat() });
         ring.push(MemberOp {
             tag,
             device,
@@ -627,6 +637,14 @@ impl Array {
             len_bytes,
             span: Span::EMPTY,
         });
+    }
+
+    /// Counts a failed read against its member.
+    fn read_error(&self, io: &Io, errno: i32) {
+        if self.is_current(io) {
+            let data = self.shared.geometry.data();
+            self.shared.members.count_read_error(io.slot, errno, data.into());
+        }
     }
 
     /// Whether an error on this I/O speaks of the device that the slot has now.

@@ -252,9 +252,7 @@ impl Array {
         result: Result<(), i32>,
     ) {
         if let Err(errno) = result {
-            if self.is_current(&io) {
-                self.shared.members.count_read_error(io.slot, errno);
-            }
+            self.read_error(&io, errno);
             let op = &mut self.ops[index];
             op.suspects = op.suspects.or(Strips::one(strip));
             op.read_failed = true;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bitmap::Cell;
+use crossbeam::channel::unbounded;
 
 use crate::assembly::NewArray;
 use crate::device::{Access, Device, Zeroing, create_file};
@@ -108,16 +109,33 @@ fn common_zones(devices: &[Device], shape: &Shape) -> Result<Zones, ServerError>
         .map_err(|error| ServerError(format!("{}: {error}", smallest.path().display())))
 }
 
-/// Zeros the data zone of every member.
+/// Zeros the data zone of every member, all of them at once.
 fn zero(devices: &[Device], zones: &Zones, progress: &mut dyn FnMut(Progress)) -> Result<(), ServerError> {
-    let each = zones.data.len_bytes;
+    let (begin, each) = (zones.data.offset_bytes, zones.data.len_bytes);
     let total_bytes = each * devices.len() as u64;
-    for (nth, device) in devices.iter().enumerate() {
-        let before = nth as u64 * each;
-        device.zero_range(zones.data.offset_bytes, each, |done| {
-            progress(Progress { done_bytes: before + done, total_bytes });
-        })?;
-        device.flush()?;
-    }
+    let (steps, done) = unbounded();
+    std::thread::scope(|scope| {
+        let zeroing: Vec<_> = devices
+            .iter()
+            .map(|device| {
+                let steps = steps.clone();
+                scope.spawn(move || {
+                    let mut before = 0;
+                    device.zero_range(begin, each, |done| {
+                        let _ = steps.send(done - before);
+                        before = done;
+                    })?;
+                    device.flush()
+                })
+            })
+            .collect();
+        drop(steps);
+        let mut done_bytes = 0;
+        for step in done {
+            done_bytes += step;
+            progress(Progress { done_bytes, total_bytes });
+        }
+        zeroing.into_iter().try_for_each(|one| one.join().expect("zeroing does not panic"))
+    })?;
     Ok(())
 }

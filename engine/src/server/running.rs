@@ -15,7 +15,7 @@ use crate::device::{Access, Device};
 use crate::format::superblock::Record;
 use crate::frontend::ublk::Closed;
 use crate::geometry::Slots;
-use crate::limits::{DEVICES_MAX, REACTORS_MAX};
+use crate::limits::DEVICES_MAX;
 use crate::mailbox::Mailboxes;
 use crate::members::MemberView;
 use crate::memory::{Memory, Pool};
@@ -27,6 +27,7 @@ use crate::tally::Tally;
 
 use super::front::{Front, MemberTraits, Share};
 use super::open::{ControlRing, open_all, refuse_content, wipe_superblocks};
+use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random};
 
 /// Data memory of a reactor where nothing else is said.
@@ -35,8 +36,6 @@ const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
 const MEMORY_BYTES_MIN: usize = 16 << 20;
 /// Most: an arena of fixed buffers.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
-/// Reactors where nothing is said, at most.
-const REACTORS_DEFAULT_MAX: usize = 4;
 /// How long a stop waits for hosts' requests and the last metadata.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -47,6 +46,7 @@ pub struct Server {
     /// Slots that were failed or missing at the start, and how.
     absent: Vec<Option<MemberState>>,
     reactors: Vec<Running>,
+    placement: Placement,
     front: Front,
     /// By device index. Kept open as long as the array runs.
     devices: Mutex<Vec<Device>>,
@@ -96,27 +96,28 @@ impl Server {
         let seed = random::number();
         let read_only = options.read_only || assembly.read_only;
         let record = assembly.record.clone();
-        let count = reactor_count(options.reactors)?;
+        let nodes: Vec<u32> = devices.iter().filter_map(|device| device.facts().numa_node).collect();
+        let mut placement = Placement::choose(&options.cpus, options.reactors, &nodes)?;
         // All that can be refused is refused before `start`, which writes to the members. A client that comes
         // in between waits at its door.
+        let count = placement.seats.len();
         let block_device = Front::block_device(&options, &record, traits(&devices), read_only, count)?;
-        let count = match &block_device {
-            Some(ublk) if ublk.queues() != count => {
-                warnings.push(format!("{} reactors, as {} has queues", ublk.queues(), ublk.path()));
-                ublk.queues()
-            }
-            _ => count,
-        };
         if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.is_recovered()) {
             warnings.push(format!(
                 "{} is taken over from the server before: what waits there goes on",
                 ublk.path()
             ));
+            if ublk.queues() != count {
+                warnings.push(format!("{} reactors, as {} has queues", ublk.queues(), ublk.path()));
+                placement = Placement::choose(&[], ublk.queues(), &nodes)?;
+            }
         }
+        let count = placement.seats.len();
         let memory_bytes = memory_bytes(options.memory_bytes)?;
         let memory = Memory::new(&vec![memory_bytes; count]).map_err(|error| {
             ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}"))
         })?;
+        placement.populate(&memory);
         let no_bell = |error| ServerError(format!("cannot make an eventfd: {error}"));
         let bells: Vec<Arc<Bell>> =
             (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
@@ -127,7 +128,10 @@ impl Server {
         drop(control);
 
         let volatile = volatile(&devices, &started.devices, started.view.writable);
-        let members = started.members(volatile);
+        let mut members = started.members(volatile);
+        if options.member_timeout_s > 0 {
+            members = members.patient_for(options.member_timeout_s);
+        }
         let waker = |bell: &Arc<Bell>| -> crate::mailbox::Waker {
             let bell = bell.clone();
             Box::new(move || bell.ring())
@@ -146,10 +150,15 @@ impl Server {
             read_only,
             deallocations: std::sync::atomic::AtomicU32::new(0),
         });
-        let polled = !devices.is_empty() && devices.iter().all(|device| device.facts().polled);
+        let config = UringConfig {
+            worker_cpus: placement.workers.clone(),
+            polled: devices.iter().all(|device| device.facts().polled),
+            host_buffers: 0,
+        };
         let mut reactors = Vec::new();
         for (me, (share, bell)) in shares.into_iter().zip(bells).enumerate() {
-            reactors.push(launch(me as u8, &shared, &devices, share, bell, polled)?);
+            let seat = placement.seats[me];
+            reactors.push(launch(me as u8, &shared, &devices, share, bell, seat, config.clone())?);
         }
         front.start()?;
         Ok(Server {
@@ -157,6 +166,7 @@ impl Server {
             shared,
             record,
             reactors,
+            placement,
             front,
             devices: Mutex::new(devices),
             read_only,
@@ -197,6 +207,7 @@ impl Server {
             },
             background: self.background(),
             exports: self.front.exports(),
+            reactors: self.placement.seats.clone(),
             counters: Tally::sum(&shared.tallies),
         }
     }
@@ -443,7 +454,8 @@ fn launch(
     devices: &[Device],
     share: Share,
     bell: Arc<Bell>,
-    polled: bool,
+    seat: Seat,
+    config: UringConfig,
 ) -> Result<Running, ServerError> {
     let port = ReactorPort::new();
     let attached: Vec<_> = devices.iter().map(Device::for_ring).collect::<Result<_, _>>()?;
@@ -451,8 +463,9 @@ fn launch(
     let body = {
         let (shared, port) = (shared.clone(), port.clone());
         move || {
+            take_seat(seat);
             let memory = shared.memory.clone();
-            let config = UringConfig { polled, host_buffers: share.host_buffers(), ..UringConfig::default() };
+            let config = UringConfig { host_buffers: share.host_buffers(), ..config };
             let ring = Uring::new(memory.clone(), &config).and_then(|mut ring| {
                 for (index, device) in attached.into_iter().enumerate() {
                     ring.attach(DeviceIndex(index as u8), device)?;
@@ -486,17 +499,6 @@ fn launch(
         Ok(Ok(())) => Ok(Running { port, thread }),
         Ok(Err(error)) => Err(ServerError(format!("cannot set up io_uring for reactor {me}: {error}"))),
         Err(_) => Err(ServerError(format!("reactor {me} died at its start"))),
-    }
-}
-
-fn reactor_count(asked: usize) -> Result<usize, ServerError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    match asked {
-        0 => Ok((cores / 2).clamp(1, REACTORS_DEFAULT_MAX)),
-        count if count <= REACTORS_MAX => Ok(count),
-        count => {
-            Err(ServerError(format!("{count} reactors are asked for; at most {REACTORS_MAX} are possible")))
-        }
     }
 }
 

@@ -22,12 +22,15 @@ pub struct Disk {
     pub bad: BTreeSet<u64>,
     /// It answers nothing but errors.
     pub dead: bool,
+    /// It answers nothing.
+    pub silent: bool,
 }
 
 impl Disk {
     /// Noise, but for two wiped superblocks.
     pub fn new(bytes: u64, rng: &mut Rng) -> Disk {
-        let mut disk = Disk { bytes: vec![0; bytes as usize], bad: BTreeSet::new(), dead: false };
+        let mut disk =
+            Disk { bytes: vec![0; bytes as usize], bad: BTreeSet::new(), dead: false, silent: false };
         rng.fill(&mut disk.bytes[2 * BLOCK_BYTES..]);
         disk
     }
@@ -83,9 +86,9 @@ impl Ring for SlowRing {
         let mut at = self.queued.len();
         while at > 0 {
             at -= 1;
-            if self.rng.below(100) < percent {
+            let disk = &mut disks[usize::from(self.queued[at].device.0)];
+            if !disk.silent && self.rng.below(100) < percent {
                 let op = self.queued.swap_remove(at);
-                let disk = &mut disks[usize::from(op.device.0)];
                 let result = disk.perform(&self.memory, &op, &mut self.rng);
                 completions.push(Completion { tag: op.tag, result });
             }

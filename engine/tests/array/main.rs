@@ -16,6 +16,7 @@ mod world;
 
 use bitmap::Cell;
 use engine::format::Level;
+use engine::members::{Failure, MEMBER_PATIENCE_S};
 use engine::tally::Tally;
 
 use rng::Rng;
@@ -137,6 +138,38 @@ fn chunks_of_1_mib() {
 fn two_reactors() {
     run_all(&WIDTHS, 4 << 10, 2);
     run_all(&[3, 5, 8], 64 << 10, 2);
+}
+
+/// A member that does not answer is failed after its time, and one that the array cannot do without is waited for.
+#[test]
+fn silence_is_a_failure() {
+    for seed in 0..8 {
+        let (level, members) = if seed % 2 == 0 { (Level::Raid5, 4) } else { (Level::Raid6, 6) };
+        let initial = Initial::All(Cell::Clean);
+        let reactors = 1 + seed as usize / 4;
+        let config = Config { seed, level, members, chunk_bytes: 4 << 10, stripes: 40, initial, reactors };
+        let mut world = World::new(config);
+        world.load(40);
+        let parities = level.parities() as u32;
+        let silent = victims(&mut world.rng.fork(), members, parities + 1);
+        for &slot in &silent[..parities as usize] {
+            world.silence(slot);
+            world.settle();
+            assert_eq!(
+                world.shared.members.failure(slot),
+                Some(Failure::Silence(MEMBER_PATIENCE_S)),
+                "seed {seed}"
+            );
+            world.load(40);
+        }
+        let needed = silent[parities as usize];
+        world.disks.borrow_mut()[usize::from(needed)].silent = true;
+        world.ask_random();
+        (0..20_000).for_each(|_| world.turn());
+        assert!(world.shared.members.view().readable.has(needed), "seed {seed}");
+        world.disks.borrow_mut()[usize::from(needed)].silent = false;
+        world.verify();
+    }
 }
 
 /// `cargo test -p engine --test array one -- --ignored`, with a configuration that failed.

@@ -353,6 +353,24 @@ impl World {
         }
     }
 
+    /// A member stops answering, until it has been failed for it; then it answers again, with errors or as if nothing had been.
+    pub fn silence(&mut self, slot: u8) {
+        let device = usize::from(self.shared.members.device(slot).0);
+        self.disks.borrow_mut()[device].silent = true;
+        for _ in 0..20 {
+            self.ask_random();
+            self.turn();
+        }
+        let began_ns = self.now_ns;
+        self.turn_until("its patience", |world| !world.shared.members.view().writable.has(slot));
+        let silence_ns = self.now_ns - began_ns;
+        let patience_ns = u64::from(self.shared.members.patience_s()) * 1_000_000_000;
+        assert!((patience_ns..patience_ns + 5_000_000_000).contains(&silence_ns), "after {silence_ns} ns");
+        let dead = self.rng.chance(50);
+        let disk = &mut self.disks.borrow_mut()[device];
+        (disk.silent, disk.dead) = (false, dead);
+    }
+
     /// Discards what cannot be vouched for, so that a rebuild can end.
     pub fn give_up_lossy(&mut self) {
         self.settle();

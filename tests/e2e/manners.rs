@@ -1,0 +1,63 @@
+//! How a server behaves on a machine that is not its own: idle, on which CPUs, found by name.
+//!
+//! Oracle: the kernel's account of the server's processor time and of where its threads may run.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::content::pattern;
+use crate::lab::{Backing, Lab, Server, Shape};
+
+#[test]
+fn an_idle_array_burns_no_core() {
+    let lab = Lab::new();
+    let array = lab.create("idle", Shape { member_mib: 24, ..Shape::RAID5 });
+    let server = array.serve(&["--reactors", "2"]);
+    let mut client = server.connect();
+    client.write(0, &pattern(1, 0, 1 << 20));
+    // A connected client that is silent counts as idle too, once what was written is swept.
+    server.wait_until_swept();
+    let before = server.cpu_ticks();
+    std::thread::sleep(Duration::from_secs(3));
+    let ticks = server.cpu_ticks() - before;
+    // One that spins takes some 300 of them, and 1 % of a core is 3: the rest is for a kernel that counts coarsely.
+    assert!(ticks <= 15, "{ticks} ticks of processor time in 3 s of idleness");
+    drop(client);
+    server.stop();
+}
+
+#[test]
+fn reactors_poll_where_they_are_told() {
+    let lab = Lab::new();
+    let array = lab.create("placed", Shape { member_mib: 24, ..Shape::RAID5 });
+    let server = array.serve(&["--cpus", "0"]);
+    assert_eq!(server.status().reactors, [Some(0)]);
+    assert_eq!(server.cpus_of_thread("reactor-0"), "0");
+    let detail = lab.striate_ok(&["detail", "placed"]);
+    assert!(detail.contains("1 on CPU 0"), "{detail}");
+    server.stop();
+    for (list, why) in [("65535", "CPU 65535 is not one"), ("0,0", "CPU 0 is given twice")] {
+        let mut args: Vec<&OsStr> = vec!["serve".as_ref(), "--cpus".as_ref(), list.as_ref()];
+        args.extend(array.members.iter().map(|member| member.as_os_str()));
+        let output = lab.striate(&args);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && error.contains(why), "--cpus {list}: {error}");
+    }
+    // Refused before anything was touched: it is still as the stop left it.
+    array.scrub_is_clean("after what was refused");
+}
+
+#[test]
+#[ignore = "needs root for loop devices"]
+fn an_array_is_found_by_its_name() {
+    let lab = Lab::new();
+    let name = format!("found-{}", std::process::id());
+    let array = lab.create(&name, Shape { member_mib: 24, backing: Backing::Loop, ..Shape::RAID5 });
+    let server = Server::start(&lab, &name, &[PathBuf::from(&name)], &[]);
+    let status = server.status();
+    let paths: Vec<PathBuf> =
+        status.members.iter().filter_map(|member| member.path.clone().map(PathBuf::from)).collect();
+    assert_eq!(paths, array.members);
+    server.stop();
+}
