@@ -7,6 +7,7 @@
 //!   bus      what is in flight, the clock, power cuts; `ring` is the engine's end of it
 //!   disk     one member: cache, media, faults       aim      one fault, at the n-th operation of a kind
 //!   campaign many seeds on all cores, and counts    shrink   a smaller run that fails alike
+//!   exhaustive   a small world of its own: every interleaving and every cut, over the same bus and oracles
 //! ```
 //! Nothing here copies the engine: arrays are created, assembled, started and run by the product's code.
 
@@ -15,6 +16,7 @@ pub mod bus;
 pub mod campaign;
 pub mod config;
 pub mod disk;
+pub mod exhaustive;
 pub mod host;
 pub mod monitors;
 pub mod oracle;
