@@ -1,10 +1,19 @@
 //! What a reactor is about, as text: for logs, and for checkers that ask whether two states are the same.
 //!
-//! Everything that decides what the reactor does next is in it; capacities, counters and memory's bytes are not.
+//! Everything that decides what the reactor does next is in it; capacities, counters and memory's bytes are not. Member
+//! operations in flight are shown one by one, by the tag that their ring knows ([`Array::show_io`]).
 
 use std::fmt::{Debug, Formatter, Result};
 
 use super::{Array, NO_OP};
+
+impl Array {
+    /// For what a member operation in flight is.
+    #[must_use]
+    pub fn show_io(&self, tag: u32) -> impl Debug {
+        self.ios[tag]
+    }
+}
 
 impl Debug for Array {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -16,7 +25,7 @@ impl Debug for Array {
             .field("parts", &self.parts)
             .field("ops", &self.ops)
             .field("segments", &Batches(self))
-            .field("ios", &self.ios)
+            .field("ios", &self.ios.len())
             .field("owned", &owned)
             .field("again", &self.again)
             .field("stalled", &self.stalled)

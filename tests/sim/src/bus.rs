@@ -24,14 +24,19 @@ const EAGAIN: i32 = 11;
 
 /// An operation in flight.
 #[derive(Clone)]
-struct InFlight {
-    ring: u32,
-    disk: usize,
-    op: MemberOp,
-    place: Option<Place>,
+pub struct InFlight {
+    /// The ring that it came by.
+    pub ring: u32,
+    /// Where it goes.
+    pub disk: usize,
+    /// What it is.
+    pub op: MemberOp,
+    /// Where on the disk; `None` for a flush.
+    pub place: Option<Place>,
     /// The bytes as they were pushed.
-    pushed: Rc<[u8]>,
-    pushed_at: u64,
+    pub pushed: Rc<[u8]>,
+    /// When.
+    pub pushed_at: u64,
     due_ns: u64,
     order: u64,
 }
@@ -97,6 +102,8 @@ pub struct Bus {
     pub cut: Option<Cut>,
     /// A turn that finds nothing lets time pass: control steps wait.
     pub blocking: bool,
+    /// Operations complete when they are [released](Bus::release), not by the clock; and nothing is left to chance.
+    pub by_choice: bool,
     /// The engine's memory.
     pub memory: Arc<Memory>,
     /// What watches.
@@ -130,6 +137,7 @@ impl Bus {
             off: false,
             cut: None,
             blocking: false,
+            by_choice: false,
             memory,
             monitors: Monitors::default(),
             latency_ns_max,
@@ -156,6 +164,17 @@ impl Bus {
         if self.verbose {
             println!("{:>6} {:>9.3} us  {}", self.moment, self.now_ns as f64 / 1e3, text());
         }
+    }
+
+    /// What is in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> &[InFlight] {
+        &self.in_flight
+    }
+
+    /// The next turn of its ring completes this operation of [`Bus::in_flight`].
+    pub fn release(&mut self, nth: usize) {
+        self.in_flight[nth].due_ns = 0;
     }
 
     /// When the next operation is due.
@@ -318,7 +337,8 @@ impl Bus {
             Some(Fault::Stuck) => 20_000_000_000,
             _ => latency,
         };
-        let (pushed_at, due_ns) = (self.moment, self.now_ns + 1 + latency);
+        let chosen = self.by_choice && !self.blocking;
+        let (pushed_at, due_ns) = (self.moment, if chosen { u64::MAX } else { self.now_ns + 1 + latency });
         self.in_flight.push(InFlight {
             ring,
             disk,
@@ -465,7 +485,10 @@ impl Bus {
 
     /// Strips are given back: zeros, junk, or what was there.
     fn forget(&mut self, op: &InFlight) {
-        let (style, place) = (self.rng.below(3), op.place.expect("a deallocation has a place"));
+        let (mut style, place) = (self.rng.below(3), op.place.expect("a deallocation has a place"));
+        if self.by_choice {
+            (style, self.rng) = (1, Rng::new(place.first));
+        }
         for sector in place.sectors() {
             let mut bytes = [0; SECTOR];
             if style == 1 {

@@ -21,8 +21,10 @@ use crate::rng::{Rng, mix};
 
 /// The unit in which anything is torn, cached or lost.
 pub const SECTOR: usize = 512;
-const PAGE: usize = 4096;
-const SECTORS_PER_PAGE: u64 = (PAGE / SECTOR) as u64;
+/// The unit in which content is stored.
+pub const PAGE: usize = 4096;
+/// Sectors of a page.
+pub const SECTORS_PER_PAGE: u64 = (PAGE / SECTOR) as u64;
 
 /// The bytes of a sector.
 pub type Sector = [u8; SECTOR];
@@ -61,10 +63,11 @@ impl Place {
 
 /// A sector of which newer content is in the volatile cache.
 #[derive(Clone)]
-struct Cached {
-    durable: Rc<Sector>,
+pub struct Cached {
+    /// What a power cut may go back to.
+    pub durable: Rc<Sector>,
     /// Every version since, with the moment when its write completed.
-    versions: Vec<(u64, Rc<Sector>)>,
+    pub versions: Vec<(u64, Rc<Sector>)>,
 }
 
 /// One simulated member.
@@ -271,6 +274,30 @@ impl Disk {
     /// One bit decays, durably, and nobody is told.
     pub fn flip(&mut self, sector: u64, bit: u64) {
         self.sector_mut(sector)[bit as usize / 8] ^= 1 << (bit % 8);
+    }
+
+    /// The sectors in the cache.
+    pub fn cached(&self) -> impl Iterator<Item = (u64, &Cached)> {
+        self.cache.iter().map(|(sector, cached)| (*sector, cached))
+    }
+
+    /// Pages of 4 KiB: two superblocks, the bitmap, the data.
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        self.pages.len() as u64
+    }
+
+    /// What a read of a page returns.
+    pub fn page_now(&mut self, page: u64) -> &[u8; PAGE] {
+        self.page(page)
+    }
+
+    /// A page holds this, durably.
+    pub fn put_page(&mut self, page: u64, bytes: &[u8]) {
+        (page * SECTORS_PER_PAGE..(page + 1) * SECTORS_PER_PAGE).for_each(|sector| {
+            self.cache.remove(&sector);
+        });
+        Rc::make_mut(self.page(page)).copy_from_slice(bytes);
     }
 
     /// Both superblocks are zeros, durably.

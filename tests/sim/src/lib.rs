@@ -9,6 +9,7 @@
 //!   matrix   every fault at every operation in every state
 //!   mutants  engines broken on purpose
 //!   campaign many seeds on all cores, and counts    shrink   a smaller run that fails alike
+//!   exhaustive   a small world of its own: every interleaving and every cut, over the same bus and oracles
 //! ```
 //! Nothing here copies the engine: arrays are created, assembled, started and run by the product's code.
 
@@ -17,6 +18,7 @@ pub mod bus;
 pub mod campaign;
 pub mod config;
 pub mod disk;
+pub mod exhaustive;
 pub mod host;
 pub mod matrix;
 pub mod monitors;

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::rng::mix;
+
 /// The content's name: see [`name_of`](crate::disk::name_of).
 pub type Name = u64;
 
@@ -140,6 +142,42 @@ impl Oracle {
                 entry.after_cut.retain(|candidate| candidate.end.is_none_or(|end| end >= start));
             }
         }
+    }
+
+    /// What it knows, as a number: the same for two oracles that will allow the same from now on. Of moments (its own
+    /// and those of `outstanding` requests) only the order counts.
+    #[must_use]
+    pub fn fingerprint(&self, outstanding: &[Moment]) -> u64 {
+        let candidates =
+            |block: &Block| block.live.iter().chain(&block.after_cut).copied().collect::<Vec<_>>();
+        let mut moments: Vec<Moment> = outstanding.to_vec();
+        for block in self.blocks.values() {
+            moments.extend(candidates(block).iter().flat_map(|by| [by.start, by.end.unwrap_or(0)]));
+            moments.extend(block.past.iter().map(|past| past.1));
+        }
+        moments.sort_unstable();
+        moments.dedup();
+        let rank = |moment: Moment| moments.partition_point(|&other| other < moment) as u64;
+        let mut hash = mix(outstanding.iter().fold(0, |hash, &start| mix(hash ^ rank(start))));
+        let mut add = |word: u64| hash = mix(hash ^ word);
+        for (at, block) in &self.blocks {
+            add(*at << 2 | u64::from(block.shaky) << 1 | u64::from(block.untouched));
+            add(block.live.len() as u64);
+            for by in candidates(block) {
+                add(by.name);
+                add(by.write << 1 | u64::from(by.ok));
+                add(rank(by.start));
+                add(by.end.map_or(u64::MAX, rank));
+            }
+            for (name, gone) in &block.past {
+                // Who began after it was gone does not see it.
+                if outstanding.iter().any(|start| start < gone) {
+                    add(*name);
+                    add(rank(*gone));
+                }
+            }
+        }
+        hash
     }
 
     /// A flush is submitted.

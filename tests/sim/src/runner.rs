@@ -41,6 +41,12 @@ fn quiet_panics() {
     });
 }
 
+/// Runs something, and says what it panicked with.
+pub fn caught<T>(act: impl FnOnce() -> T) -> Result<T, String> {
+    quiet_panics();
+    catch_unwind(AssertUnwindSafe(act)).map_err(|_| LAST_PANIC.with(|last| last.borrow().clone()))
+}
+
 /// Runs one seed.
 pub fn attempt(seed: u64, scenario: Scenario, knobs: Knobs, verbose: bool) -> Result<Outcome, Failure> {
     quiet_panics();
