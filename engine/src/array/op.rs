@@ -276,8 +276,7 @@ impl Mode {
 
 /// Rows in which the same strips are wanted, and what is done with them.
 ///
-/// The op's memory holds, for each segment, `len` bytes for each strip of `gathered`, then of `read`, then of
-/// `made`, in the order of the strips.
+/// The op's memory holds, for each segment, `len` bytes for each strip of `gathered`, `read`, `made`, in order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
     pub(super) row: u32,
@@ -298,23 +297,20 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// No rows.
-    const EMPTY: Segment = Segment {
-        row: 0,
-        len: 0,
-        wanted: Strips::NONE,
-        plan: Plan::Full,
-        gathered: Strips::NONE,
-        read: Strips::NONE,
-        made: Strips::NONE,
-        gathered_bytes: 0,
-        read_bytes: 0,
-        made_bytes: 0,
-    };
-
     /// Rows in which these strips are wanted, planned by the caller.
     pub(super) const fn of(wanted: Strips) -> Segment {
-        Segment { wanted, ..Segment::EMPTY }
+        Segment {
+            row: 0,
+            len: 0,
+            wanted,
+            plan: Plan::Full,
+            gathered: Strips::NONE,
+            read: Strips::NONE,
+            made: Strips::NONE,
+            gathered_bytes: 0,
+            read_bytes: 0,
+            made_bytes: 0,
+        }
     }
 
     /// How many strips lie in the op's memory.
@@ -355,7 +351,7 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    pub(super) const EMPTY: Segments = Segments { list: [Segment::EMPTY; SEGMENTS_MAX], count: 0 };
+    pub(super) const EMPTY: Segments = Segments { list: [Segment::of(Strips::NONE); SEGMENTS_MAX], count: 0 };
 
     pub(super) fn clear(&mut self) {
         self.count = 0;
@@ -498,8 +494,8 @@ impl StripeOp {
         self.active.push(parts, index);
     }
 
-    /// The strips that its parts cover in `row`, and the first row after it, at most `end`, where that
-    /// changes. Beyond `end` no part covers anything, or it is the end of the chunk.
+    /// The strips that its parts cover in `row`, and the first row after it, at most `end` (of the chunk, or of
+    /// what the parts touch), where that changes.
     pub(super) fn coverage(
         &self,
         parts: &Slab<Part>,

@@ -3,12 +3,13 @@
 //! A read of a member may run beside a write of the same bytes by another reactor: on a disk the
 //! reader gets some mixture, and the layers above know it. In memory the same is a data race, which
 //! an ordinary copy must not have. So the copies here are such that the compiler assumes nothing:
-//! `rep movsq` in an `asm!` on x86-64, relaxed atomic words elsewhere. Words of eight bytes do not tear
+//! `rep movsq` (or, for long stores, `movntdq`) in an `asm!` on x86-64, relaxed atomic words elsewhere. Words of eight bytes do not tear
 //! in either, more is not promised.
 //!
 //! Measured over 2 GiB in huge pages at random, GiB/s on a CPU, reads and writes of 4 KiB and of 64 KiB:
 //! `rep movsq` 8.1, 8.4, 13.6, 10.8; relaxed words 6.0, 5.5, 11.0, 10.6; `memcpy` (racy) 6.6, 6.7, 14.4, 11.2.
-//! A lock per MiB would do as well, but a reactor never locks.
+//! A lock per MiB would do as well, but a reactor never locks. Whole stripes of 4 x 64 KiB written to five RAM members,
+//! one after the other, microseconds of a CPU each on a busy machine: `rep movsq` 38.8, `movntdq` 19.1.
 
 #![expect(unsafe_code, reason = "copies between memory that is shared and memory that is not")]
 
@@ -33,8 +34,55 @@ pub(crate) unsafe fn load(from: *mut u8, to: *mut u8, len: usize) {
 /// # Safety
 /// As for [`load`], with the parts exchanged.
 pub(crate) unsafe fn store(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if len >= STREAMED_MIN && len.is_multiple_of(64) && to.addr().is_multiple_of(16) {
+        // SAFETY: as promised by the caller, and looked at just now.
+        return unsafe { stream(from, to, len) };
+    }
     // SAFETY: as promised by the caller; nothing is written through `from`.
     unsafe { copy(from.cast_mut(), to, len) }
+}
+
+/// Stores from this length on go past the caches: a long one is a strip that nobody reads soon, and an ordinary
+/// store fetches each line of it from memory only to overwrite it.
+#[cfg(target_arch = "x86_64")]
+const STREAMED_MIN: usize = 16 << 10;
+
+/// As [`store`], past the caches.
+///
+/// # Safety
+/// As for [`store`]; `len` is a multiple of 64 and not 0, `to` is aligned to 16.
+#[cfg(target_arch = "x86_64")]
+unsafe fn stream(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller promises both ranges; SSE2 is of the x86-64 baseline. As in `copy` the compiler assumes
+    // nothing of the bytes, and the hardware stores them in units of sixteen. The fence orders them before all that
+    // follows, as other stores are.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "movdqu {a}, [{from}]",
+            "movdqu {b}, [{from} + 16]",
+            "movdqu {c}, [{from} + 32]",
+            "movdqu {d}, [{from} + 48]",
+            "movntdq [{to}], {a}",
+            "movntdq [{to} + 16], {b}",
+            "movntdq [{to} + 32], {c}",
+            "movntdq [{to} + 48], {d}",
+            "add {from}, 64",
+            "add {to}, 64",
+            "sub {len}, 64",
+            "jnz 2b",
+            "sfence",
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            len = inout(reg) len => _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            options(nostack),
+        );
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -78,7 +126,7 @@ mod tests {
     use super::*;
 
     fn check(copy: unsafe fn(*mut u8, *mut u8, usize)) {
-        for words in [0, 1, 2, 63, 512] {
+        for words in [0, 1, 2, 63, 512, 2048, 8192] {
             let mut from: Vec<u64> =
                 (0..words).map(|word: u64| word.wrapping_mul(0x0101_0203_0405_0607)).collect();
             let mut to = vec![u64::MAX; from.len() + 1];
