@@ -49,7 +49,8 @@ pub fn all() -> Vec<Scope> {
             let mut uncached =
                 Scope::new(format!("5x3 uncached {cell_name}: {story}"), Level::Raid5, 3, cell, asks);
             uncached.volatile = false;
-            for scope in [four, six, rows, uncached] {
+            for mut scope in [four, six, rows, uncached] {
+                scope.quick = asks.len() == 1;
                 let death = Scope { name: format!("{}, death", scope.name), death: true, ..scope.clone() };
                 let quick = death.quick && cell == Cell::Clean && asks.len() == 1;
                 scopes.extend([scope, Scope { quick, ..death }]);
@@ -63,12 +64,17 @@ pub fn all() -> Vec<Scope> {
 /// contend.
 fn variants(scope: &Scope) -> [Scope; 5] {
     let name = |what| format!("{}, {what}", scope.name);
-    let (short, two) = (scope.asks.len() == 1, scope.asks.len() <= 2);
+    let (asks, clean, synced) =
+        (scope.asks.len(), scope.initial == Cell::Clean, scope.initial != Cell::NeedSync);
+    // Where a resync goes on as well there are ten times as many states.
+    let plain = asks == 1 || (asks == 2 && synced) || clean;
+    let scope = &Scope { quick: plain, ..scope.clone() };
+    let (short, two) = (asks == 1, asks <= 2 && plain);
     [
         scope.clone(),
         Scope { name: name("death"), death: true, quick: short, ..scope.clone() },
         Scope { name: name("turns"), turns: Turns::Batched, quick: two, ..scope.clone() },
-        Scope { name: name("sweep"), ticks: 2, quick: short, ..scope.clone() },
+        Scope { name: name("sweep"), ticks: 2, quick: short && synced, ..scope.clone() },
         Scope { name: name("2 reactors"), reactors: 2, ..scope.clone() },
     ]
 }
