@@ -140,11 +140,10 @@ impl Corners {
     }
 }
 
-/// A range of rows.
+/// A range of rows; `end` is past the last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rows {
     pub(super) first: u32,
-    /// The row past the last.
     pub(super) end: u32,
 }
 
