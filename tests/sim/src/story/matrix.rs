@@ -267,7 +267,7 @@ impl Story {
 
     /// In order, or by a power cut; the fault may be hit on the way up.
     fn stop_and_start(&mut self, round: u64) {
-        if round % 2 == 0 || self.world.rebuilds() {
+        if round.is_multiple_of(2) || self.world.rebuilds() {
             self.world.cut_now();
             self.world.after_cut();
         } else {
