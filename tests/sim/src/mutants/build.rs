@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::table::{EDITS, Edit, MUTANTS};
+use super::edits::{EDITS, Edit};
+use super::table::MUTANTS;
 
 /// The environment variable that says which mutant runs.
 pub const CHOICE: &str = "SIM_MUTANT";

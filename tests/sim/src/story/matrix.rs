@@ -109,6 +109,12 @@ pub fn illegal(place: &Place) -> Option<&'static str> {
             _ => None,
         };
     }
+    let at_its_begin = matches!(fault, Fault::Slow | Fault::Stuck | Fault::CutBefore);
+    if state == State::Unwritten && spot == Spot::BitmapEven && ask == Ask::Durable && at_its_begin {
+        return Some(
+            "the first block write of a fresh array is the odd one; later ones begin with a cell written",
+        );
+    }
     if spot == Spot::Data && ask == Ask::Read && state == State::Unwritten {
         return Some("nothing of an Unwritten stripe is read");
     }
