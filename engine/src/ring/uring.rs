@@ -28,17 +28,17 @@ use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use io_uring::{opcode, squeue, types};
-
-use super::{Completion, DeviceIndex, Durability, MemberIo, MemberOp, Ring, SECTOR_BYTES};
+use super::{Completion, DeviceIndex, MemberIo, MemberOp, Ring, SECTOR_BYTES};
 use crate::limits::{DEVICES_MAX, IO_IN_FLIGHT_MAX};
 use crate::memory::Memory;
 use bell::Look;
+use entry::entry;
 pub use lane::{Arrival, Lane, LaneCommand};
 use piece::Piece;
 use queue::{Collect, Queue, QueueConfig};
 
 mod bell;
+mod entry;
 mod lane;
 mod piece;
 mod queue;
@@ -334,6 +334,9 @@ impl Ring for Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         self.queues().for_each(Queue::drain);
+        // The kernel takes a ring apart in the background, some time after its descriptor is closed. Its files, and the locks
+        // on members with them, would be held until then: a server that started at once found its members taken.
+        self.queues().for_each(Queue::release_files);
     }
 }
 
@@ -463,68 +466,11 @@ impl MemberIo {
 /// The place of a lane's file in the table of files, behind the devices.
 const LANE_FILE: DeviceIndex = DeviceIndex(DEVICES_MAX as u8);
 
-/// `BLOCK_URING_CMD_DISCARD` of linux/blkdev.h: `_IO(0x12, 0)`.
-const BLOCK_URING_CMD_DISCARD: u32 = 0x12 << 8;
-
-/// The submission queue entry of a piece.
-fn entry(op: &MemberOp, piece: Piece, deallocate: Deallocate, memory: &Memory, fixed: bool) -> squeue::Entry {
-    let file = types::Fixed(u32::from(op.device.0));
-    let entry = match op.io {
-        MemberIo::Read => transfer_entry(op, piece, memory, fixed, None),
-        MemberIo::Write(durability) => transfer_entry(op, piece, memory, fixed, Some(durability)),
-        MemberIo::Flush => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
-        MemberIo::Deallocate if deallocate == Deallocate::Discard => {
-            // blkdev_uring_cmd in block/ioctl.c: the start is in `addr`, the length in `addr3`, which are the
-            // first eight of the command's bytes.
-            let mut command = [0; 16];
-            command[..8].copy_from_slice(&op.len_bytes.to_ne_bytes());
-            let discard = opcode::UringCmd16::new(file, BLOCK_URING_CMD_DISCARD);
-            discard.cmd(command).addr(Some(op.offset_bytes)).build()
-        }
-        MemberIo::Deallocate => {
-            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-            opcode::Fallocate::new(file, op.len_bytes).offset(op.offset_bytes).mode(mode).build()
-        }
-    };
-    entry.user_data(piece.pack())
-}
-
-/// A read (`write` is `None`) or a write.
-fn transfer_entry(
-    op: &MemberOp,
-    piece: Piece,
-    memory: &Memory,
-    fixed: bool,
-    write: Option<Durability>,
-) -> squeue::Entry {
-    let file = types::Fixed(u32::from(op.device.0));
-    let span = op.span.part(piece.start_bytes(), piece.len_bytes());
-    let (len, arena) = (span.len_bytes, span.arena);
-    // A host buffer has no address of ours: the kernel counts from its first byte.
-    let in_arena = usize::from(arena) < memory.arena_count();
-    let address = if in_arena {
-        memory.ptr(span)
-    } else {
-        std::ptr::without_provenance_mut(span.offset_bytes as usize)
-    };
-    let fixed = fixed || !in_arena;
-    let offset = op.offset_bytes + u64::from(piece.start_bytes());
-    let rw_flags = if write == Some(Durability::Durable) { libc::RWF_DSYNC } else { 0 };
-    match (write, fixed) {
-        (None, true) => opcode::ReadFixed::new(file, address, len, arena).offset(offset).build(),
-        (None, false) => opcode::Read::new(file, address, len).offset(offset).build(),
-        (Some(_), true) => {
-            let write = opcode::WriteFixed::new(file, address, len, arena);
-            write.offset(offset).rw_flags(rw_flags).build()
-        }
-        (Some(_), false) => opcode::Write::new(file, address, len).offset(offset).rw_flags(rw_flags).build(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::memory::Span;
+    use crate::ring::Durability;
 
     fn op(io: MemberIo, len_bytes: u32) -> MemberOp {
         let span = Span { arena: 0, offset_bytes: 0, len_bytes };

@@ -173,6 +173,12 @@ impl Queue {
         }
     }
 
+    /// Lets go of every file, now.
+    pub(super) fn release_files(&mut self) {
+        // Refused only where there are none.
+        let _released = self.ring.submitter().unregister_files();
+    }
+
     fn enter_for(&mut self, submit_count: u32, complete_count: u32) {
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: no argument is passed, and at most what the submission queue holds is submitted; each
