@@ -78,15 +78,18 @@ fn on_its_own(member: &Present<'_>, record: &Record) -> Standing {
     match member.entry_in(record) {
         Some(_) if member.is_current(record) => Standing::Current,
         Some(entry) if !entry.state.takes_part() && member.epoch() == entry.held => Standing::Stale,
-        // H was made from its epoch, by others that were current there: see "a leftover of the parent".
-        Some(entry) if !entry.state.takes_part() && is_parent(member.epoch(), record) => Standing::Leftover,
+        // H was made from its epoch, by others that were current there: see "a leftover of the line".
+        Some(entry) if !entry.state.takes_part() && is_in_line(member.epoch(), record) => Standing::Leftover,
         None if member.epoch().number < record.epoch.name.number => Standing::Replaced,
         Some(_) | None => Standing::Apart,
     }
 }
 
-fn is_parent(epoch: EpochName, record: &Record) -> bool {
-    epoch.id == record.epoch.parent_id && epoch.number < record.epoch.name.number
+/// Whether the record names the epoch as its parent, or as what some slot held.
+fn is_in_line(epoch: EpochName, record: &Record) -> bool {
+    let used = &record.slots[..record.shape.members];
+    epoch.number < record.epoch.name.number
+        && (epoch.id == record.epoch.parent_id || used.iter().any(|entry| entry.held == epoch))
 }
 
 /// Whether a device that was to be in sync in the member's epoch is now, in another, in the record's line.

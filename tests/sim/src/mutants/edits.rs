@@ -469,9 +469,9 @@ pub const EDITS: &[Edit] = &[
     ),
     e(
         EPOCHS,
-        "if !entry.state.takes_part() && is_parent(member.epoch(), record) =>",
+        "if !entry.state.takes_part() && is_in_line(member.epoch(), record) =>",
         "if !entry.state.takes_part()
-            && is_parent(member.epoch(), record)
+            && is_in_line(member.epoch(), record)
             && !mutant!(ParentUnknown) =>",
     ),
     e(
