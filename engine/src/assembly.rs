@@ -126,8 +126,8 @@ pub struct Assembly {
     pub read_only: bool,
     /// The highest epoch number on any device here; the next epoch's is higher.
     epoch_number_max: u64,
-    /// Every device that is current holds the record's epoch.
-    all_hold_newest: bool,
+    /// The record's epoch is known to have been committed, so absent devices hold it too.
+    is_committed: bool,
     /// What the devices of InSync and Rebuilding slots hold, by slot.
     seats: Vec<Option<roster::Seat>>,
     /// Devices here that are leftovers of their slot, and what they hold.
@@ -158,13 +158,19 @@ pub fn assemble(candidates: &[Candidate], options: &AssemblyOptions) -> Result<A
         unclean: is_unclean(&current, &record),
         read_only: present.iter().any(|member| member.found.superblock.read_only_required),
         epoch_number_max: present.iter().map(|member| member.epoch().number).max().unwrap_or_default(),
-        all_hold_newest: current.iter().all(|member| member.epoch() == record.epoch.name),
+        is_committed: is_committed(&current, &record),
         record,
         slots,
         left_out,
         seats,
         leftovers,
     })
+}
+
+/// What was stopped cleanly was committed before, and what is in both copies of a device too.
+fn is_committed(current: &[&Present<'_>], record: &Record) -> bool {
+    let mut holders = current.iter().filter(|member| member.epoch() == record.epoch.name);
+    record.state == RunState::Clean || holders.any(|member| member.found.reinforced)
 }
 
 /// See "Unclean" above.

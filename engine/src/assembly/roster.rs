@@ -208,8 +208,9 @@ impl Assembly {
         record.found = if self.unclean { RunState::Active } else { RunState::Clean };
         for (entry, seat) in record.slots.iter_mut().zip(&self.seats) {
             if seat.is_none() && entry.state.takes_part() {
-                // If all that are here hold the newest epoch, the absent most likely do too.
-                let held = if self.all_hold_newest { self.record.epoch.name } else { entry.held };
+                // If the newest epoch was committed, the absent hold it. If not, they may hold that or what they held
+                // before: the new record names the one as its parent, and the other here.
+                let held = if self.is_committed { self.record.epoch.name } else { entry.held };
                 *entry = SlotRecord { state: SlotState::Failed, held, cursor: 0, ..*entry };
             }
         }

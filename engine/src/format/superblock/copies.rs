@@ -14,6 +14,8 @@ pub struct Found {
     /// Whether the other copy was valid too. If not, it may have been newer: a write that tore, or one
     /// that was complete and has decayed. The two cannot be told apart.
     pub both_valid: bool,
+    /// Whether both copies are of one epoch: it was committed, for only then is it written to the second.
+    pub reinforced: bool,
 }
 
 /// Why a device is no member.
@@ -48,6 +50,9 @@ pub fn choose(a: &[u8], b: &[u8], device_bytes: u64) -> Result<Found, NoMember> 
         })
         .max_by_key(|&(sequence, _)| sequence);
     let both_valid = from_a.is_ok() && from_b.is_ok();
+    let epoch =
+        |found: &Result<Superblock, DecodeError>| found.as_ref().ok().map(|one| one.record.epoch.name);
+    let reinforced = both_valid && epoch(&from_a) == epoch(&from_b);
     let (superblock, at) = match (from_a, from_b) {
         (Ok(in_a), Ok(in_b)) if in_b.sequence > in_a.sequence => (in_b, Copy::B),
         (Ok(in_a), _) => (in_a, Copy::A),
@@ -63,7 +68,7 @@ pub fn choose(a: &[u8], b: &[u8], device_bytes: u64) -> Result<Found, NoMember> 
     if needed_bytes > device_bytes {
         return Err(NoMember::TooSmall { device_bytes, needed_bytes });
     }
-    Ok(Found { superblock, overwrite: at.other(), both_valid })
+    Ok(Found { superblock, overwrite: at.other(), both_valid, reinforced })
 }
 
 fn unsupported(result: &Result<Superblock, DecodeError>) -> Option<DecodeError> {
