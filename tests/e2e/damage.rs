@@ -18,6 +18,8 @@ const BLOCK_BYTES: usize = 4096;
 const SUPERBLOCK_A: u64 = 4 << 10;
 const SUPERBLOCK_B: u64 = 64 << 10;
 const BITMAP: u64 = 128 << 10;
+/// Two places for each block, for its generations in turn.
+const BITMAP_PLACES_BYTES: usize = 2 * BLOCK_BYTES;
 /// In both structures: magic 0, version 8, crc32c 12 (over the block, with these four bytes as zero).
 const VERSION_AT: usize = 8;
 const CRC_AT: usize = 12;
@@ -196,14 +198,16 @@ fn one_good_copy_of_a_bitmap_block_is_enough() {
     let lab = Lab::new();
     let array = written(&lab);
     // Block 0 is kept on slots 0 and 1 of a RAID-5.
-    overwrite(&array.members[0], BITMAP, &pattern(5, 0, BLOCK_BYTES));
+    overwrite(&array.members[0], BITMAP, &pattern(5, 0, BITMAP_PLACES_BYTES));
     content_is_there(&array, &[], Health::Optimal, "one bad bitmap copy");
     array.scrub_is_clean("one bad bitmap copy");
 }
 
 #[test]
 fn a_lost_bitmap_block_is_resynced() {
-    for (what, bytes) in [("noise", pattern(5, 0, BLOCK_BYTES)), ("zeros", vec![0; BLOCK_BYTES])] {
+    for (what, bytes) in
+        [("noise", pattern(5, 0, BITMAP_PLACES_BYTES)), ("zeros", vec![0; BITMAP_PLACES_BYTES])]
+    {
         let lab = Lab::new();
         let array = written(&lab);
         // All that was never written holds noise, which no parity matches: only a resync of everything can.

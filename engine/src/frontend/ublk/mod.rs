@@ -27,7 +27,7 @@
 //!
 //! What happens when the server goes away, however it does: the device stays, requests wait in the driver, and those that
 //! it had handed out are handed out again to the next server (`USER_RECOVERY`, `USER_RECOVERY_REISSUE`). The device is
-//! found again by the array's mark, which the driver keeps for us; see [`device`].
+//! found again by the array's mark, which the driver keeps for us; see `device`.
 
 mod abi;
 mod control;

@@ -31,7 +31,7 @@ pub const BLOCK_BYTES: u32 = 4096;
 const REACTORS_MAX: usize = 2;
 /// The arena of the host's buffers, and of the control steps.
 pub(super) const HOST_ARENA: u16 = REACTORS_MAX as u16;
-/// See [`HOST_ARENA`].
+/// See `HOST_ARENA`.
 pub const SCRATCH_ARENA: u16 = HOST_ARENA + 1;
 const MIB: usize = 1 << 20;
 /// Room for a handful of requests: a world is made for every path.
