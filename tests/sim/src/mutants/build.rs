@@ -141,16 +141,21 @@ fn without_tests(manifest: &str) -> String {
     manifest.lines().filter(is_kept).fold(String::new(), |out, line| out + line + "\n")
 }
 
-/// The workspace's manifest, without the package at its root.
+/// The workspace's manifest, without the package at its root, and of no more members than are copied.
 fn workspace(manifest: &str) -> String {
     let mut keep = false;
-    let is_kept = |line: &&str| {
+    let mut out = String::new();
+    for line in manifest.lines() {
         if line.starts_with('[') {
             keep = SECTIONS.iter().any(|section| line.starts_with(section));
         }
-        keep
-    };
-    manifest.lines().filter(is_kept).fold(String::new(), |out, line| out + line + "\n")
+        if keep && line.starts_with("members = ") {
+            out += &format!("members = {CRATES:?}\n");
+        } else if keep {
+            out += &format!("{line}\n");
+        }
+    }
+    out
 }
 
 /// The module that says which mutant runs: chosen once, by name, from the environment.

@@ -115,7 +115,7 @@ pub const EDITS: &[Edit] = &[
     e(
         WRITE,
         "            for strip in targets.and(writable).iter() {",
-        "            let filled = rotation.strips_on(shared.members.view().rebuilding());
+        "            let filled = rotation.strips_on(self.shared.members.view().rebuilding());
             let writable = if mutant!(RebuildSkipsWrites) && !matches!(op.work_kind, Work::Rebuild { .. }) {
                 writable.minus(filled)
             } else {
@@ -209,11 +209,7 @@ pub const EDITS: &[Edit] = &[
         "    pub(super) fn every_row(self) -> bool {
         matches!(self, Mode::First | Mode::Heal) && !(self == Mode::Heal && mutant!(HealTouchedRowsOnly))",
     ),
-    e(
-        OP,
-        "        self.fua |= parts[index].fua;",
-        "        self.fua |= parts[index].fua && !mutant!(FuaForgotten);",
-    ),
+    e(OP, "        self.fua |= part.fua;", "        self.fua |= part.fua && !mutant!(FuaForgotten);"),
     // ownership, polling
     e(
         ARRAY,
@@ -256,15 +252,15 @@ pub const EDITS: &[Edit] = &[
     ),
     e(
         HOST,
-        "self.shared.deallocations.load(Ordering::Acquire) == deallocations {",
-        "self.shared.deallocations.load(Ordering::Acquire) == deallocations
-            || mutant!(ReadOverDeallocation)
-        {",
+        "        } else if undisturbed {",
+        "        } else if undisturbed || mutant!(ReadOverDeallocation) {",
     ),
     e(
         HOST,
-        "        self.replies.push(Reply { tag: request.tag, result });",
-        "        self.replies.push(Reply { tag: request.tag, result });
+        "        }
+        self.replies.push(Reply { tag: request.tag, result });",
+        "        }
+        self.replies.push(Reply { tag: request.tag, result });
         if mutant!(AnsweredTwice) {
             self.replies.push(Reply { tag: request.tag, result });
         }",
