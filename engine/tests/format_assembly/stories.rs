@@ -82,6 +82,25 @@ fn a_leftover_of_the_parent_needs_no_witness() {
     assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });
 }
 
+/// A start did not reach slot 1; the next, without slot 1, could not know that, and says what slot 1 held before; a
+/// power cut then tore every other copy, so that nobody bears witness.
+#[test]
+fn an_absent_member_held_what_is_known_of_it() {
+    let mut world = World::new(Level::Raid5, 3);
+    let mut roster = start(&mut world, 0b111);
+    reinforce(&mut world, &mut roster);
+    let roster = world.assemble(0b111).unwrap().roster().unwrap();
+    world = cut_change(&world, &roster, START, &[0, 2]);
+    start(&mut world, 0b101);
+    for slot in [0, 2] {
+        let older = world.devices[slot].found.as_ref().unwrap().overwrite;
+        world.devices[slot].damage(older);
+    }
+    let assembly = world.assemble(0b111).unwrap();
+    assert!(matches!(assembly.slots[1], SlotPlan::Stale { candidate: 1, .. }));
+    assert_eq!(assembly.slots[0], SlotPlan::InSync { candidate: 0 });
+}
+
 /// Slots 0 and 1 ran without 2 and 3, and then began to take 2 back in, which did not hear of it. That slot 2
 /// does not hold the last epoch says nothing of the one before.
 #[test]
