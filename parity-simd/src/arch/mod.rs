@@ -32,9 +32,9 @@ pub(crate) struct Table {
     pub xor_generate: unsafe fn(&mut [u8], &[u8], &[&[u8]]),
     /// p, q of data.
     pub pq_generate: unsafe fn(&mut [u8], &mut [u8], &[Source]),
-    /// As xor_generate, past the caches where out is aligned to a vector.
+    /// As xor_generate, past the caches where out is aligned to a vector and a number of them.
     pub xor_generate_streamed: unsafe fn(&mut [u8], &[u8], &[&[u8]]),
-    /// As pq_generate, past the caches where p and q are aligned to a vector and data is dense.
+    /// As pq_generate, past the caches where that holds for p and q, and data is dense.
     pub pq_generate_streamed: unsafe fn(&mut [u8], &mut [u8], &[Source]),
     /// q of data.
     pub q_generate: unsafe fn(&mut [u8], &[Source]),
@@ -76,9 +76,9 @@ macro_rules! table {
         pub(crate) static $table: crate::arch::Table = {
             use crate::field::Factor;
             use crate::kernel::delta::{MultiplyAccumulate, QDelta, XorDelta};
-            use crate::kernel::generate::{QGenerate, Source, XorGenerate};
+            use crate::kernel::generate::{QGenerate, Source, XorGenerate, run_staged};
             use crate::kernel::recover::{RecoverOneWithQ, RecoverTwo};
-            use crate::kernel::{Streamed, Whole, run};
+            use crate::kernel::{Streamed, Whole, fits, run};
             use crate::vector::Vector;
 
             $(#[$attribute])*
@@ -103,7 +103,7 @@ macro_rules! table {
             $(#[$attribute])*
             unsafe fn xor_generate_streamed(out: &mut [u8], first: &[u8], rest: &[&[u8]]) {
                 let bytes = out.len();
-                if out.as_ptr().addr().is_multiple_of(<$vector>::BYTES) {
+                if fits::<$vector>(out) {
                     // SAFETY: as above; and the output is aligned.
                     unsafe { run::<$vector, 4>(XorGenerate { out, first, rest }, bytes, Streamed) };
                     <$vector>::drain();
@@ -115,11 +115,9 @@ macro_rules! table {
 
             $(#[$attribute])*
             unsafe fn pq_generate_streamed(p: &mut [u8], q: &mut [u8], data: &[Source]) {
-                let bytes = q.len();
-                let misalignment = (p.as_ptr().addr() | q.as_ptr().addr()) % <$vector>::BYTES;
-                if misalignment == 0 && crate::kernel::generate::is_dense(data) {
-                    // SAFETY: as above; and the outputs are aligned.
-                    unsafe { run::<$vector, $q>(QGenerate::<true, true> { p, q, data }, bytes, Streamed) };
+                if fits::<$vector>(p) && fits::<$vector>(q) && crate::kernel::generate::is_dense(data) {
+                    // SAFETY: as above; and the outputs are aligned and whole vectors.
+                    unsafe { run_staged::<$vector, $q>(p, q, data) };
                     <$vector>::drain();
                 } else {
                     // SAFETY: as above.

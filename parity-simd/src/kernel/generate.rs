@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "calls kernel blocks whose bounds `run` argues")]
 #![expect(clippy::needless_range_loop, reason = "a lane is an index of vectors and of bytes alike")]
 
-use super::{Kernel, Transfer, load, store};
+use super::{Kernel, Staged, Streamed, Transfer, Whole, load, store};
 use crate::field::{Factor, power};
 use crate::vector::Vector;
 
@@ -160,5 +160,48 @@ impl<const P: bool, const DENSE: bool> Kernel for QGenerate<'_, P, DENSE> {
         }
         // SAFETY: as above.
         unsafe { store(transfer, q, self.q, at) };
+    }
+}
+
+/// How much of P and of Q is made before it leaves for memory. Written past the caches in turns of 128 bytes, the two
+/// keep each other's write-combining buffers from filling; bursts of half a KiB let them (benches/record/).
+const STAGE_BYTES: usize = 512;
+
+/// Bytes at the alignment of the widest vector.
+#[repr(align(64))]
+struct Stage([u8; STAGE_BYTES]);
+
+/// P and Q of dense `data`, stored past the caches: made in a stage that stays in the first-level cache, which is then
+/// streamed out.
+///
+/// # Safety
+/// The CPU has V's instruction set; all strips are equally long; `p` and `q` are [`super::fits`] for V.
+#[inline(always)]
+pub(crate) unsafe fn run_staged<V: Vector, const N: usize>(p: &mut [u8], q: &mut [u8], data: &[Source]) {
+    let (mut stage_p, mut stage_q) = (Stage([0; STAGE_BYTES]), Stage([0; STAGE_BYTES]));
+    let mut base = 0;
+    while base < q.len() {
+        let end = q.len().min(base + STAGE_BYTES);
+        let mut kernel = QGenerate::<true, true> { p: &mut stage_p.0, q: &mut stage_q.0, data };
+        let mut at = base;
+        while end - at >= N * V::BYTES {
+            // SAFETY: the caller's promises; N vectors are left at `at` in every strip, and in the stage at `at - base`.
+            unsafe { kernel.block::<V, N, _>(at, Staged { base }) };
+            at += N * V::BYTES;
+        }
+        while at < end {
+            // SAFETY: as above, for one vector: `end` is a multiple of one.
+            unsafe { kernel.block::<V, 1, _>(at, Staged { base }) };
+            at += V::BYTES;
+        }
+        for (out, stage) in [(&mut *p, &stage_p), (&mut *q, &stage_q)] {
+            for at in (base..end).step_by(V::BYTES) {
+                // SAFETY: the CPU is the caller's promise; a vector is left in the stage and, aligned, in `out`.
+                let vector: V = unsafe { Whole.load(&stage.0, at - base) };
+                // SAFETY: as above.
+                unsafe { Streamed.store(vector, out, at) };
+            }
+        }
+        base = end;
     }
 }

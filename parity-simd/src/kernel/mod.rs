@@ -65,6 +65,11 @@ pub(crate) unsafe fn run<V: Vector, const N: usize>(
     }
 }
 
+/// Whether `out` can be stored past the caches: in whole vectors, at their alignment.
+pub(crate) fn fits<V: Vector>(out: &[u8]) -> bool {
+    out.as_ptr().addr().is_multiple_of(V::BYTES) && out.len().is_multiple_of(V::BYTES)
+}
+
 /// How a block moves between strips and registers.
 pub(crate) trait Transfer: Copy {
     /// A vector from byte `at` of `strip`.
@@ -119,6 +124,26 @@ impl Transfer for Streamed {
         // SAFETY: V::BYTES at `at` are within the strip, which we hold exclusively; `run` demands the alignment of
         // the strip, and `at` is a multiple of V::BYTES.
         unsafe { vector.stream(to) }
+    }
+}
+
+/// Whole vectors, stored to a stage: byte `base` of a strip is byte 0 of the output.
+#[derive(Clone, Copy)]
+pub(crate) struct Staged {
+    pub base: usize,
+}
+
+impl Transfer for Staged {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(self, strip: &[u8], at: usize) -> V {
+        // SAFETY: the same promises.
+        unsafe { Whole.load(strip, at) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Vector>(self, vector: V, stage: &mut [u8], at: usize) {
+        // SAFETY: the same promises, of a stage that begins at `base`.
+        unsafe { Whole.store(vector, stage, at - self.base) }
     }
 }
 
