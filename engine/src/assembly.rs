@@ -21,6 +21,7 @@
 //! | takes part | its held epoch | current: H's writes stopped short of it, so nothing was done in H |
 //! | takes no part | its held epoch | stale: it left when the array says it left |
 //! | takes no part | its parent, or what another slot held | leftover: H's line goes through E, without it |
+//! | takes no part | one that others were to take part in, and they are where they were before it, or came from there to H | leftover: broken off |
 //! | anything, or not there at all | another than that of a current, stale or leftover device that was to be in sync in E | leftover: broken off, or outlived |
 //! | not there at all | of a lower number than H | replaced |
 //! | anything else | | apart: both sides may hold data that the other lacks |
@@ -46,6 +47,13 @@
 //! during starts, some with members absent, then cost the array; the simulator found both.) The next record says what a leftover
 //! holds, so that it is stale from then on, and need not be explained again when H is two epochs back. (If that was an epoch
 //! that was broken off or outlived, it holds nothing for a second device that holds it either.)
+//!
+//! *Why a leftover whose epoch others never held holds nothing that the array lacks.* A device that was to take part in E,
+//! and is where it was before, or holds H with the record saying that it came from there, never held E. So E was not
+//! committed, and the leftover is as good as where it was before, which must be what H's record says of it, or in H's
+//! line. A device that lost its copy of E to decay would lie: so all must agree, and there must be two of them, or the
+//! leftover holds E in one copy only, for what is committed is soon in both. (Several starts broken off, with different
+//! members absent: every witness of the line above is torn. The simulator found it, once in 150,000 cuts.)
 //!
 //! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes
 //! slot 0 (epoch A), the second, which found slot 0 at A and slot 1 at N, writes slot 0 again (epoch B,

@@ -92,6 +92,10 @@ impl<R: Ring> Bench<'_, R> {
 }
 
 /// Reads both superblocks of a device. A copy that cannot be read counts as damaged.
+///
+/// What is read is durable: a superblock whose write failed may lie in the device's cache, and be read from there now, and
+/// be gone after the next power cut, when other superblocks say that the device held it. A device that cannot be flushed
+/// has no valid superblock.
 pub fn read_superblocks<R: Ring>(
     bench: &mut Bench<'_, R>,
     device: DeviceIndex,
@@ -100,6 +104,7 @@ pub fn read_superblocks<R: Ring>(
     let block = BLOCK_BYTES as u32;
     let spans = [bench.scratch.part(0, block), bench.scratch.part(block, block)];
     spans.iter().for_each(|&span| bench.memory.zero(span));
+    let flushed = bench.run(&[Bench::<R>::op(device, MemberIo::Flush, 0, Span::EMPTY)])[0].is_ok();
     let places = [Copy::A, Copy::B].map(Copy::offset_bytes);
     let ops: Vec<_> = spans
         .iter()
@@ -107,7 +112,11 @@ pub fn read_superblocks<R: Ring>(
         .filter(|(_, place)| place + BLOCK_BYTES as u64 <= device_bytes)
         .map(|(&span, place)| Bench::<R>::op(device, MemberIo::Read, place, span))
         .collect();
-    for (result, span) in bench.run(&ops).into_iter().zip(spans) {
+    let results = bench.run(&ops);
+    if !flushed || !results.is_empty() && results.iter().all(Result::is_err) {
+        return Err(NoMember::Unreadable);
+    }
+    for (result, span) in results.into_iter().zip(spans) {
         if result.is_err() {
             bench.memory.zero(span);
         }

@@ -64,7 +64,8 @@ pub(super) enum Standing {
 /// How each device stands to the epoch of `record`. What is a leftover is found in rounds, since a leftover
 /// may itself bear witness for another; each round finds one or is the last.
 pub(super) fn standings(record: &Record, present: &[Present<'_>]) -> Vec<Standing> {
-    let mut standings: Vec<Standing> = present.iter().map(|member| on_its_own(member, record)).collect();
+    let mut standings: Vec<Standing> =
+        present.iter().map(|member| by_the_record(member, record, present)).collect();
     while let Some(found) = (0..present.len()).find(|&index| {
         standings[index] == Standing::Apart && is_leftover(&present[index], present, &standings)
     }) {
@@ -74,12 +75,21 @@ pub(super) fn standings(record: &Record, present: &[Present<'_>]) -> Vec<Standin
     standings
 }
 
-fn on_its_own(member: &Present<'_>, record: &Record) -> Standing {
+fn by_the_record(member: &Present<'_>, record: &Record, present: &[Present<'_>]) -> Standing {
     match member.entry_in(record) {
         Some(_) if member.is_current(record) => Standing::Current,
         Some(entry) if !entry.state.takes_part() && member.epoch() == entry.held => Standing::Stale,
         // H was made from its epoch, by others that were current there: see "a leftover of the line".
         Some(entry) if !entry.state.takes_part() && is_in_line(member.epoch(), record) => Standing::Leftover,
+        Some(entry) if !entry.state.takes_part() && was_broken_off(member, present, record) => {
+            // It is where it was before.
+            let before = member.record().slots[member.slot()].held;
+            if before == entry.held || is_in_line(before, record) {
+                Standing::Leftover
+            } else {
+                Standing::Apart
+            }
+        }
         None if member.epoch().number < record.epoch.name.number => Standing::Replaced,
         Some(_) | None => Standing::Apart,
     }
@@ -90,6 +100,21 @@ fn is_in_line(epoch: EpochName, record: &Record) -> bool {
     let used = &record.slots[..record.shape.members];
     epoch.number < record.epoch.name.number
         && (epoch.id == record.epoch.parent_id || used.iter().any(|entry| entry.held == epoch))
+}
+
+/// Whether the member's epoch was never committed: others that were to take part in it are where they were before, or
+/// came from there to the epoch of `record`. Two must say so; one may have lost a copy to decay, and is believed if the
+/// member does not hold its epoch twice, as it soon would had it been committed.
+fn was_broken_off(member: &Present<'_>, present: &[Present<'_>], record: &Record) -> bool {
+    let never_held = |witness: &Present<'_>| {
+        let then = witness.entry_in(member.record()).filter(|entry| entry.state.takes_part())?;
+        let came_by = witness.entry_in(record).filter(|_| witness.epoch() == record.epoch.name);
+        Some(witness.epoch() == then.held || came_by.is_some_and(|entry| entry.held == then.held))
+    };
+    let others = present.iter().filter(|witness| witness.candidate != member.candidate);
+    let said: Vec<bool> = others.filter_map(never_held).collect();
+    let believed = if member.found.both_valid && !member.found.reinforced { 1 } else { 2 };
+    said.len() >= believed && said.iter().all(|never_held| *never_held)
 }
 
 /// Whether a device that was to be in sync in the member's epoch is now, in another, in the record's line.

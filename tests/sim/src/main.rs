@@ -16,7 +16,7 @@ cargo sim [OPTIONS]                a campaign, from a base seed made of the comm
 cargo sim --matrix                 every fault at every operation in every state
 cargo sim --mutants [NAME,NAME]    engines broken on purpose, each until it is seen
 
-  --scenario NAME   deaths, cuts, rebuild, faults, stops, seed, leaving, mixed; else the seed decides
+  --scenario NAME   deaths, cuts, rebuild, faults, stops, starts, seed, leaving, mixed; else the seed decides
   --flavour NAME    small, full; else the seed decides
 options of a campaign:
   --histories N     power-cut histories (10,000)
@@ -66,7 +66,7 @@ fn main() {
             let root = root.canonicalize().expect("the tree that this was built from is there");
             mutants::run::run(&root, only, base, options.threads.unwrap_or(cores))
         }
-        (_, None, Some(seconds)) => until_killed(base, seconds),
+        (_, None, Some(seconds)) => until_killed(base, seconds, options.scenario),
         (Some(seed), None, None) => replay(seed, &options),
         (None, None, None) => volume(&options, base, cores),
     };
@@ -143,7 +143,7 @@ fn replay(seed: u64, options: &Options) -> i32 {
 }
 
 /// For `--mutants`: one core, until something fails.
-fn until_killed(base: u64, seconds: u64) -> i32 {
+fn until_killed(base: u64, seconds: u64, scenario: Option<Scenario>) -> i32 {
     let within = Duration::from_secs(seconds);
     let goal = Goal {
         base,
@@ -153,7 +153,7 @@ fn until_killed(base: u64, seconds: u64) -> i32 {
         processor_time: true,
         threads: 1,
         keep_going: false,
-        scenario: None,
+        scenario,
         flavour: None,
     };
     let done = campaign(&goal);

@@ -471,6 +471,12 @@ pub const EDITS: &[Edit] = &[
             && !mutant!(ParentUnknown) =>",
     ),
     e(
+        EPOCHS,
+        "&& was_broken_off(member, present, record) =>",
+        "&& !mutant!(BrokenOffUnknown)
+            && was_broken_off(member, present, record) =>",
+    ),
+    e(
         ASSEMBLY_PLAN,
         "    if entry.state == SlotState::InSync {",
         "    if entry.state == SlotState::InSync || mutant!(StaleMemberCounts) {",

@@ -38,6 +38,7 @@ impl Story {
                 let world = self.world.branch(&crash, seed, &self.memories.branch, self.verbose);
                 let mut branch = Story::of(world, self.knobs, self.memories.clone(), self.verbose);
                 branch.pending_cuts = 1;
+                branch.storm_percent = self.storm_percent;
                 branch.aftermath();
                 self.outcome.add(&branch.outcome());
                 BRANCH.set(None);

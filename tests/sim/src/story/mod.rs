@@ -28,6 +28,8 @@ pub enum Scenario {
     Faults,
     /// Stops in order, and starts.
     Stops,
+    /// Starts that break off one after the other, each with other members missing.
+    Starts,
     /// The bug that started it all: a small write to an unsynced stripe, then a member dies.
     Seed,
     /// Members leave and come at the worst moments: with the n-th write of a load, with a superblock in flight.
@@ -38,12 +40,13 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Scenario; 8] = [
+    pub const ALL: [Scenario; 9] = [
         Scenario::Deaths,
         Scenario::Cuts,
         Scenario::Rebuild,
         Scenario::Faults,
         Scenario::Stops,
+        Scenario::Starts,
         Scenario::Seed,
         Scenario::Leaving,
         Scenario::Mixed,
@@ -64,6 +67,7 @@ impl Scenario {
             Scenario::Rebuild => "rebuild",
             Scenario::Faults => "faults",
             Scenario::Stops => "stops",
+            Scenario::Starts => "starts",
             Scenario::Seed => "seed",
             Scenario::Leaving => "leaving",
             Scenario::Mixed => "mixed",
@@ -134,6 +138,13 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         config.initial = rng.pick(&[bitmap::Cell::Unwritten, bitmap::Cell::NeedSync]);
         config.stripes = config.stripes.min(12);
     }
+    if scenario == Scenario::Leaving && rng.chance(40) {
+        // The one member with a cache may leave between the data of a first write and their flush.
+        let one = rng.below(config.volatile.len() as u64) as usize;
+        config.volatile.fill(false);
+        config.volatile[one] = true;
+        config.initial = bitmap::Cell::Unwritten;
+    }
     if verbose {
         println!("{config:?}");
     }
@@ -148,6 +159,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Rebuild => story.rebuild(),
         Scenario::Faults => story.faults(),
         Scenario::Stops => story.stops(),
+        Scenario::Starts => story.starts(),
         Scenario::Seed => story.seed(),
         Scenario::Leaving => story.leaving(),
         Scenario::Mixed => story.mixed(),
@@ -166,6 +178,8 @@ struct Story {
     pending_deaths: u64,
     /// Nothing else goes wrong than what was aimed.
     single_fault: bool,
+    /// How often a restart is a storm: starts that break off one after the other, each with others missing.
+    storm_percent: u64,
     /// Worlds that branched off.
     branches: u32,
     outcome: Outcome,
@@ -181,6 +195,7 @@ impl Story {
             pending_cuts: 0,
             pending_deaths: 0,
             single_fault: false,
+            storm_percent: 12,
             branches: 0,
             outcome: Outcome::default(),
         }
@@ -439,8 +454,7 @@ impl Story {
 
     fn restart_present(&mut self, missing: bool) {
         let mut cuts_left = if self.chance(40) { self.world.rng.between(1, 3) } else { 0 };
-        // Starts that break off one after the other, each with others missing.
-        let storm = self.chance(12);
+        let storm = self.chance(self.storm_percent);
         if storm {
             cuts_left = self.world.rng.between(3, 8);
         }

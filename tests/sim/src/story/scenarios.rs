@@ -119,6 +119,17 @@ impl Story {
         self.end();
     }
 
+    pub(super) fn starts(&mut self) {
+        self.storm_percent = 90;
+        for _ in 0..self.world.rng.between(2, 5) {
+            self.load_and_cut();
+            self.restart(false);
+            self.load(1, 10);
+            self.verify();
+        }
+        self.end();
+    }
+
     pub(super) fn seed(&mut self) {
         let stripe_sectors = u64::from(self.world.geometry.stripe_bytes()) / 512;
         let stripes = self.world.geometry.stripes();
