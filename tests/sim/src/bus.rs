@@ -41,6 +41,17 @@ pub struct InFlight {
     order: u64,
 }
 
+/// A disk that does not answer for a while: what it is asked meanwhile ends when that is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    /// Which.
+    pub disk: usize,
+    /// When it is over.
+    pub until_ns: u64,
+    /// When it was asked first.
+    pub asked_ns: Option<u64>,
+}
+
 /// All that is below the engine, at a moment at which the power could have gone.
 #[derive(Clone)]
 pub struct Moment {
@@ -118,6 +129,8 @@ pub struct Bus {
     pub probes: Probes,
     /// A fault that waits for its operation.
     pub aim: Option<Aim>,
+    /// A disk that does not answer, the last one.
+    pub silence: Option<Silence>,
     /// The slot of each disk, as far as it has one.
     pub slots: Vec<Option<u8>>,
     in_flight: Vec<InFlight>,
@@ -151,6 +164,7 @@ impl Bus {
                 taken: Vec::new(),
             },
             aim: None,
+            silence: None,
             slots: Vec::new(),
             in_flight: Vec::new(),
             operations: 0,
@@ -337,6 +351,12 @@ impl Bus {
             Some(Fault::Stuck) => 20_000_000_000,
             _ => latency,
         };
+        let now = self.now_ns;
+        let silence = self.silence.as_mut().filter(|silence| silence.disk == disk && now < silence.until_ns);
+        let latency = silence.map_or(latency, |silence| {
+            silence.asked_ns.get_or_insert(now);
+            silence.until_ns - now + latency
+        });
         let chosen = self.by_choice && !self.blocking;
         let (pushed_at, due_ns) = (self.moment, if chosen { u64::MAX } else { self.now_ns + 1 + latency });
         self.in_flight.push(InFlight {

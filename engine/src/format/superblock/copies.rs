@@ -24,8 +24,8 @@ pub enum NoMember {
     /// Neither copy has the magic: blank, or something else's.
     #[error("no Striate superblock: not a member of any array, or wiped")]
     Blank,
-    /// It could not be flushed, or neither copy could be read.
-    #[error("its superblocks cannot be read, or the device cannot be flushed: it is failing")]
+    /// Neither copy could be read.
+    #[error("its superblocks cannot be read: the device is failing")]
     Unreadable,
     /// It was a member: at least one copy has the magic, and none is valid.
     #[error("both superblocks are damaged: {0}")]

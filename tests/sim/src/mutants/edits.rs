@@ -24,6 +24,7 @@ const KEEPER: &str = "engine/src/array/keeper.rs";
 const OP: &str = "engine/src/array/op.rs";
 const STEWARD: &str = "engine/src/array/steward.rs";
 const SWEEP: &str = "engine/src/array/sweep.rs";
+const WATCH: &str = "engine/src/array/watch.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 const EPOCHS: &str = "engine/src/assembly/epochs.rs";
 const ASSEMBLY_PLAN: &str = "engine/src/assembly/plan.rs";
@@ -38,6 +39,17 @@ const BITMAP_SWEEP: &str = "bitmap/src/sweep.rs";
 
 /// Every edit. Some only make room for others: a `const fn` cannot ask which mutant runs.
 pub const EDITS: &[Edit] = &[
+    // watch
+    e(
+        WATCH,
+        "if beat.wrapping_sub(io.beat) > patience",
+        "if !mutant!(SilenceBorne) && beat.wrapping_sub(io.beat) > patience",
+    ),
+    e(
+        MEMBERS,
+        "|left| left.readable.count() >= data",
+        "|left| mutant!(LastMemberFailed) || left.readable.count() >= data",
+    ),
     // plan
     e(PLAN, "    const fn recovery(&self)", "    fn recovery(&self)"),
     e(PLAN, "pub const fn plan_write(", "pub fn plan_write("),

@@ -96,6 +96,8 @@ pub const MUTANTS: &[Mutant] = &[
     m("FirstInFailedArray", "E2: a first write goes on in an array that has failed (once a bug here)"),
     m("PlanOfBefore", "E3: a batch is planned with the members of before (SPDK a67085538b)"),
     m("MemoryGivenEarly", "E4: memory is given back before its last write has ended"),
+    shown_in("faults", "SilenceBorne", "E5: a member that does not answer is waited for"),
+    shown_in("faults", "LastMemberFailed", "E5: a silent member is failed though the array needs it"),
     m("PartLeftBehind", "F1: a part that comes home leaves its place behind (once a bug here)"),
     m("DegradedParityLeft", "F3: a write that reconstructs leaves the parity as it was"),
     m("DeallocateBeforeDurable", "G1: strips are given back before the cell is durably Unwritten"),
