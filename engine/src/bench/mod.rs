@@ -173,8 +173,10 @@ pub fn run(options: &BenchOptions) -> Result<BenchReport, ServerError> {
             Ok(ring)
         });
     }
+    let passthrough = bench.devices.iter().any(Device::wants_passthrough);
+    let config = UringConfig { passthrough, ..UringConfig::default() };
     bench.run(|memory| {
-        let mut ring = Uring::new(memory, &UringConfig::default())?;
+        let mut ring = Uring::new(memory, &config)?;
         for (index, device) in bench.devices.iter().enumerate() {
             let device = device.for_ring().map_err(std::io::Error::other)?;
             ring.attach(DeviceIndex(index as u8), device)?;

@@ -1,4 +1,4 @@
-//! What a device is, learned without writing to it: from statx, ioctl and sysfs.
+//! What a device is, learned without writing to it: from statx, ioctl, sysfs, and an NVMe drive itself.
 //!
 //! Where the kernel does not say, the careful answer is taken: a volatile cache, slow zeroing.
 
@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use rustix::fs::{AtFlags, FallocateFlags, StatxFlags};
 
+use super::identify::Identified;
 use super::{Access, DeviceKind, holder};
 use crate::limits::BLOCK_BYTES;
 use crate::ring::SECTOR_BYTES;
@@ -59,6 +60,29 @@ pub struct Facts {
     pub depth_max: u32,
     /// Longest transfer that is not cut by the kernel.
     pub transfer_bytes_max: u32,
+    /// Longest write that a power cut leaves whole, written or not, if the device says so.
+    pub atomic_bytes: Option<u64>,
+}
+
+impl Facts {
+    /// What a drive adds that is asked itself. `sysfs` is its disk's.
+    pub(super) fn refine(&mut self, identified: &Identified, sysfs: &Path) {
+        // What the kernel was told (an operator may know of capacitors) stands; it cannot give a drive a cache.
+        self.volatile_cache &= identified.volatile_cache;
+        self.discards = identified.deallocates;
+        if !identified.zeroes_by_deallocating {
+            self.zeroing = Zeroing::Slow;
+        }
+        self.atomic_bytes = Some(identified.atomic_bytes);
+        // Nobody cuts a passthrough command: it must fit the drive, and the kernel's list of pages, of which a span that
+        // does not begin on a page touches one more.
+        let segments = read::<u64>(&sysfs.join("queue/max_segments")).unwrap_or(1);
+        let hardware = read::<u64>(&sysfs.join("queue/max_hw_sectors_kb")).unwrap_or(0) << 10;
+        let pages = segments.saturating_sub(1) * BLOCK_BYTES as u64;
+        let fits = hardware.min(pages).min(identified.transfer_bytes_max.unwrap_or(u64::MAX));
+        let fits = fits.clamp(BLOCK_BYTES as u64, self.transfer_bytes_max.into()) as u32;
+        self.transfer_bytes_max = fits / BLOCK_BYTES as u32 * BLOCK_BYTES as u32;
+    }
 }
 
 pub(super) fn of(
@@ -94,6 +118,7 @@ fn of_block(file: &File, sysfs: &Path, size_bytes: u64) -> Facts {
         polled: queue("io_poll") == 1,
         depth_max: (queue("nr_requests") as u32).clamp(1, DEPTH_MAX),
         transfer_bytes_max: transfer_bytes as u32 / BLOCK_BYTES as u32 * BLOCK_BYTES as u32,
+        atomic_bytes: None,
     }
 }
 
@@ -114,6 +139,7 @@ fn of_file(file: &File, metadata: &Metadata, size_bytes: u64, direct: bool, acce
         polled: false,
         depth_max: DEPTH_FILE,
         transfer_bytes_max: TRANSFER_BYTES_MAX,
+        atomic_bytes: None,
     }
 }
 
