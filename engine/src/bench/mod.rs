@@ -174,7 +174,9 @@ pub fn run(options: &BenchOptions) -> Result<BenchReport, ServerError> {
         });
     }
     let passthrough = bench.devices.iter().any(Device::wants_passthrough);
-    let config = UringConfig { passthrough, ..UringConfig::default() };
+    // As a server would have it.
+    let polled = bench.devices.iter().all(|device| device.facts().polled);
+    let config = UringConfig { passthrough, polled, ..UringConfig::default() };
     bench.run(|memory| {
         let mut ring = Uring::new(memory, &config)?;
         for (index, device) in bench.devices.iter().enumerate() {
