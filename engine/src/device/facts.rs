@@ -74,14 +74,13 @@ impl Facts {
             self.zeroing = Zeroing::Slow;
         }
         self.atomic_bytes = Some(identified.atomic_bytes);
-        // Nobody cuts a passthrough command: it must fit the drive, and the kernel's list of pages, of which a span that
-        // does not begin on a page touches one more.
-        let segments = read::<u64>(&sysfs.join("queue/max_segments")).unwrap_or(1);
-        let hardware = read::<u64>(&sysfs.join("queue/max_hw_sectors_kb")).unwrap_or(0) << 10;
-        let pages = segments.saturating_sub(1) * BLOCK_BYTES as u64;
-        let fits = hardware.min(pages).min(identified.transfer_bytes_max.unwrap_or(u64::MAX));
-        let fits = fits.clamp(BLOCK_BYTES as u64, self.transfer_bytes_max.into()) as u32;
-        self.transfer_bytes_max = fits / BLOCK_BYTES as u32 * BLOCK_BYTES as u32;
+        let queue = |name: &str| read::<u64>(&sysfs.join("queue").join(name)).unwrap_or(0);
+        self.transfer_bytes_max = command_bytes_max(
+            self.transfer_bytes_max,
+            queue("max_hw_sectors_kb") << 10,
+            queue("max_segments"),
+            identified.transfer_bytes_max,
+        );
     }
 }
 
@@ -177,4 +176,36 @@ fn text(path: &Path) -> Option<String> {
 
 fn read<T: FromStr>(path: &Path) -> Option<T> {
     text(path)?.parse().ok()
+}
+
+/// Longest command that nobody has to cut, for nobody cuts a passthrough command: within what is wanted, the kernel's limit,
+/// the drive's (MDTS), and the kernel's list of pages, of which a span that does not begin on a page touches one more. Whole
+/// blocks of 4 KiB, at least one.
+fn command_bytes_max(wanted: u32, kernel: u64, segments: u64, drive: Option<u64>) -> u32 {
+    let block = BLOCK_BYTES as u64;
+    let fits = kernel.min(segments.saturating_sub(1) * block).min(drive.unwrap_or(u64::MAX));
+    (fits.clamp(block, wanted.into()) / block * block) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_fit_the_kernel_and_the_drive() {
+        const KIB: u64 = 1 << 10;
+        for (kernel, segments, drive, expected) in [
+            // QEMU's drive; one without a limit; one with 128 KiB; old kernels' 127 segments.
+            (512 * KIB, 129, Some(512 * KIB), 512 * KIB),
+            (4096 * KIB, 1025, None, 512 * KIB),
+            (4096 * KIB, 1025, Some(128 * KIB), 128 * KIB),
+            (4096 * KIB, 127, Some(1024 * KIB), 504 * KIB),
+            // What the kernel does not say.
+            (0, 0, None, 4 * KIB),
+            (6 * KIB, 129, None, 4 * KIB),
+        ] {
+            let is = command_bytes_max(TRANSFER_BYTES_MAX, kernel, segments, drive);
+            assert_eq!(u64::from(is), expected, "{kernel} {segments} {drive:?}");
+        }
+    }
 }

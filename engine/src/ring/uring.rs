@@ -392,7 +392,7 @@ impl Attached {
 fn explained(error: io::Error) -> io::Error {
     let advice = match error.raw_os_error() {
         Some(libc::ENOMEM) => {
-            "raise the limit on locked memory (ulimit -l, LimitMEMLOCK=); a ring takes 160 KiB of it"
+            "raise the limit on locked memory (ulimit -l, LimitMEMLOCK=); a ring takes 160 KiB of it, twice that for passthrough"
         }
         Some(libc::ENOSYS | libc::EINVAL) => "Linux 6.1 or newer is needed",
         Some(libc::EPERM) => {

@@ -248,7 +248,9 @@ impl Server {
         };
         let devices = self.devices.lock().expect("no holder panics");
         let device = usize::from(members.device(slot).0);
-        let device = devices.get(device).filter(|_| state != MemberState::Missing);
+        // A slot that was empty from the start has no device, and the index that stands there means another's.
+        let was_here = view.readable.has(slot) || view.writable.has(slot) || failure.is_some();
+        let device = devices.get(device).filter(|_| was_here);
         MemberStatus {
             slot: slot.into(),
             state,
