@@ -36,6 +36,7 @@ const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("parity-simd/src/", "kernels are instruction-set intrinsics"),
     ("parity-simd/benches/", "ISA-L beside them is a C library"),
     ("engine/src/device.rs", "zeroing a block device is an ioctl"),
+    ("engine/src/device/nvme.rs", "an NVMe drive is asked by ioctl"),
     ("engine/src/memory/", "arenas are mapped memory, shared by reactors under the Span contract"),
     ("engine/src/memory.rs", "as above"),
     ("engine/src/ring/", "io_uring takes raw pointers"),

@@ -62,6 +62,7 @@ fn main() {
         let config = UringConfig {
             worker_cpus: topology::other_cores(&machine, &cores),
             polled: device.facts().polled,
+            passthrough: device.wants_passthrough(),
             host_buffers: 0,
         };
         let mut ring = Uring::new(Arc::clone(&memory), &config).unwrap();

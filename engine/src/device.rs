@@ -9,6 +9,10 @@
 //! - a file is locked with `flock`, which keeps two servers apart (and nobody else).
 //!
 //! Both last until the last descriptor made from this one is closed, a ring's included.
+//!
+//! A ring reaches it by one of three ways ([`Route`]): a file, a block device, or an NVMe namespace's character device
+//! beside its block device (device/nvme.rs), where one is found fit. What is done here goes by the file or the block
+//! device, with O_DIRECT wherever that can be, so both ways see one content.
 
 #![expect(unsafe_code, reason = "one ioctl that rustix does not wrap")]
 
@@ -22,6 +26,7 @@ use std::time::Duration;
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 use crate::limits::BLOCK_BYTES;
+use crate::ring::nvme::Namespace;
 use crate::ring::{Deallocate, UringDevice};
 use bounce::Bounce;
 pub use error::{DeviceError, Holder};
@@ -31,6 +36,8 @@ mod bounce;
 mod error;
 mod facts;
 mod holder;
+mod identify;
+mod nvme;
 
 /// How long a taken device is tried again, and how often; see [`patiently`].
 const TAKEN_TIME_MAX: Duration = Duration::from_secs(2);
@@ -96,6 +103,25 @@ pub enum Identity {
     },
 }
 
+/// By which way a ring reaches a device, and why.
+#[derive(Debug)]
+pub enum Route {
+    /// As a file.
+    File,
+    /// As a block device.
+    Block {
+        /// What keeps it from passthrough.
+        reason: String,
+    },
+    /// By the drive's own commands.
+    Passthrough {
+        /// Its character device.
+        namespace: Namespace,
+        /// Where that is.
+        path: String,
+    },
+}
+
 /// An open device.
 #[derive(Debug)]
 pub struct Device {
@@ -105,6 +131,7 @@ pub struct Device {
     kind: DeviceKind,
     identity: Identity,
     facts: Facts,
+    route: Route,
 }
 
 /// Bytes zeroed at once: a step of [`Device::zero_range`], between two reports of progress.
@@ -134,11 +161,15 @@ impl Device {
         };
         // A block device's metadata has no size; its end does.
         let size = file.seek(SeekFrom::End(0)).map_err(|source| io_error(path, "size", source))?;
-        let facts = facts::of(&file, &metadata, kind, size, direct, mode.access);
+        let mut facts = facts::of(&file, &metadata, kind, size, direct, mode.access);
         if facts.size_bytes < BLOCK_BYTES as u64 {
             return Err(DeviceError::Empty { path: path.into(), size_bytes: size });
         }
-        Ok(Device { path: path.into(), file, mode, kind, identity, facts })
+        let route = match identity {
+            Identity::File { .. } => Route::File,
+            Identity::Block { number } => block_route(&file, number, size, mode, &mut facts),
+        };
+        Ok(Device { path: path.into(), file, mode, kind, identity, facts, route })
     }
 
     /// The path that it was opened by.
@@ -163,6 +194,18 @@ impl Device {
     #[must_use]
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// By which way a ring reaches it.
+    #[must_use]
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Whether a ring for it must be wide (see [`UringConfig::passthrough`](crate::ring::UringConfig::passthrough)).
+    #[must_use]
+    pub fn wants_passthrough(&self) -> bool {
+        matches!(self.route, Route::Passthrough { .. })
     }
 
     /// Fills `into` from `offset_bytes` on; any offset, any length. Blocks.
@@ -242,6 +285,7 @@ impl Device {
         };
         Ok(UringDevice {
             file: self.try_clone_file()?,
+            namespace: self.try_clone_namespace()?,
             deallocate,
             polled: self.facts.polled,
             depth_max: self.facts.depth_max,
@@ -249,16 +293,21 @@ impl Device {
         })
     }
 
+    fn try_clone_namespace(&self) -> Result<Option<Namespace>, DeviceError> {
+        let Route::Passthrough { namespace, .. } = &self.route else { return Ok(None) };
+        let file = namespace.file.try_clone();
+        let file = file.map_err(|source| io_error(&self.path, "duplicate", source))?;
+        Ok(Some(Namespace { file, ..*namespace }))
+    }
+
     fn zero_step(&self, offset: u64, len: u64) -> io::Result<()> {
-        match self.kind {
-            DeviceKind::Block => blkzeroout(&self.file, offset, len),
-            DeviceKind::File => {
-                let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                match rustix::fs::fallocate(&self.file, mode, offset, len) {
-                    Err(rustix::io::Errno::OPNOTSUPP) => self.write_zeros(offset, len),
-                    outcome => Ok(outcome?),
-                }
-            }
+        // On a block device this is zeroing that may deallocate: NVMe Write Zeroes with DEAC, where the drive promises that
+        // what is deallocated reads as zeros. BLKZEROOUT forbids that, and a drive then writes every zero.
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match (rustix::fs::fallocate(&self.file, mode, offset, len), self.kind) {
+            (Err(rustix::io::Errno::OPNOTSUPP), DeviceKind::Block) => blkzeroout(&self.file, offset, len),
+            (Err(rustix::io::Errno::OPNOTSUPP), DeviceKind::File) => self.write_zeros(offset, len),
+            (outcome, _) => Ok(outcome?),
         }
     }
 
@@ -280,6 +329,16 @@ impl Device {
             offset_bytes: offset,
             len_bytes: len as u64,
             source,
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let (Route::Passthrough { .. }, Access::ReadWrite) = (&self.route, self.mode.access) {
+            // Whoever has the block device open too would go on reading what it was before. Best effort: it is gone for
+            // good, or nobody is there; with the last descriptor the kernel drops the pages anyway.
+            let _forgotten = nvme::forget_pages(&self.file);
         }
     }
 }
@@ -312,6 +371,25 @@ fn open_block(path: &Path, mode: OpenMode, number: u64) -> Result<File, DeviceEr
             _ => DeviceError::from_open(path, error),
         })
     })
+}
+
+/// Passthrough where it can be; the facts are then those of the drive.
+fn block_route(file: &File, number: u64, size: u64, mode: OpenMode, facts: &mut Facts) -> Route {
+    if mode.sharing == Sharing::Shared {
+        return Route::Block { reason: "only looked at".into() };
+    }
+    let found = nvme::find(file, number, size, mode.access).and_then(|found| {
+        // Reading needs it as much as writing does: another's dirty pages are not on the drive yet.
+        nvme::forget_pages(file).map_err(|error| format!("cached pages cannot be dropped: {error}"))?;
+        Ok(found)
+    });
+    match found {
+        Ok(nvme::Found { namespace, identified, path }) => {
+            facts.refine(&identified, &holder::sysfs(number));
+            Route::Passthrough { namespace, path }
+        }
+        Err(reason) => Route::Block { reason },
+    }
 }
 
 /// Tries again for a while when a device is taken. A process that had it in an io_uring and has ended, or

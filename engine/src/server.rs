@@ -13,6 +13,7 @@ mod front;
 mod open;
 mod placement;
 mod random;
+mod route;
 mod running;
 mod scrub;
 
@@ -63,6 +64,8 @@ pub struct Created {
     pub size_bytes: u64,
     /// What `Init::Auto` came to, in a word (`zero`, `lazy`), or the init asked for.
     pub init: &'static str,
+    /// How the members were reached, in slot order.
+    pub routes: Vec<crate::status::MemberRoute>,
 }
 
 /// What to serve, and how.

@@ -60,6 +60,44 @@ pub struct MemberStatus {
     pub read_errors: u64,
     /// Why it failed, in words, if it did since the start.
     pub failure: Option<String>,
+    /// How its I/O travels, if it is there.
+    pub route: Option<MemberRoute>,
+}
+
+/// How a member's I/O travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRoute {
+    /// `passthrough`, `block`, `file`.
+    pub kind: RouteKind,
+    /// Whether completions are polled for; otherwise interrupts announce them.
+    pub polled: bool,
+    /// By what, or why not by passthrough, in words.
+    pub note: String,
+}
+
+/// See [`MemberRoute::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteKind {
+    /// By NVMe commands, around the block layer.
+    Passthrough,
+    /// As a block device.
+    Block,
+    /// As a file.
+    File,
+}
+
+impl std::fmt::Display for MemberRoute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            RouteKind::Passthrough => "NVMe passthrough",
+            RouteKind::Block => "block device",
+            RouteKind::File => "file",
+        };
+        let polled = if self.polled { ", polled" } else { "" };
+        let gap = if self.note.is_empty() { "" } else { ": " };
+        write!(f, "{kind}{polled}{gap}{}", self.note)
+    }
 }
 
 /// What a slot is good for.

@@ -1,4 +1,5 @@
-//! One suite for every ring: RAM, null, io_uring over files with direct I/O, over tmpfs, over loop devices.
+//! One suite for every ring: RAM, null, io_uring over files with direct I/O, over tmpfs, over loop devices; and over NVMe
+//! drives where the machine has some to lose.
 //!
 //! Method: a `Bench` is a ring with some devices of one size; each case is a function over any bench, and
 //! `conforms` runs them all. Oracle: the contract at the top of ring/mod.rs, and a byte vector per device.
@@ -34,6 +35,8 @@ struct Bench<R: Ring> {
     pool: Pool,
     /// Whether what is written can be read back.
     remembers: Remembers,
+    /// Where its devices end; the suite's data stays below `DEVICE_BYTES`.
+    end_bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -154,9 +157,10 @@ fn what_fails_fails_alone<R: Ring>(bench: &mut Bench<R>) {
     let spans: Vec<Span> = (0..4).map(|_| bench.take(8192)).collect();
     bench.ring.push(read(0, 0, 0, spans[0]));
     bench.ring.push(read(1, DEVICES, 0, spans[1]));
-    bench.ring.push(read(2, 1, DEVICE_BYTES, spans[2]));
-    bench.ring.push(read(3, 2, DEVICE_BYTES - 8192, spans[3]));
-    bench.ring.push(read(4, 1, DEVICE_BYTES - 4096, spans[2]));
+    let end = bench.end_bytes;
+    bench.ring.push(read(2, 1, end, spans[2]));
+    bench.ring.push(read(3, 2, end - 8192, spans[3]));
+    bench.ring.push(read(4, 1, end - 4096, spans[2]));
     bench.ring.push(flush(6, DEVICES + 1));
     let results = bench.collect(6);
     assert_eq!((results[&0], results[&3]), (Ok(()), Ok(())));
@@ -306,7 +310,7 @@ fn instant(device: impl Fn() -> InstantDevice, remembers: Remembers) {
     let (memory, pool) = memory();
     let mut ring = InstantRing::new(Arc::clone(&memory));
     (0..DEVICES).for_each(|index| ring.set_device(DeviceIndex(index), Some(device())));
-    conforms(Bench { ring, memory, pool, remembers });
+    conforms(Bench { ring, memory, pool, remembers, end_bytes: DEVICE_BYTES });
 }
 
 #[test]
@@ -319,15 +323,18 @@ fn null_conforms() {
     instant(|| InstantDevice::Null { size_bytes: DEVICE_BYTES }, Remembers::Nothing);
 }
 
-fn uring(paths: &[PathBuf], adapt: impl Fn(&mut UringDevice)) {
+fn uring(paths: &[PathBuf], config: &UringConfig, adapt: impl Fn(&mut UringDevice)) {
     let (memory, pool) = memory();
-    let mut ring = Uring::new(Arc::clone(&memory), &UringConfig::default()).unwrap();
+    let mut ring = Uring::new(Arc::clone(&memory), config).unwrap();
+    let mut end_bytes = DEVICE_BYTES;
     for (index, path) in (0..).zip(paths) {
-        let mut device = Device::open(path, OpenMode::SERVE).unwrap().for_ring().unwrap();
+        let device = Device::open(path, OpenMode::SERVE).unwrap();
+        end_bytes = device.facts().size_bytes;
+        let mut device = device.for_ring().unwrap();
         adapt(&mut device);
         ring.attach(DeviceIndex(index), device).unwrap();
     }
-    conforms(Bench { ring, memory, pool, remembers: Remembers::Everything });
+    conforms(Bench { ring, memory, pool, remembers: Remembers::Everything, end_bytes });
 }
 
 /// Files for one test, gone afterwards.
@@ -355,13 +362,53 @@ impl Drop for Files {
 #[test]
 fn uring_over_files_conforms() {
     let files = Files::new(&std::env::temp_dir(), "files");
-    uring(&files.paths, |_| {});
+    uring(&files.paths, &UringConfig::default(), |_| {});
 }
 
 #[test]
 fn uring_that_cuts_and_queues_conforms() {
     let files = Files::new(&std::env::temp_dir(), "cut");
-    uring(&files.paths, |device| (device.depth_max, device.transfer_bytes_max) = (2, 4096 * 3));
+    let cut = |device: &mut UringDevice| (device.depth_max, device.transfer_bytes_max) = (2, 4096 * 3);
+    uring(&files.paths, &UringConfig::default(), cut);
+}
+
+/// Entries as long as passthrough wants them, and nothing that wants them.
+#[test]
+fn a_wide_uring_over_files_conforms() {
+    let files = Files::new(&std::env::temp_dir(), "wide");
+    uring(&files.paths, &UringConfig { passthrough: true, ..UringConfig::default() }, |_| {});
+}
+
+/// STRIATE_RING_DRIVES names three NVMe drives of one size, apart by blanks. What they hold is lost.
+#[test]
+fn uring_by_passthrough_conforms() {
+    let Ok(names) = std::env::var("STRIATE_RING_DRIVES") else {
+        eprintln!("SKIPPED: STRIATE_RING_DRIVES names no drives");
+        return;
+    };
+    let paths: Vec<PathBuf> = names.split_whitespace().map(PathBuf::from).collect();
+    assert_eq!(paths.len(), usize::from(DEVICES));
+    let facts: Vec<_> = paths
+        .iter()
+        .map(|path| {
+            let device = Device::open(path, OpenMode::SERVE).unwrap();
+            assert!(device.wants_passthrough(), "{:?}", device.route());
+            device.zero_range(0, DEVICE_BYTES, |_| {}).unwrap();
+            device.flush().unwrap();
+            device.facts().clone()
+        })
+        .collect();
+    let config = UringConfig { passthrough: true, ..UringConfig::default() };
+    uring(&paths, &config, |_| {});
+    uring(&paths, &config, |device| (device.depth_max, device.transfer_bytes_max) = (2, 4096 * 3));
+    // Longer than the drive takes: the kernel refuses, and the block device does it.
+    uring(&paths, &config, |device| device.transfer_bytes_max = MIB);
+    uring(&paths, &UringConfig::default(), |device| device.polled = false);
+    if facts.iter().all(|facts| facts.polled) {
+        uring(&paths, &UringConfig { polled: true, ..config }, |_| {});
+    } else {
+        eprintln!("SKIPPED: the drives have no poll queues");
+    }
 }
 
 #[test]
@@ -372,7 +419,7 @@ fn uring_over_tmpfs_conforms() {
         return;
     }
     let files = Files::new(shm, "tmpfs");
-    uring(&files.paths, |_| {});
+    uring(&files.paths, &UringConfig::default(), |_| {});
 }
 
 /// Loop devices over files, detached afterwards.
@@ -406,7 +453,7 @@ fn uring_over_loop_devices_conforms() {
         eprintln!("SKIPPED: no loop devices could be made (root and losetup are needed)");
         return;
     };
-    uring(&loops.0, |_| {});
+    uring(&loops.0, &UringConfig::default(), |_| {});
 }
 
 #[test]

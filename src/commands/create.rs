@@ -1,6 +1,7 @@
 //! `create`: makes an array and says what it came to.
 
 use engine::server::{CreateOptions, Progress, create as engine_create};
+use engine::status::{MemberRoute, RouteKind};
 use serde::Serialize;
 
 use crate::cli::Create;
@@ -19,6 +20,7 @@ struct Report<'a> {
     members: usize,
     size_bytes: u64,
     init: &'a str,
+    routes: &'a [MemberRoute],
 }
 
 /// Makes the array.
@@ -47,6 +49,7 @@ pub fn create(options: &Create) -> Result<Outcome> {
             members: options.members.len(),
             size_bytes: created.size_bytes,
             init: created.init,
+            routes: &created.routes,
         })?;
     } else {
         print(&format!(
@@ -59,6 +62,12 @@ pub fn create(options: &Create) -> Result<Outcome> {
             created.init,
             created.uuid,
         ))?;
+        // Of files there is nothing to tell.
+        for (path, route) in options.members.iter().zip(&created.routes) {
+            if route.kind != RouteKind::File {
+                print(&format!("{}: by {route}\n", path.display()))?;
+            }
+        }
     }
     Ok(Outcome::Fine)
 }

@@ -122,6 +122,9 @@ fn running_text(status: &ArrayStatus) -> String {
             text += &format!(", {failure}");
         }
         lines.add(&format!("slot {}", member.slot), text);
+        if let Some(route) = &member.route {
+            lines.add("", format!("by {route}"));
+        }
     }
 
     lines.heading("stripes");
@@ -226,6 +229,7 @@ mod tests {
         let text = running_text(&status);
         assert!(text.starts_with("media\n            uuid  "), "{text}");
         assert!(text.contains("          slot 2  failed      /gone/m2, write error at 1 MiB\n"), "{text}");
+        assert!(text.contains("  by block device, polled: a partition\n"), "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::{Arc, RwLock};
 
 use engine::examine::{Examined, examine};
 use engine::server::{ServeOptions, Server, Stop, UblkChoice, can_make_block_devices};
-use engine::status::ArrayStatus;
+use engine::status::{ArrayStatus, MemberStatus, RouteKind};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -59,6 +59,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     }
     let status = server.status();
     tracing::info!("serving {name}: {} of {} members in sync", in_sync(&status), status.members.len());
+    status.members.iter().for_each(tell_route);
 
     let kind = if status.exports.iter().any(|export| export.starts_with("/dev/")) { "ublk" } else { "nbd" };
     let running = Arc::new(Running { server: RwLock::new(Some(server)), events });
@@ -193,6 +194,15 @@ fn in_sync(status: &ArrayStatus) -> usize {
     status.members.iter().filter(|member| member.state == engine::status::MemberState::InSync).count()
 }
 
+/// By which way a member's I/O goes, and why.
+fn tell_route(member: &MemberStatus) {
+    let (Some(path), Some(route)) = (&member.path, &member.route) else { return };
+    match route.kind {
+        RouteKind::Passthrough | RouteKind::Block => tracing::info!("{path}: by {route}"),
+        RouteKind::File => tracing::debug!("{path}: by {route}"),
+    }
+}
+
 /// Tells whoever waits for it: a script that reads standard output, and the service manager.
 fn announce(name: &ArrayName, kind: &str, exports: &[String]) -> Result<()> {
     print(&exports.iter().map(|export| format!("ready: {name} {kind} {export}\n")).collect::<String>())?;
@@ -251,7 +261,11 @@ impl Backend for Running {
     }
 
     fn replace(&self, slot: usize, path: &Path, force: bool) -> std::result::Result<(), String> {
-        self.with(|server| server.replace(slot, path.to_path_buf(), force).map_err(|error| error.to_string()))
+        self.with(|server| {
+            server.replace(slot, path.to_path_buf(), force).map_err(|error| error.to_string())?;
+            server.status().members.get(slot).iter().for_each(|member| tell_route(member));
+            Ok(())
+        })
     }
 
     fn stop(&self, force: bool) -> std::result::Result<(), String> {

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use engine::examine::{ExaminedSlot, ExaminedSuperblock};
-use engine::status::{ArrayStatus, CellCounts, Counters, Health, MemberState, MemberStatus};
+use engine::status::{
+    ArrayStatus, CellCounts, Counters, Health, MemberRoute, MemberState, MemberStatus, RouteKind,
+};
 
 use super::client::{Client, Unreachable};
 use super::message::{MemberId, Request};
@@ -28,6 +30,7 @@ pub fn example_status(name: &str) -> ArrayStatus {
         path: Some(format!("/gone/m{slot}")),
         read_errors: 0,
         failure: None,
+        route: Some(MemberRoute { kind: RouteKind::Block, polled: true, note: "a partition".into() }),
     };
     ArrayStatus {
         name: name.into(),

@@ -173,8 +173,12 @@ pub fn run(options: &BenchOptions) -> Result<BenchReport, ServerError> {
             Ok(ring)
         });
     }
+    let passthrough = bench.devices.iter().any(Device::wants_passthrough);
+    // As a server would have it.
+    let polled = bench.devices.iter().all(|device| device.facts().polled);
+    let config = UringConfig { passthrough, polled, ..UringConfig::default() };
     bench.run(|memory| {
-        let mut ring = Uring::new(memory, &UringConfig::default())?;
+        let mut ring = Uring::new(memory, &config)?;
         for (index, device) in bench.devices.iter().enumerate() {
             let device = device.for_ring().map_err(std::io::Error::other)?;
             ring.attach(DeviceIndex(index as u8), device)?;

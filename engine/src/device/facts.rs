@@ -1,4 +1,4 @@
-//! What a device is, learned without writing to it: from statx, ioctl and sysfs.
+//! What a device is, learned without writing to it: from statx, ioctl, sysfs, and an NVMe drive itself.
 //!
 //! Where the kernel does not say, the careful answer is taken: a volatile cache, slow zeroing.
 
@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use rustix::fs::{AtFlags, FallocateFlags, StatxFlags};
 
+use super::identify::Identified;
 use super::{Access, DeviceKind, holder};
 use crate::limits::BLOCK_BYTES;
 use crate::ring::SECTOR_BYTES;
@@ -59,6 +60,28 @@ pub struct Facts {
     pub depth_max: u32,
     /// Longest transfer that is not cut by the kernel.
     pub transfer_bytes_max: u32,
+    /// Longest write that a power cut leaves whole, written or not, if the device says so.
+    pub atomic_bytes: Option<u64>,
+}
+
+impl Facts {
+    /// What a drive adds that is asked itself. `sysfs` is its disk's.
+    pub(super) fn refine(&mut self, identified: &Identified, sysfs: &Path) {
+        // What the kernel was told (an operator may know of capacitors) stands; it cannot give a drive a cache.
+        self.volatile_cache &= identified.volatile_cache;
+        self.discards = identified.deallocates;
+        if !identified.zeroes_by_deallocating {
+            self.zeroing = Zeroing::Slow;
+        }
+        self.atomic_bytes = Some(identified.atomic_bytes);
+        let queue = |name: &str| read::<u64>(&sysfs.join("queue").join(name)).unwrap_or(0);
+        self.transfer_bytes_max = command_bytes_max(
+            self.transfer_bytes_max,
+            queue("max_hw_sectors_kb") << 10,
+            queue("max_segments"),
+            identified.transfer_bytes_max,
+        );
+    }
 }
 
 pub(super) fn of(
@@ -94,6 +117,7 @@ fn of_block(file: &File, sysfs: &Path, size_bytes: u64) -> Facts {
         polled: queue("io_poll") == 1,
         depth_max: (queue("nr_requests") as u32).clamp(1, DEPTH_MAX),
         transfer_bytes_max: transfer_bytes as u32 / BLOCK_BYTES as u32 * BLOCK_BYTES as u32,
+        atomic_bytes: None,
     }
 }
 
@@ -114,6 +138,7 @@ fn of_file(file: &File, metadata: &Metadata, size_bytes: u64, direct: bool, acce
         polled: false,
         depth_max: DEPTH_FILE,
         transfer_bytes_max: TRANSFER_BYTES_MAX,
+        atomic_bytes: None,
     }
 }
 
@@ -151,4 +176,36 @@ fn text(path: &Path) -> Option<String> {
 
 fn read<T: FromStr>(path: &Path) -> Option<T> {
     text(path)?.parse().ok()
+}
+
+/// Longest command that nobody has to cut, for nobody cuts a passthrough command: within what is wanted, the kernel's limit,
+/// the drive's (MDTS), and the kernel's list of pages, of which a span that does not begin on a page touches one more. Whole
+/// blocks of 4 KiB, at least one.
+fn command_bytes_max(wanted: u32, kernel: u64, segments: u64, drive: Option<u64>) -> u32 {
+    let block = BLOCK_BYTES as u64;
+    let fits = kernel.min(segments.saturating_sub(1) * block).min(drive.unwrap_or(u64::MAX));
+    (fits.clamp(block, wanted.into()) / block * block) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_fit_the_kernel_and_the_drive() {
+        const KIB: u64 = 1 << 10;
+        for (kernel, segments, drive, expected) in [
+            // QEMU's drive; one without a limit; one with 128 KiB; old kernels' 127 segments.
+            (512 * KIB, 129, Some(512 * KIB), 512 * KIB),
+            (4096 * KIB, 1025, None, 512 * KIB),
+            (4096 * KIB, 1025, Some(128 * KIB), 128 * KIB),
+            (4096 * KIB, 127, Some(1024 * KIB), 504 * KIB),
+            // What the kernel does not say.
+            (0, 0, None, 4 * KIB),
+            (6 * KIB, 129, None, 4 * KIB),
+        ] {
+            let is = command_bytes_max(TRANSFER_BYTES_MAX, kernel, segments, drive);
+            assert_eq!(u64::from(is), expected, "{kernel} {segments} {drive:?}");
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub(super) fn sysfs(number: u64) -> PathBuf {
     fs::canonicalize(&path).unwrap_or(path)
 }
 
-fn number_text(number: u64) -> String {
+pub(super) fn number_text(number: u64) -> String {
     format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number))
 }
 

@@ -20,6 +20,7 @@ use crate::memory::Span;
 
 pub mod blocking;
 pub mod instant;
+pub mod nvme;
 mod shared_bytes;
 pub mod uring;
 

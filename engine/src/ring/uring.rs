@@ -14,8 +14,10 @@
 //!   Beyond the hardware's tags the kernel would park requests on its worker threads, one each.
 //! - Arenas are registered as fixed buffers where the locked memory limit allows it, files always.
 //! - Nothing is allocated or waited for between construction and drop, except in `attach`.
+//! - A device with a namespace beside its file gets the drive's own commands by that ([`nvme`](super::nvme)); what does not
+//!   succeed there, and is not the medium's fault, is asked again by the file.
 //! - Ordinary reads and writes of members that can be polled go to a second, polled ring of the
-//!   kernel (`IORING_SETUP_IOPOLL`); flushes and deallocations cannot be polled for and never do.
+//!   kernel (`IORING_SETUP_IOPOLL`); flushes and deallocations are not worth waiting for and never do.
 //! - A front end whose requests come by the same io_uring (ublk) has a [`Lane`] in it: its commands are submitted and
 //!   collected by the same system call as the members' operations.
 //! - A ring works on the thread that made it, and only there (`SINGLE_ISSUER`), so it is not `Send`.
@@ -28,20 +30,25 @@ use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+use super::nvme::Namespace;
 use super::{Completion, DeviceIndex, MemberIo, MemberOp, Ring, SECTOR_BYTES};
 use crate::limits::{DEVICES_MAX, IO_IN_FLIGHT_MAX};
 use crate::memory::Memory;
 use bell::Look;
-use entry::entry;
+use entry::{Ranges, file_entry, passthrough_entry};
 pub use lane::{Arrival, Lane, LaneCommand};
-use piece::Piece;
+use piece::{Piece, Way};
 use queue::{Collect, Queue, QueueConfig};
+use verdict::{Verdict, judge};
+use wire::{Submission, Width};
 
 mod bell;
 mod entry;
 mod lane;
 mod piece;
 mod queue;
+mod verdict;
+mod wire;
 
 /// Times that one operation is tried again after `EAGAIN`, `EINTR` or a short transfer before its
 /// failure is believed. A turn retries an operation once.
@@ -60,6 +67,9 @@ pub struct UringConfig {
     /// Whether to make the polled ring too. Worth it when all members can be polled: while polled
     /// operations are in flight the reactor cannot sleep.
     pub polled: bool,
+    /// Whether to make entries as long as NVMe passthrough wants them. Without, devices are attached as if they had no
+    /// namespace.
+    pub passthrough: bool,
     /// Places for host buffers: request pages that the kernel itself puts into the ring's table. Member operations name
     /// them as arenas, from [`Memory::arena_count`] on.
     pub host_buffers: u16,
@@ -70,6 +80,8 @@ pub struct UringConfig {
 pub struct UringDevice {
     /// Open for what the engine will do with it.
     pub file: File,
+    /// The same device around the block layer, if that can be.
+    pub namespace: Option<Namespace>,
     /// What a deallocation becomes.
     pub deallocate: Deallocate,
     /// Whether its reads and writes may go to the polled ring.
@@ -99,6 +111,8 @@ pub struct Uring {
     polled: Option<Queue>,
     /// What is where.
     ledger: Ledger,
+    /// What deallocations by passthrough point at.
+    ranges: Ranges,
     /// Commands of a front end.
     lane: Lane,
     /// Completions that did not need the kernel.
@@ -148,7 +162,8 @@ impl Uring {
     pub fn new(memory: Arc<Memory>, config: &UringConfig) -> io::Result<Uring> {
         let queue = |polled| {
             let host_buffers = if polled { 0 } else { config.host_buffers };
-            let config = QueueConfig { worker_cpus: &config.worker_cpus, polled, host_buffers };
+            let width = if config.passthrough { Width::Wide } else { Width::Narrow };
+            let config = QueueConfig { worker_cpus: &config.worker_cpus, polled, width, host_buffers };
             Queue::new(&memory, &config).map_err(explained)
         };
         let interrupt = queue(false)?;
@@ -158,6 +173,7 @@ impl Uring {
             interrupt,
             polled,
             ledger: Ledger::new(),
+            ranges: Ranges::new(config.passthrough),
             lane,
             done: Vec::with_capacity(IO_IN_FLIGHT_MAX),
             memory,
@@ -166,11 +182,15 @@ impl Uring {
     }
 
     /// Puts a device into the table. Panics when the index is taken: detach it first.
-    pub fn attach(&mut self, index: DeviceIndex, device: UringDevice) -> io::Result<()> {
+    pub fn attach(&mut self, index: DeviceIndex, mut device: UringDevice) -> io::Result<()> {
         assert!(self.ledger.devices[index.0 as usize].is_none(), "{index:?} is attached");
         assert!(device.depth_max > 0 && device.transfer_bytes_max > 0);
         assert!(device.transfer_bytes_max.is_multiple_of(SECTOR_BYTES));
-        self.register(index, device.file.as_raw_fd())?;
+        device.namespace = device.namespace.filter(|_| self.interrupt.takes_passthrough());
+        self.register(u32::from(index.0), device.file.as_raw_fd())?;
+        if let Some(namespace) = &device.namespace {
+            self.register(namespace_file(index), namespace.file.as_raw_fd())?;
+        }
         // As long as it can become: every operation waits, and every piece in the kernel comes back.
         let room = IO_IN_FLIGHT_MAX + device.depth_max as usize;
         let attached = Attached { device, in_kernel: 0, backlog: VecDeque::with_capacity(room) };
@@ -183,7 +203,10 @@ impl Uring {
         let attached = self.ledger.devices[index.0 as usize].take();
         if let Some(attached) = attached {
             assert!(attached.in_kernel == 0 && attached.backlog.is_empty(), "{index:?} is still in use");
-            self.register(index, -1)?;
+            self.register(u32::from(index.0), -1)?;
+            if attached.device.namespace.is_some() {
+                self.register(namespace_file(index), -1)?;
+            }
         }
         Ok(())
     }
@@ -200,6 +223,12 @@ impl Uring {
         self.interrupt.takes_host_buffers()
     }
 
+    /// Whether there is a polled ring beside the one that interrupts serve.
+    #[must_use]
+    pub fn is_polled(&self) -> bool {
+        self.polled.is_some()
+    }
+
     /// Whether the arenas are fixed buffers. Otherwise `RLIMIT_MEMLOCK` is too low for them, and every
     /// operation pins its pages anew (at 512 KiB a quarter of the throughput).
     #[must_use]
@@ -211,8 +240,8 @@ impl Uring {
         [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten()
     }
 
-    fn register(&mut self, index: DeviceIndex, fd: RawFd) -> io::Result<()> {
-        self.queues().try_for_each(|queue| queue.register_file(index, fd))
+    fn register(&mut self, place: u32, fd: RawFd) -> io::Result<()> {
+        self.queues().try_for_each(|queue| queue.register_file(place, fd))
     }
 
     /// Moves pieces of a device from its backlog to the submission queue, as many as depth and room
@@ -220,22 +249,34 @@ impl Uring {
     fn advance(&mut self, index: DeviceIndex) {
         let Ledger { operations, devices, waiting } = &mut self.ledger;
         let attached = devices[index.0 as usize].as_mut().expect("only attached devices have a backlog");
+        let way = attached.way();
         while let Some(piece) = attached.backlog.front_mut()
             && attached.in_kernel < attached.device.depth_max
         {
             let operation = &mut operations[piece.tag as usize];
             let (first, rest) = piece.cut(attached.device.transfer_bytes_max);
-            // Host buffers are in the other queue's table only.
+            // Host buffers are in the other queue's table only; and what passthrough did not do may take its time.
             let in_arena = usize::from(operation.op.span.arena) < self.memory.arena_count();
+            let is_pollable = attached.device.polled && first.way == way;
             let queue = match &mut self.polled {
-                Some(polled) if attached.device.polled && operation.op.io.is_transfer() && in_arena => polled,
+                Some(polled) if is_pollable && operation.op.io.is_transfer() && in_arena => polled,
                 _ => &mut self.interrupt,
             };
             if !queue.has_room() {
                 break;
             }
             let fixed = queue.buffers_are_fixed();
-            queue.push(entry(&operation.op, first, attached.device.deallocate, &self.memory, fixed));
+            let device = &attached.device;
+            queue.push(match (first.way, &device.namespace) {
+                (Way::Passthrough, Some(namespace)) => {
+                    let (op, ranges) = (&operation.op, &mut self.ranges);
+                    Submission::Long(passthrough_entry(op, first, namespace, ranges, &self.memory, fixed))
+                }
+                _ => {
+                    let entry = file_entry(&operation.op, first, device.deallocate, &self.memory, fixed);
+                    Submission::Short(entry)
+                }
+            });
             attached.in_kernel += 1;
             match rest {
                 Some(rest) => {
@@ -297,7 +338,7 @@ impl Ring for Uring {
             return;
         }
         *operation = Operation { op, pieces: 1, retries: 0, error: 0 };
-        attached.backlog.push_back(Piece::whole(&op));
+        attached.backlog.push_back(Piece::whole(&op, attached.way()));
         if attached.backlog.len() == 1 {
             self.advance(op.device);
         }
@@ -340,11 +381,18 @@ impl Drop for Uring {
     }
 }
 
+impl Attached {
+    /// The way that pieces go at first.
+    fn way(&self) -> Way {
+        if self.device.namespace.is_some() { Way::Passthrough } else { Way::File }
+    }
+}
+
 /// The error of making a queue, with what an operator can do about it.
 fn explained(error: io::Error) -> io::Error {
     let advice = match error.raw_os_error() {
         Some(libc::ENOMEM) => {
-            "raise the limit on locked memory (ulimit -l, LimitMEMLOCK=); a ring takes 160 KiB of it"
+            "raise the limit on locked memory (ulimit -l, LimitMEMLOCK=); a ring takes 160 KiB of it, twice that for passthrough"
         }
         Some(libc::ENOSYS | libc::EINVAL) => "Linux 6.1 or newer is needed",
         Some(libc::EPERM) => {
@@ -419,40 +467,6 @@ impl Operation {
     }
 }
 
-/// What the kernel's result means for a piece.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// All of it was done.
-    Done,
-    /// This much is still to do.
-    Rest(Piece),
-    /// The device does not know deallocation, which is advice.
-    Unsupported,
-    /// It failed, with a positive `errno`.
-    Failed(i32),
-}
-
-fn judge(op: &MemberOp, piece: Piece, result: i32) -> Verdict {
-    match (op.io, result) {
-        (_, error) if error == -libc::EAGAIN || error == -libc::EINTR => Verdict::Rest(piece),
-        (MemberIo::Deallocate, error) if is_unsupported(-error) => Verdict::Unsupported,
-        (_, error) if error < 0 => Verdict::Failed(-error),
-        (MemberIo::Flush | MemberIo::Deallocate, _) => Verdict::Done,
-        // End of file, or no room to write: asking again would be answered the same.
-        (MemberIo::Read, 0) => Verdict::Failed(libc::EIO),
-        (MemberIo::Write(_), 0) => Verdict::Failed(libc::ENOSPC),
-        (MemberIo::Read | MemberIo::Write(_), transferred) => match piece.after(transferred as u32) {
-            Some(rest) => Verdict::Rest(rest),
-            None => Verdict::Done,
-        },
-    }
-}
-
-/// Kernels and file systems differ in how they say that a deallocation is not for them.
-fn is_unsupported(error: i32) -> bool {
-    [libc::EOPNOTSUPP, libc::EINVAL, libc::ENOTTY, libc::ENOSYS].contains(&error)
-}
-
 impl MemberIo {
     /// Whether bytes of a span move.
     fn is_transfer(self) -> bool {
@@ -464,44 +478,25 @@ impl MemberIo {
 }
 
 /// The place of a lane's file in the table of files, behind the devices.
-const LANE_FILE: DeviceIndex = DeviceIndex(DEVICES_MAX as u8);
+const LANE_FILE: u32 = DEVICES_MAX as u32;
+
+/// Places in the table of files: the devices', the lane's, the namespaces'.
+const FILES: u32 = 2 * DEVICES_MAX as u32 + 1;
+
+/// The place of a device's namespace in the table of files.
+fn namespace_file(index: DeviceIndex) -> u32 {
+    LANE_FILE + 1 + u32::from(index.0)
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::memory::Span;
-    use crate::ring::Durability;
 
-    fn op(io: MemberIo, len_bytes: u32) -> MemberOp {
+    pub(super) fn op(io: MemberIo, len_bytes: u32) -> MemberOp {
         let span = Span { arena: 0, offset_bytes: 0, len_bytes };
         let (device, tag) = (DeviceIndex(0), 7);
         MemberOp { tag, device, io, offset_bytes: 0, len_bytes: len_bytes.into(), span }
-    }
-
-    #[test]
-    fn results_are_judged() {
-        let read = op(MemberIo::Read, 8192);
-        let write = op(MemberIo::Write(Durability::Cached), 8192);
-        let flush = op(MemberIo::Flush, 0);
-        let deallocate = op(MemberIo::Deallocate, 8192);
-        let whole = Piece::whole(&read);
-        let rest = whole.after(4096).unwrap();
-        for (op, result, expected) in [
-            (&read, 8192, Verdict::Done),
-            (&read, 4096, Verdict::Rest(rest)),
-            (&read, 0, Verdict::Failed(libc::EIO)),
-            (&read, -libc::EAGAIN, Verdict::Rest(whole)),
-            (&read, -libc::EINTR, Verdict::Rest(whole)),
-            (&read, -libc::EIO, Verdict::Failed(libc::EIO)),
-            (&write, 0, Verdict::Failed(libc::ENOSPC)),
-            (&write, -libc::EINVAL, Verdict::Failed(libc::EINVAL)),
-            (&flush, 0, Verdict::Done),
-            (&deallocate, 0, Verdict::Done),
-            (&deallocate, -libc::EOPNOTSUPP, Verdict::Unsupported),
-            (&deallocate, -libc::EIO, Verdict::Failed(libc::EIO)),
-        ] {
-            assert_eq!(judge(op, whole, result), expected, "{:?} {result}", op.io);
-        }
     }
 
     /// One device, with so many pieces in the kernel.
@@ -509,6 +504,7 @@ mod tests {
         let mut ledger = Ledger::new();
         let device = UringDevice {
             file: File::open("/dev/null").unwrap(),
+            namespace: None,
             deallocate: Deallocate::Ignore,
             polled: false,
             depth_max: 4,
@@ -523,7 +519,7 @@ mod tests {
         let mut ledger = ledger_of_one(3);
         let read = op(MemberIo::Read, 8192);
         ledger.operations[7] = Operation { op: read, pieces: 2, retries: 0, error: 0 };
-        let (first, second) = Piece::whole(&read).cut(4096);
+        let (first, second) = Piece::whole(&read, Way::File).cut(4096);
         assert!(matches!(ledger.settle(second.unwrap(), -libc::EIO), Settled::Partly));
         assert!(matches!(ledger.settle(first, -libc::EAGAIN), Settled::Again));
         let again = ledger.devices[0].as_mut().unwrap().backlog.pop_front().unwrap();
@@ -537,7 +533,7 @@ mod tests {
         let mut ledger = ledger_of_one(5000);
         let read = op(MemberIo::Read, 4096);
         ledger.operations[7] = Operation { op: read, pieces: 1, retries: 0, error: 0 };
-        let tries = (1..).find(|_| match ledger.settle(Piece::whole(&read), -libc::EAGAIN) {
+        let tries = (1..).find(|_| match ledger.settle(Piece::whole(&read, Way::File), -libc::EAGAIN) {
             Settled::Completed(completion) => completion.result == Err(libc::EAGAIN),
             Settled::Again | Settled::Partly => false,
         });

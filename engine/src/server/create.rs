@@ -98,7 +98,8 @@ pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Re
     })?;
     made.0.clear();
     let size_bytes = zones.stripes * shape.data_strips() as u64 * u64::from(shape.chunk_bytes);
-    Ok(Created { uuid: new.array.to_string(), size_bytes, init: word })
+    let routes = devices.iter().map(|device| super::route::of(device, ring.config())).collect();
+    Ok(Created { uuid: new.array.to_string(), size_bytes, init: word, routes })
 }
 
 /// The zones that fit on the smallest member.

@@ -77,6 +77,7 @@ pub(super) struct ControlRing {
     ring: Uring,
     memory: Arc<Memory>,
     scratch: Span,
+    config: UringConfig,
 }
 
 impl ControlRing {
@@ -85,12 +86,19 @@ impl ControlRing {
         let failed =
             |error| ServerError(format!("cannot set up io_uring: {error}: Linux 6.1 or newer is needed"));
         let memory = Memory::new(&[SCRATCH_BYTES as usize]).map_err(failed)?;
-        let mut ring = Uring::new(memory.clone(), &UringConfig::default()).map_err(failed)?;
+        let passthrough = devices.iter().any(Device::wants_passthrough);
+        let config = UringConfig { passthrough, ..UringConfig::default() };
+        let mut ring = Uring::new(memory.clone(), &config).map_err(failed)?;
         for (index, device) in devices.iter().enumerate() {
             ring.attach(DeviceIndex(index as u8), device.for_ring()?).map_err(failed)?;
         }
         let scratch = memory.arena(0).part(0, SCRATCH_BYTES);
-        Ok(ControlRing { ring, memory, scratch })
+        Ok(ControlRing { ring, memory, scratch, config })
+    }
+
+    /// How it was made.
+    pub(super) fn config(&self) -> &UringConfig {
+        &self.config
     }
 
     pub(super) fn bench(&mut self) -> Bench<'_, Uring> {

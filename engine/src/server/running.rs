@@ -28,7 +28,7 @@ use crate::tally::Tally;
 use super::front::{Front, MemberTraits, Share};
 use super::open::{ControlRing, open_all, refuse_content, wipe_superblocks};
 use super::placement::{Placement, Seat, take_seat};
-use super::{ServeOptions, ServerError, random};
+use super::{ServeOptions, ServerError, random, route};
 
 /// Data memory of a reactor where nothing else is said.
 const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
@@ -50,6 +50,8 @@ pub struct Server {
     front: Front,
     /// By device index. Kept open as long as the array runs.
     devices: Mutex<Vec<Device>>,
+    /// How the reactors' rings were made, but for what the front end wanted.
+    rings: UringConfig,
     read_only: bool,
     pace: Mutex<Pace>,
     /// What the operator should know of this start.
@@ -155,6 +157,7 @@ impl Server {
         let config = UringConfig {
             worker_cpus: placement.workers.clone(),
             polled: devices.iter().all(|device| device.facts().polled),
+            passthrough: devices.iter().any(Device::wants_passthrough),
             ..UringConfig::default()
         };
         let mut reactors = Vec::new();
@@ -172,6 +175,7 @@ impl Server {
             placement,
             front,
             devices: Mutex::new(devices),
+            rings: config,
             read_only,
             pace: Mutex::new(Pace::default()),
             warnings,
@@ -244,15 +248,16 @@ impl Server {
         };
         let devices = self.devices.lock().expect("no holder panics");
         let device = usize::from(members.device(slot).0);
-        let path = (state != MemberState::Missing)
-            .then(|| devices.get(device).map(|device| device.path().display().to_string()))
-            .flatten();
+        // A slot that was empty from the start has no device, and the index that stands there means another's.
+        let was_here = view.readable.has(slot) || view.writable.has(slot) || failure.is_some();
+        let device = devices.get(device).filter(|_| was_here);
         MemberStatus {
             slot: slot.into(),
             state,
-            path,
+            path: device.map(|device| device.path().display().to_string()),
             read_errors: members.read_errors(slot),
             failure: failure.map(|failure| failure.to_string()),
+            route: device.map(|device| route::of(device, &self.rings)),
         }
     }
 

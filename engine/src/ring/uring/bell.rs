@@ -22,8 +22,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use io_uring::IoUring;
 use rustix::event::{EventfdFlags, eventfd};
+
+use super::wire::Wire;
 
 /// Turns without completions before the bell is armed, so that the gaps between the completions of a
 /// busy device cost nothing. A reactor that sleeps after each of them wakes as often for nothing.
@@ -51,10 +52,10 @@ pub(super) enum Look {
 
 impl Bell {
     /// A muted bell for `ring`.
-    pub(super) fn new(ring: &mut IoUring) -> io::Result<Bell> {
+    pub(super) fn new(ring: &mut Wire) -> io::Result<Bell> {
         let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         ring.submitter().register_eventfd(eventfd.as_raw_fd())?;
-        ring.completion().disable_eventfd();
+        ring.signal_eventfd(false);
         let mut bell = Bell { eventfd, armed: false, rung: false, quiet_turns: 0 };
         bell.ring();
         Ok(bell)
@@ -65,17 +66,17 @@ impl Bell {
     }
 
     /// A turn brought something: more is to be expected.
-    pub(super) fn mute(&mut self, ring: &mut IoUring) {
+    pub(super) fn mute(&mut self, ring: &mut Wire) {
         self.quiet_turns = 0;
         if self.armed {
-            ring.completion().disable_eventfd();
+            ring.signal_eventfd(false);
             self.armed = false;
             self.ring();
         }
     }
 
     /// A turn brought nothing: sleep may follow.
-    pub(super) fn arm(&mut self, ring: &mut IoUring) -> Look {
+    pub(super) fn arm(&mut self, ring: &mut Wire) -> Look {
         self.quiet_turns = self.quiet_turns.saturating_add(1);
         if (self.armed && !self.rung) || (!self.armed && self.quiet_turns < QUIET_TURNS) {
             return Look::Enough;
@@ -83,7 +84,7 @@ impl Bell {
         // It may not be ringing after all: both are well.
         let _count = rustix::io::read(&self.eventfd, &mut [0; 8]);
         self.rung = false;
-        ring.completion().enable_eventfd();
+        ring.signal_eventfd(true);
         self.armed = true;
         Look::Again
     }

@@ -2,16 +2,18 @@
 
 use io_uring::{opcode, squeue, types};
 
-use super::Deallocate;
 use super::piece::Piece;
+use super::{Deallocate, namespace_file};
+use crate::limits::IO_IN_FLIGHT_MAX;
 use crate::memory::Memory;
+use crate::ring::nvme::{Namespace, Range, URING_CMD_IO};
 use crate::ring::{Durability, MemberIo, MemberOp};
 
 /// `BLOCK_URING_CMD_DISCARD` of linux/blkdev.h: `_IO(0x12, 0)`.
 const BLOCK_URING_CMD_DISCARD: u32 = 0x12 << 8;
 
-/// The submission queue entry of a piece.
-pub(super) fn entry(
+/// The submission queue entry of a piece that goes by its file.
+pub(super) fn file_entry(
     op: &MemberOp,
     piece: Piece,
     deallocate: Deallocate,
@@ -48,16 +50,7 @@ fn transfer_entry(
     write: Option<Durability>,
 ) -> squeue::Entry {
     let file = types::Fixed(u32::from(op.device.0));
-    let span = op.span.part(piece.start_bytes(), piece.len_bytes());
-    let (len, arena) = (span.len_bytes, span.arena);
-    // A host buffer has no address of ours: the kernel counts from its first byte.
-    let in_arena = usize::from(arena) < memory.arena_count();
-    let address = if in_arena {
-        memory.ptr(span)
-    } else {
-        std::ptr::without_provenance_mut(span.offset_bytes as usize)
-    };
-    let fixed = fixed || !in_arena;
+    let Place { address, len, arena, fixed } = Place::of(op, piece, memory, fixed);
     let offset = op.offset_bytes + u64::from(piece.start_bytes());
     let rw_flags = if write == Some(Durability::Durable) { libc::RWF_DSYNC } else { 0 };
     match (write, fixed) {
@@ -68,5 +61,75 @@ fn transfer_entry(
             write.offset(offset).rw_flags(rw_flags).build()
         }
         (Some(_), false) => opcode::Write::new(file, address, len).offset(offset).rw_flags(rw_flags).build(),
+    }
+}
+
+/// The submission queue entry of a piece that goes to its namespace.
+pub(super) fn passthrough_entry(
+    op: &MemberOp,
+    piece: Piece,
+    namespace: &Namespace,
+    ranges: &mut Ranges,
+    memory: &Memory,
+    fixed: bool,
+) -> squeue::Entry128 {
+    let transfer = |durability| {
+        let place = Place::of(op, piece, memory, fixed);
+        let offset = op.offset_bytes + u64::from(piece.start_bytes());
+        let command =
+            namespace.transfer(durability, offset, place.len, place.address.expose_provenance() as u64);
+        (command, place.fixed.then_some(place.arena))
+    };
+    let (command, buffer) = match op.io {
+        MemberIo::Read => transfer(None),
+        MemberIo::Write(durability) => transfer(Some(durability)),
+        MemberIo::Flush => (namespace.flush(), None),
+        MemberIo::Deallocate => {
+            let range = namespace.range(op.offset_bytes, op.len_bytes);
+            (namespace.deallocate(ranges.keep(op.tag, range)), None)
+        }
+    };
+    let file = types::Fixed(namespace_file(op.device));
+    let entry = opcode::UringCmd80::new(file, URING_CMD_IO).cmd(command.bytes()).buf_index(buffer);
+    entry.build().user_data(piece.pack())
+}
+
+/// Where a piece's bytes are, as the kernel counts.
+struct Place {
+    address: *mut u8,
+    len: u32,
+    arena: u16,
+    /// Whether they are in the ring's table of buffers.
+    fixed: bool,
+}
+
+impl Place {
+    fn of(op: &MemberOp, piece: Piece, memory: &Memory, fixed: bool) -> Place {
+        let span = op.span.part(piece.start_bytes(), piece.len_bytes());
+        // A host buffer has no address of ours: the kernel counts from its first byte.
+        let in_arena = usize::from(span.arena) < memory.arena_count();
+        let address = if in_arena {
+            memory.ptr(span)
+        } else {
+            std::ptr::without_provenance_mut(span.offset_bytes as usize)
+        };
+        Place { address, len: span.len_bytes, arena: span.arena, fixed: fixed || !in_arena }
+    }
+}
+
+/// The ranges of deallocations in flight, by tag: the kernel fetches them from our memory.
+pub(super) struct Ranges(Box<[Range]>);
+
+impl Ranges {
+    /// Room for every operation, or for none where there is no passthrough.
+    pub(super) fn new(passthrough: bool) -> Ranges {
+        Ranges(vec![Range::default(); if passthrough { IO_IN_FLIGHT_MAX } else { 0 }].into())
+    }
+
+    /// Puts a range where it stays until the next of this tag; its address.
+    fn keep(&mut self, tag: u32, range: Range) -> u64 {
+        let place = &mut self.0[tag as usize];
+        *place = range;
+        std::ptr::from_mut(place).expose_provenance() as u64
     }
 }

@@ -101,9 +101,9 @@ impl Lane {
         let mut outgoing = self.0.outgoing.borrow_mut();
         while !outgoing.is_empty() && !queue.is_full() {
             let LaneCommand { name, operation, bytes, number } = outgoing.pop_front().expect("looked at");
-            let command = opcode::UringCmd16::new(types::Fixed(u32::from(LANE_FILE.0)), operation);
+            let command = opcode::UringCmd16::new(types::Fixed(LANE_FILE), operation);
             let entry = command.cmd(bytes).addr(Some(number)).build();
-            queue.push_command(&entry.user_data(LANE | u64::from(name)));
+            queue.push_command(entry.user_data(LANE | u64::from(name)));
         }
         !outgoing.is_empty()
     }

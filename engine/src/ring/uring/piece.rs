@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   63       48 47         32 31          16 15        0
-//!   [    0     | len, sectors | start, sectors |   tag   ]
+//!   [  0 or 2  | len, sectors | start, sectors |   tag   ]     2: by passthrough
 //!   [    1     |                  a lane's name           ]
 //! ```
 
@@ -16,6 +16,18 @@ const _: () = assert!(IO_IN_FLIGHT_MAX - 1 <= u16::MAX as usize);
 /// Set in what a lane's commands carry.
 pub(super) const LANE: u64 = 1 << 48;
 
+/// Set where a piece travels by passthrough.
+const PASSTHROUGH: u64 = 2 << 48;
+
+/// By which way a piece reaches its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As an operation on its file or block device.
+    File,
+    /// As the drive's own command.
+    Passthrough,
+}
+
 /// Part of an operation's span; empty for operations without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
@@ -25,13 +37,15 @@ pub(super) struct Piece {
     start: u16,
     /// Sectors.
     len: u16,
+    /// Its way.
+    pub(super) way: Way,
 }
 
 impl Piece {
     /// All of an operation.
-    pub(super) fn whole(op: &MemberOp) -> Piece {
-        let len = op.span.len_bytes / SECTOR_BYTES;
-        Piece { tag: op.tag as u16, start: 0, len: u16::try_from(len).expect("at most BUFFER_BYTES_MAX") }
+    pub(super) fn whole(op: &MemberOp, way: Way) -> Piece {
+        let len = u16::try_from(op.span.len_bytes / SECTOR_BYTES).expect("at most BUFFER_BYTES_MAX");
+        Piece { tag: op.tag as u16, start: 0, len, way }
     }
 
     /// Where it begins within the span.
@@ -52,6 +66,11 @@ impl Piece {
         }
     }
 
+    /// The same by its file.
+    pub(super) fn by_file(self) -> Piece {
+        Piece { way: Way::File, ..self }
+    }
+
     /// What is left after `bytes` of it; a sector that was transferred in part is left.
     pub(super) fn after(self, bytes: u32) -> Option<Piece> {
         let done = bytes / SECTOR_BYTES;
@@ -62,12 +81,18 @@ impl Piece {
     }
 
     pub(super) fn pack(self) -> u64 {
-        u64::from(self.tag) | u64::from(self.start) << 16 | u64::from(self.len) << 32
+        let way = match self.way {
+            Way::File => 0,
+            Way::Passthrough => PASSTHROUGH,
+        };
+        u64::from(self.tag) | u64::from(self.start) << 16 | u64::from(self.len) << 32 | way
     }
 
     /// What `pack` packed; `None` for what the kernel gives back to a lane.
     pub(super) fn unpack(packed: u64) -> Option<Piece> {
-        let piece = Piece { tag: packed as u16, start: (packed >> 16) as u16, len: (packed >> 32) as u16 };
+        let way = if packed & PASSTHROUGH == 0 { Way::File } else { Way::Passthrough };
+        let piece =
+            Piece { tag: packed as u16, start: (packed >> 16) as u16, len: (packed >> 32) as u16, way };
         (packed & LANE == 0).then_some(piece)
     }
 }
@@ -79,14 +104,16 @@ mod tests {
     #[test]
     fn packing_is_lossless() {
         for (tag, start, len) in [(0, 0, 0), (8191, 2047, 1), (5, 0, 2048), (1, 65535, 65535)] {
-            let piece = Piece { tag, start, len };
-            assert_eq!(Piece::unpack(piece.pack()), Some(piece));
+            for way in [Way::File, Way::Passthrough] {
+                let piece = Piece { tag, start, len, way };
+                assert_eq!(Piece::unpack(piece.pack()), Some(piece));
+            }
         }
     }
 
     #[test]
     fn cutting_loses_nothing() {
-        let mut rest = Some(Piece { tag: 3, start: 0, len: 2048 });
+        let mut rest = Some(Piece { tag: 3, start: 0, len: 2048, way: Way::File });
         let (mut next, mut count) = (0, 0);
         while let Some(piece) = rest {
             let (first, after) = piece.cut(300 * SECTOR_BYTES);
@@ -100,9 +127,9 @@ mod tests {
 
     #[test]
     fn a_torn_sector_is_transferred_again() {
-        let piece = Piece { tag: 3, start: 8, len: 8 };
-        assert_eq!(piece.after(513), Some(Piece { tag: 3, start: 9, len: 7 }));
-        assert_eq!(piece.after(4095), Some(Piece { tag: 3, start: 15, len: 1 }));
+        let piece = Piece { tag: 3, start: 8, len: 8, way: Way::Passthrough };
+        assert_eq!(piece.after(513), Some(Piece { start: 9, len: 7, ..piece }));
+        assert_eq!(piece.after(4095), Some(Piece { start: 15, len: 1, ..piece }));
         assert_eq!(piece.after(4096), None);
     }
 }

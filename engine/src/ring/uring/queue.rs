@@ -15,13 +15,12 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use io_uring::{EnterFlags, IoUring, squeue};
+use io_uring::{Builder, EnterFlags, cqueue, squeue};
 
 use super::Piece;
 use super::bell::{Bell, Look};
-use crate::limits::DEVICES_MAX;
+use super::wire::{Queued, Setup, Submission, Width, Wire};
 use crate::memory::Memory;
-use crate::ring::DeviceIndex;
 
 /// Entries of the submission queue: what one `enter` can submit. More is pushed in a second round.
 const SUBMISSIONS_MAX: u32 = 512;
@@ -39,13 +38,15 @@ pub(super) struct QueueConfig<'c> {
     pub(super) worker_cpus: &'c [usize],
     /// Whether completions are polled for instead of announced by interrupts.
     pub(super) polled: bool,
+    /// Wide, if passthrough commands are to go by it.
+    pub(super) width: Width,
     /// See [`UringConfig`](super::UringConfig).
     pub(super) host_buffers: u16,
 }
 
 /// One io_uring.
 pub(super) struct Queue {
-    ring: IoUring,
+    ring: Wire,
     /// Pieces pushed and not reaped. Commands of a lane are not counted: they hold nothing of ours, and those that wait
     /// for a host's request may wait for ever.
     in_flight: u32,
@@ -58,21 +59,27 @@ pub(super) struct Queue {
 impl Queue {
     /// Makes a queue for the calling thread and registers the arenas and an empty file table with it.
     pub(super) fn new(memory: &Memory, config: &QueueConfig) -> io::Result<Queue> {
-        let mut ring = build(config.polled, SqArray::Absent).or_else(|error| match error.raw_os_error() {
-            Some(libc::EINVAL) => build(config.polled, SqArray::Present),
+        let build =
+            |sq_array| Wire::new(config.width, SUBMISSIONS_MAX, &Flags { polled: config.polled, sq_array });
+        let mut ring = build(SqArray::Absent).or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => build(SqArray::Present),
             _ => Err(error),
         })?;
-        ring.submitter().register_files_sparse(DEVICES_MAX as u32 + 1)?;
+        ring.submitter().register_files_sparse(super::FILES)?;
         limit_workers(&ring, config.worker_cpus)?;
         let (buffers_are_fixed, takes_host_buffers) = register_buffers(&ring, memory, config.host_buffers)?;
         let bell = if config.polled { None } else { Some(Bell::new(&mut ring)?) };
         Ok(Queue { ring, in_flight: 0, bell, buffers_are_fixed, takes_host_buffers })
     }
 
-    /// Puts a file into the table, or takes it out with -1.
-    pub(super) fn register_file(&mut self, index: DeviceIndex, fd: RawFd) -> io::Result<()> {
-        self.ring.submitter().register_files_update(u32::from(index.0), &[fd])?;
+    /// Puts a file into a place of the table, or takes it out with -1.
+    pub(super) fn register_file(&mut self, place: u32, fd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_files_update(place, &[fd])?;
         Ok(())
+    }
+
+    pub(super) fn takes_passthrough(&self) -> bool {
+        self.ring.width() == Width::Wide
     }
 
     pub(super) fn buffers_are_fixed(&self) -> bool {
@@ -120,33 +127,29 @@ impl Queue {
 
     /// Whether what was pushed must be submitted before more can be.
     pub(super) fn is_full(&mut self) -> bool {
-        self.ring.submission().is_full()
+        self.ring.is_full()
     }
 
     /// Queues one entry; `has_room` said yes. Its `user_data` is a packed piece.
-    pub(super) fn push(&mut self, entry: squeue::Entry) {
+    pub(super) fn push(&mut self, entry: Submission) {
         // SAFETY: the entry's address and length come from `Memory::ptr`, which checked them against a
-        // mapping that lives until after the last completion: `Uring` holds the memory and drains its
-        // queues before it lets go. Until then the span belongs to the ring (the trait's contract).
-        let pushed = unsafe { self.ring.submission().push(&entry) };
-        pushed.expect("has_room said yes");
+        // mapping that lives until after the last completion, or it is that of the operation's range
+        // (`Ranges`), which lives as long: `Uring` holds both and drains its queues before it lets go.
+        // Until then the span belongs to the ring (the trait's contract).
+        unsafe { self.ring.push(entry) };
         self.in_flight += 1;
     }
 
     /// Queues a command that holds no address of ours; there is room.
-    pub(super) fn push_command(&mut self, entry: &squeue::Entry) {
+    pub(super) fn push_command(&mut self, entry: squeue::Entry) {
         // SAFETY: the entry is a lane's command, which carries numbers only (`Lane::submit`).
-        let pushed = unsafe { self.ring.submission().push(entry) };
-        pushed.expect("looked for room");
+        unsafe { self.ring.push(Submission::Short(entry)) };
     }
 
     /// Submits what is queued and lets the kernel work off what has completed, if it announced
     /// something or `collect` says to ask in any case.
     pub(super) fn enter(&mut self, collect: Collect) {
-        let submission = self.ring.submission();
-        let submit_count = submission.len() as u32;
-        let announced = submission.taskrun() || submission.cq_overflow();
-        drop(submission);
+        let Queued { count: submit_count, announced } = self.ring.queued();
         if announced && let Some(bell) = &mut self.bell {
             bell.heard();
         }
@@ -158,16 +161,17 @@ impl Queue {
 
     /// Hands every arrived completion to `settle`: its name and its result.
     pub(super) fn reap(&mut self, mut settle: impl FnMut(u64, i32)) {
-        for entry in self.ring.completion() {
-            self.in_flight -= u32::from(Piece::unpack(entry.user_data()).is_some());
-            settle(entry.user_data(), entry.result());
-        }
+        let in_flight = &mut self.in_flight;
+        self.ring.reap(|name, result| {
+            *in_flight -= u32::from(Piece::unpack(name).is_some());
+            settle(name, result);
+        });
     }
 
     /// Waits until nothing is in the kernel.
     pub(super) fn drain(&mut self) {
         while self.in_flight > 0 {
-            let submit_count = self.ring.submission().len() as u32;
+            let submit_count = self.ring.queued().count;
             self.enter_for(submit_count, 1);
             self.reap(|_, _| {});
         }
@@ -206,33 +210,39 @@ pub(super) enum Collect {
 }
 
 /// Whether the submission queue has its array of indices.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum SqArray {
     Present,
     Absent,
 }
 
-fn build(polled: bool, sq_array: SqArray) -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder
-        .setup_cqsize(COMPLETIONS_MAX)
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .dontfork();
-    if sq_array == SqArray::Absent {
-        builder.setup_no_sqarray();
+/// What this file's head argues for.
+struct Flags {
+    polled: bool,
+    sq_array: SqArray,
+}
+
+impl Setup for Flags {
+    fn apply<S: squeue::EntryMarker, C: cqueue::EntryMarker>(&self, builder: &mut Builder<S, C>) {
+        builder
+            .setup_cqsize(COMPLETIONS_MAX)
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .dontfork();
+        if self.sq_array == SqArray::Absent {
+            builder.setup_no_sqarray();
+        }
+        if self.polled {
+            builder.setup_iopoll();
+        }
     }
-    if polled {
-        builder.setup_iopoll();
-    }
-    builder.build(SUBMISSIONS_MAX)
 }
 
 /// Keeps the kernel's worker threads off the polled cores, and few. They carry what cannot be done
 /// without blocking: flushes, deallocations, files that are not opened with O_DIRECT.
-fn limit_workers(ring: &IoUring, cpus: &[usize]) -> io::Result<()> {
+fn limit_workers(ring: &Wire, cpus: &[usize]) -> io::Result<()> {
     if !cpus.is_empty() {
         ring.submitter().register_iowq_aff(&cpu_set(cpus))?;
     }
@@ -254,7 +264,7 @@ fn cpu_set(cpus: &[usize]) -> libc::cpu_set_t {
 
 /// Registers every arena as the fixed buffer of its index, and leaves places for host buffers behind them. Whether the
 /// limits allowed the one, and the kernel the other.
-fn register_buffers(ring: &IoUring, memory: &Memory, host_buffers: u16) -> io::Result<(bool, bool)> {
+fn register_buffers(ring: &Wire, memory: &Memory, host_buffers: u16) -> io::Result<(bool, bool)> {
     let arenas: Vec<libc::iovec> = (0..memory.arena_count())
         .map(|arena| memory.arena(arena as u16))
         .map(|arena| libc::iovec { iov_base: memory.ptr(arena).cast(), iov_len: arena.len_bytes as usize })

@@ -1,0 +1,184 @@
+//! The character device of an NVMe namespace: found, checked, and opened beside its block device.
+//!
+//! - The block device stays open, exclusively: it is what keeps a file system or another server away. The character device
+//!   has no such thing, and obeys whoever may open it.
+//! - Which character device is which block device's is read off sysfs, where both hang below one controller. Their names
+//!   do not tell: with `nvme_core.multipath` a disk is numbered by its subsystem and the character device by its
+//!   controller (drivers/nvme/host/core.c, `nvme_alloc_ns` and `nvme_add_ns_cdev`), so that nvme1n1 and ng1n1 may be two
+//!   drives. And both are asked who they are, before anything is written.
+//! - Pages of the block device that the kernel has cached (udev reads every disk) would be older than what goes around
+//!   them, and dirty ones would be written over it: they are dropped before the first command and after the last.
+//!
+//! Whatever is not as it should be is a reason to take the block device, told to the operator, not an error.
+
+#![expect(unsafe_code, reason = "ioctls that rustix does not wrap")]
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use super::identify::{IDENTIFY_BYTES, Identified, Structure, is_one_drive};
+use super::{Access, holder, options};
+use crate::ring::nvme::{Command, Namespace};
+
+/// linux/nvme_ioctl.h: `_IO('N', 0x40)`, `_IOWR('N', 0x41, struct nvme_admin_cmd)`.
+const NVME_IOCTL_ID: libc::Ioctl = 0x4E40;
+const NVME_IOCTL_ADMIN_CMD: libc::Ioctl = 0xC048_4E41_u32 as libc::Ioctl;
+/// linux/fs.h: `_IO(0x12, 97)`.
+const BLKFLSBUF: libc::Ioctl = 0x1261;
+
+/// A namespace that can be reached around the block layer.
+pub(super) struct Found {
+    pub(super) namespace: Namespace,
+    pub(super) identified: Identified,
+    /// Where its character device is.
+    pub(super) path: String,
+}
+
+/// The character device of the block device `block`, whose number and size in bytes are given; or why there is none.
+pub(super) fn find(block: &File, number: u64, size_bytes: u64, access: Access) -> Result<Found, String> {
+    let sysfs = holder::sysfs(number);
+    let name = sibling(&sysfs)?;
+    let path = format!("/dev/{name}");
+    let metadata = fs::metadata(&path).map_err(|error| format!("{path}: {error}"))?;
+    let known = fs::read_to_string(sysfs.with_file_name(&name).join("dev")).unwrap_or_default();
+    if !metadata.file_type().is_char_device() || holder::number_text(metadata.rdev()) != known.trim() {
+        return Err(format!("{path}: is not the device that the kernel calls so"));
+    }
+    let file = options(access).open(&path).map_err(|error| format!("{path}: {error}"))?;
+    let (id, controller, structure) = ask(&file).map_err(|error| format!("{path}: {error}"))?;
+    let (block_id, block_controller, block_structure) = ask(block).map_err(|error| error.to_string())?;
+    if id != block_id || structure != block_structure || !is_one_drive(&controller, &block_controller) {
+        return Err(format!("{path}: is another namespace"));
+    }
+    let identified = Identified::parse(&controller, &structure)?;
+    if identified.blocks.checked_mul(identified.block_bytes.into()) != Some(size_bytes) {
+        return Err("the drive and the kernel differ about its size".into());
+    }
+    let block_shift = identified.block_bytes.ilog2() as u8;
+    Ok(Found { namespace: Namespace { file, number: id, block_shift }, identified, path })
+}
+
+/// Writes out and forgets what the kernel has cached of a block device.
+pub(super) fn forget_pages(block: &File) -> std::io::Result<()> {
+    // SAFETY: the descriptor is open for as long as `block` is borrowed, and BLKFLSBUF takes no argument.
+    let outcome = unsafe { libc::ioctl(block.as_fd().as_raw_fd(), BLKFLSBUF, 0) };
+    if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// The name of the character device that belongs to a disk, by its place in sysfs.
+fn sibling(sysfs: &Path) -> Result<String, String> {
+    if sysfs.join("partition").exists() {
+        return Err("a partition: passthrough knows whole namespaces only".into());
+    }
+    let instance = sysfs.file_name().and_then(|name| instance("nvme", name.to_str()?));
+    let (Some(instance), Some(parent)) = (instance, sysfs.parent()) else {
+        return Err("not an NVMe namespace".into());
+    };
+    let zoned = fs::read_to_string(sysfs.join("queue/zoned")).unwrap_or_default();
+    if !["none", ""].contains(&zoned.trim()) {
+        return Err("a zoned namespace".into());
+    }
+    let names = |place: &Path| -> Vec<String> {
+        let entries = fs::read_dir(place).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    // A disk of several paths hangs below its subsystem, beside links to its controllers.
+    let is_subsystem =
+        parent.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"nvme-subsys"));
+    let controllers = names(parent).iter().filter(|name| is_numbered("nvme", name)).count();
+    if is_subsystem && controllers > 1 {
+        return Err(format!("{controllers} paths lead to it, and the block layer knows to choose"));
+    }
+    let beside =
+        names(parent).into_iter().find(|name| self::instance("ng", name).as_ref() == Some(&instance));
+    beside.ok_or_else(|| "the kernel has no character device for it".into())
+}
+
+/// The Y of `PREFIXXnY`.
+fn instance(prefix: &str, name: &str) -> Option<String> {
+    let (controller, instance) = name.strip_prefix(prefix)?.split_once('n')?;
+    (is_numbered("", controller) && is_numbered("", instance)).then(|| instance.to_owned())
+}
+
+/// Whether a name is a prefix and a number.
+fn is_numbered(prefix: &str, name: &str) -> bool {
+    let number = name.strip_prefix(prefix).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A namespace's number, its controller's structure, and its own.
+fn ask(file: &File) -> std::io::Result<(u32, Box<Structure>, Box<Structure>)> {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and NVME_IOCTL_ID takes no argument.
+    let id = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), NVME_IOCTL_ID, 0) };
+    let id = u32::try_from(id).map_err(|_| std::io::Error::last_os_error())?;
+    Ok((id, identify(file, 1, 0)?, identify(file, 0, id)?))
+}
+
+fn identify(file: &File, structure: u8, namespace: u32) -> std::io::Result<Box<Structure>> {
+    let mut bytes = Box::new([0; IDENTIFY_BYTES]);
+    let address = bytes.as_mut_ptr().expose_provenance() as u64;
+    let mut command = Command::identify(structure, namespace, address);
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; NVME_IOCTL_ADMIN_CMD reads and writes one
+    // `struct nvme_admin_cmd`, which `Command` mirrors; and the drive writes 4096 bytes where the command says, which is
+    // `bytes`, not touched by anybody else until the call returns.
+    let status = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), NVME_IOCTL_ADMIN_CMD, &raw mut command) };
+    match status {
+        0 => Ok(bytes),
+        status if status > 0 => {
+            Err(std::io::Error::other(format!("the drive refuses to identify itself ({status:#x})")))
+        }
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert_eq!(instance("nvme", "nvme0n1").as_deref(), Some("1"));
+        assert_eq!(instance("ng", "ng12n34").as_deref(), Some("34"));
+        for other in ["nvme0", "nvme0n1p2", "nvme0c0n1", "nvmen1", "sda", "ng0n", "ng0n1"] {
+            assert_eq!(instance("nvme", other), None, "{other}");
+        }
+        assert!(
+            is_numbered("nvme", "nvme10") && !is_numbered("nvme", "nvme") && !is_numbered("nvme", "nvme0n1")
+        );
+    }
+
+    /// Sysfs as a machine has it whose disks are numbered by subsystem: nvme1n1 is ng0n1.
+    #[test]
+    fn the_character_device_is_found_by_place_not_by_number() {
+        let root = std::env::temp_dir().join(format!("striate-nvme-{}", std::process::id()));
+        let make = |path: &str| fs::create_dir_all(root.join(path)).unwrap();
+        for path in [
+            "nvme0/nvme1n1/nvme1n1p1/partition",
+            "nvme0/nvme1n2",
+            "nvme0/ng0n1",
+            "nvme1/nvme0n1",
+            "nvme1/ng1n2",
+            "nvme-subsys2/nvme2n1",
+            "nvme-subsys2/ng2n1",
+            "nvme-subsys2/nvme2",
+            "block/sda",
+        ] {
+            make(path);
+        }
+        let find = |path: &str| sibling(&root.join(path));
+        assert_eq!(find("nvme0/nvme1n1"), Ok("ng0n1".into()));
+        assert!(find("nvme0/nvme1n1/nvme1n1p1").unwrap_err().contains("partition"));
+        assert!(find("nvme0/nvme1n2").unwrap_err().contains("no character device"));
+        assert!(find("nvme1/nvme0n1").unwrap_err().contains("no character device"));
+        assert!(find("block/sda").unwrap_err().contains("not an NVMe namespace"));
+        assert_eq!(find("nvme-subsys2/nvme2n1"), Ok("ng2n1".into()));
+        make("nvme-subsys2/nvme3");
+        assert!(find("nvme-subsys2/nvme2n1").unwrap_err().contains("2 paths"));
+        make("nvme1/nvme0n1/queue");
+        fs::write(root.join("nvme1/nvme0n1/queue/zoned"), "host-managed\n").unwrap();
+        assert!(find("nvme1/nvme0n1").unwrap_err().contains("zoned"));
+        fs::remove_dir_all(&root).unwrap();
+    }
+}

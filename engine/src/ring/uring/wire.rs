@@ -1,0 +1,140 @@
+//! An io_uring of either width: entries of 64 and 16 bytes, or of 128 and 32 where NVMe passthrough is wanted.
+//!
+//! The kernel takes passthrough commands on wide rings only (`nvme_uring_cmd_checks`), and everything else on both. A wide
+//! ring moves twice the memory for each operation, so rings without passthrough stay narrow.
+
+#![expect(unsafe_code, reason = "submission queue entries hold addresses")]
+
+use std::io;
+
+use io_uring::squeue::Entry128;
+use io_uring::{Builder, IoUring, Submitter, cqueue, squeue};
+
+/// The longer completion queue entry.
+type Entry32 = cqueue::Entry32;
+
+/// Which entries an io_uring has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Narrow,
+    Wide,
+}
+
+/// An entry on its way to a submission queue.
+pub(super) enum Submission {
+    /// For a ring of either width.
+    Short(squeue::Entry),
+    /// For a wide one.
+    Long(Entry128),
+}
+
+/// One io_uring.
+pub(super) enum Wire {
+    Narrow(IoUring),
+    Wide(IoUring<Entry128, Entry32>),
+}
+
+/// What a look at the submission queue tells.
+pub(super) struct Queued {
+    /// Entries that wait for being submitted.
+    pub(super) count: u32,
+    /// Whether the kernel announces work that only entering it gets done.
+    pub(super) announced: bool,
+}
+
+impl Wire {
+    /// Makes one; `setup` says how.
+    pub(super) fn new(width: Width, entries: u32, setup: &impl Setup) -> io::Result<Wire> {
+        Ok(match width {
+            Width::Narrow => {
+                let mut builder = IoUring::builder();
+                setup.apply(&mut builder);
+                Wire::Narrow(builder.build(entries)?)
+            }
+            Width::Wide => {
+                let mut builder = IoUring::builder();
+                setup.apply(&mut builder);
+                Wire::Wide(builder.build(entries)?)
+            }
+        })
+    }
+
+    pub(super) fn width(&self) -> Width {
+        match self {
+            Wire::Narrow(_) => Width::Narrow,
+            Wire::Wide(_) => Width::Wide,
+        }
+    }
+
+    pub(super) fn submitter(&self) -> Submitter<'_> {
+        match self {
+            Wire::Narrow(ring) => ring.submitter(),
+            Wire::Wide(ring) => ring.submitter(),
+        }
+    }
+
+    pub(super) fn queued(&mut self) -> Queued {
+        fn look<E: squeue::EntryMarker>(queue: &squeue::SubmissionQueue<'_, E>) -> Queued {
+            Queued { count: queue.len() as u32, announced: queue.taskrun() || queue.cq_overflow() }
+        }
+        match self {
+            Wire::Narrow(ring) => look(&ring.submission()),
+            Wire::Wide(ring) => look(&ring.submission()),
+        }
+    }
+
+    pub(super) fn is_full(&mut self) -> bool {
+        match self {
+            Wire::Narrow(ring) => ring.submission().is_full(),
+            Wire::Wide(ring) => ring.submission().is_full(),
+        }
+    }
+
+    /// Queues an entry that fits; there is room.
+    ///
+    /// # Safety
+    ///
+    /// Every address in the entry is valid until its completion has been taken.
+    pub(super) unsafe fn push(&mut self, entry: Submission) {
+        let pushed = match (self, entry) {
+            (Wire::Narrow(ring), Submission::Short(entry)) => {
+                // SAFETY: the caller's promise.
+                unsafe { ring.submission().push(&entry) }
+            }
+            (Wire::Wide(ring), Submission::Short(entry)) => {
+                // SAFETY: the caller's promise.
+                unsafe { ring.submission().push(&entry.into()) }
+            }
+            (Wire::Wide(ring), Submission::Long(entry)) => {
+                // SAFETY: the caller's promise.
+                unsafe { ring.submission().push(&entry) }
+            }
+            (Wire::Narrow(_), Submission::Long(_)) => unreachable!("passthrough goes to wide rings"),
+        };
+        pushed.expect("there is room");
+    }
+
+    /// Hands every arrived completion to `settle`: its name and its result.
+    #[inline]
+    pub(super) fn reap(&mut self, mut settle: impl FnMut(u64, i32)) {
+        match self {
+            Wire::Narrow(ring) => ring.completion().for_each(|one| settle(one.user_data(), one.result())),
+            Wire::Wide(ring) => ring.completion().for_each(|one| settle(one.user_data(), one.result())),
+        }
+    }
+
+    /// Whether the kernel is to signal the eventfd for completions.
+    pub(super) fn signal_eventfd(&mut self, signal: bool) {
+        match (self, signal) {
+            (Wire::Narrow(ring), true) => ring.completion().enable_eventfd(),
+            (Wire::Narrow(ring), false) => ring.completion().disable_eventfd(),
+            (Wire::Wide(ring), true) => ring.completion().enable_eventfd(),
+            (Wire::Wide(ring), false) => ring.completion().disable_eventfd(),
+        }
+    }
+}
+
+/// The flags of an io_uring, of whichever width.
+pub(super) trait Setup {
+    fn apply<S: squeue::EntryMarker, C: cqueue::EntryMarker>(&self, builder: &mut Builder<S, C>);
+}
