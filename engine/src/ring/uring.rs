@@ -13,6 +13,9 @@
 //! - At most `depth_max` pieces of a device are in the kernel; the rest wait in the device's backlog.
 //!   Beyond the hardware's tags the kernel would park requests on its worker threads, one each.
 //! - Arenas are registered as fixed buffers where the locked memory limit allows it, files always.
+//! - The kernel tries each transfer without blocking first, if the device could do so when it was opened. A device-mapper
+//!   table can be changed under us to one that cannot (`pvmove`, for one), and then refuses everything so with EOPNOTSUPP:
+//!   such a transfer is tried again by a worker thread of the kernel, which may block.
 //! - Nothing is allocated or waited for between construction and drop, except in `attach`.
 //! - Ordinary reads and writes of members that can be polled go to a second, polled ring of the
 //!   kernel (`IORING_SETUP_IOPOLL`); flushes and deallocations cannot be polled for and never do.
@@ -27,6 +30,8 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+
+use io_uring::squeue;
 
 use super::{Completion, DeviceIndex, MemberIo, MemberOp, Ring, SECTOR_BYTES};
 use crate::limits::{DEVICES_MAX, IO_IN_FLIGHT_MAX};
@@ -129,6 +134,8 @@ struct Operation {
     pieces: u16,
     /// Times that a piece was queued again.
     retries: u16,
+    /// Whether the device has refused to do it without blocking.
+    may_block: bool,
     /// The first `errno`, or 0.
     error: i32,
 }
@@ -235,7 +242,8 @@ impl Uring {
                 break;
             }
             let fixed = queue.buffers_are_fixed();
-            queue.push(entry(&operation.op, first, attached.device.deallocate, &self.memory, fixed));
+            let entry = entry(&operation.op, first, attached.device.deallocate, &self.memory, fixed);
+            queue.push(if operation.may_block { entry.flags(squeue::Flags::ASYNC) } else { entry });
             attached.in_kernel += 1;
             match rest {
                 Some(rest) => {
@@ -296,7 +304,7 @@ impl Ring for Uring {
             self.done.push(Completion { tag: op.tag, result: Ok(()) });
             return;
         }
-        *operation = Operation { op, pieces: 1, retries: 0, error: 0 };
+        *operation = Operation { op, pieces: 1, retries: 0, may_block: false, error: 0 };
         attached.backlog.push_back(Piece::whole(&op));
         if attached.backlog.len() == 1 {
             self.advance(op.device);
@@ -375,7 +383,7 @@ impl Ledger {
             len_bytes: 0,
             span: crate::memory::Span::EMPTY,
         };
-        let unused = Operation { op: nothing, pieces: 0, retries: 0, error: 0 };
+        let unused = Operation { op: nothing, pieces: 0, retries: 0, may_block: false, error: 0 };
         Ledger {
             operations: vec![unused; IO_IN_FLIGHT_MAX].into_boxed_slice(),
             devices: (0..DEVICES_MAX).map(|_| None).collect(),
@@ -398,6 +406,13 @@ impl Ledger {
                 return Settled::Again;
             }
             Verdict::Rest(_) => operation.fail(if result < 0 { -result } else { libc::EIO }),
+            Verdict::Refused if !operation.may_block => {
+                operation.may_block = true;
+                attached.backlog.push_front(piece);
+                self.waiting |= 1 << device.0;
+                return Settled::Again;
+            }
+            Verdict::Refused => operation.fail(libc::EOPNOTSUPP),
             Verdict::Unsupported => attached.device.deallocate = Deallocate::Ignore,
             Verdict::Failed(error) => operation.fail(error),
         }
@@ -426,6 +441,8 @@ enum Verdict {
     Done,
     /// This much is still to do.
     Rest(Piece),
+    /// The device does not do transfers like this one; without blocking, perhaps.
+    Refused,
     /// The device does not know deallocation, which is advice.
     Unsupported,
     /// It failed, with a positive `errno`.
@@ -436,6 +453,7 @@ fn judge(op: &MemberOp, piece: Piece, result: i32) -> Verdict {
     match (op.io, result) {
         (_, error) if error == -libc::EAGAIN || error == -libc::EINTR => Verdict::Rest(piece),
         (MemberIo::Deallocate, error) if is_unsupported(-error) => Verdict::Unsupported,
+        (MemberIo::Read | MemberIo::Write(_), error) if error == -libc::EOPNOTSUPP => Verdict::Refused,
         (_, error) if error < 0 => Verdict::Failed(-error),
         (MemberIo::Flush | MemberIo::Deallocate, _) => Verdict::Done,
         // End of file, or no room to write: asking again would be answered the same.
@@ -495,6 +513,7 @@ mod tests {
             (&read, -libc::EIO, Verdict::Failed(libc::EIO)),
             (&write, 0, Verdict::Failed(libc::ENOSPC)),
             (&write, -libc::EINVAL, Verdict::Failed(libc::EINVAL)),
+            (&write, -libc::EOPNOTSUPP, Verdict::Refused),
             (&flush, 0, Verdict::Done),
             (&deallocate, 0, Verdict::Done),
             (&deallocate, -libc::EOPNOTSUPP, Verdict::Unsupported),
@@ -522,7 +541,7 @@ mod tests {
     fn an_operation_ends_with_its_last_piece_and_its_first_error() {
         let mut ledger = ledger_of_one(3);
         let read = op(MemberIo::Read, 8192);
-        ledger.operations[7] = Operation { op: read, pieces: 2, retries: 0, error: 0 };
+        ledger.operations[7] = Operation { op: read, pieces: 2, retries: 0, may_block: false, error: 0 };
         let (first, second) = Piece::whole(&read).cut(4096);
         assert!(matches!(ledger.settle(second.unwrap(), -libc::EIO), Settled::Partly));
         assert!(matches!(ledger.settle(first, -libc::EAGAIN), Settled::Again));
@@ -532,11 +551,26 @@ mod tests {
         assert!(matches!(ledger.settle(again, 4096), Settled::Completed(is) if is == expected));
     }
 
+    /// The table of a device-mapper member was swapped for one that cannot do without blocking, and a member in perfect
+    /// health was failed: "a metadata write failed: Operation not supported" (tests/guest/scenarios/errors).
+    #[test]
+    fn what_is_refused_is_tried_again_and_may_block_then() {
+        let mut ledger = ledger_of_one(2);
+        let write = op(MemberIo::Write(Durability::Durable), 4096);
+        ledger.operations[7] = Operation { op: write, pieces: 1, retries: 0, may_block: false, error: 0 };
+        let whole = Piece::whole(&write);
+        assert!(matches!(ledger.settle(whole, -libc::EOPNOTSUPP), Settled::Again));
+        assert!(ledger.operations[7].may_block);
+        assert_eq!(ledger.devices[0].as_mut().unwrap().backlog.pop_front(), Some(whole));
+        let expected = Completion { tag: 7, result: Err(libc::EOPNOTSUPP) };
+        assert!(matches!(ledger.settle(whole, -libc::EOPNOTSUPP), Settled::Completed(is) if is == expected));
+    }
+
     #[test]
     fn retries_end() {
         let mut ledger = ledger_of_one(5000);
         let read = op(MemberIo::Read, 4096);
-        ledger.operations[7] = Operation { op: read, pieces: 1, retries: 0, error: 0 };
+        ledger.operations[7] = Operation { op: read, pieces: 1, retries: 0, may_block: false, error: 0 };
         let tries = (1..).find(|_| match ledger.settle(Piece::whole(&read), -libc::EAGAIN) {
             Settled::Completed(completion) => completion.result == Err(libc::EAGAIN),
             Settled::Again | Settled::Partly => false,
