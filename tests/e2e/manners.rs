@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::content::pattern;
 use crate::lab::{Backing, Lab, Server, Shape};
@@ -25,6 +25,23 @@ fn an_idle_array_burns_no_core() {
     assert!(ticks <= 15, "{ticks} ticks of processor time in 3 s of idleness");
     drop(client);
     server.stop();
+}
+
+#[test]
+fn a_stop_and_a_start_take_less_than_a_second() {
+    let lab = Lab::new();
+    let array = lab.create("brisk", Shape { member_mib: 24, ..Shape::RAID5 });
+    let mut server = Some(array.serve(&[]));
+    let mut round = || {
+        let began = Instant::now();
+        server.take().expect("it runs").stop();
+        server = Some(array.serve(&[]));
+        began.elapsed()
+    };
+    // The best of some: other tests run beside this one. Alone it takes 70 ms.
+    let best = (0..5).map(|_| round()).min().expect("five rounds");
+    assert!(best < Duration::from_secs(1), "a stop and a start took {best:?} at best");
+    server.expect("it runs").stop();
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn was_broken_off(member: &Present<'_>, present: &[Present<'_>], record: &Record
         let came_by = witness.entry_in(record).filter(|_| witness.epoch() == record.epoch.name);
         Some(witness.epoch() == then.held || came_by.is_some_and(|entry| entry.held == then.held))
     };
-    let others = present.iter().filter(|witness| witness.candidate != member.candidate);
+    let others = present.iter().filter(|witness| witness.epoch() != member.epoch());
     let said: Vec<bool> = others.filter_map(never_held).collect();
     let believed = if member.found.both_valid && !member.found.reinforced { 1 } else { 2 };
     said.len() >= believed && said.iter().all(|never_held| *never_held)

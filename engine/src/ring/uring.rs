@@ -13,6 +13,9 @@
 //! - At most `depth_max` pieces of a device are in the kernel; the rest wait in the device's backlog.
 //!   Beyond the hardware's tags the kernel would park requests on its worker threads, one each.
 //! - Arenas are registered as fixed buffers where the locked memory limit allows it, files always.
+//! - The kernel tries each transfer without blocking first, if the device could do so when it was opened. A device-mapper
+//!   table can be changed under us to one that cannot (`pvmove`, for one), and then refuses everything so with EOPNOTSUPP:
+//!   such a transfer is tried again by a worker thread of the kernel, which may block.
 //! - Nothing is allocated or waited for between construction and drop, except in `attach`.
 //! - A device with a namespace beside its file gets the drive's own commands by that ([`nvme`](super::nvme)); what does not
 //!   succeed there, and is not the medium's fault, is asked again by the file.
@@ -29,6 +32,8 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+
+use io_uring::squeue;
 
 use super::nvme::Namespace;
 use super::{Completion, DeviceIndex, MemberIo, MemberOp, Ring, SECTOR_BYTES};
@@ -143,6 +148,8 @@ struct Operation {
     pieces: u16,
     /// Times that a piece was queued again.
     retries: u16,
+    /// Whether the device has refused to do it without blocking.
+    may_block: bool,
     /// The first `errno`, or 0.
     error: i32,
 }
@@ -274,7 +281,11 @@ impl Uring {
                 }
                 _ => {
                     let entry = file_entry(&operation.op, first, device.deallocate, &self.memory, fixed);
-                    Submission::Short(entry)
+                    Submission::Short(if operation.may_block {
+                        entry.flags(squeue::Flags::ASYNC)
+                    } else {
+                        entry
+                    })
                 }
             });
             attached.in_kernel += 1;
@@ -337,7 +348,7 @@ impl Ring for Uring {
             self.done.push(Completion { tag: op.tag, result: Ok(()) });
             return;
         }
-        *operation = Operation { op, pieces: 1, retries: 0, error: 0 };
+        *operation = Operation { op, pieces: 1, retries: 0, may_block: false, error: 0 };
         attached.backlog.push_back(Piece::whole(&op, attached.way()));
         if attached.backlog.len() == 1 {
             self.advance(op.device);
@@ -423,7 +434,7 @@ impl Ledger {
             len_bytes: 0,
             span: crate::memory::Span::EMPTY,
         };
-        let unused = Operation { op: nothing, pieces: 0, retries: 0, error: 0 };
+        let unused = Operation { op: nothing, pieces: 0, retries: 0, may_block: false, error: 0 };
         Ledger {
             operations: vec![unused; IO_IN_FLIGHT_MAX].into_boxed_slice(),
             devices: (0..DEVICES_MAX).map(|_| None).collect(),
@@ -446,6 +457,13 @@ impl Ledger {
                 return Settled::Again;
             }
             Verdict::Rest(_) => operation.fail(if result < 0 { -result } else { libc::EIO }),
+            Verdict::Refused if !operation.may_block => {
+                operation.may_block = true;
+                attached.backlog.push_front(piece);
+                self.waiting |= 1 << device.0;
+                return Settled::Again;
+            }
+            Verdict::Refused => operation.fail(libc::EOPNOTSUPP),
             Verdict::Unsupported => attached.device.deallocate = Deallocate::Ignore,
             Verdict::Failed(error) => operation.fail(error),
         }
@@ -492,6 +510,7 @@ fn namespace_file(index: DeviceIndex) -> u32 {
 mod tests {
     use super::*;
     use crate::memory::Span;
+    use crate::ring::Durability;
 
     pub(super) fn op(io: MemberIo, len_bytes: u32) -> MemberOp {
         let span = Span { arena: 0, offset_bytes: 0, len_bytes };
@@ -518,7 +537,7 @@ mod tests {
     fn an_operation_ends_with_its_last_piece_and_its_first_error() {
         let mut ledger = ledger_of_one(3);
         let read = op(MemberIo::Read, 8192);
-        ledger.operations[7] = Operation { op: read, pieces: 2, retries: 0, error: 0 };
+        ledger.operations[7] = Operation { op: read, pieces: 2, retries: 0, may_block: false, error: 0 };
         let (first, second) = Piece::whole(&read, Way::File).cut(4096);
         assert!(matches!(ledger.settle(second.unwrap(), -libc::EIO), Settled::Partly));
         assert!(matches!(ledger.settle(first, -libc::EAGAIN), Settled::Again));
@@ -528,11 +547,26 @@ mod tests {
         assert!(matches!(ledger.settle(again, 4096), Settled::Completed(is) if is == expected));
     }
 
+    /// The table of a device-mapper member was swapped for one that cannot do without blocking, and a member in perfect
+    /// health was failed: "a metadata write failed: Operation not supported" (tests/guest/scenarios/errors).
+    #[test]
+    fn what_is_refused_is_tried_again_and_may_block_then() {
+        let mut ledger = ledger_of_one(2);
+        let write = op(MemberIo::Write(Durability::Durable), 4096);
+        ledger.operations[7] = Operation { op: write, pieces: 1, retries: 0, may_block: false, error: 0 };
+        let whole = Piece::whole(&write, Way::File);
+        assert!(matches!(ledger.settle(whole, -libc::EOPNOTSUPP), Settled::Again));
+        assert!(ledger.operations[7].may_block);
+        assert_eq!(ledger.devices[0].as_mut().unwrap().backlog.pop_front(), Some(whole));
+        let expected = Completion { tag: 7, result: Err(libc::EOPNOTSUPP) };
+        assert!(matches!(ledger.settle(whole, -libc::EOPNOTSUPP), Settled::Completed(is) if is == expected));
+    }
+
     #[test]
     fn retries_end() {
         let mut ledger = ledger_of_one(5000);
         let read = op(MemberIo::Read, 4096);
-        ledger.operations[7] = Operation { op: read, pieces: 1, retries: 0, error: 0 };
+        ledger.operations[7] = Operation { op: read, pieces: 1, retries: 0, may_block: false, error: 0 };
         let tries = (1..).find(|_| match ledger.settle(Piece::whole(&read, Way::File), -libc::EAGAIN) {
             Settled::Completed(completion) => completion.result == Err(libc::EAGAIN),
             Settled::Again | Settled::Partly => false,

@@ -11,6 +11,8 @@ pub(super) enum Verdict {
     Done,
     /// This much is still to do.
     Rest(Piece),
+    /// The device does not do transfers like this one; without blocking, perhaps.
+    Refused,
     /// The device does not know deallocation, which is advice.
     Unsupported,
     /// It failed, with a positive `errno`.
@@ -34,6 +36,7 @@ fn judge_file(op: &MemberOp, piece: Piece, result: i32) -> Verdict {
     match (op.io, result) {
         (_, error) if error == -libc::EAGAIN || error == -libc::EINTR => Verdict::Rest(piece),
         (MemberIo::Deallocate, error) if is_unsupported(-error) => Verdict::Unsupported,
+        (MemberIo::Read | MemberIo::Write(_), error) if error == -libc::EOPNOTSUPP => Verdict::Refused,
         (_, error) if error < 0 => Verdict::Failed(-error),
         (MemberIo::Flush | MemberIo::Deallocate, _) => Verdict::Done,
         // End of file, or no room to write: asking again would be answered the same.
@@ -74,6 +77,7 @@ mod tests {
             (&read, -libc::EIO, Verdict::Failed(libc::EIO)),
             (&write, 0, Verdict::Failed(libc::ENOSPC)),
             (&write, -libc::EINVAL, Verdict::Failed(libc::EINVAL)),
+            (&write, -libc::EOPNOTSUPP, Verdict::Refused),
             (&flush, 0, Verdict::Done),
             (&deallocate, 0, Verdict::Done),
             (&deallocate, -libc::EOPNOTSUPP, Verdict::Unsupported),
