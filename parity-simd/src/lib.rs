@@ -73,9 +73,9 @@ pub fn xor_generate_streamed(p: &mut [u8], data: &[&[u8]]) {
 /// reads next.
 ///
 /// An ordinary store to a line that is not in cache reads it first: 4+2 moves 8 strips where 6 would do. Streamed,
-/// cold 64 KiB strips gain 11 to 23 percent, and hot 4 KiB ones take twice as long (benches/record/); so the caller,
-/// who knows where the buffers have been, has to say. Outputs that are not aligned to 64 bytes and sets with gaps
-/// are stored in the ordinary way. The stores are ordered before every later one, as usual.
+/// cold 64 KiB strips gain 14 to 28 percent, and hot 4 KiB ones take up to twice as long (benches/record/); so the caller,
+/// who knows where the buffers have been, has to say. Outputs that are not whole vectors at their alignment, and sets with
+/// gaps, are stored in the ordinary way. The stores are ordered before every later one, as usual.
 #[inline]
 pub fn pq_generate_streamed(p: &mut [u8], q: &mut [u8], data: &[(u8, &[u8])]) {
     kernels().pq_generate_streamed(p, q, data);
