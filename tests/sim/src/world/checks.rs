@@ -169,7 +169,7 @@ impl World {
         while let Some(written) = shared.bitmap.next_written(stripe) {
             let trusted =
                 !matches!(shared.bitmap.cell(written), Cell::Unwritten | Cell::First | Cell::NeedSync);
-            if trusted && shared.locks.is_free(written) {
+            if trusted && shared.locks.is_free(written) && !self.torn.contains(&written) {
                 Monitors::check_parity(&mut bus, written, 0, chunk, why);
             }
             stripe = written + 1;

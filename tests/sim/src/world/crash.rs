@@ -74,6 +74,7 @@ impl World {
             asked: Vec::new(),
             next_tag: 1,
             lossy: BTreeSet::new(),
+            torn: BTreeSet::new(),
             beyond_level: false,
             answered: 0,
             errors: 0,

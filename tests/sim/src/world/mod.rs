@@ -81,6 +81,9 @@ pub struct World {
     next_tag: u64,
     /// Stripes of which something may be lost: they were NeedSync when the array was started without a member.
     pub lossy: BTreeSet<u64>,
+    /// Stripes of requests that were answered with an error: members may differ there, and nobody was promised anything,
+    /// also when the array, failed for a moment, has found another member since.
+    torn: BTreeSet<u64>,
     /// Errors are no violation for now: more is broken than the level bears. Wrong bytes still are.
     pub beyond_level: bool,
     /// Requests answered.
@@ -145,6 +148,7 @@ impl World {
             asked: Vec::new(),
             next_tag: 1,
             lossy: BTreeSet::new(),
+            torn: BTreeSet::new(),
             beyond_level: false,
             answered: 0,
             errors: 0,

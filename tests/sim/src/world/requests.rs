@@ -122,6 +122,10 @@ impl World {
             let excused =
                 error == RequestError::Lost && (asked.excused || self.is_excused(asked.first, asked.count));
             assert!(excused, "ERROR: {asked:?} is answered {error:?}, and nothing excuses it");
+            if asked.kind != RequestKind::Flush && asked.count > 0 {
+                let last = asked.first + asked.count - 1;
+                self.torn.extend(asked.first / self.stripe_sectors()..=last / self.stripe_sectors());
+            }
         }
         match asked.kind {
             RequestKind::Read if ok => self.check_read(&asked),

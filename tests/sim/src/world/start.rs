@@ -124,6 +124,7 @@ impl World {
         }
         self.shared = Some(shared);
         self.lossy.clear();
+        self.torn.clear();
         if view.readable != self.geometry.slots() {
             self.mark_lossy();
         }
