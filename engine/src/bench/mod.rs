@@ -176,7 +176,8 @@ pub fn run(options: &BenchOptions) -> Result<BenchReport, ServerError> {
     let passthrough = bench.devices.iter().any(Device::wants_passthrough);
     // As a server would have it.
     let polled = bench.devices.iter().all(|device| device.facts().polled);
-    let config = UringConfig { passthrough, polled, ..UringConfig::default() };
+    let config =
+        UringConfig { worker_cpus: bench.other_cpus(), passthrough, polled, ..UringConfig::default() };
     bench.run(|memory| {
         let mut ring = Uring::new(memory, &config)?;
         for (index, device) in bench.devices.iter().enumerate() {
@@ -493,6 +494,14 @@ impl<'a> Bench<'a> {
             read_only: false,
             deallocations: std::sync::atomic::AtomicU32::new(0),
         }
+    }
+
+    /// The cores without a reactor: where the kernel's workers go, which on files do all of the member I/O. Empty when there
+    /// are none.
+    fn other_cpus(&self) -> Vec<usize> {
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let others = cores.len().saturating_sub(self.options.cores);
+        cores[..others].iter().map(|core| core.id).collect()
     }
 
     /// A core for each reactor, where there are enough.
