@@ -51,8 +51,8 @@
 //! *Why a leftover whose epoch others never held holds nothing that the array lacks.* A device that was to take part in E,
 //! and is where it was before, or holds H with the record saying that it came from there, never held E. So E was not
 //! committed, and the leftover is as good as where it was before, which must be what H's record says of it, or in H's
-//! line. A device that lost its copy of E to decay would lie: so all must agree, and there must be two of them, or the
-//! leftover holds E in one copy only, for what is committed is soon in both. (Several starts broken off, with different
+//! line. A device that lost its copy of E to decay would lie: so there must be two of them, or the leftover holds E in
+//! one copy only, for what is committed is soon in both. (Several starts broken off, with different
 //! members absent: every witness of the line above is torn. The simulator found it, once in 150,000 cuts.)
 //!
 //! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes

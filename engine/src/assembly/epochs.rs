@@ -106,15 +106,16 @@ fn is_in_line(epoch: EpochName, record: &Record) -> bool {
 /// came from there to the epoch of `record`. Two must say so; one may have lost a copy to decay, and is believed if the
 /// member does not hold its epoch twice, as it soon would had it been committed.
 fn was_broken_off(member: &Present<'_>, present: &[Present<'_>], record: &Record) -> bool {
-    let never_held = |witness: &Present<'_>| {
-        let then = witness.entry_in(member.record()).filter(|entry| entry.state.takes_part())?;
-        let came_by = witness.entry_in(record).filter(|_| witness.epoch() == record.epoch.name);
-        Some(witness.epoch() == then.held || came_by.is_some_and(|entry| entry.held == then.held))
+    let never_held_it = |witness: &&Present<'_>| {
+        let was_to = witness.entry_in(member.record()).filter(|entry| entry.state.takes_part());
+        let now = witness.entry_in(record).filter(|_| witness.epoch() == record.epoch.name);
+        was_to.is_some_and(|then| {
+            witness.epoch() == then.held || now.is_some_and(|entry| entry.held == then.held)
+        })
     };
-    let others = present.iter().filter(|witness| witness.epoch() != member.epoch());
-    let said: Vec<bool> = others.filter_map(never_held).collect();
-    let believed = if member.found.both_valid && !member.found.reinforced { 1 } else { 2 };
-    said.len() >= believed && said.iter().all(|never_held| *never_held)
+    let witnesses = present.iter().filter(never_held_it).count();
+    let holds_it_once = member.found.both_valid && !member.found.reinforced;
+    witnesses >= if holds_it_once { 1 } else { 2 }
 }
 
 /// Whether a device that was to be in sync in the member's epoch is now, in another, in the record's line.

@@ -32,6 +32,14 @@ fn cut_change(world: &World, roster: &Roster, change: Change, devices: &[usize])
     world.cut(&writes, mask, "cut")
 }
 
+/// Tears every other copy of these slots.
+fn tear(world: &mut World, slots: &[usize]) {
+    for &slot in slots {
+        let older = world.devices[slot].found.as_ref().unwrap().overwrite;
+        world.devices[slot].damage(older);
+    }
+}
+
 /// Both halves of a RAID-6 of 4 ran, and each then began to replace a member of the other, on one superblock.
 /// Those last epochs were broken off, but what they came from ran apart: a device that was replaced is no
 /// witness.
@@ -73,10 +81,7 @@ fn a_leftover_of_the_parent_needs_no_witness() {
     let roster = world.assemble(0b111111).unwrap().roster().unwrap();
     world = cut_change(&world, &roster, START, &[1, 2, 3, 4]);
     start(&mut world, 0b110110);
-    for slot in [1, 2, 4, 5] {
-        let older = world.devices[slot].found.as_ref().unwrap().overwrite;
-        world.devices[slot].damage(older);
-    }
+    tear(&mut world, &[1, 2, 4, 5]);
     let assembly = world.assemble(0b111111).unwrap();
     assert!(matches!(assembly.slots[3], SlotPlan::Stale { candidate: 3, .. }));
     assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });
@@ -92,13 +97,58 @@ fn an_absent_member_held_what_is_known_of_it() {
     let roster = world.assemble(0b111).unwrap().roster().unwrap();
     world = cut_change(&world, &roster, START, &[0, 2]);
     start(&mut world, 0b101);
-    for slot in [0, 2] {
-        let older = world.devices[slot].found.as_ref().unwrap().overwrite;
-        world.devices[slot].damage(older);
-    }
+    tear(&mut world, &[0, 2]);
     let assembly = world.assemble(0b111).unwrap();
     assert!(matches!(assembly.slots[1], SlotPlan::Stale { candidate: 1, .. }));
     assert_eq!(assembly.slots[0], SlotPlan::InSync { candidate: 0 });
+}
+
+/// A start without slot 1 reached slot 2 alone; the next, without slot 2, reached all who took part, and a power cut then
+/// tore every other copy. That slots 0 and 3 came to it from where the first start found them says that it was broken off.
+#[test]
+fn an_epoch_that_others_passed_by_was_broken_off() {
+    let mut world = World::new(Level::Raid5, 4);
+    let mut roster = start(&mut world, 0b1111);
+    reinforce(&mut world, &mut roster);
+    let roster = world.assemble(0b1101).unwrap().roster().unwrap();
+    world = cut_change(&world, &roster, START, &[2]);
+    start(&mut world, 0b1011);
+    tear(&mut world, &[0, 1, 3]);
+    let assembly = world.assemble(0b1111).unwrap();
+    assert!(matches!(assembly.slots[2], SlotPlan::Stale { candidate: 2, .. }));
+    assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });
+}
+
+/// The same of the second start, which reached slot 0 alone: slots 2 and 3 are where they were before both, and slot 1,
+/// whose other copy is torn too, holds the first.
+#[test]
+fn an_epoch_that_others_never_came_to_was_broken_off() {
+    let mut world = World::new(Level::Raid5, 4);
+    let mut roster = start(&mut world, 0b1111);
+    reinforce(&mut world, &mut roster);
+    let roster = world.assemble(0b1111).unwrap().roster().unwrap();
+    world = cut_change(&world, &roster, START, &[1]);
+    let roster = world.assemble(0b1101).unwrap().roster().unwrap();
+    world = cut_change(&world, &roster, START, &[0]);
+    tear(&mut world, &[0, 1, 2, 3]);
+    assert!(world.assemble(0b1111).is_ok());
+}
+
+/// Slots 0 and 2 ran without 1, and slot 2 holds that twice, so data was written; then slot 0 lost what it held of it to
+/// decay, and ran with slot 1. Slot 0 alone is not to be believed that it never held it.
+#[test]
+fn one_witness_does_not_outweigh_an_epoch_that_is_held_twice() {
+    let mut world = World::new(Level::Raid5, 3);
+    let mut roster = start(&mut world, 0b111);
+    reinforce(&mut world, &mut roster);
+    let mut roster = start(&mut world, 0b101);
+    let writes = roster.reinforce().unwrap();
+    writes.iter().filter(|write| write.slot == 2).for_each(|write| world.land(write));
+    let newest = world.devices[0].found.as_ref().unwrap().overwrite.other();
+    world.devices[0].damage(newest);
+    start(&mut world, 0b011);
+    tear(&mut world, &[0, 1]);
+    assert!(matches!(world.assemble(0b111), Err(AssemblyError::Fork { .. })));
 }
 
 /// Slots 0 and 1 ran without 2 and 3, and then began to take 2 back in, which did not hear of it. That slot 2

@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "calls kernel blocks whose bounds `run` argues")]
 #![expect(clippy::needless_range_loop, reason = "a lane is an index of vectors and of bytes alike")]
 
-use super::{Kernel, Staged, Streamed, Transfer, Whole, load, store};
+use super::{Kernel, Staged, Streamed, Transfer, Whole, load, store, walk};
 use crate::field::{Factor, power};
 use crate::vector::Vector;
 
@@ -183,17 +183,9 @@ pub(crate) unsafe fn run_staged<V: Vector, const N: usize>(p: &mut [u8], q: &mut
     while base < q.len() {
         let end = q.len().min(base + STAGE_BYTES);
         let mut kernel = QGenerate::<true, true> { p: &mut stage_p.0, q: &mut stage_q.0, data };
-        let mut at = base;
-        while end - at >= N * V::BYTES {
-            // SAFETY: the caller's promises; N vectors are left at `at` in every strip, and in the stage at `at - base`.
-            unsafe { kernel.block::<V, N, _>(at, Staged { base }) };
-            at += N * V::BYTES;
-        }
-        while at < end {
-            // SAFETY: as above, for one vector: `end` is a multiple of one.
-            unsafe { kernel.block::<V, 1, _>(at, Staged { base }) };
-            at += V::BYTES;
-        }
+        // SAFETY: the caller's promises; the strips reach to `end`, the stage from `base` to there; and `end` is a multiple of
+        // a vector, so nothing is left over.
+        unsafe { walk::<V, N>(&mut kernel, base, end, Staged { base }) };
         for (out, stage) in [(&mut *p, &stage_p), (&mut *q, &stage_q)] {
             for at in (base..end).step_by(V::BYTES) {
                 // SAFETY: the CPU is the caller's promise; a vector is left in the stage and, aligned, in `out`.

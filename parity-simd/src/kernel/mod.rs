@@ -47,22 +47,38 @@ pub(crate) unsafe fn run<V: Vector, const N: usize>(
     bytes: usize,
     transfer: impl Transfer,
 ) {
-    let wide = N * V::BYTES;
-    let mut at = 0;
-    while bytes - at >= wide {
-        // SAFETY: the CPU is the caller's promise; `wide` bytes are left at `at` in strips of `bytes`.
-        unsafe { kernel.block::<V, N, _>(at, transfer) };
-        at += wide;
-    }
-    while bytes - at >= V::BYTES {
-        // SAFETY: as above, for one vector.
-        unsafe { kernel.block::<V, 1, _>(at, transfer) };
-        at += V::BYTES;
-    }
+    // SAFETY: the caller's promises.
+    let at = unsafe { walk::<V, N>(&mut kernel, 0, bytes, transfer) };
     if at < bytes {
         // SAFETY: as above, for the `bytes - at` < V::BYTES that are left.
         unsafe { kernel.block::<V, 1, Part>(at, Part { bytes: bytes - at }) };
     }
+}
+
+/// The whole vectors of `from..to`; where they end.
+///
+/// # Safety
+/// As for [`run`], with strips that reach to `to`, and outputs where `transfer` stores.
+#[inline(always)]
+unsafe fn walk<V: Vector, const N: usize>(
+    kernel: &mut impl Kernel,
+    from: usize,
+    to: usize,
+    transfer: impl Transfer,
+) -> usize {
+    let wide = N * V::BYTES;
+    let mut at = from;
+    while to - at >= wide {
+        // SAFETY: the CPU is the caller's promise; `wide` bytes are left at `at` in strips that reach to `to`.
+        unsafe { kernel.block::<V, N, _>(at, transfer) };
+        at += wide;
+    }
+    while to - at >= V::BYTES {
+        // SAFETY: as above, for one vector.
+        unsafe { kernel.block::<V, 1, _>(at, transfer) };
+        at += V::BYTES;
+    }
+    at
 }
 
 /// Whether `out` can be stored past the caches: in whole vectors, at their alignment.

@@ -25,7 +25,9 @@ pub enum NoMember {
     #[error("no Striate superblock: not a member of any array, or wiped")]
     Blank,
     /// Neither copy could be read.
-    #[error("its superblocks cannot be read: the device is failing")]
+    #[error(
+        "its superblocks cannot be read: the kernel's log says why; if the device is failing, replace it"
+    )]
     Unreadable,
     /// It was a member: at least one copy has the magic, and none is valid.
     #[error("both superblocks are damaged: {0}")]
