@@ -21,7 +21,7 @@
 //! | takes part | its held epoch | current: H's writes stopped short of it, so nothing was done in H |
 //! | takes no part | its held epoch | stale: it left when the array says it left |
 //! | takes no part | its parent, or what another slot held | leftover: H's line goes through E, without it |
-//! | takes no part | one that others were to take part in, and they are where they were before it, or came from there to H | leftover: broken off |
+//! | takes no part | one that others were to be in sync in, and they are where they were before it, or came from there to H | leftover: broken off |
 //! | anything, or not there at all | another than that of a current, stale or leftover device that was to be in sync in E | leftover: broken off, or outlived |
 //! | not there at all | of a lower number than H | replaced |
 //! | anything else | | apart: both sides may hold data that the other lacks |
@@ -48,12 +48,13 @@
 //! holds, so that it is stale from then on, and need not be explained again when H is two epochs back. (If that was an epoch
 //! that was broken off or outlived, it holds nothing for a second device that holds it either.)
 //!
-//! *Why a leftover whose epoch others never held holds nothing that the array lacks.* A device that was to take part in E,
-//! and is where it was before, or holds H with the record saying that it came from there, never held E. So E was not
-//! committed, and the leftover is as good as where it was before, which must be what H's record says of it, or in H's
-//! line. A device that lost its copy of E to decay would lie: so there must be two of them, or the leftover holds E in
-//! one copy only, for what is committed is soon in both. (Several starts broken off, with different
-//! members absent: every witness of the line above is torn. The simulator found it, once in 150,000 cuts.)
+//! *Why a leftover whose epoch others never held holds nothing that the array lacks.* Let q be in sync in E's record, there
+//! and in H's with the same held epoch, and be at that, or at H: then it never held E, and E was not committed. Nor was
+//! any epoch of E's line since the held one: without q it would have made q stale, and only a rebuild, which ends in an
+//! epoch that q holds, makes it in sync again. So q has all that was acknowledged in E's line, and H's line has what q
+//! had. A device that lost its copy of E to decay would lie: so there must be two of them, or the leftover holds E in one copy
+//! only, for what is committed is soon in both. (Several starts broken off, with different members absent: every witness
+//! of the line above is torn. The simulator found it.)
 //!
 //! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes
 //! slot 0 (epoch A), the second, which found slot 0 at A and slot 1 at N, writes slot 0 again (epoch B,

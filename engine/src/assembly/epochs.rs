@@ -82,13 +82,7 @@ fn by_the_record(member: &Present<'_>, record: &Record, present: &[Present<'_>])
         // H was made from its epoch, by others that were current there: see "a leftover of the line".
         Some(entry) if !entry.state.takes_part() && is_in_line(member.epoch(), record) => Standing::Leftover,
         Some(entry) if !entry.state.takes_part() && was_broken_off(member, present, record) => {
-            // It is where it was before.
-            let before = member.record().slots[member.slot()].held;
-            if before == entry.held || is_in_line(before, record) {
-                Standing::Leftover
-            } else {
-                Standing::Apart
-            }
+            Standing::Leftover
         }
         None if member.epoch().number < record.epoch.name.number => Standing::Replaced,
         Some(_) | None => Standing::Apart,
@@ -102,16 +96,16 @@ fn is_in_line(epoch: EpochName, record: &Record) -> bool {
         && (epoch.id == record.epoch.parent_id || used.iter().any(|entry| entry.held == epoch))
 }
 
-/// Whether the member's epoch was never committed: others that were to take part in it are where they were before, or
+/// Whether the member's epoch was never committed: others that were to be in sync in it are where they were before, or
 /// came from there to the epoch of `record`. Two must say so; one may have lost a copy to decay, and is believed if the
 /// member does not hold its epoch twice, as it soon would had it been committed.
 fn was_broken_off(member: &Present<'_>, present: &[Present<'_>], record: &Record) -> bool {
     let never_held_it = |witness: &&Present<'_>| {
-        let was_to = witness.entry_in(member.record()).filter(|entry| entry.state.takes_part());
-        let now = witness.entry_in(record).filter(|_| witness.epoch() == record.epoch.name);
-        was_to.is_some_and(|then| {
-            witness.epoch() == then.held || now.is_some_and(|entry| entry.held == then.held)
-        })
+        let entries = (witness.entry_in(member.record()), witness.entry_in(record));
+        let (Some(then), Some(now)) = entries else { return false };
+        then.state == SlotState::InSync
+            && then.held == now.held
+            && (witness.epoch() == now.held || witness.epoch() == record.epoch.name)
     };
     let witnesses = present.iter().filter(never_held_it).count();
     let holds_it_once = member.found.both_valid && !member.found.reinforced;

@@ -134,6 +134,23 @@ fn an_epoch_that_others_never_came_to_was_broken_off() {
     assert!(world.assemble(0b1111).is_ok());
 }
 
+/// Two starts reached slot 2 alone, the second one from the first; the third, without slot 2, knows of neither.
+#[test]
+fn a_line_of_broken_off_epochs_was_broken_off() {
+    let mut world = World::new(Level::Raid5, 4);
+    let mut roster = start(&mut world, 0b1111);
+    reinforce(&mut world, &mut roster);
+    for _ in 0..2 {
+        let roster = world.assemble(0b1111).unwrap().roster().unwrap();
+        world = cut_change(&world, &roster, START, &[2]);
+    }
+    start(&mut world, 0b1011);
+    tear(&mut world, &[0, 1, 3]);
+    let assembly = world.assemble(0b1111).unwrap();
+    assert!(matches!(assembly.slots[2], SlotPlan::Stale { candidate: 2, .. }));
+    assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });
+}
+
 /// Slots 0 and 2 ran without 1, and slot 2 holds that twice, so data was written; then slot 0 lost what it held of it to
 /// decay, and ran with slot 1. Slot 0 alone is not to be believed that it never held it.
 #[test]

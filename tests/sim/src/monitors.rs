@@ -261,29 +261,6 @@ pub fn spare_at_start(bus: &mut Bus, present: &[usize], in_sync: &[usize]) -> us
     records.map(spare).min().unwrap_or(0)
 }
 
-/// Whom an operator may leave out when a start is refused with right: of two starts that broke off, one without the
-/// other's member, every witness has a torn copy, and a device with a torn copy is proof of nothing (see the engine's
-/// `assembly`). Nothing was acknowledged on either side. `None` where the refusal is a failure.
-pub fn without_witness(bus: &mut Bus, present: &[usize]) -> Option<Vec<usize>> {
-    let candidates = candidates(bus);
-    let found: Vec<(usize, &Found)> =
-        present.iter().filter_map(|&disk| Some((disk, candidates[disk].found.as_ref().ok()?))).collect();
-    let epoch = |found: &Found| found.superblock.record.epoch;
-    let holders =
-        |one: &Found| found.iter().filter(|(_, other)| epoch(other).name == epoch(one).name).count();
-    let (_, kept) = found.iter().max_by_key(|(_, one)| (holders(one), epoch(one).name.number))?;
-    let kept = epoch(kept);
-    let (mut apart, mut witnesses) = (Vec::new(), false);
-    for (disk, one) in &found {
-        if epoch(one).name == kept.name {
-            witnesses |= one.both_valid;
-        } else if epoch(one).name.number + 1 >= kept.name.number && epoch(one).name.id != kept.parent_id {
-            apart.push(*disk);
-        }
-    }
-    (!witnesses && !apart.is_empty()).then_some(apart)
-}
-
 fn compute_in_sync(bus: &mut Bus) -> Vec<Option<usize>> {
     let candidates = candidates(bus);
     let options = AssemblyOptions { run_degraded: true, foreign_host_ok: true, ..AssemblyOptions::default() };

@@ -7,7 +7,7 @@ use engine::memory::Memory;
 
 use crate::bus::Cut;
 use crate::config::{Config, Flavour, Knobs};
-use crate::monitors::{Monitors, spare_at_start, without_witness};
+use crate::monitors::{Monitors, spare_at_start};
 use crate::rng::{Rng, mix};
 use crate::world::{StartOutcome, World, fresh_memory};
 
@@ -482,14 +482,7 @@ impl Story {
                     self.pending_cuts += 1;
                     self.world.after_cut();
                 }
-                StartOutcome::Refused => {
-                    let present = self.world.present.clone();
-                    let apart = without_witness(&mut self.world.bus.borrow_mut(), &present);
-                    let apart = apart.expect("START: refused, and enough members are there");
-                    let mut bus = self.world.bus.borrow_mut();
-                    bus.note(15, || format!("the operator leaves out disks {apart:?}"));
-                    apart.into_iter().for_each(|disk| bus.disks[disk].dead = true);
-                }
+                StartOutcome::Refused => panic!("START: refused, and enough members are there"),
             }
         }
     }
