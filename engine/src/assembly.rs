@@ -20,7 +20,7 @@
 //! | takes part | H | current |
 //! | takes part | its held epoch | current: H's writes stopped short of it, so nothing was done in H |
 //! | takes no part | its held epoch | stale: it left when the array says it left |
-//! | takes no part | its parent, or what another slot held | leftover: H's line goes through E, without it |
+//! | takes no part | one that H came from (of the last eight), or that another slot held | leftover: H's line goes through E, without it |
 //! | takes no part | one that others were to be in sync in, and they are where they were before it, or came from there to H | leftover: broken off |
 //! | anything, or not there at all | another than that of a current, stale or leftover device that was to be in sync in E | leftover: broken off, or outlived |
 //! | not there at all | of a lower number than H | replaced |
@@ -39,14 +39,13 @@
 //! contains what it left). So H's line has it too. Only "in sync" counts: a q that was to be *rebuilt* in E had nothing yet. And that E was
 //! broken off is not enough: what E came from may have run apart from H.
 //!
-//! *Why a leftover of the line holds nothing that the array lacks.* H was made from its parent E by devices that were
-//! current in E, and they have all that was acknowledged in E and before; and so with each epoch that a slot held when a
-//! record of H's line was made. Whatever was acknowledged after E was so in an epoch that this device would hold by
-//! now. (The record says that the device held another epoch when its maker did not see it. The witnesses of the line above
+//! *Why a leftover of the line holds nothing that the array lacks.* Every epoch of H's line was made from the one before by
+//! devices that were current there, and so had all that was acknowledged in it and before; and so with each epoch that a slot
+//! held when a record of H's line was made. Whatever this device took part in after E it would hold by now. (The record says that the device held another epoch when its maker did not see it. The witnesses of the line above
 //! are gone when the power fails while H is being written into the other copies: each may be torn. Two or three cuts
 //! during starts, some with members absent, then cost the array; the simulator found both.) The next record says what a leftover
-//! holds, so that it is stale from then on, and need not be explained again when H is two epochs back. (If that was an epoch
-//! that was broken off or outlived, it holds nothing for a second device that holds it either.)
+//! holds, so that it is stale from then on, and need not be explained again when H is farther back than the line goes. (If
+//! that was an epoch that was broken off or outlived, it holds nothing for a second device that holds it either.)
 //!
 //! *Why a leftover whose epoch others never held holds nothing that the array lacks.* Let q be in sync in E's record, there
 //! and in H's with the same held epoch, and be at that, or at H: then it never held E, and E was not committed. Nor was

@@ -44,7 +44,10 @@ fn sample(slot: usize) -> Superblock {
         shape: SHAPE,
         logical_block_bytes: 512,
         zones: zones(DEVICE_BYTES, &SHAPE).unwrap(),
-        epoch: Epoch { name: EpochName { number: 42, id: 0x2222_3333_4444_5555 }, parent_id: 0x6666_7777 },
+        epoch: Epoch {
+            name: EpochName { number: 42, id: 0x2222_3333_4444_5555 },
+            line: [0x6666_7777, 0, 0, 0, 0, 0, 0, 0],
+        },
         state: RunState::Active,
         found: RunState::Clean,
         slots,
@@ -73,7 +76,18 @@ fn put_u64(block: &mut [u8], offset: usize, value: u64) {
 fn superblock_round_trip() {
     for slot in 0..4 {
         for copy in [Copy::A, Copy::B] {
-            assert_eq!(decode(&encode(&sample(slot), copy), copy), Ok(sample(slot)));
+            let mut superblock = sample(slot);
+            assert_eq!(decode(&encode(&superblock, copy), copy), Ok(superblock.clone()));
+            superblock.record.epoch = superblock.record.epoch.next(EpochName { number: 43, id: 0x8888_9999 });
+            for id in 1..=10 {
+                superblock.record.epoch = superblock.record.epoch.next(EpochName { number: 43 + id, id });
+            }
+            assert_eq!(
+                superblock.record.epoch.line,
+                [9, 8, 7, 6, 5, 4, 3, 2],
+                "the last eight, the parent first"
+            );
+            assert_eq!(decode(&encode(&superblock, copy), copy), Ok(superblock));
         }
     }
 }

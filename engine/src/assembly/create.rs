@@ -6,7 +6,7 @@ use super::roster::SuperblockWrite;
 use crate::format::Shape;
 use crate::format::label::Label;
 use crate::format::superblock::{
-    Copy, Epoch, EpochName, Record, RunState, SlotRecord, SlotState, Superblock,
+    Copy, Epoch, EpochName, LINE_EPOCHS, Record, RunState, SlotRecord, SlotState, Superblock,
 };
 use crate::format::zones::Zones;
 use crate::limits::MEMBERS_MAX;
@@ -54,7 +54,7 @@ pub fn create(new: &NewArray<'_>) -> Vec<SuperblockWrite> {
         shape: new.shape,
         logical_block_bytes: new.logical_block_bytes,
         zones: new.zones,
-        epoch: Epoch { name: EpochName { number: 1, id: new.epoch_id }, parent_id: 0 },
+        epoch: Epoch { name: EpochName { number: 1, id: new.epoch_id }, line: [0; LINE_EPOCHS] },
         state: RunState::Clean,
         found: RunState::Clean,
         slots,

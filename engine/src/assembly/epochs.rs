@@ -79,7 +79,7 @@ fn by_the_record(member: &Present<'_>, record: &Record, present: &[Present<'_>])
     match member.entry_in(record) {
         Some(_) if member.is_current(record) => Standing::Current,
         Some(entry) if !entry.state.takes_part() && member.epoch() == entry.held => Standing::Stale,
-        // H was made from its epoch, by others that were current there: see "a leftover of the line".
+        // H came from its epoch, without it: see "a leftover of the line".
         Some(entry) if !entry.state.takes_part() && is_in_line(member.epoch(), record) => Standing::Leftover,
         Some(entry) if !entry.state.takes_part() && was_broken_off(member, present, record) => {
             Standing::Leftover
@@ -89,11 +89,11 @@ fn by_the_record(member: &Present<'_>, record: &Record, present: &[Present<'_>])
     }
 }
 
-/// Whether the record names the epoch as its parent, or as what some slot held.
+/// Whether the record names the epoch as one that it came from, or as what some slot held.
 fn is_in_line(epoch: EpochName, record: &Record) -> bool {
     let used = &record.slots[..record.shape.members];
     epoch.number < record.epoch.name.number
-        && (epoch.id == record.epoch.parent_id || used.iter().any(|entry| entry.held == epoch))
+        && (record.epoch.line.contains(&epoch.id) || used.iter().any(|entry| entry.held == epoch))
 }
 
 /// Whether the member's epoch was never committed: others that were to be in sync in it are where they were before, or

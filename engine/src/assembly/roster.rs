@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::Assembly;
 use crate::format::label::Label;
 use crate::format::superblock::{
-    COUNT_MAX, Copy, Epoch, EpochName, Found, Record, RunState, SlotRecord, SlotState, Superblock, encode,
+    COUNT_MAX, Copy, EpochName, Found, Record, RunState, SlotRecord, SlotState, Superblock, encode,
 };
 use crate::limits::BLOCK_BYTES;
 
@@ -388,7 +388,7 @@ impl Roster {
             return Err(ChangeRefused::Exhausted);
         }
         self.epoch_number_max = number;
-        self.record.epoch = Epoch { name: EpochName { number, id }, parent_id: self.record.epoch.name.id };
+        self.record.epoch = self.record.epoch.next(EpochName { number, id });
         self.record.state = RunState::Active;
         self.record.found = found;
         self.begun = true;

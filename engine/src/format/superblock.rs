@@ -41,6 +41,10 @@ pub const RO_COMPAT_KNOWN: u64 = 0;
 /// meets it was given a forgery, and refuses to go on.
 pub const COUNT_MAX: u64 = 1 << 62;
 
+/// How many epochs back the record names its line. An epoch that was committed is soon in both copies of its members'
+/// superblocks, so only starts that broke off one after the other need more than the parent.
+pub const LINE_EPOCHS: usize = 8;
+
 /// Which of the two copies on a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Copy {
@@ -89,8 +93,19 @@ impl EpochName {
 pub struct Epoch {
     /// Its own name.
     pub name: EpochName,
-    /// The id of the epoch that it followed; 0 for the first.
-    pub parent_id: u64,
+    /// The ids of those that it came from, its parent first; 0 where there were no more.
+    pub line: [u64; LINE_EPOCHS],
+}
+
+impl Epoch {
+    /// The one that follows this one.
+    #[must_use]
+    pub fn next(&self, name: EpochName) -> Epoch {
+        let mut line = [0; LINE_EPOCHS];
+        line[0] = self.name.id;
+        line[1..].copy_from_slice(&self.line[..LINE_EPOCHS - 1]);
+        Epoch { name, line }
+    }
 }
 
 /// What a slot is good for.

@@ -81,7 +81,22 @@ fn a_leftover_of_the_parent_needs_no_witness() {
     let roster = world.assemble(0b111111).unwrap().roster().unwrap();
     world = cut_change(&world, &roster, START, &[1, 2, 3, 4]);
     start(&mut world, 0b110110);
-    tear(&mut world, &[1, 2, 4, 5]);
+    tear(&mut world, &[0, 1, 2, 3, 4, 5]);
+    let assembly = world.assemble(0b111111).unwrap();
+    assert!(matches!(assembly.slots[3], SlotPlan::Stale { candidate: 3, .. }));
+    assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });
+}
+
+/// The same, and one more start without slots 0 and 3 before the copies tear: the newest record is two epochs from what slot 3
+/// holds.
+#[test]
+fn a_leftover_of_the_line_needs_no_witness() {
+    let mut world = World::new(Level::Raid6, 6);
+    let roster = world.assemble(0b111111).unwrap().roster().unwrap();
+    world = cut_change(&world, &roster, START, &[1, 2, 3, 4]);
+    start(&mut world, 0b110110);
+    start(&mut world, 0b110110);
+    tear(&mut world, &[0, 1, 2, 3, 4, 5]);
     let assembly = world.assemble(0b111111).unwrap();
     assert!(matches!(assembly.slots[3], SlotPlan::Stale { candidate: 3, .. }));
     assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });

@@ -4,6 +4,8 @@
 //! compares the two. Decoding goes from the fields that are the same in every version (magic, checksum) to
 //! those of this version, then to what must hold among them, which is [`Superblock::check`].
 
+use std::iter;
+
 use uuid::Uuid;
 
 use super::super::bytes::{Block, array_at, checksum, put, put_u32, put_u64, u32_at, u64_at};
@@ -11,8 +13,8 @@ use super::super::label::{LABEL_BYTES_MAX, Label};
 use super::super::zones::{Zone, Zones};
 use super::super::{Field, Level, Shape};
 use super::{
-    Copy, DecodeError, Epoch, EpochName, INCOMPAT_KNOWN, MAGIC, RO_COMPAT_KNOWN, Record, RunState,
-    SlotRecord, SlotState, Superblock, VERSION,
+    Copy, DecodeError, Epoch, EpochName, INCOMPAT_KNOWN, LINE_EPOCHS, MAGIC, RO_COMPAT_KNOWN, Record,
+    RunState, SlotRecord, SlotState, Superblock, VERSION,
 };
 use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
 
@@ -45,7 +47,8 @@ const OFFSET_EPOCH_PARENT: usize = OFFSET_EPOCH_ID + 8;
 const OFFSET_CREATED: usize = OFFSET_EPOCH_PARENT + 8;
 const OFFSET_NAME: usize = OFFSET_CREATED + 8;
 const OFFSET_HOST: usize = OFFSET_NAME + LABEL_BYTES_MAX;
-const OFFSET_RESERVED_MIDDLE: usize = OFFSET_HOST + LABEL_BYTES_MAX;
+const OFFSET_EPOCH_LINE: usize = OFFSET_HOST + LABEL_BYTES_MAX;
+const OFFSET_RESERVED_MIDDLE: usize = OFFSET_EPOCH_LINE + (LINE_EPOCHS - 1) * 8;
 const OFFSET_SLOTS: usize = 512;
 const OFFSET_RESERVED_TAIL: usize = OFFSET_SLOTS + MEMBERS_MAX * SLOT_BYTES;
 
@@ -100,6 +103,7 @@ pub const FIELDS: &[Field] = &[
     Field { name: "created, seconds since 1970", offset: OFFSET_CREATED, bytes: 8 },
     Field { name: "name", offset: OFFSET_NAME, bytes: LABEL_BYTES_MAX },
     Field { name: "host", offset: OFFSET_HOST, bytes: LABEL_BYTES_MAX },
+    Field { name: "epoch ids before the parent", offset: OFFSET_EPOCH_LINE, bytes: (LINE_EPOCHS - 1) * 8 },
     Field { name: "reserved", offset: OFFSET_RESERVED_MIDDLE, bytes: OFFSET_SLOTS - OFFSET_RESERVED_MIDDLE },
     Field { name: "slot table, 32 entries", offset: OFFSET_SLOTS, bytes: MEMBERS_MAX * SLOT_BYTES },
     Field { name: "reserved", offset: OFFSET_RESERVED_TAIL, bytes: BLOCK_BYTES - OFFSET_RESERVED_TAIL },
@@ -165,7 +169,9 @@ fn encode_record(block: &mut Block, record: &Record) {
     put_zone(block, OFFSET_DATA, &record.zones.data);
     put_u64(block, OFFSET_EPOCH_NUMBER, record.epoch.name.number);
     put_u64(block, OFFSET_EPOCH_ID, record.epoch.name.id);
-    put_u64(block, OFFSET_EPOCH_PARENT, record.epoch.parent_id);
+    for (id, offset) in record.epoch.line.iter().zip(line_offsets()) {
+        put_u64(block, offset, *id);
+    }
     put_u64(block, OFFSET_CREATED, record.created_s);
     put(block, OFFSET_NAME, record.name.as_padded());
     put(block, OFFSET_HOST, record.host.as_padded());
@@ -228,6 +234,10 @@ fn decode_record(block: &Block) -> Result<Record, DecodeError> {
     for (slot, offset) in slots.iter_mut().zip((OFFSET_SLOTS..).step_by(SLOT_BYTES)) {
         *slot = decode_slot(block, offset).ok_or(invalid("no such slot state"))?;
     }
+    let mut line = [0; LINE_EPOCHS];
+    for (id, offset) in line.iter_mut().zip(line_offsets()) {
+        *id = u64_at(block, offset);
+    }
     Ok(Record {
         array: uuid_at(block, OFFSET_ARRAY),
         name: label_at(OFFSET_NAME)?,
@@ -250,7 +260,7 @@ fn decode_record(block: &Block) -> Result<Record, DecodeError> {
                 number: u64_at(block, OFFSET_EPOCH_NUMBER),
                 id: u64_at(block, OFFSET_EPOCH_ID),
             },
-            parent_id: u64_at(block, OFFSET_EPOCH_PARENT),
+            line,
         },
         state: state_at(OFFSET_STATE)?,
         found: state_at(OFFSET_FOUND)?,
@@ -268,6 +278,11 @@ fn decode_slot(block: &Block, offset: usize) -> Option<SlotRecord> {
         },
         cursor: u64_at(block, offset + SLOT_OFFSET_CURSOR),
     })
+}
+
+/// The parent has a place of its own; the others came later.
+fn line_offsets() -> impl Iterator<Item = usize> {
+    iter::once(OFFSET_EPOCH_PARENT).chain((OFFSET_EPOCH_LINE..OFFSET_RESERVED_MIDDLE).step_by(8))
 }
 
 const fn copy_number(copy: Copy) -> u8 {

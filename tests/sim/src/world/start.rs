@@ -159,7 +159,7 @@ fn print_candidates(candidates: &[Candidate]) {
                     found.superblock.sequence,
                     record.epoch.name.number,
                     record.epoch.name.id & 0xffff,
-                    record.epoch.parent_id & 0xffff,
+                    record.epoch.line[0] & 0xffff,
                     record.state,
                     record.found,
                     found.both_valid
