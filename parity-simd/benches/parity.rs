@@ -19,7 +19,7 @@ fn parity(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(shape.source_bytes() as u64));
         for temperature in Temperature::ALL {
             for kernels in parity_simd::kernels_available() {
-                for (stores, suffix) in [(Stores::Cached, ""), (Stores::Streamed, "-streamed")] {
+                for (stores, suffix) in [(Stores::Chosen, ""), (Stores::Streamed, "-streamed")] {
                     let mut stripes = arena.stripes(shape, temperature);
                     let name = format!("{kernels}{suffix}");
                     group.bench_function(BenchmarkId::new(temperature.name(), name), |bencher| {

@@ -41,12 +41,16 @@ impl Kernels {
     pub fn xor_generate(&self, p: &mut [u8], data: &[&[u8]]) {
         match data.split_first() {
             None => p.fill(0),
+            Some(_) if is_past_caches(p.len(), data.len()) => self.xor_generate_streamed(p, data),
             Some((first, rest)) => self.xor_all(p, first, rest),
         }
     }
 
     /// See [`crate::pq_generate`].
     pub fn pq_generate(&self, p: &mut [u8], q: &mut [u8], data: &[(u8, &[u8])]) {
+        if is_past_caches(q.len(), data.len()) {
+            return self.pq_generate_streamed(p, q, data);
+        }
         assert_equally_long(q.len(), [&*p]);
         // SAFETY: `new` asked the CPU; lengths were compared above and by `with_ascending`, which also orders.
         with_ascending(q.len(), data, |data| unsafe { (self.q.pq_generate)(p, q, data) });
@@ -164,6 +168,16 @@ impl fmt::Display for Kernels {
             false => write!(f, "{} (P), {} (Q)", self.xor.name, self.q.name),
         }
     }
+}
+
+/// From so many bytes of data on, parity is stored past the caches whatever the caller knows of them. A stripe of
+/// this size and its parity about fill a second-level cache; in it, streaming 4+2 strips of 64 KiB costs a third, out
+/// of it ordinary stores cost a fifth, and stripes so large are seldom in it (benches/record/).
+const STREAMED_FROM_BYTES: usize = 256 << 10;
+
+/// Whether a call with so many data strips is better streamed.
+fn is_past_caches(strip_bytes: usize, strips: usize) -> bool {
+    strip_bytes * strips >= STREAMED_FROM_BYTES
 }
 
 /// Q's coefficient of data strip `index`.

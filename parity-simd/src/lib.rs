@@ -47,6 +47,8 @@ pub use field::{INDEX_MAX, inverse, power, product};
 pub use kernels::Kernels;
 
 /// `p` = XOR of all of `data`. No data, no bits: `p` is zeros.
+///
+/// From 256 KiB of data on it does what [`xor_generate_streamed`] does.
 #[inline]
 pub fn xor_generate(p: &mut [u8], data: &[&[u8]]) {
     kernels().xor_generate(p, data);
@@ -54,13 +56,15 @@ pub fn xor_generate(p: &mut [u8], data: &[&[u8]]) {
 
 /// `p` and `q` of `data`: pairs of data index and strip. One pass over the data for both.
 ///
-/// Fastest when the indices are 0, 1, .. n-1 in order; any distinct ones in any order are right.
+/// Fastest when the indices are 0, 1, .. n-1 in order; any distinct ones in any order are right. From 256 KiB of data
+/// on it does what [`pq_generate_streamed`] does.
 #[inline]
 pub fn pq_generate(p: &mut [u8], q: &mut [u8], data: &[(u8, &[u8])]) {
     kernels().pq_generate(p, q, data);
 }
 
-/// As [`xor_generate`], storing `p` past the caches: for a `p` that is not in cache and that a device reads next.
+/// As [`xor_generate`], storing `p` past the caches whatever its size: for a `p` that is not in cache and that a
+/// device reads next.
 ///
 /// It saves fetching lines only to overwrite them, and pays for it if they were in cache. See
 /// [`pq_generate_streamed`].
@@ -69,12 +73,12 @@ pub fn xor_generate_streamed(p: &mut [u8], data: &[&[u8]]) {
     kernels().xor_generate_streamed(p, data);
 }
 
-/// As [`pq_generate`], storing `p` and `q` past the caches: for outputs that are not in cache and that a device
-/// reads next.
+/// As [`pq_generate`], storing `p` and `q` past the caches whatever their size: for outputs that are not in cache and
+/// that a device reads next.
 ///
 /// An ordinary store to a line that is not in cache reads it first: 4+2 moves 8 strips where 6 would do. Streamed,
-/// cold 64 KiB strips gain 14 to 28 percent, and hot 4 KiB ones take up to twice as long (benches/record/); so the caller,
-/// who knows where the buffers have been, has to say. Outputs that are not whole vectors at their alignment, and sets with
+/// cold 64 KiB strips gain 14 to 28 percent, and hot 4 KiB ones take up to twice as long (benches/record/); so of small
+/// stripes the caller, who knows where the buffers have been, has to say. Outputs that are not whole vectors at their alignment, and sets with
 /// gaps, are stored in the ordinary way. The stores are ordered before every later one, as usual.
 #[inline]
 pub fn pq_generate_streamed(p: &mut [u8], q: &mut [u8], data: &[(u8, &[u8])]) {

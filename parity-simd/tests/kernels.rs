@@ -209,6 +209,17 @@ fn generate_every_width_and_length() {
     }
 }
 
+/// Sizes around the one from which parity is stored past the caches.
+#[test]
+fn generate_large() {
+    for kernels in &kernels_available() {
+        for (width, bytes) in [(4, 65_535), (4, 65_536), (4, 65_568), (3, 87_360), (3, 87_424), (9, 65_536)] {
+            check_generate(kernels, &Data::new(0..width, bytes), bytes);
+        }
+        check_generate(kernels, &Data::new([1, 3, 4, 9], 65_536), 65_536);
+    }
+}
+
 #[test]
 fn generate_subsets() {
     let subsets: &[&[u8]] = &[

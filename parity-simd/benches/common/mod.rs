@@ -116,7 +116,9 @@ impl Stripes {
 /// Which of our two ways to store parity.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Stores {
-    Cached,
+    /// As the size says.
+    Chosen,
+    /// Past the caches.
     Streamed,
 }
 
@@ -134,7 +136,7 @@ pub fn generate(kernels: &parity_simd::Kernels, shape: Shape, strips: &[*mut u8;
             *slot = source(index);
         }
         match stores {
-            Stores::Cached => kernels.xor_generate(output(data), &sources[..data]),
+            Stores::Chosen => kernels.xor_generate(output(data), &sources[..data]),
             Stores::Streamed => kernels.xor_generate_streamed(output(data), &sources[..data]),
         }
     } else {
@@ -144,7 +146,7 @@ pub fn generate(kernels: &parity_simd::Kernels, shape: Shape, strips: &[*mut u8;
         }
         let (p, q) = (output(data), output(data + 1));
         match stores {
-            Stores::Cached => kernels.pq_generate(p, q, &sources[..data]),
+            Stores::Chosen => kernels.pq_generate(p, q, &sources[..data]),
             Stores::Streamed => kernels.pq_generate_streamed(p, q, &sources[..data]),
         }
     }
