@@ -1,16 +1,13 @@
 # Figures of the scenario `compare` to a plot (SVG): for each job, striate as a multiple of tuned md.
-$1 == "figure" {
-    figure = ($3 ~ /256k$/) ? $5 : $4
-    if (!(($2, $3) in value) || figure > value[$2, $3]) value[$2, $3] = figure
-    if (!($3 in seen)) { seen[$3] = 1; job[++jobs] = $3 }
-}
+# awk -f figures.awk -f plot.awk
 END {
     row = 30; left = 150; width = 620; top = 56; most = 1.5
     for (i = 1; i <= jobs; i++) {
-        if (!(("md-tuned", job[i]) in value) || value["md-tuned", job[i]] == 0) continue
+        ratio = times("striate", "md-tuned", job[i])
+        if (ratio == "-") continue
         shown[++count] = job[i]
-        times[count] = value["striate", job[i]] / value["md-tuned", job[i]]
-        if (times[count] > most) most = times[count]
+        length_of[count] = ratio
+        if (ratio > most) most = ratio
     }
     scale = (width - left - 60) / most
     height = top + count * row + 30
@@ -21,8 +18,8 @@ END {
     for (i = 1; i <= count; i++) {
         y = top + (i - 1) * row
         printf "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", left - 8, y + 15, shown[i]
-        printf "<rect x=\"%d\" y=\"%d\" width=\"%.0f\" height=\"20\" fill=\"%s\"/>\n", left, y, times[i] * scale, (times[i] >= 1 ? "#2a7f62" : "#b5651d")
-        printf "<text x=\"%.0f\" y=\"%d\">%.2f</text>\n", left + times[i] * scale + 6, y + 15, times[i]
+        printf "<rect x=\"%d\" y=\"%d\" width=\"%.0f\" height=\"20\" fill=\"%s\"/>\n", left, y, length_of[i] * scale, (length_of[i] >= 1 ? "#2a7f62" : "#b5651d")
+        printf "<text x=\"%.0f\" y=\"%d\">%.2f</text>\n", left + length_of[i] * scale + 6, y + 15, length_of[i]
     }
     printf "<line x1=\"%.0f\" y1=\"%d\" x2=\"%.0f\" y2=\"%d\" stroke=\"#333\" stroke-dasharray=\"4 3\"/>\n", left + scale, top - 6, left + scale, height - 24
     printf "<text x=\"%.0f\" y=\"%d\" text-anchor=\"middle\" fill=\"#333\">md = 1</text>\n</svg>\n", left + scale, height - 8

@@ -1,24 +1,22 @@
-# Figures of the scenario `compare` to a table: a row a job, a column a subject, and the ratios that matter. Of a figure
-# that was taken more than once the best counts.
-$1 == "figure" {
-    figure = ($3 ~ /256k$/) ? $5 : $4
-    if (!(($2, $3) in value) || figure > value[$2, $3]) { value[$2, $3] = figure; p99[$2, $3] = $6 }
-    if (!($3 in seen)) { seen[$3] = 1; job[++jobs] = $3 }
-}
-function cell(subject, name) { return (subject SUBSEP name) in value ? value[subject, name] : "-" }
-function ratio(a, b) { return (a == "-" || b == "-" || b == 0) ? "-" : sprintf("%.2f", a / b) }
-function least(a, b) { return a == "-" ? b : b == "-" ? a : a < b ? a : b }
+# Figures of the scenario `compare` to a table: a row a job, a column a subject, and the ratios that matter.
+# awk -f figures.awk -f table.awk
 END {
-    format = "%-17s %9s %9s %9s %9s %10s %9s %9s %9s %9s\n"
-    printf format, "job", "member", "null", "striate", "md-tuned", "md-default", "md-bitmap", "/md-tuned", "/ceiling", "p99 us"
+    format = "%-17s %9s %9s %9s %9s %10s %9s %9s %10s %9s %9s %9s\n"
+    printf format, "job", "member", "null", "striate", "md-tuned", "md-default", "md-bitmap", "/md-tuned", "/md-bitmap",
+        "/null", "/member", "p99 us"
     for (i = 1; i <= jobs; i++) {
         name = job[i]
-        ours = cell("striate", name)
-        printf format, name, cell("member", name), cell("null", name), ours, cell("md-tuned", name), cell("md-default", name),
-            cell("md-bitmap", name), ratio(ours, cell("md-tuned", name)), ratio(ours, least(cell("null", name), cell("member", name))),
+        printf format, name, cell("member", name), cell("null", name), cell("striate", name), cell("md-tuned", name),
+            cell("md-default", name), cell("md-bitmap", name), times("striate", "md-tuned", name), times("striate", "md-bitmap", name),
+            times("striate", "null", name), times("striate", "member", name),
             ((("striate" SUBSEP name) in p99) ? p99["striate", name] : "-")
     }
     name = "randread-4k"
+    if (("rublk-null" SUBSEP name) in value)
+        printf "\nour null target beside rublk's: reads %s (%s), writes %s (%s), write-256k %s (%s)\n",
+            cell("rublk-null", name), times("null", "rublk-null", name),
+            cell("rublk-null", "randwrite-4k"), times("null", "rublk-null", "randwrite-4k"),
+            cell("rublk-null", "write-256k"), times("null", "rublk-null", "write-256k")
     printf "\n%s, a member lost: striate %s, md-tuned %s (%s); while it is rebuilt: striate %s\n", name, cell("striate-degraded", name),
-        cell("md-tuned-degraded", name), ratio(cell("striate-degraded", name), cell("md-tuned-degraded", name)), cell("striate-rebuild", name)
+        cell("md-tuned-degraded", name), times("striate-degraded", "md-tuned-degraded", name), cell("striate-rebuild", name)
 }
