@@ -22,6 +22,7 @@ fn main() {
     let mut list = if quick { scopes::quick() } else { scopes::all() };
     if let Some(only) = only {
         list = scopes::all();
+        list.extend(scopes::beyond());
         list.extend(scopes::lies());
         list.retain(|scope| scope.name.contains(&only));
     }
