@@ -290,12 +290,13 @@ impl Members {
         self.cursor.load(Ordering::Acquire)
     }
 
-    /// Steward: the slot is filled. False when it failed meanwhile.
-    pub fn finish_rebuild(&self, slot: u8) -> bool {
+    /// Steward: the slot is filled. False when it failed meanwhile, or fewer than `data` slots are readable: an array that has
+    /// failed stays so until it is started again, since who gave up in it left cells that say what no member may hold.
+    pub fn finish_rebuild(&self, slot: u8, data: u32) -> bool {
         self.view
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
                 let view = MemberView::unpack(word);
-                view.writable.has(slot).then(|| {
+                (view.writable.has(slot) && view.readable.count() >= data).then(|| {
                     MemberView { readable: view.readable.or(Slots::one(slot)), writable: view.writable }
                         .pack()
                 })
@@ -372,8 +373,18 @@ mod tests {
         assert!(members.on_record(Slots::one(2), 9));
         members.set_record(view, 10);
         assert!(!members.on_record(Slots::one(2), 9) && members.on_record(Slots::one(2), 10));
-        assert!(members.finish_rebuild(2));
+        assert!(members.finish_rebuild(2, 4));
         assert_eq!(members.view().readable, Slots::first(5));
+    }
+
+    #[test]
+    fn an_array_that_has_failed_stays_failed() {
+        let members = five();
+        assert!(members.fail(2, Failure::Operator));
+        members.begin_rebuild(2, DeviceIndex(9), false);
+        assert!(members.fail(3, Failure::Operator));
+        assert!(!members.finish_rebuild(2, 4), "three of four are left, and the fourth comes too late");
+        assert_eq!(members.view().readable, Slots(0b10011));
     }
 
     #[test]

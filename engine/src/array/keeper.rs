@@ -226,8 +226,8 @@ impl Array {
                 }
             }
             Purpose::Filled { slot } => {
-                // Readable from now on, whether or not all have heard: the slot is filled.
-                shared.members.finish_rebuild(slot);
+                // Readable from now on, whether or not all have heard: the slot is filled. (Unless it, or too many, failed.)
+                shared.members.finish_rebuild(slot, shared.geometry.data().into());
             }
             Purpose::Stop => steward.keeper.stopped = true,
         }

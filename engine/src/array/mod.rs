@@ -118,8 +118,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Whether fewer slots are in sync than hold the data. From then on nothing is put on record: the record
-    /// knows no such array, also when the rebuild of another slot is nearly done.
+    /// Whether fewer slots are in sync than hold the data. It stays so ([`Members::finish_rebuild`]), and nothing is put on
+    /// record any more: the record knows no such array, also when the rebuild of another slot is nearly done.
     #[must_use]
     pub fn failed(&self) -> bool {
         self.members.view().readable.count() < u32::from(self.geometry.data())

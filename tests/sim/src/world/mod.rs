@@ -81,8 +81,7 @@ pub struct World {
     next_tag: u64,
     /// Stripes of which something may be lost: they were NeedSync when the array was started without a member.
     pub lossy: BTreeSet<u64>,
-    /// Stripes of requests that were answered with an error: members may differ there, and nobody was promised anything,
-    /// also when the array, failed for a moment, has found another member since.
+    /// Stripes of requests that were answered with an error: members may differ there, and nobody was promised anything.
     torn: BTreeSet<u64>,
     /// Errors are no violation for now: more is broken than the level bears. Wrong bytes still are.
     pub beyond_level: bool,
