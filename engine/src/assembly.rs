@@ -41,8 +41,8 @@
 //!
 //! *Why a leftover of the line holds nothing that the array lacks.* Every epoch of H's line was made from the one before by
 //! devices that were current there, and so had all that was acknowledged in it and before; and so with each epoch that a slot
-//! held when a record of H's line was made. Whatever this device took part in after E it would hold by now. (The record says that the device held another epoch when its maker did not see it. The witnesses of the line above
-//! are gone when the power fails while H is being written into the other copies: each may be torn. Two or three cuts
+//! held when a record of H's line was made. Whatever this device took part in after E it would hold by now. (The record says
+//! that the device held another epoch when its maker did not see it. The witnesses of the line above are gone when the power fails while H is being written into the other copies: each may be torn. Two or three cuts
 //! during starts, some with members absent, then cost the array; the simulator found both.) The next record says what a leftover
 //! holds, so that it is stale from then on, and need not be explained again when H is farther back than the line goes. (If
 //! that was an epoch that was broken off or outlived, it holds nothing for a second device that holds it either.)

@@ -78,8 +78,8 @@ pub fn xor_generate_streamed(p: &mut [u8], data: &[&[u8]]) {
 ///
 /// An ordinary store to a line that is not in cache reads it first: 4+2 moves 8 strips where 6 would do. Streamed,
 /// cold 64 KiB strips gain 14 to 28 percent, and hot 4 KiB ones take up to twice as long (benches/record/); so of small
-/// stripes the caller, who knows where the buffers have been, has to say. Outputs that are not whole vectors at their alignment, and sets with
-/// gaps, are stored in the ordinary way. The stores are ordered before every later one, as usual.
+/// stripes the caller, who knows where the buffers have been, has to say. Outputs that are not whole vectors at their
+/// alignment, and sets with gaps, are stored in the ordinary way. The stores are ordered before every later one, as usual.
 #[inline]
 pub fn pq_generate_streamed(p: &mut [u8], q: &mut [u8], data: &[(u8, &[u8])]) {
     kernels().pq_generate_streamed(p, q, data);

@@ -32,6 +32,27 @@ fn cut_change(world: &World, roster: &Roster, change: Change, devices: &[usize])
     world.cut(&writes, mask, "cut")
 }
 
+/// A start of those present that reached these devices alone.
+fn broken_start(world: &World, present: u32, devices: &[usize]) -> World {
+    let roster = world.assemble(present).unwrap().roster().unwrap();
+    cut_change(world, &roster, START, devices)
+}
+
+/// All have run, and hold it twice.
+fn settled(level: Level, members: usize) -> World {
+    let mut world = World::new(level, members);
+    let mut roster = start(&mut world, (1 << members) - 1);
+    reinforce(&mut world, &mut roster);
+    world
+}
+
+/// All are here, and the array starts: one slot is stale in it, another in sync.
+fn assert_starts(world: &World, stale: usize, in_sync: usize) {
+    let assembly = world.assemble((1 << world.shape.members) - 1).unwrap();
+    assert!(matches!(assembly.slots[stale], SlotPlan::Stale { candidate, .. } if candidate == stale));
+    assert_eq!(assembly.slots[in_sync], SlotPlan::InSync { candidate: in_sync });
+}
+
 /// Tears every other copy of these slots.
 fn tear(world: &mut World, slots: &[usize]) {
     for &slot in slots {
@@ -59,8 +80,7 @@ fn broken_off_is_not_contained() {
 #[test]
 fn a_leftover_bears_witness_for_another() {
     let mut world = World::new(Level::Raid6, 4);
-    let roster = world.assemble(0b0011).unwrap().roster().unwrap();
-    world = cut_change(&world, &roster, START, &[0]);
+    world = broken_start(&world, 0b0011, &[0]);
     let mut roster = world.assemble(0b1110).unwrap().roster().unwrap();
     for write in world.begin(&mut roster, START).unwrap() {
         world.land(&write);
@@ -78,13 +98,10 @@ fn a_leftover_bears_witness_for_another() {
 #[test]
 fn a_leftover_of_the_parent_needs_no_witness() {
     let mut world = World::new(Level::Raid6, 6);
-    let roster = world.assemble(0b111111).unwrap().roster().unwrap();
-    world = cut_change(&world, &roster, START, &[1, 2, 3, 4]);
+    world = broken_start(&world, 0b111111, &[1, 2, 3, 4]);
     start(&mut world, 0b110110);
     tear(&mut world, &[0, 1, 2, 3, 4, 5]);
-    let assembly = world.assemble(0b111111).unwrap();
-    assert!(matches!(assembly.slots[3], SlotPlan::Stale { candidate: 3, .. }));
-    assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });
+    assert_starts(&world, 3, 1);
 }
 
 /// The same, and one more start without slots 0 and 3 before the copies tear: the newest record is two epochs from what slot 3
@@ -92,59 +109,42 @@ fn a_leftover_of_the_parent_needs_no_witness() {
 #[test]
 fn a_leftover_of_the_line_needs_no_witness() {
     let mut world = World::new(Level::Raid6, 6);
-    let roster = world.assemble(0b111111).unwrap().roster().unwrap();
-    world = cut_change(&world, &roster, START, &[1, 2, 3, 4]);
+    world = broken_start(&world, 0b111111, &[1, 2, 3, 4]);
     start(&mut world, 0b110110);
     start(&mut world, 0b110110);
     tear(&mut world, &[0, 1, 2, 3, 4, 5]);
-    let assembly = world.assemble(0b111111).unwrap();
-    assert!(matches!(assembly.slots[3], SlotPlan::Stale { candidate: 3, .. }));
-    assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });
+    assert_starts(&world, 3, 1);
 }
 
 /// A start did not reach slot 1; the next, without slot 1, could not know that, and says what slot 1 held before; a
 /// power cut then tore every other copy, so that nobody bears witness.
 #[test]
 fn an_absent_member_held_what_is_known_of_it() {
-    let mut world = World::new(Level::Raid5, 3);
-    let mut roster = start(&mut world, 0b111);
-    reinforce(&mut world, &mut roster);
-    let roster = world.assemble(0b111).unwrap().roster().unwrap();
-    world = cut_change(&world, &roster, START, &[0, 2]);
+    let mut world = settled(Level::Raid5, 3);
+    world = broken_start(&world, 0b111, &[0, 2]);
     start(&mut world, 0b101);
     tear(&mut world, &[0, 2]);
-    let assembly = world.assemble(0b111).unwrap();
-    assert!(matches!(assembly.slots[1], SlotPlan::Stale { candidate: 1, .. }));
-    assert_eq!(assembly.slots[0], SlotPlan::InSync { candidate: 0 });
+    assert_starts(&world, 1, 0);
 }
 
 /// A start without slot 1 reached slot 2 alone; the next, without slot 2, reached all who took part, and a power cut then
 /// tore every other copy. That slots 0 and 3 came to it from where the first start found them says that it was broken off.
 #[test]
 fn an_epoch_that_others_passed_by_was_broken_off() {
-    let mut world = World::new(Level::Raid5, 4);
-    let mut roster = start(&mut world, 0b1111);
-    reinforce(&mut world, &mut roster);
-    let roster = world.assemble(0b1101).unwrap().roster().unwrap();
-    world = cut_change(&world, &roster, START, &[2]);
+    let mut world = settled(Level::Raid5, 4);
+    world = broken_start(&world, 0b1101, &[2]);
     start(&mut world, 0b1011);
     tear(&mut world, &[0, 1, 3]);
-    let assembly = world.assemble(0b1111).unwrap();
-    assert!(matches!(assembly.slots[2], SlotPlan::Stale { candidate: 2, .. }));
-    assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });
+    assert_starts(&world, 2, 1);
 }
 
 /// The same of the second start, which reached slot 0 alone: slots 2 and 3 are where they were before both, and slot 1,
 /// whose other copy is torn too, holds the first.
 #[test]
 fn an_epoch_that_others_never_came_to_was_broken_off() {
-    let mut world = World::new(Level::Raid5, 4);
-    let mut roster = start(&mut world, 0b1111);
-    reinforce(&mut world, &mut roster);
-    let roster = world.assemble(0b1111).unwrap().roster().unwrap();
-    world = cut_change(&world, &roster, START, &[1]);
-    let roster = world.assemble(0b1101).unwrap().roster().unwrap();
-    world = cut_change(&world, &roster, START, &[0]);
+    let mut world = settled(Level::Raid5, 4);
+    world = broken_start(&world, 0b1111, &[1]);
+    world = broken_start(&world, 0b1101, &[0]);
     tear(&mut world, &[0, 1, 2, 3]);
     assert!(world.assemble(0b1111).is_ok());
 }
@@ -152,27 +152,20 @@ fn an_epoch_that_others_never_came_to_was_broken_off() {
 /// Two starts reached slot 2 alone, the second one from the first; the third, without slot 2, knows of neither.
 #[test]
 fn a_line_of_broken_off_epochs_was_broken_off() {
-    let mut world = World::new(Level::Raid5, 4);
-    let mut roster = start(&mut world, 0b1111);
-    reinforce(&mut world, &mut roster);
+    let mut world = settled(Level::Raid5, 4);
     for _ in 0..2 {
-        let roster = world.assemble(0b1111).unwrap().roster().unwrap();
-        world = cut_change(&world, &roster, START, &[2]);
+        world = broken_start(&world, 0b1111, &[2]);
     }
     start(&mut world, 0b1011);
     tear(&mut world, &[0, 1, 3]);
-    let assembly = world.assemble(0b1111).unwrap();
-    assert!(matches!(assembly.slots[2], SlotPlan::Stale { candidate: 2, .. }));
-    assert_eq!(assembly.slots[1], SlotPlan::InSync { candidate: 1 });
+    assert_starts(&world, 2, 1);
 }
 
 /// Slots 0 and 2 ran without 1, and slot 2 holds that twice, so data was written; then slot 0 lost what it held of it to
 /// decay, and ran with slot 1. Slot 0 alone is not to be believed that it never held it.
 #[test]
 fn one_witness_does_not_outweigh_an_epoch_that_is_held_twice() {
-    let mut world = World::new(Level::Raid5, 3);
-    let mut roster = start(&mut world, 0b111);
-    reinforce(&mut world, &mut roster);
+    let mut world = settled(Level::Raid5, 3);
     let mut roster = start(&mut world, 0b101);
     let writes = roster.reinforce().unwrap();
     writes.iter().filter(|write| write.slot == 2).for_each(|write| world.land(write));
@@ -217,10 +210,8 @@ fn the_highest_epoch_is_not_always_the_one() {
     reinforce(&mut world, &mut roster);
     let joiner = world.joiner(SlotPlan::Failed);
     world = cut_change(&world, &roster, Change::Join { slot: 2, joiner }, &[3]);
-    let roster = world.assemble(0b1011).unwrap().roster().unwrap();
-    world = cut_change(&world, &roster, START, &[3]);
-    let roster = world.assemble(0b0011).unwrap().roster().unwrap();
-    world = cut_change(&world, &roster, START, &[0]);
+    world = broken_start(&world, 0b1011, &[3]);
+    world = broken_start(&world, 0b0011, &[0]);
     assert!(world.assemble(0b1111).is_ok());
 }
 

@@ -30,7 +30,7 @@ const STORIES: &[(&str, &[Ask])] = &[
     ("three writes", &[write(0, 1), write(1, 1), write(2, 1)]),
 ];
 
-/// Those that take an hour of two cores.
+/// Those that together take half an hour of two cores.
 #[must_use]
 pub fn all() -> Vec<Scope> {
     every().0
