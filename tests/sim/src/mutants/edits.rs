@@ -445,6 +445,12 @@ pub const EDITS: &[Edit] = &[
     // members
     e(
         MEMBERS,
+        "(view.writable.has(slot) && view.readable.count() >= data).then(|| {",
+        "let enough = mutant!(FailedArrayComesBack) || view.readable.count() >= data;
+                (view.writable.has(slot) && enough).then(|| {",
+    ),
+    e(
+        MEMBERS,
         "let cursor = if need_sync { &self.sure_cursor } else { &self.cursor };",
         "let cursor =
             if need_sync && !mutant!(NeedSyncBelowCursor) { &self.sure_cursor } else { &self.cursor };",

@@ -101,6 +101,10 @@ pub const MUTANTS: &[Mutant] = &[
     m("ReadErrorAnswered", "E1: a failed read is answered as if it had not"),
     m("ReconstructFromFailed", "E1: a reconstruction uses a strip that could not be read"),
     m("FailedArrayGoesOn", "E2: an array that has lost too much does not know (once a bug here)"),
+    m(
+        "FailedArrayComesBack",
+        "E2: an array that has failed gets a member back from a rebuild (once a bug here)",
+    ),
     m("FirstInFailedArray", "E2: a first write goes on in an array that has failed (once a bug here)"),
     m("PlanOfBefore", "E3: a batch is planned with the members of before (SPDK a67085538b)"),
     m("MemoryGivenEarly", "E4: memory is given back before its last write has ended"),

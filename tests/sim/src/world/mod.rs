@@ -269,7 +269,7 @@ impl World {
         }
         let now_ns = self.bus.borrow().now_ns;
         let shared = Arc::clone(self.running());
-        let clean_before = self.clean_while_degraded();
+        let (clean_before, had_failed) = (self.clean_while_degraded(), shared.failed());
         let states_before = self.bus.borrow().aim.is_some().then(|| self.states());
         let Reactor { array, ring } = &mut self.reactors[at];
         let mut moved = false;
@@ -289,6 +289,10 @@ impl World {
             array.complete(ring, completion);
         }
         let replies: Vec<Reply> = array.take_replies().collect();
+        assert!(
+            shared.failed() || !had_failed,
+            "E2: an array that had failed goes on before it is started again"
+        );
         self.keep_crashes();
         if let Some(before) = states_before {
             self.note_hit(&before);
