@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::bench::BenchPattern;
-use engine::server::{Init, Level};
+use engine::server::{Init, Level, UblkFeature};
 
 use crate::control::message::MemberId;
 use crate::members::MemberList;
@@ -106,6 +106,27 @@ impl From<InitChoice> for Init {
     }
 }
 
+/// What a block device can do without: see [`UblkFeature`]. (Not documented one by one, or the help of their commands
+/// would take two lines for every option.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UblkFeatureChoice {
+    BatchIo,
+    ZeroCopy,
+    UserCopy,
+    IoctlEncode,
+}
+
+impl From<UblkFeatureChoice> for UblkFeature {
+    fn from(choice: UblkFeatureChoice) -> Self {
+        match choice {
+            UblkFeatureChoice::BatchIo => Self::BatchIo,
+            UblkFeatureChoice::ZeroCopy => Self::ZeroCopy,
+            UblkFeatureChoice::UserCopy => Self::UserCopy,
+            UblkFeatureChoice::IoctlEncode => Self::IoctlEncode,
+        }
+    }
+}
+
 /// Assemble an array from its members and serve it, in the foreground
 #[derive(Debug, Args)]
 pub struct Serve {
@@ -122,6 +143,9 @@ pub struct Serve {
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, conflicts_with = "nbd")]
     #[expect(clippy::option_option, reason = "not given, given without a number, given with one")]
     pub ublk: Option<Option<u32>>,
+    /// Make the block device without these features of the kernel's driver, should one be at fault
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FEATURE", conflicts_with = "nbd")]
+    pub ublk_without: Vec<UblkFeatureChoice>,
     /// Listen for NBD clients; may be repeated [default elsewhere: unix:RUN_DIR/NAME.nbd]
     #[arg(long, value_name = "unix:PATH|HOST:PORT")]
     pub nbd: Vec<String>,
@@ -283,6 +307,9 @@ pub struct Bench {
     /// ceiling of the block device. Needs root
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub ublk_null: Option<u64>,
+    /// Make that device without these features of the kernel's driver
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FEATURE", requires = "ublk_null")]
+    pub ublk_without: Vec<UblkFeatureChoice>,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,

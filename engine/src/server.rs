@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 pub use crate::format::Level;
 use crate::format::label::Label;
-pub use crate::frontend::ublk::UblkChoice;
+pub use crate::frontend::ublk::{UblkChoice, UblkFeature};
 
 mod create;
 mod front;
@@ -79,6 +79,8 @@ pub struct ServeOptions {
     pub cpus: Vec<usize>,
     /// Serve a block device of this machine, and no NBD.
     pub ublk: Option<UblkChoice>,
+    /// Features of its driver that a new block device is not to use.
+    pub ublk_without: Vec<UblkFeature>,
     /// Listen addresses: `unix:PATH` or `HOST:PORT`.
     pub nbd: Vec<String>,
     /// Write nothing, not even metadata.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use engine::bench::{BenchMember, BenchOptions, BenchReport, UblkNull, run};
-use engine::server::ServerError;
+use engine::server::{ServerError, UblkFeature};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -15,7 +15,8 @@ use crate::units::{about_ns, about_rate, about_size, exact_size, grouped};
 /// Measures and reports; an error of a request is a problem.
 pub fn bench(options: &Bench) -> Result<Outcome> {
     if let Some(size_bytes) = options.ublk_null {
-        return ublk_null(size_bytes, options.cores);
+        let without: Vec<_> = options.ublk_without.iter().map(|&feature| feature.into()).collect();
+        return ublk_null(size_bytes, options.cores, &without);
     }
     let engine_options = engine_options(options)?;
     let report = run(&engine_options)?;
@@ -28,9 +29,9 @@ pub fn bench(options: &Bench) -> Result<Outcome> {
 }
 
 /// Serves a block device that stores nothing, until a signal.
-fn ublk_null(size_bytes: u64, queues: usize) -> Result<Outcome> {
+fn ublk_null(size_bytes: u64, queues: usize, without: &[UblkFeature]) -> Result<Outcome> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context(|| "cannot catch signals".into())?;
-    let null = UblkNull::start(size_bytes, queues).map_err(ServerError::from)?;
+    let null = UblkNull::start(size_bytes, queues, without).map_err(ServerError::from)?;
     print(&format!("ready: null ublk {}\n", null.path()))?;
     let _signal = signals.forever().next();
     null.stop().map_err(ServerError::from)?;

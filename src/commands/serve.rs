@@ -60,6 +60,9 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     let status = server.status();
     tracing::info!("serving {name}: {} of {} members in sync", in_sync(&status), status.members.len());
     status.members.iter().for_each(tell_route);
+    if let Some(way) = server.block_device_way() {
+        tracing::info!("block device: {way}");
+    }
 
     let kind = if status.exports.iter().any(|export| export.starts_with("/dev/")) { "ublk" } else { "nbd" };
     let running = Arc::new(Running { server: RwLock::new(Some(server)), events });
@@ -179,6 +182,7 @@ fn engine_options(options: &Serve, members: Vec<PathBuf>, way: Way) -> Result<Se
         reactors: options.reactors,
         cpus: options.cpus.as_deref().unwrap_or_default().to_vec(),
         ublk,
+        ublk_without: options.ublk_without.iter().map(|&feature| feature.into()).collect(),
         nbd,
         read_only: options.read_only,
         foreign_host_ok: options.foreign_host,

@@ -25,7 +25,9 @@ mod shared_bytes;
 pub mod uring;
 
 pub use instant::{InstantDevice, InstantRing, MemStorage};
-pub use uring::{Arrival, Deallocate, Lane, LaneCommand, Uring, UringConfig, UringDevice};
+pub use uring::{
+    Arrival, BlockIndex, Deallocate, Lane, LaneCommand, Payload, Uring, UringConfig, UringDevice,
+};
 
 /// The unit of offsets and lengths on any device: the smallest logical block there is.
 pub const SECTOR_BYTES: u32 = 512;

@@ -41,12 +41,13 @@ use crate::limits::{DEVICES_MAX, IO_IN_FLIGHT_MAX};
 use crate::memory::Memory;
 use bell::Look;
 use entry::{Ranges, file_entry, passthrough_entry};
-pub use lane::{Arrival, Lane, LaneCommand};
+pub use lane::{Arrival, BlockIndex, Lane, LaneCommand, Payload};
 use piece::{Piece, Way};
 use queue::{Collect, Queue, QueueConfig};
 use verdict::{Verdict, judge};
 use wire::{Submission, Width};
 
+mod batch;
 mod bell;
 mod entry;
 mod lane;
@@ -118,7 +119,7 @@ pub struct Uring {
     ledger: Ledger,
     /// What deallocations by passthrough point at.
     ranges: Ranges,
-    /// Commands of a front end.
+    /// Commands of a front end. Behind the queues: its memory outlives them, since fields drop in order.
     lane: Lane,
     /// Completions that did not need the kernel.
     done: Vec<Completion>,
@@ -224,6 +225,13 @@ impl Uring {
         Ok(self.lane.clone())
     }
 
+    /// The same, with memory for commands in batches: so many blocks of so many bytes. Fails where the kernel is older than
+    /// such commands.
+    pub fn open_batch_lane(&mut self, file: RawFd, blocks: usize, block_bytes: usize) -> io::Result<Lane> {
+        self.lane.make_room(&self.interrupt, blocks, block_bytes)?;
+        self.open_lane(file)
+    }
+
     /// Whether host buffers can be named (see [`UringConfig::host_buffers`]).
     #[must_use]
     pub fn takes_host_buffers(&self) -> bool {
@@ -319,9 +327,9 @@ impl Uring {
         let (ledger, lane) = (&mut self.ledger, &self.lane);
         for queue in [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten() {
             queue.enter(collect);
-            queue.reap(|name, result| match Piece::unpack(name) {
-                None => lane.arrive(name, result),
-                Some(piece) => match ledger.settle(piece, result) {
+            queue.reap(|reaped| match Piece::unpack(reaped.name) {
+                None => lane.arrive(reaped),
+                Some(piece) => match ledger.settle(piece, reaped.result) {
                     Settled::Completed(completion) => completions.push(completion),
                     Settled::Partly => {}
                     Settled::Again => retried = true,

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use crate::format::superblock::Record;
 use crate::frontend::Frontend;
 use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
-use crate::frontend::ublk::{Closed, Ublk, UblkFrontend, UblkPlace, UblkShape};
+use crate::frontend::ublk::{Closed, Ublk, UblkFrontend, UblkPlace, UblkPlan, UblkShape};
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 use crate::ring::Uring;
@@ -63,7 +63,8 @@ impl Front {
             read_only,
         };
         let (name, identity) = (record.name.as_str(), record.array.to_string());
-        Ok(Some(Ublk::open(choice, name, &identity, &shape, reactors)?))
+        let plan = UblkPlan { choice, queues: reactors, without: options.ublk_without.clone() };
+        Ok(Some(Ublk::open(&plan, name, &identity, &shape)?))
     }
 
     /// Opens the front end and makes a share of it for each reactor.
@@ -116,6 +117,14 @@ impl Front {
         }
     }
 
+    /// By which way of its driver a block device is served.
+    pub(super) fn way(&self) -> Option<String> {
+        match self {
+            Front::Nbd(_) => None,
+            Front::Ublk(ublk) => Some(lock(ublk).way()),
+        }
+    }
+
     /// Turns hosts away, if none is using a block device. Clients of a socket are told to go.
     pub(super) fn close(&self, force: bool) -> Result<Closed, ServerError> {
         match self {
@@ -158,10 +167,15 @@ impl Share {
     }
 
     /// The front end of a reactor, on its thread.
-    pub(super) fn open(self, ring: &mut Uring, memory: &Memory) -> io::Result<HostFrontend> {
+    pub(super) fn open(
+        self,
+        ring: &mut Uring,
+        memory: &Memory,
+        requests: &mut Pool,
+    ) -> io::Result<HostFrontend> {
         Ok(match self {
             Share::Nbd(nbd) => HostFrontend::Nbd(nbd),
-            Share::Ublk(place) => HostFrontend::Ublk(place.open(ring, memory)?),
+            Share::Ublk(place) => HostFrontend::Ublk(place.open(ring, memory, requests)?),
         })
     }
 }

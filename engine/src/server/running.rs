@@ -167,6 +167,8 @@ impl Server {
             reactors.push(launch(me as u8, &shared, &devices, share, bell, seat, config)?);
         }
         front.start()?;
+        // Reactors that share a block device's queues join them now that it is live.
+        (0..count).for_each(|me| shared.mailboxes.wake(me as u8));
         Ok(Server {
             absent: assembly.slots.iter().map(absence).collect(),
             shared,
@@ -180,6 +182,12 @@ impl Server {
             pace: Mutex::new(Pace::default()),
             warnings,
         })
+    }
+
+    /// By which way of its driver a block device is served, for whoever reads the log.
+    #[must_use]
+    pub fn block_device_way(&self) -> Option<String> {
+        self.front.way()
     }
 
     /// What is going on.
@@ -473,11 +481,15 @@ fn launch(
         move || {
             take_seat(seat);
             let memory = shared.memory.clone();
+            let arena = memory.arena(u16::from(me));
+            let half = arena.len_bytes / 2;
+            let mut requests = Pool::over(&memory, arena.part(0, half));
+            let work = Pool::over(&memory, arena.part(half, half));
             let ring = Uring::new(memory.clone(), &config).and_then(|mut ring| {
                 for (index, device) in attached.into_iter().enumerate() {
                     ring.attach(DeviceIndex(index as u8), device)?;
                 }
-                let frontend = share.open(&mut ring, &memory)?;
+                let frontend = share.open(&mut ring, &memory, &mut requests)?;
                 Ok((ring, frontend))
             });
             let (ring, frontend) = match ring {
@@ -487,10 +499,6 @@ fn launch(
                     return;
                 }
             };
-            let arena = memory.arena(u16::from(me));
-            let half = arena.len_bytes / 2;
-            let requests = Pool::over(&memory, arena.part(0, half));
-            let work = Pool::over(&memory, arena.part(half, half));
             let array = Array::new(me, shared.clone(), work);
             let reactor =
                 Reactor::new(me, array, shared, ring, frontend, requests, MonotonicClock, port, bell);

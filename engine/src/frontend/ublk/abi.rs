@@ -6,10 +6,11 @@
 //!
 //! | since | what |
 //! |---|---|
-//! | 6.4 | commands encoded as ioctls |
-//! | 6.5 | `USER_COPY`, `GET_FEATURES`: the least that is used here |
+//! | 6.1 | `USER_RECOVERY`, `USER_RECOVERY_REISSUE`: the least that is used here; commands are plain numbers |
+//! | 6.4 | commands encoded as ioctls (and plain numbers where `CONFIG_BLKDEV_UBLK_LEGACY_OPCODES` is set) |
+//! | 6.5 | `USER_COPY`, `GET_FEATURES` |
 //! | 6.16 | `AUTO_BUF_REG`, `QUIESCE` |
-//! | 7.0 | `TRY_STOP_DEV` |
+//! | 7.0 | `TRY_STOP_DEV`, `BATCH_IO` |
 
 /// The device of control commands.
 pub(super) const CONTROL_PATH: &str = "/dev/ublk-control";
@@ -25,6 +26,11 @@ const fn control_read(number: u32) -> u32 {
 /// `_IOWR('u', number, struct ublksrv_ctrl_cmd)`.
 const fn control_write(number: u32) -> u32 {
     3 << 30 | (CONTROL_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
+}
+
+/// A command's number before it was encoded as an ioctl.
+pub(super) const fn plain(code: u32) -> u32 {
+    code & 0xff
 }
 
 /// Commands to the control device.
@@ -55,6 +61,20 @@ pub(super) const FETCH: u32 = io_write(0x20);
 /// `UBLK_U_IO_COMMIT_AND_FETCH_REQ`: this is how it went; give me the next.
 pub(super) const COMMIT_AND_FETCH: u32 = io_write(0x21);
 
+/// `_IOWR('u', number, struct ublk_batch_io)`: as long as the other.
+const fn batch_write(number: u32) -> u32 {
+    3 << 30 | (BATCH_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
+}
+
+/// `UBLK_U_IO_PREP_IO_CMDS`: these tags may be used; once for each queue.
+pub(super) const PREP_IO_CMDS: u32 = batch_write(0x25);
+/// `UBLK_U_IO_COMMIT_IO_CMDS`: this is how these went.
+pub(super) const COMMIT_IO_CMDS: u32 = batch_write(0x26);
+/// `UBLK_U_IO_FETCH_IO_CMDS`: give me requests as they come.
+pub(super) const FETCH_IO_CMDS: u32 = batch_write(0x27);
+/// `UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK`: when a request's pages cannot be registered, hand it out all the same.
+pub(super) const BATCH_REGISTER_OR_NOT: u16 = 1 << 2;
+
 /// What a device can do, and is asked to.
 pub(super) mod feature {
     pub(in super::super) const USER_RECOVERY: u64 = 1 << 3;
@@ -62,6 +82,7 @@ pub(super) mod feature {
     pub(in super::super) const CMD_IOCTL_ENCODE: u64 = 1 << 6;
     pub(in super::super) const USER_COPY: u64 = 1 << 7;
     pub(in super::super) const AUTO_BUF_REG: u64 = 1 << 11;
+    pub(in super::super) const BATCH_IO: u64 = 1 << 15;
     pub(in super::super) const SAFE_STOP_DEV: u64 = 1 << 17;
 }
 
@@ -98,6 +119,12 @@ pub(super) const PARAMETERS_USED: u32 = 3;
 pub(super) const CONTROL_COMMAND_BYTES: usize = 32;
 /// Length of `struct ublksrv_io_cmd`.
 pub(super) const IO_COMMAND_BYTES: usize = 16;
+/// Length of `struct ublk_batch_io`.
+pub(super) const BATCH_COMMAND_BYTES: usize = 16;
+/// Length of `struct ublk_elem_header`, an element of a command in batches.
+pub(super) const BATCH_ELEMENT_BYTES: usize = 8;
+/// Length of a tag as it is delivered.
+pub(super) const BATCH_ITEM_BYTES: u8 = 2;
 
 /// `struct ublksrv_ctrl_cmd`, in the 80 bytes of a large entry.
 pub(super) fn control_command(device: u32, buffer: (u64, u16), data: u64) -> [u8; 80] {
@@ -110,13 +137,44 @@ pub(super) fn control_command(device: u32, buffer: (u64, u16), data: u64) -> [u8
     bytes
 }
 
-/// `struct ublksrv_io_cmd`. With user copy it carries no address.
-pub(super) fn io_command(queue: u16, tag: u16, result: i32) -> [u8; IO_COMMAND_BYTES] {
+/// `struct ublksrv_io_cmd`. The address is where the driver copies to and from; 0 with user copy.
+pub(super) fn io_command(queue: u16, tag: u16, result: i32, address: u64) -> [u8; IO_COMMAND_BYTES] {
     let mut bytes = [0; IO_COMMAND_BYTES];
     bytes[0..2].copy_from_slice(&queue.to_ne_bytes());
     bytes[2..4].copy_from_slice(&tag.to_ne_bytes());
     bytes[4..8].copy_from_slice(&result.to_ne_bytes());
+    bytes[8..16].copy_from_slice(&address.to_ne_bytes());
     bytes
+}
+
+/// `struct ublk_batch_io`.
+pub(super) fn batch_command(
+    queue: u16,
+    flags: u16,
+    count: u16,
+    element_bytes: u8,
+) -> [u8; BATCH_COMMAND_BYTES] {
+    let mut bytes = [0; BATCH_COMMAND_BYTES];
+    bytes[0..2].copy_from_slice(&queue.to_ne_bytes());
+    bytes[2..4].copy_from_slice(&flags.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&count.to_ne_bytes());
+    bytes[6] = element_bytes;
+    bytes
+}
+
+/// `struct ublk_elem_header`.
+pub(super) fn batch_element(tag: u16, buffer: u16, result: i32) -> [u8; BATCH_ELEMENT_BYTES] {
+    let mut bytes = [0; BATCH_ELEMENT_BYTES];
+    bytes[0..2].copy_from_slice(&tag.to_ne_bytes());
+    bytes[2..4].copy_from_slice(&buffer.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&result.to_ne_bytes());
+    bytes
+}
+
+/// The tag and the result of an element.
+pub(super) fn batch_element_parts(element: &[u8; BATCH_ELEMENT_BYTES]) -> (u16, i32) {
+    let [tag_0, tag_1, _, _, result @ ..] = *element;
+    (u16::from_ne_bytes([tag_0, tag_1]), i32::from_ne_bytes(result))
 }
 
 /// `struct ublksrv_ctrl_dev_info`.
@@ -208,6 +266,9 @@ mod tests {
         assert_eq!(control::GET_FEATURES, 0x8020_7513);
         assert_eq!(FETCH, 0xc010_7520);
         assert_eq!(COMMIT_AND_FETCH, 0xc010_7521);
+        assert_eq!(PREP_IO_CMDS, 0xc010_7525);
+        assert_eq!(FETCH_IO_CMDS, 0xc010_7527);
+        assert_eq!((plain(control::ADD_DEV), plain(COMMIT_AND_FETCH)), (0x04, 0x21));
     }
 
     #[test]
@@ -216,7 +277,13 @@ mod tests {
         assert_eq!(bytes[..8], [7, 0, 0, 0, 0xff, 0xff, 64, 0]);
         assert_eq!(bytes[8..16], 0x1122_3344_5566_7788u64.to_ne_bytes());
         assert_eq!(bytes[16..24], 9u64.to_ne_bytes());
-        assert_eq!(io_command(2, 3, -5)[..8], [2, 0, 3, 0, 0xfb, 0xff, 0xff, 0xff]);
+        let bytes = io_command(2, 3, -5, 9);
+        assert_eq!(bytes, [2, 0, 3, 0, 0xfb, 0xff, 0xff, 0xff, 9, 0, 0, 0, 0, 0, 0, 0]);
+        let bytes = batch_command(2, BATCH_REGISTER_OR_NOT, 3, 8);
+        assert_eq!(bytes, [2, 0, 4, 0, 3, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let element = batch_element(3, 0x102, -5);
+        assert_eq!(element, [3, 0, 2, 1, 0xfb, 0xff, 0xff, 0xff]);
+        assert_eq!(batch_element_parts(&element), (3, -5));
         assert_eq!(copy_offset(1, 2), 0x8000_0000 + (1 << 41) + (2 << 25));
     }
 }

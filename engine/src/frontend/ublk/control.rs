@@ -23,6 +23,10 @@ const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Control {
     file: File,
     ring: IoUring<squeue::Entry128, cqueue::Entry>,
+    /// What the driver can do; `None` where it does not tell, being older than Linux 6.5.
+    features: Option<u64>,
+    /// Whether commands are plain numbers.
+    plain: bool,
     /// Names commands, so that one that was given up is not taken for a later one.
     count: u64,
 }
@@ -55,7 +59,7 @@ impl Control {
         let file = OpenOptions::new().read(true).write(true).open(abi::CONTROL_PATH).map_err(|error| {
             UblkError(match error.kind() {
                 io::ErrorKind::NotFound => {
-                    "no ublk in this kernel: load its driver (`modprobe ublk_drv`, Linux 6.5 or newer), or serve NBD with --nbd"
+                    "no ublk in this kernel: load its driver (`modprobe ublk_drv`, Linux 6.1 or newer), or serve NBD with --nbd"
                         .into()
                 }
                 io::ErrorKind::PermissionDenied => {
@@ -65,21 +69,34 @@ impl Control {
             })
         })?;
         let ring = IoUring::builder().build(4).map_err(|error| failed("set up io_uring", &error))?;
-        Ok(Control { file, ring, count: 0 })
+        let mut control = Control { file, ring, features: None, plain: false, count: 0 };
+        control.features = control.ask_features();
+        control.plain = control.features.is_none();
+        Ok(control)
     }
 
-    /// What this driver can do.
-    pub(super) fn features(&mut self) -> Result<u64, UblkError> {
+    /// A driver that does not know the question knows plain numbers only, or both.
+    fn ask_features(&mut self) -> Option<u64> {
         let mut features = 0u64;
         let buffer = Buffer::of(&mut features);
         let command =
             Command { code: abi::control::GET_FEATURES, device: u32::MAX, data: 0, buffer: Some(&buffer) };
-        match self.run(&command) {
-            Ok(()) => Ok(features),
-            Err(error) => Err(UblkError(format!(
-                "the ublk driver of this kernel does not tell its features ({error}): Linux 6.5 or newer is needed, or serve NBD with --nbd"
-            ))),
-        }
+        self.run(&command).ok().map(|()| features)
+    }
+
+    /// What this driver can do, if it tells.
+    pub(super) fn features(&self) -> Option<u64> {
+        self.features
+    }
+
+    /// Whether commands are plain numbers, as before Linux 6.4.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Speaks to this driver as to an old one.
+    pub(super) fn speak_plainly(&mut self) {
+        self.plain = true;
     }
 
     /// Makes a device; `info.device` is the wanted number or `u32::MAX`, and `info` is what came of it.
@@ -122,7 +139,8 @@ impl Control {
         let bytes = abi::control_command(command.device, buffer, command.data);
         let file = types::Fd(self.file.as_raw_fd());
         self.count += 1;
-        let entry = opcode::UringCmd80::new(file, command.code).cmd(bytes).build().user_data(self.count);
+        let code = if self.plain { abi::plain(command.code) } else { command.code };
+        let entry = opcode::UringCmd80::new(file, code).cmd(bytes).build().user_data(self.count);
         // SAFETY: the buffer, if any, is borrowed until this function returns, and it does not return before such a
         // command has completed.
         unsafe { self.ring.submission().push(&entry) }.expect("one command at a time");

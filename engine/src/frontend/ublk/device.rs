@@ -20,16 +20,27 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::abi::{self, DeviceInfo, feature, state};
 use super::control::{Control, failed};
-use super::queue::UblkPlace;
+use super::exchange::Tags;
+use super::queue::{Movement, UblkPlace};
 use super::{UblkError, UblkShape};
 use crate::limits::REQUEST_BYTES_MAX;
 
 /// Requests that a queue holds at once.
 const QUEUE_DEPTH: u16 = 256;
+/// The same where the driver copies, and how long they are at most: each has its memory for good, and all of them have to fit
+/// into half of the least that a reactor can work with (16 MiB). Longer ones are cut by the kernel.
+const COPIED_QUEUE_DEPTH: u16 = 64;
+const COPIED_REQUEST_BYTES_MAX: u32 = 128 << 10;
+const _: () = assert!(COPIED_QUEUE_DEPTH as u32 * COPIED_REQUEST_BYTES_MAX <= 8 << 20);
+/// Most queues that all reactors serve together; with more, each serves its own. A ring has room for the pages of 16,384
+/// requests and arenas (`IORING_MAX_REG_BUFFERS`).
+const SHARED_QUEUES_MAX: u16 = 32;
+const _: () = assert!(SHARED_QUEUES_MAX as usize * QUEUE_DEPTH as usize + crate::limits::ARENAS_MAX < 16_384);
 /// How long the driver may need to notice that a server is gone, and udev to make a node.
 const SETTLING_TRIES: u32 = 100;
 const SETTLING_PAUSE: Duration = Duration::from_millis(50);
@@ -45,6 +56,42 @@ pub enum UblkChoice {
     Any,
     /// The one with this number.
     Number(u32),
+}
+
+/// A feature of the driver that a new device can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UblkFeature {
+    /// Requests and results in batches, and queues that all reactors share.
+    BatchIo,
+    /// Reads into the requests' own pages.
+    ZeroCopy,
+    /// Copies that we make, into memory that only requests under way hold. Without, there is none of the above.
+    UserCopy,
+    /// Commands encoded as ioctls.
+    IoctlEncode,
+}
+
+impl UblkFeature {
+    /// The bits that go with it.
+    fn bits(self) -> u64 {
+        match self {
+            UblkFeature::BatchIo => feature::BATCH_IO,
+            UblkFeature::ZeroCopy => feature::AUTO_BUF_REG,
+            UblkFeature::UserCopy => feature::USER_COPY | feature::AUTO_BUF_REG | feature::BATCH_IO,
+            UblkFeature::IoctlEncode => feature::CMD_IOCTL_ENCODE | feature::BATCH_IO,
+        }
+    }
+}
+
+/// How a new device is to be.
+#[derive(Clone, Debug)]
+pub struct UblkPlan {
+    /// Its number; for one that is found too.
+    pub choice: UblkChoice,
+    /// Hardware queues, and so reactors.
+    pub queues: usize,
+    /// What it is not to use though the driver could.
+    pub without: Vec<UblkFeature>,
 }
 
 /// Whether a device is in use.
@@ -64,11 +111,13 @@ pub struct Ublk {
     file: Option<Arc<File>>,
     queues: u16,
     depth: u16,
+    request_bytes_max: u32,
     flags: u64,
-    features: u64,
     phase: Phase,
     /// What it says of its cache. It cannot be said anew.
     volatile_cache: bool,
+    /// Whether hosts reach it, for its queues.
+    live: Arc<AtomicBool>,
 }
 
 /// How far a device has come.
@@ -85,53 +134,38 @@ enum Phase {
 }
 
 impl Ublk {
-    /// Finds the device that waits for this array, or makes one. `queues` is for a new one.
-    pub fn open(
-        choice: UblkChoice,
-        name: &str,
-        identity: &str,
-        shape: &UblkShape,
-        queues: usize,
-    ) -> Result<Ublk, UblkError> {
+    /// Finds the device that waits for this array, or makes one.
+    pub fn open(plan: &UblkPlan, name: &str, identity: &str, shape: &UblkShape) -> Result<Ublk, UblkError> {
         let mut control = Control::open()?;
-        let features = control.features()?;
-        if features & feature::USER_COPY == 0 {
-            return Err(UblkError(
-                "the ublk driver of this kernel cannot copy (UBLK_F_USER_COPY): Linux 6.5 or newer is needed, or serve NBD with --nbd"
-                    .into(),
-            ));
+        if plan.without.contains(&UblkFeature::IoctlEncode) {
+            control.speak_plainly();
         }
         let mark = mark(name, identity);
         match find(&mut control, mark)? {
-            Some(info) => Ublk::recover(control, features, choice, &info, shape),
-            None => Ublk::make(control, features, choice, mark, shape, queues),
+            Some(info) => Ublk::recover(control, plan.choice, &info, shape),
+            None => Ublk::make(control, plan, mark, shape),
         }
     }
 
-    fn make(
-        mut control: Control,
-        features: u64,
-        choice: UblkChoice,
-        mark: u64,
-        shape: &UblkShape,
-        queues: usize,
-    ) -> Result<Ublk, UblkError> {
-        let wanted = feature::CMD_IOCTL_ENCODE
-            | feature::USER_COPY
-            | feature::USER_RECOVERY
-            | feature::USER_RECOVERY_REISSUE
-            | feature::AUTO_BUF_REG;
+    fn make(mut control: Control, plan: &UblkPlan, mark: u64, shape: &UblkShape) -> Result<Ublk, UblkError> {
+        let &UblkPlan { choice, queues, ref without } = plan;
+        let flags = flags_for(control.features(), without);
+        let (queue_depth, io_bytes_max) = if flags & feature::USER_COPY != 0 {
+            (QUEUE_DEPTH, REQUEST_BYTES_MAX)
+        } else {
+            (COPIED_QUEUE_DEPTH, COPIED_REQUEST_BYTES_MAX)
+        };
         let device = match choice {
             UblkChoice::Any => u32::MAX,
             UblkChoice::Number(number) => number,
         };
         let mut info = DeviceInfo {
             queues: u16::try_from(queues).expect("at most REACTORS_MAX"),
-            queue_depth: QUEUE_DEPTH,
-            io_bytes_max: REQUEST_BYTES_MAX,
+            queue_depth,
+            io_bytes_max,
             device,
             server_pid: std::process::id() as i32,
-            flags: wanted & features,
+            flags,
             server_flags: mark,
             ..DeviceInfo::default()
         };
@@ -149,11 +183,12 @@ impl Ublk {
             file: None,
             queues: info.queues,
             depth: info.queue_depth,
+            request_bytes_max: info.io_bytes_max,
             // Older drivers drop what they do not know without a word.
             flags: info.flags,
-            features,
             phase: Phase::Made,
             volatile_cache: shape.volatile_cache,
+            live: Arc::default(),
         };
         if usize::from(ublk.queues) != queues {
             return Err(UblkError(format!(
@@ -162,7 +197,7 @@ impl Ublk {
             )));
         }
         ublk.control
-            .set_parameters(ublk.device, &mut shape.parameters())
+            .set_parameters(ublk.device, &mut shape.parameters(io_bytes_max))
             .map_err(|error| failed("describe the block device to the ublk driver", &error))?;
         ublk.open_character_device()?;
         Ok(ublk)
@@ -170,7 +205,6 @@ impl Ublk {
 
     fn recover(
         mut control: Control,
-        features: u64,
         choice: UblkChoice,
         info: &DeviceInfo,
         shape: &UblkShape,
@@ -184,7 +218,7 @@ impl Ublk {
         let told = control
             .parameters(device)
             .map_err(|error| failed(&format!("ask what /dev/ublkb{device} says of itself"), &error))?;
-        let wanted = shape.parameters();
+        let wanted = shape.parameters(info.io_bytes_max);
         let is_volatile = told.attributes & abi::attribute::VOLATILE_CACHE != 0;
         if (told.device_sectors, told.logical_block_shift)
             != (wanted.device_sectors, wanted.logical_block_shift)
@@ -203,10 +237,11 @@ impl Ublk {
             file: None,
             queues: info.queues,
             depth: info.queue_depth,
+            request_bytes_max: info.io_bytes_max,
             flags: info.flags,
-            features,
             phase: Phase::Found,
             volatile_cache: is_volatile,
+            live: Arc::default(),
         };
         ublk.open_character_device()?;
         Ok(ublk)
@@ -228,15 +263,43 @@ impl Ublk {
     /// One for each reactor; to be asked for once.
     pub fn places(&mut self) -> Vec<UblkPlace> {
         let file = self.file.take().expect("asked for once");
-        let zero_copy = self.is_zero_copy();
-        let place = |queue| UblkPlace { file: Arc::clone(&file), queue, depth: self.depth, zero_copy };
+        let movement = self.movement();
+        let batched = self.flags & feature::BATCH_IO != 0;
+        let shared = batched && self.queues <= SHARED_QUEUES_MAX;
+        let place = |queue| UblkPlace {
+            file: Arc::clone(&file),
+            queue,
+            tags: Tags { queues: if shared { 0..self.queues } else { queue..queue + 1 }, depth: self.depth },
+            batched,
+            live: Arc::clone(&self.live),
+            movement,
+            plain: self.control.is_plain(),
+        };
         (0..self.queues).map(place).collect()
     }
 
-    /// Whether reads may go into the requests' own pages.
+    /// How requests and bytes come and go, in words.
     #[must_use]
-    pub fn is_zero_copy(&self) -> bool {
-        self.flags & feature::AUTO_BUF_REG != 0
+    pub fn way(&self) -> String {
+        let requests = match (self.flags & feature::BATCH_IO != 0, self.control.is_plain()) {
+            (true, _) => "requests in batches",
+            (false, false) => "requests one by one",
+            (false, true) => "requests one by one, by plain numbers",
+        };
+        let bytes = match self.movement() {
+            Movement::Registered => "reads into their own pages, writes copied once",
+            Movement::Asked => "reads and writes copied once",
+            Movement::ByDriver { .. } => "reads and writes copied by the driver",
+        };
+        format!("{requests}; {bytes}")
+    }
+
+    fn movement(&self) -> Movement {
+        match (self.flags & feature::USER_COPY != 0, self.flags & feature::AUTO_BUF_REG != 0) {
+            (true, true) => Movement::Registered,
+            (true, false) => Movement::Asked,
+            (false, _) => Movement::ByDriver { request_bytes_max: self.request_bytes_max },
+        }
     }
 
     /// Whether it was there before this server.
@@ -263,6 +326,8 @@ impl Ublk {
             .tell(code, self.device, pid)
             .map_err(|error| failed(&format!("start {}", self.path()), &error))?;
         self.phase = Phase::Live;
+        // Relaxed: see `Exchange::join`.
+        self.live.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -280,7 +345,7 @@ impl Ublk {
         }
         let stopped = if force {
             self.control.tell(abi::control::STOP_DEV, self.device, 0)
-        } else if self.features & feature::SAFE_STOP_DEV != 0 {
+        } else if self.control.features().unwrap_or(0) & feature::SAFE_STOP_DEV != 0 {
             self.glance(|control, device| control.tell(abi::control::TRY_STOP_DEV, device, 0))
         } else {
             // A mount, a swap or a member of something claims it; who merely has it open is not seen here.
@@ -333,6 +398,16 @@ impl Drop for Ublk {
             let _ = self.control.tell(abi::control::DEL_DEV_ASYNC, self.device, 0);
         }
     }
+}
+
+/// What a new device is asked to do, of all that it can.
+fn flags_for(features: Option<u64>, without: &[UblkFeature]) -> u64 {
+    let always = feature::CMD_IOCTL_ENCODE | feature::USER_RECOVERY | feature::USER_RECOVERY_REISSUE;
+    let wanted = always | feature::USER_COPY | feature::AUTO_BUF_REG | feature::BATCH_IO;
+    let unwanted = without.iter().fold(0, |bits, feature| bits | feature.bits());
+    // Drivers older than those that tell drop what they do not know without a word.
+    let can = wanted & features.unwrap_or(always) & !unwanted;
+    if can & feature::USER_COPY == 0 { can & !UblkFeature::UserCopy.bits() } else { can }
 }
 
 /// Whether the driver is there and this process may use it.
@@ -442,6 +517,19 @@ fn pause() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_asked_for_what_the_driver_can() {
+        let always = feature::CMD_IOCTL_ENCODE | feature::USER_RECOVERY | feature::USER_RECOVERY_REISSUE;
+        let all = always | feature::USER_COPY | feature::AUTO_BUF_REG | feature::BATCH_IO;
+        assert_eq!(flags_for(Some(u64::MAX), &[]), all);
+        assert_eq!(flags_for(Some(all & !feature::BATCH_IO), &[]), all & !feature::BATCH_IO);
+        assert_eq!(flags_for(Some(all), &[UblkFeature::ZeroCopy]), all & !feature::AUTO_BUF_REG);
+        // Without user copy there is nothing that builds on it.
+        assert_eq!(flags_for(Some(all & !feature::USER_COPY), &[]), always);
+        assert_eq!(flags_for(Some(all), &[UblkFeature::UserCopy]), always);
+        assert_eq!(flags_for(None, &[]), always);
+    }
 
     #[test]
     fn marks_tell_arrays_apart() {

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::control::failed;
-use super::{Ublk, UblkChoice, UblkError, UblkPlace, UblkShape};
+use super::{Ublk, UblkChoice, UblkError, UblkFeature, UblkPlace, UblkPlan, UblkShape};
 use crate::frontend::Frontend;
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
@@ -36,8 +36,8 @@ pub struct UblkNull {
 }
 
 impl UblkNull {
-    /// Makes it, and starts a thread for each queue.
-    pub fn start(size_bytes: u64, queues: usize) -> Result<UblkNull, UblkError> {
+    /// Makes it, and starts a thread for each of `queues` queues.
+    pub fn start(size_bytes: u64, queues: usize, without: &[UblkFeature]) -> Result<UblkNull, UblkError> {
         let shape = UblkShape {
             size_bytes,
             logical_block_bytes: 512,
@@ -47,7 +47,8 @@ impl UblkNull {
             volatile_cache: false,
             read_only: false,
         };
-        let mut ublk = Ublk::open(UblkChoice::Any, "a null device", "", &shape, queues)?;
+        let plan = UblkPlan { choice: UblkChoice::Any, queues, without: without.to_vec() };
+        let mut ublk = Ublk::open(&plan, "a null device", "", &shape)?;
         let ending = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for place in ublk.places() {
@@ -84,17 +85,17 @@ fn serve(place: UblkPlace, ending: &AtomicBool) {
     let begun = Memory::new(&[MEMORY_BYTES]).and_then(|memory| {
         let config = UringConfig { host_buffers: place.host_buffers(), ..UringConfig::default() };
         let mut ring = Uring::new(Arc::clone(&memory), &config)?;
-        let frontend = place.open(&mut ring, &memory)?;
-        Ok((memory, ring, frontend))
+        let mut pool = Pool::new(&memory, 0);
+        let frontend = place.open(&mut ring, &memory, &mut pool)?;
+        Ok((memory, ring, pool, frontend))
     });
-    let (memory, mut ring, mut frontend) = match begun {
+    let (memory, mut ring, mut pool, mut frontend) = match begun {
         Ok(begun) => begun,
         Err(error) => {
             eprintln!("striate: a queue of the null device: {error}");
             return;
         }
     };
-    let mut pool = Pool::new(&memory, 0);
     let (mut requests, mut completions) =
         (Vec::<Request>::with_capacity(REQUESTS_PER_TURN), Vec::<Completion>::new());
     let mut idle_turns = 0;
@@ -104,6 +105,7 @@ fn serve(place: UblkPlace, ending: &AtomicBool) {
         for request in requests.drain(..) {
             frontend.reply(&memory, &mut pool, Reply { tag: request.tag, result: Ok(()) });
         }
+        frontend.settle(&memory, &mut pool);
         ring.turn(&mut completions);
         if idle_turns > SPINS_BEFORE_SLEEP && !frontend.has_arrivals() {
             let fd = ring.wait_fd().expect("its queue has a bell");

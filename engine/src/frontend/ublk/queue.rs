@@ -1,9 +1,9 @@
-//! One hardware queue, served by one reactor.
+//! The share of a reactor in a device's hardware queues: its own, or a part of all (see `exchange`).
 //!
 //! A tag goes round:
 //!
 //! ```text
-//!   Fetching -- a request has come --> Waiting -- memory and room --> AtEngine -- reply --> Fetching (commit)
+//!   AtDriver -- a request has come --> Waiting -- memory and room --> AtEngine -- reply --> AtDriver (commit)
 //!      |                                  ^------- NeedsMemory ----------'
 //!      '-- the device is stopped --> Gone
 //! ```
@@ -25,18 +25,17 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::abi::{self, Descriptor, operation};
+use super::exchange::{BLOCKS_PER_QUEUE, Bytes, Exchange, Heard, Tags};
 use crate::frontend::Frontend;
 use crate::memory::{Memory, Pool, Span};
 use crate::request::{Reply, Request, RequestError, RequestKind};
-use crate::ring::{Lane, LaneCommand, Uring};
+use crate::ring::Uring;
 
-/// Set in the address of a fetch with automatic registration: when a request's pages cannot be registered, hand the
-/// request out all the same (`UBLK_AUTO_BUF_REG_FALLBACK`).
-const REGISTER_OR_NOT: u64 = 1 << 16;
 /// The driver's word, in a descriptor, that they were not (`UBLK_IO_F_NEED_REG_BUF`).
 const NOT_REGISTERED: u32 = 1 << 17;
 
@@ -49,45 +48,87 @@ const PR_SET_IO_FLUSHER: i32 = 57;
 
 const SECTOR_BYTES: u64 = 512;
 
+/// How the bytes of requests move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Movement {
+    /// The driver copies, to and from memory of ours that each tag has for good, of this length.
+    ByDriver { request_bytes_max: u32 },
+    /// We ask the driver for them.
+    Asked,
+    /// The same for writes; the pages of requests are registered with the ring.
+    Registered,
+}
+
 /// What a reactor needs to open its queue; made where the device is.
 #[derive(Clone)]
 pub struct UblkPlace {
     /// The character device.
     pub(super) file: Arc<File>,
+    /// Its own.
     pub(super) queue: u16,
-    pub(super) depth: u16,
-    /// Whether requests' pages are registered with the ring.
-    pub(super) zero_copy: bool,
+    /// All that it serves, and their depth.
+    pub(super) tags: Tags,
+    /// Whether requests come in batches.
+    pub(super) batched: bool,
+    /// Set once the device is live.
+    pub(super) live: Arc<AtomicBool>,
+    /// How bytes move.
+    pub(super) movement: Movement,
+    /// Whether the driver is spoken to in plain numbers.
+    pub(super) plain: bool,
 }
 
 impl UblkPlace {
     /// How many host buffers the ring must have room for.
     #[must_use]
     pub fn host_buffers(&self) -> u16 {
-        if self.zero_copy { self.depth } else { 0 }
+        match self.movement {
+            Movement::Registered => self.tags.count() as u16,
+            Movement::Asked | Movement::ByDriver { .. } => 0,
+        }
     }
 
-    /// The front end, on the thread of the reactor that it is for, over that reactor's ring.
-    pub fn open(self, ring: &mut Uring, memory: &Memory) -> io::Result<UblkFrontend> {
-        let lane = ring.open_lane(self.file.as_raw_fd())?;
-        let descriptors = Descriptors::map(&self.file, self.queue, self.depth)?;
-        let registered = self.zero_copy && ring.takes_host_buffers();
-        let host_arena = u16::try_from(memory.arena_count()).expect("at most ARENAS_MAX and the zero arena");
-        let mut frontend = UblkFrontend {
-            file: self.file,
-            queue: self.queue,
-            lane,
-            descriptors,
-            host_arena: registered.then_some(host_arena),
-            direct_bytes_min: if ring.is_polled() { DIRECT_BYTES_MIN } else { 0 },
-            tags: vec![Tag::Fetching; usize::from(self.depth)].into(),
-            waiting: VecDeque::with_capacity(usize::from(self.depth)),
-            at_engine: 0,
-            closing: false,
+    /// The front end, on the thread of the reactor that it is for, over that reactor's ring. `pool` is the one that it will
+    /// be given in its turns.
+    pub fn open(self, ring: &mut Uring, memory: &Memory, pool: &mut Pool) -> io::Result<UblkFrontend> {
+        let fd = self.file.as_raw_fd();
+        let descriptors = Descriptors::map(&self.file, &self.tags)?;
+        let count = self.tags.count();
+        let (mut host_arena, mut spans) = (None, None);
+        let bytes = match self.movement {
+            Movement::ByDriver { request_bytes_max } => {
+                let taken: Option<Box<[Span]>> = (0..count).map(|_| pool.take(request_bytes_max)).collect();
+                let taken = spans.insert(taken.expect("as many fit into the smallest memory"));
+                Bytes::Copied(taken.iter().map(|span| memory.ptr(*span).expose_provenance() as u64).collect())
+            }
+            Movement::Registered if ring.takes_host_buffers() => {
+                let first =
+                    u16::try_from(memory.arena_count()).expect("at most ARENAS_MAX and the zero arena");
+                Bytes::Registered(*host_arena.insert(first))
+            }
+            Movement::Registered | Movement::Asked => Bytes::Asked,
+        };
+        let exchange = if self.batched {
+            let block_bytes = usize::from(self.tags.depth) * abi::BATCH_ELEMENT_BYTES;
+            let lane = ring.open_batch_lane(fd, self.tags.queues.len() * BLOCKS_PER_QUEUE, block_bytes)?;
+            Exchange::batch(lane, self.tags.clone(), bytes, self.queue, self.live)
+        } else {
+            Exchange::single(ring.open_lane(fd)?, self.tags.clone(), bytes, self.plain)
         };
         flush_for_others();
-        (0..self.depth).for_each(|tag| frontend.fetch(abi::FETCH, tag, 0));
-        Ok(frontend)
+        Ok(UblkFrontend {
+            file: self.file,
+            places: self.tags,
+            exchange,
+            descriptors,
+            host_arena,
+            spans,
+            direct_bytes_min: if ring.is_polled() { DIRECT_BYTES_MIN } else { 0 },
+            tags: vec![Tag::AtDriver; count].into(),
+            waiting: VecDeque::with_capacity(count),
+            at_engine: 0,
+            closing: false,
+        })
     }
 }
 
@@ -95,9 +136,9 @@ impl UblkPlace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tag {
     /// At the driver.
-    Fetching,
+    AtDriver,
     /// A request has come; how its bytes are to be moved.
-    Waiting(Bytes),
+    Waiting(Reading),
     /// The engine has it.
     AtEngine {
         /// Its bytes, if they are ours.
@@ -113,7 +154,7 @@ enum Tag {
 
 /// How a read's bytes move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bytes {
+enum Reading {
     /// Into the request's own pages, if that can be.
     Direct,
     /// By way of a span.
@@ -123,16 +164,19 @@ enum Bytes {
 /// The front end of one reactor.
 pub struct UblkFrontend {
     file: Arc<File>,
-    queue: u16,
-    lane: Lane,
+    places: Tags,
+    exchange: Exchange,
     descriptors: Descriptors,
-    /// The number of the arena that stands for the pages of tag 0's request, if requests' pages are registered.
+    /// The number of the arena that stands for the pages of the first request, if requests' pages are registered.
     host_arena: Option<u16>,
+    /// The memory of each request, if the driver copies.
+    spans: Option<Box<[Span]>>,
     /// Shorter reads are copied.
     direct_bytes_min: u64,
+    /// By index.
     tags: Box<[Tag]>,
-    /// Tags in state `Waiting`, oldest first.
-    waiting: VecDeque<u16>,
+    /// Those in state `Waiting`, oldest first.
+    waiting: VecDeque<u32>,
     at_engine: u32,
     closing: bool,
 }
@@ -150,23 +194,22 @@ enum Admitted {
 impl UblkFrontend {
     /// Takes note of what the driver has sent.
     fn hear(&mut self) {
-        while let Some(arrival) = self.lane.take() {
-            let tag = arrival.name as u16;
-            let state = &mut self.tags[usize::from(tag)];
-            debug_assert_eq!(*state, Tag::Fetching);
-            if arrival.result == 0 {
-                *state = Tag::Waiting(Bytes::Direct);
-                self.waiting.push_back(tag);
-            } else {
-                // ENODEV: the device is stopped. Others: the driver does not take this tag's commands any more.
-                *state = Tag::Gone;
+        while let Some(heard) = self.exchange.hear() {
+            match heard {
+                Heard::Came(index) => {
+                    let state = &mut self.tags[index as usize];
+                    debug_assert_eq!(*state, Tag::AtDriver);
+                    *state = Tag::Waiting(Reading::Direct);
+                    self.waiting.push_back(index);
+                }
+                Heard::Gone(index) => self.tags[index as usize] = Tag::Gone,
             }
         }
     }
 
     /// Makes a request of what the driver describes.
-    fn admit(&mut self, memory: &Memory, pool: &mut Pool, tag: u16, bytes: Bytes) -> Admitted {
-        let Descriptor { operation_and_flags, sectors, start_sector, .. } = self.descriptors.get(tag);
+    fn admit(&mut self, memory: &Memory, pool: &mut Pool, index: u32, reading: Reading) -> Admitted {
+        let Descriptor { operation_and_flags, sectors, start_sector, .. } = self.descriptors.get(index);
         let fua = operation_and_flags & abi::IO_FLAG_FUA != 0;
         let kind = match operation_and_flags as u8 {
             operation::READ => RequestKind::Read,
@@ -174,10 +217,10 @@ impl UblkFrontend {
             operation::FLUSH => RequestKind::Flush,
             operation::DISCARD => RequestKind::Discard,
             operation::WRITE_ZEROES => RequestKind::WriteZeroes { fua },
-            _ => return self.refuse(tag, libc::EOPNOTSUPP),
+            _ => return self.refuse(index, libc::EOPNOTSUPP),
         };
         let len_bytes = u64::from(sectors) * SECTOR_BYTES;
-        let direct = bytes == Bytes::Direct
+        let direct = reading == Reading::Direct
             && operation_and_flags & NOT_REGISTERED == 0
             && len_bytes >= self.direct_bytes_min;
         let (span, own) = match (kind, self.host_arena) {
@@ -185,42 +228,49 @@ impl UblkFrontend {
                 (Span::EMPTY, None)
             }
             (RequestKind::Read, Some(first)) if direct => {
-                (Span { arena: first + tag, offset_bytes: 0, len_bytes: len_bytes as u32 }, None)
+                (Span { arena: first + index as u16, offset_bytes: 0, len_bytes: len_bytes as u32 }, None)
+            }
+            (RequestKind::Read | RequestKind::Write { .. }, _) if let Some(spans) = &self.spans => {
+                (spans[index as usize].part(0, len_bytes as u32), None)
             }
             (RequestKind::Read | RequestKind::Write { .. }, _) => {
                 let Some(span) = pool.take(len_bytes as u32) else { return Admitted::Later };
                 (span, Some(span))
             }
         };
-        if let RequestKind::Write { .. } = kind {
-            let at = abi::copy_offset(self.queue, tag);
+        if let (RequestKind::Write { .. }, Some(span)) = (kind, own) {
+            let at = self.copy_offset(index);
             let copied = memory.with_mut(span, |bytes| rustix::io::pread(&*self.file, bytes, at));
             if copied != Ok(span.len_bytes as usize) {
                 pool.give(span);
-                return self.refuse(tag, libc::EIO);
+                return self.refuse(index, libc::EIO);
             }
         }
         let read = kind == RequestKind::Read;
         // The driver wants to hear how many bytes moved; of what moves none, nothing.
         let result = if span == Span::EMPTY { 0 } else { len_bytes as i32 };
-        self.tags[usize::from(tag)] = Tag::AtEngine { span: own, result, read };
+        self.tags[index as usize] = Tag::AtEngine { span: own, result, read };
         self.at_engine += 1;
         let (offset_bytes, len_bytes) =
             if kind == RequestKind::Flush { (0, 0) } else { (start_sector * SECTOR_BYTES, len_bytes) };
-        Admitted::Sent(Request { tag: tag.into(), kind, offset_bytes, len_bytes, span })
+        Admitted::Sent(Request { tag: index.into(), kind, offset_bytes, len_bytes, span })
     }
 
-    fn refuse(&mut self, tag: u16, errno: i32) -> Admitted {
-        self.fetch(abi::COMMIT_AND_FETCH, tag, -errno);
+    fn refuse(&mut self, index: u32, errno: i32) -> Admitted {
+        self.commit(index, -errno);
         Admitted::Answered
     }
 
-    /// Tells the driver how a request went, unless it is the first time, and asks for the next.
-    fn fetch(&mut self, operation: u32, tag: u16, result: i32) {
-        self.tags[usize::from(tag)] = Tag::Fetching;
-        let number = self.host_arena.map_or(0, |first| u64::from(first + tag) | REGISTER_OR_NOT);
-        let bytes = abi::io_command(self.queue, tag, result);
-        self.lane.push(LaneCommand { name: tag.into(), operation, bytes, number });
+    /// Tells the driver how a request went.
+    fn commit(&mut self, index: u32, result: i32) {
+        self.tags[index as usize] = Tag::AtDriver;
+        self.exchange.commit(index, result);
+    }
+
+    /// Where the character device has a request's bytes.
+    fn copy_offset(&self, index: u32) -> u64 {
+        let (queue, tag) = self.places.place(index);
+        abi::copy_offset(queue, tag)
     }
 }
 
@@ -231,9 +281,9 @@ impl Frontend for UblkFrontend {
             return;
         }
         for _ in 0..room {
-            let Some(&tag) = self.waiting.front() else { return };
-            let Tag::Waiting(bytes) = self.tags[usize::from(tag)] else { unreachable!("it is in the queue") };
-            match self.admit(memory, pool, tag, bytes) {
+            let Some(&index) = self.waiting.front() else { return };
+            let Tag::Waiting(reading) = self.tags[index as usize] else { unreachable!("it is in the queue") };
+            match self.admit(memory, pool, index, reading) {
                 Admitted::Sent(request) => requests.push(request),
                 Admitted::Answered => {}
                 Admitted::Later => return,
@@ -243,20 +293,20 @@ impl Frontend for UblkFrontend {
     }
 
     fn reply(&mut self, memory: &Memory, pool: &mut Pool, reply: Reply) {
-        let tag = reply.tag as u16;
-        let Tag::AtEngine { span, result, read } = self.tags[usize::from(tag)] else {
+        let index = reply.tag as u32;
+        let Tag::AtEngine { span, result, read } = self.tags[index as usize] else {
             panic!("an answer to what was not asked: {reply:?}")
         };
         self.at_engine -= 1;
         if reply.result == Err(RequestError::NeedsMemory) {
-            self.tags[usize::from(tag)] = Tag::Waiting(Bytes::Copied);
-            self.waiting.push_front(tag);
+            self.tags[index as usize] = Tag::Waiting(Reading::Copied);
+            self.waiting.push_front(index);
             return;
         }
         let mut outcome = reply.result.map_or_else(|error| -errno_of(error), |()| result);
         if let Some(span) = span {
             if read && reply.result.is_ok() {
-                let at = abi::copy_offset(self.queue, tag);
+                let at = self.copy_offset(index);
                 let copied = memory.with(span, |bytes| rustix::io::pwrite(&*self.file, bytes, at));
                 if copied != Ok(span.len_bytes as usize) {
                     outcome = -libc::EIO;
@@ -264,25 +314,28 @@ impl Frontend for UblkFrontend {
             }
             pool.give(span);
         }
-        self.fetch(abi::COMMIT_AND_FETCH, tag, outcome);
+        self.commit(index, outcome);
     }
 
-    fn settle(&mut self, _memory: &Memory, _pool: &mut Pool) {}
+    fn settle(&mut self, _memory: &Memory, _pool: &mut Pool) {
+        self.exchange.settle();
+    }
 
     fn has_arrivals(&self) -> bool {
-        self.lane.has_arrivals()
+        self.exchange.has_arrivals()
     }
 
     fn wait_fd(&self) -> Option<RawFd> {
-        Some(self.lane.wait_fd())
+        Some(self.exchange.wait_fd())
     }
 
     fn close(&mut self) {
         self.closing = true;
+        self.exchange.close();
     }
 
     fn drained(&self) -> bool {
-        self.closing && self.at_engine == 0
+        self.closing && self.at_engine == 0 && self.exchange.is_settled()
     }
 }
 
@@ -294,44 +347,54 @@ const fn errno_of(error: RequestError) -> i32 {
     }
 }
 
-/// Descriptors of a queue's requests, by tag: written by the driver before a fetch completes.
+/// Descriptors of requests, by index: written by the driver before it hands one out.
 struct Descriptors {
-    start: NonNull<Descriptor>,
+    /// One a queue.
+    mappings: Box<[NonNull<Descriptor>]>,
     depth: u16,
 }
 
 impl Descriptors {
-    fn map(file: &File, queue: u16, depth: u16) -> io::Result<Descriptors> {
-        let (len, offset) = (abi::descriptors_bytes(depth), abi::descriptors_offset(queue));
-        // SAFETY: a new mapping, of a place that the kernel chooses.
-        let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ,
-                MapFlags::SHARED | MapFlags::POPULATE,
-                file,
-                offset,
-            )
-        }?;
-        Ok(Descriptors { start: NonNull::new(start.cast()).expect("a mapping is not at 0"), depth })
+    fn map(file: &File, tags: &Tags) -> io::Result<Descriptors> {
+        let depth = tags.depth;
+        let map = |queue| {
+            let (len, offset) = (abi::descriptors_bytes(depth), abi::descriptors_offset(queue));
+            // SAFETY: a new mapping, of a place that the kernel chooses.
+            let start = unsafe {
+                mmap(
+                    std::ptr::null_mut(),
+                    len,
+                    ProtFlags::READ,
+                    MapFlags::SHARED | MapFlags::POPULATE,
+                    file,
+                    offset,
+                )
+            }?;
+            Ok(NonNull::new(start.cast()).expect("a mapping is not at 0"))
+        };
+        // Those before one that cannot be mapped stay until the process ends, which is soon.
+        let mappings = tags.queues.clone().map(map).collect::<io::Result<_>>()?;
+        Ok(Descriptors { mappings, depth })
     }
 
-    fn get(&self, tag: u16) -> Descriptor {
-        assert!(tag < self.depth);
+    fn get(&self, index: u32) -> Descriptor {
+        let depth = u32::from(self.depth);
+        let start = self.mappings[(index / depth) as usize];
         // SAFETY: inside the mapping, which holds `depth` of them.
-        let at = unsafe { self.start.add(usize::from(tag)) };
+        let at = unsafe { start.add((index % depth) as usize) };
         // SAFETY: initialized by the driver, which writes a tag's descriptor only while the tag is with it; what it wrote
-        // is visible because the completion of the fetch was read, with acquire, after.
+        // is visible because the completion that handed the request out was read, with acquire, after.
         unsafe { at.read_volatile() }
     }
 }
 
 impl Drop for Descriptors {
     fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length; no reference into it is ever given out.
-        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), abi::descriptors_bytes(self.depth)) };
-        debug_assert!(unmapped.is_ok());
+        for start in &self.mappings {
+            // SAFETY: mapped by `map` with this length; no reference into it is ever given out.
+            let unmapped = unsafe { munmap(start.as_ptr().cast(), abi::descriptors_bytes(self.depth)) };
+            debug_assert!(unmapped.is_ok());
+        }
     }
 }
 

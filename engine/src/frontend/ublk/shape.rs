@@ -7,7 +7,6 @@
 //! - The cache is volatile only if a member's is, so a host does not send flushes that nobody needs.
 
 use super::abi::{PARAMETERS_USED, Parameters, attribute};
-use crate::limits::REQUEST_BYTES_MAX;
 
 /// Longest discard and write-zeroes. The array bears any length; a bound keeps one of them from holding up a STOP.
 const DISCARD_BYTES_MAX: u64 = 1 << 30;
@@ -35,8 +34,8 @@ pub struct UblkShape {
 }
 
 impl UblkShape {
-    /// In the driver's words.
-    pub(super) fn parameters(&self) -> Parameters {
+    /// In the driver's words, for requests of at most `request_bytes_max`.
+    pub(super) fn parameters(&self, request_bytes_max: u32) -> Parameters {
         let shift = |bytes: u64| bytes.trailing_zeros() as u8;
         let optimal =
             if self.stripe_bytes.is_power_of_two() { self.stripe_bytes } else { self.chunk_bytes.into() };
@@ -54,7 +53,7 @@ impl UblkShape {
             physical_block_shift: shift(physical.into()),
             io_optimal_shift: shift(optimal),
             io_least_shift: shift(self.chunk_bytes.into()),
-            request_sectors_max: sectors(REQUEST_BYTES_MAX.into()),
+            request_sectors_max: sectors(request_bytes_max.into()),
             device_sectors: self.size_bytes >> SECTOR_SHIFT,
             discard_granularity_bytes: u32::try_from(self.stripe_bytes).expect("at most 31 MiB"),
             discard_sectors_max: sectors(discard),
@@ -81,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_a_host_is_told() {
-        let told = SHAPE.parameters();
+        let told = SHAPE.parameters(1 << 20);
         assert_eq!((told.logical_block_shift, told.physical_block_shift), (9, 12));
         assert_eq!((told.io_least_shift, told.io_optimal_shift), (16, 18));
         assert_eq!((told.request_sectors_max, told.device_sectors), (2048, 1 << 21));
@@ -91,14 +90,15 @@ mod tests {
 
     #[test]
     fn a_stripe_that_is_no_power_of_two() {
-        let told = UblkShape { stripe_bytes: 192 << 10, volatile_cache: false, ..SHAPE }.parameters();
+        let told = UblkShape { stripe_bytes: 192 << 10, volatile_cache: false, ..SHAPE }.parameters(1 << 20);
         assert_eq!((told.io_optimal_shift, told.attributes), (16, 0));
         assert_eq!(u64::from(told.discard_sectors_max) * 512 % (192 << 10), 0);
     }
 
     #[test]
     fn blocks_of_4_kib() {
-        let told = UblkShape { logical_block_bytes: 4096, physical_block_bytes: 512, ..SHAPE }.parameters();
+        let told =
+            UblkShape { logical_block_bytes: 4096, physical_block_bytes: 512, ..SHAPE }.parameters(1 << 20);
         assert_eq!((told.logical_block_shift, told.physical_block_shift), (12, 12));
     }
 }

@@ -12,18 +12,24 @@
 //! ```
 //!
 //! Both ends are on one thread and hold the lane in turn, so a `RefCell` is all the protection there is. Commands carry
-//! numbers, never addresses: what is in flight when the ring goes away needs no waiting for.
+//! numbers, or name memory of the lane itself ([`batch`](super::batch)), which lives as long as the ring: what is in flight
+//! when the ring goes away needs no waiting for.
 
-use std::cell::{Cell, RefCell};
+#![expect(unsafe_code, reason = "commands in batches hold addresses")]
+
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use io_uring::{opcode, types};
+use io_uring::{cqueue, opcode, squeue, types};
 
 use super::LANE_FILE;
+use super::batch::{BatchMemory, GROUP};
 use super::piece::LANE;
 use super::queue::Queue;
+use super::wire::Reaped;
 
 /// Commands that a lane holds without growing: every request of the deepest queue.
 const COMMANDS_EXPECTED: usize = 4096;
@@ -31,23 +37,48 @@ const COMMANDS_EXPECTED: usize = 4096;
 /// One command.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneCommand {
-    /// The front end's name for it, returned with its result.
+    /// The front end's name for it, returned with its result; no other command in flight has it.
     pub name: u32,
     /// The driver's number for it.
     pub operation: u32,
     /// Its arguments.
     pub bytes: [u8; 16],
-    /// A further number, where the entry of an ordinary read has its address. The driver must not take it for one.
-    pub number: u64,
+    /// What comes with them.
+    pub payload: Payload,
 }
 
-/// The end of a command.
-#[derive(Clone, Copy, Debug)]
-pub struct Arrival {
-    /// Its name.
-    pub name: u32,
-    /// What the driver answered: a negative `errno`, or what the command says.
-    pub result: i32,
+/// A block of a batch lane, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockIndex(pub u16);
+
+/// What a command carries beside its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// A number, where the entry of an ordinary read has its address. The driver must not take it for one.
+    Number(u64),
+    /// The address of a block, which is the command's until it ends.
+    Block(BlockIndex),
+    /// It stays, and delivers items as they come (`IORING_URING_CMD_MULTISHOT`), until it ends.
+    Deliveries,
+}
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It has ended.
+    Ended {
+        /// Its name.
+        name: u32,
+        /// What the driver answered: a negative `errno`, or what the command says.
+        result: i32,
+    },
+    /// It has delivered an item.
+    Delivered {
+        /// Its name.
+        name: u32,
+        /// A number of the driver's.
+        item: u16,
+    },
 }
 
 /// One of the two ends.
@@ -60,6 +91,7 @@ struct Ends {
     /// Arrivals in all, to tell a turn that brought some.
     arrivals: Cell<usize>,
     wait_fd: RawFd,
+    batch: OnceCell<BatchMemory>,
 }
 
 impl Lane {
@@ -69,11 +101,36 @@ impl Lane {
             arrived: RefCell::new(VecDeque::with_capacity(COMMANDS_EXPECTED)),
             arrivals: Cell::new(0),
             wait_fd,
+            batch: OnceCell::new(),
         }))
+    }
+
+    /// Takes memory for commands in batches.
+    pub(super) fn make_room(&self, queue: &Queue, blocks: usize, block_bytes: usize) -> io::Result<()> {
+        let memory = BatchMemory::new(queue, blocks, block_bytes)?;
+        assert!(self.0.batch.set(memory).is_ok(), "a lane is opened once");
+        Ok(())
+    }
+
+    fn batch(&self) -> &BatchMemory {
+        self.0.batch.get().expect("opened as a batch lane")
+    }
+
+    /// Writes into a block; no command has it.
+    pub fn write_block(&self, block: BlockIndex, offset: usize, bytes: &[u8]) {
+        self.batch().write(block, offset, bytes);
+    }
+
+    /// Reads what was written into a block.
+    pub fn read_block(&self, block: BlockIndex, offset: usize, into: &mut [u8]) {
+        self.batch().read(block, offset, into);
     }
 
     /// Queues a command; the next turn of the ring submits it.
     pub fn push(&self, command: LaneCommand) {
+        if let Payload::Block(block) = command.payload {
+            self.batch().hold(block, command.name);
+        }
         self.0.outgoing.borrow_mut().push_back(command);
     }
 
@@ -89,6 +146,12 @@ impl Lane {
         !self.0.arrived.borrow().is_empty()
     }
 
+    /// Whether every command that was pushed is with the kernel, and every block is back.
+    #[must_use]
+    pub fn is_submitted(&self) -> bool {
+        self.0.outgoing.borrow().is_empty() && self.0.batch.get().is_none_or(|batch| !batch.holds_any())
+    }
+
     /// Polls readable when a turn of the ring would bring an arrival, under the conditions of
     /// [`Ring::wait_fd`](crate::ring::Ring::wait_fd).
     #[must_use]
@@ -98,24 +161,76 @@ impl Lane {
 
     /// Moves commands to the queue as long as it has room; whether any are left.
     pub(super) fn submit(&self, queue: &mut Queue) -> bool {
+        if let Some(batch) = self.0.batch.get() {
+            batch.give_slots_back();
+        }
         let mut outgoing = self.0.outgoing.borrow_mut();
         while !outgoing.is_empty() && !queue.is_full() {
-            let LaneCommand { name, operation, bytes, number } = outgoing.pop_front().expect("looked at");
-            let command = opcode::UringCmd16::new(types::Fixed(LANE_FILE), operation);
-            let entry = command.cmd(bytes).addr(Some(number)).build();
-            queue.push_command(entry.user_data(LANE | u64::from(name)));
+            let command = outgoing.pop_front().expect("looked at");
+            // SAFETY: an address in it is that of a block, which lives as long as the lane, and so longer than the queue.
+            unsafe { queue.push_command(self.entry(&command)) };
         }
         !outgoing.is_empty()
     }
 
+    fn entry(&self, command: &LaneCommand) -> squeue::Entry {
+        let address = match command.payload {
+            Payload::Number(number) => Some(number),
+            Payload::Block(block) => Some(self.batch().block_address(block)),
+            Payload::Deliveries => None,
+        };
+        let entry = opcode::UringCmd16::new(types::Fixed(LANE_FILE), command.operation)
+            .cmd(command.bytes)
+            .addr(address)
+            .build()
+            .user_data(LANE | u64::from(command.name));
+        if command.payload == Payload::Deliveries { multishot(entry) } else { entry }
+    }
+
     /// Notes a completion whose name is a lane's.
-    pub(super) fn arrive(&self, name: u64, result: i32) {
-        self.0.arrived.borrow_mut().push_back(Arrival { name: name as u32, result });
-        self.0.arrivals.set(self.0.arrivals.get().wrapping_add(1));
+    pub(super) fn arrive(&self, reaped: Reaped) {
+        let Reaped { name, result, flags } = reaped;
+        let name = name as u32;
+        let mut arrived = self.0.arrived.borrow_mut();
+        let before = arrived.len();
+        match cqueue::buffer_select(flags) {
+            Some(slot) => {
+                let items = self.batch().delivered(slot, usize::try_from(result).unwrap_or(0));
+                arrived.extend(items.map(|item| Arrival::Delivered { name, item }));
+                if !cqueue::more(flags) {
+                    arrived.push_back(Arrival::Ended { name, result: 0 });
+                }
+            }
+            None if cqueue::more(flags) => {}
+            None => {
+                if let Some(batch) = self.0.batch.get() {
+                    batch.release(name);
+                }
+                arrived.push_back(Arrival::Ended { name, result });
+            }
+        }
+        self.0.arrivals.set(self.0.arrivals.get().wrapping_add(arrived.len() - before));
     }
 
     /// How many have arrived ever.
     pub(super) fn arrived(&self) -> usize {
         self.0.arrivals.get()
     }
+}
+
+/// Makes a command stay and take provided buffers of the lane's group, which the io-uring crate has no words for.
+fn multishot(entry: squeue::Entry) -> squeue::Entry {
+    /// `IORING_URING_CMD_MULTISHOT`, in `uring_cmd_flags` of `struct io_uring_sqe`.
+    const MULTISHOT: u32 = 1 << 1;
+    const URING_CMD_FLAGS_AT: usize = 28;
+    const BUFFER_GROUP_AT: usize = 40;
+    const _: () = assert!(size_of::<squeue::Entry>() == 64);
+    // SAFETY: an entry is the kernel's structure of 64 bytes and nothing else (`repr(C)` over it), of which every bit
+    // pattern is a value.
+    let mut bytes: [u8; 64] = unsafe { std::mem::transmute(entry) };
+    bytes[URING_CMD_FLAGS_AT..][..4].copy_from_slice(&MULTISHOT.to_ne_bytes());
+    bytes[BUFFER_GROUP_AT..][..2].copy_from_slice(&GROUP.to_ne_bytes());
+    // SAFETY: as above.
+    let entry: squeue::Entry = unsafe { std::mem::transmute(bytes) };
+    entry.flags(squeue::Flags::BUFFER_SELECT)
 }

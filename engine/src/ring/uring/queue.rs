@@ -19,7 +19,7 @@ use io_uring::{Builder, EnterFlags, cqueue, squeue};
 
 use super::Piece;
 use super::bell::{Bell, Look};
-use super::wire::{Queued, Setup, Submission, Width, Wire};
+use super::wire::{Queued, Reaped, Setup, Submission, Width, Wire};
 use crate::memory::Memory;
 
 /// Entries of the submission queue: what one `enter` can submit. More is pushed in a second round.
@@ -140,10 +140,25 @@ impl Queue {
         self.in_flight += 1;
     }
 
-    /// Queues a command that holds no address of ours; there is room.
-    pub(super) fn push_command(&mut self, entry: squeue::Entry) {
-        // SAFETY: the entry is a lane's command, which carries numbers only (`Lane::submit`).
+    /// Queues a command of a lane; there is room.
+    ///
+    /// # Safety
+    ///
+    /// An address in it is valid as long as this queue lives.
+    pub(super) unsafe fn push_command(&mut self, entry: squeue::Entry) {
+        // SAFETY: the caller's promise.
         unsafe { self.ring.push(Submission::Short(entry)) };
+    }
+
+    /// Registers a ring of provided buffers, from which multishot commands take them.
+    ///
+    /// # Safety
+    ///
+    /// `start` is the beginning of a page with room for `entries`, used for nothing else as long as this queue lives; so
+    /// are the buffers that are ever put into it.
+    pub(super) unsafe fn provide_buffers(&self, start: *mut u8, entries: u16, group: u16) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(start.addr() as u64, entries, group, 0) }
     }
 
     /// Submits what is queued and lets the kernel work off what has completed, if it announced
@@ -159,12 +174,12 @@ impl Queue {
         }
     }
 
-    /// Hands every arrived completion to `settle`: its name and its result.
-    pub(super) fn reap(&mut self, mut settle: impl FnMut(u64, i32)) {
+    /// Hands every arrived completion to `settle`.
+    pub(super) fn reap(&mut self, mut settle: impl FnMut(Reaped)) {
         let in_flight = &mut self.in_flight;
-        self.ring.reap(|name, result| {
-            *in_flight -= u32::from(Piece::unpack(name).is_some());
-            settle(name, result);
+        self.ring.reap(|reaped| {
+            *in_flight -= u32::from(Piece::unpack(reaped.name).is_some());
+            settle(reaped);
         });
     }
 
@@ -173,7 +188,7 @@ impl Queue {
         while self.in_flight > 0 {
             let submit_count = self.ring.queued().count;
             self.enter_for(submit_count, 1);
-            self.reap(|_, _| {});
+            self.reap(|_| {});
         }
     }
 

@@ -42,6 +42,17 @@ pub(super) struct Queued {
     pub(super) announced: bool,
 }
 
+/// One completion.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reaped {
+    /// What the entry carried.
+    pub(super) name: u64,
+    /// A negative `errno`, or what the operation says.
+    pub(super) result: i32,
+    /// `IORING_CQE_F_*`.
+    pub(super) flags: u32,
+}
+
 impl Wire {
     /// Makes one; `setup` says how.
     pub(super) fn new(width: Width, entries: u32, setup: &impl Setup) -> io::Result<Wire> {
@@ -114,12 +125,16 @@ impl Wire {
         pushed.expect("there is room");
     }
 
-    /// Hands every arrived completion to `settle`: its name and its result.
+    /// Hands every arrived completion to `settle`.
     #[inline]
-    pub(super) fn reap(&mut self, mut settle: impl FnMut(u64, i32)) {
+    pub(super) fn reap(&mut self, mut settle: impl FnMut(Reaped)) {
         match self {
-            Wire::Narrow(ring) => ring.completion().for_each(|one| settle(one.user_data(), one.result())),
-            Wire::Wide(ring) => ring.completion().for_each(|one| settle(one.user_data(), one.result())),
+            Wire::Narrow(ring) => ring.completion().for_each(|one| {
+                settle(Reaped { name: one.user_data(), result: one.result(), flags: one.flags() });
+            }),
+            Wire::Wide(ring) => ring.completion().for_each(|one| {
+                settle(Reaped { name: one.user_data(), result: one.result(), flags: one.flags() });
+            }),
         }
     }
 

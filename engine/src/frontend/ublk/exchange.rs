@@ -1,0 +1,370 @@
+//! How requests come from the driver and their results go back.
+//!
+//! | way | a request comes | its result goes | since |
+//! |---|---|---|---|
+//! | one by one | by the end of a command that waits for its tag (`FETCH`) | with the next command for the tag (`COMMIT_AND_FETCH`) | 6.0 |
+//! | in batches (`BATCH_IO`) | as an item that a command for the whole queue delivers (`FETCH_IO_CMDS`) | as an element of an array (`COMMIT_IO_CMDS`) | 7.0 |
+//!
+//! In batches a queue is not one reactor's. Every reactor has a command at every queue; the driver gives what comes to the one
+//! that has waited longest until that has had as much as it can begin in a turn (see `ring/uring/batch`), and then to the
+//! next. So one reactor serves what one can bear, with nothing between them, and a queue that is too much for it is shared, though
+//! all its requests come from one CPU of the host.
+//!
+//! - A reactor announces the tags of its own queue (`PREP_IO_CMDS`) and waits at it from the start. It joins the others
+//!   once the device is live: the driver turns away who waits at a queue that is not announced.
+//! - Results of a turn go out together, an array for each queue. There are two arrays, one to fill while the other travels;
+//!   since a tag has one result until it is fetched again, an array as long as the queue is deep never overflows.
+//! - When the driver does not take an element (its request was aborted meanwhile), that one is left out and the rest goes
+//!   again.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::abi::{self, BATCH_ELEMENT_BYTES};
+use crate::ring::{Arrival, BlockIndex, Lane, LaneCommand, Payload};
+
+/// Set in the address of a fetch with automatic registration: when a request's pages cannot be registered, hand the
+/// request out all the same (`UBLK_AUTO_BUF_REG_FALLBACK`).
+const REGISTER_OR_NOT: u64 = 1 << 16;
+
+/// Blocks of the lane for each queue in batches.
+pub(super) const BLOCKS_PER_QUEUE: usize = 2;
+
+/// The requests of a front end: the tags of the queues that it serves, one after the other.
+#[derive(Clone, Debug)]
+pub(super) struct Tags {
+    /// Which of the device's.
+    pub(super) queues: Range<u16>,
+    /// Of each queue.
+    pub(super) depth: u16,
+}
+
+impl Tags {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.queues.len() * usize::from(self.depth)
+    }
+
+    /// The queue and the tag of a request.
+    pub(super) fn place(&self, index: u32) -> (u16, u16) {
+        let depth = u32::from(self.depth);
+        (self.queues.start + (index / depth) as u16, (index % depth) as u16)
+    }
+
+    fn index(&self, queue: u16, tag: u16) -> u32 {
+        u32::from(queue - self.queues.start) * u32::from(self.depth) + u32::from(tag)
+    }
+}
+
+/// What the driver has sent.
+pub(super) enum Heard {
+    /// A request.
+    Came(u32),
+    /// Nothing will come for this tag any more.
+    Gone(u32),
+}
+
+/// Where the driver leaves the bytes of requests.
+pub(super) enum Bytes {
+    /// In their pages, from where they are asked for (`USER_COPY`).
+    Asked,
+    /// There too, and their pages are in the ring's table of buffers, the first request's at this number (`AUTO_BUF_REG`).
+    Registered(u16),
+    /// It copies them itself: to and from these addresses, one a request.
+    Copied(Box<[u64]>),
+}
+
+/// See the module.
+pub(super) struct Exchange {
+    lane: Lane,
+    tags: Tags,
+    bytes: Bytes,
+    way: Way,
+    /// Whether commands are plain numbers.
+    plain: bool,
+    /// What the driver has sent and nobody has heard.
+    heard: VecDeque<Heard>,
+    closing: bool,
+}
+
+enum Way {
+    Single,
+    Batch(Batch),
+}
+
+struct Batch {
+    /// Set once the device is live; `None` when the other queues were joined.
+    live: Option<Arc<AtomicBool>>,
+    own: u16,
+    /// By queue.
+    results: Box<[Results]>,
+    /// Queues that have results to send, each once.
+    unsent: Vec<u16>,
+}
+
+/// The results of a queue.
+#[derive(Clone, Copy, Default)]
+struct Results {
+    /// Which of its two blocks is being filled.
+    side: u8,
+    /// Elements in it.
+    filled: u16,
+    /// Elements in the other, while it travels.
+    sent: u16,
+}
+
+impl Exchange {
+    fn new(lane: Lane, tags: Tags, bytes: Bytes, way: Way) -> Exchange {
+        let heard = VecDeque::with_capacity(tags.count());
+        Exchange { lane, tags, bytes, way, plain: false, heard, closing: false }
+    }
+
+    /// One by one; asks for every tag. `plain` says that the driver is to hear plain numbers.
+    pub(super) fn single(lane: Lane, tags: Tags, bytes: Bytes, plain: bool) -> Exchange {
+        let mut exchange = Exchange { plain, ..Exchange::new(lane, tags, bytes, Way::Single) };
+        (0..exchange.tags.count() as u32).for_each(|index| exchange.fetch(abi::FETCH, index, 0));
+        exchange
+    }
+
+    /// In batches: announces the tags of queue `own`, and waits at it.
+    pub(super) fn batch(lane: Lane, tags: Tags, bytes: Bytes, own: u16, live: Arc<AtomicBool>) -> Exchange {
+        let queues = tags.queues.len();
+        let batch = Batch {
+            live: Some(live),
+            own,
+            results: vec![Results::default(); queues].into(),
+            unsent: Vec::with_capacity(queues),
+        };
+        let exchange = Exchange::new(lane, tags, bytes, Way::Batch(batch));
+        let block = block_of(own - exchange.tags.queues.start, 0);
+        (0..exchange.tags.depth).for_each(|tag| exchange.write_element(block, tag, own, tag, 0));
+        exchange.push_block(Name::Announce(own), abi::PREP_IO_CMDS, block, exchange.tags.depth);
+        exchange.wait_at(own);
+        exchange
+    }
+
+    /// The next that the driver has sent.
+    pub(super) fn hear(&mut self) -> Option<Heard> {
+        self.join();
+        self.listen();
+        self.heard.pop_front()
+    }
+
+    /// Whether [`Exchange::hear`] would tell something.
+    pub(super) fn has_arrivals(&self) -> bool {
+        !self.heard.is_empty() || self.lane.has_arrivals()
+    }
+
+    /// What a reactor sleeps on.
+    pub(super) fn wait_fd(&self) -> RawFd {
+        self.lane.wait_fd()
+    }
+
+    /// Waits for no more requests in batches. (Those that come one by one are waited for already.)
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    fn listen(&mut self) {
+        while let Some(arrival) = self.lane.take() {
+            match (arrival, &self.way) {
+                // ENODEV: the device is stopped. Others: the driver does not take this tag's commands any more.
+                (Arrival::Ended { name, result }, Way::Single) => {
+                    self.heard.push_back(if result == 0 { Heard::Came(name) } else { Heard::Gone(name) });
+                }
+                (Arrival::Delivered { name, item }, Way::Batch(_)) => {
+                    let Name::Wait(queue) = Name::unpack(name) else { unreachable!("no other delivers") };
+                    self.heard.push_back(Heard::Came(self.tags.index(queue, item)));
+                }
+                (Arrival::Ended { name, result }, Way::Batch(_)) => self.ended(Name::unpack(name), result),
+                (Arrival::Delivered { .. }, Way::Single) => unreachable!("nothing delivers"),
+            }
+        }
+    }
+
+    /// Takes the result of a request: bytes, or a negative `errno`.
+    pub(super) fn commit(&mut self, index: u32, result: i32) {
+        match &mut self.way {
+            Way::Single => self.fetch(abi::COMMIT_AND_FETCH, index, result),
+            Way::Batch(batch) => {
+                let (queue, tag) = self.tags.place(index);
+                let at = queue - self.tags.queues.start;
+                let results = &mut batch.results[usize::from(at)];
+                if results.filled == 0 {
+                    batch.unsent.push(at);
+                }
+                let (block, slot) = (block_of(at, results.side), results.filled);
+                results.filled += 1;
+                self.write_element(block, slot, queue, tag, result);
+            }
+        }
+    }
+
+    /// Sends the results that were taken.
+    pub(super) fn settle(&mut self) {
+        self.listen();
+        let Way::Batch(batch) = &mut self.way else { return };
+        let mut unsent = std::mem::take(&mut batch.unsent);
+        unsent.retain(|&at| !self.send(at));
+        if let Way::Batch(batch) = &mut self.way {
+            batch.unsent = unsent;
+        }
+    }
+
+    /// Sends the results of a queue, unless its other array travels still. Whether it did.
+    fn send(&mut self, at: u16) -> bool {
+        let Way::Batch(batch) = &mut self.way else { unreachable!("only batches are sent") };
+        let results = &mut batch.results[usize::from(at)];
+        if results.sent > 0 {
+            return false;
+        }
+        let (block, count) = (block_of(at, results.side), results.filled);
+        *results = Results { side: 1 - results.side, filled: 0, sent: count };
+        self.push_block(Name::Commit(block), abi::COMMIT_IO_CMDS, block, count);
+        true
+    }
+
+    /// Whether every result is with the driver.
+    pub(super) fn is_settled(&self) -> bool {
+        let none_left = match &self.way {
+            Way::Single => true,
+            Way::Batch(batch) => batch.unsent.is_empty(),
+        };
+        none_left && self.lane.is_submitted()
+    }
+
+    /// Waits at the queues of others too, once they are announced.
+    fn join(&mut self) {
+        let Way::Batch(batch) = &mut self.way else { return };
+        // Relaxed: that the driver knows the queues is between it and whoever set this; nothing of ours is handed over.
+        if batch.live.take_if(|live| live.load(Ordering::Relaxed)).is_some() {
+            let own = batch.own;
+            self.tags.queues.clone().filter(|&queue| queue != own).for_each(|queue| self.wait_at(queue));
+        }
+    }
+
+    fn ended(&mut self, name: Name, result: i32) {
+        match name {
+            // It was given all that it has room for, or the kernel had none for a moment.
+            Name::Wait(queue)
+                if !self.closing && matches!(-result, 0 | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) =>
+            {
+                self.wait_at(queue);
+            }
+            // ENODEV: the device is stopped. A queue that could not be announced is noticed by who starts the device.
+            Name::Wait(_) | Name::Announce(_) => {}
+            Name::Commit(block) => self.committed(block, result),
+        }
+    }
+
+    /// An array came back: with its length in bytes, or what was done of it, or why nothing was.
+    fn committed(&mut self, block: BlockIndex, result: i32) {
+        let at = block.0 / BLOCKS_PER_QUEUE as u16;
+        let Way::Batch(batch) = &mut self.way else { unreachable!("only batches are committed") };
+        let sent = std::mem::take(&mut batch.results[usize::from(at)].sent);
+        let done = usize::try_from(result).unwrap_or(0) / BATCH_ELEMENT_BYTES;
+        for slot in done + 1..usize::from(sent) {
+            let mut element = [0; BATCH_ELEMENT_BYTES];
+            self.lane.read_block(block, slot * BATCH_ELEMENT_BYTES, &mut element);
+            let (tag, result) = abi::batch_element_parts(&element);
+            self.commit(self.tags.index(self.tags.queues.start + at, tag), result);
+        }
+    }
+
+    /// Tells the driver how a request went, unless it is the first time, and asks for the next.
+    fn fetch(&mut self, operation: u32, index: u32, result: i32) {
+        let (address, number) = match &self.bytes {
+            Bytes::Asked => (0, 0),
+            Bytes::Registered(first) => (0, (u64::from(*first) + u64::from(index)) | REGISTER_OR_NOT),
+            Bytes::Copied(addresses) => (addresses[index as usize], 0),
+        };
+        let (queue, tag) = self.tags.place(index);
+        let bytes = abi::io_command(queue, tag, result, address);
+        let operation = if self.plain { abi::plain(operation) } else { operation };
+        self.lane.push(LaneCommand { name: index, operation, bytes, payload: Payload::Number(number) });
+    }
+
+    fn wait_at(&self, queue: u16) {
+        let bytes = abi::batch_command(queue, 0, 0, abi::BATCH_ITEM_BYTES);
+        let (name, operation) = (Name::Wait(queue).pack(), abi::FETCH_IO_CMDS);
+        self.lane.push(LaneCommand { name, operation, bytes, payload: Payload::Deliveries });
+    }
+
+    fn write_element(&self, block: BlockIndex, slot: u16, queue: u16, tag: u16, result: i32) {
+        let host_buffer = match self.bytes {
+            Bytes::Asked => 0,
+            Bytes::Registered(first) => first + self.tags.index(queue, tag) as u16,
+            Bytes::Copied(_) => unreachable!("drivers with batches need not copy"),
+        };
+        let element = abi::batch_element(tag, host_buffer, result);
+        self.lane.write_block(block, usize::from(slot) * BATCH_ELEMENT_BYTES, &element);
+    }
+
+    fn push_block(&self, name: Name, operation: u32, block: BlockIndex, count: u16) {
+        let queue = self.tags.queues.start + block.0 / BLOCKS_PER_QUEUE as u16;
+        let registers = matches!(self.bytes, Bytes::Registered(_));
+        let flags = if registers { abi::BATCH_REGISTER_OR_NOT } else { 0 };
+        let bytes = abi::batch_command(queue, flags, count, BATCH_ELEMENT_BYTES as u8);
+        let payload = Payload::Block(block);
+        self.lane.push(LaneCommand { name: name.pack(), operation, bytes, payload });
+    }
+}
+
+/// The block of a queue, counted from the first that is served.
+fn block_of(at: u16, side: u8) -> BlockIndex {
+    BlockIndex(at * BLOCKS_PER_QUEUE as u16 + u16::from(side))
+}
+
+/// Which of a batch's commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    /// That which waits at a queue.
+    Wait(u16),
+    /// That which announces the tags of a queue.
+    Announce(u16),
+    /// That which carries results in a block.
+    Commit(BlockIndex),
+}
+
+impl Name {
+    fn pack(self) -> u32 {
+        match self {
+            Name::Wait(queue) => u32::from(queue),
+            Name::Announce(queue) => 1 << 16 | u32::from(queue),
+            Name::Commit(block) => 2 << 16 | u32::from(block.0),
+        }
+    }
+
+    fn unpack(name: u32) -> Name {
+        match (name >> 16, name as u16) {
+            (0, queue) => Name::Wait(queue),
+            (1, queue) => Name::Announce(queue),
+            (_, block) => Name::Commit(BlockIndex(block)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_counted_through_the_queues_that_are_served() {
+        let tags = Tags { queues: 2..5, depth: 256 };
+        assert_eq!(tags.count(), 768);
+        for (index, place) in [(0, (2, 0)), (255, (2, 255)), (256, (3, 0)), (767, (4, 255))] {
+            assert_eq!(tags.place(index), place);
+            assert_eq!(tags.index(place.0, place.1), index);
+        }
+    }
+
+    #[test]
+    fn names_come_back() {
+        for name in [Name::Wait(0), Name::Wait(65_535), Name::Announce(3), Name::Commit(BlockIndex(7))] {
+            assert_eq!(Name::unpack(name.pack()), name);
+        }
+    }
+}
