@@ -5,7 +5,7 @@
 //! | one by one | by the end of a command that waits for its tag (`FETCH`) | with the next command for the tag (`COMMIT_AND_FETCH`) | 6.0 |
 //! | in batches (`BATCH_IO`) | as an item that a command for the whole queue delivers (`FETCH_IO_CMDS`) | as an element of an array (`COMMIT_IO_CMDS`) | 7.0 |
 //!
-//! In batches a queue is not one reactor's. Every reactor has a command at every queue; the driver gives what comes to the one
+//! Batches are for devices with several queues. A queue is then not one reactor's. Every reactor has a command at every queue; the driver gives what comes to the one
 //! that has waited longest until that has had as much as it can begin in a turn (see `ring/uring/batch`), and then to the
 //! next. So one reactor serves what one can bear, with nothing between them, and a queue that is too much for it is shared, though
 //! all its requests come from one CPU of the host.
