@@ -349,7 +349,11 @@ impl Name {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
+    use crate::memory::Memory;
+    use crate::ring::{Uring, UringConfig};
 
     #[test]
     fn tags_are_counted_through_the_queues_that_are_served() {
@@ -359,6 +363,100 @@ mod tests {
             assert_eq!(tags.place(index), place);
             assert_eq!(tags.index(place.0, place.1), index);
         }
+    }
+
+    /// Two queues of four tags, served by the reactor of the first, and what plays the driver. (The ring is of the kernel,
+    /// which knows nothing of ublk: it only lends its memory.)
+    fn exchange() -> (Exchange, Lane, Arc<AtomicBool>, Uring) {
+        let memory = Memory::new(&[1 << 20]).unwrap();
+        let mut ring = Uring::new(memory, &UringConfig::default()).unwrap();
+        let tags = Tags { queues: 0..2, depth: 4 };
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let lane =
+            ring.open_batch_lane(file.as_raw_fd(), 2 * BLOCKS_PER_QUEUE, 4 * BATCH_ELEMENT_BYTES).unwrap();
+        let live = Arc::new(AtomicBool::new(false));
+        let exchange = Exchange::batch(lane.clone(), tags, Bytes::Asked, 0, Arc::clone(&live));
+        (exchange, lane, live, ring)
+    }
+
+    /// A command as the driver reads it: operation, name, and the results in it, by tag.
+    type Told = (u32, Name, Vec<(u16, i32)>);
+
+    /// What the driver was told.
+    fn told(lane: &Lane) -> Option<Told> {
+        let command = lane.taken()?;
+        let count = u16::from_ne_bytes([command.bytes[4], command.bytes[5]]);
+        let element = |block, slot: u16| {
+            let mut element = [0; BATCH_ELEMENT_BYTES];
+            lane.read_block(block, usize::from(slot) * BATCH_ELEMENT_BYTES, &mut element);
+            abi::batch_element_parts(&element)
+        };
+        let results = match command.payload {
+            Payload::Block(block) => (0..count).map(|slot| element(block, slot)).collect(),
+            Payload::Deliveries | Payload::Number(_) => Vec::new(),
+        };
+        Some((command.operation, Name::unpack(command.name), results))
+    }
+
+    #[test]
+    fn a_queue_is_announced_and_the_others_are_joined() {
+        let (mut exchange, lane, live, _ring) = exchange();
+        let all = vec![(0, 0), (1, 0), (2, 0), (3, 0)];
+        assert_eq!(told(&lane), Some((abi::PREP_IO_CMDS, Name::Announce(0), all)));
+        assert_eq!(told(&lane), Some((abi::FETCH_IO_CMDS, Name::Wait(0), Vec::new())));
+        assert!(
+            exchange.hear().is_none() && told(&lane).is_none(),
+            "nobody waits at a queue that may not be there"
+        );
+        live.store(true, Ordering::Relaxed);
+        assert!(exchange.hear().is_none());
+        assert_eq!(told(&lane), Some((abi::FETCH_IO_CMDS, Name::Wait(1), Vec::new())));
+        lane.says(Arrival::Delivered { name: Name::Wait(1).pack(), item: 3 });
+        assert!(matches!(exchange.hear(), Some(Heard::Came(7))));
+    }
+
+    #[test]
+    fn who_has_had_enough_waits_again() {
+        let (mut exchange, lane, _live, _ring) = exchange();
+        while told(&lane).is_some() {}
+        let again = Some((abi::FETCH_IO_CMDS, Name::Wait(0), Vec::new()));
+        for (result, expected) in [(-libc::ENOBUFS, again.clone()), (0, again), (-libc::ENODEV, None)] {
+            lane.says(Arrival::Ended { name: Name::Wait(0).pack(), result });
+            assert!(exchange.hear().is_none());
+            assert_eq!(told(&lane), expected, "after {result}");
+        }
+        exchange.close();
+        lane.says(Arrival::Ended { name: Name::Wait(0).pack(), result: -libc::ENOBUFS });
+        assert!(exchange.hear().is_none() && told(&lane).is_none(), "a closing reactor takes no more");
+    }
+
+    #[test]
+    fn results_go_together_and_what_is_refused_is_left_out() {
+        let (mut exchange, lane, _live, _ring) = exchange();
+        lane.says(Arrival::Ended { name: Name::Announce(0).pack(), result: 0 });
+        while told(&lane).is_some() {}
+        (0..4).for_each(|index| exchange.commit(index, 512));
+        exchange.commit(4, -libc::EIO);
+        exchange.settle();
+        let (first, other) = (block_of(0, 0), block_of(1, 0));
+        let four = (0..4).map(|tag| (tag, 512)).collect();
+        assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(first), four)));
+        assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(other), vec![(0, -libc::EIO)])));
+        // The second of four is refused: the rest goes again, with what came meanwhile.
+        exchange.commit(0, 1024);
+        exchange.settle();
+        assert!(told(&lane).is_none() && !exchange.is_settled(), "one array of a queue travels at a time");
+        lane.says(Arrival::Ended { name: Name::Commit(first).pack(), result: BATCH_ELEMENT_BYTES as i32 });
+        lane.says(Arrival::Ended { name: Name::Commit(other).pack(), result: BATCH_ELEMENT_BYTES as i32 });
+        exchange.settle();
+        let rest = vec![(0, 1024), (2, 512), (3, 512)];
+        assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(block_of(0, 1)), rest)));
+        lane.says(Arrival::Ended {
+            name: Name::Commit(block_of(0, 1)).pack(),
+            result: 3 * BATCH_ELEMENT_BYTES as i32,
+        });
+        exchange.settle();
+        assert!(exchange.is_settled());
     }
 
     #[test]

@@ -212,6 +212,21 @@ impl Lane {
         self.0.arrivals.set(self.0.arrivals.get().wrapping_add(arrived.len() - before));
     }
 
+    /// The next command, as if the kernel took it.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> Option<LaneCommand> {
+        self.0.outgoing.borrow_mut().pop_front()
+    }
+
+    /// As if the kernel said so.
+    #[cfg(test)]
+    pub(crate) fn says(&self, arrival: Arrival) {
+        if let Arrival::Ended { name, .. } = arrival {
+            self.batch().release(name);
+        }
+        self.0.arrived.borrow_mut().push_back(arrival);
+    }
+
     /// How many have arrived ever.
     pub(super) fn arrived(&self) -> usize {
         self.0.arrivals.get()
