@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 pub use crate::format::Level;
 use crate::format::label::Label;
-pub use crate::frontend::ublk::UblkChoice;
+pub use crate::frontend::ublk::{Quiesced, UblkChoice};
 
 mod create;
 mod front;
