@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 pub use crate::format::Level;
 use crate::format::label::Label;
-pub use crate::frontend::ublk::{UblkChoice, UblkFeature};
+pub use crate::frontend::ublk::{Quiesced, UblkChoice, UblkFeature};
 
 mod create;
 mod front;

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!     give up privileges -> examine: the name -> claim the name -> start the engine
-//!        -> listen for commands -> `ready` -> ... -> a signal, or `stop` -> drain, flush, clean -> exit 0
+//!        -> listen for commands -> `ready` -> ... -> a signal, or `stop` -> (quiesce) -> drain, flush, clean -> exit 0
 //! ```
 //!
 //! The first SIGTERM or SIGINT stops the array as `stop` does; but a block device that is in use is left for the next
-//! server, so that the program can be replaced under a mounted file system. A second one, when the drain takes too
+//! server, so that the program can be replaced under a mounted file system: its driver is told to hold requests back from
+//! then on, if it can. A second one, when the drain takes too
 //! long for somebody, ends the process at once with exit code 1: an unclean stop, which costs a resync.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, RwLock};
 
 use engine::examine::{Examined, examine};
-use engine::server::{ServeOptions, Server, Stop, UblkChoice, can_make_block_devices};
+use engine::server::{Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices};
 use engine::status::{ArrayStatus, MemberStatus, RouteKind};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -284,9 +285,29 @@ impl Running {
         let taken =
             self.server.write().map_err(|_| "a command before this one panicked; see the log")?.take();
         let server = taken.ok_or(STOPPING)?;
+        if let Some(quiesced) = server.quiesce() {
+            tell_quiesced(&quiesced);
+        }
         let result = server.stop().map_err(|error| error.to_string());
         let _ = self.events.send(Event::Stopped(result.clone()));
         result
+    }
+}
+
+/// How a block device is left to the next server.
+fn tell_quiesced(quiesced: &Quiesced) {
+    match quiesced {
+        Quiesced::Held => {
+            tracing::info!(
+                "the block device is in use: it is quiesced, and requests wait for the next server"
+            );
+        }
+        Quiesced::Unaided => tracing::info!(
+            "the block device is in use: requests wait for the next server (it cannot be quiesced: Linux 6.16 or newer, and a device made by this version)"
+        ),
+        Quiesced::Refused(why) => {
+            tracing::warn!("the block device is in use: requests wait for the next server, though: {why}");
+        }
     }
 }
 

@@ -43,7 +43,7 @@ use bell::Look;
 use entry::{Ranges, file_entry, passthrough_entry};
 pub use lane::{Arrival, BlockIndex, Lane, LaneCommand, Payload};
 use piece::{Piece, Way};
-use queue::{Collect, Queue, QueueConfig};
+use queue::{Collect, Queue, QueueConfig, Released};
 use verdict::{Verdict, judge};
 use wire::{Submission, Width};
 
@@ -396,7 +396,14 @@ impl Drop for Uring {
         self.queues().for_each(Queue::drain);
         // The kernel takes a ring apart in the background, some time after its descriptor is closed. Its files, and the locks
         // on members with them, would be held until then: a server that started at once found its members taken.
-        self.queues().for_each(Queue::release_files);
+        let released: [Released; 2] = [
+            self.interrupt.release_files(),
+            self.polled.as_mut().map_or(Released::Now, Queue::release_files),
+        ];
+        if released.contains(&Released::WithTheProcess) {
+            // Requests may be handed out still, into memory that their commands name, until this thread has ended.
+            std::mem::forget((self.lane.clone(), Arc::clone(&self.memory)));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use crate::format::superblock::Record;
 use crate::frontend::Frontend;
 use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
-use crate::frontend::ublk::{Closed, Ublk, UblkFrontend, UblkPlace, UblkPlan, UblkShape};
+use crate::frontend::ublk::{Closed, Quiesced, Ublk, UblkFrontend, UblkPlace, UblkPlan, UblkShape};
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 use crate::ring::Uring;
@@ -130,6 +130,14 @@ impl Front {
         match self {
             Front::Nbd(_) => Ok(Closed::Stopped),
             Front::Ublk(ublk) => Ok(lock(ublk).close(force)?),
+        }
+    }
+
+    /// Has requests wait for the next server; `None` where there is none to wait for.
+    pub(super) fn quiesce(&self) -> Option<Quiesced> {
+        match self {
+            Front::Nbd(_) => None,
+            Front::Ublk(ublk) => lock(ublk).quiesce(),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::assembly::{Assembly, AssemblyOptions, Candidate, SlotPlan, assemble};
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
 use crate::format::superblock::Record;
-use crate::frontend::ublk::Closed;
+use crate::frontend::ublk::{Closed, Quiesced};
 use crate::geometry::Slots;
 use crate::limits::DEVICES_MAX;
 use crate::mailbox::Mailboxes;
@@ -371,6 +371,13 @@ impl Server {
                 self.front.exports().join(", ")
             ))),
         }
+    }
+
+    /// After a [`Server::close`] that leaves a block device to the next server, and right before [`Server::stop`]: has its
+    /// requests wait. `None` if there is no such device.
+    #[must_use]
+    pub fn quiesce(&self) -> Option<Quiesced> {
+        self.front.quiesce()
     }
 
     /// Drains the front ends, flushes, marks the array clean, and closes it. A block device that [`Server::close`] has

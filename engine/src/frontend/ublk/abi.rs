@@ -48,6 +48,8 @@ pub(super) mod control {
     pub(in super::super) const END_USER_RECOVERY: u32 = control_write(0x11);
     pub(in super::super) const GET_FEATURES: u32 = control_read(0x13);
     pub(in super::super) const DEL_DEV_ASYNC: u32 = control_read(0x14);
+    /// With a time in milliseconds.
+    pub(in super::super) const QUIESCE_DEV: u32 = control_write(0x16);
     pub(in super::super) const TRY_STOP_DEV: u32 = control_write(0x17);
 }
 
@@ -82,6 +84,7 @@ pub(super) mod feature {
     pub(in super::super) const CMD_IOCTL_ENCODE: u64 = 1 << 6;
     pub(in super::super) const USER_COPY: u64 = 1 << 7;
     pub(in super::super) const AUTO_BUF_REG: u64 = 1 << 11;
+    pub(in super::super) const QUIESCE: u64 = 1 << 12;
     pub(in super::super) const BATCH_IO: u64 = 1 << 15;
     pub(in super::super) const SAFE_STOP_DEV: u64 = 1 << 17;
 }
@@ -264,6 +267,7 @@ mod tests {
         assert_eq!(control::ADD_DEV, 0xc020_7504);
         assert_eq!(control::GET_DEV_INFO, 0x8020_7502);
         assert_eq!(control::GET_FEATURES, 0x8020_7513);
+        assert_eq!(control::QUIESCE_DEV, 0xc020_7516);
         assert_eq!(FETCH, 0xc010_7520);
         assert_eq!(COMMIT_AND_FETCH, 0xc010_7521);
         assert_eq!(PREP_IO_CMDS, 0xc010_7525);

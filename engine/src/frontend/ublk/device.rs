@@ -6,6 +6,7 @@
 //! | the server dies | the driver notices by itself | requests wait |
 //! | `open`, `start` again | found by its mark; START_USER_RECOVERY; queues fetch; END_USER_RECOVERY | they go on |
 //! | `close` while it is in use | nothing; the server lets go of it when it ends | requests wait for the next server |
+//! | `quiesce`, before that end | QUIESCE_DEV: no more requests, idle fetches come back | requests wait from then on |
 //! | `close`, `remove` | STOP_DEV; queues end; DEL_DEV | the device goes away |
 //!
 //! The *mark* is what the driver keeps for a server beside a device (`ublksrv_flags`): a byte that says that it is ours, and
@@ -46,6 +47,9 @@ const SETTLING_TRIES: u32 = 100;
 const SETTLING_PAUSE: Duration = Duration::from_millis(50);
 /// How often a device is tried that somebody may only be looking at (udev does, whenever one appears).
 const GLANCE_TRIES: u32 = 10;
+/// How long QUIESCE_DEV may wait for a queue to have an idle fetch that can tell the server. Ours needs no telling, and every
+/// request waits meanwhile. The driver counts its naps, each of 3 ms and in truth of 8 at 250 Hz.
+const QUIESCE_TIME_MS: u64 = 100;
 /// Where the kernel lists the character devices.
 const LISTED: &str = "/sys/class/ublk-char";
 
@@ -101,6 +105,18 @@ pub enum Closed {
     Stopped,
     /// Somebody has it open, a file system perhaps.
     InUse,
+}
+
+/// What the driver does for a device that is left to the next server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Quiesced {
+    /// It hands out no more requests.
+    Held,
+    /// It has no command for that (Linux before 6.16, or a device made by a server that did not ask for it). It goes on until
+    /// it notices that the server is gone.
+    Unaided,
+    /// It was asked, and said this.
+    Refused(String),
 }
 
 /// A block device.
@@ -379,6 +395,25 @@ impl Ublk {
         }
     }
 
+    /// Has the driver hold requests back for the next server; `None` if the device does not stay. What it has handed out can be
+    /// answered still. Only another server makes it go on; it may be closed.
+    ///
+    /// Whatever it answers, the older way goes on from here: reactors drain, the server ends, the driver notices. At EBUSY it
+    /// holds requests back all the same, as at a server that is dying, and only has not sent the fetches back (ublk_drv.c,
+    /// ublk_ctrl_quiesce_dev). That is so where all tags of a queue are taken by requests that it holds back.
+    pub fn quiesce(&mut self) -> Option<Quiesced> {
+        if self.phase != Phase::Live {
+            return None;
+        }
+        if !quiesces(self.flags) {
+            return Some(Quiesced::Unaided);
+        }
+        Some(match self.control.tell(abi::control::QUIESCE_DEV, self.device, QUIESCE_TIME_MS) {
+            Ok(()) => Quiesced::Held,
+            Err(error) => Quiesced::Refused(failed(&format!("quiesce {}", self.path()), &error).to_string()),
+        })
+    }
+
     /// Takes a stopped device away, after its reactors; leaves any other to the next server.
     pub fn remove(mut self) -> Result<(), UblkError> {
         if self.phase != Phase::Stopped {
@@ -407,7 +442,8 @@ impl Drop for Ublk {
 /// older way is the better tried.
 fn flags_for(features: Option<u64>, without: &[UblkFeature], queues: usize) -> u64 {
     let always = feature::CMD_IOCTL_ENCODE | feature::USER_RECOVERY | feature::USER_RECOVERY_REISSUE;
-    let wanted = always | feature::USER_COPY | feature::AUTO_BUF_REG | feature::BATCH_IO;
+    let optional = feature::USER_COPY | feature::AUTO_BUF_REG | feature::QUIESCE | feature::BATCH_IO;
+    let wanted = always | optional;
     let unwanted = without.iter().fold(0, |bits, feature| bits | feature.bits());
     // Drivers older than those that tell drop what they do not know without a word.
     let mut can = wanted & features.unwrap_or(always) & !unwanted;
@@ -478,6 +514,12 @@ fn devices(control: &mut Control) -> Vec<DeviceInfo> {
     numbers.into_iter().filter_map(|number| control.info(number).ok()).collect()
 }
 
+/// Whether a device with these flags can be quiesced without harm. One with BATCH_IO cannot: the driver sets `force_abort` in
+/// its queues then (ublk_drv.c of Linux 7.3, ublk_batch_cancel_queue), and fails what comes until the next server.
+const fn quiesces(flags: u64) -> bool {
+    flags & (feature::QUIESCE | feature::BATCH_IO) == feature::QUIESCE
+}
+
 fn is_alive(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
@@ -528,15 +570,23 @@ mod tests {
     #[test]
     fn a_device_is_asked_for_what_the_driver_can() {
         let always = feature::CMD_IOCTL_ENCODE | feature::USER_RECOVERY | feature::USER_RECOVERY_REISSUE;
-        let all = always | feature::USER_COPY | feature::AUTO_BUF_REG | feature::BATCH_IO;
+        let all = always | feature::USER_COPY | feature::AUTO_BUF_REG | feature::QUIESCE | feature::BATCH_IO;
         assert_eq!(flags_for(Some(u64::MAX), &[], 2), all);
         assert_eq!(flags_for(Some(u64::MAX), &[], 1), all & !feature::BATCH_IO);
         assert_eq!(flags_for(Some(all & !feature::BATCH_IO), &[], 2), all & !feature::BATCH_IO);
         assert_eq!(flags_for(Some(all), &[UblkFeature::ZeroCopy], 2), all & !feature::AUTO_BUF_REG);
         // Without user copy there is nothing that builds on it.
-        assert_eq!(flags_for(Some(all & !feature::USER_COPY), &[], 2), always);
-        assert_eq!(flags_for(Some(all), &[UblkFeature::UserCopy], 2), always);
+        let copied = always | feature::QUIESCE;
+        assert_eq!(flags_for(Some(all & !feature::USER_COPY), &[], 2), copied);
+        assert_eq!(flags_for(Some(all), &[UblkFeature::UserCopy], 2), copied);
         assert_eq!(flags_for(None, &[], 2), always);
+    }
+
+    #[test]
+    fn only_devices_that_take_it_well_are_quiesced() {
+        assert!(quiesces(feature::QUIESCE | feature::USER_COPY));
+        assert!(!quiesces(feature::USER_COPY));
+        assert!(!quiesces(feature::QUIESCE | feature::BATCH_IO));
     }
 
     #[test]

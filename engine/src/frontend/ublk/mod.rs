@@ -29,7 +29,8 @@
 //!
 //! What happens when the server goes away, however it does: the device stays, requests wait in the driver, and those that
 //! it had handed out are handed out again to the next server (`USER_RECOVERY`, `USER_RECOVERY_REISSUE`). The device is
-//! found again by the array's mark, which the driver keeps for us; see `device`.
+//! found again by the array's mark, which the driver keeps for us; see `device`. A server that ends in order under a device
+//! in use quiesces it first (`QUIESCE`, 6.16): the driver hands out no more, and what it has handed out is answered.
 
 mod abi;
 mod control;
@@ -39,7 +40,7 @@ mod null;
 mod queue;
 mod shape;
 
-pub use device::{Closed, Ublk, UblkChoice, UblkFeature, UblkPlan, is_there, leftovers, remove};
+pub use device::{Closed, Quiesced, Ublk, UblkChoice, UblkFeature, UblkPlan, is_there, leftovers, remove};
 pub use null::UblkNull;
 pub use queue::{UblkFrontend, UblkPlace};
 pub use shape::UblkShape;

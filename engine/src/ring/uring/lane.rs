@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Both ends are on one thread and hold the lane in turn, so a `RefCell` is all the protection there is. Commands carry
-//! numbers, or name memory of the lane itself ([`batch`](super::batch)), which lives as long as the ring: what is in flight
-//! when the ring goes away needs no waiting for.
+//! numbers, or name memory of the lane itself ([`batch`](super::batch)) or of an arena. Both live as long as the ring, and for good
+//! if commands are out when it goes away: so those need no waiting for.
 
 #![expect(unsafe_code, reason = "commands in batches hold addresses")]
 

@@ -50,6 +50,8 @@ pub(super) struct Queue {
     /// Pieces pushed and not reaped. Commands of a lane are not counted: they hold nothing of ours, and those that wait
     /// for a host's request may wait for ever.
     in_flight: u32,
+    /// Commands of a lane that were pushed and have not come back.
+    commands: u32,
     /// What wakes a sleeping reactor; a polled queue wakes nobody.
     bell: Option<Bell>,
     buffers_are_fixed: bool,
@@ -69,7 +71,7 @@ impl Queue {
         limit_workers(&ring, config.worker_cpus)?;
         let (buffers_are_fixed, takes_host_buffers) = register_buffers(&ring, memory, config.host_buffers)?;
         let bell = if config.polled { None } else { Some(Bell::new(&mut ring)?) };
-        Ok(Queue { ring, in_flight: 0, bell, buffers_are_fixed, takes_host_buffers })
+        Ok(Queue { ring, in_flight: 0, commands: 0, bell, buffers_are_fixed, takes_host_buffers })
     }
 
     /// Puts a file into a place of the table, or takes it out with -1.
@@ -148,6 +150,7 @@ impl Queue {
     pub(super) unsafe fn push_command(&mut self, entry: squeue::Entry) {
         // SAFETY: the caller's promise.
         unsafe { self.ring.push(Submission::Short(entry)) };
+        self.commands += 1;
     }
 
     /// Registers a ring of provided buffers, from which multishot commands take them.
@@ -176,9 +179,14 @@ impl Queue {
 
     /// Hands every arrived completion to `settle`.
     pub(super) fn reap(&mut self, mut settle: impl FnMut(Reaped)) {
-        let in_flight = &mut self.in_flight;
+        let (in_flight, commands) = (&mut self.in_flight, &mut self.commands);
         self.ring.reap(|reaped| {
-            *in_flight -= u32::from(Piece::unpack(reaped.name).is_some());
+            match Piece::unpack(reaped.name) {
+                Some(_) => *in_flight -= 1,
+                // A command that delivers stays.
+                None if cqueue::more(reaped.flags) => {}
+                None => *commands = commands.saturating_sub(1),
+            }
             settle(reaped);
         });
     }
@@ -192,10 +200,36 @@ impl Queue {
         }
     }
 
-    /// Lets go of every file, now.
-    pub(super) fn release_files(&mut self) {
-        // Refused only where there are none.
-        let _released = self.ring.submitter().unregister_files();
+    /// Lets go of every file, now. If commands of a lane are out (a ublk device is left to the next server, and they wait for
+    /// requests that will be its), then with the process, and the io_uring stays open until then:
+    ///
+    /// - Before Linux 6.13 the kernel would wait for whatever names a file of the table, and so for ever (io_uring/rsrc.c,
+    ///   io_rsrc_ref_quiesce; since then each file is counted by itself).
+    /// - What is out at a closed io_uring is canceled by a kernel thread (io_ring_exit_work), and by the thread that issued it,
+    ///   as that ends. Under Linux 6.12 the two freed requests twice: the kernel fell at two of some 45 such ends. What is
+    ///   out at an open one is canceled by the latter alone, as at a kill.
+    pub(super) fn release_files(&mut self) -> Released {
+        self.take_commands();
+        if self.commands == 0 {
+            // Refused only where there are none.
+            let _released = self.ring.submitter().unregister_files();
+            return Released::Now;
+        }
+        if let Ok(kept) = rustix::io::fcntl_dupfd_cloexec(self.ring.as_fd(), 0) {
+            std::mem::forget(kept);
+        }
+        Released::WithTheProcess
+    }
+
+    /// Takes the commands of a lane that have come back. The kernel may give them 20 at a time.
+    fn take_commands(&mut self) {
+        let mut before = self.commands + 1;
+        while self.commands > 0 && self.commands < before {
+            before = self.commands;
+            let submit_count = self.ring.queued().count;
+            self.enter_for(submit_count, 0);
+            self.reap(|_| {});
+        }
     }
 
     fn enter_for(&mut self, submit_count: u32, complete_count: u32) {
@@ -213,6 +247,14 @@ impl Queue {
             assert!(again.contains(&errno), "io_uring_enter: {error}");
         }
     }
+}
+
+/// When an io_uring lets go of what it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Released {
+    Now,
+    /// And until then what its commands name must stay where it is.
+    WithTheProcess,
 }
 
 /// When to ask the kernel for completions.

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "submission queue entries hold addresses")]
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use io_uring::squeue::Entry128;
 use io_uring::{Builder, IoUring, Submitter, cqueue, squeue};
@@ -81,6 +82,13 @@ impl Wire {
         match self {
             Wire::Narrow(ring) => ring.submitter(),
             Wire::Wide(ring) => ring.submitter(),
+        }
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Wire::Narrow(ring) => ring.as_fd(),
+            Wire::Wide(ring) => ring.as_fd(),
         }
     }
 
