@@ -9,9 +9,7 @@
 //! | `quiesce`, before that end | QUIESCE_DEV: no more requests, idle fetches come back | requests wait from then on |
 //! | `close`, `remove` | STOP_DEV; queues end; DEL_DEV | the device goes away |
 //!
-//! The *mark* is what the driver keeps for a server beside a device (`ublksrv_flags`): a byte that says that it is ours, and
-//! half of a hash of the array's name and of its identity each. So no file has to remember which device is whose, and
-//! none can be wrong after a reboot.
+//! Whose a device is tells its *mark*, see `mark`.
 //!
 //! START_DEV and END_USER_RECOVERY wait until every queue has fetched, so the reactors must be running by then; DEL_DEV
 //! waits until the last descriptor of the character device is closed, so they must be gone by then.
@@ -27,6 +25,7 @@ use std::time::Duration;
 use super::abi::{self, DeviceInfo, feature, state};
 use super::control::{Control, failed};
 use super::exchange::Tags;
+use super::mark::{mark, same_name};
 use super::queue::{Movement, UblkPlace};
 use super::{UblkError, UblkShape};
 use crate::limits::REQUEST_BYTES_MAX;
@@ -524,20 +523,6 @@ fn is_alive(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-const MARK_SHIFT: u32 = 56;
-const NAME_SHIFT: u32 = 28;
-const HASH_MASK: u64 = (1 << NAME_SHIFT) - 1;
-
-/// `'S' (8) | hash of the name (28) | hash of the identity (28)`.
-fn mark(name: &str, identity: &str) -> u64 {
-    let hash = |text: &str| u64::from(crc32c::crc32c(text.as_bytes())) & HASH_MASK;
-    u64::from(b'S') << MARK_SHIFT | hash(name) << NAME_SHIFT | hash(identity)
-}
-
-fn same_name(one: u64, other: u64) -> bool {
-    one >> NAME_SHIFT == other >> NAME_SHIFT
-}
-
 /// Tries what an earlier server or udev is in the way of.
 fn retry<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tries = 0;
@@ -587,15 +572,5 @@ mod tests {
         assert!(quiesces(feature::QUIESCE | feature::USER_COPY));
         assert!(!quiesces(feature::USER_COPY));
         assert!(!quiesces(feature::QUIESCE | feature::BATCH_IO));
-    }
-
-    #[test]
-    fn marks_tell_arrays_apart() {
-        let media = mark("media", "3f0a");
-        assert_eq!(media, mark("media", "3f0a"));
-        assert_eq!(media >> MARK_SHIFT, u64::from(b'S'));
-        assert_ne!(media, mark("media", "3f0b"));
-        assert!(same_name(media, mark("media", "")) && !same_name(media, mark("medial", "3f0a")));
-        assert!(!same_name(0, mark("media", "")));
     }
 }

@@ -4,6 +4,7 @@
 //!   device     /dev/ublkbN as a whole: made, recovered, started, handed over, stopped      blocks, on the caller's thread
 //!     control    its commands, one at a time
 //!     shape      what the block device says of itself, pure
+//!     mark       whose it is
 //!   queue      a reactor's share of the hardware queues: requests and replies                never blocks, never allocates
 //!     exchange   how they come and go: one by one, or in batches
 //!   null       a device that stores nothing: the ceiling
@@ -29,13 +30,14 @@
 //!
 //! What happens when the server goes away, however it does: the device stays, requests wait in the driver, and those that
 //! it had handed out are handed out again to the next server (`USER_RECOVERY`, `USER_RECOVERY_REISSUE`). The device is
-//! found again by the array's mark, which the driver keeps for us; see `device`. A server that ends in order under a device
+//! found again by the array's mark, which the driver keeps for us; see `mark`. A server that ends in order under a device
 //! in use quiesces it first (`QUIESCE`, 6.16): the driver hands out no more, and what it has handed out is answered.
 
 mod abi;
 mod control;
 mod device;
 mod exchange;
+mod mark;
 mod null;
 mod queue;
 mod shape;
