@@ -22,6 +22,7 @@
 //! | takes no part | its held epoch | stale: it left when the array says it left |
 //! | takes no part | one that H came from (of the last eight), or that another slot held | leftover: H's line goes through E, without it |
 //! | takes no part | one that others were to be in sync in, and they are where they were before it, or came from there to H | leftover: broken off |
+//! | takes no part, or not there at all | one that others were to be in sync in, and they are current and say that it takes no part | leftover: passed by |
 //! | anything, or not there at all | another than that of a current, stale or leftover device that was to be in sync in E | leftover: broken off, or outlived |
 //! | not there at all | of a lower number than H | replaced |
 //! | anything else | | apart: both sides may hold data that the other lacks |
@@ -53,7 +54,17 @@
 //! epoch that q holds, makes it in sync again. So q has all that was acknowledged in E's line, and H's line has what q
 //! had. A device that lost its copy of E to decay would lie: so there must be two of them, or the leftover holds E in one copy
 //! only, for what is committed is soon in both. (Several starts broken off, with different members absent: every witness
-//! of the line above is torn. The simulator found it.)
+//! of the line above is torn. The simulator found it.) If such a q is at H, then E was made before H was, and where H's
+//! maker saw the others counts as well, be they here or not.
+//!
+//! *Why a leftover that others went on without holds nothing that the array lacks.* Let q be in sync in E's record, be current,
+//! and hold a record in which this device takes no part. Then q had all that was acknowledged in E and before, as above, and
+//! has gone on to H. A copy of q that is torn changes nothing of that. One that decayed may hide an epoch, and this could be E
+//! itself, but then only E's record first takes this device in again, to be rebuilt: to be in sync takes two epochs. So of a device to be rebuilt
+//! two must say it. And where the device holds E twice, it takes two as well: a q that decayed before it went on would
+//! not know of what was done in E. (It stays away for several starts, each of the others is made from one that it has no part
+//! in, and the power fails while H is being written into the other copies. The simulator found it, as soon as it let members
+//! stay away.)
 //!
 //! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes
 //! slot 0 (epoch A), the second, which found slot 0 at A and slot 1 at N, writes slot 0 again (epoch B,

@@ -84,7 +84,11 @@ fn by_the_record(member: &Present<'_>, record: &Record, present: &[Present<'_>])
         Some(entry) if !entry.state.takes_part() && was_broken_off(member, present, record) => {
             Standing::Leftover
         }
+        Some(entry) if !entry.state.takes_part() && was_passed_by(member, present, record) => {
+            Standing::Leftover
+        }
         None if member.epoch().number < record.epoch.name.number => Standing::Replaced,
+        None if was_passed_by(member, present, record) => Standing::Replaced,
         Some(_) | None => Standing::Apart,
     }
 }
@@ -98,18 +102,46 @@ fn is_in_line(epoch: EpochName, record: &Record) -> bool {
 
 /// Whether the member's epoch was never committed: others that were to be in sync in it are where they were before, or
 /// came from there to the epoch of `record`. Two must say so; one may have lost a copy to decay, and is believed if the
-/// member does not hold its epoch twice, as it soon would had it been committed.
+/// member does not hold its epoch twice, as it soon would had it been committed. One that holds the record's epoch and was
+/// where it was when the member's epoch was made shows which of the two was made first; so of those that are not here,
+/// what the record says that they held then counts too.
 fn was_broken_off(member: &Present<'_>, present: &[Present<'_>], record: &Record) -> bool {
-    let never_held_it = |witness: &&Present<'_>| {
-        let entries = (witness.entry_in(member.record()), witness.entry_in(record));
-        let (Some(then), Some(now)) = entries else { return false };
-        then.state == SlotState::InSync
-            && then.held == now.held
-            && (witness.epoch() == now.held || witness.epoch() == record.epoch.name)
+    let (mut here, mut absent, mut came_later) = (0, 0, false);
+    for (slot, now) in record.slots[..record.shape.members].iter().enumerate() {
+        let then = &member.record().slots[slot];
+        if then.state != SlotState::InSync || (then.member, then.held) != (now.member, now.held) {
+            continue;
+        }
+        let epochs = present.iter().filter(|one| one.slot() == slot && one.entry_in(record).is_some());
+        match epochs.map(Present::epoch).next() {
+            Some(epoch) if epoch == record.epoch.name => (here, came_later) = (here + 1, true),
+            Some(epoch) => here += usize::from(epoch == now.held),
+            None => absent += usize::from(now.state.takes_part()),
+        }
+    }
+    let witnesses = here + if came_later { absent } else { 0 };
+    witnesses >= if holds_it_once(member) { 1 } else { 2 }
+}
+
+/// Whether others that were to be in sync in the member's epoch have gone on to the epoch of `record`, and say themselves
+/// that it took no part any more. With a copy torn they are believed, unless it is the one word against a member that was to
+/// be rebuilt: a copy that decayed puts a witness back by one epoch, and a member that comes back is in sync two epochs
+/// later at the soonest.
+fn was_passed_by(member: &Present<'_>, present: &[Present<'_>], record: &Record) -> bool {
+    let was_in_sync = |one: &Present<'_>| {
+        one.entry_in(member.record()).is_some_and(|entry| entry.state == SlotState::InSync)
     };
-    let witnesses = present.iter().filter(never_held_it).count();
-    let holds_it_once = member.found.both_valid && !member.found.reinforced;
-    witnesses >= if holds_it_once { 1 } else { 2 }
+    let went_on = |witness: &&Present<'_>| {
+        let counts_it = member.entry_in(witness.record()).is_some_and(|entry| entry.state.takes_part());
+        was_in_sync(witness) && witness.is_current(record) && !counts_it
+    };
+    let needed = if was_in_sync(member) && holds_it_once(member) { 1 } else { 2 };
+    present.iter().filter(went_on).count() >= needed
+}
+
+/// What was committed is soon held twice.
+const fn holds_it_once(member: &Present<'_>) -> bool {
+    member.found.both_valid && !member.found.reinforced
 }
 
 /// Whether a device that was to be in sync in the member's epoch is now, in another, in the record's line.

@@ -161,6 +161,43 @@ fn a_line_of_broken_off_epochs_was_broken_off() {
     assert_starts(&world, 2, 1);
 }
 
+/// A start reached slot 2 alone. Slots 0 and 1 knew nothing of it and started twice without slot 2, and a power cut then tore
+/// every other copy: slot 2's epoch is none of their line, and neither is where it was before that one any more.
+#[test]
+fn a_member_that_others_went_on_without_needs_no_whole_witness() {
+    let mut world = settled(Level::Raid5, 3);
+    world = broken_start(&world, 0b111, &[2]);
+    start(&mut world, 0b011);
+    start(&mut world, 0b011);
+    tear(&mut world, &[0, 1, 2]);
+    assert_starts(&world, 2, 0);
+}
+
+/// The same of a new device that was to be filled, in an epoch as high as that of the others.
+#[test]
+fn a_joiner_that_others_went_on_without_is_replaced() {
+    let mut world = settled(Level::Raid5, 3);
+    let mut roster = start(&mut world, 0b011);
+    reinforce(&mut world, &mut roster);
+    let joiner = world.joiner(SlotPlan::Failed);
+    world = cut_change(&world, &roster, Change::Join { slot: 2, joiner }, &[3]);
+    start(&mut world, 0b0011);
+    tear(&mut world, &[0, 1]);
+    assert!(world.assemble(0b1111).is_ok());
+}
+
+/// A start without slot 3 reached slot 1 alone, and another after it tore slot 1's other copy; then one without slot 1 reached
+/// slots 0 and 3. With slot 2 away slot 0 alone is here to say where it was, but it came from there, and its record says
+/// where slot 2 was.
+#[test]
+fn one_who_is_absent_bears_witness_by_the_record() {
+    let mut world = settled(Level::Raid6, 4);
+    world = broken_start(&world, 0b0111, &[1]);
+    world = broken_start(&world, 0b1101, &[0, 3]);
+    tear(&mut world, &[0, 1, 3]);
+    assert!(world.assemble(0b1011).is_ok());
+}
+
 /// Slots 0 and 2 ran without 1, and slot 2 holds that twice, so data was written; then slot 0 lost what it held of it to
 /// decay, and ran with slot 1. Slot 0 alone is not to be believed that it never held it.
 #[test]

@@ -252,8 +252,11 @@ pub fn spare_at_start(bus: &mut Bus, present: &[usize], in_sync: &[usize]) -> us
         };
         found.iter().filter(is_in_sync).count().saturating_sub(record.shape.data_strips())
     };
-    let counts =
-        |disk: usize, record: &Record| in_sync.contains(&disk) || record.epoch.name.number + 1 >= newest;
+    // Where two halves may have run without each other, that one did not is known from the other only.
+    let halves = |record: &Record| 2 * record.shape.data_strips() == record.shape.members;
+    let counts = |disk: usize, record: &Record| {
+        halves(record) || in_sync.contains(&disk) || record.epoch.name.number + 1 >= newest
+    };
     let records = present.iter().filter_map(|&disk| {
         let record = &candidates[disk].found.as_ref().ok()?.superblock.record;
         counts(disk, record).then_some(record)

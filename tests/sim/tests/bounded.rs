@@ -53,6 +53,16 @@ fn stops() {
 }
 
 #[test]
+fn starts() {
+    check(Scenario::Starts);
+}
+
+#[test]
+fn absent() {
+    check(Scenario::Absent);
+}
+
+#[test]
 fn seed() {
     check(Scenario::Seed);
 }

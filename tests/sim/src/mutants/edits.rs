@@ -490,6 +490,20 @@ pub const EDITS: &[Edit] = &[
     ),
     e(
         EPOCHS,
+        "(record.epoch.line.contains(&epoch.id)",
+        "(record.epoch.line[..if mutant!(LineIsParent) { 1 } else { record.epoch.line.len() }]
+            .contains(&epoch.id)",
+    ),
+    e(
+        EPOCHS,
+        "&& was_passed_by(member, present, record) =>",
+        "&& !mutant!(PassedByUnknown)
+            && !(mutant!(LineIsParent) && record.epoch.line.contains(&member.epoch().id))
+            && was_passed_by(member, present, record) =>",
+    ),
+    e(EPOCHS, "None if was_passed_by(", "None if !mutant!(PassedByUnknown) && was_passed_by("),
+    e(
+        EPOCHS,
         "&& was_broken_off(member, present, record) =>",
         "&& !mutant!(BrokenOffUnknown)
             && was_broken_off(member, present, record) =>",

@@ -91,17 +91,32 @@ pub const MUTANTS: &[Mutant] = &[
     m("CommitTooEarly", "D3: an epoch counts before all its participants hold it"),
     m("OneSuperblockCopy", "D4: both copies of a superblock are one, and may be torn"),
     m("SuperblockUnsalted", "D4: two torn superblocks make a whole one (once a bug here)"),
-    m("ParentUnknown", "D3: a device at the parent epoch is taken for one that ran apart (once a bug here)"),
     shown_in(
-        "starts",
+        "absent",
+        "ParentUnknown",
+        "D3: a device at the parent epoch is taken for one that ran apart (once a bug here)",
+    ),
+    shown_in(
+        "absent",
+        "LineIsParent",
+        "D3: a device two epochs back in the line is taken for one that ran apart (once a bug here)",
+    ),
+    shown_in(
+        "absent",
         "BrokenOffUnknown",
         "D3: a device whose epoch others never held ran apart (once a bug here)",
+    ),
+    shown_in(
+        "absent",
+        "PassedByUnknown",
+        "D3: a device that the others went on without ran apart (once a bug here)",
     ),
     m("StopWithoutFlush", "D7: a stop in order does not flush"),
     m("ReadErrorAnswered", "E1: a failed read is answered as if it had not"),
     m("ReconstructFromFailed", "E1: a reconstruction uses a strip that could not be read"),
     m("FailedArrayGoesOn", "E2: an array that has lost too much does not know (once a bug here)"),
-    m(
+    shown_in(
+        "rebuild",
         "FailedArrayComesBack",
         "E2: an array that has failed gets a member back from a rebuild (once a bug here)",
     ),

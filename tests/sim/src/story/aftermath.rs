@@ -39,6 +39,8 @@ impl Story {
                 let mut branch = Story::of(world, self.knobs, self.memories.clone(), self.verbose);
                 branch.pending_cuts = 1;
                 branch.storm_percent = self.storm_percent;
+                branch.missing_percent = self.missing_percent;
+                branch.stay_percent = self.stay_percent;
                 branch.aftermath();
                 self.outcome.add(&branch.outcome());
                 BRANCH.set(None);

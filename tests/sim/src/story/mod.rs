@@ -7,12 +7,12 @@ use engine::memory::Memory;
 
 use crate::bus::Cut;
 use crate::config::{Config, Flavour, Knobs};
-use crate::monitors::{Monitors, spare_at_start};
 use crate::rng::{Rng, mix};
 use crate::world::{StartOutcome, World, fresh_memory};
 
 mod aftermath;
 pub mod matrix;
+mod restart;
 mod scenarios;
 
 /// A kind of story.
@@ -30,6 +30,8 @@ pub enum Scenario {
     Stops,
     /// Starts that break off one after the other, each with other members missing.
     Starts,
+    /// The same, and who was missing stays away: it comes back several epochs behind.
+    Absent,
     /// The bug that started it all: a small write to an unsynced stripe, then a member dies.
     Seed,
     /// Members leave and come at the worst moments: with the n-th write of a load, with a superblock in flight.
@@ -40,13 +42,14 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Scenario; 9] = [
+    pub const ALL: [Scenario; 10] = [
         Scenario::Deaths,
         Scenario::Cuts,
         Scenario::Rebuild,
         Scenario::Faults,
         Scenario::Stops,
         Scenario::Starts,
+        Scenario::Absent,
         Scenario::Seed,
         Scenario::Leaving,
         Scenario::Mixed,
@@ -68,6 +71,7 @@ impl Scenario {
             Scenario::Faults => "faults",
             Scenario::Stops => "stops",
             Scenario::Starts => "starts",
+            Scenario::Absent => "absent",
             Scenario::Seed => "seed",
             Scenario::Leaving => "leaving",
             Scenario::Mixed => "mixed",
@@ -133,7 +137,8 @@ thread_local! {
 #[must_use]
 pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, verbose: bool) -> Outcome {
     let mut rng = Rng::new(seed);
-    let mut config = Config::random(&mut rng, knobs);
+    let bounds = if scenario == Scenario::Absent { rare(&mut rng, knobs) } else { knobs };
+    let mut config = Config::random(&mut rng, bounds);
     if scenario == Scenario::Seed {
         config.initial = rng.pick(&[bitmap::Cell::Unwritten, bitmap::Cell::NeedSync]);
         config.stripes = config.stripes.min(12);
@@ -160,12 +165,20 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Faults => story.faults(),
         Scenario::Stops => story.stops(),
         Scenario::Starts => story.starts(),
+        Scenario::Absent => story.absent(),
         Scenario::Seed => story.seed(),
         Scenario::Leaving => story.leaving(),
         Scenario::Mixed => story.mixed(),
     }
     story.explore();
     story.outcome()
+}
+
+/// Starts are what [`Scenario::Absent`] is about: few stripes and requests, and as a rule as few members as the level has, so
+/// that two copies torn are all witnesses.
+fn rare(rng: &mut Rng, knobs: Knobs) -> Knobs {
+    let members = if rng.chance(75) { knobs.members.min(3) } else { knobs.members };
+    Knobs { members, stripes: knobs.stripes.min(6), ..knobs }
 }
 
 struct Story {
@@ -180,6 +193,12 @@ struct Story {
     single_fault: bool,
     /// How often a restart is a storm: starts that break off one after the other, each with others missing.
     storm_percent: u64,
+    /// How often members are missing at a start of a storm.
+    missing_percent: u64,
+    /// How often who was missing at a start is missing at the next one too.
+    stay_percent: u64,
+    /// Disks that were not dead, and missing at the last start.
+    away: Vec<usize>,
     /// Worlds that branched off.
     branches: u32,
     outcome: Outcome,
@@ -196,6 +215,9 @@ impl Story {
             pending_deaths: 0,
             single_fault: false,
             storm_percent: 12,
+            missing_percent: 40,
+            stay_percent: 0,
+            away: Vec::new(),
             branches: 0,
             outcome: Outcome::default(),
         }
@@ -440,80 +462,5 @@ impl Story {
         }
         self.pending_cuts += 1;
         self.world.after_cut();
-    }
-
-    /// After a cut: start, perhaps with cuts in the start, perhaps without some member.
-    fn restart(&mut self, missing: bool) {
-        if self.chance(30) {
-            // What died may be back, as it was.
-            let mut bus = self.world.bus.borrow_mut();
-            bus.disks.iter_mut().for_each(|disk| disk.dead = false);
-        }
-        self.restart_present(missing);
-    }
-
-    fn restart_present(&mut self, missing: bool) {
-        let mut cuts_left = if self.chance(40) { self.world.rng.between(1, 3) } else { 0 };
-        let storm = self.chance(self.storm_percent);
-        if storm {
-            cuts_left = self.world.rng.between(3, 8);
-        }
-        loop {
-            let missing = if storm && !self.single_fault { self.chance(40) } else { missing };
-            let spare = self.choose_present(missing);
-            if spare > 0 && !self.single_fault && self.chance(15) {
-                self.fail_a_write_of_the_start();
-            }
-            let superblocks = 2 * u64::from(self.world.geometry.members()) + 2;
-            let cut = (cuts_left > 0).then(|| match self.world.rng.below(3) {
-                _ if storm => Cut::MetadataPushes(self.world.rng.below(superblocks)),
-                0 => Cut::Completions(self.world.rng.below(40)),
-                1 => Cut::MetadataPushes(self.world.rng.below(12)),
-                _ => Cut::MetadataCompletions(self.world.rng.below(12)),
-            });
-            cuts_left = cuts_left.saturating_sub(1);
-            let outcome = self.world.start(cut);
-            for disk in &mut self.world.bus.borrow_mut().disks {
-                (disk.write_fails_after, disk.failing_writes) = (None, 0);
-            }
-            match outcome {
-                StartOutcome::Running => return self.explore(),
-                StartOutcome::PowerCut => {
-                    self.pending_cuts += 1;
-                    self.world.after_cut();
-                }
-                StartOutcome::Refused => panic!("START: refused, and enough members are there"),
-            }
-        }
-    }
-
-    /// Every disk that is not dead; without some that are in sync, if that is wished and the level bears it.
-    /// How many more may be lost.
-    fn choose_present(&mut self, missing: bool) -> usize {
-        let mut bus = self.world.bus.borrow_mut();
-        bus.monitors.superblocks_changed = true;
-        let mut in_sync: Vec<usize> = Monitors::in_sync(&mut bus).into_iter().flatten().collect();
-        in_sync.retain(|disk| !bus.disks[*disk].dead);
-        let mut present: Vec<usize> = (0..bus.disks.len()).filter(|disk| !bus.disks[*disk].dead).collect();
-        drop(bus);
-        let mut spare = in_sync
-            .len()
-            .saturating_sub(usize::from(self.world.geometry.data()))
-            .min(spare_at_start(&mut self.world.bus.borrow_mut(), &present, &in_sync));
-        while missing && spare > 0 && self.chance(60) {
-            let gone = in_sync.swap_remove(self.world.rng.below(in_sync.len() as u64) as usize);
-            present.retain(|disk| *disk != gone);
-            spare -= 1;
-        }
-        self.world.present = present;
-        spare
-    }
-
-    fn fail_a_write_of_the_start(&mut self) {
-        let disk = self.world.rng.pick(&self.world.present);
-        let after = self.world.rng.below(6) as u32;
-        let mut bus = self.world.bus.borrow_mut();
-        bus.note(13, || format!("a write of disk {disk} will fail, after {after} others"));
-        bus.disks[disk].write_fails_after = Some(after);
     }
 }

@@ -165,6 +165,29 @@ impl Story {
         self.end();
     }
 
+    pub(super) fn absent(&mut self) {
+        // In some runs one is away for long, in some another one each time.
+        (self.storm_percent, self.missing_percent) = (95, 60);
+        self.stay_percent = self.world.rng.pick(&[20, 50, 80]);
+        self.knobs.load = self.knobs.load.min(20);
+        self.world.bus.borrow_mut().probes.metadata_percent = 100;
+        for _ in 0..self.world.rng.between(2, 5) {
+            // Who is being filled may be away too.
+            if self.chance(30) {
+                if self.world.spare() > 0 && self.world.empty_slots().is_empty() {
+                    self.die_or_be_failed();
+                    self.load(1, 10);
+                }
+                self.replace();
+            }
+            self.load_and_cut();
+            self.restart(false);
+            self.load(1, 10);
+            self.verify();
+        }
+        self.end();
+    }
+
     pub(super) fn seed(&mut self) {
         let stripe_sectors = u64::from(self.world.geometry.stripe_bytes()) / 512;
         let stripes = self.world.geometry.stripes();

@@ -1,0 +1,112 @@
+//! Starts after a power cut: which disks are there, and when the power goes again.
+
+use crate::bus::Cut;
+use crate::monitors::{Monitors, spare_at_start};
+use crate::world::StartOutcome;
+
+use super::Story;
+
+impl Story {
+    /// After a cut: start, perhaps with cuts in the start, perhaps without some member.
+    pub(super) fn restart(&mut self, missing: bool) {
+        if self.chance(30) {
+            // What died may be back, as it was.
+            let mut bus = self.world.bus.borrow_mut();
+            bus.disks.iter_mut().for_each(|disk| disk.dead = false);
+        }
+        self.restart_present(missing);
+    }
+
+    pub(super) fn restart_present(&mut self, missing: bool) {
+        let mut cuts_left = if self.chance(40) { self.world.rng.between(1, 3) } else { 0 };
+        let storm = self.chance(self.storm_percent);
+        if storm {
+            cuts_left = self.world.rng.between(3, 8);
+        }
+        loop {
+            let missing =
+                if storm && !self.single_fault { self.chance(self.missing_percent) } else { missing };
+            let spare = self.choose_present(missing);
+            if spare > 0 && !self.single_fault && self.chance(15) {
+                self.fail_a_write_of_the_start();
+            }
+            let superblocks = match self.stay_percent {
+                0 => 2 * u64::from(self.world.geometry.members()) + 2,
+                _ => 2 * self.world.present.len() as u64 + 1,
+            };
+            let cut = (cuts_left > 0).then(|| match self.world.rng.below(3) {
+                _ if storm => Cut::MetadataPushes(self.world.rng.below(superblocks)),
+                0 => Cut::Completions(self.world.rng.below(40)),
+                1 => Cut::MetadataPushes(self.world.rng.below(12)),
+                _ => Cut::MetadataCompletions(self.world.rng.below(12)),
+            });
+            cuts_left = cuts_left.saturating_sub(1);
+            let outcome = self.world.start(cut);
+            for disk in &mut self.world.bus.borrow_mut().disks {
+                (disk.write_fails_after, disk.failing_writes) = (None, 0);
+            }
+            match outcome {
+                StartOutcome::Running => return self.explore(),
+                StartOutcome::PowerCut => {
+                    self.pending_cuts += 1;
+                    self.world.after_cut();
+                }
+                StartOutcome::Refused => panic!("START: refused, and enough members are there"),
+            }
+        }
+    }
+
+    /// Every disk that is not dead; without some that are in sync, if that is wished and the level bears it, and perhaps
+    /// without those that were away before. How many more may be lost.
+    pub(super) fn choose_present(&mut self, missing: bool) -> usize {
+        let mut bus = self.world.bus.borrow_mut();
+        bus.monitors.superblocks_changed = true;
+        let mut in_sync: Vec<usize> = Monitors::in_sync(&mut bus).into_iter().flatten().collect();
+        in_sync.retain(|disk| !bus.disks[*disk].dead);
+        let alive: Vec<usize> = (0..bus.disks.len()).filter(|disk| !bus.disks[*disk].dead).collect();
+        drop(bus);
+        let mut present = alive.clone();
+        let stay_away =
+            if self.stay_percent > 0 { self.who_stays_away(&mut present, &in_sync) } else { Vec::new() };
+        let mut spare = in_sync
+            .len()
+            .saturating_sub(usize::from(self.world.geometry.data()))
+            .min(spare_at_start(&mut self.world.bus.borrow_mut(), &present, &in_sync));
+        for gone in stay_away.into_iter().take(spare) {
+            in_sync.retain(|disk| *disk != gone);
+            present.retain(|disk| *disk != gone);
+            spare -= 1;
+        }
+        while missing && spare > 0 && self.chance(60) {
+            let gone = in_sync.swap_remove(self.world.rng.below(in_sync.len() as u64) as usize);
+            present.retain(|disk| *disk != gone);
+            spare -= 1;
+        }
+        self.away = alive.into_iter().filter(|disk| !present.contains(disk)).collect();
+        self.world.present = present;
+        spare
+    }
+
+    /// Those that were missing at the last start and are in sync. Who is not in sync is missed by nobody, and may stay away,
+    /// or leave, whatever the level bears.
+    fn who_stays_away(&mut self, present: &mut Vec<usize>, in_sync: &[usize]) -> Vec<usize> {
+        let mut away = std::mem::take(&mut self.away);
+        if !self.chance(self.stay_percent) {
+            away.clear();
+            if !in_sync.is_empty() && self.chance(20) {
+                away.extend(present.iter().filter(|disk| !in_sync.contains(disk)));
+            }
+        }
+        present.retain(|disk| in_sync.contains(disk) || !away.contains(disk));
+        away.retain(|disk| in_sync.contains(disk));
+        away
+    }
+
+    fn fail_a_write_of_the_start(&mut self) {
+        let disk = self.world.rng.pick(&self.world.present);
+        let after = self.world.rng.below(6) as u32;
+        let mut bus = self.world.bus.borrow_mut();
+        bus.note(13, || format!("a write of disk {disk} will fail, after {after} others"));
+        bus.disks[disk].write_fails_after = Some(after);
+    }
+}
