@@ -390,7 +390,11 @@ impl Drop for Uring {
         self.queues().for_each(Queue::drain);
         // The kernel takes a ring apart in the background, some time after its descriptor is closed. Its files, and the locks
         // on members with them, would be held until then: a server that started at once found its members taken.
-        self.queues().for_each(Queue::release_files);
+        //
+        // A lane's commands may wait at the driver for ever, and until Linux 6.12 the kernel waits for whatever uses a file before
+        // it lets go of the table (`io_rsrc_ref_quiesce`): the reactor of a block device that was not stopped never came to its end.
+        let release = if self.lane.is_waiting() { Queue::abandon_files } else { Queue::release_files };
+        self.queues().for_each(release);
     }
 }
 

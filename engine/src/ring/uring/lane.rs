@@ -57,6 +57,8 @@ pub struct Lane(Rc<Ends>);
 struct Ends {
     outgoing: RefCell<VecDeque<LaneCommand>>,
     arrived: RefCell<VecDeque<Arrival>>,
+    /// Submissions in all.
+    submissions: Cell<usize>,
     /// Arrivals in all, to tell a turn that brought some.
     arrivals: Cell<usize>,
     wait_fd: RawFd,
@@ -67,6 +69,7 @@ impl Lane {
         Lane(Rc::new(Ends {
             outgoing: RefCell::new(VecDeque::with_capacity(COMMANDS_EXPECTED)),
             arrived: RefCell::new(VecDeque::with_capacity(COMMANDS_EXPECTED)),
+            submissions: Cell::new(0),
             arrivals: Cell::new(0),
             wait_fd,
         }))
@@ -104,6 +107,7 @@ impl Lane {
             let command = opcode::UringCmd16::new(types::Fixed(LANE_FILE), operation);
             let entry = command.cmd(bytes).addr(Some(number)).build();
             queue.push_command(entry.user_data(LANE | u64::from(name)));
+            self.0.submissions.set(self.0.submissions.get().wrapping_add(1));
         }
         !outgoing.is_empty()
     }
@@ -112,6 +116,11 @@ impl Lane {
     pub(super) fn arrive(&self, name: u64, result: i32) {
         self.0.arrived.borrow_mut().push_back(Arrival { name: name as u32, result });
         self.0.arrivals.set(self.0.arrivals.get().wrapping_add(1));
+    }
+
+    /// Whether commands wait at the driver.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.0.submissions.get() != self.0.arrivals.get()
     }
 
     /// How many have arrived ever.

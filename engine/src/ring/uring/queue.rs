@@ -183,6 +183,11 @@ impl Queue {
         let _released = self.ring.submitter().unregister_files();
     }
 
+    /// Lets go of every file, without waiting for what uses one. Until 6.12 the others then wait for it too.
+    pub(super) fn abandon_files(&mut self) {
+        let _released = self.ring.submitter().register_files_update(0, &[-1; super::FILES as usize]);
+    }
+
     fn enter_for(&mut self, submit_count: u32, complete_count: u32) {
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: no argument is passed, and at most what the submission queue holds is submitted; each
