@@ -7,6 +7,14 @@
 //! flight are distinct, that the front end wakes it when there is work, and that after `close` it drains
 //! with every span given back.
 //!
+//! ublk is in it where STRIATE_FRONTEND_UBLK is set, for it wants root and a kernel with its driver (tests/guest has one, and
+//! runs this there). What a block device cannot be asked of all this:
+//!
+//! - more reactors than CPUs, for the driver gives a device one queue a CPU: as many as there are;
+//! - what is misaligned, beyond the end or on an array that is read only: the kernel refuses it by itself (the suite asks it
+//!   of nobody; of NBD, nbd_protocol does);
+//! - which error it was: the kernel has fewer, and the suite expects only EIO, the one that an array in service gives.
+//!
 //! A further front end joins by implementing [`Fixture`] and adding a line to the tests at the end.
 
 #![allow(
@@ -17,41 +25,80 @@
 
 mod support;
 
+use std::fs;
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use engine::frontend::Frontend;
 use engine::frontend::nbd::{Address, NbdFrontend, NbdServer, Remote};
+use engine::frontend::ublk::{
+    Closed, Ublk, UblkChoice, UblkFeature, UblkFrontend, UblkPlace, UblkPlan, UblkShape,
+};
+use engine::memory::{Memory, Pool};
+use engine::ring::{Uring, UringConfig};
+use support::block::BlockDevice;
 use support::client::{Client, FLUSH, FUA, Setup, TRIM, WRITE, ZEROES, socket_path};
-use support::{Pace, RamArray, Random, Reactor};
+use support::{Opened, Pace, RamArray, Random, Reactor};
 
 const MIB: usize = 1 << 20;
 const SIZE_BYTES: usize = 32 * MIB;
 const HOSTS: usize = 4;
+const EIO: i32 = 5;
 
-/// A front end and the way to reach it.
-trait Fixture {
-    type Frontend: Frontend + Send + 'static;
+/// A front end and the way to reach it, in the order of its life.
+trait Fixture: Sized {
+    /// What a reactor's thread opens its front end from.
+    type Share: Send + 'static;
+    type Frontend: Frontend;
     type Host: Host;
 
-    /// A fixture of an array of `size_bytes`, with one front end per reactor.
-    fn start(size_bytes: usize, reactors: usize) -> (Self, Vec<Self::Frontend>)
-    where
-        Self: Sized;
+    /// Most reactors that it can serve.
+    fn reactors_max() -> usize {
+        usize::MAX
+    }
+
+    /// A fixture of an array of `size_bytes`, with one share per reactor.
+    fn start(size_bytes: usize, reactors: usize) -> (Self, Vec<Self::Share>);
+
+    /// On the reactor's thread.
+    fn open(share: Self::Share, memory: &Arc<Memory>, pool: &mut Pool) -> Opened<Self::Frontend>;
+
+    /// Lets hosts in, now that the reactors turn.
+    fn begin(&mut self) {}
+
+    /// Whether reads may go into the pages of hosts' requests.
+    fn is_zero_copy(&self) -> bool {
+        false
+    }
 
     /// Another host.
     fn connect(&self) -> Self::Host;
+
+    /// Ends the export: hosts are gone, and the reactors still turn.
+    fn close(&mut self) {}
+
+    /// Takes everything away, after the reactors; `last` is a host that is still there.
+    fn end(self, last: Option<Self::Host>) {
+        drop(last);
+    }
 }
+
+/// What a host hears: an `errno` where it failed.
+type Outcome<T> = Result<T, i32>;
 
 /// A host: what a user of the array can do. Every call returns when the array has answered.
 trait Host: Send + 'static {
-    fn read(&mut self, offset_bytes: u64, len_bytes: usize) -> Result<Vec<u8>, ()>;
-    fn write(&mut self, offset_bytes: u64, data: &[u8], fua: bool) -> Result<(), ()>;
-    fn discard(&mut self, offset_bytes: u64, len_bytes: usize) -> Result<(), ()>;
-    fn write_zeroes(&mut self, offset_bytes: u64, len_bytes: usize) -> Result<(), ()>;
-    fn flush(&mut self) -> Result<(), ()>;
+    /// On the thread that will use it, which is the host's `index`th.
+    fn settle(&mut self, _index: usize) {}
+
+    fn read(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<Vec<u8>>;
+    fn write(&mut self, offset_bytes: u64, data: &[u8], fua: bool) -> Outcome<()>;
+    fn discard(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<()>;
+    fn write_zeroes(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<()>;
+    fn flush(&mut self) -> Outcome<()>;
 }
 
 /// How a front end is turned.
@@ -73,18 +120,18 @@ const CONDITIONS: [Conditions; 5] = [
 
 /// Every host, in its part of the array, gets back what it put there; and the front end drains.
 fn check<F: Fixture>(conditions: Conditions) {
-    let (fixture, frontends) = F::start(SIZE_BYTES, conditions.reactors);
-    let array = RamArray::new(SIZE_BYTES);
     let Conditions { pace, pool_bytes, room, .. } = conditions;
-    let reactors: Vec<Reactor> = frontends
-        .into_iter()
-        .map(|frontend| Reactor::start(frontend, Arc::clone(&array), pace, pool_bytes, room))
-        .collect();
+    let reactor_count = conditions.reactors.min(F::reactors_max());
+    let (mut fixture, shares) = F::start(SIZE_BYTES, reactor_count);
+    let array = RamArray::new(SIZE_BYTES);
+    let reactors: Vec<Reactor> =
+        shares.into_iter().map(|share| turn::<F>(share, &array, pace, pool_bytes, room)).collect();
+    fixture.begin();
     let part_bytes = SIZE_BYTES / HOSTS;
     let hosts: Vec<_> = (0..HOSTS)
         .map(|index| {
             let host = fixture.connect();
-            thread::spawn(move || live(host, (index * part_bytes) as u64, part_bytes, index as u64 + 1))
+            thread::spawn(move || live(host, index, part_bytes))
         })
         .collect();
     let copies: Vec<Vec<u8>> =
@@ -94,12 +141,44 @@ fn check<F: Fixture>(conditions: Conditions) {
         "the array holds what the hosts put, {conditions:?}"
     );
     check_errors(&fixture, &array);
-    assert!(array.flushes.load(Ordering::Relaxed) > 0 && array.durable.load(Ordering::Relaxed) > 0);
+    check_kinds(&array, reactor_count, fixture.is_zero_copy());
+    fixture.close();
     reactors.into_iter().for_each(Reactor::stop);
+    fixture.end(None);
+}
+
+/// Starts the reactor of a share.
+fn turn<F: Fixture>(
+    share: F::Share,
+    array: &Arc<RamArray>,
+    pace: Pace,
+    pool_bytes: usize,
+    room: usize,
+) -> Reactor {
+    let open = |memory: &Arc<Memory>, pool: &mut Pool| F::open(share, memory, pool);
+    Reactor::start_with(open, Arc::clone(array), pace, pool_bytes, room)
+}
+
+/// What hosts asked has reached the array as that, and by every reactor.
+fn check_kinds(array: &RamArray, reactors: usize, zero_copy: bool) {
+    let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+    for (kind, count) in [
+        ("flush", &array.flushes),
+        ("durable write", &array.durable),
+        ("discard", &array.discards),
+        ("write-zeroes", &array.zeroes),
+    ] {
+        assert!(of(count) > 0, "no {kind} has come");
+    }
+    assert_eq!(of(&array.reactors), reactors as u64, "each reactor has its share of the hosts");
+    assert_eq!(of(&array.direct) > 0, zero_copy, "reads into hosts' own pages, where there are such");
+    assert_eq!(of(&array.sent_back) > 0, zero_copy, "and some that had to be asked again");
 }
 
 /// A host's life: random operations on its part, checked against its copy, which is returned.
-fn live(mut host: impl Host, start: u64, part_bytes: usize, seed: u64) -> Vec<u8> {
+fn live(mut host: impl Host, index: usize, part_bytes: usize) -> Vec<u8> {
+    let (start, seed) = ((index * part_bytes) as u64, index as u64 + 1);
+    host.settle(index);
     let mut random = Random(seed);
     let mut copy = vec![0; part_bytes];
     for step in 0..150 {
@@ -135,9 +214,9 @@ fn live(mut host: impl Host, start: u64, part_bytes: usize, seed: u64) -> Vec<u8
 fn check_errors<F: Fixture>(fixture: &F, array: &RamArray) {
     let mut host = fixture.connect();
     *array.lost.lock().unwrap() = MIB as u64..MIB as u64 + 4096;
-    assert!(host.read(MIB as u64, 4096).is_err());
-    assert!(host.read(MIB as u64 / 2, MIB).is_err());
-    assert!(host.write(MIB as u64, &[1; 4096], false).is_err());
+    assert_eq!(host.read(MIB as u64, 4096).err(), Some(EIO));
+    assert_eq!(host.read(MIB as u64 / 2, MIB).err(), Some(EIO));
+    assert_eq!(host.write(MIB as u64, &[1; 4096], false), Err(EIO));
     assert!(host.read(0, MIB).is_ok());
     *array.lost.lock().unwrap() = 0..0;
     host.write(MIB as u64, &[2; 4096], true).unwrap();
@@ -146,20 +225,24 @@ fn check_errors<F: Fixture>(fixture: &F, array: &RamArray) {
 
 /// `close` with requests in the array: they are answered, and then there is nothing left.
 fn check_close_with_requests_in_flight<F: Fixture>() {
-    let (fixture, mut frontends) = F::start(SIZE_BYTES, 1);
+    let (mut fixture, mut shares) = F::start(SIZE_BYTES, 1);
     let array = RamArray::new(SIZE_BYTES);
-    array.held.store(true, Ordering::Relaxed);
-    let reactor = Reactor::start(frontends.remove(0), Arc::clone(&array), Pace::Instant, 8 * MIB, 64);
+    let reactor = turn::<F>(shares.remove(0), &array, Pace::Instant, 8 * MIB, 64);
+    fixture.begin();
     let mut host = fixture.connect();
-    let write = thread::spawn(move || host.write(4096, &[7; 8192], false));
-    support::eventually("the write has arrived", || array.requests.load(Ordering::Relaxed) == 1);
+    // Not before: making a block device the kernel reads its partitions.
+    array.held.store(true, Ordering::Relaxed);
+    let write = thread::spawn(move || (host.write(4096, &[7; 8192], false), host));
+    support::eventually("the write has arrived", || array.writes.load(Ordering::Relaxed) == 1);
     reactor.close();
     thread::sleep(std::time::Duration::from_millis(50));
     assert!(!write.is_finished(), "not answered before the array did");
     array.held.store(false, Ordering::Relaxed);
     reactor.stop();
-    assert_eq!(write.join().unwrap(), Ok(()), "answered before the end");
+    let (written, host) = write.join().unwrap();
+    assert_eq!(written, Ok(()), "answered before the end");
     assert!(array.bytes.lock().unwrap()[4096..4096 + 8192] == [7; 8192]);
+    fixture.end(Some(host));
 }
 
 /// NBD over a unix socket; `STRUCTURED` or simple replies.
@@ -171,6 +254,7 @@ struct Nbd<const STRUCTURED: bool> {
 struct NbdHost(Client<UnixStream>);
 
 impl<const STRUCTURED: bool> Fixture for Nbd<STRUCTURED> {
+    type Share = NbdFrontend;
     type Frontend = NbdFrontend;
     type Host = NbdHost;
 
@@ -182,6 +266,10 @@ impl<const STRUCTURED: bool> Fixture for Nbd<STRUCTURED> {
         (Nbd { _server: server, path }, frontends)
     }
 
+    fn open(share: NbdFrontend, _memory: &Arc<Memory>, _pool: &mut Pool) -> Opened<NbdFrontend> {
+        (share, None)
+    }
+
     fn connect(&self) -> NbdHost {
         let socket = UnixStream::connect(&self.path).unwrap();
         socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
@@ -190,31 +278,184 @@ impl<const STRUCTURED: bool> Fixture for Nbd<STRUCTURED> {
 }
 
 impl NbdHost {
-    fn bare(&mut self, kind: u16, offset_bytes: u64, len_bytes: usize) -> Result<(), ()> {
-        self.0.call(kind, 0, offset_bytes, len_bytes as u32, &[]).map(drop).map_err(drop)
+    fn bare(&mut self, kind: u16, offset_bytes: u64, len_bytes: usize) -> Outcome<()> {
+        self.0.call(kind, 0, offset_bytes, len_bytes as u32, &[]).map(drop).map_err(|error| error as i32)
     }
 }
 
 impl Host for NbdHost {
-    fn read(&mut self, offset_bytes: u64, len_bytes: usize) -> Result<Vec<u8>, ()> {
-        self.0.read(offset_bytes, len_bytes as u32).map_err(drop)
+    fn read(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<Vec<u8>> {
+        self.0.read(offset_bytes, len_bytes as u32).map_err(|error| error as i32)
     }
 
-    fn write(&mut self, offset_bytes: u64, data: &[u8], fua: bool) -> Result<(), ()> {
+    fn write(&mut self, offset_bytes: u64, data: &[u8], fua: bool) -> Outcome<()> {
         let flags = if fua { FUA } else { 0 };
-        self.0.call(WRITE, flags, offset_bytes, data.len() as u32, data).map(drop).map_err(drop)
+        self.0
+            .call(WRITE, flags, offset_bytes, data.len() as u32, data)
+            .map(drop)
+            .map_err(|error| error as i32)
     }
 
-    fn discard(&mut self, offset_bytes: u64, len_bytes: usize) -> Result<(), ()> {
+    fn discard(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<()> {
         self.bare(TRIM, offset_bytes, len_bytes)
     }
 
-    fn write_zeroes(&mut self, offset_bytes: u64, len_bytes: usize) -> Result<(), ()> {
+    fn write_zeroes(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<()> {
         self.bare(ZEROES, offset_bytes, len_bytes)
     }
 
-    fn flush(&mut self) -> Result<(), ()> {
+    fn flush(&mut self) -> Outcome<()> {
         self.bare(FLUSH, 0, 0)
+    }
+}
+
+/// A block device, whose requests come in batches where the driver can and there is more than one queue.
+struct Device<const BATCHES: bool>(Ublk);
+
+struct DeviceHost {
+    device: BlockDevice,
+    path: String,
+    zeroings: u32,
+}
+
+impl<const BATCHES: bool> Fixture for Device<BATCHES> {
+    type Share = UblkPlace;
+    type Frontend = UblkFrontend;
+    type Host = DeviceHost;
+
+    fn reactors_max() -> usize {
+        let cpus = thread::available_parallelism().unwrap().get();
+        assert!(cpus > 1, "with one CPU there is never more than one reactor");
+        cpus
+    }
+
+    fn start(size_bytes: usize, reactors: usize) -> (Self, Vec<UblkPlace>) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // A device of its own for every fixture: one that bears the same name and identity would be taken over.
+        let identity = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let shape = UblkShape {
+            size_bytes: size_bytes as u64,
+            logical_block_bytes: 512,
+            physical_block_bytes: 4096,
+            chunk_bytes: 64 << 10,
+            stripe_bytes: 256 << 10,
+            // So that it is sent flushes, and FUA.
+            volatile_cache: true,
+            read_only: false,
+        };
+        let without = if BATCHES { Vec::new() } else { vec![UblkFeature::BatchIo] };
+        let plan = UblkPlan { choice: UblkChoice::Any, queues: reactors, without };
+        let mut ublk = Ublk::open(&plan, "conformance", &identity, &shape).unwrap();
+        let places = ublk.places();
+        (Device(ublk), places)
+    }
+
+    fn open(place: UblkPlace, memory: &Arc<Memory>, pool: &mut Pool) -> Opened<UblkFrontend> {
+        let config = UringConfig { host_buffers: place.host_buffers(), ..UringConfig::default() };
+        let mut ring = Uring::new(Arc::clone(memory), &config).unwrap();
+        let frontend = place.open(&mut ring, memory, pool).unwrap();
+        (frontend, Some(ring))
+    }
+
+    fn begin(&mut self) {
+        self.0.start().unwrap();
+        eprintln!("block device: {}", self.0.way());
+    }
+
+    fn is_zero_copy(&self) -> bool {
+        self.0.is_zero_copy()
+    }
+
+    fn connect(&self) -> DeviceHost {
+        let path = self.0.path();
+        DeviceHost { device: BlockDevice::open(&path).unwrap(), path, zeroings: 0 }
+    }
+
+    fn close(&mut self) {
+        assert_eq!(self.0.close(false), Ok(Closed::Stopped), "nobody has it open any more");
+    }
+
+    fn end(mut self, last: Option<DeviceHost>) {
+        let path = self.0.path();
+        // With force, if it was not closed before: its server is gone, and what the kernel still asks of it (since Linux 7 it
+        // reads partitions in its own time) waits for another. A host that closed it first would wait for that reading.
+        assert_eq!(self.0.close(true), Ok(Closed::Stopped));
+        drop(last);
+        self.0.remove().unwrap();
+        assert!(!fs::exists(path).unwrap(), "the device has gone away");
+    }
+}
+
+/// What the kernel tells a program.
+fn outcome<T>(result: io::Result<T>) -> Outcome<T> {
+    result.map_err(|error| error.raw_os_error().expect("of the kernel"))
+}
+
+impl Host for DeviceHost {
+    /// Its thread keeps to a CPU of one queue, so that all queues have hosts.
+    fn settle(&mut self, index: usize) {
+        let queues = format!("/sys/block/{}/mq", self.path.trim_start_matches("/dev/"));
+        let queue = index % fs::read_dir(&queues).unwrap().count();
+        let cpus = fs::read_to_string(format!("{queues}/{queue}/cpu_list")).unwrap();
+        let first = cpus.split(',').next().unwrap().trim().parse().unwrap();
+        assert!(core_affinity::set_for_current(core_affinity::CoreId { id: first }));
+    }
+
+    fn read(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<Vec<u8>> {
+        outcome(self.device.read(offset_bytes, len_bytes))
+    }
+
+    fn write(&mut self, offset_bytes: u64, data: &[u8], fua: bool) -> Outcome<()> {
+        outcome(self.device.write(offset_bytes, data, fua))
+    }
+
+    fn discard(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<()> {
+        outcome(self.device.discard(offset_bytes, len_bytes as u64))
+    }
+
+    /// By both ways in turn.
+    fn write_zeroes(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<()> {
+        self.zeroings += 1;
+        outcome(if self.zeroings.is_multiple_of(2) {
+            self.device.write_zeroes_kept(offset_bytes, len_bytes as u64)
+        } else {
+            self.device.write_zeroes(offset_bytes, len_bytes as u64)
+        })
+    }
+
+    fn flush(&mut self) -> Outcome<()> {
+        outcome(self.device.flush())
+    }
+}
+
+/// Whether the block device is to be tried. Where it is and cannot be, the test fails.
+fn is_ublk_wanted() -> bool {
+    let wanted = std::env::var_os("STRIATE_FRONTEND_UBLK").is_some();
+    if !wanted {
+        eprintln!("SKIPPED: STRIATE_FRONTEND_UBLK is not set");
+    }
+    wanted
+}
+
+#[test]
+fn ublk_device() {
+    if is_ublk_wanted() {
+        CONDITIONS.into_iter().for_each(check::<Device<true>>);
+    }
+}
+
+#[test]
+fn ublk_device_without_batches() {
+    if is_ublk_wanted() {
+        CONDITIONS.into_iter().for_each(check::<Device<false>>);
+    }
+}
+
+#[test]
+fn ublk_device_closes_with_requests_in_flight() {
+    if is_ublk_wanted() {
+        check_close_with_requests_in_flight::<Device<true>>();
+        check_close_with_requests_in_flight::<Device<false>>();
     }
 }
 

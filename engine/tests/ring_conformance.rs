@@ -368,7 +368,6 @@ fn uring_over_files_conforms() {
 #[test]
 fn uring_that_cuts_and_queues_conforms() {
     let files = Files::new(&std::env::temp_dir(), "cut");
-    let cut = |device: &mut UringDevice| (device.depth_max, device.transfer_bytes_max) = (2, 4096 * 3);
     uring(&files.paths, &UringConfig::default(), cut);
 }
 
@@ -378,6 +377,9 @@ fn a_wide_uring_over_files_conforms() {
     let files = Files::new(&std::env::temp_dir(), "wide");
     uring(&files.paths, &UringConfig { passthrough: true, ..UringConfig::default() }, |_| {});
 }
+
+/// A way to reach drives: its name, the ring, and what is changed of each device.
+type DriveCase<'c> = (&'c str, &'c UringConfig, fn(&mut UringDevice));
 
 /// STRIATE_RING_DRIVES names three NVMe drives of one size, apart by blanks. What they hold is lost.
 #[test]
@@ -398,17 +400,32 @@ fn uring_by_passthrough_conforms() {
             device.facts().clone()
         })
         .collect();
-    let config = UringConfig { passthrough: true, ..UringConfig::default() };
-    uring(&paths, &config, |_| {});
-    uring(&paths, &config, |device| (device.depth_max, device.transfer_bytes_max) = (2, 4096 * 3));
-    // Longer than the drive takes: the kernel refuses, and the block device does it.
-    uring(&paths, &config, |device| device.transfer_bytes_max = MIB);
-    uring(&paths, &UringConfig::default(), |device| device.polled = false);
-    if facts.iter().all(|facts| facts.polled) {
-        uring(&paths, &UringConfig { polled: true, ..config }, |_| {});
-    } else {
-        eprintln!("SKIPPED: the drives have no poll queues");
+    let blocks = UringConfig::default();
+    let passthrough = UringConfig { passthrough: true, ..blocks.clone() };
+    let polled = UringConfig { polled: true, ..passthrough.clone() };
+    let cases: [DriveCase<'_>; 7] = [
+        ("passthrough", &passthrough, |_| {}),
+        ("passthrough, cut and queued", &passthrough, cut),
+        // The kernel refuses, and the block device does it.
+        ("passthrough, longer than the drive takes", &passthrough, |device| device.transfer_bytes_max = MIB),
+        ("block devices", &blocks, |device| device.polled = false),
+        ("passthrough, polled", &polled, |_| {}),
+        ("passthrough, polled, cut and queued", &polled, cut),
+        ("block devices, polled", &polled, |device| device.namespace = None),
+    ];
+    for (what, config, adapt) in cases {
+        if config.polled && !facts.iter().all(|facts| facts.polled) {
+            eprintln!("SKIPPED: {what}: the drives have no poll queues");
+            continue;
+        }
+        eprintln!("drives by {what}");
+        uring(&paths, config, adapt);
     }
+}
+
+/// Operations become many pieces, of which two are in the kernel.
+fn cut(device: &mut UringDevice) {
+    (device.depth_max, device.transfer_bytes_max) = (2, 4096 * 3);
 }
 
 #[test]

@@ -21,8 +21,9 @@ const TRANSFER_BYTES_MAX: u32 = 512 << 10;
 /// Deepest queue on any device: an NVMe queue's 1023 tags are rarely worth more than this.
 const DEPTH_MAX: u32 = 1024;
 
-/// Depth of a file, whose device's tags are shared with everything else on its file system.
-const DEPTH_FILE: u32 = 256;
+/// Depth of what has no tags of its own: a file shares its device's with everything else on its file system, a layer of the
+/// kernel those of what is below it.
+const DEPTH_SHARED: u32 = 256;
 
 /// Whether zeroing a whole device is a matter of moments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +116,7 @@ fn of_block(file: &File, sysfs: &Path, size_bytes: u64) -> Facts {
         zeroing: if queue("write_zeroes_max_bytes") > 0 { Zeroing::Fast } else { Zeroing::Slow },
         discards: queue("discard_max_bytes") > 0,
         polled: queue("io_poll") == 1,
-        depth_max: (queue("nr_requests") as u32).clamp(1, DEPTH_MAX),
+        depth_max: depth_max(read(&disk.join("queue/nr_requests"))),
         transfer_bytes_max: transfer_bytes as u32 / BLOCK_BYTES as u32 * BLOCK_BYTES as u32,
         atomic_bytes: None,
     }
@@ -136,10 +137,17 @@ fn of_file(file: &File, metadata: &Metadata, size_bytes: u64, direct: bool, acce
         zeroing: if punches { Zeroing::Fast } else { Zeroing::Slow },
         discards: punches,
         polled: false,
-        depth_max: DEPTH_FILE,
+        depth_max: DEPTH_SHARED,
         transfer_bytes_max: TRANSFER_BYTES_MAX,
         atomic_bytes: None,
     }
+}
+
+/// Most operations worth having at a device with so many tags. Of its own layers the kernel does not say how many (seen with
+/// 7.3): of RAM disks, device mapper, md, and an NVMe drive that could have several paths. That was taken for one tag, and
+/// such members did one thing at a time.
+fn depth_max(tags: Option<u32>) -> u32 {
+    tags.map_or(DEPTH_SHARED, |tags| tags.clamp(1, DEPTH_MAX))
 }
 
 /// The disk of a partition; otherwise the device itself.
@@ -190,6 +198,15 @@ fn command_bytes_max(wanted: u32, kernel: u64, segments: u64, drive: Option<u64>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_that_does_not_tell_its_depth_is_no_shallow_one() {
+        for (tags, expected) in
+            [(None, DEPTH_SHARED), (Some(0), 1), (Some(2), 2), (Some(1023), 1023), (Some(4096), 1024)]
+        {
+            assert_eq!(depth_max(tags), expected, "{tags:?}");
+        }
+    }
 
     #[test]
     fn commands_fit_the_kernel_and_the_drive() {

@@ -32,7 +32,9 @@ pub trait Frontend {
     }
 
     /// A file descriptor that polls readable when `gather` or `settle` would find work (an epoll
-    /// descriptor over the front end's sockets, say); `None` when the front end must be polled.
+    /// descriptor over the front end's sockets, say); `None` when the front end must be polled. A front end whose
+    /// requests come by the reactor's ring gives the ring's, which tells nothing of what `gather` has heard of and
+    /// left for want of room or memory: so a reactor sleeps only after a turn that gathered and answered nothing.
     fn wait_fd(&self) -> Option<std::os::fd::RawFd>;
 
     /// Stops taking new requests. The front end is drained when every request has been answered

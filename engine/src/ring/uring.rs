@@ -385,7 +385,9 @@ impl Ring for Uring {
 
     fn wait_fd(&self) -> Option<RawFd> {
         match &self.polled {
-            Some(polled) if polled.in_flight() > 0 => None,
+            // Nor while pieces wait for a place at their device: the one that made it may have been the last in the kernel, and
+            // of polled ones nobody rings. (A write in two pieces, one at a time, was never finished.)
+            Some(polled) if polled.in_flight() > 0 || self.ledger.waiting != 0 => None,
             _ => self.interrupt.wait_fd(),
         }
     }

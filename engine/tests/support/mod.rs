@@ -2,14 +2,21 @@
 //!
 //! The reactor checks the contract while it turns: requests are well-formed, tags in flight differ, spans
 //! in flight share no byte, and after the drain every span is back in the pool.
+//!
+//! A front end whose requests come by the reactor's ring brings that ring along ([`Opened`]), and the reactor turns both. A
+//! read of such a front end may be of a *host buffer*, which only a device can fill: some are answered `NeedsMemory`, as
+//! an array answers that has to touch the bytes, and the others are read from a file by the ring, as from a member.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod block;
 pub mod client;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -19,6 +26,7 @@ use engine::frontend::Frontend;
 use engine::limits::REQUEST_BYTES_MAX;
 use engine::memory::{Memory, Pool, Span};
 use engine::request::{Reply, Request, RequestError, RequestKind};
+use engine::ring::{Completion, Deallocate, DeviceIndex, MemberIo, MemberOp, Ring, Uring, UringDevice};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 /// Nothing in these tests takes longer unless it hangs.
@@ -42,9 +50,18 @@ pub struct RamArray {
     pub held: AtomicBool,
     /// Requests seen.
     pub requests: AtomicU64,
+    /// Of those, writes.
+    pub writes: AtomicU64,
+    /// Reactors that have seen some.
+    pub reactors: AtomicU64,
     pub flushes: AtomicU64,
+    pub discards: AtomicU64,
+    pub zeroes: AtomicU64,
     /// Writes and write-zeroes that were to be durable.
     pub durable: AtomicU64,
+    /// Reads that filled a host buffer, and those that were sent back for memory.
+    pub direct: AtomicU64,
+    pub sent_back: AtomicU64,
 }
 
 impl RamArray {
@@ -54,17 +71,34 @@ impl RamArray {
             lost: Mutex::new(0..0),
             held: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            reactors: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
+            discards: AtomicU64::new(0),
+            zeroes: AtomicU64::new(0),
             durable: AtomicU64::new(0),
+            direct: AtomicU64::new(0),
+            sent_back: AtomicU64::new(0),
         })
     }
 
-    fn execute(&self, memory: &Memory, request: &Request) -> Result<(), RequestError> {
+    /// Notes what a reactor has gathered.
+    fn note(&self, requests: &[Request]) {
+        let is_write = |request: &&Request| matches!(request.kind, RequestKind::Write { .. });
+        self.writes.fetch_add(requests.iter().filter(is_write).count() as u64, Ordering::Relaxed);
+        self.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
+    }
+
+    /// The bytes that a request is about, if none are lost.
+    fn range(&self, request: &Request) -> Result<Range<usize>, RequestError> {
         let range = request.offset_bytes as usize..(request.offset_bytes + request.len_bytes) as usize;
-        let lost = self.lost.lock().unwrap().clone();
-        if lost.start < range.end as u64 && (range.start as u64) < lost.end {
-            return Err(RequestError::Lost);
-        }
+        let lost = self.lost.lock().unwrap();
+        let meets = lost.start < range.end as u64 && (range.start as u64) < lost.end;
+        if meets { Err(RequestError::Lost) } else { Ok(range) }
+    }
+
+    fn execute(&self, memory: &Memory, request: &Request) -> Result<(), RequestError> {
+        let range = self.range(request)?;
         let mut bytes = self.bytes.lock().unwrap();
         match request.kind {
             RequestKind::Read => memory.write_to(request.span, &bytes[range]),
@@ -73,15 +107,22 @@ impl RamArray {
                 self.durable.fetch_add(fua.into(), Ordering::Relaxed);
             }
             RequestKind::Flush => drop(self.flushes.fetch_add(1, Ordering::Relaxed)),
-            RequestKind::Discard => bytes[range].fill(0),
+            RequestKind::Discard => {
+                bytes[range].fill(0);
+                self.discards.fetch_add(1, Ordering::Relaxed);
+            }
             RequestKind::WriteZeroes { fua } => {
                 bytes[range].fill(0);
+                self.zeroes.fetch_add(1, Ordering::Relaxed);
                 self.durable.fetch_add(fua.into(), Ordering::Relaxed);
             }
         }
         Ok(())
     }
 }
+
+/// A front end, and the ring by which its requests come, if they come by one.
+pub type Opened<F> = (F, Option<Uring>);
 
 /// A front end on a thread of its own.
 pub struct Reactor {
@@ -98,10 +139,25 @@ impl Reactor {
         pool_bytes: usize,
         room: usize,
     ) -> Reactor {
+        Reactor::start_with(move |_, _| (frontend, None), array, pace, pool_bytes, room)
+    }
+
+    /// The same with a front end that is opened on the reactor's thread, over the reactor's memory and the pool that its turns get.
+    pub fn start_with<F: Frontend>(
+        open: impl FnOnce(&Arc<Memory>, &mut Pool) -> Opened<F> + Send + 'static,
+        array: Arc<RamArray>,
+        pace: Pace,
+        pool_bytes: usize,
+        room: usize,
+    ) -> Reactor {
         let stop = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
         let bell = Arc::clone(&stop);
-        let thread =
-            std::thread::spawn(move || turn_until_drained(frontend, &array, pace, pool_bytes, room, &bell));
+        let thread = std::thread::spawn(move || {
+            let memory = Memory::new(&[pool_bytes]).unwrap();
+            let mut pool = Pool::new(&memory, 0);
+            let (frontend, ring) = open(&memory, &mut pool);
+            Turning::new(frontend, ring, memory, pool, &array, pace, room).until_drained(&bell);
+        });
         Reactor { stop, thread: Some(thread) }
     }
 
@@ -125,75 +181,206 @@ impl Drop for Reactor {
     }
 }
 
-fn turn_until_drained<F: Frontend>(
-    mut frontend: F,
-    array: &RamArray,
+/// What a reactor has on its thread.
+struct Turning<'a, F> {
+    frontend: F,
+    memory: Arc<Memory>,
+    pool: Pool,
+    direct: Option<Direct>,
+    array: &'a RamArray,
     pace: Pace,
-    pool_bytes: usize,
     room: usize,
-    stop: &OwnedFd,
-) {
-    let memory = Memory::new(&[pool_bytes]).unwrap();
-    let mut pool = Pool::new(&memory, 0);
-    let full_bytes = pool.available_bytes();
-    let size_bytes = array.bytes.lock().unwrap().len() as u64;
-    let mut requests: Vec<Request> = Vec::new();
-    let mut in_flight: Vec<Request> = Vec::new();
-    let mut tags: HashMap<u64, Span> = HashMap::new();
-    let mut random = Random(match pace {
-        Pace::Instant => 1,
-        Pace::Shuffled(seed) => seed | 1,
-    });
-    let mut closed: Option<Instant> = None;
-    while !frontend.drained() {
-        frontend.gather(&memory, &mut pool, room, &mut requests);
-        assert!(requests.len() <= room, "no more than there is room for");
-        array.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
-        for request in requests.drain(..) {
-            check_request(&request, size_bytes);
-            assert!(tags.values().all(|other| !other.overlaps(request.span)), "spans in flight are disjoint");
-            assert!(tags.insert(request.tag, request.span).is_none(), "tags in flight differ");
-            in_flight.push(request);
-        }
-        let held = array.held.load(Ordering::Relaxed);
-        let answered_count = match pace {
-            _ if held => 0,
-            Pace::Instant => in_flight.len(),
-            Pace::Shuffled(_) => random.below(in_flight.len() + 1),
-        };
-        for _ in 0..answered_count {
-            let index = match pace {
-                Pace::Instant => 0,
-                Pace::Shuffled(_) => random.below(in_flight.len()),
-            };
-            let request = in_flight.remove(index);
-            let result = array.execute(&memory, &request);
-            tags.remove(&request.tag);
-            frontend.reply(&memory, &mut pool, Reply { tag: request.tag, result });
-        }
-        frontend.settle(&memory, &mut pool);
-        if closed.is_none() && rustix::io::read(stop, &mut [0; 8]).is_ok() {
-            frontend.close();
-            closed = Some(Instant::now());
-        }
-        if closed.is_some_and(|since| since.elapsed() > PATIENCE) {
-            panic!("the front end does not drain");
-        }
-        let waits_for_host = held || in_flight.is_empty();
-        if let Some(fd) = frontend.wait_fd().filter(|_| waits_for_host && !frontend.drained()) {
-            // SAFETY: the front end is alive, and its descriptor with it.
-            #[expect(unsafe_code, reason = "the trait gives a raw descriptor")]
-            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-            let mut waits = [PollFd::new(&fd, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
-            // Held requests have to be looked at again; otherwise only the descriptors may wake us, and a
-            // front end that forgets to would hang the test.
-            let timeout = if held { Timespec { tv_sec: 0, tv_nsec: 1_000_000 } } else { seconds(PATIENCE) };
-            let woken = poll(&mut waits, Some(&timeout)).unwrap();
-            assert!(woken > 0 || held || closed.is_none(), "nothing woke the reactor while it drained");
+    random: Random,
+    has_gathered: bool,
+    /// Gathered and not begun.
+    in_flight: Vec<Request>,
+    /// Gathered and not answered.
+    tags: HashMap<u64, Span>,
+}
+
+impl<'a, F: Frontend> Turning<'a, F> {
+    fn new(
+        frontend: F,
+        ring: Option<Uring>,
+        memory: Arc<Memory>,
+        pool: Pool,
+        array: &'a RamArray,
+        pace: Pace,
+        room: usize,
+    ) -> Self {
+        let random = Random(match pace {
+            Pace::Instant => 1,
+            Pace::Shuffled(seed) => seed | 1,
+        });
+        Turning {
+            frontend,
+            memory,
+            pool,
+            direct: ring.map(Direct::new),
+            array,
+            pace,
+            room,
+            random,
+            has_gathered: false,
+            in_flight: Vec::new(),
+            tags: HashMap::new(),
         }
     }
-    assert!(in_flight.is_empty(), "drained means that all is answered");
-    assert_eq!(pool.available_bytes(), full_bytes, "drained means that every span is given back");
+
+    fn until_drained(mut self, stop: &OwnedFd) {
+        let full_bytes = self.pool.available_bytes();
+        let mut closed: Option<Instant> = None;
+        while !self.frontend.drained() {
+            let gathered = self.gather();
+            let held = self.array.held.load(Ordering::Relaxed);
+            let answered = if held { 0 } else { self.answer() };
+            self.frontend.settle(&self.memory, &mut self.pool);
+            // Last, so that what was answered has been told when the front end is drained.
+            let completed = self.direct.as_mut().map_or(0, Direct::turn);
+            if closed.is_none() && rustix::io::read(stop, &mut [0; 8]).is_ok() {
+                self.frontend.close();
+                closed = Some(Instant::now());
+            }
+            if closed.is_some_and(|since| since.elapsed() > PATIENCE) {
+                panic!("the front end does not drain");
+            }
+            // By a ring: as a reactor, after a turn that brought nothing. Otherwise at once.
+            let moved = self.direct.is_some() && gathered + answered + completed > 0;
+            if !moved && !self.frontend.has_arrivals() && !self.frontend.drained() {
+                self.sleep(held, stop, closed.is_some());
+            }
+        }
+        assert!(self.tags.is_empty(), "drained means that all is answered");
+        assert_eq!(self.pool.available_bytes(), full_bytes, "drained means that every span is given back");
+    }
+
+    /// Takes new requests; how many.
+    fn gather(&mut self) -> usize {
+        let mut requests = Vec::new();
+        self.frontend.gather(&self.memory, &mut self.pool, self.room, &mut requests);
+        assert!(requests.len() <= self.room, "no more than there is room for");
+        self.array.note(&requests);
+        if !requests.is_empty() && !self.has_gathered {
+            self.has_gathered = true;
+            self.array.reactors.fetch_add(1, Ordering::Relaxed);
+        }
+        for request in &requests {
+            check_request(request, self.array.bytes.lock().unwrap().len() as u64);
+            let apart = |other: &Span| !other.overlaps(request.span);
+            assert!(self.tags.values().all(apart), "spans in flight are disjoint");
+            assert!(self.tags.insert(request.tag, request.span).is_none(), "tags in flight differ");
+        }
+        self.in_flight.extend_from_slice(&requests);
+        requests.len()
+    }
+
+    /// Answers as many as the pace has it, and what the ring has read; how many.
+    fn answer(&mut self) -> usize {
+        let begun = match self.pace {
+            Pace::Instant => self.in_flight.len(),
+            Pace::Shuffled(_) => self.random.below(self.in_flight.len() + 1),
+        };
+        for _ in 0..begun {
+            let index = match self.pace {
+                Pace::Instant => 0,
+                Pace::Shuffled(_) => self.random.below(self.in_flight.len()),
+            };
+            let request = self.in_flight.remove(index);
+            if self.memory.is_mapped(request.span) {
+                self.reply(request.tag, self.array.execute(&self.memory, &request));
+            } else {
+                self.read_to_host(&request);
+            }
+        }
+        let read = self.direct.as_mut().map(|direct| std::mem::take(&mut direct.completions));
+        let read = read.unwrap_or_default();
+        for completion in &read {
+            assert_eq!(completion.result, Ok(()), "a host buffer can be filled");
+            self.reply(completion.tag.into(), Ok(()));
+        }
+        begun + read.len()
+    }
+
+    /// A read whose bytes nobody here can touch.
+    fn read_to_host(&mut self, request: &Request) {
+        assert_eq!(request.kind, RequestKind::Read, "only reads may have host buffers");
+        let range = match self.array.range(request) {
+            Ok(range) => range,
+            Err(error) => return self.reply(request.tag, Err(error)),
+        };
+        if self.random.below(2) == 0 {
+            self.array.sent_back.fetch_add(1, Ordering::Relaxed);
+            return self.reply(request.tag, Err(RequestError::NeedsMemory));
+        }
+        self.array.direct.fetch_add(1, Ordering::Relaxed);
+        let direct = self.direct.as_mut().expect("without a ring there are no host buffers");
+        direct.read(request, &self.array.bytes.lock().unwrap()[range]);
+    }
+
+    fn reply(&mut self, tag: u64, result: Result<(), RequestError>) {
+        self.tags.remove(&tag).expect("answered once");
+        self.frontend.reply(&self.memory, &mut self.pool, Reply { tag, result });
+    }
+
+    /// Sleeps until the front end, its ring or an order wakes it, if there is nothing else to wait for.
+    fn sleep(&self, held: bool, stop: &OwnedFd, closed: bool) {
+        if !held && !self.in_flight.is_empty() {
+            return;
+        }
+        let Some(fd) = self.frontend.wait_fd() else { return };
+        // SAFETY: the front end is alive, and its descriptor with it.
+        #[expect(unsafe_code, reason = "the trait gives a raw descriptor")]
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let mut waits = [PollFd::new(&fd, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+        // Held requests have to be looked at again; otherwise only the descriptors may wake us, and a
+        // front end that forgets to would hang the test.
+        let timeout = if held { Timespec { tv_sec: 0, tv_nsec: 1_000_000 } } else { seconds(PATIENCE) };
+        let woken = poll(&mut waits, Some(&timeout)).unwrap();
+        assert!(woken > 0 || held || !closed, "nothing woke the reactor while it drained");
+    }
+}
+
+/// A ring that fills host buffers, as it would from a member: from a file, into which the bytes are put first.
+struct Direct {
+    ring: Uring,
+    file: File,
+    /// Not answered yet.
+    completions: Vec<Completion>,
+}
+
+impl Direct {
+    fn new(mut ring: Uring) -> Direct {
+        let file: File = rustix::fs::memfd_create("member", rustix::fs::MemfdFlags::CLOEXEC).unwrap().into();
+        let device = UringDevice {
+            file: file.try_clone().unwrap(),
+            namespace: None,
+            deallocate: Deallocate::Ignore,
+            polled: false,
+            depth_max: 64,
+            transfer_bytes_max: REQUEST_BYTES_MAX,
+        };
+        ring.attach(DeviceIndex(0), device).unwrap();
+        Direct { ring, file, completions: Vec::new() }
+    }
+
+    fn read(&mut self, request: &Request, bytes: &[u8]) {
+        self.file.write_all_at(bytes, request.offset_bytes).unwrap();
+        self.ring.push(MemberOp {
+            tag: u32::try_from(request.tag).unwrap(),
+            device: DeviceIndex(0),
+            io: MemberIo::Read,
+            offset_bytes: request.offset_bytes,
+            len_bytes: request.len_bytes,
+            span: request.span,
+        });
+    }
+
+    /// How many reads have come back.
+    fn turn(&mut self) -> usize {
+        let before = self.completions.len();
+        self.ring.turn(&mut self.completions);
+        self.completions.len() - before
+    }
 }
 
 fn seconds(duration: Duration) -> Timespec {

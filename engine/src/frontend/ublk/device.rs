@@ -309,6 +309,12 @@ impl Ublk {
         format!("{requests}; {bytes}")
     }
 
+    /// Whether reads may go into the requests' own pages.
+    #[must_use]
+    pub fn is_zero_copy(&self) -> bool {
+        self.movement() == Movement::Registered
+    }
+
     fn movement(&self) -> Movement {
         match (self.flags & feature::USER_COPY != 0, self.flags & feature::AUTO_BUF_REG != 0) {
             (true, true) => Movement::Registered,
