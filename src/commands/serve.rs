@@ -303,7 +303,7 @@ fn tell_quiesced(quiesced: &Quiesced) {
             );
         }
         Quiesced::Unaided => tracing::info!(
-            "the block device is in use: requests wait for the next server (it cannot be quiesced: Linux 6.16 or newer, and a device made by this version)"
+            "the block device is in use: requests wait for the next server (it cannot be quiesced: that takes Linux 6.16, a device made by this version, and requests one by one)"
         ),
         Quiesced::Refused(why) => {
             tracing::warn!("the block device is in use: requests wait for the next server, though: {why}");
