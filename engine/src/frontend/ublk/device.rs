@@ -144,8 +144,10 @@ enum Phase {
     Found,
     /// Started.
     Live,
-    /// Stopped.
+    /// Stopped: of no use to anyone either.
     Stopped,
+    /// Taken away.
+    Removed,
 }
 
 impl Ublk {
@@ -341,7 +343,7 @@ impl Ublk {
         let code = match self.phase {
             Phase::Made => abi::control::START_DEV,
             Phase::Found => abi::control::END_USER_RECOVERY,
-            Phase::Live | Phase::Stopped => unreachable!("started once"),
+            Phase::Live | Phase::Stopped | Phase::Removed => unreachable!("started once"),
         };
         self.control
             .tell(code, self.device, pid)
@@ -419,21 +421,25 @@ impl Ublk {
         })
     }
 
-    /// Takes a stopped device away, after its reactors; leaves any other to the next server.
+    /// Takes a stopped device away, after its reactors; leaves any other to the next server. Waits for the last descriptor of the
+    /// character device, so the device has been stopped before the reactors ended: commands that were out then keep it.
     pub fn remove(mut self) -> Result<(), UblkError> {
         if self.phase != Phase::Stopped {
             return Ok(());
         }
         self.control
             .tell(abi::control::DEL_DEV, self.device, 0)
-            .map_err(|error| failed(&format!("remove {}", self.path()), &error))
+            .map_err(|error| failed(&format!("remove {}", self.path()), &error))?;
+        self.phase = Phase::Removed;
+        Ok(())
     }
 }
 
 impl Drop for Ublk {
     fn drop(&mut self) {
-        // A start that failed half-way. The process is about to end, and its queues with it, so nothing is waited for.
-        if self.phase == Phase::Made {
+        // A start that failed half-way, or a device that was stopped too late for `remove`. The process is about to end, and its
+        // queues with it, so nothing is waited for.
+        if matches!(self.phase, Phase::Made | Phase::Stopped) {
             self.file = None;
             let _ = self.control.tell(abi::control::DEL_DEV_ASYNC, self.device, 0);
         }
