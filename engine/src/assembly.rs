@@ -60,11 +60,11 @@
 //! *Why a leftover that others went on without holds nothing that the array lacks.* Let q be in sync in E's record, be current,
 //! and hold a record in which this device takes no part. Then q had all that was acknowledged in E and before, as above, and
 //! has gone on to H. A copy of q that is torn changes nothing of that. One that decayed may hide an epoch, and this could be E
-//! itself, but then only E's record first takes this device in again, to be rebuilt: to be in sync takes two epochs. So of a device to be rebuilt
-//! two must say it. And where the device holds E twice, it takes two as well: a q that decayed before it went on would
-//! not know of what was done in E. (It stays away for several starts, each of the others is made from one that it has no part
-//! in, and the power fails while H is being written into the other copies. The simulator found it, as soon as it let members
-//! stay away.)
+//! itself, but then only E's record first takes this device in again, to be rebuilt: to be in sync takes two epochs. So of a
+//! device to be rebuilt two must say it. And where the device holds E twice, it takes two as well: a q that decayed before it
+//! went on would not know of what was done in E. (It stays away for several starts, each of the others is made from one that it
+//! has no part in, and the power fails while H is being written into the other copies. The simulator found it, as soon as it let
+//! members stay away.)
 //!
 //! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes
 //! slot 0 (epoch A), the second, which found slot 0 at A and slot 1 at N, writes slot 0 again (epoch B,
