@@ -88,7 +88,7 @@ pub const MUTANTS: &[Mutant] = &[
         "D2: the record does not count what is being written of it (once a bug here)",
     ),
     m("StaleMemberCounts", "D1: a member that left is taken for current (SPDK #3497)"),
-    m("CommitTooEarly", "D3: an epoch counts before all its participants hold it"),
+    shown_in("faults", "CommitTooEarly", "D3: an epoch counts before all its participants hold it"),
     m("OneSuperblockCopy", "D4: both copies of a superblock are one, and may be torn"),
     m("SuperblockUnsalted", "D4: two torn superblocks make a whole one (once a bug here)"),
     shown_in(
