@@ -127,6 +127,20 @@ pub fn campaign(goal: &Goal) -> Done {
     done
 }
 
+/// The runs that failed once (tests/sim/seeds.txt): they pass, and go on being run.
+#[must_use]
+pub fn stored_seeds() -> Vec<(u64, Scenario, Flavour)> {
+    let stored = |line: &str| {
+        let mut words = line.split_whitespace();
+        let seed = words.next()?.parse().ok()?;
+        Some((seed, Scenario::from_name(words.next()?)?, Flavour::from_name(words.next()?)?))
+    };
+    let lines = include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| stored(line).unwrap_or_else(|| panic!("no seed, scenario and flavour: {line}")))
+        .collect()
+}
+
 /// What this process has used of the processor; nothing where the system does not say it.
 fn processor_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();

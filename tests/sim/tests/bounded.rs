@@ -3,6 +3,7 @@
 //! Oracle: what is in `sim`: the first violation ends a run with a panic, and this test with the command that
 //! repeats it. `SIM_RUNS` sets the number of small runs a scenario (12), `SIM_SEED` the first seed (1).
 
+use sim::campaign::stored_seeds;
 use sim::config::{Flavour, Knobs};
 use sim::runner::attempt;
 use sim::story::Scenario;
@@ -79,11 +80,7 @@ fn mixed() {
 
 #[test]
 fn seeds_that_failed_once() {
-    for line in include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#')) {
-        let mut words = line.split_whitespace();
-        let seed = words.next().and_then(|word| word.parse().ok()).expect("a seed");
-        let scenario = words.next().and_then(Scenario::from_name).expect("a scenario");
-        let flavour = words.next().and_then(Flavour::from_name).expect("a flavour");
+    for (seed, scenario, flavour) in stored_seeds() {
         run(seed, scenario, flavour);
     }
 }

@@ -504,6 +504,11 @@ pub const EDITS: &[Edit] = &[
     e(EPOCHS, "None if was_passed_by(", "None if !mutant!(PassedByUnknown) && was_passed_by("),
     e(
         EPOCHS,
+        "None => absent += usize::from(now.state.takes_part()),",
+        "None => absent += usize::from(now.state.takes_part() && !mutant!(AbsentUnheard)),",
+    ),
+    e(
+        EPOCHS,
         "&& was_broken_off(member, present, record) =>",
         "&& !mutant!(BrokenOffUnknown)
             && was_broken_off(member, present, record) =>",

@@ -108,6 +108,11 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     shown_in(
         "absent",
+        "AbsentUnheard",
+        "D3: what the record says of who is absent does not count against a broken-off epoch (once a bug here)",
+    ),
+    shown_in(
+        "absent",
         "PassedByUnknown",
         "D3: a device that the others went on without ran apart (once a bug here)",
     ),
