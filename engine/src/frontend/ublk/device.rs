@@ -111,8 +111,8 @@ pub enum Closed {
 pub enum Quiesced {
     /// It hands out no more requests.
     Held,
-    /// It has no command for that (Linux before 6.16, or a device made by a server that did not ask for it). It goes on until
-    /// it notices that the server is gone.
+    /// It has no command for that (Linux before 6.16, or a device made by a server that did not ask for it), or one that does
+    /// harm (requests in batches). It goes on until it notices that the server is gone.
     Unaided,
     /// It was asked, and said this.
     Refused(String),

@@ -88,7 +88,7 @@ impl BatchMemory {
     pub(super) fn write(&self, block: BlockIndex, offset: usize, bytes: &[u8]) {
         debug_assert!(!self.is_held(block));
         let start = self.block_start(block, offset, bytes.len());
-        // SAFETY: inside the mapping (asserted above), which no reference into is ever made, on the one thread of the ring;
+        // SAFETY: inside the blocks (asserted above), of which no reference is ever made, on the one thread of the ring;
         // the kernel reads it only while a command has it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
     }

@@ -167,7 +167,8 @@ impl Lane {
         let mut outgoing = self.0.outgoing.borrow_mut();
         while !outgoing.is_empty() && !queue.is_full() {
             let command = outgoing.pop_front().expect("looked at");
-            // SAFETY: an address in it is that of a block, which lives as long as the lane, and so longer than the queue.
+            // SAFETY: an address in it is that of a block, which lives as long as the lane, or of a span that a front end put
+            // into its arguments, whose arena the ring holds: both longer than the queue (see `Uring`'s drop).
             unsafe { queue.push_command(self.entry(&command)) };
         }
         !outgoing.is_empty()
