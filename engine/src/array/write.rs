@@ -33,12 +33,13 @@ impl Array {
     pub(super) fn start_write<R: Ring>(&mut self, ring: &mut R, index: u32) -> Started {
         let stripe = self.ops[index].stripe;
         let trust = self.look(index);
+        // Neither cell nor record can become durable any more, and what was being written when it failed may be torn: also
+        // where a slot that is being filled would make up for one that is lost.
+        if self.shared.failed() {
+            self.answer_active(index, Err(RequestError::Lost));
+            return Started::Done;
+        }
         let mode = match trust {
-            // Its cell cannot become durable any more, and what it is now may not be.
-            Trust::Unwritten if self.shared.failed() => {
-                self.answer_active(index, Err(RequestError::Lost));
-                return Started::Done;
-            }
             Trust::Unwritten => {
                 let zeros_only =
                     self.ops[index].active.iter(&self.parts).all(|part| part.kind == PartKind::Zero);

@@ -86,8 +86,15 @@ pub const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "            Trust::Unwritten if self.shared.failed() => {",
-        "            Trust::Unwritten if self.shared.failed() && !mutant!(FirstInFailedArray) => {",
+        "        if self.shared.failed() {
+            self.answer_active(",
+        "        let goes_on = match trust {
+            Trust::Unwritten => mutant!(FirstInFailedArray),
+            Trust::Trusted => mutant!(WriteInFailedArray),
+            Trust::NeedSync => false,
+        };
+        if self.shared.failed() && !goes_on {
+            self.answer_active(",
     ),
     e(
         WRITE,

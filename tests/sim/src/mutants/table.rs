@@ -126,6 +126,11 @@ pub const MUTANTS: &[Mutant] = &[
         "E2: an array that has failed gets a member back from a rebuild (once a bug here)",
     ),
     m("FirstInFailedArray", "E2: a first write goes on in an array that has failed (once a bug here)"),
+    shown_in(
+        "faults",
+        "WriteInFailedArray",
+        "E2: a write goes on in an array that has failed, over what was torn when it did (once a bug here)",
+    ),
     m("PlanOfBefore", "E3: a batch is planned with the members of before (SPDK a67085538b)"),
     m("MemoryGivenEarly", "E4: memory is given back before its last write has ended"),
     shown_in("faults", "SilenceBorne", "E5: a member that does not answer is waited for"),
