@@ -46,6 +46,7 @@ pub enum Verb {
     Replace(Replace),
     Stop(Stop),
     Wait(Wait),
+    Grow(Grow),
     Scrub(Scrub),
     Bench(Bench),
     Demo(Demo),
@@ -254,6 +255,20 @@ pub struct Wait {
     /// Give up (exit code 1) after this long
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<u64>,
+}
+
+/// Let a stopped array use what its members have more than they had; what it holds stays where it is
+#[derive(Debug, Args)]
+pub struct Grow {
+    /// The array's name, to look for it on all block devices; or every member of it
+    #[arg(required = true, value_name = "NAME|MEMBER")]
+    pub members: Vec<PathBuf>,
+    /// Take an array that another host created or served last
+    #[arg(long)]
+    pub foreign_host: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Read every stripe of a stopped array and compare its parity; changes nothing

@@ -61,6 +61,7 @@ fn usage_errors_exit_with_2() {
         &["replace", "a", "/dev/x", "2"],
         &["stop"],
         &["wait", "a", "--timeout", "soon"],
+        &["grow"],
         &["scrub"],
         // bench
         &["bench", "--members", "null:"],
@@ -90,6 +91,7 @@ fn what_cannot_be_done_is_one_line_and_exit_code_1() {
         (&["status", "a"], "striate: not served: a: "),
         (&["detail", "a"], "striate: neither served nor a file: a: "),
         (&["serve", "/nonexistent/m0"], "striate: "),
+        (&["grow", "/nonexistent/m0"], "striate: "),
         (&["scrub", "/nonexistent/m0"], "striate: "),
         (&["create", "a", "-l", "5", "/nonexistent/m0", "/nonexistent/m1", "/nonexistent/m2"], "striate: "),
         (&["bench", "--verify"], "striate: cannot verify: "),
@@ -136,8 +138,10 @@ fn a_run_directory_that_others_may_write_to_is_refused() {
 
 #[test]
 fn help_says_what_it_said() {
-    let verbs =
-        ["create", "serve", "status", "detail", "fail", "replace", "stop", "wait", "scrub", "bench", "demo"];
+    let verbs = [
+        "create", "serve", "status", "detail", "fail", "replace", "stop", "wait", "grow", "scrub", "bench",
+        "demo",
+    ];
     let mut changed = Vec::new();
     for verb in [""].iter().chain(&verbs) {
         let words: Vec<&str> = [*verb, "--help"].into_iter().filter(|word| !word.is_empty()).collect();

@@ -10,6 +10,7 @@ pub use crate::frontend::ublk::{Quiesced, UblkChoice, UblkFeature};
 
 mod create;
 mod front;
+mod grow;
 mod open;
 mod placement;
 mod random;
@@ -18,6 +19,7 @@ mod running;
 mod scrub;
 
 pub use create::create;
+pub use grow::grow_offline;
 pub use running::{Server, Stop};
 pub use scrub::scrub_offline;
 
@@ -66,6 +68,38 @@ pub struct Created {
     pub init: &'static str,
     /// How the members were reached, in slot order.
     pub routes: Vec<crate::status::MemberRoute>,
+}
+
+/// What to grow.
+#[derive(Clone, Debug, Default)]
+pub struct GrowOptions {
+    /// Every member; those of other arrays are an error.
+    pub members: Vec<PathBuf>,
+    /// Take an array that another host created or served last.
+    pub foreign_host_ok: bool,
+}
+
+/// What growing came to.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Grown {
+    /// The array's name.
+    pub name: String,
+    /// What a host saw.
+    pub from_bytes: u64,
+    /// What a host will see; the same, if there was nothing to gain.
+    pub to_bytes: u64,
+    /// The slot of the smallest member, which decides.
+    pub smallest_slot: usize,
+    /// Its path.
+    pub smallest_path: PathBuf,
+    /// Its size.
+    pub smallest_bytes: u64,
+    /// What is left unused of it.
+    pub unused_bytes: u64,
+    /// The place for the bitmap of this array holds no cells of more stripes.
+    pub bitmap_is_full: bool,
+    /// Slots that failed while it was put on record.
+    pub failed_slots: Vec<u8>,
 }
 
 /// What to serve, and how.

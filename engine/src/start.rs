@@ -10,8 +10,6 @@
 //!    Dirty means NeedSync, and a block without a valid copy is NeedSync throughout.
 //! 4. Blocks whose copies differ, or are torn, are put in order before anything relies on them.
 
-use std::sync::Arc;
-
 use bitmap::{Bitmap, BlockIndex, Cell, LoadMode};
 
 use crate::array::Layout;
@@ -25,6 +23,10 @@ use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX, MEMBERS_MAX};
 use crate::members::{MemberView, Members};
 use crate::memory::{Memory, Span};
 use crate::ring::{DeviceIndex, Durability, MemberIo, MemberOp, Ring, blocking};
+
+mod grow;
+
+pub use grow::{GrowError, grow};
 
 /// Bytes of scratch memory that these steps need.
 pub const SCRATCH_BYTES: u32 = BUFFER_BYTES_MAX;
@@ -155,12 +157,7 @@ pub fn start<R: Ring>(
         shape.chunk_bytes,
         record.zones.stripes,
     );
-    let layout = Layout {
-        uuid: *record.array.as_bytes(),
-        bitmap_offset_bytes: record.zones.bitmap.offset_bytes,
-        data_offset_bytes: record.zones.data.offset_bytes,
-        logical_block_bytes: record.logical_block_bytes,
-    };
+    let layout = Layout::of(record.array, &record.zones, record.logical_block_bytes);
     let mut view = MemberView { readable: Slots::NONE, writable: Slots::NONE };
     let mut devices = vec![DeviceIndex(0); shape.members];
     let mut rebuilding = None;
@@ -482,13 +479,33 @@ pub fn write_new<R: Ring>(
     initial: Cell,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), (usize, i32)> {
-    let stripes = new.zones.stripes;
-    let bitmap = Arc::new(Bitmap::new(stripes, initial));
+    let bitmap = Bitmap::new(new.zones.stripes, initial);
+    let devices: Vec<_> = (0..new.shape.members).map(|slot| DeviceIndex(slot as u8)).collect();
+    let layout = Layout::of(new.array, &new.zones, new.logical_block_bytes);
+    write_blocks(bench, &layout, &devices, &bitmap, 0, progress)?;
+    let writes = crate::assembly::create(new);
+    let results = write_superblocks(bench, &writes);
+    match writes.iter().zip(results).find(|(_, result)| result.is_err()) {
+        Some((write, Err(errno))) => Err((write.slot, errno)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the blocks of a bitmap that no device has yet, from `first` on, to the device of every slot, and flushes them. The
+/// slot that failed, and its `errno`.
+fn write_blocks<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    layout: &Layout,
+    devices: &[DeviceIndex],
+    bitmap: &Bitmap,
+    mut first: u32,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), (usize, i32)> {
+    let array = uuid::Uuid::from_bytes(layout.uuid);
     let blocks = bitmap.blocks();
     let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
     let block_bytes = (BLOCK_BYTES as u64 * PLACES_PER_BLOCK) as u32;
     let at_once = SCRATCH_BYTES / block_bytes;
-    let mut first = 0;
     while first < blocks {
         let count = at_once.min(blocks - first);
         for nth in 0..count {
@@ -496,7 +513,7 @@ pub fn write_new<R: Ring>(
             // A generation for each place.
             for _ in 0..PLACES_PER_BLOCK {
                 let write = bitmap.try_begin_block_write(index, &mut cells).expect("nobody else writes");
-                let header = Header { array: new.array, index: index.0.into(), generation: write.generation };
+                let header = Header { array, index: index.0.into(), generation: write.generation };
                 let place = bitmap_place(nth.into(), write.generation) as u32;
                 let span = bench.scratch.part(place, BLOCK_BYTES as u32);
                 bench.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &cells));
@@ -505,25 +522,16 @@ pub fn write_new<R: Ring>(
         }
         // Every member gets every block: simpler than only its own, in one write, and no worse.
         let span = bench.scratch.part(0, count * block_bytes);
-        let offset = new.zones.bitmap.offset_bytes + bitmap_place(first.into(), 0);
+        let offset = layout.bitmap_offset_bytes + bitmap_place(first.into(), 0);
         let write = MemberIo::Write(Durability::Cached);
-        let ops: Vec<_> = (0..new.shape.members)
-            .map(|slot| Bench::<R>::op(DeviceIndex(slot as u8), write, offset, span))
-            .collect();
+        let ops: Vec<_> = devices.iter().map(|&device| Bench::<R>::op(device, write, offset, span)).collect();
         check(bench.run(&ops))?;
         first += count;
         progress(u64::from(first), u64::from(blocks));
     }
-    let flush: Vec<_> = (0..new.shape.members)
-        .map(|slot| Bench::<R>::op(DeviceIndex(slot as u8), MemberIo::Flush, 0, Span::EMPTY))
-        .collect();
-    check(bench.run(&flush))?;
-    let writes = crate::assembly::create(new);
-    let results = write_superblocks(bench, &writes);
-    match writes.iter().zip(results).find(|(_, result)| result.is_err()) {
-        Some((write, Err(errno))) => Err((write.slot, errno)),
-        _ => Ok(()),
-    }
+    let flush: Vec<_> =
+        devices.iter().map(|&device| Bench::<R>::op(device, MemberIo::Flush, 0, Span::EMPTY)).collect();
+    check(bench.run(&flush))
 }
 
 fn check(results: Vec<Result<(), i32>>) -> Result<(), (usize, i32)> {

@@ -348,6 +348,38 @@ fn check_zones(member_bytes: u64, shape: &Shape) {
     assert!(data + (found.stripes + 1) * chunk > member_bytes.min(MEMBER_BYTES_MAX), "one more stripe fits");
 }
 
+/// Grown to `member_bytes`: nothing that the array holds moves, all ends inside, and one more stripe would not fit.
+fn check_grown(from: &zones::Zones, member_bytes: u64, shape: &Shape) {
+    let chunk = u64::from(shape.chunk_bytes);
+    let grown = from.grown(member_bytes, shape);
+    let ends = |zone: zones::Zone| zone.offset_bytes + zone.len_bytes;
+    assert_eq!(grown.bitmap.offset_bytes, from.bitmap.offset_bytes);
+    assert_eq!(grown.data.offset_bytes, from.data.offset_bytes);
+    assert_eq!(grown.data.len_bytes, grown.stripes * chunk);
+    assert!(grown.stripes >= from.stripes && grown.end_bytes() <= member_bytes.max(from.end_bytes()));
+    assert!(grown.bitmap.len_bytes >= grown.stripes.div_ceil(CELLS_PER_BLOCK) * 8192);
+    assert!(ends(grown.bitmap) <= grown.log.offset_bytes && ends(grown.log) <= grown.data.offset_bytes);
+    assert!((1 << 20..=from.log.len_bytes).contains(&grown.log.len_bytes), "{from:?} {grown:?}");
+    if grown.stripes == from.stripes {
+        assert_eq!(grown, *from);
+    }
+    let more = grown.stripes + 1;
+    let bitmap_end = from.bitmap.offset_bytes + more.div_ceil(CELLS_PER_BLOCK) * 8192;
+    assert!(
+        from.data.offset_bytes + more * chunk > member_bytes.min(MEMBER_BYTES_MAX)
+            || bitmap_end + (1 << 20) > from.data.offset_bytes,
+        "one more stripe fits"
+    );
+    // As a record it is taken.
+    let mut superblock = sample(0);
+    (superblock.record.shape, superblock.record.zones) = (*shape, grown);
+    superblock.record.slots[3].cursor = 0;
+    superblock.record.slots[shape.members..].fill(SlotRecord::EMPTY);
+    if shape.members >= 5 {
+        assert_eq!(superblock.check(), Ok(()));
+    }
+}
+
 fn shapes() -> impl Iterator<Item = Shape> {
     let levels = [Level::Raid5, Level::Raid6].into_iter();
     levels.flat_map(|level| {
@@ -384,6 +416,36 @@ proptest! {
     fn zones_of_any_size(bytes in any::<u64>(), shift in 0_u32..64, members in 4_usize..=32, power in 12_u32..=20) {
         check_zones(bytes >> shift, &Shape { level: Level::Raid6, members, chunk_bytes: 1 << power });
     }
+}
+
+#[test]
+fn zones_grow_in_place() {
+    let sizes = [3_u64 << 20, 8 << 20, 100_000_000, 4 << 30, 1 << 40, 16 << 40];
+    for shape in shapes() {
+        for (at, from) in sizes.iter().enumerate() {
+            let Ok(from) = zones(*from, &shape) else { continue };
+            for to in &sizes[at..] {
+                for offset in [-4097_i64, -1, 0, 1, 4096, 1 << 20] {
+                    check_grown(&from, to.saturating_add_signed(offset), &shape);
+                }
+            }
+            check_grown(&from, u64::MAX, &shape);
+            let twice = from.grown(100 << 30, &shape);
+            check_grown(&twice, 1 << 50, &shape);
+        }
+    }
+}
+
+/// The place of the log is enough for what a member grows by in practice.
+#[test]
+fn the_bitmap_has_room_to_grow() {
+    let shape = Shape { level: Level::Raid5, members: 5, chunk_bytes: 64 << 10 };
+    let grown = |from: u64| {
+        let from = zones(from, &shape).unwrap();
+        from.stripes_max() * u64::from(shape.chunk_bytes)
+    };
+    assert!(grown(64 << 20) > 100 << 30, "{}", grown(64 << 20));
+    assert!(grown(1 << 40) > 9 << 39, "{}", grown(1 << 40));
 }
 
 #[test]

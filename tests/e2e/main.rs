@@ -16,6 +16,7 @@ mod clients;
 mod content;
 mod damage;
 mod fio;
+mod grow;
 mod huge;
 mod kill;
 mod lab;

@@ -30,6 +30,7 @@ use std::sync::atomic::AtomicU32;
 
 use bitmap::{Bitmap, Cell, StripeLocks};
 
+use crate::format::zones::Zones;
 use crate::geometry::{Geometry, Strips};
 use crate::mailbox::{Mailboxes, Message};
 use crate::members::Members;
@@ -87,6 +88,19 @@ pub struct Layout {
     pub data_offset_bytes: u64,
     /// The unit of host requests, bytes.
     pub logical_block_bytes: u32,
+}
+
+impl Layout {
+    /// That of an array with these zones.
+    #[must_use]
+    pub const fn of(array: uuid::Uuid, zones: &Zones, logical_block_bytes: u32) -> Layout {
+        Layout {
+            uuid: *array.as_bytes(),
+            bitmap_offset_bytes: zones.bitmap.offset_bytes,
+            data_offset_bytes: zones.data.offset_bytes,
+            logical_block_bytes,
+        }
+    }
 }
 
 /// What all reactors of one array share.

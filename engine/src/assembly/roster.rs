@@ -23,6 +23,7 @@ use crate::format::label::Label;
 use crate::format::superblock::{
     COUNT_MAX, Copy, EpochName, Found, Record, RunState, SlotRecord, SlotState, Superblock, encode,
 };
+use crate::format::zones::Zones;
 use crate::limits::BLOCK_BYTES;
 
 /// A change that makes a new epoch.
@@ -54,6 +55,11 @@ pub enum Change {
     Remove {
         /// Which.
         slot: usize,
+    },
+    /// Stripes are added; every slot is in sync, and holds what it keeps of their bitmap blocks, durably.
+    Grow {
+        /// From [`Zones::grown`] of what the record says now.
+        zones: Zones,
     },
 }
 
@@ -329,6 +335,12 @@ impl Roster {
             Change::Remove { slot } => {
                 self.require(slot, "failed", |state| state == SlotState::Failed)?;
                 self.record.slots[slot] = SlotRecord::EMPTY;
+            }
+            Change::Grow { zones } => {
+                for slot in 0..self.record.shape.members {
+                    self.require(slot, "in sync", |state| state == SlotState::InSync)?;
+                }
+                self.record.zones = zones;
             }
         }
         Ok(())

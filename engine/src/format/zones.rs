@@ -13,6 +13,9 @@
 //! Zones are computed once, for the smallest member, and are then the same on all of them. (Computing
 //! them for each member was the alternative: a member 4 KiB longer may get a longer log, which pushes
 //! its data zone by 1 MiB, and then it holds fewer stripes than the smaller one.)
+//!
+//! When the members have become longer, [`Zones::grown`] leaves every byte of the array where it is: more blocks of the
+//! bitmap take the first part of the log's place, in which nothing is kept yet, and the data zone ends later.
 
 use super::{Shape, ShapeError};
 use crate::limits::BLOCK_BYTES;
@@ -154,6 +157,32 @@ impl Zones {
     #[must_use]
     pub fn bitmap_blocks(&self) -> u64 {
         bitmap_blocks(self.stripes)
+    }
+
+    /// The zones of the same array on members of `member_bytes`: nothing moves but the log, and as many stripes are added as the
+    /// members have room for, or the place before the data zone for their bitmap. `self` where that is none.
+    #[must_use]
+    pub fn grown(&self, member_bytes: u64, shape: &Shape) -> Zones {
+        let room_bytes = member_bytes.min(MEMBER_BYTES_MAX).saturating_sub(self.data.offset_bytes);
+        let stripes = (room_bytes / u64::from(shape.chunk_bytes)).min(self.stripes_max()).max(self.stripes);
+        let len_bytes = self.bitmap.len_bytes.max(bitmap_blocks(stripes) * PLACES_PER_BLOCK * BLOCK);
+        let bitmap = Zone { len_bytes, ..self.bitmap };
+        let bitmap_end = bitmap.offset_bytes + bitmap.len_bytes;
+        let log = if bitmap_end <= self.log.offset_bytes {
+            self.log
+        } else {
+            let len_bytes = self.log.len_bytes.min(self.data.offset_bytes - bitmap_end);
+            Zone { offset_bytes: bitmap_end, len_bytes }
+        };
+        let data = Zone { len_bytes: stripes * u64::from(shape.chunk_bytes), ..self.data };
+        Zones { bitmap, log, data, stripes }
+    }
+
+    /// Stripes for whose cells there is a place before the data zone, with the shortest log beside it.
+    #[must_use]
+    pub const fn stripes_max(&self) -> u64 {
+        let room_bytes = (self.data.offset_bytes - self.bitmap.offset_bytes).saturating_sub(LOG_BYTES_MIN);
+        room_bytes / (PLACES_PER_BLOCK * BLOCK) * CELLS_PER_BLOCK
     }
 
     /// Where this generation of bitmap block `block` lies, on the members that keep it.

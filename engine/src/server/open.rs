@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::assembly::Candidate;
 use crate::device::{Access, Device, OpenMode, Sharing};
 use crate::format::signatures::{self, HEAD_BYTES, TAIL_BYTES};
 use crate::limits::DEVICES_MAX;
 use crate::memory::{Memory, Span};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
-use crate::start::{Bench, SCRATCH_BYTES};
+use crate::start::{Bench, SCRATCH_BYTES, read_superblocks};
 
 use super::ServerError;
 
@@ -70,6 +71,15 @@ pub(super) fn wipe_superblocks(device: &Device) -> Result<(), ServerError> {
         device.write_at(copy.offset_bytes(), &zeros)?;
     }
     Ok(device.flush()?)
+}
+
+/// What the superblocks of the devices of a ring come to, in order.
+pub(super) fn candidates(bench: &mut Bench<'_, Uring>, devices: &[Device]) -> Vec<Candidate> {
+    let mut candidate = |(index, device): (usize, &Device)| {
+        let found = read_superblocks(bench, DeviceIndex(index as u8), device.facts().size_bytes);
+        Candidate { label: device.path().display().to_string(), found }
+    };
+    devices.iter().enumerate().map(&mut candidate).collect()
 }
 
 /// A ring over some devices, for control steps; device `i` has index `i`.

@@ -21,12 +21,12 @@ use crate::members::MemberView;
 use crate::memory::{Memory, Pool};
 use crate::reactor::{Bell, Reactor, ReactorOrder, ReactorPort};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
-use crate::start::{StartOptions, read_superblocks, start};
+use crate::start::{StartOptions, start};
 use crate::status::{ArrayStatus, Background, BackgroundKind, CellCounts, Health, MemberState, MemberStatus};
 use crate::tally::Tally;
 
 use super::front::{Front, MemberTraits, Share};
-use super::open::{ControlRing, open_all, refuse_content, wipe_superblocks};
+use super::open::{ControlRing, candidates, open_all, refuse_content, wipe_superblocks};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route};
 
@@ -78,11 +78,7 @@ impl Server {
         let devices = open_all(&options.members, access)?;
         let mut control = ControlRing::new(&devices)?;
         let mut bench = control.bench();
-        let mut candidates = Vec::new();
-        for (index, device) in devices.iter().enumerate() {
-            let found = read_superblocks(&mut bench, DeviceIndex(index as u8), device.facts().size_bytes);
-            candidates.push(Candidate { label: device.path().display().to_string(), found });
-        }
+        let candidates = candidates(&mut bench, &devices);
         let host = super::this_host();
         let assembly = assemble(
             &candidates,
@@ -113,8 +109,9 @@ impl Server {
         let count = placement.seats.len();
         if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.is_recovered()) {
             warnings.push(format!(
-                "{} is taken over from the server before: what waits there goes on",
-                ublk.path()
+                "{} is taken over from the server before: what waits there goes on{}",
+                ublk.path(),
+                if ublk.grows() { ", and hosts see that it has grown" } else { "" }
             ));
         }
         let memory_bytes = memory_bytes(options.memory_bytes)?;

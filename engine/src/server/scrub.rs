@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use bitmap::Cell;
 
-use crate::assembly::{AssemblyOptions, Candidate, assemble};
+use crate::assembly::{AssemblyOptions, assemble};
 use crate::device::Access;
 use crate::format::label::Label;
 use crate::memory::Span;
 use crate::ring::{MemberIo, MemberOp};
-use crate::start::{Bench, SCRATCH_BYTES, StartOptions, Started, read_superblocks, start};
+use crate::start::{Bench, SCRATCH_BYTES, StartOptions, Started, start};
 
-use super::open::{ControlRing, open_all};
+use super::open::{ControlRing, candidates, open_all};
 use super::{Progress, ScrubReport, ServerError};
 
 /// Stripes named in a report.
@@ -25,12 +25,7 @@ pub fn scrub_offline(
     let devices = open_all(members, Access::ReadOnly)?;
     let mut ring = ControlRing::new(&devices)?;
     let mut bench = ring.bench();
-    let mut candidates = Vec::new();
-    for (index, device) in devices.iter().enumerate() {
-        let found =
-            read_superblocks(&mut bench, crate::ring::DeviceIndex(index as u8), device.facts().size_bytes);
-        candidates.push(Candidate { label: device.path().display().to_string(), found });
-    }
+    let candidates = candidates(&mut bench, &devices);
     let options = AssemblyOptions { foreign_host_ok: true, host: Label::EMPTY, ..AssemblyOptions::default() };
     let assembly = assemble(&candidates, &options).map_err(|error| ServerError(error.to_string()))?;
     let options = StartOptions { read_only: true, seed: 1, ..StartOptions::default() };

@@ -1,7 +1,7 @@
 //! Assembly and roster against a world that may lose power between any two superblock writes.
 //!
 //! Method: enumerate. A *run* assembles a subset of the devices, starts, perhaps writes data, perhaps makes
-//! one more change (a member fails, a superblock write is lost, a device joins, is filled, the array stops),
+//! one more change (a member fails, a superblock write is lost, a device joins, is filled, the array stops), or grows,
 //! and ends with a power cut that leaves any subset of the last change's writes on the devices. After
 //! each run, assembly is asked about every subset of the devices. Runs follow each other, two deep in all
 //! combinations, and deeper along random paths.
@@ -11,6 +11,7 @@
 //! - Where any two sets of n - parities members meet, nothing is ever called a fork; where they do not
 //!   (2 of 4), and all devices are there to tell and none was replaced, only what has run apart.
 //! - If all devices are there, the array can be assembled.
+//! - An array that was used with some stripes never has fewer.
 //! - A stop is taken for clean only if it was; and with all devices there, whenever it was, unless a start
 //!   without them had to doubt it.
 
@@ -41,6 +42,7 @@ fn run(before: &World, present: u32, assembly: &Assembly, ends: Ends<'_>) {
     world.story.push(format!("run of {present:#b}"));
     world.doubted |= assembly.unclean && world.clean;
     let mut roster = assembly.roster().unwrap();
+    grow(&world, &roster, ends);
     let writes = world.begin(&mut roster, Change::Start { host: Label::EMPTY }).unwrap();
     cuts(&world, &writes, "start", ends);
     lost_write(&world, &roster, &writes, ends);
@@ -101,6 +103,16 @@ fn join(world: &World, roster: &Roster, assembly: &Assembly, slot: usize, ends: 
         let joiner = world.joiner(assembly.slots[slot]);
         change(&world, roster, Change::Join { slot, joiner }, &format!("join slot {slot}"), ends);
     }
+}
+
+/// By one stripe, where all are in sync; else it is refused.
+fn grow(world: &World, roster: &Roster, ends: Ends<'_>) {
+    let record = roster.record();
+    let member_bytes = record.zones.end_bytes() + u64::from(record.shape.chunk_bytes);
+    assert!(member_bytes <= world::DEVICE_BYTES);
+    let zones = record.zones.grown(member_bytes, &record.shape);
+    assert_eq!(zones.stripes, record.zones.stripes + 1);
+    change(world, roster, Change::Grow { zones }, "grow", ends);
 }
 
 fn change(world: &World, roster: &Roster, change: Change, what: &str, ends: Ends<'_>) {

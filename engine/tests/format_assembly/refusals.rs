@@ -57,7 +57,11 @@ const CASES: &[Case] = &[
     (|_, options| options.host = Label::EMPTY, &["belongs to host 'here'"]),
     (|devices, _| devices.push(devices[2].clone()), &["/dev/tank2 (slot 2)", "same member", "Give one"]),
     (|devices, _| found(&mut devices[3]).record.shape.chunk_bytes *= 2, &["/dev/tank3 (slot 3)", "chunk"]),
-    (|devices, _| found(&mut devices[1]).record.zones.stripes -= 1, &["/dev/tank1 (slot 1)", "zones"]),
+    (
+        |devices, _| found(&mut devices[1]).record.zones.data.offset_bytes += 1 << 20,
+        &["/dev/tank1 (slot 1)", "zones"],
+    ),
+    (|devices, _| found(&mut devices[1]).record.zones.stripes -= 1, &["same epoch", "/dev/tank1"]),
     (|devices, _| found(&mut devices[1]).record.logical_block_bytes = 512, &["/dev/tank1", "logical block"]),
     (
         |devices, _| found(&mut devices[1]).record.slots[3].state = SlotState::Failed,
@@ -220,6 +224,11 @@ fn changes_that_cannot_be() {
             "{refused}"
         );
     }
+    let grow = Change::Grow { zones: roster.record().zones };
+    assert!(
+        matches!(roster.begin(grow, 3), Err(ChangeRefused::WrongState { slot: 2, .. })),
+        "one is missing"
+    );
     let nowhere = ChangeRefused::NoSuchSlot { slot: 3, members: 3 };
     assert_eq!(roster.begin(Change::Fail { slot: 3 }, 3).unwrap_err(), nowhere);
 

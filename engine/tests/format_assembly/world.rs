@@ -16,7 +16,7 @@ use engine::format::zones::zones;
 use engine::format::{Level, Shape};
 use uuid::Uuid;
 
-pub const DEVICE_BYTES: u64 = 8 << 20;
+pub const DEVICE_BYTES: u64 = 16 << 20;
 
 #[derive(Clone)]
 pub struct Device {
@@ -63,6 +63,8 @@ pub struct World {
     pub exposed: bool,
     /// A start without all devices could not know that the stop was clean, and put that on record.
     pub doubted: bool,
+    /// Stripes of the array when data was acknowledged in it last.
+    stripes: u64,
     writes: u32,
     ids: u64,
     /// What happened, for a failure's message.
@@ -79,6 +81,7 @@ impl World {
             clean: true,
             exposed: false,
             doubted: false,
+            stripes: 0,
             writes: 0,
             ids: 1,
             story: Vec::new(),
@@ -91,7 +94,8 @@ impl World {
             created_s: 1_700_000_000,
             shape,
             logical_block_bytes: 4096,
-            zones: zones(DEVICE_BYTES, &shape).unwrap(),
+            // The other half is to grow into.
+            zones: zones(DEVICE_BYTES / 2, &shape).unwrap(),
             members: &members,
             epoch_id: 1,
         });
@@ -155,6 +159,7 @@ impl World {
         let bit = 1 << self.writes;
         self.writes += 1;
         self.acknowledged |= bit;
+        self.stripes = roster.record().zones.stripes;
         for slot in roster.record().participants() {
             let device = self.device_of(roster.record().slots[slot].member);
             self.devices[device].data |= bit;
@@ -216,6 +221,8 @@ impl World {
                 assert_eq!(lacks, 0, "dev{candidate} lacks data\n{}", self.tell(present));
             }
         }
+        let shrunk = self.quorums_meet() && assembly.record.zones.stripes < self.stripes;
+        assert!(!shrunk, "it has fewer stripes than before\n{}", self.tell(present));
         let missed = self.quorums_meet() && !assembly.unclean && !self.clean;
         assert!(!missed, "unclean stop missed\n{}", self.tell(present));
     }

@@ -77,6 +77,8 @@ pub struct Config {
     pub shape: Shape,
     /// Stripes.
     pub stripes: u64,
+    /// Stripes for which the disks have room beyond those.
+    pub room_stripes: u64,
     /// Reactors.
     pub reactors: usize,
     /// Room of each.
@@ -126,6 +128,7 @@ impl Config {
         Config {
             shape: Shape { level, members, chunk_bytes },
             stripes: stripes.min(knobs.stripes),
+            room_stripes: 0,
             reactors: rng.between(1, reactors_max.min(knobs.reactors)) as usize,
             sizes: if full && rng.chance(50) { Sizes::FULL } else { Sizes::SMALL },
             volatile,

@@ -111,6 +111,13 @@ impl Host {
         Host { habits: host.habits.clone(), sequential_at: 0, contents: host.contents + (1 << 40) }
     }
 
+    /// The array has so many stripes: its last one is hot.
+    pub fn fit(&mut self, stripes: u64) {
+        let hot = &mut self.habits.hot_stripes;
+        hot.retain(|&stripe| stripe < stripes);
+        hot.push(stripes - 1);
+    }
+
     /// The next request to an array of `sectors` sectors in stripes of `stripe_sectors`, chunks of `chunk_sectors`.
     pub fn wish(&mut self, rng: &mut Rng, sectors: u64, stripe_sectors: u64, chunk_sectors: u64) -> Wish {
         let habits = &self.habits;

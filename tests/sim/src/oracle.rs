@@ -43,6 +43,8 @@ pub struct Oracle {
     /// Whether an acknowledged write may be lost before a flush.
     volatile: bool,
     now: u64,
+    /// Stripes that the array is known to have: it never has fewer again.
+    pub stripes: u64,
 }
 
 /// A moment of the oracle's.
@@ -65,7 +67,7 @@ impl Oracle {
     /// An array of zeros.
     #[must_use]
     pub fn new(volatile: bool) -> Oracle {
-        Oracle { blocks: BTreeMap::new(), unsettled: BTreeSet::new(), volatile, now: 1 }
+        Oracle { blocks: BTreeMap::new(), unsettled: BTreeSet::new(), volatile, now: 1, stripes: 0 }
     }
 
     /// A block that is not zeros at the beginning.
@@ -274,6 +276,7 @@ impl Oracle {
             unsettled: self.unsettled.clone(),
             volatile: self.volatile,
             now,
+            stripes: self.stripes,
         }
     }
 

@@ -48,6 +48,8 @@ pub(super) mod control {
     pub(in super::super) const END_USER_RECOVERY: u32 = control_write(0x11);
     pub(in super::super) const GET_FEATURES: u32 = control_read(0x13);
     pub(in super::super) const DEL_DEV_ASYNC: u32 = control_read(0x14);
+    /// With the new size in sectors.
+    pub(in super::super) const UPDATE_SIZE: u32 = control_write(0x15);
     /// With a time in milliseconds.
     pub(in super::super) const QUIESCE_DEV: u32 = control_write(0x16);
     pub(in super::super) const TRY_STOP_DEV: u32 = control_write(0x17);
@@ -83,6 +85,7 @@ pub(super) mod feature {
     pub(in super::super) const USER_RECOVERY_REISSUE: u64 = 1 << 4;
     pub(in super::super) const CMD_IOCTL_ENCODE: u64 = 1 << 6;
     pub(in super::super) const USER_COPY: u64 = 1 << 7;
+    pub(in super::super) const UPDATE_SIZE: u64 = 1 << 10;
     pub(in super::super) const AUTO_BUF_REG: u64 = 1 << 11;
     pub(in super::super) const QUIESCE: u64 = 1 << 12;
     pub(in super::super) const BATCH_IO: u64 = 1 << 15;

@@ -5,6 +5,7 @@
 //! | `open`, `start` | ADD_DEV, SET_PARAMS; queues fetch; START_DEV | the device appears, partitions are read |
 //! | the server dies | the driver notices by itself | requests wait |
 //! | `open`, `start` again | found by its mark; START_USER_RECOVERY; queues fetch; END_USER_RECOVERY | they go on |
+//! | the same, and the array has grown | UPDATE_SIZE after that | its new size |
 //! | `close` while it is in use | nothing; the server lets go of it when it ends | requests wait for the next server |
 //! | `quiesce`, before that end | QUIESCE_DEV: no more requests, idle fetches come back | requests wait from then on |
 //! | `close`, `remove` | STOP_DEV; queues end; DEL_DEV | the device goes away |
@@ -17,15 +18,14 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use super::abi::{self, DeviceInfo, feature, state};
+use super::abi::{self, DeviceInfo, feature};
 use super::control::{Control, failed};
 use super::exchange::Tags;
-use super::mark::{mark, same_name};
+use super::found::{find, pause, retry};
+use super::mark::mark;
 use super::queue::{Movement, UblkPlace};
 use super::{UblkError, UblkShape};
 use crate::limits::REQUEST_BYTES_MAX;
@@ -41,17 +41,11 @@ const _: () = assert!(COPIED_QUEUE_DEPTH as u32 * COPIED_REQUEST_BYTES_MAX <= 8 
 /// requests and arenas (`IORING_MAX_REG_BUFFERS`).
 const SHARED_QUEUES_MAX: u16 = 32;
 const _: () = assert!(SHARED_QUEUES_MAX as usize * QUEUE_DEPTH as usize + crate::limits::ARENAS_MAX < 16_384);
-/// How long the driver may need to notice that a server is gone, and udev to make a node.
-const SETTLING_TRIES: u32 = 100;
-const SETTLING_PAUSE: Duration = Duration::from_millis(50);
 /// How often a device is tried that somebody may only be looking at (udev does, whenever one appears).
 const GLANCE_TRIES: u32 = 10;
 /// How long QUIESCE_DEV may wait for a queue to have an idle fetch that can tell the server. Ours needs no telling, and every
 /// request waits meanwhile. The driver counts its naps, each of 3 ms and in truth of 8 at 250 Hz.
 const QUIESCE_TIME_MS: u64 = 100;
-/// Where the kernel lists the character devices.
-const LISTED: &str = "/sys/class/ublk-char";
-
 /// Which device is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UblkChoice {
@@ -131,6 +125,8 @@ pub struct Ublk {
     phase: Phase,
     /// What it says of its cache. It cannot be said anew.
     volatile_cache: bool,
+    /// The array has grown since hosts were told its size: to this.
+    grows_to_sectors: Option<u64>,
     /// Whether hosts reach it, for its queues.
     live: Arc<AtomicBool>,
 }
@@ -205,6 +201,7 @@ impl Ublk {
             flags: info.flags,
             phase: Phase::Made,
             volatile_cache: shape.volatile_cache,
+            grows_to_sectors: None,
             live: Arc::default(),
         };
         if usize::from(ublk.queues) != queues {
@@ -237,8 +234,14 @@ impl Ublk {
             .map_err(|error| failed(&format!("ask what /dev/ublkb{device} says of itself"), &error))?;
         let wanted = shape.parameters(info.io_bytes_max);
         let is_volatile = told.attributes & abi::attribute::VOLATILE_CACHE != 0;
-        if (told.device_sectors, told.logical_block_shift)
-            != (wanted.device_sectors, wanted.logical_block_shift)
+        let grows = wanted.device_sectors > told.device_sectors;
+        if grows && control.features().unwrap_or(0) & feature::UPDATE_SIZE == 0 {
+            return Err(UblkError(format!(
+                "/dev/ublkb{device} waits for this array, which has grown since, and the ublk driver cannot tell hosts so (Linux before 6.16): unmount it, and give the device up with `striate stop --force`"
+            )));
+        }
+        if wanted.device_sectors < told.device_sectors
+            || told.logical_block_shift != wanted.logical_block_shift
             || (shape.volatile_cache && !is_volatile)
         {
             return Err(UblkError(format!(
@@ -258,6 +261,7 @@ impl Ublk {
             flags: info.flags,
             phase: Phase::Found,
             volatile_cache: is_volatile,
+            grows_to_sectors: grows.then_some(wanted.device_sectors),
             live: Arc::default(),
         };
         ublk.open_character_device()?;
@@ -337,7 +341,13 @@ impl Ublk {
         self.volatile_cache
     }
 
-    /// Makes it appear, or go on. Waits until all queues have fetched.
+    /// Whether hosts will see it grow.
+    #[must_use]
+    pub fn grows(&self) -> bool {
+        self.grows_to_sectors.is_some()
+    }
+
+    /// Makes it appear, or go on, and grow. Waits until all queues have fetched.
     pub fn start(&mut self) -> Result<(), UblkError> {
         let pid = u64::from(std::process::id());
         let code = match self.phase {
@@ -351,6 +361,11 @@ impl Ublk {
         self.phase = Phase::Live;
         // Relaxed: see `Exchange::join`.
         self.live.store(true, Ordering::Relaxed);
+        if let Some(sectors) = self.grows_to_sectors {
+            self.control
+                .tell(abi::control::UPDATE_SIZE, self.device, sectors)
+                .map_err(|error| failed(&format!("tell hosts that {} has grown", self.path()), &error))?;
+        }
         Ok(())
     }
 
@@ -464,100 +479,10 @@ fn flags_for(features: Option<u64>, without: &[UblkFeature], queues: usize) -> u
     if can & feature::USER_COPY == 0 { can & !UblkFeature::UserCopy.bits() } else { can }
 }
 
-/// Whether the driver is there and this process may use it.
-#[must_use]
-pub fn is_there() -> bool {
-    OpenOptions::new().read(true).write(true).open(abi::CONTROL_PATH).is_ok()
-}
-
-/// Devices that wait for an array of this name, whose server is gone.
-pub fn leftovers(name: &str) -> Result<Vec<u32>, UblkError> {
-    if !Path::new(abi::CONTROL_PATH).exists() {
-        return Ok(Vec::new());
-    }
-    let mut control = Control::open()?;
-    let is_left =
-        |info: &DeviceInfo| info.state != state::LIVE && same_name(info.server_flags, mark(name, ""));
-    Ok(devices(&mut control).into_iter().filter(is_left).map(|info| info.device).collect())
-}
-
-/// Gives a device up: what waits for it fails.
-pub fn remove(device: u32) -> Result<(), UblkError> {
-    let mut control = Control::open()?;
-    let what = |what: &'static str| move |error| failed(&format!("{what} /dev/ublkb{device}"), &error);
-    control.tell(abi::control::STOP_DEV, device, 0).map_err(what("stop"))?;
-    control.tell(abi::control::DEL_DEV, device, 0).map_err(what("remove"))
-}
-
-/// The device that bears a mark and can be taken over; those that were never started are cleared away.
-fn find(control: &mut Control, mark: u64) -> Result<Option<DeviceInfo>, UblkError> {
-    let mut tries = 0;
-    loop {
-        let Some(info) = devices(control).into_iter().find(|info| info.server_flags == mark) else {
-            return Ok(None);
-        };
-        match info.state {
-            state::QUIESCED | state::FAIL_IO => return Ok(Some(info)),
-            state::LIVE if tries < SETTLING_TRIES && !is_alive(info.server_pid) => {
-                // The driver has not noticed yet.
-                tries += 1;
-                pause();
-            }
-            state::LIVE => {
-                return Err(UblkError(format!(
-                    "/dev/ublkb{} serves this array already, by process {}",
-                    info.device, info.server_pid
-                )));
-            }
-            _ => control.tell(abi::control::DEL_DEV, info.device, 0).map_err(|error| {
-                failed(&format!("clear away the unused /dev/ublkb{}", info.device), &error)
-            })?,
-        }
-    }
-}
-
-/// Every device that there is.
-fn devices(control: &mut Control) -> Vec<DeviceInfo> {
-    let Ok(listed) = std::fs::read_dir(LISTED) else { return Vec::new() };
-    let number = |name: &str| name.strip_prefix("ublkc")?.parse::<u32>().ok();
-    let numbers: Vec<u32> = listed.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).collect();
-    // One that goes away meanwhile is one that is not there.
-    numbers.into_iter().filter_map(|number| control.info(number).ok()).collect()
-}
-
 /// Whether a device with these flags can be quiesced without harm. One with BATCH_IO cannot: the driver sets `force_abort` in
 /// its queues then (ublk_drv.c of Linux 7.3, ublk_batch_cancel_queue), and fails what comes until the next server.
 const fn quiesces(flags: u64) -> bool {
     flags & (feature::QUIESCE | feature::BATCH_IO) == feature::QUIESCE
-}
-
-fn is_alive(pid: i32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
-}
-
-/// Tries what an earlier server or udev is in the way of.
-fn retry<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut tries = 0;
-    loop {
-        match act() {
-            Err(error)
-                if tries < SETTLING_TRIES
-                    && matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOENT | libc::ENXIO)) =>
-            {
-                tries += 1;
-                pause();
-            }
-            other => return other,
-        }
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a control step may wait; the driver does not tell when it is done"
-)]
-fn pause() {
-    std::thread::sleep(SETTLING_PAUSE);
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!     control    its commands, one at a time
 //!     shape      what the block device says of itself, pure
 //!     mark       whose it is
+//!     found      those that are there already
 //!   queue      a reactor's share of the hardware queues: requests and replies                never blocks, never allocates
 //!     exchange   how they come and go: one by one, or in batches
 //!   null       a device that stores nothing: the ceiling
@@ -37,12 +38,14 @@ mod abi;
 mod control;
 mod device;
 mod exchange;
+mod found;
 mod mark;
 mod null;
 mod queue;
 mod shape;
 
-pub use device::{Closed, Quiesced, Ublk, UblkChoice, UblkFeature, UblkPlan, is_there, leftovers, remove};
+pub use device::{Closed, Quiesced, Ublk, UblkChoice, UblkFeature, UblkPlan};
+pub use found::{is_there, leftovers, remove};
 pub use null::UblkNull;
 pub use queue::{UblkFrontend, UblkPlace};
 pub use shape::UblkShape;

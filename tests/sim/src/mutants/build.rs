@@ -59,7 +59,7 @@ pub fn build(root: &Path) -> Result<PathBuf, String> {
 fn check_table() -> Result<(), String> {
     for mutant in MUTANTS {
         let call = format!("mutant!({})", mutant.name);
-        if !EDITS.iter().any(|edit| edit.to.contains(&call)) {
+        if !EDITS.into_iter().flatten().any(|edit| edit.to.contains(&call)) {
             return Err(format!("{}: no edit asks for it", mutant.name));
         }
     }
@@ -86,7 +86,7 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 /// The text of a file with its edits made.
 fn edited(name: &str, text: String) -> Result<String, String> {
     let mut places = Vec::new();
-    for edit in EDITS.iter().filter(|edit| edit.file == name) {
+    for edit in EDITS.into_iter().flatten().filter(|edit| edit.file == name) {
         let mut found = text.match_indices(edit.from);
         match (found.next(), found.next()) {
             (Some((at, _)), None) => places.push((at, edit)),

@@ -116,6 +116,21 @@ pub const MUTANTS: &[Mutant] = &[
         "PassedByUnknown",
         "D3: a device that the others went on without ran apart (once a bug here)",
     ),
+    shown_in(
+        "grow",
+        "GrowWithoutBlocks",
+        "B1: the array grows on record, and nobody has the bitmap of what is new",
+    ),
+    shown_in(
+        "grow",
+        "GrowWithoutFlush",
+        "C1: the bitmap of what is new is in caches when the record says that it is there",
+    ),
+    shown_in(
+        "grow",
+        "GrowMarksClean",
+        "D7: an array that was not stopped in order is Clean once it has grown",
+    ),
     m("StopWithoutFlush", "D7: a stop in order does not flush"),
     m("ReadErrorAnswered", "E1: a failed read is answered as if it had not"),
     m("ReconstructFromFailed", "E1: a reconstruction uses a strip that could not be read"),

@@ -139,6 +139,7 @@ pub fn run_cell(place: &Place, seed: u64, memories: &Memories, verbose: bool) ->
         shape: Shape { level: place.level, members, chunk_bytes: 4096 },
         // Enough that some are NeedSync still when the fault comes.
         stripes: if place.state == State::NeedSync { 24 } else { 3 },
+        room_stripes: 0,
         reactors: 1,
         sizes: Sizes::SMALL,
         volatile: vec![place.cached; members],

@@ -32,6 +32,8 @@ pub enum Scenario {
     Starts,
     /// The same, and who was missing stays away: it comes back several epochs behind.
     Absent,
+    /// Growth of the stopped array into room of its members, with cuts and failures in the midst of it.
+    Grow,
     /// The bug that started it all: a small write to an unsynced stripe, then a member dies.
     Seed,
     /// Members leave and come at the worst moments: with the n-th write of a load, with a superblock in flight.
@@ -42,7 +44,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Scenario; 10] = [
+    pub const ALL: [Scenario; 11] = [
         Scenario::Deaths,
         Scenario::Cuts,
         Scenario::Rebuild,
@@ -50,6 +52,7 @@ impl Scenario {
         Scenario::Stops,
         Scenario::Starts,
         Scenario::Absent,
+        Scenario::Grow,
         Scenario::Seed,
         Scenario::Leaving,
         Scenario::Mixed,
@@ -72,6 +75,7 @@ impl Scenario {
             Scenario::Stops => "stops",
             Scenario::Starts => "starts",
             Scenario::Absent => "absent",
+            Scenario::Grow => "grow",
             Scenario::Seed => "seed",
             Scenario::Leaving => "leaving",
             Scenario::Mixed => "mixed",
@@ -143,6 +147,18 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         config.initial = rng.pick(&[bitmap::Cell::Unwritten, bitmap::Cell::NeedSync]);
         config.stripes = config.stripes.min(12);
     }
+    if scenario == Scenario::Grow {
+        // Within the bitmap block that there is; in some runs into the next one, or over several.
+        config.stripes = config.stripes.min(6);
+        config.room_stripes = rng.pick(&[1, 5, 12]);
+        if rng.chance(10) {
+            config.stripes = rng.between(16_126, 16_128);
+            config.initial = bitmap::Cell::Unwritten;
+        }
+        if rng.chance(10) {
+            config.room_stripes = rng.pick(&[16_130, 33_000]);
+        }
+    }
     if scenario == Scenario::Leaving && rng.chance(40) {
         // The one member with a cache may leave between the data of a first write and their flush.
         let one = rng.below(config.volatile.len() as u64) as usize;
@@ -166,6 +182,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Stops => story.stops(),
         Scenario::Starts => story.starts(),
         Scenario::Absent => story.absent(),
+        Scenario::Grow => story.grow(),
         Scenario::Seed => story.seed(),
         Scenario::Leaving => story.leaving(),
         Scenario::Mixed => story.mixed(),
@@ -197,6 +214,8 @@ struct Story {
     missing_percent: u64,
     /// How often who was missing at a start is missing at the next one too.
     stay_percent: u64,
+    /// How often the array is grown before a start.
+    grow_percent: u64,
     /// Disks that were not dead, and missing at the last start.
     away: Vec<usize>,
     /// Worlds that branched off.
@@ -217,6 +236,7 @@ impl Story {
             storm_percent: 12,
             missing_percent: 40,
             stay_percent: 0,
+            grow_percent: 0,
             away: Vec::new(),
             branches: 0,
             outcome: Outcome::default(),

@@ -2,7 +2,7 @@
 
 use crate::bus::Cut;
 use crate::monitors::{Monitors, spare_at_start};
-use crate::world::StartOutcome;
+use crate::world::{GrowOutcome, StartOutcome};
 
 use super::Story;
 
@@ -41,6 +41,9 @@ impl Story {
                 _ => Cut::MetadataCompletions(self.world.rng.below(12)),
             });
             cuts_left = cuts_left.saturating_sub(1);
+            if self.grow_percent > 0 && self.chance(self.grow_percent) && !self.grow_before_start() {
+                continue;
+            }
             let outcome = self.world.start(cut);
             for disk in &mut self.world.bus.borrow_mut().disks {
                 (disk.write_fails_after, disk.failing_writes) = (None, 0);
@@ -54,6 +57,30 @@ impl Story {
                 StartOutcome::Refused => panic!("START: refused, and enough members are there"),
             }
         }
+    }
+
+    /// Grows, perhaps with a cut. Whether the power is still on.
+    fn grow_before_start(&mut self) -> bool {
+        let superblocks = 3 * self.world.present.len() as u64 + 2;
+        let cut = match self.world.rng.below(6) {
+            0 => Some(Cut::MetadataPushes(self.world.rng.below(superblocks))),
+            1 => Some(Cut::MetadataCompletions(self.world.rng.below(superblocks))),
+            2 => Some(Cut::Completions(self.world.rng.below(60))),
+            _ => None,
+        };
+        let outcome = self.world.grow(cut);
+        for disk in &mut self.world.bus.borrow_mut().disks {
+            (disk.write_fails_after, disk.failing_writes) = (None, 0);
+        }
+        if outcome == GrowOutcome::PowerCut {
+            self.pending_cuts += 1;
+            self.world.after_cut();
+            return false;
+        }
+        // Who failed in it is missed by it, and may be missed at most once.
+        let _spare = self.choose_present(false);
+        self.explore();
+        true
     }
 
     /// Every disk that is not dead; without some that are in sync, if that is wished and the level bears it, and perhaps

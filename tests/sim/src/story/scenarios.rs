@@ -188,6 +188,34 @@ impl Story {
         self.end();
     }
 
+    pub(super) fn grow(&mut self) {
+        (self.grow_percent, self.storm_percent) = (60, 30);
+        self.knobs.load = self.knobs.load.min(30);
+        for _ in 0..self.world.rng.between(2, 5) {
+            self.load(2, 40);
+            match self.world.rng.below(4) {
+                0 => {
+                    self.load_and_cut();
+                    let missing = self.chance(20);
+                    self.restart(missing);
+                }
+                1 if self.world.spare() > 0 => {
+                    self.die();
+                    self.load(1, 10);
+                    self.stop();
+                    self.heal();
+                    self.replace();
+                    self.settle();
+                    self.stop();
+                }
+                _ => self.stop(),
+            }
+            self.load(2, 40);
+            self.verify();
+        }
+        self.end();
+    }
+
     pub(super) fn seed(&mut self) {
         let stripe_sectors = u64::from(self.world.geometry.stripe_bytes()) / 512;
         let stripes = self.world.geometry.stripes();

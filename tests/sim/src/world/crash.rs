@@ -64,6 +64,7 @@ impl World {
             config: self.config.clone(),
             geometry: self.geometry,
             zones: self.zones,
+            room: self.room,
             bus: Rc::new(RefCell::new(bus)),
             memory: Arc::clone(memory),
             reactors: Vec::new(),

@@ -1,6 +1,6 @@
 //! The world: reactors over a bus, a host, the oracle; one seed decides all of it.
 //!
-//! `start` assembles and starts arrays, `requests` asks and takes answers, `checks` holds them against the oracle and
+//! `start` assembles, starts and grows arrays, `requests` asks and takes answers, `checks` holds them against the oracle and
 //! the members, `orders` is the operator and the weather, `crash` makes a world of a moment of another.
 
 use std::cell::RefCell;
@@ -37,7 +37,7 @@ mod requests;
 mod start;
 
 pub use crash::Crash;
-pub use start::StartOutcome;
+pub use start::{GrowOutcome, StartOutcome};
 
 /// Every request is answered within this time.
 const ANSWERED_WITHIN_NS: u64 = 30_000_000_000;
@@ -67,6 +67,8 @@ pub struct World {
     /// Its arithmetic.
     pub geometry: Geometry,
     zones: Zones,
+    /// What the array's zones would be with all the room that the disks have.
+    room: Zones,
     array_uuid: Uuid,
     /// Below the engine.
     pub bus: Rc<RefCell<Bus>>,
@@ -116,11 +118,13 @@ impl World {
             bytes += u64::from(shape.chunk_bytes);
         };
         let stripes = found.stripes;
+        let room_bytes = config.room_stripes * u64::from(shape.chunk_bytes);
+        let room = found.grown(found.end_bytes() + room_bytes, &shape);
         let geometry =
             Geometry::new(shape.members as u8, shape.level.parities() as u8, shape.chunk_bytes, stripes);
         let mut bus = Bus::new(Rng::new(rng.next()), Arc::clone(&memory), config.latency_ns_max, verbose);
         for &volatile in &config.volatile {
-            let mut disk = Disk::new(rng.next(), found, volatile);
+            let mut disk = Disk::new(rng.next(), room, volatile);
             disk.blank = config.initial == Cell::Clean;
             disk.wipe_superblocks();
             bus.disks.push(disk);
@@ -137,6 +141,7 @@ impl World {
             config,
             geometry,
             zones: found,
+            room,
             bus: Rc::new(RefCell::new(bus)),
             memory,
             reactors: Vec::new(),
@@ -183,7 +188,8 @@ impl World {
             array: self.array_uuid,
             shape: self.config.shape,
             geometry: self.geometry,
-            zones: self.zones,
+            // Places are the same in both, and the array may grow.
+            zones: self.room,
         });
         bus.monitors.power_on();
         drop(bus);

@@ -49,7 +49,7 @@ impl World {
         let disk = match reuse {
             Some(disk) => disk,
             None => {
-                let disk = Disk::new(self.rng.next(), self.zones, volatile);
+                let disk = Disk::new(self.rng.next(), self.room, volatile);
                 bus.disks.push(disk);
                 bus.disks.len() - 1
             }

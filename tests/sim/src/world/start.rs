@@ -8,9 +8,9 @@ use engine::array::{Array, Beginning, Shared, StewardState};
 use engine::assembly::{Assembly, AssemblyOptions, Candidate, assemble};
 use engine::geometry::Slots;
 use engine::mailbox::Mailboxes;
-use engine::memory::Pool;
+use engine::memory::{Memory, Pool};
 use engine::ring::DeviceIndex;
-use engine::start::{Bench, SCRATCH_BYTES, StartOptions, read_superblocks, start};
+use engine::start::{Bench, SCRATCH_BYTES, StartOptions, grow, read_superblocks, start};
 use engine::tally::Tally;
 
 use crate::bus::Cut;
@@ -30,43 +30,35 @@ pub enum StartOutcome {
     Refused,
 }
 
+/// What growing came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrowOutcome {
+    /// It is on record.
+    Grown,
+    /// The power went.
+    PowerCut,
+    /// It was refused: nothing has changed.
+    Refused,
+}
+
 impl World {
     /// Starts the array from the disks that are present, as the product does.
     pub fn start(&mut self, cut: Option<Cut>) -> StartOutcome {
-        assert!(self.reactors.is_empty());
         let mut devices = self.present.clone();
         self.rng.shuffle(&mut devices);
         let mut ring = SimRing::new(&self.bus, 99, devices.clone());
-        {
-            let mut bus = self.bus.borrow_mut();
-            bus.power_on();
-            bus.blocking = true;
-            bus.cut = cut;
-            bus.note(2, || format!("START with disks {devices:?}, {cut:?}"));
-        }
-        let scratch = self.memory.arena(REACTORS_MAX as u16 + 1).part(0, SCRATCH_BYTES);
         let memory = Arc::clone(&self.memory);
-        let mut bench = Bench { ring: &mut ring, memory: &memory, scratch };
-        let mut candidates = Vec::new();
-        for (index, &disk) in devices.iter().enumerate() {
-            let bytes = self.bus.borrow().disks[disk].bytes();
-            let found = read_superblocks(&mut bench, DeviceIndex(index as u8), bytes);
-            candidates.push(Candidate { label: disk.to_string(), found });
-        }
-        if self.bus.borrow().verbose {
-            print_candidates(&candidates);
-        }
-        let options = AssemblyOptions { run_degraded: true, ..AssemblyOptions::default() };
-        let assembly = assemble(&candidates, &options);
-        let off = self.bus.borrow().off;
-        let assembly: Assembly = match assembly {
-            _ if off => return self.start_failed(StartOutcome::PowerCut),
+        let mut bench = self.bench(&mut ring, &memory);
+        let assembly = match self.assemble(&mut bench, &devices, "START", cut) {
             Ok(assembly) => assembly,
-            Err(error) => {
-                self.bus.borrow_mut().note(3, || format!("refused: {error}"));
-                return self.start_failed(StartOutcome::Refused);
-            }
+            Err(outcome) => return self.start_failed(outcome),
         };
+        let stripes = assembly.record.zones.stripes;
+        assert!(
+            stripes >= self.oracle.stripes,
+            "GROW: the array has had {} stripes, and is to start with {stripes}",
+            self.oracle.stripes
+        );
         let seed = self.rng.next() | 1;
         let started = start(&mut bench, &assembly, &StartOptions { seed, ..StartOptions::default() });
         let off = self.bus.borrow().off;
@@ -81,6 +73,13 @@ impl World {
         let mut bus = self.bus.borrow_mut();
         bus.blocking = false;
         bus.cut = None;
+        if stripes != self.geometry.stripes() {
+            (self.zones, self.geometry) = (assembly.record.zones, started.geometry);
+            self.host.fit(stripes);
+        }
+        if let Some(watched) = &mut bus.monitors.watched {
+            watched.geometry = self.geometry;
+        }
         let mut volatile = Slots::NONE;
         for (slot, device) in started.devices.iter().enumerate() {
             if bus.disks[devices[usize::from(device.0)]].volatile {
@@ -98,6 +97,8 @@ impl World {
         bus.note(5, || format!("started: unclean {unclean}, {view:?}, rebuilding {rebuilding:?}"));
         drop(bus);
         self.keep_crashes();
+        // From now on: what was cut before may still be as it was.
+        self.oracle.stripes = stripes;
         let members = started.members(volatile);
         let roster = started.roster;
         let beginning =
@@ -129,6 +130,83 @@ impl World {
             self.mark_lossy();
         }
         StartOutcome::Running
+    }
+
+    fn bench<'a>(&self, ring: &'a mut SimRing, memory: &'a Memory) -> Bench<'a, SimRing> {
+        Bench { ring, memory, scratch: memory.arena(REACTORS_MAX as u16 + 1).part(0, SCRATCH_BYTES) }
+    }
+
+    /// The power is on, and what the superblocks say is put together.
+    fn assemble(
+        &self,
+        bench: &mut Bench<'_, SimRing>,
+        devices: &[usize],
+        what: &str,
+        cut: Option<Cut>,
+    ) -> Result<Assembly, StartOutcome> {
+        assert!(self.reactors.is_empty());
+        {
+            let mut bus = self.bus.borrow_mut();
+            bus.power_on();
+            bus.blocking = true;
+            bus.cut = cut;
+            bus.note(2, || format!("{what} with disks {devices:?}, {cut:?}"));
+        }
+        let mut candidates = Vec::new();
+        for (index, &disk) in devices.iter().enumerate() {
+            let bytes = self.bus.borrow().disks[disk].bytes();
+            let found = read_superblocks(bench, DeviceIndex(index as u8), bytes);
+            candidates.push(Candidate { label: disk.to_string(), found });
+        }
+        if self.bus.borrow().verbose {
+            print_candidates(&candidates);
+        }
+        let options = AssemblyOptions { run_degraded: true, ..AssemblyOptions::default() };
+        match assemble(&candidates, &options) {
+            _ if self.is_off() => Err(StartOutcome::PowerCut),
+            Ok(assembly) => Ok(assembly),
+            Err(error) => {
+                self.bus.borrow_mut().note(3, || format!("refused: {error}"));
+                Err(StartOutcome::Refused)
+            }
+        }
+    }
+
+    /// Grows the stopped array by a part of the room that there is, as the product does. Refused where a member is missing, or
+    /// fails, or there is no room left.
+    pub fn grow(&mut self, cut: Option<Cut>) -> GrowOutcome {
+        let devices = self.present.clone();
+        let mut ring = SimRing::new(&self.bus, 99, devices.clone());
+        let memory = Arc::clone(&self.memory);
+        let mut bench = self.bench(&mut ring, &memory);
+        let assembly = match self.assemble(&mut bench, &devices, "GROW", cut) {
+            Ok(assembly) => assembly,
+            Err(outcome) => {
+                self.start_failed(outcome);
+                return if outcome == StartOutcome::PowerCut {
+                    GrowOutcome::PowerCut
+                } else {
+                    GrowOutcome::Refused
+                };
+            }
+        };
+        let (from, chunk) = (assembly.record.zones, u64::from(self.geometry.chunk_bytes()));
+        let more = (self.room.stripes - from.stripes).min(self.rng.pick(&[1, 3, 20_000, u64::MAX]));
+        let zones = from.grown(from.end_bytes() + more * chunk, &assembly.record.shape);
+        let seed = self.rng.next() | 1;
+        let grown = (more > 0).then(|| grow(&mut bench, &assembly, zones, seed));
+        if self.is_off() {
+            self.start_failed(StartOutcome::PowerCut);
+            return GrowOutcome::PowerCut;
+        }
+        self.bus.borrow_mut().note(17, || format!("grown: {from:?} to {zones:?}: {grown:?}"));
+        self.start_failed(StartOutcome::Refused);
+        if matches!(grown, Some(Ok(_))) {
+            self.oracle.stripes = zones.stripes;
+            GrowOutcome::Grown
+        } else {
+            GrowOutcome::Refused
+        }
     }
 
     pub(super) fn start_failed(&mut self, outcome: StartOutcome) -> StartOutcome {

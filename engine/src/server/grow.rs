@@ -1,0 +1,59 @@
+//! Growing a stopped array into room that its members have got.
+
+use crate::assembly::{AssemblyOptions, SlotPlan, assemble};
+use crate::device::Access;
+use crate::start::grow;
+
+use super::open::{ControlRing, candidates, open_all};
+use super::{GrowOptions, Grown, ServerError, random, this_host};
+
+/// Adds as many stripes as every member has room for. Changes nothing where there is none, or where a member is missing or
+/// not in sync.
+pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
+    let devices = open_all(&options.members, Access::ReadWrite)?;
+    let mut ring = ControlRing::new(&devices)?;
+    let mut bench = ring.bench();
+    let assembly_options = AssemblyOptions {
+        host: this_host(),
+        foreign_host_ok: options.foreign_host_ok,
+        ..AssemblyOptions::default()
+    };
+    let candidates = candidates(&mut bench, &devices);
+    let assembly =
+        assemble(&candidates, &assembly_options).map_err(|error| ServerError(error.to_string()))?;
+    let record = &assembly.record;
+    let in_sync = assembly.slots.iter().enumerate().filter_map(|(slot, plan)| match *plan {
+        SlotPlan::InSync { candidate } => Some((slot, &devices[candidate])),
+        _ => None,
+    });
+    let (slot, smallest) = in_sync
+        .min_by_key(|(_, device)| device.facts().size_bytes)
+        .expect("an assembly has as many members in sync as hold the data");
+    let member_bytes = smallest.facts().size_bytes;
+    let zones = record.zones.grown(member_bytes, &record.shape);
+    let size_bytes =
+        |stripes| stripes * record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes);
+    let mut grown = Grown {
+        name: record.name.to_string(),
+        from_bytes: size_bytes(record.zones.stripes),
+        to_bytes: size_bytes(zones.stripes),
+        smallest_slot: slot,
+        smallest_path: smallest.path().to_path_buf(),
+        smallest_bytes: member_bytes,
+        unused_bytes: member_bytes - zones.end_bytes(),
+        bitmap_is_full: zones.stripes == zones.stripes_max(),
+        failed_slots: Vec::new(),
+    };
+    if let Some(slot) = assembly.slots.iter().position(|plan| !matches!(plan, SlotPlan::InSync { .. })) {
+        return Err(ServerError(format!(
+            "{}: slot {slot} is missing or not in sync: an array is grown when every member is there and in sync; replace it first, and wait for its rebuild",
+            grown.name
+        )));
+    }
+    if grown.to_bytes > grown.from_bytes {
+        let lost = grow(&mut bench, &assembly, zones, random::number())
+            .map_err(|error| ServerError(format!("{}: not grown: {error}", grown.name)))?;
+        grown.failed_slots = lost.iter().collect();
+    }
+    Ok(grown)
+}

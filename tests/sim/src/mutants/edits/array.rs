@@ -1,0 +1,461 @@
+//! Edits of the array as it runs: plans, stripe operations, the steward, and who may be read.
+
+use super::{Edit, e};
+
+const ARRAY: &str = "engine/src/array/mod.rs";
+const BACKGROUND: &str = "engine/src/array/background.rs";
+const FLUSH: &str = "engine/src/array/flush.rs";
+const HOST: &str = "engine/src/array/host.rs";
+const INTENT: &str = "engine/src/array/intent.rs";
+const KEEPER: &str = "engine/src/array/keeper.rs";
+const OP: &str = "engine/src/array/op.rs";
+const STEWARD: &str = "engine/src/array/steward.rs";
+const SWEEP: &str = "engine/src/array/sweep.rs";
+const WATCH: &str = "engine/src/array/watch.rs";
+const WRITE: &str = "engine/src/array/write.rs";
+const MEMBERS: &str = "engine/src/members.rs";
+const PLAN: &str = "engine/src/plan.rs";
+
+pub(super) const EDITS: &[Edit] = &[
+    // watch
+    e(
+        WATCH,
+        "if beat.wrapping_sub(io.beat) > patience",
+        "if !mutant!(SilenceBorne) && beat.wrapping_sub(io.beat) > patience",
+    ),
+    e(
+        MEMBERS,
+        "|left| left.readable.count() >= data",
+        "|left| mutant!(LastMemberFailed) || left.readable.count() >= data",
+    ),
+    // plan
+    e(PLAN, "    const fn recovery(&self)", "    fn recovery(&self)"),
+    e(PLAN, "pub const fn plan_write(", "pub fn plan_write("),
+    e(PLAN, "pub const fn plan_read(", "pub fn plan_read("),
+    e(PLAN, "pub const fn plan_rebuild(", "pub fn plan_rebuild("),
+    e(
+        PLAN,
+        "let parity = self.parity.and(self.readable);",
+        "let parity = if mutant!(LostParityCounts) { self.parity } else { self.parity.and(self.readable) };",
+    ),
+    e(
+        PLAN,
+        "if !matches!(self.trust, Trust::Trusted) || lost > parity.count()",
+        "if !(mutant!(ReconstructFromNeedSync) || matches!(self.trust, Trust::Trusted)) || lost > parity.count()",
+    ),
+    e(
+        PLAN,
+        "Unsynced::Heal => Plan::Resync { read: untouched },",
+        "Unsynced::Heal if mutant!(HealDataOnly) => Plan::DataOnly,
+                Unsynced::Heal => Plan::Resync { read: untouched },",
+    ),
+    // write
+    e(
+        WRITE,
+        "            Cell::Unwritten | Cell::First => Trust::Unwritten,",
+        "            Cell::Unwritten if mutant!(RmwOnUnwritten) => Trust::Trusted,
+            Cell::Unwritten | Cell::First => Trust::Unwritten,",
+    ),
+    e(
+        WRITE,
+        "            Cell::NeedSync => Trust::NeedSync,",
+        "            Cell::NeedSync if mutant!(RmwOnNeedSync) => Trust::Trusted,
+            Cell::NeedSync => Trust::NeedSync,",
+    ),
+    e(
+        WRITE,
+        "        if self.shared.failed() {
+            self.answer_active(",
+        "        let goes_on = match trust {
+            Trust::Unwritten => mutant!(FirstInFailedArray),
+            Trust::Trusted => mutant!(WriteInFailedArray),
+            Trust::NeedSync => false,
+        };
+        if self.shared.failed() && !goes_on {
+            self.answer_active(",
+    ),
+    e(
+        WRITE,
+        "        if trusted && self.shared.bitmap.cell(self.ops[index].stripe) == Cell::Marked {",
+        "        if trusted
+            && self.shared.bitmap.cell(self.ops[index].stripe) == Cell::Marked
+            && !mutant!(DataBeforeIntent)
+        {",
+    ),
+    e(
+        WRITE,
+        "        let healing = op.work_kind == Work::Write(Mode::Heal);
+        self.look(index);",
+        "        let healing = op.work_kind == Work::Write(Mode::Heal);
+        if !mutant!(PlanOfBefore) {
+            self.look(index);
+        }",
+    ),
+    e(
+        WRITE,
+        "            op.read_failed = true;",
+        "            op.read_failed = !mutant!(ReconstructFromFailed);",
+    ),
+    e(
+        WRITE,
+        "(Some(p), Some(q)) => memory.pq_delta(p, q, strip, old, new),",
+        "(Some(p), Some(_)) if mutant!(QNotUpdated) => memory.xor_delta(p, old, new),
+                        (Some(p), Some(q)) => memory.pq_delta(p, q, strip, old, new),",
+    ),
+    e(
+        WRITE,
+        "            op.skipped = op.skipped.or(rotation.slots_of(missed));",
+        "            if !mutant!(SkippedNotNoted) {
+                op.skipped = op.skipped.or(rotation.slots_of(missed));
+            }",
+    ),
+    e(
+        WRITE,
+        "            for strip in targets.and(writable).iter() {",
+        "            let filled = rotation.strips_on(self.shared.members.view().rebuilding());
+            let writable = if mutant!(RebuildSkipsWrites) && !matches!(op.work_kind, Work::Rebuild { .. }) {
+                writable.minus(filled)
+            } else {
+                writable
+            };
+            for strip in targets.and(writable).iter() {",
+    ),
+    e(
+        WRITE,
+        "let durable = fua && volatile.has(rotation.slot_of(strip));",
+        "let durable = fua
+                    && volatile.has(rotation.slot_of(strip))
+                    && (!mutant!(FuaDataOnly) || segment.wanted.has(strip));",
+    ),
+    e(
+        WRITE,
+        "        if let Err(errno) = result {
+            if self.is_current(&io) {
+                self.shared.members.fail(io.slot, crate::members::Failure::Write(errno));",
+        "        if let Err(errno) = result
+            && !mutant!(WriteErrorForgiven)
+        {
+            if self.is_current(&io) {
+                self.shared.members.fail(io.slot, crate::members::Failure::Write(errno));",
+    ),
+    e(
+        WRITE,
+        "        self.ops[index].pending -= 1;
+        if self.ops[index].pending == 0 {
+            self.writes_done(ring, index);",
+        "        self.ops[index].pending -= 1;
+        if mutant!(MemoryGivenEarly) {
+            self.give_work(index);
+        }
+        if self.ops[index].pending == 0 {
+            self.writes_done(ring, index);",
+    ),
+    e(
+        WRITE,
+        "if op.work_kind == Work::Write(Mode::First) && !self.shared.members.volatile().is_empty() {",
+        "let volatile = if mutant!(FlushOfView) {
+            self.shared.members.volatile().and(self.shared.members.view().writable)
+        } else {
+            self.shared.members.volatile()
+        };
+        if op.work_kind == Work::Write(Mode::First)
+            && !volatile.is_empty()
+            && !mutant!(NoFlushBeforeFirst)
+        {",
+    ),
+    e(
+        WRITE,
+        "        } else if self.shared.members.on_record(op.skipped, op.stripe) {
+            self.recorded(index);",
+        "        } else if self.shared.members.on_record(op.skipped, op.stripe) || mutant!(AckBeforeRecord) {
+            self.recorded(index);",
+    ),
+    e(
+        WRITE,
+        "                op.phase = Phase::AwaitingFirst;",
+        "                if mutant!(FirstBeforeDurable) {
+                    self.answer_active(index, Ok(()));
+                }
+                let op = &mut self.ops[index];
+                op.phase = Phase::AwaitingFirst;",
+    ),
+    e(
+        WRITE,
+        "            Work::Write(Mode::Trusted | Mode::DataOnly) => {}",
+        "            Work::Write(Mode::DataOnly) if mutant!(DataOnlySynced) => {
+                self.shared.bitmap.resynced(op.stripe);
+            }
+            Work::Write(Mode::Trusted | Mode::DataOnly) => {}",
+    ),
+    e(
+        WRITE,
+        "        Plan::Init { .. } => data.or(parity),",
+        "        Plan::Init { .. } if mutant!(FirstWithoutZeros) => segment.wanted.or(parity),
+        Plan::Init { .. } => data.or(parity),",
+    ),
+    e(
+        WRITE,
+        "        Plan::Degraded { recover, .. } => segment.wanted.or(parity).or(recover),",
+        "        Plan::Degraded { recover, .. } if mutant!(DegradedParityLeft) => segment.wanted.or(recover),
+        Plan::Degraded { recover, .. } => segment.wanted.or(parity).or(recover),",
+    ),
+    e(
+        OP,
+        "    pub(super) const fn every_row(self) -> bool {
+        matches!(self, Mode::First | Mode::Heal)",
+        "    pub(super) fn every_row(self) -> bool {
+        matches!(self, Mode::First | Mode::Heal) && !(self == Mode::Heal && mutant!(HealTouchedRowsOnly))",
+    ),
+    e(OP, "        self.fua |= part.fua;", "        self.fua |= part.fua && !mutant!(FuaForgotten);"),
+    // ownership, polling
+    e(
+        ARRAY,
+        "        self.members.view().readable.count() < u32::from(self.geometry.data())",
+        "        !mutant!(FailedArrayGoesOn)
+            && self.members.view().readable.count() < u32::from(self.geometry.data())",
+    ),
+    e(
+        ARRAY,
+        "Message::Part(part) if part.home == self.me => self.enqueue(part.home_part),",
+        "Message::Part(part) if part.home == self.me && !mutant!(PartLeftBehind) => {
+                self.enqueue(part.home_part)
+            }",
+    ),
+    e(
+        ARRAY,
+        "if self.shared.bitmap.cell(stripe) != Cell::First {",
+        "let cell = self.shared.bitmap.cell(stripe);
+                if if mutant!(FirstWaitsForDirty) { cell == Cell::Dirty } else { cell != Cell::First } {",
+    ),
+    e(
+        ARRAY,
+        "                if self.shared.bitmap.is_durable(ticket) {",
+        "                if self.shared.bitmap.is_durable(ticket) || mutant!(DeallocateBeforeDurable) {",
+    ),
+    // host
+    e(
+        HOST,
+        "let whole = len == geometry.stripe_bytes();",
+        "let whole = len + if mutant!(TailIsWhole) { 4096 } else { 0 } >= geometry.stripe_bytes();",
+    ),
+    e(
+        HOST,
+        "            self.read_again(read, Strips::one(strip));",
+        "            if mutant!(ReadErrorAnswered) {
+                self.answer_part(read.request, Ok(()));
+                return;
+            }
+            self.read_again(read, Strips::one(strip));",
+    ),
+    e(
+        HOST,
+        "        } else if undisturbed {",
+        "        } else if undisturbed || mutant!(ReadOverDeallocation) {",
+    ),
+    e(
+        HOST,
+        "        }
+        self.replies.push(Reply { tag: request.tag, result });",
+        "        }
+        self.replies.push(Reply { tag: request.tag, result });
+        if mutant!(AnsweredTwice) {
+            self.replies.push(Reply { tag: request.tag, result });
+        }",
+    ),
+    // intent
+    e(
+        INTENT,
+        "let kept = 0..=u32::from(self.shared.geometry.parities());",
+        "let kept = 0..=if mutant!(IntentOnOneCopy) { 0 } else { u32::from(self.shared.geometry.parities()) };",
+    ),
+    e(
+        INTENT,
+        "crate::format::zones::bitmap_place(block.0.into(), header.generation);",
+        "crate::format::zones::bitmap_place(
+                block.0.into(),
+                if mutant!(OnePlacePerBlock) { 0 } else { header.generation },
+            );",
+    ),
+    e(
+        INTENT,
+        "let offset = shared.layout.bitmap_offset_bytes + place;",
+        "let offset = shared.layout.bitmap_offset_bytes + place
+                + if mutant!(BitmapOutside) { u64::from(shared.bitmap.blocks()) * 8192 } else { 0 };",
+    ),
+    e(
+        INTENT,
+        "self.push(ring, what, slot, MemberIo::Write(Durability::Durable), offset, span);",
+        "let durability = if mutant!(IntentCached) { Durability::Cached } else { Durability::Durable };
+                self.push(ring, what, slot, MemberIo::Write(durability), offset, span);",
+    ),
+    e(
+        INTENT,
+        "        if let Err(errno) = result
+            && self.is_current(&io)",
+        "        let result = if mutant!(CopyFailureForgiven) { Ok(()) } else { result };
+        if let Err(errno) = result
+            && self.is_current(&io)",
+    ),
+    e(
+        INTENT,
+        "let on_record = self.shared.members.on_record(writing.failed, 0);",
+        "let on_record = self.shared.members.on_record(writing.failed, 0) || mutant!(IntentPassesBy);",
+    ),
+    // flush
+    e(
+        FLUSH,
+        "        self.flush.next.push(waiter);",
+        "        if mutant!(FlushJoinsRunning) && self.flush.in_flight > 0 {
+            self.flush.running.push(waiter);
+            return;
+        }
+        self.flush.next.push(waiter);",
+    ),
+    e(
+        FLUSH,
+        "        for slot in writable.and(self.shared.members.volatile()).iter() {",
+        "        for slot in
+            writable.and(self.shared.members.volatile()).iter().skip(usize::from(mutant!(FlushSkipsOne)))
+        {",
+    ),
+    e(
+        FLUSH,
+        "        if let Err(errno) = result {
+            if self.is_current(&io) {
+                self.shared.members.fail(io.slot, Failure::Flush(errno));",
+        "        if let Err(errno) = result
+            && !mutant!(FlushErrorIgnored)
+        {
+            if self.is_current(&io) {
+                self.shared.members.fail(io.slot, Failure::Flush(errno));",
+    ),
+    e(
+        FLUSH,
+        "if !failed && !self.shared.members.on_record(self.flush.failed, 0) {",
+        "if !failed
+            && !self.shared.members.on_record(self.flush.failed, 0)
+            && !mutant!(FlushPassesBy)
+        {",
+    ),
+    // steward, keeper, sweep, background
+    e(
+        STEWARD,
+        "                    || !self.steward_flush(FlushFor::Stop)",
+        "                    || !(mutant!(StopWithoutFlush) || self.steward_flush(FlushFor::Stop))",
+    ),
+    e(
+        STEWARD,
+        "                Stop::Flushing
+            }",
+        "                if mutant!(StopWithoutFlush) { Stop::Blocks(0) } else { Stop::Flushing }
+            }",
+    ),
+    e(
+        KEEPER,
+        "let left = keeper.on_record().writable.minus(view.writable);",
+        "let left = if mutant!(NeverOnRecord) {
+            Slots::NONE
+        } else {
+            keeper.on_record().writable.minus(view.writable)
+        };",
+    ),
+    e(
+        SWEEP,
+        "        let view = self.shared.members.view();
+        let degraded = view.readable != self.shared.geometry.slots();",
+        "        let view = self.shared.members.view();
+        let degraded = view.readable != self.shared.geometry.slots() && !mutant!(SweepWhileDegraded);",
+    ),
+    e(
+        SWEEP,
+        "let degraded = shared.members.view().readable != shared.geometry.slots();",
+        "let degraded =
+            shared.members.view().readable != shared.geometry.slots() && !mutant!(SweepWhileDegraded);",
+    ),
+    e(
+        SWEEP,
+        "                    if self.steward_flush(FlushFor::Sweep) {",
+        "                    if mutant!(CleanBeforeFlush) {
+                        sweep.phase = Phase::Flushing { next };
+                        self.sweep_flushed(true);
+                    } else if self.steward_flush(FlushFor::Sweep) {",
+    ),
+    e(
+        BACKGROUND,
+        "            from: (total > 0).then_some(0),",
+        "            from: (total > 0 && !mutant!(ResyncNotBegun)).then_some(0),",
+    ),
+    e(
+        BACKGROUND,
+        "let is_due = resync.unread > 0 && self.now_ns >= resync.again_at_ns;",
+        "let is_due =
+                resync.unread > 0 && self.now_ns >= resync.again_at_ns && !mutant!(ResyncNotAgain);",
+    ),
+    e(
+        BACKGROUND,
+        "                    rebuild.lost.push(stripe);",
+        "                    if !mutant!(RebuildForgetsLost) {
+                        rebuild.lost.push(stripe);
+                    }",
+    ),
+    e(
+        BACKGROUND,
+        "                } else if result.is_err() {
+                    rebuild.unfilled.push(stripe);",
+        "                } else if result.is_err() && !mutant!(RebuildPassesUnfilled) {
+                    rebuild.unfilled.push(stripe);",
+    ),
+    e(
+        BACKGROUND,
+        "let passed_by = shared.locks.is_free(stripe) && shared.bitmap.cell(stripe) == Cell::Unwritten;",
+        "let passed_by = (shared.locks.is_free(stripe) || mutant!(RebuildPassesOwned))
+                && shared.bitmap.cell(stripe) == Cell::Unwritten;",
+    ),
+    e(
+        BACKGROUND,
+        "        let mut block = from;",
+        "        let mut block = if mutant!(NoBlocksForRebuilt) { blocks } else { from };",
+    ),
+    e(
+        BACKGROUND,
+        "        let flush = block >= blocks && self.steward_flush(FlushFor::Rebuild);",
+        "        if mutant!(RebuildWithoutFlush) && block >= blocks {
+            let steward = self.steward_mut();
+            steward.rebuild.as_mut().expect(\"looked at by the caller\").filling = Filling::Finishing;
+            steward.keeper.wishes.filled = Some(slot);
+            return;
+        }
+        let flush = block >= blocks && self.steward_flush(FlushFor::Rebuild);",
+    ),
+    // members
+    e(
+        MEMBERS,
+        "(view.writable.has(slot) && view.readable.count() >= data).then(|| {",
+        "let enough = mutant!(FailedArrayComesBack) || view.readable.count() >= data;
+                (view.writable.has(slot) && enough).then(|| {",
+    ),
+    e(
+        MEMBERS,
+        "let cursor = if need_sync { &self.sure_cursor } else { &self.cursor };",
+        "let cursor =
+            if need_sync && !mutant!(NeedSyncBelowCursor) { &self.sure_cursor } else { &self.cursor };",
+    ),
+    e(
+        MEMBERS,
+        "|| stripe >= cursor.load(Ordering::Acquire) {",
+        "|| stripe >= cursor.load(Ordering::Acquire) && !mutant!(RebuildReadTooEarly) {",
+    ),
+    e(
+        MEMBERS,
+        "        self.cursor.store(0, Ordering::Release);",
+        "        if !mutant!(CursorOfBefore) {
+            self.cursor.store(0, Ordering::Release);
+        }",
+    ),
+    e(
+        MEMBERS,
+        "            Believed::Below(stripe) => self.set_record",
+        "            _ if mutant!(RecordNotAnticipated) => {}
+            Believed::Below(stripe) => self.set_record",
+    ),
+];

@@ -1,0 +1,155 @@
+//! Edits of what is kept on disk and read at a start: assembly, format, start, growth; and of the bitmap.
+
+use super::{Edit, e};
+
+const EPOCHS: &str = "engine/src/assembly/epochs.rs";
+const ASSEMBLY_PLAN: &str = "engine/src/assembly/plan.rs";
+const ROSTER: &str = "engine/src/assembly/roster.rs";
+const CODEC: &str = "engine/src/format/superblock/codec.rs";
+const GROW: &str = "engine/src/start/grow.rs";
+const START: &str = "engine/src/start.rs";
+const BITMAP: &str = "bitmap/src/bitmap.rs";
+const BLOCK: &str = "bitmap/src/block.rs";
+const BITMAP_SWEEP: &str = "bitmap/src/sweep.rs";
+
+pub(super) const EDITS: &[Edit] = &[
+    // assembly, format, start
+    e(
+        EPOCHS,
+        "            entry.state.takes_part() && (self.epoch() == record.epoch.name || self.epoch() == entry.held)",
+        "            mutant!(StaleMemberCounts)
+                || entry.state.takes_part()
+                    && (self.epoch() == record.epoch.name || self.epoch() == entry.held)",
+    ),
+    e(
+        EPOCHS,
+        "if !entry.state.takes_part() && is_in_line(member.epoch(), record) =>",
+        "if !entry.state.takes_part()
+            && is_in_line(member.epoch(), record)
+            && !mutant!(ParentUnknown) =>",
+    ),
+    e(
+        EPOCHS,
+        "(record.epoch.line.contains(&epoch.id)",
+        "(record.epoch.line[..if mutant!(LineIsParent) { 1 } else { record.epoch.line.len() }]
+            .contains(&epoch.id)",
+    ),
+    e(
+        EPOCHS,
+        "&& was_passed_by(member, present, record) =>",
+        "&& !mutant!(PassedByUnknown)
+            && !(mutant!(LineIsParent) && record.epoch.line.contains(&member.epoch().id))
+            && was_passed_by(member, present, record) =>",
+    ),
+    e(EPOCHS, "None if was_passed_by(", "None if !mutant!(PassedByUnknown) && was_passed_by("),
+    e(
+        EPOCHS,
+        "None => absent += usize::from(now.state.takes_part()),",
+        "None => absent += usize::from(now.state.takes_part() && !mutant!(AbsentUnheard)),",
+    ),
+    e(
+        EPOCHS,
+        "&& was_broken_off(member, present, record) =>",
+        "&& !mutant!(BrokenOffUnknown)
+            && was_broken_off(member, present, record) =>",
+    ),
+    e(
+        ASSEMBLY_PLAN,
+        "    if entry.state == SlotState::InSync {",
+        "    if entry.state == SlotState::InSync || mutant!(StaleMemberCounts) {",
+    ),
+    e(
+        ROSTER,
+        "self.begun && self.seats.iter()",
+        "self.begun && (mutant!(CommitTooEarly) || self.seats.iter()",
+    ),
+    e(
+        ROSTER,
+        "all(|seat| seat.holds == self.record.epoch.name)",
+        "all(|seat| seat.holds == self.record.epoch.name))",
+    ),
+    e(
+        ROSTER,
+        "                seat.overwrite = seat.overwrite.other();",
+        "                if !mutant!(OneSuperblockCopy) {
+                    seat.overwrite = seat.overwrite.other();
+                }",
+    ),
+    e(
+        CODEC,
+        "        entry[SLOT_OFFSET_SALT..].copy_from_slice(&salt);",
+        "        if !mutant!(SuperblockUnsalted) {
+            entry[SLOT_OFFSET_SALT..].copy_from_slice(&salt);
+        }",
+    ),
+    e(
+        START,
+        ".find(|&slot| lost.has(slot as u8));",
+        ".find(|&slot| lost.has(slot as u8) && !mutant!(CommitTooEarly));",
+    ),
+    e(
+        START,
+        "let mode = if assembly.unclean && !guess {",
+        "let mode = if assembly.unclean && !guess && !mutant!(UncleanIsClean) {",
+    ),
+    e(
+        START,
+        "        let failed = even_out(bench, &mut started, &disorder);",
+        "        let failed = if mutant!(NotEvenedOut) {
+            Slots::NONE
+        } else {
+            even_out(bench, &mut started, &disorder)
+        };
+        if mutant!(StartGivesUp) && !failed.is_empty() {
+            return Err(StartError::Refused(ChangeRefused::ReadOnly));
+        }",
+    ),
+    e(
+        START,
+        "if newest.as_ref().is_none_or(|(known, _)| generation > *known) {",
+        "if newest
+                        .as_ref()
+                        .is_none_or(|(known, _)| (generation > *known) != mutant!(OldestBlockCounts))
+                    {",
+    ),
+    e(
+        START,
+        "    let flush: Vec<_> =
+        devices.iter()",
+        "    if mutant!(GrowWithoutFlush) {
+        return Ok(());
+    }
+    let flush: Vec<_> =
+        devices.iter()",
+    ),
+    e(
+        GROW,
+        "    let first = record.zones.bitmap_blocks() as u32;",
+        "    let mut first = record.zones.bitmap_blocks() as u32;
+    if mutant!(GrowWithoutBlocks) {
+        first = zones.bitmap_blocks() as u32;
+    }",
+    ),
+    e(GROW, "    if !assembly.unclean {", "    if !assembly.unclean || mutant!(GrowMarksClean) {"),
+    // bitmap
+    e(
+        BITMAP,
+        "                Cell::Clean => self.mark_around(stripe),",
+        "                Cell::Aged if mutant!(AgedNotTakenBack) => return Begun::Durable,
+                Cell::Clean => self.mark_around(stripe),",
+    ),
+    e(
+        BLOCK,
+        "let dirty = word::dirty_on_disk(word::from_disk(*image));",
+        "let dirty = if mutant!(MarkOfAnother) {
+                word::ALL
+            } else {
+                word::dirty_on_disk(word::from_disk(*image))
+            };",
+    ),
+    e(
+        BITMAP_SWEEP,
+        "            if !locks.is_free(index as u64 * LANES + u64::from(lane)) {",
+        "            if !locks.is_free(index as u64 * LANES + u64::from(lane)) && !mutant!(SweepIgnoresOwner) {",
+    ),
+];
