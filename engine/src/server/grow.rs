@@ -1,7 +1,8 @@
 //! Growing a stopped array into room that its members have got.
 
-use crate::assembly::{AssemblyOptions, SlotPlan, assemble};
-use crate::device::Access;
+use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
+use crate::device::{Access, Device};
+use crate::format::zones::Zones;
 use crate::start::grow;
 
 use super::open::{ControlRing, candidates, open_all};
@@ -22,15 +23,8 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
     let assembly =
         assemble(&candidates, &assembly_options).map_err(|error| ServerError(error.to_string()))?;
     let record = &assembly.record;
-    let in_sync = assembly.slots.iter().enumerate().filter_map(|(slot, plan)| match *plan {
-        SlotPlan::InSync { candidate } => Some((slot, &devices[candidate])),
-        _ => None,
-    });
-    let (slot, smallest) = in_sync
-        .min_by_key(|(_, device)| device.facts().size_bytes)
-        .expect("an assembly has as many members in sync as hold the data");
+    let Room { slot, smallest, zones } = room(&assembly, &devices);
     let member_bytes = smallest.facts().size_bytes;
-    let zones = record.zones.grown(member_bytes, &record.shape);
     let size_bytes =
         |stripes| stripes * record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes);
     let mut grown = Grown {
@@ -56,4 +50,35 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         grown.failed_slots = lost.iter().collect();
     }
     Ok(grown)
+}
+
+/// Where an array could grow to, and the member that decides.
+struct Room<'a> {
+    slot: usize,
+    smallest: &'a Device,
+    zones: Zones,
+}
+
+/// By the members in sync. The candidates of the assembly are the devices.
+fn room<'a>(assembly: &Assembly, devices: &'a [Device]) -> Room<'a> {
+    let in_sync = assembly.slots.iter().enumerate().filter_map(|(slot, plan)| match *plan {
+        SlotPlan::InSync { candidate } => Some((slot, &devices[candidate])),
+        _ => None,
+    });
+    let (slot, smallest) = in_sync
+        .min_by_key(|(_, device)| device.facts().size_bytes)
+        .expect("an assembly has as many members in sync as hold the data");
+    let zones = assembly.record.zones.grown(smallest.facts().size_bytes, &assembly.record.shape);
+    Room { slot, smallest, zones }
+}
+
+/// What an operator should know of an array whose members have all become longer.
+pub(super) fn could_grow(assembly: &Assembly, devices: &[Device]) -> Option<String> {
+    let whole = assembly.slots.iter().all(|plan| matches!(plan, SlotPlan::InSync { .. }));
+    let (now, then) = (assembly.record.zones.stripes, room(assembly, devices).zones.stripes);
+    // Not for the odd stripe.
+    (whole && then - now > now / 100).then(|| {
+        let percent = (then - now) * 100 / now;
+        format!("every member is longer than the array uses: `striate grow` it while it is stopped, and it has {percent} % more")
+    })
 }

@@ -26,6 +26,7 @@ use crate::status::{ArrayStatus, Background, BackgroundKind, CellCounts, Health,
 use crate::tally::Tally;
 
 use super::front::{Front, MemberTraits, Share};
+use super::grow::could_grow;
 use super::open::{ControlRing, candidates, open_all, refuse_content, wipe_superblocks};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route};
@@ -91,6 +92,7 @@ impl Server {
         )
         .map_err(|error| ServerError(error.to_string()))?;
         let mut warnings = warnings(&assembly, &candidates);
+        warnings.extend(could_grow(&assembly, &devices));
         let seed = random::number();
         let read_only = options.read_only || assembly.read_only;
         let record = assembly.record.clone();
