@@ -5,7 +5,7 @@
 pub struct Mutant {
     /// Its name, as in the edits.
     pub name: &'static str,
-    /// The rule that it breaks, by its number in the list at the top of docs/testing.md, and the bug of another system or
+    /// The rule that it breaks, by its number in the list at the end of docs/testing.md, and the bug of another system or
     /// of this one that it is, where it is one.
     pub rule: &'static str,
     /// The scenario that shows it, where a minute of all scenarios would not: a chance in many thousands.
