@@ -24,6 +24,9 @@ impl Story {
             cuts_left = self.world.rng.between(3, 8);
         }
         loop {
+            if self.grow_percent > 0 && self.chance(self.grow_percent) && !self.grow_before_start() {
+                continue;
+            }
             let missing =
                 if storm && !self.single_fault { self.chance(self.missing_percent) } else { missing };
             let spare = self.choose_present(missing);
@@ -41,13 +44,8 @@ impl Story {
                 _ => Cut::MetadataCompletions(self.world.rng.below(12)),
             });
             cuts_left = cuts_left.saturating_sub(1);
-            if self.grow_percent > 0 && self.chance(self.grow_percent) && !self.grow_before_start() {
-                continue;
-            }
             let outcome = self.world.start(cut);
-            for disk in &mut self.world.bus.borrow_mut().disks {
-                (disk.write_fails_after, disk.failing_writes) = (None, 0);
-            }
+            self.forgive_disks();
             match outcome {
                 StartOutcome::Running => return self.explore(),
                 StartOutcome::PowerCut => {
@@ -59,8 +57,12 @@ impl Story {
         }
     }
 
-    /// Grows, perhaps with a cut. Whether the power is still on.
+    /// Grows the array, or tries to, perhaps with a cut or a failing member. Whether the power is still on.
     fn grow_before_start(&mut self) -> bool {
+        let spare = self.choose_present(false);
+        if spare > 0 && self.chance(15) {
+            self.fail_a_write_of_the_start();
+        }
         let superblocks = 3 * self.world.present.len() as u64 + 2;
         let cut = match self.world.rng.below(6) {
             0 => Some(Cut::MetadataPushes(self.world.rng.below(superblocks))),
@@ -69,18 +71,21 @@ impl Story {
             _ => None,
         };
         let outcome = self.world.grow(cut);
-        for disk in &mut self.world.bus.borrow_mut().disks {
-            (disk.write_fails_after, disk.failing_writes) = (None, 0);
-        }
+        self.forgive_disks();
         if outcome == GrowOutcome::PowerCut {
             self.pending_cuts += 1;
             self.world.after_cut();
             return false;
         }
-        // Who failed in it is missed by it, and may be missed at most once.
-        let _spare = self.choose_present(false);
         self.explore();
         true
+    }
+
+    /// What was to fail during a start fails no more.
+    fn forgive_disks(&mut self) {
+        for disk in &mut self.world.bus.borrow_mut().disks {
+            (disk.write_fails_after, disk.failing_writes) = (None, 0);
+        }
     }
 
     /// Every disk that is not dead; without some that are in sync, if that is wished and the level bears it, and perhaps
