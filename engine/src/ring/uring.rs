@@ -155,6 +155,18 @@ struct Operation {
     error: i32,
 }
 
+/// The exits of a ring, beside whatever else of it is borrowed.
+macro_rules! exits {
+    ($ring:ident) => {
+        Exits {
+            interrupt: &mut $ring.interrupt,
+            polled: $ring.polled.as_mut(),
+            ranges: &mut $ring.ranges,
+            memory: &$ring.memory,
+        }
+    };
+}
+
 /// One device.
 struct Attached {
     device: UringDevice,
@@ -262,40 +274,17 @@ impl Uring {
     /// Moves pieces of a device from its backlog to the submission queue, as many as depth and room
     /// allow.
     fn advance(&mut self, index: DeviceIndex) {
+        let mut exits = exits!(self);
         let Ledger { operations, devices, waiting } = &mut self.ledger;
         let attached = devices[index.0 as usize].as_mut().expect("only attached devices have a backlog");
-        let way = attached.way();
         while let Some(piece) = attached.backlog.front_mut()
             && attached.in_kernel < attached.device.depth_max
         {
             let operation = &mut operations[piece.tag as usize];
             let (first, rest) = piece.cut(attached.device.transfer_bytes_max);
-            // Host buffers are in the other queue's table only; and what passthrough did not do may take its time.
-            let in_arena = usize::from(operation.op.span.arena) < self.memory.arena_count();
-            let is_pollable = attached.device.polled && first.way == way;
-            let queue = match &mut self.polled {
-                Some(polled) if is_pollable && operation.op.io.is_transfer() && in_arena => polled,
-                _ => &mut self.interrupt,
-            };
-            if !queue.has_room() {
+            if !exits.send(operation, &attached.device, first) {
                 break;
             }
-            let fixed = queue.buffers_are_fixed();
-            let device = &attached.device;
-            queue.push(match (first.way, &device.namespace) {
-                (Way::Passthrough, Some(namespace)) => {
-                    let (op, ranges) = (&operation.op, &mut self.ranges);
-                    Submission::Long(passthrough_entry(op, first, namespace, ranges, &self.memory, fixed))
-                }
-                _ => {
-                    let entry = file_entry(&operation.op, first, device.deallocate, &self.memory, fixed);
-                    Submission::Short(if operation.may_block {
-                        entry.flags(squeue::Flags::ASYNC)
-                    } else {
-                        entry
-                    })
-                }
-            });
             attached.in_kernel += 1;
             match rest {
                 Some(rest) => {
@@ -357,7 +346,17 @@ impl Ring for Uring {
             return;
         }
         *operation = Operation { op, pieces: 1, retries: 0, may_block: false, error: 0 };
-        attached.backlog.push_back(Piece::whole(&op, attached.way()));
+        let piece = Piece::whole(&op, attached.device.way());
+        // As nearly all do: it is not cut, and nothing is before it.
+        if attached.backlog.is_empty()
+            && attached.in_kernel < attached.device.depth_max
+            && piece.len_bytes() <= attached.device.transfer_bytes_max
+            && exits!(self).send(operation, &attached.device, piece)
+        {
+            attached.in_kernel += 1;
+            return;
+        }
+        attached.backlog.push_back(piece);
         if attached.backlog.len() == 1 {
             self.advance(op.device);
         }
@@ -409,10 +408,52 @@ impl Drop for Uring {
     }
 }
 
-impl Attached {
+impl UringDevice {
     /// The way that pieces go at first.
     fn way(&self) -> Way {
-        if self.device.namespace.is_some() { Way::Passthrough } else { Way::File }
+        if self.namespace.is_some() { Way::Passthrough } else { Way::File }
+    }
+}
+
+/// What a piece needs to get into the kernel.
+struct Exits<'u> {
+    interrupt: &'u mut Queue,
+    polled: Option<&'u mut Queue>,
+    ranges: &'u mut Ranges,
+    memory: &'u Memory,
+}
+
+impl Exits<'_> {
+    /// Puts a piece that the device takes at once into its submission queue; whether there was room.
+    #[inline]
+    fn send(&mut self, operation: &Operation, device: &UringDevice, piece: Piece) -> bool {
+        let op = &operation.op;
+        // Host buffers are in the other queue's table only; and what passthrough did not do may take its time.
+        let queue = match &mut self.polled {
+            Some(polled)
+                if device.polled
+                    && piece.way == device.way()
+                    && op.io.is_transfer()
+                    && usize::from(op.span.arena) < self.memory.arena_count() =>
+            {
+                polled
+            }
+            _ => &mut self.interrupt,
+        };
+        if !queue.has_room() {
+            return false;
+        }
+        let fixed = queue.buffers_are_fixed();
+        queue.push(match (piece.way, &device.namespace) {
+            (Way::Passthrough, Some(namespace)) => {
+                Submission::Long(passthrough_entry(op, piece, namespace, self.ranges, self.memory, fixed))
+            }
+            _ => {
+                let entry = file_entry(op, piece, device.deallocate, self.memory, fixed);
+                Submission::Short(if operation.may_block { entry.flags(squeue::Flags::ASYNC) } else { entry })
+            }
+        });
+        true
     }
 }
 

@@ -19,7 +19,7 @@ use io_uring::{Builder, EnterFlags, cqueue, squeue};
 
 use super::Piece;
 use super::bell::{Bell, Look};
-use super::wire::{Queued, Reaped, Setup, Submission, Width, Wire};
+use super::wire::{Reaped, Setup, Submission, Width, Wire};
 use crate::memory::Memory;
 
 /// Entries of the submission queue: what one `enter` can submit. More is pushed in a second round.
@@ -47,6 +47,8 @@ pub(super) struct QueueConfig<'c> {
 /// One io_uring.
 pub(super) struct Queue {
     ring: Wire,
+    /// Entries pushed and not submitted. Only `enter` submits, so it need not be asked of the kernel at each of them.
+    unsubmitted: u32,
     /// Pieces pushed and not reaped. Commands of a lane are not counted: they hold nothing of ours, and those that wait
     /// for a host's request may wait for ever.
     in_flight: u32,
@@ -71,7 +73,15 @@ impl Queue {
         limit_workers(&ring, config.worker_cpus)?;
         let (buffers_are_fixed, takes_host_buffers) = register_buffers(&ring, memory, config.host_buffers)?;
         let bell = if config.polled { None } else { Some(Bell::new(&mut ring)?) };
-        Ok(Queue { ring, in_flight: 0, commands: 0, bell, buffers_are_fixed, takes_host_buffers })
+        Ok(Queue {
+            ring,
+            unsubmitted: 0,
+            in_flight: 0,
+            commands: 0,
+            bell,
+            buffers_are_fixed,
+            takes_host_buffers,
+        })
     }
 
     /// Puts a file into a place of the table, or takes it out with -1.
@@ -123,13 +133,13 @@ impl Queue {
     }
 
     /// Whether another entry may be pushed.
-    pub(super) fn has_room(&mut self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.in_flight < COMPLETIONS_MAX && !self.is_full()
     }
 
     /// Whether what was pushed must be submitted before more can be.
-    pub(super) fn is_full(&mut self) -> bool {
-        self.ring.is_full()
+    pub(super) fn is_full(&self) -> bool {
+        self.unsubmitted == SUBMISSIONS_MAX
     }
 
     /// Queues one entry; `has_room` said yes. Its `user_data` is a packed piece.
@@ -139,6 +149,7 @@ impl Queue {
         // (`Ranges`), which lives as long: `Uring` holds both and drains its queues before it lets go.
         // Until then the span belongs to the ring (the trait's contract).
         unsafe { self.ring.push(entry) };
+        self.unsubmitted += 1;
         self.in_flight += 1;
     }
 
@@ -150,6 +161,7 @@ impl Queue {
     pub(super) unsafe fn push_command(&mut self, entry: squeue::Entry) {
         // SAFETY: the caller's promise.
         unsafe { self.ring.push(Submission::Short(entry)) };
+        self.unsubmitted += 1;
         self.commands += 1;
     }
 
@@ -167,13 +179,13 @@ impl Queue {
     /// Submits what is queued and lets the kernel work off what has completed, if it announced
     /// something or `collect` says to ask in any case.
     pub(super) fn enter(&mut self, collect: Collect) {
-        let Queued { count: submit_count, announced } = self.ring.queued();
+        let announced = self.ring.announces();
         if announced && let Some(bell) = &mut self.bell {
             bell.heard();
         }
         let polls = self.bell.is_none() && self.in_flight > 0;
-        if submit_count > 0 || announced || polls || collect == Collect::Always {
-            self.enter_for(submit_count, 0);
+        if self.unsubmitted > 0 || announced || polls || collect == Collect::Always {
+            self.enter_for(0);
         }
     }
 
@@ -194,8 +206,7 @@ impl Queue {
     /// Waits until nothing is in the kernel.
     pub(super) fn drain(&mut self) {
         while self.in_flight > 0 {
-            let submit_count = self.ring.queued().count;
-            self.enter_for(submit_count, 1);
+            self.enter_for(1);
             self.reap(|_| {});
         }
     }
@@ -226,18 +237,18 @@ impl Queue {
         let mut before = self.commands + 1;
         while self.commands > 0 && self.commands < before {
             before = self.commands;
-            let submit_count = self.ring.queued().count;
-            self.enter_for(submit_count, 0);
+            self.enter_for(0);
             self.reap(|_| {});
         }
     }
 
-    fn enter_for(&mut self, submit_count: u32, complete_count: u32) {
+    /// Submits what is queued and waits until there are so many completions.
+    fn enter_for(&mut self, complete_count: u32) {
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: no argument is passed, and at most what the submission queue holds is submitted; each
         // entry's addresses are valid as argued in `push`.
         let entered = unsafe {
-            self.ring.submitter().enter::<libc::sigset_t>(submit_count, complete_count, flags, None)
+            self.ring.submitter().enter::<libc::sigset_t>(self.unsubmitted, complete_count, flags, None)
         };
         if let Err(error) = entered {
             // Interrupted, out of kernel memory for a moment, or the kernel wants its completions taken
@@ -246,6 +257,7 @@ impl Queue {
             let errno = error.raw_os_error().unwrap_or(0);
             assert!(again.contains(&errno), "io_uring_enter: {error}");
         }
+        self.unsubmitted = self.ring.unsubmitted();
     }
 }
 

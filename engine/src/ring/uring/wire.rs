@@ -35,14 +35,6 @@ pub(super) enum Wire {
     Wide(IoUring<Entry128, Entry32>),
 }
 
-/// What a look at the submission queue tells.
-pub(super) struct Queued {
-    /// Entries that wait for being submitted.
-    pub(super) count: u32,
-    /// Whether the kernel announces work that only entering it gets done.
-    pub(super) announced: bool,
-}
-
 /// One completion.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reaped {
@@ -92,20 +84,23 @@ impl Wire {
         }
     }
 
-    pub(super) fn queued(&mut self) -> Queued {
-        fn look<E: squeue::EntryMarker>(queue: &squeue::SubmissionQueue<'_, E>) -> Queued {
-            Queued { count: queue.len() as u32, announced: queue.taskrun() || queue.cq_overflow() }
+    /// Entries that wait for being submitted.
+    pub(super) fn unsubmitted(&mut self) -> u32 {
+        let count = match self {
+            Wire::Narrow(ring) => ring.submission().len(),
+            Wire::Wide(ring) => ring.submission().len(),
+        };
+        count as u32
+    }
+
+    /// Whether the kernel announces work that only entering it gets done.
+    pub(super) fn announces(&mut self) -> bool {
+        fn look<E: squeue::EntryMarker>(queue: &squeue::SubmissionQueue<'_, E>) -> bool {
+            queue.taskrun() || queue.cq_overflow()
         }
         match self {
             Wire::Narrow(ring) => look(&ring.submission()),
             Wire::Wide(ring) => look(&ring.submission()),
-        }
-    }
-
-    pub(super) fn is_full(&mut self) -> bool {
-        match self {
-            Wire::Narrow(ring) => ring.submission().is_full(),
-            Wire::Wide(ring) => ring.submission().is_full(),
         }
     }
 
