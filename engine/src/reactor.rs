@@ -141,7 +141,10 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
     pub fn run(mut self) -> F {
         let mut idle_turns = 0;
         loop {
-            if let Some(order) = self.port.orders.pop() {
+            // Looked at first: taking from a queue that is empty costs a barrier.
+            if !self.port.orders.is_empty()
+                && let Some(order) = self.port.orders.pop()
+            {
                 match order {
                     ReactorOrder::WithRing(act) => act(&mut self.ring),
                     ReactorOrder::Drain(done) => {

@@ -230,17 +230,17 @@ impl Array {
     }
 
     pub(super) fn resync_advance(&mut self) {
-        let shared = self.shared.clone();
-        let readable = shared.members.view().readable.0;
-        let jobs_max = self.jobs_max();
+        let readable = self.shared.members.view().readable.0;
         let Some(mut from) = self.steward().resync.from else {
             let resync = &self.steward().resync;
             let is_due = resync.unread > 0 && self.now_ns >= resync.again_at_ns;
             if is_due || (resync.lost > 0 && resync.readable != readable) {
-                self.steward_mut().resync = Resync::begin(&shared);
+                self.steward_mut().resync = Resync::begin(&self.shared);
             }
             return;
         };
+        let shared = self.shared.clone();
+        let jobs_max = self.jobs_max();
         while self.steward().jobs < jobs_max {
             let Some(stripe) = shared.bitmap.next_need_sync(from) else {
                 if self.steward().jobs == 0 {

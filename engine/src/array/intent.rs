@@ -51,6 +51,8 @@ impl std::fmt::Debug for Writing {
 #[derive(Debug)]
 pub(super) struct BlockWrites {
     writing: Vec<Writing>,
+    /// Of them, those that have a write.
+    begun: usize,
     wanted: Vec<BlockIndex>,
 }
 
@@ -65,7 +67,8 @@ impl BlockWrites {
             pending: 0,
             failed: Slots::NONE,
         };
-        BlockWrites { writing: (0..count).map(writing).collect(), wanted: Vec::with_capacity(WANTED_MAX) }
+        let writing = (0..count).map(writing).collect();
+        BlockWrites { writing, begun: 0, wanted: Vec::with_capacity(WANTED_MAX) }
     }
 
     /// Whether nothing waits but for completions.
@@ -126,6 +129,8 @@ impl Array {
             let span = writing.span;
             shared.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &writing.cells));
             writing.write = Some(write);
+            self.blocks.begun += 1;
+            let writing = &mut self.blocks.writing[free];
             writing.failed = kept.minus(copies);
             writing.pending = copies.count();
             let place = crate::format::zones::bitmap_place(block.0.into(), header.generation);
@@ -156,6 +161,9 @@ impl Array {
 
     /// Ends the writes whose failures have come on record.
     pub(super) fn blocks_advance(&mut self) {
+        if self.blocks.begun == 0 {
+            return;
+        }
         for index in 0..self.blocks.writing.len() {
             let writing = &self.blocks.writing[index];
             if writing.write.is_some() && writing.pending == 0 {
@@ -172,6 +180,8 @@ impl Array {
             return;
         }
         let write = writing.write.take().expect("only a write in flight ends");
+        self.blocks.begun -= 1;
+        let writing = &self.blocks.writing[index];
         if !on_record {
             self.shared.bitmap.abort_block_write(write);
         } else {

@@ -66,6 +66,10 @@ impl Sweep {
 
 impl Array {
     pub(super) fn sweep_advance(&mut self) {
+        let sweep = &self.steward().sweep;
+        if matches!(sweep.phase, Phase::Resting) && self.now_ns < sweep.next_pass_ns {
+            return;
+        }
         let view = self.shared.members.view();
         let degraded = view.readable != self.shared.geometry.slots();
         let stopping = self.steward().is_stopping();
@@ -74,9 +78,6 @@ impl Array {
         let sweep = &mut self.steward_mut().sweep;
         match sweep.phase {
             Phase::Resting => {
-                if now < sweep.next_pass_ns {
-                    return;
-                }
                 sweep.next_pass_ns = now + PASS_EVERY_NS;
                 let writes: u64 = shared.tallies.iter().map(|tally: &Tally| tally.member_writes.get()).sum();
                 let idle = writes == sweep.writes_seen && !sweep.met_dirty;
