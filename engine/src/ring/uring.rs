@@ -33,19 +33,16 @@ use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use io_uring::squeue;
-
 use super::nvme::Namespace;
 use super::{Completion, DeviceIndex, MemberIo, MemberOp, Ring, SECTOR_BYTES};
 use crate::limits::{DEVICES_MAX, IO_IN_FLIGHT_MAX};
 use crate::memory::Memory;
 use bell::Look;
-use entry::{Ranges, file_entry, passthrough_entry};
 pub use lane::{Arrival, BlockIndex, Lane, LaneCommand, Payload};
 use piece::{Piece, Way};
-use queue::{Collect, Queue, QueueConfig, Released};
+use queue::{Collect, Queue, Released};
+use queues::Queues;
 use verdict::{Verdict, judge};
-use wire::{Submission, Width};
 
 mod batch;
 mod bell;
@@ -53,6 +50,7 @@ mod entry;
 mod lane;
 mod piece;
 mod queue;
+mod queues;
 mod verdict;
 mod wire;
 
@@ -111,14 +109,9 @@ pub enum Deallocate {
 
 /// The ring of devices behind the kernel.
 pub struct Uring {
-    /// Takes everything that the polled queue does not.
-    interrupt: Queue,
-    /// Takes reads and writes of polled devices.
-    polled: Option<Queue>,
+    queues: Queues,
     /// What is where.
     ledger: Ledger,
-    /// What deallocations by passthrough point at.
-    ranges: Ranges,
     /// Commands of a front end. Behind the queues: its memory outlives them, since fields drop in order.
     lane: Lane,
     /// Completions that did not need the kernel.
@@ -155,18 +148,6 @@ struct Operation {
     error: i32,
 }
 
-/// The exits of a ring, beside whatever else of it is borrowed.
-macro_rules! exits {
-    ($ring:ident) => {
-        Exits {
-            interrupt: &mut $ring.interrupt,
-            polled: $ring.polled.as_mut(),
-            ranges: &mut $ring.ranges,
-            memory: &$ring.memory,
-        }
-    };
-}
-
 /// One device.
 struct Attached {
     device: UringDevice,
@@ -180,20 +161,11 @@ impl Uring {
     /// A ring without devices, for the calling thread. Fails where the kernel has no io_uring, is older
     /// than 6.1, or forbids it (`kernel.io_uring_disabled`, a seccomp filter).
     pub fn new(memory: Arc<Memory>, config: &UringConfig) -> io::Result<Uring> {
-        let queue = |polled| {
-            let host_buffers = if polled { 0 } else { config.host_buffers };
-            let width = if config.passthrough { Width::Wide } else { Width::Narrow };
-            let config = QueueConfig { worker_cpus: &config.worker_cpus, polled, width, host_buffers };
-            Queue::new(&memory, &config).map_err(explained)
-        };
-        let interrupt = queue(false)?;
-        let polled = if config.polled { Some(queue(true)?) } else { None };
-        let lane = Lane::new(interrupt.wait_fd().expect("this queue has a bell"));
+        let queues = Queues::new(Arc::clone(&memory), config).map_err(explained)?;
+        let lane = Lane::new(queues.interrupt.wait_fd().expect("this queue has a bell"));
         Ok(Uring {
-            interrupt,
-            polled,
+            queues,
             ledger: Ledger::new(),
-            ranges: Ranges::new(config.passthrough),
             lane,
             done: Vec::with_capacity(IO_IN_FLIGHT_MAX),
             memory,
@@ -206,7 +178,7 @@ impl Uring {
         assert!(self.ledger.devices[index.0 as usize].is_none(), "{index:?} is attached");
         assert!(device.depth_max > 0 && device.transfer_bytes_max > 0);
         assert!(device.transfer_bytes_max.is_multiple_of(SECTOR_BYTES));
-        device.namespace = device.namespace.filter(|_| self.interrupt.takes_passthrough());
+        device.namespace = device.namespace.filter(|_| self.queues.interrupt.takes_passthrough());
         self.register(u32::from(index.0), device.file.as_raw_fd())?;
         if let Some(namespace) = &device.namespace {
             self.register(namespace_file(index), namespace.file.as_raw_fd())?;
@@ -233,48 +205,43 @@ impl Uring {
 
     /// The lane of a front end's commands, which go to `file`. At most one front end has it.
     pub fn open_lane(&mut self, file: RawFd) -> io::Result<Lane> {
-        self.interrupt.register_file(LANE_FILE, file)?;
+        self.queues.interrupt.register_file(LANE_FILE, file)?;
         Ok(self.lane.clone())
     }
 
     /// The same, with memory for commands in batches: so many blocks of so many bytes. Fails where the kernel is older than
     /// such commands.
     pub fn open_batch_lane(&mut self, file: RawFd, blocks: usize, block_bytes: usize) -> io::Result<Lane> {
-        self.lane.make_room(&self.interrupt, blocks, block_bytes)?;
+        self.lane.make_room(&self.queues.interrupt, blocks, block_bytes)?;
         self.open_lane(file)
     }
 
     /// Whether host buffers can be named (see [`UringConfig::host_buffers`]).
     #[must_use]
     pub fn takes_host_buffers(&self) -> bool {
-        self.interrupt.takes_host_buffers()
+        self.queues.interrupt.takes_host_buffers()
     }
 
     /// Whether there is a polled ring beside the one that interrupts serve.
     #[must_use]
     pub fn is_polled(&self) -> bool {
-        self.polled.is_some()
+        self.queues.polled.is_some()
     }
 
     /// Whether the arenas are fixed buffers. Otherwise `RLIMIT_MEMLOCK` is too low for them, and every
     /// operation pins its pages anew (at 512 KiB a quarter of the throughput).
     #[must_use]
     pub fn buffers_are_fixed(&self) -> bool {
-        self.interrupt.buffers_are_fixed()
-    }
-
-    fn queues(&mut self) -> impl Iterator<Item = &mut Queue> {
-        [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten()
+        self.queues.interrupt.buffers_are_fixed()
     }
 
     fn register(&mut self, place: u32, fd: RawFd) -> io::Result<()> {
-        self.queues().try_for_each(|queue| queue.register_file(place, fd))
+        self.queues.all().try_for_each(|queue| queue.register_file(place, fd))
     }
 
     /// Moves pieces of a device from its backlog to the submission queue, as many as depth and room
     /// allow.
     fn advance(&mut self, index: DeviceIndex) {
-        let mut exits = exits!(self);
         let Ledger { operations, devices, waiting } = &mut self.ledger;
         let attached = devices[index.0 as usize].as_mut().expect("only attached devices have a backlog");
         while let Some(piece) = attached.backlog.front_mut()
@@ -282,7 +249,7 @@ impl Uring {
         {
             let operation = &mut operations[piece.tag as usize];
             let (first, rest) = piece.cut(attached.device.transfer_bytes_max);
-            if !exits.send(operation, &attached.device, first) {
+            if !self.queues.send(operation, &attached.device, first) {
                 break;
             }
             attached.in_kernel += 1;
@@ -310,11 +277,11 @@ impl Uring {
     /// One exchange with the kernel. Whether another one at once would move something.
     fn exchange(&mut self, collect: Collect, completions: &mut Vec<Completion>) -> Look {
         self.advance_all();
-        let waiting = self.lane.submit(&mut self.interrupt) | (self.ledger.waiting != 0);
-        let was_full = waiting && self.queues().any(|queue| queue.is_full());
+        let waiting = self.lane.submit(&mut self.queues.interrupt) | (self.ledger.waiting != 0);
+        let was_full = waiting && self.queues.all().any(|queue| queue.is_full());
         let mut retried = false;
         let (ledger, lane) = (&mut self.ledger, &self.lane);
-        for queue in [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten() {
+        for queue in self.queues.all() {
             queue.enter(collect);
             queue.reap(|reaped| match Piece::unpack(reaped.name) {
                 None => lane.arrive(reaped),
@@ -351,7 +318,7 @@ impl Ring for Uring {
         if attached.backlog.is_empty()
             && attached.in_kernel < attached.device.depth_max
             && piece.len_bytes() <= attached.device.transfer_bytes_max
-            && exits!(self).send(operation, &attached.device, piece)
+            && self.queues.send(operation, &attached.device, piece)
         {
             attached.in_kernel += 1;
             return;
@@ -371,35 +338,35 @@ impl Ring for Uring {
                 continue;
             }
             if completions.len() + self.lane.arrived() > before {
-                return self.interrupt.mute();
+                return self.queues.interrupt.mute();
             }
-            if self.interrupt.arm() == Look::Enough {
+            if self.queues.interrupt.arm() == Look::Enough {
                 return;
             }
             collect = Collect::Always;
         }
         // Out of rounds with something left to move: whoever sleeps now is woken at once.
-        self.interrupt.ring_bell();
+        self.queues.interrupt.ring_bell();
     }
 
     fn wait_fd(&self) -> Option<RawFd> {
-        match &self.polled {
+        match &self.queues.polled {
             // Nor while pieces wait for a place at their device: the one that made it may have been the last in the kernel, and
             // of polled ones nobody rings. (A write in two pieces, one at a time, was never finished.)
             Some(polled) if polled.in_flight() > 0 || self.ledger.waiting != 0 => None,
-            _ => self.interrupt.wait_fd(),
+            _ => self.queues.interrupt.wait_fd(),
         }
     }
 }
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        self.queues().for_each(Queue::drain);
+        self.queues.all().for_each(Queue::drain);
         // The kernel takes a ring apart in the background, some time after its descriptor is closed. Its files, and the locks
         // on members with them, would be held until then: a server that started at once found its members taken.
         let released: [Released; 2] = [
-            self.interrupt.release_files(),
-            self.polled.as_mut().map_or(Released::Now, Queue::release_files),
+            self.queues.interrupt.release_files(),
+            self.queues.polled.as_mut().map_or(Released::Now, Queue::release_files),
         ];
         if released.contains(&Released::WithTheProcess) {
             // Requests may be handed out still, into memory that their commands name, until this thread has ended.
@@ -412,48 +379,6 @@ impl UringDevice {
     /// The way that pieces go at first.
     fn way(&self) -> Way {
         if self.namespace.is_some() { Way::Passthrough } else { Way::File }
-    }
-}
-
-/// What a piece needs to get into the kernel.
-struct Exits<'u> {
-    interrupt: &'u mut Queue,
-    polled: Option<&'u mut Queue>,
-    ranges: &'u mut Ranges,
-    memory: &'u Memory,
-}
-
-impl Exits<'_> {
-    /// Puts a piece that the device takes at once into its submission queue; whether there was room.
-    #[inline]
-    fn send(&mut self, operation: &Operation, device: &UringDevice, piece: Piece) -> bool {
-        let op = &operation.op;
-        // Host buffers are in the other queue's table only; and what passthrough did not do may take its time.
-        let queue = match &mut self.polled {
-            Some(polled)
-                if device.polled
-                    && piece.way == device.way()
-                    && op.io.is_transfer()
-                    && usize::from(op.span.arena) < self.memory.arena_count() =>
-            {
-                polled
-            }
-            _ => &mut self.interrupt,
-        };
-        if !queue.has_room() {
-            return false;
-        }
-        let fixed = queue.buffers_are_fixed();
-        queue.push(match (piece.way, &device.namespace) {
-            (Way::Passthrough, Some(namespace)) => {
-                Submission::Long(passthrough_entry(op, piece, namespace, self.ranges, self.memory, fixed))
-            }
-            _ => {
-                let entry = file_entry(op, piece, device.deallocate, self.memory, fixed);
-                Submission::Short(if operation.may_block { entry.flags(squeue::Flags::ASYNC) } else { entry })
-            }
-        });
-        true
     }
 }
 

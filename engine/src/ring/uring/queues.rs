@@ -1,0 +1,76 @@
+//! The queues of a ring, and which of them takes a piece.
+
+use std::io;
+use std::sync::Arc;
+
+use io_uring::squeue;
+
+use super::entry::{Ranges, file_entry, passthrough_entry};
+use super::piece::{Piece, Way};
+use super::queue::{Queue, QueueConfig};
+use super::wire::{Submission, Width};
+use super::{Operation, UringConfig, UringDevice};
+use crate::memory::Memory;
+
+/// One io_uring, or two. Fields drop in order: what the queues point at outlives them.
+pub(super) struct Queues {
+    /// Takes everything that the polled queue does not.
+    pub(super) interrupt: Queue,
+    /// Takes reads and writes of polled devices.
+    pub(super) polled: Option<Queue>,
+    /// What deallocations by passthrough point at.
+    ranges: Ranges,
+    memory: Arc<Memory>,
+}
+
+impl Queues {
+    pub(super) fn new(memory: Arc<Memory>, config: &UringConfig) -> io::Result<Queues> {
+        let queue = |polled| {
+            let host_buffers = if polled { 0 } else { config.host_buffers };
+            let width = if config.passthrough { Width::Wide } else { Width::Narrow };
+            let config = QueueConfig { worker_cpus: &config.worker_cpus, polled, width, host_buffers };
+            Queue::new(&memory, &config)
+        };
+        let interrupt = queue(false)?;
+        let polled = if config.polled { Some(queue(true)?) } else { None };
+        Ok(Queues { interrupt, polled, ranges: Ranges::new(config.passthrough), memory })
+    }
+
+    /// Both, or the one that there is.
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Queue> {
+        [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten()
+    }
+
+    /// Puts a piece that the device takes at once into the queue that it goes by; whether there was room.
+    #[inline]
+    pub(super) fn send(&mut self, operation: &Operation, device: &UringDevice, piece: Piece) -> bool {
+        let op = &operation.op;
+        // Host buffers are in the other queue's table only; and what passthrough did not do may take its time.
+        let queue = match &mut self.polled {
+            Some(polled)
+                if device.polled
+                    && piece.way == device.way()
+                    && op.io.is_transfer()
+                    && usize::from(op.span.arena) < self.memory.arena_count() =>
+            {
+                polled
+            }
+            _ => &mut self.interrupt,
+        };
+        if !queue.has_room() {
+            return false;
+        }
+        let fixed = queue.buffers_are_fixed();
+        queue.push(match (piece.way, &device.namespace) {
+            (Way::Passthrough, Some(namespace)) => {
+                let entry = passthrough_entry(op, piece, namespace, &mut self.ranges, &self.memory, fixed);
+                Submission::Long(entry)
+            }
+            _ => {
+                let entry = file_entry(op, piece, device.deallocate, &self.memory, fixed);
+                Submission::Short(if operation.may_block { entry.flags(squeue::Flags::ASYNC) } else { entry })
+            }
+        });
+        true
+    }
+}
