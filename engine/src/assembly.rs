@@ -55,7 +55,10 @@
 //! had. A device that lost its copy of E to decay would lie: so there must be two of them, or the leftover holds E in one copy
 //! only, for what is committed is soon in both. (Several starts broken off, with different members absent: every witness
 //! of the line above is torn. The simulator found it.) If such a q is at H, then E was made before H was, and where H's
-//! maker saw the others counts as well, be they here or not.
+//! maker saw the others counts as well, be they here or not. Nor need q's held epoch be the same in both records: let H's line
+//! go through the one in E's. E came after that one, and is none of the line, so H does not come from E; and where q has come
+//! on by that line since, it never held E. (More starts, in which who was missing stays away. The simulator found that too, once
+//! in two million power cuts.)
 //!
 //! *Why a leftover that others went on without holds nothing that the array lacks.* Let q be in sync in E's record, be current,
 //! and hold a record in which this device takes no part. Then q had all that was acknowledged in E and before, as above, and

@@ -198,6 +198,21 @@ fn one_who_is_absent_bears_witness_by_the_record() {
     assert!(world.assemble(0b1011).is_ok());
 }
 
+/// A start without slot 1 reached slot 0 alone, and another tore slot 0's other copy. Two without slot 0 then came to the others. With
+/// slot 2 away slot 3 alone has come on from where the first start found it; that slot 2 has, too, says the record.
+#[test]
+fn one_who_is_absent_came_on_by_the_record() {
+    for starts in 1..=4 {
+        let mut world = settled(Level::Raid6, 4);
+        world = broken_start(&world, 0b1101, &[0]);
+        for _ in 0..starts {
+            start(&mut world, 0b1110);
+        }
+        tear(&mut world, &[0, 1, 3]);
+        assert!(world.assemble(0b1011).is_ok(), "{starts} starts");
+    }
+}
+
 /// Slots 0 and 2 ran without 1, and slot 2 holds that twice, so data was written; then slot 0 lost what it held of it to
 /// decay, and ran with slot 1. Slot 0 alone is not to be believed that it never held it.
 #[test]
@@ -208,9 +223,12 @@ fn one_witness_does_not_outweigh_an_epoch_that_is_held_twice() {
     writes.iter().filter(|write| write.slot == 2).for_each(|write| world.land(write));
     let newest = world.devices[0].found.as_ref().unwrap().overwrite.other();
     world.devices[0].damage(newest);
-    start(&mut world, 0b011);
-    tear(&mut world, &[0, 1]);
-    assert!(matches!(world.assemble(0b111), Err(AssemblyError::Fork { .. })));
+    for _ in 0..3 {
+        start(&mut world, 0b011);
+        let mut torn = world.clone();
+        tear(&mut torn, &[0, 1]);
+        assert!(matches!(torn.assemble(0b111), Err(AssemblyError::Fork { .. })));
+    }
 }
 
 /// Slots 0 and 1 ran without 2 and 3, and then began to take 2 back in, which did not hear of it. That slot 2

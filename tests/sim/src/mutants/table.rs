@@ -113,6 +113,11 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     shown_in(
         "absent",
+        "CameOnUnknown",
+        "D3: a device that others came on without is apart, where they are no longer where it found them (once a bug here)",
+    ),
+    shown_in(
+        "absent",
         "PassedByUnknown",
         "D3: a device that the others went on without ran apart (once a bug here)",
     ),
@@ -158,6 +163,11 @@ pub const MUTANTS: &[Mutant] = &[
     m("RebuildSkipsWrites", "A6: writes do not go to a slot that is being filled"),
     m("RebuildPassesUnfilled", "A6: a rebuild passes stripes of which a read failed (once a bug here)"),
     m("RebuildPassesOwned", "A6: a rebuild passes an Unwritten stripe that is being written"),
+    shown_in(
+        "absent",
+        "RebuildPassesDiscarded",
+        "A6: a rebuild passes a lost stripe that is Unwritten, but not durably (once a bug here)",
+    ),
     m("RebuildForgetsLost", "A2: a rebuild passes stripes that nobody can vouch for"),
     m("RebuildWithoutFlush", "C1: a filled slot is on record before it is flushed"),
     m("StartGivesUp", "D2: a start ends with one failed write of the bitmap (once a bug here)"),

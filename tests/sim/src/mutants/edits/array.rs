@@ -407,9 +407,20 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         BACKGROUND,
-        "let passed_by = shared.locks.is_free(stripe) && shared.bitmap.cell(stripe) == Cell::Unwritten;",
+        "let passed_by = shared.locks.is_free(stripe)
+                && shared.bitmap.cell(stripe) == Cell::Unwritten
+                && shared.locks.is_free(stripe);",
         "let passed_by = (shared.locks.is_free(stripe) || mutant!(RebuildPassesOwned))
-                && shared.bitmap.cell(stripe) == Cell::Unwritten;",
+                && shared.bitmap.cell(stripe) == Cell::Unwritten
+                && (shared.locks.is_free(stripe) || mutant!(RebuildPassesOwned));",
+    ),
+    e(
+        BACKGROUND,
+        ".retain(|&stripe| shared.bitmap.cell(stripe) == Cell::NeedSync || !shared.locks.is_free(stripe));",
+        ".retain(|&stripe| {
+                shared.bitmap.cell(stripe) == Cell::NeedSync
+                    || !shared.locks.is_free(stripe) && !mutant!(RebuildPassesDiscarded)
+            });",
     ),
     e(
         BACKGROUND,

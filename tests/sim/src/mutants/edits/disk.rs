@@ -30,6 +30,14 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         EPOCHS,
+        "            && record.epoch.line.contains(&then.held.id);",
+        "            && record.epoch.line[..if mutant!(LineIsParent) { 1 } else { record.epoch.line.len() }]
+                .contains(&then.held.id)
+            && !mutant!(CameOnUnknown)
+            && !mutant!(ParentUnknown);",
+    ),
+    e(
+        EPOCHS,
         "(record.epoch.line.contains(&epoch.id)",
         "(record.epoch.line[..if mutant!(LineIsParent) { 1 } else { record.epoch.line.len() }]
             .contains(&epoch.id)",
