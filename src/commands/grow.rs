@@ -70,12 +70,12 @@ mod tests {
         };
         assert_eq!(
             text(&grown),
-            "grown: tank: from 4.0 TiB to 8.0 TiB for hosts (slot 2 (/dev/nvme2n1), the smallest member, has 2.0 TiB)\n"
+            "grown: tank: from 4.00 TiB to 8.00 TiB for hosts (slot 2 (/dev/nvme2n1), the smallest member, has 2.00 TiB)\n"
         );
         let none = Grown { to_bytes: 4 << 40, bitmap_is_full: true, failed_slots: vec![3], ..grown };
         assert_eq!(
             text(&none),
-            "nothing to grow: tank: 4.0 TiB for hosts (its bitmap has no place for more; 4.0 KiB of each member stay unused)\n\
+            "nothing to grow: tank: 4.00 TiB for hosts (its bitmap has no place for more; 4.00 KiB of each member stay unused)\n\
              slot 3 failed: its superblock could not be written; replace it\n"
         );
     }

@@ -77,6 +77,8 @@ pub struct Asked {
     pub asked_ns: u64,
     /// Some stripe of it was NeedSync, or the array degraded, when it began.
     pub excused: bool,
+    /// The array had failed when it began.
+    pub had_failed: bool,
 }
 
 /// What to ask for next.

@@ -76,6 +76,7 @@ impl World {
             bus_moment,
             asked_ns,
             excused,
+            had_failed: self.running().failed(),
         });
         let request = Request { tag, kind, offset_bytes: first * SECTOR as u64, len_bytes, span };
         let Reactor { array, ring } = &mut self.reactors[reactor];
@@ -127,6 +128,10 @@ impl World {
                 self.torn.extend(asked.first / self.stripe_sectors()..=last / self.stripe_sectors());
             }
         }
+        assert!(
+            !(ok && asked.had_failed && asked.kind != RequestKind::Read),
+            "E2: {asked:?} is acknowledged, and the array had failed when it was asked"
+        );
         match asked.kind {
             RequestKind::Read if ok => self.check_read(&asked),
             RequestKind::Read => {}
