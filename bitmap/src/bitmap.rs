@@ -19,6 +19,7 @@
 use crate::Ticket;
 use crate::block::BlockState;
 use crate::cell::{Cell, Event, next};
+use crate::locks::StripeLocks;
 use crate::shape::{
     BlockIndex, STRIPES_MAX, STRIPES_PER_BLOCK, WORDS_PER_BLOCK, WORDS_PER_REGION, block_of, place,
 };
@@ -142,6 +143,14 @@ impl Bitmap {
     pub fn cell(&self, stripe: u64) -> Cell {
         let (index, lane) = self.place(stripe);
         word::get(self.words[index].load(Ordering::Acquire), lane)
+    }
+
+    /// The cell of a stripe that nobody owns. Unwritten is then what the disk says too: who discards a stripe makes it so at
+    /// once, and durably before he releases it. Hence the cell is looked at first, and its lock after that.
+    #[must_use]
+    pub fn cell_at_rest(&self, stripe: u64, locks: &StripeLocks) -> Option<Cell> {
+        let cell = self.cell(stripe);
+        locks.is_free(stripe).then_some(cell)
     }
 
     /// Brings a stripe's cell into the cache, if it is not there. The load's value is not used, so the core does

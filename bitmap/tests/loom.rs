@@ -32,6 +32,7 @@ const BLOCK: BlockIndex = BlockIndex(0);
 const INTENT_FIRST: &str = "the disk says Dirty before data is written";
 const FLUSHED_FIRST: &str = "members are flushed after the last write before a stripe is Clean";
 const UNWRITTEN_FIRST: &str = "the disk says Unwritten before members deallocate";
+const PASSED_LAST: &str = "the disk says Unwritten before a rebuild passes a stripe for it";
 const ONE_OWNER: &str = "a stripe has one owner, who sees what the one before did";
 const RAM_IS_ON_DISK: &str = "a block that is not behind is on disk as it is in RAM";
 /// Explores all of it.
@@ -311,6 +312,36 @@ fn discard_against_write_of_one_stripe() {
         );
     };
     assert_eq!(broken(NO_BOUND, model), None);
+}
+
+/// A6: who passes a stripe for being Unwritten, while another discards it, finds the disk say so.
+fn passing_against_discard(at_rest: impl Fn(&World) -> Option<Cell>) {
+    let world = Arc::new(World::new(1, Cell::NeedSync));
+    let discarder = thread::spawn({
+        let world = world.clone();
+        move || {
+            world.own(0, 0);
+            let ticket = world.bitmap.discard(0);
+            world.until(|| world.bitmap.is_durable(ticket));
+            world.release(0, 0);
+        }
+    });
+    if at_rest(&world) == Some(Cell::Unwritten) {
+        expect(world.on_disk(0) == Cell::Unwritten.disk_code(), PASSED_LAST);
+    }
+    discarder.join().unwrap();
+}
+
+#[test]
+fn what_is_passed_is_unwritten_on_the_disk() {
+    let at_rest = |world: &World| world.bitmap.cell_at_rest(0, &world.locks);
+    assert_eq!(broken(NO_BOUND, move || passing_against_discard(at_rest)), None);
+}
+
+#[test]
+fn broken_passing_that_looks_at_the_lock_first() {
+    let at_rest = |world: &World| world.locks.is_free(0).then(|| world.bitmap.cell(0));
+    assert_eq!(broken(NO_BOUND, move || passing_against_discard(at_rest)), Some(PASSED_LAST));
 }
 
 /// The ticket: a neighbour's block writes come and go, and only one that began after the discard counts.

@@ -287,16 +287,15 @@ impl Array {
         let jobs_max = self.jobs_max();
         let stripes = shared.geometry.stripes();
         // The slot joined the view before these looks at locks; a write takes its lock before it looks at the view.
-        // All four are SeqCst: we see the lock of a write that does not know the slot, or it sees the slot. And a second look
-        // after that at the cell: who discards a stripe makes it Unwritten at once, and durably so before he lets go of it.
+        // All four are SeqCst: we see the lock of a write that does not know the slot, or it sees the slot. (That of a discard
+        // is looked at after the cell: see `cell_at_rest`.)
         for _ in 0..LOOKS_PER_TURN {
             let rebuild = self.steward().rebuild.as_ref().expect("looked at above");
             let Some(stripe) = rebuild.upcoming(stripes).filter(|_| self.steward().jobs < jobs_max) else {
                 break;
             };
             let passed_by = shared.locks.is_free(stripe)
-                && shared.bitmap.cell(stripe) == Cell::Unwritten
-                && shared.locks.is_free(stripe);
+                && shared.bitmap.cell_at_rest(stripe, &shared.locks) == Some(Cell::Unwritten);
             if !passed_by && !self.give_job(stripe, Job::Rebuild { slot }) {
                 break;
             }
@@ -336,10 +335,10 @@ impl Array {
             return;
         }
         rebuild.next_lost_ns = now + LOST_EVERY_NS;
-        // Not when it is being discarded: the disk calls it NeedSync until that is durable, and then its owner lets go of it.
-        rebuild
-            .lost
-            .retain(|&stripe| shared.bitmap.cell(stripe) == Cell::NeedSync || !shared.locks.is_free(stripe));
+        // Nor when it is being discarded: until that is durable the disk calls it NeedSync.
+        rebuild.lost.retain(|&stripe| {
+            matches!(shared.bitmap.cell_at_rest(stripe, &shared.locks), None | Some(Cell::NeedSync))
+        });
         if rebuild.lost.is_empty() {
             rebuild.filling = Filling::Blocks(0);
         }

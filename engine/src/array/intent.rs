@@ -79,7 +79,7 @@ impl BlockWrites {
 
     /// Whether no block is being written.
     pub(super) fn is_idle(&self) -> bool {
-        self.wanted.is_empty() && self.writing.iter().all(|writing| writing.write.is_none())
+        self.wanted.is_empty() && self.begun == 0
     }
 }
 

@@ -146,7 +146,7 @@ impl Queue {
     pub(super) fn push(&mut self, entry: Submission) {
         // SAFETY: the entry's address and length come from `Memory::ptr`, which checked them against a
         // mapping that lives until after the last completion, or it is that of the operation's range
-        // (`Ranges`), which lives as long: `Uring` holds both and drains its queues before it lets go.
+        // (`Ranges`), which lives as long: `Queues` holds both, and `Uring` drains them before it lets go.
         // Until then the span belongs to the ring (the trait's contract).
         unsafe { self.ring.push(entry) };
         self.unsubmitted += 1;

@@ -408,19 +408,18 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         BACKGROUND,
         "let passed_by = shared.locks.is_free(stripe)
-                && shared.bitmap.cell(stripe) == Cell::Unwritten
-                && shared.locks.is_free(stripe);",
-        "let passed_by = (shared.locks.is_free(stripe) || mutant!(RebuildPassesOwned))
-                && shared.bitmap.cell(stripe) == Cell::Unwritten
-                && (shared.locks.is_free(stripe) || mutant!(RebuildPassesOwned));",
+                && shared.bitmap.cell_at_rest(stripe, &shared.locks) == Some(Cell::Unwritten);",
+        "let passed_by = shared.locks.is_free(stripe)
+                && shared.bitmap.cell_at_rest(stripe, &shared.locks) == Some(Cell::Unwritten)
+                || mutant!(RebuildPassesOwned) && shared.bitmap.cell(stripe) == Cell::Unwritten;",
     ),
     e(
         BACKGROUND,
-        ".retain(|&stripe| shared.bitmap.cell(stripe) == Cell::NeedSync || !shared.locks.is_free(stripe));",
-        ".retain(|&stripe| {
-                shared.bitmap.cell(stripe) == Cell::NeedSync
-                    || !shared.locks.is_free(stripe) && !mutant!(RebuildPassesDiscarded)
-            });",
+        "            matches!(shared.bitmap.cell_at_rest(stripe, &shared.locks), None | Some(Cell::NeedSync))",
+        "            match shared.bitmap.cell_at_rest(stripe, &shared.locks) {
+                None if mutant!(RebuildPassesDiscarded) => shared.bitmap.cell(stripe) == Cell::NeedSync,
+                cell => matches!(cell, None | Some(Cell::NeedSync)),
+            }",
     ),
     e(
         BACKGROUND,
