@@ -26,15 +26,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
-use bitmap::{Bitmap, Cell, StripeLocks};
+use bitmap::{Cell, StripeLocks};
 
-use crate::format::zones::Zones;
-use crate::geometry::{Geometry, Strips};
-use crate::mailbox::{Mailboxes, Message};
-use crate::members::Members;
-use crate::memory::{Memory, Pool, Span};
+use crate::geometry::Strips;
+use crate::mailbox::Message;
+use crate::memory::{Pool, Span};
 use crate::request::{Reply, Request, RequestError};
 use crate::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
 use crate::slab::Slab;
@@ -48,6 +45,7 @@ mod keeper;
 mod op;
 mod parity;
 mod read;
+mod shared;
 mod show;
 mod sizes;
 mod steward;
@@ -60,6 +58,7 @@ use host::{HostRead, HostRequest};
 use intent::BlockWrites;
 pub(crate) use op::{Part, PartKind};
 use op::{Phase, Segments, StripeOp};
+pub use shared::{Layout, Shared};
 pub use sizes::Sizes;
 use steward::Steward;
 pub use steward::{Answer, Beginning, Order, StewardState};
@@ -76,69 +75,6 @@ const _: () = assert!(Sizes::FULL.ops < NO_OP as usize);
 pub const REQUESTS_MAX: usize = Sizes::FULL.requests;
 /// Member I/Os that one stripe operation has in flight at most: one for each member.
 const IOS_PER_OP_MAX: usize = crate::limits::MEMBERS_MAX;
-
-/// Where the zones of every member begin, and whose they are.
-#[derive(Clone, Copy, Debug)]
-pub struct Layout {
-    /// The array's uuid, as in every bitmap block.
-    pub uuid: [u8; 16],
-    /// First byte of bitmap block 0 on a member.
-    pub bitmap_offset_bytes: u64,
-    /// First byte of strip 0 on a member.
-    pub data_offset_bytes: u64,
-    /// The unit of host requests, bytes.
-    pub logical_block_bytes: u32,
-}
-
-impl Layout {
-    /// That of an array with these zones.
-    #[must_use]
-    pub const fn of(array: uuid::Uuid, zones: &Zones, logical_block_bytes: u32) -> Layout {
-        Layout {
-            uuid: *array.as_bytes(),
-            bitmap_offset_bytes: zones.bitmap.offset_bytes,
-            data_offset_bytes: zones.data.offset_bytes,
-            logical_block_bytes,
-        }
-    }
-}
-
-/// What all reactors of one array share.
-pub struct Shared {
-    /// Shape and arithmetic.
-    pub geometry: Geometry,
-    /// Zones.
-    pub layout: Layout,
-    /// One cell a stripe.
-    pub bitmap: Bitmap,
-    /// Who owns which stripe.
-    pub locks: StripeLocks,
-    /// The slots.
-    pub members: Members,
-    /// Data memory.
-    pub memory: Arc<Memory>,
-    /// One a reactor.
-    pub mailboxes: Mailboxes,
-    /// What was counted, one a reactor.
-    pub tallies: Vec<Tally>,
-    /// What the steward is asked, and what it says.
-    pub steward: StewardState,
-    /// Refuses writes and writes nothing, not even metadata.
-    pub read_only: bool,
-    /// Counts up before strips are given back to the devices. A read in flight meanwhile may have seen what
-    /// no host wrote, and is done again. Written by the owner of a discarded stripe (Release, the cell is
-    /// Unwritten before), read by readers before the cell (Acquire).
-    pub deallocations: AtomicU32,
-}
-
-impl Shared {
-    /// Whether fewer slots are in sync than hold the data. It stays so ([`Members::finish_rebuild`]), and nothing is put on
-    /// record any more: the record knows no such array, also when the rebuild of another slot is nearly done.
-    #[must_use]
-    pub fn failed(&self) -> bool {
-        self.members.view().readable.count() < u32::from(self.geometry.data())
-    }
-}
 
 /// For whom a member I/O is.
 #[derive(Clone, Copy, Debug)]

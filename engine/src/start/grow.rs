@@ -29,7 +29,10 @@ pub enum GrowError {
         slot: usize,
     },
     /// A member could not be written; the array is as it was.
-    #[error("slot {slot} cannot be written: {}", std::io::Error::from_raw_os_error(*.errno))]
+    #[error(
+        "slot {slot} cannot be written ({}); nothing has changed: replace it, and grow then",
+        std::io::Error::from_raw_os_error(*.errno)
+    )]
     Member {
         /// Which.
         slot: usize,

@@ -182,7 +182,7 @@ impl World {
         let assembly = match self.assemble(&mut bench, &devices, "GROW", cut) {
             Ok(assembly) => assembly,
             Err(outcome) => {
-                self.start_failed(outcome);
+                self.leave_the_bench();
                 return if outcome == StartOutcome::PowerCut {
                     GrowOutcome::PowerCut
                 } else {
@@ -196,11 +196,11 @@ impl World {
         let seed = self.rng.next() | 1;
         let grown = (more > 0).then(|| grow(&mut bench, &assembly, zones, seed));
         if self.is_off() {
-            self.start_failed(StartOutcome::PowerCut);
+            self.leave_the_bench();
             return GrowOutcome::PowerCut;
         }
         self.bus.borrow_mut().note(17, || format!("grown: {from:?} to {zones:?}: {grown:?}"));
-        self.start_failed(StartOutcome::Refused);
+        self.leave_the_bench();
         if matches!(grown, Some(Ok(_))) {
             self.oracle.stripes = zones.stripes;
             GrowOutcome::Grown
@@ -209,13 +209,18 @@ impl World {
         }
     }
 
-    pub(super) fn start_failed(&mut self, outcome: StartOutcome) -> StartOutcome {
+    fn start_failed(&mut self, outcome: StartOutcome) -> StartOutcome {
+        self.leave_the_bench();
+        outcome
+    }
+
+    /// Steps that wait for each of their operations have ended.
+    fn leave_the_bench(&mut self) {
         let mut bus = self.bus.borrow_mut();
         bus.blocking = false;
         bus.cut = None;
         drop(bus);
         self.keep_crashes();
-        outcome
     }
 }
 
