@@ -21,17 +21,9 @@ const SECTIONS: [&str; 3] = ["[workspace", "[profile.", "[workspace.lints"];
 /// # Errors
 /// What is wrong with the table, or with the build.
 pub fn build(root: &Path) -> Result<PathBuf, String> {
-    check_table()?;
     let copy = root.join("target/mutants");
-    let mut files = Vec::new();
-    for name in CRATES {
-        collect(&root.join(name), &mut files).map_err(|error| format!("{name}: {error}"))?;
-    }
-    for file in files {
-        let path = file.strip_prefix(root).expect("found below the root");
-        let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let name = path.to_string_lossy().replace('\\', "/");
-        write(&copy.join(path), &edited(&name, text)?)?;
+    for (name, text) in sources(root)? {
+        write(&copy.join(name), &text)?;
     }
     for name in EDITED {
         write(&copy.join(name).join("src/mutant.rs"), &module())?;
@@ -55,15 +47,35 @@ pub fn build(root: &Path) -> Result<PathBuf, String> {
     Ok(copy.join("target/sim/sim"))
 }
 
-/// Every mutant has an edit, and every edit names mutants of the table.
-fn check_table() -> Result<(), String> {
+/// What is copied, each file by its name below the root, with every edit made.
+///
+/// # Errors
+/// A mutant without an edit, an edit of a file or of a text that is not there: the source has moved on, and
+/// the table has to follow.
+fn sources(root: &Path) -> Result<Vec<(String, String)>, String> {
     for mutant in MUTANTS {
         let call = format!("mutant!({})", mutant.name);
         if !EDITS.into_iter().flatten().any(|edit| edit.to.contains(&call)) {
             return Err(format!("{}: no edit asks for it", mutant.name));
         }
     }
-    Ok(())
+    let mut files = Vec::new();
+    for name in CRATES {
+        collect(&root.join(name), &mut files).map_err(|error| format!("{name}: {error}"))?;
+    }
+    let mut sources = Vec::with_capacity(files.len());
+    for file in files {
+        let path = file.strip_prefix(root).expect("found below the root");
+        let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let name = path.to_string_lossy().replace('\\', "/");
+        let text = edited(&name, text)?;
+        sources.push((name, text));
+    }
+    let is_there = |file: &str| sources.iter().any(|(name, _)| name == file);
+    match EDITS.into_iter().flatten().find(|edit| !is_there(edit.file)) {
+        Some(edit) => Err(format!("{}: a mutant is to edit it, and it is not there", edit.file)),
+        None => Ok(sources),
+    }
 }
 
 /// Sources and manifests of a crate; no build output.
@@ -185,4 +197,18 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
     fs::create_dir_all(dir)
         .and_then(|()| fs::write(path, text))
         .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever moves or rewords a rule of the engine hears of its mutant here, before the mutants are built.
+    #[test]
+    fn every_edit_has_its_text() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        if let Err(what) = sources(&root) {
+            panic!("tests/sim/src/mutants/edits: {what}");
+        }
+    }
 }

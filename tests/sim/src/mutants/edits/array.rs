@@ -14,6 +14,7 @@ const SWEEP: &str = "engine/src/array/sweep.rs";
 const WATCH: &str = "engine/src/array/watch.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 const MEMBERS: &str = "engine/src/members.rs";
+const SHARED: &str = "engine/src/array/shared.rs";
 const PLAN: &str = "engine/src/plan.rs";
 
 pub(super) const EDITS: &[Edit] = &[
@@ -209,7 +210,7 @@ pub(super) const EDITS: &[Edit] = &[
     e(OP, "        self.fua |= part.fua;", "        self.fua |= part.fua && !mutant!(FuaForgotten);"),
     // ownership, polling
     e(
-        ARRAY,
+        SHARED,
         "        self.members.view().readable.count() < u32::from(self.geometry.data())",
         "        !mutant!(FailedArrayGoesOn)
             && self.members.view().readable.count() < u32::from(self.geometry.data())",
