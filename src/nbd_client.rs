@@ -50,8 +50,9 @@ const TEXT_BYTES_MAX: u32 = 16 << 10;
 const READ_PIECE_BYTES: usize = 256 << 10;
 const READ_PIECES_IN_FLIGHT: usize = 8;
 
-/// A server that does not answer for so long is taken for stuck.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// A server that does not answer for so long is taken for stuck. Long, because its members may be files on a disk that is busy
+/// with something else.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// How a request can fail.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::nbd_client::Client;
 use crate::output::print;
 
 /// A server that is not ready after so long is taken for stuck.
-const READY_TIME_MAX: Duration = Duration::from_secs(30);
+const READY_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The directory and the program.
 pub struct Stage {

@@ -134,7 +134,7 @@ fn killed_while_degraded() {
 fn wait_for_the_first_write(server: &Server) {
     let began = Instant::now();
     while server.status().counters.writes == 0 {
-        assert!(began.elapsed() < Duration::from_secs(30), "fio does not begin");
+        assert!(began.elapsed() < Duration::from_secs(60), "fio does not begin");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -23,7 +23,7 @@ const REQUEST: u32 = 0x2560_9513;
 const SIMPLE_REPLY: u32 = 0x6744_6698;
 
 /// Longest that a server may leave us waiting before it counts as hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One command.
 #[derive(Clone, Debug)]
