@@ -39,6 +39,8 @@ pub struct Bitmap {
     pub(crate) blocks: Box<[BlockState]>,
     /// Cells in use; the lanes beyond stay Unwritten.
     stripes: u64,
+    /// See [`Bitmap::made_consistent`]. Release after the cell, Acquire before a look.
+    made_consistent: AtomicU64,
     /// Whether the one sweeper has been handed out. Relaxed: it guards a token, not data.
     pub(crate) has_sweeper: AtomicBool,
 }
@@ -100,6 +102,7 @@ impl Bitmap {
             words: words.into_iter().map(AtomicU64::new).collect(),
             blocks: (0..stripes.div_ceil(STRIPES_PER_BLOCK)).map(|_| BlockState::new()).collect(),
             stripes,
+            made_consistent: AtomicU64::new(0),
             has_sweeper: AtomicBool::new(false),
         };
         let last = bitmap.words.len() - 1;
@@ -203,12 +206,21 @@ impl Bitmap {
     pub fn written_first(&self, stripe: u64) {
         self.apply(stripe, Event::WrittenFirst);
         self.block_state(block_of(stripe)).fall_behind();
+        self.made_consistent.fetch_add(1, Ordering::Release);
     }
 
     /// The whole stripe is consistent: data and parity match on all members.
     pub fn resynced(&self, stripe: u64) {
         self.apply(stripe, Event::Resynced);
         self.block_state(block_of(stripe)).fall_behind();
+        self.made_consistent.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often a whole stripe was made consistent ([`Bitmap::written_first`], [`Bitmap::resynced`]), and its cell dirty: after
+    /// its last write, or without one. A sweeper that finds the same number as before its last look has seen all those cells.
+    #[must_use]
+    pub fn made_consistent(&self) -> u64 {
+        self.made_consistent.load(Ordering::Acquire)
     }
 
     /// The owner drops the stripe's data: reads are zeros from now on. The members may be told to deallocate once

@@ -1,7 +1,7 @@
 //! Sweeping: cells that have rested become Clean, so that a crash later costs little resync.
 //!
 //! ```text
-//! Resting --(a pass is due, something was written)--> Looking: block by block, a few a turn
+//! Resting --(a pass is due, something has changed)--> Looking: block by block, a few a turn
 //!   Looking: a block with candidates goes into the batch; a full batch, or the end --> Flushing
 //!   Flushing --(all members flushed)--> sweep the batch, age its blocks, write them --> Looking
 //!   Looking, past the last block --> Resting
@@ -37,9 +37,10 @@ pub(super) struct Sweep {
     phase: Phase,
     batch: Vec<Looked>,
     next_pass_ns: u64,
-    /// Member writes when the last pass began: nothing was written since, nothing is to be swept.
-    writes_seen: u64,
-    /// The last pass met a dirty cell.
+    /// Member writes, and stripes made consistent, when the last pass began: as many now, nothing is to be swept. The cell of a
+    /// first write becomes dirty after its last write; a resync that finds parity right writes nothing.
+    changes_seen: u64,
+    /// The last pass met a dirty cell, or did not come to its end.
     met_dirty: bool,
 }
 
@@ -50,7 +51,7 @@ impl Sweep {
             phase: Phase::Resting,
             batch: Vec::with_capacity(BATCH_MAX),
             next_pass_ns: 0,
-            writes_seen: 0,
+            changes_seen: 0,
             met_dirty: true,
         }
     }
@@ -80,15 +81,17 @@ impl Array {
             Phase::Resting => {
                 sweep.next_pass_ns = now + PASS_EVERY_NS;
                 let writes: u64 = shared.tallies.iter().map(|tally: &Tally| tally.member_writes.get()).sum();
-                let idle = writes == sweep.writes_seen && !sweep.met_dirty;
+                let changes = writes + shared.bitmap.made_consistent();
+                let idle = changes == sweep.changes_seen && !sweep.met_dirty;
                 if !(idle || degraded || stopping) {
-                    sweep.writes_seen = writes;
+                    sweep.changes_seen = changes;
                     sweep.met_dirty = false;
                     sweep.phase = Phase::Looking { block: 0 };
                 }
             }
             Phase::Looking { .. } if degraded || stopping => {
                 sweep.batch.clear();
+                sweep.met_dirty = true;
                 sweep.phase = Phase::Resting;
             }
             Phase::Looking { block } => {

@@ -16,6 +16,7 @@ use engine::ring::{Completion, Durability, MemberIo, MemberOp};
 
 use crate::aim::{Aim, Ask, Fault, spot_of};
 use crate::disk::{Disk, Place, SECTOR, ZoneKind};
+use crate::latency::Latency;
 use crate::monitors::Monitors;
 use crate::rng::{Rng, mix};
 
@@ -119,8 +120,8 @@ pub struct Bus {
     pub memory: Arc<Memory>,
     /// What watches.
     pub monitors: Monitors,
-    /// Longest latency of an operation.
-    pub latency_ns_max: u64,
+    /// How long operations take.
+    pub latency: Latency,
     /// Everything that happened, hashed.
     pub trace: u64,
     /// Print it too.
@@ -141,7 +142,7 @@ pub struct Bus {
 impl Bus {
     /// A bus without disks.
     #[must_use]
-    pub fn new(rng: Rng, memory: Arc<Memory>, latency_ns_max: u64, verbose: bool) -> Bus {
+    pub fn new(rng: Rng, memory: Arc<Memory>, latency: Latency, verbose: bool) -> Bus {
         Bus {
             rng,
             now_ns: 1_000_000,
@@ -153,7 +154,7 @@ impl Bus {
             by_choice: false,
             memory,
             monitors: Monitors::default(),
-            latency_ns_max,
+            latency,
             trace: 0,
             verbose,
             probes: Probes {
@@ -200,8 +201,8 @@ impl Bus {
     /// A bus at a moment of another, on other memory. What is wrong with the disks is mended, except that the dead
     /// stay dead.
     #[must_use]
-    pub fn at(moment: &Moment, rng: Rng, memory: Arc<Memory>, latency_ns_max: u64, verbose: bool) -> Bus {
-        let mut bus = Bus::new(rng, memory, latency_ns_max, verbose);
+    pub fn at(moment: &Moment, rng: Rng, memory: Arc<Memory>, latency: Latency, verbose: bool) -> Bus {
+        let mut bus = Bus::new(rng, memory, latency, verbose);
         (bus.now_ns, bus.moment) = (moment.now_ns, moment.moment);
         bus.disks.clone_from(&moment.disks);
         bus.in_flight.clone_from(&moment.in_flight);
@@ -341,10 +342,7 @@ impl Bus {
                 (disk.armed, disk.failing_data_writes) = (false, 1);
             }
         }
-        let latency = match self.rng.below(8) {
-            0 => self.rng.below(self.latency_ns_max * 8),
-            _ => self.rng.below(self.latency_ns_max),
-        };
+        let latency = self.latency.draw(&mut self.rng, disk, place.map(|place| place.zone), op.io);
         let fault = self.aimed(disk, place, op.io, true);
         let latency = match fault {
             Some(Fault::Slow) => 2_000_000_000,

@@ -18,7 +18,12 @@ use crate::story::{Outcome, Scenario};
 pub fn story_of(seed: u64) -> (Scenario, Flavour) {
     let drawn = mix(seed ^ 0x5712_1a7e);
     let scenario = Scenario::ALL[(drawn % Scenario::ALL.len() as u64) as usize];
-    (scenario, if drawn >> 32 & 15 == 0 { Flavour::Full } else { Flavour::Small })
+    let flavour = match drawn >> 32 & 15 {
+        0 => Flavour::Full,
+        1..=4 => Flavour::Skewed,
+        _ => Flavour::Small,
+    };
+    (scenario, flavour)
 }
 
 /// How much is to be done.

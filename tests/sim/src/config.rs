@@ -2,12 +2,15 @@
 //!
 //! **Small** worlds have a few stripes of one-page strips: a restart of one takes a fraction of a millisecond, and
 //! rules break in them as well as in large ones. **Full** worlds have up to sixteen members, chunks up to 64 KiB, odd
-//! numbers of stripes, several bitmap blocks; a share of every campaign is of them.
+//! numbers of stripes, several bitmap blocks; a share of every campaign is of them. **Skewed** worlds are small ones in which one
+//! kind of operation, say the writes of bitmap blocks, is overtaken by all others: an order that an engine only happens to keep
+//! is not kept there.
 
 use bitmap::Cell;
 use engine::array::Sizes;
 use engine::format::{Level, Shape};
 
+use crate::latency::Latency;
 use crate::rng::Rng;
 
 /// Reactors of a world at most.
@@ -20,13 +23,15 @@ pub enum Flavour {
     Small,
     /// 3 to 16 members, up to 40,000 stripes.
     Full,
+    /// As small, and one kind of operation takes many times longer than the rest.
+    Skewed,
 }
 
 impl Flavour {
     /// By name, in lower case.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Flavour> {
-        [Flavour::Small, Flavour::Full].into_iter().find(|flavour| flavour.name() == name)
+        [Flavour::Small, Flavour::Full, Flavour::Skewed].into_iter().find(|flavour| flavour.name() == name)
     }
 
     /// Its name.
@@ -35,6 +40,7 @@ impl Flavour {
         match self {
             Flavour::Small => "small",
             Flavour::Full => "full",
+            Flavour::Skewed => "skewed",
         }
     }
 }
@@ -63,7 +69,7 @@ impl Knobs {
     #[must_use]
     pub const fn of(flavour: Flavour) -> Knobs {
         let (members, stripes) = match flavour {
-            Flavour::Small => (6, 3_900),
+            Flavour::Small | Flavour::Skewed => (6, 3_900),
             Flavour::Full => (16, 40_000),
         };
         Knobs { flavour, members, stripes, depth: 32, load: 100, reactors: REACTORS_MAX as u64, only: None }
@@ -87,8 +93,8 @@ pub struct Config {
     pub volatile: Vec<bool>,
     /// How cells begin.
     pub initial: Cell,
-    /// Longest latency as a rule.
-    pub latency_ns_max: u64,
+    /// How long operations of members take.
+    pub latency: Latency,
     /// What it was drawn within.
     pub knobs: Knobs,
 }
@@ -133,7 +139,10 @@ impl Config {
             sizes: if full && rng.chance(50) { Sizes::FULL } else { Sizes::SMALL },
             volatile,
             initial,
-            latency_ns_max: rng.pick(&[1_000, 20_000, 20_000, 100_000, 100_000, 300_000_000]),
+            latency: match knobs.flavour {
+                Flavour::Skewed => Latency::skewed(rng, members),
+                _ => Latency::even(rng.pick(&[1_000, 20_000, 20_000, 100_000, 100_000, 300_000_000])),
+            },
             knobs,
         }
     }

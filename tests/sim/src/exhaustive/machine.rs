@@ -20,6 +20,7 @@ use engine::tally::Tally;
 use super::scope::{Ask, Lie, STRIPES, Scope, Template, Turns};
 use crate::bus::Bus;
 use crate::disk::{Disk, SECTORS_PER_PAGE, name_of};
+use crate::latency::Latency;
 use crate::monitors::Monitors;
 use crate::oracle::Oracle;
 use crate::ring::SimRing;
@@ -255,7 +256,8 @@ impl<'a> Machine<'a> {
     /// The scope's array, started on whole members, before the first choice.
     #[must_use]
     pub fn new(template: &'a Template, memories: &Memories, verbose: bool) -> Machine<'a> {
-        let mut bus = Bus::new(template.rng.clone(), Arc::clone(&memories.main), 1000, verbose);
+        let mut bus =
+            Bus::new(template.rng.clone(), Arc::clone(&memories.main), Latency::even(1000), verbose);
         bus.disks.clone_from(&template.disks);
         let scope = &template.scope;
         let devices: Vec<usize> = (0..scope.shape.members).collect();
@@ -278,7 +280,8 @@ impl<'a> Machine<'a> {
         oracle: Oracle,
         verbose: bool,
     ) -> Option<Machine<'a>> {
-        let mut bus = Bus::new(template.rng.clone(), Arc::clone(&memories.recovery), 1000, verbose);
+        let mut bus =
+            Bus::new(template.rng.clone(), Arc::clone(&memories.recovery), Latency::even(1000), verbose);
         bus.disks = disks;
         boot(template, bus, devices, oracle, None)
     }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::machine::{BLOCK_BYTES, Memories, SCRATCH_ARENA};
 use crate::bus::Bus;
 use crate::disk::Disk;
+use crate::latency::Latency;
 use crate::monitors::Watched;
 use crate::ring::SimRing;
 use crate::rng::Rng;
@@ -159,7 +160,7 @@ impl Template {
         let geometry =
             Geometry::new(shape.members as u8, shape.level.parities() as u8, shape.chunk_bytes, STRIPES);
         let memory = &memories.main;
-        let mut bus = Bus::new(Rng::new(2), Arc::clone(memory), 1000, false);
+        let mut bus = Bus::new(Rng::new(2), Arc::clone(memory), Latency::even(1000), false);
         for slot in 0..shape.members {
             let mut disk = Disk::new(3 + slot as u64, zones, scope.volatile);
             disk.blank = scope.initial == Cell::Clean;

@@ -14,7 +14,7 @@ impl Story {
         probes.data_percent = rng.pick(&[1, 5, 20]);
         probes.metadata_percent = rng.pick(&[10, 40, 100]);
         probes.left = match self.knobs.flavour {
-            Flavour::Small => rng.between(10, 40) as u32,
+            Flavour::Small | Flavour::Skewed => rng.between(10, 40) as u32,
             Flavour::Full => rng.between(2, 6) as u32,
         };
         probes.rng = rng;

@@ -15,6 +15,7 @@ use engine::request::RequestKind;
 use crate::aim::{Aim, Ask, Fault, Spot, State};
 use crate::config::{Config, Flavour, Knobs};
 use crate::host::Wish;
+use crate::latency::Latency;
 use crate::rng::{Rng, mix};
 use crate::world::{StartOutcome, World};
 
@@ -148,7 +149,7 @@ pub fn run_cell(place: &Place, seed: u64, memories: &Memories, verbose: bool) ->
             State::NeedSync => Cell::NeedSync,
             State::Synced | State::Degraded | State::Rebuilding => Cell::Clean,
         },
-        latency_ns_max: 20_000,
+        latency: Latency::even(20_000),
         knobs,
     };
     BRANCH.set(None);

@@ -7,6 +7,7 @@ use engine::memory::Memory;
 
 use crate::bus::Cut;
 use crate::config::{Config, Flavour, Knobs};
+use crate::latency::Latency;
 use crate::rng::{Rng, mix};
 use crate::world::{StartOutcome, World, fresh_memory};
 
@@ -38,13 +39,15 @@ pub enum Scenario {
     Seed,
     /// Members leave and come at the worst moments: with the n-th write of a load, with a superblock in flight.
     Leaving,
+    /// Stripes that nobody can vouch for are written anew or discarded while a slot is filled.
+    Lost,
     /// All of it.
     Mixed,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Scenario; 11] = [
+    pub const ALL: [Scenario; 12] = [
         Scenario::Deaths,
         Scenario::Cuts,
         Scenario::Rebuild,
@@ -55,6 +58,7 @@ impl Scenario {
         Scenario::Grow,
         Scenario::Seed,
         Scenario::Leaving,
+        Scenario::Lost,
         Scenario::Mixed,
     ];
 
@@ -78,6 +82,7 @@ impl Scenario {
             Scenario::Grow => "grow",
             Scenario::Seed => "seed",
             Scenario::Leaving => "leaving",
+            Scenario::Lost => "lost",
             Scenario::Mixed => "mixed",
         }
     }
@@ -166,6 +171,12 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         config.volatile[one] = true;
         config.initial = bitmap::Cell::Unwritten;
     }
+    if scenario == Scenario::Lost {
+        (config.initial, config.stripes) = (bitmap::Cell::NeedSync, config.stripes.min(6));
+        if rng.chance(50) {
+            config.latency = Latency::skewed(&mut rng, config.shape.members);
+        }
+    }
     if verbose {
         println!("{config:?}");
     }
@@ -185,6 +196,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Grow => story.grow(),
         Scenario::Seed => story.seed(),
         Scenario::Leaving => story.leaving(),
+        Scenario::Lost => story.lost(),
         Scenario::Mixed => story.mixed(),
     }
     story.explore();

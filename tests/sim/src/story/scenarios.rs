@@ -339,6 +339,44 @@ impl Story {
         self.settle();
     }
 
+    pub(super) fn lost(&mut self) {
+        for _ in 0..self.world.rng.between(1, 3) {
+            // Before the resync has come far.
+            if self.world.spare() > 0 && self.world.empty_slots().is_empty() {
+                self.die_or_be_failed();
+            }
+            self.load(1, 6);
+            self.replace();
+            self.world.bus.borrow_mut().probes.metadata_percent = 100;
+            let mut left: Vec<u64> = (0..self.world.geometry.stripes()).collect();
+            while !left.is_empty() && !self.world.is_off() {
+                let nth = self.world.rng.below(left.len() as u64) as usize;
+                self.renew(left.swap_remove(nth));
+                let ns = self.world.rng.pick(&[0, 1_000, 20_000, 1_000_000, 100_000_000]);
+                self.world.rest(ns);
+            }
+            self.load(1, 6);
+            self.heal();
+            self.verify();
+            if self.chance(50) {
+                self.load_and_cut();
+                self.restart(false);
+                self.verify();
+            }
+        }
+        self.end();
+    }
+
+    /// All of a stripe is written or discarded.
+    fn renew(&mut self, stripe: u64) {
+        let sectors = u64::from(self.world.geometry.stripe_bytes()) / 512;
+        let kind = match self.world.rng.below(4) {
+            0 => RequestKind::Write { fua: false },
+            _ => RequestKind::Discard,
+        };
+        self.world.submit(Wish { kind, first: stripe * sectors, count: sectors.min(1024) });
+    }
+
     pub(super) fn mixed(&mut self) {
         for _ in 0..self.world.rng.between(3, 12) {
             match self.world.rng.below(12) {
@@ -375,6 +413,7 @@ impl Story {
         self.verify();
         self.settle();
         self.verify();
+        self.world.check_swept();
         if self.world.spare() > 0 && self.chance(50) {
             self.die();
             self.verify();

@@ -156,6 +156,44 @@ impl World {
         self.drain();
     }
 
+    /// Lets an array that is whole rest for some seconds: no stripe is left that a crash would make it resync (B4).
+    pub fn check_swept(&mut self) {
+        let is_whole = |world: &World| {
+            !world.is_off() && world.running().members.view().readable == world.geometry.slots()
+        };
+        if !is_whole(self) {
+            return;
+        }
+        self.rest(5_000_000_000 + 100 * self.config.latency.slowest_ns());
+        if !is_whole(self) {
+            return;
+        }
+        for (stripe, cell) in (0..).zip(self.cells()) {
+            assert!(
+                matches!(cell, Cell::Clean | Cell::Unwritten),
+                "SWEPT: all members are in sync, nothing is written, and stripe {stripe} is still {cell:?}"
+            );
+        }
+    }
+
+    /// D7: what the bitmap said when the array was stopped in order it says when it is started again.
+    pub(super) fn check_kept(&mut self) {
+        let Some(cells) = self.cells_at_stop.take() else { return };
+        let as_stored = |cell| if cell == Cell::Aged { Cell::Dirty } else { cell };
+        for (stripe, (then, now)) in (0..).zip(cells.into_iter().zip(self.cells())) {
+            assert!(
+                as_stored(then) == now,
+                "KEPT: stripe {stripe} was {then:?} when the array was stopped in order, and is {now:?} when it is started"
+            );
+        }
+    }
+
+    /// What the bitmap says of every stripe.
+    pub(super) fn cells(&self) -> Vec<Cell> {
+        let bitmap = &self.running().bitmap;
+        (0..self.geometry.stripes()).map(|stripe| bitmap.cell(stripe)).collect()
+    }
+
     /// I3 everywhere: no host request may be in flight.
     pub fn check_all_parity(&mut self, why: &str) {
         let shared = Arc::clone(self.running());

@@ -53,7 +53,7 @@ impl World {
     #[must_use]
     pub fn branch(&self, crash: &Crash, seed: u64, memory: &Arc<Memory>, verbose: bool) -> World {
         let mut rng = Rng::new(seed);
-        let (latency, watched) = (self.config.latency_ns_max, self.bus.borrow().monitors.watched);
+        let (latency, watched) = (self.config.latency, self.bus.borrow().monitors.watched);
         let mut bus = Bus::at(&crash.moment, Rng::new(rng.next()), Arc::clone(memory), latency, verbose);
         bus.monitors = Monitors::watching(watched);
         bus.lose_power();
@@ -82,6 +82,7 @@ impl World {
             hit_state: None,
             stored_state: self.stored_state,
             written_at: 0,
+            cells_at_stop: None,
             crashes: Vec::new(),
         }
     }

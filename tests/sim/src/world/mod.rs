@@ -97,6 +97,8 @@ pub struct World {
     pub hit_state: Option<State>,
     /// The state that the array was in when it last ran.
     pub stored_state: State,
+    /// What the bitmap said at a stop in order; not after a start that came to nothing.
+    cells_at_stop: Option<Vec<Cell>>,
     /// The oracle's moment when a write was answered last.
     written_at: u64,
     /// Moments at which the power could have gone, to be looked into.
@@ -122,7 +124,7 @@ impl World {
         let room = found.grown(found.end_bytes() + room_bytes, &shape);
         let geometry =
             Geometry::new(shape.members as u8, shape.level.parities() as u8, shape.chunk_bytes, stripes);
-        let mut bus = Bus::new(Rng::new(rng.next()), Arc::clone(&memory), config.latency_ns_max, verbose);
+        let mut bus = Bus::new(Rng::new(rng.next()), Arc::clone(&memory), config.latency, verbose);
         for &volatile in &config.volatile {
             let mut disk = Disk::new(rng.next(), room, volatile);
             disk.blank = config.initial == Cell::Clean;
@@ -159,6 +161,7 @@ impl World {
             hit_state: None,
             stored_state: State::Unwritten,
             written_at: 0,
+            cells_at_stop: None,
             crashes: Vec::new(),
         };
         world.create(&members);
@@ -408,7 +411,7 @@ impl World {
         if *idle > 200 || self.rng.below(256) == 0 {
             let now = self.bus.borrow().now_ns;
             // Slow devices are excused, and a turn here can be a long one.
-            let within = ANSWERED_WITHIN_NS + 500 * self.config.latency_ns_max;
+            let within = ANSWERED_WITHIN_NS + 500 * self.config.latency.slowest_ns();
             let excused = self.bus.borrow().silence.map_or(0, |silence| silence.until_ns);
             let is_late = |asked: &&Asked| asked.asked_ns.max(excused) + within < now;
             if let Some(asked) = self.asked.iter().find(is_late) {
@@ -446,7 +449,7 @@ impl World {
             if self.is_off() || !self.is_busy() {
                 return true;
             }
-            self.rest(100_000_000 + 20 * self.config.latency_ns_max);
+            self.rest(100_000_000 + 20 * self.config.latency.slowest_ns());
         }
         false
     }

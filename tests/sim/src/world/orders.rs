@@ -93,6 +93,7 @@ impl World {
         let pending = self.order(|answer| Order::Stop { answer });
         let answer = self.await_answer(&pending, "Stop")?;
         if answer.is_ok() {
+            self.cells_at_stop = Some(self.cells());
             self.forget_engine();
             self.oracle.clean_stop();
             // Nothing is lost with the power, from now on.

@@ -129,6 +129,7 @@ impl World {
         if view.readable != self.geometry.slots() {
             self.mark_lossy();
         }
+        self.check_kept();
         StartOutcome::Running
     }
 
@@ -175,7 +176,7 @@ impl World {
     /// Grows the stopped array by a part of the room that there is, as the product does. Refused where a member is missing, or
     /// fails, or there is no room left.
     pub fn grow(&mut self, cut: Option<Cut>) -> GrowOutcome {
-        let devices = self.present.clone();
+        let (devices, cells) = (self.present.clone(), self.cells_at_stop.take());
         let mut ring = SimRing::new(&self.bus, 99, devices.clone());
         let memory = Arc::clone(&self.memory);
         let mut bench = self.bench(&mut ring, &memory);
@@ -202,7 +203,7 @@ impl World {
         self.bus.borrow_mut().note(17, || format!("grown: {from:?} to {zones:?}: {grown:?}"));
         self.leave_the_bench();
         if matches!(grown, Some(Ok(_))) {
-            self.oracle.stripes = zones.stripes;
+            (self.oracle.stripes, self.cells_at_stop) = (zones.stripes, cells);
             GrowOutcome::Grown
         } else {
             GrowOutcome::Refused
@@ -211,6 +212,7 @@ impl World {
 
     fn start_failed(&mut self, outcome: StartOutcome) -> StartOutcome {
         self.leave_the_bench();
+        self.cells_at_stop = None;
         outcome
     }
 

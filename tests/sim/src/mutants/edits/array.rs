@@ -375,6 +375,16 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         SWEEP,
+        "let changes = writes + shared.bitmap.made_consistent();",
+        "let changes = writes + if mutant!(SweepAfterWritesOnly) { 0 } else { shared.bitmap.made_consistent() };",
+    ),
+    e(
+        STEWARD,
+        "self.shared.bitmap.is_behind(block) ||",
+        "!mutant!(StopLeavesBlocks) && self.shared.bitmap.is_behind(block) ||",
+    ),
+    e(
+        SWEEP,
         "                    if self.steward_flush(FlushFor::Sweep) {",
         "                    if mutant!(CleanBeforeFlush) {
                         sweep.phase = Phase::Flushing { next };
