@@ -7,6 +7,9 @@
 //!   Looking, past the last block --> Resting
 //! ```
 //!
+//! A block that was in flight already when it was to be written, or for which there was no room, has nothing dirty and is
+//! behind at the next pass: it is asked for again.
+//!
 //! While the array is degraded nothing is swept: a Dirty cell says where the missing member is behind.
 
 use bitmap::{Bitmap, BlockIndex, Looked, Sweeper};
@@ -40,7 +43,7 @@ pub(super) struct Sweep {
     /// Member writes, and stripes made consistent, when the last pass began: as many now, nothing is to be swept. The cell of a
     /// first write becomes dirty after its last write; a resync that finds parity right writes nothing.
     changes_seen: u64,
-    /// The last pass met a dirty cell, or did not come to its end.
+    /// The last pass met a dirty cell or a block that was behind, or did not come to its end.
     met_dirty: bool,
 }
 
@@ -97,6 +100,7 @@ impl Array {
             Phase::Looking { block } => {
                 let end = shared.bitmap.blocks();
                 let mut next = block;
+                let mut behind = [None; BLOCKS_PER_TURN as usize];
                 while next < end && next < block + BLOCKS_PER_TURN && sweep.batch.len() < BATCH_MAX {
                     let at = BlockIndex(next);
                     if shared.bitmap.has_dirty(at) {
@@ -107,6 +111,9 @@ impl Array {
                         } else {
                             shared.bitmap.age_block(&mut sweep.sweeper, at);
                         }
+                    } else if shared.bitmap.is_behind(at) {
+                        sweep.met_dirty = true;
+                        behind[(next - block) as usize] = Some(at);
                     }
                     next += 1;
                 }
@@ -118,6 +125,7 @@ impl Array {
                 } else if next == end {
                     sweep.phase = Phase::Resting;
                 }
+                behind.into_iter().flatten().for_each(|block| self.write_block(block));
             }
             Phase::Flushing { .. } => {}
         }

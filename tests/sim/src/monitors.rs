@@ -107,6 +107,20 @@ impl Monitors {
         newest.map(|(_, cells)| cells)
     }
 
+    /// By slot, what the copies of a stripe's cell that an assembly would read say durably.
+    pub fn stored_cells(bus: &mut Bus, stripe: u64) -> Vec<(usize, Option<u8>)> {
+        let watched = bus.monitors.watched.expect("an array is watched");
+        let in_sync = Monitors::in_sync(bus);
+        let block = stripe / engine::format::zones::CELLS_PER_BLOCK;
+        let mut cells = Vec::new();
+        for slot in copies(block, &watched.shape) {
+            let Some(copy) = in_sync.get(slot).copied().flatten() else { continue };
+            let cell = Monitors::durable_block(bus, copy, block).map(|cells| cell_in(&cells, stripe));
+            cells.push((slot, cell));
+        }
+        cells
+    }
+
     /// I1.
     pub(crate) fn write_pushed(bus: &mut Bus, disk: usize, place: Place, bytes: &[u8]) {
         let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
@@ -124,13 +138,7 @@ impl Monitors {
         if same == bytes {
             return;
         }
-        let block = stripe / engine::format::zones::CELLS_PER_BLOCK;
-        let mut cells = Vec::new();
-        for slot in copies(block, &watched.shape) {
-            let Some(copy) = in_sync.get(slot).copied().flatten() else { continue };
-            let cell = Monitors::durable_block(bus, copy, block).map(|cells| cell_in(&cells, stripe));
-            cells.push((slot, cell));
-        }
+        let cells = Monitors::stored_cells(bus, stripe);
         let is_marked = |(_, cell): &(usize, Option<u8>)| matches!(cell, Some(code::DIRTY | code::NEED_SYNC));
         // A copy that lied about a write is one fault: the others must say it.
         let lied = bus.aim.is_some_and(|aim| aim.hit.is_some() && aim.fault.is_a_lie());

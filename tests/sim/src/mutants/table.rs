@@ -52,6 +52,10 @@ pub const MUTANTS: &[Mutant] = &[
         "SweepAfterWritesOnly",
         "B4: a stripe that was made consistent without a write, or after its last, is never swept (once a bug here)",
     ),
+    m(
+        "SweptBlockForgotten",
+        "B4: a swept block that could not be written at once is never written (once a bug here)",
+    ),
     m("AgedNotTakenBack", "B5: a write that began since the look does not take its cell back"),
     m("TailIsWhole", "B6: a piece that is a block short of a stripe counts as the stripe (md 17ea021ae749)"),
     m("BitmapOutside", "B7: a bitmap write lies outside of the bitmap zone (md ab99a87542f1)"),

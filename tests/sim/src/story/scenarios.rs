@@ -358,6 +358,7 @@ impl Story {
             self.load(1, 6);
             self.heal();
             self.verify();
+            self.check_filled();
             if self.chance(50) {
                 self.load_and_cut();
                 self.restart(false);
@@ -365,6 +366,18 @@ impl Story {
             }
         }
         self.end();
+    }
+
+    /// Where no stripe is lost any more, a slot is filled before long.
+    fn check_filled(&mut self) {
+        if !self.world.is_off() && self.world.running().bitmap.next_need_sync(0).is_none() {
+            self.world.rest(5_000_000_000 + 200 * self.world.config.latency.slowest_ns());
+        }
+        if !self.world.is_off() && self.world.running().bitmap.next_need_sync(0).is_none() {
+            let filled = self.world.running().members.view().rebuilding();
+            assert!(filled.is_empty(), "A4: no stripe is lost, and {filled:?} is not filled");
+        }
+        self.explore();
     }
 
     /// All of a stripe is written or discarded.

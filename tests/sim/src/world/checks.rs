@@ -8,7 +8,7 @@ use engine::request::RequestKind;
 use crate::bus::Bus;
 use crate::disk::{SECTOR, name_of};
 use crate::host::{Asked, Wish};
-use crate::monitors::Monitors;
+use crate::monitors::{Monitors, code};
 
 use super::World;
 
@@ -168,10 +168,16 @@ impl World {
         if !is_whole(self) {
             return;
         }
+        let mut bus = self.bus.borrow_mut();
         for (stripe, cell) in (0..).zip(self.cells()) {
             assert!(
                 matches!(cell, Cell::Clean | Cell::Unwritten),
                 "SWEPT: all members are in sync, nothing is written, and stripe {stripe} is still {cell:?}"
+            );
+            let stored = Monitors::stored_cells(&mut bus, stripe);
+            assert!(
+                stored.iter().all(|(_, cell)| matches!(cell, Some(code::CLEAN | code::UNWRITTEN))),
+                "SWEPT: nothing is written, stripe {stripe} is {cell:?}, and its copies still say {stored:?}"
             );
         }
     }

@@ -379,6 +379,11 @@ pub(super) const EDITS: &[Edit] = &[
         "let changes = writes + if mutant!(SweepAfterWritesOnly) { 0 } else { shared.bitmap.made_consistent() };",
     ),
     e(
+        SWEEP,
+        "} else if shared.bitmap.is_behind(at) {",
+        "} else if !mutant!(SweptBlockForgotten) && shared.bitmap.is_behind(at) {",
+    ),
+    e(
         STEWARD,
         "self.shared.bitmap.is_behind(block) ||",
         "!mutant!(StopLeavesBlocks) && self.shared.bitmap.is_behind(block) ||",
