@@ -47,6 +47,13 @@ impl Latency {
         Latency { max_ns, slow: None }
     }
 
+    /// Reads of data take 50 ms as a rule: what reads every stripe takes long.
+    #[must_use]
+    pub const fn slow_reads() -> Latency {
+        let slow = Slow { zone: Some(ZoneKind::Data), ask: Ask::Read, disk: None, times: 1_000 };
+        Latency { max_ns: 100_000, slow: Some(slow) }
+    }
+
     /// One of the kinds up to a thousand times slower than the rest, on one of so many disks or on all; yet never so
     /// slow that an array loses its patience with a member.
     #[must_use]

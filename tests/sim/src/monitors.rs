@@ -51,13 +51,28 @@ pub struct Monitors {
     pub off: bool,
     /// I2 needs devices without read errors: a repair may be cached.
     pub repairs_happen: bool,
-    /// `in_sync` is to be computed anew.
+    /// `believed` is to be computed anew.
     pub superblocks_changed: bool,
     /// The world is to compare the members with what was acknowledged.
     pub look_at_members: bool,
-    in_sync: Vec<Option<usize>>,
+    believed: Believed,
     /// What each disk's bitmap blocks said, as of the last look.
     known: Vec<Vec<Option<Box<Cells>>>>,
+}
+
+/// The disks that an assembly would believe, by slot. None at all when it would refuse.
+#[derive(Clone, Default)]
+pub struct Believed {
+    /// Each disk with the first stripe that it would not be believed in.
+    slots: Vec<Option<(usize, u64)>>,
+}
+
+impl Believed {
+    /// The disk that would be believed to hold this slot's strip of a stripe: one in sync, or one that is filled so far.
+    #[must_use]
+    pub fn disk(&self, slot: usize, stripe: u64) -> Option<usize> {
+        self.slots.get(slot).copied().flatten().filter(|&(_, end)| stripe < end).map(|(disk, _)| disk)
+    }
 }
 
 /// The cell of a stripe in its block.
@@ -81,13 +96,19 @@ impl Monitors {
         self.known.clear();
     }
 
-    /// The disks that an assembly would take for in sync now, by slot. Empty when it would refuse.
-    pub fn in_sync(bus: &mut Bus) -> Vec<Option<usize>> {
+    /// The disks that an assembly would believe now.
+    pub fn believed(bus: &mut Bus) -> Believed {
         if bus.monitors.superblocks_changed {
             bus.monitors.superblocks_changed = false;
-            bus.monitors.in_sync = compute_in_sync(bus);
+            bus.monitors.believed = compute_believed(bus);
         }
-        bus.monitors.in_sync.clone()
+        bus.monitors.believed.clone()
+    }
+
+    /// Of those, by slot, the ones that it would take for in sync. Empty when it would refuse.
+    pub fn in_sync(bus: &mut Bus) -> Vec<Option<usize>> {
+        let believed = Monitors::believed(bus);
+        (0..believed.slots.len()).map(|slot| believed.disk(slot, u64::MAX - 1)).collect()
     }
 
     /// A bitmap block as it is durable on a disk.
@@ -272,20 +293,16 @@ pub fn spare_at_start(bus: &mut Bus, present: &[usize], in_sync: &[usize]) -> us
     records.map(spare).min().unwrap_or(0)
 }
 
-fn compute_in_sync(bus: &mut Bus) -> Vec<Option<usize>> {
+fn compute_believed(bus: &mut Bus) -> Believed {
     let candidates = candidates(bus);
     let options = AssemblyOptions { run_degraded: true, foreign_host_ok: true, ..AssemblyOptions::default() };
-    match assemble(&candidates, &options) {
-        Err(_) => Vec::new(),
-        Ok(assembly) => assembly
-            .slots
-            .iter()
-            .map(|plan| match *plan {
-                SlotPlan::InSync { candidate } => Some(candidate),
-                _ => None,
-            })
-            .collect(),
-    }
+    let slots = assemble(&candidates, &options).map(|assembly| assembly.slots).unwrap_or_default();
+    let believed = |plan: &SlotPlan| match *plan {
+        SlotPlan::InSync { candidate } => Some((candidate, u64::MAX)),
+        SlotPlan::Rebuilding { candidate, cursor } => Some((candidate, cursor)),
+        _ => None,
+    };
+    Believed { slots: slots.iter().map(believed).collect() }
 }
 
 fn block_completed(bus: &mut Bus, watched: &Watched, disk: usize, block: u64) {

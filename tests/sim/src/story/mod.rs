@@ -41,13 +41,15 @@ pub enum Scenario {
     Leaving,
     /// Stripes that nobody can vouch for are written anew or discarded while a slot is filled.
     Lost,
+    /// A slot is filled for so long that its cursor comes on record; cuts, stops and failures in the midst of it.
+    Filling,
     /// All of it.
     Mixed,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Scenario; 12] = [
+    pub const ALL: [Scenario; 13] = [
         Scenario::Deaths,
         Scenario::Cuts,
         Scenario::Rebuild,
@@ -59,6 +61,7 @@ impl Scenario {
         Scenario::Seed,
         Scenario::Leaving,
         Scenario::Lost,
+        Scenario::Filling,
         Scenario::Mixed,
     ];
 
@@ -83,6 +86,7 @@ impl Scenario {
             Scenario::Seed => "seed",
             Scenario::Leaving => "leaving",
             Scenario::Lost => "lost",
+            Scenario::Filling => "filling",
             Scenario::Mixed => "mixed",
         }
     }
@@ -177,6 +181,12 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
             config.latency = Latency::skewed(&mut rng, config.shape.members);
         }
     }
+    if scenario == Scenario::Filling {
+        // So slow, and so many stripes, that it takes some seconds.
+        config.shape.chunk_bytes = 4096;
+        (config.initial, config.stripes) = (bitmap::Cell::Clean, rng.between(100, 300));
+        config.latency = Latency::slow_reads();
+    }
     if verbose {
         println!("{config:?}");
     }
@@ -197,6 +207,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Seed => story.seed(),
         Scenario::Leaving => story.leaving(),
         Scenario::Lost => story.lost(),
+        Scenario::Filling => story.filling(),
         Scenario::Mixed => story.mixed(),
     }
     story.explore();
@@ -385,7 +396,15 @@ impl Story {
             return;
         }
         // A refusal is an answer too: another slot may be in work.
-        let _answer = self.world.order_join(slot, reuse);
+        if let Some(Ok(())) = self.world.order_join(slot, reuse)
+            && !self.world.is_off()
+        {
+            let members = &self.world.running().members;
+            assert!(
+                members.view().writable.has(slot) || self.world.running().failed(),
+                "ORDER: slot {slot} has taken its new member in, and it is not written to"
+            );
+        }
     }
 
     /// Something is wrong with the disk that is being filled, or with one that it is filled from.

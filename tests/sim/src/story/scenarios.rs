@@ -368,6 +368,50 @@ impl Story {
         self.end();
     }
 
+    pub(super) fn filling(&mut self) {
+        self.load(10, 60);
+        for _ in 0..self.world.rng.between(2, 5) {
+            if self.world.spare() > 0 && self.world.empty_slots().is_empty() {
+                self.die_or_be_failed();
+                self.load(1, 10);
+            }
+            self.replace();
+            let ns = self.world.rng.pick(&[1_000_000_000, 6_000_000_000, 12_000_000_000]);
+            self.world.rest(ns);
+            self.world.bus.borrow_mut().probes.metadata_percent = 100;
+            match self.world.rng.below(5) {
+                0 | 1 => self.fail_who_is_filled(),
+                2 => {
+                    self.load_and_cut();
+                    self.restart(false);
+                }
+                3 => {
+                    self.load(5, 40);
+                    self.stop();
+                }
+                _ => self.load(5, 40),
+            }
+            self.load(1, 20);
+            self.heal();
+            self.verify();
+        }
+        self.end();
+    }
+
+    /// The slot that is being filled fails the n-th write of a load.
+    fn fail_who_is_filled(&mut self) {
+        if self.world.is_off() {
+            return;
+        }
+        let filled = self.world.running().members.view().rebuilding().iter().next();
+        if let Some(slot) = filled {
+            let (disk, after) = (self.world.disk_of(slot), self.world.rng.below(20) as u32);
+            self.world.mark_lossy();
+            self.world.bus.borrow_mut().disks[disk].write_fails_after = Some(after);
+        }
+        self.load(5, 40);
+    }
+
     /// Where no stripe is lost any more, a slot is filled before long.
     fn check_filled(&mut self) {
         if !self.world.is_off() && self.world.running().bitmap.next_need_sync(0).is_none() {

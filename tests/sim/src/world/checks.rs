@@ -18,7 +18,7 @@ impl World {
     pub(super) fn check_members(&mut self) {
         let shared = Arc::clone(self.running());
         let mut bus = self.bus.borrow_mut();
-        let in_sync = Monitors::in_sync(&mut bus);
+        let believed = Monitors::believed(&mut bus);
         let now = self.oracle.now();
         for sector in self.oracle.touched() {
             let (stripe, _) = self.geometry.locate(sector * SECTOR as u64);
@@ -26,7 +26,7 @@ impl World {
                 continue;
             }
             let (slot, offset) = self.home_of(sector);
-            let Some(disk) = in_sync.get(slot).copied().flatten() else { continue };
+            let Some(disk) = believed.disk(slot, stripe) else { continue };
             let place = bus.disks[disk].place_in_data(offset, SECTOR as u64);
             let name = name_of(bus.disks[disk].sector(place.first));
             assert!(
@@ -60,14 +60,14 @@ impl World {
     pub(super) fn check_written(&mut self, asked: &Asked, fua: bool) {
         let shared = Arc::clone(self.running());
         let mut bus = self.bus.borrow_mut();
-        let in_sync = Monitors::in_sync(&mut bus);
+        let (believed, in_sync) = (Monitors::believed(&mut bus), Monitors::in_sync(&mut bus));
         for sector in asked.first..asked.first + asked.count {
             let (stripe, _) = self.geometry.locate(sector * SECTOR as u64);
             if matches!(shared.bitmap.cell(stripe), Cell::Unwritten | Cell::First) {
                 continue;
             }
             let (slot, offset) = self.home_of(sector);
-            let Some(disk) = in_sync.get(slot).copied().flatten() else { continue };
+            let Some(disk) = believed.disk(slot, stripe) else { continue };
             let place = bus.disks[disk].place_in_data(offset, SECTOR as u64);
             if bus.disks[disk].bad.contains(&place.first) {
                 continue;
