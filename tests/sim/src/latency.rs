@@ -11,25 +11,26 @@ use crate::rng::Rng;
 pub struct Latency {
     /// The longest as a rule, ns; one in eight takes up to eight times that.
     pub max_ns: u64,
-    /// A kind of operation that takes longer still.
+    /// Kinds of operations that take longer still.
     pub slow: Option<Slow>,
 }
 
-/// A kind of operation that all others overtake: what has to wait for it, and does not, is seen.
+/// A zone, none for what is asked of a member as a whole, and what is asked.
+type Kind = (Option<ZoneKind>, Ask);
+
+/// Operations that all others overtake: what has to wait for them, and does not, is seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Slow {
-    /// In which zone; none for what is asked of a member as a whole.
-    zone: Option<ZoneKind>,
-    /// What is asked.
-    ask: Ask,
+    /// Of which kinds.
+    kinds: &'static [Kind],
     /// Of this disk; none for all disks.
     disk: Option<usize>,
     /// How many times longer it takes.
     times: u64,
 }
 
-/// Kinds of operations that may be slow.
-const KINDS: [(Option<ZoneKind>, Ask); 8] = [
+/// Kinds of operations of which one may be slow.
+const KINDS: [Kind; 8] = [
     (Some(ZoneKind::Superblock), Ask::Durable),
     (Some(ZoneKind::Bitmap), Ask::Durable),
     (Some(ZoneKind::Bitmap), Ask::Write),
@@ -47,21 +48,22 @@ impl Latency {
         Latency { max_ns, slow: None }
     }
 
-    /// Reads of data take 50 ms as a rule: what reads every stripe takes long.
+    /// Reads of data take a second as a rule, so what reads every stripe takes long; so do writes of superblocks, and what is
+    /// acknowledged meanwhile is much.
     #[must_use]
-    pub const fn slow_reads() -> Latency {
-        let slow = Slow { zone: Some(ZoneKind::Data), ask: Ask::Read, disk: None, times: 1_000 };
-        Latency { max_ns: 100_000, slow: Some(slow) }
+    pub const fn slow_to_fill() -> Latency {
+        let kinds = &[(Some(ZoneKind::Data), Ask::Read), (Some(ZoneKind::Superblock), Ask::Durable)];
+        Latency { max_ns: 2_000_000, slow: Some(Slow { kinds, disk: None, times: 1_000 }) }
     }
 
     /// One of the kinds up to a thousand times slower than the rest, on one of so many disks or on all; yet never so
     /// slow that an array loses its patience with a member.
     #[must_use]
     pub fn skewed(rng: &mut Rng, disks: usize) -> Latency {
-        let (zone, ask) = rng.pick(&KINDS);
+        let kinds = std::slice::from_ref(&KINDS[rng.below(KINDS.len() as u64) as usize]);
         let disk = rng.chance(40).then(|| rng.below(disks as u64) as usize);
         let times = rng.pick(&[10, 100, 1_000]);
-        Latency { max_ns: rng.pick(&[1_000, 20_000, 100_000]), slow: Some(Slow { zone, ask, disk, times }) }
+        Latency { max_ns: rng.pick(&[1_000, 20_000, 100_000]), slow: Some(Slow { kinds, disk, times }) }
     }
 
     /// Of one operation, ns.
@@ -71,7 +73,7 @@ impl Latency {
             _ => rng.below(self.max_ns),
         };
         let is_slow = |slow: &Slow| {
-            slow.zone == zone && slow.ask == Ask::of(io) && slow.disk.is_none_or(|only| only == disk)
+            slow.kinds.contains(&(zone, Ask::of(io))) && slow.disk.is_none_or(|only| only == disk)
         };
         latency_ns * self.slow.filter(is_slow).map_or(1, |slow| slow.times)
     }

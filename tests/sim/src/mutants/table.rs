@@ -48,11 +48,13 @@ pub const MUTANTS: &[Mutant] = &[
     m("FirstWaitsForDirty", "B2: a first write waits for Dirty, which may be Aged by then (once a bug here)"),
     m("CleanBeforeFlush", "B4: Clean is durable before the members are flushed"),
     m("SweepIgnoresOwner", "B5: a stripe is swept that is being written (md ef4ca3d4bf09)"),
-    m(
+    shown_in(
+        "stops",
         "SweepAfterWritesOnly",
         "B4: a stripe that was made consistent without a write, or after its last, is never swept (once a bug here)",
     ),
-    m(
+    shown_in(
+        "cuts",
         "SweptBlockForgotten",
         "B4: a swept block that could not be written at once is never written (once a bug here)",
     ),
@@ -86,9 +88,19 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     m("RebuildReadTooEarly", "D1: a slot that is being filled is read above the cursor"),
     m("CursorOfBefore", "D1: a rebuild begins at the cursor of the one before"),
+    shown_in(
+        "filling",
+        "SureCursorOfBefore",
+        "D1: of stripes that need a resync, those below the cursor on record of the rebuild before are believed",
+    ),
     m("NeedSyncBelowCursor", "D1: a NeedSync stripe below the cursor is taken for filled"),
     m("AckBeforeRecord", "D2: a write that skipped a member is acknowledged before that is on record"),
     m("SkippedNotNoted", "D2: a write does not know that it skipped a member"),
+    shown_in(
+        "filling",
+        "CursorNotOnRecord",
+        "D2: a write that skipped a slot below its cursor on record is acknowledged at once",
+    ),
     m("WriteErrorForgiven", "D2: a failed write does not fail its member"),
     shown_in(
         "rebuild",
@@ -96,7 +108,7 @@ pub const MUTANTS: &[Mutant] = &[
         "D2: the record does not count what is being written of it (once a bug here)",
     ),
     m("StaleMemberCounts", "D1: a member that left is taken for current (SPDK #3497)"),
-    shown_in("faults", "CommitTooEarly", "D3: an epoch counts before all its participants hold it"),
+    shown_in("leaving", "CommitTooEarly", "D3: an epoch counts before all its participants hold it"),
     m("OneSuperblockCopy", "D4: both copies of a superblock are one, and may be torn"),
     m("SuperblockUnsalted", "D4: two torn superblocks make a whole one (once a bug here)"),
     shown_in(

@@ -61,6 +61,7 @@ impl Story {
             25..45 => {
                 self.settle();
                 self.verify();
+                self.world.check_swept();
             }
             // A member dies before, during or after the resync.
             45..80 => {

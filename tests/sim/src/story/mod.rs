@@ -184,8 +184,8 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
     if scenario == Scenario::Filling {
         // So slow, and so many stripes, that it takes some seconds.
         config.shape.chunk_bytes = 4096;
-        (config.initial, config.stripes) = (bitmap::Cell::Clean, rng.between(100, 300));
-        config.latency = Latency::slow_reads();
+        (config.initial, config.stripes) = (bitmap::Cell::Clean, rng.between(60, 160));
+        config.latency = Latency::slow_to_fill();
     }
     if verbose {
         println!("{config:?}");

@@ -369,6 +369,11 @@ impl Story {
     }
 
     pub(super) fn filling(&mut self) {
+        let probes = |story: &Story, data_percent, metadata_percent| {
+            let probes = &mut story.world.bus.borrow_mut().probes;
+            (probes.data_percent, probes.metadata_percent) = (data_percent, metadata_percent);
+        };
+        probes(self, 0, 0);
         self.load(10, 60);
         for _ in 0..self.world.rng.between(2, 5) {
             if self.world.spare() > 0 && self.world.empty_slots().is_empty() {
@@ -376,14 +381,20 @@ impl Story {
                 self.load(1, 10);
             }
             self.replace();
-            let ns = self.world.rng.pick(&[1_000_000_000, 6_000_000_000, 12_000_000_000]);
+            let ns = self.world.rng.pick(&[1_000_000_000, 7_000_000_000, 9_000_000_000, 12_000_000_000]);
             self.world.rest(ns);
-            self.world.bus.borrow_mut().probes.metadata_percent = 100;
+            probes(self, 5, 100);
             match self.world.rng.below(5) {
                 0 | 1 => self.fail_who_is_filled(),
                 2 => {
                     self.load_and_cut();
                     self.restart(false);
+                    if self.chance(50) {
+                        // What it was filled up to says nothing of who comes after it.
+                        self.fail_who_is_filled();
+                        self.heal();
+                        self.replace();
+                    }
                 }
                 3 => {
                     self.load(5, 40);

@@ -473,6 +473,18 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         MEMBERS,
+        "        self.sure_cursor.store(0, Ordering::Release);",
+        "        if !mutant!(SureCursorOfBefore) {
+            self.sure_cursor.store(0, Ordering::Release);
+        }",
+    ),
+    e(
+        MEMBERS,
+        "skipped.and(record.rebuilding()).is_empty()",
+        "mutant!(CursorNotOnRecord) || skipped.and(record.rebuilding()).is_empty()",
+    ),
+    e(
+        MEMBERS,
         "        self.cursor.store(0, Ordering::Release);",
         "        if !mutant!(CursorOfBefore) {
             self.cursor.store(0, Ordering::Release);
