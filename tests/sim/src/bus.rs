@@ -16,6 +16,7 @@ use engine::ring::{Completion, Durability, MemberIo, MemberOp};
 
 use crate::aim::{Aim, Ask, Fault, spot_of};
 use crate::disk::{Disk, Place, SECTOR, ZoneKind};
+use crate::images::{Camera, Image};
 use crate::latency::Latency;
 use crate::monitors::Monitors;
 use crate::rng::{Rng, mix};
@@ -63,6 +64,12 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// When it was.
+    #[must_use]
+    pub const fn at(&self) -> u64 {
+        self.moment
+    }
+
     /// Whether a cut now has more than one outcome.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -132,6 +139,12 @@ pub struct Bus {
     pub aim: Option<Aim>,
     /// A disk that does not answer, the last one.
     pub silence: Option<Silence>,
+    /// What disks held at earlier moments.
+    pub images: Vec<Rc<Image>>,
+    /// When the next images are taken.
+    pub camera: Option<Camera>,
+    /// The array is served read-only, or is only looked at: a write to any disk ends the run.
+    pub read_only: bool,
     /// The slot of each disk, as far as it has one.
     pub slots: Vec<Option<u8>>,
     in_flight: Vec<InFlight>,
@@ -166,6 +179,9 @@ impl Bus {
             },
             aim: None,
             silence: None,
+            images: Vec::new(),
+            camera: None,
+            read_only: false,
             slots: Vec::new(),
             in_flight: Vec::new(),
             operations: 0,
@@ -263,6 +279,7 @@ impl Bus {
         self.note(1, || "POWER CUT".into());
         self.off = true;
         self.cut = None;
+        self.camera = None;
         self.monitors.off = true;
         let mut in_flight = std::mem::take(&mut self.in_flight);
         self.rng.shuffle(&mut in_flight);
@@ -332,6 +349,11 @@ impl Bus {
                 op.len_bytes
             )
         });
+        assert!(
+            !self.read_only || matches!(op.io, MemberIo::Read | MemberIo::Flush),
+            "READONLY: disk {disk} is asked {io:?} {}, and nothing may be written",
+            show(place)
+        );
         if let (MemberIo::Write(_), Some(place), false) = (op.io, place, self.off) {
             Monitors::write_pushed(self, disk, place, &pushed);
         }
@@ -373,6 +395,7 @@ impl Bus {
             self.lose_power();
         }
         self.probe(op.io, metadata);
+        self.count_down_camera();
         self.count_down(false, metadata);
     }
 
@@ -404,6 +427,7 @@ impl Bus {
                 && op.place.is_some_and(|place| place.zone != ZoneKind::Data);
             if !self.off {
                 self.probe(op.op.io, metadata);
+                self.count_down_camera();
                 self.count_down(true, metadata);
             }
         }

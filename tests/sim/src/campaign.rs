@@ -17,7 +17,7 @@ use crate::story::{Outcome, Scenario};
 #[must_use]
 pub fn story_of(seed: u64) -> (Scenario, Flavour) {
     let drawn = mix(seed ^ 0x5712_1a7e);
-    let scenario = Scenario::ALL[(drawn % Scenario::ALL.len() as u64) as usize];
+    let scenario = Scenario::MIX[(drawn % Scenario::MIX.len() as u64) as usize];
     let flavour = match drawn >> 32 & 15 {
         0 => Flavour::Full,
         1..=4 => Flavour::Skewed,

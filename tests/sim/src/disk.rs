@@ -308,6 +308,21 @@ impl Disk {
         }
     }
 
+    /// The disk as a copy of it would be that is made now: of what a reader sees, or of what a power cut would leave of it.
+    #[must_use]
+    pub fn image(&self, as_read: bool) -> Disk {
+        let mut image = self.clone();
+        for (sector, cached) in std::mem::take(&mut image.cache) {
+            if !as_read {
+                *image.sector_mut(sector) = *cached.durable;
+            }
+        }
+        image.heal();
+        image.failed_reads.clear();
+        image.dead = false;
+        image
+    }
+
     /// Nothing is wrong with it any more.
     pub fn heal(&mut self) {
         self.bad.clear();

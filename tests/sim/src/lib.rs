@@ -6,6 +6,7 @@
 //!   oracle   what a read may return                 monitors I1..I6, at the members
 //!   bus      what is in flight, the clock, power cuts; `ring` is the engine's end of it
 //!   disk     one member: cache, media, faults       aim      one fault, at the n-th operation of a kind
+//!   images   what members held at earlier moments
 //!   latency  how long operations take, and which of them are overtaken by all others
 //!   matrix   every fault at every operation in every state
 //!   mutants  engines broken on purpose
@@ -21,6 +22,7 @@ pub mod config;
 pub mod disk;
 pub mod exhaustive;
 pub mod host;
+pub mod images;
 pub mod latency;
 pub mod matrix;
 pub mod monitors;

@@ -3,6 +3,7 @@
 
 use crate::rng::{Rng, mix};
 
+use super::rollback::Down;
 use super::{BRANCH, Flavour, Story};
 
 impl Story {
@@ -41,6 +42,7 @@ impl Story {
                 branch.storm_percent = self.storm_percent;
                 branch.missing_percent = self.missing_percent;
                 branch.stay_percent = self.stay_percent;
+                branch.rollback_percent = self.rollback_percent;
                 branch.aftermath();
                 self.outcome.add(&branch.outcome());
                 BRANCH.set(None);
@@ -53,7 +55,11 @@ impl Story {
 
     fn aftermath(&mut self) {
         let missing = self.chance(15);
-        self.restart(missing);
+        if self.rollback_percent > 0 && self.chance(self.rollback_percent) {
+            self.start_rolled_back(Down::Cut);
+        } else {
+            self.restart(missing);
+        }
         self.verify();
         match self.world.rng.below(100) {
             0..25 => {}

@@ -14,6 +14,7 @@ use crate::world::{StartOutcome, World, fresh_memory};
 mod aftermath;
 pub mod matrix;
 mod restart;
+mod rollback;
 mod scenarios;
 
 /// A kind of story.
@@ -45,11 +46,13 @@ pub enum Scenario {
     Filling,
     /// All of it.
     Mixed,
+    /// Members go back to what they held at an earlier moment: see `rollback`.
+    Rollback,
 }
 
 impl Scenario {
-    /// Every scenario.
-    pub const ALL: [Scenario; 13] = [
+    /// The scenarios of a campaign that names none: the seed picks one of them.
+    pub const MIX: [Scenario; 13] = [
         Scenario::Deaths,
         Scenario::Cuts,
         Scenario::Rebuild,
@@ -64,11 +67,13 @@ impl Scenario {
         Scenario::Filling,
         Scenario::Mixed,
     ];
+    /// Scenarios that run where they are named only: each shows a fault that the engine has.
+    pub const BESIDE: [Scenario; 1] = [Scenario::Rollback];
 
     /// By name, in lower case.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Scenario> {
-        Scenario::ALL.into_iter().find(|scenario| scenario.name() == name)
+        Scenario::MIX.into_iter().chain(Scenario::BESIDE).find(|scenario| scenario.name() == name)
     }
 
     /// Its name.
@@ -88,6 +93,7 @@ impl Scenario {
             Scenario::Lost => "lost",
             Scenario::Filling => "filling",
             Scenario::Mixed => "mixed",
+            Scenario::Rollback => "rollback",
         }
     }
 }
@@ -181,6 +187,9 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
             config.latency = Latency::skewed(&mut rng, config.shape.members);
         }
     }
+    if scenario == Scenario::Rollback {
+        config.stripes = config.stripes.min(24);
+    }
     if scenario == Scenario::Filling {
         // So slow, and so many stripes, that it takes some seconds.
         config.shape.chunk_bytes = 4096;
@@ -194,6 +203,9 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
     let world = World::new(rng.next(), config, Arc::clone(&memories.trunk), verbose);
     let mut story = Story::of(world, knobs, memories.clone(), verbose);
     story.take_moments(mix(seed));
+    if scenario == Scenario::Rollback {
+        story.world.remember_stop();
+    }
     story.start();
     match scenario {
         Scenario::Deaths => story.deaths(),
@@ -209,6 +221,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Lost => story.lost(),
         Scenario::Filling => story.filling(),
         Scenario::Mixed => story.mixed(),
+        Scenario::Rollback => story.rollback(),
     }
     story.explore();
     story.outcome()
@@ -237,6 +250,8 @@ struct Story {
     missing_percent: u64,
     /// How often who was missing at a start is missing at the next one too.
     stay_percent: u64,
+    /// How often members get older content back after a power cut.
+    rollback_percent: u64,
     /// How often the array is grown before a start.
     grow_percent: u64,
     /// Disks that were not dead, and missing at the last start.
@@ -259,6 +274,7 @@ impl Story {
             storm_percent: 12,
             missing_percent: 40,
             stay_percent: 0,
+            rollback_percent: 0,
             grow_percent: 0,
             away: Vec::new(),
             branches: 0,

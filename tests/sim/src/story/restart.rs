@@ -57,6 +57,15 @@ impl Story {
         }
     }
 
+    /// A moment in a start at which the power goes.
+    pub(super) fn cut_in_a_start(&mut self) -> Cut {
+        match self.world.rng.below(3) {
+            0 => Cut::Completions(self.world.rng.below(40)),
+            1 => Cut::MetadataPushes(self.world.rng.below(12)),
+            _ => Cut::MetadataCompletions(self.world.rng.below(12)),
+        }
+    }
+
     /// Grows the array, or tries to, perhaps with a cut or a failing member. Whether the power is still on.
     fn grow_before_start(&mut self) -> bool {
         let spare = self.choose_present(false);

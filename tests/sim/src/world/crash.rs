@@ -56,6 +56,9 @@ impl World {
         let (latency, watched) = (self.config.latency, self.bus.borrow().monitors.watched);
         let mut bus = Bus::at(&crash.moment, Rng::new(rng.next()), Arc::clone(memory), latency, verbose);
         bus.monitors = Monitors::watching(watched);
+        let known = self.bus.borrow();
+        bus.images = known.images.iter().filter(|image| image.moment <= crash.moment.at()).cloned().collect();
+        drop(known);
         bus.lose_power();
         World {
             array_uuid: self.array_uuid,
@@ -84,6 +87,8 @@ impl World {
             written_at: 0,
             cells_at_stop: None,
             crashes: Vec::new(),
+            // Rolling back all members to a stop is tried in the run itself.
+            stops: Vec::new(),
         }
     }
 }

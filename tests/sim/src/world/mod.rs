@@ -1,7 +1,8 @@
 //! The world: reactors over a bus, a host, the oracle; one seed decides all of it.
 //!
 //! `start` assembles, starts and grows arrays, `requests` asks and takes answers, `checks` holds them against the oracle and
-//! the members, `orders` is the operator and the weather, `crash` makes a world of a moment of another.
+//! the members, `orders` is the operator and the weather, `crash` makes a world of a moment of another, `rollback` puts older
+//! contents back in place of what members hold.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -34,9 +35,11 @@ mod checks;
 mod crash;
 mod orders;
 mod requests;
+mod rollback;
 mod start;
 
 pub use crash::Crash;
+pub use rollback::Stop;
 pub use start::{GrowOutcome, StartOutcome};
 
 /// Every request is answered within this time.
@@ -103,6 +106,8 @@ pub struct World {
     written_at: u64,
     /// Moments at which the power could have gone, to be looked into.
     pub crashes: Vec<Crash>,
+    /// The array as it was left by stops in order, and when it was created.
+    pub stops: Vec<Rc<Stop>>,
 }
 
 impl World {
@@ -163,6 +168,7 @@ impl World {
             written_at: 0,
             cells_at_stop: None,
             crashes: Vec::new(),
+            stops: Vec::new(),
         };
         world.create(&members);
         world

@@ -27,6 +27,9 @@ impl World {
         if self.reactors[reactor].array.room() == 0 {
             return false;
         }
+        if self.refuses_writes() && !matches!(kind, RequestKind::Read | RequestKind::Flush) {
+            return false;
+        }
         let has_data = matches!(kind, RequestKind::Read | RequestKind::Write { .. });
         let len_bytes = count * SECTOR as u64;
         let span = if has_data {
@@ -82,6 +85,12 @@ impl World {
         let Reactor { array, ring } = &mut self.reactors[reactor];
         array.submit(ring, request);
         true
+    }
+
+    /// Whether the array is served read-only.
+    #[must_use]
+    pub fn refuses_writes(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.read_only)
     }
 
     /// Whether an error is none of the engine's fault: a stripe of the range was found unsynced when a member was

@@ -30,6 +30,13 @@ pub enum StartOutcome {
     Refused,
 }
 
+/// What a start is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    ReadWrite,
+    ReadOnly,
+}
+
 /// What growing came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrowOutcome {
@@ -44,6 +51,25 @@ pub enum GrowOutcome {
 impl World {
     /// Starts the array from the disks that are present, as the product does.
     pub fn start(&mut self, cut: Option<Cut>) -> StartOutcome {
+        self.start_for(cut, Access::ReadWrite)
+    }
+
+    /// Starts the array read-only: from now on until it is [left](World::leave_read_only) nothing may be written to any disk.
+    pub fn start_read_only(&mut self) -> StartOutcome {
+        let cells = self.cells_at_stop.clone();
+        let outcome = self.start_for(None, Access::ReadOnly);
+        self.cells_at_stop = cells;
+        outcome
+    }
+
+    /// A read-only array ends. It has changed nothing, so the next start finds what this one found.
+    pub fn leave_read_only(&mut self) {
+        self.forget_engine();
+        self.bus.borrow_mut().read_only = false;
+    }
+
+    fn start_for(&mut self, cut: Option<Cut>, access: Access) -> StartOutcome {
+        let read_only = access == Access::ReadOnly;
         let mut devices = self.present.clone();
         self.rng.shuffle(&mut devices);
         let mut ring = SimRing::new(&self.bus, 99, devices.clone());
@@ -60,7 +86,9 @@ impl World {
             self.oracle.stripes
         );
         let seed = self.rng.next() | 1;
-        let started = start(&mut bench, &assembly, &StartOptions { seed, ..StartOptions::default() });
+        self.bus.borrow_mut().read_only = read_only;
+        let options = StartOptions { seed, read_only, ..StartOptions::default() };
+        let started = start(&mut bench, &assembly, &options);
         let off = self.bus.borrow().off;
         let started = match started {
             _ if off => return self.start_failed(StartOutcome::PowerCut),
@@ -115,7 +143,7 @@ impl World {
             mailboxes: Mailboxes::with_room((0..reactors).map(|_| Box::new(|| {}) as _).collect(), messages),
             tallies: (0..reactors).map(|_| Tally::default()).collect(),
             steward: StewardState::new(beginning),
-            read_only: false,
+            read_only,
             deallocations: std::sync::atomic::AtomicU32::new(0),
         });
         for me in 0..reactors {
@@ -153,12 +181,15 @@ impl World {
             bus.cut = cut;
             bus.note(2, || format!("{what} with disks {devices:?}, {cut:?}"));
         }
+        // Looking writes nothing, so a start that is refused has changed nothing.
+        self.bus.borrow_mut().read_only = true;
         let mut candidates = Vec::new();
         for (index, &disk) in devices.iter().enumerate() {
             let bytes = self.bus.borrow().disks[disk].bytes();
             let found = read_superblocks(bench, DeviceIndex(index as u8), bytes);
             candidates.push(Candidate { label: disk.to_string(), found });
         }
+        self.bus.borrow_mut().read_only = false;
         if self.bus.borrow().verbose {
             print_candidates(&candidates);
         }
@@ -212,6 +243,7 @@ impl World {
 
     fn start_failed(&mut self, outcome: StartOutcome) -> StartOutcome {
         self.leave_the_bench();
+        self.bus.borrow_mut().read_only = false;
         self.cells_at_stop = None;
         outcome
     }

@@ -1,0 +1,139 @@
+//! Older contents of members: what a snapshot, a clone or an operator's copy would bring back, and what proves that it is old.
+//!
+//! An image is the content of one disk at one moment of the run, either as a reader saw it or as a power cut would have left
+//! it. [`Bus::remember`] takes images now; a [`Camera`] takes them in the middle of a load, a start or a stop. A story puts
+//! images back in place of what the disks hold, and starts the array: see `story::rollback`.
+//!
+//! **What an engine can know.** The record counts its epochs, and within an epoch its moves. A change is on one copy of every
+//! participant before it is written to their second copies, so a disk that holds it in both copies proves that all
+//! participants have held it. An image with an older record than that is known to be old, and must not be believed.
+//! After a stop in order this is true of every image that was taken before it. After a power cut an image may be as new as
+//! the last change that is proven: it cannot be told from what the cut could have left, and the stories do not put it back.
+
+use std::rc::Rc;
+
+use engine::format::superblock::{Copy, Record, decode};
+
+use crate::bus::Bus;
+use crate::disk::{Disk, PAGE};
+
+/// Images that are kept, beside those of stops in order.
+const IMAGES_MAX: usize = 12;
+
+/// What one disk held at one moment.
+#[derive(Clone)]
+pub struct Image {
+    /// The disk.
+    pub disk: usize,
+    /// Its content.
+    pub content: Disk,
+    /// The moment of the bus at which it was taken.
+    pub moment: u64,
+}
+
+/// Takes images of some disks after so many operations were pushed or completed.
+#[derive(Clone, Debug)]
+pub struct Camera {
+    /// Operations until then.
+    pub after: u64,
+    /// The disks.
+    pub disks: Vec<usize>,
+    /// What a reader sees, with the content of volatile caches; else what a power cut would leave.
+    pub as_read: bool,
+}
+
+/// How new a record is: its epoch, and its moves within the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Age {
+    /// Number of the epoch.
+    pub epoch: u64,
+    /// Changes of the record within the epoch.
+    pub moves: u64,
+}
+
+impl Age {
+    /// The age of a record.
+    #[must_use]
+    pub const fn of(record: &Record) -> Age {
+        Age { epoch: record.epoch.name.number, moves: moves_of(record) }
+    }
+}
+
+/// The changes of a record within its epoch. The format does not count them yet.
+const fn moves_of(_record: &Record) -> u64 {
+    0
+}
+
+impl Bus {
+    /// Takes images of these disks now.
+    pub fn remember(&mut self, disks: &[usize], as_read: bool) -> Vec<Rc<Image>> {
+        self.note(18, || {
+            format!("IMAGES of disks {disks:?}, as {}", if as_read { "read" } else { "durable" })
+        });
+        let image = |&disk: &usize| {
+            let content = self.disks[disk].image(as_read);
+            Rc::new(Image { disk, content, moment: self.moment })
+        };
+        disks.iter().map(image).collect()
+    }
+
+    /// Takes images of these disks now, and keeps them among the others.
+    pub fn keep_images(&mut self, disks: &[usize], as_read: bool) {
+        for image in self.remember(disks, as_read) {
+            if self.images.len() >= IMAGES_MAX {
+                let oldest = self.rng.below(self.images.len() as u64) as usize;
+                self.images.swap_remove(oldest);
+            }
+            self.images.push(image);
+        }
+    }
+
+    /// An operation was pushed, or has completed: perhaps the camera's moment has come.
+    pub(crate) fn count_down_camera(&mut self) {
+        let Some(camera) = &mut self.camera else { return };
+        if camera.after > 0 {
+            camera.after -= 1;
+            return;
+        }
+        let camera = self.camera.take().expect("looked at above");
+        self.keep_images(&camera.disks, camera.as_read);
+    }
+
+    /// The disk holds from now on what it held then. What it holds until now.
+    pub fn put_back(&mut self, image: &Image) -> Image {
+        let disk = image.disk;
+        self.note(19, || format!("ROLLBACK of disk {disk} to moment {}", image.moment));
+        let mut now = self.disks[disk].image(true);
+        std::mem::swap(&mut now, &mut self.disks[disk]);
+        self.disks[disk] = image.content.clone();
+        self.monitors.superblocks_changed = true;
+        Image { disk, content: now, moment: self.moment }
+    }
+}
+
+/// The ages of the two copies of a disk's superblock, as far as they are valid.
+#[must_use]
+pub fn ages(disk: &mut Disk) -> [Option<Age>; 2] {
+    [Copy::A, Copy::B].map(|copy| {
+        let (place, mut bytes) = (disk.place(copy.offset_bytes(), PAGE as u64), [0; PAGE]);
+        disk.read(place, &mut bytes);
+        decode(&bytes, copy).ok().map(|superblock| Age::of(&superblock.record))
+    })
+}
+
+/// How new the record is that these disks prove to have been on all participants.
+#[must_use]
+pub fn proven(bus: &mut Bus, disks: &[usize]) -> Option<Age> {
+    let of_disk = |&disk: &usize| match ages(&mut bus.disks[disk]) {
+        [Some(a), Some(b)] => Some(a.min(b)),
+        _ => None,
+    };
+    disks.iter().filter_map(of_disk).max()
+}
+
+/// Whether an image is known to be old, where the others prove as much as this.
+#[must_use]
+pub fn is_known_to_be_old(image: &Image, proven: Option<Age>) -> bool {
+    let newest = ages(&mut image.content.clone()).into_iter().flatten().max();
+    proven.is_some_and(|proven| newest.is_none_or(|newest| newest < proven))
+}

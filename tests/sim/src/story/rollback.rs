@@ -1,0 +1,206 @@
+//! Members that went back in time: a restored snapshot, a clone, a disk whose link was down while the others went on.
+//!
+//! Images are taken before the first start, at rest, in the middle of loads, of starts and of stops, and after stops. When the
+//! array is down, after a stop in order or a power cut, some members get older content back, and the array is started,
+//! now and then read-only first. Whatever runs is verified as ever: every acknowledged byte is there and parity matches, so a
+//! member with older content was left out, or does not differ. A start may be refused instead; then the members get back
+//! what they held, and the array starts. It may not be refused where it was stopped in order and enough members were not touched.
+//!
+//! Three ways: one member or several, as many as the level can miss; more than that; all members, to one stop in order. The
+//! last is the array of then, and what was acknowledged by then must be there.
+
+use std::rc::Rc;
+
+use crate::images::{Camera, Image, is_known_to_be_old};
+use crate::world::StartOutcome;
+
+use super::Story;
+
+/// How the array came to be down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Down {
+    /// It was stopped in order.
+    Stopped,
+    /// The power went.
+    Cut,
+}
+
+impl Story {
+    pub(super) fn rollback(&mut self) {
+        self.rollback_percent = 60;
+        let probes = self.world.rng.pick(&[0, 1, 5]);
+        self.world.bus.borrow_mut().probes.data_percent = probes;
+        for _ in 0..self.world.rng.between(2, 5) {
+            self.load_and_remember();
+            if self.chance(20) && self.world.spare() > 0 {
+                self.die_or_be_failed();
+                self.load(1, 20);
+            }
+            if self.chance(30) {
+                self.replace();
+                if self.chance(60) {
+                    self.settle();
+                }
+            }
+            let down = if self.chance(40) { self.remember_and_cut() } else { self.stop_and_remember() };
+            self.start_rolled_back(down);
+            self.verify();
+        }
+        self.end();
+    }
+
+    fn load_and_remember(&mut self) {
+        for _ in 0..self.world.rng.between(1, 3) {
+            match self.world.rng.below(4) {
+                0 => self.remember_some(),
+                1 => self.rest(),
+                _ => self.take_images_in_the_middle(150),
+            }
+            self.load(2, 50);
+        }
+        if self.chance(40) {
+            self.rest();
+            self.remember_some();
+        }
+    }
+
+    /// Images of one disk, or of two, taken now.
+    fn remember_some(&mut self) {
+        let (disks, as_read) = (self.some_disks(), self.chance(50));
+        self.world.bus.borrow_mut().keep_images(&disks, as_read);
+    }
+
+    /// The same, some operations from now.
+    fn take_images_in_the_middle(&mut self, within: u64) {
+        let camera = Camera {
+            after: self.world.rng.below(within),
+            disks: self.some_disks(),
+            as_read: self.chance(50),
+        };
+        self.world.bus.borrow_mut().camera = Some(camera);
+    }
+
+    fn some_disks(&mut self) -> Vec<usize> {
+        let mut disks = self.world.alive_disks();
+        self.world.rng.shuffle(&mut disks);
+        disks.truncate(self.world.rng.between(1, 2) as usize);
+        disks
+    }
+
+    fn remember_and_cut(&mut self) -> Down {
+        if self.chance(50) {
+            self.take_images_in_the_middle(150);
+        }
+        self.load_and_cut();
+        Down::Cut
+    }
+
+    /// A power cut may come where an operator only meant to stop.
+    fn stop_and_remember(&mut self) -> Down {
+        if self.chance(30) {
+            self.take_images_in_the_middle(30);
+        }
+        let Some(answer) = self.world.order_stop() else {
+            self.world.after_cut();
+            return Down::Cut;
+        };
+        assert!(answer.is_ok(), "STOP: refused: {answer:?}");
+        self.world.remember_stop();
+        Down::Stopped
+    }
+
+    /// Some members get older content back, and the array is started.
+    pub(super) fn start_rolled_back(&mut self, down: Down) {
+        let in_sync = self.world.in_sync_disks();
+        let data = usize::from(self.world.geometry.data());
+        let roll = self.world.rng.below(100);
+        if roll < 10 && down == Down::Stopped && self.world.stops.len() > 1 {
+            let stop =
+                Rc::clone(&self.world.stops[self.world.rng.below(self.world.stops.len() as u64) as usize]);
+            let was_done = self.world.return_to(&stop);
+            self.start_expecting(was_done, Vec::new());
+            return;
+        }
+        let many = match roll {
+            0..70 => self.world.rng.between(1, u64::from(self.world.geometry.parities())) as usize,
+            _ => self.world.rng.between(1, in_sync.len().max(2) as u64 - 1) as usize,
+        };
+        let held = self.put_back(many, down, &in_sync);
+        let untouched = in_sync.iter().filter(|disk| held.iter().all(|image| image.disk != **disk)).count();
+        let must_run = down == Down::Stopped && untouched >= data || held.is_empty();
+        self.start_expecting(must_run, held);
+    }
+
+    /// Puts older content on up to `many` disks, and on no disk of which nothing could tell. What they held.
+    fn put_back(&mut self, many: usize, down: Down, in_sync: &[usize]) -> Vec<Image> {
+        let mut victims: Vec<Rc<Image>> = Vec::new();
+        let mut images = self.images();
+        self.world.rng.shuffle(&mut images);
+        for image in images {
+            if victims.len() < many && victims.iter().all(|other| other.disk != image.disk) {
+                victims.push(image);
+            }
+        }
+        if down == Down::Cut {
+            let is_victim = |disk: &usize| victims.iter().any(|image| image.disk == *disk);
+            let others: Vec<usize> = in_sync.iter().copied().filter(|disk| !is_victim(disk)).collect();
+            let proven = self.world.proven_by(&others);
+            victims.retain(|image| is_known_to_be_old(image, proven));
+        }
+        let mut bus = self.world.bus.borrow_mut();
+        victims.iter().map(|image| bus.put_back(image)).collect()
+    }
+
+    /// All images of disks that are not dead, those of stops too.
+    fn images(&self) -> Vec<Rc<Image>> {
+        let alive = self.world.alive_disks();
+        let kept = self.world.bus.borrow().images.clone();
+        // What a disk held at the last stop it may hold still.
+        let stops = self.world.stops.iter().flat_map(|stop| stop.images().iter().cloned());
+        kept.into_iter().chain(stops).filter(|image| alive.contains(&image.disk)).collect()
+    }
+
+    /// Starts; where that is refused, and may be, with what the disks `held` before.
+    fn start_expecting(&mut self, must_run: bool, held: Vec<Image>) {
+        if self.chance(15) {
+            self.look_read_only(must_run);
+        }
+        if self.chance(20) {
+            let cut = self.cut_in_a_start();
+            self.choose_present(false);
+            match self.world.start(Some(cut)) {
+                StartOutcome::Running => return self.explore(),
+                StartOutcome::PowerCut => {
+                    self.pending_cuts += 1;
+                    self.world.after_cut();
+                }
+                StartOutcome::Refused => {
+                    assert!(!must_run, "START: refused, and enough members were not touched")
+                }
+            }
+        }
+        self.choose_present(false);
+        let outcome = self.world.start(None);
+        if outcome == StartOutcome::Running {
+            return self.explore();
+        }
+        assert!(!must_run, "START: refused, and enough members were not touched");
+        for image in held {
+            self.world.bus.borrow_mut().put_back(&image);
+        }
+        self.restart_present(false);
+    }
+
+    /// Starts read-only, and reads everything.
+    pub(super) fn look_read_only(&mut self, must_run: bool) {
+        self.choose_present(false);
+        let outcome = self.world.start_read_only();
+        if outcome != StartOutcome::Running {
+            assert!(!must_run, "START: refused read-only, and enough members were not touched");
+            return;
+        }
+        self.world.verify();
+        self.world.come_to_rest();
+        self.world.leave_read_only();
+    }
+}

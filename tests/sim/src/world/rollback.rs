@@ -1,0 +1,83 @@
+//! Members that hold older content than they should, and the array as earlier stops left it.
+
+use std::rc::Rc;
+
+use crate::images::{Age, Image, proven};
+use crate::monitors::Monitors;
+use crate::oracle::Oracle;
+
+use super::World;
+
+/// The array as a stop in order left it.
+pub struct Stop {
+    /// Every disk that was not dead.
+    images: Vec<Rc<Image>>,
+    /// Those in sync.
+    in_sync: Vec<usize>,
+    /// What was acknowledged by then.
+    oracle: Oracle,
+}
+
+impl Stop {
+    /// Every disk that was not dead.
+    #[must_use]
+    pub fn images(&self) -> &[Rc<Image>] {
+        &self.images
+    }
+}
+
+impl World {
+    /// The disks that are in sync by what they hold, and not dead.
+    #[must_use]
+    pub fn in_sync_disks(&self) -> Vec<usize> {
+        let mut bus = self.bus.borrow_mut();
+        bus.monitors.superblocks_changed = true;
+        let mut disks: Vec<usize> = Monitors::in_sync(&mut bus).into_iter().flatten().collect();
+        disks.retain(|&disk| !bus.disks[disk].dead);
+        disks
+    }
+
+    /// Every disk that is not dead.
+    #[must_use]
+    pub fn alive_disks(&self) -> Vec<usize> {
+        let bus = self.bus.borrow();
+        (0..bus.disks.len()).filter(|&disk| !bus.disks[disk].dead).collect()
+    }
+
+    /// Keeps the array as it is now, stopped in order: each disk, and what was acknowledged.
+    pub fn remember_stop(&mut self) {
+        let (alive, in_sync) = (self.alive_disks(), self.in_sync_disks());
+        let images = self.bus.borrow_mut().remember(&alive, true);
+        self.stops.push(Rc::new(Stop { images, in_sync, oracle: self.oracle.clone() }));
+    }
+
+    /// All disks hold what they held when the array was stopped, and those that came later are gone: it is the array of then.
+    /// False, and nothing is done, where too few of the disks of then are still there.
+    pub fn return_to(&mut self, stop: &Stop) -> bool {
+        let alive = self.alive_disks();
+        let back = stop.in_sync.iter().filter(|disk| alive.contains(disk)).count();
+        if back < usize::from(self.geometry.data()) {
+            return false;
+        }
+        let mut bus = self.bus.borrow_mut();
+        for disk in alive {
+            match stop.images.iter().find(|image| image.disk == disk) {
+                Some(image) => drop(bus.put_back(image)),
+                None => bus.disks[disk].dead = true,
+            }
+        }
+        let moment = stop.images[0].moment;
+        bus.images.retain(|image| image.moment <= moment);
+        drop(bus);
+        self.stops.retain(|other| other.images[0].moment <= moment);
+        self.oracle = stop.oracle.clone();
+        self.cells_at_stop = None;
+        true
+    }
+
+    /// How new a record these disks prove: see [`images`](crate::images).
+    #[must_use]
+    pub fn proven_by(&self, disks: &[usize]) -> Option<Age> {
+        proven(&mut self.bus.borrow_mut(), disks)
+    }
+}
