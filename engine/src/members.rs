@@ -10,6 +10,9 @@
 //! Slots leave by [`Members::fail`], from any reactor. They come back, one at a time, as a rebuild
 //! directed by the steward alone: writable at once, readable below the cursor, in sync at its end.
 //!
+//! A read-only array has no record to write, so no slot ever leaves it ([`Members::read_only`]). A member that does not
+//! answer is passed by until it answers again.
+//!
 //! Orderings: the view and the record are each one word, changed by compare-and-swap (view) or by the
 //! steward alone (record). AcqRel/Acquire everywhere: a reactor that sees a slot in the view also
 //! sees the device index and the cursor stored before it was put there.
@@ -83,6 +86,8 @@ pub struct Members {
     /// Why a slot failed, for the operator. Locked only when a member fails.
     failures: Mutex<[Option<Failure>; MEMBERS_MAX]>,
     patience_s: u32,
+    /// Whether the array is only read: no slot fails, and a silent one is passed by for a while.
+    read_only: bool,
 }
 
 /// How far a slot that is being rebuilt is to be believed.
@@ -141,6 +146,7 @@ impl Members {
             read_errors_total: [const { AtomicU64::new(0) }; MEMBERS_MAX],
             failures: Mutex::new([None; MEMBERS_MAX]),
             patience_s: MEMBER_PATIENCE_S,
+            read_only: false,
         };
         for (slot, device) in devices.iter().enumerate() {
             members.device[slot].store(device.0, Ordering::Relaxed);
@@ -152,6 +158,13 @@ impl Members {
     #[must_use]
     pub fn patient_for(self, seconds: u32) -> Members {
         Members { patience_s: seconds, ..self }
+    }
+
+    /// The slots of an array that is only read. Nothing is failed: a failure could not be put on record, and an array that is
+    /// being rescued needs every member that still answers now and then.
+    #[must_use]
+    pub fn read_only(self) -> Members {
+        Members { read_only: true, ..self }
     }
 
     /// How long a member may leave an I/O unanswered, seconds.
@@ -219,6 +232,9 @@ impl Members {
     }
 
     fn fail_where(&self, slot: u8, why: Failure, allowed: impl Fn(MemberView) -> bool) -> bool {
+        if self.read_only && !matches!(why, Failure::Silence(_)) {
+            return false;
+        }
         let one = Slots::one(slot);
         let taken = self.view.fetch_update(Ordering::SeqCst, Ordering::Acquire, |word| {
             let view = MemberView::unpack(word);
@@ -229,6 +245,18 @@ impl Members {
             self.failures.lock().expect("no holder panics")[usize::from(slot)] = Some(why);
         }
         taken.is_ok()
+    }
+
+    /// The device of a slot has answered. In a read-only array a slot that was passed by for its silence is read again; other
+    /// arrays never take a slot back without a rebuild.
+    pub fn heard(&self, slot: u8) {
+        let (one, record) = (Slots::one(slot), self.record());
+        if !self.read_only || self.view().writable.has(slot) || !record.writable.has(slot) {
+            return;
+        }
+        let back = MemberView { readable: record.readable.and(one), writable: one };
+        self.view.fetch_or(back.pack(), Ordering::SeqCst);
+        self.failures.lock().expect("no holder panics")[usize::from(slot)] = None;
     }
 
     /// Counts a read error; fails the slot when they come too fast and `data` others can be read.

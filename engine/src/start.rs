@@ -467,7 +467,9 @@ impl Started {
     #[must_use]
     pub fn members(&self, volatile: Slots) -> Members {
         let cursor = self.rebuilding.map_or(0, |(_, cursor)| cursor);
-        Members::new(self.view, cursor, &self.devices, volatile)
+        let members = Members::new(self.view, cursor, &self.devices, volatile);
+        // Without a roster nothing can be put on record.
+        if self.roster.is_none() { members.read_only() } else { members }
     }
 }
 

@@ -233,7 +233,8 @@ impl Array {
     /// When there is next something to do though nothing moves; `None` for never.
     #[must_use]
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        let steward = self.steward.as_ref().and_then(|steward| steward.next_deadline_ns());
+        let steward = self.steward.as_ref().filter(|_| !self.shared.read_only);
+        let steward = steward.and_then(|steward| steward.next_deadline_ns());
         let watch = (self.ios.len() > 0).then(|| self.watch.next_deadline_ns());
         [steward, watch].into_iter().flatten().min()
     }
@@ -279,6 +280,9 @@ impl Array {
     /// Takes the end of a member operation.
     pub fn complete<R: Ring>(&mut self, ring: &mut R, completion: Completion) {
         let io = self.ios.remove(completion.tag);
+        if self.shared.read_only {
+            self.shared.members.heard(io.slot);
+        }
         match io.what {
             IoFor::HostRead { request, stripe, start, span, deallocations } => {
                 self.host_reads -= 1;
@@ -563,30 +567,31 @@ impl Array {
         offset_bytes: u64,
         span: Span,
     ) {
-        let tag = self.ios.insert(Io { what, slot, device, beat: self.watch.beat() });
-        ring.push(MemberOp { tag, device, io, offset_bytes, len_bytes: u64::from(span.len_bytes), span });
+        let op = MemberOp { tag: 0, device, io, offset_bytes, len_bytes: u64::from(span.len_bytes), span };
+        self.push_op(ring, what, slot, op);
+    }
+
+    /// The one place at which member I/O leaves for the ring; the operation gets its tag here. A read-only array only reads:
+    /// a single write could overwrite what is being rescued.
+    fn push_op<R: Ring>(&mut self, ring: &mut R, what: IoFor, slot: u8, op: MemberOp) {
+        assert!(op.io == MemberIo::Read || !self.shared.read_only, "{:?} in a read-only array", op.io);
+        let tag = self.ios.insert(Io { what, slot, device: op.device, beat: self.watch.beat() });
+        ring.push(MemberOp { tag, ..op });
     }
 
     /// Advises a member that it may forget a range.
     fn push_deallocate<R: Ring>(
         &mut self,
         ring: &mut R,
-        op: u32,
+        op_index: u32,
         slot: u8,
         offset_bytes: u64,
         len_bytes: u64,
     ) {
         let device = self.shared.members.device(slot);
-        let what = IoFor::OpDeallocate { op };
-        let tag = self.ios.insert(Io { what, slot, device, beat: self.watch.beat() });
-        ring.push(MemberOp {
-            tag,
-            device,
-            io: MemberIo::Deallocate,
-            offset_bytes,
-            len_bytes,
-            span: Span::EMPTY,
-        });
+        let io = MemberIo::Deallocate;
+        let op = MemberOp { tag: 0, device, io, offset_bytes, len_bytes, span: Span::EMPTY };
+        self.push_op(ring, IoFor::OpDeallocate { op: op_index }, slot, op);
     }
 
     /// Counts a failed read against its member.

@@ -39,8 +39,11 @@ impl Array {
             let Plan::Degraded { read, recover } = segment.plan else { continue };
             self.recover(index, &segment, read, recover);
             self.tally().reconstructed.add(1);
+            // A read-only array repairs nothing: it answers what was reconstructed.
             let op = &self.ops[index];
-            for strip in recover.and(op.suspects).and(op.view.writable).iter() {
+            let repaired =
+                if self.shared.read_only { Strips::NONE } else { op.suspects.and(op.view.writable) };
+            for strip in recover.and(repaired).iter() {
                 let span = self.old_bytes(index, &segment, strip);
                 self.op_io(ring, index, &segment, strip, MemberIo::Write(Durability::Cached), span);
             }

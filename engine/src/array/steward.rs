@@ -190,6 +190,10 @@ impl Steward {
     }
 
     pub(super) fn must_turn(&self, shared: &Shared) -> bool {
+        if shared.read_only {
+            // No record, no resync, no rebuild and no sweep: only an order to stop.
+            return !shared.steward.orders.is_empty();
+        }
         let record_is_behind = {
             let (view, record) = (shared.members.view(), shared.members.record());
             !shared.failed() && view != record

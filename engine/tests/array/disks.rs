@@ -24,13 +24,20 @@ pub struct Disk {
     pub dead: bool,
     /// It answers nothing.
     pub silent: bool,
+    /// It was opened for reading only: a write, a flush or a deallocation ends the test.
+    pub read_only: bool,
 }
 
 impl Disk {
     /// Noise, but for two wiped superblocks.
     pub fn new(bytes: u64, rng: &mut Rng) -> Disk {
-        let mut disk =
-            Disk { bytes: vec![0; bytes as usize], bad: BTreeSet::new(), dead: false, silent: false };
+        let mut disk = Disk {
+            bytes: vec![0; bytes as usize],
+            bad: BTreeSet::new(),
+            dead: false,
+            silent: false,
+            read_only: false,
+        };
         rng.fill(&mut disk.bytes[2 * BLOCK_BYTES..]);
         disk
     }
@@ -40,6 +47,7 @@ impl Disk {
         assert!(end <= self.bytes.len() as u64, "{op:?} is beyond the end");
         let place = op.offset_bytes as usize..end as usize;
         let mut sectors = op.offset_bytes / SECTOR..end / SECTOR;
+        assert!(op.io == MemberIo::Read || !self.read_only, "{op:?} on a member that is only read");
         match op.io {
             _ if self.dead => return Err(EIO),
             MemberIo::Read if sectors.any(|sector| self.bad.contains(&sector)) => return Err(EIO),

@@ -11,6 +11,7 @@
 
 mod beginnings;
 mod disks;
+mod read_only;
 mod rng;
 mod world;
 

@@ -22,6 +22,8 @@ use crate::beginnings::Beginnings;
 use crate::disks::{Disk, Disks, SECTOR, SlowRing};
 use crate::rng::Rng;
 
+pub mod restart;
+
 const MIB: usize = 1 << 20;
 /// Turns in which everything asked for is done, or the test has failed.
 const TURNS_MAX: u32 = 200_000;
@@ -176,6 +178,15 @@ impl World {
         panic!("{what} does not come to an end: {:?}", self.config);
     }
 
+    /// Requests in flight.
+    pub fn outstanding(&self) -> usize {
+        self.asked.len()
+    }
+
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     pub fn settle(&mut self) {
         self.turn_until("a request", |world| world.asked.is_empty());
     }
@@ -253,6 +264,8 @@ impl World {
         self.asked.push(Asked { request, reactor, bytes, torn });
         let (array, ring) = &mut self.reactors[reactor];
         array.submit(ring, request);
+        let replies: Vec<Reply> = array.take_replies().collect();
+        replies.into_iter().for_each(|reply| self.answered(reactor, reply));
         true
     }
 
@@ -441,7 +454,7 @@ impl World {
     }
 
     /// A bad sector and a lost member are one loss too many for some levels: first what has met one is done.
-    fn heal_bad_sectors(&mut self) {
+    pub fn heal_bad_sectors(&mut self) {
         if self.disks.borrow().iter().any(|disk| !disk.bad.is_empty()) {
             self.settle();
         }

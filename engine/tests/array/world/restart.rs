@@ -1,0 +1,103 @@
+//! A stop in order, and the next start, as a server does both.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use bitmap::{BlockIndex, StripeLocks};
+use crossbeam::channel::bounded;
+use engine::array::{Answer, Array, Beginning, Order, Shared, StewardState};
+use engine::assembly::{AssemblyOptions, Candidate, assemble};
+use engine::mailbox::Mailboxes;
+use engine::memory::Pool;
+use engine::ring::DeviceIndex;
+use engine::start::{Bench, SCRATCH_BYTES, StartOptions, read_superblocks, start};
+use engine::tally::Tally;
+
+use super::World;
+use crate::disks::SlowRing;
+
+/// What the next start may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serve {
+    ReadWrite,
+    ReadOnly,
+}
+
+impl World {
+    /// Stops in order. Every bitmap block is written, whatever the cells were at the beginning of the run.
+    pub fn stop(&mut self) {
+        self.settle();
+        for block in 0..self.shared.bitmap.blocks() {
+            let _asked = self.shared.bitmap.request_write(BlockIndex(block));
+        }
+        let (answer, answered) = bounded(1);
+        assert!(self.shared.steward.orders.push(Order::Stop { answer: Answer::to(answer) }).is_ok());
+        self.turn_until("a stop", |_| !answered.is_empty());
+        assert_eq!(answered.recv(), Ok(Ok(())), "{:?}", self.config);
+    }
+
+    /// Starts the array from all disks, after a stop or as after a crash.
+    pub fn restart(mut self, serve: Serve) -> World {
+        let read_only = serve == Serve::ReadOnly;
+        self.reactors.clear();
+        let disks = &self.disks;
+        let bytes = disks.borrow()[0].bytes.len() as u64;
+        let mut ring = SlowRing::new(disks, &self.memory, self.rng.fork());
+        ring.prompt = true;
+        let scratch = self.memory.arena(self.config.reactors as u16 + 1).part(0, SCRATCH_BYTES);
+        let mut bench = Bench { ring: &mut ring, memory: &self.memory, scratch };
+        let count = disks.borrow().len();
+        let candidates: Vec<Candidate> = (0..count)
+            .map(|device| Candidate {
+                label: device.to_string(),
+                found: read_superblocks(&mut bench, DeviceIndex(device as u8), bytes),
+            })
+            .collect();
+        let options = AssemblyOptions { run_degraded: true, ..AssemblyOptions::default() };
+        let assembly = assemble(&candidates, &options).expect("enough members are there");
+        let options = StartOptions { seed: self.rng.next() | 1, read_only, ..StartOptions::default() };
+        let started = start(&mut bench, &assembly, &options).expect("enough members are well");
+        let reactors = self.config.reactors;
+        self.shared = Arc::new(Shared {
+            geometry: started.geometry,
+            layout: started.layout,
+            members: started.members(started.view.writable),
+            bitmap: started.bitmap,
+            locks: StripeLocks::new(),
+            memory: self.memory.clone(),
+            mailboxes: Mailboxes::new((0..reactors).map(|_| Box::new(|| {}) as _).collect()),
+            deallocations: AtomicU32::new(0),
+            tallies: (0..reactors).map(|_| Tally::default()).collect(),
+            steward: StewardState::new(Beginning {
+                roster: started.roster,
+                seed: self.rng.next(),
+                rebuilding: None,
+            }),
+            read_only,
+        });
+        self.reactors = (0..reactors)
+            .map(|me| {
+                let array = Array::new(me as u8, self.shared.clone(), Pool::new(&self.memory, me as u16));
+                (array, SlowRing::new(&self.disks, &self.memory, self.rng.fork()))
+            })
+            .collect();
+        self
+    }
+
+    /// What every disk holds now.
+    pub fn disk_contents(&self) -> Vec<Vec<u8>> {
+        self.disks.borrow().iter().map(|disk| disk.bytes.clone()).collect()
+    }
+
+    /// Whether a reactor would keep turning though nothing moves.
+    pub fn must_turn(&self) -> bool {
+        self.reactors.iter().any(|(array, _)| array.must_turn())
+    }
+
+    /// The first sector of a strip on its member, and that member's device.
+    pub fn sector_of(&self, stripe: u64, strip: u8) -> (usize, u64) {
+        let slot = self.geometry.rotation(stripe).slot_of(strip);
+        let place = self.zones.data.offset_bytes + self.geometry.strip_offset(stripe);
+        (usize::from(self.shared.members.device(slot).0), place / crate::disks::SECTOR)
+    }
+}
