@@ -14,12 +14,14 @@ use std::sync::Arc;
 use engine::memory::Memory;
 use engine::ring::{Completion, Durability, MemberIo, MemberOp};
 
-use crate::aim::{Aim, Ask, Fault, spot_of};
+use crate::aim::{Aim, Fault};
 use crate::disk::{Disk, Place, SECTOR, ZoneKind};
 use crate::images::{Camera, Image};
 use crate::latency::Latency;
 use crate::monitors::Monitors;
 use crate::rng::{Rng, mix};
+
+mod faults;
 
 const EIO: i32 = 5;
 const EAGAIN: i32 = 11;
@@ -246,17 +248,6 @@ impl Bus {
         }
     }
 
-    /// The fault that is aimed at this operation, if it is hit now. Those of its begin are hit when it is pushed.
-    fn aimed(&mut self, disk: usize, place: Option<Place>, io: MemberIo, begins: bool) -> Option<Fault> {
-        let aim = self.aim.as_mut()?;
-        if matches!(aim.fault, Fault::Slow | Fault::Stuck | Fault::CutBefore) != begins {
-            return None;
-        }
-        let geometry = self.monitors.watched?.geometry;
-        let spot = spot_of(place, &geometry, self.slots.get(disk).copied().flatten());
-        aim.is_hit(disk, place, spot, Ask::of(io)).then_some(aim.fault)
-    }
-
     fn count_down(&mut self, completed: bool, metadata: bool) {
         let counter = match (&mut self.cut, completed) {
             (Some(Cut::Pushes(left)), false) | (Some(Cut::Completions(left)), true) => left,
@@ -299,18 +290,6 @@ impl Bus {
         self.rng = rng;
         // The engine is still turning: its operations end, and nobody hears of it.
         self.in_flight = in_flight;
-    }
-
-    /// Not at all, whole, or some of its sectors.
-    fn land_in_part(&mut self, op: &InFlight, common: Option<u64>) {
-        let style = common.unwrap_or_else(|| self.rng.below(3));
-        let Some(place) = op.place.filter(|_| style > 0) else { return };
-        for (nth, sector) in place.sectors().enumerate() {
-            if style == 1 || self.rng.chance(50) {
-                let bytes = op.pushed[nth * SECTOR..][..SECTOR].try_into().expect("a sector");
-                self.disks[op.disk].write_sector(sector, &bytes, self.moment);
-            }
-        }
     }
 
     /// The power is back, and nothing is in flight.
@@ -523,69 +502,6 @@ impl Bus {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Strips are given back: zeros, junk, or what was there.
-    fn forget(&mut self, op: &InFlight) {
-        let (mut style, place) = (self.rng.below(3), op.place.expect("a deallocation has a place"));
-        if self.by_choice {
-            (style, self.rng) = (1, Rng::new(place.first));
-        }
-        for sector in place.sectors() {
-            let mut bytes = [0; SECTOR];
-            if style == 1 {
-                bytes
-                    .chunks_exact_mut(8)
-                    .for_each(|word| word.copy_from_slice(&self.rng.next().to_le_bytes()));
-            }
-            if style < 2 {
-                self.disks[op.disk].write_sector(sector, &bytes, self.moment);
-            }
-        }
-    }
-
-    /// An aimed fault at the end of an operation; `None` where the operation goes on.
-    fn go_wrong(&mut self, op: &InFlight, fault: Fault) -> Option<Result<(), i32>> {
-        self.note(14, || format!("FAULT {fault:?} on disk {}: {:?} {}", op.disk, op.op.io, show(op.place)));
-        self.monitors.superblocks_changed = true;
-        match fault {
-            Fault::Error | Fault::Busy => {
-                if op.op.io == MemberIo::Read
-                    && let Some(place) = op.place
-                {
-                    self.disks[op.disk].failed_reads.extend(place.sectors());
-                }
-                Some(Err(if fault == Fault::Busy { EAGAIN } else { EIO }))
-            }
-            Fault::Torn => {
-                self.land_in_part(op, None);
-                Some(Err(EIO))
-            }
-            Fault::Latent => {
-                let place = op.place.expect("a read has a place");
-                self.disks[op.disk].bad.extend(place.sectors());
-                self.disks[op.disk].failed_reads.extend(place.sectors());
-                Some(Err(EIO))
-            }
-            Fault::Death => {
-                self.disks[op.disk].dead = true;
-                Some(Err(EIO))
-            }
-            Fault::Lost => Some(Ok(())),
-            Fault::Misdirected => {
-                let place = op.place.expect("a metadata write has a place");
-                // The other place of the pair: a superblock's A and B, a bitmap block's even and odd.
-                let first = place.first ^ 8;
-                for (nth, bytes) in op.pushed.chunks_exact(SECTOR).enumerate() {
-                    let bytes = bytes.try_into().expect("a sector");
-                    self.disks[op.disk].write_sector(first + nth as u64, bytes, self.moment);
-                }
-                self.disks[op.disk].force(Place { first, ..place });
-                Some(Ok(()))
-            }
-            Fault::Landed | Fault::CutAfter | Fault::Flip => None,
-            Fault::Slow | Fault::Stuck | Fault::CutBefore => unreachable!("hit at its begin"),
-        }
     }
 
     /// Whether a write to one of these sectors is in flight on this disk.

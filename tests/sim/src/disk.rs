@@ -38,6 +38,8 @@ pub enum ZoneKind {
     Bitmap,
     /// Strips.
     Data,
+    /// What is reserved for a log.
+    Log,
 }
 
 /// Where an access lies: its zone, and its sectors in the compact numbering of the disk.
@@ -140,6 +142,10 @@ impl Disk {
             let inside = offset - self.zones.data.offset_bytes;
             let before = 2 + self.zones.bitmap.len_bytes / PAGE as u64;
             (ZoneKind::Data, before + inside / PAGE as u64, inside)
+        } else if within(self.log_offset(), self.zones.data.offset_bytes - self.log_offset()) {
+            // Behind the data, so that a disk whose log is never touched has no pages for it.
+            let inside = offset - self.log_offset();
+            (ZoneKind::Log, self.log_page() + inside / PAGE as u64, inside)
         } else {
             panic!("ZONES: an access of {len} bytes at {offset} is in no zone, or crosses zones");
         };
@@ -151,6 +157,15 @@ impl Disk {
         Place { zone, offset_in_zone, first, count: len / SECTOR as u64 }
     }
 
+    const fn log_offset(&self) -> u64 {
+        self.zones.bitmap.offset_bytes + self.zones.bitmap.len_bytes
+    }
+
+    /// The first page of the log in the compact numbering.
+    const fn log_page(&self) -> u64 {
+        2 + (self.zones.bitmap.len_bytes + self.zones.data.len_bytes) / PAGE as u64
+    }
+
     /// Where rows of a strip lie.
     #[must_use]
     pub fn place_in_data(&self, offset: u64, len: u64) -> Place {
@@ -159,6 +174,9 @@ impl Disk {
 
     fn page(&mut self, page: u64) -> &mut Rc<[u8; PAGE]> {
         let (seed, blank) = (self.seed, self.blank);
+        if page as usize >= self.pages.len() {
+            self.pages.resize(page as usize + 1, None);
+        }
         self.pages[page as usize].get_or_insert_with(|| {
             let mut bytes = [0; PAGE];
             if !blank {
@@ -204,6 +222,15 @@ impl Disk {
     pub fn read_durable(&mut self, place: Place, into: &mut [u8]) {
         for (sector, bytes) in place.sectors().zip(into.chunks_exact_mut(SECTOR)) {
             bytes.copy_from_slice(self.durable_sector(sector));
+        }
+    }
+
+    /// Reads what is durable of a block of metadata: zeros, where some of it cannot be read.
+    pub fn read_metadata(&mut self, place: Place, into: &mut [u8]) {
+        if place.sectors().any(|sector| self.bad.contains(&sector)) {
+            into.fill(0);
+        } else {
+            self.read_durable(place, into);
         }
     }
 
@@ -281,7 +308,7 @@ impl Disk {
         self.cache.iter().map(|(sector, cached)| (*sector, cached))
     }
 
-    /// Pages of 4 KiB: two superblocks, the bitmap, the data.
+    /// Pages of 4 KiB: two superblocks, the bitmap, the data; and of the log what was ever touched.
     #[must_use]
     pub const fn pages(&self) -> u64 {
         self.pages.len() as u64

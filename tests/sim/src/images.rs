@@ -116,7 +116,7 @@ impl Bus {
 pub fn ages(disk: &mut Disk) -> [Option<Age>; 2] {
     [Copy::A, Copy::B].map(|copy| {
         let (place, mut bytes) = (disk.place(copy.offset_bytes(), PAGE as u64), [0; PAGE]);
-        disk.read(place, &mut bytes);
+        disk.read_metadata(place, &mut bytes);
         decode(&bytes, copy).ok().map(|superblock| Age::of(&superblock.record))
     })
 }

@@ -118,7 +118,7 @@ impl Monitors {
         for place in 0..PLACES_PER_BLOCK {
             let place = bus.disks[disk].place(watched.zones.bitmap_block_offset_bytes(block, place), 4096);
             let mut bytes = [0; 4096];
-            bus.disks[disk].read_durable(place, &mut bytes);
+            bus.disks[disk].read_metadata(place, &mut bytes);
             if let Ok((generation, cells)) = bitmap_block::decode(&bytes, watched.array, block)
                 && newest.as_ref().is_none_or(|(known, _)| generation > *known)
             {
@@ -185,6 +185,7 @@ impl Monitors {
                     bus.disks[disk].failed_reads.remove(&sector);
                 }
             }
+            ZoneKind::Log => {}
             ZoneKind::Bitmap => {
                 let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
                 let (first, end) = (place.offset_in_zone, place.offset_in_zone + place.count * SECTOR as u64);
@@ -261,8 +262,8 @@ fn candidates(bus: &mut Bus) -> Vec<Candidate> {
     for (index, disk) in bus.disks.iter_mut().enumerate() {
         let (mut a, mut b) = ([0; 4096], [0; 4096]);
         let places = [disk.place(4096, 4096), disk.place(64 << 10, 4096)];
-        disk.read_durable(places[0], &mut a);
-        disk.read_durable(places[1], &mut b);
+        disk.read_metadata(places[0], &mut a);
+        disk.read_metadata(places[1], &mut b);
         candidates.push(Candidate { label: index.to_string(), found: choose(&a, &b, disk.bytes()) });
     }
     candidates

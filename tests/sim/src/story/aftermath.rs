@@ -43,6 +43,7 @@ impl Story {
                 branch.missing_percent = self.missing_percent;
                 branch.stay_percent = self.stay_percent;
                 branch.rollback_percent = self.rollback_percent;
+                branch.decay_percent = self.decay_percent;
                 branch.aftermath();
                 self.outcome.add(&branch.outcome());
                 BRANCH.set(None);
@@ -57,6 +58,8 @@ impl Story {
         let missing = self.chance(15);
         if self.rollback_percent > 0 && self.chance(self.rollback_percent) {
             self.start_rolled_back(Down::Cut);
+        } else if self.decay_percent > 0 && self.chance(self.decay_percent) {
+            self.start_decayed(Down::Cut);
         } else {
             self.restart(missing);
         }

@@ -12,6 +12,7 @@ use crate::rng::{Rng, mix};
 use crate::world::{StartOutcome, World, fresh_memory};
 
 mod aftermath;
+mod decay;
 pub mod matrix;
 mod restart;
 mod rollback;
@@ -48,6 +49,8 @@ pub enum Scenario {
     Mixed,
     /// Members go back to what they held at an earlier moment: see `rollback`.
     Rollback,
+    /// Metadata decays while the array is down: see `decay`.
+    Decay,
 }
 
 impl Scenario {
@@ -68,7 +71,7 @@ impl Scenario {
         Scenario::Mixed,
     ];
     /// Scenarios that run where they are named only: each shows a fault that the engine has.
-    pub const BESIDE: [Scenario; 1] = [Scenario::Rollback];
+    pub const BESIDE: [Scenario; 2] = [Scenario::Rollback, Scenario::Decay];
 
     /// By name, in lower case.
     #[must_use]
@@ -94,6 +97,7 @@ impl Scenario {
             Scenario::Filling => "filling",
             Scenario::Mixed => "mixed",
             Scenario::Rollback => "rollback",
+            Scenario::Decay => "decay",
         }
     }
 }
@@ -222,6 +226,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Filling => story.filling(),
         Scenario::Mixed => story.mixed(),
         Scenario::Rollback => story.rollback(),
+        Scenario::Decay => story.decay(),
     }
     story.explore();
     story.outcome()
@@ -252,6 +257,8 @@ struct Story {
     stay_percent: u64,
     /// How often members get older content back after a power cut.
     rollback_percent: u64,
+    /// How often metadata decays after a power cut.
+    decay_percent: u64,
     /// How often the array is grown before a start.
     grow_percent: u64,
     /// Disks that were not dead, and missing at the last start.
@@ -275,6 +282,7 @@ impl Story {
             missing_percent: 40,
             stay_percent: 0,
             rollback_percent: 0,
+            decay_percent: 0,
             grow_percent: 0,
             away: Vec::new(),
             branches: 0,

@@ -191,9 +191,15 @@ impl Story {
         self.restart_present(false);
     }
 
-    /// Starts read-only, and reads everything.
-    pub(super) fn look_read_only(&mut self, must_run: bool) {
-        self.choose_present(false);
+    /// Starts read-only from every disk that is not dead, and reads everything.
+    fn look_read_only(&mut self, must_run: bool) {
+        let alive = self.world.alive_disks();
+        self.look_read_only_from(&alive, must_run);
+    }
+
+    /// Starts read-only from these disks, and reads everything.
+    pub(super) fn look_read_only_from(&mut self, disks: &[usize], must_run: bool) {
+        self.world.present = disks.to_vec();
         let outcome = self.world.start_read_only();
         if outcome != StartOutcome::Running {
             assert!(!must_run, "START: refused read-only, and enough members were not touched");

@@ -2,7 +2,7 @@
 //!
 //! `start` assembles, starts and grows arrays, `requests` asks and takes answers, `checks` holds them against the oracle and
 //! the members, `orders` is the operator and the weather, `crash` makes a world of a moment of another, `rollback` puts older
-//! contents back in place of what members hold.
+//! contents back in place of what members hold, `decay` damages metadata.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -33,12 +33,14 @@ use crate::rng::Rng;
 
 mod checks;
 mod crash;
+mod decay;
 mod orders;
 mod requests;
 mod rollback;
 mod start;
 
 pub use crash::Crash;
+pub use decay::{Decay, Spot};
 pub use rollback::Stop;
 pub use start::{GrowOutcome, StartOutcome};
 

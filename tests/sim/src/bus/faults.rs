@@ -1,0 +1,103 @@
+//! What goes wrong with an operation: writes that land in part, aimed faults, strips that are given back.
+
+use engine::ring::MemberIo;
+
+use crate::aim::{Ask, Fault, spot_of};
+use crate::disk::{Place, SECTOR};
+use crate::rng::Rng;
+
+use super::{Bus, EAGAIN, EIO, InFlight, show};
+
+impl Bus {
+    /// The fault that is aimed at this operation, if it is hit now. Those of its begin are hit when it is pushed.
+    pub(super) fn aimed(
+        &mut self,
+        disk: usize,
+        place: Option<Place>,
+        io: MemberIo,
+        begins: bool,
+    ) -> Option<Fault> {
+        let aim = self.aim.as_mut()?;
+        if matches!(aim.fault, Fault::Slow | Fault::Stuck | Fault::CutBefore) != begins {
+            return None;
+        }
+        let geometry = self.monitors.watched?.geometry;
+        let spot = spot_of(place, &geometry, self.slots.get(disk).copied().flatten());
+        aim.is_hit(disk, place, spot, Ask::of(io)).then_some(aim.fault)
+    }
+
+    /// Not at all, whole, or some of its sectors.
+    pub(super) fn land_in_part(&mut self, op: &InFlight, common: Option<u64>) {
+        let style = common.unwrap_or_else(|| self.rng.below(3));
+        let Some(place) = op.place.filter(|_| style > 0) else { return };
+        for (nth, sector) in place.sectors().enumerate() {
+            if style == 1 || self.rng.chance(50) {
+                let bytes = op.pushed[nth * SECTOR..][..SECTOR].try_into().expect("a sector");
+                self.disks[op.disk].write_sector(sector, &bytes, self.moment);
+            }
+        }
+    }
+
+    /// Strips are given back: zeros, junk, or what was there.
+    pub(super) fn forget(&mut self, op: &InFlight) {
+        let (mut style, place) = (self.rng.below(3), op.place.expect("a deallocation has a place"));
+        if self.by_choice {
+            (style, self.rng) = (1, Rng::new(place.first));
+        }
+        for sector in place.sectors() {
+            let mut bytes = [0; SECTOR];
+            if style == 1 {
+                bytes
+                    .chunks_exact_mut(8)
+                    .for_each(|word| word.copy_from_slice(&self.rng.next().to_le_bytes()));
+            }
+            if style < 2 {
+                self.disks[op.disk].write_sector(sector, &bytes, self.moment);
+            }
+        }
+    }
+
+    /// An aimed fault at the end of an operation; `None` where the operation goes on.
+    pub(super) fn go_wrong(&mut self, op: &InFlight, fault: Fault) -> Option<Result<(), i32>> {
+        self.note(14, || format!("FAULT {fault:?} on disk {}: {:?} {}", op.disk, op.op.io, show(op.place)));
+        self.monitors.superblocks_changed = true;
+        match fault {
+            Fault::Error | Fault::Busy => {
+                if op.op.io == MemberIo::Read
+                    && let Some(place) = op.place
+                {
+                    self.disks[op.disk].failed_reads.extend(place.sectors());
+                }
+                Some(Err(if fault == Fault::Busy { EAGAIN } else { EIO }))
+            }
+            Fault::Torn => {
+                self.land_in_part(op, None);
+                Some(Err(EIO))
+            }
+            Fault::Latent => {
+                let place = op.place.expect("a read has a place");
+                self.disks[op.disk].bad.extend(place.sectors());
+                self.disks[op.disk].failed_reads.extend(place.sectors());
+                Some(Err(EIO))
+            }
+            Fault::Death => {
+                self.disks[op.disk].dead = true;
+                Some(Err(EIO))
+            }
+            Fault::Lost => Some(Ok(())),
+            Fault::Misdirected => {
+                let place = op.place.expect("a metadata write has a place");
+                // The other place of the pair: a superblock's A and B, a bitmap block's even and odd.
+                let first = place.first ^ 8;
+                for (nth, bytes) in op.pushed.chunks_exact(SECTOR).enumerate() {
+                    let bytes = bytes.try_into().expect("a sector");
+                    self.disks[op.disk].write_sector(first + nth as u64, bytes, self.moment);
+                }
+                self.disks[op.disk].force(Place { first, ..place });
+                Some(Ok(()))
+            }
+            Fault::Landed | Fault::CutAfter | Fault::Flip => None,
+            Fault::Slow | Fault::Stuck | Fault::CutBefore => unreachable!("hit at its begin"),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Metadata that decays while the array is down: sectors that cannot be read, bits that flip, foreign bytes.
+//!
+//! Each place of each block of metadata is hit: both copies of a superblock, both places of each copy of a bitmap block; with
+//! all members and with some missing. Then the array is started, now and then read-only first, and verified.
+//!
+//! - Whatever was damaged, older cells never count for the newest: what was acknowledged reads right, and parity matches.
+//! - One damaged block after a stop in order costs nothing, also with as many members missing as the level can miss: the array
+//!   starts, every member in sync stays so, and every cell says what it said (KEPT).
+//! - One damaged block after a power cut costs at most the cells of that block, and these only if no other member here keeps it.
+//! - A start leaves every member in sync with two good copies of its superblock.
+//! - More damage than that may make a start impossible. It is then refused, and has changed nothing.
+
+use crate::images::Image;
+use crate::world::{Decay, Spot, StartOutcome};
+
+use super::Story;
+use super::rollback::Down;
+
+impl Story {
+    pub(super) fn decay(&mut self) {
+        self.decay_percent = 70;
+        self.world.bus.borrow_mut().probes.metadata_percent = 100;
+        for _ in 0..self.world.rng.between(2, 5) {
+            self.load(2, 60);
+            if self.chance(30) {
+                self.rest();
+            }
+            if self.chance(20) && self.world.spare() > 0 {
+                self.die_or_be_failed();
+                self.load(1, 20);
+            }
+            if self.chance(30) {
+                self.replace();
+                if self.chance(60) {
+                    self.settle();
+                }
+            }
+            let down = if self.chance(30) { self.cut_a_load() } else { self.stop_or_cut() };
+            self.start_decayed(down);
+            self.verify();
+        }
+        self.end();
+    }
+
+    fn cut_a_load(&mut self) -> Down {
+        self.load_and_cut();
+        Down::Cut
+    }
+
+    /// A stop in order, unless the power goes.
+    fn stop_or_cut(&mut self) -> Down {
+        let Some(answer) = self.world.order_stop() else {
+            self.world.after_cut();
+            return Down::Cut;
+        };
+        assert!(answer.is_ok(), "STOP: refused: {answer:?}");
+        Down::Stopped
+    }
+
+    /// Some metadata decays, and the array is started, perhaps without some members.
+    pub(super) fn start_decayed(&mut self, down: Down) {
+        let missing = self.chance(50);
+        self.choose_present(missing);
+        let present = self.world.present.clone();
+        let mut in_sync = self.world.in_sync_disks();
+        in_sync.retain(|disk| present.contains(disk));
+        let before = self.world.cells_stored_on(&present);
+        let held: Vec<Image> = {
+            let mut bus = self.world.bus.borrow_mut();
+            let images = bus.remember(&in_sync, true);
+            images.into_iter().map(|image| (*image).clone()).collect()
+        };
+        let spots = self.damage_metadata(&in_sync);
+        let single = spots.len() == 1;
+        let must_run = single && down == Down::Stopped;
+        if self.chance(15) {
+            self.look_read_only_from(&present, must_run);
+        }
+        self.world.present.clone_from(&present);
+        if self.world.start(None) == StartOutcome::Running {
+            self.world.check_repaired();
+            if let [spot] = spots[..] {
+                self.world.check_no_cell_lost(&before, spot);
+                let running: Vec<usize> = self
+                    .world
+                    .running()
+                    .members
+                    .view()
+                    .readable
+                    .iter()
+                    .map(|slot| self.world.disk_of(slot))
+                    .collect();
+                assert!(
+                    !must_run || in_sync.iter().all(|disk| running.contains(disk)),
+                    "DECAY: {spot:?} cost a member: in sync are disks {running:?}, and were {in_sync:?}"
+                );
+            }
+            return self.explore();
+        }
+        assert!(!must_run, "START: refused for one damaged block of metadata: {spots:?}");
+        for image in held {
+            self.world.bus.borrow_mut().put_back(&image);
+        }
+        self.restart_present(false);
+    }
+
+    fn damage_metadata(&mut self, disks: &[usize]) -> Vec<Spot> {
+        let all = self.world.metadata(disks);
+        let count = if self.chance(70) { 1 } else { self.world.rng.between(2, 4) };
+        let mut spots: Vec<Spot> = Vec::new();
+        for _ in 0..count {
+            let spot = self.world.rng.pick(&all);
+            let decay = self.world.rng.pick(&[
+                Decay::OneSector,
+                Decay::OneSector,
+                Decay::AllSectors,
+                Decay::Flip,
+                Decay::Overwritten,
+            ]);
+            if !spots.contains(&spot) {
+                self.world.decay(spot, decay);
+                spots.push(spot);
+            }
+        }
+        spots
+    }
+}

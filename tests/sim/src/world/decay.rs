@@ -1,0 +1,142 @@
+//! Metadata that cannot be read, or has decayed, while an array is down.
+
+use engine::format::superblock::{Copy, decode};
+use engine::format::zones::{CELLS_PER_BLOCK, PLACES_PER_BLOCK, copies};
+
+use crate::disk::{PAGE, Place, SECTORS_PER_PAGE};
+use crate::monitors::{Monitors, code};
+
+use super::World;
+
+/// A block of metadata on one disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// The disk.
+    pub disk: usize,
+    /// Which of its blocks.
+    pub block: Block,
+}
+
+/// A block of metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// A copy of the superblock.
+    Superblock(Copy),
+    /// A place of a bitmap block.
+    Bitmap {
+        /// The bitmap block.
+        block: u64,
+        /// Which of its places.
+        place: u64,
+    },
+}
+
+/// What happens to a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// One of its sectors cannot be read until it is written again.
+    OneSector,
+    /// None of its sectors can.
+    AllSectors,
+    /// One bit is another one.
+    Flip,
+    /// Foreign bytes lie over all of it.
+    Overwritten,
+}
+
+/// What the copies of each stripe's cell said, by slot, of those that a start would read.
+pub type CellsBefore = Vec<Vec<(usize, Option<u8>)>>;
+
+impl World {
+    /// Every block of metadata that a start from these disks reads.
+    #[must_use]
+    pub fn metadata(&self, disks: &[usize]) -> Vec<Spot> {
+        let in_sync = Monitors::in_sync(&mut self.bus.borrow_mut());
+        let mut spots = Vec::new();
+        for &disk in disks {
+            spots.extend([Copy::A, Copy::B].map(|copy| Spot { disk, block: Block::Superblock(copy) }));
+            let Some(slot) = in_sync.iter().position(|one| *one == Some(disk)) else { continue };
+            for block in 0..self.zones.bitmap_blocks() {
+                if copies(block, &self.config.shape).any(|keeper| keeper == slot) {
+                    let places = 0..PLACES_PER_BLOCK;
+                    spots.extend(places.map(|place| Spot { disk, block: Block::Bitmap { block, place } }));
+                }
+            }
+        }
+        spots
+    }
+
+    fn place_of(&self, spot: Spot) -> Place {
+        let offset_bytes = match spot.block {
+            Block::Superblock(copy) => copy.offset_bytes(),
+            Block::Bitmap { block, place } => self.zones.bitmap_block_offset_bytes(block, place),
+        };
+        self.bus.borrow().disks[spot.disk].place(offset_bytes, PAGE as u64)
+    }
+
+    /// A block of metadata decays. The array is down.
+    pub fn decay(&mut self, spot: Spot, decay: Decay) {
+        let place = self.place_of(spot);
+        let sector = place.first + self.rng.below(SECTORS_PER_PAGE);
+        let mut bus = self.bus.borrow_mut();
+        bus.note(20, || format!("DECAY {decay:?} of {spot:?}"));
+        bus.monitors.superblocks_changed = true;
+        let disk = &mut bus.disks[spot.disk];
+        match decay {
+            Decay::OneSector => drop(disk.bad.insert(sector)),
+            Decay::AllSectors => disk.bad.extend(place.sectors()),
+            Decay::Flip => disk.flip(sector, self.rng.below(4096)),
+            Decay::Overwritten => {
+                let byte = self.rng.pick(&[0, 0xff, 0x5a]);
+                disk.put_page(place.first / SECTORS_PER_PAGE, &[byte; PAGE]);
+            }
+        }
+    }
+
+    /// What the copies of each stripe's cell say, of those that are in sync and among these disks.
+    #[must_use]
+    pub fn cells_stored_on(&self, disks: &[usize]) -> CellsBefore {
+        let mut bus = self.bus.borrow_mut();
+        bus.monitors.superblocks_changed = true;
+        let in_sync = Monitors::in_sync(&mut bus);
+        let is_there = |slot: usize| in_sync[slot].is_some_and(|disk| disks.contains(&disk));
+        let stripes = 0..self.geometry.stripes();
+        let stored = stripes.map(|stripe| {
+            let mut cells = Monitors::stored_cells(&mut bus, stripe);
+            cells.retain(|&(slot, _)| is_there(slot));
+            cells
+        });
+        stored.collect()
+    }
+
+    /// DECAY: every member in sync has both copies of its superblock again.
+    pub fn check_repaired(&self) {
+        let mut bus = self.bus.borrow_mut();
+        for slot in self.running().members.view().readable.iter() {
+            let disk = self.disk_of(slot);
+            for copy in [Copy::A, Copy::B] {
+                let place = bus.disks[disk].place(copy.offset_bytes(), PAGE as u64);
+                let mut bytes = [0; PAGE];
+                bus.disks[disk].read_metadata(place, &mut bytes);
+                assert!(
+                    decode(&bytes, copy).is_ok(),
+                    "DECAY: the array runs, and copy {copy:?} of the superblock of disk {disk} is as damaged as before"
+                );
+            }
+        }
+    }
+
+    /// DECAY: a stripe needs a resync only if some copy of its cell said that it might, or its block was left with no copy.
+    pub fn check_no_cell_lost(&self, before: &CellsBefore, damaged: Spot) {
+        let bitmap = &self.running().bitmap;
+        for (stripe, cells) in (0..).zip(before) {
+            let may_be_lost = matches!(damaged.block, Block::Bitmap { block, .. } if block == stripe / CELLS_PER_BLOCK)
+                && cells.len() < 2;
+            let marked = cells.iter().any(|(_, cell)| !matches!(cell, Some(code::CLEAN | code::UNWRITTEN)));
+            assert!(
+                bitmap.cell(stripe) != bitmap::Cell::NeedSync || marked || may_be_lost,
+                "DECAY: {damaged:?} cost stripe {stripe} its cell, and its copies said {cells:?}"
+            );
+        }
+    }
+}
