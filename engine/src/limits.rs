@@ -43,6 +43,11 @@ pub const REACTORS_MAX: usize = 254;
 /// ring must be able to hold all of them. Example: 256 stripe operations of 32 members.
 pub const IO_IN_FLIGHT_MAX: usize = 8192;
 
+/// Rows that are recovered together once several strips of a stripe could not be read: a bad sector costs its own
+/// rows and no others. 4 KiB is the physical block of most drives, and divides every chunk.
+pub const RECOVERY_BYTES: u32 = 4 << 10;
+
+const _: () = assert!(CHUNK_BYTES_MIN.is_multiple_of(RECOVERY_BYTES));
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(CHUNK_BYTES_MAX <= BUFFER_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX <= BUFFER_BYTES_MAX);

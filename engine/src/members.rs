@@ -58,7 +58,10 @@ impl MemberView {
 /// Read errors that a slot may show within [`ERRORS_HALVED_EVERY_NS`] before it is failed: one bad
 /// block must not cost a member, a dying one must not be nursed.
 pub const READ_ERRORS_MAX: u32 = 64;
-/// How often the steward halves the error counts.
+/// Strips with read errors that are remembered for each slot, so that one bad place counts once however often it is asked
+/// for. Two strips that share an entry count again in turn, which only a member with many bad places meets.
+pub const BAD_PLACES_MAX: usize = 64;
+/// How often the steward halves the error counts, and forgets the places.
 pub const ERRORS_HALVED_EVERY_NS: u64 = 60_000_000_000;
 
 /// How long a member may leave an I/O unanswered where nothing else is said: as long as the NVMe driver does.
@@ -82,6 +85,9 @@ pub struct Members {
     /// Slots whose device has a volatile cache.
     volatile: AtomicU32,
     read_errors: [AtomicU32; MEMBERS_MAX],
+    /// The stripes in which each slot's errors were counted lately, + 1; 0 for none. Written by any reactor, Relaxed: an entry that
+    /// is lost or seen late makes an error count once more.
+    bad_places: Box<[[AtomicU64; BAD_PLACES_MAX]; MEMBERS_MAX]>,
     read_errors_total: [AtomicU64; MEMBERS_MAX],
     /// Why a slot failed, for the operator. Locked only when a member fails.
     failures: Mutex<[Option<Failure>; MEMBERS_MAX]>,
@@ -143,6 +149,7 @@ impl Members {
             device: [const { AtomicU8::new(0) }; MEMBERS_MAX],
             volatile: AtomicU32::new(volatile.0),
             read_errors: [const { AtomicU32::new(0) }; MEMBERS_MAX],
+            bad_places: Box::new([const { [const { AtomicU64::new(0) }; BAD_PLACES_MAX] }; MEMBERS_MAX]),
             read_errors_total: [const { AtomicU64::new(0) }; MEMBERS_MAX],
             failures: Mutex::new([None; MEMBERS_MAX]),
             patience_s: MEMBER_PATIENCE_S,
@@ -259,18 +266,29 @@ impl Members {
         self.failures.lock().expect("no holder panics")[usize::from(slot)] = None;
     }
 
-    /// Counts a read error; fails the slot when they come too fast and `data` others can be read.
-    pub fn count_read_error(&self, slot: u8, errno: i32, data: u32) {
+    /// Counts a read error in a strip, once for each strip; fails the slot when they come too fast and `data` others can be read.
+    pub fn count_read_error(&self, slot: u8, stripe: u64, errno: i32, data: u32) {
         self.read_errors_total[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+        let place = &self.bad_places[usize::from(slot)][(stripe % BAD_PLACES_MAX as u64) as usize];
+        if place.swap(stripe + 1, Ordering::Relaxed) == stripe + 1 {
+            return;
+        }
         if self.read_errors[usize::from(slot)].fetch_add(1, Ordering::Relaxed) >= READ_ERRORS_MAX {
             self.fail_if_spared(slot, Failure::Reads(errno), data);
         }
     }
 
-    /// Halves the error counts: only a rate of errors fails a member.
+    /// Adds a read error to the total that the operator sees, and holds it against nobody: background work asks again for what it
+    /// could not read before.
+    pub fn note_read_error(&self, slot: u8) {
+        self.read_errors_total[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Halves the error counts and forgets the places: only a rate of errors fails a member.
     pub fn halve_read_errors(&self) {
-        for errors in &self.read_errors {
+        for (errors, places) in self.read_errors.iter().zip(self.bad_places.iter()) {
             errors.store(errors.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
+            places.iter().for_each(|place| place.store(0, Ordering::Relaxed));
         }
     }
 
@@ -439,8 +457,8 @@ mod tests {
             !members.fail_if_spared(2, Failure::Silence(30), 4),
             "four hold the data, and three would be left"
         );
-        for _ in 0..2 * READ_ERRORS_MAX {
-            members.count_read_error(3, 5, 4);
+        for stripe in 0..u64::from(2 * READ_ERRORS_MAX) {
+            members.count_read_error(3, stripe, 5, 4);
         }
         assert!(members.view().readable.has(3));
         assert!(members.fail(2, Failure::Write(5)), "what was not written is not there");
@@ -449,17 +467,29 @@ mod tests {
     #[test]
     fn a_rate_of_errors_fails_a_member_and_a_few_do_not() {
         let members = five();
-        for _ in 0..READ_ERRORS_MAX {
-            members.count_read_error(1, 5, 4);
+        let errors = u64::from(READ_ERRORS_MAX);
+        for stripe in 0..errors {
+            members.count_read_error(1, stripe, 5, 4);
         }
         assert!(members.view().readable.has(1));
         members.halve_read_errors();
-        members.count_read_error(1, 5, 4);
+        members.count_read_error(1, 0, 5, 4);
         assert!(members.view().readable.has(1));
-        for _ in 0..READ_ERRORS_MAX {
-            members.count_read_error(1, 5, 4);
+        for stripe in errors..2 * errors {
+            members.count_read_error(1, stripe, 5, 4);
         }
         assert!(!members.view().writable.has(1));
         assert_eq!(members.failure(1), Some(Failure::Reads(5)));
+    }
+
+    #[test]
+    fn one_bad_place_counts_once() {
+        let members = five();
+        for _ in 0..2 * READ_ERRORS_MAX {
+            members.count_read_error(1, 7, 5, 4);
+            members.note_read_error(1);
+        }
+        assert!(members.view().readable.has(1));
+        assert_eq!(members.read_errors(1), u64::from(4 * READ_ERRORS_MAX));
     }
 }

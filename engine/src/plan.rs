@@ -158,7 +158,8 @@ pub const fn plan_write(view: &View, written: Strips, unsynced: Unsynced) -> Pla
         Trust::Unwritten => return Plan::Init { zero: untouched },
         Trust::NeedSync => {
             return match unsynced {
-                Unsynced::Heal => Plan::Resync { read: untouched },
+                Unsynced::Heal if untouched.within(view.readable) => Plan::Resync { read: untouched },
+                Unsynced::Heal => Plan::Refused,
                 Unsynced::DataOnly => Plan::DataOnly,
                 Unsynced::Refused => Plan::Refused,
             };

@@ -39,14 +39,34 @@ const LOST_EVERY_NS: u64 = 1_000_000_000;
 /// How long after a resync that could not read some stripe another begins. Each looks at every cell: 20 ms for
 /// 59 MB of them.
 const RESYNC_AGAIN_NS: u64 = 5_000_000_000;
+/// How long after a rebuild has passed all other stripes those that could not be read are tried again.
+const REBUILD_AGAIN_NS: u64 = 1_000_000_000;
+/// The waits above double with each attempt, so many times at most: what is bad stays bad, and each look at it may cost the
+/// drive seconds. 5 s become 5 min, 1 s becomes one.
+const DOUBLINGS_MAX: u32 = 6;
 
-/// Background work on one stripe.
+/// How long to wait after attempt `attempt` (0 for the first) where the first wait is `first_ns`.
+const fn backoff_ns(first_ns: u64, attempt: u32) -> u64 {
+    let doublings = if attempt < DOUBLINGS_MAX { attempt } else { DOUBLINGS_MAX };
+    first_ns << doublings
+}
+
+/// Background work on one stripe. The attempt is 0 for the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::array) enum Job {
     /// Make parity match data.
-    Resync,
+    Resync { attempt: u32 },
     /// Fill this slot's strip.
-    Rebuild { slot: u8 },
+    Rebuild { slot: u8, attempt: u32 },
+}
+
+impl Job {
+    /// Whether the stripe was tried before, so that what cannot be read there is known.
+    pub(in crate::array) const fn is_retry(self) -> bool {
+        match self {
+            Job::Resync { attempt } | Job::Rebuild { attempt, .. } => attempt > 0,
+        }
+    }
 }
 
 /// The search for NeedSync stripes.
@@ -58,6 +78,8 @@ pub(super) struct Resync {
     /// Of those, stripes of which a read failed: that may pass, so another pass is due some time later.
     unread: u64,
     again_at_ns: u64,
+    /// How many passes before this could not read some stripe.
+    attempt: u32,
     /// The slots that were readable when the pass began: with others, another pass may help.
     readable: u32,
 }
@@ -72,12 +94,18 @@ impl Resync {
             lost: 0,
             unread: 0,
             again_at_ns: 0,
+            attempt: 0,
             readable: shared.members.view().readable.0,
         }
     }
 
     pub(super) fn is_running(&self) -> bool {
         self.from.is_some()
+    }
+
+    /// When the next pass is due, if some stripe could not be read.
+    pub(super) fn next_deadline_ns(&self) -> Option<u64> {
+        (self.from.is_none() && self.unread > 0).then_some(self.again_at_ns)
     }
 }
 
@@ -111,6 +139,10 @@ pub(super) struct Rebuild {
     unfilled: Vec<u64>,
     /// Those of them that are due to be tried again now.
     again: VecDeque<u64>,
+    /// How often unfilled stripes have come due.
+    attempt: u32,
+    /// Nothing is to be done before they come due again.
+    waits: bool,
     /// The block whose copies are being written.
     copying: Option<Ticket>,
     next_progress_ns: u64,
@@ -129,6 +161,8 @@ impl Rebuild {
             lost: Vec::new(),
             unfilled: Vec::new(),
             again: VecDeque::new(),
+            attempt: 0,
+            waits: false,
             copying: None,
             next_progress_ns: 0,
             flushing_cursor: 0,
@@ -137,7 +171,7 @@ impl Rebuild {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.filling != Filling::Lost
+        self.filling != Filling::Lost && !self.waits
     }
 
     pub(super) fn next_deadline_ns(&self) -> u64 {
@@ -186,8 +220,8 @@ impl Array {
         op.reset();
         op.job = Some(job);
         let started = match job {
-            Job::Resync => self.start_resync(ring, index),
-            Job::Rebuild { slot } => match self.start_rebuild(ring, index, slot) {
+            Job::Resync { .. } => self.start_resync(ring, index),
+            Job::Rebuild { slot, .. } => match self.start_rebuild(ring, index, slot) {
                 Started::Done => self.start_resync(ring, index),
                 Started::Running => Started::Running,
             },
@@ -208,12 +242,12 @@ impl Array {
         steward.jobs -= 1;
         steward.resync.unread += u64::from(result.is_err() && need_sync);
         match job {
-            Job::Resync => {
+            Job::Resync { .. } => {
                 let done = &shared.steward.resync_done;
                 done.store(done.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 steward.resync.lost += u64::from(result.is_err() || need_sync);
             }
-            Job::Rebuild { slot } => {
+            Job::Rebuild { slot, .. } => {
                 let Some(rebuild) = steward.rebuild.as_mut().filter(|rebuild| rebuild.slot == slot) else {
                     return;
                 };
@@ -235,7 +269,8 @@ impl Array {
             let resync = &self.steward().resync;
             let is_due = resync.unread > 0 && self.now_ns >= resync.again_at_ns;
             if is_due || (resync.lost > 0 && resync.readable != readable) {
-                self.steward_mut().resync = Resync::begin(&self.shared);
+                let attempt = if resync.unread > 0 { resync.attempt + 1 } else { 0 };
+                self.steward_mut().resync = Resync { attempt, ..Resync::begin(&self.shared) };
             }
             return;
         };
@@ -245,13 +280,15 @@ impl Array {
             let Some(stripe) = shared.bitmap.next_need_sync(from) else {
                 if self.steward().jobs == 0 {
                     shared.steward.resync_total.store(0, Ordering::Relaxed);
-                    let again_at_ns = self.now_ns + RESYNC_AGAIN_NS;
+                    let now = self.now_ns;
                     let resync = &mut self.steward_mut().resync;
-                    (resync.from, resync.again_at_ns) = (None, again_at_ns);
+                    resync.from = None;
+                    resync.again_at_ns = now + backoff_ns(RESYNC_AGAIN_NS, resync.attempt);
                 }
                 return;
             };
-            if !self.give_job(stripe, Job::Resync) {
+            let attempt = self.steward().resync.attempt;
+            if !self.give_job(stripe, Job::Resync { attempt }) {
                 break;
             }
             from = stripe + 1;
@@ -296,7 +333,8 @@ impl Array {
             };
             let passed_by = shared.locks.is_free(stripe)
                 && shared.bitmap.cell_at_rest(stripe, &shared.locks) == Some(Cell::Unwritten);
-            if !passed_by && !self.give_job(stripe, Job::Rebuild { slot }) {
+            let attempt = if rebuild.again.is_empty() { 0 } else { rebuild.attempt };
+            if !passed_by && !self.give_job(stripe, Job::Rebuild { slot, attempt }) {
                 break;
             }
             let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
@@ -308,15 +346,18 @@ impl Array {
         let now = self.now_ns;
         let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
         rebuild.window.retain(|entry| !entry.1);
+        rebuild.waits = false;
         shared.members.advance_cursor(rebuild.reached());
         if rebuild.reached() == stripes {
             rebuild.filling = if rebuild.lost.is_empty() { Filling::Blocks(0) } else { Filling::Lost };
-        } else if rebuild.upcoming(stripes).is_none()
-            && rebuild.window.is_empty()
-            && now >= rebuild.next_lost_ns
-        {
-            rebuild.next_lost_ns = now + LOST_EVERY_NS;
+        } else if rebuild.upcoming(stripes).is_none() && rebuild.window.is_empty() {
+            if now < rebuild.next_lost_ns {
+                rebuild.waits = true;
+                return;
+            }
             rebuild.again.extend(rebuild.unfilled.drain(..));
+            rebuild.next_lost_ns = now + backoff_ns(REBUILD_AGAIN_NS, rebuild.attempt);
+            rebuild.attempt += 1;
         } else if now >= rebuild.next_progress_ns {
             let first = rebuild.next_progress_ns == 0;
             rebuild.next_progress_ns = now + PROGRESS_EVERY_NS;

@@ -264,7 +264,7 @@ impl Array {
             // Not counted against the member: a host's pages may lie so that the device cannot fill them.
             self.answer_part(read.request, Err(RequestError::NeedsMemory));
         } else if let Err(errno) = result {
-            self.read_error(&io, errno);
+            self.read_error(&io, read.stripe, errno);
             let (strip, _) = self.shared.geometry.strip_of(read.start);
             self.read_again(read, Strips::one(strip));
         } else if undisturbed {

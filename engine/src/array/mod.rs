@@ -594,11 +594,11 @@ impl Array {
         self.push_op(ring, IoFor::OpDeallocate { op: op_index }, slot, op);
     }
 
-    /// Counts a failed read against its member.
-    fn read_error(&self, io: &Io, errno: i32) {
+    /// Counts a failed read of a strip against its member.
+    fn read_error(&self, io: &Io, stripe: u64, errno: i32) {
         if self.is_current(io) {
             let data = self.shared.geometry.data();
-            self.shared.members.count_read_error(io.slot, errno, data.into());
+            self.shared.members.count_read_error(io.slot, stripe, errno, data.into());
         }
     }
 

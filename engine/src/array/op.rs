@@ -396,8 +396,11 @@ pub(super) struct StripeOp {
     pub(super) view: View,
     /// Strips whose read has failed: writable, not readable.
     pub(super) suspects: Strips,
-    /// The suspects were given a second chance: another op may have rewritten what they could not read.
-    pub(super) retried: bool,
+    /// Rows are worked through in small pieces, each with suspects of its own: several strips could not be read,
+    /// perhaps in different rows.
+    pub(super) careful: bool,
+    /// Background work has passed by rows that it could not compute.
+    pub(super) incomplete: bool,
     /// The rows that its parts touch, from the first to before the last: where to look for segments.
     pub(super) rows: Rows,
     /// First row of the batch, and of the next.
@@ -438,7 +441,8 @@ impl StripeOp {
                 writable: Strips::NONE,
             },
             suspects: Strips::NONE,
-            retried: false,
+            careful: false,
+            incomplete: false,
             rows: Rows::NONE,
             row: 0,
             row_next: 0,
@@ -474,7 +478,8 @@ impl StripeOp {
     /// Forgets the work before.
     pub(super) fn reset(&mut self) {
         self.suspects = Strips::NONE;
-        self.retried = false;
+        self.careful = false;
+        self.incomplete = false;
         self.rows = Rows::NONE;
         self.row = 0;
         self.row_next = 0;

@@ -15,7 +15,7 @@
 use bitmap::{Begun, Cell};
 
 use crate::geometry::Strips;
-use crate::limits::BUFFER_BYTES_MAX;
+use crate::limits::{BUFFER_BYTES_MAX, RECOVERY_BYTES};
 use crate::memory::Span;
 use crate::plan::{self, Plan, ReadPlan, Trust, Unsynced, View};
 use crate::request::RequestError;
@@ -23,6 +23,7 @@ use crate::ring::{Durability, MemberIo, Ring};
 
 use super::flush::FlushWaiter;
 use super::op::{Mode, PartKind, Phase, Rows, Segment, Work};
+use super::steward::Job;
 use super::{Array, Io, IoFor, Started};
 
 /// Rows are cut so that a batch fits; at pages, so that members see aligned I/O.
@@ -145,15 +146,9 @@ impl Array {
                 row = next;
                 continue;
             }
+            let next = if op.careful { next.min(piece_end(row)) } else { next };
             let Some(mut segment) = shape(&op.view, op.work_kind, wanted) else {
-                if !op.suspects.is_empty() && !op.retried {
-                    // A strip that could not be read may have been repaired since, by another op.
-                    (op.suspects, op.retried) = (Strips::NONE, true);
-                    self.replan(ring, index);
-                    return;
-                }
-                // What an earlier batch wrote of this request stays: it was never acknowledged.
-                self.finish(index, Err(RequestError::Lost));
+                self.refused(ring, index, next);
                 return;
             };
             segment.row = row;
@@ -172,6 +167,9 @@ impl Array {
             bytes += strips * segment.len;
             row += segment.len;
             segments.push(segment);
+            if op.careful {
+                break;
+            }
         }
         op.row_next = if row < rows.end { row } else { chunk };
         if bytes > 0 {
@@ -184,6 +182,51 @@ impl Array {
             op.work = work;
         }
         self.issue_reads(ring, index);
+    }
+
+    /// The rows from the batch's first on, up to `end` if they are a small piece, cannot be had from the strips that can be read.
+    fn refused<R: Ring>(&mut self, ring: &mut R, index: u32, end: u32) {
+        let op = &mut self.ops[index];
+        let by_suspects = !op.suspects.is_empty();
+        op.suspects = Strips::NONE;
+        if by_suspects && !op.careful {
+            // The strips may be bad in different rows, or may have been repaired by another op since: each small piece is
+            // read anew, and has suspects of its own.
+            op.careful = true;
+            self.replan(ring, index);
+        } else if by_suspects && op.job.is_some() {
+            // The other rows are done all the same.
+            op.incomplete = true;
+            self.next_batch(ring, index, end);
+        } else if by_suspects && op.work_kind == Work::Write(Mode::Heal) {
+            // Unreadable strips take writes: the host's data are stored, and parity stays untrusted.
+            (op.work_kind, op.careful) = (Work::Write(Mode::DataOnly), false);
+            op.row = 0;
+            self.replan(ring, index);
+        } else {
+            // What an earlier batch wrote of this request stays: it was never acknowledged.
+            self.finish(index, Err(RequestError::Lost));
+        }
+    }
+
+    /// Goes on with the rows from `row` on, or to the end of the op.
+    fn next_batch<R: Ring>(&mut self, ring: &mut R, index: u32, row: u32) {
+        let op = &mut self.ops[index];
+        if row < self.shared.geometry.chunk_bytes() {
+            op.row = row;
+            if op.careful {
+                op.suspects = Strips::NONE;
+            }
+            self.replan(ring, index);
+            return;
+        }
+        // Also where the members with a cache have just left the view: the round then waits for the record.
+        if op.work_kind == Work::Write(Mode::First) && !self.shared.members.volatile().is_empty() {
+            self.ops[index].phase = Phase::Flushing;
+            self.join_flush(FlushWaiter::Op(index));
+        } else {
+            self.acknowledge(index);
+        }
     }
 
     /// Plans a batch again from its first row: memory has come, or a read has failed.
@@ -212,15 +255,17 @@ impl Array {
         self.plan_batch(ring, index);
     }
 
-    /// What can be done for a NeedSync stripe, as far as its strips can be read now.
+    /// What can be done for a NeedSync stripe with the members that are there. (Strips of which a read has failed are
+    /// looked at row by row.)
     fn unsynced(&self, index: u32) -> Unsynced {
         let op = &self.ops[index];
+        let view = View { readable: op.view.readable.or(op.suspects), ..op.view };
         let (touched, whole) = if op.active.is_empty() {
             (Strips::NONE, Strips::NONE)
         } else {
             op.touched(&self.parts, &self.shared.geometry)
         };
-        plan::unsynced(&op.view, touched, whole)
+        plan::unsynced(&view, touched, whole)
     }
 
     fn issue_reads<R: Ring>(&mut self, ring: &mut R, index: u32) {
@@ -254,7 +299,11 @@ impl Array {
         result: Result<(), i32>,
     ) {
         if let Err(errno) = result {
-            self.read_error(&io, errno);
+            if !self.ops[index].job.is_some_and(Job::is_retry) {
+                self.read_error(&io, self.ops[index].stripe, errno);
+            } else if self.is_current(&io) {
+                self.shared.members.note_read_error(io.slot);
+            }
             let op = &mut self.ops[index];
             op.suspects = op.suspects.or(Strips::one(strip));
             op.read_failed = true;
@@ -464,19 +513,7 @@ impl Array {
     /// Every write of the batch has ended: the next batch, or the end.
     pub(super) fn writes_done<R: Ring>(&mut self, ring: &mut R, index: u32) {
         self.give_work(index);
-        if self.ops[index].row_next < self.shared.geometry.chunk_bytes() {
-            self.ops[index].row = self.ops[index].row_next;
-            self.replan(ring, index);
-            return;
-        }
-        let op = &mut self.ops[index];
-        // Also where the members with a cache have just left the view: the round then waits for the record.
-        if op.work_kind == Work::Write(Mode::First) && !self.shared.members.volatile().is_empty() {
-            self.ops[index].phase = Phase::Flushing;
-            self.join_flush(FlushWaiter::Op(index));
-        } else {
-            self.acknowledge(index);
-        }
+        self.next_batch(ring, index, self.ops[index].row_next);
     }
 
     /// All is written (and flushed, where that is needed): acknowledge once the record allows it.
@@ -485,6 +522,10 @@ impl Array {
         if op.work_kind == Work::Read {
             // A repair that failed changes nothing for the host: it has the reconstructed bytes.
             self.finish(index, Ok(()));
+            return;
+        }
+        if op.incomplete {
+            self.finish(index, Err(RequestError::Lost));
             return;
         }
         let unprotected = || op.work_kind == Work::Write(Mode::DataOnly) || self.shared.failed();
@@ -514,6 +555,11 @@ impl Array {
         }
         self.finish(index, Ok(()));
     }
+}
+
+/// The end of the small piece that a row is in.
+const fn piece_end(row: u32) -> u32 {
+    (row / RECOVERY_BYTES + 1) * RECOVERY_BYTES
 }
 
 /// One segment: its plan, and what lies in memory for it. `None` where it is refused.

@@ -401,6 +401,15 @@ impl World {
 
     /// A new device for a slot, full of noise, and load until it is in sync.
     pub fn replace(&mut self, slot: u8, load: u32) {
+        self.join(slot, load);
+        self.turn_until("a rebuild", |world| {
+            world.shared.members.record().readable.has(slot)
+                && world.shared.steward.rebuild_slot.load(Ordering::Relaxed) == 0
+        });
+    }
+
+    /// A new device for a slot, full of noise, and load while it joins.
+    pub fn join(&mut self, slot: u8, load: u32) {
         // A dead device is found out by a write.
         let stripe = u64::from(self.geometry.stripe_bytes());
         while self.shared.members.view().writable.has(slot) {
@@ -432,10 +441,6 @@ impl World {
         assert_eq!(answered.recv(), Ok(Ok(())), "{:?}", self.config);
         self.load(load);
         self.settle();
-        self.turn_until("a rebuild", |world| {
-            world.shared.members.record().readable.has(slot)
-                && world.shared.steward.rebuild_slot.load(Ordering::Relaxed) == 0
-        });
     }
 
     /// A sector that cannot be read, if none is now. Nothing is in flight: a read that met the one before, and
@@ -450,6 +455,36 @@ impl World {
             let data = self.zones.data;
             let sector = (data.offset_bytes + self.rng.below(data.len_bytes)) / SECTOR;
             disks[usize::from(device.0)].bad.insert(sector);
+        }
+    }
+
+    /// The sector of its member that holds this row of a strip cannot be read until it is written.
+    pub fn spoil(&mut self, stripe: u64, strip: u8, row: u32) {
+        let slot = self.geometry.rotation(stripe).slot_of(strip);
+        let device = self.shared.members.device(slot);
+        let at = self.zones.data.offset_bytes + self.geometry.strip_offset(stripe) + u64::from(row);
+        self.disks.borrow_mut()[usize::from(device.0)].bad.insert(at / SECTOR);
+    }
+
+    /// Sectors that cannot be read now.
+    pub fn bad_sectors(&self) -> usize {
+        self.disks.borrow().iter().map(|disk| disk.bad.len()).sum()
+    }
+
+    /// Asks for one thing and waits for its answer: whether that was an error.
+    pub fn fails(&mut self, kind: RequestKind, offset_bytes: u64, len_bytes: u64) -> bool {
+        let errors = self.errors;
+        self.settle();
+        assert!(self.ask(kind, offset_bytes, len_bytes), "nothing is in the way");
+        self.settle();
+        self.errors > errors
+    }
+
+    /// Lets this much time pass.
+    pub fn pass(&mut self, seconds: u64) {
+        let until_ns = self.now_ns + seconds * 1_000_000_000;
+        while self.now_ns < until_ns {
+            self.turn();
         }
     }
 
