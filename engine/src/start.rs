@@ -235,15 +235,16 @@ fn commit<R: Ring>(
                 lost = lost.or(Slots::one(write.slot as u8));
             }
         }
-        let now_lost = writes.iter().map(|write| write.slot).find(|&slot| lost.has(slot as u8));
-        (writes, reinforced) = match now_lost {
-            Some(slot) => {
-                id = next_id(id);
-                (roster.begin(Change::Fail { slot }, id)?, false)
-            }
-            None if reinforced => return Ok(lost),
+        let written = writes.iter().fold(Slots::NONE, |slots, write| slots.or(Slots::one(write.slot as u8)));
+        let now_lost = written.and(lost);
+        (writes, reinforced) = if !now_lost.is_empty() {
+            id = next_id(id);
+            (roster.begin(Change::Fail { slots: now_lost }, id)?, false)
+        } else if reinforced {
+            return Ok(lost);
+        } else {
             // Into the other copy too, so that one decayed block does not put a device back by an epoch.
-            None => (roster.reinforce()?, true),
+            (roster.reinforce()?, true)
         };
     }
 }
@@ -448,15 +449,10 @@ impl Started {
         failed: Slots,
         seed: u64,
     ) -> Result<(), StartError> {
-        let Some(roster) = &mut self.roster else { return Ok(()) };
-        let (mut gone, mut id) = (Slots::NONE, seed.rotate_left(32));
-        for slot in failed.iter() {
-            if !gone.has(slot) {
-                id = next_id(id);
-                let writes = roster.begin(Change::Fail { slot: usize::from(slot) }, id)?;
-                gone = gone.or(Slots::one(slot)).or(commit(bench, roster, writes, id)?);
-            }
-        }
+        let Some(roster) = self.roster.as_mut().filter(|_| !failed.is_empty()) else { return Ok(()) };
+        let id = next_id(seed.rotate_left(32));
+        let writes = roster.begin(Change::Fail { slots: failed }, id)?;
+        let gone = failed.or(commit(bench, roster, writes, id)?);
         self.view =
             MemberView { readable: self.view.readable.minus(gone), writable: self.view.writable.minus(gone) };
         self.rebuilding = self.rebuilding.filter(|(slot, _)| !gone.has(*slot));

@@ -134,8 +134,8 @@ impl Array {
         let left = keeper.on_record().writable.minus(view.writable);
         let id = keeper.epoch_id(roster);
         let roster = keeper.roster.as_mut().expect("looked at above");
-        let (purpose, writes) = if let Some(slot) = left.iter().next() {
-            (Purpose::Leave, roster.begin(Change::Fail { slot: usize::from(slot) }, id))
+        let (purpose, writes) = if !left.is_empty() {
+            (Purpose::Leave, roster.begin(Change::Fail { slots: left }, id))
         } else if std::mem::take(&mut keeper.wishes.reinforce) {
             (Purpose::Reinforce, roster.reinforce())
         } else if let Some(joining) = keeper.wishes.join.take() {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   begin(change) -> writes --> settle(slot, Landed) ... --> is_committed: go on, and reinforce() -> writes
-//!                          \-> settle(slot, Lost)       --> begin(Fail { slot }) -> writes
+//!                          \-> settle(slot, Lost)       --> begin(Fail { slots }) -> writes
 //! ```
 //!
 //! Invariants:
@@ -24,6 +24,7 @@ use crate::format::superblock::{
     COUNT_MAX, Copy, EpochName, Found, Record, RunState, SlotRecord, SlotState, Superblock, encode,
 };
 use crate::format::zones::Zones;
+use crate::geometry::Slots;
 use crate::limits::BLOCK_BYTES;
 
 /// A change that makes a new epoch.
@@ -34,10 +35,11 @@ pub enum Change {
         /// Who owns it from now on.
         host: Label,
     },
-    /// A slot leaves: it failed, or the operator says so.
+    /// Slots leave: they failed, or the operator says so. All that are known to have failed leave in one epoch, so that no
+    /// superblock is written to one of them, or waited for, while another leaves.
     Fail {
-        /// Which.
-        slot: usize,
+        /// The slots; at least one.
+        slots: Slots,
     },
     /// A device takes a slot that failed or is empty, and is to be filled.
     Join {
@@ -321,9 +323,12 @@ impl Roster {
     fn apply(&mut self, change: Change) -> Result<(), ChangeRefused> {
         match change {
             Change::Start { host } => self.record.host = host,
-            Change::Fail { slot } => {
-                self.require(slot, "a part of the array", SlotState::takes_part)?;
-                self.leave(slot);
+            Change::Fail { slots } => {
+                assert!(!slots.is_empty(), "a change changes something");
+                for slot in slots.iter().map(usize::from) {
+                    self.require(slot, "a part of the array", SlotState::takes_part)?;
+                    self.leave(slot);
+                }
             }
             Change::Join { slot, joiner } => self.join(slot, joiner)?,
             Change::Filled { slot } => {

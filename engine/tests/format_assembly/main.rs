@@ -1,7 +1,7 @@
 //! Assembly and roster against a world that may lose power between any two superblock writes.
 //!
 //! Method: enumerate. A *run* assembles a subset of the devices, starts, perhaps writes data, perhaps makes
-//! one more change (a member fails, a superblock write is lost, a device joins, is filled, the array stops), or grows,
+//! one more change (one or two members fail, one or two superblock writes are lost, a device joins, is filled, the array stops), or grows,
 //! and ends with a power cut that leaves any subset of the last change's writes on the devices. After
 //! each run, assembly is asked about every subset of the devices. Runs follow each other, two deep in all
 //! combinations, and deeper along random paths.
@@ -23,6 +23,7 @@ use engine::assembly::{Assembly, Change, Roster, SuperblockWrite, WriteOutcome};
 use engine::format::Level;
 use engine::format::label::Label;
 use engine::format::superblock::{Copy, SlotState};
+use engine::geometry::Slots;
 use world::World;
 
 /// Where a run ends: each is a world after a power cut.
@@ -45,7 +46,7 @@ fn run(before: &World, present: u32, assembly: &Assembly, ends: Ends<'_>) {
     grow(&world, &roster, ends);
     let writes = world.begin(&mut roster, Change::Start { host: Label::EMPTY }).unwrap();
     cuts(&world, &writes, "start", ends);
-    lost_write(&world, &roster, &writes, ends);
+    lost_writes(&world, &roster, &writes, ends);
     world.complete(&mut roster, &writes, "start");
     ends(world.clone());
     let writes = roster.reinforce().unwrap();
@@ -53,7 +54,9 @@ fn run(before: &World, present: u32, assembly: &Assembly, ends: Ends<'_>) {
     world.complete(&mut roster, &writes, "reinforce");
     ends(world.clone());
     for slot in 0..world.shape.members {
-        fail(&world, &roster, slot, ends);
+        for other in slot..world.shape.members {
+            fail(&world, &roster, Slots::one(slot as u8).or(Slots::one(other as u8)), ends);
+        }
         join(&world, &roster, assembly, slot, ends);
         filled(&world, &roster, slot, ends);
     }
@@ -67,26 +70,35 @@ fn cuts(world: &World, writes: &[SuperblockWrite], what: &str, ends: Ends<'_>) {
     }
 }
 
-/// One superblock write of the start fails, and may have landed all the same; its slot is failed.
-fn lost_write(world: &World, roster: &Roster, writes: &[SuperblockWrite], ends: Ends<'_>) {
-    for lost in writes {
-        for landed in [false, true] {
-            let (mut world, mut roster) = (world.clone(), roster.clone());
-            for write in writes {
-                if write.slot != lost.slot || landed {
-                    world.land(write);
+/// One or two superblock writes of the start fail or are not answered, and may have landed all the same; their slots leave
+/// together, in the next epoch.
+fn lost_writes(world: &World, roster: &Roster, writes: &[SuperblockWrite], ends: Ends<'_>) {
+    let slots = |write: &SuperblockWrite| Slots::one(write.slot as u8);
+    for one in writes {
+        for other in writes.iter().filter(|other| other.slot >= one.slot) {
+            let lost = slots(one).or(slots(other));
+            // Of two that are not answered either may have landed; for one alone, twice the same.
+            for landed in
+                [Slots::NONE, slots(one), slots(other), lost].into_iter().take(2 * lost.count() as usize)
+            {
+                let (mut world, mut roster) = (world.clone(), roster.clone());
+                for write in writes {
+                    let is_lost = lost.has(write.slot as u8);
+                    if !is_lost || landed.has(write.slot as u8) {
+                        world.land(write);
+                    }
+                    let outcome = if is_lost { WriteOutcome::Lost } else { WriteOutcome::Landed };
+                    roster.settle(write.slot, outcome);
                 }
-                let outcome = if write.slot == lost.slot { WriteOutcome::Lost } else { WriteOutcome::Landed };
-                roster.settle(write.slot, outcome);
+                world.story.push(format!("start: writes to {lost:?} lost, landed: {landed:?}"));
+                fail(&world, &roster, lost, ends);
             }
-            world.story.push(format!("start: write to slot {} lost, landed: {landed}", lost.slot));
-            fail(&world, &roster, lost.slot, ends);
         }
     }
 }
 
-fn fail(world: &World, roster: &Roster, slot: usize, ends: Ends<'_>) {
-    change(world, roster, Change::Fail { slot }, &format!("fail slot {slot}"), ends);
+fn fail(world: &World, roster: &Roster, slots: Slots, ends: Ends<'_>) {
+    change(world, roster, Change::Fail { slots }, &format!("fail {slots:?}"), ends);
 }
 
 fn filled(world: &World, roster: &Roster, slot: usize, ends: Ends<'_>) {

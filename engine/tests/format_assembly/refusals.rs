@@ -10,6 +10,7 @@ use engine::format::label::Label;
 use engine::format::superblock::{Found, NoMember, SlotState, Superblock, choose};
 use engine::format::zones::zones;
 use engine::format::{Level, Shape};
+use engine::geometry::Slots;
 use uuid::Uuid;
 
 use super::world::{DEVICE_BYTES, World};
@@ -139,7 +140,7 @@ fn start_and(world: &mut World, present: u32, change: Option<Change>) {
 #[test]
 fn a_failed_member_stays_out_when_it_is_back() {
     let mut world = World::new(Level::Raid5, 3);
-    start_and(&mut world, 0b111, Some(Change::Fail { slot: 2 }));
+    start_and(&mut world, 0b111, Some(Change::Fail { slots: Slots::one(2) }));
     let assembly = world.assemble(0b111).unwrap();
     assert_eq!(assembly.slots[2], SlotPlan::Stale { candidate: 2, reason: StaleReason::LeftInSync });
     let text = world.assemble(0b101).unwrap_err().to_string();
@@ -149,7 +150,7 @@ fn a_failed_member_stays_out_when_it_is_back() {
 #[test]
 fn a_replaced_member_is_left_out_when_it_is_back() {
     let mut world = World::new(Level::Raid5, 3);
-    start_and(&mut world, 0b111, Some(Change::Fail { slot: 2 }));
+    start_and(&mut world, 0b111, Some(Change::Fail { slots: Slots::one(2) }));
     let joiner = world.joiner(SlotPlan::Failed);
     start_and(&mut world, 0b011, Some(Change::Join { slot: 2, joiner }));
     let assembly = world.assemble(0b1111).unwrap();
@@ -212,9 +213,9 @@ fn changes_that_cannot_be() {
     let twice = Change::Join { slot: 2, joiner: Joiner::returning(0, first) };
     assert_eq!(roster.begin(twice, 3).unwrap_err(), ChangeRefused::AlreadyMember { slot: 0 });
     let too_few = ChangeRefused::TooFew { in_sync: 1, needed: 2 };
-    assert_eq!(roster.begin(Change::Fail { slot: 1 }, 3).unwrap_err(), too_few);
+    assert_eq!(roster.begin(Change::Fail { slots: Slots::one(1) }, 3).unwrap_err(), too_few);
     for (change, state) in [
-        (Change::Fail { slot: 2 }, SlotState::Failed),
+        (Change::Fail { slots: Slots::one(2) }, SlotState::Failed),
         (Change::Filled { slot: 0 }, SlotState::InSync),
         (Change::Remove { slot: 0 }, SlotState::InSync),
     ] {
@@ -230,7 +231,7 @@ fn changes_that_cannot_be() {
         "one is missing"
     );
     let nowhere = ChangeRefused::NoSuchSlot { slot: 3, members: 3 };
-    assert_eq!(roster.begin(Change::Fail { slot: 3 }, 3).unwrap_err(), nowhere);
+    assert_eq!(roster.begin(Change::Fail { slots: Slots::one(3) }, 3).unwrap_err(), nowhere);
 
     let writes = roster.begin(Change::Remove { slot: 2 }, 3).expect("what was refused left no trace");
     assert_eq!(writes.len(), 2);
@@ -243,5 +244,5 @@ fn changes_that_cannot_be() {
 fn no_change_begins_before_the_last_is_settled() {
     let mut roster = World::new(Level::Raid5, 3).assemble(0b111).unwrap().roster().unwrap();
     roster.begin(Change::Start { host: Label::EMPTY }, 2).unwrap();
-    let _ = roster.begin(Change::Fail { slot: 0 }, 3);
+    let _ = roster.begin(Change::Fail { slots: Slots::one(0) }, 3);
 }

@@ -5,6 +5,7 @@ use engine::assembly::{AssemblyError, Change, Roster, SlotPlan, WriteOutcome};
 use engine::format::Level;
 use engine::format::label::Label;
 use engine::format::superblock::SlotState;
+use engine::geometry::Slots;
 
 use super::world::World;
 
@@ -87,7 +88,7 @@ fn a_leftover_bears_witness_for_another() {
         let outcome = if write.slot == 1 { WriteOutcome::Lost } else { WriteOutcome::Landed };
         roster.settle(write.slot, outcome);
     }
-    let writes = world.begin(&mut roster, Change::Fail { slot: 1 }).unwrap();
+    let writes = world.begin(&mut roster, Change::Fail { slots: Slots::one(1) }).unwrap();
     world.complete(&mut roster, &writes, "fail slot 1");
     let assembly = world.assemble(0b1111).unwrap();
     assert_eq!(assembly.slots[2..], [SlotPlan::InSync { candidate: 2 }, SlotPlan::InSync { candidate: 3 }]);
@@ -280,7 +281,7 @@ fn a_lost_write_takes_its_slot_out() {
         roster.settle(write.slot, outcome);
     }
     assert!(!roster.is_committed());
-    let writes = world.begin(&mut roster, Change::Fail { slot: 2 }).unwrap();
+    let writes = world.begin(&mut roster, Change::Fail { slots: Slots::one(2) }).unwrap();
     assert_eq!(writes.iter().map(|write| write.slot).collect::<Vec<_>>(), [0, 3]);
     assert_eq!(roster.record().slots[1].state, SlotState::Failed);
 }
