@@ -128,18 +128,19 @@ impl Monitors {
         newest.map(|(_, cells)| cells)
     }
 
-    /// By slot, what the copies of a stripe's cell that an assembly would read say durably.
-    pub fn stored_cells(bus: &mut Bus, stripe: u64) -> Vec<(usize, Option<u8>)> {
+    /// By slot, the copies of a bitmap block that an assembly would read, as they are durable.
+    pub fn stored_block(bus: &mut Bus, block: u64) -> Vec<(usize, Option<Box<Cells>>)> {
         let watched = bus.monitors.watched.expect("an array is watched");
         let in_sync = Monitors::in_sync(bus);
-        let block = stripe / engine::format::zones::CELLS_PER_BLOCK;
-        let mut cells = Vec::new();
-        for slot in copies(block, &watched.shape) {
-            let Some(copy) = in_sync.get(slot).copied().flatten() else { continue };
-            let cell = Monitors::durable_block(bus, copy, block).map(|cells| cell_in(&cells, stripe));
-            cells.push((slot, cell));
-        }
-        cells
+        let keepers = copies(block, &watched.shape);
+        let keepers = keepers.filter_map(|slot| Some((slot, in_sync.get(slot).copied().flatten()?)));
+        keepers.map(|(slot, disk)| (slot, Monitors::durable_block(bus, disk, block))).collect()
+    }
+
+    /// By slot, what the copies of a stripe's cell that an assembly would read say durably.
+    pub fn stored_cells(bus: &mut Bus, stripe: u64) -> Vec<(usize, Option<u8>)> {
+        let stored = Monitors::stored_block(bus, stripe / engine::format::zones::CELLS_PER_BLOCK);
+        stored.into_iter().map(|(slot, cells)| (slot, cells.map(|cells| cell_in(&cells, stripe)))).collect()
     }
 
     /// I1.

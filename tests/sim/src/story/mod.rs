@@ -13,6 +13,7 @@ use crate::world::{StartOutcome, World, fresh_memory};
 
 mod aftermath;
 mod decay;
+mod idle;
 pub mod matrix;
 mod restart;
 mod rollback;
@@ -51,6 +52,8 @@ pub enum Scenario {
     Rollback,
     /// Metadata decays while the array is down: see `decay`.
     Decay,
+    /// Arrays rest, whole and degraded, and end without a stop: see `idle`.
+    Idle,
 }
 
 impl Scenario {
@@ -71,7 +74,7 @@ impl Scenario {
         Scenario::Mixed,
     ];
     /// Scenarios that run where they are named only: each shows a fault that the engine has.
-    pub const BESIDE: [Scenario; 2] = [Scenario::Rollback, Scenario::Decay];
+    pub const BESIDE: [Scenario; 3] = [Scenario::Rollback, Scenario::Decay, Scenario::Idle];
 
     /// By name, in lower case.
     #[must_use]
@@ -98,6 +101,7 @@ impl Scenario {
             Scenario::Mixed => "mixed",
             Scenario::Rollback => "rollback",
             Scenario::Decay => "decay",
+            Scenario::Idle => "idle",
         }
     }
 }
@@ -194,6 +198,10 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
     if scenario == Scenario::Rollback {
         config.stripes = config.stripes.min(24);
     }
+    if scenario == Scenario::Idle && rng.chance(50) {
+        // Several regions of cells.
+        config.stripes = rng.between(40, 400);
+    }
     if scenario == Scenario::Filling {
         // So slow, and so many stripes, that it takes some seconds.
         config.shape.chunk_bytes = 4096;
@@ -207,8 +215,10 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
     let world = World::new(rng.next(), config, Arc::clone(&memories.trunk), verbose);
     let mut story = Story::of(world, knobs, memories.clone(), verbose);
     story.take_moments(mix(seed));
-    if scenario == Scenario::Rollback {
-        story.world.remember_stop();
+    match scenario {
+        Scenario::Rollback => story.world.remember_stop(),
+        Scenario::Idle => story.world.idle.watched = true,
+        _ => {}
     }
     story.start();
     match scenario {
@@ -227,6 +237,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Mixed => story.mixed(),
         Scenario::Rollback => story.rollback(),
         Scenario::Decay => story.decay(),
+        Scenario::Idle => story.idle(),
     }
     story.explore();
     story.outcome()

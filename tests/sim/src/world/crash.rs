@@ -19,11 +19,13 @@ use crate::oracle::Oracle;
 use crate::rng::Rng;
 
 use super::World;
+use super::idle::{Idle, Loss};
 
 /// See the top of this file.
 pub struct Crash {
     moment: Moment,
     oracle: Rc<Oracle>,
+    loss: Option<Loss>,
 }
 
 impl Crash {
@@ -45,8 +47,11 @@ impl World {
         if self.beyond_level {
             return;
         }
+        drop(bus);
         let oracle = Rc::new(self.oracle.after_power_cut());
-        self.crashes.extend(taken.into_iter().map(|moment| Crash { moment, oracle: Rc::clone(&oracle) }));
+        let loss = self.loss();
+        let crash = |moment| Crash { moment, oracle: Rc::clone(&oracle), loss: loss.clone() };
+        self.crashes.extend(taken.into_iter().map(crash));
     }
 
     /// The world in which the power goes at this moment; `seed` decides what of it survives.
@@ -89,6 +94,7 @@ impl World {
             crashes: Vec::new(),
             // Rolling back all members to a stop is tried in the run itself.
             stops: Vec::new(),
+            idle: Idle::after(self.idle.watched, crash.loss.clone()),
         }
     }
 }

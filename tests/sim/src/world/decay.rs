@@ -76,6 +76,7 @@ impl World {
 
     /// A block of metadata decays. The array is down.
     pub fn decay(&mut self, spot: Spot, decay: Decay) {
+        self.idle.forget();
         let place = self.place_of(spot);
         let sector = place.first + self.rng.below(SECTORS_PER_PAGE);
         let mut bus = self.bus.borrow_mut();

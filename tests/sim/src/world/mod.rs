@@ -2,7 +2,8 @@
 //!
 //! `start` assembles, starts and grows arrays, `requests` asks and takes answers, `checks` holds them against the oracle and
 //! the members, `orders` is the operator and the weather, `crash` makes a world of a moment of another, `rollback` puts older
-//! contents back in place of what members hold, `decay` damages metadata.
+//! contents back in place of what members hold, `decay` damages metadata, `idle` says what
+//! an unclean end may cost.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ use crate::rng::Rng;
 mod checks;
 mod crash;
 mod decay;
+mod idle;
 mod orders;
 mod requests;
 mod rollback;
@@ -41,6 +43,7 @@ mod start;
 
 pub use crash::Crash;
 pub use decay::{Decay, Spot};
+pub use idle::{DEGRADED_IS_SWEPT, Idle};
 pub use rollback::Stop;
 pub use start::{GrowOutcome, StartOutcome};
 
@@ -110,6 +113,8 @@ pub struct World {
     pub crashes: Vec<Crash>,
     /// The array as it was left by stops in order, and when it was created.
     pub stops: Vec<Rc<Stop>>,
+    /// What an unclean end may cost.
+    pub idle: Idle,
 }
 
 impl World {
@@ -171,6 +176,7 @@ impl World {
             cells_at_stop: None,
             crashes: Vec::new(),
             stops: Vec::new(),
+            idle: Idle::after(DEGRADED_IS_SWEPT, None),
         };
         world.create(&members);
         world
@@ -253,6 +259,7 @@ impl World {
 
     /// After a cut: the engine is gone, and what it had not promised with it.
     pub fn after_cut(&mut self) {
+        self.idle = Idle::after(self.idle.watched, self.loss());
         self.forget_engine();
         self.oracle.power_cut();
     }
@@ -318,7 +325,10 @@ impl World {
             return true;
         }
         moved |= !replies.is_empty();
-        if let (Some(before), Some(after)) = (clean_before, self.clean_while_degraded()) {
+        self.note_degraded();
+        if let (Some(before), Some(after), false) =
+            (clean_before, self.clean_while_degraded(), self.idle.watched)
+        {
             assert!(
                 after & !before == 0,
                 "A6: a cell becomes Clean while a member is missing: {before:b}, {after:b}"

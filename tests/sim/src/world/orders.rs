@@ -100,6 +100,8 @@ impl World {
             let mut bus = self.bus.borrow_mut();
             let moment = bus.moment;
             Monitors::check_flushed(&mut bus, moment);
+            drop(bus);
+            self.note_stop();
         }
         Some(answer)
     }

@@ -38,6 +38,9 @@ impl World {
         } else {
             Span::EMPTY
         };
+        if !matches!(kind, RequestKind::Read | RequestKind::Flush) {
+            self.note_written(first, count);
+        }
         let tag = self.next_tag;
         self.next_tag += 1;
         let start = match kind {
@@ -159,6 +162,7 @@ impl World {
         }
         if !matches!(asked.kind, RequestKind::Read | RequestKind::Flush) {
             self.written_at = self.oracle.now();
+            self.note_written(asked.first, asked.count);
         }
         if asked.span != Span::EMPTY {
             self.host_pool.give(asked.span);

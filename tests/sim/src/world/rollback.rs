@@ -72,6 +72,7 @@ impl World {
         self.stops.retain(|other| other.images[0].moment <= moment);
         self.oracle = stop.oracle.clone();
         self.cells_at_stop = None;
+        self.idle.forget();
         true
     }
 

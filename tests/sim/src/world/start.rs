@@ -158,6 +158,9 @@ impl World {
             self.mark_lossy();
         }
         self.check_kept();
+        if !read_only {
+            self.check_loss();
+        }
         StartOutcome::Running
     }
 

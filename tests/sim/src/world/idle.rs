@@ -1,0 +1,204 @@
+//! What an unclean end may cost: which stripes may need a resync after it.
+//!
+//! A stripe that needs a resync while a member is missing has lost that member's strip, so on an array that is degraded every
+//! mark on disk is a stripe at risk. The rule is that marks follow what is being written, and nothing else:
+//!
+//! - An array that has rested for some seconds has no mark on disk, whole or degraded. So has one that was stopped in order. An
+//!   unclean end from there on, until something is written, costs nothing: IDLE.
+//! - On an array that has been degraded for some seconds a cut costs only stripes of regions that were written within the last
+//!   seconds: LOSS.
+//!
+//! Stripes that needed a resync before may need it still. Damage to metadata ends the promise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use bitmap::Cell;
+use engine::format::zones::CELLS_PER_BLOCK;
+
+use crate::monitors::{Monitors, cell_in, code};
+
+use super::World;
+
+/// Whether the engine keeps the rules above. Until then they are looked at in the scenario `idle` only, and everywhere else
+/// no cell may become Clean while a member is missing (A6), as the engine promises until now.
+pub const DEGRADED_IS_SWEPT: bool = false;
+
+/// Cells that are marked together.
+const REGION_STRIPES: u64 = 32;
+/// An array has rested after so long, and as long as its slowest operations take a few hundred times.
+const RESTED_NS: u64 = 5_000_000_000;
+
+/// Which stripes an unclean end may cost.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// Those that needed a resync before.
+    before: Rc<BTreeSet<u64>>,
+    /// All stripes of these regions.
+    regions: BTreeSet<u64>,
+}
+
+/// What is known of the array's marks.
+#[derive(Default)]
+pub struct Idle {
+    /// Whether anybody looks.
+    pub watched: bool,
+    /// The array rests, and these stripes need a resync.
+    rests: Option<Rc<BTreeSet<u64>>>,
+    /// Since when members are missing, and what needed a resync when that began.
+    degraded: Option<(u64, Rc<BTreeSet<u64>>)>,
+    /// When each region was written last.
+    written: BTreeMap<u64, u64>,
+    /// What the last unclean end may have cost.
+    pub loss: Option<Loss>,
+}
+
+impl Idle {
+    /// Of a world in which the power has just gone.
+    #[must_use]
+    pub fn after(watched: bool, loss: Option<Loss>) -> Idle {
+        Idle { watched, loss, ..Idle::default() }
+    }
+
+    /// Nothing is promised from here on.
+    pub fn forget(&mut self) {
+        *self = Idle { watched: self.watched, ..Idle::default() };
+    }
+}
+
+impl World {
+    fn rested_ns(&self) -> u64 {
+        RESTED_NS + 300 * self.config.latency.slowest_ns()
+    }
+
+    fn need_sync(&self) -> Rc<BTreeSet<u64>> {
+        let cells = (0..).zip(self.cells());
+        Rc::new(cells.filter(|(_, cell)| *cell == Cell::NeedSync).map(|(stripe, _)| stripe).collect())
+    }
+
+    /// Stripes are being written, or were until now.
+    pub(super) fn note_written(&mut self, first: u64, count: u64) {
+        if !self.idle.watched || count == 0 {
+            return;
+        }
+        let now_ns = self.bus.borrow().now_ns;
+        let stripe_sectors = self.stripe_sectors();
+        let regions =
+            first / stripe_sectors / REGION_STRIPES..=(first + count - 1) / stripe_sectors / REGION_STRIPES;
+        self.idle.written.extend(regions.map(|region| (region, now_ns)));
+        self.idle.rests = None;
+    }
+
+    /// Looks whether members are missing.
+    pub(super) fn note_degraded(&mut self) {
+        if !self.idle.watched {
+            return;
+        }
+        let is_degraded = self.running().members.view().readable != self.geometry.slots();
+        if is_degraded != self.idle.degraded.is_some() {
+            let now_ns = self.bus.borrow().now_ns;
+            self.idle.degraded = is_degraded.then(|| (now_ns, self.need_sync()));
+        }
+    }
+
+    /// What an unclean end may cost now; `None` where nothing is promised.
+    pub(super) fn loss(&self) -> Option<Loss> {
+        if !self.idle.watched {
+            return None;
+        }
+        if self.shared.is_none() {
+            return self.idle.loss.clone();
+        }
+        if let Some(before) = &self.idle.rests {
+            return Some(Loss { before: Rc::clone(before), regions: BTreeSet::new() });
+        }
+        let (since_ns, before) = self.idle.degraded.as_ref()?;
+        let (now_ns, rested_ns) = (self.bus.borrow().now_ns, self.rested_ns());
+        if since_ns + rested_ns > now_ns || self.running().failed() {
+            return None;
+        }
+        let recent = self.idle.written.iter().filter(|(_, at_ns)| *at_ns + rested_ns > now_ns);
+        let mut regions: BTreeSet<u64> = recent.map(|(region, _)| *region).collect();
+        // What is in flight counts as written now, however long ago it was asked.
+        for asked in self.asked.iter().filter(|asked| asked.count > 0) {
+            let stripe = |sector| sector / self.stripe_sectors() / REGION_STRIPES;
+            regions.extend(stripe(asked.first)..=stripe(asked.first + asked.count - 1));
+        }
+        Some(Loss { before: Rc::clone(before), regions })
+    }
+
+    /// IDLE, LOSS: after an unclean end only those stripes need a resync that may.
+    pub(super) fn check_loss(&mut self) {
+        let Some(Loss { before, regions }) = self.idle.loss.take() else { return };
+        let now = self.need_sync();
+        let lost: Vec<u64> = now
+            .iter()
+            .copied()
+            .filter(|stripe| !before.contains(stripe) && !regions.contains(&(stripe / REGION_STRIPES)))
+            .collect();
+        let stripes = self.geometry.stripes();
+        assert!(
+            lost.is_empty() || !regions.is_empty(),
+            "IDLE: an array that rested, and was not written since, has lost {} of {stripes} stripes: {:?}",
+            lost.len(),
+            &lost[..lost.len().min(8)]
+        );
+        assert!(
+            lost.is_empty(),
+            "LOSS: a degraded array was written in regions {regions:?}, and has lost {} of {stripes} stripes: {:?}",
+            lost.len(),
+            &lost[..lost.len().min(8)]
+        );
+        if regions.is_empty() {
+            self.idle.rests = Some(now);
+        }
+    }
+
+    /// Lets an array rest, whole or degraded: no stripe is left that an unclean end would cost.
+    pub fn check_idle(&mut self) {
+        if self.is_off() || self.running().failed() {
+            return;
+        }
+        self.rest(self.rested_ns());
+        if self.is_off() || self.running().failed() || self.is_busy() {
+            return;
+        }
+        for (stripe, cell) in (0..).zip(self.cells()) {
+            assert!(
+                matches!(cell, Cell::Clean | Cell::Unwritten | Cell::NeedSync),
+                "IDLE: nothing is written, and stripe {stripe} is still {cell:?}"
+            );
+        }
+        self.check_no_mark("nothing is written");
+        self.idle.rests = Some(self.need_sync());
+    }
+
+    /// No copy of a cell that a start would read says Dirty.
+    pub(super) fn check_no_mark(&self, why: &str) {
+        let mut bus = self.bus.borrow_mut();
+        for block in 0..self.zones.bitmap_blocks() {
+            for (slot, cells) in Monitors::stored_block(&mut bus, block) {
+                let Some(cells) = cells else { continue };
+                let first = block * CELLS_PER_BLOCK;
+                for stripe in first..(first + CELLS_PER_BLOCK).min(self.geometry.stripes()) {
+                    assert!(
+                        cell_in(&cells, stripe) != code::DIRTY,
+                        "IDLE: {why}, and slot {slot} still says that stripe {stripe} is being written"
+                    );
+                }
+            }
+        }
+    }
+
+    /// The array was stopped in order, with these stripes in need of a resync.
+    pub(super) fn note_stop(&mut self) {
+        if !self.idle.watched {
+            return;
+        }
+        self.check_no_mark("the array was stopped in order");
+        let cells = self.cells_at_stop.iter().flatten();
+        let need_sync =
+            (0..).zip(cells).filter(|(_, cell)| **cell == Cell::NeedSync).map(|(stripe, _)| stripe);
+        self.idle.loss = Some(Loss { before: Rc::new(need_sync.collect()), regions: BTreeSet::new() });
+    }
+}
