@@ -48,7 +48,7 @@ const UNSAFE_ROOMS: &[(&str, &str)] = &[
 ];
 
 /// Engine rooms that do no I/O, read no clock and roll no dice: they run in the simulator as they are.
-const PURE_ROOMS: &[&str] = &["geometry", "plan", "array", "members", "format", "assembly", "limits"];
+const PURE_ROOMS: &[&str] = &["geometry", "plan", "array", "members", "format", "assembly", "limits", "lost"];
 
 /// What a pure room may not name.
 const IMPURE_PATHS: &[&str] = &[
@@ -81,6 +81,7 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     // The ring: ublk's commands travel in the reactor's own.
     ("frontend", &["limits", "memory", "request", "ring"]),
     ("format", &["limits", "geometry"]),
+    ("lost", &["format", "limits", "sync"]),
     ("assembly", &["limits", "geometry", "format"]),
     ("members", &["geometry", "limits", "ring", "sync"]),
     ("mailbox", &["array", "request", "limits", "sync"]),
@@ -91,8 +92,8 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     (
         "array",
         &[
-            "assembly", "format", "geometry", "limits", "mailbox", "members", "memory", "plan", "request",
-            "ring", "slab", "tally", "status",
+            "assembly", "format", "geometry", "limits", "lost", "mailbox", "members", "memory", "plan",
+            "request", "ring", "slab", "tally", "status",
         ],
     ),
 ];

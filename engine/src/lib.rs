@@ -23,6 +23,7 @@ pub mod format;
 pub mod frontend;
 pub mod geometry;
 pub mod limits;
+pub mod lost;
 pub mod mailbox;
 pub mod members;
 pub mod memory;

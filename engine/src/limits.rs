@@ -47,6 +47,13 @@ pub const IO_IN_FLIGHT_MAX: usize = 8192;
 /// rows and no others. 4 KiB is the physical block of most drives, and divides every chunk.
 pub const RECOVERY_BYTES: u32 = 4 << 10;
 
+/// Ranges of lost rows that an array lists. A bad sector is a range; stripes that are lost one behind the other are one range.
+/// Example: 1024 ranges of 24 bytes fill six of the seven blocks of a list on disk.
+pub const LOST_RANGES_MAX: usize = 1024;
+/// Ranges beyond which nothing is added, so that a host that overwrites the middle of a range finds room for its two ends.
+pub const LOST_RANGES_ADDED_MAX: usize = 768;
+
+const _: () = assert!(LOST_RANGES_ADDED_MAX < LOST_RANGES_MAX);
 const _: () = assert!(CHUNK_BYTES_MIN.is_multiple_of(RECOVERY_BYTES));
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(CHUNK_BYTES_MAX <= BUFFER_BYTES_MAX);

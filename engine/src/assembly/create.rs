@@ -57,6 +57,7 @@ pub fn create(new: &NewArray<'_>) -> Vec<SuperblockWrite> {
         epoch: Epoch { name: EpochName { number: 1, id: new.epoch_id }, line: [0; LINE_EPOCHS] },
         state: RunState::Clean,
         found: RunState::Clean,
+        lost_rows: false,
         slots,
     };
     let write = |slot, (copy, sequence)| {

@@ -167,8 +167,9 @@ pub(super) fn newest(candidates: &[Candidate], present: &[Present<'_>]) -> Resul
     }
 }
 
-/// The record of the newest epoch. Its holders may differ in state and in cursors, which are written
-/// within an epoch; in nothing else.
+/// The record of the newest epoch. Its holders may differ in state, in cursors and in whether there is a list of lost rows, which
+/// are written within an epoch; in nothing else. (One holder that knows of the list is enough: the list was durable on all members
+/// before.)
 pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Record, AssemblyError> {
     let mut merged = present[newest].record().clone();
     for holder in present.iter().filter(|member| member.epoch() == merged.epoch.name) {
@@ -181,6 +182,8 @@ pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Re
             merged.state = RunState::Clean;
         }
         theirs.state = merged.state;
+        merged.lost_rows |= theirs.lost_rows;
+        theirs.lost_rows = merged.lost_rows;
         if theirs != merged {
             let (one, other) = (present[newest].whose(), holder.whose());
             return Err(AssemblyError::Disagreement { what: "the record of the same epoch", one, other });

@@ -282,6 +282,14 @@ impl Roster {
         self.rewrite(|record| record.state = RunState::Clean)
     }
 
+    /// The writes that record that there is a list of lost rows, which is durable on every device that takes part.
+    ///
+    /// # Panics
+    /// If the epoch is not committed.
+    pub fn note_lost_rows(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+        self.rewrite(|record| record.lost_rows = true)
+    }
+
     /// The writes that record how far a rebuild has come, after its stripes were flushed.
     ///
     /// # Panics

@@ -22,6 +22,7 @@
 pub mod bitmap_block;
 mod bytes;
 pub mod label;
+pub mod lost_rows;
 pub mod signatures;
 pub mod superblock;
 pub mod zones;

@@ -33,8 +33,10 @@ use crate::limits::{CHUNK_BYTES_MIN, MEMBERS_MAX};
 pub const MAGIC: [u8; 8] = *b"STRIATE\0";
 /// Version of the superblock's layout.
 pub const VERSION: u32 = 1;
+/// Incompat bit: there is a list of lost rows ([`lost_rows`](super::lost_rows)), which must be looked at before data is read.
+pub const INCOMPAT_LOST_ROWS: u64 = 1 << 0;
 /// Incompat bits that this program knows.
-pub const INCOMPAT_KNOWN: u64 = 0;
+pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LOST_ROWS;
 /// Ro-compat bits that this program knows.
 pub const RO_COMPAT_KNOWN: u64 = 0;
 /// Largest sequence and epoch number. Counting a million a second takes 146,000 years to get here, so who
@@ -221,6 +223,8 @@ pub struct Record {
     /// What the array was when this epoch was made. It counts if the epoch's own writes never completed:
     /// then nothing was done in it, and it is as it was found.
     pub found: RunState,
+    /// There is a list of lost rows, on every member that takes part. Once on record it stays so, also when the list is empty.
+    pub lost_rows: bool,
     /// One entry a slot; those from `shape.members` on are empty.
     pub slots: [SlotRecord; MEMBERS_MAX],
 }

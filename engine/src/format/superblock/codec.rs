@@ -13,8 +13,8 @@ use super::super::label::{LABEL_BYTES_MAX, Label};
 use super::super::zones::{Zone, Zones};
 use super::super::{Field, Level, Shape};
 use super::{
-    Copy, DecodeError, Epoch, EpochName, INCOMPAT_KNOWN, LINE_EPOCHS, MAGIC, RO_COMPAT_KNOWN, Record,
-    RunState, SlotRecord, SlotState, Superblock, VERSION,
+    Copy, DecodeError, Epoch, EpochName, INCOMPAT_KNOWN, INCOMPAT_LOST_ROWS, LINE_EPOCHS, MAGIC,
+    RO_COMPAT_KNOWN, Record, RunState, SlotRecord, SlotState, Superblock, VERSION,
 };
 use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
 
@@ -156,6 +156,7 @@ fn salt(superblock: &Superblock) -> [u8; SALT_BYTES] {
 }
 
 fn encode_record(block: &mut Block, record: &Record) {
+    put_u64(block, OFFSET_INCOMPAT, if record.lost_rows { INCOMPAT_LOST_ROWS } else { 0 });
     put(block, OFFSET_ARRAY, record.array.as_bytes());
     block[OFFSET_LEVEL] = record.shape.level.number();
     block[OFFSET_MEMBERS] = record.shape.members as u8;
@@ -264,6 +265,7 @@ fn decode_record(block: &Block) -> Result<Record, DecodeError> {
         },
         state: state_at(OFFSET_STATE)?,
         found: state_at(OFFSET_FOUND)?,
+        lost_rows: u64_at(block, OFFSET_INCOMPAT) & INCOMPAT_LOST_ROWS != 0,
         slots,
     })
 }
