@@ -4,7 +4,7 @@
 //! of the turn the blocks that were asked for are written, each on parities + 1 members, unless a write
 //! of that block is in flight here or on another reactor. So everything that turns up while a block is
 //! being written shares its next write, and nobody is woken: the waiters poll the cell, which is
-//! `Marked` until the mark is durable.
+//! `Marked` until the mark is durable. Blocks are written in the order in which they were first asked for (see `wanted`).
 //!
 //! A copy that cannot be written fails its member, and the block counts as written only when that is on
 //! record: a copy that says Clean must not be believed later.
@@ -17,10 +17,8 @@ use crate::members::Failure;
 use crate::memory::{Pool, Span};
 use crate::ring::{Durability, MemberIo, Ring};
 
-use super::{Array, Io, IoFor};
-
-/// Blocks asked for in one turn; more are asked for again in the next.
-const WANTED_MAX: usize = 64;
+use super::wanted::Wanted;
+use super::{Array, Io, IoFor, Sizes};
 
 /// One block write of this reactor.
 struct Writing {
@@ -53,11 +51,12 @@ pub(super) struct BlockWrites {
     writing: Vec<Writing>,
     /// Of them, those that have a write.
     begun: usize,
-    wanted: Vec<BlockIndex>,
+    wanted: Wanted,
 }
 
 impl BlockWrites {
-    pub(super) fn new(pool: &mut Pool, count: usize) -> BlockWrites {
+    /// As `sizes` say, for an array of `blocks`.
+    pub(super) fn new(pool: &mut Pool, sizes: &Sizes, blocks: u32) -> BlockWrites {
         let writing = |_| Writing {
             write: None,
             cells: Box::new([0; bitmap_block::CELL_BYTES]),
@@ -67,8 +66,8 @@ impl BlockWrites {
             pending: 0,
             failed: Slots::NONE,
         };
-        let writing = (0..count).map(writing).collect();
-        BlockWrites { writing, begun: 0, wanted: Vec::with_capacity(WANTED_MAX) }
+        let writing = (0..sizes.block_writes).map(writing).collect();
+        BlockWrites { writing, begun: 0, wanted: Wanted::new(blocks, sizes.ops) }
     }
 
     /// Whether nothing waits but for completions.
@@ -84,12 +83,9 @@ impl BlockWrites {
 }
 
 impl Array {
-    /// Asks for a block to be written at the end of this turn.
+    /// Asks for a block to be written, at the end of this turn if there is room.
     pub(super) fn write_block(&mut self, block: BlockIndex) {
-        let wanted = &mut self.blocks.wanted;
-        if wanted.len() < WANTED_MAX && !wanted.contains(&block) {
-            wanted.push(block);
-        }
+        self.blocks.wanted.ask(block);
     }
 
     /// The slots that keep a block: parities + 1 of them, rotating.
@@ -104,23 +100,29 @@ impl Array {
         self.copies(block).has(slot)
     }
 
-    /// Begins to write what was asked for.
+    /// Begins to write what was asked for, the oldest first, as long as there is room.
     pub(super) fn begin_block_writes<R: Ring>(&mut self, ring: &mut R) {
-        while let Some(block) = self.blocks.wanted.pop() {
+        let mut nth = 0;
+        while let Some(block) = self.blocks.wanted.get(nth) {
             let Some(free) = self.blocks.writing.iter().position(|writing| writing.write.is_none()) else {
-                self.blocks.wanted.clear();
                 return;
             };
             let shared = self.shared.clone();
             let kept = self.copies(block);
             let copies = kept.and(shared.members.view().writable);
-            if copies.is_empty() {
+            if copies.is_empty() || !shared.bitmap.is_behind(block) {
+                // No member takes it; or a write that has begun meanwhile holds all there is to write.
+                self.blocks.wanted.take(nth);
                 continue;
             }
             let writing = &mut self.blocks.writing[free];
             let Some(write) = shared.bitmap.try_begin_block_write(block, &mut writing.cells) else {
+                // In flight already: it keeps its place for the next write.
+                nth += 1;
                 continue;
             };
+            self.blocks.wanted.take(nth);
+            let writing = &mut self.blocks.writing[free];
             let header = Header {
                 array: uuid::Uuid::from_bytes(shared.layout.uuid),
                 index: u64::from(block.0),

@@ -50,6 +50,7 @@ mod show;
 mod sizes;
 mod steward;
 mod sweep;
+mod wanted;
 mod watch;
 mod write;
 
@@ -157,7 +158,7 @@ impl Array {
     #[must_use]
     pub fn with_sizes(me: u8, shared: Arc<Shared>, mut pool: Pool, sizes: Sizes) -> Array {
         assert!(sizes.ops < usize::from(NO_OP) && sizes.ios() <= crate::limits::IO_IN_FLIGHT_MAX);
-        let blocks = BlockWrites::new(&mut pool, sizes.block_writes);
+        let blocks = BlockWrites::new(&mut pool, &sizes, shared.bitmap.blocks());
         let steward = (me == 0).then(|| Box::new(Steward::new(&shared, &mut pool)));
         Array {
             me,
@@ -472,17 +473,19 @@ impl Array {
         }
     }
 
-    /// Looks at every op that waits for something nobody announces.
+    /// Looks at every op that waits for something nobody announces, the one that has waited longest first: it is the first to
+    /// ask for its bitmap block.
     fn poll_ops<R: Ring>(&mut self, ring: &mut R) {
-        let mut at = 0;
-        while at < self.polling.len() {
+        let (count, mut kept) = (self.polling.len(), 0);
+        for at in 0..count {
             let index = self.polling[at];
-            if self.poll_op(ring, index) {
-                self.polling.swap_remove(at);
-            } else {
-                at += 1;
+            if !self.poll_op(ring, index) {
+                self.polling[kept] = index;
+                kept += 1;
             }
         }
+        // What began to wait in this pass comes behind, and is looked at in the next.
+        self.polling.drain(kept..count);
     }
 
     /// Whether the op's wait is over; if so it has gone on.
