@@ -234,13 +234,21 @@ impl Bitmap {
     /// The first stripe at or after `from` that needs a resync.
     #[must_use]
     pub fn next_need_sync(&self, from: u64) -> Option<u64> {
-        self.find(from, |word| word::equal(word, Cell::NeedSync))
+        self.next_need_sync_before(from, self.stripes)
+    }
+
+    /// The first stripe at or after `from`, and before `end`, that needs a resync: for whoever may look at so many cells at a time.
+    #[must_use]
+    pub fn next_need_sync_before(&self, from: u64, end: u64) -> Option<u64> {
+        self.find(from, end, |word| word::equal(word, Cell::NeedSync))
     }
 
     /// The first stripe at or after `from` that is not Unwritten.
     #[must_use]
     pub fn next_written(&self, from: u64) -> Option<u64> {
-        self.find(from, |word| if word == 0 { 0 } else { word::ALL & !word::equal(word, Cell::Unwritten) })
+        self.find(from, self.stripes, |word| {
+            if word == 0 { 0 } else { word::ALL & !word::equal(word, Cell::Unwritten) }
+        })
     }
 
     /// Counts of all stripes; each word at its own moment. Some 0.3 ms a million stripes: a reactor counts by block.
@@ -326,14 +334,16 @@ impl Bitmap {
         self.words[index].compare_exchange(seen, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
-    /// The first stripe from `from` on that is in the set `lanes` makes of its word.
-    fn find(&self, from: u64, lanes: impl Fn(u64) -> u64) -> Option<u64> {
+    /// The first stripe from `from` on and before `end` that is in the set `lanes` makes of its word.
+    fn find(&self, from: u64, end: u64, lanes: impl Fn(u64) -> u64) -> Option<u64> {
         let (start, lane) = place(from);
         let mut before = word::first(u64::from(lane));
-        for (index, word) in self.words.iter().enumerate().skip(start) {
+        let words = &self.words[..(end.div_ceil(LANES) as usize).min(self.words.len())];
+        for (index, word) in words.iter().enumerate().skip(start) {
             let found = lanes(word.load(Ordering::Acquire)) & !before;
             if found != 0 {
-                return Some(index as u64 * LANES + u64::from(found.trailing_zeros() / 4));
+                let stripe = index as u64 * LANES + u64::from(found.trailing_zeros() / 4);
+                return (stripe < end).then_some(stripe);
             }
             before = 0;
         }

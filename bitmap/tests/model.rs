@@ -350,7 +350,12 @@ impl Pair {
             let first = |holds: fn(&Cell) -> bool| {
                 (from..STRIPES).find(|stripe| holds(&self.cells[*stripe as usize]))
             };
-            assert_eq!(self.bitmap.next_need_sync(from), first(|cell| *cell == Cell::NeedSync));
+            let need_sync = first(|cell| *cell == Cell::NeedSync);
+            assert_eq!(self.bitmap.next_need_sync(from), need_sync);
+            for end in [from, from + 1, from + 5, from + 40].map(|end| end.min(STRIPES)) {
+                let before = need_sync.filter(|&stripe| stripe < end);
+                assert_eq!(self.bitmap.next_need_sync_before(from, end), before);
+            }
             assert_eq!(self.bitmap.next_written(from), first(|cell| *cell != Cell::Unwritten));
         }
         for (nth, block) in self.blocks.iter().enumerate() {

@@ -179,7 +179,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         }
         if self.shared.mailboxes.has_mail(self.me) {
             moved = true;
-            self.take_mail();
+            self.array.take_mail(MESSAGES_PER_TURN);
         }
         self.array.advance(&mut self.ring, self.clock.now_ns());
         self.ring.turn(&mut self.completions);
@@ -201,16 +201,6 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
             let _ = done.send(());
         }
         moved || replied
-    }
-
-    fn take_mail(&mut self) {
-        for _ in 0..MESSAGES_PER_TURN {
-            if !self.array.has_room_for_mail() {
-                return;
-            }
-            let Some(message) = self.shared.mailboxes.take(self.me) else { return };
-            self.array.receive(message);
-        }
     }
 
     /// Sleeps until something may have moved.

@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bitmap::{Bitmap, Cell, StripeLocks};
+use engine::array::Sizes;
 use engine::array::{Array, Beginning, Layout, Shared, Sizes, StewardState};
 use engine::geometry::{Geometry, Slots};
-use engine::mailbox::{Mailboxes, Message};
+use engine::mailbox::{Answer, Mailboxes};
 use engine::members::{MemberView, Members};
 use engine::memory::{Memory, Pool, Span};
 use engine::request::{Reply, Request, RequestKind};
@@ -120,13 +121,7 @@ impl Reactor {
 
     /// A turn, in the product's order.
     fn turn(&mut self) {
-        for _ in 0..2 {
-            if !self.array.has_room_for_mail() {
-                break;
-            }
-            let Some(message) = self.shared.mailboxes.take(self.me) else { break };
-            self.array.receive(message);
-        }
+        self.array.take_mail(2);
         let now_ns = self.clock.fetch_add(TURN_NS, Ordering::Relaxed);
         self.array.advance(&mut self.ring, now_ns);
         let mut completions = Vec::new();
@@ -193,7 +188,11 @@ fn contend(memory: &Arc<Memory>, initial: Cell, room: usize, asks: &[&[Ask]]) ->
         locks: StripeLocks::new(),
         members: Members::new(all, 0, &devices, Slots::one(1)),
         memory: Arc::clone(memory),
-        mailboxes: Mailboxes::with_room(asks.iter().map(|_| Box::new(|| {}) as _).collect(), room),
+        mailboxes: Mailboxes::with_room(
+            asks.iter().map(|_| Box::new(|| {}) as _).collect(),
+            room,
+            &Sizes::FULL,
+        ),
         tallies: asks.iter().map(|_| Tally::default()).collect(),
         steward: StewardState::new(Beginning { roster: None, seed: 1, rebuilding: None }),
         read_only: false,
@@ -366,16 +365,16 @@ fn sleeper(looks_again: bool) {
         *rung.0.lock().expect("no holder panics") = true;
         rung.1.notify_one();
     });
-    let mailboxes = Arc::new(Mailboxes::with_room(vec![waker as _], 4));
+    let mailboxes = Arc::new(Mailboxes::with_room(vec![waker as _], 4, &Sizes::SMALL));
     let posters: Vec<_> = (0..2)
         .map(|part| {
             let mailboxes = Arc::clone(&mailboxes);
-            thread::spawn(move || assert!(mailboxes.post(0, Message::Done { part, result: Ok(()) }).is_ok()))
+            thread::spawn(move || mailboxes.answer(0, Answer::Part { part, result: Ok(()) }))
         })
         .collect();
     let mut heard = 0;
     while heard < 2 {
-        if mailboxes.take(0).is_some() {
+        if mailboxes.take_answer(0).is_some() {
             heard += 1;
             continue;
         }

@@ -2,7 +2,8 @@
 //!
 //! A healthy read takes no lock: it goes straight from the member into the host's buffer. Everything
 //! else becomes parts, one a stripe. A request is split only as far as there is room; the rest of it
-//! waits in `stalled`, so a discard of the whole array is one request and not a flood.
+//! waits in `stalled`, so a discard of the whole array is one request and not a flood. Those that are there go on in the
+//! order in which they came, and a new request that needs what one of them waits for queues behind it.
 
 use std::sync::atomic::Ordering;
 
@@ -143,9 +144,11 @@ impl Array {
         span: Span,
         fua: bool,
     ) -> bool {
-        if self.requests[request].pending >= PARTS_PER_REQUEST_MAX
-            || self.parts.room() <= self.sizes.parts / 2
-        {
+        if self.requests[request].pending >= PARTS_PER_REQUEST_MAX {
+            return false;
+        }
+        if self.short.parts || self.own_parts() >= self.sizes.own_parts() {
+            self.short.parts = true;
             return false;
         }
         self.requests[request].pending += 1;
@@ -230,7 +233,8 @@ impl Array {
                 false,
             );
         }
-        if self.host_reads + wanted.count() as usize > self.sizes.host_reads {
+        if self.short.reads || self.host_reads + wanted.count() as usize > self.sizes.host_reads {
+            self.short.reads = true;
             return false;
         }
         let data = shared.layout.data_offset_bytes + geometry.strip_offset(stripe);
@@ -276,7 +280,8 @@ impl Array {
 
     /// Does a read again as a part that owns its stripe.
     pub(super) fn read_again(&mut self, read: HostRead, suspects: Strips) {
-        if self.parts.room() == 0 {
+        if self.short.parts || self.own_parts() >= self.sizes.own_parts() {
+            self.short.parts = true;
             self.again.push_back((read, suspects));
             return;
         }
@@ -290,6 +295,11 @@ impl Array {
             false,
             suspects,
         );
+    }
+
+    /// Parts of this reactor's own requests.
+    fn own_parts(&self) -> usize {
+        self.parts.len() - self.guests
     }
 
     /// A piece of a request in a host buffer cannot be read without touching its bytes.

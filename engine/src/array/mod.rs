@@ -19,8 +19,25 @@
 //! posts the part to that reactor's mailbox; when the owner has let go meanwhile, it competes for the
 //! lock like anyone. Nothing is hashed to cores, so the uncontended path stays on one.
 //!
+//! **Order.** Everything that can be short has a queue, and every queue is first come first served: what comes later does not take
+//! what something older waits for, however little it needs. `short` keeps newcomers behind the queue between two looks at it.
+//!
+//! | short | queue | why nothing in it is overtaken for ever |
+//! |---|---|---|
+//! | parts of this reactor's requests; reads in flight | `again`, then `stalled` | oldest first; a newcomer that needs the same waits behind (`short`). A request that has 64 parts in flight waits for those, and holds up no other. Half of the parts are this reactor's, half are guests, so neither side can take all |
+//! | ops | `parked` | oldest first, parts and jobs alike; an op that has done a round gives way (`give_way`) while something is parked |
+//! | a stripe | an op's `waiting` | in order; up to 64 writes in a row are one round, and a read or a discard ends the row. A job waits for one round (`jobs`) |
+//! | a stripe of another reactor | `parked`, the owner's mailbox, its op's `waiting` | each poster has places of its own in a mailbox (`mailbox`). A part that comes too late goes on to the next owner; it is late again only if the stripe came to rest and was taken anew within that one hop |
+//! | memory of ops | `starved` | oldest first; the first claims a MiB of the pool (`starved`) |
+//! | block writes | `wanted` | oldest first; a block keeps its place while it is being written (`wanted`) |
+//! | flushes | `flush` | all that asked before a round began end with it, so nothing waits for more than two |
+//! | answers to other reactors | the mailbox's answers | never full |
+//! | the record, cells, tickets | `polling` | nothing is short; all are looked at each turn, oldest first |
+//!
+//! Requests, member I/Os and segments have room for the most that there can be.
+//!
 //! Invariants:
-//! - a part is in exactly one list: parked, an op's `waiting`, an op's `active`, or at another reactor;
+//! - a part is in exactly one list: `parked`, an op's `waiting`, an op's `active`, or at another reactor;
 //! - an op exists exactly while this reactor owns its lock slot;
 //! - memory of an op is taken before its first I/O and given back after its last completion.
 
@@ -30,7 +47,7 @@ use std::sync::Arc;
 use bitmap::{Cell, StripeLocks};
 
 use crate::geometry::Strips;
-use crate::mailbox::Message;
+use crate::mailbox::{Answer as Ended, Ask};
 use crate::memory::{Pool, Span};
 use crate::request::{Reply, Request, RequestError};
 use crate::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
@@ -41,13 +58,16 @@ mod background;
 mod flush;
 mod host;
 mod intent;
+mod jobs;
 mod keeper;
 mod op;
 mod parity;
 mod read;
 mod shared;
+mod short;
 mod show;
 mod sizes;
+mod starved;
 mod steward;
 mod sweep;
 mod wanted;
@@ -57,10 +77,13 @@ mod write;
 use flush::FlushGate;
 use host::{HostRead, HostRequest};
 use intent::BlockWrites;
+pub(crate) use jobs::{JOBS_MAX, JobAsk, JobEnd};
 pub(crate) use op::{Part, PartKind};
 use op::{Phase, Segments, StripeOp};
 pub use shared::{Layout, Shared};
+use short::Short;
 pub use sizes::Sizes;
+use starved::Starved;
 use steward::Steward;
 pub use steward::{Answer, Beginning, Order, StewardState};
 use watch::Watch;
@@ -108,6 +131,15 @@ struct Io {
     beat: u32,
 }
 
+/// What waits for an op, or for a place in the mailbox of its stripe's owner.
+#[derive(Clone, Copy, Debug)]
+enum Parked {
+    /// A part, by its index.
+    Part(u32),
+    /// Background work.
+    Job(JobAsk),
+}
+
 /// One reactor's share of an array.
 pub struct Array {
     me: u8,
@@ -117,6 +149,8 @@ pub struct Array {
     pool: Pool,
     requests: Slab<HostRequest>,
     parts: Slab<Part>,
+    /// Of the parts, those of other reactors' requests.
+    guests: usize,
     ops: Slab<StripeOp>,
     /// The batch of each op, by its index: beside the ops, which are made and dropped for each stripe.
     segments: Box<[Segments]>,
@@ -124,18 +158,18 @@ pub struct Array {
     host_reads: usize,
     /// The first op of each lock slot that this reactor owns.
     owned: Box<[u8]>,
+    /// What something in these queues waits for.
+    short: Short,
     /// Healthy reads that have to be done again under the stripe's ownership, and found no part free.
     again: VecDeque<(HostRead, Strips)>,
     /// Requests that are not split to the end yet.
     stalled: VecDeque<u32>,
-    /// Parts that found no op free, or their owner's mailbox full.
-    parked: VecDeque<u32>,
-    /// Answers to other reactors whose mailbox was full.
-    unsent: VecDeque<(u8, Message)>,
+    /// Parts and jobs that found no op free, or no place in their owner's mailbox.
+    parked: VecDeque<Parked>,
     /// Ops to start at the end of this turn.
     fresh: VecDeque<u32>,
     /// Ops that wait for memory.
-    starved: VecDeque<u32>,
+    starved: Starved,
     /// Ops that wait for a cell, a ticket or the record; looked at each turn.
     polling: Vec<u32>,
     flush: FlushGate,
@@ -158,24 +192,27 @@ impl Array {
     #[must_use]
     pub fn with_sizes(me: u8, shared: Arc<Shared>, mut pool: Pool, sizes: Sizes) -> Array {
         assert!(sizes.ops < usize::from(NO_OP) && sizes.ios() <= crate::limits::IO_IN_FLIGHT_MAX);
+        assert!(sizes.host_reads >= usize::from(shared.geometry.data()), "a read of one stripe has room");
         let blocks = BlockWrites::new(&mut pool, &sizes, shared.bitmap.blocks());
         let steward = (me == 0).then(|| Box::new(Steward::new(&shared, &mut pool)));
+        pool.pin_taken();
         Array {
             me,
             pool,
             requests: Slab::new(sizes.requests),
             parts: Slab::new(sizes.parts),
+            guests: 0,
             ops: Slab::new(sizes.ops),
             segments: vec![Segments::EMPTY; sizes.ops].into_boxed_slice(),
             ios: Slab::new(sizes.ios()),
             host_reads: 0,
             owned: vec![NO_OP; bitmap::LOCK_SLOTS].into_boxed_slice(),
+            short: Short::default(),
             again: VecDeque::with_capacity(sizes.host_reads),
             stalled: VecDeque::with_capacity(sizes.requests),
-            parked: VecDeque::with_capacity(sizes.parts),
-            unsent: VecDeque::with_capacity(sizes.parts),
+            parked: VecDeque::with_capacity(sizes.parts + JOBS_MAX as usize),
             fresh: VecDeque::with_capacity(sizes.ops),
-            starved: VecDeque::with_capacity(sizes.ops),
+            starved: Starved::new(sizes.ops),
             polling: Vec::with_capacity(sizes.ops),
             flush: FlushGate::new(&sizes),
             blocks,
@@ -201,7 +238,7 @@ impl Array {
             && self.parts.len() == 0
             && self.ops.len() == 0
             && self.ios.len() == 0
-            && self.unsent.is_empty()
+            && self.parked.is_empty()
     }
 
     /// Whether every request of this reactor's host is answered.
@@ -222,7 +259,6 @@ impl Array {
     pub fn must_turn(&self) -> bool {
         !(self.polling.is_empty()
             && self.parked.is_empty()
-            && self.unsent.is_empty()
             && self.starved.is_empty()
             && self.again.is_empty()
             && self.stalled.is_empty()
@@ -255,27 +291,49 @@ impl Array {
         self.take_request(ring, request);
     }
 
-    /// Whether a message may be taken.
-    #[must_use]
-    pub fn has_room_for_mail(&self) -> bool {
-        self.parts.room() > 0
+    /// Takes up to so many messages of other reactors; whether there were any. Answers and asks take turns. Asks are left where they
+    /// are while there is no room for them; answers need none.
+    pub fn take_mail(&mut self, messages_max: usize) -> bool {
+        for nth in 0..messages_max {
+            let answer_first = nth % 2 == 0;
+            if !((answer_first && self.take_answer())
+                || self.take_ask()
+                || (!answer_first && self.take_answer()))
+            {
+                return nth > 0;
+            }
+        }
+        messages_max > 0
     }
 
-    /// Takes a message of another reactor; the caller has looked for
-    /// [`room`](Array::has_room_for_mail).
-    pub fn receive(&mut self, message: Message) {
-        match message {
-            // It has come home: the owner had let go, and found the stripe owned here. Its place was kept.
-            Message::Part(part) if part.home == self.me => self.enqueue(part.home_part),
-            Message::Part(part) => {
-                let index = self.parts.insert(part);
-                self.enqueue(index);
-            }
-            Message::Done { part, result } => {
+    fn take_answer(&mut self) -> bool {
+        match self.shared.mailboxes.take_answer(self.me) {
+            None => return false,
+            Some(Ended::Part { part, result }) => {
                 let part = self.parts.remove(part);
                 self.answer_part(part.request, result);
             }
+            Some(Ended::Job(end)) => self.job_ended(end),
         }
+        true
+    }
+
+    fn take_ask(&mut self) -> bool {
+        if self.guests >= self.sizes.guest_parts() {
+            return false;
+        }
+        match self.shared.mailboxes.take_ask(self.me) {
+            None => return false,
+            // It has come home: the owner had let go, and found the stripe owned here. Its place was kept.
+            Some((_, Ask::Part(part))) if part.home == self.me => self.enqueue(part.home_part),
+            Some((_, Ask::Part(part))) => {
+                let index = self.parts.insert(part);
+                self.guests += 1;
+                self.enqueue(index);
+            }
+            Some((_, Ask::Job(ask))) => self.enqueue_job(ask),
+        }
+        true
     }
 
     /// Takes the end of a member operation.
@@ -304,14 +362,14 @@ impl Array {
     pub fn advance<R: Ring>(&mut self, ring: &mut R, now_ns: u64) {
         self.now_ns = now_ns;
         self.watch_advance();
-        for _ in 0..self.unsent.len() {
-            let (reactor, message) = self.unsent.pop_front().expect("counted");
-            self.post(reactor, message);
-        }
+        self.short.forget_parked();
         for _ in 0..self.parked.len() {
-            let part = self.parked.pop_front().expect("counted");
-            self.enqueue(part);
+            match self.parked.pop_front().expect("counted") {
+                Parked::Part(part) => self.enqueue(part),
+                Parked::Job(ask) => self.enqueue_job(ask),
+            }
         }
+        self.short.forget_stalled();
         for _ in 0..self.again.len() {
             let (read, suspects) = self.again.pop_front().expect("counted");
             self.read_again(read, suspects);
@@ -323,10 +381,7 @@ impl Array {
         self.flush_advance(ring);
         self.blocks_advance();
         self.steward_advance(ring);
-        for _ in 0..self.starved.len() {
-            let op = self.starved.pop_front().expect("counted");
-            self.replan(ring, op);
-        }
+        self.serve_starved(ring);
         self.poll_ops(ring);
         while let Some(op) = self.fresh.pop_front() {
             self.start(ring, op);
@@ -350,21 +405,30 @@ impl Array {
                     self.tally().merged.add(1);
                 }
             }
-            Ownership::NoRoom => self.parked.push_back(index),
+            Ownership::NoRoom => self.parked.push_back(Parked::Part(index)),
             Ownership::Other(reactor) => {
                 let part = self.parts[index];
-                match self.shared.mailboxes.post(reactor, Message::Part(part)) {
-                    Ok(()) => {
-                        self.tally().handed_over.add(1);
-                        if part.home != self.me {
-                            // It was another reactor's in the first place, which hears from the new owner.
-                            self.parts.remove(index);
-                        }
-                    }
-                    Err(_) => self.parked.push_back(index),
+                if !self.post(reactor, Ask::Part(part)) {
+                    self.parked.push_back(Parked::Part(index));
+                    return;
+                }
+                self.tally().handed_over.add(1);
+                if part.home != self.me {
+                    // It was another reactor's in the first place, which hears from the new owner.
+                    self.parts.remove(index);
+                    self.guests -= 1;
                 }
             }
         }
+    }
+
+    /// Posts an ask, unless something older waits for a place in that mailbox.
+    fn post(&mut self, reactor: u8, ask: Ask) -> bool {
+        let posted = !self.short.of_places(reactor) && self.shared.mailboxes.post(self.me, reactor, ask);
+        if !posted {
+            self.short.note_places(reactor);
+        }
+        posted
     }
 
     /// The op of a stripe that this reactor owns or now comes to own.
@@ -379,7 +443,8 @@ impl Array {
             }
             op = self.ops[index].chain;
         }
-        if self.ops.room() == 0 {
+        if self.short.ops || self.ops.room() == 0 {
+            self.short.ops = true;
             return Ownership::NoRoom;
         }
         if head == NO_OP
@@ -396,15 +461,27 @@ impl Array {
     /// Starts what waits at an op, or lets the stripe go.
     fn start<R: Ring>(&mut self, ring: &mut R, index: u32) {
         loop {
+            if self.ops[index].has_worked && self.short.ops {
+                self.give_way(index);
+                return;
+            }
             let op = &mut self.ops[index];
             debug_assert!(op.active.is_empty() && op.work == Span::EMPTY && op.pending == 0);
-            let Some(first) = op.waiting.first() else {
-                match op.background.take() {
-                    Some(job) => self.start_background(ring, index, job),
-                    None => self.let_go(index),
-                }
+            op.has_worked = true;
+            let first = op.waiting.first();
+            // A job has waited for the round that was under way when it came, or for one that began since.
+            if (first.is_none() || op.job_is_due)
+                && let Some(job) = op.background.take()
+            {
+                op.job_is_due = false;
+                self.start_job(ring, index, job);
+                return;
+            }
+            let Some(first) = first else {
+                self.let_go(index);
                 return;
             };
+            op.job_is_due = op.background.is_some();
             op.begin(&mut self.parts, &self.shared.geometry);
             let started = match self.parts[first].kind {
                 PartKind::Write | PartKind::Zero => self.start_write(ring, index),
@@ -437,7 +514,8 @@ impl Array {
             if part.home == self.me {
                 self.answer_part(part.request, result);
             } else {
-                self.post(part.home, Message::Done { part: part.home_part, result });
+                self.guests -= 1;
+                self.shared.mailboxes.answer(part.home, Ended::Part { part: part.home_part, result });
             }
         }
     }
@@ -447,6 +525,18 @@ impl Array {
         if work != Span::EMPTY {
             self.pool.give(work);
         }
+    }
+
+    /// Lets a stripe go though more waits for it: something older waits for an op. What waited here queues behind that.
+    fn give_way(&mut self, index: u32) {
+        while let Some(part) = self.ops[index].waiting.pop(&mut self.parts) {
+            self.parked.push_back(Parked::Part(part));
+        }
+        let StripeOp { stripe, background, .. } = self.ops[index];
+        if let Some(job) = background {
+            self.parked.push_back(Parked::Job(JobAsk { stripe, job }));
+        }
+        self.let_go(index);
     }
 
     fn let_go(&mut self, index: u32) {
@@ -464,12 +554,6 @@ impl Array {
         }
         if self.owned[lock_slot as usize] == NO_OP {
             self.shared.locks.release(lock_slot, self.me);
-        }
-    }
-
-    fn post(&mut self, reactor: u8, message: Message) {
-        if let Err(message) = self.shared.mailboxes.post(reactor, message) {
-            self.unsent.push_back((reactor, message));
         }
     }
 

@@ -31,7 +31,7 @@ use crate::plan::{Plan, Unsynced, View};
 use crate::slab::Slab;
 
 use super::NONE;
-use super::steward::Job;
+use super::jobs::Job;
 
 /// Parts merged into one op at most: bounds the time that one op holds its stripe.
 const PARTS_PER_OP_MAX: usize = 64;
@@ -387,8 +387,12 @@ pub(super) struct StripeOp {
     pub(super) waiting: PartList,
     /// Parts that it is working for.
     pub(super) active: PartList,
-    /// Background work to do when no part waits.
+    /// Background work to do when no part waits, or after a round of parts.
     pub(super) background: Option<Job>,
+    /// A round of parts has begun since the background work came: it is next.
+    pub(super) job_is_due: bool,
+    /// It has begun a round, so it may give way.
+    pub(super) has_worked: bool,
     /// The background work that it is doing.
     pub(super) job: Option<Job>,
     pub(super) phase: Phase,
@@ -430,6 +434,8 @@ impl StripeOp {
             waiting: PartList::EMPTY,
             active: PartList::EMPTY,
             background: None,
+            job_is_due: false,
+            has_worked: false,
             job: None,
             phase: Phase::Fresh,
             work_kind: Work::Read,

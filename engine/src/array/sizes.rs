@@ -9,8 +9,8 @@ use crate::limits::{IO_IN_FLIGHT_MAX, MEMBERS_MAX};
 pub struct Sizes {
     /// Requests of this reactor's host in flight.
     pub requests: usize,
-    /// Parts of requests in one reactor. Half of them are kept for parts of other reactors, so that two
-    /// reactors that wait for each other always have room to go on.
+    /// Parts of requests in one reactor: half of them of its own requests, half of other reactors' (guests). So neither can take
+    /// all of them for ever, and two reactors that wait for each other always have room to go on.
     pub parts: usize,
     /// Stripe operations of one reactor.
     pub ops: usize,
@@ -27,6 +27,18 @@ impl Sizes {
 
     /// For an array of a few stripes and requests.
     pub const SMALL: Sizes = Sizes { requests: 64, parts: 256, ops: 24, host_reads: 128, block_writes: 3 };
+
+    /// Parts of a reactor's own requests at most.
+    #[must_use]
+    pub const fn own_parts(&self) -> usize {
+        self.parts / 2
+    }
+
+    /// Parts of other reactors' requests at most.
+    #[must_use]
+    pub const fn guest_parts(&self) -> usize {
+        self.parts - self.own_parts()
+    }
 
     /// Member operations in flight at most: those of the stripe ops (one a member each), healthy reads, bitmap blocks
     /// (a copy on three members at most), and superblocks and flushes.

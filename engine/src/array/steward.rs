@@ -25,8 +25,6 @@ use super::keeper::{Joining, Keeper};
 use super::sweep::Sweep;
 use super::{Array, Shared};
 
-pub(super) use super::background::Job;
-
 /// Where the outcome of an order goes.
 #[derive(Clone, Debug)]
 pub struct Answer(Option<Sender<Result<(), String>>>);

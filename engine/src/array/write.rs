@@ -22,8 +22,8 @@ use crate::request::RequestError;
 use crate::ring::{Durability, MemberIo, Ring};
 
 use super::flush::FlushWaiter;
+use super::jobs::Job;
 use super::op::{Mode, PartKind, Phase, Rows, Segment, Work};
-use super::steward::Job;
 use super::{Array, Io, IoFor, Started};
 
 /// Rows are cut so that a batch fits; at pages, so that members see aligned I/O.
@@ -173,13 +173,13 @@ impl Array {
         }
         op.row_next = if row < rows.end { row } else { chunk };
         if bytes > 0 {
-            let Some(work) = self.pool.take(bytes) else {
-                op.row_next = op.row;
-                op.phase = Phase::Starved;
-                self.starved.push_back(index);
+            // As if not planned: what is taken up again is planned anew.
+            let row_next = std::mem::replace(&mut op.row_next, op.row);
+            op.phase = Phase::Starved;
+            if !self.take_memory(index, bytes) {
                 return;
-            };
-            op.work = work;
+            }
+            self.ops[index].row_next = row_next;
         }
         self.issue_reads(ring, index);
     }

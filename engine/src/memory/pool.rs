@@ -14,8 +14,13 @@
 //!   bytes go first. Blocks that were never taken come last.
 //! - The lists are links in arrays made at construction; taking and giving never allocate.
 //! - Invariant: a superblock is on exactly one list (free, or open in its class), or on none when all
-//!   of its blocks are taken.
+//!   of its blocks are taken, or when it is claimed.
 //! - A full pool is backpressure: `None`, and the caller comes back when something was given.
+//!
+//! **The claim.** A taker of a large buffer needs a whole superblock, and while others take and give small ones no superblock need
+//! ever become empty: it would wait for ever. So whoever waits longest may claim one ([`Pool::claim`]). Nothing more is taken
+//! of the claimed superblock, and when the last of its blocks comes back the claimant has it. All others go on meanwhile. To stop
+//! all takers until there is room for the oldest would do too, and leave most of the memory unused each time.
 
 use std::sync::Arc;
 
@@ -51,6 +56,8 @@ pub struct Pool {
     free: u16,
     /// Per class: superblocks with a free block, most recently given to first, doubly linked.
     open: [u16; CLASSES],
+    /// The superblock that is set aside for the taker that waits longest, or `NONE`.
+    claimed: u16,
     /// Bytes not taken, counted in whole blocks.
     available_bytes: u64,
 }
@@ -71,6 +78,8 @@ struct Superblock {
     /// Neighbours on the list that it is on.
     next: u16,
     previous: u16,
+    /// Some of its blocks are never given back: it is not worth a claim.
+    pinned: bool,
     /// One bit per block: set while it is taken.
     taken: [u64; BLOCKS_MAX / 64],
 }
@@ -102,6 +111,7 @@ impl Pool {
             links: vec![[0; BLOCKS_MAX]; count as usize].into_boxed_slice(),
             free: 0,
             open: [NONE; CLASSES],
+            claimed: NONE,
             available_bytes: u64::from(count) << SUPERBLOCK_SHIFT,
         }
     }
@@ -152,6 +162,9 @@ impl Pool {
         superblock.give_block(block, &mut self.links[index as usize]);
         let is_empty = superblock.taken_count == 0;
         self.available_bytes += 1 << class_shift;
+        if index == self.claimed {
+            return;
+        }
         let is_first = self.open[class_of(class_shift)] == index;
         if !was_full && (is_empty || !is_first) {
             self.unlink(index);
@@ -160,6 +173,75 @@ impl Pool {
             self.close_superblock(index);
         } else if !is_first {
             self.link(index);
+        }
+    }
+
+    /// Sets a superblock aside, unless one is: the one of which fewest blocks are taken.
+    pub fn claim(&mut self) {
+        if self.claimed == NONE {
+            let fewest = |index: &usize| self.superblocks[*index].taken_count;
+            let chosen =
+                (0..self.superblocks.len()).filter(|&index| self.can_be_claimed(index)).min_by_key(fewest);
+            self.claim_this(chosen);
+        }
+    }
+
+    /// Whether a superblock is claimed.
+    #[must_use]
+    pub fn has_claim(&self) -> bool {
+        self.claimed != NONE
+    }
+
+    /// Claims the next superblock instead: the present one does not come free, perhaps because a device that does not answer
+    /// keeps a block of it. Each has its turn.
+    pub fn move_claim(&mut self) {
+        if self.claimed != NONE {
+            let (count, start) = (self.superblocks.len(), usize::from(self.claimed) + 1);
+            self.give_up_claim();
+            let chosen =
+                (0..count).map(|nth| (start + nth) % count).find(|&index| self.can_be_claimed(index));
+            self.claim_this(chosen);
+        }
+    }
+
+    /// Takes a span, also of the claimed superblock if that is empty; this ends the claim. `None` if the claim goes on.
+    #[must_use]
+    pub fn take_claimed(&mut self, bytes: u32) -> Option<Span> {
+        if self.superblocks.get(usize::from(self.claimed))?.taken_count > 0 {
+            return None;
+        }
+        self.give_up_claim();
+        self.take(bytes)
+    }
+
+    /// Gives a claim up, if there is one: the superblock serves all again.
+    pub fn give_up_claim(&mut self) {
+        let index = std::mem::replace(&mut self.claimed, NONE);
+        let Some(superblock) = self.superblocks.get(usize::from(index)) else { return };
+        if superblock.taken_count == 0 {
+            self.close_superblock(index);
+        } else if !superblock.is_full() {
+            self.link(index);
+        }
+    }
+
+    fn can_be_claimed(&self, index: usize) -> bool {
+        let superblock = &self.superblocks[index];
+        superblock.class_shift != 0 && !superblock.pinned
+    }
+
+    fn claim_this(&mut self, chosen: Option<usize>) {
+        let Some(index) = chosen.map(|index| index as u16) else { return };
+        if !self.superblocks[usize::from(index)].is_full() {
+            self.unlink(index);
+        }
+        self.claimed = index;
+    }
+
+    /// What is taken now is never given back: no claim waits for it.
+    pub fn pin_taken(&mut self) {
+        for superblock in &mut self.superblocks {
+            superblock.pinned = superblock.taken_count > 0;
         }
     }
 
@@ -231,6 +313,7 @@ impl Superblock {
         top: 0,
         next: NONE,
         previous: NONE,
+        pinned: false,
         taken: [0; BLOCKS_MAX / 64],
     };
 
@@ -376,6 +459,63 @@ mod tests {
         pool.give(all[77]);
         assert_eq!(pool.take(8192), None);
         assert_eq!(pool.take(4096), Some(all[77]));
+    }
+
+    /// Two takers of small buffers always have some out, in every superblock: only a claim makes room for a large one.
+    #[test]
+    fn a_claimed_superblock_comes_free_while_others_take_and_give() {
+        let memory = memory(4);
+        let mut pool = Pool::new(&memory, 0);
+        let pinned = pool.take(4096).unwrap();
+        pool.pin_taken();
+        let mut out: std::collections::VecDeque<Span> = std::iter::from_fn(|| pool.take(64 << 10)).collect();
+        let mut state = 5;
+        let mut go_round = |pool: &mut Pool, out: &mut std::collections::VecDeque<Span>| {
+            let at = random(&mut state) as usize % out.len();
+            pool.give(out.swap_remove_back(at).unwrap());
+            out.extend(pool.take(64 << 10));
+        };
+        for _ in 0..2_000 {
+            go_round(&mut pool, &mut out);
+            assert_eq!(pool.take(256 << 10), None);
+        }
+        pool.claim();
+        let mut turns = 0;
+        let large = loop {
+            pool.claim();
+            match pool.take_claimed(256 << 10) {
+                Some(large) => break large,
+                None => go_round(&mut pool, &mut out),
+            }
+            turns += 1;
+            assert!(turns < 1_000, "a claim does not come free");
+        };
+        assert!(out.len() >= 32, "the other superblocks went on serving");
+        out.into_iter().chain([large, pinned]).for_each(|span| pool.give(span));
+        assert_eq!(std::iter::from_fn(|| pool.take(MIB)).count(), 4, "every superblock came back");
+    }
+
+    /// Blocks that do not come back, one in each superblock but the last, and claims that move on.
+    #[test]
+    fn a_claim_moves_on_until_it_meets_a_superblock_that_comes_free() {
+        let memory = memory(4);
+        let mut pool = Pool::new(&memory, 0);
+        let all: Vec<Span> = std::iter::from_fn(|| pool.take(512 << 10)).collect();
+        let (held, given): (Vec<&Span>, Vec<&Span>) = all.iter().partition(|span| {
+            let offset = span.offset_bytes - pool.extent().offset_bytes;
+            offset.is_multiple_of(MIB) && offset < 3 * MIB
+        });
+        pool.claim();
+        given.into_iter().for_each(|span| pool.give(*span));
+        let found = (0..4).find_map(|_| {
+            pool.move_claim();
+            pool.take_claimed(MIB).or_else(|| pool.take(MIB))
+        });
+        assert_eq!(found.expect("the last one is free").offset_bytes - pool.extent().offset_bytes, 3 * MIB);
+        pool.give_up_claim();
+        held.into_iter().for_each(|span| pool.give(*span));
+        pool.give(found.unwrap());
+        assert_eq!(std::iter::from_fn(|| pool.take(MIB)).count(), 4);
     }
 
     #[test]

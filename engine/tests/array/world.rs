@@ -151,13 +151,7 @@ impl World {
         for nth in 0..self.reactors.len() {
             let me = (first + nth) % self.reactors.len();
             let (array, ring) = &mut self.reactors[me];
-            for _ in 0..64 {
-                if !array.has_room_for_mail() {
-                    break;
-                }
-                let Some(message) = self.shared.mailboxes.take(me as u8) else { break };
-                array.receive(message);
-            }
+            array.take_mail(64);
             array.advance(ring, self.now_ns);
             let mut completions = Vec::new();
             ring.turn(&mut completions);

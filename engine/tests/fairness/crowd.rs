@@ -2,19 +2,19 @@
 //! answer late.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use bitmap::{Bitmap, Cell, StripeLocks};
+use bitmap::{Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, LoadMode, STRIPES_PER_BLOCK, StripeLocks};
 use engine::array::{Array, Beginning, Layout, Shared, Sizes, StewardState};
 use engine::geometry::{Geometry, Slots};
 use engine::mailbox::Mailboxes;
 use engine::members::{MemberView, Members};
 use engine::memory::{Memory, Pool, Span};
 use engine::request::{Request, RequestKind};
-use engine::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
+use engine::ring::{Completion, DeviceIndex, MemberOp, Ring};
 use engine::tally::Tally;
 
 const MIB: usize = 1 << 20;
@@ -38,8 +38,6 @@ impl Dice {
 pub enum Late {
     /// As many as these, at random.
     Between(u64, u64),
-    /// A member carries out so many operations a turn, in the order in which they come.
-    PerTurn(usize),
 }
 
 /// Members without content that answer late.
@@ -48,23 +46,13 @@ struct LateRing {
     turn: u64,
     dice: Dice,
     due: BinaryHeap<Reverse<(u64, u32)>>,
-    /// By device, for [`Late::PerTurn`].
-    queues: Vec<VecDeque<u32>>,
-    /// Data written to each device.
-    written: Vec<u64>,
 }
 
 impl Ring for LateRing {
     fn push(&mut self, op: MemberOp) {
-        let device = usize::from(op.device.0);
-        self.written[device] += u64::from(matches!(op.io, MemberIo::Write(_)));
-        match self.late {
-            Late::Between(least, most) => {
-                let due = self.turn + least + self.dice.below(most - least + 1);
-                self.due.push(Reverse((due, op.tag)));
-            }
-            Late::PerTurn(_) => self.queues[device].push_back(op.tag),
-        }
+        let Late::Between(least, most) = self.late;
+        let due = self.turn + least + self.dice.below(most - least + 1);
+        self.due.push(Reverse((due, op.tag)));
     }
 
     fn turn(&mut self, completions: &mut Vec<Completion>) {
@@ -72,12 +60,6 @@ impl Ring for LateRing {
         let mut complete = |tag| completions.push(Completion { tag, result: Ok(()) });
         while self.due.peek().is_some_and(|due| due.0.0 <= self.turn) {
             complete(self.due.pop().expect("looked at").0.1);
-        }
-        if let Late::PerTurn(count) = self.late {
-            for queue in &mut self.queues {
-                let count = count.min(queue.len());
-                queue.drain(..count).for_each(&mut complete);
-            }
         }
     }
 
@@ -100,6 +82,8 @@ pub struct Shape {
     pub op_memory_mib: usize,
     /// A slot that is being filled.
     pub filling: Option<u8>,
+    /// Whether the last stripe is NeedSync.
+    pub last_is_unsynced: bool,
     pub late: Late,
 }
 
@@ -115,6 +99,7 @@ impl Shape {
         sizes: Sizes::FULL,
         op_memory_mib: 32,
         filling: None,
+        last_is_unsynced: false,
         late: Late::Between(5, 45),
     };
 }
@@ -153,6 +138,14 @@ impl Crowd {
         let memory = Memory::new(&arenas).expect("memory for a test");
         let devices: Vec<DeviceIndex> = (0..members).map(DeviceIndex).collect();
         let filling = shape.filling.map_or(Slots::NONE, Slots::one);
+        let bitmap = Bitmap::new(stripes, cell);
+        if shape.last_is_unsynced {
+            let mut codes = [0x55 * cell.disk_code(); CELL_BYTES_PER_BLOCK];
+            let last = (stripes - 1) % STRIPES_PER_BLOCK;
+            codes[last as usize / 4] &= !(3 << (last % 4 * 2));
+            codes[last as usize / 4] |= Cell::NeedSync.disk_code() << (last % 4 * 2);
+            bitmap.load_block(BlockIndex(bitmap.blocks() - 1), &codes, LoadMode::Clean);
+        }
         let view = MemberView { readable: geometry.slots().minus(filling), writable: geometry.slots() };
         let shared = Arc::new(Shared {
             geometry,
@@ -162,7 +155,7 @@ impl Crowd {
                 data_offset_bytes: 1 << 40,
                 logical_block_bytes: 512,
             },
-            bitmap: Bitmap::new(stripes, cell),
+            bitmap,
             locks: StripeLocks::new(),
             members: Members::new(view, 0, &devices, Slots::NONE),
             memory: memory.clone(),
@@ -175,14 +168,8 @@ impl Crowd {
         let reactor = |me: usize| {
             let pool = Pool::new(&memory, me as u16);
             let array = Array::with_sizes(me as u8, Arc::clone(&shared), pool, sizes);
-            let ring = LateRing {
-                late: shape.late,
-                turn: 0,
-                dice: Dice(77 + me as u64),
-                due: BinaryHeap::new(),
-                queues: vec![VecDeque::new(); usize::from(members)],
-                written: vec![0; usize::from(members)],
-            };
+            let ring =
+                LateRing { late: shape.late, turn: 0, dice: Dice(77 + me as u64), due: BinaryHeap::new() };
             (array, ring)
         };
         Crowd {
@@ -242,13 +229,7 @@ impl Crowd {
         }
         for me in 0..self.reactors.len() {
             let (array, ring) = &mut self.reactors[me];
-            for _ in 0..256 {
-                if !array.has_room_for_mail() {
-                    break;
-                }
-                let Some(message) = self.shared.mailboxes.take(me as u8) else { break };
-                array.receive(message);
-            }
+            array.take_mail(256);
             array.advance(ring, self.turn * TURN_NS);
             ring.turn(&mut self.completions);
             for completion in self.completions.drain(..) {
@@ -283,15 +264,5 @@ impl Crowd {
     /// The longest wait of these clients, in turns.
     pub fn longest(&self, clients: Range<usize>) -> u64 {
         self.clients[clients].iter().map(|client| client.longest).max().expect("some clients")
-    }
-
-    /// The answers that these clients were given.
-    pub fn answers(&self, clients: Range<usize>) -> u64 {
-        self.clients[clients].iter().map(|client| client.answers).sum()
-    }
-
-    /// What reaches a member through its writes, as a measure of background work.
-    pub fn written(&self, slot: u8) -> u64 {
-        self.reactors.iter().map(|(_, ring)| ring.written[usize::from(slot)]).sum()
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Method: clients that each have a request in flight at all times (a closed loop) keep one thing short: block writes, memory,
 //! operations, parts, places for reads. The oracle is the longest wait of any request, in turns of the reactors, also of
-//! those that are still in flight at the end; no test looks at a clock. The bounds are some times what a queue in order needs:
-//! on the engine before these rules each wait went on for as long as the test did.
+//! those that are still in flight at the end; no test looks at a clock. The bounds are some times what a queue in order needs.
+//! On the engine before these rules, or with one of them taken out, the wait goes on for as long as the test does.
 
 mod crowd;
+
+use std::sync::atomic::Ordering;
 
 use bitmap::Cell;
 use engine::array::Sizes;
@@ -14,6 +16,8 @@ use engine::request::RequestKind;
 use crowd::{Crowd, Late, Shape};
 
 const WRITE: RequestKind = RequestKind::Write { fua: false };
+/// Room for little.
+const FEW: Sizes = Sizes { requests: 256, parts: 256, ops: 8, host_reads: 64, block_writes: 2 };
 
 /// Scattered writes, each of which needs a bitmap block of its own to be written first. 16 are written at a time.
 #[test]
@@ -29,4 +33,132 @@ fn block_writes_are_first_come_first_served() {
     crowd.turns(600);
     let longest = crowd.longest(0..64);
     assert!(longest < 120, "a write waited {longest} turns");
+}
+
+/// One write of 256 KiB among 200 of 64 KiB, which take each 64 KiB that come free.
+#[test]
+fn who_needs_much_memory_is_not_overtaken() {
+    let mut crowd = Crowd::new(Shape { members: 10, parities: 2, ..Shape::AMPLE });
+    crowd.join(200, 0, WRITE, 64 << 10, crowd.anywhere());
+    crowd.join(1, 0, WRITE, 256 << 10, crowd.anywhere());
+    crowd.turns(4000);
+    let (small, large) = (crowd.longest(0..200), crowd.longest(200..201));
+    assert!(small < 800 && large < 800, "64 KiB waited {small} turns, 256 KiB {large}");
+}
+
+/// 1000 clients and 160 operations: one that comes free goes to who waits, not to who comes next.
+#[test]
+fn operations_are_first_come_first_served() {
+    let mut crowd = Crowd::new(Shape { op_memory_mib: 256, late: Late::Between(2, 3), ..Shape::AMPLE });
+    crowd.join(1000, 0, WRITE, 4096, crowd.anywhere());
+    crowd.turns(1000);
+    let longest = crowd.longest(0..1000);
+    assert!(longest < 120, "a write waited {longest} turns");
+}
+
+/// As many stripes as there are operations are never left alone, and one client writes to another.
+#[test]
+fn a_busy_operation_gives_way() {
+    let mut crowd = Crowd::new(Shape { sizes: FEW, ..Shape::AMPLE });
+    for stripe in 0..8 {
+        crowd.join(6, 0, WRITE, 4096, crowd.bytes_of(stripe * 7..stripe * 7 + 1));
+    }
+    crowd.turns(100);
+    crowd.join(1, 0, WRITE, 4096, crowd.bytes_of(1000..1001));
+    crowd.turns(3000);
+    let longest = crowd.longest(0..49);
+    assert!(longest < 800, "a write waited {longest} turns");
+}
+
+/// A read and a discard of a stripe that is written without an end.
+#[test]
+fn a_hot_stripe_keeps_no_read_and_no_discard_waiting() {
+    let mut crowd = Crowd::new(Shape { filling: Some(1), ..Shape::AMPLE });
+    let hot = crowd.bytes_of(16_000..16_001);
+    let whole = u64::from(crowd.shared.geometry.stripe_bytes());
+    crowd.join(100, 0, WRITE, 4096, hot.clone());
+    crowd.turns(200);
+    crowd.join(1, 0, RequestKind::Read, whole, hot.clone());
+    crowd.join(1, 0, RequestKind::Discard, whole, hot);
+    crowd.turns(3000);
+    let longest = crowd.longest(0..102);
+    assert!(longest < 800, "a request waited {longest} turns");
+}
+
+/// One request of 86 parts, and small ones that take each part that comes free.
+#[test]
+fn parts_are_first_come_first_served() {
+    let sizes = Sizes { parts: 64, ops: 64, ..FEW };
+    let mut crowd = Crowd::new(Shape { chunk_bytes: 4096, sizes, late: Late::Between(1, 2), ..Shape::AMPLE });
+    crowd.join(150, 0, WRITE, 4096, crowd.anywhere());
+    crowd.turns(50);
+    crowd.join(1, 0, WRITE, 1 << 20, crowd.anywhere());
+    crowd.turns(2000);
+    let (small, large) = (crowd.longest(0..150), crowd.longest(150..151));
+    assert!(small < 100 && large < 600, "4 KiB waited {small} turns, 1 MiB {large}");
+}
+
+/// A read of 16 strips at once, and small ones that take each place that comes free.
+#[test]
+fn reads_are_first_come_first_served() {
+    let sizes = Sizes { host_reads: 32, ..FEW };
+    let mut crowd = Crowd::new(Shape { members: 18, parities: 2, chunk_bytes: 4096, sizes, ..Shape::AMPLE });
+    crowd.join(150, 0, RequestKind::Read, 4096, crowd.anywhere());
+    crowd.turns(50);
+    crowd.join(1, 0, RequestKind::Read, 64 << 10, crowd.anywhere());
+    crowd.turns(3000);
+    let (small, large) = (crowd.longest(0..150), crowd.longest(150..151));
+    assert!(small < 400 && large < 400, "4 KiB waited {small} turns, 64 KiB {large}");
+}
+
+/// Two reactors have more for a stripe of reactor 0 than reactor 0 has parts.
+#[test]
+fn guests_leave_room_for_a_reactor_s_own_requests() {
+    let sizes = Sizes { parts: 64, ..FEW };
+    let mut crowd = Crowd::new(Shape { reactors: 3, sizes, ..Shape::AMPLE });
+    let hot = crowd.bytes_of(5..6);
+    crowd.join(4, 0, WRITE, 4096, hot.clone());
+    crowd.turns(3);
+    crowd.join(60, 1, WRITE, 4096, hot.clone());
+    crowd.join(60, 2, WRITE, 4096, hot);
+    crowd.turns(200);
+    crowd.join(4, 0, WRITE, 4096, crowd.bytes_of(100..200));
+    crowd.turns(2000);
+    let longest = crowd.longest(0..128);
+    assert!(longest < 800, "a write waited {longest} turns");
+}
+
+/// A slot is filled while one stripe is never left alone: by the steward's own reactor, by another, by both.
+#[test]
+fn a_hot_stripe_does_not_hold_up_a_rebuild() {
+    for owners in [&[0][..], &[1], &[0, 1], &[1, 2]] {
+        let shape = Shape { stripes: 400, chunk_bytes: 4096, reactors: 3, ..Shape::AMPLE };
+        let mut crowd = Crowd::new(Shape { filling: Some(2), ..shape });
+        for &reactor in owners {
+            crowd.join(3, reactor, WRITE, 4096, crowd.bytes_of(100..101));
+        }
+        crowd.turns(12_000);
+        let (members, stripes) = (&crowd.shared.members, crowd.shared.geometry.stripes());
+        let is_filled = members.view().readable.has(2) || members.cursor() == stripes;
+        assert!(is_filled, "the rebuild stands at {}; owners {owners:?}", members.cursor());
+        let longest = crowd.longest(0..3 * owners.len());
+        assert!(longest < 400, "a write waited {longest} turns; owners {owners:?}");
+    }
+}
+
+/// The only stripe that needs a resync is the last of many: the search takes several turns.
+#[test]
+fn a_resync_looks_at_a_bounded_number_of_cells_in_a_turn() {
+    let stripes = 40 * bitmap::STRIPES_PER_BLOCK;
+    let late = Late::Between(1, 1);
+    let mut crowd = Crowd::new(Shape { stripes, late, last_is_unsynced: true, ..Shape::AMPLE });
+    let done = |crowd: &Crowd| crowd.shared.bitmap.next_need_sync(0).is_none();
+    let mut turns = 0;
+    while !done(&crowd) {
+        crowd.turns(1);
+        turns += 1;
+        assert!(turns < 1000, "a resync does not come to the last stripe");
+    }
+    assert!(turns > 8, "{stripes} cells in {turns} turns");
+    assert_eq!(crowd.shared.steward.resync_done.load(Ordering::Relaxed), 1);
 }

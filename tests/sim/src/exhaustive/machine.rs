@@ -213,6 +213,7 @@ fn boot<'a>(
         mailboxes: Mailboxes::with_room(
             (0..scope.reactors).map(|_| Box::new(|| {}) as _).collect(),
             SIZES.requests,
+            &SIZES,
         ),
         tallies: (0..scope.reactors).map(|_| Tally::default()).collect(),
         steward: StewardState::new(beginning),
@@ -389,10 +390,7 @@ impl<'a> Machine<'a> {
                 self.reactors[ring as usize].arrived = true;
             }
             Choice::Mail(me) => {
-                if self.reactors[usize::from(me)].array.has_room_for_mail() {
-                    let message = self.shared.mailboxes.take(me).expect("there is mail");
-                    self.reactors[usize::from(me)].array.receive(message);
-                }
+                self.reactors[usize::from(me)].array.take_mail(1);
                 self.turns(me.into());
             }
             Choice::Turn(me) => self.turns(me.into()),

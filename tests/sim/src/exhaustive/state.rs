@@ -25,14 +25,13 @@ impl Machine<'_> {
         write!(text, "{:?}", shared.deallocations.load(Ordering::Relaxed))
             .expect("a string takes everything");
         for me in 0..self.reactors.len() as u8 {
-            let mut mail = Vec::new();
-            while let Some(message) = shared.mailboxes.take(me) {
-                mail.push(message);
+            let asks: Vec<_> = std::iter::from_fn(|| shared.mailboxes.take_ask(me)).collect();
+            let answers: Vec<_> = std::iter::from_fn(|| shared.mailboxes.take_answer(me)).collect();
+            write!(text, "{asks:?}{answers:?}").expect("a string takes everything");
+            for (from, ask) in asks {
+                assert!(shared.mailboxes.post(from, me, ask), "what was there has room");
             }
-            write!(text, "{mail:?}").expect("a string takes everything");
-            for message in mail {
-                assert!(shared.mailboxes.post(me, message).is_ok(), "what was there has room");
-            }
+            answers.into_iter().for_each(|answer| shared.mailboxes.answer(me, answer));
         }
         forget_addresses(text);
         while !text.len().is_multiple_of(32) {

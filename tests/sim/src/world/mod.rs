@@ -296,15 +296,7 @@ impl World {
         let (clean_before, had_failed) = (self.clean_while_degraded(), shared.failed());
         let states_before = self.bus.borrow().aim.is_some().then(|| self.states());
         let Reactor { array, ring } = &mut self.reactors[at];
-        let mut moved = false;
-        for _ in 0..self.rng.below(8) {
-            if !array.has_room_for_mail() {
-                break;
-            }
-            let Some(message) = shared.mailboxes.take(at as u8) else { break };
-            array.receive(message);
-            moved = true;
-        }
+        let mut moved = array.take_mail(self.rng.below(8) as usize);
         array.advance(ring, now_ns);
         let mut completions = Vec::new();
         ring.turn(&mut completions);

@@ -132,7 +132,6 @@ impl World {
         let beginning =
             Beginning { roster, seed: self.rng.next(), rebuilding: rebuilding.map(|(slot, _)| slot) };
         let (reactors, sizes) = (self.config.reactors, self.config.sizes);
-        let messages = sizes.requests;
         let shared = Arc::new(Shared {
             geometry: started.geometry,
             layout: started.layout,
@@ -140,7 +139,11 @@ impl World {
             locks: StripeLocks::new(),
             members,
             memory: Arc::clone(&self.memory),
-            mailboxes: Mailboxes::with_room((0..reactors).map(|_| Box::new(|| {}) as _).collect(), messages),
+            mailboxes: Mailboxes::with_room(
+                (0..reactors).map(|_| Box::new(|| {}) as _).collect(),
+                sizes.requests,
+                &sizes,
+            ),
             tallies: (0..reactors).map(|_| Tally::default()).collect(),
             steward: StewardState::new(beginning),
             read_only,

@@ -217,8 +217,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         ARRAY,
-        "Message::Part(part) if part.home == self.me => self.enqueue(part.home_part),",
-        "Message::Part(part) if part.home == self.me && !mutant!(PartLeftBehind) => {
+        "Some((_, Ask::Part(part))) if part.home == self.me => self.enqueue(part.home_part),",
+        "Some((_, Ask::Part(part))) if part.home == self.me && !mutant!(PartLeftBehind) => {
                 self.enqueue(part.home_part)
             }",
     ),
