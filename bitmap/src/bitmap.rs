@@ -216,6 +216,13 @@ impl Bitmap {
         self.made_consistent.fetch_add(1, Ordering::Release);
     }
 
+    /// A write of the stripe's owner did not reach every member, and no member is to leave for it: until a resync the
+    /// parity is no input to anything. Panics unless the stripe's mark is durable, as it is before any write.
+    pub fn torn(&self, stripe: u64) {
+        self.apply(stripe, Event::Torn);
+        self.block_state(block_of(stripe)).fall_behind();
+    }
+
     /// How often a whole stripe was made consistent ([`Bitmap::written_first`], [`Bitmap::resynced`]), and its cell dirty: after
     /// its last write, or without one. A sweeper that finds the same number as before its last look has seen all those cells.
     #[must_use]

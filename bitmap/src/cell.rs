@@ -22,15 +22,15 @@
 //! The events, down the states. A name is the state that follows, `=` means that the event may come and
 //! changes nothing, `-` that it cannot come. [`next`] is the same table and a test holds the two equal.
 //!
-//! | from | BeginWrite | WrittenFirst | MarkDurable | Rested | FoundBusy | Swept | Resynced | Discarded | UncleanLoad | StaleCopy |
-//! |---|---|---|---|---|---|---|---|---|---|---|
-//! | Unwritten | = | First | - | - | - | - | - | = | = | NeedSync |
-//! | First | - | - | Dirty | - | - | - | - | - | NeedSync | NeedSync |
-//! | Clean | Marked | - | - | - | - | - | - | Unwritten | = | NeedSync |
-//! | Marked | = | - | Dirty | - | - | - | - | Unwritten | NeedSync | NeedSync |
-//! | Dirty | = | - | - | Aged | - | - | - | Unwritten | NeedSync | NeedSync |
-//! | Aged | Dirty | - | - | - | Dirty | Clean | - | Unwritten | NeedSync | NeedSync |
-//! | NeedSync | = | - | - | - | - | - | Dirty | Unwritten | = | = |
+//! | from | BeginWrite | WrittenFirst | MarkDurable | Rested | FoundBusy | Swept | Resynced | Torn | Discarded | UncleanLoad | StaleCopy |
+//! |---|---|---|---|---|---|---|---|---|---|---|---|
+//! | Unwritten | = | First | - | - | - | - | - | - | = | = | NeedSync |
+//! | First | - | - | Dirty | - | - | - | - | - | - | NeedSync | NeedSync |
+//! | Clean | Marked | - | - | - | - | - | - | - | Unwritten | = | NeedSync |
+//! | Marked | = | - | Dirty | - | - | - | - | - | Unwritten | NeedSync | NeedSync |
+//! | Dirty | = | - | - | Aged | - | - | - | NeedSync | Unwritten | NeedSync | NeedSync |
+//! | Aged | Dirty | - | - | - | Dirty | Clean | - | NeedSync | Unwritten | NeedSync | NeedSync |
+//! | NeedSync | = | - | - | - | - | - | Dirty | = | Unwritten | = | = |
 //!
 //! Why, where it is not plain:
 //! - `First` meets no `BeginWrite` and no `Discarded`: only the stripe's owner raises those, and the owner is
@@ -38,6 +38,8 @@
 //! - `Marked` may be discarded: a mark alone promises nothing, and its waiter would be the owner, who discards.
 //! - `NeedSync` becomes `Dirty` without a block write, because the disk says NeedSync or Dirty, and either
 //!   brings a resync after an unclean stop. A clean stop writes the block (it is behind).
+//! - `Torn` comes from the owner, whose mark is durable and who has not discarded: from `Dirty` or `Aged`. It needs no block
+//!   write before the host hears of the error: the disk says Dirty, as it did while the write was in flight.
 //! - `Rested`, `FoundBusy` and `Swept` belong to the sweep, which applies them only to the state in their
 //!   column; a cell that a writer took back meanwhile is passed over.
 //! - A clean load has no column: it takes the disk's word.
@@ -125,6 +127,8 @@ pub enum Event {
     Swept,
     /// The whole stripe was made consistent.
     Resynced,
+    /// A write of the owner did not reach every member, and all members stay: the parity may not match.
+    Torn,
     /// The host does not want the data.
     Discarded,
     /// Loaded after an unclean stop.
@@ -135,7 +139,7 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of the table.
-    pub const ALL: [Event; 10] = [
+    pub const ALL: [Event; 11] = [
         Event::BeginWrite,
         Event::WrittenFirst,
         Event::MarkDurable,
@@ -143,6 +147,7 @@ impl Event {
         Event::FoundBusy,
         Event::Swept,
         Event::Resynced,
+        Event::Torn,
         Event::Discarded,
         Event::UncleanLoad,
         Event::StaleCopy,
@@ -177,6 +182,9 @@ pub const fn next(cell: Cell, event: Event) -> Option<Cell> {
 
         (Event::Resynced, NeedSync) => Some(Dirty),
         (Event::Resynced, Unwritten | First | Clean | Marked | Dirty | Aged) => None,
+
+        (Event::Torn, Dirty | Aged | NeedSync) => Some(NeedSync),
+        (Event::Torn, Unwritten | First | Clean | Marked) => None,
 
         (Event::Discarded, Unwritten | Clean | Marked | Dirty | Aged | NeedSync) => Some(Unwritten),
         (Event::Discarded, First) => None,

@@ -19,6 +19,7 @@ enum Verb {
     BeginWrite(u64),
     WrittenFirst(u64),
     Resynced(u64),
+    Torn(u64),
     Discard(u64),
     BeginBlockWrite(u32),
     FinishBlockWrite(u32),
@@ -48,6 +49,7 @@ fn verb() -> impl Strategy<Value = Verb> {
         6 => stripe().prop_map(Verb::BeginWrite),
         3 => stripe().prop_map(Verb::WrittenFirst),
         2 => stripe().prop_map(Verb::Resynced),
+        1 => stripe().prop_map(Verb::Torn),
         2 => stripe().prop_map(Verb::Discard),
         5 => block().prop_map(Verb::BeginBlockWrite),
         5 => block().prop_map(Verb::FinishBlockWrite),
@@ -138,6 +140,12 @@ impl Pair {
                 if self.cells[stripe as usize] == Cell::NeedSync {
                     self.bitmap.resynced(stripe);
                     self.change(stripe, Event::Resynced);
+                }
+            }
+            Verb::Torn(stripe) => {
+                if matches!(self.cells[stripe as usize], Cell::Dirty | Cell::Aged | Cell::NeedSync) {
+                    self.bitmap.torn(stripe);
+                    self.change(stripe, Event::Torn);
                 }
             }
             Verb::Discard(stripe) => {

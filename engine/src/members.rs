@@ -22,7 +22,7 @@ use std::sync::Mutex;
 use crate::geometry::Slots;
 use crate::limits::MEMBERS_MAX;
 use crate::ring::DeviceIndex;
-use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Which slots may be read and which take writes, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,12 @@ pub struct Members {
     /// is lost or seen late makes an error count once more.
     bad_places: Box<[[AtomicU64; BAD_PLACES_MAX]; MEMBERS_MAX]>,
     read_errors_total: [AtomicU64; MEMBERS_MAX],
+    /// Writes that repaired what could not be read.
+    repairs: [AtomicU64; MEMBERS_MAX],
+    /// Operations that a member did not carry out, for no fault of its own.
+    refusals: [AtomicU64; MEMBERS_MAX],
+    /// Metadata or a flush was refused: the array serves nothing more until it is started again. Written by any reactor, once.
+    stopped_serving: AtomicBool,
     /// Why a slot failed, for the operator. Locked only when a member fails.
     failures: Mutex<[Option<Failure>; MEMBERS_MAX]>,
     patience_s: u32,
@@ -120,6 +126,8 @@ pub enum Failure {
     Silence(u32),
     /// The operator said so.
     Operator,
+    /// The member is in sync, and did not take metadata or a flush, with this `errno`, which is not its fault.
+    NotTaken(i32),
 }
 
 impl std::fmt::Display for Failure {
@@ -131,6 +139,9 @@ impl std::fmt::Display for Failure {
             Failure::Reads(errno) => ("too many read errors", errno),
             Failure::Silence(seconds) => return write!(f, "no answer for {seconds} s"),
             Failure::Operator => return f.write_str("failed by the operator"),
+            Failure::NotTaken(errno) => {
+                ("the array has stopped serving: metadata or a flush was refused", errno)
+            }
         };
         write!(f, "{what}: {}", std::io::Error::from_raw_os_error(*errno))
     }
@@ -151,6 +162,9 @@ impl Members {
             read_errors: [const { AtomicU32::new(0) }; MEMBERS_MAX],
             bad_places: Box::new([const { [const { AtomicU64::new(0) }; BAD_PLACES_MAX] }; MEMBERS_MAX]),
             read_errors_total: [const { AtomicU64::new(0) }; MEMBERS_MAX],
+            repairs: [const { AtomicU64::new(0) }; MEMBERS_MAX],
+            refusals: [const { AtomicU64::new(0) }; MEMBERS_MAX],
+            stopped_serving: AtomicBool::new(false),
             failures: Mutex::new([None; MEMBERS_MAX]),
             patience_s: MEMBER_PATIENCE_S,
             read_only: false,
@@ -284,6 +298,32 @@ impl Members {
         self.read_errors_total[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An operation failed with this `errno`, and the member is not to blame. Shown to the operator.
+    pub fn count_refusal(&self, slot: u8) {
+        self.refusals[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What could not be read on a slot has been written anew.
+    pub fn count_repair(&self, slot: u8) {
+        self.repairs[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A member refused metadata or a flush and is not to blame: nothing can be promised any more. Every member stays, here and
+    /// on record.
+    pub fn stop_serving(&self, slot: u8, errno: i32) {
+        self.count_refusal(slot);
+        if !self.stopped_serving.swap(true, Ordering::SeqCst) {
+            self.failures.lock().expect("no holder panics")[usize::from(slot)] =
+                Some(Failure::NotTaken(errno));
+        }
+    }
+
+    /// Whether [`Members::stop_serving`] was called; it is not taken back.
+    #[must_use]
+    pub fn has_stopped_serving(&self) -> bool {
+        self.stopped_serving.load(Ordering::Relaxed)
+    }
+
     /// Halves the error counts and forgets the places: only a rate of errors fails a member.
     pub fn halve_read_errors(&self) {
         for (errors, places) in self.read_errors.iter().zip(self.bad_places.iter()) {
@@ -296,6 +336,18 @@ impl Members {
     #[must_use]
     pub fn read_errors(&self, slot: u8) -> u64 {
         self.read_errors_total[usize::from(slot)].load(Ordering::Relaxed)
+    }
+
+    /// Repairs of a slot since the start.
+    #[must_use]
+    pub fn repairs(&self, slot: u8) -> u64 {
+        self.repairs[usize::from(slot)].load(Ordering::Relaxed)
+    }
+
+    /// Operations since the start that a slot's member did not carry out for no fault of its own.
+    #[must_use]
+    pub fn refusals(&self, slot: u8) -> u64 {
+        self.refusals[usize::from(slot)].load(Ordering::Relaxed)
     }
 
     /// Why a slot failed since the start, if it did.

@@ -53,6 +53,10 @@ pub enum RequestError {
     OutOfRange,
     /// More members are lost than the level bears, or a strip cannot be vouched for.
     Lost,
+    /// A member has no room for it: its file system, or the pool below it, is full. Nothing of the request is promised.
+    NoSpace,
+    /// A member did not take it, and not for a fault of its own: see [`blame`](crate::ring::blame). Nothing is promised.
+    NotTaken,
     /// The array does not accept writes (read-only or stopping).
     ReadOnly,
     /// The read's bytes have to be touched (zeros, a reconstructed strip), and its span is a host buffer that only

@@ -22,6 +22,7 @@ use crate::geometry::{Geometry, Slots};
 use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX, MEMBERS_MAX};
 use crate::members::{MemberView, Members};
 use crate::memory::{Memory, Span};
+use crate::ring::blame::{Blame, blame};
 use crate::ring::{DeviceIndex, Durability, MemberIo, MemberOp, Ring, blocking};
 
 mod grow;
@@ -80,6 +81,25 @@ pub enum StartError {
     /// The members that are left are too few, or must not be written.
     #[error("the array cannot be started: {0}")]
     Refused(#[from] ChangeRefused),
+    /// A member did not take metadata, and is not to blame. Nothing is put on record against it.
+    #[error(
+        "slot {slot} did not take a metadata write, and not for a fault of its device: {}: see that its file system has room, and the kernel log",
+        std::io::Error::from_raw_os_error(*errno)
+    )]
+    NotTaken {
+        /// Whose.
+        slot: u8,
+        /// What the kernel said.
+        errno: i32,
+    },
+}
+
+/// Refuses to go on where metadata was not written for a reason that says nothing about the member.
+fn hold_against_member(slot: u8, result: Result<(), i32>) -> Result<(), StartError> {
+    match result {
+        Err(errno) if blame(errno) != Blame::Device => Err(StartError::NotTaken { slot, errno }),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 impl<R: Ring> Bench<'_, R> {
@@ -198,7 +218,7 @@ pub fn start<R: Ring>(
     let mode = if assembly.unclean && !guess { LoadMode::Unclean } else { LoadMode::Clean };
     let disorder = load_bitmap(bench, &mut started, mode, guess);
     if !options.read_only {
-        let failed = even_out(bench, &mut started, &disorder);
+        let failed = even_out(bench, &mut started, &disorder)?;
         started.leave(bench, failed, options.seed)?;
     }
     Ok(started)
@@ -230,6 +250,7 @@ fn commit<R: Ring>(
     loop {
         let results = write_superblocks(bench, &writes);
         for (write, result) in writes.iter().zip(results) {
+            hold_against_member(write.slot as u8, result)?;
             roster.settle(write.slot, if result.is_ok() { WriteOutcome::Landed } else { WriteOutcome::Lost });
             if result.is_err() {
                 lost = lost.or(Slots::one(write.slot as u8));
@@ -391,11 +412,15 @@ fn trust(cells: &mut Cells) {
 /// First the slots that are behind get the newest generation as it is, in its place, so that each has it beside
 /// the place that is written next. Then blocks with a torn place are written once more: what another torn
 /// write may leave there must not complete the first.
-fn even_out<R: Ring>(bench: &mut Bench<'_, R>, started: &mut Started, disorder: &Disorder) -> Slots {
+fn even_out<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    started: &mut Started,
+    disorder: &Disorder,
+) -> Result<Slots, StartError> {
     let mut failed = Slots::NONE;
     for Behind { block, generation, cells, slots } in &disorder.behind {
         let slots = slots.minus(failed);
-        failed = failed.or(write_copies(bench, started, *block, *generation, cells, slots));
+        failed = failed.or(write_copies(bench, started, *block, *generation, cells, slots)?);
     }
     let shape = shape_of(&started.geometry);
     let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
@@ -404,10 +429,10 @@ fn even_out<R: Ring>(bench: &mut Bench<'_, R>, started: &mut Started, disorder: 
         let kept =
             copies(block.0.into(), &shape).fold(Slots::NONE, |kept, slot| kept.or(Slots::one(slot as u8)));
         let slots = kept.and(started.view.writable).minus(failed);
-        failed = failed.or(write_copies(bench, started, block, write.generation, &cells, slots));
+        failed = failed.or(write_copies(bench, started, block, write.generation, &cells, slots)?);
         started.bitmap.finish_block_write(write, &cells);
     }
-    failed
+    Ok(failed)
 }
 
 /// Writes a block to these slots; those where it failed.
@@ -418,7 +443,7 @@ fn write_copies<R: Ring>(
     generation: u64,
     cells: &Cells,
     slots: Slots,
-) -> Slots {
+) -> Result<Slots, StartError> {
     let array = uuid::Uuid::from_bytes(started.layout.uuid);
     let header = Header { array, index: block.0.into(), generation };
     let span = bench.scratch.part(0, BLOCK_BYTES as u32);
@@ -427,10 +452,14 @@ fn write_copies<R: Ring>(
     let durable = MemberIo::Write(Durability::Durable);
     let op = |slot| Bench::<R>::op(started.devices[usize::from(slot)], durable, offset, span);
     let ops: Vec<_> = slots.iter().map(op).collect();
-    let results = slots.iter().zip(bench.run(&ops));
-    results
-        .filter(|(_, result)| result.is_err())
-        .fold(Slots::NONE, |failed, (slot, _)| failed.or(Slots::one(slot)))
+    let mut failed = Slots::NONE;
+    for (slot, result) in slots.iter().zip(bench.run(&ops)) {
+        hold_against_member(slot, result)?;
+        if result.is_err() {
+            failed = failed.or(Slots::one(slot));
+        }
+    }
+    Ok(failed)
 }
 
 fn shape_of(geometry: &Geometry) -> crate::format::Shape {

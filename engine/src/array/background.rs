@@ -63,6 +63,8 @@ pub(super) struct Resync {
     again_at_ns: u64,
     /// How many passes before this could not read some stripe.
     attempt: u32,
+    /// [`StewardState::torn`](super::StewardState::torn) as it was looked at last.
+    torn_seen: u64,
     /// The slots that were readable when the pass began: with others, another pass may help.
     readable: u32,
 }
@@ -89,6 +91,7 @@ impl Resync {
             unread: 0,
             again_at_ns: 0,
             attempt: 0,
+            torn_seen: shared.steward.torn.load(Ordering::Acquire),
             readable: shared.members.view().readable.0,
         }
     }
@@ -227,6 +230,14 @@ impl Array {
 
     pub(super) fn resync_advance(&mut self) {
         let readable = self.shared.members.view().readable.0;
+        let torn = self.shared.steward.torn.load(Ordering::Acquire);
+        if torn != self.steward().resync.torn_seen {
+            // Not at once: what refused a write a moment ago would refuse the resync's too.
+            let again_at_ns = self.now_ns + RESYNC_AGAIN_NS;
+            let resync = &mut self.steward_mut().resync;
+            (resync.torn_seen, resync.again_at_ns, resync.attempt) = (torn, again_at_ns, 0);
+            resync.unread += 1;
+        }
         let Some(mut from) = self.steward().resync.from else {
             let resync = &self.steward().resync;
             let is_due = resync.unread > 0 && self.now_ns >= resync.again_at_ns;

@@ -8,6 +8,7 @@ use crate::geometry::Slots;
 use crate::members::Failure;
 use crate::memory::Span;
 use crate::request::RequestError;
+use crate::ring::blame::Blame;
 use crate::ring::{MemberIo, Ring};
 
 use super::{Array, Io, IoFor, Sizes};
@@ -79,8 +80,12 @@ impl Array {
 
     pub(super) fn flush_done(&mut self, io: Io, result: Result<(), i32>) {
         if let Err(errno) = result {
-            if self.is_current(&io) {
-                self.shared.members.fail(io.slot, Failure::Flush(errno));
+            match self.blame(&io, errno) {
+                Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
+                Blame::Device if self.is_current(&io) => {
+                    self.shared.members.fail(io.slot, Failure::Flush(errno));
+                }
+                Blame::Device => {}
             }
             self.flush.failed = self.flush.failed.or(Slots::one(io.slot));
         }

@@ -15,6 +15,7 @@ use crate::format::bitmap_block::{self, Cells, Header};
 use crate::geometry::Slots;
 use crate::members::Failure;
 use crate::memory::{Pool, Span};
+use crate::ring::blame::Blame;
 use crate::ring::{Durability, MemberIo, Ring};
 
 use super::wanted::Wanted;
@@ -146,10 +147,14 @@ impl Array {
     }
 
     pub(super) fn block_copy_done(&mut self, index: u32, io: Io, result: Result<(), i32>) {
-        if let Err(errno) = result
-            && self.is_current(&io)
-        {
-            self.shared.members.fail(io.slot, Failure::Metadata(errno));
+        if let Err(errno) = result {
+            match self.blame(&io, errno) {
+                Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
+                Blame::Device if self.is_current(&io) => {
+                    self.shared.members.fail(io.slot, Failure::Metadata(errno));
+                }
+                Blame::Device => {}
+            }
         }
         let writing = &mut self.blocks.writing[index as usize];
         if result.is_err() {

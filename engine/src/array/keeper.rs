@@ -16,6 +16,7 @@ use crate::geometry::Slots;
 use crate::limits::BLOCK_BYTES;
 use crate::members::{Believed, Failure, MemberView};
 use crate::memory::{Pool, Span};
+use crate::ring::blame::Blame;
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
 
 use super::steward::Answer;
@@ -193,9 +194,13 @@ impl Array {
         let outcome = if result.is_ok() { WriteOutcome::Landed } else { WriteOutcome::Lost };
         roster.settle(usize::from(io.slot), outcome);
         if let Err(errno) = result {
-            self.shared.members.fail(io.slot, Failure::Metadata(errno));
+            match self.blame(&io, errno) {
+                Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
+                Blame::Device => drop(self.shared.members.fail(io.slot, Failure::Metadata(errno))),
+            }
         }
-        let (_, pending) = keeper.round.as_mut().expect("a superblock is written in a round");
+        let steward = self.steward.as_mut().expect("the steward keeps the record");
+        let (_, pending) = steward.keeper.round.as_mut().expect("a superblock is written in a round");
         *pending -= 1;
         if *pending == 0 {
             self.end_round();

@@ -50,6 +50,7 @@ use crate::geometry::Strips;
 use crate::mailbox::{Answer as Ended, Ask};
 use crate::memory::{Pool, Span};
 use crate::request::{Reply, Request, RequestError};
+use crate::ring::blame::{Blame, blame};
 use crate::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
 use crate::slab::Slab;
 use crate::tally::Tally;
@@ -681,12 +682,23 @@ impl Array {
         self.push_op(ring, IoFor::OpDeallocate { op: op_index }, slot, op);
     }
 
-    /// Counts a failed read of a strip against its member.
+    /// Counts a failed read of a strip against its member, if it is the member's fault.
     fn read_error(&self, io: &Io, stripe: u64, errno: i32) {
-        if self.is_current(io) {
-            let data = self.shared.geometry.data();
-            self.shared.members.count_read_error(io.slot, stripe, errno, data.into());
+        if !self.is_current(io) {
+            return;
         }
+        let data = self.shared.geometry.data();
+        match blame(errno) {
+            Blame::Device => self.shared.members.count_read_error(io.slot, stripe, errno, data.into()),
+            Blame::Space | Blame::Ours => self.shared.members.count_refusal(io.slot),
+        }
+    }
+
+    /// Whose fault it is that a write or a flush failed. An error of a member that is out, or was replaced, is that device's:
+    /// the record excludes it, or is about to.
+    fn blame(&self, io: &Io, errno: i32) -> Blame {
+        let counts = self.is_current(io) && self.shared.members.view().writable.has(io.slot);
+        if counts { blame(errno) } else { Blame::Device }
     }
 
     /// Whether an error on this I/O speaks of the device that the slot has now.

@@ -28,6 +28,7 @@ use bitmap::Ticket;
 use crate::geometry::{Geometry, Rotation, Slots, Strips};
 use crate::memory::Span;
 use crate::plan::{Plan, Unsynced, View};
+use crate::request::RequestError;
 use crate::slab::Slab;
 
 use super::NONE;
@@ -419,6 +420,8 @@ pub(super) struct StripeOp {
     pub(super) skipped: Slots,
     /// Written data strips that did not reach their member.
     pub(super) missed_data: Strips,
+    /// A member that stays did not take a write: what the op's parts are answered.
+    pub(super) refused: Option<RequestError>,
     /// Data, parity and cell are to be durable before the answer.
     pub(super) fua: bool,
     pub(super) ticket: Option<Ticket>,
@@ -457,6 +460,7 @@ impl StripeOp {
             read_failed: false,
             skipped: Slots::NONE,
             missed_data: Strips::NONE,
+            refused: None,
             fua: false,
             ticket: None,
         }
@@ -492,6 +496,7 @@ impl StripeOp {
         self.read_failed = false;
         self.skipped = Slots::NONE;
         self.missed_data = Strips::NONE;
+        self.refused = None;
         self.fua = false;
         self.ticket = None;
     }

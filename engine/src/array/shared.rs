@@ -69,10 +69,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Whether fewer slots are in sync than hold the data. It stays so ([`Members::finish_rebuild`]), and nothing is put on
+    /// Whether fewer slots are in sync than hold the data, or a member refused what nothing can be promised without. It stays so ([`Members::finish_rebuild`]), and nothing is put on
     /// record any more: the record knows no such array, also when the rebuild of another slot is nearly done.
     #[must_use]
     pub fn failed(&self) -> bool {
         self.members.view().readable.count() < u32::from(self.geometry.data())
+            || self.members.has_stopped_serving()
     }
 }

@@ -94,6 +94,8 @@ pub struct StewardState {
     pub rebuild_slot: AtomicU64,
     /// The number of the epoch on record; 0 before the first change.
     pub epoch: AtomicU64,
+    /// Stripes that writes have left torn, with every member there. Written by any reactor; a change asks for a resync.
+    pub torn: AtomicU64,
 }
 
 /// What the steward begins with.
@@ -117,6 +119,7 @@ impl StewardState {
             resync_total: AtomicU64::new(0),
             rebuild_slot: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
+            torn: AtomicU64::new(0),
         }
     }
 }

@@ -12,6 +12,8 @@
 //! 3. No write that skipped a slot is acknowledged before the record excludes that slot; on a first
 //!    write the cell too waits for that.
 
+use std::sync::atomic::Ordering;
+
 use bitmap::{Begun, Cell};
 
 use crate::geometry::Strips;
@@ -19,6 +21,7 @@ use crate::limits::{BUFFER_BYTES_MAX, RECOVERY_BYTES};
 use crate::memory::Span;
 use crate::plan::{self, Plan, ReadPlan, Trust, Unsynced, View};
 use crate::request::RequestError;
+use crate::ring::blame::Blame;
 use crate::ring::{Durability, MemberIo, Ring};
 
 use super::flush::FlushWaiter;
@@ -496,13 +499,10 @@ impl Array {
         io: Io,
         result: Result<(), i32>,
     ) {
-        if let Err(errno) = result {
-            if self.is_current(&io) {
-                self.shared.members.fail(io.slot, crate::members::Failure::Write(errno));
-            }
-            let op = &mut self.ops[index];
-            op.skipped = op.skipped.or(crate::geometry::Slots::one(io.slot));
-            op.missed_data = op.missed_data.or(Strips::one(strip).and(op.view.data));
+        match result {
+            Ok(()) if self.ops[index].suspects.has(strip) => self.shared.members.count_repair(io.slot),
+            Ok(()) => {}
+            Err(errno) => self.op_write_failed(index, strip, &io, errno),
         }
         self.ops[index].pending -= 1;
         if self.ops[index].pending == 0 {
@@ -510,9 +510,51 @@ impl Array {
         }
     }
 
+    /// A member that is to blame leaves, and what it missed is noted. One that is not stays, and the op ends with an error.
+    fn op_write_failed(&mut self, index: u32, strip: u8, io: &Io, errno: i32) {
+        let refused = match self.blame(io, errno) {
+            Blame::Device => None,
+            Blame::Space => Some(RequestError::NoSpace),
+            Blame::Ours => Some(RequestError::NotTaken),
+        };
+        let op = &mut self.ops[index];
+        if refused.is_some() {
+            op.refused = op.refused.or(refused);
+            self.shared.members.count_refusal(io.slot);
+            return;
+        }
+        op.skipped = op.skipped.or(crate::geometry::Slots::one(io.slot));
+        op.missed_data = op.missed_data.or(Strips::one(strip).and(op.view.data));
+        if self.is_current(io) {
+            self.shared.members.fail(io.slot, crate::members::Failure::Write(errno));
+        }
+    }
+
+    /// A member that stays did not take a write, so the stripe is not what the op was to make of it.
+    fn end_refused(&mut self, index: u32, error: RequestError) {
+        let op = &self.ops[index];
+        match op.work_kind {
+            // Other strips and the parity may have landed: from now on the parity is no input, until a resync.
+            Work::Write(Mode::Trusted) => {
+                self.shared.bitmap.torn(op.stripe);
+                self.shared.steward.torn.fetch_add(1, Ordering::Release);
+            }
+            // Unwritten still, NeedSync still, not filled still.
+            Work::Write(Mode::First | Mode::Heal | Mode::DataOnly) | Work::Rebuild { .. } => {}
+            Work::Read | Work::Discard => {
+                unreachable!("a repair that is refused changes nothing for the host")
+            }
+        }
+        self.finish(index, Err(error));
+    }
+
     /// Every write of the batch has ended: the next batch, or the end.
     pub(super) fn writes_done<R: Ring>(&mut self, ring: &mut R, index: u32) {
         self.give_work(index);
+        if let Some(error) = self.ops[index].refused.filter(|_| self.ops[index].work_kind != Work::Read) {
+            self.end_refused(index, error);
+            return;
+        }
         self.next_batch(ring, index, self.ops[index].row_next);
     }
 

@@ -18,6 +18,7 @@
 use crate::limits::IO_IN_FLIGHT_MAX;
 use crate::memory::Span;
 
+pub mod blame;
 pub mod blocking;
 pub mod instant;
 pub mod nvme;

@@ -24,6 +24,9 @@ pub struct Disk {
     pub dead: bool,
     /// It answers nothing.
     pub silent: bool,
+    /// It answers writes of these bytes with this error, and they do not land. A range from 0 on is that of its metadata, and goes
+    /// for flushes too.
+    pub refuses: Option<(i32, std::ops::Range<u64>)>,
     /// It was opened for reading only: a write, a flush or a deallocation ends the test.
     pub read_only: bool,
 }
@@ -36,6 +39,7 @@ impl Disk {
             bad: BTreeSet::new(),
             dead: false,
             silent: false,
+            refuses: None,
             read_only: false,
         };
         rng.fill(&mut disk.bytes[2 * BLOCK_BYTES..]);
@@ -48,6 +52,16 @@ impl Disk {
         let place = op.offset_bytes as usize..end as usize;
         let mut sectors = op.offset_bytes / SECTOR..end / SECTOR;
         assert!(op.io == MemberIo::Read || !self.read_only, "{op:?} on a member that is only read");
+        if let Some((errno, bytes)) = &self.refuses {
+            let refuses = match op.io {
+                MemberIo::Write(_) => bytes.contains(&op.offset_bytes),
+                MemberIo::Flush => bytes.start == 0,
+                MemberIo::Read | MemberIo::Deallocate => false,
+            };
+            if refuses {
+                return Err(*errno);
+            }
+        }
         match op.io {
             _ if self.dead => return Err(EIO),
             MemberIo::Read if sectors.any(|sector| self.bad.contains(&sector)) => return Err(EIO),

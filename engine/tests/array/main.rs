@@ -13,6 +13,7 @@ mod bad_sectors;
 mod beginnings;
 mod disks;
 mod read_only;
+mod refused;
 mod rng;
 mod world;
 

@@ -276,7 +276,7 @@ impl World {
                 let stripe = u64::from(self.geometry.stripe_bytes());
                 let mut stripes = (range.start / stripe) as usize..range.end.div_ceil(stripe) as usize;
                 assert!(
-                    stripes.any(|stripe| self.lossy[stripe]),
+                    stripes.any(|stripe| self.lossy[stripe]) || self.shared.failed(),
                     "{error:?}: {:?}, {:?}",
                     asked.request,
                     self.config

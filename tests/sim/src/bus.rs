@@ -25,6 +25,7 @@ mod faults;
 
 const EIO: i32 = 5;
 const EAGAIN: i32 = 11;
+const ENOSPC: i32 = 28;
 
 /// An operation in flight.
 #[derive(Clone)]
@@ -426,6 +427,9 @@ impl Bus {
         let fault = self.aimed(op.disk, op.place, op.op.io, false);
         if let Some(result) = fault.and_then(|fault| self.go_wrong(op, fault)) {
             return result;
+        }
+        if let Some(errno) = self.refused(op) {
+            return Err(errno);
         }
         let disk = &mut self.disks[op.disk];
         match (op.op.io, op.place) {

@@ -72,6 +72,17 @@ pub struct Cached {
     pub versions: Vec<(u64, Rc<Sector>)>,
 }
 
+/// Operations that a disk does not carry out, for no fault of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is said.
+    pub errno: i32,
+    /// Of 100 operations.
+    pub percent: u64,
+    /// Metadata and flushes, or strips.
+    pub metadata: bool,
+}
+
 /// One simulated member.
 #[derive(Clone)]
 pub struct Disk {
@@ -101,6 +112,8 @@ pub struct Disk {
     pub armed: bool,
     /// How many of the next flushes fail.
     pub failing_flushes: u32,
+    /// What it refuses.
+    pub refusal: Option<Refusal>,
 }
 
 impl Disk {
@@ -124,6 +137,7 @@ impl Disk {
             failing_data_writes: 0,
             armed: false,
             failing_flushes: 0,
+            refusal: None,
         }
     }
 
@@ -359,6 +373,7 @@ impl Disk {
         self.failing_data_writes = 0;
         self.armed = false;
         self.failing_flushes = 0;
+        self.refusal = None;
     }
 
     /// Its length.

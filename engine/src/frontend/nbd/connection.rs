@@ -389,8 +389,8 @@ impl Connection {
 fn error_code(error: RequestError) -> ErrorCode {
     match error {
         RequestError::Misaligned => ErrorCode::Invalid,
-        RequestError::OutOfRange => ErrorCode::NoSpace,
-        RequestError::Lost | RequestError::NeedsMemory => ErrorCode::Io,
+        RequestError::OutOfRange | RequestError::NoSpace => ErrorCode::NoSpace,
+        RequestError::Lost | RequestError::NotTaken | RequestError::NeedsMemory => ErrorCode::Io,
         RequestError::ReadOnly => ErrorCode::NotPermitted,
     }
 }

@@ -342,7 +342,11 @@ impl Frontend for UblkFrontend {
 const fn errno_of(error: RequestError) -> i32 {
     match error {
         RequestError::Misaligned => libc::EINVAL,
-        RequestError::OutOfRange | RequestError::Lost | RequestError::NeedsMemory => libc::EIO,
+        RequestError::OutOfRange
+        | RequestError::Lost
+        | RequestError::NotTaken
+        | RequestError::NeedsMemory => libc::EIO,
+        RequestError::NoSpace => libc::ENOSPC,
         RequestError::ReadOnly => libc::EROFS,
     }
 }

@@ -94,6 +94,11 @@ impl World {
         self.reactors.iter().any(|(array, _)| array.must_turn())
     }
 
+    /// The data zone of every member.
+    pub fn data_bytes(&self) -> std::ops::Range<u64> {
+        self.zones.data.offset_bytes..self.zones.end_bytes()
+    }
+
     /// The first sector of a strip on its member, and that member's device.
     pub fn sector_of(&self, stripe: u64, strip: u8) -> (usize, u64) {
         let slot = self.geometry.rotation(stripe).slot_of(strip);

@@ -3,10 +3,10 @@
 use engine::ring::MemberIo;
 
 use crate::aim::{Ask, Fault, spot_of};
-use crate::disk::{Place, SECTOR};
+use crate::disk::{Place, Refusal, SECTOR, ZoneKind};
 use crate::rng::Rng;
 
-use super::{Bus, EAGAIN, EIO, InFlight, show};
+use super::{Bus, EAGAIN, EIO, ENOSPC, InFlight, show};
 
 impl Bus {
     /// The fault that is aimed at this operation, if it is hit now. Those of its begin are hit when it is pushed.
@@ -55,6 +55,30 @@ impl Bus {
                 self.disks[op.disk].write_sector(sector, &bytes, self.moment);
             }
         }
+    }
+
+    /// What a disk answers that refuses this operation. Of a write that found no room, a part may have landed.
+    pub(super) fn refused(&mut self, op: &InFlight) -> Option<i32> {
+        let Refusal { errno, percent, metadata } = self.disks[op.disk].refusal?;
+        let is_strip = op.place.is_some_and(|place| place.zone == ZoneKind::Data);
+        let refuses = match op.op.io {
+            MemberIo::Read => is_strip && !metadata && errno != ENOSPC,
+            MemberIo::Write(_) => is_strip != metadata,
+            MemberIo::Flush => metadata,
+            MemberIo::Deallocate => false,
+        };
+        if !refuses || self.blocking || self.disks[op.disk].dead || !self.rng.chance(percent) {
+            return None;
+        }
+        if op.op.io == MemberIo::Read
+            && let Some(place) = op.place
+        {
+            self.disks[op.disk].failed_reads.extend(place.sectors());
+        }
+        if errno == ENOSPC && is_strip {
+            self.land_in_part(op, None);
+        }
+        Some(errno)
     }
 
     /// An aimed fault at the end of an operation; `None` where the operation goes on.

@@ -176,6 +176,27 @@ pub const MUTANTS: &[Mutant] = &[
     m("MemoryGivenEarly", "E4: memory is given back before its last write has ended"),
     shown_in("faults", "SilenceBorne", "E5: a member that does not answer is waited for"),
     shown_in("faults", "LastMemberFailed", "E5: a silent member is failed though the array needs it"),
+    shown_in(
+        "refused",
+        "RefusalFailsMember",
+        "E7: a member is failed for a full file system or a malformed request (once a bug here)",
+    ),
+    shown_in(
+        "refused",
+        "RefusedStaysTrusted",
+        "E7: the parity of a stripe of which a write was refused counts as matching",
+    ),
+    shown_in("refused", "TornNotResynced", "A4: a stripe of which a write was refused is not resynced"),
+    shown_in(
+        "rescue",
+        "RescueRepairs",
+        "R1: a read-only array repairs what it could not read (once a bug here)",
+    ),
+    shown_in(
+        "rescue",
+        "RescueFailsMember",
+        "R1: a read-only array fails a member for its read errors (once a bug here)",
+    ),
     m("PartLeftBehind", "F1: a part that comes home leaves its place behind (once a bug here)"),
     m("DegradedParityLeft", "F3: a write that reconstructs leaves the parity as it was"),
     m("DeallocateBeforeDurable", "G1: strips are given back before the cell is durably Unwritten"),

@@ -15,6 +15,7 @@ mod aftermath;
 mod decay;
 mod idle;
 pub mod matrix;
+mod refused;
 mod restart;
 mod rollback;
 mod scenarios;
@@ -46,6 +47,10 @@ pub enum Scenario {
     Lost,
     /// A slot is filled for so long that its cursor comes on record; cuts, stops and failures in the midst of it.
     Filling,
+    /// Operations that members refuse for no fault of their own: see `refused`.
+    Refused,
+    /// Arrays that are only read, from members with bad sectors: see `refused`.
+    Rescue,
     /// All of it.
     Mixed,
     /// Members go back to what they held at an earlier moment: see `rollback`.
@@ -58,7 +63,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// The scenarios of a campaign that names none: the seed picks one of them.
-    pub const MIX: [Scenario; 13] = [
+    pub const MIX: [Scenario; 15] = [
         Scenario::Deaths,
         Scenario::Cuts,
         Scenario::Rebuild,
@@ -71,6 +76,8 @@ impl Scenario {
         Scenario::Leaving,
         Scenario::Lost,
         Scenario::Filling,
+        Scenario::Refused,
+        Scenario::Rescue,
         Scenario::Mixed,
     ];
     /// Scenarios that run where they are named only: each shows a fault that the engine has.
@@ -98,6 +105,8 @@ impl Scenario {
             Scenario::Leaving => "leaving",
             Scenario::Lost => "lost",
             Scenario::Filling => "filling",
+            Scenario::Refused => "refused",
+            Scenario::Rescue => "rescue",
             Scenario::Mixed => "mixed",
             Scenario::Rollback => "rollback",
             Scenario::Decay => "decay",
@@ -234,6 +243,8 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Leaving => story.leaving(),
         Scenario::Lost => story.lost(),
         Scenario::Filling => story.filling(),
+        Scenario::Refused => story.refused(),
+        Scenario::Rescue => story.rescue(),
         Scenario::Mixed => story.mixed(),
         Scenario::Rollback => story.rollback(),
         Scenario::Decay => story.decay(),

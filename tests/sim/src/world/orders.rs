@@ -2,6 +2,7 @@
 
 use crossbeam::channel::{Receiver, bounded};
 use engine::array::{Answer, Order};
+use engine::geometry::Slots;
 use engine::ring::DeviceIndex;
 
 use crate::disk::Disk;
@@ -111,6 +112,14 @@ impl World {
     pub fn disk_of(&self, slot: u8) -> usize {
         let device = self.running().members.device(slot);
         self.reactors[0].ring.disk(device).expect("a slot has a device")
+    }
+
+    /// The slots whose disk is dead.
+    #[must_use]
+    pub fn dead_slots(&self) -> Slots {
+        let bus = self.bus.borrow();
+        let dead = |slot: &u8| bus.disks[self.disk_of(*slot)].dead;
+        self.geometry.slots().iter().filter(dead).fold(Slots::NONE, |slots, slot| slots.or(Slots::one(slot)))
     }
 
     /// How many more members may be lost.

@@ -90,6 +90,11 @@ impl World {
         true
     }
 
+    /// Whether some disk refuses operations for no fault of its own.
+    fn is_refusing(&self) -> bool {
+        self.bus.borrow().disks.iter().any(|disk| disk.refusal.is_some())
+    }
+
     /// Whether the array is served read-only.
     #[must_use]
     pub fn refuses_writes(&self) -> bool {
@@ -132,10 +137,18 @@ impl World {
             )
         });
         if let Err(error) = reply.result {
-            let excused =
-                error == RequestError::Lost && (asked.excused || self.is_excused(asked.first, asked.count));
+            let refused =
+                matches!(error, RequestError::NoSpace | RequestError::NotTaken) && self.is_refusing();
+            let excused = refused
+                || error == RequestError::Lost
+                    && (asked.excused || self.is_excused(asked.first, asked.count));
             assert!(excused, "ERROR: {asked:?} is answered {error:?}, and nothing excuses it");
-            if asked.kind != RequestKind::Flush && asked.count > 0 {
+            if self.is_refusing() && self.running().members.view().readable != self.geometry.slots() {
+                // The parity of its stripes may be no input any more, and a strip is missing. (A request of several stripes
+                // has one answer: where one stripe is lost, a write of another may have been refused.)
+                self.mark_lossy();
+            }
+            if asked.kind != RequestKind::Flush && asked.count > 0 && !refused {
                 let last = asked.first + asked.count - 1;
                 self.torn.extend(asked.first / self.stripe_sectors()..=last / self.stripe_sectors());
             }

@@ -12,6 +12,7 @@ const OP: &str = "engine/src/array/op.rs";
 const STEWARD: &str = "engine/src/array/steward.rs";
 const SWEEP: &str = "engine/src/array/sweep.rs";
 const WATCH: &str = "engine/src/array/watch.rs";
+const READ: &str = "engine/src/array/read.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 const SHARED: &str = "engine/src/array/shared.rs";
@@ -130,14 +131,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "        if let Err(errno) = result {
-            if self.is_current(&io) {
-                self.shared.members.fail(io.slot, crate::members::Failure::Write(errno));",
-        "        if let Err(errno) = result
-            && !mutant!(WriteErrorForgiven)
-        {
-            if self.is_current(&io) {
-                self.shared.members.fail(io.slot, crate::members::Failure::Write(errno));",
+        "            Err(errno) => self.op_write_failed(index, strip, &io, errno),",
+        "            Err(_) if mutant!(WriteErrorForgiven) => {}
+            Err(errno) => self.op_write_failed(index, strip, &io, errno),",
     ),
     e(
         WRITE,
@@ -291,11 +287,11 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         INTENT,
-        "        if let Err(errno) = result
-            && self.is_current(&io)",
+        "        if let Err(errno) = result {
+            match self.blame(&io, errno) {",
         "        let result = if mutant!(CopyFailureForgiven) { Ok(()) } else { result };
-        if let Err(errno) = result
-            && self.is_current(&io)",
+        if let Err(errno) = result {
+            match self.blame(&io, errno) {",
     ),
     e(
         INTENT,
@@ -322,13 +318,11 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         FLUSH,
         "        if let Err(errno) = result {
-            if self.is_current(&io) {
-                self.shared.members.fail(io.slot, Failure::Flush(errno));",
+            match self.blame(&io, errno) {",
         "        if let Err(errno) = result
             && !mutant!(FlushErrorIgnored)
         {
-            if self.is_current(&io) {
-                self.shared.members.fail(io.slot, Failure::Flush(errno));",
+            match self.blame(&io, errno) {",
     ),
     e(
         FLUSH,
@@ -337,6 +331,34 @@ pub(super) const EDITS: &[Edit] = &[
             && !self.shared.members.on_record(self.flush.failed, 0)
             && !mutant!(FlushPassesBy)
         {",
+    ),
+    // faults that are nobody's, arrays that are only read
+    e(
+        ARRAY,
+        "        if counts { blame(errno) } else { Blame::Device }",
+        "        if counts && !mutant!(RefusalFailsMember) { blame(errno) } else { Blame::Device }",
+    ),
+    e(
+        WRITE,
+        "                self.shared.bitmap.torn(op.stripe);",
+        "                if !mutant!(RefusedStaysTrusted) {
+                    self.shared.bitmap.torn(op.stripe);
+                }",
+    ),
+    e(
+        BACKGROUND,
+        "        if torn != self.steward().resync.torn_seen {",
+        "        if torn != self.steward().resync.torn_seen && !mutant!(TornNotResynced) {",
+    ),
+    e(
+        READ,
+        "if self.shared.read_only { Strips::NONE }",
+        "if self.shared.read_only && !mutant!(RescueRepairs) { Strips::NONE }",
+    ),
+    e(
+        MEMBERS,
+        "        if self.read_only && !matches!(why, Failure::Silence(_)) {",
+        "        if self.read_only && !matches!(why, Failure::Silence(_)) && !mutant!(RescueFailsMember) {",
     ),
     // steward, keeper, sweep, background
     e(

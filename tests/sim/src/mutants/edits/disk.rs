@@ -92,8 +92,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         START,
-        ".find(|&slot| lost.has(slot as u8));",
-        ".find(|&slot| lost.has(slot as u8) && !mutant!(CommitTooEarly));",
+        "        let now_lost = written.and(lost);",
+        "        let now_lost = if mutant!(CommitTooEarly) { Slots::NONE } else { written.and(lost) };",
     ),
     e(
         START,
@@ -102,11 +102,11 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         START,
-        "        let failed = even_out(bench, &mut started, &disorder);",
+        "        let failed = even_out(bench, &mut started, &disorder)?;",
         "        let failed = if mutant!(NotEvenedOut) {
             Slots::NONE
         } else {
-            even_out(bench, &mut started, &disorder)
+            even_out(bench, &mut started, &disorder)?
         };
         if mutant!(StartGivesUp) && !failed.is_empty() {
             return Err(StartError::Refused(ChangeRefused::ReadOnly));
