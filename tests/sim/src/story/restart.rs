@@ -2,9 +2,13 @@
 
 use crate::bus::Cut;
 use crate::monitors::{Monitors, spare_at_start};
+use crate::rng::Rng;
 use crate::world::{GrowOutcome, StartOutcome};
 
 use super::Story;
+
+/// How often an array is looked at before it is started: see `World::look`.
+const LOOKS_PERCENT: u64 = 3;
 
 impl Story {
     /// After a cut: start, perhaps with cuts in the start, perhaps without some member.
@@ -44,6 +48,11 @@ impl Story {
                 _ => Cut::MetadataCompletions(self.world.rng.below(12)),
             });
             cuts_left = cuts_left.saturating_sub(1);
+            // Drawn aside: the run is the same with and without the look.
+            if !self.single_fault && Rng::new(self.world.rng.clone().next()).chance(LOOKS_PERCENT) {
+                let present = self.world.present.clone();
+                self.look_read_only_from(&present, true);
+            }
             let outcome = self.world.start(cut);
             self.forgive_disks();
             match outcome {

@@ -191,22 +191,18 @@ impl Story {
         self.restart_present(false);
     }
 
-    /// Starts read-only from every disk that is not dead, and reads everything.
+    /// Looks at the array that every disk makes up that is not dead.
     fn look_read_only(&mut self, must_run: bool) {
         let alive = self.world.alive_disks();
         self.look_read_only_from(&alive, must_run);
     }
 
-    /// Starts read-only from these disks, and reads everything.
+    /// Looks at the array that these disks make up.
     pub(super) fn look_read_only_from(&mut self, disks: &[usize], must_run: bool) {
-        self.world.present = disks.to_vec();
-        let outcome = self.world.start_read_only();
-        if outcome != StartOutcome::Running {
-            assert!(!must_run, "START: refused read-only, and enough members were not touched");
-            return;
-        }
-        self.world.verify();
-        self.world.come_to_rest();
-        self.world.leave_read_only();
+        let outcome = self.world.look(disks);
+        assert!(
+            outcome == StartOutcome::Running || !must_run,
+            "START: refused read-only, and enough members were not touched"
+        );
     }
 }

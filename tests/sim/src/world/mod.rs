@@ -37,6 +37,7 @@ mod crash;
 mod decay;
 mod idle;
 mod orders;
+mod read_only;
 mod requests;
 mod rollback;
 mod start;

@@ -56,9 +56,9 @@ impl World {
 
     /// Starts the array read-only: from now on until it is [left](World::leave_read_only) nothing may be written to any disk.
     pub fn start_read_only(&mut self) -> StartOutcome {
-        let cells = self.cells_at_stop.clone();
+        let (cells, loss) = (self.cells_at_stop.clone(), self.idle.loss.clone());
         let outcome = self.start_for(None, Access::ReadOnly);
-        self.cells_at_stop = cells;
+        (self.cells_at_stop, self.idle.loss) = (cells, loss);
         outcome
     }
 
@@ -161,9 +161,7 @@ impl World {
             self.mark_lossy();
         }
         self.check_kept();
-        if !read_only {
-            self.check_loss();
-        }
+        self.check_loss();
         StartOutcome::Running
     }
 

@@ -30,6 +30,12 @@ pub(super) const EDITS: &[Edit] = &[
         "|left| left.readable.count() >= data",
         "|left| mutant!(LastMemberFailed) || left.readable.count() >= data",
     ),
+    // read
+    e(
+        READ,
+        "if self.shared.read_only { Strips::NONE }",
+        "if self.shared.read_only && !mutant!(ReadOnlyRepairs) { Strips::NONE }",
+    ),
     // plan
     e(PLAN, "    const fn recovery(&self)", "    fn recovery(&self)"),
     e(PLAN, "pub const fn plan_write(", "pub fn plan_write("),
@@ -47,9 +53,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         PLAN,
-        "Unsynced::Heal => Plan::Resync { read: untouched },",
+        "Unsynced::Heal if untouched.within(view.readable) => Plan::Resync { read: untouched },",
         "Unsynced::Heal if mutant!(HealDataOnly) => Plan::DataOnly,
-                Unsynced::Heal => Plan::Resync { read: untouched },",
+                Unsynced::Heal if untouched.within(view.readable) => Plan::Resync { read: untouched },",
     ),
     // write
     e(

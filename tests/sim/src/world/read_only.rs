@@ -1,0 +1,55 @@
+//! A look at the array in between: it is started read-only, everything is read, and it is left as it was.
+//!
+//! Nothing may be written to any disk meanwhile (READONLY, see [`Bus::push`](crate::bus::Bus)), so the start that comes next
+//! finds what it would have found; and since chance and time are put back too, the run goes on as it would have without the look.
+//! Of writes that a power cut interrupted a look shows one outcome, and does not make it stay: the member that alone holds it may
+//! be missing at the next start. So what the oracle learnt by it is forgotten as well.
+
+use engine::request::RequestKind;
+
+use crate::host::Wish;
+
+use super::{StartOutcome, World};
+
+impl World {
+    /// Looks at the array that these disks make up. Now and then some sectors of a member that is not needed cannot be read: they
+    /// are recovered, and not repaired.
+    pub fn look(&mut self, disks: &[usize]) -> StartOutcome {
+        let (rng, present) = (self.rng.clone(), std::mem::replace(&mut self.present, disks.to_vec()));
+        let (bus_rng, now_ns, probes_left, camera) = {
+            let mut bus = self.bus.borrow_mut();
+            let left = std::mem::take(&mut bus.probes.left);
+            (bus.rng.clone(), bus.now_ns, left, bus.camera.take())
+        };
+        let (oracle, damaged) = (self.oracle.clone(), self.bus.borrow().disks.clone());
+        let outcome = self.start_read_only();
+        if outcome == StartOutcome::Running {
+            if self.spare() > 0 && self.rng.chance(50) {
+                self.damage_for_a_look();
+            }
+            self.verify();
+            self.submit(Wish { kind: RequestKind::Flush, first: 0, count: 0 });
+            self.drain();
+            self.come_to_rest();
+            self.leave_read_only();
+        }
+        let mut bus = self.bus.borrow_mut();
+        for (disk, before) in bus.disks.iter_mut().zip(damaged) {
+            (disk.bad, disk.failed_reads) = (before.bad, before.failed_reads);
+        }
+        (bus.rng, bus.now_ns, bus.probes.left, bus.camera) = (bus_rng, now_ns, probes_left, camera);
+        drop(bus);
+        (self.rng, self.present, self.oracle) = (rng, present, oracle);
+        outcome
+    }
+
+    fn damage_for_a_look(&mut self) {
+        self.mark_lossy();
+        let slot = self.random_slot();
+        let disk = self.disk_of(slot);
+        for _ in 0..self.rng.between(1, 8) {
+            let stripe = self.rng.below(self.geometry.stripes().min(40));
+            self.damage(disk, stripe, 3);
+        }
+    }
+}
