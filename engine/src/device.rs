@@ -31,6 +31,7 @@ use crate::ring::{Deallocate, UringDevice};
 use bounce::Bounce;
 pub use error::{DeviceError, Holder};
 pub use facts::{Facts, Zeroing};
+pub use storage::Storage;
 
 mod bounce;
 mod error;
@@ -38,6 +39,7 @@ mod facts;
 mod holder;
 mod identify;
 mod nvme;
+mod storage;
 
 /// How long a taken device is tried again, and how often; see [`patiently`].
 const TAKEN_TIME_MAX: Duration = Duration::from_secs(2);
@@ -132,6 +134,10 @@ pub struct Device {
     identity: Identity,
     facts: Facts,
     route: Route,
+    /// The file that holds its bytes, where one is known.
+    storage: Option<Storage>,
+    /// The file below a loop device, locked.
+    _below: Option<File>,
 }
 
 /// Bytes zeroed at once: a step of [`Device::zero_range`], between two reports of progress.
@@ -160,6 +166,16 @@ impl Device {
             DeviceKind::File => open_file(path, mode)?,
         };
         leave_access_time(&file);
+        let (storage, below) = match identity {
+            Identity::File { .. } => (Some(Storage::of_file(&metadata)), None),
+            Identity::Block { number } => storage_below(&file, number, mode),
+        };
+        if mode.sharing == Sharing::Exclusive
+            && let Some(storage) = &storage
+        {
+            let locked = below.as_ref().or((kind == DeviceKind::File).then_some(&file));
+            lock_storage(path, storage, locked, mode.access)?;
+        }
         // A block device's metadata has no size; its end does.
         let size = file.seek(SeekFrom::End(0)).map_err(|source| io_error(path, "size", source))?;
         let mut facts = facts::of(&file, &metadata, kind, size, direct, mode.access);
@@ -170,7 +186,7 @@ impl Device {
             Identity::File { .. } => Route::File,
             Identity::Block { number } => block_route(&file, number, size, mode, &mut facts),
         };
-        Ok(Device { path: path.into(), file, mode, kind, identity, facts, route })
+        Ok(Device { path: path.into(), file, mode, kind, identity, facts, route, storage, _below: below })
     }
 
     /// The path that it was opened by.
@@ -189,6 +205,22 @@ impl Device {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// Whether some byte of this device is one of the other's, as far as can be told.
+    #[must_use]
+    pub fn shares_storage_with(&self, other: &Device) -> bool {
+        self.identity == other.identity
+            || self.storage.is_some_and(|one| other.storage.is_some_and(|two| one.meets(&two)))
+    }
+
+    /// The serial number of a disk, where the kernel knows one.
+    #[must_use]
+    pub fn serial(&self) -> Option<String> {
+        match self.identity {
+            Identity::Block { number } => facts::serial(&holder::sysfs(number)),
+            Identity::File { .. } => None,
+        }
     }
 
     /// Sizes and properties, as they were when it was opened.
@@ -379,6 +411,29 @@ fn open_block(path: &Path, mode: OpenMode, number: u64) -> Result<File, DeviceEr
 fn leave_access_time(file: &File) {
     let _left_or_not = rustix::fs::fcntl_getfl(file)
         .and_then(|flags| rustix::fs::fcntl_setfl(file, flags | OFlags::NOATIME));
+}
+
+/// What is below a loop device, or below the loop device that a partition is of.
+fn storage_below(file: &File, number: u64, mode: OpenMode) -> (Option<Storage>, Option<File>) {
+    match Storage::of_loop(file, &holder::sysfs(number)) {
+        Some((storage, path)) => (Some(storage), storage.open(&path, mode.access)),
+        None => (None, None),
+    }
+}
+
+/// Locks the file's range, so that no other server has it under another name. A file that cannot be opened is left alone, and
+/// so is one on a file system without locks.
+fn lock_storage(
+    path: &Path,
+    storage: &Storage,
+    file: Option<&File>,
+    access: Access,
+) -> Result<(), DeviceError> {
+    let Some(file) = file else { return Ok(()) };
+    patiently(|| match storage.lock(file, access) {
+        Ok(true) | Err(_) => Ok(()),
+        Ok(false) => Err(DeviceError::Locked { path: path.into() }),
+    })
 }
 
 /// Passthrough where it can be; the facts are then those of the drive.

@@ -9,6 +9,7 @@ use crate::format::label::Label;
 pub use crate::frontend::ublk::{Quiesced, UblkChoice, UblkFeature};
 
 mod create;
+mod fit;
 mod front;
 mod grow;
 mod open;

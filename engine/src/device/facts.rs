@@ -156,6 +156,13 @@ fn disk_of(sysfs: &Path) -> PathBuf {
     parent.unwrap_or(sysfs).to_path_buf()
 }
 
+/// The serial number that the kernel has of a disk.
+pub(super) fn serial(sysfs: &Path) -> Option<String> {
+    let disk = disk_of(sysfs);
+    let serial = text(&disk.join("device/serial")).or_else(|| text(&disk.join("serial")));
+    serial.filter(|serial| !serial.is_empty())
+}
+
 /// The node of the first ancestor that names one; an NVMe namespace's is its controller's.
 fn numa_node(disk: &Path) -> Option<u32> {
     let places = ["device/numa_node", "device/device/numa_node", "../../numa_node"];

@@ -112,7 +112,11 @@ impl Namespace {
         address: u64,
     ) -> Command {
         let (start, blocks) = (offset_bytes >> self.block_shift, len_bytes >> self.block_shift);
-        debug_assert!(blocks > 0 && blocks <= BLOCKS_MAX);
+        assert!(
+            self.takes(offset_bytes, len_bytes.into()),
+            "{len_bytes} bytes at {offset_bytes} are no whole blocks"
+        );
+        debug_assert!(blocks <= BLOCKS_MAX);
         let force = if durability == Some(Durability::Durable) { FORCE_UNIT_ACCESS } else { 0 };
         Command {
             opcode: if durability.is_some() { opcode::WRITE } else { opcode::READ },
@@ -124,6 +128,13 @@ impl Namespace {
             cdw12: (blocks - 1) | force,
             ..Command::default()
         }
+    }
+
+    /// Whether a range is one of whole blocks. The drive counts in blocks: of another range it would read or write something
+    /// else, without an error.
+    #[must_use]
+    pub fn takes(&self, offset_bytes: u64, len_bytes: u64) -> bool {
+        len_bytes > 0 && (offset_bytes | len_bytes).trailing_zeros() >= u32::from(self.block_shift)
     }
 
     /// Makes everything durable that has completed.
@@ -267,6 +278,27 @@ mod tests {
             assert_eq!(bytes[36..40], len.to_ne_bytes());
             assert!(bytes[8..24].iter().chain(&bytes[52..]).all(|&byte| byte == 0));
         }
+    }
+
+    #[test]
+    fn a_drive_takes_whole_blocks() {
+        for (shift, offset, len, takes) in [
+            (9, 512, 512, true),
+            (9, 256, 512, false),
+            (9, 512, 0, false),
+            (12, 4096, 8192, true),
+            (12, 512, 4096, false),
+            (12, 4096, 512, false),
+            (12, 0, 4096, true),
+        ] {
+            assert_eq!(namespace(shift).takes(offset, len), takes, "{shift} {offset} {len}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no whole blocks")]
+    fn a_command_of_half_a_block_is_a_bug() {
+        let _command = namespace(12).transfer(None, 512, 4096, 0);
     }
 
     #[test]

@@ -313,7 +313,7 @@ impl Ring for Uring {
             return;
         }
         *operation = Operation { op, pieces: 1, retries: 0, may_block: false, error: 0 };
-        let piece = Piece::whole(&op, attached.device.way());
+        let piece = Piece::whole(&op, attached.device.way_of(&op));
         // As nearly all do: it is not cut, and nothing is before it.
         if attached.backlog.is_empty()
             && attached.in_kernel < attached.device.depth_max
@@ -379,6 +379,18 @@ impl UringDevice {
     /// The way that pieces go at first.
     fn way(&self) -> Way {
         if self.namespace.is_some() { Way::Passthrough } else { Way::File }
+    }
+
+    /// The way that an operation goes at first. What is no range of whole blocks goes by the file, where the kernel refuses it.
+    fn way_of(&self, op: &MemberOp) -> Way {
+        match &self.namespace {
+            Some(namespace)
+                if op.io != MemberIo::Flush && !namespace.takes(op.offset_bytes, op.len_bytes) =>
+            {
+                Way::File
+            }
+            _ => self.way(),
+        }
     }
 }
 
@@ -514,6 +526,18 @@ mod tests {
         };
         ledger.devices[0] = Some(Attached { device, in_kernel, backlog: VecDeque::new() });
         ledger
+    }
+
+    #[test]
+    fn what_is_no_range_of_whole_blocks_goes_by_the_file() {
+        let mut ledger = ledger_of_one(0);
+        let device = &mut ledger.devices[0].as_mut().unwrap().device;
+        let file = File::open("/dev/null").unwrap();
+        device.namespace = Some(Namespace { file, number: 1, block_shift: 12 });
+        assert_eq!(device.way_of(&op(MemberIo::Read, 4096)), Way::Passthrough);
+        assert_eq!(device.way_of(&op(MemberIo::Read, 512)), Way::File);
+        assert_eq!(device.way_of(&MemberOp { offset_bytes: 512, ..op(MemberIo::Read, 4096) }), Way::File);
+        assert_eq!(device.way_of(&op(MemberIo::Flush, 0)), Way::Passthrough);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::device::{Access, Device};
 use crate::format::zones::Zones;
 use crate::start::grow;
 
+use super::fit::check_blocks;
 use super::open::{ControlRing, candidates, open_all};
 use super::{GrowOptions, Grown, ServerError, random, this_host};
 
@@ -22,6 +23,7 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
     let candidates = candidates(&mut bench, &devices);
     let assembly =
         assemble(&candidates, &assembly_options).map_err(|error| ServerError(error.to_string()))?;
+    check_blocks(&assembly, &devices)?;
     let record = &assembly.record;
     let Room { slot, smallest, zones } = room(&assembly, &devices);
     let member_bytes = smallest.facts().size_bytes;

@@ -26,21 +26,21 @@ pub(super) fn open_all(paths: &[PathBuf], access: Access) -> Result<Vec<Device>,
     paths.iter().map(|path| Device::open(path, mode).map_err(ServerError::from)).collect()
 }
 
-/// By identity, before the exclusive open refuses the second for being held by the first.
+/// By identity and storage, before the exclusive open refuses the second for being held by the first.
 fn refuse_twice(paths: &[PathBuf]) -> Result<(), ServerError> {
     let mode = OpenMode { access: Access::ReadOnly, sharing: Sharing::Shared };
-    let mut seen: Vec<(&Path, _)> = Vec::new();
+    let mut seen: Vec<(&Path, Device)> = Vec::new();
     for path in paths {
         // What cannot even be looked at has an error of its own when it is opened in earnest.
         let Ok(device) = Device::open(path, mode) else { continue };
-        if let Some((other, _)) = seen.iter().find(|(_, identity)| *identity == device.identity()) {
+        if let Some((other, _)) = seen.iter().find(|(_, seen)| seen.shares_storage_with(&device)) {
             return Err(ServerError(format!(
                 "{}: the same device as {}: give each member once",
                 path.display(),
                 other.display()
             )));
         }
-        seen.push((path, device.identity()));
+        seen.push((path, device));
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ use crate::start::{StartOptions, start};
 use crate::status::{ArrayStatus, Background, BackgroundKind, CellCounts, Health, MemberState, MemberStatus};
 use crate::tally::Tally;
 
+use super::fit::{blocks_suit, check_blocks, too_large};
 use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
 use super::open::{ControlRing, candidates, open_all, refuse_content, wipe_superblocks};
@@ -91,6 +92,7 @@ impl Server {
             },
         )
         .map_err(|error| ServerError(error.to_string()))?;
+        check_blocks(&assembly, &devices)?;
         let mut warnings = warnings(&assembly, &candidates);
         warnings.extend(could_grow(&assembly, &devices));
         let seed = random::number();
@@ -325,13 +327,8 @@ impl Server {
                 facts.size_bytes
             )));
         }
-        if facts.logical_block_bytes > self.record.logical_block_bytes {
-            return Err(ServerError(format!(
-                "{}: has blocks of {} bytes, and the array has {}",
-                path.display(),
-                facts.logical_block_bytes,
-                self.record.logical_block_bytes
-            )));
+        if !blocks_suit(self.record.logical_block_bytes, facts.logical_block_bytes) {
+            return Err(too_large(&device, facts.logical_block_bytes, self.record.logical_block_bytes));
         }
         if facts.volatile_cache && !self.front.admits_volatile_cache() {
             return Err(ServerError(format!(

@@ -11,6 +11,7 @@ use crate::memory::Span;
 use crate::ring::{MemberIo, MemberOp};
 use crate::start::{Bench, SCRATCH_BYTES, StartOptions, Started, start};
 
+use super::fit::check_blocks;
 use super::open::{ControlRing, candidates, open_all};
 use super::{Progress, ScrubReport, ServerError};
 
@@ -28,6 +29,7 @@ pub fn scrub_offline(
     let candidates = candidates(&mut bench, &devices);
     let options = AssemblyOptions { foreign_host_ok: true, host: Label::EMPTY, ..AssemblyOptions::default() };
     let assembly = assemble(&candidates, &options).map_err(|error| ServerError(error.to_string()))?;
+    check_blocks(&assembly, &devices)?;
     let options = StartOptions { read_only: true, seed: 1, ..StartOptions::default() };
     let started = start(&mut bench, &assembly, &options).map_err(|error| ServerError(error.to_string()))?;
     if let Some(slot) = started.geometry.slots().minus(started.view.readable).iter().next() {

@@ -1,0 +1,60 @@
+//! Whether members suit an array, before anything is written.
+//!
+//! An array is made for blocks of a size, the largest of its members'. A device with larger blocks cannot read or write what
+//! lies between them: by the block device every small request is `EINVAL`, and a drive's own commands would count in blocks
+//! that are not there. A drive gets other blocks by a copy to one of another format, by `nvme format`, by a USB bridge, or by
+//! `losetup --sector-size`.
+
+use crate::assembly::{Assembly, SlotPlan};
+use crate::device::{Device, DeviceKind};
+
+use super::ServerError;
+
+/// Refuses a start with a member whose blocks are larger than the array's.
+pub(super) fn check_blocks(assembly: &Assembly, devices: &[Device]) -> Result<(), ServerError> {
+    let array = assembly.record.logical_block_bytes;
+    for plan in &assembly.slots {
+        let (SlotPlan::InSync { candidate } | SlotPlan::Rebuilding { candidate, .. }) = *plan else {
+            continue;
+        };
+        let device = &devices[candidate];
+        let member = device.facts().logical_block_bytes;
+        if !blocks_suit(array, member) {
+            return Err(too_large(device, member, array));
+        }
+    }
+    Ok(())
+}
+
+/// Whether every request of an array with blocks of `array_bytes` is one of whole blocks of `member_bytes`. Both are powers of
+/// two.
+pub(super) const fn blocks_suit(array_bytes: u32, member_bytes: u32) -> bool {
+    member_bytes <= array_bytes
+}
+
+/// The reason, the device, and what to do.
+pub(super) fn too_large(device: &Device, member_bytes: u32, array_bytes: u32) -> ServerError {
+    let serial = device.serial().map_or(String::new(), |serial| format!(" (serial {serial})"));
+    let of = match device.kind() {
+        DeviceKind::Block => "has blocks of",
+        DeviceKind::File => "lies on a file system whose direct I/O is in blocks of",
+    };
+    ServerError(format!(
+        "{}{serial}: {of} {member_bytes} bytes, and the array is made for blocks of {array_bytes}: attach it as it was when the array was made, or leave it out and replace it by a device with blocks of at most {array_bytes} bytes",
+        device.path().display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smaller_blocks_suit_and_larger_do_not() {
+        for (array, member, suits) in
+            [(512, 512, true), (4096, 512, true), (4096, 4096, true), (512, 4096, false)]
+        {
+            assert_eq!(blocks_suit(array, member), suits, "{array} {member}");
+        }
+    }
+}
