@@ -215,5 +215,4 @@ pub const MUTANTS: &[Mutant] = &[
     m("StartGivesUp", "D2: a start ends with one failed write of the bitmap (once a bug here)"),
     m("AnsweredTwice", "I8: a request is answered twice"),
     m("NeverOnRecord", "I8: a failure never comes on record"),
-    m("ReadOnlyRepairs", "R1: a read-only array repairs what it could not read (once a bug here)"),
 ];

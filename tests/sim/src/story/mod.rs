@@ -13,6 +13,7 @@ use crate::world::{StartOutcome, World, fresh_memory};
 
 mod aftermath;
 mod decay;
+mod earlier;
 mod idle;
 pub mod matrix;
 mod refused;
@@ -59,6 +60,8 @@ pub enum Scenario {
     Decay,
     /// Arrays rest, whole and degraded, and end without a stop: see `idle`.
     Idle,
+    /// Devices join with the content of another life of the array: see `earlier`.
+    Earlier,
 }
 
 impl Scenario {
@@ -81,7 +84,8 @@ impl Scenario {
         Scenario::Mixed,
     ];
     /// Scenarios that run where they are named only: each shows a fault that the engine has.
-    pub const BESIDE: [Scenario; 3] = [Scenario::Rollback, Scenario::Decay, Scenario::Idle];
+    pub const BESIDE: [Scenario; 4] =
+        [Scenario::Rollback, Scenario::Decay, Scenario::Idle, Scenario::Earlier];
 
     /// By name, in lower case.
     #[must_use]
@@ -111,6 +115,7 @@ impl Scenario {
             Scenario::Rollback => "rollback",
             Scenario::Decay => "decay",
             Scenario::Idle => "idle",
+            Scenario::Earlier => "earlier",
         }
     }
 }
@@ -204,7 +209,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
             config.latency = Latency::skewed(&mut rng, config.shape.members);
         }
     }
-    if scenario == Scenario::Rollback {
+    if matches!(scenario, Scenario::Rollback | Scenario::Earlier) {
         config.stripes = config.stripes.min(24);
     }
     if scenario == Scenario::Idle && rng.chance(50) {
@@ -249,6 +254,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Rollback => story.rollback(),
         Scenario::Decay => story.decay(),
         Scenario::Idle => story.idle(),
+        Scenario::Earlier => story.earlier(),
     }
     story.explore();
     story.outcome()

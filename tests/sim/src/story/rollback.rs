@@ -96,7 +96,7 @@ impl Story {
     }
 
     /// A power cut may come where an operator only meant to stop.
-    fn stop_and_remember(&mut self) -> Down {
+    pub(super) fn stop_and_remember(&mut self) -> Down {
         if self.chance(30) {
             self.take_images_in_the_middle(30);
         }

@@ -24,6 +24,12 @@ impl Stop {
     pub fn images(&self) -> &[Rc<Image>] {
         &self.images
     }
+
+    /// Those in sync.
+    #[must_use]
+    pub fn in_sync(&self) -> &[usize] {
+        &self.in_sync
+    }
 }
 
 impl World {

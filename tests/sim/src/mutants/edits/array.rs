@@ -30,12 +30,6 @@ pub(super) const EDITS: &[Edit] = &[
         "|left| left.readable.count() >= data",
         "|left| mutant!(LastMemberFailed) || left.readable.count() >= data",
     ),
-    // read
-    e(
-        READ,
-        "if self.shared.read_only { Strips::NONE }",
-        "if self.shared.read_only && !mutant!(ReadOnlyRepairs) { Strips::NONE }",
-    ),
     // plan
     e(PLAN, "    const fn recovery(&self)", "    fn recovery(&self)"),
     e(PLAN, "pub const fn plan_write(", "pub fn plan_write("),
