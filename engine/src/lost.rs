@@ -165,6 +165,24 @@ impl LostRows {
         self.look(|half| half.ranges().collect())
     }
 
+    /// Everything that is listed, and in which version.
+    #[must_use]
+    pub fn snapshot(&self) -> (u64, Vec<LostRange>) {
+        loop {
+            let version = self.version();
+            let ranges = self.ranges();
+            if self.version() == version {
+                return (version, ranges);
+            }
+        }
+    }
+
+    /// Whether there is no room for more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.count.load(Ordering::Relaxed) as usize >= LOST_RANGES_ADDED_MAX
+    }
+
     /// The version of the list as it is now.
     #[must_use]
     pub fn version(&self) -> u64 {
@@ -209,15 +227,17 @@ impl LostRows {
     /// Takes rows of a slot's strip off the list, for a host has written them. The version to wait for.
     pub fn remove(&self, stripe: u64, slot: u8, row: u32, rows: u32) -> Result<u64, Refused> {
         let mut ranges = self.editor()?;
+        let mut is_changed = false;
         let gone = LostRange { stripe, stripes: 1, slot, row, rows };
         while let Some(at) = ranges.iter().position(|range| range.meets(&gone)) {
             if ranges.len() + 3 > LOST_RANGES_MAX {
                 return Err(Refused::Full);
             }
+            is_changed = true;
             let range = ranges.swap_remove(at);
             ranges.extend(range.without(&gone).into_iter().filter(|rest| rest.stripes > 0 && rest.rows > 0));
         }
-        Ok(self.publish(&ranges))
+        Ok(if is_changed { self.publish(&ranges) } else { self.version() })
     }
 
     /// A version that is not durable yet, of the same list: for members that have joined meanwhile.
@@ -256,12 +276,14 @@ impl LostRange {
             && other.row < self.row + self.rows
     }
 
-    /// Whether both make one range: the same rows in stripes that follow each other, or rows that follow each other.
+    /// Whether both make one range: rows that follow each other, or the same rows from the first on (whole strips, as a rule) in
+    /// stripes that follow each other. Other rows stay apart by stripe: a stripe that is discarded would split every range
+    /// that goes through it.
     fn adjoins(&self, other: &LostRange) -> bool {
         let same_rows = (self.row, self.rows) == (other.row, other.rows);
         let same_stripes = (self.stripe, self.stripes) == (other.stripe, other.stripes);
         self.slot == other.slot
-            && ((same_rows && self.stripe <= other.end() && other.stripe <= self.end())
+            && ((same_rows && self.row == 0 && self.stripe <= other.end() && other.stripe <= self.end())
                 || (same_stripes && self.row <= other.row + other.rows && other.row <= self.row + self.rows))
     }
 

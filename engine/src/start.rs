@@ -20,12 +20,14 @@ use crate::format::superblock::{self, Copy, Found, NoMember};
 use crate::format::zones::{PLACES_PER_BLOCK, bitmap_place, copies};
 use crate::geometry::{Geometry, Slots};
 use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX, MEMBERS_MAX};
+use crate::lost::LostRows;
 use crate::members::{MemberView, Members};
 use crate::memory::{Memory, Span};
 use crate::ring::blame::{Blame, blame};
 use crate::ring::{DeviceIndex, Durability, MemberIo, MemberOp, Ring, blocking};
 
 mod grow;
+mod lost;
 
 pub use grow::{GrowError, grow};
 
@@ -71,6 +73,8 @@ pub struct Started {
     pub roster: Option<Roster>,
     /// The slot to go on filling, and its cursor.
     pub rebuilding: Option<(u8, u64)>,
+    /// Rows that nobody can compute any more.
+    pub lost: LostRows,
     /// Bitmap blocks without a valid copy.
     pub stale_blocks: u32,
 }
@@ -92,6 +96,12 @@ pub enum StartError {
         /// What the kernel said.
         errno: i32,
     },
+    /// The record says that there is a list of lost rows, and no member has a valid copy.
+    #[error(
+        "the array cannot be started: the list of rows that were lost cannot be read on any member in sync, and without it zeros would be \
+         served for them; start it with a member that has it"
+    )]
+    LostRowsUnreadable,
 }
 
 /// Refuses to go on where metadata was not written for a reason that says nothing about the member.
@@ -212,13 +222,19 @@ pub fn start<R: Ring>(
         devices,
         roster,
         rebuilding,
+        lost: LostRows::default(),
         stale_blocks: 0,
     };
+    if record.lost_rows {
+        started.lost = lost::load(bench, &started)?;
+    }
     let guess = options.trust_parity && view.readable.count() < u32::from(geometry.members());
     let mode = if assembly.unclean && !guess { LoadMode::Unclean } else { LoadMode::Clean };
     let disorder = load_bitmap(bench, &mut started, mode, guess);
     if !options.read_only {
         let failed = even_out(bench, &mut started, &disorder)?;
+        let writable = started.view.writable.minus(failed);
+        let failed = failed.or(lost::even_out(bench, &mut started, writable)?);
         started.leave(bench, failed, options.seed)?;
     }
     Ok(started)

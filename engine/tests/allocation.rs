@@ -60,6 +60,7 @@ impl Driven {
                 logical_block_bytes: 512,
             },
             bitmap: Bitmap::new(STRIPES, cell),
+            lost: engine::lost::LostRows::default(),
             locks: StripeLocks::new(),
             members: Members::new(
                 MemberView { readable: present, writable: present },

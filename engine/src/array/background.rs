@@ -8,13 +8,13 @@
 //! stripe that was rebuilt stays right while the cursor is still behind it. An Unwritten stripe is passed
 //! by when no one owns it: a write that began before the slot joined would still own it.
 //!
-//! **Lost stripes.** A NeedSync stripe whose data strip is on the slot being filled cannot be filled. It is listed,
-//! and the slot is not in sync before it was overwritten or discarded; the cursor on record stays at the
-//! first of them.
+//! **Lost stripes.** The strip of a NeedSync stripe that is on the slot being filled cannot be computed: it is listed as lost, the
+//! stripe is healed over the others, and the rebuild goes on (lost.rs).
 //!
-//! **Unfilled stripes.** A trusted stripe of which another member could not be read is not filled either. That may
-//! pass (a bad block is rewritten, an error was transient), so it is tried again; meanwhile the cursor stays before
-//! it, and reads go on reconstructing there.
+//! **Unfilled stripes.** A stripe of which another member could not be read is filled but for those rows. The error may
+//! pass (a bad block is rewritten, or had some trouble in passing), so it is tried again, after longer and longer waits; meanwhile
+//! the cursor stays before it, and reads go on reconstructing there. In the end such rows are listed as lost too. Where the list
+//! has no room left the stripe stays unfilled, and is looked at once a minute.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -32,8 +32,6 @@ const JOBS_MAX_BUSY: u32 = 8;
 const LOOKS_PER_TURN: u32 = 4096;
 /// How often the rebuild's cursor is put on record.
 const PROGRESS_EVERY_NS: u64 = 5_000_000_000;
-/// How often lost stripes are looked at again.
-const LOST_EVERY_NS: u64 = 1_000_000_000;
 /// Cells that the search for NeedSync stripes looks at in one turn: 32 KiB of memory, some microseconds. (All 234 million of 59 MB
 /// on disk at once took 20 ms, in which the reactor served nobody.)
 const CELLS_PER_TURN: u64 = 1 << 16;
@@ -111,8 +109,6 @@ impl Resync {
 enum Filling {
     /// Stripe by stripe.
     Stripes,
-    /// All but lost stripes; waiting for those.
-    Lost,
     /// The slot's copies of bitmap blocks, this one next.
     Blocks(u32),
     /// A last flush.
@@ -130,9 +126,9 @@ pub(super) struct Rebuild {
     next: u64,
     /// Stripes in flight, and whether each is done.
     window: VecDeque<(u64, bool)>,
-    /// NeedSync stripes that could not be filled.
-    lost: Vec<u64>,
-    /// Trusted stripes that could not be filled, because a read failed: to be tried again.
+    /// The version of the list of lost rows that this slot has too.
+    listed: Option<u64>,
+    /// Stripes that could not be filled, because a read failed: to be tried again.
     unfilled: Vec<u64>,
     /// Those of them that are due to be tried again now.
     again: VecDeque<u64>,
@@ -145,7 +141,7 @@ pub(super) struct Rebuild {
     next_progress_ns: u64,
     /// The cursor that a flush under way makes safe to record.
     flushing_cursor: u64,
-    next_lost_ns: u64,
+    next_again_ns: u64,
 }
 
 impl Rebuild {
@@ -155,7 +151,7 @@ impl Rebuild {
             filling: Filling::Stripes,
             next: cursor,
             window: VecDeque::with_capacity(JOBS_MAX_IDLE as usize),
-            lost: Vec::new(),
+            listed: None,
             unfilled: Vec::new(),
             again: VecDeque::new(),
             attempt: 0,
@@ -163,19 +159,19 @@ impl Rebuild {
             copying: None,
             next_progress_ns: 0,
             flushing_cursor: 0,
-            next_lost_ns: 0,
+            next_again_ns: 0,
         }
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.filling != Filling::Lost && !self.waits
+        !self.waits
     }
 
     pub(super) fn next_deadline_ns(&self) -> u64 {
-        self.next_lost_ns
+        self.next_again_ns
     }
 
-    /// Every stripe before this is filled, or listed as lost.
+    /// Every stripe before this is filled.
     fn reached(&self) -> u64 {
         let waiting = self.unfilled.iter().chain(&self.again).copied();
         self.window.iter().map(|entry| entry.0).chain(waiting).fold(self.next, u64::min)
@@ -219,9 +215,7 @@ impl Array {
                 if let Some(entry) = rebuild.window.iter_mut().find(|entry| entry.0 == stripe) {
                     entry.1 = true;
                 }
-                if need_sync {
-                    rebuild.lost.push(stripe);
-                } else if result.is_err() {
+                if need_sync || result.is_err() {
                     rebuild.unfilled.push(stripe);
                 }
             }
@@ -282,7 +276,6 @@ impl Array {
         }
         match filling {
             Filling::Stripes => self.fill_stripes(slot),
-            Filling::Lost => self.look_at_lost(),
             Filling::Blocks(block) => self.fill_blocks(slot, block),
             Filling::Flushing | Filling::Finishing => {}
         }
@@ -321,39 +314,35 @@ impl Array {
         rebuild.waits = false;
         shared.members.advance_cursor(rebuild.reached());
         if rebuild.reached() == stripes {
-            rebuild.filling = if rebuild.lost.is_empty() { Filling::Blocks(0) } else { Filling::Lost };
+            rebuild.filling = Filling::Blocks(0);
         } else if rebuild.upcoming(stripes).is_none() && rebuild.window.is_empty() {
-            if now < rebuild.next_lost_ns {
+            if now < rebuild.next_again_ns {
                 rebuild.waits = true;
                 return;
             }
             rebuild.again.extend(rebuild.unfilled.drain(..));
-            rebuild.next_lost_ns = now + backoff_ns(REBUILD_AGAIN_NS, rebuild.attempt);
+            rebuild.next_again_ns = now + backoff_ns(REBUILD_AGAIN_NS, rebuild.attempt);
             rebuild.attempt += 1;
         } else if now >= rebuild.next_progress_ns {
             let first = rebuild.next_progress_ns == 0;
             rebuild.next_progress_ns = now + PROGRESS_EVERY_NS;
-            let cursor = shared.members.cursor();
-            rebuild.flushing_cursor = rebuild.lost.iter().fold(cursor, |cursor, &lost| cursor.min(lost));
+            rebuild.flushing_cursor = shared.members.cursor();
             if !first {
                 self.steward_flush(FlushFor::Rebuild);
             }
         }
     }
 
-    fn look_at_lost(&mut self) {
-        let (now, shared) = (self.now_ns, self.shared.clone());
+    /// Whether the slot has the list of lost rows, as far as there is one; writes it there otherwise.
+    fn lists_lost_rows(&mut self) -> bool {
+        let shared = self.shared.clone();
         let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at by the caller");
-        if now < rebuild.next_lost_ns {
-            return;
+        if rebuild.listed.is_none() && shared.lost.is_on_record() {
+            rebuild.listed = shared.lost.touch().ok();
         }
-        rebuild.next_lost_ns = now + LOST_EVERY_NS;
-        // Nor when it is being discarded: until that is durable the disk calls it NeedSync.
-        rebuild.lost.retain(|&stripe| {
-            matches!(shared.bitmap.cell_at_rest(stripe, &shared.locks), None | Some(Cell::NeedSync))
-        });
-        if rebuild.lost.is_empty() {
-            rebuild.filling = Filling::Blocks(0);
+        match rebuild.listed {
+            Some(version) => shared.lost.is_durable(version),
+            None => !shared.lost.is_on_record(),
         }
     }
 
@@ -361,6 +350,9 @@ impl Array {
     /// begin to count.
     fn fill_blocks(&mut self, slot: u8, from: u32) {
         let shared = self.shared.clone();
+        if !self.lists_lost_rows() {
+            return;
+        }
         let blocks = shared.bitmap.blocks();
         let mut block = from;
         for _ in 0..LOOKS_PER_TURN {

@@ -210,6 +210,11 @@ impl Array {
             }
             return true;
         }
+        if self.is_lost(stripe, start, span.len_bytes) {
+            self.requests[request].result = Err(RequestError::Lost);
+            return true;
+        }
+        let shared = &*self.shared;
         let (first, first_row) = geometry.strip_of(start);
         let (last, _) = geometry.strip_of(start + span.len_bytes - 1);
         let rotation = geometry.rotation(stripe);

@@ -31,12 +31,26 @@ pub(crate) enum Job {
     Rebuild { slot: u8, attempt: u32 },
 }
 
+/// Attempts after which rows that still cannot be computed are given up: for a rebuild after half a minute, for a resync after two
+/// and a half. A member that had some trouble in passing has answered by then.
+const GIVE_UP_AFTER: u32 = 5;
+
 impl Job {
+    /// How often the stripe was tried before.
+    pub(in crate::array) const fn attempt(self) -> u32 {
+        match self {
+            Job::Resync { attempt } | Job::Rebuild { attempt, .. } => attempt,
+        }
+    }
+
+    /// Whether rows that cannot be computed are given up now.
+    pub(in crate::array) const fn gives_up(self) -> bool {
+        self.attempt() >= GIVE_UP_AFTER
+    }
+
     /// Whether the stripe was tried before, so that what cannot be read there is known.
     pub(in crate::array) const fn is_retry(self) -> bool {
-        match self {
-            Job::Resync { attempt } | Job::Rebuild { attempt, .. } => attempt > 0,
-        }
+        self.attempt() > 0
     }
 }
 

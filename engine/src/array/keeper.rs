@@ -41,6 +41,8 @@ enum Purpose {
         slot: u8,
     },
     Progress,
+    /// There is a list of lost rows.
+    LostRows,
     /// The last change again, into the other copies.
     Reinforce,
     Stop,
@@ -55,6 +57,8 @@ pub(super) struct Wishes {
     /// The cursor of the rebuild, flushed.
     pub(super) progress: Option<(u8, u64)>,
     pub(super) stop: bool,
+    /// There is a list of lost rows, on every member.
+    pub(super) lost_rows: bool,
     /// A change has landed on one copy of each superblock: one decayed block must not undo it.
     reinforce: bool,
 }
@@ -83,6 +87,11 @@ impl Keeper {
             wishes: Wishes::default(),
             stopped: false,
         }
+    }
+
+    /// Whether there are superblocks at all.
+    pub(super) fn has_roster(&self) -> bool {
+        self.roster.is_some()
     }
 
     /// Whether a round is in flight.
@@ -156,6 +165,8 @@ impl Array {
             // It counts from the first write on, whether or not all land.
             steward.recorded_cursor = cursor;
             (Purpose::Progress, roster.rebuild_progress(usize::from(slot), cursor))
+        } else if std::mem::take(&mut keeper.wishes.lost_rows) {
+            (Purpose::LostRows, roster.note_lost_rows())
         } else if std::mem::take(&mut keeper.wishes.stop) {
             (Purpose::Stop, roster.stop_clean())
         } else {
@@ -214,10 +225,11 @@ impl Array {
         let steward = self.steward.as_mut().expect("the steward keeps the record");
         let (purpose, _) = steward.keeper.round.take().expect("a round ends once");
         let landed = steward.keeper.roster.as_ref().is_some_and(Roster::is_committed);
-        let changed = matches!(purpose, Purpose::Leave | Purpose::Join(_) | Purpose::Filled { .. });
+        let changed =
+            matches!(purpose, Purpose::Leave | Purpose::Join(_) | Purpose::Filled { .. } | Purpose::LostRows);
         steward.keeper.wishes.reinforce = changed && landed;
         match purpose {
-            Purpose::Leave | Purpose::Reinforce | Purpose::Progress => {}
+            Purpose::Leave | Purpose::Reinforce | Purpose::Progress | Purpose::LostRows => {}
             Purpose::Join(joining) => {
                 if landed {
                     shared.members.begin_rebuild(joining.slot, joining.device, joining.volatile);
@@ -237,6 +249,9 @@ impl Array {
             Purpose::Stop => steward.keeper.stopped = true,
         }
         if landed {
+            if steward.keeper.roster.as_ref().is_some_and(|roster| roster.record().lost_rows) {
+                shared.lost.set_on_record();
+            }
             let epoch = steward.keeper.roster.as_ref().map_or(0, |roster| roster.record().epoch.name.number);
             shared.steward.epoch.store(epoch, std::sync::atomic::Ordering::Relaxed);
             shared.members.set_record(steward.keeper.on_record(), steward.recorded_cursor);

@@ -61,6 +61,7 @@ mod host;
 mod intent;
 mod jobs;
 mod keeper;
+mod lost;
 mod op;
 mod parity;
 mod read;
@@ -119,6 +120,8 @@ enum IoFor {
     Block { write: u32 },
     /// A superblock.
     Superblock,
+    /// The list of lost rows.
+    List,
 }
 
 /// One member I/O in flight.
@@ -355,6 +358,7 @@ impl Array {
             IoFor::Flush => self.flush_done(io, completion.result),
             IoFor::Block { write } => self.block_copy_done(write, io, completion.result),
             IoFor::Superblock => self.superblock_done(io, completion.result),
+            IoFor::List => self.list_written(io, completion.result),
         }
     }
 
@@ -592,7 +596,7 @@ impl Array {
             Phase::AwaitingFirst => {
                 // Dirty, or Aged: a sweep may have passed before this poll.
                 if self.shared.bitmap.cell(stripe) != Cell::First {
-                    self.finish(index, Ok(()));
+                    self.finish_written(index);
                 } else if failed {
                     self.finish(index, Err(RequestError::Lost));
                 } else {
@@ -623,6 +627,16 @@ impl Array {
                     return false;
                 }
             }
+            Phase::Listing | Phase::AwaitingList | Phase::Unlisting | Phase::AwaitingUnlisted if failed => {
+                self.finish(index, Err(RequestError::Lost));
+            }
+            Phase::Listing => self.list_rows(index),
+            Phase::Unlisting => self.finish_written(index),
+            Phase::AwaitingList | Phase::AwaitingUnlisted if !self.shared.lost.is_durable(op.listed) => {
+                return false;
+            }
+            Phase::AwaitingList => self.listed(ring, index),
+            Phase::AwaitingUnlisted => self.finish(index, Ok(())),
             Phase::AwaitingRecord => {
                 if self.shared.members.on_record(skipped, stripe) {
                     self.recorded(index);

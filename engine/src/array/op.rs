@@ -74,6 +74,16 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    /// The rows of a strip that it covers, from the first to before the last.
+    pub(super) const fn rows_of(&self, geometry: &Geometry, strip: u8) -> (u32, u32) {
+        let corners = self.corners(geometry);
+        if strip < corners.first || strip > corners.last {
+            (0, 0)
+        } else {
+            corners.rows(strip, geometry.chunk_bytes())
+        }
+    }
+
     /// The rows of each strip that it covers, as a rectangle with two corners cut: from `first_row` of
     /// `first` to before `end_row` of `last`, everything between.
     const fn corners(&self, geometry: &Geometry) -> Corners {
@@ -221,6 +231,16 @@ pub(super) enum Phase {
     Writing,
     /// A first write waits until members' caches are flushed.
     Flushing,
+    /// Reading another block of members that could not read some rows.
+    Probing,
+    /// Waiting for its turn to list rows that are lost.
+    Listing,
+    /// Waiting until the list of lost rows is durable with them.
+    AwaitingList,
+    /// Waiting for its turn to take rows off that list.
+    Unlisting,
+    /// Waiting until the list is durable without them.
+    AwaitingUnlisted,
     /// Waiting until a failure of a member is on record.
     AwaitingRecord,
     /// A first write waits until its cell is durably Dirty.
@@ -284,6 +304,8 @@ pub(super) struct Segment {
     /// Strips written (or, for a read, wanted).
     pub(super) wanted: Strips,
     pub(super) plan: Plan,
+    /// What is wanted is given up for lost, and is zeros.
+    pub(super) void: bool,
     /// Written strips whose new bytes come from several parts, and are copied together.
     pub(super) gathered: Strips,
     /// Strips read into the op's memory.
@@ -304,6 +326,7 @@ impl Segment {
             len: 0,
             wanted,
             plan: Plan::Full,
+            void: false,
             gathered: Strips::NONE,
             read: Strips::NONE,
             made: Strips::NONE,
@@ -406,6 +429,12 @@ pub(super) struct StripeOp {
     pub(super) careful: bool,
     /// Background work has passed by rows that it could not compute.
     pub(super) incomplete: bool,
+    /// Data strips that are given up in this batch's rows: listed as lost, and zeros from now on.
+    pub(super) given_up: Strips,
+    /// The same for all rows of the stripe.
+    pub(super) given_up_whole: Strips,
+    /// The version of the list of lost rows that it waits for.
+    pub(super) listed: u64,
     /// The rows that its parts touch, from the first to before the last: where to look for segments.
     pub(super) rows: Rows,
     /// First row of the batch, and of the next.
@@ -452,6 +481,9 @@ impl StripeOp {
             suspects: Strips::NONE,
             careful: false,
             incomplete: false,
+            given_up: Strips::NONE,
+            given_up_whole: Strips::NONE,
+            listed: 0,
             rows: Rows::NONE,
             row: 0,
             row_next: 0,
@@ -490,6 +522,8 @@ impl StripeOp {
         self.suspects = Strips::NONE;
         self.careful = false;
         self.incomplete = false;
+        self.given_up = Strips::NONE;
+        self.given_up_whole = Strips::NONE;
         self.rows = Rows::NONE;
         self.row = 0;
         self.row_next = 0;

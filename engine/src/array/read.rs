@@ -14,7 +14,7 @@ use crate::plan::{Plan, Trust};
 use crate::request::RequestError;
 use crate::ring::{Durability, MemberIo, Ring};
 
-use super::op::{Phase, Segment, Work};
+use super::op::{Part, Phase, Segment, Work};
 use super::{Array, Started};
 
 impl Array {
@@ -24,6 +24,12 @@ impl Array {
             let part = self.ops[index].active.first().expect("a read op has its part");
             self.shared.memory.zero(self.parts[part].span);
             self.answer_active(index, Ok(()));
+            return Started::Done;
+        }
+        let part = self.ops[index].active.first().expect("a read op has its part");
+        let Part { stripe, start, end, .. } = self.parts[part];
+        if self.is_lost(stripe, start, end - start) {
+            self.answer_active(index, Err(RequestError::Lost));
             return Started::Done;
         }
         self.ops[index].work_kind = Work::Read;
@@ -124,7 +130,7 @@ impl Array {
         let op = &mut self.ops[index];
         op.pending -= 1;
         if op.pending == 0 {
-            self.finish(index, Ok(()));
+            self.finish_written(index);
         }
     }
 }

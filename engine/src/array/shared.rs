@@ -7,6 +7,7 @@ use bitmap::{Bitmap, StripeLocks};
 
 use crate::format::zones::Zones;
 use crate::geometry::Geometry;
+use crate::lost::LostRows;
 use crate::mailbox::Mailboxes;
 use crate::members::Members;
 use crate::memory::Memory;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub layout: Layout,
     /// One cell a stripe.
     pub bitmap: Bitmap,
+    /// Rows that nobody can compute any more.
+    pub lost: LostRows,
     /// Who owns which stripe.
     pub locks: StripeLocks,
     /// The slots.

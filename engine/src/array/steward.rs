@@ -22,6 +22,7 @@ use crate::ring::{DeviceIndex, Ring};
 use super::background::{Rebuild, Resync};
 use super::flush::FlushWaiter;
 use super::keeper::{Joining, Keeper};
+use super::lost::ListWrites;
 use super::sweep::Sweep;
 use super::{Array, Shared};
 
@@ -145,6 +146,7 @@ pub(super) struct Steward {
     pub(super) resync: Resync,
     pub(super) rebuild: Option<Rebuild>,
     pub(super) sweep: Sweep,
+    pub(super) lists: ListWrites,
     /// Background stripe ops in flight.
     pub(super) jobs: u32,
     /// Orders to fail a slot that wait for the record.
@@ -173,6 +175,7 @@ impl Steward {
             resync: Resync::begin(shared),
             rebuild: None,
             sweep: Sweep::new(&shared.bitmap),
+            lists: ListWrites::new(pool),
             jobs: 0,
             failing: Vec::new(),
             stop: None,
@@ -206,6 +209,7 @@ impl Steward {
             || self.resync.is_running()
             || self.rebuild.as_ref().is_some_and(Rebuild::is_running)
             || self.sweep.is_running()
+            || !shared.lost.is_durable(shared.lost.version())
     }
 
     pub(super) fn next_deadline_ns(&self) -> Option<u64> {
@@ -228,6 +232,7 @@ impl Array {
         }
         self.take_orders();
         self.keep_record(ring);
+        self.lists_advance(ring);
         self.answer_failing();
         if !self.steward().is_stopping() && !self.shared.failed() {
             self.resync_advance();
@@ -353,7 +358,11 @@ impl Array {
         let next = match stop {
             Stop::Draining => {
                 let steward = self.steward();
-                let busy = steward.jobs > 0 || steward.sweep.is_running() || self.ops.len() > 0;
+                let lost = &self.shared.lost;
+                let busy = steward.jobs > 0
+                    || !lost.is_durable(lost.version())
+                    || steward.sweep.is_running()
+                    || self.ops.len() > 0;
                 if busy
                     || !self.blocks.is_idle()
                     || steward.keeper.is_busy()

@@ -43,6 +43,8 @@ impl Array {
             self.answer_active(index, Err(RequestError::Lost));
             return Started::Done;
         }
+        // What is written over lost rows is durable before they are taken off the list.
+        self.ops[index].fua |= self.shared.lost.touches(stripe);
         let mode = match trust {
             Trust::Unwritten => {
                 let zeros_only =
@@ -82,11 +84,21 @@ impl Array {
     /// Makes every row of a NeedSync stripe consistent, or leaves it where a data strip is lost.
     pub(super) fn start_resync<R: Ring>(&mut self, ring: &mut R, index: u32) -> Started {
         let trust = self.look(index);
+        let chunk = self.shared.geometry.chunk_bytes();
         let op = &mut self.ops[index];
-        if trust != Trust::NeedSync || !op.view.lost_data().is_empty() {
+        if trust != Trust::NeedSync {
             return Started::Done;
         }
         op.work_kind = Work::Write(Mode::Heal);
+        let lost = op.view.lost_data();
+        if !lost.is_empty() {
+            if !matches!(op.job, Some(Job::Rebuild { .. })) {
+                return Started::Done;
+            }
+            (op.given_up_whole, op.row, op.row_next) = (lost, 0, chunk);
+            self.list_rows(index);
+            return Started::Running;
+        }
         self.plan_batch(ring, index);
         Started::Running
     }
@@ -150,7 +162,8 @@ impl Array {
                 continue;
             }
             let next = if op.careful { next.min(piece_end(row)) } else { next };
-            let Some(mut segment) = shape(&op.view, op.work_kind, wanted) else {
+            let given_up = op.given_up.or(op.given_up_whole);
+            let Some(mut segment) = shape(&op.view, op.work_kind, wanted, given_up) else {
                 self.refused(ring, index, next);
                 return;
             };
@@ -191,6 +204,10 @@ impl Array {
     fn refused<R: Ring>(&mut self, ring: &mut R, index: u32, end: u32) {
         let op = &mut self.ops[index];
         let by_suspects = !op.suspects.is_empty();
+        if by_suspects && op.careful && op.job.is_some_and(Job::gives_up) {
+            self.probe(ring, index, end);
+            return;
+        }
         op.suspects = Strips::NONE;
         if by_suspects && !op.careful {
             // The strips may be bad in different rows, or may have been repaired by another op since: each small piece is
@@ -199,8 +216,7 @@ impl Array {
             self.replan(ring, index);
         } else if by_suspects && op.job.is_some() {
             // The other rows are done all the same.
-            op.incomplete = true;
-            self.next_batch(ring, index, end);
+            self.pass_by(ring, index, end);
         } else if by_suspects && op.work_kind == Work::Write(Mode::Heal) {
             // Unreadable strips take writes: the host's data are stored, and parity stays untrusted.
             (op.work_kind, op.careful) = (Work::Write(Mode::DataOnly), false);
@@ -213,10 +229,10 @@ impl Array {
     }
 
     /// Goes on with the rows from `row` on, or to the end of the op.
-    fn next_batch<R: Ring>(&mut self, ring: &mut R, index: u32, row: u32) {
+    pub(super) fn next_batch<R: Ring>(&mut self, ring: &mut R, index: u32, row: u32) {
         let op = &mut self.ops[index];
         if row < self.shared.geometry.chunk_bytes() {
-            op.row = row;
+            (op.row, op.given_up) = (row, Strips::NONE);
             if op.careful {
                 op.suspects = Strips::NONE;
             }
@@ -264,7 +280,7 @@ impl Array {
         let op = &self.ops[index];
         let view = View { readable: op.view.readable.or(op.suspects), ..op.view };
         let (touched, whole) = if op.active.is_empty() {
-            (Strips::NONE, Strips::NONE)
+            (Strips::NONE, op.given_up_whole)
         } else {
             op.touched(&self.parts, &self.shared.geometry)
         };
@@ -319,6 +335,10 @@ impl Array {
 
     /// Everything that the batch's plans read is there.
     fn reads_done<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        if self.ops[index].phase == Phase::Probing {
+            self.probed(ring, index);
+            return;
+        }
         if self.ops[index].read_failed {
             self.replan(ring, index);
             return;
@@ -331,7 +351,9 @@ impl Array {
             let segment = self.segments[index as usize].get(at);
             self.compute(index, &segment);
         }
-        let trusted = self.ops[index].work_kind == Work::Write(Mode::Trusted);
+        let op = &self.ops[index];
+        let gives_up = matches!(op.work_kind, Work::Rebuild { .. }) && !op.given_up.is_empty();
+        let trusted = op.work_kind == Work::Write(Mode::Trusted) || gives_up;
         if trusted && self.shared.bitmap.cell(self.ops[index].stripe) == Cell::Marked {
             self.ops[index].phase = Phase::AwaitingIntent;
             self.polling.push(index);
@@ -344,7 +366,7 @@ impl Array {
     fn content(&self, index: u32, segment: &Segment, strip: u8) -> Option<Span> {
         let work = self.ops[index].work;
         if segment.wanted.has(strip) {
-            Some(self.new_bytes(index, segment, strip))
+            (!segment.void).then(|| self.new_bytes(index, segment, strip))
         } else if segment.made.has(strip) {
             Some(segment.made_span(work, strip))
         } else if segment.read.has(strip) {
@@ -440,7 +462,7 @@ impl Array {
             op.skipped = op.skipped.or(rotation.slots_of(missed));
             op.missed_data = op.missed_data.or(missed.and(segment.wanted));
             for strip in targets.and(writable).iter() {
-                let span = if segment.wanted.has(strip) {
+                let span = if segment.wanted.has(strip) && !segment.void {
                     self.new_bytes(index, &segment, strip)
                 } else if segment.made.has(strip) {
                     segment.made_span(work, strip)
@@ -535,12 +557,14 @@ impl Array {
         let op = &self.ops[index];
         match op.work_kind {
             // Other strips and the parity may have landed: from now on the parity is no input, until a resync.
-            Work::Write(Mode::Trusted) => {
+            Work::Write(Mode::Trusted) | Work::Rebuild { .. }
+                if op.work_kind == Work::Write(Mode::Trusted) || !op.given_up.is_empty() =>
+            {
                 self.shared.bitmap.torn(op.stripe);
                 self.shared.steward.torn.fetch_add(1, Ordering::Release);
             }
             // Unwritten still, NeedSync still, not filled still.
-            Work::Write(Mode::First | Mode::Heal | Mode::DataOnly) | Work::Rebuild { .. } => {}
+            Work::Write(_) | Work::Rebuild { .. } => {}
             Work::Read | Work::Discard => {
                 unreachable!("a repair that is refused changes nothing for the host")
             }
@@ -595,7 +619,7 @@ impl Array {
             Work::Write(Mode::Trusted | Mode::DataOnly) => {}
             Work::Read | Work::Discard | Work::Rebuild { .. } => {}
         }
-        self.finish(index, Ok(()));
+        self.finish_written(index);
     }
 }
 
@@ -605,9 +629,26 @@ const fn piece_end(row: u32) -> u32 {
 }
 
 /// One segment: its plan, and what lies in memory for it. `None` where it is refused.
-fn shape(view: &View, work: Work, wanted: Strips) -> Option<Segment> {
+fn shape(view: &View, work: Work, wanted: Strips, given_up: Strips) -> Option<Segment> {
     let mut segment = Segment::of(wanted);
     let parity = view.parity.and(view.writable);
+    let lost = view.lost_data();
+    if !given_up.is_empty() && !lost.is_empty() && lost.within(given_up) {
+        // Lost strips are written as zeros, and parity is made of that and of the others.
+        (segment.wanted, segment.void) = (lost, true);
+        segment.plan = plan::plan_write(view, lost, Unsynced::Heal);
+        segment.made = parity;
+        return match segment.plan {
+            Plan::Full => Some(segment),
+            Plan::Rcw { read } | Plan::Resync { read } => {
+                segment.read = read;
+                Some(segment)
+            }
+            Plan::Rmw { .. } | Plan::Init { .. } | Plan::Degraded { .. } | Plan::DataOnly | Plan::Refused => {
+                None
+            }
+        };
+    }
     match work {
         Work::Write(mode) => {
             segment.plan = plan::plan_write(view, wanted, mode.unsynced());
@@ -649,7 +690,9 @@ fn shape(view: &View, work: Work, wanted: Strips) -> Option<Segment> {
 
 /// The strips that a segment writes, wherever their members are.
 fn targets(data: Strips, parity: Strips, segment: &Segment, work: Work) -> Strips {
-    if let Work::Rebuild { target } = work {
+    if let Work::Rebuild { target } = work
+        && !segment.void
+    {
         return Strips::one(target);
     }
     match segment.plan {

@@ -146,6 +146,7 @@ impl Server {
             geometry: started.geometry,
             layout: started.layout,
             bitmap: started.bitmap,
+            lost: started.lost,
             locks: bitmap::StripeLocks::new(),
             members,
             memory,

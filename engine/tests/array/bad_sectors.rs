@@ -7,6 +7,7 @@ use bitmap::Cell;
 use engine::format::Level;
 use engine::request::RequestKind;
 
+use crate::world::restart::Serve;
 use crate::world::{Config, Initial, World};
 
 const CHUNK: u32 = 64 << 10;
@@ -89,4 +90,172 @@ fn three_bad_sectors_cost_no_member() {
     // The good rows of those strips can be read all the while.
     let at = 4 * u64::from(world.geometry.stripe_bytes());
     assert!(!world.fails(RequestKind::Read, at + u64::from(CHUNK / 2), 4096));
+}
+
+/// The array with slot 2 filled from members of which some sectors are bad, and the bytes that are lost with them.
+fn filled(seed: u64, level: Level, members: usize, bad: &[(u64, u32)]) -> World {
+    let mut world = array(seed, level, members, Cell::Clean);
+    assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+    for &(stripe, row) in bad {
+        let rotation = world.geometry.rotation(stripe);
+        let strip =
+            (0..members as u8).find(|&strip| rotation.slot_of(strip) == 0).expect("slot 0 has a strip");
+        world.spoil(stripe, strip, row);
+    }
+    world.replace(2, 0);
+    world
+}
+
+/// The host's address of a row of a slot's strip; `None` for parity.
+fn address(world: &World, stripe: u64, slot: u8, row: u32) -> Option<u64> {
+    let strip = world.geometry.rotation(stripe).strip_on(slot);
+    let is_data = world.geometry.data_strips().has(strip);
+    let at = stripe * u64::from(world.geometry.stripe_bytes()) + u64::from(strip) * u64::from(CHUNK);
+    is_data.then_some(at + u64::from(row))
+}
+
+/// A rebuild of a RAID-5 ends whatever cannot be read, and what is lost is the rows of the bad sectors in the two strips.
+#[test]
+fn a_rebuild_passes_what_is_lost() {
+    let bad = [(3, 0), (4, 8192), (4, 16 << 10), (5, 60 << 10), (9, 4096)];
+    let mut world = filled(33, Level::Raid5, 4, &bad);
+    assert_eq!(world.shared.members.view().readable.count(), 4);
+    let mut lost: Vec<u64> = Vec::new();
+    for (stripe, row) in bad {
+        lost.extend([0, 2].iter().filter_map(|&slot| address(&world, stripe, slot, row)));
+    }
+    lost.sort_unstable();
+    world.lossy.fill(true);
+    assert_eq!(world.failing_reads(4096), lost, "the rows of the bad sectors, and no others");
+    assert_eq!(world.bad_sectors(), 0, "they were written");
+    for &at in &lost {
+        world.give_up(at, 4096);
+    }
+    // Everything else outlives the loss of any member, and after a start what is lost is still known.
+    world.stop();
+    let mut world = world.restart(Serve::ReadWrite);
+    world.lossy.fill(true);
+    assert_eq!(world.failing_reads(4096), lost);
+    // A part of a lost row that is written can be read, at once and after a start; so can a row of a discarded stripe.
+    assert!(!world.fails(RequestKind::Write { fua: false }, lost[0] + 512, 1024));
+    assert!(!world.fails(RequestKind::Read, lost[0] + 512, 1024));
+    assert!(
+        world.fails(RequestKind::Read, lost[0], 512) && world.fails(RequestKind::Read, lost[0] + 1536, 512)
+    );
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    assert!(!world.fails(RequestKind::Discard, 5 * stripe_bytes, stripe_bytes));
+    let left: Vec<u64> = lost.iter().copied().filter(|at| at / stripe_bytes != 5).collect();
+    assert_eq!(world.failing_reads(4096), left);
+    // These starts find the array as after a crash.
+    let mut world = world.restart(Serve::ReadOnly);
+    assert!(!world.fails(RequestKind::Read, lost[0] + 512, 1024));
+    world.lossy.fill(true);
+    assert!(world.fails(RequestKind::Read, lost[0], 512));
+    let mut world = world.restart(Serve::ReadWrite);
+    world.lossy.fill(true);
+    world.turn_until("a resync", |world| world.is_synced());
+    world.lose(1);
+    let first = [lost[0], lost[0] + 512, lost[0] + 1024].map(|at| world.fails(RequestKind::Read, at, 512));
+    assert_eq!(first, [true, false, false]);
+    for at in left {
+        assert!(!world.fails(RequestKind::Write { fua: true }, at, 4096));
+    }
+    world.lossy.fill(false);
+    world.verify();
+    assert!(world.shared.lost.is_empty());
+}
+
+/// RAID-6 makes up for one bad sector in a row while a slot is filled.
+#[test]
+fn a_rebuild_loses_nothing_that_can_be_computed() {
+    let world = filled(34, Level::Raid6, 6, &[(3, 0), (4, 8192), (9, 4096)]);
+    assert!(world.shared.lost.is_empty());
+}
+
+/// A member that reads nothing for a while is not given up for bad sectors.
+#[test]
+fn a_member_that_reads_nothing_is_waited_for() {
+    let mut world = array(35, Level::Raid5, 4, Cell::Clean);
+    assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+    world.disks.borrow_mut()[0].unreadable = true;
+    world.join(2, 0);
+    world.pass(120);
+    assert!(world.shared.lost.is_empty(), "{:?}", world.shared.lost);
+    world.disks.borrow_mut()[0].unreadable = false;
+    world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(2));
+    assert!(world.shared.lost.is_empty());
+    world.verify();
+}
+
+/// Stripes that an unclean stop has left in doubt, and a member that is gone: the rebuild lists its strips there, and ends.
+#[test]
+fn a_rebuild_passes_stripes_in_doubt() {
+    let mut world = array(36, Level::Raid5, 4, Cell::NeedSync);
+    assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+    world.lossy.fill(true);
+    let in_doubt: Vec<u64> =
+        (0..24).filter(|&stripe| world.shared.bitmap.cell(stripe) == Cell::NeedSync).collect();
+    world.replace(2, 0);
+    assert!(world.is_synced());
+    let mut lost: Vec<u64> = in_doubt.iter().filter_map(|&stripe| address(&world, stripe, 2, 0)).collect();
+    lost.sort_unstable();
+    assert!(!lost.is_empty());
+    assert_eq!(world.failing_reads(u64::from(CHUNK)), lost);
+    for &at in &lost {
+        world.give_up(at, u64::from(CHUNK));
+    }
+    // The others are as safe as ever.
+    world.lose(0);
+    assert_eq!(world.failing_reads(u64::from(CHUNK)), lost);
+}
+
+/// A bad sector under a stripe that needs a resync: in the end the stripe is in sync, and its rows are lost.
+#[test]
+fn a_resync_passes_what_is_lost() {
+    let mut world = array(37, Level::Raid5, 4, Cell::NeedSync);
+    world.spoil(4, 0, 8192);
+    world.lossy[4] = true;
+    world.turn_until("a resync", |world| world.is_synced());
+    let at = address(&world, 4, world.geometry.rotation(4).slot_of(0), 8192).expect("data");
+    world.give_up(at, 4096);
+    assert_eq!(world.failing_reads(4096), [at]);
+    assert!(!world.fails(RequestKind::Write { fua: false }, at, 4096));
+    world.verify();
+}
+
+/// Where the list has no room the rebuild does not end, and nothing is given up that is not listed.
+#[test]
+fn a_full_list_stops_a_rebuild() {
+    let mut world = array(38, Level::Raid5, 4, Cell::Clean);
+    // Every other sector of a slot's strips in the last twelve stripes.
+    let range = |nth: u64| engine::format::lost_rows::LostRange {
+        stripe: 12 + nth % 12,
+        stripes: 1,
+        slot: 1,
+        row: (nth / 12) as u32 * 1024 + 512,
+        rows: 512,
+    };
+    let mut nth = 0;
+    while !world.shared.lost.is_full() {
+        assert!(world.shared.lost.add(range(nth)).is_ok());
+        nth += 1;
+    }
+    assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+    world.lossy.fill(true);
+    for strip in 0..2 {
+        world.spoil(3, strip, 0);
+    }
+    world.join(2, 0);
+    world.pass(200);
+    assert!(!world.shared.members.view().readable.has(2));
+    for stripe in 12..24 {
+        let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+        assert!(!world.fails(RequestKind::Discard, stripe * stripe_bytes, stripe_bytes));
+    }
+    world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(2));
+    assert!(!world.shared.lost.is_empty());
 }

@@ -122,6 +122,7 @@ impl Beginnings<'_> {
             bitmap,
             locks: StripeLocks::new(),
             members: started.members(volatile),
+            lost: started.lost,
             memory: self.memory.clone(),
             mailboxes: Mailboxes::new((0..reactors).map(|_| Box::new(|| {}) as _).collect()),
             deallocations: AtomicU32::new(0),

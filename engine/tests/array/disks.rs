@@ -27,6 +27,8 @@ pub struct Disk {
     /// It answers writes of these bytes with this error, and they do not land. A range from 0 on is that of its metadata, and goes
     /// for flushes too.
     pub refuses: Option<(i32, std::ops::Range<u64>)>,
+    /// No read succeeds.
+    pub unreadable: bool,
     /// It was opened for reading only: a write, a flush or a deallocation ends the test.
     pub read_only: bool,
 }
@@ -40,6 +42,7 @@ impl Disk {
             dead: false,
             silent: false,
             refuses: None,
+            unreadable: false,
             read_only: false,
         };
         rng.fill(&mut disk.bytes[2 * BLOCK_BYTES..]);
@@ -64,6 +67,7 @@ impl Disk {
         }
         match op.io {
             _ if self.dead => return Err(EIO),
+            MemberIo::Read if self.unreadable => return Err(EIO),
             MemberIo::Read if sectors.any(|sector| self.bad.contains(&sector)) => return Err(EIO),
             MemberIo::Read => memory.write_to(op.span, &self.bytes[place]),
             MemberIo::Write(_) => {

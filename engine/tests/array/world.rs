@@ -474,6 +474,17 @@ impl World {
         self.errors > errors
     }
 
+    /// The model says zeros for these bytes: they are lost, and what the members hold is defined as that.
+    pub fn give_up(&mut self, offset_bytes: u64, len_bytes: u64) {
+        self.model[offset_bytes as usize..(offset_bytes + len_bytes) as usize].fill(0);
+    }
+
+    /// Which reads of so many bytes each fail.
+    pub fn failing_reads(&mut self, len_bytes: u64) -> Vec<u64> {
+        let all = (0..self.geometry.size_bytes()).step_by(len_bytes as usize);
+        all.filter(|&at| self.fails(RequestKind::Read, at, len_bytes)).collect()
+    }
+
     /// Lets this much time pass.
     pub fn pass(&mut self, seconds: u64) {
         let until_ns = self.now_ns + seconds * 1_000_000_000;

@@ -156,6 +156,7 @@ impl Crowd {
                 logical_block_bytes: 512,
             },
             bitmap,
+            lost: engine::lost::LostRows::default(),
             locks: StripeLocks::new(),
             members: Members::new(view, 0, &devices, Slots::NONE),
             memory: memory.clone(),

@@ -132,6 +132,8 @@ pub struct Bus {
     pub monitors: Monitors,
     /// How long operations take.
     pub latency: Latency,
+    /// Sectors of every disk stay bad until they are written.
+    pub lasting: bool,
     /// Everything that happened, hashed.
     pub trace: u64,
     /// Print it too.
@@ -171,6 +173,7 @@ impl Bus {
             memory,
             monitors: Monitors::default(),
             latency,
+            lasting: false,
             trace: 0,
             verbose,
             probes: Probes {
@@ -228,6 +231,7 @@ impl Bus {
         for disk in &mut bus.disks {
             disk.heal();
             disk.failed_reads.clear();
+            disk.was_bad.clear();
         }
         bus
     }

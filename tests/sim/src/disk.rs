@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use engine::format::lost_rows::{LIST_BYTES, PLACE_OFFSETS_BYTES};
 use engine::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES, Zones};
 
 use crate::rng::{Rng, mix};
@@ -25,6 +26,9 @@ pub const SECTOR: usize = 512;
 pub const PAGE: usize = 4096;
 /// Sectors of a page.
 pub const SECTORS_PER_PAGE: u64 = (PAGE / SECTOR) as u64;
+
+/// Both places of the list of lost rows.
+const LIST_ZONE_BYTES: u64 = (PLACE_OFFSETS_BYTES.len() * LIST_BYTES) as u64;
 
 /// The bytes of a sector.
 pub type Sector = [u8; SECTOR];
@@ -40,6 +44,8 @@ pub enum ZoneKind {
     Data,
     /// What is reserved for a log.
     Log,
+    /// The list of lost rows.
+    List,
 }
 
 /// Where an access lies: its zone, and its sectors in the compact numbering of the disk.
@@ -100,6 +106,10 @@ pub struct Disk {
     pub bad: BTreeSet<u64>,
     /// Sectors of which a read has failed: a write to them may be a repair.
     pub failed_reads: BTreeSet<u64>,
+    /// Sectors that could not be read until they were healed: what the engine had begun then, it may end.
+    pub was_bad: BTreeSet<u64>,
+    /// Sectors stay bad until they are written.
+    pub lasting: bool,
     /// How many of the next reads of data fail, though nothing is wrong.
     pub transient_reads: u32,
     /// How many of the next writes fail, perhaps in part done.
@@ -131,6 +141,8 @@ impl Disk {
             cache: BTreeMap::new(),
             bad: BTreeSet::new(),
             failed_reads: BTreeSet::new(),
+            was_bad: BTreeSet::new(),
+            lasting: false,
             transient_reads: 0,
             failing_writes: 0,
             write_fails_after: None,
@@ -160,6 +172,9 @@ impl Disk {
             // Behind the data, so that a disk whose log is never touched has no pages for it.
             let inside = offset - self.log_offset();
             (ZoneKind::Log, self.log_page() + inside / PAGE as u64, inside)
+        } else if within(PLACE_OFFSETS_BYTES[0], LIST_ZONE_BYTES) {
+            let inside = offset - PLACE_OFFSETS_BYTES[0];
+            (ZoneKind::List, self.list_page() + inside / PAGE as u64, inside)
         } else {
             panic!("ZONES: an access of {len} bytes at {offset} is in no zone, or crosses zones");
         };
@@ -178,6 +193,11 @@ impl Disk {
     /// The first page of the log in the compact numbering.
     const fn log_page(&self) -> u64 {
         2 + (self.zones.bitmap.len_bytes + self.zones.data.len_bytes) / PAGE as u64
+    }
+
+    /// The first page of the list of lost rows: behind the log.
+    const fn list_page(&self) -> u64 {
+        self.log_page() + (self.zones.data.offset_bytes - self.log_offset()) / PAGE as u64
     }
 
     /// Where rows of a strip lie.
@@ -251,6 +271,7 @@ impl Disk {
     /// A sector is written, at this moment: into the cache, if there is one.
     pub fn write_sector(&mut self, sector: u64, bytes: &Sector, moment: u64) {
         self.bad.remove(&sector);
+        self.was_bad.remove(&sector);
         if self.volatile {
             let before = if self.cache.contains_key(&sector) { None } else { Some(*self.sector(sector)) };
             let fresh = || Cached { durable: Rc::new(before.expect("looked up")), versions: Vec::new() };
@@ -366,7 +387,9 @@ impl Disk {
 
     /// Nothing is wrong with it any more.
     pub fn heal(&mut self) {
-        self.bad.clear();
+        if !self.lasting {
+            self.was_bad.append(&mut self.bad);
+        }
         self.transient_reads = 0;
         self.failing_writes = 0;
         self.write_fails_after = None;

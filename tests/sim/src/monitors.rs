@@ -186,7 +186,7 @@ impl Monitors {
                     bus.disks[disk].failed_reads.remove(&sector);
                 }
             }
-            ZoneKind::Log => {}
+            ZoneKind::Log | ZoneKind::List => {}
             ZoneKind::Bitmap => {
                 let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
                 let (first, end) = (place.offset_in_zone, place.offset_in_zone + place.count * SECTOR as u64);

@@ -43,6 +43,8 @@ pub struct Oracle {
     /// Whether an acknowledged write may be lost before a flush.
     volatile: bool,
     now: u64,
+    /// Sectors that the array has listed as lost, and that no write has replaced since.
+    pub lost: BTreeSet<u64>,
     /// Stripes that the array is known to have: it never has fewer again.
     pub stripes: u64,
 }
@@ -67,7 +69,14 @@ impl Oracle {
     /// An array of zeros.
     #[must_use]
     pub fn new(volatile: bool) -> Oracle {
-        Oracle { blocks: BTreeMap::new(), unsettled: BTreeSet::new(), volatile, now: 1, stripes: 0 }
+        Oracle {
+            blocks: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            volatile,
+            now: 1,
+            lost: BTreeSet::new(),
+            stripes: 0,
+        }
     }
 
     /// A block that is not zeros at the beginning.
@@ -114,6 +123,9 @@ impl Oracle {
         let end = self.tick();
         let durable = ok && (fua || !self.volatile);
         for block in first..first + count {
+            if ok {
+                self.lost.remove(&block);
+            }
             let entry = self.block(block);
             let settle = |list: &mut Vec<Candidate>| {
                 let mut start = None;
@@ -276,6 +288,7 @@ impl Oracle {
             unsettled: self.unsettled.clone(),
             volatile: self.volatile,
             now,
+            lost: self.lost.clone(),
             stripes: self.stripes,
         }
     }

@@ -63,6 +63,7 @@ impl World {
             layout: started.layout,
             members: started.members(started.view.writable),
             bitmap: started.bitmap,
+            lost: started.lost,
             locks: StripeLocks::new(),
             memory: self.memory.clone(),
             mailboxes: Mailboxes::new((0..reactors).map(|_| Box::new(|| {}) as _).collect()),

@@ -207,6 +207,7 @@ fn boot<'a>(
         geometry: started.geometry,
         layout: started.layout,
         bitmap: started.bitmap,
+        lost: started.lost,
         locks: StripeLocks::new(),
         members,
         memory: Arc::clone(&memory),

@@ -2,6 +2,7 @@
 
 mod array;
 mod disk;
+mod lost;
 
 /// One place of the source, broken where `mutant!(NAME)` says so.
 #[derive(Clone, Copy, Debug)]
@@ -19,4 +20,4 @@ const fn e(file: &'static str, from: &'static str, to: &'static str) -> Edit {
 }
 
 /// Every edit. Some only make room for others: a `const fn` cannot ask which mutant runs.
-pub const EDITS: [&[Edit]; 2] = [array::EDITS, disk::EDITS];
+pub const EDITS: [&[Edit]; 3] = [array::EDITS, disk::EDITS, lost::EDITS];

@@ -25,6 +25,9 @@ impl World {
             if matches!(shared.bitmap.cell(stripe), Cell::Unwritten | Cell::First) {
                 continue;
             }
+            if self.oracle.lost.contains(&sector) {
+                continue;
+            }
             let (slot, offset) = self.home_of(sector);
             let Some(disk) = believed.disk(slot, stripe) else { continue };
             let place = bus.disks[disk].place_in_data(offset, SECTOR as u64);

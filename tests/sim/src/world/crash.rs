@@ -60,7 +60,9 @@ impl World {
         let mut rng = Rng::new(seed);
         let (latency, watched) = (self.config.latency, self.bus.borrow().monitors.watched);
         let mut bus = Bus::at(&crash.moment, Rng::new(rng.next()), Arc::clone(memory), latency, verbose);
+        bus.lasting = self.bus.borrow().lasting;
         bus.monitors = Monitors::watching(watched);
+        bus.monitors.repairs_happen = bus.lasting;
         let known = self.bus.borrow();
         bus.images = known.images.iter().filter(|image| image.moment <= crash.moment.at()).cloned().collect();
         drop(known);
@@ -90,6 +92,7 @@ impl World {
             hit_state: None,
             stored_state: self.stored_state,
             written_at: 0,
+            listed_version: 0,
             cells_at_stop: None,
             crashes: Vec::new(),
             // Rolling back all members to a stop is tried in the run itself.

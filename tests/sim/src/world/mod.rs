@@ -36,6 +36,7 @@ mod checks;
 mod crash;
 mod decay;
 mod idle;
+mod lost;
 mod orders;
 mod read_only;
 mod requests;
@@ -108,6 +109,8 @@ pub struct World {
     pub stored_state: State,
     /// What the bitmap said at a stop in order; not after a start that came to nothing.
     cells_at_stop: Option<Vec<Cell>>,
+    /// The version of the list of lost rows that was looked at last.
+    listed_version: u64,
     /// The oracle's moment when a write was answered last.
     written_at: u64,
     /// Moments at which the power could have gone, to be looked into.
@@ -174,6 +177,7 @@ impl World {
             hit_state: None,
             stored_state: State::Unwritten,
             written_at: 0,
+            listed_version: 0,
             cells_at_stop: None,
             crashes: Vec::new(),
             stops: Vec::new(),
@@ -310,6 +314,7 @@ impl World {
             shared.failed() || !had_failed,
             "E2: an array that had failed goes on before it is started again"
         );
+        self.check_listed();
         self.keep_crashes();
         if let Some(before) = states_before {
             self.note_hit(&before);
@@ -456,7 +461,7 @@ impl World {
 
     /// Lets time pass until no resync and no rebuild is under way; false when that does not come.
     pub fn settle(&mut self) -> bool {
-        for _ in 0..200 {
+        for _ in 0..1_200 {
             if self.is_off() || !self.is_busy() {
                 return true;
             }
@@ -471,11 +476,7 @@ impl World {
         use std::sync::atomic::Ordering::Relaxed;
         let shared = self.running();
         let steward = &shared.steward;
-        // A rebuild that has passed every stripe but those that nobody can vouch for waits for a host.
-        let waits_for_lost =
-            shared.members.cursor() == shared.geometry.stripes() && shared.bitmap.count().need_sync > 0;
-        let rebuilding = steward.rebuild_slot.load(Relaxed) > 0 && !waits_for_lost;
-        steward.resync_total.load(Relaxed) > 0 || rebuilding
+        steward.resync_total.load(Relaxed) > 0 || steward.rebuild_slot.load(Relaxed) > 0
     }
 }
 

@@ -50,13 +50,16 @@ impl World {
         let disk = match reuse {
             Some(disk) => disk,
             None => {
-                let disk = Disk::new(self.rng.next(), self.room, volatile);
+                let lasting = bus.lasting;
+                let mut disk = Disk::new(self.rng.next(), self.room, volatile);
+                disk.lasting = lasting;
                 bus.disks.push(disk);
                 bus.disks.len() - 1
             }
         };
         bus.disks[disk].wipe_superblocks();
         bus.disks[disk].heal();
+        bus.disks[disk].bad.clear();
         bus.disks[disk].dead = false;
         bus.monitors.superblocks_changed = true;
         let volatile = bus.disks[disk].volatile;

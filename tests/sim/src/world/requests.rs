@@ -64,7 +64,7 @@ impl World {
                 self.oracle.write_begins(tag, first, &vec![0; count as usize])
             }
         };
-        let excused = self.is_excused(first, count);
+        let excused = self.is_excused(first, count, kind == RequestKind::Read);
         let mut bus = self.bus.borrow_mut();
         bus.note(tag ^ first << 20 ^ count << 40, || {
             format!("submit   #{tag} at {reactor}: {kind:?} {first}+{count}")
@@ -103,8 +103,11 @@ impl World {
 
     /// Whether an error is none of the engine's fault: a stripe of the range was found unsynced when a member was
     /// missing, or more is broken than the level bears.
-    pub(super) fn is_excused(&self, first: u64, count: u64) -> bool {
+    pub(super) fn is_excused(&self, first: u64, count: u64, is_read: bool) -> bool {
         if self.beyond_level {
+            return true;
+        }
+        if self.is_lost(first, count.max(1), is_read) {
             return true;
         }
         let stripes = first / self.stripe_sectors()..=(first + count.max(1) - 1) / self.stripe_sectors();
@@ -141,7 +144,8 @@ impl World {
                 matches!(error, RequestError::NoSpace | RequestError::NotTaken) && self.is_refusing();
             let excused = refused
                 || error == RequestError::Lost
-                    && (asked.excused || self.is_excused(asked.first, asked.count));
+                    && (asked.excused
+                        || self.is_excused(asked.first, asked.count, asked.kind == RequestKind::Read));
             assert!(excused, "ERROR: {asked:?} is answered {error:?}, and nothing excuses it");
             if self.is_refusing() && self.running().members.view().readable != self.geometry.slots() {
                 // The parity of its stripes may be no input any more, and a strip is missing. (A request of several stripes

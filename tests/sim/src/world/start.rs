@@ -136,6 +136,7 @@ impl World {
             geometry: started.geometry,
             layout: started.layout,
             bitmap: started.bitmap,
+            lost: started.lost,
             locks: StripeLocks::new(),
             members,
             memory: Arc::clone(&self.memory),
@@ -154,7 +155,9 @@ impl World {
                 Array::with_sizes(me as u8, Arc::clone(&shared), Pool::new(&self.memory, me as u16), sizes);
             self.reactors.push(Reactor { array, ring: SimRing::new(&self.bus, me as u32, devices.clone()) });
         }
+        self.listed_version = shared.lost.version();
         self.shared = Some(shared);
+        self.check_list_at_start();
         self.lossy.clear();
         self.torn.clear();
         if view.readable != self.geometry.slots() {

@@ -431,17 +431,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         BACKGROUND,
-        "                    rebuild.lost.push(stripe);",
-        "                    if !mutant!(RebuildForgetsLost) {
-                        rebuild.lost.push(stripe);
-                    }",
-    ),
-    e(
-        BACKGROUND,
-        "                } else if result.is_err() {
-                    rebuild.unfilled.push(stripe);",
-        "                } else if result.is_err() && !mutant!(RebuildPassesUnfilled) {
-                    rebuild.unfilled.push(stripe);",
+        "                if need_sync || result.is_err() {",
+        "                if (need_sync || result.is_err()) && !mutant!(RebuildPassesUnfilled) {",
     ),
     e(
         BACKGROUND,
@@ -450,14 +441,6 @@ pub(super) const EDITS: &[Edit] = &[
         "let passed_by = shared.locks.is_free(stripe)
                 && shared.bitmap.cell_at_rest(stripe, &shared.locks) == Some(Cell::Unwritten)
                 || mutant!(RebuildPassesOwned) && shared.bitmap.cell(stripe) == Cell::Unwritten;",
-    ),
-    e(
-        BACKGROUND,
-        "            matches!(shared.bitmap.cell_at_rest(stripe, &shared.locks), None | Some(Cell::NeedSync))",
-        "            match shared.bitmap.cell_at_rest(stripe, &shared.locks) {
-                None if mutant!(RebuildPassesDiscarded) => shared.bitmap.cell(stripe) == Cell::NeedSync,
-                cell => matches!(cell, None | Some(Cell::NeedSync)),
-            }",
     ),
     e(
         BACKGROUND,

@@ -1,0 +1,261 @@
+//! Changing the list of lost rows: how ops list what nobody can compute, how they take off what a host has written, and how the
+//! steward makes the list durable. The order and its reasons are at the top of [`lost`](crate::lost).
+//!
+//! **Giving up rows.** Background work that has tried a piece of rows several times in vain defines its lost strips as zeros. First
+//! it reads another block of each member that could not read the piece: a member that reads nothing at all is not a bad sector,
+//! and nothing is given up for it. Then the rows are listed; and when that is durable the piece is written like any other, with
+//! zeros for the lost strips.
+//!
+//! **Stripes on a missing member.** A NeedSync stripe with a data strip on the slot that is filled is given up at once: its parity
+//! proves nothing, and the member that had the strip is gone. The strip is listed whole, and the stripe is healed over the others.
+
+use std::sync::atomic::Ordering;
+
+use crate::format::lost_rows::{LIST_BYTES, LostRange, PLACE_OFFSETS_BYTES, encode};
+use crate::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES};
+use crate::geometry::{Slots, Strips};
+use crate::limits::BLOCK_BYTES;
+use crate::lost::Refused;
+use crate::members::Failure;
+use crate::memory::{Pool, Span};
+use crate::request::RequestError;
+use crate::ring::blame::Blame;
+use crate::ring::{Durability, MemberIo, Ring};
+
+use super::op::{PartKind, Phase, Work};
+use super::{Array, Io, IoFor};
+
+/// A version of the list on its way to the members.
+#[derive(Debug)]
+struct Round {
+    version: u64,
+    /// Which of the two places is being written.
+    place: usize,
+    pending: u32,
+    /// Slots that do not have it: the record must exclude them before it counts as durable.
+    failed: Slots,
+}
+
+/// The steward's writes of the list.
+#[derive(Debug)]
+pub(super) struct ListWrites {
+    span: Span,
+    round: Option<Round>,
+}
+
+impl ListWrites {
+    pub(super) fn new(pool: &mut Pool) -> ListWrites {
+        let span = pool.take(LIST_BYTES as u32).expect("a fresh pool has room for the list of lost rows");
+        ListWrites { span, round: None }
+    }
+}
+
+impl Array {
+    /// Writes the list where it is behind, one place after the other.
+    pub(super) fn lists_advance<R: Ring>(&mut self, ring: &mut R) {
+        let shared = self.shared.clone();
+        let Some(round) = &self.steward().lists.round else {
+            if !shared.lost.is_durable(shared.lost.version()) && !shared.failed() {
+                self.begin_list_write(ring);
+            }
+            return;
+        };
+        if round.pending > 0 {
+            return;
+        }
+        let (version, place, failed) = (round.version, round.place, round.failed);
+        if shared.failed() {
+            self.steward_mut().lists.round = None;
+        } else if !shared.members.on_record(failed, 0) {
+            // The keeper is at it.
+        } else if place + 1 < PLACE_OFFSETS_BYTES.len() {
+            self.write_list_place(ring, version, place + 1);
+        } else if !shared.lost.is_on_record() {
+            self.steward_mut().keeper.wishes.lost_rows = true;
+        } else {
+            shared.lost.set_durable(version);
+            self.steward_mut().lists.round = None;
+        }
+    }
+
+    fn begin_list_write<R: Ring>(&mut self, ring: &mut R) {
+        let shared = self.shared.clone();
+        let (version, ranges) = shared.lost.snapshot();
+        if !self.steward().keeper.has_roster() {
+            // An array in memory has no place for it.
+            shared.lost.set_durable(version);
+            return;
+        }
+        let array = uuid::Uuid::from_bytes(shared.layout.uuid);
+        shared.memory.with_mut(self.steward().lists.span, |list| encode(list, array, version, &ranges));
+        self.write_list_place(ring, version, 0);
+    }
+
+    fn write_list_place<R: Ring>(&mut self, ring: &mut R, version: u64, place: usize) {
+        let slots = self.shared.members.view().writable;
+        let failed = self.shared.geometry.slots().minus(slots);
+        let lists = &mut self.steward_mut().lists;
+        lists.round = Some(Round { version, place, pending: slots.count(), failed });
+        let span = lists.span;
+        for slot in slots.iter() {
+            let write = MemberIo::Write(Durability::Durable);
+            self.push(ring, IoFor::List, slot, write, PLACE_OFFSETS_BYTES[place], span);
+        }
+    }
+
+    /// One member has the list, or has failed to write it.
+    pub(super) fn list_written(&mut self, io: Io, result: Result<(), i32>) {
+        if let Err(errno) = result {
+            match self.blame(&io, errno) {
+                Blame::Device if self.is_current(&io) => {
+                    self.shared.members.fail(io.slot, Failure::Metadata(errno));
+                }
+                Blame::Device => {}
+                Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
+            }
+        }
+        let round = self.steward_mut().lists.round.as_mut().expect("a list is written in a round");
+        round.pending -= 1;
+        if result.is_err() {
+            round.failed = round.failed.or(Slots::one(io.slot));
+        }
+    }
+
+    /// Whether any of these bytes of a stripe is lost.
+    pub(super) fn is_lost(&self, stripe: u64, start: u32, len: u32) -> bool {
+        let shared = &*self.shared;
+        if shared.lost.is_empty() {
+            return false;
+        }
+        let (geometry, rotation) = (&shared.geometry, shared.geometry.rotation(stripe));
+        let (first, first_row) = geometry.strip_of(start);
+        let (last, last_row) = geometry.strip_of(start + len - 1);
+        (first..=last).any(|strip| {
+            let row = if strip == first { first_row } else { 0 };
+            let end = if strip == last { last_row + 1 } else { geometry.chunk_bytes() };
+            shared.lost.has(stripe, rotation.slot_of(strip), row, end - row)
+        })
+    }
+
+    /// Before rows are given up for strips that cannot be read: whether their members can read anything. `end` is the row after
+    /// the piece.
+    pub(super) fn probe<R: Ring>(&mut self, ring: &mut R, index: u32, end: u32) {
+        let op = &self.ops[index];
+        let (suspects, rotation) = (op.suspects, op.rotation);
+        let Some(work) = self.pool.take(suspects.count() * BLOCK_BYTES as u32) else {
+            self.pass_by(ring, index, end);
+            return;
+        };
+        let op = &mut self.ops[index];
+        (op.work, op.row_next, op.phase) = (work, end, Phase::Probing);
+        op.pending = suspects.count();
+        // Either superblock, in turn: one of them may be bad too.
+        let is_even = op.job.is_none_or(|job| job.attempt().is_multiple_of(2));
+        let offset = if is_even { SUPERBLOCK_A_OFFSET_BYTES } else { SUPERBLOCK_B_OFFSET_BYTES };
+        for strip in suspects.iter() {
+            let span = work.part(suspects.rank(strip) * BLOCK_BYTES as u32, BLOCK_BYTES as u32);
+            let what = IoFor::OpRead { op: index, strip };
+            self.push(ring, what, rotation.slot_of(strip), MemberIo::Read, offset, span);
+        }
+    }
+
+    /// The members have been asked.
+    pub(super) fn probed<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        self.give_work(index);
+        if std::mem::take(&mut self.ops[index].read_failed) {
+            self.pass_by(ring, index, self.ops[index].row_next);
+        } else {
+            self.list_rows(index);
+        }
+    }
+
+    /// Background work goes on behind rows that it cannot compute.
+    pub(super) fn pass_by<R: Ring>(&mut self, ring: &mut R, index: u32, end: u32) {
+        let op = &mut self.ops[index];
+        (op.suspects, op.incomplete) = (Strips::NONE, true);
+        self.next_batch(ring, index, end);
+    }
+
+    /// Lists the rows from the batch's first to `row_next` of every data strip that cannot be read.
+    pub(super) fn list_rows(&mut self, index: u32) {
+        let op = &self.ops[index];
+        let (lost, stripe, rotation) = (op.view.lost_data(), op.stripe, op.rotation);
+        let (row, rows) = (op.row, op.row_next - op.row);
+        let mut listed = Ok(0);
+        for strip in lost.iter() {
+            let slot = rotation.slot_of(strip);
+            listed =
+                listed.and_then(|_| self.shared.lost.add(LostRange { stripe, stripes: 1, slot, row, rows }));
+        }
+        // Release, before the rows are written: a read in flight may see zeros where there was data.
+        self.shared.deallocations.fetch_add(1, Ordering::Release);
+        match listed {
+            Ok(version) => {
+                self.ops[index].given_up = lost;
+                self.await_list(index, version, Phase::AwaitingList);
+            }
+            Err(Refused::Busy) => {
+                self.ops[index].phase = Phase::Listing;
+                self.polling.push(index);
+            }
+            Err(Refused::Full) => self.finish(index, Err(RequestError::Lost)),
+        }
+    }
+
+    /// The rows are listed, durably: they are worked at as zeros.
+    pub(super) fn listed<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        if matches!(self.ops[index].work_kind, Work::Rebuild { .. }) {
+            // The stripe was trusted, and is changed like any other.
+            let stripe = self.ops[index].stripe;
+            if self.shared.bitmap.begin_write(stripe) == bitmap::Begun::Pending {
+                self.write_block(self.shared.bitmap.block_of(stripe));
+            }
+        }
+        self.replan(ring, index);
+    }
+
+    fn await_list(&mut self, index: u32, version: u64, phase: Phase) {
+        let op = &mut self.ops[index];
+        (op.listed, op.phase) = (version, phase);
+        self.polling.push(index);
+        if self.me != 0 {
+            self.shared.mailboxes.wake(0);
+        }
+    }
+
+    /// Ends an op that has done what its parts asked for. What they have written, durably where rows were listed, is listed no
+    /// longer.
+    pub(super) fn finish_written(&mut self, index: u32) {
+        let op = &self.ops[index];
+        if op.active.is_empty() || !self.shared.lost.touches(op.stripe) {
+            self.finish(index, Ok(()));
+            return;
+        }
+        match self.unlist(index) {
+            Ok(version) => self.await_list(index, version, Phase::AwaitingUnlisted),
+            Err(Refused::Busy) => {
+                self.ops[index].phase = Phase::Unlisting;
+                self.polling.push(index);
+            }
+            Err(Refused::Full) => self.finish(index, Err(RequestError::Lost)),
+        }
+    }
+
+    fn unlist(&self, index: u32) -> Result<u64, Refused> {
+        let op = &self.ops[index];
+        let (geometry, lost) = (&self.shared.geometry, &self.shared.lost);
+        let mut version = 0;
+        for part in op.active.iter(&self.parts) {
+            for strip in geometry.data_strips().iter() {
+                let (row, end) = match part.kind {
+                    PartKind::Discard => (0, geometry.chunk_bytes()),
+                    PartKind::Read | PartKind::Write | PartKind::Zero => part.rows_of(geometry, strip),
+                };
+                if row < end {
+                    version = lost.remove(op.stripe, op.rotation.slot_of(strip), row, end - row)?;
+                }
+            }
+        }
+        Ok(version)
+    }
+}

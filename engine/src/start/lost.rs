@@ -1,0 +1,66 @@
+//! The list of lost rows at a start: read from the members in sync, and written anew to all before anyone relies on it.
+
+use uuid::Uuid;
+
+use super::{Bench, StartError, Started, hold_against_member};
+use crate::format::lost_rows::{Bounds, LIST_BYTES, LostRange, PLACE_OFFSETS_BYTES, decode, encode};
+use crate::geometry::Slots;
+use crate::lost::LostRows;
+use crate::ring::{Durability, MemberIo, Ring};
+
+/// The newest valid list of the members in sync. An error where there is none: what is lost would be served as zeros.
+pub(super) fn load<R: Ring>(bench: &mut Bench<'_, R>, started: &Started) -> Result<LostRows, StartError> {
+    let array = Uuid::from_bytes(started.layout.uuid);
+    let bounds = Bounds {
+        stripes: started.geometry.stripes(),
+        members: started.geometry.members(),
+        chunk_bytes: started.geometry.chunk_bytes(),
+    };
+    let mut newest: Option<(u64, Vec<LostRange>)> = None;
+    let span = bench.scratch.part(0, LIST_BYTES as u32);
+    for slot in started.view.readable.iter() {
+        for place in PLACE_OFFSETS_BYTES {
+            let device = started.devices[usize::from(slot)];
+            if bench.run(&[Bench::<R>::op(device, MemberIo::Read, place, span)])[0].is_err() {
+                continue;
+            }
+            if let Ok(found) = bench.memory.with(span, |list| decode(list, array, &bounds))
+                && newest.as_ref().is_none_or(|(known, _)| found.0 > *known)
+            {
+                newest = Some(found);
+            }
+        }
+    }
+    let (generation, ranges) = newest.ok_or(StartError::LostRowsUnreadable)?;
+    Ok(LostRows::new(generation, &ranges, true))
+}
+
+/// Writes the list as it was found to every member, with the next generation: what only some of them have must not be believed by the
+/// next start and not by this one, or the reverse. The slots where that failed.
+pub(super) fn even_out<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    started: &mut Started,
+    slots: Slots,
+) -> Result<Slots, StartError> {
+    if !started.lost.is_on_record() {
+        return Ok(Slots::NONE);
+    }
+    let (generation, ranges) = started.lost.snapshot();
+    started.lost = LostRows::new(generation + 1, &ranges, true);
+    let span = bench.scratch.part(0, LIST_BYTES as u32);
+    let array = Uuid::from_bytes(started.layout.uuid);
+    bench.memory.with_mut(span, |list| encode(list, array, generation + 1, &ranges));
+    let mut failed = Slots::NONE;
+    for place in PLACE_OFFSETS_BYTES {
+        let write = MemberIo::Write(Durability::Durable);
+        let op = |slot| Bench::<R>::op(started.devices[usize::from(slot)], write, place, span);
+        let ops: Vec<_> = slots.iter().map(op).collect();
+        for (slot, result) in slots.iter().zip(bench.run(&ops)) {
+            hold_against_member(slot, result)?;
+            if result.is_err() {
+                failed = failed.or(Slots::one(slot));
+            }
+        }
+    }
+    Ok(failed)
+}

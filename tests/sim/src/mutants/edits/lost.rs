@@ -1,0 +1,71 @@
+//! Edits of what is done about bad sectors, and of the list of lost rows.
+
+use super::{Edit, e};
+
+const BACKGROUND: &str = "engine/src/array/background.rs";
+const JOBS: &str = "engine/src/array/jobs.rs";
+const LIST: &str = "engine/src/array/lost.rs";
+const START: &str = "engine/src/start.rs";
+const WRITE: &str = "engine/src/array/write.rs";
+
+pub(super) const EDITS: &[Edit] = &[
+    e(
+        LIST,
+        "        if shared.lost.is_empty() {\n            return false;",
+        "        if shared.lost.is_empty() || mutant!(LostRowsServed) {\n            return false;",
+    ),
+    e(
+        LIST,
+        "self.await_list(index, version, Phase::AwaitingList);",
+        "self.await_list(index, if mutant!(ZerosBeforeList) { 0 } else { version }, Phase::AwaitingList);",
+    ),
+    e(
+        LIST,
+        "Ok(version) => self.await_list(index, version, Phase::AwaitingUnlisted),",
+        "Ok(_) if mutant!(AcknowledgedWhileListed) => self.finish(index, Ok(())),
+            Ok(version) => self.await_list(index, version, Phase::AwaitingUnlisted),",
+    ),
+    e(
+        LIST,
+        "        } else if !shared.lost.is_on_record() {",
+        "        } else if !shared.lost.is_on_record() && !mutant!(ListNotOnRecord) {",
+    ),
+    e(
+        LIST,
+        "self.shared.deallocations.fetch_add(1, Ordering::Release);",
+        "if !mutant!(ReadsMissListing) {
+            self.shared.deallocations.fetch_add(1, Ordering::Release);
+        }",
+    ),
+    e(
+        WRITE,
+        "self.ops[index].fua |= self.shared.lost.touches(stripe);",
+        "self.ops[index].fua |= self.shared.lost.touches(stripe) && !mutant!(UnlistedBeforeDurable);",
+    ),
+    e(START, "    if record.lost_rows {", "    if record.lost_rows && !mutant!(ListNotRead) {"),
+    e(
+        BACKGROUND,
+        "            None => !shared.lost.is_on_record(),",
+        "            None => !shared.lost.is_on_record() || mutant!(FilledWithoutList),",
+    ),
+    e(
+        BACKGROUND,
+        "            rebuild.listed = shared.lost.touch().ok();",
+        "            rebuild.listed = shared.lost.touch().ok().filter(|_| !mutant!(FilledWithoutList));",
+    ),
+    e(
+        JOBS,
+        "        self.attempt() >= GIVE_UP_AFTER",
+        "        self.attempt() >= GIVE_UP_AFTER && !mutant!(NeverGivesUp)",
+    ),
+    e(
+        JOBS,
+        "    pub(in crate::array) const fn gives_up(self) -> bool {",
+        "    pub(in crate::array) fn gives_up(self) -> bool {",
+    ),
+    e(
+        WRITE,
+        "        if by_suspects && !op.careful {",
+        "        if by_suspects && !op.careful && !mutant!(StripeRecoveredWhole) {",
+    ),
+];

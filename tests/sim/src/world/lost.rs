@@ -1,0 +1,146 @@
+//! What may be lost: which rows the members that are there cannot make up for, and what the array lists as lost.
+//!
+//! The truth is looked up below the engine: which sectors of which disks cannot be read, which slots are not in sync, which stripes
+//! are NeedSync. A piece of rows of a data strip is *not computable* when its strip is not readable there and the readable parity does
+//! not make up for all that is missing. Only such a piece may be answered with an error, and only such a piece may be listed
+//! (LOST). What is listed stays an error until it is overwritten, for the oracle too.
+
+use std::collections::BTreeSet;
+
+use bitmap::Cell;
+use engine::limits::RECOVERY_BYTES;
+
+use crate::disk::SECTOR;
+
+use super::World;
+
+/// Sectors that the engine gives up together.
+const PIECE_SECTORS: u64 = RECOVERY_BYTES as u64 / SECTOR as u64;
+
+impl World {
+    /// Whether an error is excused: some of these sectors of the array cannot be computed now, or are listed as lost. A write may also
+    /// meet another strip that is lost in its rows.
+    pub(super) fn is_lost(&self, first: u64, count: u64, is_read: bool) -> bool {
+        if self.oracle.lost.range(first..first + count).next().is_some() {
+            return true;
+        }
+        let is_bad = |disk: &crate::disk::Disk| !disk.bad.is_empty() || !disk.was_bad.is_empty();
+        if !self.bus.borrow().disks.iter().any(is_bad) {
+            return false;
+        }
+        let mut pieces = first / PIECE_SECTORS..(first + count).div_ceil(PIECE_SECTORS);
+        pieces.any(|piece| {
+            let (wanted, all) = self.is_computable(piece * PIECE_SECTORS);
+            !(wanted && (is_read || all))
+        })
+    }
+
+    /// Whether the piece of rows that this sector is in can be computed from what can be read, and whether those rows of every data
+    /// strip can.
+    fn is_computable(&self, sector: u64) -> (bool, bool) {
+        let (stripe, within) = self.geometry.locate(sector * SECTOR as u64);
+        let (wanted, row) = self.geometry.strip_of(within);
+        let row = u64::from(row / RECOVERY_BYTES * RECOVERY_BYTES);
+        let shared = self.running();
+        let need_sync = shared.bitmap.cell(stripe) == Cell::NeedSync;
+        let rotation = self.geometry.rotation(stripe);
+        let readable = shared.members.readable_at(shared.members.view(), stripe, need_sync);
+        let bus = self.bus.borrow();
+        let is_there = |strip: u8| {
+            let slot = rotation.slot_of(strip);
+            let disk = &bus.disks[self.disk_of(slot)];
+            let offset = self.geometry.strip_offset(stripe) + row;
+            let mut sectors = disk.place_in_data(offset, u64::from(RECOVERY_BYTES)).sectors();
+            readable.has(slot)
+                && !disk.dead
+                && !sectors.any(|sector| disk.bad.contains(&sector) || disk.was_bad.contains(&sector))
+        };
+        let missing = self.geometry.data_strips().iter().filter(|&strip| !is_there(strip)).count();
+        let parity = self.geometry.parity_strips().iter().filter(|&strip| is_there(strip)).count();
+        let all = missing == 0 || (!need_sync && missing <= parity);
+        (is_there(wanted) || all, all)
+    }
+
+    /// LOST: what the array has listed in this step is not computable.
+    pub(super) fn check_listed(&mut self) {
+        let version = self.running().lost.version();
+        if version == self.listed_version {
+            return;
+        }
+        self.listed_version = version;
+        let listed = self.listed();
+        for &sector in listed.difference(&self.oracle.lost) {
+            assert!(
+                self.beyond_level
+                    || self.lossy.contains(&(sector / self.stripe_sectors()))
+                    || !self.is_computable(sector).0,
+                "LOST: sector {sector} is listed as lost, and can be computed"
+            );
+        }
+        self.oracle.lost.extend(listed);
+    }
+
+    /// LOST: a start lists nothing that had not been listed before, or that was written since.
+    pub(super) fn check_list_at_start(&self) {
+        let listed = self.listed();
+        let extra = listed.difference(&self.oracle.lost).next();
+        assert!(
+            extra.is_none(),
+            "LOST: sector {extra:?} is listed as lost by a start, and was written, or never lost"
+        );
+    }
+
+    /// The sectors that the array lists as lost, but for stripes that read as zeros all the same.
+    fn listed(&self) -> BTreeSet<u64> {
+        let mut listed = BTreeSet::new();
+        let shared = self.running();
+        for range in shared.lost.ranges() {
+            for stripe in range.stripe..range.stripe + u64::from(range.stripes) {
+                let strip = self.geometry.rotation(stripe).strip_on(range.slot);
+                let cell = shared.bitmap.cell(stripe);
+                if !self.geometry.data_strips().has(strip) || matches!(cell, Cell::Unwritten | Cell::First) {
+                    continue;
+                }
+                let at = stripe * u64::from(self.geometry.stripe_bytes())
+                    + u64::from(strip) * u64::from(self.geometry.chunk_bytes())
+                    + u64::from(range.row);
+                let first = at / SECTOR as u64;
+                listed.extend(first..first + u64::from(range.rows) / SECTOR as u64);
+            }
+        }
+        listed
+    }
+
+    /// Sectors of several members become unreadable and stay so until they are written, one in a few stripes or several in one.
+    pub fn spoil(&mut self) {
+        let stripes = self.geometry.stripes().min(40);
+        let mut stripe = self.rng.below(stripes);
+        for _ in 0..self.rng.between(1, 6) {
+            if self.rng.chance(50) {
+                stripe = self.rng.below(stripes);
+            }
+            let slot = self.random_slot();
+            let disk = self.disk_of(slot);
+            self.damage(disk, stripe, 1);
+        }
+    }
+
+    /// Whether every slot is in sync.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self.is_off() && self.running().members.view().readable == self.geometry.slots()
+    }
+
+    /// After a long rest: every slot that has a device is filled, and no stripe is NeedSync that has all its data members.
+    pub fn check_ended(&self) {
+        if self.is_off() || self.running().failed() {
+            return;
+        }
+        let shared = self.running();
+        let filled = shared.members.view().rebuilding();
+        assert!(filled.is_empty(), "LOST: a rebuild of {filled:?} does not end");
+        let whole = shared.members.view().readable == self.geometry.slots();
+        let unsynced = shared.bitmap.next_need_sync(0);
+        assert!(!whole || unsynced.is_none(), "LOST: a resync does not end: {unsynced:?}");
+    }
+}
