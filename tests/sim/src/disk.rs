@@ -362,6 +362,13 @@ impl Disk {
         Rc::make_mut(self.page(page)).copy_from_slice(bytes);
     }
 
+    /// A sector holds this, durably.
+    pub fn put_sector(&mut self, sector: u64, bytes: &Sector) {
+        self.cache.remove(&sector);
+        self.bad.remove(&sector);
+        *self.sector_mut(sector) = *bytes;
+    }
+
     /// Both superblocks are zeros, durably.
     pub fn wipe_superblocks(&mut self) {
         for sector in 0..2 * SECTORS_PER_PAGE {

@@ -44,6 +44,7 @@ impl Story {
                 branch.stay_percent = self.stay_percent;
                 branch.rollback_percent = self.rollback_percent;
                 branch.decay_percent = self.decay_percent;
+                branch.partitioned = self.partitioned;
                 branch.aftermath();
                 self.outcome.add(&branch.outcome());
                 BRANCH.set(None);

@@ -8,6 +8,7 @@
 //!   starts, every member in sync stays so, and every cell says what it said (KEPT).
 //! - One damaged block after a power cut costs at most the cells of that block, and these only if no other member here keeps it.
 //! - A start leaves every member in sync with two good copies of its superblock.
+//! - An installer's partition table, in a member's first and last blocks, is damage to one block of metadata, and to nothing else.
 //! - More damage than that may make a start impossible. It is then refused, and has changed nothing.
 
 use crate::images::Image;
@@ -17,6 +18,12 @@ use super::Story;
 use super::rollback::Down;
 
 impl Story {
+    /// All damage is done by an installer that takes a member for an empty disk.
+    pub(super) fn foreign(&mut self) {
+        self.partitioned = true;
+        self.decay();
+    }
+
     pub(super) fn decay(&mut self) {
         self.decay_percent = 70;
         self.world.bus.borrow_mut().probes.metadata_percent = 100;
@@ -105,6 +112,10 @@ impl Story {
     }
 
     fn damage_metadata(&mut self, disks: &[usize]) -> Vec<Spot> {
+        if self.partitioned {
+            let disk = self.world.rng.pick(disks);
+            return vec![self.world.partition(disk)];
+        }
         let all = self.world.metadata(disks);
         let count = if self.chance(70) { 1 } else { self.world.rng.between(2, 4) };
         let mut spots: Vec<Spot> = Vec::new();

@@ -59,6 +59,8 @@ pub enum Scenario {
     Rollback,
     /// Metadata decays while the array is down: see `decay`.
     Decay,
+    /// An installer writes a partition table over members: see `decay`.
+    Foreign,
     /// Arrays rest, whole and degraded, and end without a stop: see `idle`.
     Idle,
     /// Devices join with the content of another life of the array: see `earlier`.
@@ -88,8 +90,14 @@ impl Scenario {
         Scenario::Mixed,
     ];
     /// Scenarios that run where they are named only: each shows a fault that the engine has.
-    pub const BESIDE: [Scenario; 5] =
-        [Scenario::Rollback, Scenario::Decay, Scenario::Idle, Scenario::Earlier, Scenario::Bad];
+    pub const BESIDE: [Scenario; 6] = [
+        Scenario::Rollback,
+        Scenario::Decay,
+        Scenario::Foreign,
+        Scenario::Idle,
+        Scenario::Earlier,
+        Scenario::Bad,
+    ];
 
     /// By name, in lower case.
     #[must_use]
@@ -118,6 +126,7 @@ impl Scenario {
             Scenario::Mixed => "mixed",
             Scenario::Rollback => "rollback",
             Scenario::Decay => "decay",
+            Scenario::Foreign => "foreign",
             Scenario::Idle => "idle",
             Scenario::Earlier => "earlier",
             Scenario::Bad => "bad",
@@ -258,6 +267,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Mixed => story.mixed(),
         Scenario::Rollback => story.rollback(),
         Scenario::Decay => story.decay(),
+        Scenario::Foreign => story.foreign(),
         Scenario::Idle => story.idle(),
         Scenario::Earlier => story.earlier(),
         Scenario::Bad => story.bad(),
@@ -293,6 +303,8 @@ struct Story {
     rollback_percent: u64,
     /// How often metadata decays after a power cut.
     decay_percent: u64,
+    /// Whether that is an installer's work.
+    partitioned: bool,
     /// How often the array is grown before a start.
     grow_percent: u64,
     /// Disks that were not dead, and missing at the last start.
@@ -317,6 +329,7 @@ impl Story {
             stay_percent: 0,
             rollback_percent: 0,
             decay_percent: 0,
+            partitioned: false,
             grow_percent: 0,
             away: Vec::new(),
             branches: 0,

@@ -75,6 +75,7 @@ impl World {
             geometry: self.geometry,
             zones: self.zones,
             room: self.room,
+            device_bytes: self.device_bytes,
             bus: Rc::new(RefCell::new(bus)),
             memory: Arc::clone(memory),
             reactors: Vec::new(),

@@ -3,10 +3,13 @@
 use engine::format::superblock::{Copy, decode};
 use engine::format::zones::{CELLS_PER_BLOCK, PLACES_PER_BLOCK, copies};
 
-use crate::disk::{PAGE, Place, SECTORS_PER_PAGE};
+use crate::disk::{PAGE, Place, SECTOR, SECTORS_PER_PAGE};
 use crate::monitors::{Monitors, code};
 
 use super::World;
+
+/// The second copy of a GPT, at the end of a device: its entries and its header.
+const GPT_COPY_BYTES: u64 = 33 * SECTOR as u64;
 
 /// A block of metadata on one disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,23 @@ impl World {
                 disk.put_page(place.first / SECTORS_PER_PAGE, &[byte; PAGE]);
             }
         }
+    }
+
+    /// An installer partitions a disk: a GPT in its first blocks, and the copy of it in the last ones. The array is down.
+    pub fn partition(&mut self, disk: usize) -> Spot {
+        self.idle.forget();
+        let mut bus = self.bus.borrow_mut();
+        bus.note(21, || format!("PARTITIONS on disk {disk}"));
+        bus.monitors.superblocks_changed = true;
+        let (disk_at, device) = (disk, &mut bus.disks[disk]);
+        device.put_page(0, &[0x5a; PAGE]);
+        let data = self.room.data;
+        let from = (self.device_bytes - GPT_COPY_BYTES).max(data.offset_bytes);
+        for offset in (from..data.offset_bytes + data.len_bytes).step_by(SECTOR) {
+            let sector = device.place(offset, SECTOR as u64).first;
+            device.put_sector(sector, &[0x5a; SECTOR]);
+        }
+        Spot { disk: disk_at, block: Block::Superblock(Copy::A) }
     }
 
     /// What the copies of each stripe's cell say, of those that are in sync and among these disks.

@@ -79,6 +79,8 @@ pub struct World {
     zones: Zones,
     /// What the array's zones would be with all the room that the disks have.
     room: Zones,
+    /// The length of every device.
+    device_bytes: u64,
     array_uuid: Uuid,
     /// Below the engine.
     pub bus: Rc<RefCell<Bus>>,
@@ -160,6 +162,7 @@ impl World {
             geometry,
             zones: found,
             room,
+            device_bytes: (bytes + room_bytes).max(room.end_bytes()),
             bus: Rc::new(RefCell::new(bus)),
             memory,
             reactors: Vec::new(),
