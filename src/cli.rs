@@ -162,6 +162,9 @@ pub struct Serve {
     /// Let clients of other machines in; NBD has neither passwords nor encryption here
     #[arg(long)]
     pub allow_remote: bool,
+    /// Take members that another program has written to, as a partition table on them shows
+    #[arg(long)]
+    pub take_overwritten: bool,
     /// Answer reads of lost strips from parity that may not match: a guess, in so many words
     #[arg(long)]
     pub trust_parity: bool,

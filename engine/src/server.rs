@@ -126,6 +126,8 @@ pub struct ServeOptions {
     pub allow_remote: bool,
     /// Start though as many members are missing as leave no majority of them.
     pub run_degraded: bool,
+    /// Take members that another program has written to.
+    pub take_overwritten: bool,
     /// Answer reads of lost strips from untrusted parity.
     pub trust_parity: bool,
     /// How long a member may leave an I/O unanswered before it is failed, seconds; 0 = 30.

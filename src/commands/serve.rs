@@ -189,6 +189,7 @@ fn engine_options(options: &Serve, members: Vec<PathBuf>, way: Way) -> Result<Se
         foreign_host_ok: options.foreign_host,
         allow_remote: options.allow_remote,
         run_degraded: options.run_degraded,
+        take_overwritten: options.take_overwritten,
         trust_parity: options.trust_parity,
         member_timeout_s: options.member_timeout,
         memory_bytes: options.memory.try_into().context(|| "--memory".into())?,

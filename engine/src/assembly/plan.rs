@@ -83,7 +83,12 @@ pub(super) fn sort_out(candidates: &[Candidate]) -> Result<(Vec<Present<'_>>, Ve
             Err(error @ (NoMember::Unsupported(_) | NoMember::TooSmall { .. })) => {
                 return Err(AssemblyError::Unusable { path: label.clone(), error: *error });
             }
-            Err(error @ (NoMember::Blank | NoMember::Unreadable | NoMember::Damaged(_))) => {
+            Err(
+                error @ (NoMember::Blank
+                | NoMember::Unreadable
+                | NoMember::WrittenOver(_)
+                | NoMember::Damaged(_)),
+            ) => {
                 left_out.push(LeftOut { candidate, reason: LeftOutReason::NoMember(*error) });
             }
         }

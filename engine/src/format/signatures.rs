@@ -3,6 +3,9 @@
 //! Magic numbers at known places, from each format's own documentation or the tables of util-linux's
 //! libblkid. It is a guard against mistakes and not an inventory: a hit stops `create` until the operator
 //! forces it, a miss is no promise that the device is empty.
+//!
+//! A start looks at a member of which one superblock copy is damaged ([`written_over`]): a partition table or a file system
+//! that was put on it since says who damaged it, and that its data is not what the array wrote.
 
 use super::superblock::{self, Copy};
 
@@ -78,6 +81,27 @@ pub fn detect_foreign(head: &[u8], tail: &[u8], device_bytes: u64) -> Option<&'s
         .or_else(|| has_mbr(head).then_some("an MBR partition table"))
 }
 
+/// What another program has written to a member of an array, in words as above.
+///
+/// `head` and `tail` are as in [`detect_foreign`]. Host data may look like anything, so of the end only what lies behind
+/// `data_end_bytes` counts. Magic numbers of our own are none of another's.
+#[must_use]
+pub fn written_over(
+    head: &[u8],
+    tail: &[u8],
+    device_bytes: u64,
+    data_end_bytes: u64,
+) -> Option<&'static str> {
+    let foreign = HEAD.iter().filter(|known| known.magic != superblock::MAGIC);
+    let in_head = foreign.into_iter().find(|known| has(head, known.offset_bytes, known.magic));
+    let behind = usize::try_from(device_bytes.saturating_sub(data_end_bytes)).unwrap_or(usize::MAX);
+    let tail = &tail[tail.len() - tail.len().min(behind)..];
+    in_head
+        .map(|known| known.name)
+        .or_else(|| has_mbr(head).then_some("an MBR partition table"))
+        .or_else(|| detect_tail(tail, device_bytes))
+}
+
 fn has(bytes: &[u8], offset: usize, magic: &[u8]) -> bool {
     bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
 }
@@ -120,4 +144,45 @@ fn has_mbr(head: &[u8]) -> bool {
         (entry[0] == 0 || entry[0] == 0x80) && entry[4] != 0 && sectors != 0
     };
     entries.iter().any(is_partition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE_BYTES: u64 = 8 << 20;
+
+    fn member() -> (Vec<u8>, Vec<u8>) {
+        let mut head = vec![0; HEAD_BYTES];
+        for copy in [Copy::A, Copy::B] {
+            head[copy.offset_bytes() as usize..][..8].copy_from_slice(&superblock::MAGIC);
+        }
+        (head, vec![0; TAIL_BYTES])
+    }
+
+    #[test]
+    fn what_is_our_own_is_not_foreign() {
+        let (head, tail) = member();
+        assert_eq!(written_over(&head, &tail, DEVICE_BYTES, DEVICE_BYTES - (1 << 20)), None);
+    }
+
+    #[test]
+    fn a_partition_table_in_front_is_foreign() {
+        let (mut head, tail) = member();
+        head[512..520].copy_from_slice(b"EFI PART");
+        let found = written_over(&head, &tail, DEVICE_BYTES, DEVICE_BYTES);
+        assert_eq!(found, Some("a GPT partition table"));
+    }
+
+    /// A host may keep a disk image, with its own backup table, in the last sectors of its data.
+    #[test]
+    fn only_what_is_behind_the_data_counts_at_the_end() {
+        let (head, mut tail) = member();
+        let at = tail.len() - 512;
+        tail[at..at + 8].copy_from_slice(b"EFI PART");
+        let found = |data_end| written_over(&head, &tail, DEVICE_BYTES, data_end);
+        assert_eq!(found(DEVICE_BYTES - (1 << 20)), Some("a GPT partition table (the copy at the end)"));
+        assert_eq!(found(DEVICE_BYTES), None);
+        assert_eq!(found(DEVICE_BYTES - 256), None);
+    }
 }

@@ -8,7 +8,9 @@
 //! - superblock A < superblock B < bitmap < log < data; they do not overlap and end inside the member.
 //! - Superblocks, bitmap and log are whole 4 KiB blocks at multiples of 4 KiB; data starts at a multiple
 //!   of 1 MiB, so a strip of any chunk size is aligned to its own size.
-//! - One more stripe would not fit.
+//! - One more stripe would not fit before the last MiB of the member, which stays unused: the second copy of a GPT and the
+//!   superblocks of md 0.90 and 1.0 land there when something else is put on the device by mistake. (Arrays that were made before
+//!   this rule use the end too.)
 //!
 //! Zones are computed once, for the smallest member, and are then the same on all of them. (Computing
 //! them for each member was the alternative: a member 4 KiB longer may get a longer log, which pushes
@@ -45,6 +47,9 @@ pub const LOG_BYTES_MIN: u64 = MIB;
 
 /// The data zone begins at a multiple of this.
 pub const DATA_ALIGNMENT_BYTES: u64 = MIB;
+
+/// The end of a member that a new array leaves unused.
+pub const TAIL_UNUSED_BYTES: u64 = MIB;
 
 /// What lies beyond this on a member is not used: 128 PiB. 30 data members of it are less than 2^62
 /// bytes, so no offset in an array overflows.
@@ -109,11 +114,11 @@ pub enum ZoneError {
 /// The zones of an array whose smallest member has `member_bytes`.
 pub fn zones(member_bytes: u64, shape: &Shape) -> Result<Zones, ZoneError> {
     shape.check()?;
-    let usable_bytes = member_bytes.min(MEMBER_BYTES_MAX);
+    let usable_bytes = usable(member_bytes);
     let log_bytes = log_bytes(usable_bytes);
     let fits = |stripes| layout(stripes, log_bytes, shape).end_bytes() <= usable_bytes;
     if !fits(1) {
-        let minimum_bytes = layout(1, LOG_BYTES_MIN, shape).end_bytes();
+        let minimum_bytes = layout(1, LOG_BYTES_MIN, shape).end_bytes() + TAIL_UNUSED_BYTES;
         return Err(ZoneError::TooSmall { member_bytes, minimum_bytes });
     }
     let (mut fitting, mut beyond) = (1, usable_bytes / u64::from(shape.chunk_bytes) + 1);
@@ -126,6 +131,12 @@ pub fn zones(member_bytes: u64, shape: &Shape) -> Result<Zones, ZoneError> {
         }
     }
     Ok(layout(fitting, log_bytes, shape))
+}
+
+/// What a new array uses of a member, and what an old one may grow to.
+#[must_use]
+pub fn usable(member_bytes: u64) -> u64 {
+    member_bytes.min(MEMBER_BYTES_MAX).saturating_sub(TAIL_UNUSED_BYTES)
 }
 
 fn log_bytes(member_bytes: u64) -> u64 {

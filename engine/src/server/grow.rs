@@ -2,11 +2,11 @@
 
 use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
 use crate::device::{Access, Device};
-use crate::format::zones::Zones;
+use crate::format::zones::{Zones, usable};
 use crate::start::grow;
 
 use super::fit::check_blocks;
-use super::open::{ControlRing, candidates, open_all};
+use super::open::{ControlRing, candidates, leave_out_overwritten, open_all};
 use super::{GrowOptions, Grown, ServerError, random, this_host};
 
 /// Adds as many stripes as every member has room for. Changes nothing where there is none, or where a member is missing or
@@ -20,7 +20,8 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         foreign_host_ok: options.foreign_host_ok,
         ..AssemblyOptions::default()
     };
-    let candidates = candidates(&mut bench, &devices);
+    let mut candidates = candidates(&mut bench, &devices);
+    let _told_by_serve = leave_out_overwritten(&mut candidates, &devices, false);
     let assembly =
         assemble(&candidates, &assembly_options).map_err(|error| ServerError(error.to_string()))?;
     check_blocks(&assembly, &devices)?;
@@ -70,7 +71,7 @@ fn room<'a>(assembly: &Assembly, devices: &'a [Device]) -> Room<'a> {
     let (slot, smallest) = in_sync
         .min_by_key(|(_, device)| device.facts().size_bytes)
         .expect("an assembly has as many members in sync as hold the data");
-    let zones = assembly.record.zones.grown(smallest.facts().size_bytes, &assembly.record.shape);
+    let zones = assembly.record.zones.grown(usable(smallest.facts().size_bytes), &assembly.record.shape);
     Room { slot, smallest, zones }
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::assembly::Candidate;
 use crate::device::{Access, Device, OpenMode, Sharing};
 use crate::format::signatures::{self, HEAD_BYTES, TAIL_BYTES};
+use crate::format::superblock::{Found, NoMember};
+use crate::format::zones::{BITMAP_OFFSET_BYTES, TAIL_UNUSED_BYTES};
 use crate::limits::DEVICES_MAX;
 use crate::memory::{Memory, Span};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
@@ -64,13 +66,50 @@ pub(super) fn refuse_content(device: &Device, force: bool) -> Result<(), ServerE
     }
 }
 
-/// Overwrites both superblock copies, durably.
+/// Overwrites both superblock copies, what lies around them, and the end that arrays leave unused, durably: what is found
+/// there later has come later.
 pub(super) fn wipe_superblocks(device: &Device) -> Result<(), ServerError> {
-    let zeros = [0; crate::limits::BLOCK_BYTES];
-    for copy in [crate::format::superblock::Copy::A, crate::format::superblock::Copy::B] {
-        device.write_at(copy.offset_bytes(), &zeros)?;
-    }
+    let size = device.facts().size_bytes;
+    let head = BITMAP_OFFSET_BYTES.min(size);
+    device.write_at(0, &vec![0; head as usize])?;
+    let tail = TAIL_UNUSED_BYTES.min(size - head);
+    device.write_at(size - tail, &vec![0; tail as usize])?;
     Ok(device.flush()?)
+}
+
+/// What another program has put on a member, around what is the array's.
+fn foreign_on(device: &Device, found: &Found) -> Option<&'static str> {
+    let size = device.facts().size_bytes;
+    let mut head = vec![0; HEAD_BYTES.min(size as usize)];
+    let mut tail = vec![0; TAIL_BYTES.min(size as usize)];
+    // What cannot be read says nothing: its superblocks could be.
+    device.read_at(0, &mut head).ok()?;
+    device.read_at(size - tail.len() as u64, &mut tail).ok()?;
+    signatures::written_over(&head, &tail, size, found.superblock.record.zones.end_bytes())
+}
+
+/// Leaves out members that another program has written to, unless they are to be taken all the same: one copy of the
+/// superblock is damaged, and a partition table or a file system lies there. A signature beside two good copies is worth
+/// a word only: it may be from before the array, which did not always wipe it.
+pub(super) fn leave_out_overwritten(
+    candidates: &mut [Candidate],
+    devices: &[Device],
+    take: bool,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (candidate, device) in candidates.iter_mut().zip(devices) {
+        let Ok(found) = &candidate.found else { continue };
+        let Some(what) = foreign_on(device, found) else { continue };
+        let path = device.path().display();
+        if found.both_valid || take {
+            warnings.push(format!(
+                "{path}: holds {what} beside its superblocks: if another program has written to it since the array was made, scrub the array"
+            ));
+        } else {
+            candidate.found = Err(NoMember::WrittenOver(what));
+        }
+    }
+    warnings
 }
 
 /// What the superblocks of the devices of a ring come to, in order.

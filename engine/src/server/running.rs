@@ -28,7 +28,9 @@ use crate::tally::Tally;
 use super::fit::{blocks_suit, check_blocks, too_large};
 use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
-use super::open::{ControlRing, candidates, open_all, refuse_content, wipe_superblocks};
+use super::open::{
+    ControlRing, candidates, leave_out_overwritten, open_all, refuse_content, wipe_superblocks,
+};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route};
 
@@ -80,7 +82,8 @@ impl Server {
         let devices = open_all(&options.members, access)?;
         let mut control = ControlRing::new(&devices)?;
         let mut bench = control.bench();
-        let candidates = candidates(&mut bench, &devices);
+        let mut candidates = candidates(&mut bench, &devices);
+        let overwritten = leave_out_overwritten(&mut candidates, &devices, options.take_overwritten);
         let host = super::this_host();
         let assembly = assemble(
             &candidates,
@@ -94,6 +97,7 @@ impl Server {
         .map_err(|error| ServerError(error.to_string()))?;
         check_blocks(&assembly, &devices)?;
         let mut warnings = warnings(&assembly, &candidates);
+        warnings.extend(overwritten);
         warnings.extend(could_grow(&assembly, &devices));
         let seed = random::number();
         let read_only = options.read_only || assembly.read_only;
