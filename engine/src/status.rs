@@ -25,6 +25,9 @@ pub struct ArrayStatus {
     pub members: Vec<MemberStatus>,
     /// How many stripes are in which state.
     pub cells: CellCounts,
+    /// What nobody can compute any more.
+    #[serde(default)]
+    pub lost_rows: LostRowsStatus,
     /// What goes on in the background.
     pub background: Vec<Background>,
     /// Where hosts reach it, as given on the command line (`unix:PATH`, `HOST:PORT`, `/dev/ublkbN`).
@@ -128,6 +131,21 @@ pub struct CellCounts {
     /// Of `need_sync`, stripes that a missing data strip makes unvouchable.
     pub lost: u64,
 }
+
+/// Parts of the array that nobody can compute any more, as listed on the members. Reading them is an error until they are written,
+/// or their stripe is discarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostRowsStatus {
+    /// Bytes in all.
+    pub bytes: u64,
+    /// The first [`LOST_PIECES_SHOWN`] pieces, as a host addresses them: first byte and length.
+    pub pieces: Vec<(u64, u64)>,
+    /// The list has no room for more: a rebuild or resync that meets more of them does not go on.
+    pub is_full: bool,
+}
+
+/// Pieces that a status names: enough to find the files, and a page to read.
+pub const LOST_PIECES_SHOWN: usize = 100;
 
 /// A long-running job.
 #[derive(Clone, Debug, Serialize, Deserialize)]

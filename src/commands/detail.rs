@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use engine::examine::{Examined, ExaminedSuperblock, examine};
-use engine::status::{ArrayStatus, MemberState};
+use engine::status::{ArrayStatus, LOST_PIECES_SHOWN, MemberState};
 
 use crate::cli::Detail;
 use crate::control::client::Client;
@@ -137,6 +137,17 @@ fn running_text(status: &ArrayStatus) -> String {
         ("of them lost", cells.lost),
     ] {
         lines.add(key, grouped(count));
+    }
+    let lost = &status.lost_rows;
+    if lost.bytes > 0 {
+        lines.heading("lost: reading it is an error until it is written or discarded");
+        lines.add("bytes", grouped(lost.bytes));
+        for (offset_bytes, len_bytes) in &lost.pieces {
+            lines.add("", format!("{} bytes at {}", grouped(*len_bytes), grouped(*offset_bytes)));
+        }
+        if lost.pieces.len() == LOST_PIECES_SHOWN {
+            lines.add("", "and more");
+        }
     }
     counters_text(status, &mut lines);
     lines.0

@@ -104,6 +104,12 @@ fn background(status: &ArrayStatus) -> String {
     if status.cells.lost > 0 {
         parts.push(format!("{} stripes with lost strips", status.cells.lost));
     }
+    if status.lost_rows.bytes > 0 {
+        parts.push(format!("{} are lost: see detail", about_size(status.lost_rows.bytes)));
+    }
+    if status.lost_rows.is_full {
+        parts.push("the list of lost rows is full: overwrite or discard some, or nothing is rebuilt where more is lost".into());
+    }
     if parts.is_empty() { "-".into() } else { parts.join("; ") }
 }
 

@@ -43,6 +43,7 @@ pub fn example_status(name: &str) -> ArrayStatus {
         epoch: 1,
         members: (0..3).map(member).collect(),
         cells: CellCounts::default(),
+        lost_rows: engine::status::LostRowsStatus::default(),
         background: Vec::new(),
         exports: vec!["unix:/gone/a.nbd".into()],
         reactors: vec![Some(3), None],

@@ -22,7 +22,10 @@ use crate::memory::{Memory, Pool};
 use crate::reactor::{Bell, Reactor, ReactorOrder, ReactorPort};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
 use crate::start::{StartOptions, start};
-use crate::status::{ArrayStatus, Background, BackgroundKind, CellCounts, Health, MemberState, MemberStatus};
+use crate::status::{
+    ArrayStatus, Background, BackgroundKind, CellCounts, Health, LOST_PIECES_SHOWN, LostRowsStatus,
+    MemberState, MemberStatus,
+};
 use crate::tally::Tally;
 
 use super::fit::{blocks_suit, check_blocks, too_large};
@@ -226,6 +229,7 @@ impl Server {
                 need_sync: cells.need_sync,
                 lost: self.lost(&view),
             },
+            lost_rows: self.lost_rows(),
             background: self.background(),
             exports: self.front.exports(),
             reactors: self.placement.seats.clone(),
@@ -245,6 +249,29 @@ impl Server {
             from = stripe + 1;
         }
         lost
+    }
+
+    /// What is listed as lost, as a host addresses it.
+    fn lost_rows(&self) -> LostRowsStatus {
+        let (lost, geometry) = (&self.shared.lost, &self.shared.geometry);
+        let mut ranges = lost.ranges();
+        ranges.sort_unstable();
+        let mut status = LostRowsStatus { is_full: lost.is_full(), ..LostRowsStatus::default() };
+        for range in ranges {
+            for stripe in range.stripe..range.stripe + u64::from(range.stripes) {
+                let strip = geometry.rotation(stripe).strip_on(range.slot);
+                if geometry.data_strips().has(strip) {
+                    status.bytes += u64::from(range.rows);
+                    let at = stripe * u64::from(geometry.stripe_bytes())
+                        + u64::from(strip) * u64::from(geometry.chunk_bytes())
+                        + u64::from(range.row);
+                    if status.pieces.len() < LOST_PIECES_SHOWN {
+                        status.pieces.push((at, range.rows.into()));
+                    }
+                }
+            }
+        }
+        status
     }
 
     fn member_status(&self, slot: u8) -> MemberStatus {
