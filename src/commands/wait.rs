@@ -39,7 +39,7 @@ pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
         if job.done_stripes != moved.1 {
             moved = (Instant::now(), job.done_stripes);
         }
-        if job.kind == BackgroundKind::Rebuild && status.cells.lost > 0 && moved.0.elapsed() >= STUCK_TIME {
+        if status.lost_rows.is_full && moved.0.elapsed() >= STUCK_TIME {
             return Err(stuck(&status, job));
         }
         if options.timeout.is_some_and(|limit| started.elapsed() >= Duration::from_secs(limit)) {
@@ -53,15 +53,21 @@ pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
     };
     drop(shown);
     print(&format!("{}: {} {}\n", status.name, health_word(status.health), picture(&status.members)))?;
+    if status.lost_rows.bytes > 0 {
+        let bytes = status.lost_rows.bytes;
+        print(&format!(
+            "{}: {bytes} bytes could not be computed: `striate detail` names them\n",
+            status.name
+        ))?;
+    }
     Ok(outcome(&status, &rebuilt))
 }
 
 fn stuck(status: &ArrayStatus, job: &Background) -> Failure {
     Failure::new(format!(
-        "cannot finish: {}: {} waits for {} lost stripes: overwrite or discard what lies there",
+        "cannot finish: {}: {} meets more that is lost than can be listed: overwrite or discard what `detail` names, and it goes on",
         status.name,
-        job_name(job),
-        status.cells.lost
+        job_name(job)
     ))
 }
 
@@ -82,6 +88,9 @@ fn outcome(status: &ArrayStatus, rebuilt: &[usize]) -> Outcome {
     };
     match status.health {
         Health::Failed => Outcome::Problem,
+        Health::Optimal | Health::Degraded if !rebuilt.is_empty() && status.lost_rows.bytes > 0 => {
+            Outcome::Problem
+        }
         Health::Optimal | Health::Degraded if rebuilt.iter().all(in_sync) => Outcome::Fine,
         Health::Optimal | Health::Degraded => Outcome::Problem,
     }
@@ -110,6 +119,10 @@ mod tests {
         // Waiting for a resync while another member is missing is fine; the missing one was known.
         assert_eq!(outcome(&status, &[]), Outcome::Fine);
         assert_eq!(outcome(&status, &[1]), Outcome::Problem);
+        status.members[1].state = MemberState::InSync;
+        assert_eq!(outcome(&status, &[1]), Outcome::Fine);
+        status.lost_rows.bytes = 4096;
+        assert_eq!(outcome(&status, &[1]), Outcome::Problem, "it has ended, and something is lost");
         status.health = Health::Failed;
         assert_eq!(outcome(&status, &[]), Outcome::Problem);
     }
