@@ -254,10 +254,8 @@ impl Server {
     /// What is listed as lost, as a host addresses it.
     fn lost_rows(&self) -> LostRowsStatus {
         let (lost, geometry) = (&self.shared.lost, &self.shared.geometry);
-        let mut ranges = lost.ranges();
-        ranges.sort_unstable();
         let mut status = LostRowsStatus { is_full: lost.is_full(), ..LostRowsStatus::default() };
-        for range in ranges {
+        for range in lost.ranges() {
             for stripe in range.stripe..range.stripe + u64::from(range.stripes) {
                 let strip = geometry.rotation(stripe).strip_on(range.slot);
                 if geometry.data_strips().has(strip) {
