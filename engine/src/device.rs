@@ -214,6 +214,18 @@ impl Device {
             || self.storage.is_some_and(|one| other.storage.is_some_and(|two| one.meets(&two)))
     }
 
+    /// Whether it has a volatile cache now, though it had none when it was opened. The cache of a drive can be switched on under
+    /// us, and the kernel tells nobody but by its queue's `write_cache`.
+    #[must_use]
+    pub fn cache_was_switched_on(&self) -> bool {
+        match self.identity {
+            Identity::Block { number } => {
+                !self.facts.volatile_cache && facts::has_volatile_cache(&holder::sysfs(number))
+            }
+            Identity::File { .. } => false,
+        }
+    }
+
     /// The serial number of a disk, where the kernel knows one.
     #[must_use]
     pub fn serial(&self) -> Option<String> {
@@ -317,13 +329,26 @@ impl Device {
             (Access::ReadWrite, DeviceKind::Block) => Deallocate::Ignore,
         };
         Ok(UringDevice {
-            file: self.try_clone_file()?,
+            file: self.file_for_ring()?,
             namespace: self.try_clone_namespace()?,
             deallocate,
             polled: self.facts.polled,
             depth_max: self.facts.depth_max,
             transfer_bytes_max: self.facts.transfer_bytes_max,
         })
+    }
+
+    /// A descriptor of the same open device, and for a buffered file one that was opened anew: an error of write-back is told once
+    /// to each open file description (errseq_t of the kernel), so a flush of one reactor must not take away what the
+    /// flush of another has to learn.
+    fn file_for_ring(&self) -> Result<File, DeviceError> {
+        if self.facts.direct {
+            return self.try_clone_file();
+        }
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        options(self.mode.access)
+            .open(path)
+            .map_err(|source| io_error(&self.path, "open a second time", source))
     }
 
     fn try_clone_namespace(&self) -> Result<Option<Namespace>, DeviceError> {

@@ -84,6 +84,9 @@ pub struct Members {
     device: [AtomicU8; MEMBERS_MAX],
     /// Slots whose device has a volatile cache.
     volatile: AtomicU32,
+    /// Of those, slots whose cache was switched on while hosts could not be told of it: every write to them is durable when it
+    /// completes. Written by a control thread, read by all.
+    write_through: AtomicU32,
     read_errors: [AtomicU32; MEMBERS_MAX],
     /// The stripes in which each slot's errors were counted lately, + 1; 0 for none. Written by any reactor, Relaxed: an entry that
     /// is lost or seen late makes an error count once more.
@@ -159,6 +162,7 @@ impl Members {
             sure_cursor: AtomicU64::new(cursor),
             device: [const { AtomicU8::new(0) }; MEMBERS_MAX],
             volatile: AtomicU32::new(volatile.0),
+            write_through: AtomicU32::new(0),
             read_errors: [const { AtomicU32::new(0) }; MEMBERS_MAX],
             bad_places: Box::new([const { [const { AtomicU64::new(0) }; BAD_PLACES_MAX] }; MEMBERS_MAX]),
             read_errors_total: [const { AtomicU64::new(0) }; MEMBERS_MAX],
@@ -239,6 +243,26 @@ impl Members {
     #[must_use]
     pub fn volatile(&self) -> Slots {
         Slots(self.volatile.load(Ordering::Acquire))
+    }
+
+    /// The slots to which every write must be durable.
+    #[must_use]
+    pub fn write_through(&self) -> Slots {
+        Slots(self.write_through.load(Ordering::Relaxed))
+    }
+
+    /// The cache of this device was switched on after it was opened: flush rounds ask it from now on, and if no host sends
+    /// flushes, each write to it is made durable by itself. False where the slot has another device, or this is known.
+    pub fn cache_switched_on(&self, slot: u8, device: DeviceIndex, hosts_flush: bool) -> bool {
+        let one = Slots::one(slot).0;
+        if self.device(slot) != device || self.volatile().has(slot) {
+            return false;
+        }
+        if !hosts_flush {
+            self.write_through.fetch_or(one, Ordering::AcqRel);
+        }
+        self.volatile.fetch_or(one, Ordering::AcqRel);
+        true
     }
 
     /// Takes a slot out of the view; says whether it was in. The steward puts it on record.
@@ -364,6 +388,7 @@ impl Members {
         self.sure_cursor.store(0, Ordering::Release);
         self.device[usize::from(slot)].store(device.0, Ordering::Release);
         let bit = Slots::one(slot).0;
+        self.write_through.fetch_and(!bit, Ordering::AcqRel);
         if volatile {
             self.volatile.fetch_or(bit, Ordering::AcqRel);
         } else {
@@ -453,6 +478,17 @@ mod tests {
         members.set_record(members.view(), 0);
         assert!(members.on_record(Slots::one(2), 0));
         assert!(!members.on_record(Slots::one(1), 0));
+    }
+
+    #[test]
+    fn a_cache_that_is_switched_on_is_flushed_from_then_on() {
+        let members = five();
+        assert!(!members.cache_switched_on(2, DeviceIndex(7), true), "another device has the slot");
+        assert!(members.cache_switched_on(2, DeviceIndex(2), true));
+        assert_eq!((members.volatile(), members.write_through()), (Slots::one(2), Slots::NONE));
+        assert!(!members.cache_switched_on(2, DeviceIndex(2), true), "it is known");
+        assert!(members.cache_switched_on(3, DeviceIndex(3), false));
+        assert_eq!(members.write_through(), Slots::one(3));
     }
 
     #[test]

@@ -61,6 +61,12 @@ pub struct MemberStatus {
     pub path: Option<String>,
     /// Read errors that were repaired from parity.
     pub read_errors: u64,
+    /// Writes that repaired what could not be read.
+    #[serde(default)]
+    pub repairs: u64,
+    /// Operations that it did not carry out for no fault of its own.
+    #[serde(default)]
+    pub refusals: u64,
     /// Why it failed, in words, if it did since the start.
     pub failure: Option<String>,
     /// How its I/O travels, if it is there.

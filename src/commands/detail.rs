@@ -116,7 +116,15 @@ fn running_text(status: &ArrayStatus) -> String {
     for member in &status.members {
         let mut text = format!("{:<10}  {}", state_word(member.state), member.path.as_deref().unwrap_or("-"));
         if member.read_errors > 0 {
-            text += &format!(", {} read errors repaired", grouped(member.read_errors));
+            text += &format!(
+                ", {} read errors, {} repairs",
+                grouped(member.read_errors),
+                grouped(member.repairs)
+            );
+        }
+        if member.refusals > 0 {
+            text +=
+                &format!(", {} operations refused, not for a fault of the device", grouped(member.refusals));
         }
         if let Some(failure) = &member.failure {
             text += &format!(", {failure}");

@@ -11,8 +11,9 @@
 //! long for somebody, ends the process at once with exit code 1: an unclean stop, which costs a resync.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use engine::examine::{Examined, examine};
 use engine::server::{Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices};
@@ -218,9 +219,17 @@ fn announce(name: &ArrayName, kind: &str, exports: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// How often members are asked whether a volatile cache was switched on.
+const CACHES_EVERY: Duration = Duration::from_secs(10);
+
 fn run_until_stopped(running: &Running, happened: &Receiver<Event>) -> std::result::Result<(), String> {
     loop {
-        match happened.recv() {
+        match happened.recv_timeout(CACHES_EVERY) {
+            Err(RecvTimeoutError::Timeout) => {
+                // Nobody may have it while the array is being stopped, and then nothing is to be looked at.
+                let found = running.with(|server| Ok(server.look_at_caches())).unwrap_or_default();
+                found.iter().for_each(|found| tracing::warn!("{found}"));
+            }
             Ok(Event::Signal) => {
                 tracing::info!("stopping on a signal");
                 let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -228,7 +237,7 @@ fn run_until_stopped(running: &Running, happened: &Receiver<Event>) -> std::resu
                 let _ = running.end(Stop::HandOver);
             }
             Ok(Event::Stopped(result)) => return result,
-            Err(_) => return Err("the signal thread is gone".into()),
+            Err(RecvTimeoutError::Disconnected) => return Err("the signal thread is gone".into()),
         }
     }
 }

@@ -29,6 +29,8 @@ pub fn example_status(name: &str) -> ArrayStatus {
         state: MemberState::InSync,
         path: Some(format!("/gone/m{slot}")),
         read_errors: 0,
+        repairs: 0,
+        refusals: 0,
         failure: None,
         route: Some(MemberRoute { kind: RouteKind::Block, polled: true, note: "a partition".into() }),
     };

@@ -452,6 +452,7 @@ impl Array {
         self.ops[index].phase = Phase::Writing;
         let geometry = self.shared.geometry;
         let volatile = self.shared.members.volatile();
+        let write_through = self.shared.members.write_through();
         let mut written = 0;
         for at in 0..self.segments[index as usize].len() {
             let segment = self.segments[index as usize].get(at);
@@ -471,6 +472,7 @@ impl Array {
                 } else {
                     self.shared.memory.zeros(segment.len)
                 };
+                let fua = fua || write_through.has(rotation.slot_of(strip));
                 let durable = fua && volatile.has(rotation.slot_of(strip));
                 let durability = if durable { Durability::Durable } else { Durability::Cached };
                 self.op_io(ring, index, &segment, strip, MemberIo::Write(durability), span);

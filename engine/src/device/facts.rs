@@ -109,7 +109,7 @@ fn of_block(file: &File, sysfs: &Path, size_bytes: u64) -> Facts {
         size_bytes,
         logical_block_bytes,
         physical_block_bytes: rustix::fs::ioctl_blkpbszget(file).unwrap_or(logical_block_bytes),
-        volatile_cache: text(&disk.join("queue/write_cache")).is_none_or(|cache| cache != "write through"),
+        volatile_cache: has_volatile_cache(sysfs),
         direct: true,
         rotational: queue("rotational") == 1,
         numa_node: numa_node(&disk),
@@ -154,6 +154,11 @@ fn depth_max(tags: Option<u32>) -> u32 {
 fn disk_of(sysfs: &Path) -> PathBuf {
     let parent = sysfs.parent().filter(|_| sysfs.join("partition").exists());
     parent.unwrap_or(sysfs).to_path_buf()
+}
+
+/// Whether the kernel takes a disk for one with a volatile cache, now.
+pub(super) fn has_volatile_cache(sysfs: &Path) -> bool {
+    text(&disk_of(sysfs).join("queue/write_cache")).is_none_or(|cache| cache != "write through")
 }
 
 /// The serial number that the kernel has of a disk.

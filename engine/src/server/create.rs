@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use bitmap::Cell;
 use crossbeam::channel::unbounded;
+use uuid::Uuid;
 
 use crate::assembly::NewArray;
 use crate::device::{Access, Device, Zeroing, create_file};
 use crate::format::Shape;
 use crate::format::label::Label;
+use crate::format::superblock::{Copy, choose};
 use crate::format::zones::{Zones, zones};
+use crate::limits::BLOCK_BYTES;
 
 use super::open::{ControlRing, open_all, refuse_content, wipe_superblocks};
 use super::{CreateOptions, Created, Init, Progress, ServerError, random};
@@ -96,10 +99,29 @@ pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Re
             std::io::Error::from_raw_os_error(errno)
         ))
     })?;
+    read_back(&devices, &members)?;
     made.0.clear();
     let size_bytes = zones.stripes * shape.data_strips() as u64 * u64::from(shape.chunk_bytes);
     let routes = devices.iter().map(|device| super::route::of(device, ring.config())).collect();
     Ok(Created { uuid: new.array.to_string(), size_bytes, init: word, routes })
+}
+
+/// Each member must hold its own superblock now. Two names of one storage, as far as their devices did not tell, hold one.
+fn read_back(devices: &[Device], members: &[Uuid]) -> Result<(), ServerError> {
+    for (device, member) in devices.iter().zip(members) {
+        let mut blocks = [[0; BLOCK_BYTES]; 2];
+        for (block, copy) in blocks.iter_mut().zip([Copy::A, Copy::B]) {
+            device.read_at(copy.offset_bytes(), block)?;
+        }
+        let found = choose(&blocks[0], &blocks[1], device.facts().size_bytes);
+        if found.map(|found| found.superblock.member) != Ok(*member) {
+            return Err(ServerError(format!(
+                "{}: does not hold what was written to it: is it another name of a member's storage?",
+                device.path().display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The zones that fit on the smallest member.

@@ -272,6 +272,28 @@ impl Server {
         status
     }
 
+    /// Looks at the caches of members that had none: one that was switched on is flushed from now on. Where hosts were told that
+    /// there is no cache (a block device), each write to it is durable instead. What was found, in words.
+    pub fn look_at_caches(&self) -> Vec<String> {
+        let members = &self.shared.members;
+        let hosts_flush = self.front.admits_volatile_cache();
+        let devices = self.devices.lock().expect("no holder panics");
+        let mut found = Vec::new();
+        for slot in members.view().writable.iter() {
+            let index = members.device(slot);
+            let Some(device) = devices.get(usize::from(index.0)) else { continue };
+            if device.cache_was_switched_on() && members.cache_switched_on(slot, index, hosts_flush) {
+                let now = if hosts_flush {
+                    "it is flushed from now on"
+                } else {
+                    "each write to it is made durable from now on"
+                };
+                found.push(format!("{}: its volatile cache was switched on: {now}", device.path().display()));
+            }
+        }
+        found
+    }
+
     fn member_status(&self, slot: u8) -> MemberStatus {
         let members = &self.shared.members;
         let view = members.view();
@@ -295,6 +317,8 @@ impl Server {
             state,
             path: device.map(|device| device.path().display().to_string()),
             read_errors: members.read_errors(slot),
+            repairs: members.repairs(slot),
+            refusals: members.refusals(slot),
             failure: failure.map(|failure| failure.to_string()),
             route: device.map(|device| route::of(device, &self.rings)),
         }
