@@ -12,7 +12,7 @@
 //! - More damage than that may make a start impossible. It is then refused, and has changed nothing.
 
 use crate::images::Image;
-use crate::world::{Decay, Spot, StartOutcome};
+use crate::world::{Block, Decay, Spot, StartOutcome};
 
 use super::Story;
 use super::rollback::Down;
@@ -128,11 +128,22 @@ impl Story {
                 Decay::Flip,
                 Decay::Overwritten,
             ]);
-            if !spots.contains(&spot) {
+            if may_join(&spots, spot) {
                 self.world.decay(spot, decay);
                 spots.push(spot);
             }
         }
         spots
     }
+}
+
+/// Whether a start must stand this damage beside the other: of the cells only one place, and then no member that loses both
+/// copies of its superblock. What more damage leaves of the cells nobody can say.
+fn may_join(spots: &[Spot], spot: Spot) -> bool {
+    let is_bitmap = |spot: &Spot| matches!(spot.block, Block::Bitmap { .. });
+    let all = || spots.iter().chain([&spot]);
+    let bitmaps = all().filter(|spot| is_bitmap(spot)).count();
+    let superblocks_of = |disk| all().filter(|spot| spot.disk == disk && !is_bitmap(spot)).count();
+    let a_member_goes = all().any(|spot| superblocks_of(spot.disk) > 1);
+    !spots.contains(&spot) && bitmaps <= 1 && !(bitmaps == 1 && a_member_goes)
 }

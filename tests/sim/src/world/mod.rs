@@ -44,7 +44,7 @@ mod rollback;
 mod start;
 
 pub use crash::Crash;
-pub use decay::{Decay, Spot};
+pub use decay::{Block, Decay, Spot};
 pub use idle::{DEGRADED_IS_SWEPT, Idle};
 pub use rollback::Stop;
 pub use start::{GrowOutcome, StartOutcome};
