@@ -22,7 +22,8 @@ use crate::request::RequestError;
 use crate::ring::blame::Blame;
 use crate::ring::{Durability, MemberIo, Ring};
 
-use super::op::{PartKind, Phase, Work};
+use super::jobs::Job;
+use super::op::{Mode, PartKind, Phase, Work};
 use super::{Array, Io, IoFor};
 
 /// A version of the list on its way to the members.
@@ -135,6 +136,34 @@ impl Array {
             let end = if strip == last { last_row + 1 } else { geometry.chunk_bytes() };
             shared.lost.has(stripe, rotation.slot_of(strip), row, end - row)
         })
+    }
+
+    /// The rows from the batch's first on, up to `end` if they are a small piece, cannot be had from the strips that can be read.
+    pub(super) fn refused<R: Ring>(&mut self, ring: &mut R, index: u32, end: u32) {
+        let op = &mut self.ops[index];
+        let by_suspects = !op.suspects.is_empty();
+        if by_suspects && op.careful && op.job.is_some_and(Job::gives_up) {
+            self.probe(ring, index, end);
+            return;
+        }
+        op.suspects = Strips::NONE;
+        if by_suspects && !op.careful {
+            // The strips may be bad in different rows, or may have been repaired by another op since: each small piece is
+            // read anew, and has suspects of its own.
+            op.careful = true;
+            self.replan(ring, index);
+        } else if by_suspects && op.job.is_some() {
+            // The other rows are done all the same.
+            self.pass_by(ring, index, end);
+        } else if by_suspects && op.work_kind == Work::Write(Mode::Heal) {
+            // Unreadable strips take writes: the host's data are stored, and parity stays untrusted.
+            (op.work_kind, op.careful) = (Work::Write(Mode::DataOnly), false);
+            op.row = 0;
+            self.replan(ring, index);
+        } else {
+            // What an earlier batch wrote of this request stays: it was never acknowledged.
+            self.finish(index, Err(RequestError::Lost));
+        }
     }
 
     /// Before rows are given up for strips that cannot be read: whether their members can read anything. `end` is the row after

@@ -65,6 +65,7 @@ mod lost;
 mod op;
 mod parity;
 mod read;
+mod shape;
 mod shared;
 mod short;
 mod show;

@@ -17,9 +17,9 @@ use std::sync::atomic::Ordering;
 use bitmap::{Begun, Cell};
 
 use crate::geometry::Strips;
-use crate::limits::{BUFFER_BYTES_MAX, RECOVERY_BYTES};
+use crate::limits::BUFFER_BYTES_MAX;
 use crate::memory::Span;
-use crate::plan::{self, Plan, ReadPlan, Trust, Unsynced, View};
+use crate::plan::{self, Plan, Trust, Unsynced, View};
 use crate::request::RequestError;
 use crate::ring::blame::Blame;
 use crate::ring::{Durability, MemberIo, Ring};
@@ -27,6 +27,7 @@ use crate::ring::{Durability, MemberIo, Ring};
 use super::flush::FlushWaiter;
 use super::jobs::Job;
 use super::op::{Mode, PartKind, Phase, Rows, Segment, Work};
+use super::shape::{piece_end, shape, targets};
 use super::{Array, Io, IoFor, Started};
 
 /// Rows are cut so that a batch fits; at pages, so that members see aligned I/O.
@@ -198,34 +199,6 @@ impl Array {
             self.ops[index].row_next = row_next;
         }
         self.issue_reads(ring, index);
-    }
-
-    /// The rows from the batch's first on, up to `end` if they are a small piece, cannot be had from the strips that can be read.
-    fn refused<R: Ring>(&mut self, ring: &mut R, index: u32, end: u32) {
-        let op = &mut self.ops[index];
-        let by_suspects = !op.suspects.is_empty();
-        if by_suspects && op.careful && op.job.is_some_and(Job::gives_up) {
-            self.probe(ring, index, end);
-            return;
-        }
-        op.suspects = Strips::NONE;
-        if by_suspects && !op.careful {
-            // The strips may be bad in different rows, or may have been repaired by another op since: each small piece is
-            // read anew, and has suspects of its own.
-            op.careful = true;
-            self.replan(ring, index);
-        } else if by_suspects && op.job.is_some() {
-            // The other rows are done all the same.
-            self.pass_by(ring, index, end);
-        } else if by_suspects && op.work_kind == Work::Write(Mode::Heal) {
-            // Unreadable strips take writes: the host's data are stored, and parity stays untrusted.
-            (op.work_kind, op.careful) = (Work::Write(Mode::DataOnly), false);
-            op.row = 0;
-            self.replan(ring, index);
-        } else {
-            // What an earlier batch wrote of this request stays: it was never acknowledged.
-            self.finish(index, Err(RequestError::Lost));
-        }
     }
 
     /// Goes on with the rows from `row` on, or to the end of the op.
@@ -622,87 +595,5 @@ impl Array {
             Work::Read | Work::Discard | Work::Rebuild { .. } => {}
         }
         self.finish_written(index);
-    }
-}
-
-/// The end of the small piece that a row is in.
-const fn piece_end(row: u32) -> u32 {
-    (row / RECOVERY_BYTES + 1) * RECOVERY_BYTES
-}
-
-/// One segment: its plan, and what lies in memory for it. `None` where it is refused.
-fn shape(view: &View, work: Work, wanted: Strips, given_up: Strips) -> Option<Segment> {
-    let mut segment = Segment::of(wanted);
-    let parity = view.parity.and(view.writable);
-    let lost = view.lost_data();
-    if !given_up.is_empty() && !lost.is_empty() && lost.within(given_up) {
-        // Lost strips are written as zeros, and parity is made of that and of the others.
-        (segment.wanted, segment.void) = (lost, true);
-        segment.plan = plan::plan_write(view, lost, Unsynced::Heal);
-        segment.made = parity;
-        return match segment.plan {
-            Plan::Full => Some(segment),
-            Plan::Rcw { read } | Plan::Resync { read } => {
-                segment.read = read;
-                Some(segment)
-            }
-            Plan::Rmw { .. } | Plan::Init { .. } | Plan::Degraded { .. } | Plan::DataOnly | Plan::Refused => {
-                None
-            }
-        };
-    }
-    match work {
-        Work::Write(mode) => {
-            segment.plan = plan::plan_write(view, wanted, mode.unsynced());
-            match segment.plan {
-                Plan::Full => segment.made = parity,
-                Plan::Rcw { read } | Plan::Resync { read } => (segment.read, segment.made) = (read, parity),
-                Plan::Rmw { read } => segment.read = read,
-                // Rows in which nothing is written have zeros for parity too: none to make.
-                Plan::Init { .. } => segment.made = if wanted.is_empty() { Strips::NONE } else { parity },
-                Plan::Degraded { read, recover } => {
-                    // Parity is made in place of the old one where that was read.
-                    (segment.read, segment.made) = (read, recover.or(parity));
-                }
-                Plan::DataOnly => {}
-                Plan::Refused => return None,
-            }
-        }
-        Work::Rebuild { target } => {
-            let Some(ReadPlan::Recover { read, recover }) = plan::plan_rebuild(view, target) else {
-                return None;
-            };
-            segment.wanted = Strips::NONE;
-            segment.plan = Plan::Degraded { read, recover };
-            (segment.read, segment.made) = (read, recover.or(Strips::one(target)));
-        }
-        Work::Read => match plan::plan_read(view, wanted) {
-            ReadPlan::Direct => {}
-            ReadPlan::Recover { read, recover } => {
-                segment.plan = Plan::Degraded { read, recover };
-                segment.read = read.minus(wanted);
-                segment.made = recover.minus(wanted);
-            }
-            ReadPlan::Zeros | ReadPlan::Lost => return None,
-        },
-        Work::Discard => unreachable!("a discard has no rows"),
-    }
-    Some(segment)
-}
-
-/// The strips that a segment writes, wherever their members are.
-fn targets(data: Strips, parity: Strips, segment: &Segment, work: Work) -> Strips {
-    if let Work::Rebuild { target } = work
-        && !segment.void
-    {
-        return Strips::one(target);
-    }
-    match segment.plan {
-        Plan::Full | Plan::Rcw { .. } | Plan::Rmw { .. } | Plan::Resync { .. } => segment.wanted.or(parity),
-        Plan::Init { .. } => data.or(parity),
-        // What was reconstructed is written back: its member may have lost it to a bad block.
-        Plan::Degraded { recover, .. } => segment.wanted.or(parity).or(recover),
-        Plan::DataOnly => segment.wanted,
-        Plan::Refused => Strips::NONE,
     }
 }

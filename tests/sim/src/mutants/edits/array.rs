@@ -13,6 +13,7 @@ const STEWARD: &str = "engine/src/array/steward.rs";
 const SWEEP: &str = "engine/src/array/sweep.rs";
 const WATCH: &str = "engine/src/array/watch.rs";
 const READ: &str = "engine/src/array/read.rs";
+const SHAPE: &str = "engine/src/array/shape.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 const SHARED: &str = "engine/src/array/shared.rs";
@@ -185,13 +186,13 @@ pub(super) const EDITS: &[Edit] = &[
             Work::Write(Mode::Trusted | Mode::DataOnly) => {}",
     ),
     e(
-        WRITE,
+        SHAPE,
         "        Plan::Init { .. } => data.or(parity),",
         "        Plan::Init { .. } if mutant!(FirstWithoutZeros) => segment.wanted.or(parity),
         Plan::Init { .. } => data.or(parity),",
     ),
     e(
-        WRITE,
+        SHAPE,
         "        Plan::Degraded { recover, .. } => segment.wanted.or(parity).or(recover),",
         "        Plan::Degraded { recover, .. } if mutant!(DegradedParityLeft) => segment.wanted.or(recover),
         Plan::Degraded { recover, .. } => segment.wanted.or(parity).or(recover),",

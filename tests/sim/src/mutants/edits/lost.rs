@@ -64,7 +64,7 @@ pub(super) const EDITS: &[Edit] = &[
         "    pub(in crate::array) fn gives_up(self) -> bool {",
     ),
     e(
-        WRITE,
+        LIST,
         "        if by_suspects && !op.careful {",
         "        if by_suspects && !op.careful && !mutant!(StripeRecoveredWhole) {",
     ),

@@ -1,0 +1,89 @@
+//! From a plan to a segment: which strips lie in the op's memory, and which are written.
+
+use crate::geometry::Strips;
+use crate::limits::RECOVERY_BYTES;
+use crate::plan::{self, Plan, ReadPlan, Unsynced, View};
+
+use super::op::{Segment, Work};
+
+/// The end of the small piece that a row is in.
+pub(super) const fn piece_end(row: u32) -> u32 {
+    (row / RECOVERY_BYTES + 1) * RECOVERY_BYTES
+}
+
+/// One segment: its plan, and what lies in memory for it. `None` where it is refused.
+pub(super) fn shape(view: &View, work: Work, wanted: Strips, given_up: Strips) -> Option<Segment> {
+    let mut segment = Segment::of(wanted);
+    let parity = view.parity.and(view.writable);
+    let lost = view.lost_data();
+    if !given_up.is_empty() && !lost.is_empty() && lost.within(given_up) {
+        // Lost strips are written as zeros, and parity is made of that and of the others.
+        (segment.wanted, segment.void) = (lost, true);
+        segment.plan = plan::plan_write(view, lost, Unsynced::Heal);
+        segment.made = parity;
+        return match segment.plan {
+            Plan::Full => Some(segment),
+            Plan::Rcw { read } | Plan::Resync { read } => {
+                segment.read = read;
+                Some(segment)
+            }
+            Plan::Rmw { .. } | Plan::Init { .. } | Plan::Degraded { .. } | Plan::DataOnly | Plan::Refused => {
+                None
+            }
+        };
+    }
+    match work {
+        Work::Write(mode) => {
+            segment.plan = plan::plan_write(view, wanted, mode.unsynced());
+            match segment.plan {
+                Plan::Full => segment.made = parity,
+                Plan::Rcw { read } | Plan::Resync { read } => (segment.read, segment.made) = (read, parity),
+                Plan::Rmw { read } => segment.read = read,
+                // Rows in which nothing is written have zeros for parity too: none to make.
+                Plan::Init { .. } => segment.made = if wanted.is_empty() { Strips::NONE } else { parity },
+                Plan::Degraded { read, recover } => {
+                    // Parity is made in place of the old one where that was read.
+                    (segment.read, segment.made) = (read, recover.or(parity));
+                }
+                Plan::DataOnly => {}
+                Plan::Refused => return None,
+            }
+        }
+        Work::Rebuild { target } => {
+            let Some(ReadPlan::Recover { read, recover }) = plan::plan_rebuild(view, target) else {
+                return None;
+            };
+            segment.wanted = Strips::NONE;
+            segment.plan = Plan::Degraded { read, recover };
+            (segment.read, segment.made) = (read, recover.or(Strips::one(target)));
+        }
+        Work::Read => match plan::plan_read(view, wanted) {
+            ReadPlan::Direct => {}
+            ReadPlan::Recover { read, recover } => {
+                segment.plan = Plan::Degraded { read, recover };
+                segment.read = read.minus(wanted);
+                segment.made = recover.minus(wanted);
+            }
+            ReadPlan::Zeros | ReadPlan::Lost => return None,
+        },
+        Work::Discard => unreachable!("a discard has no rows"),
+    }
+    Some(segment)
+}
+
+/// The strips that a segment writes, wherever their members are.
+pub(super) fn targets(data: Strips, parity: Strips, segment: &Segment, work: Work) -> Strips {
+    if let Work::Rebuild { target } = work
+        && !segment.void
+    {
+        return Strips::one(target);
+    }
+    match segment.plan {
+        Plan::Full | Plan::Rcw { .. } | Plan::Rmw { .. } | Plan::Resync { .. } => segment.wanted.or(parity),
+        Plan::Init { .. } => data.or(parity),
+        // What was reconstructed is written back: its member may have lost it to a bad block.
+        Plan::Degraded { recover, .. } => segment.wanted.or(parity).or(recover),
+        Plan::DataOnly => segment.wanted,
+        Plan::Refused => Strips::NONE,
+    }
+}
