@@ -71,6 +71,8 @@ struct Mailbox {
     answers: ArrayQueue<Answer>,
     /// By poster.
     places: Box<[Places]>,
+    /// Requests in flight at the receiver. Written by it, read by the steward; Relaxed, as a moment's opinion.
+    load: AtomicU32,
     /// Written by the receiver, read by posters.
     sleeping: AtomicBool,
     waker: Waker,
@@ -100,6 +102,7 @@ impl Mailboxes {
                 asks: ArrayQueue::new(places * posters),
                 answers: ArrayQueue::new(sizes.own_parts() + JOBS_MAX as usize),
                 places: (0..posters).map(place).collect(),
+                load: AtomicU32::new(0),
                 sleeping: AtomicBool::new(false),
                 waker,
             })
@@ -159,6 +162,17 @@ impl Mailboxes {
     pub fn has_mail(&self, me: u8) -> bool {
         let mailbox = &self.boxes[usize::from(me)];
         !(mailbox.asks.is_empty() && mailbox.answers.is_empty())
+    }
+
+    /// A reactor says how many requests it has in flight.
+    pub fn tell_load(&self, me: u8, requests: u32) {
+        self.boxes[usize::from(me)].load.store(requests, Ordering::Relaxed);
+    }
+
+    /// How many requests all reactors say that they have in flight. (The steward's says nothing.)
+    #[must_use]
+    pub fn load(&self) -> u32 {
+        self.boxes.iter().map(|mailbox| mailbox.load.load(Ordering::Relaxed)).sum()
     }
 
     /// Wakes a reactor if it sleeps. Whatever it is to see was stored before.

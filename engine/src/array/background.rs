@@ -25,9 +25,8 @@ use super::jobs::Job;
 use super::steward::FlushFor;
 use super::{Array, JOBS_MAX, JobEnd, Shared};
 
-/// Background stripes in flight while no host asks for anything, and while one does.
-const JOBS_MAX_IDLE: u32 = JOBS_MAX;
-const JOBS_MAX_BUSY: u32 = 8;
+/// Background stripes in flight while no host asks for anything; see `share` for how many while one does.
+pub(super) const JOBS_MAX_IDLE: u32 = JOBS_MAX;
 /// Stripes looked at in one turn.
 const LOOKS_PER_TURN: u32 = 4096;
 /// How often the rebuild's cursor is put on record.
@@ -191,8 +190,9 @@ impl Rebuild {
 }
 
 impl Array {
-    fn jobs_max(&self) -> u32 {
-        if self.requests.len() == 0 { JOBS_MAX_IDLE } else { JOBS_MAX_BUSY }
+    fn jobs_max(&mut self) -> u32 {
+        let (now, own, shared) = (self.now_ns, self.requests.len() as u32, self.shared.clone());
+        self.steward_mut().share.jobs_max(now, own, || shared.mailboxes.load())
     }
 
     /// A job has ended, here or at another reactor.

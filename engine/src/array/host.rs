@@ -16,7 +16,7 @@ use crate::request::{Reply, Request, RequestError, RequestKind};
 use crate::ring::{MemberIo, Ring};
 
 use super::flush::FlushWaiter;
-use super::op::{Part, PartKind};
+use super::part::{Part, PartKind};
 use super::{Array, Io, IoFor, NONE};
 
 /// Parts that one request has in flight at most, so that a giant discard leaves room for others.

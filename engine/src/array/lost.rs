@@ -23,7 +23,8 @@ use crate::ring::blame::Blame;
 use crate::ring::{Durability, MemberIo, Ring};
 
 use super::jobs::Job;
-use super::op::{Mode, PartKind, Phase, Work};
+use super::op::{Mode, Phase, Work};
+use super::part::PartKind;
 use super::{Array, Io, IoFor};
 
 /// A version of the list on its way to the members.

@@ -13,11 +13,7 @@
 //! [`Ring`], is told the time, and pushes replies into a vector. It never waits: what
 //! cannot go on is in a list that [`Array::advance`] looks at each turn.
 //!
-//! **Ownership.** A stripe that is written, reconstructed, discarded, resynced or rebuilt is owned by
-//! one reactor from the first read to the last write ([`bitmap::StripeLocks`]); parts that arrive meanwhile
-//! queue behind the op and are merged into the next. A reactor that finds a stripe owned by another
-//! posts the part to that reactor's mailbox; when the owner has let go meanwhile, it competes for the
-//! lock like anyone. Nothing is hashed to cores, so the uncontended path stays on one.
+//! A stripe that is written, reconstructed, discarded, resynced or rebuilt is owned by one reactor: see `ownership`.
 //!
 //! **Order.** Everything that can be short has a queue, and every queue is first come first served: what comes later does not take
 //! what something older waits for, however little it needs. `short` keeps newcomers behind the queue between two looks at it.
@@ -25,7 +21,7 @@
 //! | short | queue | why nothing in it is overtaken for ever |
 //! |---|---|---|
 //! | parts of this reactor's requests; reads in flight | `again`, then `stalled` | oldest first; a newcomer that needs the same waits behind (`short`). A request that has 64 parts in flight waits for those, and holds up no other. Half of the parts are this reactor's, half are guests, so neither side can take all |
-//! | ops | `parked` | oldest first, parts and jobs alike; an op that has done a round gives way (`give_way`) while something is parked |
+//! | ops | `parked` | oldest first, parts and jobs alike; an op that has done a round gives way (`ownership`) while something is parked |
 //! | a stripe | an op's `waiting` | in order; up to 64 writes in a row are one round, and a read or a discard ends the row. A job waits for one round (`jobs`) |
 //! | a stripe of another reactor | `parked`, the owner's mailbox, its op's `waiting` | each poster has places of its own in a mailbox (`mailbox`). A part that comes too late goes on to the next owner; it is late again only if the stripe came to rest and was taken anew within that one hop |
 //! | memory of ops | `starved` | oldest first; the first claims a MiB of the pool (`starved`) |
@@ -44,10 +40,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bitmap::{Cell, StripeLocks};
+use bitmap::Cell;
 
 use crate::geometry::Strips;
-use crate::mailbox::{Answer as Ended, Ask};
+use crate::mailbox::Answer as Ended;
 use crate::memory::{Pool, Span};
 use crate::request::{Reply, Request, RequestError};
 use crate::ring::blame::{Blame, blame};
@@ -62,10 +58,14 @@ mod intent;
 mod jobs;
 mod keeper;
 mod lost;
+mod mail;
 mod op;
+mod ownership;
 mod parity;
+mod part;
 mod read;
 mod shape;
+mod share;
 mod shared;
 mod short;
 mod show;
@@ -81,8 +81,9 @@ use flush::FlushGate;
 use host::{HostRead, HostRequest};
 use intent::BlockWrites;
 pub(crate) use jobs::{JOBS_MAX, JobAsk, JobEnd};
-pub(crate) use op::{Part, PartKind};
 use op::{Phase, Segments, StripeOp};
+use ownership::{Ownership, Parked};
+pub(crate) use part::{Part, PartKind};
 pub use shared::{Layout, Shared};
 use short::Short;
 pub use sizes::Sizes;
@@ -136,15 +137,6 @@ struct Io {
     beat: u32,
 }
 
-/// What waits for an op, or for a place in the mailbox of its stripe's owner.
-#[derive(Clone, Copy, Debug)]
-enum Parked {
-    /// A part, by its index.
-    Part(u32),
-    /// Background work.
-    Job(JobAsk),
-}
-
 /// One reactor's share of an array.
 pub struct Array {
     me: u8,
@@ -165,6 +157,8 @@ pub struct Array {
     owned: Box<[u8]>,
     /// What something in these queues waits for.
     short: Short,
+    /// What the other reactors were told of this one's load.
+    told_load: u32,
     /// Healthy reads that have to be done again under the stripe's ownership, and found no part free.
     again: VecDeque<(HostRead, Strips)>,
     /// Requests that are not split to the end yet.
@@ -213,6 +207,7 @@ impl Array {
             host_reads: 0,
             owned: vec![NO_OP; bitmap::LOCK_SLOTS].into_boxed_slice(),
             short: Short::default(),
+            told_load: 0,
             again: VecDeque::with_capacity(sizes.host_reads),
             stalled: VecDeque::with_capacity(sizes.requests),
             parked: VecDeque::with_capacity(sizes.parts + JOBS_MAX as usize),
@@ -296,51 +291,6 @@ impl Array {
         self.take_request(ring, request);
     }
 
-    /// Takes up to so many messages of other reactors; whether there were any. Answers and asks take turns. Asks are left where they
-    /// are while there is no room for them; answers need none.
-    pub fn take_mail(&mut self, messages_max: usize) -> bool {
-        for nth in 0..messages_max {
-            let answer_first = nth % 2 == 0;
-            if !((answer_first && self.take_answer())
-                || self.take_ask()
-                || (!answer_first && self.take_answer()))
-            {
-                return nth > 0;
-            }
-        }
-        messages_max > 0
-    }
-
-    fn take_answer(&mut self) -> bool {
-        match self.shared.mailboxes.take_answer(self.me) {
-            None => return false,
-            Some(Ended::Part { part, result }) => {
-                let part = self.parts.remove(part);
-                self.answer_part(part.request, result);
-            }
-            Some(Ended::Job(end)) => self.job_ended(end),
-        }
-        true
-    }
-
-    fn take_ask(&mut self) -> bool {
-        if self.guests >= self.sizes.guest_parts() {
-            return false;
-        }
-        match self.shared.mailboxes.take_ask(self.me) {
-            None => return false,
-            // It has come home: the owner had let go, and found the stripe owned here. Its place was kept.
-            Some((_, Ask::Part(part))) if part.home == self.me => self.enqueue(part.home_part),
-            Some((_, Ask::Part(part))) => {
-                let index = self.parts.insert(part);
-                self.guests += 1;
-                self.enqueue(index);
-            }
-            Some((_, Ask::Job(ask))) => self.enqueue_job(ask),
-        }
-        true
-    }
-
     /// Takes the end of a member operation.
     pub fn complete<R: Ring>(&mut self, ring: &mut R, completion: Completion) {
         let io = self.ios.remove(completion.tag);
@@ -368,6 +318,7 @@ impl Array {
     pub fn advance<R: Ring>(&mut self, ring: &mut R, now_ns: u64) {
         self.now_ns = now_ns;
         self.watch_advance();
+        self.tell_load();
         self.short.forget_parked();
         for _ in 0..self.parked.len() {
             match self.parked.pop_front().expect("counted") {
@@ -398,70 +349,6 @@ impl Array {
     /// The answers since the last call.
     pub fn take_replies(&mut self) -> std::vec::Drain<'_, Reply> {
         self.replies.drain(..)
-    }
-
-    /// Hands a part to the op of its stripe: here, or at the reactor that owns it.
-    fn enqueue(&mut self, index: u32) {
-        let stripe = self.parts[index].stripe;
-        match self.own(stripe) {
-            Ownership::Op(op) => {
-                let StripeOp { waiting, phase, .. } = &mut self.ops[op];
-                waiting.push(&mut self.parts, index);
-                if !matches!(phase, Phase::Fresh) {
-                    self.tally().merged.add(1);
-                }
-            }
-            Ownership::NoRoom => self.parked.push_back(Parked::Part(index)),
-            Ownership::Other(reactor) => {
-                let part = self.parts[index];
-                if !self.post(reactor, Ask::Part(part)) {
-                    self.parked.push_back(Parked::Part(index));
-                    return;
-                }
-                self.tally().handed_over.add(1);
-                if part.home != self.me {
-                    // It was another reactor's in the first place, which hears from the new owner.
-                    self.parts.remove(index);
-                    self.guests -= 1;
-                }
-            }
-        }
-    }
-
-    /// Posts an ask, unless something older waits for a place in that mailbox.
-    fn post(&mut self, reactor: u8, ask: Ask) -> bool {
-        let posted = !self.short.of_places(reactor) && self.shared.mailboxes.post(self.me, reactor, ask);
-        if !posted {
-            self.short.note_places(reactor);
-        }
-        posted
-    }
-
-    /// The op of a stripe that this reactor owns or now comes to own.
-    fn own(&mut self, stripe: u64) -> Ownership {
-        let slot = StripeLocks::slot_of(stripe);
-        let head = self.owned[slot as usize];
-        let mut op = head;
-        while op != NO_OP {
-            let index = u32::from(op);
-            if self.ops[index].stripe == stripe {
-                return Ownership::Op(index);
-            }
-            op = self.ops[index].chain;
-        }
-        if self.short.ops || self.ops.room() == 0 {
-            self.short.ops = true;
-            return Ownership::NoRoom;
-        }
-        if head == NO_OP
-            && let Err(owner) = self.shared.locks.try_own(slot, self.me)
-        {
-            return Ownership::Other(owner);
-        }
-        let op = self.ops.insert(StripeOp::new(stripe, slot, head, self.shared.geometry.rotation(stripe)));
-        self.owned[slot as usize] = op as u8;
-        self.fresh.push_back(op);
-        Ownership::Op(op)
     }
 
     /// Starts what waits at an op, or lets the stripe go.
@@ -530,36 +417,6 @@ impl Array {
         let work = std::mem::replace(&mut self.ops[index].work, Span::EMPTY);
         if work != Span::EMPTY {
             self.pool.give(work);
-        }
-    }
-
-    /// Lets a stripe go though more waits for it: something older waits for an op. What waited here queues behind that.
-    fn give_way(&mut self, index: u32) {
-        while let Some(part) = self.ops[index].waiting.pop(&mut self.parts) {
-            self.parked.push_back(Parked::Part(part));
-        }
-        let StripeOp { stripe, background, .. } = self.ops[index];
-        if let Some(job) = background {
-            self.parked.push_back(Parked::Job(JobAsk { stripe, job }));
-        }
-        self.let_go(index);
-    }
-
-    fn let_go(&mut self, index: u32) {
-        let StripeOp { chain, lock_slot, .. } = self.ops[index];
-        self.ops.free(index);
-        let head = &mut self.owned[lock_slot as usize];
-        if u32::from(*head) == index {
-            *head = chain;
-        } else {
-            let mut before = u32::from(*head);
-            while u32::from(self.ops[before].chain) != index {
-                before = self.ops[before].chain.into();
-            }
-            self.ops[before].chain = chain;
-        }
-        if self.owned[lock_slot as usize] == NO_OP {
-            self.shared.locks.release(lock_slot, self.me);
         }
     }
 
@@ -724,16 +581,6 @@ impl Array {
     fn tally(&self) -> &Tally {
         &self.shared.tallies[usize::from(self.me)]
     }
-}
-
-/// Where a part's stripe is.
-enum Ownership {
-    /// Here, in this op.
-    Op(u32),
-    /// Here or free, but there is no op to be had.
-    NoRoom,
-    /// At that reactor.
-    Other(u8),
 }
 
 /// Whether an op has gone to work.

@@ -14,7 +14,8 @@ use crate::plan::{Plan, Trust};
 use crate::request::RequestError;
 use crate::ring::{Durability, MemberIo, Ring};
 
-use super::op::{Part, Phase, Segment, Work};
+use super::op::{Phase, Segment, Work};
+use super::part::Part;
 use super::{Array, Started};
 
 impl Array {

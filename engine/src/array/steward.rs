@@ -23,6 +23,7 @@ use super::background::{Rebuild, Resync};
 use super::flush::FlushWaiter;
 use super::keeper::{Joining, Keeper};
 use super::lost::ListWrites;
+use super::share::Share;
 use super::sweep::Sweep;
 use super::{Array, Shared};
 
@@ -147,6 +148,8 @@ pub(super) struct Steward {
     pub(super) rebuild: Option<Rebuild>,
     pub(super) sweep: Sweep,
     pub(super) lists: ListWrites,
+    /// How much of the members background work may use.
+    pub(super) share: Share,
     /// Background stripe ops in flight.
     pub(super) jobs: u32,
     /// Orders to fail a slot that wait for the record.
@@ -176,6 +179,7 @@ impl Steward {
             rebuild: None,
             sweep: Sweep::new(&shared.bitmap),
             lists: ListWrites::new(pool),
+            share: Share::default(),
             jobs: 0,
             failing: Vec::new(),
             stop: None,

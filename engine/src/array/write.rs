@@ -26,7 +26,8 @@ use crate::ring::{Durability, MemberIo, Ring};
 
 use super::flush::FlushWaiter;
 use super::jobs::Job;
-use super::op::{Mode, PartKind, Phase, Rows, Segment, Work};
+use super::op::{Mode, Phase, Segment, Work};
+use super::part::{PartKind, Rows};
 use super::shape::{piece_end, shape, targets};
 use super::{Array, Io, IoFor, Started};
 

@@ -2,7 +2,7 @@
 //! answer late.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -14,7 +14,7 @@ use engine::mailbox::Mailboxes;
 use engine::members::{MemberView, Members};
 use engine::memory::{Memory, Pool, Span};
 use engine::request::{Request, RequestKind};
-use engine::ring::{Completion, DeviceIndex, MemberOp, Ring};
+use engine::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
 use engine::tally::Tally;
 
 const MIB: usize = 1 << 20;
@@ -38,6 +38,8 @@ impl Dice {
 pub enum Late {
     /// As many as these, at random.
     Between(u64, u64),
+    /// A member carries out so many operations a turn, in the order in which they come.
+    PerTurn(usize),
 }
 
 /// Members without content that answer late.
@@ -46,13 +48,23 @@ struct LateRing {
     turn: u64,
     dice: Dice,
     due: BinaryHeap<Reverse<(u64, u32)>>,
+    /// By device, for [`Late::PerTurn`].
+    queues: Vec<VecDeque<u32>>,
+    /// Data written to each device.
+    written: Vec<u64>,
 }
 
 impl Ring for LateRing {
     fn push(&mut self, op: MemberOp) {
-        let Late::Between(least, most) = self.late;
-        let due = self.turn + least + self.dice.below(most - least + 1);
-        self.due.push(Reverse((due, op.tag)));
+        let device = usize::from(op.device.0);
+        self.written[device] += u64::from(matches!(op.io, MemberIo::Write(_)));
+        match self.late {
+            Late::Between(least, most) => {
+                let due = self.turn + least + self.dice.below(most - least + 1);
+                self.due.push(Reverse((due, op.tag)));
+            }
+            Late::PerTurn(_) => self.queues[device].push_back(op.tag),
+        }
     }
 
     fn turn(&mut self, completions: &mut Vec<Completion>) {
@@ -60,6 +72,12 @@ impl Ring for LateRing {
         let mut complete = |tag| completions.push(Completion { tag, result: Ok(()) });
         while self.due.peek().is_some_and(|due| due.0.0 <= self.turn) {
             complete(self.due.pop().expect("looked at").0.1);
+        }
+        if let Late::PerTurn(count) = self.late {
+            for queue in &mut self.queues {
+                let count = count.min(queue.len());
+                queue.drain(..count).for_each(&mut complete);
+            }
         }
     }
 
@@ -169,8 +187,14 @@ impl Crowd {
         let reactor = |me: usize| {
             let pool = Pool::new(&memory, me as u16);
             let array = Array::with_sizes(me as u8, Arc::clone(&shared), pool, sizes);
-            let ring =
-                LateRing { late: shape.late, turn: 0, dice: Dice(77 + me as u64), due: BinaryHeap::new() };
+            let ring = LateRing {
+                late: shape.late,
+                turn: 0,
+                dice: Dice(77 + me as u64),
+                due: BinaryHeap::new(),
+                queues: vec![VecDeque::new(); usize::from(members)],
+                written: vec![0; usize::from(members)],
+            };
             (array, ring)
         };
         Crowd {
@@ -265,5 +289,15 @@ impl Crowd {
     /// The longest wait of these clients, in turns.
     pub fn longest(&self, clients: Range<usize>) -> u64 {
         self.clients[clients].iter().map(|client| client.longest).max().expect("some clients")
+    }
+
+    /// The answers that these clients were given.
+    pub fn answers(&self, clients: Range<usize>) -> u64 {
+        self.clients[clients].iter().map(|client| client.answers).sum()
+    }
+
+    /// What reaches a member through its writes, as a measure of background work.
+    pub fn written(&self, slot: u8) -> u64 {
+        self.reactors.iter().map(|(_, ring)| ring.written[usize::from(slot)]).sum()
     }
 }

@@ -162,3 +162,30 @@ fn a_resync_looks_at_a_bounded_number_of_cells_in_a_turn() {
     assert!(turns > 8, "{stripes} cells in {turns} turns");
     assert_eq!(crowd.shared.steward.resync_done.load(Ordering::Relaxed), 1);
 }
+
+/// A slot is filled from members of which each carries out two operations a turn. One client reads at another reactor, one
+/// request at a time: a rebuild that is alone takes 32 stripes at once, and beside a client few.
+#[test]
+fn a_rebuild_leaves_a_lone_client_its_share() {
+    let shape = Shape { reactors: 2, filling: Some(2), late: Late::PerTurn(2), ..Shape::AMPLE };
+    let mut crowd = Crowd::new(shape);
+    crowd.join(1, 1, RequestKind::Read, 4096, crowd.anywhere());
+    crowd.turns(500);
+    crowd.clients[0].longest = 0;
+    crowd.turns(3000);
+    let longest = crowd.longest(0..1);
+    assert!(longest <= 12, "a read waited {longest} turns");
+    assert!(crowd.written(2) > 500, "the rebuild has its share too: {} stripes", crowd.written(2));
+}
+
+/// The same beside a thousand clients: the rebuild keeps a share of each member's operations that is not a trifle.
+#[test]
+fn a_thousand_clients_leave_a_rebuild_its_share() {
+    let shape = Shape { stripes: 40_000, filling: Some(2), late: Late::PerTurn(8), ..Shape::AMPLE };
+    let mut crowd = Crowd::new(shape);
+    crowd.join(1000, 0, RequestKind::Read, 4096, crowd.anywhere());
+    crowd.turns(4000);
+    let (filled, answers) = (crowd.written(2), crowd.answers(0..1000));
+    assert!(filled > 8 * 4000 / 60, "{filled} stripes in 4000 turns of 8 operations");
+    assert!(answers > 8 * 4000, "{answers} reads");
+}

@@ -7,6 +7,11 @@ const BACKGROUND: &str = "engine/src/array/background.rs";
 const FLUSH: &str = "engine/src/array/flush.rs";
 const HOST: &str = "engine/src/array/host.rs";
 const INTENT: &str = "engine/src/array/intent.rs";
+const OWNERSHIP: &str = "engine/src/array/ownership.rs";
+const STARVED: &str = "engine/src/array/starved.rs";
+const WANTED: &str = "engine/src/array/wanted.rs";
+const JOBS: &str = "engine/src/array/jobs.rs";
+const MAIL: &str = "engine/src/array/mail.rs";
 const KEEPER: &str = "engine/src/array/keeper.rs";
 const OP: &str = "engine/src/array/op.rs";
 const STEWARD: &str = "engine/src/array/steward.rs";
@@ -20,6 +25,49 @@ const SHARED: &str = "engine/src/array/shared.rs";
 const PLAN: &str = "engine/src/plan.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    // order
+    e(
+        WANTED,
+        "            self.queue.push_back(block);",
+        "            if mutant!(BlocksLastComeFirst) {
+                self.queue.push_front(block);
+            } else {
+                self.queue.push_back(block);
+            }",
+    ),
+    e(
+        STARVED,
+        "if !self.starved.is_empty() && !self.starved.is_served {",
+        "if !self.starved.is_empty() && !self.starved.is_served && !mutant!(MemoryOvertaken) {",
+    ),
+    e(
+        STARVED,
+        "                self.pool.claim();",
+        "                if !mutant!(MemoryOvertaken) {
+                    self.pool.claim();
+                }",
+    ),
+    e(
+        JOBS,
+        "if !self.post(reactor, Ask::Job(ask)) {",
+        "if mutant!(JobNotHandedOver) || !self.post(reactor, Ask::Job(ask)) {",
+    ),
+    e(
+        ARRAY,
+        "if (first.is_none() || op.job_is_due)",
+        "if (first.is_none() || op.job_is_due && !mutant!(JobNeverDue))",
+    ),
+    e(
+        OWNERSHIP,
+        "if self.short.ops || self.ops.room() == 0 {",
+        "if self.short.ops && !mutant!(OpsOvertaken) || self.ops.room() == 0 {",
+    ),
+    e(
+        ARRAY,
+        "if self.ops[index].has_worked && self.short.ops {",
+        "if self.ops[index].has_worked && self.short.ops && !mutant!(BusyOpStays) {",
+    ),
+    e(HOST, "if self.short.reads ||", "if self.short.reads && !mutant!(ReadsOvertaken) ||"),
     // watch
     e(
         WATCH,
@@ -213,7 +261,7 @@ pub(super) const EDITS: &[Edit] = &[
             && self.members.view().readable.count() < u32::from(self.geometry.data())",
     ),
     e(
-        ARRAY,
+        MAIL,
         "Some((_, Ask::Part(part))) if part.home == self.me => self.enqueue(part.home_part),",
         "Some((_, Ask::Part(part))) if part.home == self.me && !mutant!(PartLeftBehind) => {
                 self.enqueue(part.home_part)

@@ -1,0 +1,186 @@
+//! A part: the piece of a request that lies in one stripe. Parts are cut from requests in `host`, wait at a stripe's op, and are
+//! worked for together (see `op`).
+
+use crate::geometry::{Geometry, Strips};
+use crate::memory::Span;
+use crate::slab::Slab;
+
+use super::NONE;
+
+/// What a part asks of its stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PartKind {
+    /// Fill the span.
+    Read,
+    /// Store the span.
+    Write,
+    /// Store zeros.
+    Zero,
+    /// Forget the whole stripe.
+    Discard,
+}
+
+/// The piece of a request that lies in one stripe.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) kind: PartKind,
+    pub(crate) stripe: u64,
+    /// First byte, and the byte past the last, within the stripe's host bytes.
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+    pub(crate) span: Span,
+    pub(crate) fua: bool,
+    /// A strip whose member has just failed a read of this range.
+    pub(crate) suspects: Strips,
+    /// The reactor that it came from, and its index there.
+    pub(crate) home: u8,
+    pub(crate) home_part: u32,
+    /// Its request, at home.
+    pub(crate) request: u32,
+    /// The next in its list.
+    pub(crate) next: u32,
+}
+
+impl Part {
+    /// The rows of a strip that it covers, from the first to before the last.
+    pub(super) const fn rows_of(&self, geometry: &Geometry, strip: u8) -> (u32, u32) {
+        let corners = self.corners(geometry);
+        if strip < corners.first || strip > corners.last {
+            (0, 0)
+        } else {
+            corners.rows(strip, geometry.chunk_bytes())
+        }
+    }
+
+    /// The rows of each strip that it covers, as a rectangle with two corners cut: from `first_row` of
+    /// `first` to before `end_row` of `last`, everything between.
+    pub(super) const fn corners(&self, geometry: &Geometry) -> Corners {
+        let (first, first_row) = geometry.strip_of(self.start);
+        let (last, last_row) = geometry.strip_of(self.end - 1);
+        Corners { first, first_row, last, end_row: last_row + 1 }
+    }
+
+    /// Its bytes for some rows of a strip, all of which it covers.
+    pub(super) fn span_of(&self, geometry: &Geometry, zeros: Span, strip: u8, row: u32, len: u32) -> Span {
+        match self.kind {
+            PartKind::Zero => zeros.part(0, len),
+            _ => self.span.part(u32::from(strip) * geometry.chunk_bytes() + row - self.start, len),
+        }
+    }
+}
+
+/// The rows and strips that a part covers: a rectangle with two corners cut.
+pub(super) struct Corners {
+    pub(super) first: u8,
+    first_row: u32,
+    pub(super) last: u8,
+    end_row: u32,
+}
+
+impl Corners {
+    /// The strips covered in one row.
+    pub(super) const fn at(&self, row: u32) -> Strips {
+        let mut strips = Strips::first(self.last + 1).minus(Strips::first(self.first));
+        if row < self.first_row {
+            strips = strips.minus(Strips::one(self.first));
+        }
+        if row >= self.end_row {
+            strips = strips.minus(Strips::one(self.last));
+        }
+        strips
+    }
+
+    /// The first row after `row` in which something may change.
+    pub(super) const fn next_edge(&self, row: u32, end: u32) -> u32 {
+        let mut edge = end;
+        if self.first_row > row && self.first_row < edge {
+            edge = self.first_row;
+        }
+        if self.end_row > row && self.end_row < edge {
+            edge = self.end_row;
+        }
+        edge
+    }
+
+    /// From the first row that it may touch to before the last; all between where it is in several strips.
+    pub(super) const fn touched(&self, chunk: u32) -> Rows {
+        if self.first == self.last {
+            Rows { first: self.first_row, end: self.end_row }
+        } else {
+            Rows { first: 0, end: chunk }
+        }
+    }
+
+    /// The rows of one strip that are covered.
+    pub(super) const fn rows(&self, strip: u8, chunk: u32) -> (u32, u32) {
+        (
+            if strip == self.first { self.first_row } else { 0 },
+            if strip == self.last { self.end_row } else { chunk },
+        )
+    }
+}
+
+/// A range of rows; `end` is past the last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    pub(super) first: u32,
+    pub(super) end: u32,
+}
+
+impl Rows {
+    pub(super) const NONE: Rows = Rows { first: u32::MAX, end: 0 };
+
+    /// The range that both lie in.
+    pub(super) fn with(self, other: Rows) -> Rows {
+        Rows { first: self.first.min(other.first), end: self.end.max(other.end) }
+    }
+}
+
+/// A list of parts, threaded through their `next`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartList {
+    head: u32,
+    tail: u32,
+}
+
+impl PartList {
+    pub(super) const EMPTY: PartList = PartList { head: NONE, tail: NONE };
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+
+    /// Whether its first part is its last.
+    pub(super) const fn is_one(&self) -> bool {
+        self.head == self.tail
+    }
+
+    pub(super) fn first(&self) -> Option<u32> {
+        (self.head != NONE).then_some(self.head)
+    }
+
+    pub(super) fn push(&mut self, parts: &mut Slab<Part>, index: u32) {
+        parts[index].next = NONE;
+        if self.head == NONE {
+            self.head = index;
+        } else {
+            parts[self.tail].next = index;
+        }
+        self.tail = index;
+    }
+
+    pub(super) fn pop(&mut self, parts: &mut Slab<Part>) -> Option<u32> {
+        let index = self.first()?;
+        self.head = parts[index].next;
+        Some(index)
+    }
+
+    pub(super) fn iter<'a>(&self, parts: &'a Slab<Part>) -> impl Iterator<Item = &'a Part> + use<'a> {
+        let mut at = self.head;
+        std::iter::from_fn(move || {
+            let part = (at != NONE).then(|| &parts[at])?;
+            at = part.next;
+            Some(part)
+        })
+    }
+}
