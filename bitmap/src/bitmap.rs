@@ -7,7 +7,8 @@
 //!
 //! Marking is by region: the cells of 32 stripes that are Clean become Marked together, so neighbours find their
 //! intent recorded. When more than [`WIDEN_AFTER_MARKS`] regions of a block were marked lately, the whole block is:
-//! a random load then pays for one block write, not for 504. `Unwritten` and `NeedSync` keep what they are.
+//! a random load then pays for one block write, not for 504. `Unwritten` and `NeedSync` keep what they are. A degraded
+//! array marks by region only ([`Bitmap::mark_precisely`]): an unclean stop costs it every stripe that is marked.
 //!
 //! # Orderings
 //! - A change of a cell is AcqRel and [`Bitmap::cell`] is Acquire: who sees a state sees what led to it (the owner's
@@ -41,6 +42,9 @@ pub struct Bitmap {
     stripes: u64,
     /// See [`Bitmap::made_consistent`]. Release after the cell, Acquire before a look.
     made_consistent: AtomicU64,
+    /// Whether marks stay within their region. Stored by the steward, read by whatever marks. Relaxed: a mark wider than
+    /// necessary is swept like any other.
+    precise: AtomicBool,
     /// Whether the one sweeper has been handed out. Relaxed: it guards a token, not data.
     pub(crate) has_sweeper: AtomicBool,
 }
@@ -103,6 +107,7 @@ impl Bitmap {
             blocks: (0..stripes.div_ceil(STRIPES_PER_BLOCK)).map(|_| BlockState::new()).collect(),
             stripes,
             made_consistent: AtomicU64::new(0),
+            precise: AtomicBool::new(false),
             has_sweeper: AtomicBool::new(false),
         };
         let last = bitmap.words.len() - 1;
@@ -238,6 +243,13 @@ impl Bitmap {
         Ticket { block, generation: self.block_state(block).fall_behind() }
     }
 
+    /// Keeps marks within their region, or lets a block that is written all over be marked as a whole.
+    pub fn mark_precisely(&self, precise: bool) {
+        if self.precise.load(Ordering::Relaxed) != precise {
+            self.precise.store(precise, Ordering::Relaxed);
+        }
+    }
+
     /// The first stripe at or after `from` that needs a resync.
     #[must_use]
     pub fn next_need_sync(&self, from: u64) -> Option<u64> {
@@ -295,6 +307,7 @@ impl Bitmap {
         // Relaxed: a heuristic; two writers at once may both mark a region where one would have widened.
         let words = match state.marks.fetch_add(1, Ordering::Relaxed) {
             0..WIDEN_AFTER_MARKS => self.region_words(stripe),
+            _ if self.precise.load(Ordering::Relaxed) => self.region_words(stripe),
             _ => self.block_words(block),
         };
         for index in words {

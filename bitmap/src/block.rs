@@ -3,9 +3,13 @@
 //! A block's whole durability is two numbers:
 //!
 //! ```text
-//!   turn     | generation begun last (62 bits) | behind | in flight |
+//!   turn     | generation begun last (60 bits) | repeat | single | behind | in flight |
 //!   durable  | generation that is on all copies |
 //! ```
+//!
+//! `single`: the generation begun last may say something else than the one before it, which lies in the other of the
+//! block's two places. A write that begins with nothing to tell (not `behind`) repeats its predecessor and takes the bit
+//! away: then either place alone says what the block says. `repeat`: such a write was asked for.
 //!
 //! One write of a block is in flight at a time. [`Bitmap::try_begin_block_write`] counts the generation up, sets
 //! `in flight`, clears `behind`, *then* takes the snapshot. [`Bitmap::finish_block_write`] moves cells to Dirty,
@@ -35,7 +39,9 @@ use crate::word::{self, DISK_BYTES};
 
 const IN_FLIGHT: u64 = 1;
 const BEHIND: u64 = 2;
-const GENERATION_SHIFT: u32 = 2;
+const SINGLE: u64 = 4;
+const REPEAT: u64 = 8;
+const GENERATION_SHIFT: u32 = 4;
 
 /// What is known of one on-disk block. A cache line of its own: 64 bytes beside the 8064 of its cells.
 #[derive(Debug)]
@@ -124,7 +130,8 @@ impl Bitmap {
                 return None;
             }
             let generation = (seen >> GENERATION_SHIFT) + 1;
-            let begun = generation << GENERATION_SHIFT | IN_FLIGHT;
+            let single = if seen & BEHIND != 0 { SINGLE } else { 0 };
+            let begun = generation << GENERATION_SHIFT | IN_FLIGHT | single;
             // Acquire: the changes of all who set `behind` are in the snapshot; so are the cells of the last finish.
             match turn.compare_exchange_weak(seen, begun, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => break generation,
@@ -177,6 +184,29 @@ impl Bitmap {
         self.block_state(block).turn.load(Ordering::Acquire) & BEHIND != 0
     }
 
+    /// Asks for one more write of a block that has nothing to tell, so that both its places say the same.
+    pub fn request_repeat(&self, block: BlockIndex) {
+        self.block_state(block).turn.fetch_or(REPEAT, Ordering::AcqRel);
+    }
+
+    /// Whether there is a reason to write the block: the disk has something to learn, or a repetition was asked for.
+    #[must_use]
+    pub fn is_due(&self, block: BlockIndex) -> bool {
+        self.block_state(block).turn.load(Ordering::Acquire) & (BEHIND | REPEAT) != 0
+    }
+
+    /// Whether both places of the block say what the block says: nothing is behind or being written, and the last write
+    /// repeated the one before. One bad sector then costs nothing.
+    #[must_use]
+    pub fn is_settled(&self, block: BlockIndex) -> bool {
+        self.block_state(block).turn.load(Ordering::Acquire) & (BEHIND | IN_FLIGHT | SINGLE) == 0
+    }
+
+    /// Notes that the two places of the block may differ, as after a load. Before the array serves.
+    pub fn unsettle(&self, block: BlockIndex) {
+        self.block_state(block).turn.fetch_or(SINGLE, Ordering::AcqRel);
+    }
+
     /// Whether a write of the block is in flight.
     #[must_use]
     pub fn is_writing(&self, block: BlockIndex) -> bool {
@@ -198,7 +228,9 @@ impl Bitmap {
         let state = self.block_state(block);
         let turn = state.turn.load(Ordering::Relaxed);
         assert_eq!(turn & IN_FLIGHT, 0, "generations are set before the first block write");
-        state.turn.store(generation << GENERATION_SHIFT | turn & BEHIND, Ordering::Release);
+        state
+            .turn
+            .store(generation << GENERATION_SHIFT | turn & (BEHIND | SINGLE | REPEAT), Ordering::Release);
         state.durable.store(generation, Ordering::Release);
     }
 

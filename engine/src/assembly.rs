@@ -148,22 +148,24 @@ pub struct Assembly {
     pub read_only: bool,
     /// The highest epoch number on any device here; the next epoch's is higher.
     epoch_number_max: u64,
-    /// The record's epoch is known to have been committed, so absent devices hold it too.
-    is_committed: bool,
+    /// The moves within the record's epoch that absent devices hold too; `None` if the epoch may have been broken off.
+    proven_moves: Option<u64>,
     /// What the devices of InSync and Rebuilding slots hold, by slot.
     seats: Vec<Option<roster::Seat>>,
-    /// Devices here that are leftovers of their slot, and what they hold.
-    leftovers: Vec<(usize, EpochName)>,
+    /// Slots whose device here holds an epoch that the next record must name, so that the device is stale from then on:
+    /// leftovers, and devices that went back to an older image.
+    left_behind: Vec<(usize, EpochName)>,
 }
 
 /// Decides which candidates make up the array. The indices in the result are those of `candidates`.
 pub fn assemble(candidates: &[Candidate], options: &AssemblyOptions) -> Result<Assembly, AssemblyError> {
     let (present, mut left_out) = plan::sort_out(candidates)?;
     plan::check_one_array(&present, options)?;
-    let newest = plan::newest(candidates, &present)?;
+    let (present, old) = epochs::set_aside(present);
+    let newest = plan::newest(candidates, &present, &old)?;
     let record = plan::merged_record(&present, newest)?;
     plan::check_owner(&record, options)?;
-    let slots = plan::slots(&present, &record, &mut left_out);
+    let slots = plan::slots(&present, &old, &record, &mut left_out);
     plan::check_majority(&record, &slots, options)?;
 
     let current: Vec<&Present<'_>> = present.iter().filter(|member| member.is_current(&record)).collect();
@@ -171,28 +173,34 @@ pub fn assemble(candidates: &[Candidate], options: &AssemblyOptions) -> Result<A
     for member in &current {
         seats[member.slot()] = Some(roster::Seat::of_current(member.candidate, member.found));
     }
-    let is_leftover = |member: &&Present<'_>| {
-        slots[member.slot()] == SlotPlan::Stale { candidate: member.candidate, reason: StaleReason::Leftover }
+    let is_left_behind = |member: &&Present<'_>| match slots[member.slot()] {
+        SlotPlan::Stale { candidate, reason: StaleReason::Leftover | StaleReason::RolledBack } => {
+            candidate == member.candidate
+        }
+        _ => false,
     };
-    let leftovers =
-        present.iter().filter(is_leftover).map(|member| (member.slot(), member.epoch())).collect();
+    let left_behind = present
+        .iter()
+        .chain(&old)
+        .filter(is_left_behind)
+        .map(|member| (member.slot(), member.epoch()))
+        .collect();
     Ok(Assembly {
         unclean: is_unclean(&current, &record),
         read_only: present.iter().any(|member| member.found.superblock.read_only_required),
-        epoch_number_max: present.iter().map(|member| member.epoch().number).max().unwrap_or_default(),
-        is_committed: is_committed(&current, &record),
+        epoch_number_max: present
+            .iter()
+            .chain(&old)
+            .map(|member| member.epoch().number)
+            .max()
+            .unwrap_or_default(),
+        proven_moves: epochs::proven_moves(&record, &present),
         record,
         slots,
         left_out,
         seats,
-        leftovers,
+        left_behind,
     })
-}
-
-/// What was stopped cleanly was committed before, and what is in both copies of a device too.
-fn is_committed(current: &[&Present<'_>], record: &Record) -> bool {
-    let mut holders = current.iter().filter(|member| member.epoch() == record.epoch.name);
-    record.state == RunState::Clean || holders.any(|member| member.found.reinforced)
 }
 
 /// See "Unclean" above.

@@ -10,14 +10,14 @@
 //!    Dirty means NeedSync, and a block without a valid copy is NeedSync throughout.
 //! 4. Blocks whose copies differ, or are torn, are put in order before anything relies on them.
 
-use bitmap::{Bitmap, BlockIndex, Cell, LoadMode};
+use bitmap::{Bitmap, BlockIndex, Cell};
 
 use crate::array::Layout;
 use crate::assembly::{Assembly, Change, ChangeRefused, Roster, SlotPlan, SuperblockWrite, WriteOutcome};
-use crate::format::bitmap_block::{self, BlockError, Cells, Header};
+use crate::format::bitmap_block::{self, Header};
 use crate::format::label::Label;
 use crate::format::superblock::{self, Copy, Found, NoMember};
-use crate::format::zones::{PLACES_PER_BLOCK, bitmap_place, copies};
+use crate::format::zones::{PLACES_PER_BLOCK, bitmap_place};
 use crate::geometry::{Geometry, Slots};
 use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX, MEMBERS_MAX};
 use crate::lost::LostRows;
@@ -26,9 +26,11 @@ use crate::memory::{Memory, Span};
 use crate::ring::blame::{Blame, blame};
 use crate::ring::{DeviceIndex, Durability, MemberIo, MemberOp, Ring, blocking};
 
+mod bitmap_blocks;
 mod grow;
 mod lost;
 
+pub use bitmap_blocks::{Before, Seen, newest};
 pub use grow::{GrowError, grow};
 
 /// Bytes of scratch memory that these steps need.
@@ -75,8 +77,10 @@ pub struct Started {
     pub rebuilding: Option<(u8, u64)>,
     /// Rows that nobody can compute any more.
     pub lost: LostRows,
-    /// Bitmap blocks without a valid copy.
+    /// Bitmap blocks of which no copy is known to be the newest: their stripes need a resync.
     pub stale_blocks: u32,
+    /// Slots with a place of a bitmap block that could not be read, or was damaged.
+    pub bad_places: Slots,
 }
 
 /// Why a start failed.
@@ -224,15 +228,20 @@ pub fn start<R: Ring>(
         rebuilding,
         lost: LostRows::default(),
         stale_blocks: 0,
+        bad_places: Slots::NONE,
     };
     if record.lost_rows {
         started.lost = lost::load(bench, &started)?;
     }
     let guess = options.trust_parity && view.readable.count() < u32::from(geometry.members());
-    let mode = if assembly.unclean && !guess { LoadMode::Unclean } else { LoadMode::Clean };
-    let disorder = load_bitmap(bench, &mut started, mode, guess);
+    let before = match (assembly.unclean, record.settled) {
+        (true, _) => Before::Cut,
+        (false, false) => Before::Stop,
+        (false, true) => Before::SettledStop,
+    };
+    let disorder = bitmap_blocks::load(bench, &mut started, before, guess);
     if !options.read_only {
-        let failed = even_out(bench, &mut started, &disorder)?;
+        let failed = bitmap_blocks::even_out(bench, &mut started, &disorder)?;
         let writable = started.view.writable.minus(failed);
         let failed = failed.or(lost::even_out(bench, &mut started, writable)?);
         started.leave(bench, failed, options.seed)?;
@@ -289,193 +298,6 @@ fn commit<R: Ring>(
 /// The id of an epoch that follows one with this id: odd, so not zero.
 const fn next_id(id: u64) -> u64 {
     id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
-}
-
-/// What a load of the bitmap has found to be put in order.
-#[derive(Default)]
-struct Disorder {
-    /// Blocks that some slots do not have in the newest generation.
-    behind: Vec<Behind>,
-    /// Blocks of which no copy is valid, or some copy has a torn place.
-    torn: Vec<BlockIndex>,
-}
-
-/// A block that some slots do not have in its newest generation.
-struct Behind {
-    block: BlockIndex,
-    generation: u64,
-    cells: Box<Cells>,
-    slots: Slots,
-}
-
-/// Fills the bitmap from the members in sync: the newest valid generation of each block.
-fn load_bitmap<R: Ring>(
-    bench: &mut Bench<'_, R>,
-    started: &mut Started,
-    mode: LoadMode,
-    guess: bool,
-) -> Disorder {
-    let blocks = started.bitmap.blocks();
-    let members = started.geometry.members();
-    let block_bytes = (BLOCK_BYTES as u64 * PLACES_PER_BLOCK) as u32;
-    // Every member's part of the zone, side by side in the scratch: as many blocks at a time as fit.
-    let at_once = SCRATCH_BYTES / u32::from(members) / block_bytes;
-    let mut disorder = Disorder::default();
-    let mut first = 0;
-    while first < blocks {
-        let count = at_once.min(blocks - first);
-        let part =
-            |slot: u8| bench.scratch.part(u32::from(slot) * at_once * block_bytes, count * block_bytes);
-        let offset = started.layout.bitmap_offset_bytes + bitmap_place(first.into(), 0);
-        let readable = started.view.readable;
-        let op =
-            |slot| Bench::<R>::op(started.devices[usize::from(slot)], MemberIo::Read, offset, part(slot));
-        let ops: Vec<_> = readable.iter().map(op).collect();
-        let spans: Vec<_> = (0..members).map(part).collect();
-        for (slot, result) in readable.iter().zip(bench.run(&ops)) {
-            if result.is_err() {
-                read_one_by_one(bench, started.devices[usize::from(slot)], offset, spans[usize::from(slot)]);
-            }
-        }
-        for nth in 0..count {
-            let spans: Vec<_> = spans.iter().map(|span| span.part(nth * block_bytes, block_bytes)).collect();
-            load_block(bench.memory, started, BlockIndex(first + nth), &spans, mode, guess, &mut disorder);
-        }
-        first += count;
-    }
-    disorder
-}
-
-/// Loads one block from both its places on each slot in sync that keeps it.
-fn load_block(
-    memory: &Memory,
-    started: &mut Started,
-    block: BlockIndex,
-    spans: &[Span],
-    mode: LoadMode,
-    guess: bool,
-    disorder: &mut Disorder,
-) {
-    let uuid = uuid::Uuid::from_bytes(started.layout.uuid);
-    let kept = copies(block.0.into(), &shape_of(&started.geometry)).map(|slot| slot as u8);
-    let mut newest: Option<(u64, Box<Cells>)> = None;
-    let mut has = [None; MEMBERS_MAX];
-    let mut slots = Slots::NONE;
-    let mut torn = false;
-    for slot in kept.filter(|&slot| started.view.readable.has(slot)) {
-        slots = slots.or(Slots::one(slot));
-        for place in 0..PLACES_PER_BLOCK as u32 {
-            let span = spans[usize::from(slot)].part(place * BLOCK_BYTES as u32, BLOCK_BYTES as u32);
-            memory.with(span, |bytes| match bitmap_block::decode(bytes, uuid, block.0.into()) {
-                Ok((generation, cells)) => {
-                    has[usize::from(slot)] = has[usize::from(slot)].max(Some(generation));
-                    if newest.as_ref().is_none_or(|(known, _)| generation > *known) {
-                        newest = Some((generation, Box::new(*cells)));
-                    }
-                }
-                Err(error) => torn |= error == BlockError::Checksum,
-            });
-        }
-    }
-    let Some((generation, mut cells)) = newest else {
-        started.stale_blocks += 1;
-        started.bitmap.load_stale(block);
-        disorder.torn.push(block);
-        return;
-    };
-    let behind = slots.iter().filter(|&slot| has[usize::from(slot)] != Some(generation));
-    let behind = behind.fold(Slots::NONE, |behind, slot| behind.or(Slots::one(slot)));
-    if !behind.is_empty() {
-        disorder.behind.push(Behind { block, generation, cells: cells.clone(), slots: behind });
-    }
-    if torn {
-        disorder.torn.push(block);
-    }
-    if guess {
-        trust(&mut cells);
-    }
-    started.bitmap.set_generation(block, generation);
-    started.bitmap.load_block(block, &cells, mode);
-}
-
-/// A piece of a zone could not be read whole: block by block, and what cannot be read counts as damaged.
-fn read_one_by_one<R: Ring>(bench: &mut Bench<'_, R>, device: DeviceIndex, offset: u64, span: Span) {
-    for place in (0..span.len_bytes).step_by(BLOCK_BYTES) {
-        let block = span.part(place, BLOCK_BYTES as u32);
-        let op = Bench::<R>::op(device, MemberIo::Read, offset + u64::from(place), block);
-        if bench.run(&[op])[0].is_err() {
-            bench.memory.zero(block);
-        }
-    }
-}
-
-/// The operator's word that parity is right: NeedSync becomes Dirty.
-fn trust(cells: &mut Cells) {
-    let (need_sync, dirty) = (Cell::NeedSync.disk_code(), Cell::Dirty.disk_code());
-    for byte in cells.iter_mut() {
-        for shift in [0, 2, 4, 6] {
-            if *byte >> shift & 3 == need_sync {
-                *byte = *byte & !(3 << shift) | dirty << shift;
-            }
-        }
-    }
-}
-
-/// Puts in order what the load has found, before anyone relies on it: what is on one copy only must not be
-/// believed by the next start and not by this one, or the reverse. The slots where that failed: they must leave, on
-/// record, before the array serves.
-///
-/// First the slots that are behind get the newest generation as it is, in its place, so that each has it beside
-/// the place that is written next. Then blocks with a torn place are written once more: what another torn
-/// write may leave there must not complete the first.
-fn even_out<R: Ring>(
-    bench: &mut Bench<'_, R>,
-    started: &mut Started,
-    disorder: &Disorder,
-) -> Result<Slots, StartError> {
-    let mut failed = Slots::NONE;
-    for Behind { block, generation, cells, slots } in &disorder.behind {
-        let slots = slots.minus(failed);
-        failed = failed.or(write_copies(bench, started, *block, *generation, cells, slots)?);
-    }
-    let shape = shape_of(&started.geometry);
-    let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
-    for &block in &disorder.torn {
-        let write = started.bitmap.try_begin_block_write(block, &mut cells).expect("nobody else writes yet");
-        let kept =
-            copies(block.0.into(), &shape).fold(Slots::NONE, |kept, slot| kept.or(Slots::one(slot as u8)));
-        let slots = kept.and(started.view.writable).minus(failed);
-        failed = failed.or(write_copies(bench, started, block, write.generation, &cells, slots)?);
-        started.bitmap.finish_block_write(write, &cells);
-    }
-    Ok(failed)
-}
-
-/// Writes a block to these slots; those where it failed.
-fn write_copies<R: Ring>(
-    bench: &mut Bench<'_, R>,
-    started: &Started,
-    block: BlockIndex,
-    generation: u64,
-    cells: &Cells,
-    slots: Slots,
-) -> Result<Slots, StartError> {
-    let array = uuid::Uuid::from_bytes(started.layout.uuid);
-    let header = Header { array, index: block.0.into(), generation };
-    let span = bench.scratch.part(0, BLOCK_BYTES as u32);
-    bench.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, cells));
-    let offset = started.layout.bitmap_offset_bytes + bitmap_place(block.0.into(), generation);
-    let durable = MemberIo::Write(Durability::Durable);
-    let op = |slot| Bench::<R>::op(started.devices[usize::from(slot)], durable, offset, span);
-    let ops: Vec<_> = slots.iter().map(op).collect();
-    let mut failed = Slots::NONE;
-    for (slot, result) in slots.iter().zip(bench.run(&ops)) {
-        hold_against_member(slot, result)?;
-        if result.is_err() {
-            failed = failed.or(Slots::one(slot));
-        }
-    }
-    Ok(failed)
 }
 
 fn shape_of(geometry: &Geometry) -> crate::format::Shape {

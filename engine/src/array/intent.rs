@@ -89,6 +89,12 @@ impl Array {
         self.blocks.wanted.ask(block);
     }
 
+    /// Asks for a block to be written though it has nothing to tell, so that both its places say the same.
+    pub(super) fn repeat_block(&mut self, block: BlockIndex) {
+        self.shared.bitmap.request_repeat(block);
+        self.write_block(block);
+    }
+
     /// The slots that keep a block: parities + 1 of them, rotating.
     fn copies(&self, block: BlockIndex) -> Slots {
         let members = u32::from(self.shared.geometry.members());
@@ -111,7 +117,7 @@ impl Array {
             let shared = self.shared.clone();
             let kept = self.copies(block);
             let copies = kept.and(shared.members.view().writable);
-            if copies.is_empty() || !shared.bitmap.is_behind(block) {
+            if copies.is_empty() || !shared.bitmap.is_due(block) {
                 // No member takes it; or a write that has begun meanwhile holds all there is to write.
                 self.blocks.wanted.take(nth);
                 continue;

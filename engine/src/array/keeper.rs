@@ -20,7 +20,7 @@ use crate::ring::blame::Blame;
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
 
 use super::steward::Answer;
-use super::{Array, Io, IoFor};
+use super::{Array, Io, IoFor, Shared};
 
 /// A device that is to take a slot.
 #[derive(Debug)]
@@ -43,9 +43,23 @@ enum Purpose {
     Progress,
     /// There is a list of lost rows.
     LostRows,
+    Wake,
+    Move,
+    Stop,
     /// The last change again, into the other copies.
     Reinforce,
-    Stop,
+}
+
+/// How far a change that also has to be in the second copies has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Nobody asks for it.
+    #[default]
+    None,
+    /// To be begun.
+    Asked,
+    /// Its first copies are being written, or its second ones.
+    Begun,
 }
 
 /// What the keeper is asked to put on record, beyond failures, which it finds itself.
@@ -56,10 +70,16 @@ pub(super) struct Wishes {
     pub(super) filled: Option<u8>,
     /// The cursor of the rebuild, flushed.
     pub(super) progress: Option<(u8, u64)>,
-    pub(super) stop: bool,
     /// There is a list of lost rows, on every member.
     pub(super) lost_rows: bool,
-    /// A change has landed on one copy of each superblock: one decayed block must not undo it.
+    /// Members are about to be written, for the first time since a start or a rest.
+    wake: Wish,
+    /// The moves are to count up; see [`Keeper::ask_to_move`].
+    moving: Wish,
+    /// Somebody asked for a move while one had begun.
+    move_again: bool,
+    pub(super) stop: Wish,
+    /// A change has landed on one copy of each superblock, and goes to the other copies next.
     reinforce: bool,
 }
 
@@ -73,8 +93,14 @@ pub(super) struct Keeper {
     /// Epoch ids come from here: random at the start, mixed with each number.
     seed: u64,
     pub(super) wishes: Wishes,
+    /// Moves that are in both copies of every participant since the start.
+    moves_done: u64,
     pub(super) stopped: bool,
 }
+
+/// A move of the record that has been asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MoveTicket(u64);
 
 impl Keeper {
     pub(super) fn new(roster: Option<Roster>, seed: u64, members: u8, pool: &mut Pool) -> Keeper {
@@ -85,6 +111,7 @@ impl Keeper {
             round: None,
             seed,
             wishes: Wishes::default(),
+            moves_done: 0,
             stopped: false,
         }
     }
@@ -97,6 +124,43 @@ impl Keeper {
     /// Whether a round is in flight.
     pub(super) fn is_busy(&self) -> bool {
         self.round.is_some()
+    }
+
+    /// Asks for the record's moves to count up, in a change that begins after this call: whatever was written to a member
+    /// before the call is then later than every image of a member with fewer moves.
+    pub(super) fn ask_to_move(&mut self) -> MoveTicket {
+        match self.wishes.moving {
+            Wish::None => self.wishes.moving = Wish::Asked,
+            Wish::Asked => {}
+            Wish::Begun => {
+                self.wishes.move_again = true;
+                return MoveTicket(self.moves_done + 2);
+            }
+        }
+        MoveTicket(self.moves_done + 1)
+    }
+
+    /// Whether the array has a record on its members; one in memory has none.
+    pub(super) fn has_record(&self) -> bool {
+        self.roster.is_some()
+    }
+
+    /// Whether nothing is to be put on record.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let Wishes { join, filled, progress, lost_rows, wake, moving, move_again: _, stop, reinforce } =
+            &self.wishes;
+        self.round.is_none()
+            && join.is_none()
+            && filled.is_none()
+            && progress.is_none()
+            && [*wake, *moving, *stop] == [Wish::None; 3]
+            && !lost_rows
+            && !reinforce
+    }
+
+    /// Whether the move that was asked for is in both copies of every participant. An array in memory has no record.
+    pub(super) fn has_moved(&self, ticket: MoveTicket) -> bool {
+        self.roster.is_none() || self.moves_done >= ticket.0
     }
 
     /// The slots on record.
@@ -114,6 +178,23 @@ impl Keeper {
             }
         }
         view
+    }
+
+    /// The record is in both copies of every participant: what was asked for is done.
+    fn proven(&mut self, shared: &Shared) {
+        let wishes = &mut self.wishes;
+        if wishes.wake == Wish::Begun {
+            wishes.wake = Wish::None;
+            shared.steward.rest.end();
+        }
+        if wishes.moving == Wish::Begun {
+            wishes.moving = if std::mem::take(&mut wishes.move_again) { Wish::Asked } else { Wish::None };
+            self.moves_done += 1;
+        }
+        if wishes.stop == Wish::Begun {
+            wishes.stop = Wish::None;
+            self.stopped = true;
+        }
     }
 
     fn epoch_id(&self, roster: &Roster) -> u64 {
@@ -138,9 +219,12 @@ impl Array {
         let view = shared.members.view();
         let Some(roster) = &keeper.roster else {
             shared.members.set_record(view, shared.members.cursor());
-            keeper.stopped |= std::mem::take(&mut keeper.wishes.stop);
+            keeper.stopped |= keeper.wishes.stop != Wish::None;
             return;
         };
+        if shared.steward.rest.is_called() && keeper.wishes.wake == Wish::None {
+            keeper.wishes.wake = Wish::Asked;
+        }
         let left = keeper.on_record().writable.minus(view.writable);
         let id = keeper.epoch_id(roster);
         let roster = keeper.roster.as_mut().expect("looked at above");
@@ -167,7 +251,14 @@ impl Array {
             (Purpose::Progress, roster.rebuild_progress(usize::from(slot), cursor))
         } else if std::mem::take(&mut keeper.wishes.lost_rows) {
             (Purpose::LostRows, roster.note_lost_rows())
-        } else if std::mem::take(&mut keeper.wishes.stop) {
+        } else if keeper.wishes.wake == Wish::Asked {
+            keeper.wishes.wake = Wish::Begun;
+            (Purpose::Wake, roster.wake())
+        } else if keeper.wishes.moving == Wish::Asked {
+            keeper.wishes.moving = Wish::Begun;
+            (Purpose::Move, roster.move_on())
+        } else if keeper.wishes.stop == Wish::Asked {
+            keeper.wishes.stop = Wish::Begun;
             (Purpose::Stop, roster.stop_clean())
         } else {
             return;
@@ -224,12 +315,17 @@ impl Array {
         let shared = self.shared.clone();
         let steward = self.steward.as_mut().expect("the steward keeps the record");
         let (purpose, _) = steward.keeper.round.take().expect("a round ends once");
-        let landed = steward.keeper.roster.as_ref().is_some_and(Roster::is_committed);
-        let changed =
-            matches!(purpose, Purpose::Leave | Purpose::Join(_) | Purpose::Filled { .. } | Purpose::LostRows);
-        steward.keeper.wishes.reinforce = changed && landed;
+        let landed = steward.keeper.roster.as_ref().is_some_and(Roster::has_landed);
+        // A change that lost a write is followed by another, without that slot.
+        steward.keeper.wishes.reinforce = landed && !matches!(purpose, Purpose::Reinforce);
         match purpose {
-            Purpose::Leave | Purpose::Reinforce | Purpose::Progress | Purpose::LostRows => {}
+            Purpose::Leave | Purpose::Progress | Purpose::Wake | Purpose::Move | Purpose::Stop => {}
+            Purpose::LostRows => {}
+            Purpose::Reinforce => {
+                if landed {
+                    steward.keeper.proven(&shared);
+                }
+            }
             Purpose::Join(joining) => {
                 if landed {
                     shared.members.begin_rebuild(joining.slot, joining.device, joining.volatile);
@@ -246,7 +342,6 @@ impl Array {
                 // Readable from now on, whether or not all have heard: the slot is filled. (Unless it, or too many, failed.)
                 shared.members.finish_rebuild(slot, shared.geometry.data().into());
             }
-            Purpose::Stop => steward.keeper.stopped = true,
         }
         if landed {
             if steward.keeper.roster.as_ref().is_some_and(|roster| roster.record().lost_rows) {

@@ -64,6 +64,7 @@ mod ownership;
 mod parity;
 mod part;
 mod read;
+mod rest;
 mod shape;
 mod share;
 mod shared;
@@ -84,6 +85,7 @@ pub(crate) use jobs::{JOBS_MAX, JobAsk, JobEnd};
 use op::{Phase, Segments, StripeOp};
 use ownership::{Ownership, Parked};
 pub(crate) use part::{Part, PartKind};
+pub use rest::Rest;
 pub use shared::{Layout, Shared};
 use short::Short;
 pub use sizes::Sizes;
@@ -360,6 +362,11 @@ impl Array {
             }
             let op = &mut self.ops[index];
             debug_assert!(op.active.is_empty() && op.work == Span::EMPTY && op.pending == 0);
+            if op.writes_next(&self.parts) && !self.shared.steward.rest.is_over() && !self.shared.failed() {
+                self.await_wake(index);
+                return;
+            }
+            let op = &mut self.ops[index];
             op.has_worked = true;
             let first = op.waiting.first();
             // A job has waited for the round that was under way when it came, or for one that began since.
@@ -384,6 +391,19 @@ impl Array {
             if matches!(started, Started::Running) {
                 return;
             }
+        }
+    }
+
+    /// Has an op wait until the record says that members may be written; see `rest`.
+    fn await_wake(&mut self, index: u32) {
+        self.ops[index].phase = Phase::AwaitingWake;
+        self.polling.push(index);
+        self.call_from_rest();
+    }
+
+    fn call_from_rest(&self) {
+        if self.shared.steward.rest.call() {
+            self.shared.mailboxes.wake(0);
         }
     }
 
@@ -441,6 +461,14 @@ impl Array {
         let (stripe, failed) = (op.stripe, self.shared.failed());
         let (skipped, ticket) = (op.skipped, op.ticket);
         match op.phase {
+            Phase::AwaitingWake => {
+                if !self.shared.steward.rest.is_over() && !failed {
+                    self.call_from_rest();
+                    return false;
+                }
+                self.ops[index].phase = Phase::Fresh;
+                self.fresh.push_back(index);
+            }
             Phase::AwaitingIntent => {
                 if self.shared.bitmap.intent_is_durable(stripe) {
                     self.issue_writes(ring, index);

@@ -18,7 +18,7 @@
 //! The life of a write, as `Phase`:
 //!
 //! ```text
-//! Fresh -> Reading -> AwaitingIntent -> Writing -> (next batch: Reading) -> finished, by trust:
+//! Fresh -> (AwaitingWake) -> Reading -> AwaitingIntent -> Writing -> (next batch: Reading) -> finished, by trust:
 //!            Trusted, DataOnly, Resync                     -> AwaitingRecord -> acknowledged
 //!            Unwritten: Flushing -> AwaitingRecord -> AwaitingFirst         -> acknowledged
 //! ```
@@ -44,6 +44,8 @@ const SEGMENTS_MAX: usize = 8;
 pub(super) enum Phase {
     /// Queued to start.
     Fresh,
+    /// Waiting until the record says that members may be written.
+    AwaitingWake,
     /// Queued for memory.
     Starved,
     /// Reading what its plans need.
@@ -337,6 +339,15 @@ impl StripeOp {
             self.waiting.pop(parts);
             self.take(parts, next, geometry);
             taken += 1;
+        }
+    }
+
+    /// Whether what the op does next writes to members: anything but a read.
+    pub(super) fn writes_next(&self, parts: &Slab<Part>) -> bool {
+        let job = self.background.is_some();
+        match self.waiting.first() {
+            Some(first) if !(job && self.job_is_due) => parts[first].kind != PartKind::Read,
+            Some(_) | None => job,
         }
     }
 

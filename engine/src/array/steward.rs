@@ -4,8 +4,9 @@
 //! bounded queue, and is answered through a channel that never blocks; what the operator may see is in
 //! atomics ([`StewardState`]).
 //!
-//! A stop, in order: background work ends and no op is left; every member is flushed; every bitmap
-//! block that is behind is written; the superblocks say Clean.
+//! A stop, in order: background work ends and no op is left; every member is flushed; the record moves on; every cell
+//! that is dirty becomes Clean, and every bitmap block is written so that both its places say the same; the superblocks
+//! say Clean, in both copies.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +22,9 @@ use crate::ring::{DeviceIndex, Ring};
 
 use super::background::{Rebuild, Resync};
 use super::flush::FlushWaiter;
-use super::keeper::{Joining, Keeper};
+use super::keeper::{Joining, Keeper, MoveTicket, Wish};
 use super::lost::ListWrites;
+use super::rest::Rest;
 use super::share::Share;
 use super::sweep::Sweep;
 use super::{Array, Shared};
@@ -98,6 +100,8 @@ pub struct StewardState {
     pub epoch: AtomicU64,
     /// Stripes that writes have left torn, with every member there. Written by any reactor; a change asks for a resync.
     pub torn: AtomicU64,
+    /// Whether members may be written.
+    pub rest: Rest,
 }
 
 /// What the steward begins with.
@@ -116,6 +120,7 @@ impl StewardState {
     pub fn new(beginning: Beginning) -> StewardState {
         StewardState {
             orders: ArrayQueue::new(64),
+            rest: Rest::new(beginning.roster.is_some()),
             beginning: Mutex::new(Some(beginning)),
             resync_done: AtomicU64::new(0),
             resync_total: AtomicU64::new(0),
@@ -133,11 +138,16 @@ enum Stop {
     Draining,
     /// Waiting for the members' flush.
     Flushing,
-    /// Writing bitmap blocks that are behind, this one next.
+    /// Waiting for the record to move on.
+    Moving(MoveTicket),
+    /// Taking the marks off the bitmap, and writing its blocks, this one next.
     Blocks(u32),
     /// Writing the superblocks.
     Superblocks,
 }
+
+/// Bitmap blocks that a stop looks at in one turn: 64 x 8 KiB of cells.
+const BLOCKS_SETTLED_PER_TURN: u32 = 64;
 
 /// See the top of this file.
 #[derive(Debug)]
@@ -208,6 +218,8 @@ impl Steward {
         };
         !shared.steward.orders.is_empty()
             || record_is_behind
+            || shared.steward.rest.is_called()
+            || !shared.failed() && !self.keeper.is_at_rest()
             || !self.failing.is_empty()
             || self.stop.is_some()
             || self.resync.is_running()
@@ -235,6 +247,8 @@ impl Array {
             return;
         }
         self.take_orders();
+        let degraded = self.shared.members.view().readable != self.shared.geometry.slots();
+        self.shared.bitmap.mark_precisely(degraded);
         self.keep_record(ring);
         self.lists_advance(ring);
         self.answer_failing();
@@ -336,7 +350,7 @@ impl Array {
                 let steward = self.steward_mut();
                 if let Some((stop, answer)) = &mut steward.stop {
                     if ok {
-                        *stop = Stop::Blocks(0);
+                        *stop = Stop::Moving(steward.keeper.ask_to_move());
                     } else {
                         answer.send(Err("the array has failed: it cannot be marked clean".into()));
                         steward.stop = None;
@@ -377,20 +391,15 @@ impl Array {
                 Stop::Flushing
             }
             Stop::Flushing => return,
-            Stop::Blocks(from) => {
-                match (from..self.shared.bitmap.blocks()).find(|&block| self.is_unwritten(block)) {
-                    Some(block) => {
-                        if !self.shared.failed() {
-                            self.write_block(bitmap::BlockIndex(block));
-                        }
-                        Stop::Blocks(block)
-                    }
-                    None => {
-                        self.steward_mut().keeper.wishes.stop = true;
-                        Stop::Superblocks
-                    }
+            Stop::Moving(ticket) if self.steward().keeper.has_moved(ticket) => Stop::Blocks(0),
+            Stop::Moving(ticket) => Stop::Moving(ticket),
+            Stop::Blocks(from) => match self.settle_blocks(from) {
+                Some(block) => Stop::Blocks(block),
+                None => {
+                    self.steward_mut().keeper.wishes.stop = Wish::Asked;
+                    Stop::Superblocks
                 }
-            }
+            },
             Stop::Superblocks if self.steward().keeper.stopped => {
                 let (_, answer) = self.steward_mut().stop.take().expect("looked at above");
                 answer.send(Ok(()));
@@ -406,8 +415,25 @@ impl Array {
         }
     }
 
-    fn is_unwritten(&self, block: u32) -> bool {
-        let block = bitmap::BlockIndex(block);
-        self.shared.bitmap.is_behind(block) || self.shared.bitmap.is_writing(block)
+    /// Takes the marks off the blocks from `from` on, and writes those that are behind or differ between their two places. The
+    /// first that is not settled yet; `None` when all are. No operation is in flight, every member was flushed, and the
+    /// record has moved on: parity matches the data wherever a cell is dirty.
+    fn settle_blocks(&mut self, from: u32) -> Option<u32> {
+        let shared = self.shared.clone();
+        let mut first = None;
+        for block in (from..shared.bitmap.blocks()).take(BLOCKS_SETTLED_PER_TURN as usize) {
+            let at = bitmap::BlockIndex(block);
+            if shared.bitmap.has_dirty(at) {
+                self.steward_mut().sweep.settle(&shared, at);
+            }
+            if shared.bitmap.has_dirty(at) || !shared.bitmap.is_settled(at) {
+                first = first.or(Some(block));
+                if !shared.failed() && !shared.bitmap.is_writing(at) {
+                    self.repeat_block(at);
+                }
+            }
+        }
+        let passed = from.saturating_add(BLOCKS_SETTLED_PER_TURN);
+        first.or((passed < shared.bitmap.blocks()).then_some(passed))
     }
 }

@@ -1,23 +1,33 @@
-//! Sweeping: cells that have rested become Clean, so that a crash later costs little resync.
+//! Sweeping: cells that have rested become Clean, so that a crash later costs little resync, and no stripe of a degraded
+//! array.
 //!
 //! ```text
 //! Resting --(a pass is due, something has changed)--> Looking: block by block, a few a turn
 //!   Looking: a block with candidates goes into the batch; a full batch, or the end --> Flushing
-//!   Flushing --(all members flushed)--> sweep the batch, age its blocks, write them --> Looking
+//!   Flushing --(all members flushed)--> Moving
+//!   Moving --(the record has moved on)--> sweep the batch, age its blocks, write them --> Looking
 //!   Looking, past the last block --> Resting
 //! ```
 //!
-//! A block that was in flight already when it was to be written, or for which there was no room, has nothing dirty and is
-//! behind at the next pass: it is asked for again.
+//! The record moves on before any cell becomes Clean on a member: an image of a member from before the write of such a
+//! stripe is then known to be old, where the cell no longer says that anything was written. A pass that found writes and
+//! swept nothing (a stripe that is written again and again) moves the record on too, so that an image is known to be
+//! old after two passes at most.
 //!
-//! While the array is degraded nothing is swept: a Dirty cell says where the missing member is behind.
+//! A block that was being written already when it was to be written again, or for which there was no room, is behind at the
+//! next pass and asked for again. A block without dirty cells is written a second time, so that both its places say the
+//! same and one bad sector costs nothing.
+//!
+//! A degraded array is swept like a whole one: a cell says whether parity matches the data, and nothing about the member
+//! that is missing.
 
 use bitmap::{Bitmap, BlockIndex, Looked, Sweeper};
 
 use crate::tally::Tally;
 
-use super::Array;
+use super::keeper::MoveTicket;
 use super::steward::FlushFor;
+use super::{Array, Shared};
 
 /// A cell becomes Clean after it has rested for one to two of these.
 const PASS_EVERY_NS: u64 = 1_000_000_000;
@@ -31,6 +41,7 @@ enum Phase {
     Resting,
     Looking { block: u32 },
     Flushing { next: u32 },
+    Moving { next: u32, ticket: MoveTicket },
 }
 
 /// See the top of this file.
@@ -45,6 +56,8 @@ pub(super) struct Sweep {
     changes_seen: u64,
     /// The last pass met a dirty cell or a block that was behind, or did not come to its end.
     met_dirty: bool,
+    /// Something was written before the last pass began, and the record has not moved on since.
+    unmoved: bool,
 }
 
 impl Sweep {
@@ -56,15 +69,24 @@ impl Sweep {
             next_pass_ns: 0,
             changes_seen: 0,
             met_dirty: true,
+            unmoved: false,
         }
     }
 
     pub(super) fn is_running(&self) -> bool {
-        !matches!(self.phase, Phase::Resting | Phase::Flushing { .. })
+        !matches!(self.phase, Phase::Resting | Phase::Flushing { .. } | Phase::Moving { .. })
     }
 
     pub(super) fn next_deadline_ns(&self) -> Option<u64> {
         Some(self.next_pass_ns)
+    }
+
+    /// Every dirty cell of a block becomes Clean. No operation is in flight, and every member was flushed since the last
+    /// one. (A cell that is Marked waits for its block to be written.)
+    pub(super) fn settle(&mut self, shared: &Shared, block: BlockIndex) {
+        shared.bitmap.age_block(&mut self.sweeper, block);
+        let looked = shared.bitmap.sweep_look(&mut self.sweeper, block, &shared.locks);
+        shared.bitmap.sweep_block(&mut self.sweeper, looked);
     }
 }
 
@@ -74,78 +96,118 @@ impl Array {
         if matches!(sweep.phase, Phase::Resting) && self.now_ns < sweep.next_pass_ns {
             return;
         }
-        let view = self.shared.members.view();
-        let degraded = view.readable != self.shared.geometry.slots();
-        let stopping = self.steward().is_stopping();
-        let now = self.now_ns;
-        let shared = self.shared.clone();
-        let sweep = &mut self.steward_mut().sweep;
+        let given_up = self.shared.failed() || self.steward().is_stopping();
         match sweep.phase {
-            Phase::Resting => {
-                sweep.next_pass_ns = now + PASS_EVERY_NS;
-                let writes: u64 = shared.tallies.iter().map(|tally: &Tally| tally.member_writes.get()).sum();
-                let changes = writes + shared.bitmap.made_consistent();
-                let idle = changes == sweep.changes_seen && !sweep.met_dirty;
-                if !(idle || degraded || stopping) {
-                    sweep.changes_seen = changes;
-                    sweep.met_dirty = false;
-                    sweep.phase = Phase::Looking { block: 0 };
-                }
-            }
-            Phase::Looking { .. } if degraded || stopping => {
-                sweep.batch.clear();
-                sweep.met_dirty = true;
-                sweep.phase = Phase::Resting;
-            }
-            Phase::Looking { block } => {
-                let end = shared.bitmap.blocks();
-                let mut next = block;
-                let mut behind = [None; BLOCKS_PER_TURN as usize];
-                while next < end && next < block + BLOCKS_PER_TURN && sweep.batch.len() < BATCH_MAX {
-                    let at = BlockIndex(next);
-                    if shared.bitmap.has_dirty(at) {
-                        sweep.met_dirty = true;
-                        let looked = shared.bitmap.sweep_look(&mut sweep.sweeper, at, &shared.locks);
-                        if looked.candidates > 0 {
-                            sweep.batch.push(looked);
-                        } else {
-                            shared.bitmap.age_block(&mut sweep.sweeper, at);
-                        }
-                    } else if shared.bitmap.is_behind(at) {
-                        sweep.met_dirty = true;
-                        behind[(next - block) as usize] = Some(at);
-                    }
-                    next += 1;
-                }
-                sweep.phase = Phase::Looking { block: next };
-                if sweep.batch.len() == BATCH_MAX || (next == end && !sweep.batch.is_empty()) {
-                    if self.steward_flush(FlushFor::Sweep) {
-                        self.steward_mut().sweep.phase = Phase::Flushing { next };
-                    }
-                } else if next == end {
-                    sweep.phase = Phase::Resting;
-                }
-                behind.into_iter().flatten().for_each(|block| self.write_block(block));
-            }
+            Phase::Resting => self.begin_pass(given_up),
+            Phase::Looking { .. } if given_up => self.drop_batch(),
+            Phase::Looking { block } => self.look_at_blocks(block),
             Phase::Flushing { .. } => {}
+            Phase::Moving { .. } if given_up => self.drop_batch(),
+            Phase::Moving { next, ticket } => {
+                if self.steward().keeper.has_moved(ticket) {
+                    self.sweep_batch(next);
+                }
+            }
         }
     }
 
-    /// Every member is flushed: what was looked at before, and rested since, is Clean.
-    pub(super) fn sweep_flushed(&mut self, ok: bool) {
+    /// Begins a pass if something has changed since the last one, or lets the array rest.
+    fn begin_pass(&mut self, given_up: bool) {
+        let (now, shared) = (self.now_ns, self.shared.clone());
+        let changes = changes(&shared);
+        let steward = self.steward_mut();
+        steward.sweep.next_pass_ns = now + PASS_EVERY_NS;
+        if given_up {
+            return;
+        }
+        let changed = changes != steward.sweep.changes_seen;
+        if std::mem::replace(&mut steward.sweep.unmoved, changed) {
+            // Written before the last pass, which swept nothing.
+            let _nobody_waits = steward.keeper.ask_to_move();
+        }
+        if changed || steward.sweep.met_dirty {
+            steward.sweep.changes_seen = changes;
+            steward.sweep.met_dirty = false;
+            steward.sweep.phase = Phase::Looking { block: 0 };
+            shared.steward.rest.put_off();
+        } else if steward.keeper.has_record() && steward.keeper.is_at_rest() {
+            shared.steward.rest.approach();
+        }
+    }
+
+    fn drop_batch(&mut self) {
+        let sweep = &mut self.steward_mut().sweep;
+        sweep.batch.clear();
+        sweep.met_dirty = true;
+        sweep.phase = Phase::Resting;
+    }
+
+    /// A turn's share of a pass, from this block on.
+    fn look_at_blocks(&mut self, block: u32) {
         let shared = self.shared.clone();
-        let degraded = shared.members.view().readable != shared.geometry.slots();
-        let Phase::Flushing { next } = self.steward().sweep.phase else { return };
-        while let Some(looked) = self.steward_mut().sweep.batch.pop() {
-            if ok && !degraded {
-                let block = looked.block;
-                let sweeper = &mut self.steward_mut().sweep.sweeper;
-                if shared.bitmap.sweep_block(sweeper, looked) > 0 {
-                    self.write_block(block);
+        let sweep = &mut self.steward_mut().sweep;
+        let end = shared.bitmap.blocks();
+        let mut next = block;
+        let mut unsettled = [None; BLOCKS_PER_TURN as usize];
+        while next < end && next < block + BLOCKS_PER_TURN && sweep.batch.len() < BATCH_MAX {
+            let at = BlockIndex(next);
+            if shared.bitmap.has_dirty(at) {
+                sweep.met_dirty = true;
+                let looked = shared.bitmap.sweep_look(&mut sweep.sweeper, at, &shared.locks);
+                if looked.candidates > 0 {
+                    sweep.batch.push(looked);
+                } else {
+                    shared.bitmap.age_block(&mut sweep.sweeper, at);
                 }
-                shared.bitmap.age_block(&mut self.steward_mut().sweep.sweeper, block);
+            } else if !shared.bitmap.is_settled(at) {
+                sweep.met_dirty = true;
+                unsettled[(next - block) as usize] = Some(at);
             }
+            next += 1;
+        }
+        sweep.phase = Phase::Looking { block: next };
+        if sweep.batch.len() == BATCH_MAX || (next == end && !sweep.batch.is_empty()) {
+            if self.steward_flush(FlushFor::Sweep) {
+                self.steward_mut().sweep.phase = Phase::Flushing { next };
+            }
+        } else if next == end {
+            sweep.phase = Phase::Resting;
+        }
+        unsettled.into_iter().flatten().for_each(|block| self.repeat_block(block));
+    }
+
+    /// Every member is flushed: the record moves on.
+    pub(super) fn sweep_flushed(&mut self, ok: bool) {
+        let Phase::Flushing { next } = self.steward().sweep.phase else { return };
+        if ok {
+            let steward = self.steward_mut();
+            let ticket = steward.keeper.ask_to_move();
+            steward.sweep.unmoved = false;
+            steward.sweep.phase = Phase::Moving { next, ticket };
+        } else {
+            self.drop_batch();
+        }
+    }
+
+    /// What was looked at before the flush, and rested since, is Clean.
+    fn sweep_batch(&mut self, next: u32) {
+        let shared = self.shared.clone();
+        while let Some(looked) = self.steward_mut().sweep.batch.pop() {
+            let block = looked.block;
+            let sweeper = &mut self.steward_mut().sweep.sweeper;
+            if shared.bitmap.sweep_block(sweeper, looked) > 0 {
+                self.write_block(block);
+            }
+            shared.bitmap.age_block(&mut self.steward_mut().sweep.sweeper, block);
         }
         self.steward_mut().sweep.phase = Phase::Looking { block: next };
     }
+}
+
+/// Counts what may leave a cell dirty or make an image of a member old: writes of members, stripes made consistent (a
+/// first write is dirty after its last write; a resync that finds parity right writes nothing), and discards.
+fn changes(shared: &Shared) -> u64 {
+    let writes: u64 = shared.tallies.iter().map(|tally: &Tally| tally.member_writes.get()).sum();
+    let discards = shared.deallocations.load(std::sync::atomic::Ordering::Relaxed);
+    writes + shared.bitmap.made_consistent() + u64::from(discards)
 }

@@ -44,7 +44,8 @@ pub fn create(new: &NewArray<'_>) -> Vec<SuperblockWrite> {
     assert_eq!(new.members.len(), new.shape.members);
     let mut slots = [SlotRecord::EMPTY; MEMBERS_MAX];
     for (entry, &member) in slots.iter_mut().zip(new.members) {
-        *entry = SlotRecord { member, state: SlotState::InSync, held: EpochName::NONE, cursor: 0 };
+        *entry =
+            SlotRecord { member, state: SlotState::InSync, held: EpochName::NONE, held_moves: 0, cursor: 0 };
     }
     let record = Record {
         array: new.array,
@@ -55,7 +56,9 @@ pub fn create(new: &NewArray<'_>) -> Vec<SuperblockWrite> {
         logical_block_bytes: new.logical_block_bytes,
         zones: new.zones,
         epoch: Epoch { name: EpochName { number: 1, id: new.epoch_id }, line: [0; LINE_EPOCHS] },
+        moves: 0,
         state: RunState::Clean,
+        settled: true,
         found: RunState::Clean,
         lost_rows: false,
         slots,

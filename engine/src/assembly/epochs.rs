@@ -46,6 +46,40 @@ impl Present<'_> {
     }
 }
 
+/// Takes out the devices that hold less than they are proven to have held: each is an older image of itself. Returns the
+/// others, and these. They are told from what the records say, all that are here, whichever of them is the newest:
+///
+/// - a record says which epoch each slot's device held when the record was made, and how many moves within it;
+/// - a device that holds an epoch with *proven* moves says that every participant of it has held as many.
+///
+/// Epoch numbers grow along every line of descent, and a device never goes back from what it held by itself.
+pub(super) fn set_aside(present: Vec<Present<'_>>) -> (Vec<Present<'_>>, Vec<Present<'_>>) {
+    let is_old: Vec<bool> =
+        present.iter().map(|member| present.iter().any(|other| shows_old(member, other))).collect();
+    let (mut kept, mut old) = (Vec::new(), Vec::new());
+    for (member, is_old) in present.into_iter().zip(is_old) {
+        if is_old { old.push(member) } else { kept.push(member) }
+    }
+    (kept, old)
+}
+
+/// Whether what `witness` holds proves that the member once held more than it holds now.
+fn shows_old(member: &Present<'_>, witness: &Present<'_>) -> bool {
+    let Some(entry) = member.entry_in(witness.record()) else { return false };
+    let is_behind = |epoch: EpochName, moves: u64| {
+        member.epoch().number < epoch.number || member.epoch() == epoch && member.record().moves < moves
+    };
+    let proven = witness.found.proven_moves.filter(|_| entry.state.takes_part());
+    is_behind(entry.held, entry.held_moves) || proven.is_some_and(|moves| is_behind(witness.epoch(), moves))
+}
+
+/// The moves within the epoch of `record` that all its participants have held for certain, as far as any of them proves
+/// it; `None` if the epoch may have been broken off before all of them held it.
+pub(super) fn proven_moves(record: &Record, present: &[Present<'_>]) -> Option<u64> {
+    let holders = present.iter().filter(|member| member.epoch() == record.epoch.name);
+    holders.filter_map(|member| member.found.proven_moves).max()
+}
+
 /// How a device stands to an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {

@@ -43,8 +43,10 @@ pub enum StaleReason {
     LeftInSync,
     /// It left while it was being filled.
     LeftUnfilled,
-    /// It holds an epoch that was broken off, or its superblock went back in time.
+    /// It holds an epoch that was broken off.
     Leftover,
+    /// It holds less than it is proven to have held: an older image of itself.
+    RolledBack,
     /// Nothing here says how its epoch and the array's are related. Only in the text of an error: where
     /// enough members are here to start, this is a fork.
     Unexplained,
@@ -153,7 +155,11 @@ fn disagreement(one: &Record, other: &Record) -> Option<&'static str> {
 
 /// The newest epoch: the index in `present` of one of its holders. Devices that are apart are a fork only if
 /// some side of it could start; otherwise what is missing might explain them.
-pub(super) fn newest(candidates: &[Candidate], present: &[Present<'_>]) -> Result<usize, AssemblyError> {
+pub(super) fn newest(
+    candidates: &[Candidate],
+    present: &[Present<'_>],
+    old: &[Present<'_>],
+) -> Result<usize, AssemblyError> {
     let could_start = |side: &Present<'_>| {
         epochs::in_sync_count(side.record(), present) >= side.record().shape.data_strips()
     };
@@ -167,14 +173,14 @@ pub(super) fn newest(candidates: &[Candidate], present: &[Present<'_>]) -> Resul
         }),
         Newest::TooFew { holder } | Newest::Apart { holder, .. } => {
             let record = present[holder].record();
-            Err(not_enough(candidates, record, &slots(present, record, &mut Vec::new())))
+            Err(not_enough(candidates, record, &slots(present, old, record, &mut Vec::new())))
         }
     }
 }
 
-/// The record of the newest epoch. Its holders may differ in state, in cursors and in whether there is a list of lost rows, which
-/// are written within an epoch; in nothing else. (One holder that knows of the list is enough: the list was durable on all members
-/// before.)
+/// The record of the newest epoch, of which `newest` is a holder. Its holders may differ in what is written within an epoch: the
+/// moves, the state, cursors, and whether there is a list of lost rows; in nothing else. (One holder that knows of the list is
+/// enough: the list was durable on all members before.)
 pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Record, AssemblyError> {
     let mut merged = present[newest].record().clone();
     for holder in present.iter().filter(|member| member.epoch() == merged.epoch.name) {
@@ -184,11 +190,12 @@ pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Re
             theirs.cursor = mine.cursor;
         }
         if theirs.state == RunState::Clean {
-            merged.state = RunState::Clean;
+            (merged.state, merged.settled) = (RunState::Clean, theirs.settled);
         }
-        theirs.state = merged.state;
         merged.lost_rows |= theirs.lost_rows;
         theirs.lost_rows = merged.lost_rows;
+        merged.moves = merged.moves.max(theirs.moves);
+        (theirs.state, theirs.settled, theirs.moves) = (merged.state, merged.settled, merged.moves);
         if theirs != merged {
             let (one, other) = (present[newest].whose(), holder.whose());
             return Err(AssemblyError::Disagreement { what: "the record of the same epoch", one, other });
@@ -217,8 +224,13 @@ pub(super) fn check_owner(record: &Record, options: &AssemblyOptions) -> Result<
     Ok(())
 }
 
-/// Gives each slot its device.
-pub(super) fn slots(present: &[Present<'_>], record: &Record, left_out: &mut Vec<LeftOut>) -> Vec<SlotPlan> {
+/// Gives each slot its device. `old`: devices that are older images of themselves.
+pub(super) fn slots(
+    present: &[Present<'_>],
+    old: &[Present<'_>],
+    record: &Record,
+    left_out: &mut Vec<LeftOut>,
+) -> Vec<SlotPlan> {
     let absent = |state| match state {
         SlotState::Empty => SlotPlan::Empty,
         SlotState::Failed => SlotPlan::Failed,
@@ -226,6 +238,14 @@ pub(super) fn slots(present: &[Present<'_>], record: &Record, left_out: &mut Vec
     };
     let used = &record.slots[..record.shape.members];
     let mut slots: Vec<SlotPlan> = used.iter().map(|entry| absent(entry.state)).collect();
+    for member in old {
+        let (candidate, slot) = (member.candidate, member.slot());
+        if member.entry_in(record).is_some() {
+            slots[slot] = SlotPlan::Stale { candidate, reason: StaleReason::RolledBack };
+        } else {
+            left_out.push(LeftOut { candidate, reason: LeftOutReason::Replaced { slot } });
+        }
+    }
     for (member, standing) in present.iter().zip(standings(record, present)) {
         let candidate = member.candidate;
         let slot = member.slot();
@@ -308,7 +328,11 @@ impl std::fmt::Display for StaleReason {
             StaleReason::LeftInSync => "left the array earlier",
             StaleReason::LeftUnfilled => "left the array while it was being filled",
             StaleReason::Unexplained => "holds an epoch that the others here do not explain",
-            StaleReason::Leftover => "holds a start that was broken off, or went back in time",
+            StaleReason::Leftover => "holds a start that was broken off",
+            StaleReason::RolledBack => {
+                "went back in time: it holds an older state than the other members prove that it had (a restored copy or \
+                 snapshot, or a device that lost what it had stored)"
+            }
         })
     }
 }

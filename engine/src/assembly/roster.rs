@@ -77,8 +77,14 @@ impl Joiner {
     /// been wiped, durably, and its copies of bitmap blocks written.
     #[must_use]
     pub fn blank(device: usize, member: Uuid) -> Joiner {
-        let seat =
-            Seat { device, sequence: 0, overwrite: Copy::A, holds: EpochName::NONE, write: Write::Settled };
+        let seat = Seat {
+            device,
+            sequence: 0,
+            overwrite: Copy::A,
+            holds: EpochName::NONE,
+            moves: 0,
+            write: Write::Settled,
+        };
         Joiner { member, seat }
     }
 
@@ -177,8 +183,9 @@ pub(super) struct Seat {
     sequence: u64,
     /// The older copy.
     overwrite: Copy,
-    /// The epoch of the newest copy, as far as is known for sure.
+    /// The epoch of the newest copy, as far as is known for sure, and the moves within it.
     holds: EpochName,
+    moves: u64,
     write: Write,
 }
 
@@ -189,6 +196,7 @@ impl Seat {
             sequence: found.superblock.sequence,
             overwrite: found.overwrite,
             holds: found.superblock.record.epoch.name,
+            moves: found.superblock.record.moves,
             write: Write::Settled,
         }
     }
@@ -218,13 +226,16 @@ impl Assembly {
             if seat.is_none() && entry.state.takes_part() {
                 // If the newest epoch was committed, the absent hold it. If not, they may hold that or what they held
                 // before: the new record names the one as its parent, and the other here.
-                let held = if self.is_committed { self.record.epoch.name } else { entry.held };
-                *entry = SlotRecord { state: SlotState::Failed, held, cursor: 0, ..*entry };
+                let (held, held_moves) = match self.proven_moves {
+                    Some(moves) => (self.record.epoch.name, moves),
+                    None => (entry.held, entry.held_moves),
+                };
+                *entry = SlotRecord { state: SlotState::Failed, held, held_moves, cursor: 0, ..*entry };
             }
         }
-        for &(slot, held) in &self.leftovers {
+        for &(slot, held) in &self.left_behind {
             if !record.slots[slot].state.takes_part() {
-                record.slots[slot].held = held;
+                (record.slots[slot].held, record.slots[slot].held_moves) = (held, 0);
             }
         }
         let (seats, epoch_number_max) = (self.seats.clone(), self.epoch_number_max);
@@ -246,6 +257,12 @@ impl Roster {
         self.begun && self.seats.iter().flatten().all(|seat| seat.holds == self.record.epoch.name)
     }
 
+    /// Whether the record, as it is, is on every participant: every write of it has landed.
+    #[must_use]
+    pub fn has_landed(&self) -> bool {
+        self.is_committed() && !self.has_pending() && !self.has_lost()
+    }
+
     /// Begins a new epoch with the random id `id`. Slots whose last write was lost leave in it too.
     ///
     /// # Panics
@@ -257,29 +274,54 @@ impl Roster {
         next.apply(change)?;
         next.drop_lost();
         next.check_enough()?;
-        next.renew(id, if self.is_committed() { RunState::Active } else { self.record.found })?;
+        // An epoch by itself writes no data: the array is after it what it was before.
+        next.renew(id, if self.is_committed() { self.record.state } else { self.record.found })?;
         let writes = next.writes()?;
         *self = next;
         Ok(writes)
     }
 
-    /// The writes that put a committed epoch into the other copy on each device, which still holds the epoch
-    /// before. They are due at once; data need not wait for them. Without them one decayed block would put a
-    /// device back by an epoch, and with it a stale member could come back into the array unseen.
+    /// The writes that put the record, which is on one copy of every participant, into the other copy too. They are due at
+    /// once after every change. They prove to a later start that all participants held the change: without them a member
+    /// that went back to an older image could not be told from one that the change had not reached yet.
     ///
     /// # Panics
     /// If the epoch is not committed.
     pub fn reinforce(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
-        self.rewrite(|_| ())
+        self.rewrite()
+    }
+
+    /// The writes that say that members may be written from now on: the record says Active, and its moves count up. Due
+    /// before the first write after a start or a rest, with [`Roster::reinforce`] after them.
+    ///
+    /// # Panics
+    /// If the epoch is not committed.
+    pub fn wake(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+        (self.record.state, self.record.settled) = (RunState::Active, false);
+        self.move_on()
+    }
+
+    /// The writes that count the moves up, so that an image of a member from before them is known to be old. Due before
+    /// cells that were written become Clean on any member, with [`Roster::reinforce`] after them.
+    ///
+    /// # Panics
+    /// If the epoch is not committed.
+    pub fn move_on(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+        self.record.moves += 1;
+        if self.record.moves > COUNT_MAX {
+            return Err(ChangeRefused::Exhausted);
+        }
+        self.rewrite()
     }
 
     /// The writes that mark the array as stopped: after the front ends were drained, all members were
-    /// flushed and the cells are durable. A member that fails one of them is left as it is.
+    /// flushed and the cells are durable. A member that fails one of them leaves, and the others say it again.
     ///
     /// # Panics
     /// If the epoch is not committed.
     pub fn stop_clean(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
-        self.rewrite(|record| record.state = RunState::Clean)
+        (self.record.state, self.record.settled) = (RunState::Clean, true);
+        self.move_on()
     }
 
     /// The writes that record that there is a list of lost rows, which is durable on every device that takes part.
@@ -287,7 +329,8 @@ impl Roster {
     /// # Panics
     /// If the epoch is not committed.
     pub fn note_lost_rows(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
-        self.rewrite(|record| record.lost_rows = true)
+        self.record.lost_rows = true;
+        self.move_on()
     }
 
     /// The writes that record how far a rebuild has come, after its stripes were flushed.
@@ -299,11 +342,10 @@ impl Roster {
         slot: usize,
         cursor: u64,
     ) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
-        self.rewrite(|record| {
-            assert_eq!(record.slots[slot].state, SlotState::Rebuilding);
-            assert!(cursor <= record.zones.stripes);
-            record.slots[slot].cursor = cursor;
-        })
+        assert_eq!(self.record.slots[slot].state, SlotState::Rebuilding);
+        assert!(cursor <= self.record.zones.stripes);
+        self.record.slots[slot].cursor = cursor;
+        self.move_on()
     }
 
     /// Says what became of the write that was handed out for `slot`.
@@ -318,7 +360,7 @@ impl Roster {
                 seat.write = Write::Settled;
                 seat.sequence += 1;
                 seat.overwrite = seat.overwrite.other();
-                seat.holds = self.record.epoch.name;
+                (seat.holds, seat.moves) = (self.record.epoch.name, self.record.moves);
             }
             WriteOutcome::Lost => seat.write = Write::Lost,
         }
@@ -326,6 +368,10 @@ impl Roster {
 
     fn has_pending(&self) -> bool {
         self.seats.iter().flatten().any(|seat| seat.write == Write::Pending)
+    }
+
+    fn has_lost(&self) -> bool {
+        self.seats.iter().flatten().any(|seat| seat.write == Write::Lost)
     }
 
     fn apply(&mut self, change: Change) -> Result<(), ChangeRefused> {
@@ -378,8 +424,9 @@ impl Roster {
         if let Some(other) = self.record.slot_of(joiner.member).filter(|&other| other != slot) {
             return Err(ChangeRefused::AlreadyMember { slot: other });
         }
-        let (state, held) = (SlotState::Rebuilding, joiner.seat.holds);
-        self.record.slots[slot] = SlotRecord { member: joiner.member, state, held, cursor: 0 };
+        let (held, held_moves) = (joiner.seat.holds, joiner.seat.moves);
+        let state = SlotState::Rebuilding;
+        self.record.slots[slot] = SlotRecord { member: joiner.member, state, held, held_moves, cursor: 0 };
         self.seats[slot] = Some(joiner.seat);
         self.epoch_number_max = self.epoch_number_max.max(held.number);
         Ok(())
@@ -387,9 +434,10 @@ impl Roster {
 
     /// The slot's device keeps what it surely holds on record, and is not written again.
     fn leave(&mut self, slot: usize) {
-        let held = self.seats[slot].take().map_or(EpochName::NONE, |seat| seat.holds);
+        let seat = self.seats[slot].take();
+        let (held, held_moves) = seat.map_or((EpochName::NONE, 0), |seat| (seat.holds, seat.moves));
         let entry = &mut self.record.slots[slot];
-        *entry = SlotRecord { state: SlotState::Failed, held, cursor: 0, ..*entry };
+        *entry = SlotRecord { state: SlotState::Failed, held, held_moves, cursor: 0, ..*entry };
     }
 
     fn drop_lost(&mut self) {
@@ -414,20 +462,22 @@ impl Roster {
         }
         self.epoch_number_max = number;
         self.record.epoch = self.record.epoch.next(EpochName { number, id });
-        self.record.state = RunState::Active;
+        self.record.moves = 0;
+        self.record.state = found;
+        self.record.settled &= found == RunState::Clean;
         self.record.found = found;
         self.begun = true;
         for (entry, seat) in self.record.slots.iter_mut().zip(&self.seats) {
             if let Some(seat) = seat {
-                entry.held = seat.holds;
+                (entry.held, entry.held_moves) = (seat.holds, seat.moves);
             }
         }
         Ok(())
     }
 
-    fn rewrite(&mut self, change: impl FnOnce(&mut Record)) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+    fn rewrite(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
         assert!(self.is_committed() && !self.has_pending(), "an epoch is rewritten when all hold it");
-        change(&mut self.record);
+        assert!(!self.has_lost(), "a slot that lost a write leaves before the record is written again");
         self.writes()
     }
 

@@ -5,10 +5,8 @@
 //! that a disk put in another's place, or that an earlier array left behind, is not taken for this one.
 //!
 //! A block is written to several members with the same generation, and on each to one of two places in turn, so
-//! that a torn write leaves the generation before. After a crash they may differ: the
-//! newest valid one is the truth, since nothing was done in reliance on it until all copies were
-//! durable, and every older one says the same or less. If none is valid the caller makes all cells of
-//! the block NeedSync, Unwritten included.
+//! that a torn write leaves the generation before. After a crash they may differ; which one counts is decided in
+//! [`start`](crate::start::newest).
 
 use uuid::Uuid;
 
@@ -48,9 +46,9 @@ pub const FIELDS: &[Field] = &[
     Field { name: "cells", offset: OFFSET_CELLS, bytes: CELL_BYTES },
 ];
 
-/// Generations that are believed are below this. Counting a million a second takes 36,000 years to get here, so
+/// Generations that are believed are below this. Counting a million a second takes 9,000 years to get here, so
 /// who meets one was given a forgery; believed, it would leave no number for the next write.
-pub const GENERATION_MAX: u64 = 1 << 60;
+pub const GENERATION_MAX: u64 = 1 << 58;
 
 /// The cells of one block.
 pub type Cells = [u8; CELL_BYTES];
@@ -150,11 +148,4 @@ pub fn decode(block: &[u8], array: Uuid, index: u64) -> Result<(u64, &Cells), Bl
     }
     let cells = block[OFFSET_CELLS..].as_array().ok_or(BlockError::Length)?;
     Ok((generation, cells))
-}
-
-/// The newest of a block's copies: `None` if no copy is valid, and then every cell is NeedSync.
-///
-/// Give only copies of members that are in sync: one that left has a copy that is stale by definition.
-pub fn newest<'a>(copies: impl Iterator<Item = Option<(u64, &'a Cells)>>) -> Option<(u64, &'a Cells)> {
-    copies.flatten().max_by_key(|&(generation, _)| generation)
 }

@@ -163,14 +163,21 @@ pub struct SlotRecord {
     /// The epoch that the device's own superblock was known to hold when this epoch was made: the last
     /// one that it surely took part in. (See [`assembly`](crate::assembly) for what follows from it.)
     pub held: EpochName,
+    /// The moves within the held epoch that the device was known to hold.
+    pub held_moves: u64,
     /// Stripes below this are filled; 0 unless rebuilding.
     pub cursor: u64,
 }
 
 impl SlotRecord {
     /// A slot without a device.
-    pub const EMPTY: SlotRecord =
-        SlotRecord { member: Uuid::nil(), state: SlotState::Empty, held: EpochName::NONE, cursor: 0 };
+    pub const EMPTY: SlotRecord = SlotRecord {
+        member: Uuid::nil(),
+        state: SlotState::Empty,
+        held: EpochName::NONE,
+        held_moves: 0,
+        cursor: 0,
+    };
 }
 
 /// Whether the array is in use.
@@ -218,8 +225,15 @@ pub struct Record {
     pub zones: Zones,
     /// The incarnation.
     pub epoch: Epoch,
+    /// Changes of this record within its epoch so far: a first write after a rest, a sweep, a stop, the progress of a
+    /// rebuild. Each is on every participant before the next begins, and is then written to the second copies too, so a
+    /// member with fewer moves than the others prove is an older image of itself. See [`assembly`](crate::assembly).
+    pub moves: u64,
     /// In use, or stopped.
     pub state: RunState,
+    /// Both places of every bitmap block say the same, and have since the array was last written. A stop leaves it so; the
+    /// first write after it ends it.
+    pub settled: bool,
     /// What the array was when this epoch was made. It counts if the epoch's own writes never completed:
     /// then nothing was done in it, and it is as it was found.
     pub found: RunState,
@@ -299,6 +313,12 @@ impl Record {
         if !(1..=COUNT_MAX).contains(&self.epoch.name.number) || self.epoch.name.id == 0 {
             return Err("epoch number or id is out of range");
         }
+        if self.settled && self.state != RunState::Clean {
+            return Err("an array in use says that its bitmap is settled");
+        }
+        if self.moves > COUNT_MAX {
+            return Err("the count of moves is out of range");
+        }
         self.check_slots()
     }
 
@@ -319,6 +339,9 @@ impl Record {
             }
             if slot.held.number >= self.epoch.name.number {
                 return Err("a slot's held epoch is not older than the epoch");
+            }
+            if slot.held_moves > COUNT_MAX {
+                return Err("a slot's count of held moves is out of range");
             }
             let twice = used[..index].iter().any(|other| other.member == slot.member);
             if twice && slot.state != SlotState::Empty {

@@ -341,6 +341,10 @@ impl World {
     /// A slot is lost, in one of three ways. What cannot be vouched for from now on is noted.
     pub fn lose(&mut self, slot: u8) {
         self.heal_bad_sectors();
+        // Before the loss: an order to fail takes turns, and requests are answered in them.
+        for stripe in 0..self.zones.stripes {
+            self.lossy[stripe as usize] |= self.shared.bitmap.cell(stripe) == Cell::NeedSync;
+        }
         match self.rng.below(3) {
             0 => assert!(self.shared.members.fail(slot, engine::members::Failure::Operator)),
             1 => {
@@ -354,9 +358,6 @@ impl World {
                 let device = self.shared.members.device(slot);
                 self.disks.borrow_mut()[usize::from(device.0)].dead = true;
             }
-        }
-        for stripe in 0..self.zones.stripes {
-            self.lossy[stripe as usize] |= self.shared.bitmap.cell(stripe) == Cell::NeedSync;
         }
     }
 

@@ -49,10 +49,20 @@ fn run(before: &World, present: u32, assembly: &Assembly, ends: Ends<'_>) {
     lost_writes(&world, &roster, &writes, ends);
     world.complete(&mut roster, &writes, "start");
     ends(world.clone());
-    let writes = roster.reinforce().unwrap();
-    cuts(&world, &writes, "reinforce", ends);
-    world.complete(&mut roster, &writes, "reinforce");
-    ends(world.clone());
+    reinforced(&mut world, &mut roster, ends);
+    // At rest a member may leave too, and the array may be stopped.
+    if world.devices.len() == world.shape.members {
+        (0..world.shape.members).for_each(|slot| fail(&world, &roster, Slots::one(slot as u8), ends));
+    }
+    stop(&world, &roster, ends);
+    world.take_images();
+    for what in ["wake", "move"] {
+        let writes = if what == "wake" { roster.wake() } else { roster.move_on() }.unwrap();
+        cuts(&world, &writes, what, ends);
+        world.complete(&mut roster, &writes, what);
+        ends(world.clone());
+        reinforced(&mut world, &mut roster, ends);
+    }
     for slot in 0..world.shape.members {
         for other in slot..world.shape.members {
             fail(&world, &roster, Slots::one(slot as u8).or(Slots::one(other as u8)), ends);
@@ -61,6 +71,14 @@ fn run(before: &World, present: u32, assembly: &Assembly, ends: Ends<'_>) {
         filled(&world, &roster, slot, ends);
     }
     stop(&world, &roster, ends);
+}
+
+/// A change that is on every participant goes to the second copies.
+fn reinforced(world: &mut World, roster: &mut Roster, ends: Ends<'_>) {
+    let writes = roster.reinforce().unwrap();
+    cuts(world, &writes, "reinforce", ends);
+    world.complete(roster, &writes, "reinforce");
+    ends(world.clone());
 }
 
 /// Every subset of the writes but none and all.
@@ -145,12 +163,15 @@ fn stop(world: &World, roster: &Roster, ends: Ends<'_>) {
     for landed in 1..1 << writes.len() {
         ends(world.cut(&writes, landed, "stop"));
     }
+    world.complete(&mut roster, &writes, "stop");
+    reinforced(&mut world, &mut roster, ends);
 }
 
 fn explore(world: &World, depth: usize, seen: &mut u64) {
     runs(world, &mut |end| {
         *seen += 1;
         end.check();
+        end.check_rollbacks();
         if depth > 1 {
             explore(&end, depth - 1, seen);
         }
@@ -187,6 +208,7 @@ fn walk(level: Level, members: usize, seed: u64, length: usize) {
         let Some(next) = random_end(&world, &mut random) else { return };
         world = next;
         world.check();
+        world.check_rollbacks();
     }
 }
 

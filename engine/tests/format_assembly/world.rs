@@ -11,7 +11,7 @@ use engine::assembly::{
     SuperblockWrite, WriteOutcome, assemble, create,
 };
 use engine::format::label::Label;
-use engine::format::superblock::{Copy, Found, NoMember, SlotState, choose};
+use engine::format::superblock::{Copy, Found, NoMember, RunState, SlotState, choose};
 use engine::format::zones::zones;
 use engine::format::{Level, Shape};
 use uuid::Uuid;
@@ -24,12 +24,14 @@ pub struct Device {
     pub found: Result<Found, NoMember>,
     /// Acknowledged writes that this device has its part of.
     pub data: u64,
+    /// Epochs that were committed with this device.
+    epochs: u64,
 }
 
 impl Device {
     fn blank() -> Device {
         let zero = Rc::new([0; 4096]);
-        Device { blocks: [zero.clone(), zero], found: Err(NoMember::Blank), data: 0 }
+        Device { blocks: [zero.clone(), zero], found: Err(NoMember::Blank), data: 0, epochs: 0 }
     }
 
     fn put(&mut self, copy: Copy, block: [u8; 4096]) {
@@ -67,6 +69,11 @@ pub struct World {
     stripes: u64,
     writes: u32,
     ids: u64,
+    /// Changes that are in both copies of every participant, and the participants of the last one.
+    proofs: u32,
+    proven_by: Vec<usize>,
+    /// Older images of devices, each with the count of proofs when it was taken.
+    images: Vec<(usize, Device, u32)>,
     /// What happened, for a failure's message.
     pub story: Vec<String>,
 }
@@ -84,6 +91,9 @@ impl World {
             stripes: 0,
             writes: 0,
             ids: 1,
+            proofs: 0,
+            proven_by: Vec::new(),
+            images: Vec::new(),
             story: Vec::new(),
         };
         let members: Vec<Uuid> = (0..members).map(device_uuid).collect();
@@ -140,17 +150,37 @@ impl World {
         world
     }
 
-    /// All writes reach their devices, and so the epoch is committed, and data is acknowledged in it.
+    /// All writes reach their devices, so the change is on every participant. Data is acknowledged after it if the record
+    /// says that members may be written; after a wake only when that is in the second copies too.
     pub fn complete(&mut self, roster: &mut Roster, writes: &[SuperblockWrite], what: &str) {
         for write in writes {
             self.land(write);
             roster.settle(write.slot, WriteOutcome::Landed);
         }
-        self.clean = false;
-        self.doubted = false;
+        let epoch = 1 << (roster.record().epoch.name.id % 64);
+        for write in writes {
+            self.devices[write.device].epochs |= epoch;
+        }
+        self.doubted = roster.record().state == RunState::Active;
         self.exposed = what != "reinforce";
         self.story.push(format!("{what}: {:?} written", devices_of(writes)));
-        self.write_data(roster);
+        if what == "reinforce" {
+            self.proofs += 1;
+            self.proven_by = devices_of(writes);
+        }
+        if roster.record().state == RunState::Active && what != "wake" {
+            self.clean = false;
+            self.doubted = false;
+            self.write_data(roster);
+        }
+    }
+
+    /// Keeps an image of every device as it is now.
+    pub fn take_images(&mut self) {
+        for (index, device) in self.devices.iter().enumerate() {
+            self.images.push((index, device.clone(), self.proofs));
+        }
+        self.story.push(format!("images taken, with {} proofs", self.proofs));
     }
 
     /// In a committed epoch: data is written to every participant, and acknowledged.
@@ -213,6 +243,37 @@ impl World {
         }
     }
 
+    /// What must hold when one device, or two, went back to an older image. An image that nothing was proven after cannot be
+    /// told from the present; and a proof counts only where a device that holds it is here.
+    pub fn check_rollbacks(&self) {
+        for (nth, one) in self.images.iter().enumerate() {
+            self.check_rolled_back(&[one]);
+            for other in self.images[..nth].iter().filter(|other| other.0 != one.0) {
+                self.check_rolled_back(&[one, other]);
+            }
+        }
+    }
+
+    fn check_rolled_back(&self, images: &[&(usize, Device, u32)]) {
+        if images.iter().any(|(_, _, proofs)| *proofs == self.proofs) {
+            return;
+        }
+        let mut world = self.clone();
+        for (index, device, proofs) in images {
+            world.devices[*index] = device.clone();
+            world.story.push(format!("dev{index} goes back to its image with {proofs} proofs"));
+        }
+        let is_old = |device: usize| images.iter().any(|image| image.0 == device);
+        for present in 1_u32..1 << world.devices.len() {
+            let mut holders = self.proven_by.iter().filter(|&&device| !is_old(device));
+            if holders.any(|device| present >> device & 1 == 1)
+                && let Ok(assembly) = world.assemble(present)
+            {
+                world.check_assembled(present, &assembly);
+            }
+        }
+    }
+
     fn check_assembled(&self, present: u32, assembly: &Assembly) {
         let required = self.required(present, assembly);
         for plan in &assembly.slots {
@@ -260,11 +321,14 @@ impl World {
         here.filter(placed).fold(0, |data, device| data | self.devices[device].data)
     }
 
-    /// Two devices here of which each has acknowledged data that the other lacks.
+    /// Two devices here of which each has acknowledged data that the other lacks, or took part in an epoch that the other did
+    /// not take part in. (No superblock says that nothing was written in an epoch.)
     fn ran_apart(&self, present: u32) -> bool {
-        let here: Vec<u64> =
-            (0..self.devices.len()).filter(|d| present >> d & 1 == 1).map(|d| self.devices[d].data).collect();
-        here.iter().any(|one| here.iter().any(|other| one & !other != 0 && other & !one != 0))
+        let here: Vec<&Device> =
+            (0..self.devices.len()).filter(|d| present >> d & 1 == 1).map(|d| &self.devices[d]).collect();
+        let has_more =
+            |one: &Device, other: &Device| one.data & !other.data | one.epochs & !other.epochs != 0;
+        here.iter().any(|one| here.iter().any(|other| has_more(one, other) && has_more(other, one)))
     }
 
     pub fn tell(&self, present: u32) -> String {

@@ -55,13 +55,8 @@ impl Age {
     /// The age of a record.
     #[must_use]
     pub const fn of(record: &Record) -> Age {
-        Age { epoch: record.epoch.name.number, moves: moves_of(record) }
+        Age { epoch: record.epoch.name.number, moves: record.moves }
     }
-}
-
-/// The changes of a record within its epoch. The format does not count them yet.
-const fn moves_of(_record: &Record) -> u64 {
-    0
 }
 
 impl Bus {

@@ -34,8 +34,9 @@ const OFFSET_LEVEL: usize = OFFSET_COPY + 1;
 const OFFSET_MEMBERS: usize = OFFSET_LEVEL + 1;
 const OFFSET_STATE: usize = OFFSET_MEMBERS + 1;
 const OFFSET_FOUND: usize = OFFSET_STATE + 1;
-const OFFSET_RESERVED_FLAGS: usize = OFFSET_FOUND + 1;
-const OFFSET_CHUNK: usize = OFFSET_RESERVED_FLAGS + 2;
+const OFFSET_SETTLED: usize = OFFSET_FOUND + 1;
+const OFFSET_RESERVED_FLAGS: usize = OFFSET_SETTLED + 1;
+const OFFSET_CHUNK: usize = OFFSET_RESERVED_FLAGS + 1;
 const OFFSET_LOGICAL_BLOCK: usize = OFFSET_CHUNK + 4;
 const OFFSET_STRIPES: usize = OFFSET_LOGICAL_BLOCK + 4;
 const OFFSET_BITMAP: usize = OFFSET_STRIPES + 8;
@@ -48,9 +49,12 @@ const OFFSET_CREATED: usize = OFFSET_EPOCH_PARENT + 8;
 const OFFSET_NAME: usize = OFFSET_CREATED + 8;
 const OFFSET_HOST: usize = OFFSET_NAME + LABEL_BYTES_MAX;
 const OFFSET_EPOCH_LINE: usize = OFFSET_HOST + LABEL_BYTES_MAX;
-const OFFSET_RESERVED_MIDDLE: usize = OFFSET_EPOCH_LINE + (LINE_EPOCHS - 1) * 8;
+const OFFSET_MOVES: usize = OFFSET_EPOCH_LINE + (LINE_EPOCHS - 1) * 8;
+const OFFSET_RESERVED_MIDDLE: usize = OFFSET_MOVES + 8;
 const OFFSET_SLOTS: usize = 512;
-const OFFSET_RESERVED_TAIL: usize = OFFSET_SLOTS + MEMBERS_MAX * SLOT_BYTES;
+const OFFSET_HELD_MOVES: usize = OFFSET_SLOTS + MEMBERS_MAX * SLOT_BYTES;
+const OFFSET_TAIL_SALT: usize = OFFSET_HELD_MOVES + MEMBERS_MAX * 8;
+const OFFSET_RESERVED_TAIL: usize = OFFSET_TAIL_SALT + 8;
 
 /// Offsets inside one entry of the slot table.
 const SLOT_OFFSET_MEMBER: usize = 0;
@@ -67,7 +71,7 @@ const _: () = assert!(OFFSET_ARRAY == 64);
 const _: () = assert!(OFFSET_CHUNK.is_multiple_of(4) && OFFSET_STRIPES.is_multiple_of(8));
 const _: () = assert!(OFFSET_RESERVED_MIDDLE <= OFFSET_SLOTS);
 const _: () = assert!(SLOT_BYTES == 48);
-const _: () = assert!(OFFSET_RESERVED_TAIL == 2048 && OFFSET_RESERVED_TAIL <= BLOCK_BYTES);
+const _: () = assert!(OFFSET_HELD_MOVES == 2048 && OFFSET_RESERVED_TAIL <= BLOCK_BYTES);
 
 /// The fields, for the test that compares them with docs/format.md.
 pub const FIELDS: &[Field] = &[
@@ -87,7 +91,8 @@ pub const FIELDS: &[Field] = &[
     Field { name: "members", offset: OFFSET_MEMBERS, bytes: 1 },
     Field { name: "state", offset: OFFSET_STATE, bytes: 1 },
     Field { name: "found", offset: OFFSET_FOUND, bytes: 1 },
-    Field { name: "reserved", offset: OFFSET_RESERVED_FLAGS, bytes: 2 },
+    Field { name: "settled", offset: OFFSET_SETTLED, bytes: 1 },
+    Field { name: "reserved", offset: OFFSET_RESERVED_FLAGS, bytes: 1 },
     Field { name: "chunk bytes", offset: OFFSET_CHUNK, bytes: 4 },
     Field { name: "logical block bytes", offset: OFFSET_LOGICAL_BLOCK, bytes: 4 },
     Field { name: "stripes", offset: OFFSET_STRIPES, bytes: 8 },
@@ -104,8 +109,11 @@ pub const FIELDS: &[Field] = &[
     Field { name: "name", offset: OFFSET_NAME, bytes: LABEL_BYTES_MAX },
     Field { name: "host", offset: OFFSET_HOST, bytes: LABEL_BYTES_MAX },
     Field { name: "epoch ids before the parent", offset: OFFSET_EPOCH_LINE, bytes: (LINE_EPOCHS - 1) * 8 },
+    Field { name: "moves within the epoch", offset: OFFSET_MOVES, bytes: 8 },
     Field { name: "reserved", offset: OFFSET_RESERVED_MIDDLE, bytes: OFFSET_SLOTS - OFFSET_RESERVED_MIDDLE },
     Field { name: "slot table, 32 entries", offset: OFFSET_SLOTS, bytes: MEMBERS_MAX * SLOT_BYTES },
+    Field { name: "held moves, 32 slots", offset: OFFSET_HELD_MOVES, bytes: MEMBERS_MAX * 8 },
+    Field { name: "salt", offset: OFFSET_TAIL_SALT, bytes: 8 },
     Field { name: "reserved", offset: OFFSET_RESERVED_TAIL, bytes: BLOCK_BYTES - OFFSET_RESERVED_TAIL },
 ];
 
@@ -136,9 +144,10 @@ pub fn encode(superblock: &Superblock, copy: Copy) -> [u8; BLOCK_BYTES] {
     block[OFFSET_COPY] = copy_number(copy);
     encode_record(&mut block, &superblock.record);
     let salt = salt(superblock);
-    for entry in block[OFFSET_SLOTS..OFFSET_RESERVED_TAIL].chunks_exact_mut(SLOT_BYTES) {
+    for entry in block[OFFSET_SLOTS..OFFSET_HELD_MOVES].chunks_exact_mut(SLOT_BYTES) {
         entry[SLOT_OFFSET_SALT..].copy_from_slice(&salt);
     }
+    put(&mut block, OFFSET_TAIL_SALT, &salt);
     let crc = checksum(&block, OFFSET_CRC);
     put_u32(&mut block, OFFSET_CRC, crc);
     block
@@ -162,6 +171,7 @@ fn encode_record(block: &mut Block, record: &Record) {
     block[OFFSET_MEMBERS] = record.shape.members as u8;
     block[OFFSET_STATE] = record.state.number();
     block[OFFSET_FOUND] = record.found.number();
+    block[OFFSET_SETTLED] = record.settled.into();
     put_u32(block, OFFSET_CHUNK, record.shape.chunk_bytes);
     put_u32(block, OFFSET_LOGICAL_BLOCK, record.logical_block_bytes);
     put_u64(block, OFFSET_STRIPES, record.zones.stripes);
@@ -173,9 +183,13 @@ fn encode_record(block: &mut Block, record: &Record) {
     for (id, offset) in record.epoch.line.iter().zip(line_offsets()) {
         put_u64(block, offset, *id);
     }
+    put_u64(block, OFFSET_MOVES, record.moves);
     put_u64(block, OFFSET_CREATED, record.created_s);
     put(block, OFFSET_NAME, record.name.as_padded());
     put(block, OFFSET_HOST, record.host.as_padded());
+    for (slot, offset) in record.slots.iter().zip((OFFSET_HELD_MOVES..).step_by(8)) {
+        put_u64(block, offset, slot.held_moves);
+    }
     for (slot, offset) in record.slots.iter().zip((OFFSET_SLOTS..).step_by(SLOT_BYTES)) {
         put(block, offset + SLOT_OFFSET_MEMBER, slot.member.as_bytes());
         put_u64(block, offset + SLOT_OFFSET_HELD_NUMBER, slot.held.number);
@@ -235,6 +249,9 @@ fn decode_record(block: &Block) -> Result<Record, DecodeError> {
     for (slot, offset) in slots.iter_mut().zip((OFFSET_SLOTS..).step_by(SLOT_BYTES)) {
         *slot = decode_slot(block, offset).ok_or(invalid("no such slot state"))?;
     }
+    for (slot, offset) in slots.iter_mut().zip((OFFSET_HELD_MOVES..).step_by(8)) {
+        slot.held_moves = u64_at(block, offset);
+    }
     let mut line = [0; LINE_EPOCHS];
     for (id, offset) in line.iter_mut().zip(line_offsets()) {
         *id = u64_at(block, offset);
@@ -263,7 +280,9 @@ fn decode_record(block: &Block) -> Result<Record, DecodeError> {
             },
             line,
         },
+        moves: u64_at(block, OFFSET_MOVES),
         state: state_at(OFFSET_STATE)?,
+        settled: block[OFFSET_SETTLED] != 0,
         found: state_at(OFFSET_FOUND)?,
         lost_rows: u64_at(block, OFFSET_INCOMPAT) & INCOMPAT_LOST_ROWS != 0,
         slots,
@@ -278,13 +297,15 @@ fn decode_slot(block: &Block, offset: usize) -> Option<SlotRecord> {
             number: u64_at(block, offset + SLOT_OFFSET_HELD_NUMBER),
             id: u64_at(block, offset + SLOT_OFFSET_HELD_ID),
         },
+        // In the table behind this one.
+        held_moves: 0,
         cursor: u64_at(block, offset + SLOT_OFFSET_CURSOR),
     })
 }
 
 /// The parent has a place of its own; the others came later.
 fn line_offsets() -> impl Iterator<Item = usize> {
-    iter::once(OFFSET_EPOCH_PARENT).chain((OFFSET_EPOCH_LINE..OFFSET_RESERVED_MIDDLE).step_by(8))
+    iter::once(OFFSET_EPOCH_PARENT).chain((OFFSET_EPOCH_LINE..OFFSET_MOVES).step_by(8))
 }
 
 const fn copy_number(copy: Copy) -> u8 {

@@ -16,6 +16,10 @@ pub struct Found {
     pub both_valid: bool,
     /// Whether both copies are of one epoch: it was committed, for only then is it written to the second.
     pub reinforced: bool,
+    /// The moves within the epoch of `superblock` that every participant of that epoch has held for certain. A move is
+    /// written to the second copies only when all first copies hold it, and the next move begins only after that.
+    /// `None` if this member proves nothing: its epoch may have been broken off before all participants held it.
+    pub proven_moves: Option<u64>,
 }
 
 /// Why a device is no member.
@@ -63,6 +67,8 @@ pub fn choose(a: &[u8], b: &[u8], device_bytes: u64) -> Result<Found, NoMember> 
     let epoch =
         |found: &Result<Superblock, DecodeError>| found.as_ref().ok().map(|one| one.record.epoch.name);
     let reinforced = both_valid && epoch(&from_a) == epoch(&from_b);
+    let moves = |found: &Result<Superblock, DecodeError>| found.as_ref().ok().map(|one| one.record.moves);
+    let same_moves = reinforced && moves(&from_a) == moves(&from_b);
     let (superblock, at) = match (from_a, from_b) {
         (Ok(in_a), Ok(in_b)) if in_b.sequence > in_a.sequence => (in_b, Copy::B),
         (Ok(in_a), _) => (in_a, Copy::A),
@@ -78,7 +84,9 @@ pub fn choose(a: &[u8], b: &[u8], device_bytes: u64) -> Result<Found, NoMember> 
     if needed_bytes > device_bytes {
         return Err(NoMember::TooSmall { device_bytes, needed_bytes });
     }
-    Ok(Found { superblock, overwrite: at.other(), both_valid, reinforced })
+    let moves = superblock.record.moves;
+    let proven_moves = if same_moves { Some(moves) } else { moves.checked_sub(1) };
+    Ok(Found { superblock, overwrite: at.other(), both_valid, reinforced, proven_moves })
 }
 
 fn unsupported(result: &Result<Superblock, DecodeError>) -> Option<DecodeError> {

@@ -77,7 +77,10 @@ impl Story {
             let images = bus.remember(&in_sync, true);
             images.into_iter().map(|image| (*image).clone()).collect()
         };
-        let spots = self.damage_metadata(&in_sync);
+        // A block whose only keeper here cannot show the newest generation after a cut needs a resync throughout, and what its
+        // Unwritten stripes then read as is not decided.
+        let whole = in_sync.len() == usize::from(self.world.geometry.members());
+        let spots = self.damage_metadata(&in_sync, down == Down::Stopped || whole);
         let single = spots.len() == 1;
         let must_run = single && down == Down::Stopped;
         if self.chance(15) {
@@ -111,7 +114,7 @@ impl Story {
         self.restart_present(false);
     }
 
-    fn damage_metadata(&mut self, disks: &[usize]) -> Vec<Spot> {
+    fn damage_metadata(&mut self, disks: &[usize], bitmaps_too: bool) -> Vec<Spot> {
         if self.partitioned {
             let disk = self.world.rng.pick(disks);
             return vec![self.world.partition(disk)];
@@ -128,7 +131,7 @@ impl Story {
                 Decay::Flip,
                 Decay::Overwritten,
             ]);
-            if may_join(&spots, spot) {
+            if may_join(&spots, spot) && (bitmaps_too || matches!(spot.block, Block::Superblock(_))) {
                 self.world.decay(spot, decay);
                 spots.push(spot);
             }

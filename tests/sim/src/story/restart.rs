@@ -16,7 +16,9 @@ impl Story {
         if self.chance(30) {
             // What died may be back, as it was.
             let mut bus = self.world.bus.borrow_mut();
-            bus.disks.iter_mut().for_each(|disk| disk.dead = false);
+            for (disk, of_disk) in bus.disks.iter_mut().enumerate() {
+                of_disk.dead &= self.world.gone.contains(&disk);
+            }
         }
         self.restart_present(missing);
     }
@@ -61,6 +63,7 @@ impl Story {
                     self.pending_cuts += 1;
                     self.world.after_cut();
                 }
+                StartOutcome::Refused if self.world.older => return,
                 StartOutcome::Refused => panic!("START: refused, and enough members are there"),
             }
         }

@@ -148,6 +148,7 @@ impl Story {
             victims.retain(|image| is_known_to_be_old(image, proven));
         }
         let mut bus = self.world.bus.borrow_mut();
+        self.world.older |= !victims.is_empty();
         victims.iter().map(|image| bus.put_back(image)).collect()
     }
 
@@ -162,6 +163,8 @@ impl Story {
 
     /// Starts; where that is refused, and may be, with what the disks `held` before.
     fn start_expecting(&mut self, must_run: bool, held: Vec<Image>) {
+        // A branch of a start in which a member had gone back knows no better than that start.
+        let must_run = must_run && !(self.world.older && held.is_empty());
         if self.chance(15) {
             self.look_read_only(must_run);
         }
@@ -188,6 +191,7 @@ impl Story {
         for image in held {
             self.world.bus.borrow_mut().put_back(&image);
         }
+        self.world.older = false;
         self.restart_present(false);
     }
 

@@ -26,6 +26,7 @@ pub struct Crash {
     moment: Moment,
     oracle: Rc<Oracle>,
     loss: Option<Loss>,
+    older: bool,
 }
 
 impl Crash {
@@ -50,7 +51,8 @@ impl World {
         drop(bus);
         let oracle = Rc::new(self.oracle.after_power_cut());
         let loss = self.loss();
-        let crash = |moment| Crash { moment, oracle: Rc::clone(&oracle), loss: loss.clone() };
+        let older = self.older;
+        let crash = |moment| Crash { moment, oracle: Rc::clone(&oracle), loss: loss.clone(), older };
         self.crashes.extend(taken.into_iter().map(crash));
     }
 
@@ -98,6 +100,8 @@ impl World {
             crashes: Vec::new(),
             // Rolling back all members to a stop is tried in the run itself.
             stops: Vec::new(),
+            older: crash.older,
+            gone: self.gone.clone(),
             idle: Idle::after(self.idle.watched, crash.loss.clone()),
         }
     }

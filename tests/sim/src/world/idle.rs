@@ -20,10 +20,6 @@ use crate::monitors::{Monitors, cell_in, code};
 
 use super::World;
 
-/// Whether the engine keeps the rules above. Until then they are looked at in the scenario `idle` only, and everywhere else
-/// no cell may become Clean while a member is missing (A6), as the engine promises until now.
-pub const DEGRADED_IS_SWEPT: bool = false;
-
 /// Cells that are marked together.
 const REGION_STRIPES: u64 = 32;
 /// An array has rested after so long, and as long as its slowest operations take a few hundred times.
@@ -115,6 +111,11 @@ impl World {
         let (since_ns, before) = self.idle.degraded.as_ref()?;
         let (now_ns, rested_ns) = (self.bus.borrow().now_ns, self.rested_ns());
         if since_ns + rested_ns > now_ns || self.running().failed() {
+            return None;
+        }
+        // The flush before a sweep waits for a silent member.
+        let silence = self.bus.borrow().silence;
+        if silence.is_some_and(|silence| silence.until_ns + rested_ns > now_ns) {
             return None;
         }
         let recent = self.idle.written.iter().filter(|(_, at_ns)| *at_ns + rested_ns > now_ns);

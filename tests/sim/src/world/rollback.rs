@@ -69,13 +69,17 @@ impl World {
         for disk in alive {
             match stop.images.iter().find(|image| image.disk == disk) {
                 Some(image) => drop(bus.put_back(image)),
-                None => bus.disks[disk].dead = true,
+                None => {
+                    bus.disks[disk].dead = true;
+                    self.gone.insert(disk);
+                }
             }
         }
         let moment = stop.images[0].moment;
         bus.images.retain(|image| image.moment <= moment);
         drop(bus);
         self.stops.retain(|other| other.images[0].moment <= moment);
+        self.older = true;
         self.oracle = stop.oracle.clone();
         self.cells_at_stop = None;
         self.idle.forget();

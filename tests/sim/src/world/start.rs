@@ -165,6 +165,7 @@ impl World {
         }
         self.check_kept();
         self.check_loss();
+        self.older = false;
         StartOutcome::Running
     }
 

@@ -433,39 +433,61 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         SWEEP,
-        "        let view = self.shared.members.view();
-        let degraded = view.readable != self.shared.geometry.slots();",
-        "        let view = self.shared.members.view();
-        let degraded = view.readable != self.shared.geometry.slots() && !mutant!(SweepWhileDegraded);",
+        "        let given_up = self.shared.failed() ||",
+        "        let whole = self.shared.members.view().readable == self.shared.geometry.slots();
+        let given_up = (mutant!(DegradedNotSwept) && !whole) || self.shared.failed() ||",
     ),
     e(
         SWEEP,
-        "let degraded = shared.members.view().readable != shared.geometry.slots();",
-        "let degraded =
-            shared.members.view().readable != shared.geometry.slots() && !mutant!(SweepWhileDegraded);",
+        "if self.steward().keeper.has_moved(ticket) {",
+        "if mutant!(SweptBeforeMove) || self.steward().keeper.has_moved(ticket) {",
     ),
     e(
         SWEEP,
-        "let changes = writes + shared.bitmap.made_consistent();",
-        "let changes = writes + if mutant!(SweepAfterWritesOnly) { 0 } else { shared.bitmap.made_consistent() };",
+        "    writes + shared.bitmap.made_consistent() +",
+        "    writes + if mutant!(SweepAfterWritesOnly) { 0 } else { shared.bitmap.made_consistent() } +",
     ),
     e(
         SWEEP,
-        "} else if shared.bitmap.is_behind(at) {",
-        "} else if !mutant!(SweptBlockForgotten) && shared.bitmap.is_behind(at) {",
+        "} else if !shared.bitmap.is_settled(at) {",
+        "} else if !mutant!(SweptBlockForgotten) && !shared.bitmap.is_settled(at) {",
     ),
     e(
         STEWARD,
-        "self.shared.bitmap.is_behind(block) ||",
-        "!mutant!(StopLeavesBlocks) && self.shared.bitmap.is_behind(block) ||",
+        "            if shared.bitmap.has_dirty(at) || !shared.bitmap.is_settled(at) {",
+        "            let has_marks = shared.bitmap.has_dirty(at) && !mutant!(StopLeavesMarks);
+            if !mutant!(StopLeavesBlocks) && (has_marks || !shared.bitmap.is_settled(at)) {",
+    ),
+    e(
+        STEWARD,
+        "            if shared.bitmap.has_dirty(at) {
+                self.steward_mut().sweep.settle",
+        "            if shared.bitmap.has_dirty(at) && !mutant!(StopLeavesMarks) {
+                self.steward_mut().sweep.settle",
+    ),
+    e(
+        STEWARD,
+        "self.shared.bitmap.mark_precisely(degraded);",
+        "self.shared.bitmap.mark_precisely(degraded && !mutant!(MarksWidenDegraded));",
+    ),
+    e(
+        ARRAY,
+        "if op.writes_next(&self.parts) && !self.shared.steward.rest.is_over()",
+        "if !mutant!(WriteBeforeWake) && op.writes_next(&self.parts) && !self.shared.steward.rest.is_over()",
+    ),
+    e(
+        KEEPER,
+        "            Purpose::Leave | Purpose::Progress | Purpose::Wake",
+        "            Purpose::Stop if mutant!(StopInOneCopy) => steward.keeper.stopped = true,
+            Purpose::Leave | Purpose::Progress | Purpose::Wake",
     ),
     e(
         SWEEP,
-        "                    if self.steward_flush(FlushFor::Sweep) {",
-        "                    if mutant!(CleanBeforeFlush) {
-                        sweep.phase = Phase::Flushing { next };
-                        self.sweep_flushed(true);
-                    } else if self.steward_flush(FlushFor::Sweep) {",
+        "            if self.steward_flush(FlushFor::Sweep) {",
+        "            if mutant!(CleanBeforeFlush) {
+                sweep.phase = Phase::Flushing { next };
+                self.sweep_flushed(true);
+            } else if self.steward_flush(FlushFor::Sweep) {",
     ),
     e(
         BACKGROUND,

@@ -8,6 +8,7 @@ const ROSTER: &str = "engine/src/assembly/roster.rs";
 const CODEC: &str = "engine/src/format/superblock/codec.rs";
 const GROW: &str = "engine/src/start/grow.rs";
 const START: &str = "engine/src/start.rs";
+const BITMAP_BLOCKS: &str = "engine/src/start/bitmap_blocks.rs";
 const BITMAP: &str = "bitmap/src/bitmap.rs";
 const BLOCK: &str = "bitmap/src/block.rs";
 const BITMAP_SWEEP: &str = "bitmap/src/sweep.rs";
@@ -96,29 +97,50 @@ pub(super) const EDITS: &[Edit] = &[
         "        let now_lost = if mutant!(CommitTooEarly) { Slots::NONE } else { written.and(lost) };",
     ),
     e(
-        START,
-        "let mode = if assembly.unclean && !guess {",
-        "let mode = if assembly.unclean && !guess && !mutant!(UncleanIsClean) {",
+        EPOCHS,
+        "    let is_behind = |epoch: EpochName, moves: u64| {",
+        "    if mutant!(OldImageCounts) {
+        return false;
+    }
+    let is_behind = |epoch: EpochName, moves: u64| {",
+    ),
+    e(
+        EPOCHS,
+        "member.epoch() == epoch && member.record().moves < moves",
+        "member.epoch() == epoch && member.record().moves < moves && !mutant!(MovesNotCounted)",
+    ),
+    e(
+        EPOCHS,
+        "witness.found.proven_moves.filter(|_| entry.state.takes_part());",
+        "witness.found.proven_moves.filter(|_| entry.state.takes_part() && !mutant!(MovesProveNothing));",
     ),
     e(
         START,
-        "        let failed = even_out(bench, &mut started, &disorder)?;",
+        "        (true, _) => Before::Cut,",
+        "        (true, _) if mutant!(UncleanIsClean) => Before::Stop,
+        (true, _) => Before::Cut,",
+    ),
+    e(
+        START,
+        "        let failed = bitmap_blocks::even_out(bench, &mut started, &disorder)?;",
         "        let failed = if mutant!(NotEvenedOut) {
             Slots::NONE
         } else {
-            even_out(bench, &mut started, &disorder)?
+            bitmap_blocks::even_out(bench, &mut started, &disorder)?
         };
         if mutant!(StartGivesUp) && !failed.is_empty() {
             return Err(StartError::Refused(ChangeRefused::ReadOnly));
         }",
     ),
     e(
-        START,
-        "if newest.as_ref().is_none_or(|(known, _)| generation > *known) {",
-        "if newest
-                        .as_ref()
-                        .is_none_or(|(known, _)| (generation > *known) != mutant!(OldestBlockCounts))
-                    {",
+        BITMAP_BLOCKS,
+        "    let newest = valid.max()?;",
+        "    let newest = if mutant!(OldestBlockCounts) { valid.min()? } else { valid.max()? };",
+    ),
+    e(
+        BITMAP_BLOCKS,
+        "members.iter().any(proves_it)",
+        "(mutant!(OlderBlockCounts) || members.iter().any(proves_it))",
     ),
     e(
         START,
