@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use bitmap::Cell;
 use crossbeam::channel::bounded;
 use engine::array::{Answer, Array, Order, Shared};
-use engine::format::zones::{Zones, zones};
+use engine::format::zones::{TAIL_UNUSED_BYTES, Zones, zones};
 use engine::format::{Level, Shape};
 use engine::geometry::{Geometry, Slots};
 use engine::memory::{Memory, Pool, Span};
@@ -99,7 +99,7 @@ impl World {
         let mut rng = Rng::new(config.seed);
         let Config { level, members, chunk_bytes, .. } = config;
         let shape = Shape { level, members, chunk_bytes };
-        let mut bytes = (2 << 20) + config.stripes * u64::from(chunk_bytes);
+        let mut bytes = (2 << 20) + TAIL_UNUSED_BYTES + config.stripes * u64::from(chunk_bytes);
         let zones = loop {
             let zones = zones(bytes, &shape).expect("the shape is valid");
             if zones.stripes >= config.stripes {
