@@ -80,7 +80,7 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ("lost", &["format", "limits", "sync"]),
     ("assembly", &["limits", "geometry", "format"]),
     ("members", &["geometry", "limits", "ring", "sync"]),
-    ("mailbox", &["array", "request", "limits", "sync"]),
+    ("mailbox", &["array", "memory", "request", "limits", "sync"]),
     ("sync", &[]),
     ("device", &["limits", "ring"]),
     ("slab", &["limits"]),

@@ -66,7 +66,11 @@ fn serve(mut frontend: NbdFrontend, size_mib: usize) {
         idle_turns = if requests.is_empty() { idle_turns + 1 } else { 0 };
         for request in requests.drain(..) {
             execute(&mut store, &memory, &request);
-            frontend.reply(&memory, &mut pool, Reply { tag: request.tag, result: Ok(()) });
+            frontend.reply(
+                &memory,
+                &mut pool,
+                Reply { tag: request.tag, result: Ok(()), span: request.span },
+            );
         }
         frontend.settle(&memory, &mut pool);
         if idle_turns > IDLE_TURNS_MAX {

@@ -40,8 +40,9 @@ pub const ARENA_BYTES_MAX: usize = 1 << 30;
 pub const REACTORS_MAX: usize = 254;
 
 /// Member operations in flight in one reactor; the tag of each is its index in a fixed slab, and a
-/// ring must be able to hold all of them. Example: 256 stripe operations of 32 members.
-pub const IO_IN_FLIGHT_MAX: usize = 8192;
+/// ring must be able to hold all of them. Example: 160 stripe operations of 32 members, 2048 healthy reads, and 3328
+/// operations of members that have left without answering.
+pub const IO_IN_FLIGHT_MAX: usize = 12_288;
 
 /// Rows that are recovered together once several strips of a stripe could not be read: a bad sector costs its own
 /// rows and no others. 4 KiB is the physical block of most drives, and divides every chunk.

@@ -1,10 +1,11 @@
 //! Mailboxes: how reactors hand each other parts of requests and background work, and how they hear of the end of it.
 //!
-//! Each reactor has two bounded, lock-free queues, both first in, first out:
+//! Each reactor has three bounded, lock-free queues, both first in, first out:
 //!
 //! ```text
 //!   asks     from any reactor: a part or a job for a stripe that the receiver owns     each poster has places of its own
 //!   answers  from any reactor: a part or a job that the receiver had handed over ended    never full
+//!   returns  from any reactor: a piece of a span that the kernel has given back late      a poster tries again
 //! ```
 //!
 //! **Asks.** A poster may have [`Mailboxes::places`] asks in one mailbox that were not taken yet. The places of all posters fit
@@ -24,11 +25,15 @@
 use crossbeam::utils::CachePadded;
 
 use crate::array::{JOBS_MAX, JobAsk, JobEnd, Part, Sizes};
+use crate::memory::Span;
 use crate::request::RequestError;
 use crate::sync::{ArrayQueue, AtomicBool, AtomicU32, Ordering, fence};
 
 /// Asks that one mailbox holds, shared evenly by the reactors.
 pub const ASKS_MAX: usize = 1024;
+
+/// Returns that one mailbox holds: they come when a member answers that was failed for its silence, thousands at once.
+const RETURNS_MAX: usize = 256;
 
 /// What a reactor asks of the owner of a stripe (or of the reactor that owned it a moment ago).
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +55,8 @@ pub enum Answer {
         part: u32,
         /// How.
         result: Result<(), RequestError>,
+        /// How many of its I/Os are parked, and still hold the request's memory.
+        held: u16,
     },
     /// Background work has ended; the receiver is the steward's reactor.
     Job(JobEnd),
@@ -69,6 +76,7 @@ struct Places {
 struct Mailbox {
     asks: ArrayQueue<(u8, Ask)>,
     answers: ArrayQueue<Answer>,
+    returns: ArrayQueue<Span>,
     /// By poster.
     places: Box<[Places]>,
     /// Requests in flight at the receiver. Written by it, read by the steward; Relaxed, as a moment's opinion.
@@ -101,6 +109,7 @@ impl Mailboxes {
             CachePadded::new(Mailbox {
                 asks: ArrayQueue::new(places * posters),
                 answers: ArrayQueue::new(sizes.own_parts() + JOBS_MAX as usize),
+                returns: ArrayQueue::new(RETURNS_MAX),
                 places: (0..posters).map(place).collect(),
                 load: AtomicU32::new(0),
                 sleeping: AtomicBool::new(false),
@@ -157,11 +166,26 @@ impl Mailboxes {
         self.boxes[usize::from(me)].answers.pop()
     }
 
+    /// One parked I/O fewer holds this piece of the span of a request of reactor `to` (see `array::parked`). False where
+    /// there is no room now.
+    #[must_use]
+    pub fn give_back(&self, to: u8, span: Span) -> bool {
+        let is_pushed = self.boxes[usize::from(to)].returns.push(span).is_ok();
+        self.wake(to);
+        is_pushed
+    }
+
+    /// The next return to a reactor.
+    #[must_use]
+    pub fn take_return(&self, me: u8) -> Option<Span> {
+        self.boxes[usize::from(me)].returns.pop()
+    }
+
     /// Whether a reactor has mail.
     #[must_use]
     pub fn has_mail(&self, me: u8) -> bool {
         let mailbox = &self.boxes[usize::from(me)];
-        !(mailbox.asks.is_empty() && mailbox.answers.is_empty())
+        !(mailbox.asks.is_empty() && mailbox.answers.is_empty() && mailbox.returns.is_empty())
     }
 
     /// A reactor says how many requests it has in flight.
@@ -223,7 +247,7 @@ mod tests {
     fn answers_do_not_wait_for_asks() {
         let mailboxes = three();
         assert!(mailboxes.post(0, 1, ASK));
-        mailboxes.answer(1, Answer::Part { part: 7, result: Ok(()) });
+        mailboxes.answer(1, Answer::Part { part: 7, result: Ok(()), held: 0 });
         assert!(matches!(mailboxes.take_answer(1), Some(Answer::Part { part: 7, .. })));
         assert!(mailboxes.has_mail(1) && !mailboxes.has_mail(0));
     }

@@ -98,11 +98,39 @@ pub struct Members {
     refusals: [AtomicU64; MEMBERS_MAX],
     /// Metadata or a flush was refused: the array serves nothing more until it is started again. Written by any reactor, once.
     stopped_serving: AtomicBool,
+    /// Grow while a slot's device answers: see [`Members::pulse`]. Written by every reactor, a few times a second; Relaxed, they
+    /// carry no other fact.
+    pulses: [AtomicU32; MEMBERS_MAX],
     /// Why a slot failed, for the operator. Locked only when a member fails.
     failures: Mutex<[Option<Failure>; MEMBERS_MAX]>,
     patience_s: u32,
     /// Whether the array is only read: no slot fails, and a silent one is passed by for a while.
     read_only: bool,
+}
+
+/// Members that something durable was not done on. A member is a slot *and* its device: what is noted against a device says
+/// nothing of the one that takes the slot after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Missed {
+    slots: Slots,
+    devices: [DeviceIndex; MEMBERS_MAX],
+}
+
+impl Missed {
+    /// Nothing was missed.
+    pub const NONE: Missed = Missed { slots: Slots::NONE, devices: [DeviceIndex(0); MEMBERS_MAX] };
+
+    /// The slots, whatever devices they have by now.
+    #[must_use]
+    pub const fn slots(&self) -> Slots {
+        self.slots
+    }
+
+    /// The device that this slot has, or had, has missed it too.
+    pub fn add(&mut self, slot: u8, device: DeviceIndex) {
+        self.slots = self.slots.or(Slots::one(slot));
+        self.devices[usize::from(slot)] = device;
+    }
 }
 
 /// How far a slot that is being rebuilt is to be believed.
@@ -169,6 +197,7 @@ impl Members {
             repairs: [const { AtomicU64::new(0) }; MEMBERS_MAX],
             refusals: [const { AtomicU64::new(0) }; MEMBERS_MAX],
             stopped_serving: AtomicBool::new(false),
+            pulses: [const { AtomicU32::new(0) }; MEMBERS_MAX],
             failures: Mutex::new([None; MEMBERS_MAX]),
             patience_s: MEMBER_PATIENCE_S,
             read_only: false,
@@ -233,6 +262,27 @@ impl Members {
                 || self.record_cursor.load(Ordering::SeqCst) <= stripe)
     }
 
+    /// What a round or a block write that begins now passes by, if it is for these slots: those that take no writes.
+    #[must_use]
+    pub fn missing_of(&self, slots: Slots) -> (MemberView, Missed) {
+        // The devices before the view: a slot that is not in the view has had the device noted here, or had it before. (The
+        // other way round a device that joins in between would be noted, and it misses nothing.)
+        let devices = std::array::from_fn(|slot| self.device(slot as u8));
+        let view = self.view();
+        (view, Missed { slots: slots.minus(view.writable), devices })
+    }
+
+    /// Whether the record excludes every member in `missed`, or has excluded it once: a slot that has another device by now got
+    /// it only after the one before was out on record. So an answer of yes stays one.
+    #[must_use]
+    pub fn excludes(&self, missed: &Missed) -> bool {
+        let has_it_still = |slot: &u8| self.device(*slot) == missed.devices[usize::from(*slot)];
+        let still = missed.slots.iter().filter(has_it_still);
+        // The device first and the record then: a slot whose device is the one noted is judged by the record of that device
+        // or of a later one, and the later one's says that it is to be filled.
+        self.on_record(still.fold(Slots::NONE, |slots, slot| slots.or(Slots::one(slot))), 0)
+    }
+
     /// The device of a slot.
     #[must_use]
     pub fn device(&self, slot: u8) -> DeviceIndex {
@@ -267,27 +317,35 @@ impl Members {
 
     /// Takes a slot out of the view; says whether it was in. The steward puts it on record.
     pub fn fail(&self, slot: u8, why: Failure) -> bool {
-        self.fail_where(slot, why, |_| true)
+        self.fail_where(Slots::one(slot), why, |_| true)
+    }
+
+    /// Takes all of these slots out of the view at once, if all of them can be spared; else none. Says whether it did.
+    pub fn fail_all_if_spared(&self, slots: Slots, why: Failure, data: u32) -> bool {
+        self.fail_where(slots, why, |left| left.readable.count() >= data)
     }
 
     /// The same, unless fewer than `data` readable slots would be left by it: a member that reads badly or slowly
     /// is better than none.
     pub fn fail_if_spared(&self, slot: u8, why: Failure, data: u32) -> bool {
-        self.fail_where(slot, why, |left| left.readable.count() >= data)
+        self.fail_all_if_spared(Slots::one(slot), why, data)
     }
 
-    fn fail_where(&self, slot: u8, why: Failure, allowed: impl Fn(MemberView) -> bool) -> bool {
+    fn fail_where(&self, slots: Slots, why: Failure, allowed: impl Fn(MemberView) -> bool) -> bool {
         if self.read_only && !matches!(why, Failure::Silence(_)) {
             return false;
         }
-        let one = Slots::one(slot);
         let taken = self.view.fetch_update(Ordering::SeqCst, Ordering::Acquire, |word| {
             let view = MemberView::unpack(word);
-            let left = MemberView { readable: view.readable.minus(one), writable: view.writable.minus(one) };
-            (view.writable.has(slot) && allowed(left)).then(|| left.pack())
+            let left =
+                MemberView { readable: view.readable.minus(slots), writable: view.writable.minus(slots) };
+            (!view.writable.and(slots).is_empty() && allowed(left)).then(|| left.pack())
         });
-        if taken.is_ok() {
-            self.failures.lock().expect("no holder panics")[usize::from(slot)] = Some(why);
+        if let Ok(word) = taken {
+            let mut failures = self.failures.lock().expect("no holder panics");
+            for slot in MemberView::unpack(word).writable.and(slots).iter() {
+                failures[usize::from(slot)] = Some(why);
+            }
         }
         taken.is_ok()
     }
@@ -302,6 +360,17 @@ impl Members {
         let back = MemberView { readable: record.readable.and(one), writable: one };
         self.view.fetch_or(back.pack(), Ordering::SeqCst);
         self.failures.lock().expect("no holder panics")[usize::from(slot)] = None;
+    }
+
+    /// An I/O has completed on the device of a slot, at some reactor. Said a few times a second, not of each I/O.
+    pub fn answered(&self, slot: u8) {
+        self.pulses[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Another number than before: the device of a slot has answered some reactor meanwhile.
+    #[must_use]
+    pub fn pulse(&self, slot: u8) -> u32 {
+        self.pulses[usize::from(slot)].load(Ordering::Relaxed)
     }
 
     /// Counts a read error in a strip, once for each strip; fails the slot when they come too fast and `data` others can be read.
@@ -478,6 +547,44 @@ mod tests {
         members.set_record(members.view(), 0);
         assert!(members.on_record(Slots::one(2), 0));
         assert!(!members.on_record(Slots::one(1), 0));
+    }
+
+    /// What is noted against a device says nothing of the one that takes its slot, however far that is filled: an answer of
+    /// yes stays one. (A late error of a replaced device once held up flushes and marks for ever.)
+    #[test]
+    fn what_was_excluded_once_stays_so() {
+        let members = five();
+        let (view, mut missed) = members.missing_of(Slots::first(5));
+        assert!(view.writable == Slots::first(5) && members.excludes(&missed));
+        missed.add(2, members.device(2));
+        assert!(!members.excludes(&missed));
+        members.fail(2, Failure::Flush(5));
+        assert!(!members.excludes(&missed), "not before it is on record");
+        members.set_record(members.view(), 0);
+        assert!(members.excludes(&missed));
+        let (_, before) = members.missing_of(Slots::first(5));
+        members.begin_rebuild(2, DeviceIndex(5), true);
+        for cursor in [0, 10] {
+            members.set_record(members.view(), cursor);
+            assert!(members.excludes(&missed) && members.excludes(&before), "cursor {cursor}");
+        }
+        assert!(members.finish_rebuild(2, 4));
+        members.set_record(members.view(), 10);
+        assert!(members.excludes(&missed) && members.excludes(&before));
+        // The same of the device that is there now is another matter.
+        missed.add(2, members.device(2));
+        assert!(!members.excludes(&missed));
+    }
+
+    #[test]
+    fn members_that_fall_silent_together_leave_together_or_not_at_all() {
+        let members = five();
+        assert!(!members.fail_all_if_spared(Slots(0b11), Failure::Silence(30), 4));
+        assert_eq!(members.view().writable, Slots::first(5));
+        assert!(members.fail_all_if_spared(Slots(0b11), Failure::Silence(30), 3));
+        assert_eq!(members.view().readable, Slots(0b11100));
+        assert!([0, 1].into_iter().all(|slot| members.failure(slot) == Some(Failure::Silence(30))));
+        assert_eq!(members.failure(2), None);
     }
 
     #[test]

@@ -187,6 +187,8 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         for completion in self.completions.drain(..) {
             self.array.complete(&mut self.ring, completion);
         }
+        let frontend = &self.frontend;
+        self.array.exchange_spans(&mut self.ring, &mut self.pool, |bytes| frontend.span_bytes(bytes));
         let mut replied = false;
         for reply in self.array.take_replies() {
             self.frontend.reply(&self.memory, &mut self.pool, reply);

@@ -71,4 +71,7 @@ pub struct Reply {
     pub tag: u64,
     /// How it went.
     pub result: Result<(), RequestError>,
+    /// The request's bytes. Another span of the same pool than the request came with where the kernel still holds that one
+    /// (a member did not answer, and has left): the front end owns this one instead.
+    pub span: Span,
 }

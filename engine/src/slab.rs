@@ -28,6 +28,16 @@ impl<T> Slab<T> {
         self.entries.len() - self.free.len()
     }
 
+    /// How many values it can hold: names are below this.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// The value of this name, if there is one.
+    pub(crate) fn get(&self, index: u32) -> Option<&T> {
+        self.entries[index as usize].as_ref()
+    }
+
     /// Every value, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.entries.iter().flatten()

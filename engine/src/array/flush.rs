@@ -4,8 +4,7 @@
 //! for the whole device. A member that fails its flush is failed, and never asked again: what it
 //! had cached may be gone. Its flush counts as done once the failure is on record.
 
-use crate::geometry::Slots;
-use crate::members::Failure;
+use crate::members::{Failure, Missed};
 use crate::memory::Span;
 use crate::request::RequestError;
 use crate::ring::blame::Blame;
@@ -28,9 +27,9 @@ pub(super) enum FlushWaiter {
 #[derive(Debug)]
 pub(super) struct FlushGate {
     in_flight: u32,
-    /// Slots that are not flushed by this round: out of the view when it began, or their flush failed. The
+    /// Members that are not flushed by this round: out of the view when it began, or their flush failed. The
     /// record must exclude them before anyone relies on the round: what they had cached may be gone.
-    failed: Slots,
+    missed: Missed,
     running: Vec<FlushWaiter>,
     next: Vec<FlushWaiter>,
 }
@@ -40,7 +39,7 @@ impl FlushGate {
         let room = sizes.requests + sizes.ops + 1;
         FlushGate {
             in_flight: 0,
-            failed: Slots::NONE,
+            missed: Missed::NONE,
             running: Vec::with_capacity(room),
             next: Vec::with_capacity(room),
         }
@@ -67,9 +66,9 @@ impl Array {
             return;
         }
         std::mem::swap(&mut self.flush.running, &mut self.flush.next);
-        let writable = self.shared.members.view().writable;
-        self.flush.failed = self.shared.geometry.slots().minus(writable);
-        for slot in writable.and(self.shared.members.volatile()).iter() {
+        let (view, missed) = self.shared.members.missing_of(self.shared.geometry.slots());
+        self.flush.missed = missed;
+        for slot in view.writable.and(self.shared.members.volatile()).iter() {
             self.flush.in_flight += 1;
             self.push(ring, IoFor::Flush, slot, MemberIo::Flush, 0, Span::EMPTY);
         }
@@ -81,13 +80,21 @@ impl Array {
     pub(super) fn flush_done(&mut self, io: Io, result: Result<(), i32>) {
         if let Err(errno) = result {
             match self.blame(&io, errno) {
+                // An error of a device that the slot has no longer says nothing.
+                _ if !self.is_current(&io) => {}
                 Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
-                Blame::Device if self.is_current(&io) => {
+                Blame::Device => {
                     self.shared.members.fail(io.slot, Failure::Flush(errno));
                 }
-                Blame::Device => {}
             }
-            self.flush.failed = self.flush.failed.or(Slots::one(io.slot));
+        }
+        self.flush_ended(io, result.is_ok());
+    }
+
+    /// A member's flush is over, or is not waited for any more.
+    pub(super) fn flush_ended(&mut self, io: Io, is_flushed: bool) {
+        if !is_flushed {
+            self.flush.missed.add(io.slot, io.device);
         }
         self.flush.in_flight -= 1;
         if self.flush.in_flight == 0 {
@@ -97,7 +104,7 @@ impl Array {
 
     fn end_flush_round(&mut self) {
         let failed = self.shared.failed();
-        if !failed && !self.shared.members.on_record(self.flush.failed, 0) {
+        if !failed && !self.shared.members.excludes(&self.flush.missed) {
             return;
         }
         let result = if failed { Err(RequestError::Lost) } else { Ok(()) };
@@ -105,7 +112,7 @@ impl Array {
             match waiter {
                 FlushWaiter::Request(request) => self.answer_flush(request, result),
                 FlushWaiter::Op(op) => {
-                    self.ops[op].skipped = self.ops[op].skipped.or(self.flush.failed);
+                    self.ops[op].skipped = self.ops[op].skipped.or(self.flush.missed.slots());
                     self.acknowledge(op);
                 }
                 FlushWaiter::Steward => self.steward_flushed(result.is_ok()),

@@ -30,6 +30,8 @@ pub(super) struct HostRequest {
     cursor: u64,
     /// Parts and member reads in flight.
     pending: u32,
+    /// Parked I/Os hold its span: it gets another one before it is answered.
+    is_held: bool,
     result: Result<(), RequestError>,
 }
 
@@ -43,9 +45,33 @@ pub(super) struct HostRead {
     pub(super) span: Span,
 }
 
+/// What a request is to do that was given other memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// Be read again.
+    Again,
+    /// Be answered.
+    Done,
+}
+
 impl HostRequest {
     const fn end(&self) -> u64 {
         self.request.offset_bytes + self.request.len_bytes
+    }
+
+    /// Its bytes.
+    pub(super) const fn span(&self) -> Span {
+        self.request.span
+    }
+
+    /// Gives it other memory. A read that has not failed begins anew there.
+    pub(super) fn move_to(&mut self, span: Span) -> Moved {
+        (self.request.span, self.is_held) = (span, false);
+        if self.request.kind == RequestKind::Read && self.result.is_ok() {
+            self.cursor = self.request.offset_bytes;
+            return Moved::Again;
+        }
+        Moved::Done
     }
 }
 
@@ -53,17 +79,18 @@ impl Array {
     pub(super) fn take_request<R: Ring>(&mut self, ring: &mut R, request: Request) {
         if let Err(error) = self.check(&request) {
             self.tally().errors.add(1);
-            self.replies.push(Reply { tag: request.tag, result: Err(error) });
+            self.replies.push(Reply { tag: request.tag, result: Err(error), span: request.span });
             return;
         }
         if request.kind == RequestKind::Flush && self.shared.read_only {
             // Nothing was written since the start, which flushed every member before it read its superblocks.
             self.tally().flushes.add(1);
-            self.replies.push(Reply { tag: request.tag, result: Ok(()) });
+            self.replies.push(Reply { tag: request.tag, result: Ok(()), span: request.span });
             return;
         }
         let cursor = request.offset_bytes;
-        let index = self.requests.insert(HostRequest { request, cursor, pending: 0, result: Ok(()) });
+        let index =
+            self.requests.insert(HostRequest { request, cursor, pending: 0, is_held: false, result: Ok(()) });
         if request.kind == RequestKind::Flush {
             self.requests[index].pending = 1;
             self.join_flush(FlushWaiter::Request(index));
@@ -131,7 +158,7 @@ impl Array {
         if cursor < end {
             self.stalled.push_back(index);
         } else if self.requests[index].pending == 0 {
-            self.answer(index);
+            self.end(index);
         }
     }
 
@@ -179,6 +206,7 @@ impl Array {
             home,
             home_part: NONE,
             request,
+            held: 0,
             next: NONE,
         };
         let index = self.parts.insert(part);
@@ -224,7 +252,9 @@ impl Array {
             cell == Cell::NeedSync,
         ));
         let wanted = Strips::first(last + 1).minus(Strips::first(first));
-        if !wanted.within(readable) && !is_mapped {
+        // What is read into memory that is not ours has to be waited for, whatever becomes of its member.
+        let is_slow = !rotation.strips_on(self.watch.slow()).and(wanted).is_empty();
+        if (is_slow || !wanted.within(readable)) && !is_mapped {
             self.needs_memory(request);
             return true;
         }
@@ -247,7 +277,7 @@ impl Array {
         for strip in first..=last {
             let len = (geometry.chunk_bytes() - row).min(span.len_bytes - at);
             let piece = span.part(at, len);
-            let what = IoFor::HostRead { request, stripe, start: start + at, span: piece, deallocations };
+            let what = IoFor::HostRead { request, stripe, start: start + at, deallocations };
             self.push(ring, what, rotation.slot_of(strip), MemberIo::Read, data + u64::from(row), piece);
             self.host_reads += 1;
             self.requests[request].pending += 1;
@@ -271,13 +301,13 @@ impl Array {
         let is_right = result.is_ok() && undisturbed;
         if !is_right && !self.shared.memory.is_mapped(read.span) {
             // Not counted against the member: a host's pages may lie so that the device cannot fill them.
-            self.answer_part(read.request, Err(RequestError::NeedsMemory));
+            self.answer_part(read.request, Err(RequestError::NeedsMemory), 0);
         } else if let Err(errno) = result {
             self.read_error(&io, read.stripe, errno);
             let (strip, _) = self.shared.geometry.strip_of(read.start);
             self.read_again(read, Strips::one(strip));
         } else if undisturbed {
-            self.answer_part(read.request, Ok(()));
+            self.answer_part(read.request, Ok(()), 0);
         } else {
             self.read_again(read, Strips::NONE);
         }
@@ -312,23 +342,36 @@ impl Array {
         self.requests[request].result = Err(RequestError::NeedsMemory);
     }
 
-    /// One piece of a request has ended.
-    pub(super) fn answer_part(&mut self, index: u32, result: Result<(), RequestError>) {
+    /// One piece of a request has ended, and so many of its I/Os are parked.
+    pub(super) fn answer_part(&mut self, index: u32, result: Result<(), RequestError>, held: u16) {
+        if held > 0 {
+            self.requests[index].is_held = true;
+            self.host_span_held(self.requests[index].span(), held);
+        }
         let request = &mut self.requests[index];
         request.pending -= 1;
         if request.result.is_ok() {
             request.result = result;
         }
         if request.pending == 0 && request.cursor == request.end() {
+            self.end(index);
+        }
+    }
+
+    /// Everything that was asked of members for a request has ended, or is parked.
+    fn end(&mut self, index: u32) {
+        if self.requests[index].is_held {
+            self.exchange(index);
+        } else {
             self.answer(index);
         }
     }
 
-    fn answer(&mut self, index: u32) {
+    pub(super) fn answer(&mut self, index: u32) {
         let HostRequest { request, result, .. } = self.requests.remove(index);
         if result == Err(RequestError::NeedsMemory) {
             // It comes again, and counts then.
-            self.replies.push(Reply { tag: request.tag, result });
+            self.replies.push(Reply { tag: request.tag, result, span: request.span });
             return;
         }
         let tally = self.tally();
@@ -347,12 +390,12 @@ impl Array {
         if result.is_err() {
             tally.errors.add(1);
         }
-        self.replies.push(Reply { tag: request.tag, result });
+        self.replies.push(Reply { tag: request.tag, result, span: request.span });
     }
 
     /// A flush has ended.
     pub(super) fn answer_flush(&mut self, index: u32, result: Result<(), RequestError>) {
         self.requests[index].cursor = self.requests[index].end();
-        self.answer_part(index, result);
+        self.answer_part(index, result, 0);
     }
 }

@@ -13,34 +13,38 @@ use bitmap::{BlockIndex, BlockWrite};
 
 use crate::format::bitmap_block::{self, Cells, Header};
 use crate::geometry::Slots;
-use crate::members::Failure;
+use crate::members::{Failure, Missed};
 use crate::memory::{Pool, Span};
 use crate::ring::blame::Blame;
 use crate::ring::{Durability, MemberIo, Ring};
 
+use super::parked::Holds;
 use super::wanted::Wanted;
-use super::{Array, Io, IoFor, Sizes};
+use super::{Array, Io, IoFor, NONE, Sizes};
 
 /// One block write of this reactor.
 struct Writing {
     write: Option<BlockWrite>,
     /// The snapshot, to be told what became durable.
     cells: Box<Cells>,
-    /// The block as it goes out.
+    /// The block as it goes out; empty when the kernel holds the last one, and no other was free yet.
     span: Span,
+    /// The lot of `span`, if parked I/Os hold it; or `NONE`.
+    lot: u32,
     pending: u32,
-    /// Slots whose copy is not written: out of the view when the write began, or it failed. The record
+    /// Members whose copy is not written: out of the view when the write began, or it failed. The record
     /// must exclude them before the block counts as written.
-    failed: Slots,
+    missed: Missed,
 }
 
 impl std::fmt::Debug for Writing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Writing { write, cells, span: _, pending, failed } = self;
+        let Writing { write, cells, span: _, lot: _, pending, missed } = self;
         match write {
             None => f.write_str("-"),
             Some(write) => {
-                write!(f, "{write:?} cells {:08x} {pending} {failed:?}", crc32c::crc32c(&cells[..]))
+                let missed = missed.slots();
+                write!(f, "{write:?} cells {:08x} {pending} {missed:?}", crc32c::crc32c(&cells[..]))
             }
         }
     }
@@ -64,8 +68,9 @@ impl BlockWrites {
             span: pool
                 .take(crate::limits::BLOCK_BYTES as u32)
                 .expect("a fresh pool has room for the bitmap blocks"),
+            lot: NONE,
             pending: 0,
-            failed: Slots::NONE,
+            missed: Missed::NONE,
         };
         let writing = (0..sizes.block_writes).map(writing).collect();
         BlockWrites { writing, begun: 0, wanted: Wanted::new(blocks, sizes.ops) }
@@ -75,6 +80,12 @@ impl BlockWrites {
     pub(super) fn settled(&self) -> bool {
         self.wanted.is_empty()
             && self.writing.iter().all(|writing| writing.write.is_none() || writing.pending > 0)
+    }
+
+    /// A parked copy of this write holds its span.
+    pub(super) fn hold(&mut self, index: u32, hold: impl FnOnce(&mut u32, Span) -> Holds) -> Holds {
+        let Writing { lot, span, .. } = &mut self.writing[index as usize];
+        hold(lot, *span)
     }
 
     /// Whether no block is being written.
@@ -107,16 +118,27 @@ impl Array {
         self.copies(block).has(slot)
     }
 
+    /// A place for a block write, with memory.
+    fn free_writing(&mut self) -> Option<usize> {
+        let free = self.blocks.writing.iter().position(|writing| writing.write.is_none())?;
+        let span = &mut self.blocks.writing[free].span;
+        if *span == Span::EMPTY {
+            *span = self.pool.take_kept_back(crate::limits::BLOCK_BYTES as u32)?;
+        }
+        Some(free)
+    }
+
     /// Begins to write what was asked for, the oldest first, as long as there is room.
     pub(super) fn begin_block_writes<R: Ring>(&mut self, ring: &mut R) {
         let mut nth = 0;
         while let Some(block) = self.blocks.wanted.get(nth) {
-            let Some(free) = self.blocks.writing.iter().position(|writing| writing.write.is_none()) else {
+            let Some(free) = self.free_writing() else {
                 return;
             };
             let shared = self.shared.clone();
             let kept = self.copies(block);
-            let copies = kept.and(shared.members.view().writable);
+            let (view, missed) = shared.members.missing_of(kept);
+            let copies = kept.and(view.writable);
             if copies.is_empty() || !shared.bitmap.is_due(block) {
                 // No member takes it; or a write that has begun meanwhile holds all there is to write.
                 self.blocks.wanted.take(nth);
@@ -140,7 +162,7 @@ impl Array {
             writing.write = Some(write);
             self.blocks.begun += 1;
             let writing = &mut self.blocks.writing[free];
-            writing.failed = kept.minus(copies);
+            writing.missed = missed;
             writing.pending = copies.count();
             let place = crate::format::zones::bitmap_place(block.0.into(), header.generation);
             let offset = shared.layout.bitmap_offset_bytes + place;
@@ -155,16 +177,22 @@ impl Array {
     pub(super) fn block_copy_done(&mut self, index: u32, io: Io, result: Result<(), i32>) {
         if let Err(errno) = result {
             match self.blame(&io, errno) {
+                // An error of a device that the slot has no longer says nothing.
+                _ if !self.is_current(&io) => {}
                 Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
-                Blame::Device if self.is_current(&io) => {
+                Blame::Device => {
                     self.shared.members.fail(io.slot, Failure::Metadata(errno));
                 }
-                Blame::Device => {}
             }
         }
+        self.block_copy_ended(index, io, result.is_ok());
+    }
+
+    /// A copy of a block is written, or is not waited for any more.
+    pub(super) fn block_copy_ended(&mut self, index: u32, io: Io, is_written: bool) {
         let writing = &mut self.blocks.writing[index as usize];
-        if result.is_err() {
-            writing.failed = writing.failed.or(Slots::one(io.slot));
+        if !is_written {
+            writing.missed.add(io.slot, io.device);
         }
         writing.pending -= 1;
         if writing.pending == 0 {
@@ -188,12 +216,16 @@ impl Array {
     fn end_block_write(&mut self, index: usize) {
         let failed = self.shared.failed();
         let writing = &mut self.blocks.writing[index];
-        let on_record = self.shared.members.on_record(writing.failed, 0);
+        let on_record = self.shared.members.excludes(&writing.missed);
         if !failed && !on_record {
             return;
         }
         let write = writing.write.take().expect("only a write in flight ends");
         self.blocks.begun -= 1;
+        if writing.lot != NONE {
+            self.parking.leave(std::mem::replace(&mut writing.lot, NONE), &mut self.pool);
+            writing.span = Span::EMPTY;
+        }
         let writing = &self.blocks.writing[index];
         if !on_record {
             self.shared.bitmap.abort_block_write(write);

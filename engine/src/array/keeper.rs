@@ -88,6 +88,7 @@ pub(super) struct Wishes {
 pub(super) struct Keeper {
     /// `None` for an array that lives in memory only.
     roster: Option<Roster>,
+    /// One for each slot; empty while the kernel holds the last one, and no other was free yet.
     spans: Vec<Span>,
     round: Option<(Purpose, u32)>,
     /// Epoch ids come from here: random at the start, mixed with each number.
@@ -217,6 +218,13 @@ impl Array {
             return;
         }
         let view = shared.members.view();
+        for span in &mut keeper.spans {
+            if *span == Span::EMPTY {
+                // None is free now: the change is begun in a later turn.
+                let Some(fresh) = self.pool.take_kept_back(BLOCK_BYTES as u32) else { return };
+                *span = fresh;
+            }
+        }
         let Some(roster) = &keeper.roster else {
             shared.members.set_record(view, shared.members.cursor());
             keeper.stopped |= keeper.wishes.stop != Wish::None;
@@ -290,19 +298,29 @@ impl Array {
     }
 
     pub(super) fn superblock_done(&mut self, io: Io, result: Result<(), i32>) {
-        let steward = self.steward.as_mut().expect("the steward keeps the record");
-        let keeper = &mut steward.keeper;
-        let roster = keeper.roster.as_mut().expect("superblocks are written from a roster");
-        let outcome = if result.is_ok() { WriteOutcome::Landed } else { WriteOutcome::Lost };
-        roster.settle(usize::from(io.slot), outcome);
         if let Err(errno) = result {
             match self.blame(&io, errno) {
                 Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
                 Blame::Device => drop(self.shared.members.fail(io.slot, Failure::Metadata(errno))),
             }
         }
+        self.superblock_ended(io, if result.is_ok() { WriteOutcome::Landed } else { WriteOutcome::Lost });
+    }
+
+    /// A superblock's write is parked: its device does not answer, and the slot is out of the view. The write may land at any
+    /// time or never, so it is lost in the roster's sense, and the slot leaves in the next epoch whatever becomes of it.
+    pub(super) fn superblock_lost(&mut self, io: Io) {
         let steward = self.steward.as_mut().expect("the steward keeps the record");
-        let (_, pending) = steward.keeper.round.as_mut().expect("a superblock is written in a round");
+        steward.keeper.spans[usize::from(io.slot)] = Span::EMPTY;
+        self.superblock_ended(io, WriteOutcome::Lost);
+    }
+
+    fn superblock_ended(&mut self, io: Io, outcome: WriteOutcome) {
+        let steward = self.steward.as_mut().expect("the steward keeps the record");
+        let keeper = &mut steward.keeper;
+        let roster = keeper.roster.as_mut().expect("superblocks are written from a roster");
+        roster.settle(usize::from(io.slot), outcome);
+        let (_, pending) = keeper.round.as_mut().expect("a superblock is written in a round");
         *pending -= 1;
         if *pending == 0 {
             self.end_round();

@@ -13,10 +13,10 @@ use std::sync::atomic::Ordering;
 
 use crate::format::lost_rows::{LIST_BYTES, LostRange, PLACE_OFFSETS_BYTES, encode};
 use crate::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES};
-use crate::geometry::{Slots, Strips};
+use crate::geometry::Strips;
 use crate::limits::BLOCK_BYTES;
 use crate::lost::Refused;
-use crate::members::Failure;
+use crate::members::{Failure, Missed};
 use crate::memory::{Pool, Span};
 use crate::request::RequestError;
 use crate::ring::blame::Blame;
@@ -24,8 +24,9 @@ use crate::ring::{Durability, MemberIo, Ring};
 
 use super::jobs::Job;
 use super::op::{Mode, Phase, Work};
+use super::parked::Holds;
 use super::part::PartKind;
-use super::{Array, Io, IoFor};
+use super::{Array, Io, IoFor, NONE};
 
 /// A version of the list on its way to the members.
 #[derive(Debug)]
@@ -34,21 +35,28 @@ struct Round {
     /// Which of the two places is being written.
     place: usize,
     pending: u32,
-    /// Slots that do not have it: the record must exclude them before it counts as durable.
-    failed: Slots,
+    /// Members that do not have it: the record must exclude them before it counts as durable.
+    missed: Missed,
 }
 
 /// The steward's writes of the list.
 #[derive(Debug)]
 pub(super) struct ListWrites {
     span: Span,
+    /// The lot of `span`, if parked I/Os hold it; or `NONE`.
+    lot: u32,
     round: Option<Round>,
 }
 
 impl ListWrites {
     pub(super) fn new(pool: &mut Pool) -> ListWrites {
         let span = pool.take(LIST_BYTES as u32).expect("a fresh pool has room for the list of lost rows");
-        ListWrites { span, round: None }
+        ListWrites { span, lot: NONE, round: None }
+    }
+
+    /// A parked write of the list holds its span.
+    pub(super) fn hold(&mut self, hold: impl FnOnce(&mut u32, Span) -> Holds) -> Holds {
+        hold(&mut self.lot, self.span)
     }
 }
 
@@ -65,10 +73,10 @@ impl Array {
         if round.pending > 0 {
             return;
         }
-        let (version, place, failed) = (round.version, round.place, round.failed);
+        let (version, place, missed) = (round.version, round.place, round.missed);
         if shared.failed() {
             self.steward_mut().lists.round = None;
-        } else if !shared.members.on_record(failed, 0) {
+        } else if !shared.members.excludes(&missed) {
             // The keeper is at it.
         } else if place + 1 < PLACE_OFFSETS_BYTES.len() {
             self.write_list_place(ring, version, place + 1);
@@ -88,16 +96,27 @@ impl Array {
             shared.lost.set_durable(version);
             return;
         }
+        let lists = &mut self.steward_mut().lists;
+        let lot = std::mem::replace(&mut lists.lot, NONE);
+        if lot != NONE {
+            lists.span = Span::EMPTY;
+            self.parking.leave(lot, &mut self.pool);
+        }
+        if self.steward().lists.span == Span::EMPTY {
+            // None is free now: the list is written in a later turn.
+            let Some(span) = self.pool.take_kept_back(LIST_BYTES as u32) else { return };
+            self.steward_mut().lists.span = span;
+        }
         let array = uuid::Uuid::from_bytes(shared.layout.uuid);
         shared.memory.with_mut(self.steward().lists.span, |list| encode(list, array, version, &ranges));
         self.write_list_place(ring, version, 0);
     }
 
     fn write_list_place<R: Ring>(&mut self, ring: &mut R, version: u64, place: usize) {
-        let slots = self.shared.members.view().writable;
-        let failed = self.shared.geometry.slots().minus(slots);
+        let (view, missed) = self.shared.members.missing_of(self.shared.geometry.slots());
+        let slots = view.writable;
         let lists = &mut self.steward_mut().lists;
-        lists.round = Some(Round { version, place, pending: slots.count(), failed });
+        lists.round = Some(Round { version, place, pending: slots.count(), missed });
         let span = lists.span;
         for slot in slots.iter() {
             let write = MemberIo::Write(Durability::Durable);
@@ -109,17 +128,23 @@ impl Array {
     pub(super) fn list_written(&mut self, io: Io, result: Result<(), i32>) {
         if let Err(errno) = result {
             match self.blame(&io, errno) {
-                Blame::Device if self.is_current(&io) => {
+                // An error of a device that the slot has no longer says nothing.
+                _ if !self.is_current(&io) => {}
+                Blame::Device => {
                     self.shared.members.fail(io.slot, Failure::Metadata(errno));
                 }
-                Blame::Device => {}
                 Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
             }
         }
+        self.list_write_ended(io, result.is_ok());
+    }
+
+    /// A member's write of the list is over, or is not waited for any more.
+    pub(super) fn list_write_ended(&mut self, io: Io, is_written: bool) {
         let round = self.steward_mut().lists.round.as_mut().expect("a list is written in a round");
         round.pending -= 1;
-        if result.is_err() {
-            round.failed = round.failed.or(Slots::one(io.slot));
+        if !is_written {
+            round.missed.add(io.slot, io.device);
         }
     }
 

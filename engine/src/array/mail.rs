@@ -25,10 +25,13 @@ impl Array {
 
     fn take_answer(&mut self) -> bool {
         match self.shared.mailboxes.take_answer(self.me) {
-            None => return false,
-            Some(Ended::Part { part, result }) => {
+            None => match self.shared.mailboxes.take_return(self.me) {
+                None => return false,
+                Some(span) => self.host_span_returned(span),
+            },
+            Some(Ended::Part { part, result, held }) => {
                 let part = self.parts.remove(part);
-                self.answer_part(part.request, result);
+                self.answer_part(part.request, result, held);
             }
             Some(Ended::Job(end)) => self.job_ended(end),
         }

@@ -62,6 +62,7 @@ mod mail;
 mod op;
 mod ownership;
 mod parity;
+mod parked;
 mod part;
 mod read;
 mod rest;
@@ -84,6 +85,7 @@ use intent::BlockWrites;
 pub(crate) use jobs::{JOBS_MAX, JobAsk, JobEnd};
 use op::{Phase, Segments, StripeOp};
 use ownership::{Ownership, Parked};
+use parked::{Holds, Parking};
 pub(crate) use part::{Part, PartKind};
 pub use rest::Rest;
 pub use shared::{Layout, Shared};
@@ -111,7 +113,7 @@ const IOS_PER_OP_MAX: usize = crate::limits::MEMBERS_MAX;
 enum IoFor {
     /// A healthy read, straight into the host's buffer; what is needed to reconstruct it instead, and the
     /// count of deallocations when it began.
-    HostRead { request: u32, stripe: u64, start: u32, span: Span, deallocations: u32 },
+    HostRead { request: u32, stripe: u64, start: u32, deallocations: u32 },
     /// A stripe op's read of one strip.
     OpRead { op: u32, strip: u8 },
     /// A stripe op's write of one strip.
@@ -126,6 +128,10 @@ enum IoFor {
     Superblock,
     /// The list of lost rows.
     List,
+    /// A question whether the member is there: see `watch`.
+    Probe,
+    /// Nobody: its member has left. See `parked`.
+    Parked(Holds),
 }
 
 /// One member I/O in flight.
@@ -135,6 +141,8 @@ struct Io {
     slot: u8,
     /// The device it went to: a slot may have another by the time it completes.
     device: DeviceIndex,
+    /// The bytes that the kernel may read or write until it completes.
+    span: Span,
     /// When it was pushed, in beats of the watch.
     beat: u32,
 }
@@ -178,6 +186,7 @@ pub struct Array {
     /// Reactor 0 has the steward.
     steward: Option<Box<Steward>>,
     watch: Watch,
+    parking: Parking,
     replies: Vec<Reply>,
     now_ns: u64,
 }
@@ -192,8 +201,12 @@ impl Array {
     /// The same with less room: requests beyond it wait longer, and nothing else changes.
     #[must_use]
     pub fn with_sizes(me: u8, shared: Arc<Shared>, mut pool: Pool, sizes: Sizes) -> Array {
-        assert!(sizes.ops < usize::from(NO_OP) && sizes.ios() <= crate::limits::IO_IN_FLIGHT_MAX);
+        assert!(
+            sizes.ops < usize::from(NO_OP) && sizes.ios() + sizes.parked() <= crate::limits::IO_IN_FLIGHT_MAX
+        );
         assert!(sizes.host_reads >= usize::from(shared.geometry.data()), "a read of one stripe has room");
+        pool.keep_back();
+        let watch = Watch::new(&mut pool);
         let blocks = BlockWrites::new(&mut pool, &sizes, shared.bitmap.blocks());
         let steward = (me == 0).then(|| Box::new(Steward::new(&shared, &mut pool)));
         pool.pin_taken();
@@ -205,7 +218,7 @@ impl Array {
             guests: 0,
             ops: Slab::new(sizes.ops),
             segments: vec![Segments::EMPTY; sizes.ops].into_boxed_slice(),
-            ios: Slab::new(sizes.ios()),
+            ios: Slab::new(sizes.ios() + sizes.parked()),
             host_reads: 0,
             owned: vec![NO_OP; bitmap::LOCK_SLOTS].into_boxed_slice(),
             short: Short::default(),
@@ -219,7 +232,8 @@ impl Array {
             flush: FlushGate::new(&sizes),
             blocks,
             steward,
-            watch: Watch::default(),
+            watch,
+            parking: Parking::new(sizes.parked(), sizes.requests),
             replies: Vec::with_capacity(sizes.requests),
             now_ns: 0,
             shared,
@@ -233,13 +247,13 @@ impl Array {
         self.requests.room()
     }
 
-    /// Whether nothing is in flight here: no request, part, stripe or member I/O.
+    /// Whether nothing is in flight here that anything waits for: no request, part, stripe or member I/O.
     #[must_use]
     pub fn quiet(&self) -> bool {
         self.requests.len() == 0
             && self.parts.len() == 0
             && self.ops.len() == 0
-            && self.ios.len() == 0
+            && self.ios.len() == self.parking.ios()
             && self.parked.is_empty()
     }
 
@@ -249,7 +263,7 @@ impl Array {
         self.requests.len() == 0
     }
 
-    /// Whether no member I/O is in flight here.
+    /// Whether no member I/O is in flight here, not even such as nothing waits for.
     #[must_use]
     pub fn io_is_quiet(&self) -> bool {
         self.ios.len() == 0
@@ -265,6 +279,7 @@ impl Array {
             && self.again.is_empty()
             && self.stalled.is_empty()
             && self.flush.settled()
+            && self.parking.is_settled()
             && self.blocks.settled())
             || self.steward.as_ref().is_some_and(|steward| steward.must_turn(&self.shared))
     }
@@ -274,7 +289,7 @@ impl Array {
     pub fn next_deadline_ns(&self) -> Option<u64> {
         let steward = self.steward.as_ref().filter(|_| !self.shared.read_only);
         let steward = steward.and_then(|steward| steward.next_deadline_ns());
-        let watch = (self.ios.len() > 0).then(|| self.watch.next_deadline_ns());
+        let watch = (self.ios.len() > self.parking.ios()).then(|| self.watch.next_deadline_ns());
         [steward, watch].into_iter().flatten().min()
     }
 
@@ -296,13 +311,17 @@ impl Array {
     /// Takes the end of a member operation.
     pub fn complete<R: Ring>(&mut self, ring: &mut R, completion: Completion) {
         let io = self.ios.remove(completion.tag);
+        if self.is_current(&io) {
+            self.watch.hear(io.slot);
+        }
         if self.shared.read_only {
             self.shared.members.heard(io.slot);
         }
         match io.what {
-            IoFor::HostRead { request, stripe, start, span, deallocations } => {
+            IoFor::Parked(holds) => self.unpark(holds),
+            IoFor::HostRead { request, stripe, start, deallocations } => {
                 self.host_reads -= 1;
-                let read = HostRead { request, stripe, start, span };
+                let read = HostRead { request, stripe, start, span: io.span };
                 self.host_read_done(read, deallocations, io, completion.result);
             }
             IoFor::OpRead { op, strip } => self.op_read_done(ring, op, strip, io, completion.result),
@@ -312,6 +331,7 @@ impl Array {
             IoFor::Block { write } => self.block_copy_done(write, io, completion.result),
             IoFor::Superblock => self.superblock_done(io, completion.result),
             IoFor::List => self.list_written(io, completion.result),
+            IoFor::Probe => self.watch.probe_ended(io.slot),
         }
     }
 
@@ -319,7 +339,8 @@ impl Array {
     /// piece of background work.
     pub fn advance<R: Ring>(&mut self, ring: &mut R, now_ns: u64) {
         self.now_ns = now_ns;
-        self.watch_advance();
+        self.watch_advance(ring);
+        self.park_advance(ring);
         self.tell_load();
         self.short.forget_parked();
         for _ in 0..self.parked.len() {
@@ -425,17 +446,22 @@ impl Array {
             let part = self.parts[index_of_part];
             self.parts.remove(index_of_part);
             if part.home == self.me {
-                self.answer_part(part.request, result);
+                self.answer_part(part.request, result, part.held);
             } else {
                 self.guests -= 1;
-                self.shared.mailboxes.answer(part.home, Ended::Part { part: part.home_part, result });
+                self.shared
+                    .mailboxes
+                    .answer(part.home, Ended::Part { part: part.home_part, result, held: part.held });
             }
         }
     }
 
     fn give_work(&mut self, index: u32) {
         let work = std::mem::replace(&mut self.ops[index].work, Span::EMPTY);
-        if work != Span::EMPTY {
+        let lot = std::mem::replace(&mut self.ops[index].lot, NONE);
+        if lot != NONE {
+            self.parking.leave(lot, &mut self.pool);
+        } else if work != Span::EMPTY {
             self.pool.give(work);
         }
     }
@@ -563,7 +589,12 @@ impl Array {
     /// a single write could overwrite what is being rescued.
     fn push_op<R: Ring>(&mut self, ring: &mut R, what: IoFor, slot: u8, op: MemberOp) {
         assert!(op.io == MemberIo::Read || !self.shared.read_only, "{:?} in a read-only array", op.io);
-        let tag = self.ios.insert(Io { what, slot, device: op.device, beat: self.watch.beat() });
+        if !self.shared.members.view().writable.has(slot) {
+            // A plan from before the slot left. Nothing may wait for it.
+            self.parking.look_again();
+        }
+        let (device, span) = (op.device, op.span);
+        let tag = self.ios.insert(Io { what, slot, device, span, beat: self.watch.beat() });
         ring.push(MemberOp { tag, ..op });
     }
 

@@ -31,6 +31,7 @@ use crate::plan::{Plan, Unsynced, View};
 use crate::request::RequestError;
 use crate::slab::Slab;
 
+use super::NONE;
 use super::jobs::Job;
 use super::part::{Part, PartKind, PartList, Rows};
 
@@ -266,6 +267,8 @@ pub(super) struct StripeOp {
     pub(super) row: u32,
     pub(super) row_next: u32,
     pub(super) work: Span,
+    /// The lot of `work`, if parked I/Os hold it; or `NONE`.
+    pub(super) lot: u32,
     /// Member I/Os in flight.
     pub(super) pending: u32,
     /// A read of this batch has failed: plan it again.
@@ -313,6 +316,7 @@ impl StripeOp {
             row: 0,
             row_next: 0,
             work: Span::EMPTY,
+            lot: NONE,
             pending: 0,
             read_failed: false,
             skipped: Slots::NONE,

@@ -37,6 +37,8 @@ pub(crate) struct Part {
     pub(crate) home_part: u32,
     /// Its request, at home.
     pub(crate) request: u32,
+    /// I/Os for it that are parked, and still hold its bytes.
+    pub(crate) held: u16,
     /// The next in its list.
     pub(crate) next: u32,
 }

@@ -41,11 +41,19 @@ impl Sizes {
     }
 
     /// Member operations in flight at most: those of the stripe ops (one a member each), healthy reads, bitmap blocks
-    /// (a copy on three members at most), and superblocks and flushes.
+    /// (a copy on three members at most), and superblocks, flushes, the list of lost rows and probes.
     #[must_use]
     pub const fn ios(&self) -> usize {
-        self.ops * MEMBERS_MAX + self.host_reads + 3 * self.block_writes + 2 * MEMBERS_MAX
+        self.ops * MEMBERS_MAX + self.host_reads + 3 * self.block_writes + 4 * MEMBERS_MAX
+    }
+
+    /// Member operations of members that have left that nothing waits for, at most (see `parked`). All that one member
+    /// can have in flight: the healthy reads, which gather at the member that does not answer, and the batches of all stripe
+    /// operations, of eight pieces a member.
+    #[must_use]
+    pub const fn parked(&self) -> usize {
+        self.host_reads + 8 * self.ops
     }
 }
 
-const _: () = assert!(Sizes::FULL.ios() <= IO_IN_FLIGHT_MAX);
+const _: () = assert!(Sizes::FULL.ios() + Sizes::FULL.parked() <= IO_IN_FLIGHT_MAX);

@@ -1,28 +1,96 @@
 //! Members that do not answer.
 //!
-//! An I/O that is in flight through as many beats as the array has patience fails its member: from then on nothing
-//! is asked of it. A beat is a turn at least a second after the last beat, so a reactor that slept, or a
-//! process that was stopped, finds no I/O old: completions that came meanwhile are taken first.
+//! A member is *silent* when it has I/O in flight and no I/O of any kind completes on it, in any reactor, for the array's
+//! patience. One slow command among others that complete is no silence: only the drive's own timeout ends it. Time is counted
+//! in beats. A beat is a turn at least a quarter of a second after the last beat, so time in which this reactor slept or the
+//! process was stopped is one beat, however long it was: completions that came meanwhile are taken first.
 //!
-//! What is in flight stays so until the kernel gives it back, with its memory and its stripe: a device that
-//! may still write to a buffer keeps it. (The drivers end every command in the end; NVMe's, by resetting the
-//! controller after its own 30 s.) A member that the array cannot do without is waited for.
+//! - Silent members leave together, in one step, if the array can spare all of them and the others answer.
+//! - **More silent members than can be spared are not the members' fault.** A host adapter, a fabric or the machine itself has
+//!   stopped. As soon as so many are quiet at once, no time is counted against any of them; when they answer again nobody has
+//!   been failed.
+//! - Whether the others answer is not known where nothing is asked of them. When one member has been quiet for half of the
+//!   patience, members without I/O get a *probe*: a read of one block.
+//! - Deallocations are advice that a drive may take minutes over. They do not make a member silent, but their completions show
+//!   that it is alive. Only after ten times the patience does an unanswered one count, since its stripe is locked until then.
+//! - A member that the array cannot do without is waited for.
+//!
+//! What becomes of I/O that is in flight to a member that was failed: see `parked`.
 
+use crate::format::zones::SUPERBLOCK_A_OFFSET_BYTES;
+use crate::geometry::Slots;
+use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
 use crate::members::Failure;
+use crate::memory::{Pool, Span};
+use crate::ring::{DeviceIndex, MemberIo, Ring};
 
-use super::Array;
+use super::{Array, Io, IoFor, Shared};
 
-/// Least time between beats.
-const BEAT_NS: u64 = 1_000_000_000;
+/// Least time between beats: a silent member is found at most this much after its time.
+const BEAT_NS: u64 = 250_000_000;
+/// Beats of a second.
+const BEATS_PER_S: u32 = (1_000_000_000 / BEAT_NS) as u32;
+/// A member is quiet after this many beats without an answer, or after a quarter of the patience if that is less. A drive
+/// that is alive answers within 4 s under any load.
+const QUIET_BEATS: u32 = 4 * BEATS_PER_S;
+/// A member is slow after this many: its data is then not read into memory that is not ours.
+const SLOW_BEATS: u32 = 2;
+/// How many times the patience an unanswered deallocation has.
+const ADVICE_PATIENCES: u32 = 10;
 
-/// Counts beats.
-#[derive(Default)]
+/// What is known of the member in one slot.
+#[derive(Clone, Copy, Debug)]
+struct Ear {
+    /// The device; another one starts anew.
+    device: DeviceIndex,
+    /// Beats that count against it.
+    beats: u32,
+    /// What the members' pulse was at the last beat: see [`crate::members::Members::pulse`].
+    pulse: u32,
+}
+
+/// See the top of this file.
+#[derive(Debug)]
 pub(super) struct Watch {
     beat: u32,
     beaten_ns: u64,
+    /// Slots on which an I/O has completed here since the last beat.
+    heard: Slots,
+    ears: [Ear; MEMBERS_MAX],
+    /// Slots that are slow now.
+    slow: Slots,
+    /// Slots with a probe in flight.
+    probed: Slots,
+    /// Where probes are read to, all of them: nobody looks at it.
+    probe: Span,
+}
+
+/// I/O in flight at a beat.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    /// Slots with I/O that was in flight at the beat before.
+    waited_for: Slots,
+    /// Slots with I/O of any age, advice excepted.
+    at_all: Slots,
+    /// Slots with a deallocation that has had its time.
+    advice_overdue: Slots,
 }
 
 impl Watch {
+    pub(super) fn new(pool: &mut Pool) -> Watch {
+        let probe = pool.take(BLOCK_BYTES as u32).expect("a fresh pool has room for a probe");
+        let ear = Ear { device: DeviceIndex(u8::MAX), beats: 0, pulse: 0 };
+        Watch {
+            beat: 0,
+            beaten_ns: 0,
+            heard: Slots::NONE,
+            ears: [ear; MEMBERS_MAX],
+            slow: Slots::NONE,
+            probed: Slots::NONE,
+            probe,
+        }
+    }
+
     /// What an I/O that is pushed now notes.
     pub(super) const fn beat(&self) -> u32 {
         self.beat
@@ -32,25 +100,174 @@ impl Watch {
     pub(super) const fn next_deadline_ns(&self) -> u64 {
         self.beaten_ns + BEAT_NS
     }
+
+    /// An I/O has completed on the device that a slot has now, with whatever result.
+    pub(super) const fn hear(&mut self, slot: u8) {
+        self.heard = self.heard.or(Slots::one(slot));
+    }
+
+    /// Slots that have not answered for a moment.
+    pub(super) const fn slow(&self) -> Slots {
+        self.slow
+    }
+
+    /// The probe of a slot has completed, or is not waited for any more.
+    pub(super) const fn probe_ended(&mut self, slot: u8) {
+        self.probed = self.probed.minus(Slots::one(slot));
+    }
+
+    /// Whether an I/O has been in flight for all of the patience.
+    pub(super) fn is_overdue(&self, io: &Io, shared: &Shared) -> bool {
+        self.beat.wrapping_sub(io.beat) > shared.members.patience_s() * BEATS_PER_S
+    }
+}
+
+/// What one beat says of the members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Verdict {
+    /// Slots whose beat counts.
+    counted: Slots,
+    /// Slots that have had their time.
+    silent: Slots,
+}
+
+/// Decides what a beat counts for. `beats` are those of each slot with this one; a slot that answered has none.
+fn judge(beats: &[u32; MEMBERS_MAX], readable: Slots, data: u32, patience_beats: u32) -> Verdict {
+    let with_beats = |least: u32| {
+        let slots = (0..).zip(beats).filter(|(_, beats)| **beats >= least);
+        slots.fold(Slots::NONE, |slots, (slot, _)| slots.or(Slots::one(slot)))
+    };
+    let quiet = with_beats(QUIET_BEATS.min(patience_beats / 4).max(1));
+    let spare = readable.count().saturating_sub(data);
+    if quiet.and(readable).count() > spare {
+        // A slot that is being filled is none of those that the array needs.
+        return Verdict { counted: with_beats(1).minus(quiet.and(readable)), silent: Slots::NONE };
+    }
+    Verdict { counted: with_beats(1), silent: with_beats(patience_beats + 1) }
 }
 
 impl Array {
-    pub(super) fn watch_advance(&mut self) {
-        if self.ios.len() == 0 || self.now_ns < self.watch.next_deadline_ns() {
+    pub(super) fn watch_advance<R: Ring>(&mut self, ring: &mut R) {
+        if self.ios.len() == self.parking.ios() || self.now_ns < self.watch.next_deadline_ns() {
             return;
         }
         self.watch.beat = self.watch.beat.wrapping_add(1);
         self.watch.beaten_ns = self.now_ns;
-        let patience = self.shared.members.patience_s();
-        let (shared, beat) = (&self.shared, self.watch.beat);
-        for io in self.ios.iter() {
-            if beat.wrapping_sub(io.beat) > patience && self.is_current(io) {
-                shared.members.fail_if_spared(
-                    io.slot,
-                    Failure::Silence(patience),
-                    shared.geometry.data().into(),
-                );
+        // A slot may have left and come back between two looks.
+        self.parking.look_again();
+        let asked = self.asked();
+        let heard = std::mem::take(&mut self.watch.heard);
+        heard.iter().for_each(|slot| self.shared.members.answered(slot));
+        self.listen(asked, heard);
+        self.probe_others(ring, asked);
+    }
+
+    /// Looks at every I/O in flight.
+    fn asked(&self) -> Asked {
+        let patience = self.shared.members.patience_s() * BEATS_PER_S;
+        let mut asked = Asked::default();
+        for io in self.ios.iter().filter(|io| !matches!(io.what, IoFor::Parked(_)) && self.is_current(io)) {
+            let (slot, age) = (Slots::one(io.slot), self.watch.beat.wrapping_sub(io.beat));
+            if !matches!(io.what, IoFor::OpDeallocate { .. }) {
+                asked.at_all = asked.at_all.or(slot);
+                // Pushed in the turn of a beat or after it, it has waited for none.
+                asked.waited_for = if age > 1 { asked.waited_for.or(slot) } else { asked.waited_for };
+            } else if age > ADVICE_PATIENCES * patience {
+                asked.advice_overdue = asked.advice_overdue.or(slot);
             }
+        }
+        asked
+    }
+
+    /// Counts a beat against those that have not answered, and fails who has been silent for all of the patience.
+    fn listen(&mut self, asked: Asked, heard: Slots) {
+        let shared = &self.shared;
+        let view = shared.members.view();
+        let mut beats = [0; MEMBERS_MAX];
+        for slot in view.writable.iter() {
+            let ear = &mut self.watch.ears[usize::from(slot)];
+            let (device, pulse) = (shared.members.device(slot), shared.members.pulse(slot));
+            let has_answered = heard.has(slot) || pulse != ear.pulse || device != ear.device;
+            (ear.device, ear.pulse) = (device, pulse);
+            if has_answered || !asked.waited_for.has(slot) {
+                ear.beats = 0;
+            } else {
+                beats[usize::from(slot)] = ear.beats + 1;
+            }
+        }
+        let slow = (0..).zip(&beats).filter(|(_, beats)| **beats >= SLOW_BEATS);
+        self.watch.slow = slow.fold(Slots::NONE, |slots, (slot, _)| slots.or(Slots::one(slot)));
+        let patience = shared.members.patience_s();
+        let (readable, data) = (view.readable, u32::from(shared.geometry.data()));
+        let verdict = judge(&beats, readable, data, patience * BEATS_PER_S);
+        for slot in verdict.counted.iter() {
+            self.watch.ears[usize::from(slot)].beats = beats[usize::from(slot)];
+        }
+        let silent = verdict.silent.or(asked.advice_overdue.and(view.writable));
+        if !silent.is_empty() {
+            shared.members.fail_all_if_spared(silent, Failure::Silence(patience), data);
+        }
+    }
+
+    /// Asks members without I/O whether they are there, where another may soon be failed for its silence.
+    fn probe_others<R: Ring>(&mut self, ring: &mut R, asked: Asked) {
+        let half = (self.shared.members.patience_s() * BEATS_PER_S / 2).max(1);
+        let view = self.shared.members.view();
+        let is_doubted = |slot: u8| self.watch.ears[usize::from(slot)].beats == half;
+        if !view.writable.iter().any(is_doubted) {
+            return;
+        }
+        for slot in view.readable.minus(asked.at_all).minus(self.watch.probed).iter() {
+            self.watch.probed = self.watch.probed.or(Slots::one(slot));
+            let span = self.watch.probe;
+            self.push(ring, IoFor::Probe, slot, MemberIo::Read, SUPERBLOCK_A_OFFSET_BYTES, span);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: u32 = 30 * BEATS_PER_S;
+
+    fn beats(of: &[u32]) -> [u32; MEMBERS_MAX] {
+        std::array::from_fn(|slot| of.get(slot).copied().unwrap_or(0))
+    }
+
+    /// (beats of each of six members, of which four hold the data) -> slots whose beat counts, slots that are failed.
+    #[test]
+    fn who_is_silent() {
+        let (all, over) = (Slots::first(6), PATIENCE + 1);
+        for (of, counted, silent) in [
+            ([0, 0, 0, 0, 0, 0], 0, 0),
+            ([PATIENCE, 0, 0, 0, 0, 0], 1, 0),
+            ([over, 0, 0, 0, 0, 0], 1, 1),
+            // Two at once leave together; of two the one that has had its time.
+            ([over, over, 0, 0, 0, 0], 3, 3),
+            ([over, 20, 0, 0, 0, 0], 3, 1),
+            // Three cannot be spared, though only one has had its time: no beat counts against any of them.
+            ([over, QUIET_BEATS, QUIET_BEATS, 0, 0, 0], 0, 0),
+            ([over, QUIET_BEATS, QUIET_BEATS, 1, 0, 0], 8, 0),
+            // Two others have just been asked something: that is no silence yet.
+            ([over, 3, 3, 0, 0, 0], 7, 1),
+            ([QUIET_BEATS; 6], 0, 0),
+        ] {
+            let expected = Verdict { counted: Slots(counted), silent: Slots(silent) };
+            assert_eq!(judge(&beats(&of), all, 4, PATIENCE), expected, "{of:?}");
+        }
+        // Slot 5 is being filled: it can always be spared, and is none of those that are too many.
+        let filled = beats(&[0, 0, 0, 0, 0, over]);
+        assert_eq!(judge(&filled, Slots::first(4), 4, PATIENCE).silent, Slots::one(5));
+    }
+
+    #[test]
+    fn a_short_patience_is_kept_too() {
+        for seconds in 1..5 {
+            let patience = seconds * BEATS_PER_S;
+            assert_eq!(judge(&beats(&[patience + 1]), Slots::first(4), 3, patience).silent, Slots::one(0));
+            let all_quiet = beats(&[patience + 1; 4]);
+            assert_eq!(judge(&all_quiet, Slots::first(4), 3, patience), Verdict::default());
         }
     }
 }

@@ -301,6 +301,11 @@ impl Array {
             op.suspects = op.suspects.or(Strips::one(strip));
             op.read_failed = true;
         }
+        self.op_read_ended(ring, index);
+    }
+
+    /// One read of an op is over, or is not waited for any more.
+    pub(super) fn op_read_ended<R: Ring>(&mut self, ring: &mut R, index: u32) {
         self.ops[index].pending -= 1;
         if self.ops[index].pending == 0 {
             self.reads_done(ring, index);
@@ -311,6 +316,11 @@ impl Array {
     fn reads_done<R: Ring>(&mut self, ring: &mut R, index: u32) {
         if self.ops[index].phase == Phase::Probing {
             self.probed(ring, index);
+            return;
+        }
+        if self.is_held(index) {
+            // The kernel may still write to the host's memory: the request is read again into other memory.
+            self.finish(index, Ok(()));
             return;
         }
         if self.ops[index].read_failed {
@@ -502,6 +512,11 @@ impl Array {
             Ok(()) => {}
             Err(errno) => self.op_write_failed(index, strip, &io, errno),
         }
+        self.op_write_ended(ring, index);
+    }
+
+    /// One write of an op is over, or is not waited for any more.
+    pub(super) fn op_write_ended<R: Ring>(&mut self, ring: &mut R, index: u32) {
         self.ops[index].pending -= 1;
         if self.ops[index].pending == 0 {
             self.writes_done(ring, index);

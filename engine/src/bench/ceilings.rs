@@ -25,7 +25,7 @@ pub(super) fn generator(memory: &Arc<Memory>, pool: &mut Pool, load: &Load) -> f
         for _ in 0..16 {
             generator.gather(memory, pool, 256, &mut requests);
             for request in requests.drain(..) {
-                generator.reply(memory, pool, Reply { tag: request.tag, result: Ok(()) });
+                generator.reply(memory, pool, Reply { tag: request.tag, result: Ok(()), span: request.span });
                 done += 1;
             }
             generator.settle(memory, pool);

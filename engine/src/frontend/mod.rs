@@ -18,8 +18,13 @@ pub trait Frontend {
     fn gather(&mut self, memory: &Memory, pool: &mut Pool, room: usize, requests: &mut Vec<Request>);
 
     /// Takes the answer to one request, and gives its buffer back to `pool` once the bytes have been
-    /// sent or copied out.
+    /// sent or copied out. The buffer is the one of the reply, which may be another than that of the request.
     fn reply(&mut self, memory: &Memory, pool: &mut Pool, reply: Reply);
+
+    /// How long a span of the pool has to be that takes the place of a request's of `len_bytes`.
+    fn span_bytes(&self, len_bytes: u32) -> u32 {
+        len_bytes
+    }
 
     /// Sends what the replies of this turn have produced. Called at the end of each turn, whether or not there
     /// were any. Does not block.

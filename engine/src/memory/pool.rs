@@ -21,6 +21,11 @@
 //! ever become empty: it would wait for ever. So whoever waits longest may claim one ([`Pool::claim`]). Nothing more is taken
 //! of the claimed superblock, and when the last of its blocks comes back the claimant has it. All others go on meanwhile. To stop
 //! all takers until there is room for the oldest would do too, and leave most of the memory unused each time.
+//!
+//! **Parked blocks.** Blocks that the kernel may hold for ever (an I/O of a device that does not answer) are *parked*. A pool that
+//! [keeps back](Pool::keep_back) some superblocks can always replace them: while superblocks with parked blocks are not
+//! counted, the last quarter of the others is not assigned by [`Pool::take`], only by [`Pool::take_kept_back`]. Of 32
+//! superblocks 24 are in use at most; if all of them are parked, 8 are left, and 6 of these are in use.
 
 use std::sync::Arc;
 
@@ -60,6 +65,12 @@ pub struct Pool {
     claimed: u16,
     /// Bytes not taken, counted in whole blocks.
     available_bytes: u64,
+    /// Superblocks without a class.
+    free_count: u16,
+    /// Superblocks with a parked block.
+    parked_count: u16,
+    /// Whether the last free superblocks are kept for what replaces parked blocks.
+    keeps_back: bool,
 }
 
 /// What a pool knows of one MiB.
@@ -69,6 +80,8 @@ struct Superblock {
     class_shift: u32,
     /// Blocks that are taken.
     taken_count: u16,
+    /// Of those, blocks that are parked.
+    parked_count: u16,
     /// Blocks from here on were never taken since the class was assigned.
     fresh: u16,
     /// Blocks on the stack of those that were given back.
@@ -113,17 +126,44 @@ impl Pool {
             open: [NONE; CLASSES],
             claimed: NONE,
             available_bytes: u64::from(count) << SUPERBLOCK_SHIFT,
+            free_count: count as u16,
+            parked_count: 0,
+            keeps_back: false,
         }
+    }
+
+    /// From now on keeps memory back for [`Pool::take_kept_back`].
+    pub fn keep_back(&mut self) {
+        self.keeps_back = true;
+    }
+
+    /// Superblocks that [`Pool::take`] does not assign to a class.
+    fn kept_back(&self) -> u16 {
+        if self.keeps_back { (self.superblocks.len() as u16 - self.parked_count) / 4 } else { 0 }
     }
 
     /// Takes a span of exactly `bytes` (1 to 1 MiB), aligned to 4 KiB; `None` when there is none of
     /// that size. What it holds is whatever its last holder left.
     #[must_use]
     pub fn take(&mut self, bytes: u32) -> Option<Span> {
+        self.take_from(bytes, self.kept_back())
+    }
+
+    /// Takes a span from what is kept back too: in place of one that is parked, so that its owner can go on.
+    #[must_use]
+    pub fn take_kept_back(&mut self, bytes: u32) -> Option<Span> {
+        self.take_from(bytes, 0)
+    }
+
+    /// Takes a span, and leaves so many superblocks free.
+    fn take_from(&mut self, bytes: u32, kept_back: u16) -> Option<Span> {
         assert!(bytes > 0 && bytes <= BUFFER_BYTES_MAX, "a buffer of {bytes} bytes");
         let class_shift = class_shift_of(bytes);
         let class = class_of(class_shift);
         if self.open[class] == NONE {
+            if self.free_count <= kept_back {
+                return None;
+            }
             self.open_superblock(class_shift)?;
         }
         let index = self.open[class];
@@ -211,7 +251,8 @@ impl Pool {
             return None;
         }
         self.give_up_claim();
-        self.take(bytes)
+        // It was in use until now, so what is kept back stays so.
+        self.take_from(bytes, 0)
     }
 
     /// Gives a claim up, if there is one: the superblock serves all again.
@@ -227,7 +268,7 @@ impl Pool {
 
     fn can_be_claimed(&self, index: usize) -> bool {
         let superblock = &self.superblocks[index];
-        superblock.class_shift != 0 && !superblock.pinned
+        superblock.class_shift != 0 && !superblock.pinned && superblock.parked_count == 0
     }
 
     fn claim_this(&mut self, chosen: Option<usize>) {
@@ -243,6 +284,33 @@ impl Pool {
         for superblock in &mut self.superblocks {
             superblock.pinned = superblock.taken_count > 0;
         }
+    }
+
+    /// Notes that the kernel holds a taken buffer, perhaps for ever. It stays taken until [`Pool::give_parked`].
+    pub fn park(&mut self, span: Span) {
+        let index = self.superblock_of(span);
+        let superblock = &mut self.superblocks[index];
+        superblock.parked_count += 1;
+        assert!(
+            superblock.parked_count <= superblock.taken_count,
+            "{span:?} is parked twice, or is not taken"
+        );
+        self.parked_count += u16::from(superblock.parked_count == 1);
+    }
+
+    /// Takes back a buffer that was parked.
+    pub fn give_parked(&mut self, span: Span) {
+        let index = self.superblock_of(span);
+        let superblock = &mut self.superblocks[index];
+        assert!(superblock.parked_count > 0, "{span:?} is not parked");
+        superblock.parked_count -= 1;
+        self.parked_count -= u16::from(superblock.parked_count == 0);
+        self.give(span);
+    }
+
+    fn superblock_of(&self, span: Span) -> usize {
+        assert_eq!(span.arena, self.extent.arena, "{span:?} is of another arena than this pool");
+        (span.offset_bytes.wrapping_sub(self.extent.offset_bytes) >> SUPERBLOCK_SHIFT) as usize
     }
 
     /// Bytes that are not taken. A large buffer may be refused while many small ones are taken,
@@ -263,6 +331,7 @@ impl Pool {
         let index = self.free;
         let superblock = self.superblocks.get_mut(index as usize)?;
         self.free = superblock.next;
+        self.free_count -= 1;
         *superblock = Superblock { class_shift, ..Superblock::UNASSIGNED };
         self.link(index);
         Some(())
@@ -272,6 +341,7 @@ impl Pool {
     fn close_superblock(&mut self, index: u16) {
         self.superblocks[index as usize] = Superblock { next: self.free, ..Superblock::UNASSIGNED };
         self.free = index;
+        self.free_count += 1;
     }
 
     /// Puts a superblock first on the open list of its class.
@@ -308,6 +378,7 @@ impl Superblock {
     const UNASSIGNED: Superblock = Superblock {
         class_shift: 0,
         taken_count: 0,
+        parked_count: 0,
         fresh: 0,
         stacked: 0,
         top: 0,
@@ -438,6 +509,30 @@ mod tests {
         assert_eq!(pool.available_bytes(), total);
         let whole: Vec<_> = std::iter::from_fn(|| pool.take(MIB)).collect();
         assert_eq!(whole.len() as u64, total >> SUPERBLOCK_SHIFT, "every superblock came back");
+    }
+
+    /// Everything that may be in use is parked, for ever, again and again: there is always something to go on with, as long as a
+    /// superblock is left.
+    #[test]
+    fn what_is_parked_can_be_replaced() {
+        let memory = memory(8);
+        let mut pool = Pool::new(&memory, 0);
+        pool.keep_back();
+        let mut parked = Vec::new();
+        for expected in [6, 2] {
+            let taken: Vec<_> = std::iter::from_fn(|| pool.take(MIB)).collect();
+            assert_eq!(taken.len(), expected);
+            taken.iter().for_each(|span| pool.park(*span));
+            parked.extend(taken);
+        }
+        assert!(pool.take_kept_back(MIB).is_none());
+        pool.give_parked(parked.pop().expect("eight are"));
+        let span = pool.take_kept_back(MIB).expect("one has come back");
+        assert!(!parked.iter().any(|other| other.overlaps(span)));
+        pool.give(span);
+        parked.drain(..).for_each(|span| pool.give_parked(span));
+        assert_eq!(std::iter::from_fn(|| pool.take(MIB)).count(), 6);
+        assert_eq!(std::iter::from_fn(|| pool.take_kept_back(MIB)).count(), 2);
     }
 
     #[test]

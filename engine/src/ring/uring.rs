@@ -24,7 +24,8 @@
 //! - A front end whose requests come by the same io_uring (ublk) has a [`Lane`] in it: its commands are submitted and
 //!   collected by the same system call as the members' operations.
 //! - A ring works on the thread that made it, and only there (`SINGLE_ISSUER`), so it is not `Send`.
-//! - Dropping a ring waits for what is in the kernel: memory may not be unmapped under it.
+//! - Dropping a ring waits for what is in the kernel, as long as something comes: memory may not be unmapped under it. What
+//!   a device does not give back keeps its memory until the process ends.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -40,7 +41,7 @@ use crate::memory::Memory;
 use bell::Look;
 pub use lane::{Arrival, BlockIndex, Lane, LaneCommand, Payload};
 use piece::{Piece, Way};
-use queue::{Collect, Queue, Released};
+use queue::{Collect, Drained, Queue, Released};
 use queues::Queues;
 use verdict::{Verdict, judge};
 
@@ -361,7 +362,11 @@ impl Ring for Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        self.queues.all().for_each(Queue::drain);
+        let left = self.queues.all().fold(false, |left, queue| left | (queue.drain() == Drained::Not));
+        if left {
+            // A device does not answer. What it was asked stays with the kernel, and its memory mapped, until the process ends.
+            std::mem::forget((self.lane.clone(), Arc::clone(&self.memory)));
+        }
         // The kernel takes a ring apart in the background, some time after its descriptor is closed. Its files, and the locks
         // on members with them, would be held until then: a server that started at once found its members taken.
         let released: [Released; 2] = [

@@ -541,6 +541,7 @@ fn launch(
             let arena = memory.arena(u16::from(me));
             let half = arena.len_bytes / 2;
             let mut requests = Pool::over(&memory, arena.part(0, half));
+            requests.keep_back();
             let work = Pool::over(&memory, arena.part(half, half));
             let ring = Uring::new(memory.clone(), &config).and_then(|mut ring| {
                 for (index, device) in attached.into_iter().enumerate() {

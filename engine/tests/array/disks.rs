@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use engine::format::zones::SUPERBLOCK_A_OFFSET_BYTES;
 use engine::limits::BLOCK_BYTES;
 use engine::memory::Memory;
 use engine::ring::{Completion, MemberIo, MemberOp, Ring};
@@ -29,6 +30,8 @@ pub struct Disk {
     pub refuses: Option<(i32, std::ops::Range<u64>)>,
     /// No read succeeds.
     pub unreadable: bool,
+    /// Deallocations wait until it is no longer so; everything else is done.
+    pub slow_advice: bool,
     /// It was opened for reading only: a write, a flush or a deallocation ends the test.
     pub read_only: bool,
 }
@@ -43,6 +46,7 @@ impl Disk {
             silent: false,
             refuses: None,
             unreadable: false,
+            slow_advice: false,
             read_only: false,
         };
         rng.fill(&mut disk.bytes[2 * BLOCK_BYTES..]);
@@ -85,12 +89,40 @@ impl Disk {
 /// All devices, shared by the rings of all reactors.
 pub type Disks = Rc<RefCell<Vec<Disk>>>;
 
+/// What a read's memory holds until the read is carried out.
+const JUNK: u8 = 0xee;
+
+/// An operation that is not carried out yet.
+struct Queued {
+    op: MemberOp,
+    /// What its span held when it was pushed: until it completes nobody else may have the memory.
+    lent: Vec<u8>,
+}
+
+impl Queued {
+    fn new(memory: &Memory, op: MemberOp) -> Queued {
+        let mut lent = vec![JUNK; op.span.len_bytes as usize];
+        match op.io {
+            // A probe: nobody looks at what it reads, and several share its memory.
+            MemberIo::Read if op.offset_bytes == SUPERBLOCK_A_OFFSET_BYTES => lent.clear(),
+            MemberIo::Read => memory.write_to(op.span, &lent),
+            _ => memory.read_from(op.span, &mut lent),
+        }
+        Queued { op, lent }
+    }
+
+    fn check(&self, memory: &Memory) {
+        let is_untouched = self.lent.is_empty() || memory.with(self.op.span, |bytes| bytes == self.lent);
+        assert!(is_untouched, "memory was used for something else while the kernel had it: {:?}", self.op);
+    }
+}
+
 /// A ring that carries operations out late, and in any order.
 pub struct SlowRing {
     disks: Disks,
     memory: Arc<Memory>,
     rng: Rng,
-    queued: Vec<MemberOp>,
+    queued: Vec<Queued>,
     /// At once and in order, for the steps of a start.
     pub prompt: bool,
 }
@@ -103,7 +135,7 @@ impl SlowRing {
 
 impl Ring for SlowRing {
     fn push(&mut self, op: MemberOp) {
-        self.queued.push(op);
+        self.queued.push(Queued::new(&self.memory, op));
     }
 
     fn turn(&mut self, completions: &mut Vec<Completion>) {
@@ -112,9 +144,11 @@ impl Ring for SlowRing {
         let mut at = self.queued.len();
         while at > 0 {
             at -= 1;
-            let disk = &mut disks[usize::from(self.queued[at].device.0)];
-            if !disk.silent && self.rng.below(100) < percent {
-                let op = self.queued.swap_remove(at);
+            let op = self.queued[at].op;
+            let disk = &mut disks[usize::from(op.device.0)];
+            let is_slow = disk.silent || disk.slow_advice && op.io == MemberIo::Deallocate;
+            if !is_slow && self.rng.below(100) < percent {
+                self.queued.swap_remove(at).check(&self.memory);
                 let result = disk.perform(&self.memory, &op, &mut self.rng);
                 completions.push(Completion { tag: op.tag, result });
             }

@@ -15,6 +15,7 @@ mod disks;
 mod read_only;
 mod refused;
 mod rng;
+mod silence;
 mod world;
 
 use bitmap::Cell;

@@ -156,6 +156,7 @@ impl World {
             let mut completions = Vec::new();
             ring.turn(&mut completions);
             completions.into_iter().for_each(|completion| array.complete(ring, completion));
+            array.exchange_spans(ring, &mut self.host_pool, |bytes| bytes);
             let replies: Vec<Reply> = array.take_replies().collect();
             replies.into_iter().for_each(|reply| self.answered(me, reply));
         }
@@ -265,7 +266,8 @@ impl World {
 
     fn answered(&mut self, reactor: usize, reply: Reply) {
         let at = self.asked.iter().position(|asked| asked.request.tag == reply.tag);
-        let asked = self.asked.swap_remove(at.expect("a request is answered once"));
+        let mut asked = self.asked.swap_remove(at.expect("a request is answered once"));
+        asked.request.span = reply.span;
         assert_eq!(asked.reactor, reactor);
         let range = asked.range();
         let sectors = (range.start / SECTOR) as usize..(range.end / SECTOR) as usize;

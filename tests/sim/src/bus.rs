@@ -24,6 +24,8 @@ use crate::rng::{Rng, mix};
 mod faults;
 
 const EIO: i32 = 5;
+/// What the memory of a read holds until it completes.
+const JUNK: u8 = 0xee;
 const EAGAIN: i32 = 11;
 const ENOSPC: i32 = 28;
 
@@ -46,16 +48,21 @@ pub struct InFlight {
     order: u64,
 }
 
-/// A disk that does not answer for a while: what it is asked meanwhile ends when that is over.
+/// A disk that does not answer: what it is asked meanwhile, and what was in flight when it began, ends when that is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
-    /// Which.
+    /// The disk.
     pub disk: usize,
-    /// When it is over.
+    /// When it began.
+    pub since_ns: u64,
+    /// When it is over; [`ENDLESS`] for when [`Bus::wake`] says so.
     pub until_ns: u64,
     /// When it was asked first.
     pub asked_ns: Option<u64>,
 }
+
+/// The end of a silence that does not end by itself.
+pub const ENDLESS: u64 = u64::MAX;
 
 /// All that is below the engine, at a moment at which the power could have gone.
 #[derive(Clone)]
@@ -142,8 +149,10 @@ pub struct Bus {
     pub probes: Probes,
     /// A fault that waits for its operation.
     pub aim: Option<Aim>,
-    /// A disk that does not answer, the last one.
-    pub silence: Option<Silence>,
+    /// Disks that do not answer, or did not a while ago.
+    pub silences: Vec<Silence>,
+    /// Disks whose deallocations take this long, whatever else they do at once.
+    pub slow_advice_ns: Vec<u64>,
     /// What disks held at earlier moments.
     pub images: Vec<Rc<Image>>,
     /// When the next images are taken.
@@ -184,7 +193,8 @@ impl Bus {
                 taken: Vec::new(),
             },
             aim: None,
-            silence: None,
+            silences: Vec::new(),
+            slow_advice_ns: Vec::new(),
             images: Vec::new(),
             camera: None,
             read_only: false,
@@ -201,6 +211,46 @@ impl Bus {
         if self.verbose {
             println!("{:>6} {:>9.3} us  {}", self.moment, self.now_ns as f64 / 1e3, text());
         }
+    }
+
+    /// A disk does not answer from now on.
+    pub fn fall_silent(&mut self, disk: usize, until_ns: u64) {
+        self.note(16, || format!("SILENCE of disk {disk}"));
+        let since_ns = self.now_ns;
+        self.silences.retain(|silence| silence.disk != disk);
+        self.silences.push(Silence { disk, since_ns, until_ns, asked_ns: None });
+        if until_ns == ENDLESS {
+            let in_flight = self.in_flight.iter_mut().filter(|op| op.disk == disk);
+            in_flight.for_each(|op| op.due_ns = ENDLESS);
+        }
+    }
+
+    /// The silence of a disk, while it lasts.
+    #[must_use]
+    pub fn silence_of(&self, disk: usize) -> Option<&Silence> {
+        self.silences.iter().find(|silence| silence.disk == disk && self.now_ns < silence.until_ns)
+    }
+
+    /// A silent disk answers again: what it was asked is carried out, late and in any order.
+    pub fn wake(&mut self, disk: usize) {
+        let Some(at) = self.silences.iter().position(|silence| silence.disk == disk) else { return };
+        self.note(17, || format!("WAKING of disk {disk}"));
+        self.silences.swap_remove(at);
+        for op in self.in_flight.iter_mut().filter(|op| op.disk == disk && op.due_ns == ENDLESS) {
+            op.due_ns = self.now_ns + self.rng.below(2_000_000);
+        }
+    }
+
+    /// Every silent disk answers again.
+    pub fn wake_all(&mut self) {
+        let silent: Vec<usize> = self.silences.iter().map(|silence| silence.disk).collect();
+        silent.into_iter().for_each(|disk| self.wake(disk));
+    }
+
+    /// Whether anything that a disk was asked is not carried out yet.
+    #[must_use]
+    pub fn is_asked(&self, disk: usize) -> bool {
+        self.in_flight.iter().any(|op| op.disk == disk)
     }
 
     /// What is in flight.
@@ -300,6 +350,8 @@ impl Bus {
     /// The power is back, and nothing is in flight.
     pub fn power_on(&mut self) {
         self.in_flight.clear();
+        self.silences.clear();
+        self.slow_advice_ns.clear();
         self.off = false;
         self.cut = None;
         self.monitors.power_on();
@@ -321,7 +373,7 @@ impl Bus {
         match op.io {
             MemberIo::Write(_) => pushed = self.memory.with(op.span, |bytes| Rc::from(bytes)),
             // Junk: whoever looks before the completion sees it.
-            MemberIo::Read => self.memory.with_mut(op.span, |bytes| bytes.fill(0xee)),
+            MemberIo::Read => self.memory.with_mut(op.span, |bytes| bytes.fill(JUNK)),
             MemberIo::Flush | MemberIo::Deallocate => {}
         }
         let io = op.io;
@@ -356,13 +408,21 @@ impl Bus {
             _ => latency,
         };
         let now = self.now_ns;
-        let silence = self.silence.as_mut().filter(|silence| silence.disk == disk && now < silence.until_ns);
+        let latency = match op.io {
+            MemberIo::Deallocate => latency + self.slow_advice_ns.get(disk).copied().unwrap_or(0),
+            _ => latency,
+        };
+        let mut silences = self.silences.iter_mut();
+        let silence = silences.find(|silence| silence.disk == disk && now < silence.until_ns);
         let latency = silence.map_or(latency, |silence| {
-            silence.asked_ns.get_or_insert(now);
-            silence.until_ns - now + latency
+            if op.io != MemberIo::Deallocate {
+                silence.asked_ns.get_or_insert(now);
+            }
+            (silence.until_ns - now).saturating_add(latency)
         });
         let chosen = self.by_choice && !self.blocking;
-        let (pushed_at, due_ns) = (self.moment, if chosen { u64::MAX } else { self.now_ns + 1 + latency });
+        let (pushed_at, due_ns) =
+            (self.moment, if chosen { u64::MAX } else { (self.now_ns + 1).saturating_add(latency) });
         self.in_flight.push(InFlight {
             ring,
             disk,
@@ -444,7 +504,16 @@ impl Bus {
                     disk.failed_reads.extend(place.sectors());
                     return Err(EIO);
                 }
-                self.memory.with_mut(op.op.span, |bytes| disk.read(place, bytes));
+                self.memory.with_mut(op.op.span, |bytes| {
+                    // Several probes may share their memory, and nobody looks at what they read.
+                    let is_probe = place.zone == ZoneKind::Superblock;
+                    assert!(
+                        is_probe || bytes.iter().all(|byte| *byte == JUNK),
+                        "BUFFERS: memory was used for something else while a read into it was in flight: {:?}",
+                        op.op
+                    );
+                    disk.read(place, bytes);
+                });
             }
             (MemberIo::Write(durability), Some(place)) => {
                 self.memory.with(op.op.span, |bytes| {

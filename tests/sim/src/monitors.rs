@@ -314,7 +314,9 @@ fn block_completed(bus: &mut Bus, watched: &Watched, disk: usize, block: u64) {
     }
     let Some(cells) = Monitors::durable_block(bus, disk, block) else { return };
     let before = bus.monitors.known[disk][block as usize].take();
-    if let (Some(before), false) = (before, bus.monitors.repairs_happen) {
+    // A start reads the blocks of members in sync only. What a device writes late that has left says nothing.
+    let counts = !bus.monitors.repairs_happen && Monitors::in_sync(bus).contains(&Some(disk));
+    if let (Some(before), true) = (before, counts) {
         let first = block * engine::format::zones::CELLS_PER_BLOCK;
         let changed = before.iter().zip(cells.iter()).enumerate().filter(|(_, (before, now))| before != now);
         for stripe in changed.flat_map(|(byte, _)| (first + byte as u64 * 4)..(first + byte as u64 * 4 + 4)) {

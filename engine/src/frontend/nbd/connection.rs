@@ -34,7 +34,7 @@ use super::outbox::{Outbox, Segment, Sent};
 use super::protocol::{Chunk, ErrorCode, ReplyHeader};
 use super::slots::Slots;
 use crate::memory::{Memory, Pool, Span};
-use crate::request::{RequestError, RequestKind};
+use crate::request::{Reply, RequestError, RequestKind};
 use receive::{Receiver, Stage};
 
 pub(super) use receive::Progress;
@@ -186,10 +186,17 @@ impl Connection {
         &mut self,
         buffers: &mut Buffers<'_>,
         index: u16,
-        result: Result<(), RequestError>,
+        reply: &Reply,
     ) -> Result<(), Broken> {
-        let piece = self.pieces.get(index);
+        let result = reply.result;
+        let piece = self.pieces.get_mut(index);
         assert_eq!(piece.state, PieceState::InEngine, "a request is answered once");
+        assert_eq!(
+            piece.span.len_bytes, reply.span.len_bytes,
+            "the engine may change the place of bytes only"
+        );
+        piece.span = reply.span;
+        let piece = self.pieces.get(index);
         self.in_engine -= 1;
         if self.socket.is_none() {
             self.free_piece(buffers, index);

@@ -319,7 +319,7 @@ impl Frontend for NbdFrontend {
         assert_eq!(slot.generation, generation, "a place is not given away before its last reply");
         let connection = slot.connection.as_deref_mut().expect("a connection stays until its last reply");
         let mut buffers = Buffers { memory, pool, freed: self.freed, starved: false };
-        if connection.answer(&mut buffers, piece as u16, reply.result) == Err(Broken) {
+        if connection.answer(&mut buffers, piece as u16, &reply) == Err(Broken) {
             connection.hang_up(&mut buffers);
         }
         self.freed = buffers.freed;

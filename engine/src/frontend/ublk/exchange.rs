@@ -274,6 +274,15 @@ impl Exchange {
         }
     }
 
+    /// Has the driver copy a request's bytes by another address from its next commit on, the copy of that commit included
+    /// (`ublk_commit_completion` of drivers/block/ublk_drv.c comes after the new address).
+    pub(super) fn copy_by(&mut self, index: u32, address: u64) {
+        let Bytes::Copied(addresses) = &mut self.bytes else {
+            unreachable!("only the driver's copies have addresses")
+        };
+        addresses[index as usize] = address;
+    }
+
     /// Tells the driver how a request went, unless it is the first time, and asks for the next.
     fn fetch(&mut self, operation: u32, index: u32, result: i32) {
         let (address, number) = match &self.bytes {

@@ -103,7 +103,11 @@ fn serve(place: UblkPlace, ending: &AtomicBool) {
         frontend.gather(&memory, &mut pool, REQUESTS_PER_TURN, &mut requests);
         idle_turns = if requests.is_empty() { idle_turns + 1 } else { 0 };
         for request in requests.drain(..) {
-            frontend.reply(&memory, &mut pool, Reply { tag: request.tag, result: Ok(()) });
+            frontend.reply(
+                &memory,
+                &mut pool,
+                Reply { tag: request.tag, result: Ok(()), span: request.span },
+            );
         }
         frontend.settle(&memory, &mut pool);
         ring.turn(&mut completions);

@@ -97,7 +97,8 @@ impl UblkPlace {
         let (mut host_arena, mut spans) = (None, None);
         let bytes = match self.movement {
             Movement::ByDriver { request_bytes_max } => {
-                let taken: Option<Box<[Span]>> = (0..count).map(|_| pool.take(request_bytes_max)).collect();
+                let taken: Option<Box<[Span]>> =
+                    (0..count).map(|_| pool.take_kept_back(request_bytes_max)).collect();
                 let taken = spans.insert(taken.expect("as many fit into the smallest memory"));
                 Bytes::Copied(taken.iter().map(|span| memory.ptr(*span).expose_provenance() as u64).collect())
             }
@@ -304,7 +305,16 @@ impl Frontend for UblkFrontend {
             return;
         }
         let mut outcome = reply.result.map_or_else(|error| -errno_of(error), |()| result);
-        if let Some(span) = span {
+        if let Some(spans) = &mut self.spans
+            && reply.span.len_bytes > 0
+            && spans[index as usize].part(0, 0) != reply.span.part(0, 0)
+        {
+            // The kernel still holds the one that this request came with.
+            let whole = Span { len_bytes: spans[index as usize].len_bytes, ..reply.span };
+            spans[index as usize] = whole;
+            self.exchange.copy_by(index, memory.ptr(whole).expose_provenance() as u64);
+        }
+        if let Some(span) = span.map(|_| reply.span) {
             if read && reply.result.is_ok() {
                 let at = self.copy_offset(index);
                 let copied = memory.with(span, |bytes| rustix::io::pwrite(&*self.file, bytes, at));
@@ -315,6 +325,10 @@ impl Frontend for UblkFrontend {
             pool.give(span);
         }
         self.commit(index, outcome);
+    }
+
+    fn span_bytes(&self, len_bytes: u32) -> u32 {
+        self.spans.as_ref().map_or(len_bytes, |spans| spans[0].len_bytes)
     }
 
     fn settle(&mut self, _memory: &Memory, _pool: &mut Pool) {

@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use io_uring::{Builder, EnterFlags, cqueue, squeue};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Piece;
 use super::bell::{Bell, Look};
@@ -31,6 +32,10 @@ const COMPLETIONS_MAX: u32 = 8192;
 
 /// Fewest worker threads for operations that the kernel must do in the background (see `Queue::new`).
 const WORKERS_MIN: usize = 4;
+/// How many naps long, and how long each, the end of a ring waits for a device that gives nothing back: 2 s. A server that stops must
+/// not hang on a member that was failed for its silence.
+const DRAIN_NAPS_MAX: u32 = 2000;
+const DRAIN_NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// How a queue is to be made.
 pub(super) struct QueueConfig<'c> {
@@ -203,12 +208,25 @@ impl Queue {
         });
     }
 
-    /// Waits until nothing is in the kernel.
-    pub(super) fn drain(&mut self) {
+    /// Waits until nothing is in the kernel, or nothing has come from there for a while.
+    pub(super) fn drain(&mut self) -> Drained {
+        let mut naps = 0;
         while self.in_flight > 0 {
-            self.enter_for(1);
+            let before = self.in_flight;
+            self.enter_for(0);
             self.reap(|_| {});
+            if self.in_flight < before {
+                naps = 0;
+            } else if naps == DRAIN_NAPS_MAX {
+                return Drained::Not;
+            } else {
+                naps += 1;
+                // Interrupted, or of a polled ring, of which nobody rings: looked at again all the same.
+                let ring = self.ring.as_fd();
+                let _ = poll(&mut [PollFd::new(&ring, PollFlags::IN)], Some(&DRAIN_NAP));
+            }
         }
+        Drained::All
     }
 
     /// Lets go of every file, now. If commands of a lane are out (a ublk device is left to the next server, and they wait for
@@ -221,7 +239,7 @@ impl Queue {
     ///   out at an open one is canceled by the latter alone, as at a kill.
     pub(super) fn release_files(&mut self) -> Released {
         self.take_commands();
-        if self.commands == 0 {
+        if self.commands == 0 && self.in_flight == 0 {
             // Refused only where there are none.
             let _released = self.ring.submitter().unregister_files();
             return Released::Now;
@@ -259,6 +277,14 @@ impl Queue {
         }
         self.unsubmitted = self.ring.unsubmitted();
     }
+}
+
+/// What a wait for the kernel came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drained {
+    All,
+    /// A device does not answer.
+    Not,
 }
 
 /// When an io_uring lets go of what it has.

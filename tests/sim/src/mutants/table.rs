@@ -191,7 +191,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     m("PlanOfBefore", "E3: a batch is planned with the members of before (SPDK a67085538b)"),
     m("MemoryGivenEarly", "E4: memory is given back before its last write has ended"),
-    shown_in("faults", "SilenceBorne", "E5: a member that does not answer is waited for"),
+    shown_in("silent", "SilenceBorne", "E5: a member that does not answer is waited for"),
     shown_in("faults", "LastMemberFailed", "E5: a silent member is failed though the array needs it"),
     shown_in(
         "refused",
@@ -213,6 +213,39 @@ pub const MUTANTS: &[Mutant] = &[
         "rescue",
         "RescueFailsMember",
         "R1: a read-only array fails a member for its read errors (once a bug here)",
+    ),
+    shown_in(
+        "silent",
+        "SilenceOfAllFails",
+        "E5: all are silent for a while, and some are failed (once a bug here)",
+    ),
+    shown_in("silent", "AdviceFails", "E5: a slow deallocation fails its member (once a bug here)"),
+    shown_in(
+        "silent",
+        "NobodyProbed",
+        "E5: one is failed, and the others were not asked whether they answer",
+    ),
+    shown_in(
+        "silent",
+        "RecordWaitsForSilent",
+        "E9: the record waits for a member that is leaving (once a bug here)",
+    ),
+    shown_in(
+        "silent",
+        "FlushWaitsForSilent",
+        "E8: flushes wait for a member that has left (once a bug here)",
+    ),
+    shown_in(
+        "silent",
+        "BlockWaitsForSilent",
+        "E8: a mark waits for a member that has left (once a bug here)",
+    ),
+    shown_in("silent", "OpWaitsForSilent", "E8: a stripe waits for a member that has left (once a bug here)"),
+    shown_in("silent", "ParkedMemoryUsed", "E4: memory is used again that a silent member still has"),
+    shown_in(
+        "silent",
+        "HeldSpanAnswered",
+        "E4: a read is answered from memory that a silent member still has",
     ),
     m("PartLeftBehind", "F1: a part that comes home leaves its place behind (once a bug here)"),
     m("DegradedParityLeft", "F3: a write that reconstructs leaves the parity as it was"),

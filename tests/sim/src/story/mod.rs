@@ -21,6 +21,7 @@ mod refused;
 mod restart;
 mod rollback;
 mod scenarios;
+mod silent;
 
 /// A kind of story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub enum Scenario {
     Mixed,
     /// Members go back to what they held at an earlier moment: see `rollback`.
     Rollback,
+    /// Members do not answer, for a while or never, one, several or all of them: see `silent`.
+    Silent,
     /// Metadata decays while the array is down: see `decay`.
     Decay,
     /// An installer writes a partition table over members: see `decay`.
@@ -90,13 +93,14 @@ impl Scenario {
         Scenario::Mixed,
     ];
     /// Scenarios that run where they are named only: each shows a fault that the engine has.
-    pub const BESIDE: [Scenario; 6] = [
+    pub const BESIDE: [Scenario; 7] = [
         Scenario::Rollback,
         Scenario::Decay,
         Scenario::Foreign,
         Scenario::Idle,
         Scenario::Earlier,
         Scenario::Bad,
+        Scenario::Silent,
     ];
 
     /// By name, in lower case.
@@ -125,6 +129,7 @@ impl Scenario {
             Scenario::Rescue => "rescue",
             Scenario::Mixed => "mixed",
             Scenario::Rollback => "rollback",
+            Scenario::Silent => "silent",
             Scenario::Decay => "decay",
             Scenario::Foreign => "foreign",
             Scenario::Idle => "idle",
@@ -266,6 +271,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Rescue => story.rescue(),
         Scenario::Mixed => story.mixed(),
         Scenario::Rollback => story.rollback(),
+        Scenario::Silent => story.silent(),
         Scenario::Decay => story.decay(),
         Scenario::Foreign => story.foreign(),
         Scenario::Idle => story.idle(),
@@ -466,7 +472,9 @@ impl Story {
                 .filter(|slot| !slots.contains(slot))
                 .map(|slot| self.world.disk_of(slot))
                 .collect();
-            (0..bus.disks.len()).filter(|disk| bus.disks[*disk].dead && !used.contains(disk)).collect()
+            // A device that the kernel still has I/O for is held open, and cannot be taken.
+            let is_free = |disk: &usize| !used.contains(disk) && !bus.is_asked(*disk);
+            (0..bus.disks.len()).filter(|disk| bus.disks[*disk].dead && is_free(disk)).collect()
         };
         let reuse = if !dead.is_empty() && self.chance(25) { Some(self.world.rng.pick(&dead)) } else { None };
         if self.world.bus.borrow().disks.len() >= 24 {
@@ -569,6 +577,7 @@ impl Story {
         let mut bus = self.world.bus.borrow_mut();
         bus.note(11, || "HEAL".into());
         bus.disks.iter_mut().for_each(|disk| disk.heal());
+        bus.wake_all();
         self.world.beyond_level = false;
     }
 

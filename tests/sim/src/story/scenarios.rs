@@ -2,7 +2,6 @@
 
 use engine::request::RequestKind;
 
-use crate::bus::Silence;
 use crate::host::Wish;
 
 use super::Story;
@@ -103,36 +102,6 @@ impl Story {
             }
         }
         self.end();
-    }
-
-    /// A member does not answer for twice the array's patience: it is failed, unless the array cannot do without it.
-    fn silence(&mut self) {
-        if self.world.is_off() {
-            return;
-        }
-        let slot = self.world.random_slot();
-        let (disk, spared) = (self.world.disk_of(slot), self.world.spare() > 0);
-        let members = &self.world.running().members;
-        let needed = members.view().readable.count() == u32::from(self.world.geometry.data());
-        let silence_ns = 2_000_000_000 * u64::from(members.patience_s());
-        {
-            let mut bus = self.world.bus.borrow_mut();
-            let until_ns = bus.now_ns + silence_ns;
-            bus.note(16, || format!("SILENCE of disk {disk} in slot {slot}"));
-            bus.silence = Some(Silence { disk, until_ns, asked_ns: None });
-        }
-        self.world.mark_lossy();
-        self.load(5, 40);
-        self.world.rest(silence_ns);
-        if self.world.is_off() {
-            return;
-        }
-        let silence = self.world.bus.borrow().silence.expect("as set above");
-        let for_long = silence.asked_ns.is_some_and(|asked| silence.until_ns - asked > silence_ns * 2 / 3);
-        let failed = !self.world.running().members.view().writable.has(slot);
-        assert!(failed || !spared || !for_long, "E5: slot {slot} is silent, and is waited for");
-        assert!(!failed || !needed, "E5: slot {slot} is silent, the array needs it, and it was failed");
-        self.pending_deaths += u64::from(failed);
     }
 
     pub(super) fn stops(&mut self) {

@@ -296,8 +296,8 @@ impl World {
             let next = bus.next_due_ns();
             let random = self.rng.below(1500);
             // Who waits for a silent disk looks at it now and then, and does not sleep until it speaks.
-            let is_silent = bus.silence.is_some_and(|silence| bus.now_ns < silence.until_ns);
-            let hop_ns = if is_silent { 500_000_000 } else { u64::MAX };
+            let is_silent = bus.silences.iter().any(|silence| bus.now_ns < silence.until_ns);
+            let hop_ns = if is_silent { 100_000_000 } else { u64::MAX };
             bus.now_ns = match next {
                 Some(due) if self.rng.chance(60) => {
                     bus.now_ns.max(due.min(bus.now_ns.saturating_add(hop_ns)))
@@ -318,6 +318,7 @@ impl World {
         for completion in completions {
             array.complete(ring, completion);
         }
+        array.exchange_spans(ring, &mut self.host_pool, |bytes| bytes);
         let replies: Vec<Reply> = array.take_replies().collect();
         assert!(
             shared.failed() || !had_failed,
@@ -415,7 +416,13 @@ impl World {
             let now = self.bus.borrow().now_ns;
             // Slow devices are excused, and a turn here can be a long one.
             let within = ANSWERED_WITHIN_NS + 500 * self.config.latency.slowest_ns();
-            let excused = self.bus.borrow().silence.map_or(0, |silence| silence.until_ns);
+            // What a member that does not answer may hold up: its own silence, if that ends, and the time until it is failed.
+            let patience_ns = 2_000_000_000 * u64::from(self.running().members.patience_s());
+            let excused_until = |silence: &crate::bus::Silence| match silence.until_ns {
+                crate::bus::ENDLESS => silence.since_ns + patience_ns,
+                until_ns => until_ns,
+            };
+            let excused = self.bus.borrow().silences.iter().map(excused_until).max().unwrap_or(0);
             let is_late = |asked: &&Asked| asked.asked_ns.max(excused) + within < now;
             if let Some(asked) = self.asked.iter().find(is_late) {
                 panic!("I8: {asked:?} is not answered within 30 s");

@@ -131,8 +131,11 @@ impl World {
         let readable = self.running().members.view().readable;
         let bus = self.bus.borrow();
         let good = readable.iter().filter(|&slot| {
-            let disk = &bus.disks[self.disk_of(slot)];
-            !disk.dead && disk.failing_writes + disk.failing_flushes + disk.transient_reads == 0
+            let at = self.disk_of(slot);
+            let disk = &bus.disks[at];
+            !disk.dead
+                && bus.silence_of(at).is_none()
+                && disk.failing_writes + disk.failing_flushes + disk.transient_reads == 0
         });
         (good.count() as u64).saturating_sub(u64::from(self.geometry.data()))
     }

@@ -129,7 +129,8 @@ impl World {
     pub(super) fn take_reply(&mut self, reply: Reply) {
         let at = self.asked.iter().position(|asked| asked.tag == reply.tag);
         let at = at.unwrap_or_else(|| panic!("I8: request #{} is answered twice", reply.tag));
-        let asked = self.asked.swap_remove(at);
+        let mut asked = self.asked.swap_remove(at);
+        asked.span = reply.span;
         let ok = reply.result.is_ok();
         self.answered += 1;
         self.errors += u64::from(!ok);

@@ -22,6 +22,7 @@ const SHAPE: &str = "engine/src/array/shape.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 const SHARED: &str = "engine/src/array/shared.rs";
+const PARKED: &str = "engine/src/array/parked.rs";
 const PLAN: &str = "engine/src/plan.rs";
 
 pub(super) const EDITS: &[Edit] = &[
@@ -69,11 +70,35 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(HOST, "if self.short.reads ||", "if self.short.reads && !mutant!(ReadsOvertaken) ||"),
     // watch
+    e(WATCH, "        if !silent.is_empty() {", "        if !mutant!(SilenceBorne) && !silent.is_empty() {"),
     e(
         WATCH,
-        "if beat.wrapping_sub(io.beat) > patience",
-        "if !mutant!(SilenceBorne) && beat.wrapping_sub(io.beat) > patience",
+        "    if quiet.and(readable).count() > spare {",
+        "    if !mutant!(SilenceOfAllFails) && quiet.and(readable).count() > spare {",
     ),
+    e(
+        WATCH,
+        "if !matches!(io.what, IoFor::OpDeallocate { .. }) {",
+        "if mutant!(AdviceFails) || !matches!(io.what, IoFor::OpDeallocate { .. }) {",
+    ),
+    e(
+        WATCH,
+        "        if !view.writable.iter().any(is_doubted) {",
+        "        if mutant!(NobodyProbed) || !view.writable.iter().any(is_doubted) {",
+    ),
+    // parked
+    e(
+        PARKED,
+        "            IoFor::Parked(_) => false,
+            // The record",
+        "            IoFor::Parked(_) => false,
+            IoFor::Superblock if mutant!(RecordWaitsForSilent) => false,
+            IoFor::Flush if mutant!(FlushWaitsForSilent) => false,
+            IoFor::Block { .. } if mutant!(BlockWaitsForSilent) => false,
+            IoFor::OpRead { .. } | IoFor::OpWrite { .. } if mutant!(OpWaitsForSilent) => false,
+            // The record",
+    ),
+    e(PARKED, "        if ios == 0 {", "        if mutant!(ParkedMemoryUsed) || ios == 0 {"),
     e(
         MEMBERS,
         "|left| left.readable.count() >= data",
@@ -301,12 +326,17 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         HOST,
         "        }
-        self.replies.push(Reply { tag: request.tag, result });",
+        self.replies.push(Reply { tag: request.tag, result, span: request.span });",
         "        }
-        self.replies.push(Reply { tag: request.tag, result });
+        self.replies.push(Reply { tag: request.tag, result, span: request.span });
         if mutant!(AnsweredTwice) {
-            self.replies.push(Reply { tag: request.tag, result });
+            self.replies.push(Reply { tag: request.tag, result, span: request.span });
         }",
+    ),
+    e(
+        HOST,
+        "        if self.requests[index].is_held {",
+        "        if !mutant!(HeldSpanAnswered) && self.requests[index].is_held {",
     ),
     // intent
     e(
@@ -344,8 +374,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         INTENT,
-        "let on_record = self.shared.members.on_record(writing.failed, 0);",
-        "let on_record = self.shared.members.on_record(writing.failed, 0) || mutant!(IntentPassesBy);",
+        "let on_record = self.shared.members.excludes(&writing.missed);",
+        "let on_record = self.shared.members.excludes(&writing.missed) || mutant!(IntentPassesBy);",
     ),
     // flush
     e(
@@ -359,25 +389,22 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         FLUSH,
-        "        for slot in writable.and(self.shared.members.volatile()).iter() {",
+        "        for slot in view.writable.and(self.shared.members.volatile()).iter() {",
         "        for slot in
-            writable.and(self.shared.members.volatile()).iter().skip(usize::from(mutant!(FlushSkipsOne)))
+            view.writable.and(self.shared.members.volatile()).iter().skip(usize::from(mutant!(FlushSkipsOne)))
         {",
     ),
     e(
         FLUSH,
-        "        if let Err(errno) = result {
-            match self.blame(&io, errno) {",
-        "        if let Err(errno) = result
-            && !mutant!(FlushErrorIgnored)
-        {
-            match self.blame(&io, errno) {",
+        "    pub(super) fn flush_done(&mut self, io: Io, result: Result<(), i32>) {",
+        "    pub(super) fn flush_done(&mut self, io: Io, result: Result<(), i32>) {
+        let result = if mutant!(FlushErrorIgnored) { Ok(()) } else { result };",
     ),
     e(
         FLUSH,
-        "if !failed && !self.shared.members.on_record(self.flush.failed, 0) {",
+        "if !failed && !self.shared.members.excludes(&self.flush.missed) {",
         "if !failed
-            && !self.shared.members.on_record(self.flush.failed, 0)
+            && !self.shared.members.excludes(&self.flush.missed)
             && !mutant!(FlushPassesBy)
         {",
     ),

@@ -1,0 +1,353 @@
+//! I/O of members that have left, and the memory that such I/O still holds.
+//!
+//! A member that does not answer may never give an I/O back, and until it does the kernel may write to the I/O's memory or
+//! read from it. So once a slot is out on record nothing waits for its device any more: the owner of each I/O goes on as if
+//! the I/O had failed, and the I/O stays behind, *parked*, with its memory:
+//!
+//! ```text
+//!   in flight --(its member is out on record)--> parked --(the late completion)--> its memory is free
+//!       |                                           `-- the owner goes on without the member
+//!       `--(completion)--> the owner goes on
+//! ```
+//!
+//! - A late completion frees memory and changes nothing else, whatever its result.
+//! - Memory of stripe operations, bitmap blocks and superblocks becomes a *lot*: one span, and how many parked I/Os hold it.
+//!   The owner takes fresh memory when it is done with the span.
+//! - A host's memory belongs to its front end, which gives it back to a pool after the answer. A request whose memory is held
+//!   is therefore given a fresh span before it is answered ([`Array::exchange_spans`]): a write is then answered, a read is
+//!   done again without the member. The old span goes back to the pool with the last late completion.
+//! - Memory that is not ours cannot be exchanged: pages of a request of ublk that the kernel has put into the ring's table
+//!   ([`Memory::is_mapped`](crate::memory::Memory::is_mapped)). Such a read waits for the kernel. A member that has been
+//!   quiet for a while is therefore not read into such pages (see `watch`).
+//!
+//! Bounds: a reactor parks at most [`Sizes::parked`](super::Sizes::parked) I/Os. What would be one more waits for its
+//! member, as everything does whose member cannot be spared. A pool keeps back a quarter of what is not parked, so that what
+//! had to be parked can be replaced ([`Pool::keep_back`]).
+
+use std::collections::VecDeque;
+
+use crate::geometry::{Slots, Strips};
+use crate::members::MemberView;
+use crate::memory::{Pool, Span};
+use crate::ring::Ring;
+use crate::slab::Slab;
+
+use super::host::Moved;
+use super::op::Work;
+use super::{Array, Io, IoFor, NONE};
+
+/// What a parked I/O holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Holds {
+    /// No memory that is ever used for anything else.
+    Nothing,
+    /// A lot of this reactor.
+    Lot(u32),
+    /// A piece of a request's span, which belongs to the front end of this reactor.
+    Host { home: u8, span: Span },
+}
+
+/// Memory of this reactor's own that parked I/Os hold.
+#[derive(Debug)]
+struct Lot {
+    span: Span,
+    /// Parked I/Os that hold it.
+    ios: u32,
+    /// Whether its owner has gone on to other memory.
+    is_left: bool,
+}
+
+/// A request's span that parked I/Os hold, here or in other reactors.
+#[derive(Debug)]
+struct HostLot {
+    span: Span,
+    /// Parked I/Os that hold it. Below zero for a moment where another reactor's late completion is heard of before the end
+    /// of the part that it was for.
+    ios: i32,
+    /// Whether the request has been given another span.
+    is_left: bool,
+}
+
+/// What decides whether I/Os have to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    view: MemberView,
+    record: MemberView,
+}
+
+/// See the top of this file.
+#[derive(Debug)]
+pub(super) struct Parking {
+    seen: Option<Seen>,
+    /// An I/O went to a member that is out already, or a while has passed.
+    look_again: bool,
+    /// Parked I/Os, and how many there may be.
+    ios: usize,
+    ios_max: usize,
+    lots: Slab<Lot>,
+    hosts: Vec<HostLot>,
+    /// Requests that wait for another span, oldest first.
+    exchanging: VecDeque<u32>,
+    /// Pieces of spans of other reactors' hosts that could not be given back yet: a mailbox was full.
+    unsent: VecDeque<(u8, Span)>,
+    /// Spans of hosts that are free again.
+    returned: Vec<Span>,
+}
+
+impl Parking {
+    pub(super) fn new(ios_max: usize, requests: usize) -> Parking {
+        Parking {
+            seen: None,
+            look_again: false,
+            ios: 0,
+            ios_max,
+            lots: Slab::new(ios_max),
+            hosts: Vec::with_capacity(requests),
+            exchanging: VecDeque::with_capacity(requests),
+            unsent: VecDeque::new(),
+            returned: Vec::with_capacity(requests),
+        }
+    }
+
+    /// I/Os that nothing waits for.
+    pub(super) fn ios(&self) -> usize {
+        self.ios
+    }
+
+    /// Has every I/O looked at in the next turn.
+    pub(super) fn look_again(&mut self) {
+        self.look_again = true;
+    }
+
+    /// Whether something is to be done in the next turn.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.look_again && self.unsent.is_empty() && self.exchanging.is_empty() && self.returned.is_empty()
+    }
+
+    /// The lot of an owner's memory, one for each span that it works in, with one I/O more.
+    fn hold(&mut self, lot: &mut u32, span: Span) -> Holds {
+        if *lot == NONE {
+            *lot = self.lots.insert(Lot { span, ios: 0, is_left: false });
+        }
+        self.lots[*lot].ios += 1;
+        Holds::Lot(*lot)
+    }
+
+    /// The owner of a lot is done with its memory, which goes back to the pool now or with the last late completion.
+    pub(super) fn leave(&mut self, lot: u32, pool: &mut Pool) {
+        let Lot { span, ios, .. } = self.lots[lot];
+        if ios == 0 {
+            self.lots.free(lot);
+            pool.give(span);
+        } else {
+            self.lots[lot].is_left = true;
+            pool.park(span);
+        }
+    }
+
+    fn release(&mut self, lot: u32, pool: &mut Pool) {
+        let Lot { span, ios, is_left } = &mut self.lots[lot];
+        *ios -= 1;
+        if *ios == 0 && *is_left {
+            pool.give_parked(*span);
+            self.lots.free(lot);
+        }
+    }
+
+    /// So many more parked I/Os hold a request's span, or so many fewer.
+    fn count_host(&mut self, whole: Span, more: i32) {
+        let at = self.hosts.iter().position(|lot| lot.span.overlaps(whole));
+        let at = at.unwrap_or_else(|| {
+            self.hosts.push(HostLot { span: whole, ios: 0, is_left: false });
+            self.hosts.len() - 1
+        });
+        let lot = &mut self.hosts[at];
+        lot.ios += more;
+        if lot.ios == 0 {
+            let lot = self.hosts.swap_remove(at);
+            if lot.is_left {
+                self.returned.push(lot.span);
+            }
+        }
+    }
+}
+
+impl Array {
+    /// Whether nothing waits for the device of this I/O any more: its slot is out on record, or has another device by now,
+    /// which it only gets when the one before is out on record. Where nothing is put on record any more, it is enough that
+    /// the slot is out of the view.
+    fn has_left(&self, io: &Io, seen: Seen) -> bool {
+        let is_out = !seen.view.writable.has(io.slot);
+        let nothing_is_recorded = self.shared.failed() || self.shared.read_only;
+        match io.what {
+            IoFor::Parked(_) => false,
+            // The record itself: waiting for it would be waiting for the member. A device that joins has its time too.
+            IoFor::Superblock => is_out && (self.is_current(io) || self.watch.is_overdue(io, &self.shared)),
+            _ if !self.is_current(io) => true,
+            _ => is_out && (nothing_is_recorded || !seen.record.writable.has(io.slot)),
+        }
+    }
+
+    /// Parks the I/Os of members that have left.
+    pub(super) fn park_advance<R: Ring>(&mut self, ring: &mut R) {
+        for _ in 0..self.parking.unsent.len() {
+            let (home, span) = self.parking.unsent.pop_front().expect("counted");
+            self.give_back(home, span);
+        }
+        let members = &self.shared.members;
+        let seen = Seen { view: members.view(), record: members.record() };
+        if Some(seen) == self.parking.seen && !self.parking.look_again {
+            return;
+        }
+        (self.parking.seen, self.parking.look_again) = (Some(seen), false);
+        for tag in 0..self.ios.capacity() {
+            if let Some(&io) = self.ios.get(tag)
+                && self.has_left(&io, seen)
+                && self.parking.ios < self.parking.ios_max
+            {
+                self.park(ring, tag, io);
+            }
+        }
+    }
+
+    /// Parks one I/O, and has its owner go on.
+    fn park<R: Ring>(&mut self, ring: &mut R, tag: u32, io: Io) {
+        let me = self.me;
+        let holds = match io.what {
+            IoFor::HostRead { .. } if !self.shared.memory.is_mapped(io.span) => return,
+            IoFor::Parked(_) => return,
+            IoFor::Flush | IoFor::OpDeallocate { .. } | IoFor::Probe => Holds::Nothing,
+            IoFor::HostRead { .. } => Holds::Host { home: me, span: io.span },
+            IoFor::OpRead { op, .. } | IoFor::OpWrite { op, .. } => self.held_by_op(op, io.span),
+            IoFor::Block { write } => self.blocks.hold(write, |lot, span| self.parking.hold(lot, span)),
+            IoFor::List => {
+                let steward = self.steward.as_mut().expect("the steward writes the list");
+                steward.lists.hold(|lot, span| self.parking.hold(lot, span))
+            }
+            IoFor::Superblock => {
+                let mut lot = NONE;
+                let holds = self.parking.hold(&mut lot, io.span);
+                self.parking.leave(lot, &mut self.pool);
+                holds
+            }
+        };
+        self.ios[tag].what = IoFor::Parked(holds);
+        self.parking.ios += 1;
+        match io.what {
+            IoFor::HostRead { request, .. } => {
+                self.host_reads -= 1;
+                self.answer_part(request, Ok(()), 1);
+            }
+            IoFor::OpRead { op, .. } => {
+                self.ops[op].read_failed = true;
+                self.op_read_ended(ring, op);
+            }
+            IoFor::OpWrite { op, strip } => self.op_write_missed(ring, op, strip, io.slot),
+            IoFor::OpDeallocate { op } => self.op_deallocated(op),
+            IoFor::Flush => self.flush_ended(io, false),
+            IoFor::Block { write } => self.block_copy_ended(write, io, false),
+            IoFor::Superblock => self.superblock_lost(io),
+            IoFor::List => self.list_write_ended(io, false),
+            IoFor::Probe => self.watch.probe_ended(io.slot),
+            IoFor::Parked(_) => unreachable!("looked at above"),
+        }
+    }
+
+    /// What an I/O of a stripe operation holds: the operation's own memory, or a host's.
+    fn held_by_op(&mut self, index: u32, span: Span) -> Holds {
+        let op = &mut self.ops[index];
+        if op.work.overlaps(span) {
+            return self.parking.hold(&mut op.lot, op.work);
+        }
+        let mut next = op.active.first();
+        while let Some(at) = next {
+            let part = &mut self.parts[at];
+            if part.span.overlaps(span) {
+                part.held += 1;
+                return Holds::Host { home: part.home, span };
+            }
+            next = (part.next != NONE).then_some(part.next);
+        }
+        // The zeros, which are never written.
+        Holds::Nothing
+    }
+
+    /// Whether a read operation has I/O parked that may still write to the host's memory: the request is to be done again in
+    /// other memory.
+    pub(super) fn is_held(&self, index: u32) -> bool {
+        let op = &self.ops[index];
+        op.work_kind == Work::Read && op.active.iter(&self.parts).any(|part| part.held > 0)
+    }
+
+    /// The kernel gives back what nothing has waited for.
+    pub(super) fn unpark(&mut self, holds: Holds) {
+        self.parking.ios -= 1;
+        match holds {
+            Holds::Nothing => {}
+            Holds::Lot(lot) => self.parking.release(lot, &mut self.pool),
+            Holds::Host { home, span } if home == self.me => self.host_span_returned(span),
+            Holds::Host { home, span } => self.give_back(home, span),
+        }
+    }
+
+    fn give_back(&mut self, home: u8, span: Span) {
+        if !self.shared.mailboxes.give_back(home, span) {
+            self.parking.unsent.push_back((home, span));
+        }
+    }
+
+    /// One parked I/O fewer holds a piece of the span of a request of this reactor's host.
+    pub(super) fn host_span_returned(&mut self, span: Span) {
+        // Its request still has it where its end is not heard of yet.
+        let request = self.requests.iter().find(|request| request.span().overlaps(span));
+        let whole = request.map_or(span, |request| request.span());
+        self.parking.count_host(whole, -1);
+    }
+
+    /// So many parked I/Os hold the span of a request of this reactor's host.
+    pub(super) fn host_span_held(&mut self, span: Span, ios: u16) {
+        self.parking.count_host(span, ios.into());
+    }
+
+    /// A request is over but for its span, which parked I/Os hold.
+    pub(super) fn exchange(&mut self, request: u32) {
+        self.parking.exchanging.push_back(request);
+    }
+
+    /// Gives requests whose memory the kernel holds another span of the host's pool, and gives back to it what the kernel has
+    /// given back. `span_bytes` says how long a span the front end wants for a request of so many bytes. Called once a turn.
+    pub fn exchange_spans<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        pool: &mut Pool,
+        span_bytes: impl Fn(u32) -> u32,
+    ) {
+        while let Some(span) = self.parking.returned.pop() {
+            pool.give_parked(span);
+        }
+        while let Some(&index) = self.parking.exchanging.front() {
+            let old = self.requests[index].span();
+            let Some(fresh) = pool.take_kept_back(span_bytes(old.len_bytes)) else { return };
+            self.parking.exchanging.pop_front();
+            match self.parking.hosts.iter_mut().find(|lot| lot.span.overlaps(old)) {
+                Some(lot) => {
+                    lot.is_left = true;
+                    pool.park(old);
+                }
+                None => pool.give(old),
+            }
+            match self.requests[index].move_to(fresh.part(0, old.len_bytes)) {
+                Moved::Again => self.split(ring, index),
+                Moved::Done => self.answer(index),
+            }
+        }
+    }
+
+    /// A write of an op has not reached its member.
+    pub(super) fn op_write_missed<R: Ring>(&mut self, ring: &mut R, index: u32, strip: u8, slot: u8) {
+        let op = &mut self.ops[index];
+        op.skipped = op.skipped.or(Slots::one(slot));
+        op.missed_data = op.missed_data.or(Strips::one(strip).and(op.view.data));
+        self.op_write_ended(ring, index);
+    }
+}

@@ -1,0 +1,243 @@
+//! Members that do not answer: who is failed for it, and what goes on without them.
+//!
+//! Method: members fall silent under a load of all kinds of requests, alone, several together or all, and answer later, never,
+//! or after their slot has another device. Oracle: times of answers, the model of the host, what lies on the members in the
+//! end, and the rings, which see to it that no memory is used again that an I/O in flight still has (`disks`).
+
+use bitmap::Cell;
+use crossbeam::channel::bounded;
+use engine::array::{Answer, Order};
+use engine::format::Level;
+use engine::geometry::Slots;
+use engine::members::{Failure, MEMBER_PATIENCE_S};
+use engine::request::RequestKind;
+use engine::ring::DeviceIndex;
+use uuid::Uuid;
+
+use crate::disks::Disk;
+use crate::world::{Config, Initial, World};
+
+const SECOND: u64 = 1_000_000_000;
+const PATIENCE_NS: u64 = MEMBER_PATIENCE_S as u64 * SECOND;
+
+fn world(seed: u64, level: Level, members: usize, chunk_bytes: u32, reactors: usize) -> World {
+    let stripes = if chunk_bytes > 4096 { 12 } else { 60 };
+    let initial = Initial::All(Cell::Clean);
+    World::new(Config { seed, level, members, chunk_bytes, stripes, initial, reactors })
+}
+
+fn silence(world: &World, slots: &[u8], silent: bool) {
+    for &slot in slots {
+        let device = world.shared.members.device(slot).0;
+        world.disks.borrow_mut()[usize::from(device)].silent = silent;
+    }
+}
+
+fn rest(world: &mut World, ns: u64) {
+    let until = world.now_ns() + ns;
+    world.turn_until("some rest", |world| world.now_ns() >= until);
+}
+
+/// Requests of every size and kind, each as long as the member timeout and a second.
+fn is_answered_in_time(world: &mut World) {
+    let asked_ns = world.now_ns();
+    world.turn_until("every answer", |world| world.outstanding() == 0);
+    let took_ns = world.now_ns() - asked_ns;
+    assert!(took_ns < PATIENCE_NS + SECOND, "answered after {took_ns} ns: {:?}", world.config);
+}
+
+/// A fresh device takes the slot; the old one keeps its index, and its I/O.
+fn refill(world: &mut World, slot: u8) {
+    let bytes = world.disks.borrow()[0].bytes.len() as u64;
+    let disk = Disk::new(bytes, &mut world.rng);
+    let device = world.disks.borrow().len();
+    world.disks.borrow_mut().push(disk);
+    let (answer, answered) = bounded(1);
+    let order = Order::Join {
+        slot,
+        device: DeviceIndex(device as u8),
+        member: Uuid::from_u64_pair(world.rng.next(), 1),
+        volatile: true,
+        answer: Answer::to(answer),
+    };
+    assert!(world.shared.steward.orders.push(order).is_ok());
+    world.turn_until("a join", |_| !answered.is_empty());
+    assert_eq!(answered.recv(), Ok(Ok(())));
+}
+
+fn wait_for_sync(world: &mut World, slot: u8) {
+    world.turn_until("a rebuild", |world| {
+        let is_idle = world.shared.steward.rebuild_slot.load(std::sync::atomic::Ordering::Relaxed) == 0;
+        is_idle && world.shared.members.record().readable.has(slot)
+    });
+}
+
+/// As many members as the level can spare fall silent together, for ever: they leave in one epoch, every request in flight
+/// is answered in time, and so is all that comes after. Then their slots are filled, and only then the old devices
+/// carry out what they were asked, or fail it.
+#[test]
+fn silence_without_end_costs_no_service() {
+    for seed in 0..6 {
+        let (level, members) = if seed % 2 == 0 { (Level::Raid6, 6) } else { (Level::Raid5, 4) };
+        let chunk_bytes = if seed % 3 == 0 { 64 << 10 } else { 4 << 10 };
+        let mut world = world(100 + seed, level, members, chunk_bytes, 1 + seed as usize % 2);
+        world.load(60);
+        world.settle();
+        rest(&mut world, 5 * SECOND);
+        let silent: Vec<u8> =
+            (0..level.parities() as u8).map(|nth| (nth + seed as u8) % members as u8).collect();
+        let set = silent.iter().fold(Slots::NONE, |set, &slot| set.or(Slots::one(slot)));
+        silence(&world, &silent, true);
+        (0..200).for_each(|_| world.ask_random());
+        let size = world.geometry.size_bytes();
+        for at in (0..size.min(12 << 20)).step_by(1 << 20) {
+            world.ask(RequestKind::Read, at, (size - at).min(1 << 20));
+        }
+        is_answered_in_time(&mut world);
+        assert!(world.shared.members.record().writable.and(set).is_empty());
+        // Created in the first epoch, started in the second.
+        let epoch = world.shared.steward.epoch.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(epoch, 3, "{set:?} did not leave in one epoch: {:?}", world.config);
+        assert!(silent.iter().all(|&slot| world.shared.members.failure(slot).is_some()));
+        world.load(100);
+        world.settle();
+        let old: Vec<u8> = silent.iter().map(|&slot| world.shared.members.device(slot).0).collect();
+        for &slot in &silent {
+            refill(&mut world, slot);
+            world.load(40);
+            wait_for_sync(&mut world, slot);
+        }
+        // The kernel gives back what it had, done or failed.
+        for &device in &old {
+            let dead = world.rng.chance(50);
+            let disk = &mut world.disks.borrow_mut()[usize::from(device)];
+            (disk.silent, disk.dead) = (false, dead);
+        }
+        world.load(100);
+        world.verify();
+        assert_eq!(world.shared.members.view().readable, world.geometry.slots());
+        assert_eq!(world.errors, 0);
+    }
+}
+
+/// The patience of a second silent member runs out while the record of the first is being written to it.
+#[test]
+fn a_record_does_not_wait_for_a_silent_member() {
+    for seed in 0..4 {
+        let mut world = world(200 + seed, Level::Raid6, 6, 4 << 10, 1);
+        world.load(40);
+        world.settle();
+        silence(&world, &[0, 1], true);
+        // The operator fails one of them; the other has to hear of it.
+        let (answer, answered) = bounded(1);
+        assert!(
+            world.shared.steward.orders.push(Order::Fail { slot: 0, answer: Answer::to(answer) }).is_ok()
+        );
+        (0..40).for_each(|_| world.ask_random());
+        is_answered_in_time(&mut world);
+        world.turn_until("the order", |_| !answered.is_empty());
+        assert_eq!(answered.recv(), Ok(Ok(())));
+        assert_eq!(world.shared.members.record().writable, world.geometry.slots().minus(Slots(3)));
+        world.load(60);
+        silence(&world, &[0, 1], false);
+        world.verify();
+    }
+}
+
+/// An error of a device that has been replaced, of a flush or of a bitmap block, says nothing of the one that came after it.
+#[test]
+fn a_late_error_of_a_replaced_device_changes_nothing() {
+    for (seed, kind) in [(301, RequestKind::Flush), (302, RequestKind::Write { fua: true })] {
+        let mut world = world(seed, Level::Raid5, 4, 4 << 10, 2);
+        rest(&mut world, 3 * SECOND);
+        let cached = world.shared.members.volatile();
+        let slot = cached.iter().next().unwrap_or(0);
+        let old = world.shared.members.device(slot).0;
+        silence(&world, &[slot], true);
+        let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+        for stripe in 0..8 {
+            let (at, len) =
+                if kind == RequestKind::Flush { (0, 0) } else { (stripe * stripe_bytes, stripe_bytes) };
+            world.ask(kind, at, len);
+            world.ask(RequestKind::Write { fua: false }, (20 + stripe) * stripe_bytes, 4096);
+        }
+        is_answered_in_time(&mut world);
+        refill(&mut world, slot);
+        wait_for_sync(&mut world, slot);
+        {
+            let disk = &mut world.disks.borrow_mut()[usize::from(old)];
+            (disk.silent, disk.dead) = (false, true);
+        }
+        rest(&mut world, SECOND);
+        assert_eq!(world.shared.members.view().readable, world.geometry.slots());
+        for _ in 0..10 {
+            assert!(world.ask(RequestKind::Flush, 0, 0));
+            (0..10).for_each(|_| world.ask_random());
+            world.settle();
+        }
+        world.verify();
+    }
+}
+
+/// All members are silent for longer than the patience, as when a cable or an adapter is reset, and answer one after the other:
+/// nobody has failed. The same where only one of them had been asked for something.
+#[test]
+fn a_silence_of_all_fails_nobody() {
+    for (seed, requests) in [(401, 60), (402, 1), (403, 2)] {
+        for level in [Level::Raid5, Level::Raid6] {
+            let mut world = world(seed, level, 6, 4 << 10, 1);
+            rest(&mut world, 3 * SECOND);
+            let all: Vec<u8> = (0..6).collect();
+            silence(&world, &all, true);
+            for _ in 0..requests {
+                let at = 4096 * world.rng.below(world.geometry.size_bytes() / 4096);
+                world.ask(RequestKind::Read, at, 4096);
+            }
+            rest(&mut world, PATIENCE_NS + 3 * SECOND);
+            for &slot in &all {
+                silence(&world, &[slot], false);
+                rest(&mut world, SECOND / 3);
+            }
+            world.load(40);
+            rest(&mut world, 2 * PATIENCE_NS);
+            assert_eq!(world.shared.members.view().readable, world.geometry.slots(), "seed {seed} {level:?}");
+            world.verify();
+        }
+    }
+}
+
+/// One more is silent than can be spared: nobody is failed while it is so; when all but one answer again, that one is.
+#[test]
+fn one_too_many_is_nobodys_fault() {
+    let mut world = world(501, Level::Raid5, 5, 4 << 10, 1);
+    rest(&mut world, 3 * SECOND);
+    silence(&world, &[1, 3], true);
+    (0..60).for_each(|_| world.ask_random());
+    rest(&mut world, 3 * PATIENCE_NS);
+    assert_eq!(world.shared.members.view().readable, world.geometry.slots());
+    silence(&world, &[1], false);
+    world.turn_until("the patience with the other", |world| world.outstanding() == 0);
+    assert_eq!(world.shared.members.view().readable, world.geometry.slots().minus(Slots::one(3)));
+    assert_eq!(world.shared.members.failure(3), Some(Failure::Silence(MEMBER_PATIENCE_S)));
+    world.verify();
+}
+
+/// Members that take minutes over deallocations and do everything else at once are well.
+#[test]
+fn slow_advice_costs_no_member() {
+    let mut world = world(601, Level::Raid6, 6, 4 << 10, 1);
+    world.load(60);
+    world.settle();
+    world.disks.borrow_mut().iter_mut().for_each(|disk| disk.slow_advice = true);
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    assert!(world.ask(RequestKind::Discard, 0, 20 * stripe_bytes));
+    let until = world.now_ns() + 4 * PATIENCE_NS;
+    while world.now_ns() < until {
+        let at = 30 * stripe_bytes + 4096 * world.rng.below(40);
+        world.ask(RequestKind::Write { fua: false }, at, 4096);
+        (0..50).for_each(|_| world.turn());
+    }
+    assert_eq!(world.shared.members.view().readable, world.geometry.slots());
+    world.disks.borrow_mut().iter_mut().for_each(|disk| disk.slow_advice = false);
+    world.verify();
+}
