@@ -116,8 +116,11 @@ impl Array {
     pub(super) fn deallocate<R: Ring>(&mut self, ring: &mut R, index: u32) {
         self.ops[index].phase = Phase::Deallocating;
         // The host has what it asked for, and need not wait for the advice, which may take a drive minutes. The stripe stays owned:
-        // a deallocation must not come after the next write.
-        self.answer_active(index, Ok(()));
+        // a deallocation must not come after the next write. (Rows that are listed as lost
+        // are taken off the list first.)
+        if !self.shared.lost.touches(self.ops[index].stripe) {
+            self.answer_active(index, Ok(()));
+        }
         let stripe = self.ops[index].stripe;
         let geometry = self.shared.geometry;
         // Release, before the devices hear: see `Shared::deallocations`.

@@ -14,7 +14,7 @@ use bitmap::Cell;
 use engine::array::{Array, Shared};
 use engine::assembly::NewArray;
 use engine::format::label::Label;
-use engine::format::zones::{Zones, zones};
+use engine::format::zones::{ZoneError, Zones, zones};
 use engine::geometry::Geometry;
 use engine::memory::{Memory, Pool, Span};
 use engine::request::Reply;
@@ -135,11 +135,11 @@ impl World {
         let shape = config.shape;
         let mut bytes = (3 << 20) + config.stripes * u64::from(shape.chunk_bytes);
         let found = loop {
-            let found = zones(bytes, &shape).expect("the shape is valid");
-            if found.stripes >= config.stripes {
-                break found;
+            match zones(bytes, &shape) {
+                Ok(found) if found.stripes >= config.stripes => break found,
+                Ok(_) | Err(ZoneError::TooSmall { .. }) => bytes += u64::from(shape.chunk_bytes),
+                Err(error) => panic!("the shape is valid: {error}"),
             }
-            bytes += u64::from(shape.chunk_bytes);
         };
         let stripes = found.stripes;
         let room_bytes = config.room_stripes * u64::from(shape.chunk_bytes);
