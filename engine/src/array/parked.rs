@@ -181,8 +181,10 @@ impl Array {
         let nothing_is_recorded = self.shared.failed() || self.shared.read_only;
         match io.what {
             IoFor::Parked(_) => false,
-            // The record itself: waiting for it would be waiting for the member. A device that joins has its time too.
-            IoFor::Superblock => is_out && (self.is_current(io) || self.watch.is_overdue(io, &self.shared)),
+            // The record itself: waiting for it would be waiting for the member. One that merely fails, or that the operator fails,
+            // has a moment to answer, so that a change under way need not be made again. A device that joins has its time too.
+            IoFor::Superblock if self.is_current(io) => is_out && self.watch.is_late(io),
+            IoFor::Superblock => is_out && self.watch.is_overdue(io, &self.shared),
             _ if !self.is_current(io) => true,
             _ => is_out && (nothing_is_recorded || !seen.record.writable.has(io.slot)),
         }

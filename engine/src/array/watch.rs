@@ -116,6 +116,11 @@ impl Watch {
         self.probed = self.probed.minus(Slots::one(slot));
     }
 
+    /// Whether an I/O has been in flight for more than a moment.
+    pub(super) const fn is_late(&self, io: &Io) -> bool {
+        self.beat.wrapping_sub(io.beat) > SLOW_BEATS
+    }
+
     /// Whether an I/O has been in flight for all of the patience.
     pub(super) fn is_overdue(&self, io: &Io, shared: &Shared) -> bool {
         self.beat.wrapping_sub(io.beat) > shared.members.patience_s() * BEATS_PER_S
