@@ -16,6 +16,7 @@ use std::rc::Rc;
 use bitmap::Cell;
 use engine::format::zones::CELLS_PER_BLOCK;
 
+use crate::bus::Silence;
 use crate::monitors::{Monitors, cell_in, code};
 
 use super::World;
@@ -114,8 +115,8 @@ impl World {
             return None;
         }
         // The flush before a sweep waits for a silent member.
-        let silence = self.bus.borrow().silence;
-        if silence.is_some_and(|silence| silence.until_ns + rested_ns > now_ns) {
+        let may_wait = |silence: &Silence| silence.until_ns.saturating_add(rested_ns) > now_ns;
+        if self.bus.borrow().silences.iter().any(may_wait) {
             return None;
         }
         let recent = self.idle.written.iter().filter(|(_, at_ns)| *at_ns + rested_ns > now_ns);
