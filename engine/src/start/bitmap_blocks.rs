@@ -158,21 +158,20 @@ fn load_block(
         if !started.view.readable.has(slot) {
             continue;
         }
-        for place in 0..PLACES {
+        for (place, shown) in seen[usize::from(slot)].iter_mut().enumerate() {
             let span = spans[usize::from(slot)].part((place * BLOCK_BYTES) as u32, BLOCK_BYTES as u32);
-            seen[usize::from(slot)][place] =
-                memory.with(span, |bytes| match bitmap_block::decode(bytes, uuid, block.0.into()) {
-                    // A generation in the wrong place is no honest write of ours.
-                    Ok((generation, _)) if generation as usize % PLACES != place => Seen::Unknown,
-                    Ok((generation, cells)) => {
-                        if contents.iter().all(|(known, _)| *known != generation) {
-                            contents.push((generation, Box::new(*cells)));
-                        }
-                        Seen::Valid(generation)
+            *shown = memory.with(span, |bytes| match bitmap_block::decode(bytes, uuid, block.0.into()) {
+                // A generation in the wrong place is no honest write of ours.
+                Ok((generation, _)) if generation as usize % PLACES != place => Seen::Unknown,
+                Ok((generation, cells)) => {
+                    if contents.iter().all(|(known, _)| *known != generation) {
+                        contents.push((generation, Box::new(*cells)));
                     }
-                    Err(BlockError::Checksum) => Seen::Torn,
-                    Err(_) => Seen::Unknown,
-                });
+                    Seen::Valid(generation)
+                }
+                Err(BlockError::Checksum) => Seen::Torn,
+                Err(_) => Seen::Unknown,
+            });
         }
         keepers.push((slot, seen[usize::from(slot)]));
     }
@@ -220,7 +219,7 @@ fn load_block(
 fn first_generation(started: &Started, highest: u64) -> u64 {
     let epoch = started.roster.as_ref().map_or(0, |roster| roster.record().epoch.name.number);
     let of_epoch = epoch.min(EPOCHS_MAX) << GENERATIONS_PER_EPOCH_BITS;
-    highest.max(of_epoch | highest % PLACES_PER_BLOCK)
+    highest.max(of_epoch + highest % PLACES_PER_BLOCK)
 }
 
 /// A piece of a zone could not be read whole: block by block, and what cannot be read is zeros, which are no block.
