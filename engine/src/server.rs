@@ -18,6 +18,7 @@ mod random;
 mod route;
 mod running;
 mod scrub;
+mod warnings;
 
 pub use create::create;
 pub use grow::grow_offline;

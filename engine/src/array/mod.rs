@@ -415,19 +415,6 @@ impl Array {
         }
     }
 
-    /// Has an op wait until the record says that members may be written; see `rest`.
-    fn await_wake(&mut self, index: u32) {
-        self.ops[index].phase = Phase::AwaitingWake;
-        self.polling.push(index);
-        self.call_from_rest();
-    }
-
-    fn call_from_rest(&self) {
-        if self.shared.steward.rest.call() {
-            self.shared.mailboxes.wake(0);
-        }
-    }
-
     /// Ends the op's present work: answers its parts, gives its memory back, and queues the op to start
     /// what came meanwhile.
     fn finish(&mut self, index: u32, result: Result<(), RequestError>) {
@@ -487,14 +474,7 @@ impl Array {
         let (stripe, failed) = (op.stripe, self.shared.failed());
         let (skipped, ticket) = (op.skipped, op.ticket);
         match op.phase {
-            Phase::AwaitingWake => {
-                if !self.shared.steward.rest.is_over() && !failed {
-                    self.call_from_rest();
-                    return false;
-                }
-                self.ops[index].phase = Phase::Fresh;
-                self.fresh.push_back(index);
-            }
+            Phase::AwaitingWake => return self.has_woken(index, failed),
             Phase::AwaitingIntent => {
                 if self.shared.bitmap.intent_is_durable(stripe) {
                     self.issue_writes(ring, index);

@@ -18,6 +18,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::Array;
+use super::op::Phase;
+
 const RESTING: u32 = 0;
 const CALLED: u32 = 1;
 const AWAKE: u32 = 2;
@@ -66,6 +69,33 @@ impl Rest {
     /// Steward: a pass of the sweep found something to do.
     pub(super) fn put_off(&self) {
         let _from_there_only = self.0.compare_exchange(DROWSY, AWAKE, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+impl Array {
+    /// Has an op wait until the record says that members may be written; see `rest`.
+    pub(super) fn await_wake(&mut self, index: u32) {
+        self.ops[index].phase = Phase::AwaitingWake;
+        self.polling.push(index);
+        self.call_from_rest();
+    }
+
+    /// Whether the wait of an op is over; if so it is to start.
+    pub(super) fn has_woken(&mut self, index: u32, failed: bool) -> bool {
+        if !self.shared.steward.rest.is_over() && !failed {
+            self.call_from_rest();
+            return false;
+        }
+        self.ops[index].phase = Phase::Fresh;
+        self.fresh.push_back(index);
+        true
+    }
+
+    /// Calls the steward, if nobody has.
+    fn call_from_rest(&self) {
+        if self.shared.steward.rest.call() {
+            self.shared.mailboxes.wake(0);
+        }
     }
 }
 

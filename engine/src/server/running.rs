@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam::channel::bounded;
 
 use crate::array::{Answer, Array, Beginning, Order, Shared, StewardState};
-use crate::assembly::{Assembly, AssemblyOptions, Candidate, SlotPlan, assemble};
+use crate::assembly::{AssemblyOptions, SlotPlan, assemble};
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
 use crate::format::superblock::Record;
@@ -35,7 +35,7 @@ use super::open::{
     ControlRing, candidates, leave_out_overwritten, open_all, refuse_content, wipe_superblocks,
 };
 use super::placement::{Placement, Seat, take_seat};
-use super::{ServeOptions, ServerError, random, route};
+use super::{ServeOptions, ServerError, random, route, warnings};
 
 /// Data memory of a reactor where nothing else is said.
 const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
@@ -99,7 +99,7 @@ impl Server {
         )
         .map_err(|error| ServerError(error.to_string()))?;
         check_blocks(&assembly, &devices)?;
-        let mut warnings = warnings(&assembly, &candidates);
+        let mut warnings = warnings::of_assembly(&assembly, &candidates);
         warnings.extend(overwritten);
         warnings.extend(could_grow(&assembly, &devices));
         let seed = random::number();
@@ -139,6 +139,7 @@ impl Server {
             start(&mut bench, &assembly, &start_options).map_err(|error| ServerError(error.to_string()))?;
         drop(control);
 
+        warnings.extend(warnings::of_start(&started));
         let volatile = volatile(&devices, &started.devices, started.view.writable);
         let mut members = started.members(volatile);
         if options.member_timeout_s > 0 {
@@ -596,29 +597,4 @@ const fn absence(plan: &SlotPlan) -> Option<MemberState> {
         SlotPlan::Missing | SlotPlan::Empty | SlotPlan::Stale { .. } => Some(MemberState::Missing),
         SlotPlan::Failed => Some(MemberState::Failed),
     }
-}
-
-/// What the operator should know of an assembly that went well enough.
-fn warnings(assembly: &Assembly, candidates: &[Candidate]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for left_out in &assembly.left_out {
-        warnings.push(format!("{}: left out: {}", candidates[left_out.candidate].label, left_out.reason));
-    }
-    for (slot, plan) in assembly.slots.iter().enumerate() {
-        match plan {
-            SlotPlan::Stale { candidate, .. } => warnings.push(format!(
-                "{}: left out of slot {slot}: the array has gone on without it; `striate replace` it to rebuild",
-                candidates[*candidate].label
-            )),
-            SlotPlan::Missing => warnings.push(format!("slot {slot}: its member is missing")),
-            SlotPlan::Failed => warnings.push(format!("slot {slot}: failed before")),
-            SlotPlan::Empty => warnings.push(format!("slot {slot}: empty")),
-            SlotPlan::InSync { .. } | SlotPlan::Rebuilding { .. } => {}
-        }
-    }
-    if assembly.unclean {
-        warnings
-            .push("the array was not stopped in order: stripes that were being written are resynced".into());
-    }
-    warnings
 }

@@ -1,0 +1,55 @@
+//! What an operator should know of a start that went well enough.
+
+use crate::assembly::{Assembly, Candidate, SlotPlan};
+use crate::start::Started;
+
+/// What assembly found: who was left out and why, damaged superblocks, an unclean end.
+pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let label = |candidate: usize| &candidates[candidate].label;
+    for left_out in &assembly.left_out {
+        warnings.push(format!("{}: left out: {}", label(left_out.candidate), left_out.reason));
+    }
+    for (slot, plan) in assembly.slots.iter().enumerate() {
+        match plan {
+            SlotPlan::Stale { candidate, reason } => warnings.push(format!(
+                "{}: left out of slot {slot}: it {reason}; `striate replace` it to rebuild",
+                label(*candidate)
+            )),
+            SlotPlan::Missing => warnings.push(format!("slot {slot}: its member is missing")),
+            SlotPlan::Failed => warnings.push(format!("slot {slot}: failed before")),
+            SlotPlan::Empty => warnings.push(format!("slot {slot}: empty")),
+            SlotPlan::InSync { candidate } | SlotPlan::Rebuilding { candidate, .. } => {
+                let is_damaged = candidates[*candidate].found.as_ref().is_ok_and(|found| !found.both_valid);
+                if is_damaged {
+                    warnings.push(format!(
+                        "{}: slot {slot}: one of its two superblocks was damaged or could not be read; a start that may write \
+                         repairs it",
+                        label(*candidate)
+                    ));
+                }
+            }
+        }
+    }
+    if assembly.unclean {
+        warnings
+            .push("the array was not stopped in order: stripes that were being written are resynced".into());
+    }
+    warnings
+}
+
+/// What the load of the bitmap found.
+pub(super) fn of_start(started: &Started) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for slot in started.bad_places.iter() {
+        warnings.push(format!("slot {slot}: a part of its bitmap was damaged or could not be read"));
+    }
+    if started.stale_blocks > 0 {
+        warnings.push(format!(
+            "{} bitmap blocks: no member here shows the newest state of their stripes for certain; they are resynced, and with a \
+             member missing its strips there are lost",
+            started.stale_blocks
+        ));
+    }
+    warnings
+}
