@@ -66,6 +66,14 @@ impl Latency {
         Latency { max_ns: rng.pick(&[1_000, 20_000, 100_000]), slow: Some(Slow { kinds, disk, times }) }
     }
 
+    /// One of the kinds some times slower than the rest, on one of so many disks or on all, and no faster than a disk.
+    #[must_use]
+    pub fn slowed(rng: &mut Rng, disks: usize) -> Latency {
+        let skewed = Latency::skewed(rng, disks);
+        let times = rng.pick(&[5, 20]);
+        Latency { max_ns: 50_000, slow: skewed.slow.map(|slow| Slow { times, ..slow }) }
+    }
+
     /// Of one operation, ns.
     pub fn draw(&self, rng: &mut Rng, disk: usize, zone: Option<ZoneKind>, io: MemberIo) -> u64 {
         let latency_ns = match rng.below(8) {

@@ -18,7 +18,7 @@ cargo sim --mutants [NAME,NAME]    engines broken on purpose, each until it is s
 
   --scenario NAME   deaths, cuts, rebuild, faults, stops, starts, absent, grow, seed, leaving, lost, filling, refused, rescue,
                     mixed; else the seed decides. Only where they are named: rollback, decay, foreign, idle, earlier,
-                    silent
+                    bad, silent, crowd
   --flavour NAME    small, full, skewed; else the seed decides
 options of a campaign:
   --histories N     power-cut histories (10,000)

@@ -79,6 +79,11 @@ fn mixed() {
 }
 
 #[test]
+fn crowd() {
+    check(Scenario::Crowd);
+}
+
+#[test]
 fn seeds_that_failed_once() {
     for (seed, scenario, flavour) in stored_seeds() {
         run(seed, scenario, flavour);

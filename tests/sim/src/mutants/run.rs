@@ -15,7 +15,8 @@ const WITHIN_S: u64 = 60;
 /// The engine without a mutant must run that long without a failure.
 const CONTROL_S: u64 = 20;
 /// Who must have killed something: each proves that it looks.
-const WATCHERS: [&str; 12] = ["READ", "I1", "I2", "I3", "I6", "I8", "C1", "C2", "A4", "E2", "KEPT", "SWEPT"];
+const WATCHERS: [&str; 13] =
+    ["READ", "I1", "I2", "I3", "I6", "I8", "F6", "C1", "C2", "A4", "E2", "KEPT", "SWEPT"];
 
 /// How one went.
 struct Fate {

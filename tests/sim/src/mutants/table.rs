@@ -287,6 +287,37 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     m("RebuildWithoutFlush", "C1: a filled slot is on record before it is flushed"),
     m("StartGivesUp", "D2: a start ends with one failed write of the bitmap (once a bug here)"),
+    shown_in(
+        "crowd",
+        "BlocksLastComeFirst",
+        "F6: of the bitmap blocks that wait to be written the youngest is next (once a bug here)",
+    ),
+    shown_in(
+        "crowd",
+        "JobNotHandedOver",
+        "F6: a rebuild waits until another reactor leaves a stripe alone (once a bug here)",
+    ),
+    shown_in(
+        "crowd",
+        "JobNeverDue",
+        "F6: a rebuild waits until no part waits for a stripe (once a bug here)",
+    ),
+    shown_in(
+        "crowd",
+        "BusyOpStays",
+        "F6: a stripe that is never left alone keeps its op while others wait for one (once a bug here)",
+    ),
+    shown_in(
+        "crowd",
+        "MemoryOvertaken",
+        "F6: an op that needs much memory is overtaken by those that need less (once a bug here)",
+    ),
+    shown_in("crowd", "OpsOvertaken", "F6: an op that comes free goes to a newcomer (once a bug here)"),
+    shown_in(
+        "crowd",
+        "ReadsOvertaken",
+        "F6: a read of many strips is overtaken by small ones (once a bug here)",
+    ),
     m("AnsweredTwice", "I8: a request is answered twice"),
     m("NeverOnRecord", "I8: a failure never comes on record"),
 ];

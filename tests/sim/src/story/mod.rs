@@ -13,6 +13,7 @@ use crate::world::{StartOutcome, World, fresh_memory};
 
 mod aftermath;
 mod bad;
+mod crowd;
 mod decay;
 mod earlier;
 mod idle;
@@ -71,6 +72,8 @@ pub enum Scenario {
     /// Bad sectors of several members while slots are filled and stripes are resynced; errors where rows cannot be computed, and
     /// nowhere else.
     Bad,
+    /// Many requests at a time, at an array that is short of everything: see `crowd`.
+    Crowd,
 }
 
 impl Scenario {
@@ -93,7 +96,8 @@ impl Scenario {
         Scenario::Mixed,
     ];
     /// Scenarios that run where they are named only: each shows a fault that the engine has.
-    pub const BESIDE: [Scenario; 7] = [
+    /// (`Crowd` takes much longer than the others.)
+    pub const BESIDE: [Scenario; 8] = [
         Scenario::Rollback,
         Scenario::Decay,
         Scenario::Foreign,
@@ -101,6 +105,7 @@ impl Scenario {
         Scenario::Earlier,
         Scenario::Bad,
         Scenario::Silent,
+        Scenario::Crowd,
     ];
 
     /// By name, in lower case.
@@ -135,6 +140,7 @@ impl Scenario {
             Scenario::Idle => "idle",
             Scenario::Earlier => "earlier",
             Scenario::Bad => "bad",
+            Scenario::Crowd => "crowd",
         }
     }
 }
@@ -235,6 +241,9 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         // Several regions of cells.
         config.stripes = rng.between(40, 400);
     }
+    if scenario == Scenario::Crowd {
+        crowd::short(&mut rng, &mut config);
+    }
     if scenario == Scenario::Filling {
         // So slow, and so many stripes, that it takes some seconds.
         config.shape.chunk_bytes = 4096;
@@ -277,6 +286,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         Scenario::Idle => story.idle(),
         Scenario::Earlier => story.earlier(),
         Scenario::Bad => story.bad(),
+        Scenario::Crowd => story.crowd(),
     }
     story.explore();
     story.outcome()

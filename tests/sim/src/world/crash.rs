@@ -96,6 +96,7 @@ impl World {
             stored_state: self.stored_state,
             written_at: 0,
             listed_version: 0,
+            waits: super::crowd::Waits::default(),
             cells_at_stop: None,
             crashes: Vec::new(),
             // Rolling back all members to a stop is tried in the run itself.

@@ -34,6 +34,7 @@ use crate::rng::Rng;
 
 mod checks;
 mod crash;
+mod crowd;
 mod decay;
 mod idle;
 mod lost;
@@ -115,6 +116,8 @@ pub struct World {
     listed_version: u64,
     /// The oracle's moment when a write was answered last.
     written_at: u64,
+    /// How long the writes of the present load waited: see `crowd`.
+    waits: crowd::Waits,
     /// Moments at which the power could have gone, to be looked into.
     pub crashes: Vec<Crash>,
     /// The array as it was left by stops in order, and when it was created.
@@ -185,6 +188,7 @@ impl World {
             stored_state: State::Unwritten,
             written_at: 0,
             listed_version: 0,
+            waits: crowd::Waits::default(),
             cells_at_stop: None,
             crashes: Vec::new(),
             stops: Vec::new(),

@@ -133,6 +133,8 @@ impl World {
         asked.span = reply.span;
         let ok = reply.result.is_ok();
         self.answered += 1;
+        let waited_ns = self.bus.borrow().now_ns - asked.asked_ns;
+        self.waits.add(asked.kind, waited_ns);
         self.errors += u64::from(!ok);
         self.bus.borrow_mut().note(asked.tag ^ u64::from(ok) << 60, || {
             format!(
