@@ -14,7 +14,7 @@ use crate::format::superblock::{Copy, choose};
 use crate::format::zones::{Zones, zones};
 use crate::limits::BLOCK_BYTES;
 
-use super::open::{ControlRing, open_all, refuse_content, wipe_superblocks};
+use super::open::{ControlRing, open_all, refuse_content, wipe_metadata};
 use super::{CreateOptions, Created, Init, Progress, ServerError, random};
 
 /// Files that this run has made, removed again unless it succeeds.
@@ -63,7 +63,7 @@ pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Re
     }
 
     for device in &devices {
-        wipe_superblocks(device)?;
+        wipe_metadata(device, zones.data.offset_bytes)?;
     }
     let init = match options.init {
         Init::Auto if devices.iter().all(|device| device.facts().zeroing == Zeroing::Fast) => Init::Zero,

@@ -7,13 +7,16 @@ use crate::assembly::Candidate;
 use crate::device::{Access, Device, OpenMode, Sharing};
 use crate::format::signatures::{self, HEAD_BYTES, TAIL_BYTES};
 use crate::format::superblock::{Found, NoMember};
-use crate::format::zones::{BITMAP_OFFSET_BYTES, TAIL_UNUSED_BYTES};
+use crate::format::zones::TAIL_UNUSED_BYTES;
 use crate::limits::DEVICES_MAX;
 use crate::memory::{Memory, Span};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
 use crate::start::{Bench, SCRATCH_BYTES, read_superblocks};
 
 use super::ServerError;
+
+/// Bytes of one write that wipes.
+const WIPED_AT_ONCE_BYTES: usize = 1 << 20;
 
 /// Opens every path, in order. A device that is given twice is refused.
 pub(super) fn open_all(paths: &[PathBuf], access: Access) -> Result<Vec<Device>, ServerError> {
@@ -66,12 +69,17 @@ pub(super) fn refuse_content(device: &Device, force: bool) -> Result<(), ServerE
     }
 }
 
-/// Overwrites both superblock copies, what lies around them, and the end that arrays leave unused, durably: what is found
-/// there later has come later.
-pub(super) fn wipe_superblocks(device: &Device) -> Result<(), ServerError> {
+/// Overwrites what lies before the data of an array that begins at `data_offset_bytes`, and the end that arrays leave unused,
+/// durably: both superblocks, the bitmap, the log. A device that was a member in another life of the array would bring back
+/// bitmap blocks of that life otherwise. What is found in these places later has come later.
+pub(super) fn wipe_metadata(device: &Device, data_offset_bytes: u64) -> Result<(), ServerError> {
     let size = device.facts().size_bytes;
-    let head = BITMAP_OFFSET_BYTES.min(size);
-    device.write_at(0, &vec![0; head as usize])?;
+    let zeros = vec![0; WIPED_AT_ONCE_BYTES];
+    let head = data_offset_bytes.min(size);
+    for offset in (0..head).step_by(WIPED_AT_ONCE_BYTES) {
+        let len = (head - offset).min(WIPED_AT_ONCE_BYTES as u64);
+        device.write_at(offset, &zeros[..len as usize])?;
+    }
     let tail = TAIL_UNUSED_BYTES.min(size - head);
     device.write_at(size - tail, &vec![0; tail as usize])?;
     Ok(device.flush()?)

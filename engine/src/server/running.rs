@@ -1,6 +1,5 @@
 //! A running array: its reactors, its front ends, and the operator's hand on both.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -15,7 +14,6 @@ use crate::device::{Access, Device};
 use crate::format::superblock::Record;
 use crate::frontend::ublk::{Closed, Quiesced};
 use crate::geometry::Slots;
-use crate::limits::DEVICES_MAX;
 use crate::mailbox::Mailboxes;
 use crate::members::MemberView;
 use crate::memory::{Memory, Pool};
@@ -28,14 +26,14 @@ use crate::status::{
 };
 use crate::tally::Tally;
 
-use super::fit::{blocks_suit, check_blocks, too_large};
+use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
-use super::open::{
-    ControlRing, candidates, leave_out_overwritten, open_all, refuse_content, wipe_superblocks,
-};
+use super::open::{ControlRing, candidates, leave_out_overwritten, open_all};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, warnings};
+
+mod replace;
 
 /// Data memory of a reactor where nothing else is said.
 const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
@@ -357,59 +355,6 @@ impl Server {
     pub fn fail(&self, slot: usize) -> Result<(), ServerError> {
         let slot = self.checked(slot)?;
         self.order(|answer| Order::Fail { slot, answer })
-    }
-
-    /// Puts a new device in an empty slot and starts its rebuild. What the device holds is overwritten only
-    /// with `force`.
-    pub fn replace(&self, slot: usize, path: PathBuf, force: bool) -> Result<(), ServerError> {
-        let slot = self.checked(slot)?;
-        if self.shared.members.view().writable.has(slot) {
-            return Err(ServerError(format!("slot {slot} is in use: `striate fail` it first")));
-        }
-        let mut devices = self.devices.lock().expect("no holder panics");
-        if devices.len() == DEVICES_MAX {
-            return Err(ServerError(
-                "too many replacements in one run: stop and serve the array again".into(),
-            ));
-        }
-        let device = open_all(std::slice::from_ref(&path), Access::ReadWrite)?.remove(0);
-        let facts = device.facts();
-        let needed = self.record.zones.end_bytes();
-        if facts.size_bytes < needed {
-            return Err(ServerError(format!(
-                "{}: has {} bytes, and a member of this array needs {needed}",
-                path.display(),
-                facts.size_bytes
-            )));
-        }
-        if !blocks_suit(self.record.logical_block_bytes, facts.logical_block_bytes) {
-            return Err(too_large(&device, facts.logical_block_bytes, self.record.logical_block_bytes));
-        }
-        if facts.volatile_cache && !self.front.admits_volatile_cache() {
-            return Err(ServerError(format!(
-                "{}: has a volatile cache, which the block device was made without: stop the array, serve it again, then replace",
-                path.display()
-            )));
-        }
-        refuse_content(&device, force)?;
-        wipe_superblocks(&device)?;
-        let (index, volatile) = (DeviceIndex(devices.len() as u8), facts.volatile_cache);
-        for (me, reactor) in self.reactors.iter().enumerate() {
-            let attached = device.for_ring()?;
-            let (done, attachment) = bounded(1);
-            let act = move |ring: &mut Uring| {
-                let _ = done.send(ring.attach(index, attached));
-            };
-            reactor.port.order(&self.shared, me as u8, ReactorOrder::WithRing(Box::new(act)));
-            attachment
-                .recv_timeout(STOP_TIMEOUT)
-                .map_err(|_| ServerError(format!("reactor {me} does not answer")))?
-                .map_err(|error| ServerError(format!("{}: cannot be used: {error}", path.display())))?;
-        }
-        devices.push(device);
-        drop(devices);
-        let member = random::identity();
-        self.order(|answer| Order::Join { slot, device: index, member, volatile, answer })
     }
 
     /// Turns hosts away, as the first step of a stop. An error says that a block device is in use; then nothing has

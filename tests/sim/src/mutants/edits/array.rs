@@ -313,7 +313,7 @@ pub(super) const EDITS: &[Edit] = &[
         HOST,
         "            self.read_again(read, Strips::one(strip));",
         "            if mutant!(ReadErrorAnswered) {
-                self.answer_part(read.request, Ok(()));
+                self.answer_part(read.request, Ok(()), 0);
                 return;
             }
             self.read_again(read, Strips::one(strip));",
