@@ -128,7 +128,7 @@ impl RamArray {
         }
         for request in requests {
             let result = self.carry_out(memory, &request);
-            frontend.reply(memory, pool, Reply { tag: request.tag, result });
+            frontend.reply(memory, pool, Reply { tag: request.tag, result, span: request.span });
         }
         frontend.settle(memory, pool);
     }

@@ -80,7 +80,7 @@ impl Story {
         // A block whose only keeper here cannot show the newest generation after a cut needs a resync throughout, and what its
         // Unwritten stripes then read as is not decided.
         let whole = in_sync.len() == usize::from(self.world.geometry.members());
-        let spots = self.damage_metadata(&in_sync, down == Down::Stopped || whole);
+        let spots = self.damage_metadata(&in_sync, down, whole);
         let single = spots.len() == 1;
         let must_run = single && down == Down::Stopped;
         if self.chance(15) {
@@ -114,13 +114,16 @@ impl Story {
         self.restart_present(false);
     }
 
-    fn damage_metadata(&mut self, disks: &[usize], bitmaps_too: bool) -> Vec<Spot> {
+    fn damage_metadata(&mut self, disks: &[usize], down: Down, whole: bool) -> Vec<Spot> {
         if self.partitioned {
             let disk = self.world.rng.pick(disks);
             return vec![self.world.partition(disk)];
         }
         let all = self.world.metadata(disks);
-        let count = if self.chance(70) { 1 } else { self.world.rng.between(2, 4) };
+        let bitmaps_too = down == Down::Stopped || whole;
+        // A cut tears blocks by itself.
+        let many = !self.chance(70) && down == Down::Stopped;
+        let count = if many { self.world.rng.between(2, 4) } else { 1 };
         let mut spots: Vec<Spot> = Vec::new();
         for _ in 0..count {
             let spot = self.world.rng.pick(&all);

@@ -83,7 +83,7 @@ impl World {
             reactors: Vec::new(),
             shared: None,
             host: Host::resuming(&self.host),
-            host_pool: Pool::new(memory, REACTORS_MAX as u16),
+            host_pool: Some(Pool::new(memory, REACTORS_MAX as u16)),
             oracle: (*crash.oracle).clone(),
             asked: Vec::new(),
             next_tag: 1,

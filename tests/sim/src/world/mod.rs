@@ -16,7 +16,7 @@ use engine::assembly::NewArray;
 use engine::format::label::Label;
 use engine::format::zones::{ZoneError, Zones, zones};
 use engine::geometry::Geometry;
-use engine::memory::{Memory, Pool, Span};
+use engine::memory::{Memory, Pool};
 use engine::request::Reply;
 use engine::ring::Ring as _;
 use engine::start::{Bench, SCRATCH_BYTES, write_new};
@@ -90,7 +90,8 @@ pub struct World {
     /// What the reactors share, while they run.
     pub shared: Option<Arc<Shared>>,
     host: Host,
-    host_pool: Pool,
+    /// `None` only while another takes its place.
+    host_pool: Option<Pool>,
     oracle: Oracle,
     asked: Vec<Asked>,
     next_tag: u64,
@@ -175,7 +176,7 @@ impl World {
             reactors: Vec::new(),
             shared: None,
             host: Host::new(habits),
-            host_pool,
+            host_pool: Some(host_pool),
             oracle,
             asked: Vec::new(),
             next_tag: 1,
@@ -285,11 +286,10 @@ impl World {
     fn forget_engine(&mut self) {
         self.reactors.clear();
         self.shared = None;
-        for asked in self.asked.drain(..) {
-            if asked.span != Span::EMPTY {
-                self.host_pool.give(asked.span);
-            }
-        }
+        self.asked.clear();
+        // The engine may have given a request another span, and may have parked the one that it came with.
+        self.host_pool = None;
+        self.host_pool = Some(Pool::new(&self.memory, REACTORS_MAX as u16));
     }
 
     /// One turn of one reactor, in the product's order. Whether it moved.
@@ -322,7 +322,7 @@ impl World {
         for completion in completions {
             array.complete(ring, completion);
         }
-        array.exchange_spans(ring, &mut self.host_pool, |bytes| bytes);
+        array.exchange_spans(ring, self.host_pool.as_mut().expect("a host has its memory"), |bytes| bytes);
         let replies: Vec<Reply> = array.take_replies().collect();
         assert!(
             shared.failed() || !had_failed,

@@ -33,7 +33,8 @@ impl World {
         let has_data = matches!(kind, RequestKind::Read | RequestKind::Write { .. });
         let len_bytes = count * SECTOR as u64;
         let span = if has_data {
-            let Some(span) = self.host_pool.take(len_bytes as u32) else { return false };
+            let pool = self.host_pool.as_mut().expect("a host has its memory");
+            let Some(span) = pool.take(len_bytes as u32) else { return false };
             span
         } else {
             Span::EMPTY
@@ -185,7 +186,7 @@ impl World {
             self.note_written(asked.first, asked.count);
         }
         if asked.span != Span::EMPTY {
-            self.host_pool.give(asked.span);
+            self.host_pool.as_mut().expect("a host has its memory").give(asked.span);
         }
     }
 }
