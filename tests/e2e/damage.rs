@@ -155,7 +155,7 @@ fn two_bad_copies_of_a_superblock_are_no_member() {
 fn what_the_future_wrote_is_left_alone() {
     for (what, at, bytes) in [
         ("a version", VERSION_AT, &2_u32.to_le_bytes()[..]),
-        ("an incompatible feature", INCOMPAT_AT, &1_u64.to_le_bytes()[..]),
+        ("an incompatible feature", INCOMPAT_AT, &(1_u64 << 63).to_le_bytes()[..]),
     ] {
         let lab = Lab::new();
         let array = written(&lab);

@@ -8,13 +8,13 @@ use std::sync::atomic::AtomicU32;
 
 use bitmap::{Cell, StripeLocks};
 use engine::array::{Array, Beginning, Shared, Sizes, StewardState};
-use engine::assembly::{AssemblyOptions, Candidate, assemble};
+use engine::assembly::{AssemblyOptions, Candidate, WriteOutcome, assemble};
 use engine::geometry::Slots;
 use engine::mailbox::Mailboxes;
 use engine::memory::{Memory, Pool, Span};
 use engine::request::{Reply, Request, RequestError, RequestKind};
 use engine::ring::{Completion, DeviceIndex, Durability, MemberIo, MemberOp, Ring};
-use engine::start::{Bench, SCRATCH_BYTES, StartOptions, read_superblocks, start};
+use engine::start::{Bench, SCRATCH_BYTES, StartOptions, read_superblocks, start, write_superblocks};
 use engine::tally::Tally;
 
 use super::scope::{Ask, Lie, STRIPES, Scope, Template, Turns};
@@ -190,7 +190,18 @@ fn boot<'a>(
     }
     let options = AssemblyOptions { run_degraded: true, ..AssemblyOptions::default() };
     let assembly = assemble(&candidates, &options).ok()?;
-    let started = start(&mut bench, &assembly, &StartOptions { seed: 77, ..StartOptions::default() }).ok()?;
+    let mut started =
+        start(&mut bench, &assembly, &StartOptions { seed: 77, ..StartOptions::default() }).ok()?;
+    // How an array wakes is not among what is explored: each exploration would begin with its superblock writes.
+    if let Some(roster) = &mut started.roster {
+        for second_copies in [false, true] {
+            let writes = if second_copies { roster.reinforce() } else { roster.wake() }.ok()?;
+            for (write, result) in writes.iter().zip(write_superblocks(&mut bench, &writes)) {
+                result.ok()?;
+                roster.settle(write.slot, WriteOutcome::Landed);
+            }
+        }
+    }
     {
         let mut bus = bus.borrow_mut();
         bus.blocking = false;
@@ -217,7 +228,7 @@ fn boot<'a>(
             &SIZES,
         ),
         tallies: (0..scope.reactors).map(|_| Tally::default()).collect(),
-        steward: StewardState::new(beginning),
+        steward: StewardState::new(beginning).awake(),
         read_only: false,
         deallocations: AtomicU32::new(0),
     });
