@@ -364,17 +364,23 @@ impl Array {
             }
             let at = BlockIndex(block);
             let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at by the caller");
-            // One block at a time: asked for here, and passed when a write that began since has ended.
+            // One block at a time: asked for here, and passed when two writes that began since have ended, one for each of its
+            // places. A device that joins holds no older generation in the other place, and a start could not tell that place
+            // from one that has become unreadable.
             match rebuild.copying {
                 None => {
                     let ticket = shared.bitmap.request_write(at);
                     rebuild.copying = Some(ticket);
                 }
                 Some(ticket) => {
-                    if shared.bitmap.is_durable(ticket) {
+                    let second = Ticket { generation: ticket.generation + 1, ..ticket };
+                    if shared.bitmap.is_durable(second) {
                         rebuild.copying = None;
                         block += 1;
                         continue;
+                    }
+                    if shared.bitmap.is_durable(ticket) && !shared.bitmap.is_writing(at) {
+                        let _second = shared.bitmap.request_write(at);
                     }
                 }
             }

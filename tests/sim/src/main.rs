@@ -16,9 +16,9 @@ cargo sim [OPTIONS]                a campaign, from a base seed made of the comm
 cargo sim --matrix                 every fault at every operation in every state
 cargo sim --mutants [NAME,NAME]    engines broken on purpose, each until it is seen
 
-  --scenario NAME   deaths, cuts, rebuild, faults, stops, starts, absent, grow, seed, leaving, lost, filling, refused, rescue,
+  --scenario NAME   deaths, cuts, rebuild, faults, stops, starts, absent, grow, seed, leaving, lost, filling, rescue,
                     mixed; else the seed decides. Only where they are named: rollback, decay, foreign, idle, earlier,
-                    bad, silent, crowd
+                    bad, silent, crowd, refused
   --flavour NAME    small, full, skewed; else the seed decides
 options of a campaign:
   --histories N     power-cut histories (10,000)

@@ -152,6 +152,8 @@ pub struct Machine<'a> {
     /// Below the engine.
     pub bus: Rc<RefCell<Bus>>,
     pub(super) memory: Arc<Memory>,
+    /// The host's buffers.
+    host_pool: Pool,
     pub(super) reactors: Vec<Reactor>,
     /// What the reactors share.
     pub shared: Arc<Shared>,
@@ -241,6 +243,8 @@ fn boot<'a>(
         },
         arrived: false,
     });
+    let mut host_pool = Pool::new(&memory, HOST_ARENA);
+    host_pool.keep_back();
     let mut machine = Machine {
         template,
         scope,
@@ -248,6 +252,7 @@ fn boot<'a>(
         bus,
         memory,
         oracle,
+        host_pool,
         asked: BTreeMap::new(),
         submitted: 0,
         ticks: 0,
@@ -438,6 +443,7 @@ impl<'a> Machine<'a> {
         let Reactor { array, ring, arrived } = &mut self.reactors[me];
         *arrived = false;
         array.advance(ring, now_ns);
+        array.exchange_spans(ring, &mut self.host_pool, |bytes| bytes);
         let replies: Vec<Reply> = array.take_replies().collect();
         replies.into_iter().for_each(|reply| self.answered(reply));
     }
@@ -474,7 +480,7 @@ impl<'a> Machine<'a> {
         let len_bytes = count * u64::from(BLOCK_BYTES);
         let mut span = Span::EMPTY;
         if matches!(kind, RequestKind::Read | RequestKind::Write { .. }) {
-            span = self.memory.arena(HOST_ARENA).part(tag as u32 * 64 * 1024, len_bytes as u32);
+            span = self.host_pool.take(len_bytes as u32).expect("a scope has few requests");
         }
         let start = match kind {
             RequestKind::Read => {
@@ -513,7 +519,9 @@ impl<'a> Machine<'a> {
 
     fn answered(&mut self, reply: Reply) {
         let asked = self.asked.remove(&reply.tag);
-        let asked = asked.unwrap_or_else(|| panic!("I8: request #{} is answered twice", reply.tag));
+        let mut asked = asked.unwrap_or_else(|| panic!("I8: request #{} is answered twice", reply.tag));
+        // The engine may have given the request another span.
+        asked.span = reply.span;
         let Ask { kind, first, count } = asked.ask;
         let ok = reply.result.is_ok();
         self.bus
@@ -542,6 +550,9 @@ impl<'a> Machine<'a> {
                 }
             }
             RequestKind::Discard => self.oracle.write_ends(reply.tag, first, count, ok, false),
+        }
+        if asked.span != Span::EMPTY {
+            self.host_pool.give(asked.span);
         }
     }
 

@@ -86,6 +86,13 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         CODEC,
+        "    put(&mut block, OFFSET_TAIL_SALT, &salt);",
+        "    if !mutant!(SuperblockUnsalted) {
+        put(&mut block, OFFSET_TAIL_SALT, &salt);
+    }",
+    ),
+    e(
+        CODEC,
         "        entry[SLOT_OFFSET_SALT..].copy_from_slice(&salt);",
         "        if !mutant!(SuperblockUnsalted) {
             entry[SLOT_OFFSET_SALT..].copy_from_slice(&salt);
