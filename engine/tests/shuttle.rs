@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bitmap::{Bitmap, Cell, StripeLocks};
-use engine::array::Sizes;
 use engine::array::{Array, Beginning, Layout, Shared, Sizes, StewardState};
 use engine::geometry::{Geometry, Slots};
 use engine::mailbox::{Answer, Mailboxes};
@@ -370,7 +369,7 @@ fn sleeper(looks_again: bool) {
     let posters: Vec<_> = (0..2)
         .map(|part| {
             let mailboxes = Arc::clone(&mailboxes);
-            thread::spawn(move || mailboxes.answer(0, Answer::Part { part, result: Ok(()) }))
+            thread::spawn(move || mailboxes.answer(0, Answer::Part { part, result: Ok(()), held: 0 }))
         })
         .collect();
     let mut heard = 0;
