@@ -11,7 +11,7 @@
 //! ```
 //!
 //! `Aged` itself marks the candidate, so between look and sweep nothing is stored beside the cells, and one flush
-//! serves as many blocks as were looked at. While the array is degraded the caller does not sweep.
+//! serves as many blocks as were looked at. A degraded array is swept like a whole one.
 //!
 //! # Why a swept cell is clean
 //! Take a cell that is Aged at the sweep. It was Aged at the look, for only [`Bitmap::age_block`] makes cells Aged, and a

@@ -45,7 +45,7 @@ pub(super) struct HostRead {
     pub(super) span: Span,
 }
 
-/// What a request is to do that was given other memory.
+/// The next step of a request that was given other memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moved {
     /// Be read again.
@@ -59,7 +59,7 @@ impl HostRequest {
         self.request.offset_bytes + self.request.len_bytes
     }
 
-    /// Its bytes.
+    /// The memory of the request.
     pub(super) const fn span(&self) -> Span {
         self.request.span
     }
@@ -342,7 +342,7 @@ impl Array {
         self.requests[request].result = Err(RequestError::NeedsMemory);
     }
 
-    /// One piece of a request has ended, and so many of its I/Os are parked.
+    /// Notes that a piece of a request has ended, with `held` of its I/Os parked.
     pub(super) fn answer_part(&mut self, index: u32, result: Result<(), RequestError>, held: u16) {
         if held > 0 {
             self.requests[index].is_held = true;

@@ -58,7 +58,7 @@ pub(super) enum Wish {
     None,
     /// To be begun.
     Asked,
-    /// Its first copies are being written, or its second ones.
+    /// The first copies are being written, or the second ones.
     Begun,
 }
 

@@ -17,7 +17,7 @@
 //! Without its metadata an array can promise nothing. It then stops serving as a whole, in memory only: the record still
 //! says that every member is in sync, and the next start resyncs what was marked.
 
-/// Whose fault it is that an operation failed.
+/// The party at fault when an operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The member's: its medium, its link, its driver, or a state that only it is in.

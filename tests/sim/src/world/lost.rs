@@ -74,7 +74,10 @@ impl World {
                 self.beyond_level
                     || self.lossy.contains(&(sector / self.stripe_sectors()))
                     || !self.is_computable(sector).0,
-                "LOST: sector {sector} is listed as lost, and can be computed"
+                "LOST: sector {sector} is listed as lost, and can be computed: its stripe is {:?}, {:?}, cursor {}",
+                self.running().bitmap.cell(self.geometry.locate(sector * SECTOR as u64).0),
+                self.running().members.view(),
+                self.running().members.cursor()
             );
         }
         self.oracle.lost.extend(listed);
