@@ -128,8 +128,12 @@ impl Keeper {
     }
 
     /// Asks for the record's moves to count up, in a change that begins after this call: whatever was written to a member
-    /// before the call is then later than every image of a member with fewer moves.
+    /// before the call is then later than every image of a member with fewer moves. An array without a record has nothing
+    /// to move.
     pub(super) fn ask_to_move(&mut self) -> MoveTicket {
+        if !self.has_record() {
+            return MoveTicket(self.moves_done);
+        }
         match self.wishes.moving {
             Wish::None => self.wishes.moving = Wish::Asked,
             Wish::Asked => {}
@@ -159,9 +163,9 @@ impl Keeper {
             && !reinforce
     }
 
-    /// Whether the move that was asked for is in both copies of every participant. An array in memory has no record.
+    /// Whether the move that was asked for is in both copies of every participant.
     pub(super) fn has_moved(&self, ticket: MoveTicket) -> bool {
-        self.roster.is_none() || self.moves_done >= ticket.0
+        self.moves_done >= ticket.0
     }
 
     /// The slots on record.

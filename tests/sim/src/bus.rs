@@ -151,6 +151,8 @@ pub struct Bus {
     pub aim: Option<Aim>,
     /// Disks that do not answer, or did not a while ago.
     pub silences: Vec<Silence>,
+    /// When the last operation ends that an aimed fault made slow.
+    pub stuck_until_ns: u64,
     /// Disks whose deallocations take this long, whatever else they do at once.
     pub slow_advice_ns: Vec<u64>,
     /// What disks held at earlier moments.
@@ -194,6 +196,7 @@ impl Bus {
             },
             aim: None,
             silences: Vec::new(),
+            stuck_until_ns: 0,
             slow_advice_ns: Vec::new(),
             images: Vec::new(),
             camera: None,
@@ -351,6 +354,7 @@ impl Bus {
     pub fn power_on(&mut self) {
         self.in_flight.clear();
         self.silences.clear();
+        self.stuck_until_ns = 0;
         self.slow_advice_ns.clear();
         self.off = false;
         self.cut = None;
@@ -402,12 +406,16 @@ impl Bus {
         }
         let latency = self.latency.draw(&mut self.rng, disk, place.map(|place| place.zone), op.io);
         let fault = self.aimed(disk, place, op.io, true);
-        let latency = match fault {
-            Some(Fault::Slow) => 2_000_000_000,
-            Some(Fault::Stuck) => 20_000_000_000,
-            _ => latency,
-        };
         let now = self.now_ns;
+        let aimed = match fault {
+            Some(Fault::Slow) => Some(2_000_000_000),
+            Some(Fault::Stuck) => Some(20_000_000_000),
+            _ => None,
+        };
+        if let Some(aimed) = aimed {
+            self.stuck_until_ns = self.stuck_until_ns.max(now + aimed);
+        }
+        let latency = aimed.unwrap_or(latency);
         let latency = match op.io {
             MemberIo::Deallocate => latency + self.slow_advice_ns.get(disk).copied().unwrap_or(0),
             _ => latency,

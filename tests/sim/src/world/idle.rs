@@ -16,7 +16,6 @@ use std::rc::Rc;
 use bitmap::Cell;
 use engine::format::zones::CELLS_PER_BLOCK;
 
-use crate::bus::Silence;
 use crate::monitors::{Monitors, cell_in, code};
 
 use super::World;
@@ -114,9 +113,11 @@ impl World {
         if since_ns + rested_ns > now_ns || self.running().failed() {
             return None;
         }
-        // The flush before a sweep waits for a silent member.
-        let may_wait = |silence: &Silence| silence.until_ns.saturating_add(rested_ns) > now_ns;
-        if self.bus.borrow().silences.iter().any(may_wait) {
+        // The flush before a sweep waits for a silent member, and a stripe is marked until its slowest operation ends, also
+        // that of a discard which was answered long ago.
+        let is_recent = |end_ns: u64| end_ns.saturating_add(rested_ns) > now_ns;
+        let bus = self.bus.borrow();
+        if is_recent(bus.stuck_until_ns) || bus.silences.iter().any(|silence| is_recent(silence.until_ns)) {
             return None;
         }
         let recent = self.idle.written.iter().filter(|(_, at_ns)| *at_ns + rested_ns > now_ns);
