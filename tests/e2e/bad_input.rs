@@ -7,6 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use engine::status::Health;
+
 use crate::content::{assert_same, pattern};
 use crate::lab::{Lab, Shape, assert_root, create_args, fingerprint, run, succeeded};
 
@@ -411,11 +413,16 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     }
 }
 
+/// The NBD protocol's error for "no space".
+const NBD_ENOSPC: u32 = 28;
+
+/// A sparse member file on a file system that runs full: hosts are told, no member is failed, and nothing is lost.
 #[test]
 #[ignore = "needs root for mounts"]
-fn a_member_that_runs_full_is_failed_and_nothing_is_lost() {
+fn a_file_system_that_runs_full_fails_no_member() {
+    const PIECE_BYTES: u64 = 256 << 10;
     let lab = Lab::new();
-    let small = lab.mount(&["-t", "tmpfs", "-o", "size=4m"], Path::new("small"), "small");
+    let small = lab.mount(&["-t", "tmpfs", "-o", "size=5m"], Path::new("small"), "small");
     let mut members = lab.members("m", &SHAPE);
     members[2] = small.join("member");
     fs::File::create(&members[2]).and_then(|file| file.set_len(16 << 20)).expect("a sparse file");
@@ -424,11 +431,52 @@ fn a_member_that_runs_full_is_failed_and_nothing_is_lost() {
     lab.striate_ok(&args);
     let array = crate::lab::Array { lab: &lab, name: "full".to_string(), shape: SHAPE, members };
     let server = array.serve(&[]);
-    let data = pattern(9, 0, 24 << 20);
-    server.connect().write(0, &data);
+    let mut client = server.connect();
+
+    // The small file system has room for a part of these pieces. The others are refused, and nothing else is.
+    let piece = |seed: u64, index: u64| pattern(seed, index * PIECE_BYTES, PIECE_BYTES as usize);
+    let pieces = client.size_bytes / PIECE_BYTES;
+    let mut refused = Vec::new();
+    for index in 0..pieces {
+        match client.try_write(index * PIECE_BYTES, &piece(1, index)) {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error, NBD_ENOSPC, "piece {index}");
+                refused.push(index);
+            }
+        }
+    }
+    assert!(
+        !refused.is_empty() && (refused.len() as u64) < pieces,
+        "{} of {pieces} pieces were refused, which shows nothing",
+        refused.len()
+    );
+    let acknowledged: Vec<u64> = (0..pieces).filter(|index| !refused.contains(index)).collect();
+    let mut compare = |seed: u64, indices: &[u64], when: &str| {
+        for index in indices {
+            let at = index * PIECE_BYTES;
+            assert_same(when, at, &client.read(at, PIECE_BYTES as usize), &piece(seed, *index));
+        }
+    };
+    compare(1, &acknowledged, "acknowledged before the file system was full");
     let status = server.status();
-    assert_eq!(status.members[2].state, engine::status::MemberState::Failed, "{status:?}");
-    assert!(status.members[2].failure.is_some(), "it says why: {status:?}");
-    assert_same("after a member ran full", 0, &server.connect().read(0, data.len()), &data);
+    assert_eq!(status.health, Health::Optimal, "{status:?}");
+    assert!(status.members[2].refusals > 0, "refusals are counted: {status:?}");
+    assert_eq!(status.lost_rows.bytes, 0, "{status:?}");
+
+    // With more room the same writes succeed, without a restart.
+    succeeded("mount", &run("mount", &["-o".as_ref(), "remount,size=64m".as_ref(), small.as_os_str()]));
+    let mut writer = server.connect();
+    for index in &refused {
+        writer.write(index * PIECE_BYTES, &piece(1, *index));
+    }
+    let all: Vec<u64> = (0..pieces).collect();
+    compare(1, &all, "after room was made");
+    // Each stripe that a refused write left without parity was written whole, or is resynced.
+    server.wait();
+    assert_eq!(server.status().cells.need_sync, 0, "{:?}", server.status());
+    server.fail(0);
+    compare(1, &all, "from parity, without slot 0");
+    drop(writer);
     server.stop();
 }
