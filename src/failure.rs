@@ -34,12 +34,13 @@ impl Failure {
 
     /// The line without the program's name. Never more than one line, whatever went into it.
     pub fn line(&self) -> String {
-        self.0
-            .split(['\n', '\r'])
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join(": ")
+        let parts = self.0.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
+        parts.fold(String::new(), |line, part| match line.as_str() {
+            "" => part.to_string(),
+            // The head of a list.
+            head if head.ends_with(':') => format!("{head} {part}"),
+            _ => format!("{line}: {part}"),
+        })
     }
 }
 
@@ -69,5 +70,7 @@ mod tests {
     fn a_failure_is_one_line() {
         let failure = Failure::new("cannot open\n  /dev/x\r\nno such file\n");
         assert_eq!(failure.line(), "cannot open: /dev/x: no such file");
+        let failure = Failure::new("give one of:\n  /dev/x");
+        assert_eq!(failure.line(), "give one of: /dev/x");
     }
 }

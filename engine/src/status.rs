@@ -136,6 +136,10 @@ pub struct CellCounts {
     pub need_sync: u64,
     /// Of `need_sync`, stripes that a missing data strip makes unvouchable.
     pub lost: u64,
+    /// Bitmap blocks that are newer in memory than on the members. After an unclean end the members' older blocks count, so an
+    /// array is idle, and such an end costs nothing, once both this and `dirty` are 0.
+    #[serde(default)]
+    pub blocks_behind: u64,
 }
 
 /// Parts of the array that nobody can compute any more, as listed on the members. Reading them is an error until they are written,

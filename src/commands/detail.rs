@@ -146,6 +146,9 @@ fn running_text(status: &ArrayStatus) -> String {
     ] {
         lines.add(key, grouped(count));
     }
+    if cells.blocks_behind > 0 {
+        lines.add("", format!("{} bitmap blocks are being written", grouped(cells.blocks_behind)));
+    }
     let lost = &status.lost_rows;
     if lost.bytes > 0 {
         lines.heading("lost: reading it is an error until it is written or discarded");

@@ -123,8 +123,9 @@ pub enum AssemblyError {
     /// More is missing than the level bears.
     #[error(
         "array {name} cannot start: {in_sync} of {members} members are here and in sync, and it needs {needed}. \
-         Attach what is missing:{}",
-        join(listing, |(slot, why)| format!("\n  slot {slot}: {why}"))
+         Attach what is missing:{}{}",
+        join(listing, |(slot, why)| format!("\n  slot {slot}: {why}")),
+        join(left_out, |(path, why)| format!("\n  {path}: left out: {why}"))
     )]
     NotEnough {
         /// Its name.
@@ -137,6 +138,8 @@ pub enum AssemblyError {
         members: usize,
         /// Slot, and what is the matter with it.
         listing: Vec<(usize, String)>,
+        /// Devices that were given and are in no slot, and why.
+        left_out: Vec<(String, NoMember)>,
     },
     /// Enough to run, and another half may be running elsewhere.
     #[error(

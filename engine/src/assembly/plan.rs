@@ -301,12 +301,14 @@ fn in_sync_count(slots: &[SlotPlan]) -> usize {
 
 fn not_enough(candidates: &[Candidate], record: &Record, slots: &[SlotPlan]) -> AssemblyError {
     let not_there = |(slot, plan): (usize, &SlotPlan)| Some((slot, why_not_there(candidates, *plan)?));
+    let left_out = |candidate: &Candidate| Some((candidate.label.clone(), *candidate.found.as_ref().err()?));
     AssemblyError::NotEnough {
         name: record.name.to_string(),
         in_sync: in_sync_count(slots),
         needed: record.shape.data_strips(),
         members: record.shape.members,
         listing: slots.iter().enumerate().filter_map(not_there).collect(),
+        left_out: candidates.iter().filter_map(left_out).collect(),
     }
 }
 

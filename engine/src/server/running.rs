@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bitmap::BlockIndex;
 use crossbeam::channel::bounded;
 
 use crate::array::{Answer, Array, Beginning, Order, Shared, StewardState};
-use crate::assembly::{AssemblyOptions, SlotPlan, assemble};
+use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
 use crate::format::superblock::Record;
@@ -54,7 +55,7 @@ pub struct Server {
     placement: Placement,
     front: Front,
     /// By device index. Kept open as long as the array runs.
-    devices: Mutex<Vec<Device>>,
+    devices: Mutex<Vec<Option<Device>>>,
     /// How the reactors' rings were made, but for what the front end wanted.
     rings: UringConfig,
     read_only: bool,
@@ -139,6 +140,8 @@ impl Server {
 
         warnings.extend(warnings::of_start(&started));
         let volatile = volatile(&devices, &started.devices, started.view.writable);
+        let devices = let_go_of_others(devices, &assembly);
+        let in_use = || devices.iter().flatten();
         let mut members = started.members(volatile);
         if options.member_timeout_s > 0 {
             members = members.patient_for(options.member_timeout_s);
@@ -164,8 +167,8 @@ impl Server {
         });
         let config = UringConfig {
             worker_cpus: placement.workers.clone(),
-            polled: devices.iter().all(|device| device.facts().polled),
-            passthrough: devices.iter().any(Device::wants_passthrough),
+            polled: in_use().all(|device| device.facts().polled),
+            passthrough: in_use().any(Device::wants_passthrough),
             ..UringConfig::default()
         };
         let mut reactors = Vec::new();
@@ -227,6 +230,7 @@ impl Server {
                 dirty: cells.dirty,
                 need_sync: cells.need_sync,
                 lost: self.lost(&view),
+                blocks_behind: self.blocks_behind(),
             },
             lost_rows: self.lost_rows(),
             background: self.background(),
@@ -234,6 +238,13 @@ impl Server {
             reactors: self.placement.seats.clone(),
             counters: Tally::sum(&shared.tallies),
         }
+    }
+
+    /// Bitmap blocks with something to tell that is not durable on the members.
+    fn blocks_behind(&self) -> u64 {
+        let bitmap = &self.shared.bitmap;
+        let blocks = (0..bitmap.blocks()).map(BlockIndex);
+        blocks.filter(|block| bitmap.is_behind(*block) || bitmap.is_writing(*block)).count() as u64
     }
 
     /// Stripes that need a resync and cannot have one: a data strip is on a slot that is not there.
@@ -280,7 +291,7 @@ impl Server {
         let mut found = Vec::new();
         for slot in members.view().writable.iter() {
             let index = members.device(slot);
-            let Some(device) = devices.get(usize::from(index.0)) else { continue };
+            let Some(Some(device)) = devices.get(usize::from(index.0)) else { continue };
             if device.cache_was_switched_on() && members.cache_switched_on(slot, index, hosts_flush) {
                 let now = if hosts_flush {
                     "it is flushed from now on"
@@ -310,7 +321,7 @@ impl Server {
         let device = usize::from(members.device(slot).0);
         // A slot that was empty from the start has no device, and the index that stands there means another's.
         let was_here = view.readable.has(slot) || view.writable.has(slot) || failure.is_some();
-        let device = devices.get(device).filter(|_| was_here);
+        let device = devices.get(device).and_then(Option::as_ref).filter(|_| was_here);
         MemberStatus {
             slot: slot.into(),
             state,
@@ -457,6 +468,18 @@ fn order(shared: &Shared, what: impl FnOnce(Answer) -> Order) -> Result<(), Serv
     }
 }
 
+/// Closes the devices that are in no slot, so that the operator can replace a member by one of them: by a member that is
+/// stale, or that another program has written to. The others keep their indices.
+fn let_go_of_others(devices: Vec<Device>, assembly: &Assembly) -> Vec<Option<Device>> {
+    let in_use = |device: usize| {
+        assembly.slots.iter().any(|plan| match *plan {
+            SlotPlan::InSync { candidate } | SlotPlan::Rebuilding { candidate, .. } => candidate == device,
+            SlotPlan::Missing | SlotPlan::Failed | SlotPlan::Empty | SlotPlan::Stale { .. } => false,
+        })
+    };
+    devices.into_iter().enumerate().map(|(index, device)| in_use(index).then_some(device)).collect()
+}
+
 /// What hosts are told of members.
 fn traits(devices: &[Device]) -> MemberTraits {
     let facts = || devices.iter().map(Device::facts);
@@ -470,14 +493,15 @@ fn traits(devices: &[Device]) -> MemberTraits {
 fn launch(
     me: u8,
     shared: &Arc<Shared>,
-    devices: &[Device],
+    devices: &[Option<Device>],
     share: Share,
     bell: Arc<Bell>,
     seat: Seat,
     config: UringConfig,
 ) -> Result<Running, ServerError> {
     let port = ReactorPort::new();
-    let attached: Vec<_> = devices.iter().map(Device::for_ring).collect::<Result<_, _>>()?;
+    let for_ring = |device: &Option<Device>| device.as_ref().map(Device::for_ring).transpose();
+    let attached: Vec<_> = devices.iter().map(for_ring).collect::<Result<_, _>>()?;
     let (ready, is_ready) = bounded(1);
     let body = {
         let (shared, port) = (shared.clone(), port.clone());
@@ -491,6 +515,7 @@ fn launch(
             let work = Pool::over(&memory, arena.part(half, half));
             let ring = Uring::new(memory.clone(), &config).and_then(|mut ring| {
                 for (index, device) in attached.into_iter().enumerate() {
+                    let Some(device) = device else { continue };
                     ring.attach(DeviceIndex(index as u8), device)?;
                 }
                 let frontend = share.open(&mut ring, &memory, &mut requests)?;

@@ -77,7 +77,7 @@ impl Server {
                 ));
             }
             // A ring that has taken the index keeps it, also where another ring refuses the device.
-            devices.push(device);
+            devices.push(Some(device));
             DeviceIndex((devices.len() - 1) as u8)
         };
         for (me, (reactor, attached)) in self.reactors.iter().zip(attached).enumerate() {
