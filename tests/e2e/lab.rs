@@ -107,14 +107,23 @@ impl Lab {
 
     /// A loop device over `file`, unbuffered.
     pub fn loop_device(&self, file: &Path) -> PathBuf {
+        self.loop_device_of(file, &["--direct-io=on"])
+    }
+
+    /// A loop device over `file`, with these options of losetup.
+    pub fn loop_device_of(&self, file: &Path, options: &[&str]) -> PathBuf {
         assert_root("loop devices");
-        let output = run(
-            "losetup",
-            &["--find".as_ref(), "--show".as_ref(), "--direct-io=on".as_ref(), file.as_os_str()],
-        );
+        let options = ["--find", "--show"].iter().chain(options).map(OsStr::new);
+        let output = run("losetup", &options.chain([file.as_os_str()]).collect::<Vec<_>>());
         let device = PathBuf::from(succeeded("losetup", &output).trim());
         self.loops.borrow_mut().push(device.clone());
         device
+    }
+
+    /// Takes a loop device away from its file.
+    pub fn detach(&self, device: &Path) {
+        succeeded("losetup", &run("losetup", &[OsStr::new("--detach"), device.as_os_str()]));
+        self.loops.borrow_mut().retain(|known| known != device);
     }
 
     /// Mounts `what` on a new directory of the laboratory.
@@ -363,13 +372,18 @@ impl<'lab> Server<'lab> {
         assert!(background.is_empty(), "still at work after `wait`: {background:?}");
     }
 
-    /// Waits until no stripe is marked as being written. Only a whole array is swept.
+    /// Waits until no stripe is marked as being written, in memory or on the members: the status says so. Returns how long
+    /// that took.
     #[track_caller]
-    pub fn wait_until_swept(&self) {
+    pub fn wait_until_idle(&self) -> Duration {
         let began = Instant::now();
-        while self.status().cells.dirty > 0 {
-            assert!(began.elapsed() < Duration::from_secs(60), "not swept: {:?}", self.status().cells);
-            std::thread::sleep(Duration::from_millis(50));
+        loop {
+            let cells = self.status().cells;
+            if cells.dirty == 0 && cells.blocks_behind == 0 {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "not idle: {cells:?}");
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -433,6 +447,11 @@ impl<'lab> Server<'lab> {
         }
         let status = self.child.wait().expect("ended");
         assert!(status.success(), "after {by} the server ended with {status}\n{}", self.log_tail());
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("a log")
     }
 
     fn log_tail(&self) -> String {

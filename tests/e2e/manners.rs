@@ -17,7 +17,7 @@ fn an_idle_array_burns_no_core() {
     let mut client = server.connect();
     client.write(0, &pattern(1, 0, 1 << 20));
     // A connected client that is silent counts as idle too, once what was written is swept.
-    server.wait_until_swept();
+    server.wait_until_idle();
     let before = server.cpu_ticks();
     std::thread::sleep(Duration::from_secs(3));
     let ticks = server.cpu_ticks() - before;

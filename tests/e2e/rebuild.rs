@@ -98,7 +98,7 @@ fn a_rebuild_goes_on_after_a_kill() {
     let copy = Copy { bytes, value: 5 };
     // What is Dirty when a degraded array is killed is nobody's to vouch for (that is a case of kill.rs). So: all swept
     // before the loss, nothing written after it; a rebuild by itself must leave no doubt about any stripe.
-    server.wait_until_swept();
+    server.wait_until_idle();
     server.fail(2);
     let fresh = lab.member("fresh", &array.shape);
     server.replace(2, &fresh);
@@ -149,5 +149,12 @@ fn a_member_that_was_left_out_does_not_join_silently() {
     let server = array.serve(&[]);
     assert_ne!(server.slot_state(0), MemberState::InSync, "it missed writes");
     assert_same("beside a member from the past", 0, &server.connect().read(0, newer.len()), &newer);
+    // Filled anew it counts again. The server has it among its members, and does not keep it from the operator.
+    let path = array.members[0].to_str().expect("UTF-8");
+    lab.striate_ok(&["replace", "left", "0", path, "--force"]);
+    server.wait();
+    assert_eq!(server.status().health, Health::Optimal, "the member from the past was filled anew");
+    server.fail(3);
+    assert_same("from the member that was filled", 0, &server.connect().read(0, newer.len()), &newer);
     server.stop();
 }

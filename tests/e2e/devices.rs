@@ -1,0 +1,238 @@
+//! Members that are another device than the array was made on: larger blocks, one storage under two names, and members that
+//! another program has written to.
+//!
+//! Method: arrays on files and on loop devices over them. A loop device shows a file under a second name, and with blocks of
+//! another size; a partition table is written byte by byte, where an installer would put it. Oracle: a refusal names the member
+//! and the reason, and changes no byte of any file; what is served reads as it was written; a scrub at the end finds nothing.
+
+use std::path::{Path, PathBuf};
+
+use engine::status::{Health, MemberState};
+
+use crate::content::{assert_same, pattern};
+use crate::lab::{Array, Lab, Shape, create_args, fingerprint, overwrite};
+
+const SHAPE: Shape = Shape { members: 4, member_mib: 24, ..Shape::RAID5 };
+const WRITTEN_BYTES: usize = 8 << 20;
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_string()
+}
+
+fn fingerprints(files: &[PathBuf]) -> Vec<u64> {
+    files.iter().map(|file| fingerprint(file)).collect()
+}
+
+/// `serve` of these members, in this run directory.
+fn serve_args(lab: &Lab, members: &[PathBuf], run_dir: &str) -> Vec<String> {
+    let mut args = vec!["serve".to_string()];
+    args.extend(members.iter().map(|member| text(member)));
+    args.extend(["--nbd".to_string(), format!("unix:{}", text(&lab.path("second.sock")))]);
+    args.extend(["--run-dir".to_string(), text(&lab.path(run_dir))]);
+    args
+}
+
+/// An array of loop devices, with content, stopped; and the files below.
+fn written_on_loops<'lab>(lab: &'lab Lab, name: &str) -> (Array<'lab>, Vec<PathBuf>) {
+    let files = lab.members(name, &SHAPE);
+    let members: Vec<PathBuf> = files.iter().map(|file| lab.loop_device(file)).collect();
+    let mut args = create_args(name, &SHAPE);
+    args.extend(members.iter().map(|member| text(member)));
+    lab.striate_ok(&args);
+    let array = Array { lab, name: name.to_string(), shape: SHAPE, members };
+    let server = array.serve(&[]);
+    server.connect().write(0, &pattern(3, 0, WRITTEN_BYTES));
+    server.stop();
+    (array, files)
+}
+
+#[track_caller]
+fn content_is_there(array: &Array, when: &str) {
+    let server = array.serve(&[]);
+    assert_same(when, 0, &server.connect().read(0, WRITTEN_BYTES), &pattern(3, 0, WRITTEN_BYTES));
+    assert_eq!(server.status().health, Health::Optimal, "{when}");
+    server.stop();
+    array.scrub_is_clean(when);
+}
+
+#[test]
+#[ignore = "needs root for loop devices"]
+fn larger_blocks_are_refused_and_nothing_changes() {
+    let lab = Lab::new();
+    let (mut array, files) = written_on_loops(&lab, "blocks");
+    // All members with larger blocks, and then one of them.
+    for larger in [0..4, 2..3] {
+        for member in &array.members {
+            lab.detach(member);
+        }
+        let block_bytes = |slot: usize| if larger.contains(&slot) { "4096" } else { "512" };
+        let attach = |(slot, file): (usize, &PathBuf)| {
+            lab.loop_device_of(file, &["--direct-io=on", "--sector-size", block_bytes(slot)])
+        };
+        array.members = files.iter().enumerate().map(attach).collect();
+        let before = fingerprints(&files);
+        for options in [&[][..], &["--read-only"]] {
+            let mut args = serve_args(&lab, &array.members, "run");
+            args.extend(options.iter().map(|option| option.to_string()));
+            let stderr = lab.striate_refuses(&args);
+            let member = text(&array.members[larger.start]);
+            assert!(stderr.contains(&member), "does not name {member}: {stderr}");
+            assert!(stderr.contains("4096") && stderr.contains("512"), "does not name both sizes: {stderr}");
+        }
+        assert_eq!(fingerprints(&files), before, "a refused start has changed a member");
+    }
+    for member in &array.members {
+        lab.detach(member);
+    }
+    array.members = files.iter().map(|file| lab.loop_device(file)).collect();
+    content_is_there(&array, "on blocks of 512 bytes again");
+}
+
+#[test]
+#[ignore = "needs root for loop devices"]
+fn one_storage_under_two_names_is_refused_by_create() {
+    let lab = Lab::new();
+    let files = lab.members("m", &SHAPE);
+    let once = lab.loop_device(&files[1]);
+    let again = lab.loop_device(&files[1]);
+    let before = fingerprints(&files);
+    for (what, wrong) in
+        [("a loop device and its file", &files[1]), ("two loop devices over one file", &again)]
+    {
+        let members = [&files[0], &once, wrong, &files[3]];
+        for force in [&[][..], &["--force"]] {
+            let mut args = create_args("new", &SHAPE);
+            args.extend(members.iter().map(|member| text(member)));
+            args.extend(force.iter().map(|option| option.to_string()));
+            let stderr = lab.striate_refuses(&args);
+            assert!(stderr.contains(&text(wrong)), "{what}: does not name {}: {stderr}", wrong.display());
+            assert!(stderr.contains(&text(&once)), "{what}: does not name {}: {stderr}", once.display());
+        }
+        assert_eq!(fingerprints(&files), before, "{what}: a refused `create` has changed a member");
+    }
+}
+
+#[test]
+#[ignore = "needs root for loop devices"]
+fn a_second_server_over_other_names_of_the_members_is_refused() {
+    let lab = Lab::new();
+    let (mut array, files) = written_on_loops(&lab, "names");
+    let other_loops: Vec<PathBuf> = files.iter().map(|file| lab.loop_device(file)).collect();
+    let first_loops = std::mem::take(&mut array.members);
+    std::fs::create_dir(lab.path("elsewhere")).expect("a directory");
+    for (what, served, others) in [
+        ("loop devices, then their files", &first_loops, &files),
+        ("loop devices, then others over the same files", &first_loops, &other_loops),
+        ("files, then loop devices over them", &files, &first_loops),
+    ] {
+        array.members.clone_from(served);
+        let mut server = array.serve(&[]);
+        // A run directory of its own, so that only the members themselves can be in the way.
+        for options in [&[][..], &["--read-only"]] {
+            let mut args = serve_args(&lab, others, "elsewhere");
+            args.extend(options.iter().map(|option| option.to_string()));
+            let stderr = lab.striate_refuses(&args);
+            assert!(others.iter().any(|member| stderr.contains(&text(member))), "{what}: {stderr}");
+        }
+        assert!(server.is_running(), "{what}");
+        let found = server.connect().read(0, WRITTEN_BYTES);
+        assert_same(what, 0, &found, &pattern(3, 0, WRITTEN_BYTES));
+        server.stop();
+    }
+    array.members = files;
+    content_is_there(&array, "after all second servers were refused");
+}
+
+const SECTOR_BYTES: usize = 512;
+/// Partition entries of 128 bytes, 128 of them.
+const GPT_ENTRIES_BYTES: usize = 128 * 128;
+
+/// Writes an empty GUID partition table over a member, as an installer would: the protective MBR, the header and the entries
+/// in the first 17 KiB, their copies in the last 16.5 KiB.
+fn write_gpt(member: &Path) {
+    let sectors = std::fs::metadata(member).expect("a member").len() / SECTOR_BYTES as u64;
+    let header = |own: u64, other: u64, entries: u64| {
+        let mut header = vec![0; SECTOR_BYTES];
+        header[..8].copy_from_slice(b"EFI PART");
+        header[8..12].copy_from_slice(&0x0001_0000_u32.to_le_bytes());
+        header[12..16].copy_from_slice(&92_u32.to_le_bytes());
+        for (at, value) in [(24, own), (32, other), (40, 34), (48, sectors - 34), (72, entries)] {
+            header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        header[80..84].copy_from_slice(&128_u32.to_le_bytes());
+        header[84..88].copy_from_slice(&128_u32.to_le_bytes());
+        header
+    };
+    let mut mbr = vec![0; SECTOR_BYTES];
+    mbr[446 + 4] = 0xee;
+    mbr[446 + 8] = 1;
+    mbr[510..].copy_from_slice(&[0x55, 0xaa]);
+    let entries = vec![0; GPT_ENTRIES_BYTES];
+    overwrite(member, 0, &[mbr, header(1, sectors - 1, 2), entries.clone()].concat());
+    let tail = [entries, header(sectors - 1, 1, sectors - 33)].concat();
+    overwrite(member, sectors * SECTOR_BYTES as u64 - tail.len() as u64, &tail);
+}
+
+/// An array of files whose every stripe is written, stopped.
+fn full(lab: &Lab) -> (Array<'_>, Vec<u8>) {
+    let array = lab.create("table", Shape { noise: true, ..SHAPE });
+    let server = array.serve(&[]);
+    let mut client = server.connect();
+    let data = pattern(6, 0, client.size_bytes as usize);
+    client.write(0, &data);
+    drop(client);
+    server.stop();
+    (array, data)
+}
+
+#[test]
+fn a_member_under_a_partition_table_is_left_out_and_replaced() {
+    let lab = Lab::new();
+    let (array, data) = full(&lab);
+    write_gpt(&array.members[2]);
+    let overwritten = fingerprint(&array.members[2]);
+    let server = array.serve(&[]);
+    let status = server.status();
+    assert_ne!(status.members[2].state, MemberState::InSync, "{status:?}");
+    assert_eq!(status.health, Health::Degraded, "{status:?}");
+    let log = server.log();
+    let says_why =
+        |line: &str| line.contains(&text(&array.members[2])) && line.contains("a GPT partition table");
+    assert!(log.lines().any(says_why), "the log does not say why slot 2 is not in use:\n{log}");
+    assert_same("without the member", 0, &server.connect().read(0, data.len()), &data);
+    assert_eq!(fingerprint(&array.members[2]), overwritten, "a member that is left out is written to");
+    // It may be somebody's disk now, so filling it anew takes a word.
+    let stderr = lab.striate_refuses(&["replace", "table", "2", &text(&array.members[2])]);
+    assert!(stderr.contains("--force"), "{stderr}");
+    lab.striate_ok(&["replace", "table", "2", &text(&array.members[2]), "--force"]);
+    server.wait();
+    assert_eq!(server.status().health, Health::Optimal);
+    server.fail(0);
+    assert_same("with the member filled anew", 0, &server.connect().read(0, data.len()), &data);
+    server.stop();
+}
+
+#[test]
+fn members_under_partition_tables_are_taken_when_the_operator_says_so() {
+    let lab = Lab::new();
+    let (array, data) = full(&lab);
+    write_gpt(&array.members[1]);
+    write_gpt(&array.members[2]);
+    let before = fingerprints(&array.members);
+    let stderr = lab.striate_refuses(&serve_args(&lab, &array.members, "run"));
+    assert!(stderr.contains("--take-overwritten"), "{stderr}");
+    for member in &array.members[1..3] {
+        assert!(stderr.contains(&text(member)), "does not name {}: {stderr}", member.display());
+    }
+    assert_eq!(fingerprints(&array.members), before, "a refused start has changed a member");
+    let server = array.serve(&["--take-overwritten"]);
+    assert_eq!(server.status().health, Health::Optimal);
+    assert_same("taken as they are", 0, &server.connect().read(0, data.len()), &data);
+    server.stop();
+    // No data lies where the table and its copy were written.
+    array.scrub_is_clean("with members that were overwritten");
+    // The start has written both superblocks anew, so the next one needs no such word.
+    let server = array.serve(&[]);
+    assert_eq!(server.status().health, Health::Optimal);
+    server.stop();
+}
