@@ -62,6 +62,16 @@ impl Fault {
     pub const fn is_a_lie(self) -> bool {
         matches!(self, Fault::Lost | Fault::Misdirected | Fault::Flip)
     }
+
+    /// Whether the member may have to leave the array for it.
+    #[must_use]
+    pub const fn may_cost_a_member(self) -> bool {
+        match self {
+            Fault::Error | Fault::Busy | Fault::Torn | Fault::Landed | Fault::Stuck | Fault::Death => true,
+            Fault::Latent | Fault::Slow | Fault::CutBefore | Fault::CutAfter => false,
+            Fault::Lost | Fault::Misdirected | Fault::Flip => false,
+        }
+    }
 }
 
 /// Where on a member.

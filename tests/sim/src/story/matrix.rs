@@ -188,7 +188,6 @@ impl Story {
     }
 
     fn take_aim(&mut self, place: &Place, after: u64) {
-        self.world.mark_lossy();
         let Place { spot, ask, fault, .. } = *place;
         let mut bus = self.world.bus.borrow_mut();
         bus.monitors.repairs_happen = true;
@@ -230,6 +229,7 @@ impl Story {
             match self.world.rng.below(3) {
                 0 => self.world.rest(2_500_000_000),
                 1 if self.world.spare() > 1 => {
+                    self.world.mark_lossy();
                     let slot = self.world.random_slot();
                     let _answer = self.world.order_fail(slot);
                 }
@@ -286,12 +286,13 @@ impl Story {
         }
         self.choose_present(false);
         let outcome = self.world.start(None);
-        let hit = self.world.bus.borrow().aim.is_some_and(|aim| aim.hit.is_some());
+        let fault = self.world.bus.borrow().aim.and_then(|aim| aim.hit.map(|_| aim.fault));
+        let hit = fault.is_some();
         if hit {
             self.world.hit_state = Some(self.world.stored_state);
-            if outcome == StartOutcome::Running {
-                self.world.mark_lossy();
-            }
+        }
+        if outcome == StartOutcome::Running && fault.is_some_and(Fault::may_cost_a_member) {
+            self.world.mark_lossy();
         }
         assert!(
             outcome == StartOutcome::Running || hit && outcome == StartOutcome::PowerCut,

@@ -368,11 +368,15 @@ impl World {
         (whole.or(of_array).expect("a stripe is in some state"), stripes)
     }
 
-    /// Whether an aimed fault has been hit in this step, and what was the state of what it hit.
+    /// Whether an aimed fault has been hit in this step, and what was the state of what it hit. A fault that may cost the array a
+    /// member costs the stripes that are NeedSync now their strips on that member.
     fn note_hit(&mut self, before: &(State, Vec<State>)) {
         self.stored_state = before.0;
-        let hit = self.bus.borrow().aim.and_then(|aim| aim.hit);
-        if let (Some(place), None) = (hit, self.hit_state) {
+        let Some(aim) = self.bus.borrow().aim else { return };
+        if let (Some(place), None) = (aim.hit, self.hit_state) {
+            if aim.fault.may_cost_a_member() {
+                self.mark_lossy();
+            }
             let place = place.filter(|place| place.zone == ZoneKind::Data);
             let stripe = place.map(|place| place.offset_in_zone / u64::from(self.geometry.chunk_bytes()));
             self.hit_state = Some(stripe.map_or(before.0, |stripe| before.1[stripe as usize]));
