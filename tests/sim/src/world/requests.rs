@@ -144,6 +144,12 @@ impl World {
             )
         });
         if let Err(error) = reply.result {
+            if self.is_refusing() && self.running().members.view().readable != self.geometry.slots() {
+                // A write that was refused has torn its stripe, and a strip of it is missing. That write need not be answered yet:
+                // a request of several stripes has one answer, and this one may be a read of a stripe that is torn already. What
+                // was NeedSync before in an array that is short of a member is in this set anyway.
+                self.mark_lossy();
+            }
             let refused =
                 matches!(error, RequestError::NoSpace | RequestError::NotTaken) && self.is_refusing();
             let excused = refused
@@ -151,11 +157,6 @@ impl World {
                     && (asked.excused
                         || self.is_excused(asked.first, asked.count, asked.kind == RequestKind::Read));
             assert!(excused, "ERROR: {asked:?} is answered {error:?}, and nothing excuses it");
-            if self.is_refusing() && self.running().members.view().readable != self.geometry.slots() {
-                // The parity of its stripes may be no input any more, and a strip is missing. (A request of several stripes
-                // has one answer: where one stripe is lost, a write of another may have been refused.)
-                self.mark_lossy();
-            }
             if asked.kind != RequestKind::Flush && asked.count > 0 && !refused {
                 let last = asked.first + asked.count - 1;
                 self.torn.extend(asked.first / self.stripe_sectors()..=last / self.stripe_sectors());
