@@ -6,10 +6,16 @@
 //! and nothing is given up for it. Then the rows are listed; and when that is durable the piece is written like any other, with
 //! zeros for the lost strips.
 //!
+//! **First writes.** While a cell says Unwritten the list means nothing for its stripe, which reads as zeros. An entry may be there
+//! all the same: a crash between a discard's cell and the list leaves it. It is taken off before the cell says otherwise, or the
+//! first write would turn rows that read as zeros into errors.
+//!
 //! **Stripes on a missing member.** A NeedSync stripe with a data strip on the slot that is filled is given up at once: its parity
 //! proves nothing, and the member that had the strip is gone. The strip is listed whole, and the stripe is healed over the others.
 
 use std::sync::atomic::Ordering;
+
+use bitmap::Cell;
 
 use crate::format::lost_rows::{LIST_BYTES, LostRange, PLACE_OFFSETS_BYTES, encode};
 use crate::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES};
@@ -281,10 +287,16 @@ impl Array {
     /// Ends an op that has done what its parts asked for. What they have written, durably where rows were listed, is listed no
     /// longer.
     pub(super) fn finish_written(&mut self, index: u32) {
-        let op = &self.ops[index];
-        if op.active.is_empty() || !self.shared.lost.touches(op.stripe) {
+        if self.ops[index].active.is_empty() || !self.awaits_unlisted(index) {
             self.finish(index, Ok(()));
-            return;
+        }
+    }
+
+    /// Whether an op has to wait for the list, which has something of its stripe: the rows that its parts have written (of a
+    /// first write all rows) are taken off.
+    pub(super) fn awaits_unlisted(&mut self, index: u32) -> bool {
+        if !self.shared.lost.touches(self.ops[index].stripe) {
+            return false;
         }
         match self.unlist(index) {
             Ok(version) => self.await_list(index, version, Phase::AwaitingUnlisted),
@@ -294,12 +306,30 @@ impl Array {
             }
             Err(Refused::Full) => self.finish(index, Err(RequestError::Lost)),
         }
+        true
+    }
+
+    /// The list is durable without what an op has taken off it.
+    pub(super) fn unlisted(&mut self, index: u32) {
+        let op = &self.ops[index];
+        let is_first = op.work_kind == Work::Write(Mode::First);
+        if is_first && self.shared.bitmap.cell(op.stripe) == Cell::Unwritten {
+            self.become_first(index);
+        } else {
+            self.finish(index, Ok(()));
+        }
     }
 
     fn unlist(&self, index: u32) -> Result<u64, Refused> {
         let op = &self.ops[index];
         let (geometry, lost) = (&self.shared.geometry, &self.shared.lost);
         let mut version = 0;
+        if op.work_kind == Work::Write(Mode::First) {
+            for strip in geometry.data_strips().iter() {
+                version = lost.remove(op.stripe, op.rotation.slot_of(strip), 0, geometry.chunk_bytes())?;
+            }
+            return Ok(version);
+        }
         for part in op.active.iter(&self.parts) {
             for strip in geometry.data_strips().iter() {
                 let (row, end) = match part.kind {

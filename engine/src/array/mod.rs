@@ -523,12 +523,17 @@ impl Array {
                 self.finish(index, Err(RequestError::Lost));
             }
             Phase::Listing => self.list_rows(index),
-            Phase::Unlisting => self.finish_written(index),
+            // A first write, before its cell says so, or any write at its end.
+            Phase::Unlisting => {
+                if !self.awaits_unlisted(index) {
+                    self.unlisted(index);
+                }
+            }
             Phase::AwaitingList | Phase::AwaitingUnlisted if !self.shared.lost.is_durable(op.listed) => {
                 return false;
             }
             Phase::AwaitingList => self.listed(ring, index),
-            Phase::AwaitingUnlisted => self.finish(index, Ok(())),
+            Phase::AwaitingUnlisted => self.unlisted(index),
             Phase::AwaitingRecord => {
                 if self.shared.members.on_record(skipped, stripe) {
                     self.recorded(index);

@@ -601,9 +601,9 @@ impl Array {
         let op = &mut self.ops[index];
         match op.work_kind {
             Work::Write(Mode::First) => {
-                self.shared.bitmap.written_first(op.stripe);
-                op.phase = Phase::AwaitingFirst;
-                self.polling.push(index);
+                if !self.awaits_unlisted(index) {
+                    self.become_first(index);
+                }
                 return;
             }
             Work::Write(Mode::Heal) => self.shared.bitmap.resynced(op.stripe),
@@ -611,5 +611,12 @@ impl Array {
             Work::Read | Work::Discard | Work::Rebuild { .. } => {}
         }
         self.finish_written(index);
+    }
+
+    /// A first write is whole on the members, and the list of lost rows has nothing of its stripe: now the cell may say so.
+    pub(super) fn become_first(&mut self, index: u32) {
+        self.shared.bitmap.written_first(self.ops[index].stripe);
+        self.ops[index].phase = Phase::AwaitingFirst;
+        self.polling.push(index);
     }
 }

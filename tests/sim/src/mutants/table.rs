@@ -281,6 +281,11 @@ pub const MUTANTS: &[Mutant] = &[
         "LOST: a write of lost rows is acknowledged before they are off the list",
     ),
     shown_in(
+        "lost",
+        "FirstStaysListed",
+        "LOST: a discarded stripe that is still listed is written, and its other rows are errors (once a bug here)",
+    ),
+    shown_in(
         "bad",
         "UnlistedBeforeDurable",
         "LOST: rows are off the list before what was written there is durable",

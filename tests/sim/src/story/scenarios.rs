@@ -2,6 +2,7 @@
 
 use engine::request::RequestKind;
 
+use crate::bus::Cut;
 use crate::host::Wish;
 
 use super::Story;
@@ -317,6 +318,9 @@ impl Story {
             self.load(1, 6);
             self.replace();
             self.world.bus.borrow_mut().probes.metadata_percent = 100;
+            if self.chance(30) {
+                self.discard_and_cut();
+            }
             let mut left: Vec<u64> = (0..self.world.geometry.stripes()).collect();
             while !left.is_empty() && !self.world.is_off() {
                 let nth = self.world.rng.below(left.len() as u64) as usize;
@@ -335,6 +339,44 @@ impl Story {
             }
         }
         self.end();
+    }
+
+    /// Stripes are discarded that are listed as lost by now, and the power goes before all of them are off the list. Then a part of
+    /// each is written: the rest of a stripe that was discarded still reads as zeros.
+    fn discard_and_cut(&mut self) {
+        self.world.rest(1_000_000_000);
+        if self.world.is_off() {
+            return;
+        }
+        let after = self.world.rng.below(24);
+        let completions = self.chance(50);
+        let cut = if completions { Cut::MetadataCompletions(after) } else { Cut::MetadataPushes(after) };
+        self.world.bus.borrow_mut().cut = Some(cut);
+        let sectors = u64::from(self.world.geometry.stripe_bytes()) / 512;
+        let stripes = self.world.geometry.stripes();
+        for stripe in 0..stripes {
+            if !self.world.is_off() && self.chance(70) {
+                let kind = RequestKind::Discard;
+                self.world.submit(Wish { kind, first: stripe * sectors, count: sectors });
+            }
+        }
+        self.world.drain();
+        if !self.world.is_off() {
+            self.world.cut_now();
+        }
+        self.pending_cuts += 1;
+        self.world.after_cut();
+        self.restart(false);
+        if self.chance(70) {
+            self.verify();
+        }
+        for stripe in 0..stripes {
+            let (at, fua) = (self.world.rng.below(sectors), self.chance(50));
+            let count = self.world.rng.between(1, 4).min(sectors - at);
+            let kind = RequestKind::Write { fua };
+            self.world.submit(Wish { kind, first: stripe * sectors + at, count });
+        }
+        self.verify();
     }
 
     pub(super) fn filling(&mut self) {

@@ -56,6 +56,7 @@ impl World {
                 );
             }
         });
+        self.note_readable(asked.first, asked.count);
     }
 
     /// I6, C2: every member that an assembly would believe has what was acknowledged; with FUA, durably. And where

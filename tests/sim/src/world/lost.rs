@@ -114,6 +114,18 @@ impl World {
         listed
     }
 
+    /// These sectors were read. What had been lost, and is not listed any more, may not be lost again: a stripe whose discard a power
+    /// cut has finished reads as zeros, and goes on to do so.
+    pub(super) fn note_readable(&mut self, first: u64, count: u64) {
+        if self.oracle.lost.range(first..first + count).next().is_none() {
+            return;
+        }
+        let listed = self.listed();
+        for sector in (first..first + count).filter(|sector| !listed.contains(sector)) {
+            self.oracle.lost.remove(&sector);
+        }
+    }
+
     /// Sectors of several members become unreadable and stay so until they are written, one in a few stripes or several in one.
     pub fn spoil(&mut self) {
         let stripes = self.geometry.stripes().min(40);

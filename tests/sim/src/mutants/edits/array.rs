@@ -243,12 +243,11 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "                op.phase = Phase::AwaitingFirst;",
-        "                if mutant!(FirstBeforeDurable) {
-                    self.answer_active(index, Ok(()));
-                }
-                let op = &mut self.ops[index];
-                op.phase = Phase::AwaitingFirst;",
+        "        self.ops[index].phase = Phase::AwaitingFirst;",
+        "        if mutant!(FirstBeforeDurable) {
+            self.answer_active(index, Ok(()));
+        }
+        self.ops[index].phase = Phase::AwaitingFirst;",
     ),
     e(
         WRITE,

@@ -22,7 +22,7 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         LIST,
         "Ok(version) => self.await_list(index, version, Phase::AwaitingUnlisted),",
-        "Ok(_) if mutant!(AcknowledgedWhileListed) => self.finish(index, Ok(())),
+        "Ok(_) if mutant!(AcknowledgedWhileListed) => self.unlisted(index),
             Ok(version) => self.await_list(index, version, Phase::AwaitingUnlisted),",
     ),
     e(
@@ -41,6 +41,11 @@ pub(super) const EDITS: &[Edit] = &[
         WRITE,
         "self.ops[index].fua |= self.shared.lost.touches(stripe);",
         "self.ops[index].fua |= self.shared.lost.touches(stripe) && !mutant!(UnlistedBeforeDurable);",
+    ),
+    e(
+        LIST,
+        "        if op.work_kind == Work::Write(Mode::First) {",
+        "        if op.work_kind == Work::Write(Mode::First) && !mutant!(FirstStaysListed) {",
     ),
     e(START, "    if record.lost_rows {", "    if record.lost_rows && !mutant!(ListNotRead) {"),
     e(
