@@ -117,11 +117,6 @@ impl Keeper {
         }
     }
 
-    /// Whether there are superblocks at all.
-    pub(super) fn has_roster(&self) -> bool {
-        self.roster.is_some()
-    }
-
     /// Whether a round is in flight.
     pub(super) fn is_busy(&self) -> bool {
         self.round.is_some()
@@ -236,6 +231,9 @@ impl Array {
         };
         if shared.steward.rest.is_called() && keeper.wishes.wake == Wish::None {
             keeper.wishes.wake = Wish::Asked;
+        }
+        if keeper.is_at_rest() && view == shared.members.record() {
+            return;
         }
         let left = keeper.on_record().writable.minus(view.writable);
         let id = keeper.epoch_id(roster);

@@ -97,7 +97,7 @@ impl Array {
     fn begin_list_write<R: Ring>(&mut self, ring: &mut R) {
         let shared = self.shared.clone();
         let (version, ranges) = shared.lost.snapshot();
-        if !self.steward().keeper.has_roster() {
+        if !self.steward().keeper.has_record() {
             // An array in memory has no place for it.
             shared.lost.set_durable(version);
             return;

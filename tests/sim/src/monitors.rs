@@ -113,27 +113,37 @@ impl Monitors {
 
     /// A bitmap block as it is durable on a disk.
     pub fn durable_block(bus: &mut Bus, disk: usize, block: u64) -> Option<Box<Cells>> {
+        let places = Monitors::durable_places(bus, disk, block).into_iter().flatten();
+        places.max_by_key(|(generation, _)| *generation).map(|(_, cells)| cells)
+    }
+
+    /// What both places of a bitmap block on a disk hold durably, and their generations.
+    pub fn durable_places(
+        bus: &mut Bus,
+        disk: usize,
+        block: u64,
+    ) -> [Option<(u64, Box<Cells>)>; PLACES_PER_BLOCK as usize] {
         let watched = bus.monitors.watched.expect("an array is watched");
-        let mut newest: Option<(u64, Box<Cells>)> = None;
-        for place in 0..PLACES_PER_BLOCK {
+        [0, 1].map(|place| {
             let place = bus.disks[disk].place(watched.zones.bitmap_block_offset_bytes(block, place), 4096);
             let mut bytes = [0; 4096];
             bus.disks[disk].read_metadata(place, &mut bytes);
-            if let Ok((generation, cells)) = bitmap_block::decode(&bytes, watched.array, block)
-                && newest.as_ref().is_none_or(|(known, _)| generation > *known)
-            {
-                newest = Some((generation, Box::new(*cells)));
-            }
-        }
-        newest.map(|(_, cells)| cells)
+            let (generation, cells) = bitmap_block::decode(&bytes, watched.array, block).ok()?;
+            Some((generation, Box::new(*cells)))
+        })
+    }
+
+    /// The disks that keep a block, as far as an assembly would believe them.
+    pub fn keepers(bus: &mut Bus, block: u64) -> Vec<(usize, usize)> {
+        let watched = bus.monitors.watched.expect("an array is watched");
+        let in_sync = Monitors::in_sync(bus);
+        let keepers = copies(block, &watched.shape);
+        keepers.filter_map(|slot| Some((slot, in_sync.get(slot).copied().flatten()?))).collect()
     }
 
     /// By slot, the copies of a bitmap block that an assembly would read, as they are durable.
     pub fn stored_block(bus: &mut Bus, block: u64) -> Vec<(usize, Option<Box<Cells>>)> {
-        let watched = bus.monitors.watched.expect("an array is watched");
-        let in_sync = Monitors::in_sync(bus);
-        let keepers = copies(block, &watched.shape);
-        let keepers = keepers.filter_map(|slot| Some((slot, in_sync.get(slot).copied().flatten()?)));
+        let keepers = Monitors::keepers(bus, block).into_iter();
         keepers.map(|(slot, disk)| (slot, Monitors::durable_block(bus, disk, block))).collect()
     }
 

@@ -11,17 +11,19 @@ use super::table::MUTANTS;
 pub const CHOICE: &str = "SIM_MUTANT";
 /// Crates that are copied.
 const CRATES: [&str; 4] = ["parity-simd", "bitmap", "engine", "tests/sim"];
+/// Tests of the engine that are to see mutants. They need nothing but the copied crates.
+const TESTS: [&str; 1] = ["engine/tests/fairness"];
 /// Crates with edits, each with the module that says which mutant runs.
 const EDITED: [&str; 2] = ["bitmap", "engine"];
 /// Sections of the workspace's manifest that the copy has too.
 const SECTIONS: [&str; 3] = ["[workspace", "[profile.", "[workspace.lints"];
 
-/// Makes the copy and builds it. The path of the binary.
+/// Makes the copy and builds it. The path of the simulator, which lies in [`copy`].
 ///
 /// # Errors
 /// What is wrong with the table, or with the build.
 pub fn build(root: &Path) -> Result<PathBuf, String> {
-    let copy = root.join("target/mutants");
+    let copy = copy(root);
     for (name, text) in sources(root)? {
         write(&copy.join(name), &text)?;
     }
@@ -33,18 +35,47 @@ pub fn build(root: &Path) -> Result<PathBuf, String> {
     if let Ok(lock) = fs::read_to_string(root.join("Cargo.lock")) {
         write(&copy.join("Cargo.lock"), &lock)?;
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--profile", "sim", "-p", "sim"])
-        .current_dir(&copy)
-        .env("CARGO_TARGET_DIR", copy.join("target"))
-        .env("RUSTFLAGS", "--cap-lints allow")
-        .status()
-        .map_err(|error| error.to_string())?;
-    if !status.success() {
-        return Err("the mutants do not build".into());
+    let simulator = ["build", "--quiet", "--profile", "sim", "-p", "sim"].map(String::from).to_vec();
+    for args in std::iter::once(simulator).chain(TESTS.map(|path| test_args(file_name(path), &["--no-run"])))
+    {
+        let status = cargo(&copy).args(args).status().map_err(|error| error.to_string())?;
+        if !status.success() {
+            return Err("the mutants do not build".into());
+        }
     }
     Ok(copy.join("target/sim/sim"))
+}
+
+/// Where the copy is.
+fn copy(root: &Path) -> PathBuf {
+    root.join("target/mutants")
+}
+
+/// Cargo, in the copy.
+fn cargo(copy: &Path) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(copy)
+        .env("CARGO_TARGET_DIR", copy.join("target"))
+        .env("RUSTFLAGS", "--cap-lints allow");
+    cargo
+}
+
+fn test_args(test: &str, more: &[&str]) -> Vec<String> {
+    let args = ["test", "--quiet", "--profile", "sim", "-p", "engine", "--test", test];
+    args.iter().chain(more).map(|arg| (*arg).to_string()).collect()
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// A run of one of [`TESTS`] in the copy, one test at a time.
+#[must_use]
+pub fn run_of_test(root: &Path, test: &str) -> Command {
+    let mut cargo = cargo(&copy(root));
+    cargo.args(test_args(test, &["--", "--test-threads", "1"]));
+    cargo
 }
 
 /// What is copied, each file by its name below the root, with every edit made.
@@ -60,7 +91,7 @@ fn sources(root: &Path) -> Result<Vec<(String, String)>, String> {
         }
     }
     let mut files = Vec::new();
-    for name in CRATES {
+    for name in CRATES.into_iter().chain(TESTS) {
         collect(&root.join(name), &mut files).map_err(|error| format!("{name}: {error}"))?;
     }
     let mut sources = Vec::with_capacity(files.len());

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::build::{CHOICE, build};
-use super::table::{CONTROL, LIVING, MUTANTS, Mutant};
+use super::build::{CHOICE, build, run_of_test};
+use super::table::{CONTROL, LIVING, MUTANTS, Mutant, SeenBy};
 
 /// A mutant that lives longer, in seconds of one core, has survived.
 const WITHIN_S: u64 = 60;
 /// The engine without a mutant must run that long without a failure.
 const CONTROL_S: u64 = 20;
 /// Who must have killed something: each proves that it looks.
-const WATCHERS: [&str; 11] = ["READ", "I1", "I2", "I3", "I6", "I8", "C1", "C2", "A4", "E2", "SWEPT"];
+const WATCHERS: [&str; 12] =
+    ["READ", "I1", "I2", "I3", "I6", "I8", "C1", "C2", "A4", "E2", "SWEPT", "FAIRNESS"];
 
 /// How one went.
 struct Fate {
@@ -43,7 +44,7 @@ pub fn run(root: &Path, only: &str, base: u64, threads: usize) -> i32 {
     };
     println!("built {} mutants in one binary, {:.0} s", MUTANTS.len(), begun.elapsed().as_secs_f64());
     let chosen: Vec<Mutant> =
-        std::iter::once(Mutant { name: CONTROL, rule: "none: it must survive", scenario: None })
+        std::iter::once(Mutant { name: CONTROL, rule: "none: it must survive", seen_by: SeenBy::Simulator })
             .chain(MUTANTS.iter().copied())
             .filter(|mutant| match only.is_empty() {
                 true => !LIVING.contains(&mutant.name),
@@ -58,7 +59,7 @@ pub fn run(root: &Path, only: &str, base: u64, threads: usize) -> i32 {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(&mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let fate = try_to_kill(&binary, mutant, base);
+                    let fate = try_to_kill(root, &binary, mutant, base);
                     tell(&fate);
                     fates.lock().expect("no holder panics").push(fate);
                 }
@@ -71,18 +72,22 @@ pub fn run(root: &Path, only: &str, base: u64, threads: usize) -> i32 {
     code
 }
 
-fn try_to_kill(binary: &Path, mutant: Mutant, base: u64) -> Fate {
+fn try_to_kill(root: &Path, binary: &Path, mutant: Mutant, base: u64) -> Fate {
     let begun = Instant::now();
     let within = if mutant.name == CONTROL { CONTROL_S } else { WITHIN_S };
-    let aim = mutant.scenario.into_iter().flat_map(|scenario| ["--scenario", scenario]);
-    let child = Command::new(binary)
-        .env(CHOICE, mutant.name)
-        .args(["--until-killed", &within.to_string(), "--seed", &base.to_string()])
-        .args(aim)
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
-        .spawn();
-    let mut child = child.expect("the binary that was just built runs");
+    let mut command = match mutant.seen_by {
+        SeenBy::Test(test) => run_of_test(root, test),
+        SeenBy::Simulator | SeenBy::Scenario(_) => {
+            let mut simulator = Command::new(binary);
+            simulator.args(["--until-killed", &within.to_string(), "--seed", &base.to_string()]);
+            if let SeenBy::Scenario(scenario) = mutant.seen_by {
+                simulator.args(["--scenario", scenario]);
+            }
+            simulator
+        }
+    };
+    command.env(CHOICE, mutant.name).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("what was just built runs");
     // A mutant that spins inside of the engine is not killed by any oracle; it is ended here, and has survived.
     let patience = Duration::from_secs(5 * within + 30);
     let output = loop {
@@ -96,11 +101,25 @@ fn try_to_kill(binary: &Path, mutant: Mutant, base: u64) -> Fate {
         }
     };
     let text = String::from_utf8_lossy(&output);
-    let killed = text.lines().find_map(|line| line.strip_prefix("KILLED ")).and_then(|line| {
-        let (watcher, story) = line.split_once(' ')?;
-        Some(Kill { watcher: watcher.into(), story: story.into() })
-    });
+    let killed = match mutant.seen_by {
+        SeenBy::Test(test) => failed_test(&text).map(|name| Kill {
+            watcher: test.to_uppercase(),
+            story: format!("cargo test -p engine --test {test} {name}"),
+        }),
+        SeenBy::Simulator | SeenBy::Scenario(_) => {
+            text.lines().find_map(|line| line.strip_prefix("KILLED ")).and_then(|line| {
+                let (watcher, story) = line.split_once(' ')?;
+                Some(Kill { watcher: watcher.into(), story: story.into() })
+            })
+        }
+    };
     Fate { mutant, killed, seconds: begun.elapsed().as_secs_f64() }
+}
+
+/// The first test that failed, of what `cargo test` printed.
+fn failed_test(text: &str) -> Option<&str> {
+    let (_, panic) = text.split_once("\n---- ")?;
+    panic.split_once(" stdout ----").map(|(name, _)| name)
 }
 
 fn tell(fate: &Fate) {
@@ -135,4 +154,16 @@ fn judge(fates: &[Fate], all: bool) -> i32 {
         fates.iter().filter(|fate| fate.mutant.name != CONTROL).count()
     );
     i32::from(!wrong.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_test_is_named() {
+        let text = "running 2 tests\n.F\nfailures:\n\n---- a_name stdout ----\n\nthread 'a_name' panicked\n";
+        assert_eq!(failed_test(text), Some("a_name"));
+        assert_eq!(failed_test("running 2 tests\n..\ntest result: ok."), None);
+    }
 }

@@ -173,6 +173,7 @@ impl World {
             );
         }
         self.check_no_mark("nothing is written");
+        self.check_places_alike();
         self.idle.rests = Some(self.need_sync());
     }
 
@@ -189,6 +190,24 @@ impl World {
                         "IDLE: {why}, and slot {slot} still says that stripe {stripe} is being written"
                     );
                 }
+            }
+        }
+    }
+
+    /// Whichever of a block's places is lost while the array rests, the other says the same.
+    fn check_places_alike(&self) {
+        let mut bus = self.bus.borrow_mut();
+        for block in 0..self.zones.bitmap_blocks() {
+            for (slot, disk) in Monitors::keepers(&mut bus, block) {
+                let [even, odd] = Monitors::durable_places(&mut bus, disk, block);
+                let alike = matches!((&even, &odd), (Some((_, even)), Some((_, odd))) if even == odd);
+                let generation = |place: Option<(u64, _)>| place.map(|(generation, _)| generation);
+                assert!(
+                    alike,
+                    "IDLE: nothing is written, and the places of bitmap block {block} on slot {slot} differ: generations {:?}, {:?}",
+                    generation(even),
+                    generation(odd)
+                );
             }
         }
     }
