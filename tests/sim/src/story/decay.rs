@@ -7,6 +7,8 @@
 //! - One damaged block after a stop in order costs nothing, also with as many members missing as the level can miss: the array
 //!   starts, every member in sync stays so, and every cell says what it said (KEPT).
 //! - One damaged block after a power cut costs at most the cells of that block, and these only if no other member here keeps it.
+//! - After a power cut the newest place of a block may be lost on every member that keeps it. No cell is then what it was before
+//!   (OLDER). This is looked at read-only, and the damage is taken back: what its stripes read as is not decided.
 //! - A start leaves every member in sync with two good copies of its superblock.
 //! - An installer's partition table, in a member's first and last blocks, is damage to one block of metadata, and to nothing else.
 //! - More damage than that may make a start impossible. It is then refused, and has changed nothing.
@@ -71,6 +73,9 @@ impl Story {
         let present = self.world.present.clone();
         let mut in_sync = self.world.in_sync_disks();
         in_sync.retain(|disk| present.contains(disk));
+        if down == Down::Cut && self.chance(50) {
+            self.world.look_without_newest(&present, &in_sync);
+        }
         let before = self.world.cells_stored_on(&present);
         let held: Vec<Image> = {
             let mut bus = self.world.bus.borrow_mut();

@@ -130,6 +130,43 @@ impl World {
         stored.collect()
     }
 
+    /// Looks at the array that these disks make up, with a place of one bitmap block lost on each of those in sync that keep it,
+    /// mostly the newest. OLDER: no cell is then what it was before. (A flipped bit is not tried: a damaged place looks as if the
+    /// power had gone while it was being written, so where no other member shows it whole the generation before counts.)
+    pub fn look_without_newest(&mut self, disks: &[usize], in_sync: &[usize]) {
+        let before = self.cells_stored_on(disks);
+        let block = self.rng.below(self.zones.bitmap_blocks());
+        let spots: Vec<Spot> = (self.metadata(in_sync).into_iter())
+            .filter(|spot| matches!(spot.block, Block::Bitmap { block: of, .. } if of == block))
+            .collect();
+        let whole = self.bus.borrow().disks.clone();
+        for spot in spots {
+            let Block::Bitmap { place, .. } = spot.block else { continue };
+            let places = Monitors::durable_places(&mut self.bus.borrow_mut(), spot.disk, block);
+            let newest = places.iter().flatten().map(|(generation, _)| *generation).max();
+            if newest.is_some_and(|newest| newest % PLACES_PER_BLOCK == place) {
+                let decay = self.rng.pick(&[Decay::OneSector, Decay::AllSectors]);
+                self.decay(spot, decay);
+            }
+        }
+        let _may_be_refused = self.look_with(disks, |world| world.check_no_cell_older(&before));
+        let mut bus = self.bus.borrow_mut();
+        (bus.disks, bus.monitors.superblocks_changed) = (whole, true);
+    }
+
+    /// OLDER: after a power cut each cell is what some copy said last, or needs a resync.
+    fn check_no_cell_older(&self, before: &CellsBefore) {
+        let bitmap = &self.running().bitmap;
+        for (stripe, copies) in (0..).zip(before) {
+            let cell = bitmap.cell(stripe);
+            let said = |(_, code): &(usize, Option<u8>)| *code == Some(cell.disk_code());
+            assert!(
+                cell == bitmap::Cell::NeedSync || copies.iter().any(said),
+                "OLDER: the newest places of a bitmap block cannot be read, and stripe {stripe} is {cell:?}; its copies said {copies:?}"
+            );
+        }
+    }
+
     /// DECAY: every member in sync has both copies of its superblock again.
     pub fn check_repaired(&self) {
         let mut bus = self.bus.borrow_mut();

@@ -15,6 +15,22 @@ impl World {
     /// Looks at the array that these disks make up. Now and then some sectors of a member that is not needed cannot be read: they
     /// are recovered, and not repaired.
     pub fn look(&mut self, disks: &[usize]) -> StartOutcome {
+        self.look_with(disks, |world| {
+            if world.spare() > 0 && world.rng.chance(50) {
+                world.damage_for_a_look();
+            }
+            let view = world.running().members.view();
+            world.verify();
+            let now = world.running().members.view();
+            assert_eq!(view, now, "READONLY: a member is failed by an array that is only looked at");
+            world.submit(Wish { kind: RequestKind::Flush, first: 0, count: 0 });
+            world.drain();
+            world.come_to_rest();
+        })
+    }
+
+    /// Looks, in this way, at the array that these disks make up.
+    pub(super) fn look_with(&mut self, disks: &[usize], way: impl FnOnce(&mut World)) -> StartOutcome {
         let (rng, present) = (self.rng.clone(), std::mem::replace(&mut self.present, disks.to_vec()));
         let (bus_rng, now_ns, probes_left, camera) = {
             let mut bus = self.bus.borrow_mut();
@@ -24,13 +40,7 @@ impl World {
         let (oracle, damaged) = (self.oracle.clone(), self.bus.borrow().disks.clone());
         let outcome = self.start_read_only();
         if outcome == StartOutcome::Running {
-            if self.spare() > 0 && self.rng.chance(50) {
-                self.damage_for_a_look();
-            }
-            self.verify();
-            self.submit(Wish { kind: RequestKind::Flush, first: 0, count: 0 });
-            self.drain();
-            self.come_to_rest();
+            way(self);
             self.leave_read_only();
         }
         let mut bus = self.bus.borrow_mut();
