@@ -5,6 +5,7 @@
 //! Of writes that a power cut interrupted a look shows one outcome, and does not make it stay: the member that alone holds it may
 //! be missing at the next start. So what the oracle learnt by it is forgotten as well.
 
+use engine::members::READ_ERRORS_MAX;
 use engine::request::RequestKind;
 
 use crate::host::Wish;
@@ -57,8 +58,14 @@ impl World {
         self.mark_lossy();
         let slot = self.random_slot();
         let disk = self.disk_of(slot);
+        let stripes = self.geometry.stripes();
+        if self.rng.chance(10) {
+            // As many as would fail the member of an array that is written.
+            let end = stripes.min(u64::from(2 * READ_ERRORS_MAX));
+            return (0..end).for_each(|stripe| self.damage(disk, stripe, 1));
+        }
         for _ in 0..self.rng.between(1, 8) {
-            let stripe = self.rng.below(self.geometry.stripes().min(40));
+            let stripe = self.rng.below(stripes.min(40));
             self.damage(disk, stripe, 3);
         }
     }
