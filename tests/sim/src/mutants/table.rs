@@ -41,7 +41,7 @@ pub const CONTROL: &str = "Control";
 /// Mutants that the suite does not kill within their minute, as of 2026-11-29. They are built, and tried where they are
 /// named, and are no part of a run of all. Why each lives has not been found out: another rule may cover it, or its scenario may
 /// be too weak. Until that is known the rule of each counts as untested by the simulator.
-pub const LIVING: &[&str] = &["FlushOfView", "NeedSyncBelowCursor", "RecordNotAnticipated"];
+pub const LIVING: &[&str] = &["FlushOfView", "NeedSyncBelowCursor", "AbsentUnheard"];
 
 /// Every mutant.
 pub const MUTANTS: &[Mutant] = &[
