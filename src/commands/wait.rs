@@ -1,8 +1,8 @@
 //! `wait`: until no resync or rebuild is going on.
 //!
 //! Exit code 1 when the time is up, when the array has failed, or when a slot that was being rebuilt is
-//! not in sync afterwards: `replace && wait && unplug the old one` must stop at the `wait`. A rebuild that
-//! waits for lost stripes to be overwritten does not end by itself, so it ends the waiting too.
+//! not in sync afterwards or has lost rows: `replace && wait && unplug the old one` must stop at the `wait`. A
+//! rebuild for which the list of lost rows has no more room does not end by itself, so it ends the waiting too.
 
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,8 @@ use super::status::{health_word, picture};
 /// How often the server is asked.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A rebuild that has lost stripes and stands still for so long waits for them. (One that is only slow
-/// passes thousands of stripes in this time.)
+/// A rebuild that stands still for so long while the list of lost rows is full waits for room in it. (A rebuild that is only
+/// slow passes thousands of stripes in this time.)
 const STUCK_TIME: Duration = Duration::from_secs(5);
 
 /// Waits, showing progress.

@@ -350,6 +350,34 @@ fn commands_to_what_is_not_there_are_refused() {
     server.stop();
 }
 
+/// A device that the array does not take is not written to, `--force` or not: it may be a member under another name.
+#[test]
+fn a_refused_replacement_is_left_as_it_was() {
+    let lab = Lab::new();
+    // Large enough for the rebuild of one slot to last while the other is asked for.
+    let shape = Shape { level: 6, members: 5, init: "assume-clean", member_mib: 512, ..SHAPE };
+    let array = lab.create("slots", shape);
+    let spare = lab.member("spare", &shape);
+    crate::lab::overwrite(&spare, 0, &pattern(8, 0, 1 << 20));
+    let before = fingerprint(&spare);
+    let refused = |slot: &str, why: &str| {
+        let stderr = lab.striate_refuses(&["replace", "slots", slot, &text(&spare), "--force"]);
+        assert!(stderr.contains(why), "{stderr}");
+        assert_eq!(fingerprint(&spare), before, "refused, and written to: {stderr}");
+    };
+    let server = array.serve(&[]);
+    refused("2", "in use");
+    server.fail(0);
+    server.fail(1);
+    server.replace(0, &lab.member("fresh", &shape));
+    refused("1", "being rebuilt");
+    server.wait();
+    server.stop();
+    let server = array.serve_members(&array.members[1..], &["--read-only"]);
+    refused("0", "read-only");
+    server.stop();
+}
+
 #[test]
 fn halves_that_ran_apart_are_refused() {
     let lab = Lab::new();

@@ -9,7 +9,7 @@
 //! The counter-check: the same array, killed in the middle of its writes, does lose stripes, and the status says how many.
 //!
 //! Each row is printed as a row of the table in docs/testing.md:
-//! `cargo test --release --test e2e idle_kill -- --nocapture --test-threads 1`
+//! `cargo test --test e2e idle_kill -- --nocapture --test-threads 1`
 
 use std::collections::BTreeSet;
 use std::time::Duration;
