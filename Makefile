@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test e2e guest compare lint bench
+.PHONY: demo test e2e soak guest compare lint bench
 
 # The whole story on sparse files in a minute: no root, no drives.
 demo:
@@ -19,6 +19,12 @@ test:
 e2e:
 	@flags=$$(scripts/setup build test)
 	STRIATE_E2E_KILLS=$${STRIATE_E2E_KILLS:-20} cargo test $$flags --test e2e -- --include-ignored
+
+# The simulator, the mutants, the exhaustive scopes, fuzzing and the end-to-end checks for hours, with a record in target/soak.
+# STRIATE_SOAK_SCALE=1 takes minutes instead. PARTS='sim-bad fuzz' runs a part of it (scripts/soak --list).
+soak:
+	@flags=$$(scripts/setup build test)
+	scripts/soak $(PARTS)
 
 # Real kernels with ublk under QEMU's emulation: file systems, kills, power cuts, pulled drives. No root, no /dev/kvm.
 # STAGES='main:mount,idle old' runs a part of it.

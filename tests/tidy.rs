@@ -15,7 +15,10 @@ mod text;
 #[path = "tidy/tree.rs"]
 mod tree;
 
-use text::{headings, line_with, links, package_name, rooms_named, std_groups, tables, without_inline_tests};
+use text::{
+    headings, line_with, links, package_name, rooms_named, rules_named, scenarios_named, std_groups, tables,
+    without_inline_tests,
+};
 use tree::{
     Source, crate_roots, engine_files, files_with_extension, manifests, modules_of, normal, read, root,
     sources,
@@ -48,6 +51,9 @@ const UNSAFE_ROOMS: &[(&str, &str)] = &[
 
 /// Engine rooms that do no I/O, read no clock and roll no dice: they run in the simulator as they are.
 const PURE_ROOMS: &[&str] = &["geometry", "plan", "array", "members", "format", "assembly", "limits", "lost"];
+
+/// Words before a colon at the beginning of a text of the simulator that are no names of rules or monitors.
+const NO_RULES: &[&str] = &["FAILED", "SCOPE"];
 
 /// What a pure room may not name.
 const IMPURE_PATHS: &[&str] = &[
@@ -331,6 +337,32 @@ fn documents_point_at_what_is_there() {
         }
     }
     report("links in documents resolve", breaches);
+}
+
+#[test]
+fn the_document_of_tests_fits_the_simulator() {
+    let document = read("docs/testing.md").expect("what is proven is documented");
+    let simulator: Vec<Source> =
+        sources().into_iter().filter(|source| source.path.starts_with("tests/sim/src/")).collect();
+    let explained: BTreeSet<String> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix('|')?.split('|').next())
+        .flat_map(|cell| cell.split(',').map(|name| name.trim().to_string()))
+        .collect();
+    let mut breaches = Vec::new();
+    for source in &simulator {
+        for rule in rules_named(&source.text) {
+            if !explained.contains(&rule) && !NO_RULES.contains(&rule.as_str()) {
+                breaches.push(format!("{}: {rule} is in no table of docs/testing.md", source.path));
+            }
+        }
+    }
+    let scenarios = simulator.iter().flat_map(|source| scenarios_named(&source.text));
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let words: BTreeSet<&str> = document.split(|c| !is_word(c)).collect();
+    let unnamed = scenarios.filter(|scenario| !words.contains(scenario.as_str()));
+    breaches.extend(unnamed.map(|scenario| format!("docs/testing.md: no word of the scenario {scenario}")));
+    report("docs/testing.md names every rule and every scenario of the simulator", breaches);
 }
 
 /// Fails with every breach, under the rule they break.

@@ -180,6 +180,32 @@ pub fn package_name(manifest: &str) -> Option<String> {
     Some(line.split('"').nth(1)?.to_string())
 }
 
+/// Names of rules and monitors at the beginning of string literals: `"A1: ...`, `"B11, ...`, `"READONLY: ...`.
+pub fn rules_named(source: &str) -> BTreeSet<String> {
+    let is_rule = |name: &str| {
+        let letters = name.bytes().take_while(u8::is_ascii_uppercase).count();
+        let (letters, digits) = name.split_at(letters);
+        match letters.len() {
+            1 => (1..=2).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit()),
+            count => count >= 4 && digits.is_empty(),
+        }
+    };
+    let literals = source.split('"').skip(1);
+    let heads = literals.filter_map(|text| Some(&text[..text.find([':', ','])?]));
+    heads.filter(|head| is_rule(head)).map(String::from).collect()
+}
+
+/// The scenarios of the simulator: `Scenario::Deaths => "deaths"`.
+pub fn scenarios_named(source: &str) -> Vec<String> {
+    let arms = source.split("Scenario::").skip(1);
+    let name = |arm: &str| {
+        let (variant, rest) = arm.split_once(" => \"")?;
+        let name = rest.split('"').next()?;
+        variant.chars().all(char::is_alphanumeric).then(|| name.to_string())
+    };
+    arms.filter_map(name).collect()
+}
+
 /// `[text](target)` outside of code blocks, with lines from 1.
 pub fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();

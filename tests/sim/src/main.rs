@@ -15,6 +15,7 @@ cargo sim SEED [KNOBS]             one run, a line for each transition
 cargo sim [OPTIONS]                a campaign, from a base seed made of the commit
 cargo sim --matrix                 every fault at every operation in every state
 cargo sim --mutants [NAME,NAME]    engines broken on purpose, each until it is seen
+cargo sim --list                   the names of all scenarios, a line each
 
   --scenario NAME   deaths, cuts, rebuild, faults, stops, starts, absent, grow, seed, leaving, lost, filling, rescue,
                     mixed; else the seed decides. Only where they are named: rollback, decay, foreign, idle, earlier,
@@ -24,6 +25,7 @@ options of a campaign:
   --histories N     power-cut histories (10,000)
   --deaths N        member-death histories (a quarter of that)
   --minutes N       at most (15)
+  --time MINUTES    as many histories as fit into that time, in place of a number
   --seed BASE       the first seed
   --threads N       (as many as there are cores)
   --keep-going      after a failure
@@ -39,6 +41,8 @@ struct Options {
     histories: Option<u64>,
     deaths: Option<u64>,
     minutes: Option<f64>,
+    /// Minutes that a campaign takes, however many histories that makes.
+    time: Option<f64>,
     threads: Option<usize>,
     scenario: Option<Scenario>,
     flavour: Option<Flavour>,
@@ -83,6 +87,11 @@ fn parse() -> Options {
             options.mutants = Some(args.next_if(|name| !name.starts_with('-')).unwrap_or_default());
             continue;
         }
+        if arg == "--list" {
+            let all = Scenario::MIX.into_iter().chain(Scenario::BESIDE);
+            all.for_each(|scenario| println!("{}", scenario.name()));
+            std::process::exit(0);
+        }
         if arg == "--matrix" {
             options.matrix = true;
             continue;
@@ -93,6 +102,7 @@ fn parse() -> Options {
             "--seed" => options.base = Some(number(&value())),
             "--histories" => options.histories = Some(number(&value())),
             "--deaths" => options.deaths = Some(number(&value())),
+            "--time" => options.time = Some(value().parse().unwrap_or_else(|_| usage())),
             "--minutes" => options.minutes = Some(value().parse().unwrap_or_else(|_| usage())),
             "--threads" => options.threads = Some(number(&value()) as usize),
             "--scenario" => {
@@ -180,12 +190,13 @@ fn until_killed(base: u64, seconds: u64, scenario: Option<Scenario>) -> i32 {
 }
 
 fn volume(options: &Options, base: u64, cores: usize) -> i32 {
-    let cuts = options.histories.unwrap_or(10_000);
+    let cuts = options.time.map_or(options.histories.unwrap_or(10_000), |_| u64::MAX);
+    let minutes = options.time.or(options.minutes).unwrap_or(15.0);
     let goal = Goal {
         base,
         cuts,
         deaths: options.deaths.unwrap_or(cuts / 4),
-        within: Duration::from_secs_f64(options.minutes.unwrap_or(15.0) * 60.0),
+        within: Duration::from_secs_f64(minutes * 60.0),
         processor_time: false,
         threads: options.threads.unwrap_or(cores),
         keep_going: options.keep_going,
@@ -228,6 +239,9 @@ fn volume(options: &Options, base: u64, cores: usize) -> i32 {
     }
     if !done.failures.is_empty() {
         return 1;
+    }
+    if options.time.is_some() {
+        return 0;
     }
     if total.cuts < goal.cuts || total.deaths < goal.deaths {
         println!("FAILED: the time is over, and the goal is not reached");
