@@ -43,6 +43,7 @@ use map::Mapping;
 pub(crate) mod map;
 mod parity;
 mod pool;
+mod superblock;
 
 pub use parity::Indexed;
 pub use pool::Pool;

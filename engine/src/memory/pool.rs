@@ -29,23 +29,9 @@
 
 use std::sync::Arc;
 
+use super::superblock::{BLOCKS_MAX, CLASSES, NONE, SUPERBLOCK_SHIFT, Superblock, class_of, class_shift_of};
 use super::{Memory, Span};
 use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX};
-
-/// log2 of the smallest class.
-const CLASS_SHIFT_MIN: u32 = BLOCK_BYTES.trailing_zeros();
-/// log2 of a superblock, which is the largest class.
-const SUPERBLOCK_SHIFT: u32 = BUFFER_BYTES_MAX.trailing_zeros();
-/// 4 KiB, 8 KiB, ... 1 MiB: nine.
-const CLASSES: usize = (SUPERBLOCK_SHIFT - CLASS_SHIFT_MIN + 1) as usize;
-/// Blocks of the smallest class in a superblock.
-const BLOCKS_MAX: usize = 1 << (SUPERBLOCK_SHIFT - CLASS_SHIFT_MIN);
-/// The end of a list of superblocks.
-const NONE: u16 = u16::MAX;
-
-const _: () = assert!(BUFFER_BYTES_MAX.is_power_of_two() && BLOCK_BYTES.is_power_of_two());
-const _: () = assert!(BLOCKS_MAX == 256, "a link between blocks is a u8");
-const _: () = assert!((crate::limits::ARENA_BYTES_MAX >> SUPERBLOCK_SHIFT) < NONE as usize);
 
 /// One owner's pieces of one arena. It moves between threads, but one at a time uses it.
 pub struct Pool {
@@ -71,30 +57,6 @@ pub struct Pool {
     parked_count: u16,
     /// Whether the last free superblocks are kept for what replaces parked blocks.
     keeps_back: bool,
-}
-
-/// What a pool knows of one MiB.
-#[derive(Clone)]
-struct Superblock {
-    /// log2 of its blocks; 0 when it is unassigned.
-    class_shift: u32,
-    /// Blocks that are taken.
-    taken_count: u16,
-    /// Of those, blocks that are parked.
-    parked_count: u16,
-    /// Blocks from here on were never taken since the class was assigned.
-    fresh: u16,
-    /// Blocks on the stack of those that were given back.
-    stacked: u16,
-    /// Top of that stack, when `stacked` is not 0.
-    top: u8,
-    /// Neighbours on the list that it is on.
-    next: u16,
-    previous: u16,
-    /// Some of its blocks are never given back: it is not worth a claim.
-    pinned: bool,
-    /// One bit per block: set while it is taken.
-    taken: [u64; BLOCKS_MAX / 64],
 }
 
 impl Pool {
@@ -372,67 +334,6 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.memory.unclaim(self.extent);
     }
-}
-
-impl Superblock {
-    const UNASSIGNED: Superblock = Superblock {
-        class_shift: 0,
-        taken_count: 0,
-        parked_count: 0,
-        fresh: 0,
-        stacked: 0,
-        top: 0,
-        next: NONE,
-        previous: NONE,
-        pinned: false,
-        taken: [0; BLOCKS_MAX / 64],
-    };
-
-    fn block_count(&self) -> u16 {
-        1 << (SUPERBLOCK_SHIFT - self.class_shift)
-    }
-
-    fn is_full(&self) -> bool {
-        self.taken_count == self.block_count()
-    }
-
-    /// The last block given back, or one never taken; the superblock is not full.
-    fn take_block(&mut self, links: &[u8; BLOCKS_MAX]) -> u8 {
-        let block = if self.stacked > 0 {
-            let block = self.top;
-            self.top = links[block as usize];
-            self.stacked -= 1;
-            block
-        } else {
-            self.fresh += 1;
-            u8::try_from(self.fresh - 1).expect("not full, so a fresh block is left")
-        };
-        let (word, bit) = (&mut self.taken[block as usize / 64], 1 << (block % 64));
-        assert!(*word & bit == 0, "a free block is not taken");
-        *word |= bit;
-        self.taken_count += 1;
-        block
-    }
-
-    /// Puts a taken block on the stack.
-    fn give_block(&mut self, block: u8, links: &mut [u8; BLOCKS_MAX]) {
-        let (word, bit) = (&mut self.taken[block as usize / 64], 1 << (block % 64));
-        assert!(*word & bit != 0, "block {block} was given twice");
-        *word &= !bit;
-        self.taken_count -= 1;
-        links[block as usize] = self.top;
-        self.top = block;
-        self.stacked += 1;
-    }
-}
-
-/// log2 of the smallest class that holds `bytes`.
-fn class_shift_of(bytes: u32) -> u32 {
-    bytes.next_power_of_two().trailing_zeros().max(CLASS_SHIFT_MIN)
-}
-
-fn class_of(class_shift: u32) -> usize {
-    (class_shift - CLASS_SHIFT_MIN) as usize
 }
 
 #[cfg(test)]
