@@ -19,6 +19,7 @@ use crate::memory::{Pool, Span};
 use crate::ring::blame::Blame;
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
 
+use super::arrival::HAS_FAILED;
 use super::steward::Answer;
 use super::{Array, Io, IoFor, Shared};
 
@@ -122,6 +123,18 @@ impl Keeper {
         self.round.is_some()
     }
 
+    /// Whether a device is being put on record, or is to be.
+    pub(super) fn is_joining(&self) -> bool {
+        self.wishes.join.is_some() || matches!(self.round, Some((Purpose::Join(_), _)))
+    }
+
+    /// Refuses to put a device on record, unless that has begun.
+    pub(super) fn refuse_join(&mut self, why: &str) {
+        if let Some(joining) = self.wishes.join.take() {
+            joining.answer.send(Err(why.into()));
+        }
+    }
+
     /// Asks for the record's moves to count up, in a change that begins after this call: whatever was written to a member
     /// before the call is then later than every image of a member with fewer moves. An array without a record has nothing
     /// to move.
@@ -213,6 +226,10 @@ impl Array {
         let shared = self.shared.clone();
         let steward = self.steward.as_mut().expect("the steward keeps the record");
         let keeper = &mut steward.keeper;
+        if shared.failed() {
+            // No record is written any more, so whoever asked would wait for ever.
+            keeper.refuse_join(HAS_FAILED);
+        }
         if keeper.round.is_some() || keeper.stopped || shared.failed() {
             return;
         }

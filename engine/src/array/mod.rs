@@ -51,6 +51,7 @@ use crate::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
 use crate::slab::Slab;
 use crate::tally::Tally;
 
+mod arrival;
 mod background;
 mod flush;
 mod host;
@@ -128,6 +129,8 @@ enum IoFor {
     Superblock,
     /// The list of lost rows.
     List,
+    /// Zeros over what a device that arrives holds of metadata.
+    Wipe,
     /// A question whether the member is there: see `watch`.
     Probe,
     /// Nobody: its member has left. See `parked`.
@@ -331,6 +334,7 @@ impl Array {
             IoFor::Block { write } => self.block_copy_done(write, io, completion.result),
             IoFor::Superblock => self.superblock_done(io, completion.result),
             IoFor::List => self.list_written(io, completion.result),
+            IoFor::Wipe => self.wiped(io, completion.result),
             IoFor::Probe => self.watch.probe_ended(io.slot),
         }
     }

@@ -185,6 +185,7 @@ impl Array {
             // has a moment to answer, so that a change under way need not be made again. A device that joins has its time too.
             IoFor::Superblock if self.is_current(io) => is_out && self.watch.is_late(io),
             IoFor::Superblock => is_out && self.watch.is_overdue(io, &self.shared),
+            IoFor::Wipe => !self.is_arriving(io),
             _ if !self.is_current(io) => true,
             _ => is_out && (nothing_is_recorded || !seen.record.writable.has(io.slot)),
         }
@@ -218,7 +219,7 @@ impl Array {
         let holds = match io.what {
             IoFor::HostRead { .. } if !self.shared.memory.is_mapped(io.span) => return,
             IoFor::Parked(_) => return,
-            IoFor::Flush | IoFor::OpDeallocate { .. } | IoFor::Probe => Holds::Nothing,
+            IoFor::Flush | IoFor::OpDeallocate { .. } | IoFor::Probe | IoFor::Wipe => Holds::Nothing,
             IoFor::HostRead { .. } => Holds::Host { home: me, span: io.span },
             IoFor::OpRead { op, .. } | IoFor::OpWrite { op, .. } => self.held_by_op(op, io.span),
             IoFor::Block { write } => self.blocks.hold(write, |lot, span| self.parking.hold(lot, span)),
@@ -251,6 +252,7 @@ impl Array {
             IoFor::Superblock => self.superblock_lost(io),
             IoFor::List => self.list_write_ended(io, false),
             IoFor::Probe => self.watch.probe_ended(io.slot),
+            IoFor::Wipe => {}
             IoFor::Parked(_) => unreachable!("looked at above"),
         }
     }

@@ -4,6 +4,8 @@
 
 use crate::limits::{IO_IN_FLIGHT_MAX, MEMBERS_MAX};
 
+use super::arrival::WIPES_MAX;
+
 /// Room of one reactor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -41,10 +43,11 @@ impl Sizes {
     }
 
     /// Member operations in flight at most: those of the stripe ops (one a member each), healthy reads, bitmap blocks
-    /// (a copy on three members at most), and superblocks, flushes, the list of lost rows and probes.
+    /// (a copy on three members at most), superblocks, flushes, the list of lost rows and probes, and
+    /// the wiping of a device that arrives.
     #[must_use]
     pub const fn ios(&self) -> usize {
-        self.ops * MEMBERS_MAX + self.host_reads + 3 * self.block_writes + 4 * MEMBERS_MAX
+        self.ops * MEMBERS_MAX + self.host_reads + 3 * self.block_writes + 4 * MEMBERS_MAX + WIPES_MAX
     }
 
     /// Member operations of members that have left that nothing waits for, at most (see `parked`). All that one member

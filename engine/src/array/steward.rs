@@ -20,6 +20,7 @@ use crate::members::{ERRORS_HALVED_EVERY_NS, Failure};
 use crate::memory::Pool;
 use crate::ring::{DeviceIndex, Ring};
 
+use super::arrival::{Arrival, HAS_FAILED, IS_STOPPING};
 use super::background::{Rebuild, Resync};
 use super::flush::FlushWaiter;
 use super::keeper::{Joining, Keeper, MoveTicket, Wish};
@@ -63,8 +64,8 @@ pub enum Order {
         /// Told once it is on record.
         answer: Answer,
     },
-    /// Put a device in an empty slot and fill it. All rings know the device already; both copies of its
-    /// superblock are wiped.
+    /// Put a device in an empty slot and fill it. All rings know the device already. What it holds of metadata is wiped
+    /// first. If the order is refused, the device is not a member, and nothing more is written to it.
     Join {
         /// Which slot.
         slot: u8,
@@ -162,6 +163,8 @@ pub(super) struct Steward {
     pub(super) keeper: Keeper,
     pub(super) recorded_cursor: u64,
     pub(super) resync: Resync,
+    /// A device that is being made ready for its slot.
+    pub(super) arrival: Option<Arrival>,
     pub(super) rebuild: Option<Rebuild>,
     pub(super) sweep: Sweep,
     pub(super) lists: ListWrites,
@@ -193,6 +196,7 @@ impl Steward {
             keeper: Keeper::new(roster, seed, shared.geometry.members(), pool),
             recorded_cursor: shared.members.cursor(),
             resync: Resync::begin(shared),
+            arrival: None,
             rebuild: None,
             sweep: Sweep::new(&shared.bitmap),
             lists: ListWrites::new(pool),
@@ -228,6 +232,10 @@ impl Steward {
             || shared.steward.rest.is_called()
             || !shared.failed() && !self.keeper.is_at_rest()
             || !self.failing.is_empty()
+            || self
+                .arrival
+                .as_ref()
+                .is_some_and(|arrival| shared.failed() || arrival.can_go_on(&shared.layout))
             || self.stop.is_some()
             || self.resync.is_running()
             || self.rebuild.as_ref().is_some_and(Rebuild::is_running)
@@ -258,6 +266,7 @@ impl Array {
         self.shared.bitmap.mark_precisely(degraded);
         self.keep_record(ring);
         self.lists_advance(ring);
+        self.arrival_advance(ring);
         self.answer_failing();
         if !self.steward().is_stopping() && !self.shared.failed() {
             self.resync_advance();
@@ -289,17 +298,13 @@ impl Array {
             match order {
                 Order::Fail { slot, answer } => self.order_fail(slot, answer),
                 Order::Join { slot, device, member, volatile, answer } => {
-                    let view = self.shared.members.view();
-                    let steward = self.steward_mut();
-                    if steward.keeper.wishes.join.is_some() || steward.rebuild.is_some() {
-                        answer.send(Err("another slot is being rebuilt: wait for it".into()));
-                    } else if view.writable.has(slot) {
-                        answer.send(Err(format!("slot {slot} is in use: fail it first")));
-                    } else {
-                        steward.keeper.wishes.join = Some(Joining { slot, device, member, volatile, answer });
-                    }
+                    self.order_join(Joining { slot, device, member, volatile, answer });
                 }
-                Order::Stop { answer } => self.steward_mut().stop = Some((Stop::Draining, answer)),
+                Order::Stop { answer } => {
+                    let steward = self.steward_mut();
+                    steward.stop = Some((Stop::Draining, answer));
+                    steward.keeper.refuse_join(IS_STOPPING);
+                }
             }
         }
     }
@@ -322,7 +327,11 @@ impl Array {
     fn order_fail(&mut self, slot: u8, answer: Answer) {
         let view = self.shared.members.view();
         let needed = u32::from(self.shared.geometry.data());
-        if !view.writable.has(slot) {
+        if self.shared.failed() {
+            answer.send(Err(HAS_FAILED.into()));
+        } else if self.steward().is_stopping() {
+            answer.send(Err(IS_STOPPING.into()));
+        } else if !view.writable.has(slot) {
             answer.send(Err(format!("slot {slot} is not in use")));
         } else if view.readable.minus(crate::geometry::Slots::one(slot)).count() < needed {
             answer.send(Err(format!("slot {slot} cannot be spared: the array would lose data")));
@@ -337,7 +346,7 @@ impl Array {
         self.steward_mut().failing.retain(|(slot, answer)| {
             let one = crate::geometry::Slots::one(*slot);
             if shared.failed() {
-                answer.send(Err("the array has failed".into()));
+                answer.send(Err(HAS_FAILED.into()));
                 return false;
             }
             if !shared.members.record().writable.and(one).is_empty() {
@@ -380,6 +389,12 @@ impl Array {
     fn stop_advance(&mut self) {
         let Some((stop, _)) = &self.steward().stop else { return };
         let stop = *stop;
+        if self.shared.failed() {
+            // What is still in flight may never end, and nothing is marked clean after it.
+            let (_, answer) = self.steward_mut().stop.take().expect("looked at above");
+            answer.send(Err("the array has failed: it cannot be marked clean".into()));
+            return;
+        }
         let next = match stop {
             Stop::Draining => {
                 let steward = self.steward();
@@ -414,10 +429,7 @@ impl Array {
             }
             Stop::Superblocks => Stop::Superblocks,
         };
-        if self.shared.failed() {
-            let (_, answer) = self.steward_mut().stop.take().expect("looked at above");
-            answer.send(Err("the array has failed: it cannot be marked clean".into()));
-        } else if let Some((stop, _)) = &mut self.steward_mut().stop {
+        if let Some((stop, _)) = &mut self.steward_mut().stop {
             *stop = next;
         }
     }

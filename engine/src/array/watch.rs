@@ -123,7 +123,12 @@ impl Watch {
 
     /// Whether an I/O has been in flight for all of the patience.
     pub(super) fn is_overdue(&self, io: &Io, shared: &Shared) -> bool {
-        self.beat.wrapping_sub(io.beat) > shared.members.patience_s() * BEATS_PER_S
+        self.is_overdue_since(io.beat, shared)
+    }
+
+    /// Whether all of the patience has passed since this beat.
+    pub(super) fn is_overdue_since(&self, beat: u32, shared: &Shared) -> bool {
+        self.beat.wrapping_sub(beat) > shared.members.patience_s() * BEATS_PER_S
     }
 }
 

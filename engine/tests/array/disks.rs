@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use engine::format::zones::SUPERBLOCK_A_OFFSET_BYTES;
+use engine::format::lost_rows::PLACE_OFFSETS_BYTES;
+use engine::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES};
 use engine::limits::BLOCK_BYTES;
 use engine::memory::Memory;
 use engine::ring::{Completion, MemberIo, MemberOp, Ring};
@@ -32,12 +33,15 @@ pub struct Disk {
     pub unreadable: bool,
     /// Deallocations wait until it is no longer so; everything else is done.
     pub slow_advice: bool,
+    /// It is to join: when its first superblock is written, nothing else before the data zone (which begins here) may be left of
+    /// what it held.
+    pub joins: Option<u64>,
     /// It was opened for reading only: a write, a flush or a deallocation ends the test.
     pub read_only: bool,
 }
 
 impl Disk {
-    /// Noise, but for two wiped superblocks.
+    /// Noise, but for its first two blocks.
     pub fn new(bytes: u64, rng: &mut Rng) -> Disk {
         let mut disk = Disk {
             bytes: vec![0; bytes as usize],
@@ -47,10 +51,19 @@ impl Disk {
             refuses: None,
             unreadable: false,
             slow_advice: false,
+            joins: None,
             read_only: false,
         };
         rng.fill(&mut disk.bytes[2 * BLOCK_BYTES..]);
         disk
+    }
+
+    /// A superblock is being written to it.
+    fn check_own(&mut self) {
+        let Some(data_offset) = self.joins.take() else { return };
+        let is_left = |at: &usize| self.bytes[*at] != 0;
+        let left = (PLACE_OFFSETS_BYTES[0] as usize..data_offset as usize).find(is_left);
+        assert_eq!(left, None, "a device is on record as a member, and has what it held before at this byte");
     }
 
     fn perform(&mut self, memory: &Memory, op: &MemberOp, noise: &mut Rng) -> Result<(), i32> {
@@ -76,6 +89,9 @@ impl Disk {
             MemberIo::Read => memory.write_to(op.span, &self.bytes[place]),
             MemberIo::Write(_) => {
                 self.bad.retain(|sector| !sectors.contains(sector));
+                if COPIES.contains(&op.offset_bytes) && !memory.is_zero(op.span) {
+                    self.check_own();
+                }
                 memory.read_from(op.span, &mut self.bytes[place]);
             }
             // What it reads as afterwards is unknown.
@@ -85,6 +101,8 @@ impl Disk {
         Ok(())
     }
 }
+
+const COPIES: [u64; 2] = [SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES];
 
 /// All devices, shared by the rings of all reactors.
 pub type Disks = Rc<RefCell<Vec<Disk>>>;

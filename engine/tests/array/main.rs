@@ -9,6 +9,7 @@
 //!
 //! A failed assertion prints the configuration, seed and all: [`one`] is for looking at it alone.
 
+mod arrival;
 mod bad_sectors;
 mod beginnings;
 mod disks;

@@ -11,10 +11,7 @@ use engine::format::Level;
 use engine::geometry::Slots;
 use engine::members::{Failure, MEMBER_PATIENCE_S};
 use engine::request::RequestKind;
-use engine::ring::DeviceIndex;
-use uuid::Uuid;
 
-use crate::disks::Disk;
 use crate::world::{Config, Initial, World};
 
 const SECOND: u64 = 1_000_000_000;
@@ -48,19 +45,8 @@ fn is_answered_in_time(world: &mut World) {
 
 /// A fresh device takes the slot; the old one keeps its index, and its I/O.
 fn refill(world: &mut World, slot: u8) {
-    let bytes = world.disks.borrow()[0].bytes.len() as u64;
-    let disk = Disk::new(bytes, &mut world.rng);
-    let device = world.disks.borrow().len();
-    world.disks.borrow_mut().push(disk);
-    let (answer, answered) = bounded(1);
-    let order = Order::Join {
-        slot,
-        device: DeviceIndex(device as u8),
-        member: Uuid::from_u64_pair(world.rng.next(), 1),
-        volatile: true,
-        answer: Answer::to(answer),
-    };
-    assert!(world.shared.steward.orders.push(order).is_ok());
+    let device = world.new_device();
+    let answered = world.order_join(slot, device);
     world.turn_until("a join", |_| !answered.is_empty());
     assert_eq!(answered.recv(), Ok(Ok(())));
 }

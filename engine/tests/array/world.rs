@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bitmap::Cell;
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Receiver, bounded};
 use engine::array::{Answer, Array, Order, Shared};
 use engine::format::zones::{TAIL_UNUSED_BYTES, Zones, zones};
 use engine::format::{Level, Shape};
@@ -46,6 +46,9 @@ pub struct Config {
     pub initial: Initial,
     pub reactors: usize,
 }
+
+/// Where the answer to an order comes.
+pub type Answered = Receiver<Result<(), String>>;
 
 /// A request in flight.
 struct Asked {
@@ -405,6 +408,30 @@ impl World {
         });
     }
 
+    /// A new device, full of noise, that the rings know.
+    pub fn new_device(&mut self) -> DeviceIndex {
+        let bytes = self.disks.borrow()[0].bytes.len() as u64;
+        let mut disk = Disk::new(bytes, &mut self.rng);
+        disk.joins = Some(self.zones.data.offset_bytes);
+        let device = self.disks.borrow().len();
+        self.disks.borrow_mut().push(disk);
+        DeviceIndex(device as u8)
+    }
+
+    /// Orders the array to take a device into a slot.
+    pub fn order_join(&mut self, slot: u8, device: DeviceIndex) -> Answered {
+        let member = Uuid::from_u64_pair(self.rng.next(), self.rng.next());
+        let volatile = self.rng.chance(50);
+        self.order(|answer| Order::Join { slot, device, member, volatile, answer })
+    }
+
+    /// Gives an order.
+    pub fn order(&self, order: impl FnOnce(Answer) -> Order) -> Answered {
+        let (answer, answered) = bounded(1);
+        assert!(self.shared.steward.orders.push(order(Answer::to(answer))).is_ok());
+        answered
+    }
+
     /// A new device for a slot, full of noise, and load while it joins.
     pub fn join(&mut self, slot: u8, load: u32) {
         // A dead device is found out by a write.
@@ -420,19 +447,8 @@ impl World {
             }
             self.settle();
         }
-        let bytes = self.disks.borrow()[0].bytes.len() as u64;
-        let disk = Disk::new(bytes, &mut self.rng);
-        let device = self.disks.borrow().len();
-        self.disks.borrow_mut().push(disk);
-        let (answer, answered) = bounded(1);
-        let order = Order::Join {
-            slot,
-            device: DeviceIndex(device as u8),
-            member: Uuid::from_u64_pair(self.rng.next(), self.rng.next()),
-            volatile: self.rng.chance(50),
-            answer: Answer::to(answer),
-        };
-        assert!(self.shared.steward.orders.push(order).is_ok());
+        let device = self.new_device();
+        let answered = self.order_join(slot, device);
         self.load(load);
         self.turn_until("a join", |_| !answered.is_empty());
         let answer = answered.recv().expect("an answer");

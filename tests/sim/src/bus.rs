@@ -394,8 +394,7 @@ impl Bus {
             due_ns,
             order: self.rng.next(),
         });
-        let metadata =
-            matches!(op.io, MemberIo::Write(_)) && place.is_some_and(|place| place.zone != ZoneKind::Data);
+        let metadata = is_metadata_write(op.io, place);
         if fault == Some(Fault::CutBefore) && !self.off {
             self.lose_power();
         }
@@ -428,8 +427,7 @@ impl Bus {
                 )
             });
             completions.push(Completion { tag: op.op.tag, result });
-            let metadata = matches!(op.op.io, MemberIo::Write(_))
-                && op.place.is_some_and(|place| place.zone != ZoneKind::Data);
+            let metadata = is_metadata_write(op.op.io, op.place);
             if !self.off {
                 self.probe(op.op.io, metadata);
                 self.count_down_camera();
@@ -500,12 +498,12 @@ impl Bus {
                     self.monitors.superblocks_changed |= place.zone == ZoneKind::Superblock;
                     return Err(EIO);
                 }
-                for (nth, sector) in place.sectors().enumerate() {
-                    let bytes = op.pushed[nth * SECTOR..][..SECTOR].try_into().expect("a sector");
-                    disk.write_sector(sector, &bytes, moment);
-                }
                 if durability == Durability::Durable {
-                    disk.force(place);
+                    disk.write_durable(place, &op.pushed);
+                } else {
+                    for (sector, bytes) in place.sectors().zip(op.pushed.chunks_exact(SECTOR)) {
+                        disk.write_sector(sector, bytes.try_into().expect("a sector"), moment);
+                    }
                 }
                 Monitors::write_completed(self, op.disk, place);
             }
@@ -553,6 +551,15 @@ impl Bus {
                 })
         })
     }
+}
+
+/// Whether this is a write of something that a start reads. The log zone is only wiped.
+fn is_metadata_write(io: MemberIo, place: Option<Place>) -> bool {
+    let is_metadata = |place: Place| match place.zone {
+        ZoneKind::Superblock | ZoneKind::Bitmap | ZoneKind::List => true,
+        ZoneKind::Data | ZoneKind::Log => false,
+    };
+    matches!(io, MemberIo::Write(_)) && place.is_some_and(is_metadata)
 }
 
 fn show(place: Option<Place>) -> String {

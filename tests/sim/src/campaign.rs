@@ -11,13 +11,17 @@ use std::time::{Duration, Instant};
 use crate::config::{Flavour, Knobs};
 use crate::rng::mix;
 use crate::runner::{Failure, attempt};
-use crate::story::{Outcome, Scenario};
+use crate::story::{Outcome, SELDOM_EVERY, Scenario};
 
 /// What a seed stands for.
 #[must_use]
 pub fn story_of(seed: u64) -> (Scenario, Flavour) {
     let drawn = mix(seed ^ 0x5712_1a7e);
-    let scenario = Scenario::MIX[(drawn % Scenario::MIX.len() as u64) as usize];
+    let from: &[Scenario] = match drawn >> 40 & (SELDOM_EVERY - 1) {
+        0 => &Scenario::SELDOM,
+        _ => &Scenario::MIX,
+    };
+    let scenario = from[(drawn % from.len() as u64) as usize];
     let flavour = match drawn >> 32 & 15 {
         0 => Flavour::Full,
         1..=4 => Flavour::Skewed,

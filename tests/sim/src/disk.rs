@@ -200,6 +200,31 @@ impl Disk {
         self.log_page() + (self.zones.data.offset_bytes - self.log_offset()) / PAGE as u64
     }
 
+    /// Where within so many bytes the bitmap zone ends and the log goes on.
+    #[must_use]
+    pub fn bitmap_end_within(&self, offset: u64, len: u64) -> Option<u32> {
+        let is_before = self.zones.bitmap.offset_bytes <= offset && offset < self.log_offset();
+        let goes_on = self.log_offset() < offset + len && offset + len <= self.zones.data.offset_bytes;
+        (is_before && goes_on).then(|| (self.log_offset() - offset) as u32)
+    }
+
+    /// A place of metadata, durably, that is not zeros: in the list of lost rows, the bitmap or the log.
+    #[must_use]
+    pub fn foreign_metadata(&mut self) -> Option<String> {
+        let bitmap = 2..2 + self.zones.bitmap.len_bytes / PAGE as u64;
+        let behind = self.log_page()..self.list_page() + LIST_ZONE_BYTES / PAGE as u64;
+        let mut sectors =
+            bitmap.chain(behind).flat_map(|page| page * SECTORS_PER_PAGE..(page + 1) * SECTORS_PER_PAGE);
+        let sector = sectors.find(|&sector| self.durable_sector(sector).iter().any(|byte| *byte != 0))?;
+        let page = sector / SECTORS_PER_PAGE;
+        let zone = match page {
+            _ if page < self.log_page() => "the bitmap",
+            _ if page < self.list_page() => "the log",
+            _ => "the list of lost rows",
+        };
+        Some(format!("page {page}, in {zone}"))
+    }
+
     /// Where rows of a strip lie.
     #[must_use]
     pub fn place_in_data(&self, offset: u64, len: u64) -> Place {
@@ -281,9 +306,31 @@ impl Disk {
         *self.sector_mut(sector) = *bytes;
     }
 
+    /// A write that is durable when it completes.
+    pub fn write_durable(&mut self, place: Place, bytes: &[u8]) {
+        let is_pages = (place.first | place.count).is_multiple_of(SECTORS_PER_PAGE);
+        if place.zone == ZoneKind::Log && is_pages && bytes.iter().all(|byte| *byte == 0) {
+            // One page for all: a log that is wiped takes no memory.
+            let (first, zeros) = (place.first / SECTORS_PER_PAGE, Rc::new([0; PAGE]));
+            for page in first..first + place.count / SECTORS_PER_PAGE {
+                *self.page(page) = Rc::clone(&zeros);
+            }
+        } else {
+            for (sector, bytes) in place.sectors().zip(bytes.chunks_exact(SECTOR)) {
+                *self.sector_mut(sector) = bytes.try_into().expect("a sector");
+            }
+        }
+        let sectors = place.sectors();
+        self.bad.retain(|sector| !sectors.contains(sector));
+        self.was_bad.retain(|sector| !sectors.contains(sector));
+        self.force(place);
+    }
+
     /// Sectors become durable as they are (FUA).
     pub fn force(&mut self, place: Place) {
-        place.sectors().for_each(|sector| drop(self.cache.remove(&sector)));
+        if !self.cache.is_empty() {
+            place.sectors().for_each(|sector| drop(self.cache.remove(&sector)));
+        }
     }
 
     /// What completed before `moment` becomes durable.

@@ -5,9 +5,12 @@
 //!   in sync, and repairs of sectors that could not be read, need no intent.)
 //! - I2: when a block that says Clean where it did not becomes durable, no member in sync has a sector of that
 //!   stripe in its cache, or a write to it in flight.
+//! - B11: when the first superblock is written to a device that joins, all other metadata on it is zeros, durably.
 //! - C1, I3, I6 are asked for by the world, at acknowledgements and when all is quiet.
 //!
 //! Who would be in sync is decided by the product's own assembly over what is durable at that moment.
+
+use std::collections::BTreeSet;
 
 use engine::assembly::{AssemblyOptions, Candidate, SlotPlan, assemble};
 use engine::format::bitmap_block::{self, Cells};
@@ -53,6 +56,8 @@ pub struct Monitors {
     pub repairs_happen: bool,
     /// `believed` is to be computed anew.
     pub superblocks_changed: bool,
+    /// Disks that an order has the array take in, until the first superblock of it is written to them.
+    pub joining: BTreeSet<usize>,
     /// The world is to compare the members with what was acknowledged.
     pub look_at_members: bool,
     believed: Believed,
@@ -93,6 +98,7 @@ impl Monitors {
     pub fn power_on(&mut self) {
         self.off = false;
         self.superblocks_changed = true;
+        self.joining.clear();
         self.known.clear();
     }
 
@@ -153,9 +159,25 @@ impl Monitors {
         stored.into_iter().map(|(slot, cells)| (slot, cells.map(|cells| cell_in(&cells, stripe)))).collect()
     }
 
-    /// I1.
+    /// B11: the first superblock of a device that joins is written when nothing that it held of metadata is left.
+    fn superblock_pushed(bus: &mut Bus, disk: usize, bytes: &[u8]) {
+        if bytes.iter().all(|byte| *byte == 0) || !bus.monitors.joining.remove(&disk) {
+            return;
+        }
+        let foreign = bus.disks[disk].foreign_metadata();
+        assert!(
+            foreign.is_none() && !bus.is_asked(disk),
+            "B11: disk {disk} is put on record as a member with what it held before: {}",
+            foreign.unwrap_or("it is still being wiped".into())
+        );
+    }
+
+    /// I1 and B11.
     pub(crate) fn write_pushed(bus: &mut Bus, disk: usize, place: Place, bytes: &[u8]) {
         let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
+        if place.zone == ZoneKind::Superblock {
+            Monitors::superblock_pushed(bus, disk, bytes);
+        }
         if place.zone != ZoneKind::Data {
             return;
         }

@@ -91,6 +91,10 @@ impl World {
     }
 
     /// Whether a reactor would keep turning though nothing moves.
+    pub fn io_is_quiet(&self) -> bool {
+        self.reactors.iter().all(|(array, _)| array.io_is_quiet())
+    }
+
     pub fn must_turn(&self) -> bool {
         self.reactors.iter().any(|(array, _)| array.must_turn())
     }

@@ -75,6 +75,12 @@ pub const MUTANTS: &[Mutant] = &[
         "OlderBlockCounts",
         "B11: a generation counts though a newer one may not be readable (once a bug here)",
     ),
+    shown_in(
+        "earlier",
+        "JoinerNotWiped",
+        "B11: a device that joins keeps what it held of metadata in another life of the array (once a bug here)",
+    ),
+    shown_in("earlier", "JoinsWhileWiped", "B11: a device is put on record while it is still being wiped"),
     m("LostParityCounts", "A7: the lost parity is not among the erasures (bcachefs f590a079a)"),
     m("QNotUpdated", "A7: an rmw leaves Q as it was"),
     m("DataBeforeIntent", "B1: data is written before its mark is durable"),

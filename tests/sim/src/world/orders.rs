@@ -43,7 +43,7 @@ impl World {
         self.await_answer(&pending, "Fail")
     }
 
-    /// A disk, new or an old one that was wiped, joins in a slot.
+    /// A disk, new or with what it held as a member, joins in a slot. If it is refused, its index is free for the next one.
     pub fn order_join(&mut self, slot: u8, reuse: Option<usize>) -> Option<Result<(), String>> {
         let volatile = self.config.volatile.contains(&true) && self.rng.chance(50);
         let mut bus = self.bus.borrow_mut();
@@ -57,11 +57,11 @@ impl World {
                 bus.disks.len() - 1
             }
         };
-        bus.disks[disk].wipe_superblocks();
         bus.disks[disk].heal();
         bus.disks[disk].bad.clear();
         bus.disks[disk].dead = false;
         bus.monitors.superblocks_changed = true;
+        bus.monitors.joining.insert(disk);
         let volatile = bus.disks[disk].volatile;
         let disks = bus.disks.len();
         bus.slots.resize(disks, None);
@@ -70,12 +70,20 @@ impl World {
         drop(bus);
         self.present.retain(|&other| other != disk);
         self.present.push(disk);
-        let device = self.reactors[0].ring.devices.len();
+        let index = self.reactors[0].ring.devices.len();
         self.reactors.iter_mut().for_each(|reactor| reactor.ring.devices.push(disk));
         let member = random_uuid(&mut self.rng);
-        let device = DeviceIndex(device as u8);
+        let device = DeviceIndex(index as u8);
         let pending = self.order(|answer| Order::Join { slot, device, member, volatile, answer });
-        self.await_answer(&pending, "Join")
+        let answer = self.await_answer(&pending, "Join");
+        if matches!(answer, Some(Err(_))) {
+            self.bus.borrow_mut().monitors.joining.remove(&disk);
+            // As the server does: an index is free once nothing is in flight to its device.
+            if !self.bus.borrow().is_asked(disk) {
+                self.reactors.iter_mut().for_each(|reactor| reactor.ring.devices.truncate(index));
+            }
+        }
+        answer
     }
 
     /// Stops in order. The front end is drained.

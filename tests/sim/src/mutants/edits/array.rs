@@ -3,6 +3,7 @@
 use super::{Edit, e};
 
 const ARRAY: &str = "engine/src/array/mod.rs";
+const ARRIVAL: &str = "engine/src/array/arrival.rs";
 const BACKGROUND: &str = "engine/src/array/background.rs";
 const FLUSH: &str = "engine/src/array/flush.rs";
 const HOST: &str = "engine/src/array/host.rs";
@@ -69,6 +70,21 @@ pub(super) const EDITS: &[Edit] = &[
         "if self.ops[index].has_worked && self.short.ops && !mutant!(BusyOpStays) {",
     ),
     e(HOST, "if self.short.reads ||", "if self.short.reads && !mutant!(ReadsOvertaken) ||"),
+    // arrival
+    e(
+        ARRIVAL,
+        "        if failed {
+            joining.answer.send(Err(HAS_FAILED.into()));",
+        "        if mutant!(JoinerNotWiped) {
+            steward.keeper.wishes.join = Some(joining);
+        } else if failed {
+            joining.answer.send(Err(HAS_FAILED.into()));",
+    ),
+    e(
+        ARRIVAL,
+        "                if arrival.in_flight == 0 {",
+        "                if arrival.in_flight == 0 || mutant!(JoinsWhileWiped) {",
+    ),
     // watch
     e(WATCH, "        if !silent.is_empty() {", "        if !mutant!(SilenceBorne) && !silent.is_empty() {"),
     e(

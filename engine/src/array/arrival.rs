@@ -1,0 +1,211 @@
+//! The arrival of a device: what happens between the order to take it into a slot and the record that says so.
+//!
+//! A device may have been a member in another life of the same array: half of a fork, or a member that kept its content while
+//! the others were set back to a backup. Its bitmap blocks, its list of lost rows and its superblocks then carry the identity
+//! of this array, and their generations may be higher than those of this life. So every place of metadata is overwritten with
+//! zeros, durably, before the device is a participant of any record:
+//!
+//! ```text
+//!   Order::Join --> wiping --(all zones are zeros, durably)--> wish of the keeper --> on record --> rebuild
+//!                     |                                          |
+//!                     `--(an error, silence, a stop, the array   `--(the array has failed, a stop, a write was lost)--> refused
+//!                         has failed)--> refused
+//! ```
+//!
+//! - The zones are wiped through the ring, by at most [`WIPES_MAX`] writes at a time, so a turn has a bounded piece of it and a
+//!   large bitmap does not hold up hosts. The data zone is not wiped: a rebuild reads nothing above its cursor.
+//! - The log zone and the room before the data zone are wiped too: a later growth puts bitmap blocks there.
+//! - An arrival that cannot go on is refused at once; writes that are still in flight are parked, and change nothing.
+//! - Nothing of the slot changes before the record does: a device that is refused never was a member.
+
+use crate::format::lost_rows::{LIST_BYTES, PLACE_OFFSETS_BYTES};
+use crate::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES};
+use crate::limits::BLOCK_BYTES;
+use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
+
+use super::keeper::Joining;
+use super::shared::Layout;
+use super::{Array, Io, IoFor};
+
+/// Bytes of one write that wipes. A drive of 1 GB/s takes 0.25 ms for it, so hosts wait for little more.
+const WIPE_BYTES: u64 = 256 << 10;
+/// Writes that wipe in flight. Four keep a drive busy; what a member of 4 GiB has before its data is wiped in some 140.
+pub(super) const WIPES_MAX: usize = 4;
+
+/// Why an order is refused on an array that has failed.
+pub(super) const HAS_FAILED: &str = "the array has failed: too few members are in sync. Stop it, and serve it again with the members that are well";
+/// Why an order is refused during a stop.
+pub(super) const IS_STOPPING: &str = "the array is being stopped";
+
+/// A device that is being made ready for its slot.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    joining: Joining,
+    /// The zone that is being wiped, and the bytes of it that have been asked for.
+    zone: usize,
+    wiped_bytes: u64,
+    in_flight: usize,
+    /// The beat of the watch at which something completed last.
+    heard_beat: u32,
+}
+
+/// The zones of metadata on a member, as (first byte, length).
+const fn metadata_zones(layout: &Layout) -> [(u64, u64); 4] {
+    [
+        (SUPERBLOCK_A_OFFSET_BYTES, BLOCK_BYTES as u64),
+        (SUPERBLOCK_B_OFFSET_BYTES, BLOCK_BYTES as u64),
+        (PLACE_OFFSETS_BYTES[0], (PLACE_OFFSETS_BYTES.len() * LIST_BYTES) as u64),
+        (layout.bitmap_offset_bytes, layout.data_offset_bytes - layout.bitmap_offset_bytes),
+    ]
+}
+
+impl Arrival {
+    pub(super) const fn new(joining: Joining, beat: u32) -> Arrival {
+        Arrival { joining, zone: 0, wiped_bytes: 0, in_flight: 0, heard_beat: beat }
+    }
+
+    /// The device that arrives.
+    pub(super) const fn device(&self) -> DeviceIndex {
+        self.joining.device
+    }
+
+    /// Whether another write may be asked for now, and not only once one in flight completes.
+    pub(super) fn can_go_on(&self, layout: &Layout) -> bool {
+        self.in_flight < WIPES_MAX && (self.zone < metadata_zones(layout).len() || self.in_flight == 0)
+    }
+
+    /// The next piece to wipe, as (first byte, length); `None` when all have been asked for.
+    fn next_piece(&mut self, layout: &Layout) -> Option<(u64, u64)> {
+        let &(offset, len) = metadata_zones(layout).get(self.zone)?;
+        let at = offset + self.wiped_bytes;
+        let piece = (len - self.wiped_bytes).min(WIPE_BYTES);
+        self.wiped_bytes += piece;
+        if self.wiped_bytes == len {
+            (self.zone, self.wiped_bytes) = (self.zone + 1, 0);
+        }
+        Some((at, piece))
+    }
+}
+
+impl Array {
+    /// Takes an order to put a device into a slot, or refuses it.
+    pub(super) fn order_join(&mut self, joining: Joining) {
+        let (view, failed, beat) = (self.shared.members.view(), self.shared.failed(), self.watch.beat());
+        let steward = self.steward_mut();
+        let is_busy = steward.arrival.is_some() || steward.rebuild.is_some() || steward.keeper.is_joining();
+        if failed {
+            joining.answer.send(Err(HAS_FAILED.into()));
+        } else if steward.is_stopping() {
+            joining.answer.send(Err(IS_STOPPING.into()));
+        } else if is_busy {
+            joining.answer.send(Err("another slot is being rebuilt: wait for it (`striate wait`)".into()));
+        } else if view.writable.has(joining.slot) {
+            let why = format!("slot {} is in use: `striate fail` it first", joining.slot);
+            joining.answer.send(Err(why));
+        } else {
+            steward.arrival = Some(Arrival::new(joining, beat));
+        }
+    }
+
+    /// Wipes a piece of what the device that arrives holds, and hands it to the keeper when all is wiped.
+    pub(super) fn arrival_advance<R: Ring>(&mut self, ring: &mut R) {
+        let Some(arrival) = &self.steward().arrival else { return };
+        if self.shared.failed() {
+            self.refuse_arrival(HAS_FAILED.into());
+        } else if self.steward().is_stopping() {
+            self.refuse_arrival(IS_STOPPING.into());
+        } else if arrival.in_flight > 0 && self.watch.is_overdue_since(arrival.heard_beat, &self.shared) {
+            let patience_s = self.shared.members.patience_s();
+            self.refuse_arrival(format!("the device has not answered for {patience_s} s"));
+        } else {
+            self.wipe(ring);
+        }
+    }
+
+    fn wipe<R: Ring>(&mut self, ring: &mut R) {
+        let shared = self.shared.clone();
+        while let Some(arrival) = &mut self.steward_mut().arrival
+            && arrival.in_flight < WIPES_MAX
+        {
+            let (slot, device) = (arrival.joining.slot, arrival.joining.device);
+            let Some((offset, len)) = arrival.next_piece(&shared.layout) else {
+                if arrival.in_flight == 0 {
+                    let steward = self.steward_mut();
+                    steward.keeper.wishes.join = steward.arrival.take().map(|arrival| arrival.joining);
+                }
+                return;
+            };
+            arrival.in_flight += 1;
+            let zeros = shared.memory.zeros(len as u32);
+            let write = MemberIo::Write(Durability::Durable);
+            self.push_to(ring, IoFor::Wipe, slot, device, write, offset, zeros);
+        }
+    }
+
+    /// Whether this write wipes the device that arrives now. One that was refused meanwhile is not waited for.
+    pub(super) fn is_arriving(&self, io: &Io) -> bool {
+        let arrival = self.steward.as_ref().and_then(|steward| steward.arrival.as_ref());
+        arrival.is_some_and(|arrival| arrival.device() == io.device)
+    }
+
+    /// A write that wipes has completed.
+    pub(super) fn wiped(&mut self, io: Io, result: Result<(), i32>) {
+        if !self.is_arriving(&io) {
+            return;
+        }
+        let beat = self.watch.beat();
+        let arrival = self.steward_mut().arrival.as_mut().expect("looked at above");
+        (arrival.in_flight, arrival.heard_beat) = (arrival.in_flight - 1, beat);
+        if let Err(errno) = result {
+            let error = std::io::Error::from_raw_os_error(errno);
+            self.refuse_arrival(format!("the device does not take its metadata: {error}"));
+        }
+    }
+
+    fn refuse_arrival(&mut self, why: String) {
+        if let Some(arrival) = self.steward_mut().arrival.take() {
+            arrival.joining.answer.send(Err(why));
+            // Its writes in flight are waited for no longer.
+            self.parking.look_again();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::array::Answer;
+
+    /// Every byte of every zone is wiped once, in pieces that a ring takes.
+    #[test]
+    fn the_pieces_are_the_zones() {
+        let layout = Layout {
+            uuid: [0; 16],
+            bitmap_offset_bytes: 128 << 10,
+            data_offset_bytes: 3 << 20,
+            logical_block_bytes: 512,
+        };
+        let joining = Joining {
+            slot: 0,
+            device: DeviceIndex(9),
+            member: uuid::Uuid::nil(),
+            volatile: false,
+            answer: Answer::ignored(),
+        };
+        let mut arrival = Arrival::new(joining, 0);
+        let mut wiped = vec![0u8; 3 << 12];
+        while let Some((offset, len)) = arrival.next_piece(&layout) {
+            assert!(len > 0 && len <= WIPE_BYTES && len.is_multiple_of(BLOCK_BYTES as u64));
+            wiped[(offset >> 8) as usize..((offset + len) >> 8) as usize]
+                .iter_mut()
+                .for_each(|count| *count += 1);
+        }
+        for (at, count) in wiped.iter().enumerate().map(|(at, count)| ((at as u64) << 8, *count)) {
+            let is_ours = (4 << 10..8 << 10).contains(&at)
+                || (64 << 10..68 << 10).contains(&at)
+                || (72 << 10..3 << 20).contains(&at);
+            assert_eq!(count, u8::from(is_ours), "byte {at}");
+        }
+        assert!(arrival.can_go_on(&layout));
+    }
+}

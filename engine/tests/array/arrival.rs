@@ -1,0 +1,173 @@
+//! Devices that are to join: what is wiped before they count, and orders that are refused.
+//!
+//! Method: orders at arrays that are whole, failing, stopping or stuck, with devices that are well, refuse their metadata or do not
+//! answer. Oracle: the answer and when it comes; the devices, which know what may be left on them when their first superblock is
+//! written (`disks::Disk::joins`); and the content of the array afterwards.
+
+use bitmap::Cell;
+use engine::array::Order;
+use engine::format::Level;
+use engine::members::{Failure, MEMBER_PATIENCE_S};
+use engine::ring::DeviceIndex;
+
+use crate::world::{Answered, Config, Initial, World};
+
+const SECOND: u64 = 1_000_000_000;
+/// An order that needs no member is answered within this time.
+const AT_ONCE_NS: u64 = SECOND / 10;
+
+fn world(seed: u64, level: Level, members: usize) -> World {
+    let (initial, chunk_bytes) = (Initial::All(Cell::Clean), 4096);
+    World::new(Config { seed, level, members, chunk_bytes, stripes: 40, initial, reactors: 1 })
+}
+
+/// The answer to an order, and how long it took.
+fn answer(world: &mut World, answered: &Answered) -> (Result<(), String>, u64) {
+    let asked_ns = world.now_ns();
+    world.turn_until("an answer", |_| !answered.is_empty());
+    (answered.recv().expect("an answer"), world.now_ns() - asked_ns)
+}
+
+fn fail_and_record(world: &mut World, slot: u8) {
+    assert!(world.shared.members.fail(slot, Failure::Operator));
+    world.turn_until("a record", |world| !world.shared.members.record().writable.has(slot));
+}
+
+fn is_refused_at_once(world: &mut World, answered: &Answered, why: &str) {
+    let (outcome, took_ns) = answer(world, answered);
+    let said = outcome.expect_err("an order that cannot be carried out");
+    assert!(said.contains(why), "{said}");
+    assert!(took_ns <= AT_ONCE_NS, "refused after {took_ns} ns");
+}
+
+/// The device that was refused leaves its index: another device has it, and joins.
+fn the_index_is_used_again(world: &mut World, slot: u8, device: DeviceIndex) {
+    let fresh = world.new_device();
+    let last = world.disks.borrow_mut().pop().expect("it was made just now");
+    assert_eq!(usize::from(fresh.0), world.disks.borrow().len());
+    world.disks.borrow_mut()[usize::from(device.0)] = last;
+    let answered = world.order_join(slot, device);
+    assert_eq!(answer(world, &answered).0, Ok(()));
+    world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(slot));
+    world.load(40);
+    world.verify();
+    assert_eq!((world.shared.members.device(slot), world.errors), (device, 0));
+}
+
+/// `disks` looks at what is left when the superblock is written; every array and level here, two reactors in other suites.
+#[test]
+fn a_device_is_wiped_before_it_is_on_record() {
+    for seed in 0..4 {
+        let level = [Level::Raid5, Level::Raid6][seed as usize % 2];
+        let mut world = world(seed, level, 4);
+        fail_and_record(&mut world, 1);
+        let device = world.new_device();
+        let answered = world.order_join(1, device);
+        // Hosts are served meanwhile, and in the end it was looked at.
+        world.load(60);
+        assert_eq!(answer(&mut world, &answered).0, Ok(()));
+        assert_eq!(world.disks.borrow()[usize::from(device.0)].joins, None);
+        world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(1));
+        world.verify();
+    }
+}
+
+#[test]
+fn a_device_that_does_not_take_its_metadata_is_refused_and_let_go() {
+    for (seed, offset) in [4096, 64 << 10, 72 << 10, 200 << 10, 1 << 20].into_iter().enumerate() {
+        let mut world = world(10 + seed as u64, Level::Raid5, 4);
+        fail_and_record(&mut world, 2);
+        let device = world.new_device();
+        world.disks.borrow_mut()[usize::from(device.0)].refuses = Some((5, offset..4 << 20));
+        let (epoch, view) = (epoch(&world), world.shared.members.view());
+        let answered = world.order_join(2, device);
+        let why = answer(&mut world, &answered).0.expect_err("it cannot be written");
+        assert!(why.contains("does not take its metadata"), "{why}");
+        assert_eq!((self::epoch(&world), world.shared.members.view()), (epoch, view), "nothing has happened");
+        world.turn_until("the end of its I/O", |world| world.io_is_quiet());
+        the_index_is_used_again(&mut world, 2, device);
+    }
+}
+
+/// A device that does not answer holds up its own order only, and that for the time that members have.
+#[test]
+fn a_silent_device_is_refused_in_time() {
+    let mut world = world(20, Level::Raid5, 4);
+    fail_and_record(&mut world, 2);
+    let device = world.new_device();
+    world.disks.borrow_mut()[usize::from(device.0)].silent = true;
+    let answered = world.order_join(2, device);
+    world.load(40);
+    let (outcome, took_ns) = answer(&mut world, &answered);
+    assert!(outcome.expect_err("it is silent").contains("has not answered for"));
+    assert!(took_ns < (u64::from(MEMBER_PATIENCE_S) + 2) * SECOND, "{took_ns}");
+    // Another one takes the slot while the kernel still has the I/O of the first.
+    let other = world.new_device();
+    let answered = world.order_join(2, other);
+    assert_eq!(answer(&mut world, &answered).0, Ok(()));
+    world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(2));
+    world.disks.borrow_mut()[usize::from(device.0)].silent = false;
+    world.load(40);
+    world.verify();
+    assert_eq!((world.shared.members.device(2), world.errors), (other, 0));
+    world.turn_until("the end of its I/O", |world| world.io_is_quiet());
+}
+
+/// No order waits for a record that a failed array does not write, whatever its members do not answer.
+#[test]
+fn a_failed_array_refuses_every_order_at_once() {
+    for is_silent in [false, true] {
+        let mut world = world(30, Level::Raid5, 4);
+        world.load(20);
+        world.settle();
+        for slot in [0, 1] {
+            world.shared.members.fail(slot, Failure::Operator);
+        }
+        if is_silent {
+            world.disks.borrow_mut().iter_mut().for_each(|disk| disk.silent = true);
+        }
+        let device = world.new_device();
+        let answered = world.order_join(0, device);
+        is_refused_at_once(&mut world, &answered, "has failed");
+        let answered = world.order(|answer| Order::Fail { slot: 2, answer });
+        is_refused_at_once(&mut world, &answered, "has failed");
+        let answered = world.order(|answer| Order::Stop { answer });
+        is_refused_at_once(&mut world, &answered, "has failed");
+    }
+}
+
+/// An order that was taken while the array was well is answered when the array fails, however far it has come.
+#[test]
+fn an_array_that_fails_answers_the_orders_that_it_has_taken() {
+    for turns in [1, 2, 3, 5, 8, 13] {
+        let mut world = world(40 + turns, Level::Raid5, 4);
+        fail_and_record(&mut world, 1);
+        let device = world.new_device();
+        let answered = world.order_join(1, device);
+        (0..turns).for_each(|_| world.turn());
+        world.shared.members.fail(0, Failure::Operator);
+        if answered.is_empty() {
+            world.disks.borrow_mut()[usize::from(device.0)].silent = turns % 2 == 0;
+            let (outcome, took_ns) = answer(&mut world, &answered);
+            let is_in_time = took_ns <= AT_ONCE_NS || outcome.is_ok();
+            assert!(is_in_time, "{outcome:?} after {took_ns} ns, {turns} turns");
+        }
+    }
+}
+
+#[test]
+fn a_stop_refuses_a_device_that_is_being_wiped() {
+    let mut world = world(50, Level::Raid5, 4);
+    fail_and_record(&mut world, 1);
+    let device = world.new_device();
+    world.disks.borrow_mut()[usize::from(device.0)].silent = true;
+    let answered = world.order_join(1, device);
+    world.turn();
+    let stopped = world.order(|answer| Order::Stop { answer });
+    is_refused_at_once(&mut world, &answered, "being stopped");
+    assert_eq!(answer(&mut world, &stopped).0, Ok(()));
+}
+
+fn epoch(world: &World) -> u64 {
+    world.shared.steward.epoch.load(std::sync::atomic::Ordering::Relaxed)
+}
