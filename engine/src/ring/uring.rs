@@ -191,11 +191,14 @@ impl Uring {
         Ok(())
     }
 
-    /// Takes a device out of the table and closes it. Panics when operations on it are in flight.
+    /// Takes a device out of the table and closes it. An error while operations on it are in flight (`EBUSY`, and nothing has
+    /// changed). An index without a device is as good as detached.
     pub fn detach(&mut self, index: DeviceIndex) -> io::Result<()> {
-        let attached = self.ledger.devices[index.0 as usize].take();
-        if let Some(attached) = attached {
-            assert!(attached.in_kernel == 0 && attached.backlog.is_empty(), "{index:?} is still in use");
+        let place = &mut self.ledger.devices[index.0 as usize];
+        if place.as_ref().is_some_and(|device| device.in_kernel > 0 || !device.backlog.is_empty()) {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        if let Some(attached) = place.take() {
             self.register(u32::from(index.0), -1)?;
             if attached.device.namespace.is_some() {
                 self.register(namespace_file(index), -1)?;

@@ -18,9 +18,18 @@ use super::{ServeOptions, ServerError};
 /// A front end as a whole.
 pub(super) enum Front {
     /// Clients by a socket.
-    Nbd(NbdServer),
-    /// A block device.
-    Ublk(Box<Mutex<Ublk>>),
+    Nbd {
+        addresses: Vec<String>,
+        /// Taken by the end.
+        server: Mutex<Option<NbdServer>>,
+    },
+    /// A block device. What never changes of it is beside the lock, which is held while its driver is waited for.
+    Ublk {
+        path: String,
+        has_volatile_cache: bool,
+        /// Taken by the end.
+        ublk: Box<Mutex<Option<Ublk>>>,
+    },
 }
 
 /// What a reactor gets of it, on the way to its thread.
@@ -77,7 +86,9 @@ impl Front {
     ) -> Result<(Front, Vec<Share>), ServerError> {
         if let Some(mut ublk) = block_device {
             let shares = ublk.places().into_iter().map(Share::Ublk).collect();
-            return Ok((Front::Ublk(Box::new(Mutex::new(ublk))), shares));
+            let (path, has_volatile_cache) = (ublk.path(), ublk.has_volatile_cache());
+            let ublk = Box::new(Mutex::new(Some(ublk)));
+            return Ok((Front::Ublk { path, has_volatile_cache, ublk }, shares));
         }
         let addresses: Vec<Address> = options
             .nbd
@@ -97,71 +108,76 @@ impl Front {
         let remote = if options.allow_remote { Remote::Allow } else { Remote::Refuse };
         let (nbd, frontends) = NbdServer::start(&addresses, remote, export, reactors)
             .map_err(|error| ServerError(error.to_string()))?;
-        Ok((Front::Nbd(nbd), frontends.into_iter().map(Share::Nbd).collect()))
+        let addresses = nbd.addresses().iter().map(ToString::to_string).collect();
+        let front = Front::Nbd { addresses, server: Mutex::new(Some(nbd)) };
+        Ok((front, frontends.into_iter().map(Share::Nbd).collect()))
     }
 
     /// Lets hosts in, now that the reactors turn.
     pub(super) fn start(&self) -> Result<(), ServerError> {
         match self {
             // Clients wait at its door since it was opened.
-            Front::Nbd(_) => Ok(()),
-            Front::Ublk(ublk) => Ok(lock(ublk).start()?),
+            Front::Nbd { .. } => Ok(()),
+            Front::Ublk { ublk, .. } => Ok(lock(ublk).as_mut().map_or(Ok(()), Ublk::start)?),
         }
     }
 
     /// Where hosts find the array.
     pub(super) fn exports(&self) -> Vec<String> {
         match self {
-            Front::Nbd(nbd) => nbd.addresses().iter().map(ToString::to_string).collect(),
-            Front::Ublk(ublk) => vec![lock(ublk).path()],
+            Front::Nbd { addresses, .. } => addresses.clone(),
+            Front::Ublk { path, .. } => vec![path.clone()],
         }
     }
 
     /// By which way of its driver a block device is served.
     pub(super) fn way(&self) -> Option<String> {
         match self {
-            Front::Nbd(_) => None,
-            Front::Ublk(ublk) => Some(lock(ublk).way()),
+            Front::Nbd { .. } => None,
+            Front::Ublk { ublk, .. } => lock(ublk).as_ref().map(Ublk::way),
         }
     }
 
     /// Turns hosts away, if none is using a block device. Clients of a socket are told to go.
     pub(super) fn close(&self, force: bool) -> Result<Closed, ServerError> {
         match self {
-            Front::Nbd(_) => Ok(Closed::Stopped),
-            Front::Ublk(ublk) => Ok(lock(ublk).close(force)?),
+            Front::Nbd { .. } => Ok(Closed::Stopped),
+            Front::Ublk { ublk, .. } => {
+                Ok(lock(ublk).as_mut().map_or(Ok(Closed::Stopped), |ublk| ublk.close(force))?)
+            }
         }
     }
 
     /// Has requests wait for the next server; `None` where there is none to wait for.
     pub(super) fn quiesce(&self) -> Option<Quiesced> {
         match self {
-            Front::Nbd(_) => None,
-            Front::Ublk(ublk) => lock(ublk).quiesce(),
+            Front::Nbd { .. } => None,
+            Front::Ublk { ublk, .. } => lock(ublk).as_mut().and_then(Ublk::quiesce),
         }
     }
 
     /// Lets no new clients in, before reactors drain.
-    pub(super) fn end(self) -> Option<Ublk> {
+    pub(super) fn end(&self) -> Option<Ublk> {
         match self {
-            Front::Nbd(nbd) => {
-                nbd.stop();
+            Front::Nbd { server, .. } => {
+                let server = server.lock().expect("no holder panics").take();
+                server.into_iter().for_each(NbdServer::stop);
                 None
             }
-            Front::Ublk(ublk) => Some(ublk.into_inner().expect("no holder panics")),
+            Front::Ublk { ublk, .. } => lock(ublk).take(),
         }
     }
 
     /// Whether a member with a volatile cache may join: a block device that said it has none is sent no flushes.
     pub(super) fn admits_volatile_cache(&self) -> bool {
         match self {
-            Front::Nbd(_) => true,
-            Front::Ublk(ublk) => lock(ublk).has_volatile_cache(),
+            Front::Nbd { .. } => true,
+            Front::Ublk { has_volatile_cache, .. } => *has_volatile_cache,
         }
     }
 }
 
-fn lock(ublk: &Mutex<Ublk>) -> std::sync::MutexGuard<'_, Ublk> {
+fn lock(ublk: &Mutex<Option<Ublk>>) -> std::sync::MutexGuard<'_, Option<Ublk>> {
     ublk.lock().expect("no holder panics")
 }
 

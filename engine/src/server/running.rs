@@ -1,6 +1,6 @@
 //! A running array: its reactors, its front ends, and the operator's hand on both.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,7 +34,10 @@ use super::open::{ControlRing, candidates, leave_out_overwritten, open_all};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, warnings};
 
+mod devices;
 mod replace;
+
+use devices::Devices;
 
 /// Data memory of a reactor where nothing else is said.
 const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
@@ -54,8 +57,12 @@ pub struct Server {
     reactors: Vec<Running>,
     placement: Placement,
     front: Front,
-    /// By device index. Kept open as long as the array runs.
-    devices: Mutex<Vec<Option<Device>>>,
+    /// Kept open as long as the array runs.
+    devices: Devices,
+    /// A stop has begun: nothing new is begun. Set once, by the stop (AcqRel), and read by orders (Acquire).
+    is_stopping: AtomicBool,
+    /// Replacements under way, each of which may wait for its device. AcqRel: it guards no other data.
+    replacements: AtomicU32,
     /// How the reactors' rings were made, but for what the front end wanted.
     rings: UringConfig,
     read_only: bool,
@@ -66,7 +73,8 @@ pub struct Server {
 
 struct Running {
     port: Arc<ReactorPort<Uring>>,
-    thread: JoinHandle<()>,
+    /// Taken by the stop.
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What background work had done at the last look, for its rate.
@@ -187,7 +195,9 @@ impl Server {
             reactors,
             placement,
             front,
-            devices: Mutex::new(devices),
+            devices: Devices::new(devices),
+            is_stopping: AtomicBool::new(false),
+            replacements: AtomicU32::new(0),
             rings: config,
             read_only,
             pace: Mutex::new(Pace::default()),
@@ -287,11 +297,10 @@ impl Server {
     pub fn look_at_caches(&self) -> Vec<String> {
         let members = &self.shared.members;
         let hosts_flush = self.front.admits_volatile_cache();
-        let devices = self.devices.lock().expect("no holder panics");
         let mut found = Vec::new();
         for slot in members.view().writable.iter() {
             let index = members.device(slot);
-            let Some(Some(device)) = devices.get(usize::from(index.0)) else { continue };
+            let Some(device) = self.devices.get(index) else { continue };
             if device.cache_was_switched_on() && members.cache_switched_on(slot, index, hosts_flush) {
                 let now = if hosts_flush {
                     "it is flushed from now on"
@@ -317,20 +326,18 @@ impl Server {
         } else {
             self.absent[usize::from(slot)].unwrap_or(MemberState::Failed)
         };
-        let devices = self.devices.lock().expect("no holder panics");
-        let device = usize::from(members.device(slot).0);
         // A slot that was empty from the start has no device, and the index that stands there means another's.
         let was_here = view.readable.has(slot) || view.writable.has(slot) || failure.is_some();
-        let device = devices.get(device).and_then(Option::as_ref).filter(|_| was_here);
+        let device = was_here.then(|| self.devices.get(members.device(slot))).flatten();
         MemberStatus {
             slot: slot.into(),
             state,
-            path: device.map(|device| device.path().display().to_string()),
+            path: device.as_ref().map(|device| device.path().display().to_string()),
             read_errors: members.read_errors(slot),
             repairs: members.repairs(slot),
             refusals: members.refusals(slot),
             failure: failure.map(|failure| failure.to_string()),
-            route: device.map(|device| route::of(device, &self.rings)),
+            route: device.as_ref().map(|device| route::of(device, &self.rings)),
         }
     }
 
@@ -365,7 +372,7 @@ impl Server {
     /// Fails a slot on the operator's word. Returns once it is on record.
     pub fn fail(&self, slot: usize) -> Result<(), ServerError> {
         let slot = self.checked(slot)?;
-        self.order(|answer| Order::Fail { slot, answer })
+        Ok(self.order(|answer| Order::Fail { slot, answer })?)
     }
 
     /// Turns hosts away, as the first step of a stop. An error says that a block device is in use; then nothing has
@@ -388,8 +395,12 @@ impl Server {
     }
 
     /// Drains the front ends, flushes, marks the array clean, and closes it. A block device that [`Server::close`] has
-    /// not stopped stays, and its requests wait for the next server.
-    pub fn stop(self) -> Result<(), ServerError> {
+    /// not stopped stays, and its requests wait for the next server. Waits for no other call: one that is under way is refused, or
+    /// finds no answer.
+    pub fn stop(&self) -> Result<(), ServerError> {
+        if self.is_stopping.swap(true, Ordering::AcqRel) {
+            return Err(ServerError("the array is being stopped".into()));
+        }
         let mut outcome = Ok(());
         // Reactors turn still: whoever waits at a door hears of the end.
         let Server { shared, front, reactors, .. } = self;
@@ -399,7 +410,7 @@ impl Server {
             .enumerate()
             .map(|(me, reactor)| {
                 let (done, drained) = bounded(1);
-                reactor.port.order(&shared, me as u8, ReactorOrder::Drain(done));
+                reactor.port.order(shared, me as u8, ReactorOrder::Drain(done));
                 drained
             })
             .collect();
@@ -411,13 +422,14 @@ impl Server {
             }
         }
         if outcome.is_ok() {
-            outcome = order(&shared, |answer| Order::Stop { answer });
+            outcome = order(shared, |answer| Order::Stop { answer }).map_err(ServerError::from);
         }
         for (me, reactor) in reactors.iter().enumerate() {
-            reactor.port.order(&shared, me as u8, ReactorOrder::Exit);
+            reactor.port.order(shared, me as u8, ReactorOrder::Exit);
         }
         for reactor in reactors {
-            if reactor.thread.join().is_err() {
+            let thread = reactor.thread.lock().expect("no holder panics").take();
+            if thread.is_some_and(|thread| thread.join().is_err()) {
                 outcome = Err(ServerError("a reactor panicked".into()));
             }
         }
@@ -439,7 +451,7 @@ impl Server {
     }
 
     /// Gives the steward an order and waits for the answer.
-    fn order(&self, what: impl FnOnce(Answer) -> Order) -> Result<(), ServerError> {
+    fn order(&self, what: impl FnOnce(Answer) -> Order) -> Result<(), Refusal> {
         order(&self.shared, what)
     }
 }
@@ -455,16 +467,33 @@ pub enum Stop {
     Force,
 }
 
+/// Why an order was not carried out.
+enum Refusal {
+    /// The array has refused it, and nothing has happened.
+    Refused(String),
+    /// The array has not answered in time: it may be carried out, now or later.
+    NoAnswer,
+}
+
+impl From<Refusal> for ServerError {
+    fn from(refusal: Refusal) -> ServerError {
+        ServerError(match refusal {
+            Refusal::Refused(why) => why,
+            Refusal::NoAnswer => "the array does not answer: its members do not complete their I/O".into(),
+        })
+    }
+}
+
 /// Gives the steward an order and waits for the answer.
-fn order(shared: &Shared, what: impl FnOnce(Answer) -> Order) -> Result<(), ServerError> {
+fn order(shared: &Shared, what: impl FnOnce(Answer) -> Order) -> Result<(), Refusal> {
     let (sender, answer) = bounded(1);
     if shared.steward.orders.push(what(Answer::to(sender))).is_err() {
-        return Err(ServerError("too many orders at once: try again".into()));
+        return Err(Refusal::Refused("too many orders at once: try again".into()));
     }
     shared.mailboxes.wake(0);
     match answer.recv_timeout(STOP_TIMEOUT) {
-        Ok(outcome) => outcome.map_err(ServerError),
-        Err(_) => Err(ServerError("the array does not answer: its members do not complete their I/O".into())),
+        Ok(outcome) => outcome.map_err(Refusal::Refused),
+        Err(_) => Err(Refusal::NoAnswer),
     }
 }
 
@@ -540,7 +569,7 @@ fn launch(
         .spawn(body)
         .map_err(|error| ServerError(format!("cannot start a thread: {error}")))?;
     match is_ready.recv() {
-        Ok(Ok(())) => Ok(Running { port, thread }),
+        Ok(Ok(())) => Ok(Running { port, thread: Mutex::new(Some(thread)) }),
         Ok(Err(error)) => Err(ServerError(format!("cannot set up io_uring for reactor {me}: {error}"))),
         Err(_) => Err(ServerError(format!("reactor {me} died at its start"))),
     }
