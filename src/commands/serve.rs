@@ -12,7 +12,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use engine::examine::{Examined, examine};
@@ -67,7 +67,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     }
 
     let kind = if status.exports.iter().any(|export| export.starts_with("/dev/")) { "ublk" } else { "nbd" };
-    let running = Arc::new(Running { server: RwLock::new(Some(server)), events });
+    let running = Arc::new(Running { server: Mutex::new(Some(Arc::new(server))), events });
     let own = own_uid();
     let control =
         match claim.listen(Arc::clone(&running) as Arc<dyn Backend>, move |uid| peer_allowed(uid, own)) {
@@ -244,9 +244,9 @@ fn run_until_stopped(running: &Running, happened: &Receiver<Event>) -> std::resu
 
 /// The array while it runs, as commands see it.
 struct Running {
-    /// `None` once somebody stops it. Readers are commands; the writer is the stop, which so waits for
-    /// commands under way.
-    server: RwLock<Option<Server>>,
+    /// `None` once it is being stopped. The lock is held to look, never during a command: a command that waits for a device that
+    /// does not answer holds up no other, and not the stop.
+    server: Mutex<Option<Arc<Server>>>,
     /// Where the end is told.
     events: Sender<Event>,
 }
@@ -254,12 +254,16 @@ struct Running {
 const STOPPING: &str = "the array is being stopped";
 
 impl Running {
+    fn lock(&self) -> std::result::Result<MutexGuard<'_, Option<Arc<Server>>>, String> {
+        self.server.lock().map_err(|_| "a command before this one panicked; see the log".into())
+    }
+
     fn with<T>(
         &self,
         act: impl FnOnce(&Server) -> std::result::Result<T, String>,
     ) -> std::result::Result<T, String> {
-        let server = self.server.read().map_err(|_| "a command before this one panicked; see the log")?;
-        act(server.as_ref().ok_or(STOPPING)?)
+        let server = self.lock()?.clone().ok_or(STOPPING)?;
+        act(&server)
     }
 }
 
@@ -292,9 +296,7 @@ impl Running {
     /// Stops the array; a block device that is in use stays, as `how` says.
     fn end(&self, how: Stop) -> std::result::Result<(), String> {
         self.with(|server| server.close(how).map_err(|error| error.to_string()))?;
-        let taken =
-            self.server.write().map_err(|_| "a command before this one panicked; see the log")?.take();
-        let server = taken.ok_or(STOPPING)?;
+        let server = self.lock()?.take().ok_or(STOPPING)?;
         if let Some(quiesced) = server.quiesce() {
             tell_quiesced(&quiesced);
         }

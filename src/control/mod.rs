@@ -24,5 +24,8 @@ pub const LINE_BYTES_MAX: usize = 64 << 10;
 /// How long a line may take to arrive or to be taken, and how long a client may be silent.
 pub const LINE_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// How long the end of a server waits for answers that are under way.
+pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Clients connected at a time: a few `wait` and `status --watch` of an operator, and a monitor.
 pub const CLIENTS_MAX: usize = 16;

@@ -5,7 +5,7 @@
 //!        |            (the array is assembled meanwhile: who has no lock opens no member)
 //!     listen          socket bound, mode 0600, clients are served
 //!        |
-//!     close           no new clients, answers under way are finished, the socket is gone
+//!     close           no new clients, answers under way are finished (a command that waits for a device: not), the socket is gone
 //! ```
 //!
 //! Whether a server is alive is asked of the lock, not of the socket: two servers that start at the same
@@ -26,7 +26,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::message::{Answer, Lines, MemberId, Request, encode};
-use super::{CLIENTS_MAX, LINE_TIME_MAX};
+use super::{CLIENTS_MAX, CLOSE_TIME_MAX, LINE_TIME_MAX};
 use crate::failure::{Context, Failure, Result};
 use crate::names::ArrayName;
 use crate::rundir::RunDir;
@@ -128,7 +128,8 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Ends the service. An answer that is under way, to `stop` above all, is still delivered.
+    /// Ends the service. An answer that is under way, to `stop` above all, is still delivered, unless it takes longer than
+    /// [`CLOSE_TIME_MAX`]: a command may wait for a device that never answers.
     pub fn close(self) {
         // On Linux this makes a blocked accept(2) return EINVAL (net/unix/af_unix.c, unix_accept).
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
@@ -162,8 +163,9 @@ fn accept(listener: &UnixListener, backend: &Arc<dyn Backend>, allowed: &dyn Fn(
     for client in &clients {
         let _ = client.stream.shutdown(Shutdown::Read);
     }
-    for client in clients {
-        let _ = client.thread.join();
+    let until = Instant::now() + CLOSE_TIME_MAX;
+    while clients.iter().any(|client| !client.thread.is_finished()) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -145,6 +145,13 @@ impl Lab {
         command.stdin(Stdio::null()).output().expect("the program runs")
     }
 
+    /// Begins to run the command line.
+    pub fn start<S: AsRef<OsStr>>(&self, args: &[S]) -> Child {
+        let mut command = timed(env!("CARGO_BIN_EXE_striate"));
+        command.args(args).env("STRIATE_RUN_DIR", self.path("run"));
+        command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program runs")
+    }
+
     /// Runs the command line; it must succeed.
     #[track_caller]
     pub fn striate_ok<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
@@ -425,6 +432,11 @@ impl<'lab> Server<'lab> {
     pub fn stop(mut self) {
         self.lab.striate_ok(&["stop", &self.name]);
         self.ended_cleanly("striate stop");
+    }
+
+    /// The server has been stopped, and ends.
+    pub fn ended(mut self) {
+        self.ended_cleanly("a stop");
     }
 
     /// Kills the server without warning.

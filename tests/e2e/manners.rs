@@ -65,6 +65,27 @@ fn reactors_poll_where_they_are_told() {
     array.scrub_is_clean("after what was refused");
 }
 
+/// A server waits some seconds for a device that somebody else has. Nothing else waits for that: not a look at the array, and not
+/// its stop.
+#[test]
+fn a_command_that_waits_holds_up_no_other() {
+    let lab = Lab::new();
+    let array = lab.create("held", Shape { member_mib: 24, ..Shape::RAID5 });
+    let server = array.serve(&[]);
+    server.fail(1);
+    let fresh = lab.member("fresh", &array.shape);
+    let taken = std::fs::File::open(&fresh).expect("a member file");
+    rustix::fs::flock(&taken, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");
+    let args: [&OsStr; 4] = ["replace".as_ref(), "held".as_ref(), "1".as_ref(), fresh.as_ref()];
+    let mut waiting = lab.start(&args);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.status().members.len(), 5);
+    lab.striate_ok(&["stop", "held"]);
+    assert!(waiting.try_wait().expect("our child").is_none(), "the stop waited for the replacement");
+    assert!(!waiting.wait().expect("our child").success(), "an array that was stopped takes no device");
+    server.ended();
+}
+
 #[test]
 #[ignore = "needs root for loop devices"]
 fn an_array_is_found_by_its_name() {
