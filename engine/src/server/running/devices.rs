@@ -34,7 +34,8 @@ pub(super) struct Devices(Mutex<Vec<Place>>);
 impl Devices {
     /// The devices that the array started with, in order; none where it is in no slot.
     pub(super) fn new(devices: Vec<Option<Device>>) -> Devices {
-        let place = |device: Option<Device>| device.map_or(Place::Gone, |device| Place::Held(Arc::new(device)));
+        let place =
+            |device: Option<Device>| device.map_or(Place::Gone, |device| Place::Held(Arc::new(device)));
         Devices(Mutex::new(devices.into_iter().map(place).collect()))
     }
 
