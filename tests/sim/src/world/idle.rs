@@ -8,7 +8,8 @@
 //! - On an array that has been degraded for some seconds a cut costs only stripes of regions that were written within the last
 //!   seconds: LOSS.
 //!
-//! Stripes that needed a resync before may need it still. Damage to metadata ends the promise.
+//! A rebuild writes too: it overwrites rows that cannot be computed, on members in sync ([`World::note_bad_sectors`]). Stripes that
+//! needed a resync before may need it still. Damage to metadata ends the promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use std::rc::Rc;
 use bitmap::Cell;
 use engine::format::zones::CELLS_PER_BLOCK;
 
+use crate::disk::SECTOR;
 use crate::monitors::{Monitors, cell_in, code};
 
 use super::World;
@@ -94,6 +96,29 @@ impl World {
         if is_degraded != self.idle.degraded.is_some() {
             let now_ns = self.bus.borrow().now_ns;
             self.idle.degraded = is_degraded.then(|| (now_ns, self.need_sync()));
+        }
+    }
+
+    /// A rebuild that meets bad sectors on a member in sync gives up their rows after some attempts, and overwrites them. The
+    /// mark for that is on disk before the write, so until the sectors are good the rebuild may be about to write there.
+    pub(super) fn note_bad_sectors(&mut self) {
+        if !self.idle.watched || !self.bus.borrow().lasting || !self.rebuilds() {
+            return;
+        }
+        let bus = self.bus.borrow();
+        let chunk_bytes = u64::from(self.geometry.chunk_bytes());
+        let readable = self.running().members.view().readable;
+        let stripes = readable.iter().flat_map(|slot| {
+            let disk = &bus.disks[self.disk_of(slot)];
+            let first = disk.place_in_data(0, chunk_bytes).first;
+            disk.bad.range(first..).map(move |sector| (sector - first) * SECTOR as u64 / chunk_bytes)
+        });
+        let regions: BTreeSet<u64> = stripes.map(|stripe| stripe / REGION_STRIPES).collect();
+        let now_ns = bus.now_ns;
+        drop(bus);
+        if !regions.is_empty() {
+            self.idle.written.extend(regions.into_iter().map(|region| (region, now_ns)));
+            self.idle.rests = None;
         }
     }
 

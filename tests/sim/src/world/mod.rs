@@ -338,6 +338,7 @@ impl World {
         }
         moved |= !replies.is_empty();
         self.note_degraded();
+        self.note_bad_sectors();
         for reply in replies {
             self.take_reply(reply);
         }
