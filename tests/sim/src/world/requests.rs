@@ -157,6 +157,11 @@ impl World {
                     && (asked.excused
                         || self.is_excused(asked.first, asked.count, asked.kind == RequestKind::Read));
             assert!(excused, "ERROR: {asked:?} is answered {error:?}, and nothing excuses it");
+            if refused && asked.kind != RequestKind::Read {
+                // Its stripes may be NeedSync now, and are then resynced and swept like others: what an unclean end may cost is
+                // counted anew from here.
+                self.idle.forget();
+            }
             if asked.kind != RequestKind::Flush && asked.count > 0 && !refused {
                 let last = asked.first + asked.count - 1;
                 self.torn.extend(asked.first / self.stripe_sectors()..=last / self.stripe_sectors());
