@@ -18,8 +18,8 @@ cargo sim --mutants [NAME,NAME]    engines broken on purpose, each until it is s
 cargo sim --list                   the names of all scenarios, a line each
 
   --scenario NAME   deaths, cuts, rebuild, faults, stops, starts, absent, grow, seed, leaving, lost, filling, rescue,
-                    mixed; else the seed decides. Only where they are named: rollback, decay, foreign, idle, earlier,
-                    bad, silent, crowd, refused
+                    mixed, and one run in 32 decay, foreign, idle, earlier, bad, silent, crowd, refused: the
+                    seed decides. Only where it is named: rollback
   --flavour NAME    small, full, skewed; else the seed decides
 options of a campaign:
   --histories N     power-cut histories (10,000)
@@ -88,7 +88,7 @@ fn parse() -> Options {
             continue;
         }
         if arg == "--list" {
-            let all = Scenario::MIX.into_iter().chain(Scenario::BESIDE);
+            let all = Scenario::all();
             all.for_each(|scenario| println!("{}", scenario.name()));
             std::process::exit(0);
         }
