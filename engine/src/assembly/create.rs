@@ -65,8 +65,14 @@ pub fn create(new: &NewArray<'_>) -> Vec<SuperblockWrite> {
     };
     let write = |slot, (copy, sequence)| {
         let member = new.members[slot];
-        let superblock =
-            Superblock { sequence, member, slot, read_only_required: false, record: record.clone() };
+        let superblock = Superblock {
+            sequence,
+            member,
+            slot,
+            read_only_required: false,
+            proven: false,
+            record: record.clone(),
+        };
         assert_eq!(superblock.check(), Ok(()));
         SuperblockWrite { slot, device: slot, copy, superblock }
     };

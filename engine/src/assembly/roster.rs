@@ -168,6 +168,13 @@ pub enum ChangeRefused {
     Exhausted,
 }
 
+/// Whether the record that is written is on one copy of every participant already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proven {
+    NotYet,
+    OnAll,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Write {
     Settled,
@@ -276,7 +283,7 @@ impl Roster {
         next.check_enough()?;
         // An epoch by itself writes no data: the array is after it what it was before.
         next.renew(id, if self.is_committed() { self.record.state } else { self.record.found })?;
-        let writes = next.writes()?;
+        let writes = next.writes(Proven::NotYet)?;
         *self = next;
         Ok(writes)
     }
@@ -288,7 +295,7 @@ impl Roster {
     /// # Panics
     /// If the epoch is not committed.
     pub fn reinforce(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
-        self.rewrite()
+        self.rewrite(Proven::OnAll)
     }
 
     /// The writes that say that members may be written from now on: the record says Active, and its moves count up. Due
@@ -311,7 +318,7 @@ impl Roster {
         if self.record.moves > COUNT_MAX {
             return Err(ChangeRefused::Exhausted);
         }
-        self.rewrite()
+        self.rewrite(Proven::NotYet)
     }
 
     /// The writes that mark the array as stopped: after the front ends were drained, all members were
@@ -475,14 +482,14 @@ impl Roster {
         Ok(())
     }
 
-    fn rewrite(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+    fn rewrite(&mut self, proven: Proven) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
         assert!(self.is_committed() && !self.has_pending(), "an epoch is rewritten when all hold it");
         assert!(!self.has_lost(), "a slot that lost a write leaves before the record is written again");
-        self.writes()
+        self.writes(proven)
     }
 
     /// The record as it is, to every device that takes part and has not been lost.
-    fn writes(&mut self) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
+    fn writes(&mut self, proven: Proven) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
         let mut writes = Vec::new();
         for (slot, seat) in self.seats.iter_mut().enumerate() {
             let Some(seat) = seat.as_mut().filter(|seat| seat.write != Write::Lost) else { continue };
@@ -495,6 +502,7 @@ impl Roster {
                 member: self.record.slots[slot].member,
                 slot,
                 read_only_required: false,
+                proven: proven == Proven::OnAll,
                 record: self.record.clone(),
             };
             writes.push(SuperblockWrite { slot, device: seat.device, copy: seat.overwrite, superblock });

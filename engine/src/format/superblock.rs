@@ -254,6 +254,9 @@ pub struct Superblock {
     pub slot: usize,
     /// An unknown ro-compat bit is set: the array may be read, and no superblock written.
     pub read_only_required: bool,
+    /// Every participant of the epoch held this record, with its moves, when this copy was written. Without it a copy proves so only
+    /// together with the other one, which the next start overwrites.
+    pub proven: bool,
     /// The array's.
     pub record: Record,
 }

@@ -59,7 +59,7 @@ fn sample(slot: usize) -> Superblock {
         lost_rows: false,
         slots,
     };
-    Superblock { sequence: 99, member: member(slot), slot, read_only_required: false, record }
+    Superblock { sequence: 99, member: member(slot), slot, read_only_required: false, proven: false, record }
 }
 
 /// The same, with a count of moves and a settled bitmap.

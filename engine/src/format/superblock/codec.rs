@@ -35,8 +35,8 @@ const OFFSET_MEMBERS: usize = OFFSET_LEVEL + 1;
 const OFFSET_STATE: usize = OFFSET_MEMBERS + 1;
 const OFFSET_FOUND: usize = OFFSET_STATE + 1;
 const OFFSET_SETTLED: usize = OFFSET_FOUND + 1;
-const OFFSET_RESERVED_FLAGS: usize = OFFSET_SETTLED + 1;
-const OFFSET_CHUNK: usize = OFFSET_RESERVED_FLAGS + 1;
+const OFFSET_PROVEN: usize = OFFSET_SETTLED + 1;
+const OFFSET_CHUNK: usize = OFFSET_PROVEN + 1;
 const OFFSET_LOGICAL_BLOCK: usize = OFFSET_CHUNK + 4;
 const OFFSET_STRIPES: usize = OFFSET_LOGICAL_BLOCK + 4;
 const OFFSET_BITMAP: usize = OFFSET_STRIPES + 8;
@@ -92,7 +92,7 @@ pub const FIELDS: &[Field] = &[
     Field { name: "state", offset: OFFSET_STATE, bytes: 1 },
     Field { name: "found", offset: OFFSET_FOUND, bytes: 1 },
     Field { name: "settled", offset: OFFSET_SETTLED, bytes: 1 },
-    Field { name: "reserved", offset: OFFSET_RESERVED_FLAGS, bytes: 1 },
+    Field { name: "proven", offset: OFFSET_PROVEN, bytes: 1 },
     Field { name: "chunk bytes", offset: OFFSET_CHUNK, bytes: 4 },
     Field { name: "logical block bytes", offset: OFFSET_LOGICAL_BLOCK, bytes: 4 },
     Field { name: "stripes", offset: OFFSET_STRIPES, bytes: 8 },
@@ -142,6 +142,7 @@ pub fn encode(superblock: &Superblock, copy: Copy) -> [u8; BLOCK_BYTES] {
     put(&mut block, OFFSET_MEMBER, superblock.member.as_bytes());
     block[OFFSET_SLOT] = superblock.slot as u8;
     block[OFFSET_COPY] = copy_number(copy);
+    block[OFFSET_PROVEN] = superblock.proven.into();
     encode_record(&mut block, &superblock.record);
     let salt = salt(superblock);
     for entry in block[OFFSET_SLOTS..OFFSET_HELD_MOVES].chunks_exact_mut(SLOT_BYTES) {
@@ -221,6 +222,7 @@ pub fn decode(block: &[u8], copy: Copy) -> Result<Superblock, DecodeError> {
         member: uuid_at(block, OFFSET_MEMBER),
         slot: block[OFFSET_SLOT].into(),
         read_only_required: u64_at(block, OFFSET_RO_COMPAT) & !RO_COMPAT_KNOWN != 0,
+        proven: block[OFFSET_PROVEN] != 0,
         record: decode_record(block)?,
     };
     superblock.check().map_err(DecodeError::Invalid)?;

@@ -18,6 +18,7 @@ pub struct Found {
     pub reinforced: bool,
     /// The moves within the epoch of `superblock` that every participant of that epoch has held for certain. A move is
     /// written to the second copies only when all first copies hold it, and the next move begins only after that.
+    /// A second copy says so itself: the first is what the next change is written over, and may be torn.
     /// `None` if this member proves nothing: its epoch may have been broken off before all participants held it.
     pub proven_moves: Option<u64>,
 }
@@ -85,7 +86,8 @@ pub fn choose(a: &[u8], b: &[u8], device_bytes: u64) -> Result<Found, NoMember> 
         return Err(NoMember::TooSmall { device_bytes, needed_bytes });
     }
     let moves = superblock.record.moves;
-    let proven_moves = if same_moves { Some(moves) } else { moves.checked_sub(1) };
+    let is_proven = same_moves || superblock.proven;
+    let proven_moves = if is_proven { Some(moves) } else { moves.checked_sub(1) };
     Ok(Found { superblock, overwrite: at.other(), both_valid, reinforced, proven_moves })
 }
 

@@ -67,6 +67,11 @@ pub const MUTANTS: &[Mutant] = &[
         "D8: a member that went back to an older image counts (once a bug here)",
     ),
     shown_in("rollback", "MovesNotCounted", "D8: an image of the same epoch counts"),
+    shown_in(
+        "rollback",
+        "ProofNeedsBothCopies",
+        "D8: what a member proves is gone when a start that was cut has torn its first copy (once a bug here)",
+    ),
     shown_in("rollback", "MovesProveNothing", "D8: what is in both copies of a member proves nothing"),
     shown_in("rollback", "SweptBeforeMove", "D8: a cell becomes Clean before the record has moved on"),
     shown_in("decay", "StopInOneCopy", "D10: a stop is on one copy of each superblock (once a bug here)"),

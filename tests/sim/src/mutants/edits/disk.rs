@@ -6,6 +6,7 @@ const EPOCHS: &str = "engine/src/assembly/epochs.rs";
 const ASSEMBLY_PLAN: &str = "engine/src/assembly/plan.rs";
 const ROSTER: &str = "engine/src/assembly/roster.rs";
 const CODEC: &str = "engine/src/format/superblock/codec.rs";
+const COPIES: &str = "engine/src/format/superblock/copies.rs";
 const GROW: &str = "engine/src/start/grow.rs";
 const START: &str = "engine/src/start.rs";
 const BITMAP_BLOCKS: &str = "engine/src/start/bitmap_blocks.rs";
@@ -115,6 +116,11 @@ pub(super) const EDITS: &[Edit] = &[
         EPOCHS,
         "member.epoch() == epoch && member.record().moves < moves",
         "member.epoch() == epoch && member.record().moves < moves && !mutant!(MovesNotCounted)",
+    ),
+    e(
+        COPIES,
+        "same_moves || superblock.proven;",
+        "same_moves || superblock.proven && !mutant!(ProofNeedsBothCopies);",
     ),
     e(
         EPOCHS,
