@@ -116,11 +116,12 @@ pub fn ages(disk: &mut Disk) -> [Option<Age>; 2] {
     })
 }
 
-/// How new the record is that these disks prove to have been on all participants.
+/// How new the record is that these disks prove to have been on all participants. Two copies of different epochs prove nothing: the
+/// older one may have been broken off before all its participants held it, and the newer one begun from there.
 #[must_use]
 pub fn proven(bus: &mut Bus, disks: &[usize]) -> Option<Age> {
     let of_disk = |&disk: &usize| match ages(&mut bus.disks[disk]) {
-        [Some(a), Some(b)] => Some(a.min(b)),
+        [Some(a), Some(b)] if a.epoch == b.epoch => Some(a.min(b)),
         _ => None,
     };
     disks.iter().filter_map(of_disk).max()

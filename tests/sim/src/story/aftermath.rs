@@ -64,6 +64,9 @@ impl Story {
         } else {
             self.restart(missing);
         }
+        if self.world.is_off() {
+            return;
+        }
         self.verify();
         match self.world.rng.below(100) {
             0..25 => {}

@@ -63,7 +63,8 @@ impl Story {
                     self.pending_cuts += 1;
                     self.world.after_cut();
                 }
-                StartOutcome::Refused if self.world.older => return,
+                // Too many members went back in time: this is the end of the branch.
+                StartOutcome::Refused if self.world.older => return self.world.cut_now(),
                 StartOutcome::Refused => panic!("START: refused, and enough members are there"),
             }
         }

@@ -113,12 +113,13 @@ impl Story {
     pub(super) fn start_rolled_back(&mut self, down: Down) {
         let in_sync = self.world.in_sync_disks();
         let data = usize::from(self.world.geometry.data());
+        let was_older = self.world.older;
         let roll = self.world.rng.below(100);
         if roll < 10 && down == Down::Stopped && self.world.stops.len() > 1 {
             let stop =
                 Rc::clone(&self.world.stops[self.world.rng.below(self.world.stops.len() as u64) as usize]);
             let was_done = self.world.return_to(&stop);
-            self.start_expecting(was_done, Vec::new());
+            self.start_expecting(was_done, Vec::new(), was_older);
             return;
         }
         let many = match roll {
@@ -128,7 +129,7 @@ impl Story {
         let held = self.put_back(many, down, &in_sync);
         let untouched = in_sync.iter().filter(|disk| held.iter().all(|image| image.disk != **disk)).count();
         let must_run = down == Down::Stopped && untouched >= data || held.is_empty();
-        self.start_expecting(must_run, held);
+        self.start_expecting(must_run, held, was_older);
     }
 
     /// Puts older content on up to `many` disks, and on no disk of which nothing could tell. What they held.
@@ -161,8 +162,9 @@ impl Story {
         kept.into_iter().chain(stops).filter(|image| alive.contains(&image.disk)).collect()
     }
 
-    /// Starts; where that is refused, and may be, with what the disks `held` before.
-    fn start_expecting(&mut self, must_run: bool, held: Vec<Image>) {
+    /// Starts; where that is refused, and may be, with what the disks `held` before. In a branch of a start in which a member
+    /// `was_older` already, that may be refused too.
+    fn start_expecting(&mut self, must_run: bool, held: Vec<Image>, was_older: bool) {
         // A branch of a start in which a member had gone back knows no better than that start.
         let must_run = must_run && !(self.world.older && held.is_empty());
         if self.chance(15) {
@@ -191,7 +193,7 @@ impl Story {
         for image in held {
             self.world.bus.borrow_mut().put_back(&image);
         }
-        self.world.older = false;
+        self.world.older = was_older;
         self.restart_present(false);
     }
 
