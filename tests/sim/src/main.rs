@@ -18,8 +18,8 @@ cargo sim --mutants [NAME,NAME]    engines broken on purpose, each until it is s
 cargo sim --list                   the names of all scenarios, a line each
 
   --scenario NAME   deaths, cuts, rebuild, faults, stops, starts, absent, grow, seed, leaving, lost, filling, rescue,
-                    mixed, and one run in 32 decay, foreign, idle, earlier, bad, silent, crowd, refused: the
-                    seed decides. Only where it is named: rollback
+                    mixed, and one run in 32 rollback, decay, foreign, idle, earlier, bad, silent, crowd,
+                    refused: else the seed decides
   --flavour NAME    small, full, skewed; else the seed decides
 options of a campaign:
   --histories N     power-cut histories (10,000)
