@@ -138,7 +138,7 @@ pub struct Bus {
     pub aim: Option<Aim>,
     /// Disks that do not answer, or did not a while ago.
     pub silences: Vec<Silence>,
-    /// When the last operation ends that an aimed fault made slow.
+    /// When the last operation ends that an aimed fault or a slow deallocation holds up.
     pub stuck_until_ns: u64,
     /// Disks whose deallocations take this long, whatever else they do at once.
     pub slow_advice_ns: Vec<u64>,
@@ -370,7 +370,14 @@ impl Bus {
         }
         let latency = aimed.unwrap_or(latency);
         let latency = match op.io {
-            MemberIo::Deallocate => latency + self.slow_advice_ns.get(disk).copied().unwrap_or(0),
+            MemberIo::Deallocate => {
+                let slow_ns = self.slow_advice_ns.get(disk).copied().unwrap_or(0);
+                if slow_ns > 0 {
+                    // Its stripe is marked until then; and where nothing else is due, time passes in one step up to its end.
+                    self.stuck_until_ns = self.stuck_until_ns.max(now + slow_ns);
+                }
+                latency + slow_ns
+            }
             _ => latency,
         };
         let mut silences = self.silences.iter_mut();
