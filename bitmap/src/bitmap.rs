@@ -40,6 +40,9 @@ pub struct Bitmap {
     pub(crate) blocks: Box<[BlockState]>,
     /// Cells in use; the lanes beyond stay Unwritten.
     stripes: u64,
+    /// See [`Bitmap::need_sync`]. Counted up before a cell becomes NeedSync and down after it has left, by whatever changes the cell
+    /// (AcqRel), so whoever reads 0 (Acquire) sees no cell that was NeedSync before.
+    need_sync: AtomicU64,
     /// See [`Bitmap::made_consistent`]. Release after the cell, Acquire before a look.
     made_consistent: AtomicU64,
     /// Whether marks stay within their region. Stored by the steward, read by whatever marks. Relaxed: a mark wider than
@@ -106,6 +109,7 @@ impl Bitmap {
             words: words.into_iter().map(AtomicU64::new).collect(),
             blocks: (0..stripes.div_ceil(STRIPES_PER_BLOCK)).map(|_| BlockState::new()).collect(),
             stripes,
+            need_sync: AtomicU64::new(if initial == Cell::NeedSync { stripes } else { 0 }),
             made_consistent: AtomicU64::new(0),
             precise: AtomicBool::new(false),
             has_sweeper: AtomicBool::new(false),
@@ -217,6 +221,7 @@ impl Bitmap {
     /// The whole stripe is consistent: data and parity match on all members.
     pub fn resynced(&self, stripe: u64) {
         self.apply(stripe, Event::Resynced);
+        self.need_sync.fetch_sub(1, Ordering::AcqRel);
         self.block_state(block_of(stripe)).fall_behind();
         self.made_consistent.fetch_add(1, Ordering::Release);
     }
@@ -224,7 +229,10 @@ impl Bitmap {
     /// A write of the stripe's owner did not reach every member, and no member is to leave for it: until a resync the
     /// parity is no input to anything. Panics unless the stripe's mark is durable, as it is before any write.
     pub fn torn(&self, stripe: u64) {
-        self.apply(stripe, Event::Torn);
+        self.need_sync.fetch_add(1, Ordering::AcqRel);
+        if self.apply(stripe, Event::Torn) == Cell::NeedSync {
+            self.need_sync.fetch_sub(1, Ordering::AcqRel);
+        }
         self.block_state(block_of(stripe)).fall_behind();
     }
 
@@ -235,10 +243,25 @@ impl Bitmap {
         self.made_consistent.load(Ordering::Acquire)
     }
 
+    /// How many stripes need a resync: at least as many as there are at this moment. Costs one load.
+    #[must_use]
+    pub fn need_sync(&self) -> u64 {
+        self.need_sync.load(Ordering::Acquire)
+    }
+
+    /// A block was loaded, before the array serves, which had `before` stripes that need a resync.
+    pub(crate) fn recount_need_sync(&self, block: BlockIndex, before: u64) {
+        let now = self.count_block(block).need_sync;
+        // Wraps where it goes down: the sum is right.
+        self.need_sync.fetch_add(now.wrapping_sub(before), Ordering::AcqRel);
+    }
+
     /// The owner drops the stripe's data: reads are zeros from now on. The members may be told to deallocate once
     /// the ticket is durable. Panics on `First`.
     pub fn discard(&self, stripe: u64) -> Ticket {
-        self.apply(stripe, Event::Discarded);
+        if self.apply(stripe, Event::Discarded) == Cell::NeedSync {
+            self.need_sync.fetch_sub(1, Ordering::AcqRel);
+        }
         let block = block_of(stripe);
         Ticket { block, generation: self.block_state(block).fall_behind() }
     }
@@ -316,8 +339,8 @@ impl Bitmap {
         state.fall_behind();
     }
 
-    /// One event to one cell, by its owner. Panics when the event cannot come in the state.
-    fn apply(&self, stripe: u64, event: Event) {
+    /// One event to one cell, by its owner; returns the state before. Panics when the event cannot come in the state.
+    fn apply(&self, stripe: u64, event: Event) -> Cell {
         let (index, lane) = self.place(stripe);
         loop {
             let word = self.words[index].load(Ordering::Acquire);
@@ -326,7 +349,7 @@ impl Bitmap {
                 panic!("{event:?} of stripe {stripe}, which is {from:?}")
             };
             if from == to || self.swap(index, word, word::moved(word, word::only(lane), from, event)) {
-                return;
+                return from;
             }
         }
     }

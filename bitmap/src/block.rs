@@ -240,6 +240,7 @@ impl Bitmap {
     /// write, and finishes it before it admits a write to the block's stripes.
     pub fn load_block(&self, block: BlockIndex, cells: &[u8; CELL_BYTES_PER_BLOCK], mode: LoadMode) {
         let (images, _) = cells.as_chunks::<DISK_BYTES>();
+        let need_sync = self.count_block(block).need_sync;
         let mut changed = false;
         for (index, image) in self.block_words(block).zip(images) {
             let mut word = word::from_disk(*image);
@@ -250,6 +251,7 @@ impl Bitmap {
             changed |= word::to_disk(word) != *image;
             self.words[index].store(word, Ordering::Release);
         }
+        self.recount_need_sync(block, need_sync);
         if changed {
             self.block_state(block).fall_behind();
         }
@@ -258,10 +260,12 @@ impl Bitmap {
     /// No copy of the block is valid: every stripe needs a resync, the Unwritten included. Before the array serves;
     /// the block is behind, and is written before a write to its stripes is admitted.
     pub fn load_stale(&self, block: BlockIndex) {
+        let need_sync = self.count_block(block).need_sync;
         for index in self.block_words(block) {
             self.words[index]
                 .store(word::splat(Cell::NeedSync) & (self.lanes_in_use(index) * 0xf), Ordering::Release);
         }
+        self.recount_need_sync(block, need_sync);
         self.block_state(block).fall_behind();
     }
 

@@ -351,6 +351,7 @@ fn ranges_and_partial_words() {
 
         let lost = Bitmap::new(stripes, Cell::NeedSync);
         assert_eq!(lost.count(), CellCountsRaw { need_sync: stripes, ..Default::default() });
+        assert_eq!(lost.need_sync(), stripes);
         (0..stripes - 1).for_each(|stripe| lost.resynced(stripe));
         assert_eq!(lost.next_need_sync(0), Some(stripes - 1));
         lost.resynced(stripes - 1);

@@ -354,6 +354,7 @@ impl Pair {
             }
         }
         assert_eq!(self.bitmap.count(), counts);
+        assert_eq!(self.bitmap.need_sync(), counts.need_sync);
         for from in [0, 17, STRIPES_PER_BLOCK - 1, STRIPES_PER_BLOCK + 1, STRIPES - 1, STRIPES] {
             let first = |holds: fn(&Cell) -> bool| {
                 (from..STRIPES).find(|stripe| holds(&self.cells[*stripe as usize]))

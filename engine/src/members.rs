@@ -142,6 +142,16 @@ pub enum Believed {
     InSync,
 }
 
+/// What must be left of the slots so that no data is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Readable slots that hold the data, where parity is trusted.
+    pub data: u32,
+    /// Whether there are stripes whose parity does not match (NeedSync). What a slot holds of them cannot be computed from the
+    /// others, so no slot that is believed there can be spared, however many there are.
+    pub unsynced: bool,
+}
+
 /// Why a slot failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -317,21 +327,30 @@ impl Members {
 
     /// Takes a slot out of the view; says whether it was in. The steward puts it on record.
     pub fn fail(&self, slot: u8, why: Failure) -> bool {
-        self.fail_where(Slots::one(slot), why, |_| true)
+        self.fail_where(Slots::one(slot), why, |_, _| true)
     }
 
     /// Takes all of these slots out of the view at once, if all of them can be spared; else none. Says whether it did.
-    pub fn fail_all_if_spared(&self, slots: Slots, why: Failure, data: u32) -> bool {
-        self.fail_where(slots, why, |left| left.readable.count() >= data)
+    pub fn fail_all_if_spared(&self, slots: Slots, why: Failure, needs: Needs) -> bool {
+        self.fail_where(slots, why, |members, view| members.spares(view, slots, needs))
     }
 
-    /// The same, unless fewer than `data` readable slots would be left by it: a member that reads badly or slowly
-    /// is better than none.
-    pub fn fail_if_spared(&self, slot: u8, why: Failure, data: u32) -> bool {
-        self.fail_all_if_spared(Slots::one(slot), why, data)
+    /// The same of one slot: a member that reads badly or slowly is better than none.
+    pub fn fail_if_spared(&self, slot: u8, why: Failure, needs: Needs) -> bool {
+        self.fail_all_if_spared(Slots::one(slot), why, needs)
     }
 
-    fn fail_where(&self, slots: Slots, why: Failure, allowed: impl Fn(MemberView) -> bool) -> bool {
+    /// Whether the array loses no data without these slots.
+    #[must_use]
+    pub fn spares(&self, view: MemberView, slots: Slots, needs: Needs) -> bool {
+        // Stripes below the sure cursor were filled before they came to need a resync.
+        let is_believed = self.sure_cursor.load(Ordering::Acquire) > 0;
+        let believed = if is_believed { view.writable } else { view.readable };
+        let holds_unsynced = needs.unsynced && !believed.and(slots).is_empty();
+        view.readable.minus(slots).count() >= needs.data && !holds_unsynced
+    }
+
+    fn fail_where(&self, slots: Slots, why: Failure, allowed: impl Fn(&Members, MemberView) -> bool) -> bool {
         if self.read_only && !matches!(why, Failure::Silence(_)) {
             return false;
         }
@@ -339,7 +358,7 @@ impl Members {
             let view = MemberView::unpack(word);
             let left =
                 MemberView { readable: view.readable.minus(slots), writable: view.writable.minus(slots) };
-            (!view.writable.and(slots).is_empty() && allowed(left)).then(|| left.pack())
+            (!view.writable.and(slots).is_empty() && allowed(self, view)).then(|| left.pack())
         });
         if let Ok(word) = taken {
             let mut failures = self.failures.lock().expect("no holder panics");
@@ -373,15 +392,15 @@ impl Members {
         self.pulses[usize::from(slot)].load(Ordering::Relaxed)
     }
 
-    /// Counts a read error in a strip, once for each strip; fails the slot when they come too fast and `data` others can be read.
-    pub fn count_read_error(&self, slot: u8, stripe: u64, errno: i32, data: u32) {
+    /// Counts a read error in a strip, once for each strip; fails the slot when they come too fast and it can be spared.
+    pub fn count_read_error(&self, slot: u8, stripe: u64, errno: i32, needs: Needs) {
         self.read_errors_total[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
         let place = &self.bad_places[usize::from(slot)][(stripe % BAD_PLACES_MAX as u64) as usize];
         if place.swap(stripe + 1, Ordering::Relaxed) == stripe + 1 {
             return;
         }
         if self.read_errors[usize::from(slot)].fetch_add(1, Ordering::Relaxed) >= READ_ERRORS_MAX {
-            self.fail_if_spared(slot, Failure::Reads(errno), data);
+            self.fail_if_spared(slot, Failure::Reads(errno), needs);
         }
     }
 
@@ -532,6 +551,8 @@ impl Members {
 mod tests {
     use super::*;
 
+    const DATA_4: Needs = Needs { data: 4, unsynced: false };
+
     fn five() -> Members {
         let all = MemberView { readable: Slots::first(5), writable: Slots::first(5) };
         Members::new(all, 0, &[0, 1, 2, 3, 4].map(DeviceIndex), Slots::NONE)
@@ -579,9 +600,10 @@ mod tests {
     #[test]
     fn members_that_fall_silent_together_leave_together_or_not_at_all() {
         let members = five();
-        assert!(!members.fail_all_if_spared(Slots(0b11), Failure::Silence(30), 4));
+        assert!(!members.fail_all_if_spared(Slots(0b11), Failure::Silence(30), DATA_4));
         assert_eq!(members.view().writable, Slots::first(5));
-        assert!(members.fail_all_if_spared(Slots(0b11), Failure::Silence(30), 3));
+        let needs = Needs { data: 3, ..DATA_4 };
+        assert!(members.fail_all_if_spared(Slots(0b11), Failure::Silence(30), needs));
         assert_eq!(members.view().readable, Slots(0b11100));
         assert!([0, 1].into_iter().all(|slot| members.failure(slot) == Some(Failure::Silence(30))));
         assert_eq!(members.failure(2), None);
@@ -647,16 +669,37 @@ mod tests {
     #[test]
     fn what_cannot_be_spared_is_kept() {
         let members = five();
-        assert!(members.fail_if_spared(1, Failure::Silence(30), 4));
+        assert!(members.fail_if_spared(1, Failure::Silence(30), DATA_4));
         assert!(
-            !members.fail_if_spared(2, Failure::Silence(30), 4),
+            !members.fail_if_spared(2, Failure::Silence(30), DATA_4),
             "four hold the data, and three would be left"
         );
         for stripe in 0..u64::from(2 * READ_ERRORS_MAX) {
-            members.count_read_error(3, stripe, 5, 4);
+            members.count_read_error(3, stripe, 5, DATA_4);
         }
         assert!(members.view().readable.has(3));
         assert!(members.fail(2, Failure::Write(5)), "what was not written is not there");
+    }
+
+    /// Where parity proves nothing a member that reads badly is the only one that has its strips. A write error has no choice: what
+    /// was not written is not there.
+    #[test]
+    fn no_member_is_spared_while_stripes_are_unsynced() {
+        let needs = Needs { unsynced: true, ..DATA_4 };
+        let members = five();
+        for stripe in 0..u64::from(2 * READ_ERRORS_MAX) {
+            members.count_read_error(3, stripe, 5, needs);
+        }
+        assert!(!members.fail_if_spared(3, Failure::Silence(30), needs));
+        assert_eq!(members.view().writable, Slots::first(5));
+        assert!(members.fail(3, Failure::Write(5)));
+        // A slot that is being filled holds nothing that counts in such a stripe, unless it was filled before the stripe came to it.
+        members.begin_rebuild(3, DeviceIndex(5), false);
+        assert!(members.fail_if_spared(3, Failure::Operator, needs));
+        let view = MemberView { readable: Slots(0b10111), writable: Slots::first(5) };
+        let filled = Members::new(view, 7, &[0, 1, 2, 3, 4].map(DeviceIndex), Slots::NONE);
+        assert!(!filled.fail_if_spared(3, Failure::Operator, needs));
+        assert!(filled.fail_if_spared(3, Failure::Operator, DATA_4));
     }
 
     #[test]
@@ -664,14 +707,14 @@ mod tests {
         let members = five();
         let errors = u64::from(READ_ERRORS_MAX);
         for stripe in 0..errors {
-            members.count_read_error(1, stripe, 5, 4);
+            members.count_read_error(1, stripe, 5, DATA_4);
         }
         assert!(members.view().readable.has(1));
         members.halve_read_errors();
-        members.count_read_error(1, 0, 5, 4);
+        members.count_read_error(1, 0, 5, DATA_4);
         assert!(members.view().readable.has(1));
         for stripe in errors..2 * errors {
-            members.count_read_error(1, stripe, 5, 4);
+            members.count_read_error(1, stripe, 5, DATA_4);
         }
         assert!(!members.view().writable.has(1));
         assert_eq!(members.failure(1), Some(Failure::Reads(5)));
@@ -681,7 +724,7 @@ mod tests {
     fn one_bad_place_counts_once() {
         let members = five();
         for _ in 0..2 * READ_ERRORS_MAX {
-            members.count_read_error(1, 7, 5, 4);
+            members.count_read_error(1, 7, 5, DATA_4);
             members.note_read_error(1);
         }
         assert!(members.view().readable.has(1));

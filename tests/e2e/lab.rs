@@ -361,6 +361,19 @@ impl<'lab> Server<'lab> {
         assert_eq!(self.slot_state(slot), MemberState::Failed, "slot {slot} after `fail`");
     }
 
+    /// Fails a slot of an array that may still be resyncing: the order is refused until that is over, with what to do.
+    #[track_caller]
+    pub fn fail_once_synced(&self, slot: usize) {
+        let output = self.lab.striate(&["fail", &self.name, &slot.to_string()]);
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            let hint = format!("`striate wait {}`", self.name);
+            assert!(why.contains("still to be resynced") && why.contains(&hint), "{why}");
+            self.wait();
+            self.fail(slot);
+        }
+    }
+
     #[track_caller]
     pub fn replace(&self, slot: usize, path: &Path) {
         self.lab.striate_ok(&[

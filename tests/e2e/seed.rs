@@ -126,7 +126,7 @@ fn check(shape: Shape, before: Before, lost: Lost, slots: &[usize]) {
     let expected = overlay(expected, &writes);
     assert_same(&format!("{what}: as written"), 0, &client.read(0, range_bytes as usize), &expected);
     if lost == Lost::AfterTheWrites {
-        slots.iter().for_each(|slot| server.fail(*slot));
+        slots.iter().for_each(|slot| server.fail_once_synced(*slot));
         assert_same(&format!("{what}: degraded"), 0, &client.read(0, range_bytes as usize), &expected);
     }
     // Now those strips for the other reason: a second small write beside the first, with the member gone.

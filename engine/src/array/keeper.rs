@@ -118,6 +118,11 @@ impl Keeper {
         }
     }
 
+    /// The array's name; of one in memory, a word that stands for it.
+    pub(super) fn name(&self) -> &str {
+        self.roster.as_ref().map_or("NAME", |roster| roster.record().name.as_str())
+    }
+
     /// Whether a round is in flight.
     pub(super) fn is_busy(&self) -> bool {
         self.round.is_some()

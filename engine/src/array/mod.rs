@@ -607,9 +607,10 @@ impl Array {
         if !self.is_current(io) {
             return;
         }
-        let data = self.shared.geometry.data();
         match blame(errno) {
-            Blame::Device => self.shared.members.count_read_error(io.slot, stripe, errno, data.into()),
+            Blame::Device => {
+                self.shared.members.count_read_error(io.slot, stripe, errno, self.shared.needs());
+            }
             Blame::Space | Blame::Ours => self.shared.members.count_refusal(io.slot),
         }
     }

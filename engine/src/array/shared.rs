@@ -9,7 +9,7 @@ use crate::format::zones::Zones;
 use crate::geometry::Geometry;
 use crate::lost::LostRows;
 use crate::mailbox::Mailboxes;
-use crate::members::Members;
+use crate::members::{Members, Needs};
 use crate::memory::Memory;
 use crate::tally::Tally;
 
@@ -72,6 +72,13 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What must be left of the slots so that no data is lost. Counts what was NeedSync at this moment: a write that is refused at
+    /// the same time may make one more.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        Needs { data: self.geometry.data().into(), unsynced: self.bitmap.need_sync() > 0 }
+    }
+
     /// Whether fewer slots are in sync than hold the data, or a member refused what nothing can be promised without. It stays so ([`Members::finish_rebuild`]), and nothing is put on
     /// record any more: the record knows no such array, also when the rebuild of another slot is nearly done.
     #[must_use]

@@ -326,19 +326,35 @@ impl Array {
 
     fn order_fail(&mut self, slot: u8, answer: Answer) {
         let view = self.shared.members.view();
-        let needed = u32::from(self.shared.geometry.data());
+        let (needs, one) = (self.shared.needs(), crate::geometry::Slots::one(slot));
         if self.shared.failed() {
             answer.send(Err(HAS_FAILED.into()));
         } else if self.steward().is_stopping() {
             answer.send(Err(IS_STOPPING.into()));
         } else if !view.writable.has(slot) {
             answer.send(Err(format!("slot {slot} is not in use")));
-        } else if view.readable.minus(crate::geometry::Slots::one(slot)).count() < needed {
+        } else if view.readable.minus(one).count() < needs.data {
             answer.send(Err(format!("slot {slot} cannot be spared: the array would lose data")));
+        } else if !self.shared.members.spares(view, one, needs) {
+            answer.send(Err(self.not_spared_yet(slot)));
         } else {
             self.shared.members.fail(slot, Failure::Operator);
             self.steward_mut().failing.push((slot, answer));
         }
+    }
+
+    /// Why a slot is not failed while stripes need a resync, and what to do.
+    fn not_spared_yet(&self, slot: u8) -> String {
+        let steward = self.steward();
+        let (stripes, name) = (self.shared.bitmap.need_sync(), steward.keeper.name());
+        let what_to_do = if steward.resync.is_running() {
+            format!("wait for it (`striate wait {name}`), then fail slot {slot}")
+        } else {
+            "they could not be resynced so far: replace what is missing, or overwrite or discard what is lost (`striate detail`)".into()
+        };
+        format!(
+            "slot {slot} cannot be spared: {stripes} stripes are still to be resynced, and what it holds of them cannot be computed from the others: {what_to_do}. To give it up all the same, stop the array and serve it without this member"
+        )
     }
 
     fn answer_failing(&mut self) {

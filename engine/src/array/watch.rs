@@ -14,13 +14,15 @@
 //! - Deallocations are advice that a drive may take minutes over. They do not make a member silent, but their completions show
 //!   that it is alive. Only after ten times the patience does an unanswered one count, since its stripe is locked until then.
 //! - A member that the array cannot do without is waited for.
+//! - While stripes need a resync, every member holds strips that cannot be computed from the others. A silent one is then waited for
+//!   ten times as long: a pause of a minute costs no data, and one without end does not stop the array for ever.
 //!
 //! What becomes of I/O that is in flight to a member that was failed: see `parked`.
 
 use crate::format::zones::SUPERBLOCK_A_OFFSET_BYTES;
 use crate::geometry::Slots;
 use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
-use crate::members::Failure;
+use crate::members::{Failure, Needs};
 use crate::memory::{Pool, Span};
 use crate::ring::{DeviceIndex, MemberIo, Ring};
 
@@ -37,6 +39,8 @@ const QUIET_BEATS: u32 = 4 * BEATS_PER_S;
 const SLOW_BEATS: u32 = 2;
 /// How many times the patience an unanswered deallocation has.
 const ADVICE_PATIENCES: u32 = 10;
+/// How many times the patience a member has that holds what cannot be computed from the others.
+const UNSYNCED_PATIENCES: u32 = 10;
 
 /// What is known of the member in one slot.
 #[derive(Clone, Copy, Debug)]
@@ -208,14 +212,22 @@ impl Array {
         let slow = (0..).zip(&beats).filter(|(_, beats)| **beats >= SLOW_BEATS);
         self.watch.slow = slow.fold(Slots::NONE, |slots, (slot, _)| slots.or(Slots::one(slot)));
         let patience = shared.members.patience_s();
-        let (readable, data) = (view.readable, u32::from(shared.geometry.data()));
-        let verdict = judge(&beats, readable, data, patience * BEATS_PER_S);
+        let needs = shared.needs();
+        let verdict = judge(&beats, view.readable, needs.data, patience * BEATS_PER_S);
         for slot in verdict.counted.iter() {
             self.watch.ears[usize::from(slot)].beats = beats[usize::from(slot)];
         }
         let silent = verdict.silent.or(asked.advice_overdue.and(view.writable));
-        if !silent.is_empty() {
-            shared.members.fail_all_if_spared(silent, Failure::Silence(patience), data);
+        if silent.is_empty() {
+            return;
+        }
+        if !shared.members.fail_all_if_spared(silent, Failure::Silence(patience), needs) && needs.unsynced {
+            let is_long = |slot: &u8| beats[usize::from(*slot)] > UNSYNCED_PATIENCES * patience * BEATS_PER_S;
+            let long =
+                silent.iter().filter(is_long).fold(Slots::NONE, |slots, slot| slots.or(Slots::one(slot)));
+            let long = long.or(asked.advice_overdue.and(view.writable));
+            let needs = Needs { unsynced: false, ..needs };
+            shared.members.fail_all_if_spared(long, Failure::Silence(UNSYNCED_PATIENCES * patience), needs);
         }
     }
 

@@ -17,6 +17,7 @@ mod read_only;
 mod refused;
 mod rng;
 mod silence;
+mod spared;
 mod world;
 
 use bitmap::Cell;

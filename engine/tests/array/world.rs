@@ -353,11 +353,14 @@ impl World {
         match self.rng.below(3) {
             0 => assert!(self.shared.members.fail(slot, engine::members::Failure::Operator)),
             1 => {
-                let (answer, answered) = bounded(1);
-                let order = Order::Fail { slot, answer: Answer::to(answer) };
-                assert!(self.shared.steward.orders.push(order).is_ok());
+                let was_synced = self.is_synced();
+                let answered = self.order(|answer| Order::Fail { slot, answer });
                 self.turn_until("a failure", |_| !answered.is_empty());
-                assert_eq!(answered.recv(), Ok(Ok(())));
+                if let Err(why) = answered.recv().expect("an answer") {
+                    // No order costs data; the drive does not ask.
+                    assert!(!was_synced && why.contains("still to be resynced"), "{why}");
+                    assert!(self.shared.members.fail(slot, engine::members::Failure::Write(5)));
+                }
             }
             _ => {
                 let device = self.shared.members.device(slot);

@@ -236,6 +236,11 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     shown_in("refused", "TornNotResynced", "A4: a stripe of which a write was refused is not resynced"),
     shown_in(
+        "rebuild",
+        "SparedByNumbers",
+        "E7: a member is failed by an order while stripes need a resync, and what it held of them is lost (once a bug here)",
+    ),
+    shown_in(
         "rescue",
         "RescueRepairs",
         "R1: a read-only array repairs what it could not read (once a bug here)",

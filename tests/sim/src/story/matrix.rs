@@ -179,6 +179,9 @@ impl Story {
         }
         self.load(2, 6);
         self.world.drain();
+        if self.world.running().bitmap.need_sync() > 0 {
+            self.world.settle();
+        }
         let slot = self.world.random_slot();
         let answer = self.world.order_fail(slot);
         assert!(matches!(answer, Some(Ok(()))), "ORDER: not failed: {answer:?}");

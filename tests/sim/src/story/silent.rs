@@ -12,7 +12,8 @@ use super::Story;
 const GOES_ON_WITHIN_NS: u64 = 1_000_000_000;
 
 impl Story {
-    /// A member does not answer for thrice the array's patience: it is failed, unless the array cannot do without it.
+    /// A member does not answer for thrice the array's patience: it is failed, unless the array cannot do without it. While stripes
+    /// need a resync that is so of every member (E7).
     pub(super) fn silence(&mut self) {
         if self.world.is_off() {
             return;
@@ -22,6 +23,7 @@ impl Story {
         let members = &self.world.running().members;
         let needed = members.view().readable.count() == u32::from(self.world.geometry.data());
         let silence_ns = 3_000_000_000 * u64::from(members.patience_s());
+        let was_unsynced = self.world.running().bitmap.need_sync() > 0;
         let until_ns = self.world.bus.borrow().now_ns + silence_ns;
         self.world.bus.borrow_mut().fall_silent(disk, until_ns);
         self.world.mark_lossy();
@@ -34,7 +36,15 @@ impl Story {
         let asked_ns = silence.and_then(|silence| silence.asked_ns);
         let for_long = asked_ns.is_some_and(|asked| until_ns - asked > silence_ns * 2 / 3);
         let failed = !self.world.running().members.view().writable.has(slot);
-        assert!(failed || !spared || !for_long, "E5: slot {slot} is silent, and is waited for");
+        let is_unsynced = was_unsynced && self.world.running().bitmap.need_sync() > 0;
+        assert!(
+            !failed || !is_unsynced,
+            "E7: slot {slot} was silent for a while and is failed, and stripes need a resync"
+        );
+        assert!(
+            failed || !spared || !for_long || was_unsynced,
+            "E5: slot {slot} is silent, and is waited for"
+        );
         assert!(!failed || !needed, "E5: slot {slot} is silent, the array needs it, and it was failed");
         self.pending_deaths += u64::from(failed);
     }
@@ -91,7 +101,9 @@ impl Story {
         self.ask_everybody();
         self.load(2, 30);
         let patience_ns = 1_000_000_000 * u64::from(self.world.running().members.patience_s());
-        self.world.rest(3 * patience_ns);
+        // Ten times as long while stripes need a resync.
+        let patiences = if self.world.running().bitmap.need_sync() > 0 { 12 } else { 3 };
+        self.world.rest(patiences * patience_ns);
         if self.world.is_off() {
             return;
         }

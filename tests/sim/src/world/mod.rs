@@ -426,7 +426,9 @@ impl World {
             // Slow devices are excused, and a turn here can be a long one.
             let within = ANSWERED_WITHIN_NS + 500 * self.config.latency.slowest_ns();
             // What a member that does not answer may hold up: its own silence, if that ends, and the time until it is failed.
-            let patience_ns = 2_000_000_000 * u64::from(self.running().members.patience_s());
+            // Members are waited for ten times as long while stripes need a resync.
+            let patiences = if self.running().bitmap.need_sync() > 0 { 11 } else { 2 };
+            let patience_ns = 1_000_000_000 * patiences * u64::from(self.running().members.patience_s());
             let excused_until = |silence: &crate::bus::Silence| match silence.until_ns {
                 crate::bus::ENDLESS => silence.since_ns + patience_ns,
                 until_ns => until_ns,

@@ -85,8 +85,13 @@ pub(super) const EDITS: &[Edit] = &[
         "                if arrival.in_flight == 0 {",
         "                if arrival.in_flight == 0 || mutant!(JoinsWhileWiped) {",
     ),
+    e(
+        SHARED,
+        "unsynced: self.bitmap.need_sync() > 0 }",
+        "unsynced: self.bitmap.need_sync() > 0 && !mutant!(SparedByNumbers) }",
+    ),
     // watch
-    e(WATCH, "        if !silent.is_empty() {", "        if !mutant!(SilenceBorne) && !silent.is_empty() {"),
+    e(WATCH, "        if silent.is_empty() {", "        if mutant!(SilenceBorne) || silent.is_empty() {"),
     e(
         WATCH,
         "    if quiet.and(readable).count() > spare {",
@@ -117,8 +122,8 @@ pub(super) const EDITS: &[Edit] = &[
     e(PARKED, "        if ios == 0 {", "        if mutant!(ParkedMemoryUsed) || ios == 0 {"),
     e(
         MEMBERS,
-        "|left| left.readable.count() >= data",
-        "|left| mutant!(LastMemberFailed) || left.readable.count() >= data",
+        "|members, view| members.spares(view, slots, needs)",
+        "|members, view| mutant!(LastMemberFailed) || members.spares(view, slots, needs)",
     ),
     // plan
     e(PLAN, "    const fn recovery(&self)", "    fn recovery(&self)"),

@@ -1,0 +1,129 @@
+//! Members that cannot be spared though there are enough others: what they hold of stripes that need a resync cannot be computed.
+//!
+//! Method: arrays of which no stripe, or some stripes, are in sync lose members by an order, by read errors, by silence and by a
+//! write error. Oracle: which of these fails the member, what the operator is told, and that nothing that was readable before is
+//! lost by what had a choice.
+
+use bitmap::Cell;
+use engine::array::Order;
+use engine::format::Level;
+use engine::geometry::Slots;
+use engine::members::{Failure, MEMBER_PATIENCE_S};
+use engine::request::RequestKind;
+
+use crate::world::{Config, Initial, World};
+
+fn unsynced(seed: u64, level: Level, members: usize) -> World {
+    let (initial, chunk_bytes) = (Initial::All(Cell::NeedSync), 4096);
+    World::new(Config { seed, level, members, chunk_bytes, stripes: 400, initial, reactors: 1 })
+}
+
+fn order_fail(world: &mut World, slot: u8) -> Result<(), String> {
+    let answered = world.order(|answer| Order::Fail { slot, answer });
+    world.turn_until("an answer", |_| !answered.is_empty());
+    answered.recv().expect("an answer")
+}
+
+fn silence(world: &World, slot: u8, silent: bool) {
+    let device = usize::from(world.shared.members.device(slot).0);
+    world.disks.borrow_mut()[device].silent = silent;
+}
+
+/// The order is refused as long as a stripe is left, with their number and what to do; then it is carried out, and everything
+/// reads as before.
+#[test]
+fn an_order_waits_for_the_resync() {
+    for (seed, level, members) in [(1, Level::Raid5, 4), (2, Level::Raid6, 6)] {
+        let mut world = unsynced(seed, level, members);
+        let mut refused = 0;
+        while !world.is_synced() {
+            let left = world.shared.bitmap.count().need_sync;
+            assert_eq!(world.shared.bitmap.need_sync(), left);
+            let outcome = order_fail(&mut world, 1);
+            if let Err(why) = outcome {
+                let count =
+                    why.split_whitespace().find_map(|word| word.parse::<u64>().ok().filter(|&n| n != 1));
+                assert!(why.contains("stripes are still to be resynced"), "{why}");
+                assert!(why.contains("`striate wait ") && why.contains("then fail slot 1"), "{why}");
+                assert!(count.is_none_or(|count| count <= left), "{why}, of {left}");
+                refused += 1;
+            } else {
+                assert!(world.is_synced(), "it was failed with stripes left");
+            }
+            world.turn();
+        }
+        assert!(refused > 0);
+        if world.shared.members.view().writable.has(1) {
+            assert_eq!(order_fail(&mut world, 1), Ok(()));
+        }
+        world.load(40);
+        world.verify();
+        assert_eq!(world.errors, 0);
+    }
+}
+
+/// A member that reads badly is the only one that has its strips.
+#[test]
+fn read_errors_fail_no_member_that_is_needed() {
+    let mut world = unsynced(3, Level::Raid6, 6);
+    let device = usize::from(world.shared.members.device(2).0);
+    world.disks.borrow_mut()[device].unreadable = true;
+    world.lossy.fill(true);
+    for _ in 0..20 {
+        (0..40).for_each(|_| world.ask_random());
+        world.settle();
+    }
+    assert!(world.shared.members.read_errors(2) > 64 && !world.is_synced());
+    assert_eq!(world.shared.members.view().readable, world.geometry.slots());
+    // Once every stripe is consistent without it, it leaves for the errors that it still shows.
+    world.disks.borrow_mut()[device].unreadable = false;
+    world.turn_until("a resync", |world| world.is_synced());
+    world.disks.borrow_mut()[device].unreadable = true;
+    world.turn_until("its failure", |world| {
+        world.ask_random();
+        !world.shared.members.view().writable.has(2)
+    });
+    assert!(matches!(world.shared.members.failure(2), Some(Failure::Reads(_))));
+}
+
+/// A pause of twice the patience costs no member and no data while stripes need a resync; a silence without end does not stop the
+/// array for ever.
+#[test]
+fn a_silent_member_is_waited_for_longer() {
+    const SECOND: u64 = 1_000_000_000;
+    let patience_s = u64::from(MEMBER_PATIENCE_S);
+    let mut world = unsynced(4, Level::Raid5, 4);
+    world.turn();
+    silence(&world, 1, true);
+    world.pass(2 * patience_s);
+    assert_eq!(world.shared.members.view().writable, world.geometry.slots());
+    silence(&world, 1, false);
+    world.turn_until("a resync", |world| world.is_synced());
+    world.verify();
+    assert_eq!(world.errors, 0);
+
+    let mut world = unsynced(5, Level::Raid5, 4);
+    world.turn();
+    silence(&world, 1, true);
+    world.lossy.fill(true);
+    let began_ns = world.now_ns();
+    world.turn_until("its failure", |world| !world.shared.members.view().writable.has(1));
+    let took_s = (world.now_ns() - began_ns) / SECOND;
+    assert!((10 * patience_s..11 * patience_s).contains(&took_s), "after {took_s} s");
+}
+
+/// A member that has missed a write is behind, whatever it costs.
+#[test]
+fn a_write_error_has_no_choice() {
+    let mut world = unsynced(6, Level::Raid6, 6);
+    world.turn();
+    let device = usize::from(world.shared.members.device(3).0);
+    world.disks.borrow_mut()[device].dead = true;
+    world.lossy.fill(true);
+    let stripe = u64::from(world.geometry.stripe_bytes());
+    world.turn_until("its failure", |world| {
+        world.ask(RequestKind::Write { fua: false }, 399 * stripe, stripe);
+        world.shared.members.record().writable.and(Slots::one(3)).is_empty()
+    });
+    world.settle();
+}
