@@ -236,7 +236,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     shown_in("refused", "TornNotResynced", "A4: a stripe of which a write was refused is not resynced"),
     shown_in(
-        "rebuild",
+        "lost",
         "SparedByNumbers",
         "E7: a member is failed by an order while stripes need a resync, and what it held of them is lost (once a bug here)",
     ),
