@@ -31,7 +31,7 @@ use crate::ring::{Durability, MemberIo, Ring};
 use super::jobs::Job;
 use super::op::{Mode, Phase, Work};
 use super::parked::Holds;
-use super::part::PartKind;
+use super::part::{Part, PartKind, PartList, Rows};
 use super::{Array, Io, IoFor, NONE};
 
 /// A version of the list on its way to the members.
@@ -170,8 +170,9 @@ impl Array {
         })
     }
 
-    /// The rows from the batch's first on, up to `end` if they are a small piece, cannot be had from the strips that can be read.
-    pub(super) fn refused<R: Ring>(&mut self, ring: &mut R, index: u32, end: u32) {
+    /// These rows cannot be had from the strips that can be read.
+    pub(super) fn refused<R: Ring>(&mut self, ring: &mut R, index: u32, rows: Rows) {
+        let end = rows.end;
         let op = &mut self.ops[index];
         let by_suspects = !op.suspects.is_empty();
         if by_suspects && op.careful && op.job.is_some_and(Job::gives_up) {
@@ -192,10 +193,34 @@ impl Array {
             (op.work_kind, op.careful) = (Work::Write(Mode::DataOnly), false);
             op.row = 0;
             self.replan(ring, index);
+        } else if by_suspects && self.answer_refused(index, rows.first) {
+            // Requests that the op works for together share no fate: the others go on without these.
+            self.replan(ring, index);
         } else {
             // What an earlier batch wrote of this request stays: it was never acknowledged.
             self.finish(index, Err(RequestError::Lost));
         }
+    }
+
+    /// Answers the parts that touch a row which is refused, if there are others. Says whether there are.
+    fn answer_refused(&mut self, index: u32, row: u32) -> bool {
+        let geometry = self.shared.geometry;
+        let touches = |part: &Part| !part.corners(&geometry).at(row).is_empty();
+        let active = &mut self.ops[index].active;
+        let (touching, all) =
+            (active.iter(&self.parts).filter(|part| touches(part)).count(), active.iter(&self.parts).count());
+        if touching == 0 || touching == all {
+            return false;
+        }
+        let mut parts = std::mem::replace(active, PartList::EMPTY);
+        while let Some(part) = parts.pop(&mut self.parts) {
+            if touches(&self.parts[part]) {
+                self.part_ended(part, Err(RequestError::Lost));
+            } else {
+                self.ops[index].active.push(&mut self.parts, part);
+            }
+        }
+        true
     }
 
     /// Before rows are given up for strips that cannot be read: whether their members can read anything. `end` is the row after

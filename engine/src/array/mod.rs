@@ -433,17 +433,21 @@ impl Array {
 
     /// Answers the parts that an op has worked for.
     fn answer_active(&mut self, index: u32, result: Result<(), RequestError>) {
-        while let Some(index_of_part) = self.ops[index].active.pop(&mut self.parts) {
-            let part = self.parts[index_of_part];
-            self.parts.remove(index_of_part);
-            if part.home == self.me {
-                self.answer_part(part.request, result, part.held);
-            } else {
-                self.guests -= 1;
-                self.shared
-                    .mailboxes
-                    .answer(part.home, Ended::Part { part: part.home_part, result, held: part.held });
-            }
+        while let Some(part) = self.ops[index].active.pop(&mut self.parts) {
+            self.part_ended(part, result);
+        }
+    }
+
+    /// A part is answered, here or to the reactor that it came from.
+    fn part_ended(&mut self, index: u32, result: Result<(), RequestError>) {
+        let part = self.parts[index];
+        self.parts.remove(index);
+        if part.home == self.me {
+            self.answer_part(part.request, result, part.held);
+        } else {
+            self.guests -= 1;
+            let ended = Ended::Part { part: part.home_part, result, held: part.held };
+            self.shared.mailboxes.answer(part.home, ended);
         }
     }
 

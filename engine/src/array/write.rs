@@ -166,7 +166,7 @@ impl Array {
             let next = if op.careful { next.min(piece_end(row)) } else { next };
             let given_up = op.given_up.or(op.given_up_whole);
             let Some(mut segment) = shape(&op.view, op.work_kind, wanted, given_up) else {
-                self.refused(ring, index, next);
+                self.refused(ring, index, Rows { first: row, end: next });
                 return;
             };
             segment.row = row;

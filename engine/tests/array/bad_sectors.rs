@@ -47,6 +47,29 @@ fn a_write_is_planned_row_by_row() {
     }
 }
 
+/// Requests that are worked for together: the one whose rows cannot be computed fails, and no other.
+#[test]
+fn a_refused_row_costs_only_the_requests_that_touch_it() {
+    for kind in [RequestKind::Write { fua: false }, RequestKind::Read] {
+        let mut world = array(49, Level::Raid5, 4, Cell::Clean);
+        world.spoil(0, 0, 8192);
+        world.spoil(0, 1, 8192);
+        world.lossy[0] = true;
+        let errors = world.errors;
+        // The first keeps the stripe busy; the others come meanwhile.
+        let strip = u64::from(CHUNK);
+        assert!(world.ask(RequestKind::Write { fua: false }, 2 * strip, 512));
+        for at in [0, 8192, 16384, strip + 4096] {
+            assert!(world.ask(kind, at, 1024));
+        }
+        world.settle();
+        assert_eq!(world.errors, errors + 1, "{kind:?}");
+        for at in [0, 16384, strip + 4096, 2 * strip] {
+            assert!(!world.fails(RequestKind::Read, at, 1024), "{kind:?} at {at}");
+        }
+    }
+}
+
 /// A stripe that needs a resync, and whose every row is bad in one strip or another but for parity: a write of it all heals it.
 #[test]
 fn a_stripe_that_is_overwritten_heals() {

@@ -326,6 +326,11 @@ pub const MUTANTS: &[Mutant] = &[
         "StripeRecoveredWhole",
         "E10: bad sectors in different rows end a whole read (once a bug here)",
     ),
+    shown_in(
+        "bad",
+        "RefusalShared",
+        "E10: a row that cannot be had fails the requests beside it (once a bug here)",
+    ),
     m("RebuildWithoutFlush", "C1: a filled slot is on record before it is flushed"),
     m("StartGivesUp", "D2: a start ends with one failed write of the bitmap (once a bug here)"),
     seen_by_test(

@@ -11,6 +11,11 @@ const WRITE: &str = "engine/src/array/write.rs";
 pub(super) const EDITS: &[Edit] = &[
     e(
         LIST,
+        "} else if by_suspects && self.answer_refused(",
+        "} else if by_suspects && !mutant!(RefusalShared) && self.answer_refused(",
+    ),
+    e(
+        LIST,
         "        if shared.lost.is_empty() {\n            return false;",
         "        if shared.lost.is_empty() || mutant!(LostRowsServed) {\n            return false;",
     ),
