@@ -164,6 +164,10 @@ impl Monitors {
         if bytes.iter().all(|byte| *byte == 0) || !bus.monitors.joining.remove(&disk) {
             return;
         }
+        if bus.aim.is_some_and(|aim| aim.hit.is_some() && aim.fault.is_a_lie()) {
+            // It may be what the device says that it has wiped.
+            return;
+        }
         let foreign = bus.disks[disk].foreign_metadata();
         assert!(
             foreign.is_none() && !bus.is_asked(disk),

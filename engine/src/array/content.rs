@@ -1,0 +1,95 @@
+//! What the strips of a segment hold: what is known of it, and what is computed.
+
+use crate::geometry::Strips;
+use crate::memory::Span;
+use crate::plan::Plan;
+
+use super::Array;
+use super::op::Segment;
+
+impl Array {
+    /// Where the new content of a data strip lies: written, read, or reconstructed. `None` for zeros.
+    pub(super) fn content(&self, index: u32, segment: &Segment, strip: u8) -> Option<Span> {
+        let work = self.ops[index].work;
+        if segment.wanted.has(strip) {
+            (!segment.void).then(|| self.new_bytes(index, segment, strip))
+        } else if segment.made.has(strip) {
+            Some(segment.made_span(work, strip))
+        } else if segment.read.has(strip) {
+            Some(segment.read_span(work, strip))
+        } else {
+            None
+        }
+    }
+
+    /// What the host writes to a strip.
+    pub(super) fn new_bytes(&self, index: u32, segment: &Segment, strip: u8) -> Span {
+        if segment.gathered.has(strip) {
+            segment.gathered_span(self.ops[index].work, strip)
+        } else {
+            self.host_span(index, segment, strip)
+        }
+    }
+
+    /// The host's own bytes for a strip of a segment, where one part has them all.
+    pub(super) fn host_span(&self, index: u32, segment: &Segment, strip: u8) -> Span {
+        let zeros = self.shared.memory.zeros(self.shared.geometry.chunk_bytes());
+        self.ops[index].direct_span(&self.parts, &self.shared.geometry, zeros, segment, strip)
+    }
+
+    /// Gathers what several parts write, reconstructs what is lost, and makes the parity of one segment.
+    pub(super) fn compute(&mut self, index: u32, segment: &Segment) {
+        let shared = &*self.shared;
+        let (memory, geometry, op) = (&*shared.memory, &shared.geometry, &self.ops[index]);
+        let work = op.work;
+        let zeros = memory.zeros(geometry.chunk_bytes());
+        for strip in segment.gathered.iter() {
+            let target = segment.gathered_span(work, strip);
+            for (bytes, row) in op.pieces(&self.parts, geometry, zeros, segment, strip) {
+                memory.copy(bytes, target.part(row - segment.row, bytes.len_bytes));
+            }
+        }
+        let parity = geometry.parity_strips();
+        match segment.plan {
+            Plan::Rmw { read } => {
+                let p = read.has(geometry.p()).then(|| segment.read_span(work, geometry.p()));
+                let q = (geometry.parities() == 2 && read.has(geometry.q()))
+                    .then(|| segment.read_span(work, geometry.q()));
+                for strip in segment.wanted.iter() {
+                    let (old, new) = (segment.read_span(work, strip), self.new_bytes(index, segment, strip));
+                    match (p, q) {
+                        (Some(p), Some(q)) => memory.pq_delta(p, q, strip, old, new),
+                        (Some(p), None) => memory.xor_delta(p, old, new),
+                        (None, Some(q)) => memory.q_delta(q, strip, old, new),
+                        (None, None) => unreachable!("an rmw without parity is an rcw without reads"),
+                    }
+                }
+            }
+            Plan::Full
+            | Plan::Rcw { .. }
+            | Plan::Init { .. }
+            | Plan::Resync { .. }
+            | Plan::Degraded { .. } => {
+                if let Plan::Degraded { read, recover } = segment.plan {
+                    self.recover(index, segment, read, recover);
+                }
+                self.generate(index, segment, segment.made.and(parity));
+            }
+            Plan::DataOnly | Plan::Refused => {}
+        }
+    }
+
+    /// Makes parity strips from the whole new content of the data strips.
+    pub(super) fn generate(&self, index: u32, segment: &Segment, parity: Strips) {
+        if !parity.is_empty() {
+            let work = self.ops[index].work;
+            super::parity::generate(
+                &self.shared.memory,
+                &self.shared.geometry,
+                parity,
+                |strip| self.content(index, segment, strip),
+                |strip| segment.made_span(work, strip),
+            );
+        }
+    }
+}

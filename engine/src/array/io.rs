@@ -1,0 +1,134 @@
+//! Operations of members: how they leave for the ring, for whom they are, and whose fault an error is.
+
+use crate::memory::Span;
+use crate::ring::blame::{Blame, blame};
+use crate::ring::{DeviceIndex, MemberIo, MemberOp, Ring};
+
+use super::Array;
+use super::parked::Holds;
+
+/// For whom a member I/O is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum IoFor {
+    /// A healthy read, straight into the host's buffer; what is needed to reconstruct it instead, and the
+    /// count of deallocations when it began.
+    HostRead { request: u32, stripe: u64, start: u32, deallocations: u32 },
+    /// A stripe op's read of one strip.
+    OpRead { op: u32, strip: u8 },
+    /// A stripe op's write of one strip.
+    OpWrite { op: u32, strip: u8 },
+    /// A stripe op's advice to the device.
+    OpDeallocate { op: u32 },
+    /// A flush round.
+    Flush,
+    /// A copy of a bitmap block.
+    Block { write: u32 },
+    /// A superblock.
+    Superblock,
+    /// The list of lost rows.
+    List,
+    /// Zeros over what a device that arrives holds of metadata.
+    Wipe,
+    /// A question whether the member is there: see `watch`.
+    Probe,
+    /// Nobody: its member has left. See `parked`.
+    Parked(Holds),
+}
+
+/// One member I/O in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Io {
+    pub(super) what: IoFor,
+    pub(super) slot: u8,
+    /// The device it went to: a slot may have another by the time it completes.
+    pub(super) device: DeviceIndex,
+    /// The bytes that the kernel may read or write until it completes.
+    pub(super) span: Span,
+    /// When it was pushed, in beats of the watch.
+    pub(super) beat: u32,
+}
+
+impl Array {
+    /// Pushes one member I/O.
+    pub(super) fn push<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        what: IoFor,
+        slot: u8,
+        io: MemberIo,
+        offset: u64,
+        span: Span,
+    ) {
+        let device = self.shared.members.device(slot);
+        self.push_to(ring, what, slot, device, io, offset, span);
+    }
+
+    /// Pushes one member I/O to a device that the slot may not have yet.
+    #[expect(clippy::too_many_arguments, reason = "the fields of an operation, each named")]
+    pub(super) fn push_to<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        what: IoFor,
+        slot: u8,
+        device: DeviceIndex,
+        io: MemberIo,
+        offset_bytes: u64,
+        span: Span,
+    ) {
+        let op = MemberOp { tag: 0, device, io, offset_bytes, len_bytes: u64::from(span.len_bytes), span };
+        self.push_op(ring, what, slot, op);
+    }
+
+    /// The one place at which member I/O leaves for the ring; the operation gets its tag here. A read-only array only reads:
+    /// a single write could overwrite what is being rescued.
+    pub(super) fn push_op<R: Ring>(&mut self, ring: &mut R, what: IoFor, slot: u8, op: MemberOp) {
+        assert!(op.io == MemberIo::Read || !self.shared.read_only, "{:?} in a read-only array", op.io);
+        if !self.shared.members.view().writable.has(slot) {
+            // A plan from before the slot left. Nothing may wait for it.
+            self.parking.look_again();
+        }
+        let (device, span) = (op.device, op.span);
+        let tag = self.ios.insert(Io { what, slot, device, span, beat: self.watch.beat() });
+        ring.push(MemberOp { tag, ..op });
+    }
+
+    /// Advises a member that it may forget a range.
+    pub(super) fn push_deallocate<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        op_index: u32,
+        slot: u8,
+        offset_bytes: u64,
+        len_bytes: u64,
+    ) {
+        let device = self.shared.members.device(slot);
+        let io = MemberIo::Deallocate;
+        let op = MemberOp { tag: 0, device, io, offset_bytes, len_bytes, span: Span::EMPTY };
+        self.push_op(ring, IoFor::OpDeallocate { op: op_index }, slot, op);
+    }
+
+    /// Counts a failed read of a strip against its member, if it is the member's fault.
+    pub(super) fn read_error(&self, io: &Io, stripe: u64, errno: i32) {
+        if !self.is_current(io) {
+            return;
+        }
+        match blame(errno) {
+            Blame::Device => {
+                self.shared.members.count_read_error(io.slot, stripe, errno, self.shared.needs());
+            }
+            Blame::Space | Blame::Ours => self.shared.members.count_refusal(io.slot),
+        }
+    }
+
+    /// Whose fault it is that a write or a flush failed. An error of a member that is out, or was replaced, is that device's:
+    /// the record excludes it, or is about to.
+    pub(super) fn blame(&self, io: &Io, errno: i32) -> Blame {
+        let counts = self.is_current(io) && self.shared.members.view().writable.has(io.slot);
+        if counts { blame(errno) } else { Blame::Device }
+    }
+
+    /// Whether an error on this I/O speaks of the device that the slot has now.
+    pub(super) fn is_current(&self, io: &Io) -> bool {
+        self.shared.members.device(io.slot) == io.device
+    }
+}

@@ -1,0 +1,176 @@
+//! Edits of the steward, of its background work, and of who may be read.
+
+use super::{Edit, e};
+
+const ARRAY: &str = "engine/src/array/mod.rs";
+const BACKGROUND: &str = "engine/src/array/background.rs";
+const KEEPER: &str = "engine/src/array/keeper.rs";
+const STEWARD: &str = "engine/src/array/steward.rs";
+const SWEEP: &str = "engine/src/array/sweep.rs";
+const MEMBERS: &str = "engine/src/members.rs";
+
+pub(super) const EDITS: &[Edit] = &[
+    // steward, keeper, sweep, background
+    e(
+        STEWARD,
+        "                    || !self.steward_flush(FlushFor::Stop)",
+        "                    || !(mutant!(StopWithoutFlush) || self.steward_flush(FlushFor::Stop))",
+    ),
+    e(
+        STEWARD,
+        "                Stop::Flushing
+            }",
+        "                if mutant!(StopWithoutFlush) { Stop::Blocks(0) } else { Stop::Flushing }
+            }",
+    ),
+    e(
+        KEEPER,
+        "let left = keeper.on_record().writable.minus(view.writable);",
+        "let left = if mutant!(NeverOnRecord) {
+            Slots::NONE
+        } else {
+            keeper.on_record().writable.minus(view.writable)
+        };",
+    ),
+    e(
+        SWEEP,
+        "        let given_up = self.shared.failed() ||",
+        "        let whole = self.shared.members.view().readable == self.shared.geometry.slots();
+        let given_up = (mutant!(DegradedNotSwept) && !whole) || self.shared.failed() ||",
+    ),
+    e(
+        SWEEP,
+        "if self.steward().keeper.has_moved(ticket) {",
+        "if mutant!(SweptBeforeMove) || self.steward().keeper.has_moved(ticket) {",
+    ),
+    e(
+        SWEEP,
+        "    writes + shared.bitmap.made_consistent() +",
+        "    writes + if mutant!(SweepAfterWritesOnly) { 0 } else { shared.bitmap.made_consistent() } +",
+    ),
+    e(
+        SWEEP,
+        "} else if !shared.bitmap.is_settled(at) {",
+        "} else if !mutant!(SweptBlockForgotten) && !shared.bitmap.is_settled(at) {",
+    ),
+    e(
+        STEWARD,
+        "            if shared.bitmap.has_dirty(at) || !shared.bitmap.is_settled(at) {",
+        "            let has_marks = shared.bitmap.has_dirty(at) && !mutant!(StopLeavesMarks);
+            if !mutant!(StopLeavesBlocks) && (has_marks || !shared.bitmap.is_settled(at)) {",
+    ),
+    e(
+        STEWARD,
+        "            if shared.bitmap.has_dirty(at) {
+                self.steward_mut().sweep.settle",
+        "            if shared.bitmap.has_dirty(at) && !mutant!(StopLeavesMarks) {
+                self.steward_mut().sweep.settle",
+    ),
+    e(
+        STEWARD,
+        "self.shared.bitmap.mark_precisely(degraded);",
+        "self.shared.bitmap.mark_precisely(degraded && !mutant!(MarksWidenDegraded));",
+    ),
+    e(
+        ARRAY,
+        "if op.writes_next(&self.parts) && !self.shared.steward.rest.is_over()",
+        "if !mutant!(WriteBeforeWake) && op.writes_next(&self.parts) && !self.shared.steward.rest.is_over()",
+    ),
+    e(
+        KEEPER,
+        "            Purpose::Leave | Purpose::Progress | Purpose::Wake",
+        "            Purpose::Stop if mutant!(StopInOneCopy) => steward.keeper.stopped = true,
+            Purpose::Leave | Purpose::Progress | Purpose::Wake",
+    ),
+    e(
+        SWEEP,
+        "            if self.steward_flush(FlushFor::Sweep) {",
+        "            if mutant!(CleanBeforeFlush) {
+                sweep.phase = Phase::Flushing { next };
+                self.sweep_flushed(true);
+            } else if self.steward_flush(FlushFor::Sweep) {",
+    ),
+    e(
+        BACKGROUND,
+        "            from: (total > 0).then_some(0),",
+        "            from: (total > 0 && !mutant!(ResyncNotBegun)).then_some(0),",
+    ),
+    e(
+        BACKGROUND,
+        "let is_due = resync.unread > 0 && self.now_ns >= resync.again_at_ns;",
+        "let is_due =
+                resync.unread > 0 && self.now_ns >= resync.again_at_ns && !mutant!(ResyncNotAgain);",
+    ),
+    e(
+        BACKGROUND,
+        "                if need_sync || result.is_err() {",
+        "                if (need_sync || result.is_err()) && !mutant!(RebuildPassesUnfilled) {",
+    ),
+    e(
+        BACKGROUND,
+        "let passed_by = shared.locks.is_free(stripe)
+                && shared.bitmap.cell_at_rest(stripe, &shared.locks) == Some(Cell::Unwritten);",
+        "let passed_by = shared.locks.is_free(stripe)
+                && shared.bitmap.cell_at_rest(stripe, &shared.locks) == Some(Cell::Unwritten)
+                || mutant!(RebuildPassesOwned) && shared.bitmap.cell(stripe) == Cell::Unwritten;",
+    ),
+    e(
+        BACKGROUND,
+        "        let mut block = from;",
+        "        let mut block = if mutant!(NoBlocksForRebuilt) { blocks } else { from };",
+    ),
+    e(
+        BACKGROUND,
+        "        let flush = block >= blocks && self.steward_flush(FlushFor::Rebuild);",
+        "        if mutant!(RebuildWithoutFlush) && block >= blocks {
+            let steward = self.steward_mut();
+            steward.rebuild.as_mut().expect(\"looked at by the caller\").filling = Filling::Finishing;
+            steward.keeper.wishes.filled = Some(slot);
+            return;
+        }
+        let flush = block >= blocks && self.steward_flush(FlushFor::Rebuild);",
+    ),
+    // members
+    e(
+        MEMBERS,
+        "(view.writable.has(slot) && view.readable.count() >= data).then(|| {",
+        "let enough = mutant!(FailedArrayComesBack) || view.readable.count() >= data;
+                (view.writable.has(slot) && enough).then(|| {",
+    ),
+    e(
+        MEMBERS,
+        "let cursor = if need_sync { &self.sure_cursor } else { &self.cursor };",
+        "let cursor =
+            if need_sync && !mutant!(NeedSyncBelowCursor) { &self.sure_cursor } else { &self.cursor };",
+    ),
+    e(
+        MEMBERS,
+        "|| stripe >= cursor.load(Ordering::Acquire) {",
+        "|| stripe >= cursor.load(Ordering::Acquire) && !mutant!(RebuildReadTooEarly) {",
+    ),
+    e(
+        MEMBERS,
+        "        self.sure_cursor.store(0, Ordering::Release);",
+        "        if !mutant!(SureCursorOfBefore) {
+            self.sure_cursor.store(0, Ordering::Release);
+        }",
+    ),
+    e(
+        MEMBERS,
+        "skipped.and(record.rebuilding()).is_empty()",
+        "mutant!(CursorNotOnRecord) || skipped.and(record.rebuilding()).is_empty()",
+    ),
+    e(
+        MEMBERS,
+        "        self.cursor.store(0, Ordering::Release);",
+        "        if !mutant!(CursorOfBefore) {
+            self.cursor.store(0, Ordering::Release);
+        }",
+    ),
+    e(
+        MEMBERS,
+        "            Believed::Below(stripe) => self.set_record",
+        "            _ if mutant!(RecordNotAnticipated) => {}
+            Believed::Below(stripe) => self.set_record",
+    ),
+];
