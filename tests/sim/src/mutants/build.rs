@@ -18,7 +18,7 @@ const EDITED: [&str; 2] = ["bitmap", "engine"];
 /// Sections of the workspace's manifest that the copy has too.
 const SECTIONS: [&str; 3] = ["[workspace", "[profile.", "[workspace.lints"];
 
-/// Makes the copy and builds it. The path of the simulator, which lies in [`copy`].
+/// Makes the copy, in target/mutants, and builds it. The path of the simulator there.
 ///
 /// # Errors
 /// What is wrong with the table, or with the build.
@@ -70,7 +70,7 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// A run of one of [`TESTS`] in the copy, one test at a time.
+/// A run of a test of the engine in the copy, one of its cases at a time.
 #[must_use]
 pub fn run_of_test(root: &Path, test: &str) -> Command {
     let mut cargo = cargo(&copy(root));
