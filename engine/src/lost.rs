@@ -230,12 +230,13 @@ impl LostRows {
         let mut is_changed = false;
         let gone = LostRange { stripe, stripes: 1, slot, row, rows };
         while let Some(at) = ranges.iter().position(|range| range.meets(&gone)) {
-            if ranges.len() + 3 > LOST_RANGES_MAX {
+            let left = ranges[at].without(&gone).into_iter().filter(|rest| rest.stripes > 0 && rest.rows > 0);
+            if ranges.len() - 1 + left.clone().count() > LOST_RANGES_MAX {
                 return Err(Refused::Full);
             }
             is_changed = true;
-            let range = ranges.swap_remove(at);
-            ranges.extend(range.without(&gone).into_iter().filter(|rest| rest.stripes > 0 && rest.rows > 0));
+            ranges.swap_remove(at);
+            ranges.extend(left);
         }
         Ok(if is_changed { self.publish(&ranges) } else { self.version() })
     }
@@ -365,6 +366,25 @@ mod tests {
         assert!(!list.is_durable(version) && !list.touches(50) && list.touches(49) && list.touches(51));
         list.set_durable(version);
         assert!(list.is_durable(version));
+    }
+
+    #[test]
+    fn a_list_that_was_split_to_its_end_can_be_emptied() {
+        let list = LostRows::default();
+        let ranges = LOST_RANGES_ADDED_MAX as u64;
+        for nth in 0..ranges {
+            let range = LostRange { stripe: 2 * nth, stripes: 1, slot: 1, row: 0, rows: CHUNK };
+            assert!(list.add(range).is_ok());
+        }
+        let split = (0..ranges).filter(|nth| list.remove(2 * nth, 1, 8192, 512).is_ok()).count();
+        assert_eq!(split, LOST_RANGES_MAX - LOST_RANGES_ADDED_MAX, "as many as there is room for");
+        for nth in 0..ranges {
+            assert!(
+                list.remove(2 * nth, 1, 0, CHUNK).is_ok(),
+                "what leaves less than there was is never refused"
+            );
+        }
+        assert!(list.is_empty());
     }
 
     #[test]

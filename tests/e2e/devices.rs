@@ -5,7 +5,9 @@
 //! another size; a partition table is written byte by byte, where an installer would put it. Oracle: a refusal names the member
 //! and the reason, and changes no byte of any file; what is served reads as it was written; a scrub at the end finds nothing.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use engine::status::{Health, MemberState};
 
@@ -53,6 +55,27 @@ fn content_is_there(array: &Array, when: &str) {
     assert_eq!(server.status().health, Health::Optimal, "{when}");
     server.stop();
     array.scrub_is_clean(when);
+}
+
+/// What the kernel does to a drive that is pulled while nothing is asked of it: its capacity becomes 0, and the next write is
+/// answered as if there were no room.
+#[test]
+#[ignore = "needs root for loop devices"]
+fn a_drive_that_is_pulled_at_rest_is_failed_and_service_goes_on() {
+    let lab = Lab::new();
+    let (array, files) = written_on_loops(&lab, "pulled");
+    let server = array.serve(&[]);
+    fs::File::options().write(true).open(&files[1]).and_then(|file| file.set_len(0)).expect("truncated");
+    let loop_device = text(&array.members[1]);
+    let status = Command::new("losetup").args(["-c", &loop_device]).status().expect("losetup runs");
+    assert!(status.success(), "the loop device takes the new size of its file");
+    let again = pattern(4, 0, WRITTEN_BYTES);
+    server.connect().write(0, &again);
+    let status = server.status();
+    assert_eq!(status.members[1].state, MemberState::Failed, "{status:?}");
+    assert_eq!(status.health, Health::Degraded, "{status:?}");
+    assert_same("without the drive", 0, &server.connect().read(0, WRITTEN_BYTES), &again);
+    server.stop();
 }
 
 #[test]

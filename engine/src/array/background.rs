@@ -326,9 +326,11 @@ impl Array {
         } else if now >= rebuild.next_progress_ns {
             let first = rebuild.next_progress_ns == 0;
             rebuild.next_progress_ns = now + PROGRESS_EVERY_NS;
-            rebuild.flushing_cursor = shared.members.cursor();
-            if !first {
-                self.steward_flush(FlushFor::Rebuild);
+            // What a flush covers was passed before it began; one that takes longer than the time between two is waited for.
+            let passed = shared.members.cursor();
+            if !first && self.steward_flush(FlushFor::Rebuild) {
+                let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
+                rebuild.flushing_cursor = passed;
             }
         }
     }

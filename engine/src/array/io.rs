@@ -120,10 +120,15 @@ impl Array {
         }
     }
 
-    /// Whose fault it is that a write or a flush failed. An error of a member that is out, or was replaced, is that device's:
-    /// the record excludes it, or is about to.
+    /// Whose fault it is that a write or a flush failed. An error of a member that is out, that was replaced or that is only being
+    /// filled is that device's: the record excludes it, or is about to.
     pub(super) fn blame(&self, io: &Io, errno: i32) -> Blame {
-        let counts = self.is_current(io) && self.shared.members.view().writable.has(io.slot);
+        let view = self.shared.members.view();
+        // One that is being filled can always be spared: what it refuses must not cost the others a stripe. Only where stripes
+        // need a resync it may hold what nobody else has.
+        let needed =
+            view.readable.has(io.slot) || (view.writable.has(io.slot) && self.shared.bitmap.need_sync() > 0);
+        let counts = self.is_current(io) && needed;
         if counts { blame(errno) } else { Blame::Device }
     }
 

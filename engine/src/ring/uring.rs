@@ -29,9 +29,10 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 
 use super::nvme::Namespace;
@@ -384,6 +385,15 @@ impl Drop for Uring {
 }
 
 impl UringDevice {
+    /// Whether this is a block device that has become too small for an operation. The kernel gives a drive that was pulled a
+    /// capacity of 0 and answers its writes with `ENOSPC`, which a full pool under a thin volume answers too; that one keeps
+    /// its size. Asked only when a write has failed; it waits for nothing.
+    fn ends_before(&self, op: &MemberOp) -> bool {
+        let is_block = self.file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+        let end = (&self.file).seek(io::SeekFrom::End(0)).unwrap_or(0);
+        is_block && end < op.offset_bytes + op.len_bytes
+    }
+
     /// The way that pieces go at first.
     fn way(&self) -> Way {
         if self.namespace.is_some() { Way::Passthrough } else { Way::File }
@@ -468,6 +478,9 @@ impl Ledger {
             }
             Verdict::Refused => operation.fail(libc::EOPNOTSUPP),
             Verdict::Unsupported => attached.device.deallocate = Deallocate::Ignore,
+            Verdict::Failed(libc::ENOSPC) if attached.device.ends_before(&operation.op) => {
+                operation.fail(libc::ENODEV);
+            }
             Verdict::Failed(error) => operation.fail(error),
         }
         operation.pieces -= 1;

@@ -142,6 +142,8 @@ pub struct Bus {
     pub stuck_until_ns: u64,
     /// Disks whose deallocations take this long, whatever else they do at once.
     pub slow_advice_ns: Vec<u64>,
+    /// How much longer a flush takes, and a read.
+    pub slow_ns: (u64, u64),
     /// What disks held at earlier moments.
     pub images: Vec<Rc<Image>>,
     /// When the next images are taken.
@@ -185,6 +187,7 @@ impl Bus {
             silences: Vec::new(),
             stuck_until_ns: 0,
             slow_advice_ns: Vec::new(),
+            slow_ns: (0, 0),
             images: Vec::new(),
             camera: None,
             read_only: false,
@@ -309,6 +312,7 @@ impl Bus {
         self.silences.clear();
         self.stuck_until_ns = 0;
         self.slow_advice_ns.clear();
+        self.slow_ns = (0, 0);
         self.off = false;
         self.cut = None;
         self.monitors.power_on();
@@ -378,6 +382,8 @@ impl Bus {
                 }
                 latency + slow_ns
             }
+            MemberIo::Flush => latency + self.slow_ns.0,
+            MemberIo::Read => latency + self.slow_ns.1,
             _ => latency,
         };
         let mut silences = self.silences.iter_mut();

@@ -17,8 +17,8 @@ cargo sim --matrix                 every fault at every operation in every state
 cargo sim --mutants [NAME,NAME]    engines broken on purpose, each until it is seen
 cargo sim --list                   the names of all scenarios, a line each
 
-  --scenario NAME   deaths, cuts, rebuild, faults, stops, starts, absent, grow, seed, leaving, lost, filling, rescue,
-                    mixed, and one run in 32 rollback, decay, foreign, idle, earlier, bad, silent, crowd,
+  --scenario NAME   deaths, cuts, rebuild, faults, stops, starts, absent, grow, seed, leaving, lost, rescue, mixed, and
+                    one run in 16 filling, rollback, decay, foreign, idle, earlier, bad, silent, crowd,
                     refused: else the seed decides
   --flavour NAME    small, full, skewed; else the seed decides
 options of a campaign:

@@ -155,6 +155,11 @@ pub const MUTANTS: &[Mutant] = &[
         "RecordNotAnticipated",
         "D2: the record does not count what is being written of it (once a bug here)",
     ),
+    shown_in(
+        "filling",
+        "CursorOfLaterFlush",
+        "D2: the cursor on record is one that the flush before it did not cover (once a bug here)",
+    ),
     m("StaleMemberCounts", "D1: a member that left is taken for current (SPDK #3497)"),
     shown_in("leaving", "CommitTooEarly", "D3: an epoch counts before all its participants hold it"),
     m("OneSuperblockCopy", "D4: both copies of a superblock are one, and may be torn"),

@@ -392,6 +392,10 @@ impl Story {
                 self.load(1, 10);
             }
             self.replace();
+            if self.chance(15) && !self.world.is_off() {
+                self.fill_slowly();
+                probes(self, 5, 100);
+            }
             let ns = self.world.rng.pick(&[1_000_000_000, 7_000_000_000, 9_000_000_000, 12_000_000_000]);
             self.world.rest(ns);
             probes(self, 5, 100);
@@ -418,6 +422,20 @@ impl Story {
             self.verify();
         }
         self.end();
+    }
+
+    /// A slot is filled for some 20 s, and a flush takes longer than it is from one record of the cursor to the next.
+    fn fill_slowly(&mut self) {
+        let flush_ns = self.world.rng.between(5_500_000_000, 9_000_000_000);
+        let read_ns = 600_000_000_000 / self.world.geometry.stripes().max(100);
+        {
+            let mut bus = self.world.bus.borrow_mut();
+            bus.slow_ns = (flush_ns, read_ns);
+            (bus.probes.data_percent, bus.probes.metadata_percent) = (0, 100);
+        }
+        let ns = self.world.rng.between(12_000_000_000, 25_000_000_000);
+        self.world.rest(ns);
+        self.world.bus.borrow_mut().slow_ns = (0, 0);
     }
 
     /// The slot that is being filled fails the n-th write of a load.

@@ -10,6 +10,14 @@ const SWEEP: &str = "engine/src/array/sweep.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(
+        BACKGROUND,
+        "            if !first && self.steward_flush(FlushFor::Rebuild) {",
+        "            if mutant!(CursorOfLaterFlush) {
+                rebuild.flushing_cursor = passed;
+            }
+            if !first && self.steward_flush(FlushFor::Rebuild) {",
+    ),
     // steward, keeper, sweep, background
     e(
         STEWARD,
