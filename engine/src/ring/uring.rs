@@ -163,7 +163,7 @@ impl Uring {
     /// A ring without devices, for the calling thread. Fails where the kernel has no io_uring, is older
     /// than 6.1, or forbids it (`kernel.io_uring_disabled`, a seccomp filter).
     pub fn new(memory: Arc<Memory>, config: &UringConfig) -> io::Result<Uring> {
-        let queues = Queues::new(Arc::clone(&memory), config).map_err(explained)?;
+        let queues = Queues::new(Arc::clone(&memory), config).map_err(queues::explained)?;
         let lane = Lane::new(queues.interrupt.wait_fd().expect("this queue has a bell"));
         Ok(Uring {
             queues,
@@ -410,21 +410,6 @@ impl UringDevice {
             _ => self.way(),
         }
     }
-}
-
-/// The error of making a queue, with what an operator can do about it.
-fn explained(error: io::Error) -> io::Error {
-    let advice = match error.raw_os_error() {
-        Some(libc::ENOMEM) => {
-            "raise the limit on locked memory (ulimit -l, LimitMEMLOCK=); a ring takes 160 KiB of it, twice that for passthrough"
-        }
-        Some(libc::ENOSYS | libc::EINVAL) => "Linux 6.1 or newer is needed",
-        Some(libc::EPERM) => {
-            "it is forbidden here: see sysctl kernel.io_uring_disabled, or a container's seccomp"
-        }
-        _ => return error,
-    };
-    io::Error::new(error.kind(), format!("cannot set up io_uring: {error}; {advice}"))
 }
 
 /// What the end of a piece meant for its operation.

@@ -74,3 +74,18 @@ impl Queues {
         true
     }
 }
+
+/// The error of making a queue, with what an operator can do about it.
+pub(super) fn explained(error: io::Error) -> io::Error {
+    let advice = match error.raw_os_error() {
+        Some(libc::ENOMEM) => {
+            "raise the limit on locked memory (ulimit -l, LimitMEMLOCK=); a ring takes 160 KiB of it, twice that for passthrough"
+        }
+        Some(libc::ENOSYS | libc::EINVAL) => "Linux 6.1 or newer is needed",
+        Some(libc::EPERM) => {
+            "it is forbidden here: see sysctl kernel.io_uring_disabled, or a container's seccomp"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("cannot set up io_uring: {error}; {advice}"))
+}
