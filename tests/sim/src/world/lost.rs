@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use bitmap::Cell;
 use engine::limits::RECOVERY_BYTES;
+use engine::request::RequestKind;
 
 use crate::disk::SECTOR;
 
@@ -115,13 +116,23 @@ impl World {
     }
 
     /// These sectors were read. What had been lost, and is not listed any more, may not be lost again: a stripe whose discard a power
-    /// cut has finished reads as zeros, and goes on to do so.
+    /// cut has finished reads as zeros, and goes on to do so. (While a discard is in flight it reads as zeros too, and a power cut
+    /// may take that back.)
     pub(super) fn note_readable(&mut self, first: u64, count: u64) {
         if self.oracle.lost.range(first..first + count).next().is_none() {
             return;
         }
         let listed = self.listed();
-        for sector in (first..first + count).filter(|sector| !listed.contains(sector)) {
+        let stripe_sectors = self.stripe_sectors();
+        let is_discarded = |sector: u64| {
+            let stripe = sector / stripe_sectors * stripe_sectors;
+            let mut discards = self.asked.iter().filter(|asked| asked.kind == RequestKind::Discard);
+            discards.any(|asked| asked.first < stripe + stripe_sectors && asked.first + asked.count > stripe)
+        };
+        let readable: Vec<u64> = (first..first + count)
+            .filter(|sector| !listed.contains(sector) && !is_discarded(*sector))
+            .collect();
+        for sector in readable {
             self.oracle.lost.remove(&sector);
         }
     }

@@ -66,6 +66,9 @@ impl World {
             return false;
         }
         let mut bus = self.bus.borrow_mut();
+        // A disk that is dead now holds what came later, and stays away.
+        let dead = (0..bus.disks.len()).filter(|disk| !alive.contains(disk));
+        self.gone.extend(dead);
         for disk in alive {
             match stop.images.iter().find(|image| image.disk == disk) {
                 Some(image) => drop(bus.put_back(image)),
