@@ -63,7 +63,9 @@ struct Reactor {
 /// comparison of traces would show it.
 #[must_use]
 pub fn fresh_memory() -> Arc<Memory> {
-    let mut arenas = vec![4 * MIB; REACTORS_MAX];
+    // Each size of buffer takes a MiB of its own, and silent members keep what they were given: with four, an array that has one of
+    // each size there has nothing left. So they have 32, as the product's.
+    let mut arenas = vec![32 * MIB; REACTORS_MAX];
     arenas.push(8 * MIB);
     arenas.push(MIB);
     Memory::new(&arenas).expect("memory for a world")
@@ -426,8 +428,9 @@ impl World {
             // Slow devices are excused, and a turn here can be a long one.
             let within = ANSWERED_WITHIN_NS + 500 * self.config.latency.slowest_ns();
             // What a member that does not answer may hold up: its own silence, if that ends, and the time until it is failed.
-            // Members are waited for ten times as long while stripes need a resync.
-            let patiences = if self.running().bitmap.need_sync() > 0 { 11 } else { 2 };
+            // Members are waited for ten times as long while stripes need a resync; by beats, which are longer here than by the
+            // clock, since time flies in steps of up to 100 ms and each reactor has its turn.
+            let patiences = if self.running().bitmap.need_sync() > 0 { 18 } else { 2 };
             let patience_ns = 1_000_000_000 * patiences * u64::from(self.running().members.patience_s());
             let excused_until = |silence: &crate::bus::Silence| match silence.until_ns {
                 crate::bus::ENDLESS => silence.since_ns + patience_ns,
