@@ -13,6 +13,8 @@ pub struct Silence {
     pub until_ns: u64,
     /// When it was asked first.
     pub asked_ns: Option<u64>,
+    /// Whether stripes needed a resync meanwhile: the array then waits for ten times its patience.
+    pub unsynced: bool,
 }
 
 /// The end of a silence that does not end by itself.
@@ -24,7 +26,7 @@ impl Bus {
         self.note(16, || format!("SILENCE of disk {disk}"));
         let since_ns = self.now_ns;
         self.silences.retain(|silence| silence.disk != disk);
-        self.silences.push(Silence { disk, since_ns, until_ns, asked_ns: None });
+        self.silences.push(Silence { disk, since_ns, until_ns, asked_ns: None, unsynced: false });
         if until_ns == ENDLESS {
             let in_flight = self.in_flight.iter_mut().filter(|op| op.disk == disk);
             in_flight.for_each(|op| op.due_ns = ENDLESS);

@@ -430,10 +430,11 @@ impl World {
             // What a member that does not answer may hold up: its own silence, if that ends, and the time until it is failed.
             // Members are waited for ten times as long while stripes need a resync; by beats, which are longer here than by the
             // clock, since time flies in steps of up to 100 ms and each reactor has its turn.
-            let patiences = if self.running().bitmap.need_sync() > 0 { 18 } else { 2 };
-            let patience_ns = 1_000_000_000 * patiences * u64::from(self.running().members.patience_s());
+            let unsynced = self.running().bitmap.need_sync() > 0;
+            self.bus.borrow_mut().silences.iter_mut().for_each(|silence| silence.unsynced |= unsynced);
+            let patience_ns = 1_000_000_000 * u64::from(self.running().members.patience_s());
             let excused_until = |silence: &crate::bus::Silence| match silence.until_ns {
-                crate::bus::ENDLESS => silence.since_ns + patience_ns,
+                crate::bus::ENDLESS => silence.since_ns + patience_ns * if silence.unsynced { 18 } else { 2 },
                 until_ns => until_ns,
             };
             let excused = self.bus.borrow().silences.iter().map(excused_until).max().unwrap_or(0);
