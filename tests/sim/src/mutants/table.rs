@@ -49,6 +49,8 @@ pub const LIVING: &[&str] = &[
     "RescueFailsMember",
     "ReadsMissListing",
     "FilledWithoutList",
+    "SilenceOfAllFails",
+    "AdviceFails",
 ];
 
 /// Every mutant.
