@@ -417,6 +417,11 @@ impl World {
         }
     }
 
+    /// What a request may take. Slow devices are excused, and a turn here can be a long one.
+    fn answered_within_ns(&self) -> u64 {
+        ANSWERED_WITHIN_NS + 500 * self.config.latency.slowest_ns()
+    }
+
     /// Steps; when nothing moves for long, time flies, and in the end it is a hang.
     fn step_watched(&mut self, idle: &mut u64) {
         *idle = if self.step() { 0 } else { *idle + 1 };
@@ -425,8 +430,7 @@ impl World {
         }
         if *idle > 200 || self.rng.below(256) == 0 {
             let now = self.bus.borrow().now_ns;
-            // Slow devices are excused, and a turn here can be a long one.
-            let within = ANSWERED_WITHIN_NS + 500 * self.config.latency.slowest_ns();
+            let within = self.answered_within_ns();
             // What a member that does not answer may hold up: its own silence, if that ends, and the time until it is failed.
             // Members are waited for ten times as long while stripes need a resync; by beats, which are longer here than by the
             // clock, since time flies in steps of up to 100 ms and each reactor has its turn.

@@ -8,7 +8,7 @@ use engine::ring::DeviceIndex;
 use crate::disk::Disk;
 use crate::monitors::Monitors;
 
-use super::{ANSWERED_WITHIN_NS, World, random_uuid};
+use super::{World, random_uuid};
 
 /// An order whose answer is awaited.
 type Pending = Receiver<Result<(), String>>;
@@ -23,6 +23,8 @@ impl World {
 
     pub(super) fn await_answer(&mut self, pending: &Pending, what: &str) -> Option<Result<(), String>> {
         let begun = self.bus.borrow().now_ns;
+        // An order takes several changes of the record, one after the other.
+        let within = 4 * self.answered_within_ns();
         let mut idle = 0;
         loop {
             if self.is_off() {
@@ -32,7 +34,7 @@ impl World {
                 return Some(answer);
             }
             self.step_watched(&mut idle);
-            assert!(self.bus.borrow().now_ns < begun + 4 * ANSWERED_WITHIN_NS, "I8: no answer to {what}");
+            assert!(self.bus.borrow().now_ns < begun + within, "I8: no answer to {what}");
         }
     }
 
@@ -94,7 +96,7 @@ impl World {
             self.step_watched(&mut idle);
             let now = self.bus.borrow().now_ns;
             assert!(
-                now < begun + 4 * ANSWERED_WITHIN_NS,
+                now < begun + 4 * self.answered_within_ns(),
                 "I8: a reactor is not quiet though every request is answered"
             );
         }
