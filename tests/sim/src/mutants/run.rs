@@ -11,7 +11,7 @@ use super::build::{CHOICE, build, run_of_test};
 use super::table::{CONTROL, LIVING, MUTANTS, Mutant, SeenBy};
 
 /// A mutant that lives longer, in seconds of one core, has survived.
-const WITHIN_S: u64 = 60;
+const WITHIN_S: u64 = 120;
 /// The engine without a mutant must run that long without a failure.
 const CONTROL_S: u64 = 20;
 /// Who must have killed something: each proves that it looks.

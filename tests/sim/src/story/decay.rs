@@ -85,6 +85,7 @@ impl Story {
         // A block whose only keeper here cannot show the newest generation after a cut needs a resync throughout, and what its
         // Unwritten stripes then read as is not decided.
         let whole = in_sync.len() == usize::from(self.world.geometry.members());
+        let damaged = self.world.damaged.clone();
         let spots = self.damage_metadata(&in_sync, down, whole);
         let single = spots.len() == 1;
         let must_run = single && down == Down::Stopped;
@@ -116,20 +117,24 @@ impl Story {
         for image in held {
             self.world.bus.borrow_mut().put_back(&image);
         }
+        self.world.damaged = damaged;
         self.restart_present(false);
     }
 
     fn damage_metadata(&mut self, disks: &[usize], down: Down, whole: bool) -> Vec<Spot> {
         if self.partitioned {
             let disk = self.world.rng.pick(disks);
-            return vec![self.world.partition(disk)];
+            let spot = self.world.partition(disk);
+            self.world.damaged.push(spot);
+            return self.world.damaged.clone();
         }
         let all = self.world.metadata(disks);
         let bitmaps_too = down == Down::Stopped || whole;
         // A cut tears blocks by itself.
         let many = !self.chance(70) && down == Down::Stopped;
         let count = if many { self.world.rng.between(2, 4) } else { 1 };
-        let mut spots: Vec<Spot> = Vec::new();
+        // A start that was cut may not have repaired what was damaged before it.
+        let mut spots = self.world.damaged.clone();
         for _ in 0..count {
             let spot = self.world.rng.pick(&all);
             let decay = self.world.rng.pick(&[
@@ -144,6 +149,7 @@ impl Story {
                 spots.push(spot);
             }
         }
+        self.world.damaged.clone_from(&spots);
         spots
     }
 }

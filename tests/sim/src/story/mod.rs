@@ -120,8 +120,11 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         config.stripes = config.stripes.min(24);
     }
     if scenario == Scenario::Idle && rng.chance(50) {
-        // Several regions of cells.
+        // Several regions of cells; with all of them Clean, marks that widen are seen.
         config.stripes = rng.between(40, 400);
+        if rng.chance(50) {
+            config.initial = bitmap::Cell::Clean;
+        }
     }
     if scenario == Scenario::Crowd {
         crowd::short(&mut rng, &mut config);

@@ -101,8 +101,8 @@ impl Story {
         self.ask_everybody();
         self.load(2, 30);
         let patience_ns = 1_000_000_000 * u64::from(self.world.running().members.patience_s());
-        // Ten times as long while stripes need a resync.
-        let patiences = if self.world.running().bitmap.need_sync() > 0 { 12 } else { 3 };
+        // Ten times as long while stripes need a resync; by beats, which are longer here than by the clock.
+        let patiences = if self.world.running().bitmap.need_sync() > 0 { 18 } else { 3 };
         self.world.rest(patiences * patience_ns);
         if self.world.is_off() {
             return;

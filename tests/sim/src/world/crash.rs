@@ -19,6 +19,7 @@ use crate::oracle::Oracle;
 use crate::rng::Rng;
 
 use super::World;
+use super::decay::Spot;
 use super::idle::{Idle, Loss};
 
 /// See the top of this file.
@@ -27,6 +28,7 @@ pub struct Crash {
     oracle: Rc<Oracle>,
     loss: Option<Loss>,
     older: bool,
+    damaged: Vec<Spot>,
 }
 
 impl Crash {
@@ -51,8 +53,14 @@ impl World {
         drop(bus);
         let oracle = Rc::new(self.oracle.after_power_cut());
         let loss = self.loss();
-        let older = self.older;
-        let crash = |moment| Crash { moment, oracle: Rc::clone(&oracle), loss: loss.clone(), older };
+        let (older, damaged) = (self.older, &self.damaged);
+        let crash = |moment| Crash {
+            moment,
+            oracle: Rc::clone(&oracle),
+            loss: loss.clone(),
+            older,
+            damaged: damaged.clone(),
+        };
         self.crashes.extend(taken.into_iter().map(crash));
     }
 
@@ -102,6 +110,7 @@ impl World {
             // Rolling back all members to a stop is tried in the run itself.
             stops: Vec::new(),
             older: crash.older,
+            damaged: crash.damaged.clone(),
             gone: self.gone.clone(),
             idle: Idle::after(self.idle.watched, crash.loss.clone()),
         }

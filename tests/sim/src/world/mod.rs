@@ -125,6 +125,8 @@ pub struct World {
     pub crashes: Vec<Crash>,
     /// The array as it was left by stops in order, and when it was created.
     pub stops: Vec<Rc<Stop>>,
+    /// Blocks of metadata that have been damaged since a start that repaired them all: further damage is chosen beside them.
+    pub damaged: Vec<Spot>,
     /// Some disks hold older content than they held, and no start has decided on them yet: a start may be refused.
     pub older: bool,
     /// Disks that a return of the whole array to a stop has done away with.
@@ -195,6 +197,7 @@ impl World {
             cells_at_stop: None,
             crashes: Vec::new(),
             stops: Vec::new(),
+            damaged: Vec::new(),
             older: false,
             gone: BTreeSet::new(),
             idle: Idle::after(true, None),

@@ -166,6 +166,9 @@ impl World {
         self.check_kept();
         self.check_loss();
         self.older = false;
+        if !read_only {
+            self.damaged.clear();
+        }
         StartOutcome::Running
     }
 
