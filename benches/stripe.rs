@@ -57,7 +57,7 @@ impl Bench {
             layout,
             // Dirty, as a random load soon has it: the marks are bitmap's own bench.
             bitmap: Bitmap::new(STRIPES, Cell::Dirty),
-            lost: engine::lost::LostRows::default(),
+            lost: engine::lost::LostRows::none(geometry),
             locks: StripeLocks::new(),
             members: Members::new(view, 0, &devices, Slots::NONE),
             memory: memory.clone(),

@@ -84,7 +84,7 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     // The ring: ublk's commands travel in the reactor's own.
     ("frontend", &["limits", "memory", "request", "ring"]),
     ("format", &["limits", "geometry"]),
-    ("lost", &["format", "limits", "sync"]),
+    ("lost", &["format", "geometry", "limits", "sync"]),
     ("assembly", &["limits", "geometry", "format"]),
     ("members", &["geometry", "limits", "ring", "sync"]),
     ("mailbox", &["array", "memory", "request", "limits", "sync"]),

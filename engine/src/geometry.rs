@@ -230,6 +230,12 @@ impl Geometry {
         }
     }
 
+    /// Whether a slot holds data in this stripe, and not parity.
+    #[must_use]
+    pub const fn is_data(&self, stripe: u64, slot: u8) -> bool {
+        self.rotation(stripe).strip_on(slot) < self.data()
+    }
+
     /// The first byte of a stripe's strip, within the data zone of its member.
     #[must_use]
     pub const fn strip_offset(&self, stripe: u64) -> u64 {

@@ -13,6 +13,14 @@
 //! first, a crash would leave zeros that are served as data. A crash between the data and the removal leaves an error for a
 //! write that was never acknowledged. Were the removal first, old zeros would be served as data.
 //!
+//! **Ranges.** Strips that are lost whole, as all of a missing member's in stripes that were in doubt, are one range for each slot as
+//! far as they follow each other. The slot holds parity in one or two stripes of each turn of the rotation; nothing is lost there, and
+//! a range goes over them: if each turn of the rotation were a range, a few thousand stripes would fill the list. Pieces of a
+//! strip are a range for each stripe: a stripe that is discarded would split every range that goes through it. So there is
+//! one way to list what is lost, in whatever order it was added and removed:
+//! - no two ranges overlap, or could be one;
+//! - a range of several stripes has all rows, and the slot holds data in its first stripe and in its last.
+//!
 //! Readers take no lock. The list has two halves; an editor writes the one that is not current, then makes it current. A reader
 //! looks at the current half, and looks again if the version has moved meanwhile. Words are stored with Release and loaded with
 //! Acquire: a reader that sees a word of an edit under way also sees the version of the edit before, and looks again. Editors are
@@ -21,6 +29,7 @@
 use std::sync::{Mutex, MutexGuard};
 
 use crate::format::lost_rows::LostRange;
+use crate::geometry::Geometry;
 use crate::limits::{LOST_RANGES_ADDED_MAX, LOST_RANGES_MAX};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -73,6 +82,8 @@ impl Half {
 
 /// See the top of this file.
 pub struct LostRows {
+    /// Where slots hold parity.
+    geometry: Geometry,
     /// Ranges in the list. Written by editors; read on every request, Relaxed: a reader that comes late is found out by the count
     /// of deallocations, as for strips that were given back.
     count: AtomicU32,
@@ -98,27 +109,32 @@ impl std::fmt::Debug for LostRows {
     }
 }
 
-impl Default for LostRows {
-    fn default() -> LostRows {
-        LostRows::new(0, &[], false)
-    }
-}
-
 impl LostRows {
-    /// The list as a start found it, durable in this version.
+    /// The list of an array that has lost nothing.
     #[must_use]
-    pub fn new(version: u64, ranges: &[LostRange], on_record: bool) -> LostRows {
+    pub fn none(geometry: Geometry) -> LostRows {
+        LostRows::new(geometry, 0, &[], false)
+    }
+
+    /// The list as a start found it, durable in this version. Each range is added as if it were new: programs before this one began
+    /// a range behind each parity strip, and an array whose list they had filled has room again. (Pieces in several stripes, which
+    /// they listed too, stay as they are.)
+    #[must_use]
+    pub fn new(geometry: Geometry, version: u64, found: &[LostRange], on_record: bool) -> LostRows {
+        let mut ranges = Vec::with_capacity(LOST_RANGES_MAX);
+        for range in found.iter().filter_map(|range| range.of_data(&geometry)) {
+            put(&geometry, &mut ranges, range);
+        }
         let halves = [Half::new(), Half::new()];
-        halves[(version % 2) as usize].store(ranges);
-        let mut editor = Vec::with_capacity(LOST_RANGES_MAX + 2);
-        editor.extend_from_slice(ranges);
+        halves[(version % 2) as usize].store(&ranges);
         LostRows {
+            geometry,
             count: AtomicU32::new(ranges.len() as u32),
             version: AtomicU64::new(version),
             durable: AtomicU64::new(version),
             on_record: AtomicBool::new(on_record),
             halves,
-            editor: Mutex::new(editor),
+            editor: Mutex::new(ranges),
         }
     }
 
@@ -146,7 +162,7 @@ impl LostRows {
             && self.look(|half| {
                 half.ranges().any(|range| {
                     range.slot == slot
-                        && range.has(stripe)
+                        && range.has(stripe, &self.geometry)
                         && range.row < row + rows
                         && row < range.row + range.rows
                 })
@@ -156,7 +172,7 @@ impl LostRows {
     /// Whether any row of a stripe is lost.
     #[must_use]
     pub fn touches(&self, stripe: u64) -> bool {
-        !self.is_empty() && self.look(|half| half.ranges().any(|range| range.has(stripe)))
+        !self.is_empty() && self.look(|half| half.ranges().any(|range| range.has(stripe, &self.geometry)))
     }
 
     /// Everything that is listed.
@@ -175,6 +191,30 @@ impl LostRows {
                 return (version, ranges);
             }
         }
+    }
+
+    /// How many bytes are lost.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let bytes = |range: LostRange| u64::from(range.rows) * range.data_strips(&self.geometry);
+        self.look(|half| half.ranges().map(bytes).sum())
+    }
+
+    /// The first pieces, as a host addresses them: first byte and length.
+    #[must_use]
+    pub fn pieces(&self, count: usize) -> Vec<(u64, u64)> {
+        let geometry = &self.geometry;
+        let stripes = |range: LostRange| (range.stripe..range.end()).map(move |stripe| (stripe, range));
+        let pieces = self.ranges().into_iter().flat_map(stripes);
+        let lost = pieces.filter(|(stripe, range)| geometry.is_data(*stripe, range.slot));
+        let address = |(stripe, range): (u64, LostRange)| {
+            let strip = geometry.rotation(stripe).strip_on(range.slot);
+            let at = stripe * u64::from(geometry.stripe_bytes())
+                + u64::from(strip) * u64::from(geometry.chunk_bytes())
+                + u64::from(range.row);
+            (at, range.rows.into())
+        };
+        lost.take(count).map(address).collect()
     }
 
     /// Whether there is no room for more.
@@ -211,16 +251,15 @@ impl LostRows {
         self.durable.store(version, Ordering::Release);
     }
 
-    /// Lists rows. What adjoins a range of the same slot and rows makes that longer. The version to wait for.
+    /// Lists rows of data strips, in one range with all that they adjoin. The version to wait for.
     pub fn add(&self, added: LostRange) -> Result<u64, Refused> {
+        assert!(added.of_data(&self.geometry) == Some(added), "no parity strip is lost: {added:?}");
         let mut ranges = self.editor()?;
-        if let Some(range) = ranges.iter_mut().find(|range| range.adjoins(&added)) {
-            *range = range.with(&added);
-        } else if ranges.len() >= LOST_RANGES_ADDED_MAX {
+        let is_new = !ranges.iter().any(|range| range.joins(&added, &self.geometry));
+        if is_new && ranges.len() >= LOST_RANGES_ADDED_MAX {
             return Err(Refused::Full);
-        } else {
-            ranges.push(added);
         }
+        put(&self.geometry, &mut ranges, added);
         Ok(self.publish(&ranges))
     }
 
@@ -230,7 +269,8 @@ impl LostRows {
         let mut is_changed = false;
         let gone = LostRange { stripe, stripes: 1, slot, row, rows };
         while let Some(at) = ranges.iter().position(|range| range.meets(&gone)) {
-            let left = ranges[at].without(&gone).into_iter().filter(|rest| rest.stripes > 0 && rest.rows > 0);
+            let rests = ranges[at].without(&gone);
+            let left = rests.iter().filter_map(|rest| rest.of_data(&self.geometry));
             if ranges.len() - 1 + left.clone().count() > LOST_RANGES_MAX {
                 return Err(Refused::Full);
             }
@@ -260,13 +300,22 @@ impl LostRows {
     }
 }
 
+/// Puts a range on the list, in one with all that it joins: each time it has grown it may join others.
+fn put(geometry: &Geometry, ranges: &mut Vec<LostRange>, added: LostRange) {
+    let mut whole = added;
+    while let Some(at) = ranges.iter().position(|range| range.joins(&whole, geometry)) {
+        whole = ranges.swap_remove(at).with(&whole);
+    }
+    ranges.push(whole);
+}
+
 impl LostRange {
     const fn end(&self) -> u64 {
         self.stripe + self.stripes as u64
     }
 
-    fn has(&self, stripe: u64) -> bool {
-        (self.stripe..self.end()).contains(&stripe)
+    fn has(&self, stripe: u64, geometry: &Geometry) -> bool {
+        (self.stripe..self.end()).contains(&stripe) && geometry.is_data(stripe, self.slot)
     }
 
     fn meets(&self, other: &LostRange) -> bool {
@@ -277,17 +326,34 @@ impl LostRange {
             && other.row < self.row + self.rows
     }
 
-    /// Whether both make one range: rows that follow each other, or the same rows from the first on (whole strips, as a rule) in
-    /// stripes that follow each other. Other rows stay apart by stripe: a stripe that is discarded would split every range
-    /// that goes through it.
-    fn adjoins(&self, other: &LostRange) -> bool {
-        let same_rows = (self.row, self.rows) == (other.row, other.rows);
-        let same_stripes = (self.stripe, self.stripes) == (other.stripe, other.stripes);
+    fn covers(&self, other: &LostRange) -> bool {
         self.slot == other.slot
-            && ((same_rows && self.row == 0 && self.stripe <= other.end() && other.stripe <= self.end())
-                || (same_stripes && self.row <= other.row + other.rows && other.row <= self.row + self.rows))
+            && self.stripe <= other.stripe
+            && other.end() <= self.end()
+            && self.row <= other.row
+            && other.row + other.rows <= self.row + self.rows
     }
 
+    /// Whether both make one range: see the top of this file.
+    fn joins(&self, other: &LostRange, geometry: &Geometry) -> bool {
+        let is_whole = |range: &LostRange| range.row == 0 && range.rows == geometry.chunk_bytes();
+        let (first, last) = if self.stripe <= other.stripe { (self, other) } else { (other, self) };
+        let is_parity = |stripe| !geometry.is_data(stripe, self.slot);
+        let follows = || {
+            is_whole(first)
+                && is_whole(last)
+                && (first.end()..last.stripe).all(is_parity)
+                && last.end().max(first.end()) - first.stripe <= u64::from(u32::MAX)
+        };
+        let is_beside = || {
+            (self.stripe, self.stripes) == (other.stripe, other.stripes)
+                && self.row <= other.row + other.rows
+                && other.row <= self.row + self.rows
+        };
+        self.slot == other.slot && (self.covers(other) || other.covers(self) || follows() || is_beside())
+    }
+
+    /// Both, and what lies between them.
     fn with(&self, other: &LostRange) -> LostRange {
         let (stripe, row) = (self.stripe.min(other.stripe), self.row.min(other.row));
         LostRange {
@@ -297,6 +363,24 @@ impl LostRange {
             row,
             rows: (self.row + self.rows).max(other.row + other.rows) - row,
         }
+    }
+
+    /// The range without the stripes at its ends in which the slot holds parity; `None` if it has no other.
+    fn of_data(&self, geometry: &Geometry) -> Option<LostRange> {
+        let is_data = |stripe: &u64| geometry.is_data(*stripe, self.slot);
+        let first = (self.stripe..self.end()).find(is_data)?;
+        let last = (first..self.end()).rfind(is_data)?;
+        let stripes = (last + 1 - first) as u32;
+        (self.rows > 0).then_some(LostRange { stripe: first, stripes, ..*self })
+    }
+
+    /// In how many of its stripes the slot holds data.
+    fn data_strips(&self, geometry: &Geometry) -> u64 {
+        let members = u64::from(geometry.members());
+        let turns = u64::from(self.stripes) / members;
+        let rest = self.stripe + turns * members..self.end();
+        let is_data = |stripe: &u64| geometry.is_data(*stripe, self.slot);
+        turns * u64::from(geometry.data()) + rest.filter(is_data).count() as u64
     }
 
     /// What is left without rows of one stripe; some may be empty.
@@ -314,73 +398,216 @@ impl LostRange {
 
 #[cfg(test)]
 mod tests {
+    //! The list against a set of rows that knows no ranges, for all rotations.
+
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
-    const CHUNK: u32 = 1 << 16;
+    const CHUNK: u32 = 16 << 10;
+    const SECTOR: u32 = 4 << 10;
+    const STRIPES: u64 = 40;
 
-    /// The list against a set of (stripe, slot, 512 bytes) that knows no ranges.
-    #[test]
-    fn it_holds_what_was_added_and_not_removed() {
-        let list = LostRows::default();
-        let mut model = std::collections::BTreeSet::new();
-        let mut state = 7u64;
-        let mut below = |end: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % end
-        };
-        for _ in 0..3000 {
-            let (stripe, slot) = (below(12), below(3) as u8);
-            let row = below(16) * 4096;
-            let rows = ((1 + below(16)) * 4096).min(u64::from(CHUNK) - row);
-            let sectors = (row / 512..(row + rows) / 512).map(|sector| (stripe, slot, sector));
-            let (row, rows) = (row as u32, rows as u32);
-            if below(3) == 0 {
-                assert!(list.remove(stripe, slot, row, rows).is_ok());
-                sectors.for_each(|sector| {
-                    model.remove(&sector);
-                });
-            } else {
-                assert!(list.add(LostRange { stripe, stripes: 1, slot, row, rows }).is_ok());
-                model.extend(sectors);
+    fn geometry() -> impl Strategy<Value = Geometry> {
+        (1..=2u8).prop_flat_map(|parities| {
+            (parities + 2..9).prop_map(move |members| Geometry::new(members, parities, CHUNK, STRIPES))
+        })
+    }
+
+    /// Rows of one strip, whole or not.
+    fn piece() -> impl Strategy<Value = (u64, u8, u32, u32)> {
+        let rows = prop_oneof![
+            Just((0, CHUNK)),
+            (0..4u32, 1..=4u32).prop_map(|(first, count)| (first * SECTOR, count.min(4 - first) * SECTOR))
+        ];
+        (0..STRIPES, 0..8u8, rows).prop_map(|(stripe, slot, (row, rows))| (stripe, slot, row, rows))
+    }
+
+    /// (stripe, slot, sector) of each sector that is lost.
+    type Model = BTreeSet<(u64, u8, u32)>;
+
+    /// The ranges of what is lost, made from nothing: runs of sectors in each stripe, and runs of whole strips.
+    fn fewest(geometry: &Geometry, model: &Model) -> Vec<LostRange> {
+        let sectors = CHUNK / SECTOR;
+        let is_lost = |stripe, slot, sector| model.contains(&(stripe, slot, sector));
+        let mut ranges: Vec<LostRange> = Vec::new();
+        for slot in 0..geometry.members() {
+            // The stripe of data that whole strips could go on from.
+            let mut before = None;
+            for stripe in (0..STRIPES).filter(|&stripe| geometry.is_data(stripe, slot)) {
+                if (0..sectors).all(|sector| is_lost(stripe, slot, sector)) {
+                    match before {
+                        Some(nth) => {
+                            let range: &mut LostRange = &mut ranges[nth];
+                            range.stripes = (stripe + 1 - range.stripe) as u32;
+                        }
+                        None => {
+                            before = Some(ranges.len());
+                            ranges.push(LostRange { stripe, stripes: 1, slot, row: 0, rows: CHUNK });
+                        }
+                    }
+                    continue;
+                }
+                before = None;
+                let mut run = 0;
+                for sector in 0..=sectors {
+                    if is_lost(stripe, slot, sector) {
+                        run += 1;
+                    } else if run > 0 {
+                        let (row, rows) = ((sector - run) * SECTOR, run * SECTOR);
+                        ranges.push(LostRange { stripe, stripes: 1, slot, row, rows });
+                        run = 0;
+                    }
+                }
             }
-            for stripe in 0..12 {
-                assert_eq!(list.touches(stripe), model.iter().any(|&(at, ..)| at == stripe));
-            }
-            let (stripe, slot, sector) = (below(12), below(3) as u8, below(128));
-            assert_eq!(
-                list.has(stripe, slot, sector as u32 * 512, 512),
-                model.contains(&(stripe, slot, sector))
-            );
-            assert_eq!(list.is_empty(), model.is_empty());
         }
+        ranges
+    }
+
+    fn check(list: &LostRows, geometry: &Geometry, model: &Model) {
+        let mut ranges = list.ranges();
+        ranges.sort_unstable();
+        let mut expected = fewest(geometry, model);
+        expected.sort_unstable();
+        assert_eq!(ranges, expected);
+        assert_eq!(list.is_empty(), model.is_empty());
+        assert_eq!(list.bytes(), model.len() as u64 * u64::from(SECTOR));
+        for stripe in 0..STRIPES {
+            assert_eq!(list.touches(stripe), model.iter().any(|&(at, ..)| at == stripe));
+            for slot in 0..geometry.members() {
+                for sector in 0..CHUNK / SECTOR {
+                    let has = list.has(stripe, slot, sector * SECTOR, SECTOR);
+                    assert_eq!(has, model.contains(&(stripe, slot, sector)));
+                }
+            }
+        }
+        let pieces = list.pieces(usize::MAX);
+        let mut addresses: Vec<u64> =
+            pieces.iter().flat_map(|&(at, bytes)| (at..at + bytes).step_by(SECTOR as usize)).collect();
+        addresses.sort_unstable();
+        let address = |&(stripe, slot, sector): &(u64, u8, u32)| {
+            let strip = geometry.rotation(stripe).strip_on(slot);
+            (stripe * u64::from(geometry.data()) + u64::from(strip)) * u64::from(CHUNK)
+                + u64::from(sector * SECTOR)
+        };
+        let mut lost: Vec<u64> = model.iter().map(address).collect();
+        lost.sort_unstable();
+        assert_eq!(addresses, lost);
+    }
+
+    proptest! {
+        /// Whatever is added and removed, in whatever order, is listed in the fewest ranges there are; and a list that is read back
+        /// is the same.
+        #[test]
+        fn it_holds_what_was_added_and_not_removed(
+            geometry in geometry(),
+            steps in proptest::collection::vec((0..4u8, piece()), 1..200),
+        ) {
+            let list = LostRows::none(geometry);
+            let mut model = Model::new();
+            for (verb, (stripe, slot, row, rows)) in steps {
+                let slot = slot % geometry.members();
+                if !geometry.is_data(stripe, slot) {
+                    continue;
+                }
+                let sectors = (row / SECTOR..(row + rows) / SECTOR).map(|sector| (stripe, slot, sector));
+                if verb == 0 {
+                    prop_assert!(list.remove(stripe, slot, row, rows).is_ok());
+                    sectors.for_each(|sector| {
+                        model.remove(&sector);
+                    });
+                } else {
+                    let added = list.add(LostRange { stripe, stripes: 1, slot, row, rows });
+                    prop_assert!(added.is_ok());
+                    model.extend(sectors);
+                }
+                prop_assert_eq!(list.ranges().len(), fewest(&geometry, &model).len());
+            }
+            check(&list, &geometry, &model);
+            check(&LostRows::new(geometry, 7, &list.ranges(), true), &geometry, &model);
+        }
+
+        /// Stripes are given up in any order; a whole block of them is one range in the end, and at no time more than its holes.
+        #[test]
+        fn whole_strips_in_any_order_are_one_range(
+            geometry in geometry(),
+            slot in 0..8u8,
+            order in Just((0..STRIPES).collect::<Vec<u64>>()).prop_shuffle(),
+        ) {
+            let slot = slot % geometry.members();
+            let list = LostRows::none(geometry);
+            for &stripe in order.iter().filter(|&&stripe| geometry.is_data(stripe, slot)) {
+                let added = list.add(LostRange { stripe, stripes: 1, slot, row: 0, rows: CHUNK });
+                prop_assert!(added.is_ok());
+            }
+            prop_assert_eq!(list.ranges().len(), 1);
+        }
+    }
+
+    const RAID5: (u8, u8) = (4, 1);
+
+    fn list_of(stripes: u64) -> LostRows {
+        LostRows::none(Geometry::new(RAID5.0, RAID5.1, CHUNK, stripes))
+    }
+
+    /// A slot's whole strip, in the `nth` stripe in which it holds data.
+    fn strip(nth: u64) -> LostRange {
+        // Slot 3 holds parity in every fourth stripe, the first of them stripe 0.
+        LostRange { stripe: nth / 3 * 4 + nth % 3 + 1, stripes: 1, slot: 3, row: 0, rows: CHUNK }
     }
 
     #[test]
     fn stripes_that_follow_each_other_are_one_range() {
-        let list = LostRows::default();
-        for stripe in 0..100_000 {
-            assert!(list.add(LostRange { stripe, stripes: 1, slot: 2, row: 0, rows: CHUNK }).is_ok());
+        let list = list_of(200_000);
+        for nth in 0..100_000 {
+            assert!(list.add(strip(nth)).is_ok());
         }
         assert_eq!(list.ranges().len(), 1);
-        let version = list.remove(50, 2, 0, CHUNK).expect("nobody else edits");
+        assert_eq!(list.bytes(), 100_000 * u64::from(CHUNK));
+        let version = list.remove(50, 3, 0, CHUNK).expect("nobody else edits");
         assert!(!list.is_durable(version) && !list.touches(50) && list.touches(49) && list.touches(51));
         list.set_durable(version);
         assert!(list.is_durable(version));
     }
 
+    /// Programs before this one began a range behind each parity strip.
+    #[test]
+    fn a_list_that_was_full_of_short_ranges_has_room() {
+        let geometry = Geometry::new(RAID5.0, RAID5.1, CHUNK, 1 << 20);
+        let range = |turn| LostRange { stripes: 3, ..strip(3 * turn) };
+        let ranges: Vec<LostRange> = (0..LOST_RANGES_ADDED_MAX as u64).map(range).collect();
+        let list = LostRows::new(geometry, 9, &ranges, true);
+        assert_eq!((list.ranges().len(), list.is_full()), (1, false));
+        let parity = LostRange { stripe: 0, ..strip(0) };
+        assert!(LostRows::new(geometry, 9, &[parity], true).is_empty());
+    }
+
+    /// Chunks of 4 KiB on members of 32 TB.
+    #[test]
+    fn more_stripes_than_a_range_can_count_are_two() {
+        let geometry = Geometry::new(RAID5.0, RAID5.1, CHUNK, 1 << 33);
+        let half = LostRange { stripes: 3 << 30, ..strip(0) };
+        let ranges = [half, LostRange { stripe: half.end(), ..half }];
+        let list = LostRows::new(geometry, 0, &ranges, true);
+        assert_eq!(list.ranges().len(), 2);
+        assert_eq!(list.bytes(), (6 << 30) / 4 * 3 * u64::from(CHUNK));
+    }
+
     #[test]
     fn a_list_that_was_split_to_its_end_can_be_emptied() {
-        let list = LostRows::default();
+        let list = list_of(1 << 20);
         let ranges = LOST_RANGES_ADDED_MAX as u64;
         for nth in 0..ranges {
-            let range = LostRange { stripe: 2 * nth, stripes: 1, slot: 1, row: 0, rows: CHUNK };
-            assert!(list.add(range).is_ok());
+            assert!(list.add(strip(2 * nth)).is_ok());
         }
-        let split = (0..ranges).filter(|nth| list.remove(2 * nth, 1, 8192, 512).is_ok()).count();
+        let split =
+            (0..ranges).filter(|nth| list.remove(strip(2 * nth).stripe, 3, 8192, 512).is_ok()).count();
         assert_eq!(split, LOST_RANGES_MAX - LOST_RANGES_ADDED_MAX, "as many as there is room for");
         for nth in 0..ranges {
             assert!(
-                list.remove(2 * nth, 1, 0, CHUNK).is_ok(),
+                list.remove(strip(2 * nth).stripe, 3, 0, CHUNK).is_ok(),
                 "what leaves less than there was is never refused"
             );
         }
@@ -389,15 +616,16 @@ mod tests {
 
     #[test]
     fn a_full_list_takes_no_more_and_can_be_emptied() {
-        let list = LostRows::default();
-        let range = |stripe| LostRange { stripe, stripes: 1, slot: 1, row: 4096, rows: 8192 };
+        let list = list_of(1 << 20);
+        let range = |nth| LostRange { row: 4096, rows: 8192, ..strip(nth) };
         for nth in 0..LOST_RANGES_ADDED_MAX as u64 {
-            assert!(list.add(range(2 * nth)).is_ok());
+            assert!(list.add(range(nth)).is_ok());
         }
-        assert_eq!(list.add(range(1_000_000)), Err(Refused::Full));
-        assert!(list.remove(0, 1, 8192, 512).is_ok(), "there is room to take a part away");
+        assert_eq!(list.add(range(1 << 18)), Err(Refused::Full));
+        assert!(list.add(LostRange { row: 0, ..range(0) }).is_ok(), "a range that grows needs no room");
+        assert!(list.remove(strip(0).stripe, 3, 8192, 512).is_ok(), "there is room to take a part away");
         for nth in 0..LOST_RANGES_ADDED_MAX as u64 {
-            assert!(list.remove(2 * nth, 1, 0, CHUNK).is_ok());
+            assert!(list.remove(strip(nth).stripe, 3, 0, CHUNK).is_ok());
         }
         assert!(list.is_empty());
     }

@@ -226,7 +226,7 @@ pub fn start<R: Ring>(
         devices,
         roster,
         rebuilding,
-        lost: LostRows::default(),
+        lost: LostRows::none(geometry),
         stale_blocks: 0,
         bad_places: Slots::NONE,
     };

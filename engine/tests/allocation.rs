@@ -60,7 +60,7 @@ impl Driven {
                 logical_block_bytes: 512,
             },
             bitmap: Bitmap::new(STRIPES, cell),
-            lost: engine::lost::LostRows::default(),
+            lost: engine::lost::LostRows::none(geometry),
             locks: StripeLocks::new(),
             members: Members::new(
                 MemberView { readable: present, writable: present },

@@ -184,7 +184,7 @@ fn contend(memory: &Arc<Memory>, initial: Cell, room: usize, asks: &[&[Ask]]) ->
             logical_block_bytes: BLOCK as u32,
         },
         bitmap: Bitmap::new(STRIPES, initial),
-        lost: engine::lost::LostRows::default(),
+        lost: engine::lost::LostRows::none(geometry),
         locks: StripeLocks::new(),
         members: Members::new(all, 0, &devices, Slots::one(1)),
         memory: Arc::clone(memory),

@@ -14,7 +14,7 @@ use crate::output::{print, print_json};
 use crate::rundir::RunDir;
 use crate::units::{about_size, exact_size, grouped};
 
-use super::status::{describe_job, health_word, picture};
+use super::status::{LIST_IS_FULL, describe_job, health_word, picture};
 
 /// What is asked about.
 enum Subject<'a> {
@@ -158,6 +158,9 @@ fn running_text(status: &ArrayStatus) -> String {
         }
         if lost.pieces.len() == LOST_PIECES_SHOWN {
             lines.add("", "and more");
+        }
+        if lost.is_full {
+            lines.add("", LIST_IS_FULL);
         }
     }
     counters_text(status, &mut lines);

@@ -83,6 +83,9 @@ fn table(statuses: &[ArrayStatus]) -> String {
     table.lines().map(|line| line.trim().to_string() + "\n").collect()
 }
 
+/// Why a rebuild or a resync may not go on.
+pub const LIST_IS_FULL: &str = "the list of lost rows is full: overwrite or discard some, or nothing is rebuilt or resynced where more is lost";
+
 /// `optimal`, `degraded`, `failed`.
 pub fn health_word(health: Health) -> &'static str {
     match health {
@@ -108,7 +111,7 @@ fn background(status: &ArrayStatus) -> String {
         parts.push(format!("{} are lost: see detail", about_size(status.lost_rows.bytes)));
     }
     if status.lost_rows.is_full {
-        parts.push("the list of lost rows is full: overwrite or discard some, or nothing is rebuilt where more is lost".into());
+        parts.push(LIST_IS_FULL.into());
     }
     if parts.is_empty() { "-".into() } else { parts.join("; ") }
 }

@@ -2,7 +2,7 @@
 //!
 //! Exit code 1 when the time is up, when the array has failed, or when a slot that was being rebuilt is
 //! not in sync afterwards or has lost rows: `replace && wait && unplug the old one` must stop at the `wait`. A
-//! rebuild for which the list of lost rows has no more room does not end by itself, so it ends the waiting too.
+//! rebuild or resync for which the list of lost rows has no more room does not end by itself, so it ends the waiting too.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::meter::Meter;
 use crate::output::print;
 use crate::rundir::RunDir;
 
-use super::status::{health_word, picture};
+use super::status::{LIST_IS_FULL, health_word, picture};
 
 /// How often the server is asked.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -60,7 +60,16 @@ pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
             status.name
         ))?;
     }
+    if needs_room(&status) {
+        let left = status.cells.need_sync - status.cells.lost;
+        print(&format!("{}: {left} stripes still need a resync, and {LIST_IS_FULL}\n", status.name))?;
+    }
     Ok(outcome(&status, &rebuilt))
+}
+
+/// Whether a resync has left stripes because the list of lost rows is full: between two attempts, minutes apart, none is going on.
+fn needs_room(status: &ArrayStatus) -> bool {
+    status.lost_rows.is_full && status.cells.need_sync > status.cells.lost
 }
 
 fn stuck(status: &ArrayStatus, job: &Background) -> Failure {
@@ -88,6 +97,7 @@ fn outcome(status: &ArrayStatus, rebuilt: &[usize]) -> Outcome {
     };
     match status.health {
         Health::Failed => Outcome::Problem,
+        Health::Optimal | Health::Degraded if needs_room(status) => Outcome::Problem,
         Health::Optimal | Health::Degraded if !rebuilt.is_empty() && status.lost_rows.bytes > 0 => {
             Outcome::Problem
         }
@@ -123,6 +133,11 @@ mod tests {
         assert_eq!(outcome(&status, &[1]), Outcome::Fine);
         status.lost_rows.bytes = 4096;
         assert_eq!(outcome(&status, &[1]), Outcome::Problem, "it has ended, and something is lost");
+        status.lost_rows.is_full = true;
+        (status.cells.need_sync, status.cells.lost) = (7, 7);
+        assert_eq!(outcome(&status, &[]), Outcome::Fine, "what is on a missing member is not waited for");
+        status.cells.lost = 6;
+        assert_eq!(outcome(&status, &[]), Outcome::Problem, "a stripe cannot be resynced");
         status.health = Health::Failed;
         assert_eq!(outcome(&status, &[]), Outcome::Problem);
     }

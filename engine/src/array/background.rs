@@ -14,7 +14,8 @@
 //! **Unfilled stripes.** A stripe of which another member could not be read is filled but for those rows. The error may
 //! pass (a bad block is rewritten, or had some trouble in passing), so it is tried again, after longer and longer waits; meanwhile
 //! the cursor stays before it, and reads go on reconstructing there. In the end such rows are listed as lost too. Where the list
-//! has no room left the stripe stays unfilled, and is looked at once a minute.
+//! has no room left the stripe stays unfilled, and is looked at once a minute. Behind [`UNFILLED_MAX`] unfilled stripes the rebuild
+//! stops, and goes on as some of them are filled.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -103,6 +104,9 @@ impl Resync {
     }
 }
 
+/// Unfilled stripes of a rebuild. Each turn looks at all of them for the first, which takes some microseconds.
+const UNFILLED_MAX: usize = 4096;
+
 /// How far a rebuild is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Filling {
@@ -127,12 +131,10 @@ pub(super) struct Rebuild {
     window: VecDeque<(u64, bool)>,
     /// The version of the list of lost rows that this slot has too.
     listed: Option<u64>,
-    /// Stripes that could not be filled, because a read failed: to be tried again.
-    unfilled: Vec<u64>,
-    /// Those of them that are due to be tried again now.
-    again: VecDeque<u64>,
-    /// How often unfilled stripes have come due.
-    attempt: u32,
+    /// Stripes that could not be filled, because a read failed or the list of lost rows is full, and the attempt that this was.
+    unfilled: Vec<(u64, u32)>,
+    /// Those that are due to be tried again now, and the attempt that this will be.
+    again: VecDeque<(u64, u32)>,
     /// Nothing is to be done before they come due again.
     waits: bool,
     /// The block whose copies are being written.
@@ -151,9 +153,8 @@ impl Rebuild {
             next: cursor,
             window: VecDeque::with_capacity(JOBS_MAX_IDLE as usize),
             listed: None,
-            unfilled: Vec::new(),
-            again: VecDeque::new(),
-            attempt: 0,
+            unfilled: Vec::with_capacity(UNFILLED_MAX),
+            again: VecDeque::with_capacity(UNFILLED_MAX),
             waits: false,
             copying: None,
             next_progress_ns: 0,
@@ -172,13 +173,21 @@ impl Rebuild {
 
     /// Every stripe before this is filled.
     fn reached(&self) -> u64 {
-        let waiting = self.unfilled.iter().chain(&self.again).copied();
+        let waiting = self.unfilled.iter().chain(&self.again).map(|entry| entry.0);
         self.window.iter().map(|entry| entry.0).chain(waiting).fold(self.next, u64::min)
     }
 
-    /// The next stripe to look at, if any.
-    fn upcoming(&self, stripes: u64) -> Option<u64> {
-        self.again.front().copied().or((self.next < stripes).then_some(self.next))
+    /// The next stripe to look at, if any, and the attempt that this is.
+    fn upcoming(&self, stripes: u64) -> Option<(u64, u32)> {
+        let has_room = self.unfilled.len() + self.window.len() < UNFILLED_MAX;
+        self.again.front().copied().or((has_room && self.next < stripes).then_some((self.next, 0)))
+    }
+
+    /// All unfilled stripes are due, and will be again after a wait that suits those that were tried least often.
+    fn try_again(&mut self, now_ns: u64) {
+        let attempt = self.unfilled.iter().map(|entry| entry.1).min().unwrap_or(0);
+        self.next_again_ns = now_ns + backoff_ns(REBUILD_AGAIN_NS, attempt);
+        self.again.extend(self.unfilled.drain(..).map(|(stripe, attempt)| (stripe, attempt + 1)));
     }
 
     /// That one is in the window now, or was passed by.
@@ -208,7 +217,7 @@ impl Array {
                 done.store(done.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 steward.resync.lost += u64::from(result.is_err() || need_sync);
             }
-            Job::Rebuild { slot, .. } => {
+            Job::Rebuild { slot, attempt } => {
                 let Some(rebuild) = steward.rebuild.as_mut().filter(|rebuild| rebuild.slot == slot) else {
                     return;
                 };
@@ -216,7 +225,7 @@ impl Array {
                     entry.1 = true;
                 }
                 if need_sync || result.is_err() {
-                    rebuild.unfilled.push(stripe);
+                    rebuild.unfilled.push((stripe, attempt));
                 }
             }
         }
@@ -293,12 +302,10 @@ impl Array {
         // is looked at after the cell: see `cell_at_rest`.)
         for _ in 0..LOOKS_PER_TURN {
             let rebuild = self.steward().rebuild.as_ref().expect("looked at above");
-            let Some(stripe) = rebuild.upcoming(stripes).filter(|_| self.steward().jobs < jobs_max) else {
-                break;
-            };
+            let upcoming = rebuild.upcoming(stripes).filter(|_| self.steward().jobs < jobs_max);
+            let Some((stripe, attempt)) = upcoming else { break };
             let passed_by = shared.locks.is_free(stripe)
                 && shared.bitmap.cell_at_rest(stripe, &shared.locks) == Some(Cell::Unwritten);
-            let attempt = if rebuild.again.is_empty() { 0 } else { rebuild.attempt };
             if !passed_by {
                 self.give_job(stripe, Job::Rebuild { slot, attempt });
             }
@@ -320,9 +327,7 @@ impl Array {
                 rebuild.waits = true;
                 return;
             }
-            rebuild.again.extend(rebuild.unfilled.drain(..));
-            rebuild.next_again_ns = now + backoff_ns(REBUILD_AGAIN_NS, rebuild.attempt);
-            rebuild.attempt += 1;
+            rebuild.try_again(now);
         } else if now >= rebuild.next_progress_ns {
             let first = rebuild.next_progress_ns == 0;
             rebuild.next_progress_ns = now + PROGRESS_EVERY_NS;
@@ -406,5 +411,33 @@ impl Array {
             }
             _ => steward.keeper.wishes.progress = Some((slot, rebuild.flushing_cursor)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many stripes cannot be filled, the rebuild keeps a bounded number of them, and tries those ever less often.
+    #[test]
+    fn a_rebuild_stops_behind_stripes_that_cannot_be_filled() {
+        let stripes = 10 * UNFILLED_MAX as u64;
+        let mut rebuild = Rebuild::begin(1, 0);
+        let (mut now_ns, mut attempts) = (0, 0);
+        while now_ns < 3_600_000_000_000 {
+            while let Some((stripe, attempt)) = rebuild.upcoming(stripes) {
+                rebuild.pass();
+                rebuild.unfilled.push((stripe, attempt));
+                attempts += 1;
+            }
+            assert_eq!((rebuild.reached(), rebuild.unfilled.len()), (0, UNFILLED_MAX));
+            now_ns = now_ns.max(rebuild.next_again_ns);
+            rebuild.try_again(now_ns);
+        }
+        assert_eq!(rebuild.unfilled.capacity(), UNFILLED_MAX, "it takes no more memory");
+        assert!(attempts / UNFILLED_MAX < 70, "once a minute: {attempts} attempts in an hour");
+        // They can be filled now, and the rest of the array is new.
+        while rebuild.again.pop_front().is_some() {}
+        assert_eq!(rebuild.upcoming(stripes), Some((UNFILLED_MAX as u64, 0)));
     }
 }

@@ -485,7 +485,7 @@ impl<'a> Bench<'a> {
                 logical_block_bytes: self.logical_block_bytes,
             },
             bitmap: Bitmap::new(self.geometry.stripes(), Cell::Clean),
-            lost: crate::lost::LostRows::default(),
+            lost: crate::lost::LostRows::none(self.geometry),
             locks: StripeLocks::new(),
             members: Members::new(view, 0, &devices, volatile),
             memory,

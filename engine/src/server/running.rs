@@ -273,23 +273,12 @@ impl Server {
 
     /// What is listed as lost, as a host addresses it.
     fn lost_rows(&self) -> LostRowsStatus {
-        let (lost, geometry) = (&self.shared.lost, &self.shared.geometry);
-        let mut status = LostRowsStatus { is_full: lost.is_full(), ..LostRowsStatus::default() };
-        for range in lost.ranges() {
-            for stripe in range.stripe..range.stripe + u64::from(range.stripes) {
-                let strip = geometry.rotation(stripe).strip_on(range.slot);
-                if geometry.data_strips().has(strip) {
-                    status.bytes += u64::from(range.rows);
-                    let at = stripe * u64::from(geometry.stripe_bytes())
-                        + u64::from(strip) * u64::from(geometry.chunk_bytes())
-                        + u64::from(range.row);
-                    if status.pieces.len() < LOST_PIECES_SHOWN {
-                        status.pieces.push((at, range.rows.into()));
-                    }
-                }
-            }
+        let lost = &self.shared.lost;
+        LostRowsStatus {
+            bytes: lost.bytes(),
+            pieces: lost.pieces(LOST_PIECES_SHOWN),
+            is_full: lost.is_full(),
         }
-        status
     }
 
     /// Looks at the caches of members that had none: one that was switched on is flushed from now on. Where hosts were told that

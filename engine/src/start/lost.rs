@@ -32,7 +32,7 @@ pub(super) fn load<R: Ring>(bench: &mut Bench<'_, R>, started: &Started) -> Resu
         }
     }
     let (generation, ranges) = newest.ok_or(StartError::LostRowsUnreadable)?;
-    Ok(LostRows::new(generation, &ranges, true))
+    Ok(LostRows::new(started.geometry, generation, &ranges, true))
 }
 
 /// Writes the list as it was found to every member, with the next generation: what only some of them have must not be believed by the
@@ -46,7 +46,7 @@ pub(super) fn even_out<R: Ring>(
         return Ok(Slots::NONE);
     }
     let (generation, ranges) = started.lost.snapshot();
-    started.lost = LostRows::new(generation + 1, &ranges, true);
+    started.lost = LostRows::new(started.geometry, generation + 1, &ranges, true);
     let span = bench.scratch.part(0, LIST_BYTES as u32);
     let array = Uuid::from_bytes(started.layout.uuid);
     bench.memory.with_mut(span, |list| encode(list, array, generation + 1, &ranges));

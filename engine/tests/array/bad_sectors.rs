@@ -5,7 +5,10 @@
 
 use bitmap::Cell;
 use engine::format::Level;
+use engine::format::lost_rows::LostRange;
+use engine::limits::LOST_RANGES_MAX;
 use engine::request::RequestKind;
+use engine::tally::Tally;
 
 use crate::world::restart::Serve;
 use crate::world::{Config, Initial, World};
@@ -134,7 +137,8 @@ fn filled(seed: u64, level: Level, members: usize, bad: &[(u64, u32)]) -> World 
 fn address(world: &World, stripe: u64, slot: u8, row: u32) -> Option<u64> {
     let strip = world.geometry.rotation(stripe).strip_on(slot);
     let is_data = world.geometry.data_strips().has(strip);
-    let at = stripe * u64::from(world.geometry.stripe_bytes()) + u64::from(strip) * u64::from(CHUNK);
+    let chunk_bytes = u64::from(world.geometry.chunk_bytes());
+    let at = stripe * u64::from(world.geometry.stripe_bytes()) + u64::from(strip) * chunk_bytes;
     is_data.then_some(at + u64::from(row))
 }
 
@@ -235,6 +239,50 @@ fn a_rebuild_passes_stripes_in_doubt() {
     assert_eq!(world.failing_reads(u64::from(CHUNK)), lost);
 }
 
+/// More stripes in doubt than the list has ranges, all one behind the other: the slot's strips are one range, although its parity
+/// strips lie between them, and the rebuild ends.
+#[test]
+fn a_rebuild_passes_a_block_in_doubt() {
+    for (level, members, reactors) in [(Level::Raid5, 3, 1), (Level::Raid5, 3, 2), (Level::Raid6, 4, 1)] {
+        let stripes = (LOST_RANGES_MAX * (members + 1)) as u64;
+        let (seed, chunk_bytes, initial) = (50, 4 << 10, Initial::All(Cell::NeedSync));
+        let mut world = World::new(Config { seed, level, members, chunk_bytes, stripes, initial, reactors });
+        assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
+        world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+        world.lossy.fill(true);
+        let mut in_doubt: Vec<u64> = (0..world.geometry.stripes())
+            .filter(|&stripe| world.shared.bitmap.cell(stripe) == Cell::NeedSync)
+            .filter_map(|stripe| address(&world, stripe, 2, 0))
+            .collect();
+        in_doubt.sort_unstable();
+        assert!(in_doubt.len() > 2 * LOST_RANGES_MAX, "the resync was slower: {}", in_doubt.len());
+        world.replace(2, 0);
+        assert!(world.is_synced());
+        let ranges = world.shared.lost.ranges().len();
+        assert!(ranges < 40, "the stripes that the resync had in flight are no more: {ranges} ranges");
+        assert_eq!(world.failing_reads(4096), in_doubt);
+        for &at in &in_doubt {
+            world.give_up(at, 4096);
+        }
+        // What is overwritten is right again, also without another member; the rest is listed as before, after a start too.
+        let (written, left) = in_doubt.split_at(in_doubt.len() / 2);
+        for &at in written {
+            assert!(!world.fails(RequestKind::Write { fua: false }, at, 4096));
+        }
+        world.stop();
+        let mut world = world.restart(Serve::ReadWrite);
+        world.lossy.fill(true);
+        world.lose(0);
+        assert_eq!(world.failing_reads(4096), left);
+        for &at in left {
+            assert!(!world.fails(RequestKind::Write { fua: false }, at, 4096));
+        }
+        world.lossy.fill(false);
+        world.verify();
+        assert!(world.shared.lost.is_empty());
+    }
+}
+
 /// A bad sector under a stripe that needs a resync: in the end the stripe is in sync, and its rows are lost.
 #[test]
 fn a_resync_passes_what_is_lost() {
@@ -249,36 +297,75 @@ fn a_resync_passes_what_is_lost() {
     world.verify();
 }
 
-/// Where the list has no room the rebuild does not end, and nothing is given up that is not listed.
+/// Where the list has no room the rebuild does not end, nothing is given up that is not listed, and nothing is tried all the time.
+/// It ends once there is room.
 #[test]
 fn a_full_list_stops_a_rebuild() {
-    let mut world = array(38, Level::Raid5, 4, Cell::Clean);
-    // Every other sector of a slot's strips in the last twelve stripes.
-    let range = |nth: u64| engine::format::lost_rows::LostRange {
-        stripe: 12 + nth % 12,
-        stripes: 1,
-        slot: 1,
-        row: (nth / 12) as u32 * 1024 + 512,
-        rows: 512,
-    };
-    let mut nth = 0;
-    while !world.shared.lost.is_full() {
-        assert!(world.shared.lost.add(range(nth)).is_ok());
-        nth += 1;
+    // What cannot be computed is a bad sector, or the slot's strips in stripes in doubt.
+    for cell in [Cell::Clean, Cell::NeedSync] {
+        let mut world = array(38, Level::Raid5, 4, cell);
+        let full = fill_list(&world);
+        assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
+        world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+        world.lossy.fill(true);
+        if cell == Cell::Clean {
+            for strip in 0..2 {
+                world.spoil(3, strip, 0);
+            }
+        }
+        world.join(2, 0);
+        world.pass(200);
+        assert!(!world.shared.members.view().readable.has(2));
+        assert_eq!(world.shared.lost.ranges(), full, "what is not listed is not given up");
+        let (reads, version) = (member_reads(&world), world.shared.lost.version());
+        world.pass(600);
+        let reads = member_reads(&world) - reads;
+        assert!(reads < 200, "a look a minute takes {reads} reads in ten minutes");
+        assert_eq!(world.shared.lost.version(), version);
+        for stripe in 12..24 {
+            let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+            assert!(!world.fails(RequestKind::Discard, stripe * stripe_bytes, stripe_bytes));
+        }
+        world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(2));
+        assert!(!world.shared.lost.is_empty());
     }
-    assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
-    world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+}
+
+/// The same of a resync: the stripe stays as it is, and is tried every five minutes.
+#[test]
+fn a_full_list_stops_a_resync() {
+    let mut world = array(39, Level::Raid5, 4, Cell::NeedSync);
+    let full = fill_list(&world);
+    world.spoil(4, 0, 8192);
     world.lossy.fill(true);
-    for strip in 0..2 {
-        world.spoil(3, strip, 0);
-    }
-    world.join(2, 0);
-    world.pass(200);
-    assert!(!world.shared.members.view().readable.has(2));
+    world.pass(400);
+    assert_eq!(world.shared.bitmap.next_need_sync(0), Some(4));
+    assert_eq!(world.shared.lost.ranges(), full);
+    let reads = member_reads(&world);
+    world.pass(3600);
+    let reads = member_reads(&world) - reads;
+    assert!(reads < 1000, "a look in five minutes takes {reads} reads in an hour");
+    assert_eq!(world.shared.bitmap.next_need_sync(0), Some(4));
     for stripe in 12..24 {
         let stripe_bytes = u64::from(world.geometry.stripe_bytes());
         assert!(!world.fails(RequestKind::Discard, stripe * stripe_bytes, stripe_bytes));
     }
-    world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(2));
-    assert!(!world.shared.lost.is_empty());
+    world.turn_until("a resync", |world| world.is_synced());
+    assert!(world.shared.lost.touches(4));
+}
+
+/// Lists pieces of a slot's strips in the last twelve stripes until there is no room: every other sector.
+fn fill_list(world: &World) -> Vec<LostRange> {
+    let lost = &world.shared.lost;
+    let pieces = (0..u32::MAX).flat_map(|nth| (12..24).map(move |stripe| (stripe, nth * 1024 + 512)));
+    let mut pieces = pieces.filter(|&(stripe, _)| world.geometry.is_data(stripe, 1));
+    while !lost.is_full() {
+        let (stripe, row) = pieces.next().expect("there is no end of them");
+        assert!(lost.add(LostRange { stripe, stripes: 1, slot: 1, row, rows: 512 }).is_ok());
+    }
+    lost.ranges()
+}
+
+fn member_reads(world: &World) -> u64 {
+    Tally::sum(&world.shared.tallies).member_reads
 }

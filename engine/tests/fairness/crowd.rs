@@ -174,7 +174,7 @@ impl Crowd {
                 logical_block_bytes: 512,
             },
             bitmap,
-            lost: engine::lost::LostRows::default(),
+            lost: engine::lost::LostRows::none(geometry),
             locks: StripeLocks::new(),
             members: Members::new(view, 0, &devices, Slots::NONE),
             memory: memory.clone(),

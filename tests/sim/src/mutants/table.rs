@@ -335,6 +335,17 @@ pub const MUTANTS: &[Mutant] = &[
         "FilledWithoutList",
         "LOST: a filled slot is believed, and does not have the list of lost rows",
     ),
+    shown_in(
+        "lost",
+        "ListBreaksAtParity",
+        "LOST: the slot's parity ends a range of lost strips, and a long one fills the list (once a bug here)",
+    ),
+    shown_in(
+        "lost",
+        "ListDoesNotBridge",
+        "LOST: a strip between two ranges leaves two, and the order of the stripes decides how long the list is (once a bug here)",
+    ),
+    shown_in("lost", "ParityListed", "LOST: ranges of nothing but parity are left when strips are written"),
     shown_in("bad", "NeverGivesUp", "LOST: one bad sector makes a rebuild endless (once a bug here)"),
     shown_in(
         "bad",

@@ -3,7 +3,8 @@
 //! The truth is looked up below the engine: which sectors of which disks cannot be read, which slots are not in sync, which stripes
 //! are NeedSync. A piece of rows of a data strip is *not computable* when its strip is not readable there and the readable parity does
 //! not make up for all that is missing. Only such a piece may be answered with an error, and only such a piece may be listed
-//! (LOST). What is listed stays an error until it is overwritten, for the oracle too.
+//! (LOST). What is listed stays an error until it is overwritten, for the oracle too. The list is bounded, and a full one stops a rebuild
+//! for good. Worlds here are too small to fill it; so it is held that no list could be shorter.
 
 use std::collections::BTreeSet;
 
@@ -69,6 +70,7 @@ impl World {
             return;
         }
         self.listed_version = version;
+        self.check_ranges();
         let listed = self.listed();
         for &sector in listed.difference(&self.oracle.lost) {
             assert!(
@@ -82,6 +84,40 @@ impl World {
             );
         }
         self.oracle.lost.extend(listed);
+    }
+
+    /// LOST: no list with fewer ranges says the same. A range is whole strips of a slot, between which the slot has nothing but parity,
+    /// or rows of one strip.
+    fn check_ranges(&self) {
+        let ranges = self.running().lost.ranges();
+        let strip_sectors = self.geometry.chunk_bytes() / SECTOR as u32;
+        let mut fewest = 0;
+        for slot in 0..self.geometry.members() {
+            let of_slot: Vec<_> = ranges.iter().filter(|range| range.slot == slot).collect();
+            let mut goes_on = false;
+            for stripe in 0..self.geometry.stripes() {
+                if !self.geometry.data_strips().has(self.geometry.rotation(stripe).strip_on(slot)) {
+                    continue;
+                }
+                let here = of_slot
+                    .iter()
+                    .filter(|range| range.stripe <= stripe && stripe - range.stripe < range.stripes.into());
+                let sectors: BTreeSet<u32> = here
+                    .flat_map(|range| (range.row..range.row + range.rows).step_by(SECTOR))
+                    .map(|row| row / SECTOR as u32)
+                    .collect();
+                let is_whole = sectors.len() as u32 == strip_sectors;
+                if !(is_whole && goes_on) {
+                    fewest += sectors.iter().filter(|&&at| at == 0 || !sectors.contains(&(at - 1))).count();
+                }
+                goes_on = is_whole;
+            }
+        }
+        assert!(
+            ranges.len() == fewest,
+            "LOST: {} ranges are listed, and {fewest} would do: {ranges:?}",
+            ranges.len()
+        );
     }
 
     /// LOST: a start lists nothing that had not been listed before, or that was written since.

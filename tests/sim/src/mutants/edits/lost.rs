@@ -4,6 +4,7 @@ use super::{Edit, e};
 
 const BACKGROUND: &str = "engine/src/array/background.rs";
 const JOBS: &str = "engine/src/array/jobs.rs";
+const LISTED: &str = "engine/src/lost.rs";
 const LIST: &str = "engine/src/array/lost.rs";
 const START: &str = "engine/src/start.rs";
 const WRITE: &str = "engine/src/array/write.rs";
@@ -51,6 +52,26 @@ pub(super) const EDITS: &[Edit] = &[
         LIST,
         "        if op.work_kind == Work::Write(Mode::First) {",
         "        if op.work_kind == Work::Write(Mode::First) && !mutant!(FirstStaysListed) {",
+    ),
+    e(
+        LISTED,
+        "(first.end()..last.stripe).all(is_parity)",
+        "(first.end()..last.stripe).all(|stripe| is_parity(stripe) && !mutant!(ListBreaksAtParity))",
+    ),
+    e(
+        LISTED,
+        "        whole = ranges.swap_remove(at).with(&whole);",
+        "        whole = ranges.swap_remove(at).with(&whole);
+        if mutant!(ListDoesNotBridge) {
+            break;
+        }",
+    ),
+    e(
+        LISTED,
+        "        let is_data = |stripe: &u64| geometry.is_data(*stripe, self.slot);
+        let first",
+        "        let is_data = |stripe: &u64| mutant!(ParityListed) || geometry.is_data(*stripe, self.slot);
+        let first",
     ),
     e(START, "    if record.lost_rows {", "    if record.lost_rows && !mutant!(ListNotRead) {"),
     e(
