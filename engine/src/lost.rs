@@ -13,14 +13,6 @@
 //! first, a crash would leave zeros that are served as data. A crash between the data and the removal leaves an error for a
 //! write that was never acknowledged. Were the removal first, old zeros would be served as data.
 //!
-//! **Ranges.** Strips that are lost whole, as all of a missing member's in stripes that were in doubt, are one range for each slot as
-//! far as they follow each other. The slot holds parity in one or two stripes of each turn of the rotation; nothing is lost there, and
-//! a range goes over them: if each turn of the rotation were a range, a few thousand stripes would fill the list. Pieces of a
-//! strip are a range for each stripe: a stripe that is discarded would split every range that goes through it. So there is
-//! one way to list what is lost, in whatever order it was added and removed:
-//! - no two ranges overlap, or could be one;
-//! - a range of several stripes has all rows, and the slot holds data in its first stripe and in its last.
-//!
 //! Readers take no lock. The list has two halves; an editor writes the one that is not current, then makes it current. A reader
 //! looks at the current half, and looks again if the version has moved meanwhile. Words are stored with Release and loaded with
 //! Acquire: a reader that sees a word of an edit under way also sees the version of the edit before, and looks again. Editors are
@@ -32,6 +24,10 @@ use crate::format::lost_rows::LostRange;
 use crate::geometry::Geometry;
 use crate::limits::{LOST_RANGES_ADDED_MAX, LOST_RANGES_MAX};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+mod ranges;
+
+use ranges::Ranges;
 
 /// Why the list was not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +90,7 @@ pub struct LostRows {
     /// The superblocks say that there is a list. Written by the steward.
     on_record: AtomicBool,
     halves: [Half; 2],
-    editor: Mutex<Vec<LostRange>>,
+    editor: Mutex<Ranges>,
 }
 
 impl std::fmt::Debug for LostRows {
@@ -116,20 +112,15 @@ impl LostRows {
         LostRows::new(geometry, 0, &[], false)
     }
 
-    /// The list as a start found it, durable in this version. Each range is added as if it were new: programs before this one began
-    /// a range behind each parity strip, and an array whose list they had filled has room again. (Pieces in several stripes, which
-    /// they listed too, stay as they are.)
+    /// The list as a start found it, durable in this version.
     #[must_use]
     pub fn new(geometry: Geometry, version: u64, found: &[LostRange], on_record: bool) -> LostRows {
-        let mut ranges = Vec::with_capacity(LOST_RANGES_MAX);
-        for range in found.iter().filter_map(|range| range.of_data(&geometry)) {
-            put(&geometry, &mut ranges, range);
-        }
+        let ranges = Ranges::new(geometry, found);
         let halves = [Half::new(), Half::new()];
-        halves[(version % 2) as usize].store(&ranges);
+        halves[(version % 2) as usize].store(ranges.all());
         LostRows {
             geometry,
-            count: AtomicU32::new(ranges.len() as u32),
+            count: AtomicU32::new(ranges.all().len() as u32),
             version: AtomicU64::new(version),
             durable: AtomicU64::new(version),
             on_record: AtomicBool::new(on_record),
@@ -251,43 +242,27 @@ impl LostRows {
         self.durable.store(version, Ordering::Release);
     }
 
-    /// Lists rows of data strips, in one range with all that they adjoin. The version to wait for.
+    /// Lists rows of data strips. The version to wait for.
     pub fn add(&self, added: LostRange) -> Result<u64, Refused> {
-        assert!(added.of_data(&self.geometry) == Some(added), "no parity strip is lost: {added:?}");
         let mut ranges = self.editor()?;
-        let is_new = !ranges.iter().any(|range| range.joins(&added, &self.geometry));
-        if is_new && ranges.len() >= LOST_RANGES_ADDED_MAX {
-            return Err(Refused::Full);
-        }
-        put(&self.geometry, &mut ranges, added);
-        Ok(self.publish(&ranges))
+        ranges.add(added)?;
+        Ok(self.publish(ranges.all()))
     }
 
     /// Takes rows of a slot's strip off the list, for a host has written them. The version to wait for.
     pub fn remove(&self, stripe: u64, slot: u8, row: u32, rows: u32) -> Result<u64, Refused> {
         let mut ranges = self.editor()?;
-        let mut is_changed = false;
-        let gone = LostRange { stripe, stripes: 1, slot, row, rows };
-        while let Some(at) = ranges.iter().position(|range| range.meets(&gone)) {
-            let rests = ranges[at].without(&gone);
-            let left = rests.iter().filter_map(|rest| rest.of_data(&self.geometry));
-            if ranges.len() - 1 + left.clone().count() > LOST_RANGES_MAX {
-                return Err(Refused::Full);
-            }
-            is_changed = true;
-            ranges.swap_remove(at);
-            ranges.extend(left);
-        }
-        Ok(if is_changed { self.publish(&ranges) } else { self.version() })
+        let is_changed = ranges.remove(&LostRange { stripe, stripes: 1, slot, row, rows })?;
+        Ok(if is_changed { self.publish(ranges.all()) } else { self.version() })
     }
 
     /// A version that is not durable yet, of the same list: for members that have joined meanwhile.
     pub fn touch(&self) -> Result<u64, Refused> {
         let ranges = self.editor()?;
-        Ok(self.publish(&ranges))
+        Ok(self.publish(ranges.all()))
     }
 
-    fn editor(&self) -> Result<MutexGuard<'_, Vec<LostRange>>, Refused> {
+    fn editor(&self) -> Result<MutexGuard<'_, Ranges>, Refused> {
         self.editor.try_lock().map_err(|_| Refused::Busy)
     }
 
@@ -297,102 +272,6 @@ impl LostRows {
         self.version.store(version, Ordering::Release);
         self.count.store(ranges.len() as u32, Ordering::Release);
         version
-    }
-}
-
-/// Puts a range on the list, in one with all that it joins: each time it has grown it may join others.
-fn put(geometry: &Geometry, ranges: &mut Vec<LostRange>, added: LostRange) {
-    let mut whole = added;
-    while let Some(at) = ranges.iter().position(|range| range.joins(&whole, geometry)) {
-        whole = ranges.swap_remove(at).with(&whole);
-    }
-    ranges.push(whole);
-}
-
-impl LostRange {
-    const fn end(&self) -> u64 {
-        self.stripe + self.stripes as u64
-    }
-
-    fn has(&self, stripe: u64, geometry: &Geometry) -> bool {
-        (self.stripe..self.end()).contains(&stripe) && geometry.is_data(stripe, self.slot)
-    }
-
-    fn meets(&self, other: &LostRange) -> bool {
-        self.slot == other.slot
-            && self.stripe < other.end()
-            && other.stripe < self.end()
-            && self.row < other.row + other.rows
-            && other.row < self.row + self.rows
-    }
-
-    fn covers(&self, other: &LostRange) -> bool {
-        self.slot == other.slot
-            && self.stripe <= other.stripe
-            && other.end() <= self.end()
-            && self.row <= other.row
-            && other.row + other.rows <= self.row + self.rows
-    }
-
-    /// Whether both make one range: see the top of this file.
-    fn joins(&self, other: &LostRange, geometry: &Geometry) -> bool {
-        let is_whole = |range: &LostRange| range.row == 0 && range.rows == geometry.chunk_bytes();
-        let (first, last) = if self.stripe <= other.stripe { (self, other) } else { (other, self) };
-        let is_parity = |stripe| !geometry.is_data(stripe, self.slot);
-        let follows = || {
-            is_whole(first)
-                && is_whole(last)
-                && (first.end()..last.stripe).all(is_parity)
-                && last.end().max(first.end()) - first.stripe <= u64::from(u32::MAX)
-        };
-        let is_beside = || {
-            (self.stripe, self.stripes) == (other.stripe, other.stripes)
-                && self.row <= other.row + other.rows
-                && other.row <= self.row + self.rows
-        };
-        self.slot == other.slot && (self.covers(other) || other.covers(self) || follows() || is_beside())
-    }
-
-    /// Both, and what lies between them.
-    fn with(&self, other: &LostRange) -> LostRange {
-        let (stripe, row) = (self.stripe.min(other.stripe), self.row.min(other.row));
-        LostRange {
-            stripe,
-            stripes: (self.end().max(other.end()) - stripe) as u32,
-            slot: self.slot,
-            row,
-            rows: (self.row + self.rows).max(other.row + other.rows) - row,
-        }
-    }
-
-    /// The range without the stripes at its ends in which the slot holds parity; `None` if it has no other.
-    fn of_data(&self, geometry: &Geometry) -> Option<LostRange> {
-        let is_data = |stripe: &u64| geometry.is_data(*stripe, self.slot);
-        let first = (self.stripe..self.end()).find(is_data)?;
-        let last = (first..self.end()).rfind(is_data)?;
-        let stripes = (last + 1 - first) as u32;
-        (self.rows > 0).then_some(LostRange { stripe: first, stripes, ..*self })
-    }
-
-    /// In how many of its stripes the slot holds data.
-    fn data_strips(&self, geometry: &Geometry) -> u64 {
-        let members = u64::from(geometry.members());
-        let turns = u64::from(self.stripes) / members;
-        let rest = self.stripe + turns * members..self.end();
-        let is_data = |stripe: &u64| geometry.is_data(*stripe, self.slot);
-        turns * u64::from(geometry.data()) + rest.filter(is_data).count() as u64
-    }
-
-    /// What is left without rows of one stripe; some may be empty.
-    fn without(&self, gone: &LostRange) -> [LostRange; 4] {
-        let here = LostRange { stripe: gone.stripe, stripes: 1, ..*self };
-        let (row, end) = (gone.row.max(self.row), (gone.row + gone.rows).min(self.row + self.rows));
-        [
-            LostRange { stripes: (gone.stripe - self.stripe) as u32, ..*self },
-            LostRange { stripe: gone.stripe + 1, stripes: (self.end() - gone.stripe - 1) as u32, ..*self },
-            LostRange { rows: row - self.row, ..here },
-            LostRange { row: end, rows: self.row + self.rows - end, ..here },
-        ]
     }
 }
 

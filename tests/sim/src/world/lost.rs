@@ -152,21 +152,26 @@ impl World {
     }
 
     /// These sectors were read. What had been lost, and is not listed any more, may not be lost again: a stripe whose discard a power
-    /// cut has finished reads as zeros, and goes on to do so. (While a discard is in flight it reads as zeros too, and a power cut
-    /// may take that back.)
+    /// cut has finished reads as zeros, and goes on to do so. (While it is being discarded or overwritten it reads as that too, and a
+    /// power cut may take it back. Zeros for a whole stripe are a discard.)
     pub(super) fn note_readable(&mut self, first: u64, count: u64) {
         if self.oracle.lost.range(first..first + count).next().is_none() {
             return;
         }
         let listed = self.listed();
         let stripe_sectors = self.stripe_sectors();
-        let is_discarded = |sector: u64| {
+        let is_changing = |sector: u64| {
             let stripe = sector / stripe_sectors * stripe_sectors;
-            let mut discards = self.asked.iter().filter(|asked| asked.kind == RequestKind::Discard);
-            discards.any(|asked| asked.first < stripe + stripe_sectors && asked.first + asked.count > stripe)
+            self.asked.iter().any(|asked| match asked.kind {
+                RequestKind::Read | RequestKind::Flush => false,
+                RequestKind::Write { .. } => (asked.first..asked.first + asked.count).contains(&sector),
+                RequestKind::WriteZeroes { .. } | RequestKind::Discard => {
+                    asked.first < stripe + stripe_sectors && asked.first + asked.count > stripe
+                }
+            })
         };
         let readable: Vec<u64> = (first..first + count)
-            .filter(|sector| !listed.contains(sector) && !is_discarded(*sector))
+            .filter(|sector| !listed.contains(sector) && !is_changing(*sector))
             .collect();
         for sector in readable {
             self.oracle.lost.remove(&sector);

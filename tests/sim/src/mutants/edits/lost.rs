@@ -4,7 +4,7 @@ use super::{Edit, e};
 
 const BACKGROUND: &str = "engine/src/array/background.rs";
 const JOBS: &str = "engine/src/array/jobs.rs";
-const LISTED: &str = "engine/src/lost.rs";
+const LISTED: &str = "engine/src/lost/ranges.rs";
 const LIST: &str = "engine/src/array/lost.rs";
 const START: &str = "engine/src/start.rs";
 const WRITE: &str = "engine/src/array/write.rs";
@@ -60,8 +60,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         LISTED,
-        "        whole = ranges.swap_remove(at).with(&whole);",
-        "        whole = ranges.swap_remove(at).with(&whole);
+        "            whole = self.list.swap_remove(at).with(&whole);",
+        "            whole = self.list.swap_remove(at).with(&whole);
         if mutant!(ListDoesNotBridge) {
             break;
         }",
