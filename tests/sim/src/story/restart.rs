@@ -3,7 +3,7 @@
 use crate::bus::Cut;
 use crate::monitors::{Monitors, spare_at_start};
 use crate::rng::Rng;
-use crate::world::{GrowOutcome, StartOutcome};
+use crate::world::{Block, GrowOutcome, Spot, StartOutcome};
 
 use super::Story;
 
@@ -113,6 +113,9 @@ impl Story {
     /// Every disk that is not dead; without some that are in sync, if that is wished and the level bears it, and perhaps
     /// without those that were away before. How many more may be lost.
     pub(super) fn choose_present(&mut self, missing: bool) -> usize {
+        // Of a damaged bitmap block the other keepers are needed, until a start has repaired it.
+        let is_bitmap = |spot: &Spot| matches!(spot.block, Block::Bitmap { .. });
+        let missing = missing && !self.world.damaged.iter().any(is_bitmap);
         let mut bus = self.world.bus.borrow_mut();
         bus.monitors.superblocks_changed = true;
         let mut in_sync: Vec<usize> = Monitors::in_sync(&mut bus).into_iter().flatten().collect();
