@@ -8,7 +8,7 @@
 //! 2. [`start`]: the new epoch; a member that fails its superblock leaves in another.
 //! 3. The bitmap blocks, from members in sync, the newest valid copy of each; after an unclean stop
 //!    Dirty means NeedSync, and a block without a valid copy is NeedSync throughout.
-//! 4. Blocks whose copies differ, or are torn, are put in order before anything relies on them.
+//! 4. Blocks whose copies differ, or are damaged, are put in order before anything relies on them.
 
 use bitmap::{Bitmap, BlockIndex, Cell};
 
@@ -27,6 +27,7 @@ use crate::ring::blame::{Blame, blame};
 use crate::ring::{DeviceIndex, Durability, MemberIo, MemberOp, Ring, blocking};
 
 mod bitmap_blocks;
+mod even_out;
 mod grow;
 mod lost;
 
@@ -77,8 +78,10 @@ pub struct Started {
     pub rebuilding: Option<(u8, u64)>,
     /// Rows that nobody can compute any more.
     pub lost: LostRows,
-    /// Bitmap blocks of which no copy is known to be the newest: their stripes need a resync.
+    /// Bitmap blocks of which no copy is known to be the newest: their stripes need a resync, unless parity is trusted.
     pub stale_blocks: u32,
+    /// A member is missing, and the operator has said that parity is right: what would need a resync is Dirty.
+    pub parity_trusted: bool,
     /// Slots with a place of a bitmap block that could not be read, or was damaged.
     pub bad_places: Slots,
 }
@@ -228,23 +231,26 @@ pub fn start<R: Ring>(
         rebuilding,
         lost: LostRows::none(geometry),
         stale_blocks: 0,
+        parity_trusted: options.trust_parity && view.readable.count() < u32::from(geometry.members()),
         bad_places: Slots::NONE,
     };
     if record.lost_rows {
         started.lost = lost::load(bench, &started)?;
     }
-    let guess = options.trust_parity && view.readable.count() < u32::from(geometry.members());
     let before = match (assembly.unclean, record.settled) {
         (true, _) => Before::Cut,
         (false, false) => Before::Stop,
         (false, true) => Before::SettledStop,
     };
-    let disorder = bitmap_blocks::load(bench, &mut started, before, guess);
+    let disorder = bitmap_blocks::load(bench, &mut started, before, record.both_places);
     if !options.read_only {
-        let failed = bitmap_blocks::even_out(bench, &mut started, &disorder)?;
-        let writable = started.view.writable.minus(failed);
-        let failed = failed.or(lost::even_out(bench, &mut started, writable)?);
-        started.leave(bench, failed, options.seed)?;
+        for step in even_out::STEPS {
+            let failed = even_out::even_out(bench, &mut started, &disorder, step)?;
+            started.leave(bench, failed)?;
+        }
+        started.roster.iter_mut().for_each(Roster::note_both_places);
+        let failed = lost::even_out(bench, &mut started)?;
+        started.leave(bench, failed)?;
     }
     Ok(started)
 }
@@ -310,14 +316,9 @@ fn shape_of(geometry: &Geometry) -> crate::format::Shape {
 
 impl Started {
     /// Puts on record that these slots have failed. The array is not started when too few are left.
-    fn leave<R: Ring>(
-        &mut self,
-        bench: &mut Bench<'_, R>,
-        failed: Slots,
-        seed: u64,
-    ) -> Result<(), StartError> {
+    fn leave<R: Ring>(&mut self, bench: &mut Bench<'_, R>, failed: Slots) -> Result<(), StartError> {
         let Some(roster) = self.roster.as_mut().filter(|_| !failed.is_empty()) else { return Ok(()) };
-        let id = next_id(seed.rotate_left(32));
+        let id = next_id(roster.record().epoch.name.id.rotate_left(32));
         let writes = roster.begin(Change::Fail { slots: failed }, id)?;
         let gone = failed.or(commit(bench, roster, writes, id)?);
         self.view =

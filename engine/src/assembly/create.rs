@@ -59,6 +59,7 @@ pub fn create(new: &NewArray<'_>) -> Vec<SuperblockWrite> {
         moves: 0,
         state: RunState::Clean,
         settled: true,
+        both_places: true,
         found: RunState::Clean,
         lost_rows: false,
         slots,

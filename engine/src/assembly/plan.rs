@@ -179,8 +179,8 @@ pub(super) fn newest(
 }
 
 /// The record of the newest epoch, of which `newest` is a holder. Its holders may differ in what is written within an epoch: the
-/// moves, the state, cursors, and whether there is a list of lost rows; in nothing else. (One holder that knows of the list is
-/// enough: the list was durable on all members before.)
+/// moves, the state, cursors, whether there is a list of lost rows, and whether both places of bitmap blocks were written; in nothing
+/// else. (One holder that says so is enough: what it says was durable on all members before.)
 pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Record, AssemblyError> {
     let mut merged = present[newest].record().clone();
     for holder in present.iter().filter(|member| member.epoch() == merged.epoch.name) {
@@ -194,6 +194,8 @@ pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Re
         }
         merged.lost_rows |= theirs.lost_rows;
         theirs.lost_rows = merged.lost_rows;
+        merged.both_places |= theirs.both_places;
+        theirs.both_places = merged.both_places;
         merged.moves = merged.moves.max(theirs.moves);
         (theirs.state, theirs.settled, theirs.moves) = (merged.state, merged.settled, merged.moves);
         if theirs != merged {

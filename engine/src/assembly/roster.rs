@@ -331,6 +331,12 @@ impl Roster {
         self.move_on()
     }
 
+    /// Notes that both places of every bitmap block have been written on every device that takes part. The next change of the record
+    /// says so; nothing is written for it.
+    pub fn note_both_places(&mut self) {
+        self.record.both_places = true;
+    }
+
     /// The writes that record that there is a list of lost rows, which is durable on every device that takes part.
     ///
     /// # Panics

@@ -37,6 +37,9 @@ pub const VERSION: u32 = 1;
 pub const INCOMPAT_LOST_ROWS: u64 = 1 << 0;
 /// Incompat bits that this program knows.
 pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LOST_ROWS;
+/// Compat bit: both places of every bitmap block have been written. A program that does not know of it may leave one unwritten, and
+/// clears the bit.
+pub const COMPAT_BOTH_PLACES: u64 = 1 << 0;
 /// Ro-compat bits that this program knows.
 pub const RO_COMPAT_KNOWN: u64 = 0;
 /// Largest sequence and epoch number. Counting a million a second takes 146,000 years to get here, so who
@@ -234,6 +237,9 @@ pub struct Record {
     /// Both places of every bitmap block say the same, and have since the array was last written. A stop leaves it so; the
     /// first write after it ends it.
     pub settled: bool,
+    /// Both places of every bitmap block have been written on every member in sync. Programs that write both places say so; one that did
+    /// not left a place of a block as it was on a member that joined.
+    pub both_places: bool,
     /// What the array was when this epoch was made. It counts if the epoch's own writes never completed:
     /// then nothing was done in it, and it is as it was found.
     pub found: RunState,

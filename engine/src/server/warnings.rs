@@ -45,9 +45,13 @@ pub(super) fn of_start(started: &Started) -> Vec<String> {
         warnings.push(format!("slot {slot}: a part of its bitmap was damaged or could not be read"));
     }
     if started.stale_blocks > 0 {
+        let what = if started.parity_trusted {
+            "their parity is trusted, as you said, and stripes that were never written read as what the members held before"
+        } else {
+            "they are resynced, and with a member missing its strips there are lost"
+        };
         warnings.push(format!(
-            "{} bitmap blocks: no member here shows the newest state of their stripes for certain; they are resynced, and with a \
-             member missing its strips there are lost",
+            "{} bitmap blocks: no member here shows the newest state of their stripes for certain; {what}",
             started.stale_blocks
         ));
     }

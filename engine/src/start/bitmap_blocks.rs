@@ -1,34 +1,49 @@
-//! The bitmap at a start: which copy of each block is the newest, and copies that are put in order.
+//! Loading the bitmap: which copy of each block is the newest.
 //!
-//! A block lies on parities + 1 members, and on each in two places that its generations take in turn. A write of a block is
-//! complete when every one of these members has it; nothing relies on a write that is not. So let G be the newest
-//! complete generation and g the newest one that can be read here:
+//! A block lies on parities + 1 members, its *keepers*, and on each keeper in two places that its generations take in turn. A write of
+//! a block is complete when every keeper in sync has it; nothing relies on a write that is not complete, and the next write of the
+//! block does not begin before. Let G be the newest complete generation, and g the newest one that can be read here:
 //!
 //! ```text
 //!   place   g % 2:   g                                   the newest that is read
 //!   place g+1 % 2:   g - 1, or a write that tore         then g + 1 was not complete, and g is G or newer: load g
-//!   place g+1 % 2:   cannot be read, or is damaged       g + 1 may have been complete: g proves nothing
+//!   place g+1 % 2:   cannot be read, or is foreign       g + 1 may have been complete: g proves nothing
 //! ```
 //!
-//! One member that shows the first of these proves it for all. Without proof the block is NeedSync throughout: an older
+//! One keeper that shows the first of these proves it for all. Without proof the block is *stale*, and NeedSync throughout: an older
 //! generation is never taken for the newest, because Unwritten would come back over data, and Clean over a write.
+//! `--trust-parity` makes a stale block Dirty throughout, as it does with every NeedSync stripe: the operator has asked for what
+//! parity says, and which stripes were never written is not known.
 //!
-//! After a stop in order both places say the same ([`Bitmap::is_settled`](bitmap::Bitmap::is_settled)), so any valid one will do. A program before this
-//! rule wrote one place only; [`Before`] tells the two apart.
+//! A torn place is a proof only because no write of ours tears a place that may have held G while an older generation is left in the
+//! other place. A running array keeps to that by writing the two places in turn. A start has to take care: see [`even_out`](super::even_out).
+//!
+//! After a stop in order both places say the same ([`Bitmap::is_settled`](bitmap::Bitmap::is_settled)), so any valid one will do.
+//!
+//! **A place that was never written.** A program before the rule of two places wrote a block once on a member that joined. The other
+//! place then holds what the device held before: zeros, or anything. So a place that can be read, and holds no block of this array, has
+//! two readings: it was never written (then g + 1 was not complete, as above), or it was overwritten from outside (then g proves
+//! nothing). What it holds does not tell them apart, and zeros are no exception: a discard leaves zeros too. The record does. Programs
+//! that write both places say so ([`Record::both_places`](crate::format::superblock::Record::both_places)), and then such a place proves
+//! nothing. Where the record does not say so it counts as never written, as the older program would have it; the start that finds it
+//! writes both places, and the record says so from the first write on. A place that *cannot* be read never proves anything.
 //!
 //! **Generations** of a new epoch begin above all those of older epochs, whether or not these can be read: a member that
-//! is not here cannot come back with a higher one.
+//! is not here cannot come back with a higher one, and a place that becomes readable again is older than what was written since.
+
+use std::collections::BTreeSet;
 
 use bitmap::{BlockIndex, Cell, LoadMode};
 
-use crate::format::bitmap_block::{self, BlockError, Cells, Header};
+use crate::format::bitmap_block::{self, BlockError, Cells};
 use crate::format::zones::{PLACES_PER_BLOCK, bitmap_place, copies};
 use crate::geometry::Slots;
 use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
 use crate::memory::{Memory, Span};
-use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
+use crate::ring::{DeviceIndex, MemberIo, Ring};
 
-use super::{Bench, SCRATCH_BYTES, StartError, Started, hold_against_member, shape_of};
+use super::even_out::{Behind, Disorder};
+use super::{Bench, SCRATCH_BYTES, Started, shape_of};
 
 const PLACES: usize = PLACES_PER_BLOCK as usize;
 
@@ -56,6 +71,8 @@ pub enum Seen {
     Valid(u64),
     /// A block whose checksum is wrong: a write that tore, or decay.
     Torn,
+    /// No block of this array, in an array in which some places may never have been written.
+    NeverWritten,
     /// Unreadable, or not a block of this array.
     Unknown,
 }
@@ -66,12 +83,12 @@ pub enum Seen {
 pub fn newest(members: &[[Seen; PLACES]], before: Before) -> Option<u64> {
     let valid = members.iter().flatten().filter_map(|seen| match seen {
         Seen::Valid(generation) => Some(*generation),
-        Seen::Torn | Seen::Unknown => None,
+        Seen::Torn | Seen::NeverWritten | Seen::Unknown => None,
     });
     let newest = valid.max()?;
     let later = (newest + 1) as usize % PLACES;
     let proves_it = |member: &[Seen; PLACES]| match (before, member[later]) {
-        (Before::SettledStop, _) | (_, Seen::Valid(_)) => true,
+        (Before::SettledStop, _) | (_, Seen::Valid(_) | Seen::NeverWritten) => true,
         // Nothing was being written at a stop: a damaged block had been whole.
         (Before::Cut, Seen::Torn) => true,
         (Before::Stop, Seen::Torn) | (Before::Stop | Before::Cut, Seen::Unknown) => false,
@@ -79,29 +96,15 @@ pub fn newest(members: &[[Seen; PLACES]], before: Before) -> Option<u64> {
     members.iter().any(proves_it).then_some(newest)
 }
 
-/// What a load of the bitmap has found to be put in order.
-#[derive(Default)]
-pub(super) struct Disorder {
-    /// Blocks that some slots do not have in the newest generation.
-    behind: Vec<Behind>,
-    /// Blocks of which no copy is the newest for certain, or some place is damaged.
-    torn: Vec<BlockIndex>,
-}
+/// Places that could not be read, as (slot, offset).
+type Unreadable = BTreeSet<(u8, u64)>;
 
-/// A block that some slots do not have in its newest generation.
-struct Behind {
-    block: BlockIndex,
-    generation: u64,
-    cells: Box<Cells>,
-    slots: Slots,
-}
-
-/// Fills the bitmap from the members in sync. `guess`: the operator's word that parity is right, so NeedSync is Dirty.
+/// Fills the bitmap from the members in sync. `both_places`: the record says that both places of every block have been written.
 pub(super) fn load<R: Ring>(
     bench: &mut Bench<'_, R>,
     started: &mut Started,
     before: Before,
-    guess: bool,
+    both_places: bool,
 ) -> Disorder {
     let blocks = started.bitmap.blocks();
     let members = started.geometry.members();
@@ -109,6 +112,7 @@ pub(super) fn load<R: Ring>(
     // Every member's part of the zone, side by side in the scratch: as many blocks at a time as fit.
     let at_once = SCRATCH_BYTES / u32::from(members) / block_bytes;
     let mut disorder = Disorder::default();
+    let mut unreadable = Unreadable::new();
     let mut first = 0;
     while first < blocks {
         let count = at_once.min(blocks - first);
@@ -122,90 +126,120 @@ pub(super) fn load<R: Ring>(
         let spans: Vec<_> = (0..members).map(part).collect();
         for (slot, result) in readable.iter().zip(bench.run(&ops)) {
             if result.is_err() {
-                read_one_by_one(bench, started.devices[usize::from(slot)], offset, spans[usize::from(slot)]);
+                let device = started.devices[usize::from(slot)];
+                let bad = read_one_by_one(bench, device, offset, spans[usize::from(slot)]);
+                unreadable.extend(bad.into_iter().map(|place| (slot, place)));
             }
         }
         for nth in 0..count {
             let spans: Vec<_> = spans.iter().map(|span| span.part(nth * block_bytes, block_bytes)).collect();
-            load_block(
-                bench.memory,
-                started,
-                BlockIndex(first + nth),
-                &spans,
-                (before, guess),
-                &mut disorder,
-            );
+            let block = BlockIndex(first + nth);
+            let keepers = look(bench.memory, started, block, &spans, &unreadable, both_places);
+            load_block(started, block, keepers, before, &mut disorder);
         }
         first += count;
     }
     disorder
 }
 
-/// Loads one block from both its places on each slot in sync that keeps it.
-fn load_block(
+/// What the slots in sync that keep a block show of it.
+struct Keepers {
+    /// Each slot with its even place and its odd one.
+    places: Vec<(u8, [Seen; PLACES])>,
+    /// The cells of each generation.
+    contents: Vec<(u64, Box<Cells>)>,
+}
+
+/// Looks at both places of one block on each slot in sync that keeps it.
+fn look(
     memory: &Memory,
-    started: &mut Started,
+    started: &Started,
     block: BlockIndex,
     spans: &[Span],
-    (before, guess): (Before, bool),
-    disorder: &mut Disorder,
-) {
+    unreadable: &Unreadable,
+    both_places: bool,
+) -> Keepers {
+    let mut keepers =
+        Keepers { places: Vec::with_capacity(MEMBERS_MAX), contents: Vec::with_capacity(PLACES) };
     let uuid = uuid::Uuid::from_bytes(started.layout.uuid);
-    let mut seen = [[Seen::Unknown; PLACES]; MEMBERS_MAX];
-    let mut keepers = Vec::with_capacity(MEMBERS_MAX);
-    let mut contents: Vec<(u64, Box<Cells>)> = Vec::with_capacity(PLACES);
-    for slot in copies(block.0.into(), &shape_of(&started.geometry)).map(|slot| slot as u8) {
-        if !started.view.readable.has(slot) {
-            continue;
-        }
-        for (place, shown) in seen[usize::from(slot)].iter_mut().enumerate() {
+    let slots = copies(block.0.into(), &shape_of(&started.geometry)).map(|slot| slot as u8);
+    for slot in slots.filter(|slot| started.view.readable.has(*slot)) {
+        let mut seen = [Seen::Unknown; PLACES];
+        for (place, seen) in seen.iter_mut().enumerate() {
+            let offset = started.layout.bitmap_offset_bytes + bitmap_place(block.0.into(), place as u64);
+            if unreadable.contains(&(slot, offset)) {
+                continue;
+            }
             let span = spans[usize::from(slot)].part((place * BLOCK_BYTES) as u32, BLOCK_BYTES as u32);
-            *shown = memory.with(span, |bytes| match bitmap_block::decode(bytes, uuid, block.0.into()) {
+            *seen = memory.with(span, |bytes| match bitmap_block::decode(bytes, uuid, block.0.into()) {
                 // A generation in the wrong place is no honest write of ours.
                 Ok((generation, _)) if generation as usize % PLACES != place => Seen::Unknown,
                 Ok((generation, cells)) => {
-                    if contents.iter().all(|(known, _)| *known != generation) {
-                        contents.push((generation, Box::new(*cells)));
+                    if keepers.contents.iter().all(|(known, _)| *known != generation) {
+                        keepers.contents.push((generation, Box::new(*cells)));
                     }
                     Seen::Valid(generation)
                 }
                 Err(BlockError::Checksum) => Seen::Torn,
+                Err(BlockError::NotABitmapBlock | BlockError::OtherArray(_)) if !both_places => {
+                    Seen::NeverWritten
+                }
                 Err(_) => Seen::Unknown,
             });
         }
-        keepers.push((slot, seen[usize::from(slot)]));
+        keepers.places.push((slot, seen));
     }
+    keepers
+}
+
+/// Loads one block from what was seen of it.
+fn load_block(
+    started: &mut Started,
+    block: BlockIndex,
+    keepers: Keepers,
+    before: Before,
+    disorder: &mut Disorder,
+) {
+    let Keepers { places: keepers, mut contents } = keepers;
     let shown: Vec<_> = keepers.iter().map(|(_, places)| *places).collect();
-    let is_bad = |places: &[Seen; PLACES]| places.iter().any(|seen| !matches!(seen, Seen::Valid(_)));
     let of_slots = |wanted: &dyn Fn(&[Seen; PLACES]) -> bool| {
         let slots = keepers.iter().filter(|(_, places)| wanted(places));
         slots.fold(Slots::NONE, |slots, (slot, _)| slots.or(Slots::one(*slot)))
     };
-    let bad = of_slots(&is_bad);
-    started.bad_places = started.bad_places.or(bad);
+    let bad = of_slots(&|places| places.iter().any(|seen| !matches!(seen, Seen::Valid(_))));
+    let decayed = of_slots(&|places| places.iter().any(|seen| matches!(seen, Seen::Torn | Seen::Unknown)));
+    started.bad_places = started.bad_places.or(decayed);
+    if !bad.is_empty() {
+        disorder.damaged.push(block);
+    }
     let highest = contents.iter().map(|(generation, _)| *generation).max().unwrap_or(0);
-    started.bitmap.set_generation(block, first_generation(started, highest));
     let Some(newest) = newest(&shown, before) else {
+        // The next write goes to the place of the highest: the argument is at the top of `even_out`.
+        started.bitmap.set_generation(block, first_generation(started, highest + 1));
         started.stale_blocks += 1;
-        started.bitmap.load_stale(block);
-        disorder.torn.push(block);
+        load_stale(started, block);
         return;
     };
+    // The next write goes to the other place than the newest.
+    started.bitmap.set_generation(block, first_generation(started, newest));
     let others_agree = contents.iter().all(|(_, cells)| *cells == contents[0].1);
     let at = contents.iter().position(|(generation, _)| *generation == newest).expect("it was read");
     let (_, mut cells) = contents.swap_remove(at);
-    let behind = of_slots(&|places| !places.contains(&Seen::Valid(newest)));
+    let its_place = newest as usize % PLACES;
+    let behind = of_slots(&|places| match places[its_place] {
+        Seen::Valid(held) => held != newest,
+        Seen::Torn | Seen::NeverWritten => true,
+        // It may hold the newest: the argument is at the top of `even_out`.
+        Seen::Unknown => false,
+    });
     if !behind.is_empty() {
         disorder.behind.push(Behind { block, generation: newest, cells: cells.clone(), slots: behind });
     }
-    if !bad.is_empty() {
-        disorder.torn.push(block);
-    }
-    if guess {
+    if started.parity_trusted {
         trust(&mut cells);
     }
     let mode = match before {
-        Before::Cut if !guess => LoadMode::Unclean,
+        Before::Cut if !started.parity_trusted => LoadMode::Unclean,
         Before::Cut | Before::Stop | Before::SettledStop => LoadMode::Clean,
     };
     started.bitmap.load_block(block, &cells, mode);
@@ -214,23 +248,41 @@ fn load_block(
     }
 }
 
-/// The generation that the block's next write follows, where `highest` is the highest that was read: above all those of older
-/// epochs, and such that the next write does not go to the place of the highest.
-fn first_generation(started: &Started, highest: u64) -> u64 {
-    let epoch = started.roster.as_ref().map_or(0, |roster| roster.record().epoch.name.number);
-    let of_epoch = epoch.min(EPOCHS_MAX) << GENERATIONS_PER_EPOCH_BITS;
-    highest.max(of_epoch + highest % PLACES_PER_BLOCK)
+/// A block of which nothing is known.
+fn load_stale(started: &Started, block: BlockIndex) {
+    if started.parity_trusted {
+        let mut cells = [Cell::NeedSync.disk_code(); bitmap_block::CELL_BYTES];
+        trust(&mut cells);
+        started.bitmap.load_block(block, &cells, LoadMode::Clean);
+    } else {
+        started.bitmap.load_stale(block);
+    }
 }
 
-/// A piece of a zone could not be read whole: block by block, and what cannot be read is zeros, which are no block.
-fn read_one_by_one<R: Ring>(bench: &mut Bench<'_, R>, device: DeviceIndex, offset: u64, span: Span) {
+/// The generation that a block's next write follows: not below `follows`, in the same place, and above all generations of older
+/// epochs.
+fn first_generation(started: &Started, follows: u64) -> u64 {
+    let epoch = started.roster.as_ref().map_or(0, |roster| roster.record().epoch.name.number);
+    let of_epoch = epoch.min(EPOCHS_MAX) << GENERATIONS_PER_EPOCH_BITS;
+    follows.max(of_epoch + follows % PLACES_PER_BLOCK)
+}
+
+/// A piece of a zone could not be read whole: place by place. The offsets of those that cannot be read.
+fn read_one_by_one<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    device: DeviceIndex,
+    offset: u64,
+    span: Span,
+) -> Vec<u64> {
+    let mut bad = Vec::new();
     for place in (0..span.len_bytes).step_by(BLOCK_BYTES) {
-        let block = span.part(place, BLOCK_BYTES as u32);
-        let op = Bench::<R>::op(device, MemberIo::Read, offset + u64::from(place), block);
+        let at = offset + u64::from(place);
+        let op = Bench::<R>::op(device, MemberIo::Read, at, span.part(place, BLOCK_BYTES as u32));
         if bench.run(&[op])[0].is_err() {
-            bench.memory.zero(block);
+            bad.push(at);
         }
     }
+    bad
 }
 
 /// The operator's word that parity is right: NeedSync becomes Dirty.
@@ -243,61 +295,4 @@ fn trust(cells: &mut Cells) {
             }
         }
     }
-}
-
-/// Puts in order what the load has found, before anything relies on it: what is on one copy only must not be
-/// believed by the next start and not by this one, or the reverse. Returns the slots where that failed; they must leave, on
-/// record, before the array serves.
-///
-/// First the slots that are behind get the newest generation as it is, in its place, so that each has it beside
-/// the place that is written next. Then blocks with a damaged place are written once more: what another torn
-/// write may leave there must not complete the first.
-pub(super) fn even_out<R: Ring>(
-    bench: &mut Bench<'_, R>,
-    started: &mut Started,
-    disorder: &Disorder,
-) -> Result<Slots, StartError> {
-    let mut failed = Slots::NONE;
-    for Behind { block, generation, cells, slots } in &disorder.behind {
-        let slots = slots.minus(failed);
-        failed = failed.or(write_copies(bench, started, *block, *generation, cells, slots)?);
-    }
-    let shape = shape_of(&started.geometry);
-    let mut cells = Box::new([0; bitmap_block::CELL_BYTES]);
-    for &block in &disorder.torn {
-        let write = started.bitmap.try_begin_block_write(block, &mut cells).expect("nobody else writes yet");
-        let kept =
-            copies(block.0.into(), &shape).fold(Slots::NONE, |kept, slot| kept.or(Slots::one(slot as u8)));
-        let slots = kept.and(started.view.writable).minus(failed);
-        failed = failed.or(write_copies(bench, started, block, write.generation, &cells, slots)?);
-        started.bitmap.finish_block_write(write, &cells);
-    }
-    Ok(failed)
-}
-
-/// Writes a block to these slots; returns those where it failed.
-fn write_copies<R: Ring>(
-    bench: &mut Bench<'_, R>,
-    started: &Started,
-    block: BlockIndex,
-    generation: u64,
-    cells: &Cells,
-    slots: Slots,
-) -> Result<Slots, StartError> {
-    let array = uuid::Uuid::from_bytes(started.layout.uuid);
-    let header = Header { array, index: block.0.into(), generation };
-    let span = bench.scratch.part(0, BLOCK_BYTES as u32);
-    bench.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, cells));
-    let offset = started.layout.bitmap_offset_bytes + bitmap_place(block.0.into(), generation);
-    let durable = MemberIo::Write(Durability::Durable);
-    let op = |slot| Bench::<R>::op(started.devices[usize::from(slot)], durable, offset, span);
-    let ops: Vec<_> = slots.iter().map(op).collect();
-    let mut failed = Slots::NONE;
-    for (slot, result) in slots.iter().zip(bench.run(&ops)) {
-        hold_against_member(slot, result)?;
-        if result.is_err() {
-            failed = failed.or(Slots::one(slot));
-        }
-    }
-    Ok(failed)
 }

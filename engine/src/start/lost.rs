@@ -40,8 +40,8 @@ pub(super) fn load<R: Ring>(bench: &mut Bench<'_, R>, started: &Started) -> Resu
 pub(super) fn even_out<R: Ring>(
     bench: &mut Bench<'_, R>,
     started: &mut Started,
-    slots: Slots,
 ) -> Result<Slots, StartError> {
+    let slots = started.view.writable;
     if !started.lost.is_on_record() {
         return Ok(Slots::NONE);
     }

@@ -17,8 +17,8 @@ use engine::format::label::Label;
 use engine::format::lost_rows;
 use engine::format::signatures::detect_foreign;
 use engine::format::superblock::{
-    COUNT_MAX, Copy, DecodeError, Epoch, EpochName, NoMember, Record, RunState, SlotRecord, SlotState,
-    Superblock, choose, decode, encode,
+    COMPAT_BOTH_PLACES, COUNT_MAX, Copy, DecodeError, Epoch, EpochName, NoMember, Record, RunState,
+    SlotRecord, SlotState, Superblock, choose, decode, encode,
 };
 use engine::format::zones::{self, zones};
 use engine::format::{Field, Level, Shape, superblock};
@@ -55,6 +55,7 @@ fn sample(slot: usize) -> Superblock {
         moves: 0,
         state: RunState::Active,
         settled: false,
+        both_places: false,
         found: RunState::Clean,
         lost_rows: false,
         slots,
@@ -124,7 +125,7 @@ fn superblock_refusals() {
     assert!(matches!(with(8, 0), Err(DecodeError::Invalid(_))));
     assert_eq!(with(24, 1 << 63), Err(DecodeError::UnknownIncompat(1 << 63)));
     assert!(with(32, 1).unwrap().read_only_required);
-    assert_eq!(with(40, u64::MAX), Ok(sample(0)), "a compat bit is ignored");
+    assert_eq!(with(40, u64::MAX - COMPAT_BOTH_PLACES), Ok(sample(0)), "an unknown compat bit is ignored");
     assert!(matches!(with(16, COUNT_MAX + 1), Err(DecodeError::Invalid(_))));
     for offset in 0..4096 {
         let mut torn = good;
@@ -450,6 +451,17 @@ fn the_document_draws_what_the_code_has() {
         let row = format!("| {} | {cell:?} |", cell.disk_code());
         assert!(document.contains(&row), "docs/format.md lacks {row}");
     }
+}
+
+/// An older program clears the bit, and may then leave a place of a block unwritten.
+#[test]
+fn both_places_written_is_a_compat_feature() {
+    let mut superblock = sample(1);
+    assert_eq!(encode(&superblock, Copy::A)[40..48], [0; 8]);
+    superblock.record.both_places = true;
+    let block = encode(&superblock, Copy::A);
+    assert_eq!(block[40..48], COMPAT_BOTH_PLACES.to_le_bytes());
+    assert_eq!(decode(&block, Copy::A), Ok(superblock));
 }
 
 /// A superblock that says that there is a list sets a bit that older programs refuse, and no other does.

@@ -91,6 +91,41 @@ pub const MUTANTS: &[Mutant] = &[
         "B11: a generation counts though a newer one may not be readable (once a bug here)",
     ),
     shown_in(
+        "decay",
+        "StaleRepairedOtherFirst",
+        "B11: of a stale block the place that cannot be read is written first, and the generation beside it is proven by a cut (once a bug here)",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "UnreadableIsBehind",
+        "B11: a place that cannot be read is written while an older generation is in the other place (once a bug here)",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "StepsTogether",
+        "B11: a member that fails a step of the repair leaves only after the last",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "WrittenOverIsNeverWritten",
+        "B11: a place that something else has written over counts as never written",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "NeverWrittenIsBad",
+        "B11: a place that an older program never wrote costs the block (once a bug here)",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "StaleIsNotTrusted",
+        "B11: --trust-parity is not heard where a block is not known (once a bug here)",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "GrowSettles",
+        "B11: a growth says that both places of a block are alike, and has not written them (once a bug here)",
+    ),
+    shown_in(
         "earlier",
         "JoinerNotWiped",
         "B11: a device that joins keeps what it held of metadata in another life of the array (once a bug here)",

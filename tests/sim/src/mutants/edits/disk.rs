@@ -135,15 +135,15 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         START,
-        "        let failed = bitmap_blocks::even_out(bench, &mut started, &disorder)?;",
-        "        let failed = if mutant!(NotEvenedOut) {
-            Slots::NONE
-        } else {
-            bitmap_blocks::even_out(bench, &mut started, &disorder)?
-        };
-        if mutant!(StartGivesUp) && !failed.is_empty() {
-            return Err(StartError::Refused(ChangeRefused::ReadOnly));
-        }",
+        "            let failed = even_out::even_out(bench, &mut started, &disorder, step)?;",
+        "            let failed = if mutant!(NotEvenedOut) {
+                Slots::NONE
+            } else {
+                even_out::even_out(bench, &mut started, &disorder, step)?
+            };
+            if mutant!(StartGivesUp) && !failed.is_empty() {
+                return Err(StartError::Refused(ChangeRefused::ReadOnly));
+            }",
     ),
     e(
         BITMAP_BLOCKS,
@@ -154,6 +154,53 @@ pub(super) const EDITS: &[Edit] = &[
         BITMAP_BLOCKS,
         "members.iter().any(proves_it)",
         "(mutant!(OlderBlockCounts) || members.iter().any(proves_it))",
+    ),
+    e(
+        START,
+        "        for step in even_out::STEPS {",
+        "        let mut together = Slots::NONE;
+        for step in even_out::STEPS {",
+    ),
+    e(
+        START,
+        "            started.leave(bench, failed)?;
+        }",
+        "            if mutant!(StepsTogether) {
+                together = together.or(failed);
+                started.view.writable = started.view.writable.minus(failed);
+            } else {
+                started.leave(bench, failed)?;
+            }
+        }
+        started.leave(bench, together)?;",
+    ),
+    e(
+        BITMAP_BLOCKS,
+        "first_generation(started, highest + 1)",
+        "first_generation(started, if mutant!(StaleRepairedOtherFirst) { highest } else { highest + 1 })",
+    ),
+    e(
+        BITMAP_BLOCKS,
+        "        Seen::Unknown => false,",
+        "        Seen::Unknown => mutant!(UnreadableIsBehind),",
+    ),
+    e(
+        BITMAP_BLOCKS,
+        "if !both_places =>",
+        "if !both_places || mutant!(WrittenOverIsNeverWritten) =>",
+    ),
+    e(
+        BITMAP_BLOCKS,
+        "Err(BlockError::NotABitmapBlock | BlockError::OtherArray(_))",
+        "Err(BlockError::NotABitmapBlock | BlockError::OtherArray(_)) if mutant!(NeverWrittenIsBad) => Seen::Unknown,
+                Err(BlockError::NotABitmapBlock | BlockError::OtherArray(_))",
+    ),
+    e(
+        BITMAP_BLOCKS,
+        "fn load_stale(started: &Started, block: BlockIndex) {
+    if started.parity_trusted {",
+        "fn load_stale(started: &Started, block: BlockIndex) {
+    if started.parity_trusted && !mutant!(StaleIsNotTrusted) {",
     ),
     e(
         START,
@@ -173,7 +220,15 @@ pub(super) const EDITS: &[Edit] = &[
         first = zones.bitmap_blocks() as u32;
     }",
     ),
-    e(GROW, "    if !assembly.unclean {", "    if !assembly.unclean || mutant!(GrowMarksClean) {"),
+    e(
+        GROW,
+        "    Ok(commit(bench, &mut roster, writes, seed)?)",
+        "    let lost = commit(bench, &mut roster, writes, seed)?;
+    if mutant!(GrowMarksClean) || mutant!(GrowSettles) && !assembly.unclean {
+        let _ended = super::write_superblocks(bench, &roster.stop_clean()?);
+    }
+    Ok(lost)",
+    ),
     // bitmap
     e(
         BITMAP,

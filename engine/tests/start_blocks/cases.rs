@@ -1,0 +1,120 @@
+//! Single starts: see the top of main.rs.
+
+use bitmap::{BlockIndex, Cell};
+use engine::format::Level;
+use engine::format::superblock::{Record, RunState};
+use engine::start::{StartOptions, Started, grow};
+
+use crate::devices::{DEVICE_BYTES, Held, Landing, Members, Trouble};
+
+/// Cells of stripes 0 to 3: Dirty, Unwritten, Unwritten, Unwritten.
+const CELLS: u8 = 0b01_01_01_11;
+const GENERATION: u64 = 1 << 32;
+const ALL: [usize; 3] = [0, 1, 2];
+
+/// An array of three whose block was written once on both members that keep it; `other` makes the other place.
+fn written_once(record: impl Fn(&mut Record), other: impl Fn(&mut Members, usize)) -> Members {
+    let mut array = Members::in_use(Level::Raid5, 3);
+    array.rewrite_records(record);
+    for device in [0, 1] {
+        array.put_block(device, GENERATION, CELLS, Landing::Whole);
+        other(&mut array, device);
+    }
+    array
+}
+
+fn start(array: &mut Members, present: &[usize], options: StartOptions) -> Started {
+    array.start(present, options, Trouble::default()).result.expect("enough members are well")
+}
+
+fn of_an_older_program(record: &mut Record) {
+    record.both_places = false;
+}
+
+fn stopped_by_an_older_program(record: &mut Record) {
+    (record.state, record.settled, record.both_places) = (RunState::Clean, false, false);
+}
+
+/// Zeros, or what the device held before: an older program wrote a block once on a member that joined.
+#[test]
+fn a_place_that_was_never_written_costs_nothing() {
+    for byte in [0, 0x5a] {
+        for (record, first) in [
+            (of_an_older_program as fn(&mut Record), Cell::NeedSync),
+            (stopped_by_an_older_program, Cell::Dirty),
+        ] {
+            let mut array = written_once(record, |array, device| array.put_bytes(device, 1, byte));
+            let started = start(&mut array, &ALL, StartOptions::default());
+            assert_eq!(started.stale_blocks, 0);
+            assert!(started.bad_places.is_empty());
+            assert_eq!([0, 1].map(|stripe| started.bitmap.cell(stripe)), [first, Cell::Unwritten]);
+            // From now on both places are there, and the next change of the record says so.
+            for device in [0, 1] {
+                let held = array.held(device);
+                assert!(
+                    matches!(held, [Held::Block(_, one), Held::Block(_, other)] if one == other),
+                    "{held:?}"
+                );
+            }
+            let roster = started.roster.expect("it may be written");
+            assert!(roster.record().both_places);
+        }
+    }
+}
+
+/// A program that writes both places leaves none without a block: something else wrote there, zeros or not.
+#[test]
+fn a_place_that_was_written_over_proves_nothing() {
+    for byte in [0, 0x5a] {
+        let mut array = written_once(|_| {}, |array, device| array.put_bytes(device, 1, byte));
+        assert!(array.assembly(&ALL).record.both_places);
+        let started = start(&mut array, &ALL, StartOptions::default());
+        assert_eq!((started.stale_blocks, started.bitmap.cell(1)), (1, Cell::NeedSync));
+    }
+}
+
+/// What cannot be read may be the newest, whatever program wrote it.
+#[test]
+fn a_place_that_cannot_be_read_is_not_one_that_was_never_written() {
+    for record in [of_an_older_program as fn(&mut Record), stopped_by_an_older_program] {
+        let mut array = written_once(record, |array, device| array.spoil(device, 1));
+        let started = start(&mut array, &ALL, StartOptions::default());
+        assert_eq!((started.stale_blocks, started.bitmap.cell(1)), (1, Cell::NeedSync));
+        assert_eq!(started.bad_places.count(), 2);
+    }
+}
+
+/// The operator's word that parity is right is good for stripes of which nothing is known, too; only with a member missing.
+#[test]
+fn trusted_parity_makes_a_stale_block_dirty() {
+    for (present, trust_parity, cell) in
+        [(&ALL[..], true, Cell::NeedSync), (&ALL[..2], false, Cell::NeedSync), (&ALL[..2], true, Cell::Dirty)]
+    {
+        for read_only in [true, false] {
+            let mut array = written_once(|_| {}, |array, device| array.spoil(device, 1));
+            let options = StartOptions { trust_parity, read_only, ..StartOptions::default() };
+            let started = start(&mut array, present, options);
+            assert_eq!(started.stale_blocks, 1);
+            for stripe in 0..started.geometry.stripes() {
+                assert_eq!(started.bitmap.cell(stripe), cell, "{present:?}, trust {trust_parity}");
+            }
+            assert_eq!(started.bitmap.is_settled(BlockIndex(0)), !read_only);
+        }
+    }
+}
+
+/// Growing writes none of the blocks that were there.
+#[test]
+fn an_array_that_grows_is_as_settled_as_it_was() {
+    for (state, settled) in [(RunState::Clean, true), (RunState::Clean, false), (RunState::Active, false)] {
+        let mut array = Members::in_use(Level::Raid5, 3);
+        array.rewrite_records(|record| (record.state, record.settled) = (state, settled));
+        let assembly = array.assembly(&ALL);
+        let zones = array.zones.grown(DEVICE_BYTES, &array.shape);
+        let (lost, _) = array.with_bench(&ALL, Trouble::default(), |bench| grow(bench, &assembly, zones, 77));
+        assert!(lost.expect("all members are well").is_empty());
+        let after = array.assembly(&ALL);
+        assert_eq!(after.record.zones, zones);
+        assert_eq!((after.unclean, after.record.settled), (state == RunState::Active, settled));
+    }
+}
