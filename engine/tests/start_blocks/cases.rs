@@ -3,7 +3,7 @@
 use bitmap::{BlockIndex, Cell};
 use engine::format::Level;
 use engine::format::superblock::{Record, RunState};
-use engine::start::{StartOptions, Started, grow};
+use engine::start::{StartOptions, Started, grow, write_superblocks};
 
 use crate::devices::{DEVICE_BYTES, Held, Landing, Members, Trouble};
 
@@ -60,6 +60,21 @@ fn a_place_that_was_never_written_costs_nothing() {
             assert!(roster.record().both_places);
         }
     }
+}
+
+/// Of the record's first change after the start of an older array one write has landed when the power goes.
+#[test]
+fn one_member_that_says_that_both_places_are_written_is_enough() {
+    let mut array = written_once(of_an_older_program, |array, device| array.put_bytes(device, 1, 0));
+    let mut roster = start(&mut array, &ALL, StartOptions::default()).roster.expect("it may be written");
+    assert!(!array.assembly(&ALL).record.both_places, "nothing is written for it");
+    let writes = roster.wake().expect("the record may move");
+    array.with_bench(&ALL, Trouble::default(), |bench| write_superblocks(bench, &writes[..1]));
+    let after = array.assembly(&ALL);
+    assert!(after.record.both_places && after.unclean);
+    // What is written over now proves nothing.
+    [0, 1].iter().for_each(|&device| array.put_bytes(device, 1, 0));
+    assert_eq!(start(&mut array, &ALL, StartOptions::default()).stale_blocks, 1);
 }
 
 /// A program that writes both places leaves none without a block: something else wrote there, zeros or not.
