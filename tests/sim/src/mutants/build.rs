@@ -12,7 +12,8 @@ pub const CHOICE: &str = "SIM_MUTANT";
 /// Crates that are copied.
 const CRATES: [&str; 4] = ["parity-simd", "bitmap", "engine", "tests/sim"];
 /// Tests of the engine that are to see mutants. They need nothing but the copied crates.
-const TESTS: [&str; 2] = ["engine/tests/fairness", "engine/tests/format_assembly"];
+const TESTS: [&str; 3] =
+    ["engine/tests/fairness", "engine/tests/format_assembly", "engine/tests/start_blocks"];
 /// Crates with edits, each with the module that says which mutant runs.
 const EDITED: [&str; 2] = ["bitmap", "engine"];
 /// Sections of the workspace's manifest that the copy has too.
