@@ -122,10 +122,13 @@ impl Story {
     }
 
     fn damage_metadata(&mut self, disks: &[usize], down: Down, whole: bool) -> Vec<Spot> {
+        if !self.world.damaged.is_empty() {
+            // A start that was cut may not have repaired it, and more damage beside it is too much.
+            return self.world.damaged.clone();
+        }
         if self.partitioned {
             let disk = self.world.rng.pick(disks);
-            let spot = self.world.partition(disk);
-            self.world.damaged.push(spot);
+            self.world.damaged = vec![self.world.partition(disk)];
             return self.world.damaged.clone();
         }
         let all = self.world.metadata(disks);
@@ -133,8 +136,7 @@ impl Story {
         // A cut tears blocks by itself.
         let many = !self.chance(70) && down == Down::Stopped;
         let count = if many { self.world.rng.between(2, 4) } else { 1 };
-        // A start that was cut may not have repaired what was damaged before it.
-        let mut spots = self.world.damaged.clone();
+        let mut spots: Vec<Spot> = Vec::new();
         for _ in 0..count {
             let spot = self.world.rng.pick(&all);
             let decay = self.world.rng.pick(&[

@@ -34,9 +34,9 @@ impl Story {
                 continue;
             }
             let missing =
-                if storm && !self.single_fault { self.chance(self.missing_percent) } else { missing };
+                if storm && self.may_suffer_more() { self.chance(self.missing_percent) } else { missing };
             let spare = self.choose_present(missing);
-            if spare > 0 && !self.single_fault && self.chance(15) {
+            if spare > 0 && self.may_suffer_more() && self.chance(15) {
                 self.fail_a_write_of_the_start();
             }
             let superblocks = match self.stay_percent {
@@ -68,6 +68,11 @@ impl Story {
                 StartOutcome::Refused => panic!("START: refused, and enough members are there"),
             }
         }
+    }
+
+    /// Whether another fault may come with a start.
+    fn may_suffer_more(&self) -> bool {
+        !self.single_fault && self.world.damaged.is_empty()
     }
 
     /// A moment in a start at which the power goes.

@@ -125,7 +125,7 @@ pub struct World {
     pub crashes: Vec<Crash>,
     /// The array as it was left by stops in order, and when it was created.
     pub stops: Vec<Rc<Stop>>,
-    /// Blocks of metadata that have been damaged since a start that repaired them all: further damage is chosen beside them.
+    /// Blocks of metadata that have been damaged since a start that repaired them all.
     pub damaged: Vec<Spot>,
     /// Some disks hold older content than they held, and no start has decided on them yet: a start may be refused.
     pub older: bool,
