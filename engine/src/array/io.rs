@@ -1,5 +1,6 @@
 //! Operations of members: how they leave for the ring, for whom they are, and whose fault an error is.
 
+use crate::geometry::Slots;
 use crate::memory::Span;
 use crate::ring::blame::{Blame, blame};
 use crate::ring::{DeviceIndex, MemberIo, MemberOp, Ring};
@@ -124,10 +125,10 @@ impl Array {
     /// filled is that device's: the record excludes it, or is about to.
     pub(super) fn blame(&self, io: &Io, errno: i32) -> Blame {
         let view = self.shared.members.view();
-        // One that is being filled can always be spared: what it refuses must not cost the others a stripe. Only where stripes
-        // need a resync it may hold what nobody else has.
-        let needed =
-            view.readable.has(io.slot) || (view.writable.has(io.slot) && self.shared.bitmap.need_sync() > 0);
+        // A slot that is being filled can be spared: what it refuses must cost the others neither a stripe nor their service. Only
+        // below the cursor of a rebuild that a start found it may hold strips of stripes that need a resync.
+        let is_spared = || self.shared.members.spares(view, Slots::one(io.slot), self.shared.needs());
+        let needed = view.readable.has(io.slot) || (view.writable.has(io.slot) && !is_spared());
         let counts = self.is_current(io) && needed;
         if counts { blame(errno) } else { Blame::Device }
     }

@@ -90,3 +90,33 @@ fn refused_metadata_stops_the_array() {
         world.verify();
     }
 }
+
+/// A device that is being filled and does not take its metadata is failed, also while stripes need a resync: the array needs
+/// nothing of it.
+#[test]
+fn a_slot_that_is_being_filled_stops_no_array() {
+    for (seed, errno) in [(20, ENOSPC), (21, EINVAL)] {
+        let mut world = world(seed, Level::Raid6, 6, Initial::All(Cell::Clean));
+        assert!(world.shared.members.fail(1, engine::members::Failure::Operator));
+        world.turn_until("a record", |world| !world.shared.members.record().writable.has(1));
+        let device = world.new_device();
+        let answered = world.order_join(1, device);
+        world.turn_until("a join", |_| !answered.is_empty());
+        assert_eq!(answered.recv().expect("an answer"), Ok(()));
+        // Another member is short of room too, so stripes stay torn.
+        world.lossy.fill(true);
+        let data = world.data_bytes();
+        world.disks.borrow_mut()[0].refuses = Some((errno, data.clone()));
+        world.turn_until("a torn stripe", |world| {
+            world.ask_random();
+            world.shared.bitmap.need_sync() > 0
+        });
+        world.disks.borrow_mut()[usize::from(device.0)].refuses = Some((errno, 0..data.start));
+        world.turn_until("its failure", |world| {
+            world.ask_random();
+            world.shared.failed() || !world.shared.members.record().writable.has(1)
+        });
+        assert!(!world.shared.failed(), "the array has stopped for a device that it does not need");
+        assert_eq!(world.shared.members.view().readable.count(), 5);
+    }
+}
