@@ -2,34 +2,37 @@
 //!
 //! A device may have been a member in another life of the same array: half of a fork, or a member that kept its content while
 //! the others were set back to a backup. Its bitmap blocks, its list of lost rows and its superblocks then carry the identity
-//! of this array, and their generations may be higher than those of this life. So every place of metadata is overwritten with
-//! zeros, durably, before the device is a participant of any record:
+//! of this array, and their generations may be higher than those of this life. What other programs have left at either end (a
+//! partition table and its copy, a superblock of md) would say of a member that another program has written to it. So
+//! everything before the data zone, and the end that arrays leave unused, is overwritten with zeros, durably, before the device is
+//! a participant of any record:
 //!
 //! ```text
-//!   Order::Join --> wiping --(all zones are zeros, durably)--> wish of the keeper --> on record --> rebuild
+//!   Order::Join --> wiping --(both ends are zeros, durably)--> wish of the keeper --> on record --> rebuild
 //!                     |                                          |
 //!                     `--(an error, silence, a stop, the array   `--(the array has failed, a stop, a write was lost)--> refused
 //!                         has failed)--> refused
 //! ```
 //!
-//! - The zones are wiped through the ring, by at most [`WIPES_MAX`] writes at a time, so a turn has a bounded piece of it and a
+//! - Nothing is written to the device before this file has accepted it, whatever the server asked or believed before: it may be a
+//!   member that came back under another name, and another order may have been first.
+//! - The ends are wiped through the ring, by at most [`WIPES_MAX`] writes at a time, so a turn has a bounded piece of it and a
 //!   large bitmap does not hold up hosts. The data zone is not wiped: a rebuild reads nothing above its cursor.
 //! - The log zone and the room before the data zone are wiped too: a later growth puts bitmap blocks there.
 //! - An arrival that cannot go on is refused at once; writes that are still in flight are parked, and change nothing.
 //! - Nothing of the slot changes before the record does: a device that is refused never was a member.
 
-use crate::format::lost_rows::{LIST_BYTES, PLACE_OFFSETS_BYTES};
-use crate::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES};
-use crate::limits::BLOCK_BYTES;
+use std::ops::Range;
+
+use crate::format::zones::TAIL_UNUSED_BYTES;
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
 
 use super::keeper::Joining;
-use super::shared::Layout;
 use super::{Array, Io, IoFor};
 
 /// Bytes of one write that wipes. A drive of 1 GB/s takes 0.25 ms for it, so hosts wait for little more.
 const WIPE_BYTES: u64 = 256 << 10;
-/// Writes that wipe in flight. Four keep a drive busy; what a member of 4 GiB has before its data is wiped in some 140.
+/// Writes that wipe in flight. Four keep a drive busy; both ends of a member of 4 GiB are wiped in some 140.
 pub(super) const WIPES_MAX: usize = 4;
 
 /// Why an order is refused on an array that has failed.
@@ -41,27 +44,18 @@ pub(super) const IS_STOPPING: &str = "the array is being stopped";
 #[derive(Debug)]
 pub(super) struct Arrival {
     joining: Joining,
-    /// The zone that is being wiped, and the bytes of it that have been asked for.
-    zone: usize,
-    wiped_bytes: u64,
+    /// What is still to be wiped.
+    left: [Range<u64>; 2],
     in_flight: usize,
     /// The beat of the watch at which something completed last.
     heard_beat: u32,
 }
 
-/// The zones of metadata on a member, as (first byte, length).
-const fn metadata_zones(layout: &Layout) -> [(u64, u64); 4] {
-    [
-        (SUPERBLOCK_A_OFFSET_BYTES, BLOCK_BYTES as u64),
-        (SUPERBLOCK_B_OFFSET_BYTES, BLOCK_BYTES as u64),
-        (PLACE_OFFSETS_BYTES[0], (PLACE_OFFSETS_BYTES.len() * LIST_BYTES) as u64),
-        (layout.bitmap_offset_bytes, layout.data_offset_bytes - layout.bitmap_offset_bytes),
-    ]
-}
-
 impl Arrival {
-    pub(super) const fn new(joining: Joining, beat: u32) -> Arrival {
-        Arrival { joining, zone: 0, wiped_bytes: 0, in_flight: 0, heard_beat: beat }
+    pub(super) fn new(joining: Joining, data_offset_bytes: u64, beat: u32) -> Arrival {
+        let end = joining.device_bytes;
+        let tail = end.saturating_sub(TAIL_UNUSED_BYTES).max(data_offset_bytes);
+        Arrival { joining, left: [0..data_offset_bytes, tail..end], in_flight: 0, heard_beat: beat }
     }
 
     /// The device that arrives.
@@ -70,20 +64,17 @@ impl Arrival {
     }
 
     /// Whether another write may be asked for now, and not only once one in flight completes.
-    pub(super) fn can_go_on(&self, layout: &Layout) -> bool {
-        self.in_flight < WIPES_MAX && (self.zone < metadata_zones(layout).len() || self.in_flight == 0)
+    pub(super) fn can_go_on(&self) -> bool {
+        let is_left = self.left.iter().any(|range| !range.is_empty());
+        self.in_flight < WIPES_MAX && (is_left || self.in_flight == 0)
     }
 
     /// The next piece to wipe, as (first byte, length); `None` when all have been asked for.
-    fn next_piece(&mut self, layout: &Layout) -> Option<(u64, u64)> {
-        let &(offset, len) = metadata_zones(layout).get(self.zone)?;
-        let at = offset + self.wiped_bytes;
-        let piece = (len - self.wiped_bytes).min(WIPE_BYTES);
-        self.wiped_bytes += piece;
-        if self.wiped_bytes == len {
-            (self.zone, self.wiped_bytes) = (self.zone + 1, 0);
-        }
-        Some((at, piece))
+    fn next_piece(&mut self) -> Option<(u64, u64)> {
+        let range = self.left.iter_mut().find(|range| !range.is_empty())?;
+        let (at, len) = (range.start, (range.end - range.start).min(WIPE_BYTES));
+        range.start += len;
+        Some((at, len))
     }
 }
 
@@ -91,6 +82,7 @@ impl Array {
     /// Takes an order to put a device into a slot, or refuses it.
     pub(super) fn order_join(&mut self, joining: Joining) {
         let (view, failed, beat) = (self.shared.members.view(), self.shared.failed(), self.watch.beat());
+        let data_offset_bytes = self.shared.layout.data_offset_bytes;
         let steward = self.steward_mut();
         let is_busy = steward.arrival.is_some() || steward.rebuild.is_some() || steward.keeper.is_joining();
         if failed {
@@ -103,7 +95,7 @@ impl Array {
             let why = format!("slot {} is in use: `striate fail` it first", joining.slot);
             joining.answer.send(Err(why));
         } else {
-            steward.arrival = Some(Arrival::new(joining, beat));
+            steward.arrival = Some(Arrival::new(joining, data_offset_bytes, beat));
         }
     }
 
@@ -128,7 +120,7 @@ impl Array {
             && arrival.in_flight < WIPES_MAX
         {
             let (slot, device) = (arrival.joining.slot, arrival.joining.device);
-            let Some((offset, len)) = arrival.next_piece(&shared.layout) else {
+            let Some((offset, len)) = arrival.next_piece() else {
                 if arrival.in_flight == 0 {
                     let steward = self.steward_mut();
                     steward.keeper.wishes.join = steward.arrival.take().map(|arrival| arrival.joining);
@@ -175,37 +167,35 @@ impl Array {
 mod tests {
     use super::*;
     use crate::array::Answer;
+    use crate::limits::BLOCK_BYTES;
 
-    /// Every byte of every zone is wiped once, in pieces that a ring takes.
+    /// Both ends are wiped, every byte once, in pieces that a ring takes.
     #[test]
-    fn the_pieces_are_the_zones() {
-        let layout = Layout {
-            uuid: [0; 16],
-            bitmap_offset_bytes: 128 << 10,
-            data_offset_bytes: 3 << 20,
-            logical_block_bytes: 512,
-        };
-        let joining = Joining {
-            slot: 0,
-            device: DeviceIndex(9),
-            member: uuid::Uuid::nil(),
-            volatile: false,
-            answer: Answer::ignored(),
-        };
-        let mut arrival = Arrival::new(joining, 0);
-        let mut wiped = vec![0u8; 3 << 12];
-        while let Some((offset, len)) = arrival.next_piece(&layout) {
-            assert!(len > 0 && len <= WIPE_BYTES && len.is_multiple_of(BLOCK_BYTES as u64));
-            wiped[(offset >> 8) as usize..((offset + len) >> 8) as usize]
-                .iter_mut()
-                .for_each(|count| *count += 1);
+    fn the_pieces_are_the_ends() {
+        let data_offset_bytes = 3 << 20;
+        // Long, just long enough for the end to be unused, and one of an old array, whose data goes on to the end.
+        for device_bytes in [64 << 20, 5 << 20, 3 << 20, (3 << 20) + 8192] {
+            let joining = Joining {
+                slot: 0,
+                device: DeviceIndex(9),
+                member: uuid::Uuid::nil(),
+                volatile: false,
+                device_bytes,
+                answer: Answer::ignored(),
+            };
+            let mut arrival = Arrival::new(joining, data_offset_bytes, 0);
+            let mut wiped = vec![0u8; (device_bytes >> 12) as usize];
+            while let Some((offset, len)) = arrival.next_piece() {
+                assert!(len > 0 && len <= WIPE_BYTES && len.is_multiple_of(BLOCK_BYTES as u64));
+                wiped[(offset >> 12) as usize..((offset + len) >> 12) as usize]
+                    .iter_mut()
+                    .for_each(|count| *count += 1);
+            }
+            for (at, count) in wiped.iter().enumerate().map(|(at, count)| ((at as u64) << 12, *count)) {
+                let is_end = at < data_offset_bytes || at >= device_bytes - TAIL_UNUSED_BYTES;
+                assert_eq!(count, u8::from(is_end), "byte {at} of {device_bytes}");
+            }
+            assert!(arrival.can_go_on());
         }
-        for (at, count) in wiped.iter().enumerate().map(|(at, count)| ((at as u64) << 8, *count)) {
-            let is_ours = (4 << 10..8 << 10).contains(&at)
-                || (64 << 10..68 << 10).contains(&at)
-                || (72 << 10..3 << 20).contains(&at);
-            assert_eq!(count, u8::from(is_ours), "byte {at}");
-        }
-        assert!(arrival.can_go_on(&layout));
     }
 }

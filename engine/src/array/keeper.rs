@@ -30,6 +30,7 @@ pub(super) struct Joining {
     pub(super) device: DeviceIndex,
     pub(super) member: Uuid,
     pub(super) volatile: bool,
+    pub(super) device_bytes: u64,
     pub(super) answer: Answer,
 }
 

@@ -64,8 +64,8 @@ pub enum Order {
         /// Told once it is on record.
         answer: Answer,
     },
-    /// Put a device in an empty slot and fill it. All rings know the device already. What it holds of metadata is wiped
-    /// first. If the order is refused, the device is not a member, and nothing more is written to it.
+    /// Put a device in an empty slot and fill it. All rings know the device already. What it holds around the data zone is
+    /// wiped first. If the order is refused, the device is not a member, and nothing more is written to it.
     Join {
         /// Which slot.
         slot: u8,
@@ -75,6 +75,8 @@ pub enum Order {
         member: Uuid,
         /// Whether it has a volatile cache.
         volatile: bool,
+        /// Its length, in whole blocks.
+        device_bytes: u64,
         /// Told once it is on record.
         answer: Answer,
     },
@@ -232,10 +234,7 @@ impl Steward {
             || shared.steward.rest.is_called()
             || !shared.failed() && !self.keeper.is_at_rest()
             || !self.failing.is_empty()
-            || self
-                .arrival
-                .as_ref()
-                .is_some_and(|arrival| shared.failed() || arrival.can_go_on(&shared.layout))
+            || self.arrival.as_ref().is_some_and(|arrival| shared.failed() || arrival.can_go_on())
             || self.stop.is_some()
             || self.resync.is_running()
             || self.rebuild.as_ref().is_some_and(Rebuild::is_running)
@@ -297,8 +296,8 @@ impl Array {
         while let Some(order) = self.shared.steward.orders.pop() {
             match order {
                 Order::Fail { slot, answer } => self.order_fail(slot, answer),
-                Order::Join { slot, device, member, volatile, answer } => {
-                    self.order_join(Joining { slot, device, member, volatile, answer });
+                Order::Join { slot, device, member, volatile, device_bytes, answer } => {
+                    self.order_join(Joining { slot, device, member, volatile, device_bytes, answer });
                 }
                 Order::Stop { answer } => {
                     let steward = self.steward_mut();

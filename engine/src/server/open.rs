@@ -7,7 +7,7 @@ use crate::assembly::Candidate;
 use crate::device::{Access, Device, OpenMode, Sharing};
 use crate::format::signatures::{self, HEAD_BYTES, TAIL_BYTES};
 use crate::format::superblock::{Found, NoMember};
-use crate::format::zones::{BITMAP_OFFSET_BYTES, TAIL_UNUSED_BYTES};
+use crate::format::zones::TAIL_UNUSED_BYTES;
 use crate::limits::DEVICES_MAX;
 use crate::memory::{Memory, Span};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
@@ -71,17 +71,10 @@ pub(super) fn refuse_content(device: &Device, force: bool) -> Result<(), ServerE
 
 /// Overwrites what lies before the data of an array that begins at `data_offset_bytes`, and the end that arrays leave unused,
 /// durably: both superblocks, the bitmap, the log, and what other programs have left. What is found in these places later has
-/// come later.
+/// come later. (Of a device that joins a running array, the array itself wipes the same: array/arrival.rs.)
 pub(super) fn wipe_metadata(device: &Device, data_offset_bytes: u64) -> Result<(), ServerError> {
-    wipe(device, 0..data_offset_bytes)?;
-    wipe_outside_of_zones(device)
-}
-
-/// Overwrites what other programs have left around the zones of an array, durably: everything before the bitmap, and the end that
-/// arrays leave unused. The zones are wiped by the array that takes the device in (array/arrival.rs).
-pub(super) fn wipe_outside_of_zones(device: &Device) -> Result<(), ServerError> {
     let size = device.facts().size_bytes;
-    wipe(device, 0..BITMAP_OFFSET_BYTES)?;
+    wipe(device, 0..data_offset_bytes)?;
     wipe(device, size.saturating_sub(TAIL_UNUSED_BYTES)..size)?;
     Ok(device.flush()?)
 }

@@ -3,12 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use bitmap::BlockIndex;
 use crossbeam::channel::bounded;
 
-use crate::array::{Answer, Array, Beginning, Order, Shared, StewardState};
+use crate::array::{Array, Beginning, Order, Shared, StewardState};
 use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
@@ -34,9 +33,11 @@ use super::open::{ControlRing, candidates, leave_out_overwritten, open_all};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, warnings};
 
+mod answers;
 mod devices;
 mod replace;
 
+use answers::{ANSWER_TIMEOUT, all_within, order, order_stop};
 use devices::Devices;
 
 /// Data memory of a reactor where nothing else is said.
@@ -45,8 +46,6 @@ const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
 const MEMORY_BYTES_MIN: usize = 16 << 20;
 /// Most: an arena of fixed buffers.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
-/// How long a stop waits for hosts' requests and the last metadata.
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An assembled array being served.
 pub struct Server {
@@ -61,6 +60,8 @@ pub struct Server {
     devices: Devices,
     /// A stop has begun: nothing new is begun. Set once, by the stop (AcqRel), and read by orders (Acquire).
     is_stopping: AtomicBool,
+    /// A stop has ended: no reactor is left to answer. Set once, by the stop (Release), and read by what waits (Acquire).
+    is_over: AtomicBool,
     /// Replacements under way, each of which may wait for its device. AcqRel: it guards no other data.
     replacements: AtomicU32,
     /// How the reactors' rings were made, but for what the front end wanted.
@@ -197,6 +198,7 @@ impl Server {
             front,
             devices: Devices::new(devices),
             is_stopping: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             replacements: AtomicU32::new(0),
             rings: config,
             read_only,
@@ -361,7 +363,7 @@ impl Server {
     /// Fails a slot on the operator's word. Returns once it is on record.
     pub fn fail(&self, slot: usize) -> Result<(), ServerError> {
         let slot = self.checked(slot)?;
-        Ok(self.order(|answer| Order::Fail { slot, answer })?)
+        Ok(order(&self.shared, |answer| Order::Fail { slot, answer })?)
     }
 
     /// Turns hosts away, as the first step of a stop. An error says that a block device is in use; then nothing has
@@ -403,15 +405,15 @@ impl Server {
                 drained
             })
             .collect();
-        for (me, drained) in draining.into_iter().enumerate() {
-            if drained.recv_timeout(STOP_TIMEOUT).is_err() {
+        for (me, drained) in all_within(draining, ANSWER_TIMEOUT).enumerate() {
+            if drained.is_none() {
                 outcome = Err(ServerError(format!(
                     "requests on reactor {me} are not answered by the members; the array is left as after a crash"
                 )));
             }
         }
         if outcome.is_ok() {
-            outcome = order(shared, |answer| Order::Stop { answer }).map_err(ServerError::from);
+            outcome = order_stop(shared).map_err(ServerError::from);
         }
         for (me, reactor) in reactors.iter().enumerate() {
             reactor.port.order(shared, me as u8, ReactorOrder::Exit);
@@ -422,6 +424,7 @@ impl Server {
                 outcome = Err(ServerError("a reactor panicked".into()));
             }
         }
+        self.is_over.store(true, Ordering::Release);
         if let Some(error) = ublk.and_then(|ublk| ublk.remove().err()) {
             outcome = outcome.and(Err(ServerError(error.to_string())));
         }
@@ -438,11 +441,6 @@ impl Server {
             _ => Err(ServerError(format!("there is no slot {slot}: the array has 0 to {}", members - 1))),
         }
     }
-
-    /// Gives the steward an order and waits for the answer.
-    fn order(&self, what: impl FnOnce(Answer) -> Order) -> Result<(), Refusal> {
-        order(&self.shared, what)
-    }
 }
 
 /// How to stop an array that is a block device.
@@ -454,36 +452,6 @@ pub enum Stop {
     HandOver,
     /// In any case: whoever uses it sees errors.
     Force,
-}
-
-/// Why an order was not carried out.
-enum Refusal {
-    /// The array has refused it, and nothing has happened.
-    Refused(String),
-    /// The array has not answered in time: it may be carried out, now or later.
-    NoAnswer,
-}
-
-impl From<Refusal> for ServerError {
-    fn from(refusal: Refusal) -> ServerError {
-        ServerError(match refusal {
-            Refusal::Refused(why) => why,
-            Refusal::NoAnswer => "the array does not answer: its members do not complete their I/O".into(),
-        })
-    }
-}
-
-/// Gives the steward an order and waits for the answer.
-fn order(shared: &Shared, what: impl FnOnce(Answer) -> Order) -> Result<(), Refusal> {
-    let (sender, answer) = bounded(1);
-    if shared.steward.orders.push(what(Answer::to(sender))).is_err() {
-        return Err(Refusal::Refused("too many orders at once: try again".into()));
-    }
-    shared.mailboxes.wake(0);
-    match answer.recv_timeout(STOP_TIMEOUT) {
-        Ok(outcome) => outcome.map_err(Refusal::Refused),
-        Err(_) => Err(Refusal::NoAnswer),
-    }
 }
 
 /// Closes the devices that are in no slot, so that the operator can replace a member by one of them: by a member that is

@@ -113,6 +113,49 @@ fn a_silent_device_is_refused_in_time() {
     world.turn_until("the end of its I/O", |world| world.io_is_quiet());
 }
 
+/// Slow is not silent: a device that has an answer now and then joins, however long that takes in all.
+#[test]
+fn a_slow_device_is_waited_for() {
+    let mut world = world(25, Level::Raid5, 4);
+    fail_and_record(&mut world, 2);
+    let device = world.new_device();
+    let index = usize::from(device.0);
+    let began_ns = world.now_ns();
+    let answered = world.order_join(2, device);
+    for _ in 0..4 {
+        world.disks.borrow_mut()[index].silent = true;
+        world.pass(u64::from(MEMBER_PATIENCE_S) - 5);
+        world.disks.borrow_mut()[index].silent = false;
+        (0..2).for_each(|_| world.turn());
+    }
+    assert!(answered.is_empty(), "it has been wiped too soon for this test, or was refused");
+    assert_eq!(answer(&mut world, &answered).0, Ok(()));
+    assert!(world.now_ns() - began_ns > 3 * u64::from(MEMBER_PATIENCE_S) * SECOND);
+    world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(2));
+    world.verify();
+}
+
+/// Nothing is written to a device that the array does not take, whatever else is under way.
+#[test]
+fn a_device_that_is_refused_is_left_as_it_was() {
+    let mut world = world(26, Level::Raid6, 6);
+    for slot in [1, 2] {
+        fail_and_record(&mut world, slot);
+    }
+    let (first, second) = (world.new_device(), world.new_device());
+    let before = world.disks.borrow()[usize::from(second.0)].bytes.clone();
+    let taken = world.order_join(1, first);
+    for slot in [1, 2] {
+        let answered = world.order_join(slot, second);
+        is_refused_at_once(&mut world, &answered, "being rebuilt");
+    }
+    assert_eq!(answer(&mut world, &taken).0, Ok(()));
+    let answered = world.order_join(1, second);
+    is_refused_at_once(&mut world, &answered, "");
+    world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(1));
+    assert!(world.disks.borrow()[usize::from(second.0)].bytes == before, "it was written to");
+}
+
 /// No order waits for a record that a failed array does not write, whatever its members do not answer.
 #[test]
 fn a_failed_array_refuses_every_order_at_once() {

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use engine::format::lost_rows::PLACE_OFFSETS_BYTES;
-use engine::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES};
+use engine::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES, TAIL_UNUSED_BYTES};
 use engine::limits::BLOCK_BYTES;
 use engine::memory::Memory;
 use engine::ring::{Completion, MemberIo, MemberOp, Ring};
@@ -33,8 +32,8 @@ pub struct Disk {
     pub unreadable: bool,
     /// Deallocations wait until it is no longer so; everything else is done.
     pub slow_advice: bool,
-    /// It is to join: when its first superblock is written, nothing else before the data zone (which begins here) may be left of
-    /// what it held.
+    /// It is to join: when its first superblock is written, nothing before the data zone (which begins here) may be left of what it
+    /// held, nor at its end, where other programs keep theirs.
     pub joins: Option<u64>,
     /// It was opened for reading only: a write, a flush or a deallocation ends the test.
     pub read_only: bool,
@@ -43,6 +42,13 @@ pub struct Disk {
 impl Disk {
     /// Noise, but for its first two blocks.
     pub fn new(bytes: u64, rng: &mut Rng) -> Disk {
+        let mut disk = Disk::of_another(bytes, rng);
+        disk.bytes[..2 * BLOCK_BYTES].fill(0);
+        disk
+    }
+
+    /// Noise.
+    pub fn of_another(bytes: u64, rng: &mut Rng) -> Disk {
         let mut disk = Disk {
             bytes: vec![0; bytes as usize],
             bad: BTreeSet::new(),
@@ -54,7 +60,7 @@ impl Disk {
             joins: None,
             read_only: false,
         };
-        rng.fill(&mut disk.bytes[2 * BLOCK_BYTES..]);
+        rng.fill(&mut disk.bytes);
         disk
     }
 
@@ -62,7 +68,8 @@ impl Disk {
     fn check_own(&mut self) {
         let Some(data_offset) = self.joins.take() else { return };
         let is_left = |at: &usize| self.bytes[*at] != 0;
-        let left = (PLACE_OFFSETS_BYTES[0] as usize..data_offset as usize).find(is_left);
+        let tail = self.bytes.len() - TAIL_UNUSED_BYTES as usize;
+        let left = (0..data_offset as usize).chain(tail..self.bytes.len()).find(is_left);
         assert_eq!(left, None, "a device is on record as a member, and has what it held before at this byte");
     }
 

@@ -414,7 +414,7 @@ impl World {
     /// A new device, full of noise, that the rings know.
     pub fn new_device(&mut self) -> DeviceIndex {
         let bytes = self.disks.borrow()[0].bytes.len() as u64;
-        let mut disk = Disk::new(bytes, &mut self.rng);
+        let mut disk = Disk::of_another(bytes, &mut self.rng);
         disk.joins = Some(self.zones.data.offset_bytes);
         let device = self.disks.borrow().len();
         self.disks.borrow_mut().push(disk);
@@ -425,7 +425,8 @@ impl World {
     pub fn order_join(&mut self, slot: u8, device: DeviceIndex) -> Answered {
         let member = Uuid::from_u64_pair(self.rng.next(), self.rng.next());
         let volatile = self.rng.chance(50);
-        self.order(|answer| Order::Join { slot, device, member, volatile, answer })
+        let device_bytes = self.disks.borrow()[usize::from(device.0)].bytes.len() as u64;
+        self.order(|answer| Order::Join { slot, device, member, volatile, device_bytes, answer })
     }
 
     /// Gives an order.

@@ -122,7 +122,7 @@ pub fn spot_of(place: Option<Place>, geometry: &Geometry, slot: Option<u8>) -> O
         ZoneKind::Superblock => Spot::SuperblockB,
         ZoneKind::Bitmap if place.offset_in_zone / 4096 % 2 == 0 => Spot::BitmapEven,
         ZoneKind::Bitmap => Spot::BitmapOdd,
-        ZoneKind::Log | ZoneKind::List => return None,
+        ZoneKind::Log | ZoneKind::List | ZoneKind::Around => return None,
         ZoneKind::Data => {
             let stripe = place.offset_in_zone / u64::from(geometry.chunk_bytes());
             let strip = geometry.rotation(stripe).strip_on(slot?);

@@ -351,6 +351,12 @@ impl Bus {
             "READONLY: disk {disk} is asked {io:?} {}, and nothing may be written",
             show(place)
         );
+        assert!(
+            place.is_none_or(|place| place.zone != ZoneKind::Around)
+                || matches!(io, MemberIo::Write(_)) && pushed.iter().all(|byte| *byte == 0),
+            "ZONES: {io:?} at {} of disk {disk}, which is in no zone",
+            op.offset_bytes
+        );
         if let (MemberIo::Write(_), Some(place), false) = (op.io, place, self.off) {
             Monitors::write_pushed(self, disk, place, &pushed);
         }
@@ -570,7 +576,7 @@ impl Bus {
 fn is_metadata_write(io: MemberIo, place: Option<Place>) -> bool {
     let is_metadata = |place: Place| match place.zone {
         ZoneKind::Superblock | ZoneKind::Bitmap | ZoneKind::List => true,
-        ZoneKind::Data | ZoneKind::Log => false,
+        ZoneKind::Data | ZoneKind::Log | ZoneKind::Around => false,
     };
     matches!(io, MemberIo::Write(_)) && place.is_some_and(is_metadata)
 }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Media that was never written holds random bytes of the seed, so a stale read shows. Zones are typed: an access
-//! that crosses zones, or lies outside of all, is a bug of the engine and ends the run. Only the zones are stored
-//! (superblocks, bitmap, data), page by page, and a page exists from its first access on.
+//! that crosses zones, or lies outside of all, is a bug of the engine and ends the run, but for zeros over what a device held
+//! that joins (see `ring`). Only the zones are stored, page by page, and a page exists from its first access on.
 //!
 //! A clone shares its pages and the versions in the cache until one side writes, so a moment of a world costs
 //! microseconds.
@@ -46,6 +46,8 @@ pub enum ZoneKind {
     Log,
     /// The list of lost rows.
     List,
+    /// Between the zones or behind them, where the engine writes nothing but zeros.
+    Around,
 }
 
 /// Where an access lies: its zone, and its sectors in the compact numbering of the disk.
@@ -175,8 +177,11 @@ impl Disk {
         } else if within(PLACE_OFFSETS_BYTES[0], LIST_ZONE_BYTES) {
             let inside = offset - PLACE_OFFSETS_BYTES[0];
             (ZoneKind::List, self.list_page() + inside / PAGE as u64, inside)
+        } else if self.is_around(offset, len) {
+            // Zeros are written there and nothing is read, so it has no sectors.
+            return Place { zone: ZoneKind::Around, offset_in_zone: offset, first: 0, count: 0 };
         } else {
-            panic!("ZONES: an access of {len} bytes at {offset} is in no zone, or crosses zones");
+            panic!("ZONES: an access of {len} bytes at {offset} crosses zones");
         };
         assert!(
             offset.is_multiple_of(SECTOR as u64) && len.is_multiple_of(SECTOR as u64),
@@ -200,12 +205,31 @@ impl Disk {
         self.log_page() + (self.zones.data.offset_bytes - self.log_offset()) / PAGE as u64
     }
 
-    /// Where within so many bytes the bitmap zone ends and the log goes on.
+    /// The pieces of so many bytes around the data zone that lie in one zone each, or between zones.
     #[must_use]
-    pub fn bitmap_end_within(&self, offset: u64, len: u64) -> Option<u32> {
-        let is_before = self.zones.bitmap.offset_bytes <= offset && offset < self.log_offset();
-        let goes_on = self.log_offset() < offset + len && offset + len <= self.zones.data.offset_bytes;
-        (is_before && goes_on).then(|| (self.log_offset() - offset) as u32)
+    pub fn pieces(&self, offset: u64, len: u64) -> Vec<(u64, u64)> {
+        let page = PAGE as u64;
+        let bounds = [
+            SUPERBLOCK_A_OFFSET_BYTES,
+            SUPERBLOCK_A_OFFSET_BYTES + page,
+            SUPERBLOCK_B_OFFSET_BYTES,
+            SUPERBLOCK_B_OFFSET_BYTES + page,
+            PLACE_OFFSETS_BYTES[0],
+            PLACE_OFFSETS_BYTES[0] + LIST_ZONE_BYTES,
+            self.zones.bitmap.offset_bytes,
+            self.log_offset(),
+        ];
+        let end = offset + len;
+        let cuts = bounds.into_iter().filter(|bound| offset < *bound && *bound < end);
+        let starts: Vec<u64> = std::iter::once(offset).chain(cuts).collect();
+        let ends = starts.iter().copied().skip(1).chain([end]);
+        starts.iter().copied().zip(ends).map(|(start, end)| (start, end - start)).collect()
+    }
+
+    fn is_around(&self, offset: u64, len: u64) -> bool {
+        let is_in_one_piece = self.pieces(offset, len).len() == 1;
+        let is_before_bitmap = offset + len <= self.zones.bitmap.offset_bytes && is_in_one_piece;
+        is_before_bitmap || offset >= self.zones.data.offset_bytes + self.zones.data.len_bytes
     }
 
     /// A place of metadata, durably, that is not zeros: in the list of lost rows, the bitmap or the log.

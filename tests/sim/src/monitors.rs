@@ -222,7 +222,7 @@ impl Monitors {
                     bus.disks[disk].failed_reads.remove(&sector);
                 }
             }
-            ZoneKind::Log | ZoneKind::List => {}
+            ZoneKind::Log | ZoneKind::List | ZoneKind::Around => {}
             ZoneKind::Bitmap => {
                 let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
                 let (first, end) = (place.offset_in_zone, place.offset_in_zone + place.count * SECTOR as u64);

@@ -2,12 +2,12 @@
 //!
 //! 1. The server decides from what the array says now: no device is opened for an array that does not take one.
 //! 2. The device is opened and checked; no lock is held meanwhile, for it may not answer.
-//! 3. The server decides again, and only then wipes what other programs have left on the device outside of the array's zones.
-//! 4. Every ring learns of the device, and the steward is ordered to take it in: it wipes the array's zones, puts the device on
-//!    record and fills it (array/arrival.rs).
-//! 5. If a ring or the steward refuses, every ring forgets the device again, and its index is free (`devices`).
+//! 3. Every ring learns of the device, and the steward is ordered to take it in. The steward alone decides: it accepts one arrival
+//!    at a time, wipes what the device holds around its data zone, puts the device on record and fills it (array/arrival.rs).
+//!    Nothing is written to the device before.
+//! 4. If a ring or the steward refuses, every ring forgets the device again, and its index is free (`devices`).
 //!
-//! Nothing here waits without a bound but step 2, which waits for the device alone.
+//! Step 2 waits for the device alone. Step 3 lasts as long as the wiping; the array refuses a device that does not answer.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,9 +22,11 @@ use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring, UringDevice};
 
 use super::super::fit::{blocks_suit, too_large};
-use super::super::open::{open_all, refuse_content, wipe_outside_of_zones};
+use super::super::open::{open_all, refuse_content};
 use super::super::{ServerError, random};
-use super::{Refusal, STOP_TIMEOUT, Server};
+use super::Server;
+use super::answers::{ANSWER_TIMEOUT, Refusal, all_within, order_surely};
+use super::devices::Claim;
 
 /// Replacements under way at a time. One may wait for a device that never answers, and must not keep others from trying; and all
 /// of them must leave places at the control socket.
@@ -83,8 +85,10 @@ impl Server {
         self.may_join(slot)?;
         let _under_way = UnderWay::begin(&self.replacements)?;
         // A device that was refused before may be this one.
-        for index in self.devices.leaving() {
-            let _asked_again_next_time = self.forget(index);
+        for claim in self.devices.reclaim() {
+            if self.is_forgotten(&claim) {
+                claim.free();
+            }
         }
         let device = open_all(std::slice::from_ref(&path), Access::ReadWrite)?.remove(0);
         let facts = device.facts();
@@ -106,40 +110,50 @@ impl Server {
             )));
         }
         refuse_content(&device, force)?;
-        // Opening a device may take its time, and nothing may be written to one that the array does not take.
+        // Opening a device may take its time. No reactor is asked for anything once the array is being stopped.
         self.may_join(slot)?;
-        wipe_outside_of_zones(&device)?;
         self.take_in(slot, device)
     }
 
     /// Has every ring learn of the device, and the array take it in.
     fn take_in(&self, slot: u8, device: Device) -> Result<(), ServerError> {
-        let (volatile, path) = (device.facts().volatile_cache, device.path().to_path_buf());
+        let path = device.path().to_path_buf();
+        let (volatile, device_bytes) = (device.facts().volatile_cache, device.facts().size_bytes);
         let attached = self.reactors.iter().map(|_| device.for_ring()).collect::<Result<Vec<_>, _>>()?;
-        let index = self.devices.take(device).ok_or_else(|| {
+        let claim = self.devices.take(device).ok_or_else(|| {
             ServerError("too many replacements in one run: stop and serve the array again".into())
         })?;
         let joined = self
-            .attach(index, attached)
+            .attach(claim.index(), attached)
             .map_err(|error| Refusal::Refused(format!("{}: cannot be used: {error}", path.display())))
             .and_then(|()| {
-                let member = random::identity();
-                self.order(|answer| Order::Join { slot, device: index, member, volatile, answer })
+                let (device, member) = (claim.index(), random::identity());
+                let is_there = || !self.is_over.load(Ordering::Acquire);
+                order_surely(&self.shared, is_there, |answer| Order::Join {
+                    slot,
+                    device,
+                    member,
+                    volatile,
+                    device_bytes,
+                    answer,
+                })
             });
-        joined.map_err(|refusal| match refusal {
-            Refusal::Refused(why) => {
-                self.let_go(index);
-                ServerError(why)
+        match joined {
+            Ok(()) => claim.keep(),
+            Err(Refusal::Refused(why)) => {
+                self.let_go(claim);
+                return Err(ServerError(why));
             }
-            // Whether the device is a member is not known, so it is kept.
-            Refusal::NoAnswer => refusal.into(),
-        })
+            // The array was stopped, and no ring is left that could be asked to forget the device.
+            Err(Refusal::NoAnswer) => return Err(Refusal::NoAnswer.into()),
+        }
+        Ok(())
     }
 
     /// Puts a device into every ring.
     fn attach(&self, index: DeviceIndex, attached: Vec<UringDevice>) -> Result<(), String> {
         let mut devices = attached.into_iter();
-        self.in_every_ring(STOP_TIMEOUT, || {
+        self.in_every_ring(ANSWER_TIMEOUT, || {
             let device = devices.next().expect("one for each reactor");
             move |ring: &mut Uring| ring.attach(index, device)
         })
@@ -148,37 +162,43 @@ impl Server {
     /// The array has not taken this device: every ring forgets it, and it is closed. A ring that has I/O of it in the kernel is asked
     /// again at the next replacement.
     #[expect(clippy::disallowed_methods, reason = "an operator's call waits here, and no reactor")]
-    fn let_go(&self, index: DeviceIndex) {
-        self.devices.leave(index);
+    fn let_go(&self, claim: Claim<'_>) {
         let until_ns = MonotonicClock.now_ns() + FORGET_WITHIN.as_nanos() as u64;
-        while !self.forget(index) && MonotonicClock.now_ns() < until_ns {
+        while !self.is_forgotten(&claim) {
+            if MonotonicClock.now_ns() >= until_ns {
+                return;
+            }
             std::thread::sleep(FORGET_PAUSE);
         }
+        claim.free();
     }
 
-    /// Asks every ring to forget a device that was refused; whether all have.
-    fn forget(&self, index: DeviceIndex) -> bool {
-        let is_forgotten =
-            self.in_every_ring(FORGET_WITHIN, || move |ring: &mut Uring| ring.detach(index)).is_ok();
-        if is_forgotten {
-            self.devices.free(index);
-        }
-        is_forgotten
+    /// Asks every ring to forget a device that was refused; whether all have. A ring does what it is asked in order, so nothing that
+    /// it was asked of this index before is still to come when it has answered.
+    fn is_forgotten(&self, claim: &Claim<'_>) -> bool {
+        let index = claim.index();
+        self.in_every_ring(FORGET_WITHIN, || move |ring: &mut Uring| ring.detach(index)).is_ok()
     }
 
-    /// Does something to the ring of every reactor, on its thread. The first error, if any; the reactors after it are not asked.
+    /// Does something to the ring of every reactor, on its thread. The first error, if any.
     fn in_every_ring<A>(&self, within: Duration, mut act: impl FnMut() -> A) -> Result<(), String>
     where
         A: FnOnce(&mut Uring) -> std::io::Result<()> + Send + 'static,
     {
-        for (me, reactor) in self.reactors.iter().enumerate() {
-            let (done, outcome) = bounded(1);
-            let act = act();
-            let order = ReactorOrder::WithRing(Box::new(move |ring: &mut Uring| drop(done.send(act(ring)))));
-            reactor.port.order(&self.shared, me as u8, order);
+        let asked: Vec<_> = (0..)
+            .zip(&self.reactors)
+            .map(|(me, reactor)| {
+                let (done, outcome) = bounded(1);
+                let act = act();
+                let order =
+                    ReactorOrder::WithRing(Box::new(move |ring: &mut Uring| drop(done.send(act(ring)))));
+                reactor.port.order(&self.shared, me, order);
+                outcome
+            })
+            .collect();
+        for (me, outcome) in all_within(asked, within).enumerate() {
             outcome
-                .recv_timeout(within)
-                .map_err(|_| format!("reactor {me} does not answer"))?
+                .ok_or_else(|| format!("reactor {me} does not answer"))?
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -188,11 +208,13 @@ impl Server {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test waits, and tells the time")]
 mod tests {
+    use std::cell::Cell;
     use std::time::Instant;
 
     use super::*;
     use crate::device::OpenMode;
     use crate::limits::DEVICES_MAX;
+    use crate::server::running::answers::LOOK_EVERY;
     use crate::server::{CreateOptions, Init, Level, ServeOptions, create};
 
     const MEMBER_BYTES: u64 = 8 << 20;
@@ -232,6 +254,12 @@ mod tests {
             Device::open(&self.spare, OpenMode::SERVE).expect("nobody has it open")
         }
 
+        /// Reactor 0 does nothing for so long.
+        fn hold_reactor(&self, time: Duration) {
+            let hold = ReactorOrder::WithRing(Box::new(move |_: &mut Uring| std::thread::sleep(time)));
+            self.server.reactors[0].port.order(&self.server.shared, 0, hold);
+        }
+
         fn wait_for_rebuild(&self) {
             while self.server.shared.steward.rebuild_slot.load(Ordering::Relaxed) > 0 {
                 std::thread::sleep(FORGET_PAUSE);
@@ -254,7 +282,7 @@ mod tests {
         for _ in 0..2 * DEVICES_MAX {
             let refused = stage.server.take_in(1, stage.open_spare()).unwrap_err();
             assert!(refused.0.contains("slot 1 is in use"), "{refused}");
-            assert_eq!(stage.server.devices.leaving(), []);
+            assert!(stage.server.devices.reclaim().is_empty());
         }
         stage.server.fail(1).unwrap();
         stage.server.take_in(1, stage.open_spare()).unwrap();
@@ -285,6 +313,46 @@ mod tests {
         let why = stage.server.stop().expect_err("it cannot be marked clean").0;
         assert!(why.contains("has failed"), "{why}");
         assert!(began.elapsed() < 4 * AT_ONCE, "a stop took {:?}", began.elapsed());
+    }
+
+    /// Two devices are offered for one slot at the same moment. One is taken; the other is let go as it was, though no rebuild was
+    /// under way when it was offered.
+    #[test]
+    fn of_two_at_once_one_is_left_as_it_was() {
+        let stage = Stage::new("two");
+        stage.server.fail(1).unwrap();
+        let spares = ["left", "right"].map(|name| stage.directory.join(name));
+        let content = vec![0xa5; MEMBER_BYTES as usize];
+        spares.iter().for_each(|spare| std::fs::write(spare, &content).unwrap());
+        stage.hold_reactor(Duration::from_millis(300));
+        let offer = |spare: &PathBuf| stage.server.replace(1, spare.clone(), true);
+        let outcomes = std::thread::scope(|scope| {
+            let offers = spares.each_ref().map(|spare| scope.spawn(move || offer(spare)));
+            offers.map(|offer| offer.join().unwrap())
+        });
+        for (spare, outcome) in spares.iter().zip(&outcomes) {
+            let is_left = std::fs::read(spare).unwrap() == content;
+            assert_eq!(is_left, outcome.is_err(), "{}: {outcome:?}", spare.display());
+        }
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+        assert!(stage.server.devices.reclaim().is_empty());
+        stage.wait_for_rebuild();
+        assert_eq!(stage.server.status().health, crate::status::Health::Optimal);
+    }
+
+    /// A device that takes its time is a member in the end, and the caller hears of it. An order with a deadline is not.
+    #[test]
+    fn an_arrival_is_waited_for_as_long_as_it_lasts() {
+        let stage = Stage::new("patient");
+        let (server, held) = (&stage.server, LOOK_EVERY + LOOK_EVERY / 2);
+        stage.hold_reactor(held);
+        let is_there = Cell::new(0);
+        let looks = || is_there.replace(is_there.get() + 1) < 10;
+        let outcome = order_surely(&server.shared, looks, |answer| Order::Fail { slot: 1, answer });
+        assert!(outcome.is_ok() && is_there.get() > 0, "{} looks", is_there.get());
+        stage.hold_reactor(held);
+        let outcome = order_surely(&server.shared, || false, |answer| Order::Fail { slot: 2, answer });
+        assert!(matches!(outcome, Err(Refusal::NoAnswer)));
     }
 
     /// After a stop has begun nothing is written to a device, and no call waits for reactors that are gone.

@@ -76,7 +76,9 @@ impl World {
         self.reactors.iter_mut().for_each(|reactor| reactor.ring.devices.push(disk));
         let member = random_uuid(&mut self.rng);
         let device = DeviceIndex(index as u8);
-        let pending = self.order(|answer| Order::Join { slot, device, member, volatile, answer });
+        let device_bytes = self.device_bytes;
+        let pending =
+            self.order(|answer| Order::Join { slot, device, member, volatile, device_bytes, answer });
         let answer = self.await_answer(&pending, "Join");
         if matches!(answer, Some(Err(_))) {
             self.bus.borrow_mut().monitors.joining.remove(&disk);

@@ -1,0 +1,113 @@
+//! How long an operator's call waits for the reactors.
+//!
+//! | what is asked | how long |
+//! |---|---|
+//! | of every reactor: to drain, to change its ring | [`ANSWER_TIMEOUT`] in all, however many are asked |
+//! | of the steward: to fail a slot | [`ANSWER_TIMEOUT`] |
+//! | of the steward: to stop | as long as it writes bitmap blocks; each wait for the next is [`ANSWER_TIMEOUT`] |
+//! | of the steward: to take a device in | until the answer, or until the array is stopped |
+//!
+//! A device that joins has a large bitmap zone wiped, perhaps slowly, and the array itself refuses one that does not answer
+//! (array/arrival.rs). So that order has an answer, and giving up before would leave unsaid whether the device is a member. The
+//! caller would have to keep it for ever, and the operator would be told of a failure that is none.
+
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+
+use crate::array::{Answer, Order, Shared};
+use crate::clock::{Clock, MonotonicClock};
+use crate::server::ServerError;
+use crate::tally::Tally;
+
+/// How long reactors have to answer what waits for members' I/O: twice the time after which a silent member is failed.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a call without a deadline looks whether the array is still there.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why an order was not carried out.
+pub(super) enum Refusal {
+    /// The array has refused it, and nothing has happened.
+    Refused(String),
+    /// The array has not answered in time: it may be carried out, now or later.
+    NoAnswer,
+}
+
+impl From<Refusal> for ServerError {
+    fn from(refusal: Refusal) -> ServerError {
+        ServerError(match refusal {
+            Refusal::Refused(why) => why,
+            Refusal::NoAnswer => "the array does not answer: its members do not complete their I/O".into(),
+        })
+    }
+}
+
+/// What every reactor answers, in order; `None` for each that has not by the one deadline of all.
+pub(super) fn all_within<T>(answers: Vec<Receiver<T>>, timeout: Duration) -> impl Iterator<Item = Option<T>> {
+    let deadline_ns = MonotonicClock.now_ns() + timeout.as_nanos() as u64;
+    answers.into_iter().map(move |answer| {
+        let left_ns = deadline_ns.saturating_sub(MonotonicClock.now_ns());
+        answer.recv_timeout(Duration::from_nanos(left_ns)).ok()
+    })
+}
+
+/// Gives the steward an order that the members' I/O alone can hold up.
+pub(super) fn order(shared: &Shared, what: impl FnOnce(Answer) -> Order) -> Result<(), Refusal> {
+    order_while(shared, ANSWER_TIMEOUT, || false, what)
+}
+
+/// Orders a stop, which writes every bitmap block that is not settled.
+pub(super) fn order_stop(shared: &Shared) -> Result<(), Refusal> {
+    let written = || Tally::sum(&shared.tallies).intent_writes;
+    let mut seen = written();
+    let goes_on = || std::mem::replace(&mut seen, written()) != written();
+    order_while(shared, ANSWER_TIMEOUT, goes_on, |answer| Order::Stop { answer })
+}
+
+/// Gives the steward an order that has an answer as long as the array `is_there`.
+pub(super) fn order_surely(
+    shared: &Shared,
+    is_there: impl Fn() -> bool,
+    what: impl FnOnce(Answer) -> Order,
+) -> Result<(), Refusal> {
+    order_while(shared, LOOK_EVERY, is_there, what)
+}
+
+/// Gives the steward an order, and waits `timeout` for the answer, and again as long as it `goes_on`.
+fn order_while(
+    shared: &Shared,
+    timeout: Duration,
+    mut goes_on: impl FnMut() -> bool,
+    what: impl FnOnce(Answer) -> Order,
+) -> Result<(), Refusal> {
+    let (sender, answer) = bounded(1);
+    if shared.steward.orders.push(what(Answer::to(sender))).is_err() {
+        return Err(Refusal::Refused("too many orders at once: try again".into()));
+    }
+    shared.mailboxes.wake(0);
+    loop {
+        match answer.recv_timeout(timeout) {
+            Ok(outcome) => return outcome.map_err(Refusal::Refused),
+            Err(RecvTimeoutError::Timeout) if goes_on() => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Err(Refusal::NoAnswer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four sick reactors cost one timeout, and what has been answered counts however late it is looked at.
+    #[test]
+    fn the_deadline_is_one_for_all() {
+        let timeout = Duration::from_millis(200);
+        let (senders, answers): (Vec<_>, Vec<_>) = (0..5).map(|_| bounded(1)).unzip();
+        senders[4].send("well").unwrap();
+        let began_ns = MonotonicClock.now_ns();
+        let outcomes: Vec<_> = all_within(answers, timeout).collect();
+        let took = Duration::from_nanos(MonotonicClock.now_ns() - began_ns);
+        assert_eq!(outcomes, [None, None, None, None, Some("well")]);
+        assert!(took >= timeout && took < 2 * timeout, "{took:?}");
+    }
+}
