@@ -253,12 +253,19 @@ impl Bus {
         let percent = if metadata { self.probes.metadata_percent } else { self.probes.data_percent };
         if self.probes.rng.chance(percent) {
             self.probes.left -= 1;
-            self.probes.taken.push(Moment {
-                disks: self.disks.clone(),
-                in_flight: self.in_flight.clone(),
-                now_ns: self.now_ns,
-                moment: self.moment,
-            });
+            let moment = self.moment_now();
+            self.probes.taken.push(moment);
+        }
+    }
+
+    /// All that is below the engine, now.
+    #[must_use]
+    pub fn moment_now(&self) -> Moment {
+        Moment {
+            disks: self.disks.clone(),
+            in_flight: self.in_flight.clone(),
+            now_ns: self.now_ns,
+            moment: self.moment,
         }
     }
 

@@ -8,11 +8,13 @@
 //!   starts, every member in sync stays so, and every cell says what it said (KEPT).
 //! - One damaged block after a power cut costs at most the cells of that block, and these only if no other member here keeps it.
 //! - After a power cut the newest place of a block may be lost on every member that keeps it. No cell is then what it was before
-//!   (OLDER). This is looked at read-only, and the damage is taken back: what its stripes read as is not decided.
+//!   (OLDER). This is looked at read-only, and the damage is taken back: what its stripes read as is not decided. Nor is it after a
+//!   start that repairs such places and is cut, once or several times, with members missing: in a world aside, which is thrown away.
 //! - A start leaves every member in sync with two good copies of its superblock.
 //! - An installer's partition table, in a member's first and last blocks, is damage to one block of metadata, and to nothing else.
 //! - More damage than that may make a start impossible. It is then refused, and has changed nothing.
 
+use crate::bus::Cut;
 use crate::images::Image;
 use crate::world::{Block, Decay, Spot, StartOutcome};
 
@@ -76,6 +78,9 @@ impl Story {
         if down == Down::Cut && self.chance(50) {
             self.world.look_without_newest(&present, &in_sync);
         }
+        if down == Down::Cut && self.chance(50) {
+            self.repair_aside();
+        }
         let before = self.world.cells_stored_on(&present);
         let held: Vec<Image> = {
             let mut bus = self.world.bus.borrow_mut();
@@ -119,6 +124,34 @@ impl Story {
         }
         self.world.damaged = damaged;
         self.restart_present(false);
+    }
+
+    /// In a world aside the newest place of a block is lost on some members that keep it, and the power goes in the start that repairs it,
+    /// and in the next one, each with other members missing.
+    fn repair_aside(&mut self) {
+        let seed = self.world.rng.next();
+        let world = self.world.aside(seed, &self.memories.aside, self.verbose);
+        let mut aside = Story::of(world, self.knobs, self.memories.clone(), self.verbose);
+        let all = aside.world.alive_disks();
+        let in_sync = aside.world.in_sync_disks();
+        let before = aside.world.cells_stored_on(&all);
+        let percent = aside.world.rng.pick(&[50, 100]);
+        aside.world.lose_newest(&in_sync, percent);
+        for _ in 0..aside.world.rng.between(1, 3) {
+            let missing = aside.chance(40);
+            aside.choose_present(missing);
+            let superblocks = 2 * aside.world.present.len() as u64;
+            let blocks = aside.world.rng.below(3 * u64::from(aside.world.geometry.parities() + 1) + 1);
+            match aside.world.start(Some(Cut::MetadataPushes(superblocks + blocks))) {
+                StartOutcome::Running => aside.world.cut_now(),
+                StartOutcome::PowerCut => {}
+                StartOutcome::Refused => return,
+            }
+            aside.world.after_cut();
+            aside.choose_present(true);
+            let present = aside.world.present.clone();
+            let _may_be_refused = aside.world.look_for_older(&present, &before);
+        }
     }
 
     fn damage_metadata(&mut self, disks: &[usize], down: Down, whole: bool) -> Vec<Spot> {

@@ -66,13 +66,15 @@ pub struct Memories {
     pub trunk: Arc<Memory>,
     /// Of the worlds that branch off.
     pub branch: Arc<Memory>,
+    /// Of worlds beside one of those.
+    pub aside: Arc<Memory>,
 }
 
 impl Memories {
     /// Mapped, all zeros.
     #[must_use]
     pub fn fresh() -> Memories {
-        Memories { trunk: fresh_memory(), branch: fresh_memory() }
+        Memories { trunk: fresh_memory(), branch: fresh_memory(), aside: fresh_memory() }
     }
 }
 
@@ -118,6 +120,11 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
     }
     if matches!(scenario, Scenario::Rollback | Scenario::Earlier) {
         config.stripes = config.stripes.min(24);
+    }
+    if scenario == Scenario::Decay && rng.chance(30) {
+        // The cells are in several sectors of their block, so that its writes tear.
+        config.shape.chunk_bytes = 4096;
+        (config.initial, config.stripes) = (bitmap::Cell::Unwritten, rng.between(1_800, 2_400));
     }
     if scenario == Scenario::Idle && rng.chance(50) {
         // Several regions of cells; with all of them Clean, marks that widen are seen.

@@ -64,6 +64,15 @@ impl World {
         self.crashes.extend(taken.into_iter().map(crash));
     }
 
+    /// The array is down: a world beside this one, in which it may be started without consequences for this one.
+    #[must_use]
+    pub fn aside(&self, seed: u64, memory: &Arc<Memory>, verbose: bool) -> World {
+        let moment = self.bus.borrow().moment_now();
+        let (loss, older, damaged) = (self.loss(), self.older, self.damaged.clone());
+        let crash = Crash { moment, oracle: Rc::new(self.oracle.clone()), loss, older, damaged };
+        self.branch(&crash, seed, memory, verbose)
+    }
+
     /// The world in which the power goes at this moment; `seed` decides what of it survives.
     #[must_use]
     pub fn branch(&self, crash: &Crash, seed: u64, memory: &Arc<Memory>, verbose: bool) -> World {

@@ -6,7 +6,7 @@ use engine::format::zones::{CELLS_PER_BLOCK, PLACES_PER_BLOCK, copies};
 use crate::disk::{PAGE, Place, SECTOR, SECTORS_PER_PAGE};
 use crate::monitors::{Monitors, code};
 
-use super::World;
+use super::{StartOutcome, World};
 
 /// The second copy of a GPT, at the end of a device: its entries and its header.
 const GPT_COPY_BYTES: u64 = 33 * SECTOR as u64;
@@ -135,23 +135,34 @@ impl World {
     /// power had gone while it was being written, so where no other member shows it whole the generation before counts.)
     pub fn look_without_newest(&mut self, disks: &[usize], in_sync: &[usize]) {
         let before = self.cells_stored_on(disks);
+        let whole = self.bus.borrow().disks.clone();
+        self.lose_newest(in_sync, 100);
+        let _may_be_refused = self.look_for_older(disks, &before);
+        let mut bus = self.bus.borrow_mut();
+        (bus.disks, bus.monitors.superblocks_changed) = (whole, true);
+    }
+
+    /// The newest place of one bitmap block becomes unreadable on each of these disks that keeps it, or on so many percent of them.
+    pub fn lose_newest(&mut self, in_sync: &[usize], percent: u64) {
         let block = self.rng.below(self.zones.bitmap_blocks());
         let spots: Vec<Spot> = (self.metadata(in_sync).into_iter())
             .filter(|spot| matches!(spot.block, Block::Bitmap { block: of, .. } if of == block))
             .collect();
-        let whole = self.bus.borrow().disks.clone();
         for spot in spots {
             let Block::Bitmap { place, .. } = spot.block else { continue };
             let places = Monitors::durable_places(&mut self.bus.borrow_mut(), spot.disk, block);
             let newest = places.iter().flatten().map(|(generation, _)| *generation).max();
-            if newest.is_some_and(|newest| newest % PLACES_PER_BLOCK == place) {
+            let is_newest = newest.is_some_and(|newest| newest % PLACES_PER_BLOCK == place);
+            if is_newest && self.rng.chance(percent) {
                 let decay = self.rng.pick(&[Decay::OneSector, Decay::AllSectors]);
                 self.decay(spot, decay);
             }
         }
-        let _may_be_refused = self.look_with(disks, |world| world.check_no_cell_older(&before));
-        let mut bus = self.bus.borrow_mut();
-        (bus.disks, bus.monitors.superblocks_changed) = (whole, true);
+    }
+
+    /// OLDER, of the array that these disks make up.
+    pub fn look_for_older(&mut self, disks: &[usize], before: &CellsBefore) -> StartOutcome {
+        self.look_with(disks, |world| world.check_no_cell_older(before))
     }
 
     /// OLDER: after a power cut each cell is what some copy said last, or needs a resync.
