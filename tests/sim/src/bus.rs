@@ -128,6 +128,8 @@ pub struct Bus {
     pub latency: Latency,
     /// Sectors of every disk stay bad until they are written.
     pub lasting: bool,
+    /// Writes of strips that a disk refused since somebody looked: which disk, and the first sector.
+    pub refused_strips: Vec<(usize, u64)>,
     /// Everything that happened, hashed.
     pub trace: u64,
     /// Print it too.
@@ -174,6 +176,7 @@ impl Bus {
             monitors: Monitors::default(),
             latency,
             lasting: false,
+            refused_strips: Vec::new(),
             trace: 0,
             verbose,
             probes: Probes {

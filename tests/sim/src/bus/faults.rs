@@ -75,6 +75,9 @@ impl Bus {
         {
             self.disks[op.disk].failed_reads.extend(place.sectors());
         }
+        if matches!(op.op.io, MemberIo::Write(_)) && is_strip {
+            self.refused_strips.extend(op.place.map(|place| (op.disk, place.first)));
+        }
         if errno == ENOSPC && is_strip {
             self.land_in_part(op, None);
         }

@@ -115,6 +115,18 @@ impl World {
         stripes.into_iter().any(|stripe| self.lossy.contains(&stripe))
     }
 
+    /// Stripes of which a write was refused are lost in part.
+    fn mark_refused(&mut self) {
+        let mut bus = self.bus.borrow_mut();
+        let chunk_bytes = u64::from(self.geometry.chunk_bytes());
+        let refused = std::mem::take(&mut bus.refused_strips);
+        let stripe_of = |(disk, sector): (usize, u64)| {
+            let first = bus.disks[disk].place_in_data(0, chunk_bytes).first;
+            (sector - first) * SECTOR as u64 / chunk_bytes
+        };
+        self.lossy.extend(refused.into_iter().map(stripe_of));
+    }
+
     /// What is NeedSync now may be lost with what is about to happen.
     pub fn mark_lossy(&mut self) {
         let shared = Arc::clone(self.running());
@@ -147,8 +159,10 @@ impl World {
             if self.is_refusing() && self.running().members.view().readable != self.geometry.slots() {
                 // A write that was refused has torn its stripe, and a strip of it is missing. That write need not be answered yet:
                 // a request of several stripes has one answer, and this one may be a read of a stripe that is torn already. What
-                // was NeedSync before in an array that is short of a member is in this set anyway.
+                // was NeedSync before in an array that is short of a member is in this set anyway. Within a turn a stripe may have been
+                // torn, read and discarded, so what was refused counts too.
                 self.mark_lossy();
+                self.mark_refused();
             }
             let refused =
                 matches!(error, RequestError::NoSpace | RequestError::NotTaken) && self.is_refusing();
