@@ -34,7 +34,7 @@ const LOOKS_PER_TURN: u32 = 4096;
 const PROGRESS_EVERY_NS: u64 = 5_000_000_000;
 /// Cells that the search for NeedSync stripes looks at in one turn: 32 KiB of memory, some microseconds. (All 234 million of 59 MB
 /// on disk at once took 20 ms, in which the reactor served nobody.)
-const CELLS_PER_TURN: u64 = 1 << 16;
+pub(super) const CELLS_PER_TURN: u64 = 1 << 16;
 /// How long after a resync that could not read some stripe another begins.
 const RESYNC_AGAIN_NS: u64 = 5_000_000_000;
 /// How long after a rebuild has passed all other stripes those that could not be read are tried again.

@@ -21,7 +21,7 @@ use crate::memory::Pool;
 use crate::ring::{DeviceIndex, Ring};
 
 use super::arrival::{Arrival, HAS_FAILED, IS_STOPPING};
-use super::background::{Rebuild, Resync};
+use super::background::{CELLS_PER_TURN, Rebuild, Resync};
 use super::flush::FlushWaiter;
 use super::keeper::{Joining, Keeper, MoveTicket, Wish};
 use super::lost::ListWrites;
@@ -141,6 +141,17 @@ impl StewardState {
     }
 }
 
+/// The search for a stripe that needs a resync and of which a slot holds data.
+#[derive(Debug)]
+struct Sparing {
+    slot: u8,
+    answer: Answer,
+    /// The next stripe to look at.
+    from: u64,
+    /// [`StewardState::torn`] as it was at the first.
+    torn: u64,
+}
+
 /// How far a stop has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
@@ -174,6 +185,8 @@ pub(super) struct Steward {
     pub(super) share: Share,
     /// Background stripe ops in flight.
     pub(super) jobs: u32,
+    /// An order to fail a slot, while it is looked at what the slot holds of stripes that need a resync.
+    sparing: Option<Sparing>,
     /// Orders to fail a slot that wait for the record.
     failing: Vec<(u8, Answer)>,
     stop: Option<(Stop, Answer)>,
@@ -204,6 +217,7 @@ impl Steward {
             lists: ListWrites::new(pool),
             share: Share::default(),
             jobs: 0,
+            sparing: None,
             failing: Vec::new(),
             stop: None,
             flushing: None,
@@ -233,6 +247,7 @@ impl Steward {
             || record_is_behind
             || shared.steward.rest.is_called()
             || !shared.failed() && !self.keeper.is_at_rest()
+            || self.sparing.is_some()
             || !self.failing.is_empty()
             || self.arrival.as_ref().is_some_and(|arrival| shared.failed() || arrival.can_go_on())
             || self.stop.is_some()
@@ -266,6 +281,7 @@ impl Array {
         self.keep_record(ring);
         self.lists_advance(ring);
         self.arrival_advance(ring);
+        self.sparing_advance();
         self.answer_failing();
         if !self.steward().is_stopping() && !self.shared.failed() {
             self.resync_advance();
@@ -324,21 +340,63 @@ impl Array {
     }
 
     fn order_fail(&mut self, slot: u8, answer: Answer) {
+        if let Some(why) = self.why_not_failed(slot) {
+            answer.send(Err(why));
+        } else if self.steward().sparing.is_some() {
+            answer.send(Err("another order to fail a slot is being looked into: try again".into()));
+        } else {
+            let torn = self.shared.steward.torn.load(Ordering::Acquire);
+            self.steward_mut().sparing = Some(Sparing { slot, answer, from: 0, torn });
+        }
+    }
+
+    /// Why a slot is not failed on order, whatever stripes need a resync.
+    fn why_not_failed(&self, slot: u8) -> Option<String> {
         let view = self.shared.members.view();
         let (needs, one) = (self.shared.needs(), crate::geometry::Slots::one(slot));
         if self.shared.failed() {
-            answer.send(Err(HAS_FAILED.into()));
+            Some(HAS_FAILED.into())
         } else if self.steward().is_stopping() {
-            answer.send(Err(IS_STOPPING.into()));
+            Some(IS_STOPPING.into())
         } else if !view.writable.has(slot) {
-            answer.send(Err(format!("slot {slot} is not in use")));
+            Some(format!("slot {slot} is not in use"))
         } else if view.readable.minus(one).count() < needs.data {
-            answer.send(Err(format!("slot {slot} cannot be spared: the array would lose data")));
-        } else if !self.shared.members.spares(view, one, needs) {
-            answer.send(Err(self.not_spared_yet(slot)));
+            Some(format!("slot {slot} cannot be spared: the array would lose data"))
         } else {
-            self.shared.members.fail(slot, Failure::Operator);
-            self.steward_mut().failing.push((slot, answer));
+            None
+        }
+    }
+
+    /// Fails a slot on order, unless it holds data of a stripe that needs a resync: nobody else has them. Stripes whose parity it
+    /// holds do not count. Those of a member that refuses what is written to it can never be resynced, and it has to be
+    /// possible to replace it.
+    fn sparing_advance(&mut self) {
+        let Some(Sparing { slot, from, torn, .. }) = self.steward().sparing else { return };
+        let shared = self.shared.clone();
+        let one = crate::geometry::Slots::one(slot);
+        let stripes = shared.geometry.stripes();
+        let end = (from + CELLS_PER_TURN).min(stripes);
+        let mut refusal = self.why_not_failed(slot);
+        let spared_by_numbers = shared.members.spares(shared.members.view(), one, shared.needs());
+        if refusal.is_none() && !spared_by_numbers {
+            let needed = |stripe: &u64| shared.geometry.is_data(*stripe, slot);
+            let next = |stripe: &u64| shared.bitmap.next_need_sync_before(stripe + 1, end);
+            let mut unsynced = std::iter::successors(shared.bitmap.next_need_sync_before(from, end), next);
+            let is_torn_since = shared.steward.torn.load(Ordering::Acquire) != torn;
+            if is_torn_since || unsynced.any(|stripe| needed(&stripe)) {
+                refusal = Some(self.not_spared_yet(slot));
+            } else if end < stripes {
+                self.steward_mut().sparing.as_mut().expect("looked at above").from = end;
+                return;
+            }
+        }
+        let Sparing { answer, .. } = self.steward_mut().sparing.take().expect("looked at above");
+        match refusal {
+            Some(why) => answer.send(Err(why)),
+            None => {
+                shared.members.fail(slot, Failure::Operator);
+                self.steward_mut().failing.push((slot, answer));
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! that no member is out, in memory or on record.
 
 use bitmap::Cell;
+use engine::array::Order;
 use engine::format::Level;
 
 use crate::world::restart::Serve;
@@ -57,6 +58,39 @@ fn refused_strips_cost_no_member() {
             world.verify();
             assert_all_there(&world);
         }
+    }
+}
+
+/// A member without room for what is written to it: stripes whose parity it holds can never be resynced, and it is failed all the
+/// same, on order. Nothing is lost.
+#[test]
+fn a_member_that_refuses_writes_can_be_failed() {
+    for (seed, level, members) in [(30, Level::Raid5, 4), (31, Level::Raid6, 6)] {
+        let mut world = world(seed, level, members, Initial::All(Cell::Clean));
+        let data = world.data_bytes();
+        world.disks.borrow_mut()[1].refuses = Some((ENOSPC, data));
+        world.lossy.fill(true);
+        world.load(80);
+        let unsynced = |world: &World, is_data: bool| {
+            let unsynced = |stripe: &u64| world.shared.bitmap.cell(*stripe) == Cell::NeedSync;
+            (0..40).filter(unsynced).any(|stripe| world.geometry.is_data(stripe, 1) == is_data)
+        };
+        let fail = |world: &mut World| {
+            let answered = world.order(|answer| Order::Fail { slot: 1, answer });
+            world.turn_until("an answer", |_| !answered.is_empty());
+            answered.recv().expect("an answer")
+        };
+        if unsynced(&world, true) {
+            assert!(
+                fail(&mut world).expect_err("it holds what nobody else has").contains("still to be resynced")
+            );
+        }
+        world.turn_until("a resync of what it holds data of", |world| !unsynced(world, true));
+        assert!(unsynced(&world, false), "nothing was refused");
+        assert_eq!(fail(&mut world), Ok(()));
+        world.lossy.fill(false);
+        world.verify();
+        assert!(world.shared.members.record().readable.count() + 1 == members as u32);
     }
 }
 

@@ -287,6 +287,11 @@ pub const MUTANTS: &[Mutant] = &[
     shown_in("refused", "TornNotResynced", "A4: a stripe of which a write was refused is not resynced"),
     shown_in(
         "lost",
+        "SparedWithData",
+        "E7: a slot is failed on order though it holds data of a stripe that needs a resync",
+    ),
+    shown_in(
+        "lost",
         "SparedByNumbers",
         "E7: a member is failed by an order while stripes need a resync, and what it held of them is lost (once a bug here)",
     ),

@@ -92,7 +92,8 @@ impl World {
     }
 
     /// Whether some disk refuses operations for no fault of its own.
-    fn is_refusing(&self) -> bool {
+    #[must_use]
+    pub fn is_refusing(&self) -> bool {
         self.bus.borrow().disks.iter().any(|disk| disk.refusal.is_some())
     }
 

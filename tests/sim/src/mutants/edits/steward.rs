@@ -11,6 +11,11 @@ const MEMBERS: &str = "engine/src/members.rs";
 
 pub(super) const EDITS: &[Edit] = &[
     e(
+        STEWARD,
+        "let needed = |stripe: &u64| shared.geometry.is_data(*stripe, slot);",
+        "let needed = |stripe: &u64| !mutant!(SparedWithData) && shared.geometry.is_data(*stripe, slot);",
+    ),
+    e(
         BACKGROUND,
         "            if !first && self.steward_flush(FlushFor::Rebuild) {",
         "            if mutant!(CursorOfLaterFlush) {
