@@ -146,10 +146,10 @@ impl Story {
         self.world.rest(10_000_000);
     }
 
-    /// Nobody answers for a little more than the patience: nobody has failed.
+    /// Nobody answers for longer than the patience, and perhaps only one is asked: nobody has failed.
     fn all_are_silent_for_a_while(&mut self) {
         self.heal();
-        self.world.rest(1_000_000_000);
+        self.world.rest(5_000_000_000);
         if self.world.is_off() || self.world.rebuilds() {
             return;
         }
@@ -161,13 +161,14 @@ impl Story {
         let before = self.world.running().members.view();
         for &slot in &slots {
             let (disk, more_ns) = (self.world.disk_of(slot), self.world.rng.below(1_000_000_000));
-            let until_ns = self.world.bus.borrow().now_ns + patience_ns * 11 / 10 + more_ns;
+            let until_ns = self.world.bus.borrow().now_ns + patience_ns * 14 / 10 + more_ns;
             self.world.bus.borrow_mut().fall_silent(disk, until_ns);
         }
         if self.chance(60) {
             self.ask_everybody();
         } else {
-            self.world.submit_random();
+            let first = self.world.rng.below(self.world.geometry.size_bytes() / 512);
+            self.world.submit(Wish { kind: RequestKind::Read, first, count: 1 });
         }
         self.world.rest(2 * patience_ns);
         self.world.drain();
