@@ -126,7 +126,7 @@ impl Array {
     pub(super) fn blame(&self, io: &Io, errno: i32) -> Blame {
         let view = self.shared.members.view();
         // A slot that is being filled can be spared: what it refuses must cost the others neither a stripe nor their service. Only
-        // below the cursor of a rebuild that a start found it may hold strips of stripes that need a resync.
+        // where stripes need a resync that were filled before it may hold strips of them that nobody else has.
         let is_spared = || self.shared.members.spares(view, Slots::one(io.slot), self.shared.needs());
         let needed = view.readable.has(io.slot) || (view.writable.has(io.slot) && !is_spared());
         let counts = self.is_current(io) && needed;

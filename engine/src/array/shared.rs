@@ -1,7 +1,7 @@
 //! What all reactors of one array share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bitmap::{Bitmap, StripeLocks};
 
@@ -76,7 +76,11 @@ impl Shared {
     /// the same time may make one more.
     #[must_use]
     pub fn needs(&self) -> Needs {
-        Needs { data: self.geometry.data().into(), unsynced: self.bitmap.need_sync() > 0 }
+        Needs {
+            data: self.geometry.data().into(),
+            unsynced: self.bitmap.need_sync() > 0,
+            torn: self.steward.torn.load(Ordering::Acquire) > 0,
+        }
     }
 
     /// Whether fewer slots are in sync than hold the data, or a member refused what nothing can be promised without. It stays so ([`Members::finish_rebuild`]), and nothing is put on

@@ -262,9 +262,9 @@ impl Steward {
         [self.sweep.next_deadline_ns(), rebuild, self.resync.next_deadline_ns()].into_iter().flatten().min()
     }
 
-    /// Whether background work may go on.
+    /// Whether a stop was ordered; also when it is done.
     pub(super) fn is_stopping(&self) -> bool {
-        self.stop.is_some()
+        self.stop.is_some() || self.keeper.stopped
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const DATA_4: Needs = Needs { data: 4, unsynced: false };
+const DATA_4: Needs = Needs { data: 4, unsynced: false, torn: false };
 
 fn five() -> Members {
     let all = MemberView { readable: Slots::first(5), writable: Slots::first(5) };

@@ -3,8 +3,8 @@
 //! | what is asked | how long |
 //! |---|---|
 //! | of every reactor: to drain, to change its ring | [`ANSWER_TIMEOUT`] in all, however many are asked |
-//! | of the steward: to fail a slot | [`ANSWER_TIMEOUT`] |
-//! | of the steward: to stop | as long as it writes bitmap blocks; each wait for the next is [`ANSWER_TIMEOUT`] |
+//! | of the steward: to fail a slot | [`ANSWER_TIMEOUT`], or twice the time after which a silent member is failed if that is longer |
+//! | of the steward: to stop | as long as some member answers something within that time |
 //! | of the steward: to take a device in | until the answer, or until the array is stopped |
 //!
 //! A device that joins has a large bitmap zone wiped, perhaps slowly, and the array itself refuses one that does not answer
@@ -18,9 +18,9 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use crate::array::{Answer, Order, Shared};
 use crate::clock::{Clock, MonotonicClock};
 use crate::server::ServerError;
-use crate::tally::Tally;
 
-/// How long reactors have to answer what waits for members' I/O: twice the time after which a silent member is failed.
+/// How long reactors have to answer what waits for members' I/O: twice the time after which a silent member is failed, unless the
+/// operator has changed that.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a call without a deadline looks whether the array is still there.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -53,15 +53,23 @@ pub(super) fn all_within<T>(answers: Vec<Receiver<T>>, timeout: Duration) -> imp
 
 /// Gives the steward an order that the members' I/O alone can hold up.
 pub(super) fn order(shared: &Shared, what: impl FnOnce(Answer) -> Order) -> Result<(), Refusal> {
-    order_while(shared, ANSWER_TIMEOUT, || false, what)
+    order_while(shared, member_timeout(shared), || false, what)
 }
 
-/// Orders a stop, which writes every bitmap block that is not settled.
+/// Twice the time after which a silent member is failed, and at least [`ANSWER_TIMEOUT`].
+fn member_timeout(shared: &Shared) -> Duration {
+    ANSWER_TIMEOUT.max(2 * Duration::from_secs(shared.members.patience_s().into()))
+}
+
+/// Orders a stop, which waits for advice that drives may take minutes over, and writes every bitmap block that is not settled.
 pub(super) fn order_stop(shared: &Shared) -> Result<(), Refusal> {
-    let written = || Tally::sum(&shared.tallies).intent_writes;
-    let mut seen = written();
-    let goes_on = || std::mem::replace(&mut seen, written()) != written();
-    order_while(shared, ANSWER_TIMEOUT, goes_on, |answer| Order::Stop { answer })
+    let heard = || shared.geometry.slots().iter().map(|slot| shared.members.pulse(slot)).collect::<Vec<_>>();
+    let mut before = heard();
+    let goes_on = || {
+        let now = heard();
+        std::mem::replace(&mut before, now.clone()) != now
+    };
+    order_while(shared, member_timeout(shared), goes_on, |answer| Order::Stop { answer })
 }
 
 /// Gives the steward an order that has an answer as long as the array `is_there`.

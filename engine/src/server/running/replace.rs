@@ -196,12 +196,13 @@ impl Server {
                 outcome
             })
             .collect();
-        for (me, outcome) in all_within(asked, within).enumerate() {
-            outcome
-                .ok_or_else(|| format!("reactor {me} does not answer"))?
-                .map_err(|error| error.to_string())?;
-        }
-        Ok(())
+        // All are waited for, also after an error: who is asked again would not be asked faster than he answers.
+        let outcomes: Vec<_> = all_within(asked, within).collect();
+        let of_one = |(me, outcome): (usize, Option<std::io::Result<()>>)| match outcome {
+            None => Err(format!("reactor {me} does not answer")),
+            Some(outcome) => outcome.map_err(|error| error.to_string()),
+        };
+        outcomes.into_iter().enumerate().try_for_each(of_one)
     }
 }
 

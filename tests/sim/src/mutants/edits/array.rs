@@ -86,8 +86,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         SHARED,
-        "unsynced: self.bitmap.need_sync() > 0 }",
-        "unsynced: self.bitmap.need_sync() > 0 && !mutant!(SparedByNumbers) }",
+        "unsynced: self.bitmap.need_sync() > 0,",
+        "unsynced: self.bitmap.need_sync() > 0 && !mutant!(SparedByNumbers),",
     ),
     // watch
     e(WATCH, "        if silent.is_empty() {", "        if mutant!(SilenceBorne) || silent.is_empty() {"),
