@@ -151,6 +151,12 @@ impl Array {
                 continue;
             };
             self.blocks.wanted.take(nth);
+            if shared.failed() {
+                // The write before may have been given up, and is not complete. This one would go to the other place, over
+                // the newest generation that is. (Looked at after the write has begun: who gave up has seen that the array failed.)
+                shared.bitmap.abort_block_write(write);
+                continue;
+            }
             let writing = &mut self.blocks.writing[free];
             let header = Header {
                 array: uuid::Uuid::from_bytes(shared.layout.uuid),

@@ -29,6 +29,9 @@
 //!   torn p proves it, and e in p is newer and says NeedSync.)
 //! - *Second*: every member holds e in its other place, and a torn place proves e.
 //!
+//! All this takes a place that cannot be read for one that cannot be read later either, unless it is written. Where G comes back after
+//! a cut tore what was beside it, an older generation may be proven: no order of the two writes is safe against that.
+//!
 //! Then both places of a damaged block say the same. engine/tests/start_blocks tries every cut of every start.
 
 use bitmap::BlockIndex;

@@ -8,6 +8,7 @@ use bitmap::Cell;
 use engine::array::Order;
 use engine::format::Level;
 use engine::request::RequestKind;
+use engine::tally::Tally;
 
 use crate::world::restart::Serve;
 use crate::world::{Config, Initial, World};
@@ -123,6 +124,43 @@ fn refused_metadata_stops_the_array() {
         world.turn_until("a resync", |world| world.is_synced());
         world.lossy.fill(false);
         world.verify();
+    }
+}
+
+/// Once an array has failed no bitmap block is written. The write before may be incomplete, and the next one goes to the other
+/// place, over the newest generation that all have.
+#[test]
+fn a_failed_array_writes_no_block() {
+    for (seed, errno) in (50..90).zip([ENOSPC, EINVAL].into_iter().cycle()) {
+        let initial = Initial::All(Cell::Clean);
+        let config = Config {
+            seed,
+            level: Level::Raid5,
+            members: 4,
+            chunk_bytes: 4096,
+            stripes: 400,
+            initial,
+            reactors: 1,
+        };
+        let mut world = World::new(config);
+        world.settle();
+        // Slot 0 keeps a copy of the first block of the bitmap.
+        let bitmap = world.shared.layout.bitmap_offset_bytes..world.data_bytes().start;
+        world.disks.borrow_mut()[0].refuses = Some((errno, bitmap));
+        world.lossy.fill(true);
+        // More regions than one block write tells of.
+        let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+        let begun = |world: &World| Tally::sum(&world.shared.tallies).intent_writes;
+        let mut stripe = 0;
+        while !world.shared.failed() {
+            world.ask(RequestKind::Write { fua: false }, stripe % 400 * stripe_bytes, 4096);
+            stripe += 32;
+            world.turn();
+        }
+        let before = begun(&world);
+        world.settle();
+        world.pass(5);
+        assert_eq!(begun(&world), before, "a block was written after the array had failed");
     }
 }
 
