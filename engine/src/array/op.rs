@@ -486,3 +486,53 @@ impl StripeOp {
         (touched, whole)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(kind: PartKind) -> Part {
+        Part {
+            kind,
+            stripe: 0,
+            start: 0,
+            end: 4096,
+            span: Span::EMPTY,
+            fua: false,
+            suspects: Strips::NONE,
+            home: 0,
+            home_part: 0,
+            request: 0,
+            held: 0,
+            next: NONE,
+        }
+    }
+
+    /// (whether a job waits, whether it is due, the part that waits) -> whether members are written next, so that an array at rest
+    /// has to be woken first.
+    #[test]
+    fn what_writes_next() {
+        let geometry = Geometry::new(4, 1, 4096, 8);
+        for (has_job, job_is_due, waiting, expected) in [
+            (false, false, None, false),
+            (false, false, Some(PartKind::Read), false),
+            (false, false, Some(PartKind::Write), true),
+            (false, false, Some(PartKind::Discard), true),
+            (true, false, None, true),
+            (true, false, Some(PartKind::Read), false),
+            (true, false, Some(PartKind::Write), true),
+            (true, true, Some(PartKind::Read), true),
+            (true, true, Some(PartKind::Write), true),
+        ] {
+            let mut parts = Slab::new(1);
+            let mut op = StripeOp::new(0, 0, 0, geometry.rotation(0));
+            op.background = has_job.then_some(Job::Resync { attempt: 0 });
+            op.job_is_due = job_is_due;
+            if let Some(kind) = waiting {
+                let index = parts.insert(part(kind));
+                op.waiting.push(&mut parts, index);
+            }
+            assert_eq!(op.writes_next(&parts), expected, "{has_job}, {job_is_due}, {waiting:?}");
+        }
+    }
+}

@@ -369,3 +369,89 @@ fn fill_list(world: &World) -> Vec<LostRange> {
 fn member_reads(world: &World) -> u64 {
     Tally::sum(&world.shared.tallies).member_reads
 }
+
+/// A write that covers the end of one strip and the beginning of the next does not touch the rows between: bad sectors there do not
+/// fail it.
+#[test]
+fn a_write_reads_no_rows_between_its_ends() {
+    let mut world = array(51, Level::Raid5, 4, Cell::Clean);
+    for strip in [2, 3] {
+        world.spoil(7, strip, CHUNK / 2);
+    }
+    let at = 7 * u64::from(world.geometry.stripe_bytes()) + u64::from(CHUNK) - 4096;
+    assert!(!world.fails(RequestKind::Write { fua: false }, at, 8192));
+    assert_eq!(world.bad_sectors(), 2, "they were read, and repaired");
+    assert!(!world.fails(RequestKind::Read, at, 8192));
+}
+
+/// The first write to a stripe of which the list still has rows: the list is durable without them before the cell says that the
+/// stripe is written. Otherwise a crash between the two leaves written rows that read as lost.
+#[test]
+fn a_first_write_of_listed_rows_takes_them_off() {
+    let mut world = array(52, Level::Raid5, 4, Cell::Unwritten);
+    let slot = world.geometry.rotation(3).slot_of(0);
+    let listed = LostRange { stripe: 3, stripes: 1, slot, row: 0, rows: 8192 };
+    assert!(world.shared.lost.add(listed).is_ok());
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    assert!(world.ask(RequestKind::Write { fua: false }, 3 * stripe_bytes, 4096));
+    world.turn_until("the cell", |world| world.shared.bitmap.cell(3) != Cell::Unwritten);
+    assert!(world.shared.lost.is_empty() && world.shared.lost.is_durable(world.shared.lost.version()));
+    world.settle();
+    assert!(!world.fails(RequestKind::Read, 3 * stripe_bytes, stripe_bytes));
+    world.verify();
+}
+
+/// A rebuild tries again what it could not read, and these errors do not count against the members. There are enough bad strips that
+/// two of them share an entry of the table of bad places, so the table alone would count each retry.
+#[test]
+fn retries_of_a_rebuild_cost_no_member() {
+    let (seed, level, initial) = (53, Level::Raid6, Initial::All(Cell::Clean));
+    let mut world = World::new(Config {
+        seed,
+        level,
+        members: 6,
+        chunk_bytes: 4 << 10,
+        stripes: 140,
+        initial,
+        reactors: 1,
+    });
+    assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+    for stripe in (0..12).chain(64..76) {
+        let rotation = world.geometry.rotation(stripe);
+        for strip in (0..6).filter(|&strip| rotation.slot_of(strip) < 2) {
+            world.spoil(stripe, strip, 0);
+        }
+    }
+    world.lossy.fill(true);
+    world.join(2, 0);
+    world.pass(60);
+    let all = world.geometry.slots();
+    assert_eq!(world.shared.members.view().writable, all, "{:?}", world.shared.members.failure(0));
+}
+
+/// A rebuild gives up rows and writes new parity for them, and the member that holds Q refuses the write: P belongs to the new rows
+/// and Q to the old ones, so the stripe needs a resync.
+#[test]
+fn a_refused_write_of_given_up_rows_leaves_no_old_parity() {
+    let mut world = array(54, Level::Raid6, 6, Cell::Clean);
+    assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+    // Slot 2 and the two bad strips hold data there.
+    let stripe = (0..24).find(|&stripe| world.geometry.rotation(stripe).strip_on(2) == 1).expect("in turn");
+    world.spoil(stripe, 0, 0);
+    world.spoil(stripe, 2, 0);
+    let q = usize::from(world.geometry.rotation(stripe).slot_of(5));
+    let data = world.data_bytes();
+    world.disks.borrow_mut()[q].refuses = Some((28, data));
+    world.lossy.fill(true);
+    world.join(2, 0);
+    world.pass(60);
+    assert!(!world.shared.lost.is_empty(), "the rows are given up by now");
+    world.disks.borrow_mut()[q].refuses = None;
+    world.turn_until("a rebuild", |world| world.is_synced() && world.shared.members.record().readable.has(2));
+    for at in world.failing_reads(4096) {
+        world.give_up(at, 4096);
+    }
+    world.verify();
+}

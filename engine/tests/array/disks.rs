@@ -32,6 +32,8 @@ pub struct Disk {
     pub unreadable: bool,
     /// Deallocations wait until it is no longer so; everything else is done.
     pub slow_advice: bool,
+    /// Flushes wait until it is no longer so; everything else is done.
+    pub slow_flushes: bool,
     /// It is to join: when its first superblock is written, nothing before the data zone (which begins here) may be left of what it
     /// held, nor at its end, where other programs keep theirs.
     pub joins: Option<u64>,
@@ -57,6 +59,7 @@ impl Disk {
             refuses: None,
             unreadable: false,
             slow_advice: false,
+            slow_flushes: false,
             joins: None,
             read_only: false,
         };
@@ -171,7 +174,11 @@ impl Ring for SlowRing {
             at -= 1;
             let op = self.queued[at].op;
             let disk = &mut disks[usize::from(op.device.0)];
-            let is_slow = disk.silent || disk.slow_advice && op.io == MemberIo::Deallocate;
+            let is_slow = match op.io {
+                MemberIo::Deallocate => disk.silent || disk.slow_advice,
+                MemberIo::Flush => disk.silent || disk.slow_flushes,
+                MemberIo::Read | MemberIo::Write(_) => disk.silent,
+            };
             if !is_slow && self.rng.below(100) < percent {
                 self.queued.swap_remove(at).check(&self.memory);
                 let result = disk.perform(&self.memory, &op, &mut self.rng);

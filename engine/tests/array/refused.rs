@@ -4,9 +4,10 @@
 //! Method: members answer so over a range of their bytes while there is load, then well again. Oracle: the model of the host, and
 //! that no member is out, in memory or on record.
 
-use bitmap::Cell;
+use bitmap::{BlockIndex, Cell};
 use engine::array::Order;
 use engine::format::Level;
+use engine::geometry::Slots;
 use engine::request::RequestKind;
 use engine::tally::Tally;
 
@@ -234,4 +235,68 @@ fn what_only_a_slot_that_is_being_filled_holds_is_kept() {
         world.verify();
         assert!(world.shared.lost.is_empty());
     }
+}
+
+/// A member refuses the bitmap block with the mark of a write, and a discard of another stripe waits for the same mark: both requests
+/// fail, and no data is written without the mark.
+#[test]
+fn what_waits_for_a_refused_mark_is_answered() {
+    let mut world = world(40, Level::Raid5, 4, Initial::All(Cell::Clean));
+    assert!(!world.fails(RequestKind::Write { fua: false }, 0, 4096));
+    world.turn_until("a sweep", |world| {
+        let bitmap = &world.shared.bitmap;
+        bitmap.is_settled(BlockIndex(0)) && (0..40).all(|stripe| bitmap.cell(stripe) == Cell::Clean)
+    });
+    assert!(world.shared.steward.rest.is_over());
+    let data = world.data_bytes();
+    world.disks.borrow_mut()[0].refuses = Some((ENOSPC, 0..data.start));
+    let zones = |world: &World| -> Vec<Vec<u8>> {
+        world.disk_contents().iter().map(|bytes| bytes[data.start as usize..].to_vec()).collect()
+    };
+    let before = zones(&world);
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    world.lossy.fill(true);
+    assert!(world.ask(RequestKind::Write { fua: false }, 0, 4096));
+    assert!(world.ask(RequestKind::Discard, 3 * stripe_bytes, stripe_bytes));
+    world.settle();
+    assert!(world.shared.failed() && world.errors == 2, "{} errors", world.errors);
+    assert!(zones(&world) == before, "data was written without a durable mark");
+}
+
+/// A start finds a rebuild half done, and a stripe that needs a resync: the slot cannot be spared, since below the cursor it may hold
+/// the only copy of a strip. The stripes whose strip it refuses stay trusted, and are filled once it takes writes again.
+#[test]
+fn a_refused_write_of_a_rebuild_tears_no_stripe() {
+    let (level, members, initial) = (Level::Raid6, 6, Initial::All(Cell::Clean));
+    let config =
+        Config { seed: 41, level, members, chunk_bytes: 4 << 10, stripes: 200, initial, reactors: 1 };
+    let mut world = World::new(config);
+    assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
+    world.turn_until("a record", |world| !world.shared.members.record().writable.has(2));
+    // The rebuild stands at stripe 20 while the rows of two bad strips are asked for again.
+    let rotation = world.geometry.rotation(20);
+    for strip in (0..6).filter(|&strip| rotation.slot_of(strip) < 2) {
+        world.spoil(20, strip, 0);
+    }
+    world.join(2, 0);
+    world.turn_until("a cursor on record", |world| !world.shared.members.on_record(Slots::one(2), 0));
+    let last = 199 * u64::from(world.geometry.stripe_bytes());
+    assert!(!world.fails(RequestKind::Write { fua: false }, last, 4096));
+    world.shared.bitmap.torn(199);
+    let strip = (0..4).find(|&strip| world.geometry.rotation(199).slot_of(strip) != 2).expect("data");
+    world.spoil(199, strip, 0);
+    world.stop();
+    let mut world = world.restart(Serve::ReadWrite);
+    let (data, device) = (world.data_bytes(), usize::from(world.shared.members.device(2).0));
+    world.disks.borrow_mut()[device].refuses = Some((ENOSPC, data));
+    world.pass(10);
+    assert!(world.shared.members.refusals(2) > 0 && world.shared.members.view().writable.has(2));
+    assert_eq!(world.shared.bitmap.count().need_sync, 1);
+    world.disks.borrow_mut()[device].refuses = None;
+    world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(2) && world.is_synced());
+    world.lossy.fill(true);
+    for at in world.failing_reads(4096) {
+        world.give_up(at, 4096);
+    }
+    world.verify();
 }

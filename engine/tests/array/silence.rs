@@ -217,6 +217,8 @@ fn slow_advice_costs_no_member() {
     world.disks.borrow_mut().iter_mut().for_each(|disk| disk.slow_advice = true);
     let stripe_bytes = u64::from(world.geometry.stripe_bytes());
     assert!(world.ask(RequestKind::Discard, 0, 20 * stripe_bytes));
+    rest(&mut world, SECOND);
+    assert_eq!(world.outstanding(), 0, "the host waits for advice");
     let until = world.now_ns() + 4 * PATIENCE_NS;
     while world.now_ns() < until {
         let at = 30 * stripe_bytes + 4096 * world.rng.below(40);
@@ -225,5 +227,28 @@ fn slow_advice_costs_no_member() {
     }
     assert_eq!(world.shared.members.view().readable, world.geometry.slots());
     world.disks.borrow_mut().iter_mut().for_each(|disk| disk.slow_advice = false);
+    world.verify();
+}
+
+/// A member that takes a minute over a flush and answers everything else in time is well: each answer counts as a sign of life.
+#[test]
+fn a_slow_flush_costs_no_member() {
+    let mut world = world(602, Level::Raid5, 4, 4 << 10, 1);
+    world.load(60);
+    world.settle();
+    let device = world.shared.members.device(1);
+    // False where it has a cache already.
+    let _is_new = world.shared.members.cache_switched_on(1, device, true);
+    world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = true;
+    assert!(world.ask(RequestKind::Flush, 0, 0));
+    let until = world.now_ns() + 2 * PATIENCE_NS;
+    while world.now_ns() < until {
+        let at = 4096 * world.rng.below(world.geometry.size_bytes() / 4096);
+        let kind = if world.rng.chance(50) { RequestKind::Read } else { RequestKind::Write { fua: false } };
+        world.ask(kind, at, 4096);
+        (0..20).for_each(|_| world.turn());
+    }
+    assert_eq!(world.shared.members.view().readable, world.geometry.slots());
+    world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = false;
     world.verify();
 }

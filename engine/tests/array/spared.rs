@@ -132,3 +132,44 @@ fn a_write_error_has_no_choice() {
     });
     world.settle();
 }
+
+/// Writes that read old bytes for the parity count failed reads as host reads do: a member that reads nothing is failed by writes
+/// alone.
+#[test]
+fn read_errors_of_writes_fail_a_member() {
+    let (initial, chunk_bytes) = (Initial::All(Cell::Clean), 4096);
+    let (level, members, stripes) = (Level::Raid5, 4, 100);
+    let mut world =
+        World::new(Config { seed: 7, level, members, chunk_bytes, stripes, initial, reactors: 1 });
+    world.disks.borrow_mut()[1].unreadable = true;
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    for stripe in 0..100 {
+        let strip = world.geometry.rotation(stripe).strip_on(1);
+        let at = if strip < 3 { u64::from(strip) * 4096 } else { 0 };
+        assert!(!world.fails(RequestKind::Write { fua: false }, stripe * stripe_bytes + at, 512));
+    }
+    assert!(matches!(world.shared.members.failure(1), Some(Failure::Reads(_))));
+    world.verify();
+}
+
+/// A stripe that needs a resync and lacks the member of a data strip stays as it is: once the member is back, its strip can be read
+/// again. Meanwhile writes to the other strips are stored.
+#[test]
+fn a_resync_without_a_member_gives_nothing_up() {
+    let mut world = unsynced(8, Level::Raid5, 4);
+    assert!(world.shared.members.fail(2, Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+    world.pass(60);
+    assert!(world.shared.lost.is_empty());
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    for stripe in 0..400 {
+        let is_data = world.geometry.is_data(stripe, 2);
+        assert_eq!(world.shared.bitmap.cell(stripe) == Cell::NeedSync, is_data, "stripe {stripe}");
+        let rotation = world.geometry.rotation(stripe);
+        for strip in (0..3).filter(|&strip| rotation.slot_of(strip) != 2 && stripe % 10 == 0) {
+            let at = stripe * stripe_bytes + u64::from(strip) * 4096;
+            assert!(!world.fails(RequestKind::Write { fua: false }, at, 4096), "D{strip} of {stripe}");
+            assert!(!world.fails(RequestKind::Read, at, 4096), "D{strip} of {stripe}");
+        }
+    }
+}

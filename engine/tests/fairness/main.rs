@@ -19,18 +19,20 @@ const WRITE: RequestKind = RequestKind::Write { fua: false };
 /// Room for little.
 const FEW: Sizes = Sizes { requests: 256, parts: 256, ops: 8, host_reads: 64, block_writes: 2 };
 
-/// Scattered writes, each of which needs a bitmap block of its own to be written first. 16 are written at a time.
+/// Scattered writes, each of which needs a bitmap block of its own to be written first. 16 are written at a time, each from
+/// memory of its own. The blocks that the test writes have more bytes than the memory, so it has to be used again.
 #[test]
 fn block_writes_are_first_come_first_served() {
     let shape = Shape {
         stripes: 400 * bitmap::STRIPES_PER_BLOCK,
         cell: Cell::Clean,
         late: Late::Between(10, 10),
+        op_memory_mib: 4,
         ..Shape::AMPLE
     };
     let mut crowd = Crowd::new(shape);
     crowd.join(64, 0, WRITE, 4096, crowd.anywhere());
-    crowd.turns(600);
+    crowd.turns(1500);
     let longest = crowd.longest(0..64);
     assert!(longest < 120, "a write waited {longest} turns");
 }

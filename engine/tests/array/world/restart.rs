@@ -72,7 +72,7 @@ impl World {
             steward: StewardState::new(Beginning {
                 roster: started.roster,
                 seed: self.rng.next(),
-                rebuilding: None,
+                rebuilding: started.rebuilding.map(|(slot, _)| slot),
             }),
             read_only,
         });
