@@ -163,6 +163,8 @@ fn a_failed_array_refuses_every_order_at_once() {
         let mut world = world(30, Level::Raid5, 4);
         world.load(20);
         world.settle();
+        // A stop of this array would have a member flushed that is left.
+        let _or_it_has_one = world.shared.members.cache_switched_on(2, DeviceIndex(2), true);
         for slot in [0, 1] {
             world.shared.members.fail(slot, Failure::Operator);
         }
@@ -196,6 +198,17 @@ fn an_array_that_fails_answers_the_orders_that_it_has_taken() {
             assert!(is_in_time, "{outcome:?} after {took_ns} ns, {turns} turns");
         }
     }
+}
+
+/// An order to fail a member is answered too: a failed array never puts the failure on record.
+#[test]
+fn an_array_that_fails_answers_an_order_to_fail() {
+    let mut world = world(60, Level::Raid5, 4);
+    let answered = world.order(|answer| Order::Fail { slot: 1, answer });
+    world.turn();
+    assert!(!world.shared.members.view().writable.has(1) && answered.is_empty());
+    world.shared.members.fail(0, Failure::Operator);
+    is_refused_at_once(&mut world, &answered, "has failed");
 }
 
 #[test]

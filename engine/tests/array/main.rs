@@ -20,6 +20,7 @@ mod rest;
 mod rng;
 mod silence;
 mod spared;
+mod stop;
 mod world;
 
 use bitmap::Cell;

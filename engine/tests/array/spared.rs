@@ -21,7 +21,9 @@ fn unsynced(seed: u64, level: Level, members: usize) -> World {
 fn order_fail(world: &mut World, slot: u8) -> Result<(), String> {
     let answered = world.order(|answer| Order::Fail { slot, answer });
     world.turn_until("an answer", |_| !answered.is_empty());
-    answered.recv().expect("an answer")
+    let outcome = answered.recv().expect("an answer");
+    assert!(outcome.is_err() || !world.shared.members.record().writable.has(slot), "it is not on record");
+    outcome
 }
 
 fn silence(world: &World, slot: u8, silent: bool) {
@@ -65,6 +67,47 @@ fn an_order_waits_for_the_resync() {
         world.verify();
         assert_eq!(world.errors, 0);
     }
+}
+
+/// The refusal of an order names its reason: whether the operator has to wait or to replace a member depends on it.
+#[test]
+fn a_refusal_says_why() {
+    let initial = Initial::All(Cell::Clean);
+    let (level, members, chunk_bytes) = (Level::Raid5, 4, 4096);
+    let mut world =
+        World::new(Config { seed: 7, level, members, chunk_bytes, stripes: 40, initial, reactors: 1 });
+    assert_eq!(order_fail(&mut world, 1), Ok(()));
+    for (slot, reason) in [(1, "is not in use"), (2, "would lose data")] {
+        let why = order_fail(&mut world, slot).expect_err("it cannot be failed");
+        assert!(why.contains(reason), "{why}");
+    }
+    // The stripes of which a missing member holds data stay as they are: there is no resync to wait for.
+    let mut world = unsynced(8, Level::Raid6, 6);
+    assert!(world.shared.members.fail(2, Failure::Operator));
+    world.pass(60);
+    let why = order_fail(&mut world, 1).expect_err("it holds what nobody else has");
+    assert!(why.contains("could not be resynced so far"), "{why}");
+}
+
+/// Bad sectors that turn up over a long time cost no member: they are repaired, and the count of errors is halved every minute.
+#[test]
+fn old_read_errors_are_forgotten() {
+    let initial = Initial::All(Cell::Clean);
+    let (level, members, chunk_bytes) = (Level::Raid5, 4, 4096);
+    let mut world =
+        World::new(Config { seed: 9, level, members, chunk_bytes, stripes: 120, initial, reactors: 1 });
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    let held: Vec<u64> = (0..120).filter(|&stripe| world.geometry.is_data(stripe, 0)).collect();
+    for stripes in held[..80].chunks(40) {
+        for &stripe in stripes {
+            let strip = world.geometry.rotation(stripe).strip_on(0);
+            world.spoil(stripe, strip, 0);
+            assert!(!world.fails(RequestKind::Read, stripe * stripe_bytes, stripe_bytes));
+        }
+        world.pass(130);
+    }
+    assert_eq!(world.shared.members.read_errors(0), 80);
+    assert!(world.shared.members.view().readable.has(0), "it was failed for errors of minutes ago");
 }
 
 /// A member that reads badly is the only one that has its strips.

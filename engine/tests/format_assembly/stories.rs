@@ -1,7 +1,7 @@
 //! Histories that once led assembly astray, or would if one condition of it were dropped. Each was found by
 //! the deep enumeration, or by removing the condition and asking what it was for.
 
-use engine::assembly::{AssemblyError, Change, Roster, SlotPlan, WriteOutcome};
+use engine::assembly::{AssemblyError, Change, LeftOutReason, Roster, SlotPlan, StaleReason, WriteOutcome};
 use engine::format::Level;
 use engine::format::label::Label;
 use engine::format::superblock::SlotState;
@@ -91,6 +91,10 @@ fn a_leftover_bears_witness_for_another() {
     let writes = world.begin(&mut roster, Change::Fail { slots: Slots::one(1) }).unwrap();
     world.complete(&mut roster, &writes, "fail slot 1");
     let assembly = world.assemble(0b1111).unwrap();
+    for slot in 0..2 {
+        let leftover = SlotPlan::Stale { candidate: slot, reason: StaleReason::Leftover };
+        assert_eq!(assembly.slots[slot], leftover);
+    }
     assert_eq!(assembly.slots[2..], [SlotPlan::InSync { candidate: 2 }, SlotPlan::InSync { candidate: 3 }]);
 }
 
@@ -185,6 +189,35 @@ fn a_joiner_that_others_went_on_without_is_replaced() {
     start(&mut world, 0b0011);
     tear(&mut world, &[0, 1]);
     assert!(world.assemble(0b1111).is_ok());
+}
+
+/// A first device was to be filled, and several starts reached it alone, so its epoch is the highest. Slots 0 and 1, which know nothing of
+/// it, filled a second device, and slot 1 left after that. Slot 0 shows that the first device holds nothing that the array lacks. The
+/// second one keeps the slot, although the first is named after it.
+#[test]
+fn a_joiner_that_was_replaced_leaves_the_slot_alone() {
+    let mut world = settled(Level::Raid5, 3);
+    let mut roster = start(&mut world, 0b011);
+    reinforce(&mut world, &mut roster);
+    let first = world.joiner(SlotPlan::Failed);
+    world = cut_change(&world, &roster, Change::Join { slot: 2, joiner: first }, &[3]);
+    for _ in 0..8 {
+        world = broken_start(&world, 0b1011, &[3]);
+    }
+    let mut roster = start(&mut world, 0b0011);
+    let second = world.joiner(SlotPlan::Failed);
+    let writes = world.begin(&mut roster, Change::Join { slot: 2, joiner: second }).unwrap();
+    world.complete(&mut roster, &writes, "join");
+    world.fill(&roster, 2);
+    let writes = world.begin(&mut roster, Change::Filled { slot: 2 }).unwrap();
+    world.complete(&mut roster, &writes, "filled");
+    start(&mut world, 0b10001);
+    world.devices.swap(3, 4);
+    let assembly = world.assemble(0b11011).unwrap();
+    assert_eq!(assembly.slots[2], SlotPlan::InSync { candidate: 3 });
+    let replaced: Vec<_> =
+        assembly.left_out.iter().filter(|out| out.reason == LeftOutReason::Replaced { slot: 2 }).collect();
+    assert_eq!(replaced.iter().map(|out| out.candidate).collect::<Vec<_>>(), [4]);
 }
 
 /// A start without slot 3 reached slot 1 alone, and another after it tore slot 1's other copy; then one without slot 1 reached

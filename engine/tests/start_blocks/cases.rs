@@ -88,6 +88,28 @@ fn a_place_that_was_written_over_proves_nothing() {
     }
 }
 
+/// A block lies in the place of its generation: one in the other place is no write of ours, and proves nothing.
+#[test]
+fn a_block_in_the_wrong_place_proves_nothing() {
+    let mut array = written_once(|_| {}, |array, device| array.misplace_block(device, GENERATION, CELLS));
+    let started = start(&mut array, &ALL, StartOptions::default());
+    assert_eq!((started.stale_blocks, started.bitmap.cell(1)), (1, Cell::NeedSync));
+}
+
+/// Both places of a block are valid and differ when the power goes between a write and its repetition. The block is then not settled: a
+/// stop that called it so would let the next start load the older place.
+#[test]
+fn places_that_differ_are_not_settled() {
+    for (other, is_settled) in [(CELLS, true), (0b01_01_11_11, false)] {
+        let mut array = written_once(
+            |record| (record.state, record.settled) = (RunState::Clean, false),
+            |array, device| array.put_block(device, GENERATION + 1, other, Landing::Whole),
+        );
+        let started = start(&mut array, &ALL, StartOptions::default());
+        assert_eq!(started.bitmap.is_settled(BlockIndex(0)), is_settled);
+    }
+}
+
 /// What cannot be read may be the newest, whatever program wrote it.
 #[test]
 fn a_place_that_cannot_be_read_is_not_one_that_was_never_written() {
@@ -115,6 +137,22 @@ fn trusted_parity_makes_a_stale_block_dirty() {
             }
             assert_eq!(started.bitmap.is_settled(BlockIndex(0)), !read_only);
         }
+    }
+}
+
+/// Of a block that is known, the operator's word makes the stripes Dirty that would need a resync, and changes no other cell.
+#[test]
+fn trusted_parity_leaves_stripes_that_are_in_sync() {
+    let cells = 0b01_10_00_11;
+    for (trust_parity, doubtful) in [(false, Cell::NeedSync), (true, Cell::Dirty)] {
+        let mut array = Members::in_use(Level::Raid5, 3);
+        for (device, generation) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            array.put_block(device, GENERATION + generation, cells, Landing::Whole);
+        }
+        let started = start(&mut array, &ALL[..2], StartOptions { trust_parity, ..StartOptions::default() });
+        // They were Dirty, NeedSync, Clean and Unwritten.
+        let loaded = [0, 1, 2, 3].map(|stripe| started.bitmap.cell(stripe));
+        assert_eq!(loaded, [doubtful, doubtful, Cell::Clean, Cell::Unwritten], "trust {trust_parity}");
     }
 }
 

@@ -127,7 +127,7 @@ impl State {
             for (&device, landing) in
                 devices.iter().flat_map(|device| LANDINGS.map(|landing| (device, landing)))
             {
-                let refusal = Trouble { refusal: Some((lot, device, landing)), cut: None };
+                let refusal = Trouble { refusal: Some((lot, device, landing)), ..Trouble::default() };
                 // A refusal that leaves too few ends the start: that is one more state like a cut.
                 let (whole, lots) = less.start(present, &refusal);
                 into.add(whole);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use engine::assembly::{Assembly, AssemblyOptions, Candidate, NewArray, SlotPlan, WriteOutcome, assemble};
 use engine::format::bitmap_block::{CELL_BYTES, Header, decode, encode};
 use engine::format::label::Label;
-use engine::format::superblock::{self, Copy, Record};
+use engine::format::lost_rows::{self, LIST_BYTES, LostRange, PLACE_OFFSETS_BYTES};
+use engine::format::superblock::{self, Copy, EpochName, Record};
 use engine::format::zones::{TAIL_UNUSED_BYTES, Zones, bitmap_place, zones};
 use engine::format::{Level, Shape};
 use engine::limits::BLOCK_BYTES;
@@ -54,6 +55,8 @@ pub struct Trouble {
     pub cut: Option<(usize, Vec<Landing>)>,
     /// In this lot the write to this device fails, and has ended so.
     pub refusal: Option<(usize, usize, Landing)>,
+    /// This device answers writes of these bytes with this error, and they do not land.
+    pub refuses: Option<(usize, i32, Range<u64>)>,
 }
 
 /// The ring of one start.
@@ -108,8 +111,13 @@ impl Ring for Power<'_> {
         let cut = self.trouble.cut.clone().filter(|(at, _)| Some(*at) == lot);
         let refusal = self.trouble.refusal.filter(|(at, ..)| Some(*at) == lot);
         for (nth, op) in ops.into_iter().enumerate() {
-            let refused = refusal.filter(|(_, device, _)| *device == self.present[usize::from(op.device.0)]);
+            let device = self.present[usize::from(op.device.0)];
+            let refused = refusal.filter(|(_, refusing, _)| *refusing == device);
+            let refuses = self.trouble.refuses.as_ref().filter(|(refusing, _, bytes)| {
+                *refusing == device && matches!(op.io, MemberIo::Write(_)) && bytes.contains(&op.offset_bytes)
+            });
             let result = match (&cut, refused) {
+                _ if let Some((_, errno, _)) = refuses => Err(*errno),
                 _ if self.off => Err(EIO),
                 (Some((_, landings)), _) => self.perform(&op, landings[nth]).and(Err(EIO)),
                 (None, Some((_, _, landing))) => self.perform(&op, landing).and(Err(EIO)),
@@ -268,17 +276,47 @@ impl Members {
         }
     }
 
+    /// The epoch in each copy of the superblock.
+    pub fn epochs(&self, device: usize) -> [EpochName; 2] {
+        [Copy::A, Copy::B].map(|copy| {
+            let page = copy.offset_bytes() / BLOCK_BYTES as u64;
+            let found = superblock::decode(&self.devices[device].pages[&page][..], copy);
+            found.expect("a superblock").record.epoch.name
+        })
+    }
+
+    /// A list of lost rows, in both its places.
+    pub fn put_list(&mut self, device: usize, generation: u64, ranges: &[LostRange]) {
+        let mut list = [0; LIST_BYTES];
+        lost_rows::encode(&mut list, ARRAY, generation, ranges);
+        for place in PLACE_OFFSETS_BYTES {
+            for (page, bytes) in (place / BLOCK_BYTES as u64..).zip(list.chunks_exact(BLOCK_BYTES)) {
+                self.devices[device].write(page, bytes.try_into().expect("a page"), Landing::Whole);
+            }
+        }
+    }
+
     fn page_of(&self, place: u64) -> u64 {
         (self.zones.bitmap.offset_bytes + bitmap_place(0, place)) / BLOCK_BYTES as u64
     }
 
     /// The block with these cells, in its place.
     pub fn put_block(&mut self, device: usize, generation: u64, cells: u8, landing: Landing) {
+        let page = self.page_of(generation);
+        self.put_block_at(device, page, generation, cells, landing);
+    }
+
+    /// Writes the block to the place of the generation after it.
+    pub fn misplace_block(&mut self, device: usize, generation: u64, cells: u8) {
+        let page = self.page_of(generation + 1);
+        self.put_block_at(device, page, generation, cells, Landing::Whole);
+    }
+
+    fn put_block_at(&mut self, device: usize, page: u64, generation: u64, cells: u8, landing: Landing) {
         let mut bytes = [0x55; BLOCK_BYTES];
         let mut all = [0x55; CELL_BYTES];
         all[0] = cells;
         encode(&mut bytes, &Header { array: ARRAY, index: 0, generation }, &all);
-        let page = self.page_of(generation);
         self.devices[device].write(page, &bytes, landing);
     }
 

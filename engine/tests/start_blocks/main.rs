@@ -7,7 +7,10 @@
 //! not. No start may call it Unwritten.
 //!
 //! [`cases`]: single starts: a place that a program before the rule of two places never wrote, `--trust-parity`, growth.
+//!
+//! [`refused`]: members that do not take their superblock or their list of lost rows, and what the next start makes of them.
 
 mod cases;
 mod cuts;
 mod devices;
+mod refused;

@@ -7,6 +7,8 @@ use bitmap::{BlockIndex, StripeLocks};
 use crossbeam::channel::bounded;
 use engine::array::{Answer, Array, Beginning, Order, Shared, StewardState};
 use engine::assembly::{AssemblyOptions, Candidate, assemble};
+use engine::format::superblock::{Copy, Superblock, decode};
+use engine::limits::BLOCK_BYTES;
 use engine::mailbox::Mailboxes;
 use engine::memory::Pool;
 use engine::ring::DeviceIndex;
@@ -24,12 +26,17 @@ pub enum Serve {
 }
 
 impl World {
-    /// Stops in order. Every bitmap block is written, whatever the cells were at the beginning of the run.
-    pub fn stop(&mut self) {
-        self.settle();
+    /// Has every bitmap block written: the cells at the beginning of the run are in memory only.
+    pub fn request_blocks(&self) {
         for block in 0..self.shared.bitmap.blocks() {
             let _asked = self.shared.bitmap.request_write(BlockIndex(block));
         }
+    }
+
+    /// Stops in order.
+    pub fn stop(&mut self) {
+        self.settle();
+        self.request_blocks();
         let (answer, answered) = bounded(1);
         assert!(self.shared.steward.orders.push(Order::Stop { answer: Answer::to(answer) }).is_ok());
         self.turn_until("a stop", |_| !answered.is_empty());
@@ -88,6 +95,23 @@ impl World {
     /// What every disk holds now.
     pub fn disk_contents(&self) -> Vec<Vec<u8>> {
         self.disks.borrow().iter().map(|disk| disk.bytes.clone()).collect()
+    }
+
+    /// Both copies of the superblock of every disk.
+    pub fn superblocks(&self) -> Vec<Superblock> {
+        let disks = self.disks.borrow();
+        let copies = disks.iter().flat_map(|disk| [Copy::A, Copy::B].map(|copy| (disk, copy)));
+        let decoded = copies.map(|(disk, copy)| {
+            let bytes = &disk.bytes[copy.offset_bytes() as usize..][..BLOCK_BYTES];
+            decode(bytes, copy).expect("a superblock of ours")
+        });
+        decoded.collect()
+    }
+
+    /// The bitmap zone of every disk.
+    pub fn bitmap_zones(&self) -> Vec<Vec<u8>> {
+        let zone = self.zones.bitmap.offset_bytes as usize..self.zones.data.offset_bytes as usize;
+        self.disks.borrow().iter().map(|disk| disk.bytes[zone.clone()].to_vec()).collect()
     }
 
     /// Whether a reactor would keep turning though nothing moves.
