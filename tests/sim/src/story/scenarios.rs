@@ -386,13 +386,16 @@ impl Story {
         };
         probes(self, 0, 0);
         self.load(10, 60);
-        for _ in 0..self.world.rng.between(2, 5) {
+        // A slow one, and the power goes: nothing else is needed for what a flush does not cover.
+        let slowly = self.chance(40);
+        let rounds = if slowly { 1 } else { self.world.rng.between(2, 5) };
+        for _ in 0..rounds {
             if self.world.spare() > 0 && self.world.empty_slots().is_empty() {
                 self.die_or_be_failed();
                 self.load(1, 10);
             }
             self.replace();
-            if self.chance(15) && !self.world.is_off() {
+            if slowly && !self.world.is_off() {
                 self.fill_slowly();
                 probes(self, 5, 100);
             }
