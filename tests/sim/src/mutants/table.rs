@@ -38,11 +38,12 @@ const fn seen_by_test(test: &'static str, name: &'static str, rule: &'static str
 /// One that breaks nothing: it must survive.
 pub const CONTROL: &str = "Control";
 
-/// Mutants that the suite does not kill within their minute, as of 2026-11-29. They are built, and tried where they are
+/// Mutants that the suite does not kill within their two minutes, as of 2026-11-30. They are built, and tried where they are
 /// named, and are no part of a run of all. Why each lives has not been found out: another rule may cover it, or its scenario may
 /// be too weak. Until that is known the rule of each counts as untested by the simulator.
 pub const LIVING: &[&str] = &[
     "SweptBeforeMove",
+    "CursorOfLaterFlush",
     "FlushOfView",
     "NeedSyncBelowCursor",
     "WriteInFailedArray",
