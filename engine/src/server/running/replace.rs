@@ -255,10 +255,15 @@ mod tests {
             Device::open(&self.spare, OpenMode::SERVE).expect("nobody has it open")
         }
 
-        /// Reactor 0 does nothing for so long.
+        /// Reactor 0 does nothing for so long, from now on.
         fn hold_reactor(&self, time: Duration) {
-            let hold = ReactorOrder::WithRing(Box::new(move |_: &mut Uring| std::thread::sleep(time)));
+            let (begun, has_begun) = bounded(1);
+            let hold = ReactorOrder::WithRing(Box::new(move |_: &mut Uring| {
+                drop(begun.send(()));
+                std::thread::sleep(time);
+            }));
             self.server.reactors[0].port.order(&self.server.shared, 0, hold);
+            has_begun.recv().expect("the reactor runs");
         }
 
         fn wait_for_rebuild(&self) {
