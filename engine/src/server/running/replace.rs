@@ -259,7 +259,7 @@ mod tests {
         fn hold_reactor(&self, time: Duration) {
             let (begun, has_begun) = bounded(1);
             let hold = ReactorOrder::WithRing(Box::new(move |_: &mut Uring| {
-                drop(begun.send(()));
+                begun.send(()).expect("the test waits");
                 std::thread::sleep(time);
             }));
             self.server.reactors[0].port.order(&self.server.shared, 0, hold);
