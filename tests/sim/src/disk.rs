@@ -221,7 +221,9 @@ impl Disk {
         ];
         let end = offset + len;
         let cuts = bounds.into_iter().filter(|bound| offset < *bound && *bound < end);
-        let starts: Vec<u64> = std::iter::once(offset).chain(cuts).collect();
+        let mut starts: Vec<u64> = std::iter::once(offset).chain(cuts).collect();
+        // The list of lost rows ends where the bitmap begins.
+        starts.dedup();
         let ends = starts.iter().copied().skip(1).chain([end]);
         starts.iter().copied().zip(ends).map(|(start, end)| (start, end - start)).collect()
     }
