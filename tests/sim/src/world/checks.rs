@@ -90,8 +90,9 @@ impl World {
                     "C2: request #{} with FUA is acknowledged, and sector {sector} on disk {disk} is not durable",
                     asked.tag
                 );
-                // Nobody else can have written the parity since: it must be durable too.
-                if self.asked.is_empty() && self.written_at < asked.start && shared.locks.is_free(stripe) {
+                // Where neither a host nor background work can have written the parity since, it must be durable too.
+                let is_alone = self.asked.is_empty() && self.written_at < asked.start && !self.is_busy();
+                if is_alone && shared.locks.is_free(stripe) {
                     self.check_parity_durable(&mut bus, &in_sync, stripe, offset);
                 }
             }
