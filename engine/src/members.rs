@@ -150,8 +150,8 @@ pub struct Needs {
     /// Whether there are stripes whose parity does not match (NeedSync). What a slot holds of them cannot be computed from the
     /// others, so no slot that is believed there can be spared, however many there are.
     pub unsynced: bool,
-    /// Whether some of them were torn since the start. A slot that is being filled may hold the only copy of a strip of these: it was
-    /// filled before.
+    /// Whether a refused write has made a stripe NeedSync since the start. Such a stripe may have been filled before, and then a slot
+    /// that is being filled may hold the only copy of a strip.
     pub torn: bool,
 }
 
@@ -346,7 +346,7 @@ impl Members {
     /// Whether the array loses no data without these slots.
     #[must_use]
     pub fn spares(&self, view: MemberView, slots: Slots, needs: Needs) -> bool {
-        // Stripes below the sure cursor were filled before they came to need a resync; of those torn since, any may have been.
+        // Stripes below the sure cursor were filled before they came to need a resync, and stripes torn in this run may have been.
         let is_believed = self.sure_cursor.load(Ordering::Acquire) > 0 || needs.torn;
         let believed = if is_believed { view.writable } else { view.readable };
         let holds_unsynced = needs.unsynced && !believed.and(slots).is_empty();

@@ -44,7 +44,7 @@ pub(super) const IS_STOPPING: &str = "the array is being stopped";
 #[derive(Debug)]
 pub(super) struct Arrival {
     joining: Joining,
-    /// What is still to be wiped.
+    /// The byte ranges still to be wiped.
     left: [Range<u64>; 2],
     in_flight: usize,
     /// The beat of the watch at which something completed last.

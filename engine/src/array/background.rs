@@ -133,7 +133,7 @@ pub(super) struct Rebuild {
     listed: Option<u64>,
     /// Stripes that could not be filled, because a read failed or the list of lost rows is full, and the attempt that this was.
     unfilled: Vec<(u64, u32)>,
-    /// Those that are due to be tried again now, and the attempt that this will be.
+    /// Stripes due for another attempt now, each with the number of that attempt.
     again: VecDeque<(u64, u32)>,
     /// Nothing is to be done before they come due again.
     waits: bool,

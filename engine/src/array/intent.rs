@@ -152,8 +152,9 @@ impl Array {
             };
             self.blocks.wanted.take(nth);
             if shared.failed() {
-                // The write before may have been given up, and is not complete. This one would go to the other place, over
-                // the newest generation that is. (Looked at after the write has begun: who gave up has seen that the array failed.)
+                // The previous write of this block may have been aborted and thus incomplete; this one would go to the other place
+                // and overwrite the newest complete generation. Checked after `try_begin_block_write`: a write is aborted only
+                // after its reactor saw the failure, so once this write can begin, this load sees the failure too.
                 shared.bitmap.abort_block_write(write);
                 continue;
             }

@@ -125,8 +125,8 @@ impl Array {
     /// filled is that device's: the record excludes it, or is about to.
     pub(super) fn blame(&self, io: &Io, errno: i32) -> Blame {
         let view = self.shared.members.view();
-        // A slot that is being filled can be spared: what it refuses must cost the others neither a stripe nor their service. Only
-        // where stripes need a resync that were filled before it may hold strips of them that nobody else has.
+        // A slot that is being filled can be spared: a refusal by it must cost the other members neither a stripe nor their service.
+        // Exception: if a stripe was filled and then came to need a resync, the slot may hold the only copy of a strip.
         let is_spared = || self.shared.members.spares(view, Slots::one(io.slot), self.shared.needs());
         let needed = view.readable.has(io.slot) || (view.writable.has(io.slot) && !is_spared());
         let counts = self.is_current(io) && needed;

@@ -75,7 +75,7 @@ pub enum Order {
         member: Uuid,
         /// Whether it has a volatile cache.
         volatile: bool,
-        /// Its length, in whole blocks.
+        /// Length of the device in bytes, a multiple of 4 KiB.
         device_bytes: u64,
         /// Told once it is on record.
         answer: Answer,
@@ -141,14 +141,14 @@ impl StewardState {
     }
 }
 
-/// The search for a stripe that needs a resync and of which a slot holds data.
+/// An order to fail a slot, during the search for a stripe that needs a resync and of which the slot holds data.
 #[derive(Debug)]
 struct Sparing {
     slot: u8,
     answer: Answer,
     /// The next stripe to look at.
     from: u64,
-    /// [`StewardState::torn`] as it was at the first.
+    /// [`StewardState::torn`] when the search began.
     torn: u64,
 }
 
@@ -185,7 +185,7 @@ pub(super) struct Steward {
     pub(super) share: Share,
     /// Background stripe ops in flight.
     pub(super) jobs: u32,
-    /// An order to fail a slot, while it is looked at what the slot holds of stripes that need a resync.
+    /// The order to fail a slot for which stripes are being searched.
     sparing: Option<Sparing>,
     /// Orders to fail a slot that wait for the record.
     failing: Vec<(u8, Answer)>,
@@ -343,14 +343,14 @@ impl Array {
         if let Some(why) = self.why_not_failed(slot) {
             answer.send(Err(why));
         } else if self.steward().sparing.is_some() {
-            answer.send(Err("another order to fail a slot is being looked into: try again".into()));
+            answer.send(Err("another `fail` is under way: try again".into()));
         } else {
             let torn = self.shared.steward.torn.load(Ordering::Acquire);
             self.steward_mut().sparing = Some(Sparing { slot, answer, from: 0, torn });
         }
     }
 
-    /// Why a slot is not failed on order, whatever stripes need a resync.
+    /// Reasons to refuse an order to fail a slot that do not depend on stripes that need a resync.
     fn why_not_failed(&self, slot: u8) -> Option<String> {
         let view = self.shared.members.view();
         let (needs, one) = (self.shared.needs(), crate::geometry::Slots::one(slot));
@@ -367,9 +367,9 @@ impl Array {
         }
     }
 
-    /// Fails a slot on order, unless it holds data of a stripe that needs a resync: nobody else has them. Stripes whose parity it
-    /// holds do not count. Those of a member that refuses what is written to it can never be resynced, and it has to be
-    /// possible to replace it.
+    /// Fails a slot on order, unless it holds data of a stripe that needs a resync: no other member can supply that data. A stripe
+    /// of which the slot holds parity does not count: if the member refuses writes, that stripe can never be resynced, and the order
+    /// would be refused for ever.
     fn sparing_advance(&mut self) {
         let Some(Sparing { slot, from, torn, .. }) = self.steward().sparing else { return };
         let shared = self.shared.clone();
@@ -406,6 +406,8 @@ impl Array {
         let (stripes, name) = (self.shared.bitmap.need_sync(), steward.keeper.name());
         let what_to_do = if steward.resync.is_running() {
             format!("wait for it (`striate wait {name}`), then fail slot {slot}")
+        } else if steward.resync.next_deadline_ns().is_some() {
+            "they could not be resynced so far, and are tried again within five minutes: try again then, and if a member has no room for what hosts write, stop the writing first".into()
         } else {
             "they could not be resynced so far: replace what is missing, or overwrite or discard what is lost (`striate detail`)".into()
         };

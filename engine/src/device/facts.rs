@@ -156,8 +156,8 @@ fn disk_of(sysfs: &Path) -> PathBuf {
     parent.unwrap_or(sysfs).to_path_buf()
 }
 
-/// Whether device mapper makes this disk of others. Its polled I/O is not used: Linux 7.3.4 dereferenced a null pointer in it
-/// (`dm_poll_bio` to `bdev_end_io_acct`, under a write load of two seconds), which ends the reactor in the kernel.
+/// Whether this disk is a device-mapper device. Polled I/O is not used on these: Linux 7.3.4 dereferenced a null pointer in
+/// `bdev_end_io_acct`, called by `dm_poll_bio`, two seconds into a write load, and the reactor's thread died in the kernel.
 fn is_device_mapper(disk: &Path) -> bool {
     disk.join("dm").exists()
 }

@@ -22,7 +22,7 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    /// What a start found. Each range is added as if it were new: programs before this one began a range behind each parity
+    /// The ranges that a start found. Each is added as if it were new: programs before this one began a range behind each parity
     /// strip, and an array whose list they had filled has room again. (Pieces in several stripes, which they listed too, stay
     /// as they are.)
     pub(super) fn new(geometry: Geometry, found: &[LostRange]) -> Ranges {
@@ -151,7 +151,7 @@ impl LostRange {
         turns * u64::from(geometry.data()) + rest.filter(is_data).count() as u64
     }
 
-    /// What is left without rows of one stripe; some may be empty.
+    /// The remaining ranges when rows of one stripe are removed; some may be empty.
     fn without(&self, gone: &LostRange) -> [LostRange; 4] {
         let here = LostRange { stripe: gone.stripe, stripes: 1, ..*self };
         let (row, end) = (gone.row.max(self.row), (gone.row + gone.rows).min(self.row + self.rows));

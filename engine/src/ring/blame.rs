@@ -15,8 +15,8 @@
 //! stripe becomes NeedSync: its parity is no input until a resync has made it match, and no member is lost. (Failing
 //! the member instead would be right for one member; a full file system and a wrong block size hit all of them.)
 //! A member that is only being filled is to blame for whatever it refuses: it can be spared, and what it did not take must cost the
-//! others neither a stripe nor their service. (The exception: below the cursor of a rebuild that a start found, while stripes need a
-//! resync, it may hold strips that no other member has.) (A drive that was pulled is answered `ENOSPC` too: see
+//! others neither a stripe nor their service. (Exception: while stripes need a resync that were filled before, it may hold the only
+//! copy of a strip. That is assumed below the cursor of a rebuild that a start found, and after a refused write in this run.) (A drive that was pulled is answered `ENOSPC` too: see
 //! `UringDevice::ends_before`, which tells it apart.)
 //!
 //! Without its metadata an array can promise nothing. It then stops serving as a whole, in memory only: the record still

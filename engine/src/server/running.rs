@@ -37,7 +37,7 @@ mod answers;
 mod devices;
 mod replace;
 
-use answers::{ANSWER_TIMEOUT, all_within, order, order_stop};
+use answers::{all_within, member_timeout, order, order_stop};
 use devices::Devices;
 
 /// Data memory of a reactor where nothing else is said.
@@ -405,7 +405,7 @@ impl Server {
                 drained
             })
             .collect();
-        for (me, drained) in all_within(draining, ANSWER_TIMEOUT).enumerate() {
+        for (me, drained) in all_within(draining, member_timeout(shared)).enumerate() {
             if drained.is_none() {
                 outcome = Err(ServerError(format!(
                     "requests on reactor {me} are not answered by the members; the array is left as after a crash"

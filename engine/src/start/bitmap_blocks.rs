@@ -10,7 +10,7 @@
 //!   place g+1 % 2:   cannot be read, or is foreign       g + 1 may have been complete: g proves nothing
 //! ```
 //!
-//! One keeper that shows the first of these proves it for all. Without proof the block is *stale*, and NeedSync throughout: an older
+//! A keeper that shows one of the first two rows proves it for all keepers. Without proof the block is *stale*, and NeedSync throughout: an older
 //! generation is never taken for the newest, because Unwritten would come back over data, and Clean over a write.
 //! `--trust-parity` makes a stale block Dirty throughout, as it does with every NeedSync stripe: the operator has asked for what
 //! parity says, and which stripes were never written is not known.
@@ -142,7 +142,7 @@ pub(super) fn load<R: Ring>(
     disorder
 }
 
-/// What the slots in sync that keep a block show of it.
+/// The places of one block, as read from every slot in sync that keeps it.
 struct Keepers {
     /// Each slot with its even place and its odd one.
     places: Vec<(u8, [Seen; PLACES])>,

@@ -29,8 +29,8 @@
 //!   torn p proves it, and e in p is newer and says NeedSync.)
 //! - *Second*: every member holds e in its other place, and a torn place proves e.
 //!
-//! All this takes a place that cannot be read for one that cannot be read later either, unless it is written. Where G comes back after
-//! a cut tore what was beside it, an older generation may be proven: no order of the two writes is safe against that.
+//! The argument assumes that an unreadable place stays unreadable until it is written. If G becomes readable again after a cut tore the
+//! place beside it, an older generation may be proven; no order of the two writes avoids that.
 //!
 //! Then both places of a damaged block say the same. engine/tests/start_blocks tries every cut of every start.
 
@@ -44,7 +44,7 @@ use crate::ring::{Durability, MemberIo, Ring};
 
 use super::{Bench, StartError, Started, hold_against_member, shape_of};
 
-/// What a load of the bitmap has found to be put in order.
+/// Repairs that a load of the bitmap found necessary.
 #[derive(Default)]
 pub(super) struct Disorder {
     /// Blocks that some slots do not have in the newest generation.

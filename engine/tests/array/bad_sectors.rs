@@ -331,7 +331,7 @@ fn a_full_list_stops_a_rebuild() {
     }
 }
 
-/// The same of a resync: the stripe stays as it is, and is tried every five minutes.
+/// A resync that finds no room in the list leaves the stripe NeedSync, and tries it again every five minutes.
 #[test]
 fn a_full_list_stops_a_resync() {
     let mut world = array(39, Level::Raid5, 4, Cell::NeedSync);

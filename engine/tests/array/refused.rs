@@ -64,8 +64,8 @@ fn refused_strips_cost_no_member() {
     }
 }
 
-/// A member without room for what is written to it: stripes whose parity it holds can never be resynced, and it is failed all the
-/// same, on order. Nothing is lost.
+/// Stripes of which a member without room holds parity can never be resynced. An order fails that member all the same, and no data
+/// is lost.
 #[test]
 fn a_member_that_refuses_writes_can_be_failed() {
     for (seed, level, members) in [(30, Level::Raid5, 4), (31, Level::Raid6, 6)] {
@@ -128,8 +128,8 @@ fn refused_metadata_stops_the_array() {
     }
 }
 
-/// Once an array has failed no bitmap block is written. The write before may be incomplete, and the next one goes to the other
-/// place, over the newest generation that all have.
+/// A failed array begins no write of a bitmap block. The previous write may be incomplete, and the next one would go to the other
+/// place and overwrite the newest complete generation.
 #[test]
 fn a_failed_array_writes_no_block() {
     for (seed, errno) in (50..90).zip([ENOSPC, EINVAL].into_iter().cycle()) {
@@ -191,8 +191,8 @@ fn a_slot_that_is_being_filled_stops_no_array() {
     }
 }
 
-/// Of a stripe that was filled and then torn a strip may be on the slot that is being filled, and nowhere else. A refusal costs
-/// that slot nothing, and when there is room again everything is there.
+/// After a stripe was filled and then torn, the slot that is being filled may hold the only copy of a strip. A refused write does not
+/// fail that slot, and when there is room again all data reads right.
 #[test]
 fn what_only_a_slot_that_is_being_filled_holds_is_kept() {
     for (seed, level, members) in [(40, Level::Raid5, 4), (41, Level::Raid6, 6)] {

@@ -48,6 +48,25 @@ fn a_stop_moves_the_record_before_it_takes_off_the_marks() {
     world.verify();
 }
 
+/// An order that arrives after the stop was answered, and before the reactors have ended, is refused, and the device is left as it was.
+#[test]
+fn an_array_that_is_stopped_takes_no_device() {
+    let mut world = world(5, Cell::Clean);
+    assert!(world.shared.members.fail(1, Failure::Operator));
+    world.turn_until("a record", |world| !world.shared.members.record().writable.has(1));
+    let stopped = order_stop(&world);
+    is_stopped(&mut world, &stopped);
+    let device = world.new_device();
+    let bytes = |world: &World| world.disks.borrow()[usize::from(device.0)].bytes.clone();
+    let before = bytes(&world);
+    let answered = world.order_join(1, device);
+    world.turn_until("an answer", |_| !answered.is_empty());
+    let why = answered.recv().expect("an answer").expect_err("the array is stopped");
+    assert!(why.contains("being stopped"), "{why}");
+    (0..100).for_each(|_| world.turn());
+    assert!(before == bytes(&world), "a device that was refused is written to");
+}
+
 /// A discard is answered before the devices have carried it out. A stop waits for them: a late deallocation would destroy what the
 /// next server writes. Other orders are refused meanwhile.
 #[test]

@@ -110,7 +110,7 @@ fn places_that_differ_are_not_settled() {
     }
 }
 
-/// What cannot be read may be the newest, whatever program wrote it.
+/// An unreadable place may hold the newest generation, whichever program wrote it.
 #[test]
 fn a_place_that_cannot_be_read_is_not_one_that_was_never_written() {
     for record in [of_an_older_program as fn(&mut Record), stopped_by_an_older_program] {

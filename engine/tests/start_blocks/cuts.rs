@@ -14,7 +14,7 @@ const OLDER: u8 = 0b01_01_01_01;
 const COMPLETE: u8 = 0b01_01_01_11;
 const NEWER: u8 = 0b01_01_11_11;
 
-/// What the members hold, and what may still go wrong.
+/// The content of the members, and the faults that are still to come.
 #[derive(Clone)]
 struct State {
     members: Members,

@@ -2,8 +2,9 @@
 //!
 //! | what is asked | how long |
 //! |---|---|
-//! | of every reactor: to drain, to change its ring | [`ANSWER_TIMEOUT`] in all, however many are asked |
-//! | of the steward: to fail a slot | [`ANSWER_TIMEOUT`], or twice the time after which a silent member is failed if that is longer |
+//! | of every reactor: to change its ring | [`ANSWER_TIMEOUT`] for all of them together |
+//! | of every reactor: to drain | [`member_timeout`] for all of them together |
+//! | of the steward: to fail a slot | [`member_timeout`] |
 //! | of the steward: to stop | as long as some member answers something within that time |
 //! | of the steward: to take a device in | until the answer, or until the array is stopped |
 //!
@@ -42,7 +43,7 @@ impl From<Refusal> for ServerError {
     }
 }
 
-/// What every reactor answers, in order; `None` for each that has not by the one deadline of all.
+/// The answers of all reactors, in order; `None` for a reactor that has not answered by the common deadline.
 pub(super) fn all_within<T>(answers: Vec<Receiver<T>>, timeout: Duration) -> impl Iterator<Item = Option<T>> {
     let deadline_ns = MonotonicClock.now_ns() + timeout.as_nanos() as u64;
     answers.into_iter().map(move |answer| {
@@ -57,7 +58,7 @@ pub(super) fn order(shared: &Shared, what: impl FnOnce(Answer) -> Order) -> Resu
 }
 
 /// Twice the time after which a silent member is failed, and at least [`ANSWER_TIMEOUT`].
-fn member_timeout(shared: &Shared) -> Duration {
+pub(super) fn member_timeout(shared: &Shared) -> Duration {
     ANSWER_TIMEOUT.max(2 * Duration::from_secs(shared.members.patience_s().into()))
 }
 

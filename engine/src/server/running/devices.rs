@@ -122,7 +122,7 @@ impl Claim<'_> {
             unreachable!("only its claim changes the place of {:?}", self.index)
         };
         *place = next(Arc::clone(&device));
-        // Closed here, where it is closed, when the lock is free again: a close may wait for the device.
+        // The last reference closes the device, after the lock is released: a close may wait for the device.
         drop(places);
         drop(device);
     }

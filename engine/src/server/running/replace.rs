@@ -196,7 +196,7 @@ impl Server {
                 outcome
             })
             .collect();
-        // All are waited for, also after an error: who is asked again would not be asked faster than he answers.
+        // Wait for all reactors even after an error: a caller that retries would otherwise fill the queue of a slow reactor.
         let outcomes: Vec<_> = all_within(asked, within).collect();
         let of_one = |(me, outcome): (usize, Option<std::io::Result<()>>)| match outcome {
             None => Err(format!("reactor {me} does not answer")),
@@ -255,7 +255,7 @@ mod tests {
             Device::open(&self.spare, OpenMode::SERVE).expect("nobody has it open")
         }
 
-        /// Reactor 0 does nothing for so long, from now on.
+        /// Blocks reactor 0 for this time; returns once it is blocked.
         fn hold_reactor(&self, time: Duration) {
             let (begun, has_begun) = bounded(1);
             let hold = ReactorOrder::WithRing(Box::new(move |_: &mut Uring| {

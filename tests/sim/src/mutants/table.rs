@@ -44,6 +44,7 @@ pub const CONTROL: &str = "Control";
 pub const LIVING: &[&str] = &[
     "SweptBeforeMove",
     "CursorOfLaterFlush",
+    "TornNotBelieved",
     "FlushOfView",
     "NeedSyncBelowCursor",
     "WriteInFailedArray",
@@ -265,6 +266,10 @@ pub const MUTANTS: &[Mutant] = &[
         "FailedArrayComesBack",
         "E2: an array that has failed gets a member back from a rebuild (once a bug here)",
     ),
+    m(
+        "BlockInFailedArray",
+        "E2: a failed array begins another write of a bitmap block, over the newest complete generation (once a bug here)",
+    ),
     m("FirstInFailedArray", "E2: a first write goes on in an array that has failed (once a bug here)"),
     shown_in(
         "faults",
@@ -290,6 +295,11 @@ pub const MUTANTS: &[Mutant] = &[
         "lost",
         "SparedWithData",
         "E7: a slot is failed on order though it holds data of a stripe that needs a resync",
+    ),
+    shown_in(
+        "refused",
+        "TornNotBelieved",
+        "E7: a slot that is being filled is failed though it may hold the only copy of a strip of a torn stripe (once a bug here)",
     ),
     shown_in(
         "lost",

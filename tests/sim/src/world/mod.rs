@@ -20,6 +20,7 @@ use engine::memory::{Memory, Pool};
 use engine::request::Reply;
 use engine::ring::Ring as _;
 use engine::start::{Bench, SCRATCH_BYTES, write_new};
+use engine::tally::Tally;
 use uuid::Uuid;
 
 use crate::aim::State;
@@ -317,10 +318,16 @@ impl World {
         let now_ns = self.bus.borrow().now_ns;
         let shared = Arc::clone(self.running());
         let had_failed = shared.failed();
+        let blocks_begun = || Tally::sum(&shared.tallies).intent_writes;
+        let begun_before = had_failed.then(blocks_begun);
         let states_before = self.bus.borrow().aim.is_some().then(|| self.states());
         let Reactor { array, ring } = &mut self.reactors[at];
         let mut moved = array.take_mail(self.rng.below(8) as usize);
         array.advance(ring, now_ns);
+        assert!(
+            begun_before.is_none_or(|before| before == blocks_begun()),
+            "E2: an array that has failed writes a bitmap block, perhaps over the newest complete generation"
+        );
         let mut completions = Vec::new();
         ring.turn(&mut completions);
         moved |= !completions.is_empty();

@@ -26,6 +26,13 @@ const CONTENT: &str = "engine/src/array/content.rs";
 const IO: &str = "engine/src/array/io.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(
+        INTENT,
+        "            if shared.failed() {
+                // The previous write",
+        "            if shared.failed() && !mutant!(BlockInFailedArray) {
+                // The previous write",
+    ),
     // order
     e(
         WANTED,

@@ -10,6 +10,7 @@ const SWEEP: &str = "engine/src/array/sweep.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(MEMBERS, "Acquire) > 0 || needs.torn;", "Acquire) > 0 || needs.torn && !mutant!(TornNotBelieved);"),
     e(
         STEWARD,
         "let needed = |stripe: &u64| shared.geometry.is_data(*stripe, slot);",
