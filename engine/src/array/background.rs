@@ -37,7 +37,7 @@ const PROGRESS_EVERY_NS: u64 = 5_000_000_000;
 pub(super) const CELLS_PER_TURN: u64 = 1 << 16;
 /// How long after a resync that could not read some stripe another begins.
 const RESYNC_AGAIN_NS: u64 = 5_000_000_000;
-/// How long after a rebuild has passed all other stripes those that could not be read are tried again.
+/// How long a rebuild waits before it first tries again a stripe that could not be read.
 const REBUILD_AGAIN_NS: u64 = 1_000_000_000;
 /// The waits above double with each attempt, so many times at most: what is bad stays bad, and each look at it may cost the
 /// drive seconds. 5 s become 5 min, 1 s becomes one.
@@ -107,6 +107,17 @@ impl Resync {
 /// Unfilled stripes of a rebuild. Each turn looks at all of them for the first, which takes some microseconds.
 const UNFILLED_MAX: usize = 4096;
 
+/// A stripe that could not be filled, because a read failed or the list of lost rows is full.
+#[derive(Clone, Copy, Debug)]
+struct Unfilled {
+    stripe: u64,
+    /// How many attempts before the last one failed.
+    attempt: u32,
+    /// When the next attempt is due. Each stripe has a time of its own: a stripe that fails for the first time is tried again
+    /// soon, and those that have failed often keep their long waits.
+    due_ns: u64,
+}
+
 /// How far a rebuild is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Filling {
@@ -131,8 +142,8 @@ pub(super) struct Rebuild {
     window: VecDeque<(u64, bool)>,
     /// The version of the list of lost rows that this slot has too.
     listed: Option<u64>,
-    /// Stripes that could not be filled, because a read failed or the list of lost rows is full, and the attempt that this was.
-    unfilled: Vec<(u64, u32)>,
+    /// Stripes that wait for another attempt.
+    unfilled: Vec<Unfilled>,
     /// Stripes due for another attempt now, each with the number of that attempt.
     again: VecDeque<(u64, u32)>,
     /// Nothing is to be done before they come due again.
@@ -142,7 +153,6 @@ pub(super) struct Rebuild {
     next_progress_ns: u64,
     /// The cursor that a flush under way makes safe to record.
     flushing_cursor: u64,
-    next_again_ns: u64,
 }
 
 impl Rebuild {
@@ -159,7 +169,6 @@ impl Rebuild {
             copying: None,
             next_progress_ns: 0,
             flushing_cursor: 0,
-            next_again_ns: 0,
         }
     }
 
@@ -167,14 +176,16 @@ impl Rebuild {
         !self.waits
     }
 
-    pub(super) fn next_deadline_ns(&self) -> u64 {
-        self.next_again_ns
+    /// When the next unfilled stripe is due, if there is one.
+    pub(super) fn next_deadline_ns(&self) -> Option<u64> {
+        self.unfilled.iter().map(|unfilled| unfilled.due_ns).min()
     }
 
     /// Every stripe before this is filled.
     fn reached(&self) -> u64 {
-        let waiting = self.unfilled.iter().chain(&self.again).map(|entry| entry.0);
-        self.window.iter().map(|entry| entry.0).chain(waiting).fold(self.next, u64::min)
+        let unfilled = self.unfilled.iter().map(|unfilled| unfilled.stripe);
+        let in_flight = self.window.iter().map(|entry| entry.0);
+        self.again.iter().map(|entry| entry.0).chain(unfilled).chain(in_flight).fold(self.next, u64::min)
     }
 
     /// The next stripe to look at, if any, and the attempt that this is.
@@ -183,11 +194,16 @@ impl Rebuild {
         self.again.front().copied().or((has_room && self.next < stripes).then_some((self.next, 0)))
     }
 
-    /// All unfilled stripes are due, and will be again after a wait that suits those that were tried least often.
+    /// An attempt at a stripe has failed.
+    fn put_off(&mut self, stripe: u64, attempt: u32, now_ns: u64) {
+        let due_ns = now_ns + backoff_ns(REBUILD_AGAIN_NS, attempt);
+        self.unfilled.push(Unfilled { stripe, attempt, due_ns });
+    }
+
+    /// Takes up the unfilled stripes that are due.
     fn try_again(&mut self, now_ns: u64) {
-        let attempt = self.unfilled.iter().map(|entry| entry.1).min().unwrap_or(0);
-        self.next_again_ns = now_ns + backoff_ns(REBUILD_AGAIN_NS, attempt);
-        self.again.extend(self.unfilled.drain(..).map(|(stripe, attempt)| (stripe, attempt + 1)));
+        let due = self.unfilled.extract_if(.., |unfilled| unfilled.due_ns <= now_ns);
+        self.again.extend(due.map(|unfilled| (unfilled.stripe, unfilled.attempt + 1)));
     }
 
     /// That one is in the window now, or was passed by.
@@ -207,7 +223,7 @@ impl Array {
     /// A job has ended, here or at another reactor.
     pub(super) fn job_ended(&mut self, end: JobEnd) {
         let JobEnd { stripe, job, need_sync, result } = end;
-        let shared = self.shared.clone();
+        let (now_ns, shared) = (self.now_ns, self.shared.clone());
         let steward = self.steward_mut();
         steward.jobs -= 1;
         steward.resync.unread += u64::from(result.is_err() && need_sync);
@@ -225,7 +241,7 @@ impl Array {
                     entry.1 = true;
                 }
                 if need_sync || result.is_err() {
-                    rebuild.unfilled.push((stripe, attempt));
+                    rebuild.put_off(stripe, attempt, now_ns);
                 }
             }
         }
@@ -323,11 +339,8 @@ impl Array {
         if rebuild.reached() == stripes {
             rebuild.filling = Filling::Blocks(0);
         } else if rebuild.upcoming(stripes).is_none() && rebuild.window.is_empty() {
-            if now < rebuild.next_again_ns {
-                rebuild.waits = true;
-                return;
-            }
             rebuild.try_again(now);
+            rebuild.waits = rebuild.again.is_empty();
         } else if now >= rebuild.next_progress_ns {
             let first = rebuild.next_progress_ns == 0;
             rebuild.next_progress_ns = now + PROGRESS_EVERY_NS;
@@ -427,11 +440,11 @@ mod tests {
         while now_ns < 3_600_000_000_000 {
             while let Some((stripe, attempt)) = rebuild.upcoming(stripes) {
                 rebuild.pass();
-                rebuild.unfilled.push((stripe, attempt));
+                rebuild.put_off(stripe, attempt, now_ns);
                 attempts += 1;
             }
             assert_eq!((rebuild.reached(), rebuild.unfilled.len()), (0, UNFILLED_MAX));
-            now_ns = now_ns.max(rebuild.next_again_ns);
+            now_ns = rebuild.next_deadline_ns().expect("all are unfilled");
             rebuild.try_again(now_ns);
         }
         assert_eq!(rebuild.unfilled.capacity(), UNFILLED_MAX, "it takes no more memory");
@@ -439,5 +452,28 @@ mod tests {
         // They can be filled now, and the rest of the array is new.
         while rebuild.again.pop_front().is_some() {}
         assert_eq!(rebuild.upcoming(stripes), Some((UNFILLED_MAX as u64, 0)));
+    }
+
+    /// Every minute one stripe can be filled, and the next one, which is new, cannot: the others keep their waits.
+    #[test]
+    fn a_new_unfilled_stripe_does_not_shorten_the_waits_of_others() {
+        let stripes = 10 * UNFILLED_MAX as u64;
+        let mut rebuild = Rebuild::begin(1, 0);
+        let (mut now_ns, mut attempts, mut fill_at_ns) = (0, 0, 600_000_000_000);
+        while now_ns < 4_200_000_000_000 {
+            while let Some((stripe, attempt)) = rebuild.upcoming(stripes) {
+                rebuild.pass();
+                attempts += 1;
+                if attempt > 0 && now_ns >= fill_at_ns {
+                    fill_at_ns = now_ns + 60_000_000_000;
+                } else {
+                    rebuild.put_off(stripe, attempt, now_ns);
+                }
+            }
+            now_ns = rebuild.next_deadline_ns().expect("all are unfilled");
+            rebuild.try_again(now_ns);
+        }
+        assert!(rebuild.next > UNFILLED_MAX as u64 + 50, "no stripe was new");
+        assert!(attempts / UNFILLED_MAX < 80, "once a minute: {attempts} attempts in 70 minutes");
     }
 }

@@ -258,7 +258,7 @@ impl Steward {
     }
 
     pub(super) fn next_deadline_ns(&self) -> Option<u64> {
-        let rebuild = self.rebuild.as_ref().map(Rebuild::next_deadline_ns);
+        let rebuild = self.rebuild.as_ref().and_then(Rebuild::next_deadline_ns);
         [self.sweep.next_deadline_ns(), rebuild, self.resync.next_deadline_ns()].into_iter().flatten().min()
     }
 
