@@ -463,6 +463,21 @@ mod tests {
         assert!(LostRows::new(geometry, 9, &[parity], true).is_empty());
     }
 
+    /// Two pieces of the same stripes, as programs before this one listed them, and room to split one: a refused removal leaves both.
+    #[test]
+    fn a_removal_that_is_refused_changes_nothing() {
+        let geometry = Geometry::new(RAID5.0, RAID5.1, CHUNK, 1 << 20);
+        let piece = |row| LostRange { stripe: 1, stripes: 3, slot: 3, row, rows: 4096 };
+        let mut ranges = vec![piece(0), piece(8192)];
+        ranges.extend((1..LOST_RANGES_MAX as u64 - 2).map(|nth| strip(6 * nth)));
+        let list = LostRows::new(geometry, 9, &ranges, true);
+        let before = list.ranges();
+        assert_eq!(before.len(), LOST_RANGES_MAX - 1);
+        assert_eq!(list.remove(2, 3, 0, CHUNK), Err(Refused::Full));
+        assert!(list.touch().is_ok());
+        assert_eq!(list.ranges(), before);
+    }
+
     /// Chunks of 4 KiB on members of 32 TB.
     #[test]
     fn more_stripes_than_a_range_can_count_are_two() {

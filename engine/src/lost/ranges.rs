@@ -49,18 +49,23 @@ impl Ranges {
         Ok(())
     }
 
-    /// Takes rows of one stripe off. Says whether any were there.
+    /// Takes rows of one stripe off. Says whether any were there. If there is no room for what is left of the ranges that it splits,
+    /// nothing is changed.
     pub(super) fn remove(&mut self, gone: &LostRange) -> Result<bool, Refused> {
+        let geometry = self.geometry;
+        let left = |range: &LostRange| {
+            range.without(gone).into_iter().filter_map(move |rest| rest.of_data(&geometry))
+        };
+        let count: usize =
+            self.list.iter().map(|range| if range.meets(gone) { left(range).count() } else { 1 }).sum();
+        if count > LOST_RANGES_MAX {
+            return Err(Refused::Full);
+        }
         let mut is_changed = false;
         while let Some(at) = self.list.iter().position(|range| range.meets(gone)) {
-            let rests = self.list[at].without(gone);
-            let left = rests.iter().filter_map(|rest| rest.of_data(&self.geometry));
-            if self.list.len() - 1 + left.clone().count() > LOST_RANGES_MAX {
-                return Err(Refused::Full);
-            }
+            let range = self.list.swap_remove(at);
+            self.list.extend(left(&range));
             is_changed = true;
-            self.list.swap_remove(at);
-            self.list.extend(left);
         }
         Ok(is_changed)
     }
