@@ -15,6 +15,7 @@
 //! - A stop is taken for clean only if it was; and with all devices there, whenever it was, unless a start
 //!   without them had to doubt it.
 
+mod lines;
 mod refusals;
 mod stories;
 mod world;

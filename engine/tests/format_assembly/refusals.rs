@@ -7,7 +7,7 @@ use engine::assembly::{
     StaleReason, SuperblockWrite, WriteOutcome, assemble, create,
 };
 use engine::format::label::Label;
-use engine::format::superblock::{Found, NoMember, SlotState, Superblock, choose};
+use engine::format::superblock::{Found, NoMember, RunState, SlotState, Superblock, choose};
 use engine::format::zones::zones;
 use engine::format::{Level, Shape};
 use engine::geometry::Slots;
@@ -65,6 +65,10 @@ const CASES: &[Case] = &[
     (|devices, _| found(&mut devices[1]).record.zones.stripes -= 1, &["same epoch", "/dev/tank1"]),
     (|devices, _| found(&mut devices[1]).record.logical_block_bytes = 512, &["/dev/tank1", "logical block"]),
     (
+        |devices, _| found(&mut devices[1]).record.created_s += 1,
+        &["/dev/tank1", "when the array was created"],
+    ),
+    (
         |devices, _| found(&mut devices[1]).record.slots[3].state = SlotState::Failed,
         &["same epoch", "/dev/tank1"],
     ),
@@ -105,6 +109,22 @@ fn the_operator_may_allow_some() {
     assert!(assemble(&array(1, "tank")[..2], &degraded).is_ok());
     let foreign = AssemblyOptions { foreign_host_ok: true, ..AssemblyOptions::default() };
     assert!(assemble(&array(1, "tank"), &foreign).is_ok());
+}
+
+#[test]
+fn the_array_that_was_asked_for_is_taken() {
+    let expected_name = Some(Label::new("tank").unwrap());
+    let expected_array = Some(Uuid::from_u128(1));
+    assert!(
+        assemble(&array(1, "tank"), &AssemblyOptions { expected_array, expected_name, ..here() }).is_ok()
+    );
+}
+
+#[test]
+fn an_array_without_a_host_is_anyones() {
+    let mut devices = array(1, "tank");
+    devices.iter_mut().for_each(|device| found(device).record.host = Label::EMPTY);
+    assert!(assemble(&devices, &here()).is_ok());
 }
 
 #[test]
@@ -173,6 +193,77 @@ fn halves_that_ran_apart_are_refused_with_both_named() {
         assert!(text.contains("wipe"), "says what to do: {text}");
     }
     assert!(world.assemble(0b0011).is_ok() && world.assemble(0b1100).is_ok());
+    // One of each: neither half could start, and the members that are not here might explain it.
+    let text = world.assemble(0b0101).unwrap_err().to_string();
+    assert!(text.contains("cannot start: 1 of 4"), "{text}");
+    assert!(
+        text.contains("slot 0: dev0 is stale: it holds an epoch that the others here do not explain"),
+        "{text}"
+    );
+}
+
+/// Slot 2's device goes back to an image from before the second start. It is listed with that reason, and has no place where its slot
+/// was given to another device meanwhile: the record of the device that left after the second start still tells what it held.
+#[test]
+fn an_older_image_is_left_out_with_the_reason() {
+    let mut world = World::new(Level::Raid6, 4);
+    start_and(&mut world, 0b1111, None);
+    let image = world.devices[2].clone();
+    start_and(&mut world, 0b1111, None);
+    start_and(&mut world, 0b1111, None);
+    let mut rolled_back = world.clone();
+    rolled_back.devices[2] = image.clone();
+    let assembly = rolled_back.assemble(0b1111).unwrap();
+    assert_eq!(assembly.slots[2], SlotPlan::Stale { candidate: 2, reason: StaleReason::RolledBack });
+    assert_eq!(assembly.left_out, []);
+
+    start_and(&mut world, 0b0111, Some(Change::Fail { slots: Slots::one(2) }));
+    let joiner = world.joiner(SlotPlan::Failed);
+    start_and(&mut world, 0b0011, Some(Change::Join { slot: 2, joiner }));
+    world.devices[2] = image;
+    let assembly = world.assemble(0b11111).unwrap();
+    assert_eq!(assembly.slots[2], SlotPlan::Rebuilding { candidate: 4, cursor: 0 });
+    let left_out: Vec<_> = assembly.left_out.iter().map(|out| (out.candidate, out.reason)).collect();
+    assert_eq!(left_out, [(2, LeftOutReason::Replaced { slot: 2 })]);
+}
+
+/// A stop whose superblock is on one member alone: the start finds the record of that stop, wherever it is.
+#[test]
+fn a_stop_that_one_superblock_says_is_the_records() {
+    for landed in [0b001, 0b010, 0b100] {
+        let mut world = World::new(Level::Raid5, 3);
+        let mut roster = world.assemble(0b111).unwrap().roster().unwrap();
+        for what in ["start", "wake"] {
+            let writes = match what {
+                "start" => world.begin(&mut roster, Change::Start { host: Label::EMPTY }).unwrap(),
+                _ => roster.wake().unwrap(),
+            };
+            world.complete(&mut roster, &writes, what);
+            let writes = roster.reinforce().unwrap();
+            world.complete(&mut roster, &writes, "reinforce");
+        }
+        let writes = roster.stop_clean().unwrap();
+        let assembly = world.cut(&writes, landed, "stop").assemble(0b111).unwrap();
+        let record = &assembly.record;
+        assert!(!assembly.unclean && record.state == RunState::Clean && record.settled);
+    }
+}
+
+/// A slot that takes no part is on record as it was when it left, after starts without it too; one that was given up stays empty.
+#[test]
+fn a_start_leaves_slots_that_take_no_part_as_they_are() {
+    let mut world = World::new(Level::Raid6, 4);
+    start_and(&mut world, 0b1111, Some(Change::Fail { slots: Slots::one(1) }));
+    start_and(&mut world, 0b1101, Some(Change::Fail { slots: Slots::one(3) }));
+    start_and(&mut world, 0b0101, Some(Change::Remove { slot: 1 }));
+    let before = world.assemble(0b0101).unwrap().record;
+    start_and(&mut world, 0b0101, None);
+    let after = world.assemble(0b0101).unwrap().record;
+    assert_ne!(before.epoch, after.epoch);
+    for slot in [1, 3] {
+        assert_eq!(after.slots[slot], before.slots[slot]);
+    }
+    assert_eq!((after.slots[1].state, after.slots[3].state), (SlotState::Empty, SlotState::Failed));
 }
 
 #[test]

@@ -12,20 +12,20 @@ use super::world::World;
 const START: Change = Change::Start { host: Label::EMPTY };
 
 /// A start that all participants hold, and data.
-fn start(world: &mut World, present: u32) -> Roster {
+pub fn start(world: &mut World, present: u32) -> Roster {
     let mut roster = world.assemble(present).unwrap().roster().unwrap();
     let writes = world.begin(&mut roster, START).unwrap();
     world.complete(&mut roster, &writes, "start");
     roster
 }
 
-fn reinforce(world: &mut World, roster: &mut Roster) {
+pub fn reinforce(world: &mut World, roster: &mut Roster) {
     let writes = roster.reinforce().unwrap();
     world.complete(roster, &writes, "reinforce");
 }
 
 /// A change of which only the writes to `devices` land.
-fn cut_change(world: &World, roster: &Roster, change: Change, devices: &[usize]) -> World {
+pub fn cut_change(world: &World, roster: &Roster, change: Change, devices: &[usize]) -> World {
     let (mut world, mut roster) = (world.clone(), roster.clone());
     let writes = world.begin(&mut roster, change).unwrap();
     let landed = writes.iter().enumerate().filter(|(_, write)| devices.contains(&write.device));
@@ -34,13 +34,13 @@ fn cut_change(world: &World, roster: &Roster, change: Change, devices: &[usize])
 }
 
 /// A start of those present that reached these devices alone.
-fn broken_start(world: &World, present: u32, devices: &[usize]) -> World {
+pub fn broken_start(world: &World, present: u32, devices: &[usize]) -> World {
     let roster = world.assemble(present).unwrap().roster().unwrap();
     cut_change(world, &roster, START, devices)
 }
 
 /// All have run, and hold it twice.
-fn settled(level: Level, members: usize) -> World {
+pub fn settled(level: Level, members: usize) -> World {
     let mut world = World::new(level, members);
     let mut roster = start(&mut world, (1 << members) - 1);
     reinforce(&mut world, &mut roster);
@@ -55,7 +55,7 @@ fn assert_starts(world: &World, stale: usize, in_sync: usize) {
 }
 
 /// Tears every other copy of these slots.
-fn tear(world: &mut World, slots: &[usize]) {
+pub fn tear(world: &mut World, slots: &[usize]) {
     for &slot in slots {
         let older = world.devices[slot].found.as_ref().unwrap().overwrite;
         world.devices[slot].damage(older);
@@ -302,6 +302,24 @@ fn the_highest_epoch_is_not_always_the_one() {
     world = broken_start(&world, 0b1011, &[3]);
     world = broken_start(&world, 0b0011, &[0]);
     assert!(world.assemble(0b1111).is_ok());
+}
+
+/// A start reached slot 2 alone, and the others started without it: it is a leftover. The record of the next start, made with slot 2 here,
+/// names what it holds, so that from then on it is stale and needs no explanation.
+#[test]
+fn a_leftover_is_explained_once() {
+    let mut world = settled(Level::Raid5, 3);
+    world = broken_start(&world, 0b111, &[2]);
+    start(&mut world, 0b011);
+    let reason = |world: &World| match world.assemble(0b111).unwrap().slots[2] {
+        SlotPlan::Stale { reason, .. } => reason,
+        plan => panic!("{plan:?}"),
+    };
+    assert_eq!(reason(&world), StaleReason::Leftover);
+    let roster = start(&mut world, 0b111);
+    let holds = world.devices[2].found.as_ref().unwrap().superblock.record.epoch.name;
+    assert_eq!(roster.record().slots[2].held, holds);
+    assert_eq!(reason(&world), StaleReason::LeftInSync);
 }
 
 /// A lost write takes its slot out, whatever the next change is about.
