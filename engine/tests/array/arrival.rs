@@ -156,6 +156,41 @@ fn a_device_that_is_refused_is_left_as_it_was() {
     assert!(world.disks.borrow()[usize::from(second.0)].bytes == before, "it was written to");
 }
 
+/// A member that left comes back under another name, with the superblocks of this array. On a failed array, and while another slot is
+/// filled, the order is refused and not one byte of it is changed: it may be the member that the next start needs.
+#[test]
+fn a_former_member_that_is_refused_is_left_as_it_was() {
+    for has_failed in [false, true] {
+        let mut world = world(27, Level::Raid6, 6);
+        world.load(20);
+        for slot in [1, 2] {
+            fail_and_record(&mut world, slot);
+        }
+        world.turn_until("the end of its I/O", |world| world.io_is_quiet());
+        let superblocks = world.superblocks();
+        let former = DeviceIndex(2);
+        assert_eq!(world.shared.members.device(2), former);
+        assert!(superblocks.chunks(2).all(|copies| copies[0].record.array == superblocks[0].record.array));
+        let before = world.disks.borrow()[2].bytes.clone();
+        let why = if has_failed {
+            world.shared.members.fail(0, Failure::Operator);
+            "has failed"
+        } else {
+            let device = world.new_device();
+            let taken = world.order_join(1, device);
+            assert_eq!(answer(&mut world, &taken).0, Ok(()));
+            assert!(!world.shared.members.view().readable.has(1), "the rebuild has ended");
+            "being rebuilt"
+        };
+        for slot in [1, 2] {
+            let answered = world.order_join(slot, former);
+            is_refused_at_once(&mut world, &answered, why);
+        }
+        world.pass(60);
+        assert!(world.disks.borrow()[2].bytes == before, "it was written to");
+    }
+}
+
 /// No order waits for a record that a failed array does not write, whatever its members do not answer.
 #[test]
 fn a_failed_array_refuses_every_order_at_once() {

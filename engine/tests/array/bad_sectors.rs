@@ -3,6 +3,8 @@
 //! Method: sectors at chosen places of chosen strips cannot be read until they are written. Oracle: the world's model of the bytes,
 //! and that no request fails outside of the stripes that a test has declared lossy.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bitmap::Cell;
 use engine::format::Level;
 use engine::format::lost_rows::LostRange;
@@ -454,4 +456,19 @@ fn a_refused_write_of_given_up_rows_leaves_no_old_parity() {
         world.give_up(at, 4096);
     }
     world.verify();
+}
+
+/// While another reactor edits the list, a write of listed rows waits for its turn: answered before, its rows would read as lost.
+#[test]
+fn a_write_waits_for_its_turn_at_the_list() {
+    let mut world = array(55, Level::Raid5, 4, Cell::Clean);
+    let rotation = world.geometry.rotation(0);
+    let listed = LostRange { stripe: 0, stripes: 1, slot: rotation.slot_of(0), row: 0, rows: 4096 };
+    assert!(world.shared.lost.add(listed).is_ok());
+    // An edit that panics never ends: no parity strip may be listed.
+    let parity = LostRange { slot: rotation.slot_of(3), ..listed };
+    assert!(catch_unwind(AssertUnwindSafe(|| world.shared.lost.add(parity))).is_err());
+    assert!(world.ask(RequestKind::Write { fua: false }, 0, 4096));
+    world.pass(5);
+    assert_eq!(world.outstanding(), 1, "it was answered, and its rows are still listed");
 }

@@ -16,6 +16,7 @@ mod disks;
 mod midway;
 mod read_only;
 mod refused;
+mod repairs;
 mod rest;
 mod rng;
 mod silence;

@@ -165,6 +165,23 @@ fn a_failed_array_writes_no_block() {
     }
 }
 
+/// A failed array does no background work: what its members hold is left to the next start.
+#[test]
+fn a_failed_array_resyncs_nothing() {
+    let initial = Initial::All(Cell::NeedSync);
+    let (level, chunk_bytes) = (Level::Raid5, 4096);
+    let config = Config { seed: 91, level, members: 4, chunk_bytes, stripes: 400, initial, reactors: 1 };
+    let mut world = World::new(config);
+    world.turn_until("a beginning", |world| world.shared.bitmap.need_sync() < 390);
+    world.shared.members.stop_serving(0, ENOSPC);
+    world.turn_until("the end of its I/O", |world| world.io_is_quiet());
+    let (left, before) = (world.shared.bitmap.need_sync(), world.disk_contents());
+    assert!(left > 0, "the resync has ended");
+    world.pass(60);
+    assert_eq!(world.shared.bitmap.need_sync(), left);
+    assert!(world.disk_contents() == before, "a member was written to");
+}
+
 /// A device that is being filled and does not take its metadata is failed, also while stripes need a resync: the array needs
 /// nothing of it.
 #[test]
