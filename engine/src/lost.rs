@@ -131,6 +131,7 @@ impl LostRows {
 
     /// Whether nothing is lost: one load.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.count.load(Ordering::Relaxed) == 0
     }
@@ -162,8 +163,13 @@ impl LostRows {
 
     /// Whether any row of a stripe is lost.
     #[must_use]
+    #[inline]
     pub fn touches(&self, stripe: u64) -> bool {
-        !self.is_empty() && self.look(|half| half.ranges().any(|range| range.has(stripe, &self.geometry)))
+        !self.is_empty() && self.lists(stripe)
+    }
+
+    fn lists(&self, stripe: u64) -> bool {
+        self.look(|half| half.ranges().any(|range| range.has(stripe, &self.geometry)))
     }
 
     /// Everything that is listed.

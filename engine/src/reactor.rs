@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use crossbeam::channel::Sender;
-use crossbeam::queue::ArrayQueue;
+use crossbeam::queue::SegQueue;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use crate::array::{Array, Shared};
@@ -45,24 +45,20 @@ pub enum ReactorOrder<R> {
 
 /// How a reactor is reached from outside.
 pub struct ReactorPort<R> {
-    orders: ArrayQueue<ReactorOrder<R>>,
+    /// Few, and not bounded: an order must not wait for a reactor that is held up.
+    orders: SegQueue<ReactorOrder<R>>,
 }
 
 impl<R> ReactorPort<R> {
     /// A port without orders.
     #[must_use]
     pub fn new() -> Arc<ReactorPort<R>> {
-        Arc::new(ReactorPort { orders: ArrayQueue::new(64) })
+        Arc::new(ReactorPort { orders: SegQueue::new() })
     }
 
     /// Gives an order, and wakes the reactor.
     pub fn order(&self, shared: &Shared, reactor: u8, order: ReactorOrder<R>) {
-        let mut order = order;
-        while let Err(back) = self.orders.push(order) {
-            order = back;
-            shared.mailboxes.wake(reactor);
-            std::thread::yield_now();
-        }
+        self.orders.push(order);
         shared.mailboxes.wake(reactor);
     }
 }

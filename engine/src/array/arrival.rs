@@ -25,6 +25,7 @@
 use std::ops::Range;
 
 use crate::format::zones::TAIL_UNUSED_BYTES;
+use crate::limits::BLOCK_BYTES;
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
 
 use super::keeper::Joining;
@@ -36,7 +37,8 @@ const WIPE_BYTES: u64 = 256 << 10;
 pub(super) const WIPES_MAX: usize = 4;
 
 /// Why an order is refused on an array that has failed.
-pub(super) const HAS_FAILED: &str = "the array has failed: too few members are in sync. Stop it, and serve it again with the members that are well";
+pub(crate) const HAS_FAILED: &str =
+    "the array has failed: `striate status` says why. Stop it, put that right, and serve it again";
 /// Why an order is refused during a stop.
 pub(super) const IS_STOPPING: &str = "the array is being stopped";
 
@@ -54,7 +56,9 @@ pub(super) struct Arrival {
 impl Arrival {
     pub(super) fn new(joining: Joining, data_offset_bytes: u64, beat: u32) -> Arrival {
         let end = joining.device_bytes;
-        let tail = end.saturating_sub(TAIL_UNUSED_BYTES).max(data_offset_bytes);
+        // Members are used in whole blocks, and wiped to their last byte.
+        let used = end - end % BLOCK_BYTES as u64;
+        let tail = used.saturating_sub(TAIL_UNUSED_BYTES).max(data_offset_bytes);
         Arrival { joining, left: [0..data_offset_bytes, tail..end], in_flight: 0, heard_beat: beat }
     }
 
@@ -167,14 +171,16 @@ impl Array {
 mod tests {
     use super::*;
     use crate::array::Answer;
-    use crate::limits::BLOCK_BYTES;
+    use crate::ring::SECTOR_BYTES;
 
     /// Both ends are wiped, every byte once, in pieces that a ring takes.
     #[test]
     fn the_pieces_are_the_ends() {
         let data_offset_bytes = 3 << 20;
-        // Long, just long enough for the end to be unused, and one of an old array, whose data goes on to the end.
-        for device_bytes in [64 << 20, 5 << 20, 3 << 20, (3 << 20) + 8192] {
+        let sector = u64::from(SECTOR_BYTES);
+        // Long, just long enough for the end to be unused, ones of an old array, whose data goes on to the end, and one that
+        // does not end with a block.
+        for device_bytes in [64 << 20, 5 << 20, 3 << 20, (3 << 20) + 8192, (64 << 20) + 3 * 512] {
             let joining = Joining {
                 slot: 0,
                 device: DeviceIndex(9),
@@ -184,15 +190,17 @@ mod tests {
                 answer: Answer::ignored(),
             };
             let mut arrival = Arrival::new(joining, data_offset_bytes, 0);
-            let mut wiped = vec![0u8; (device_bytes >> 12) as usize];
+            let mut wiped = vec![0u8; (device_bytes / sector) as usize];
             while let Some((offset, len)) = arrival.next_piece() {
-                assert!(len > 0 && len <= WIPE_BYTES && len.is_multiple_of(BLOCK_BYTES as u64));
-                wiped[(offset >> 12) as usize..((offset + len) >> 12) as usize]
+                assert!(len > 0 && len <= WIPE_BYTES);
+                assert!((offset | len).is_multiple_of(sector) && offset.is_multiple_of(BLOCK_BYTES as u64));
+                wiped[(offset / sector) as usize..((offset + len) / sector) as usize]
                     .iter_mut()
                     .for_each(|count| *count += 1);
             }
-            for (at, count) in wiped.iter().enumerate().map(|(at, count)| ((at as u64) << 12, *count)) {
-                let is_end = at < data_offset_bytes || at >= device_bytes - TAIL_UNUSED_BYTES;
+            let blocks_end = device_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+            for (at, count) in wiped.iter().enumerate().map(|(at, count)| (at as u64 * sector, *count)) {
+                let is_end = at < data_offset_bytes || at >= blocks_end - TAIL_UNUSED_BYTES;
                 assert_eq!(count, u8::from(is_end), "byte {at} of {device_bytes}");
             }
             assert!(arrival.can_go_on());

@@ -83,6 +83,7 @@ impl Resync {
     fn of(shared: &Shared, total: u64) -> Resync {
         shared.steward.resync_total.store(total, Ordering::Relaxed);
         shared.steward.resync_done.store(0, Ordering::Relaxed);
+        shared.steward.resync_is_due.store(false, Ordering::Relaxed);
         Resync {
             from: (total > 0).then_some(0),
             lost: 0,
@@ -256,6 +257,7 @@ impl Array {
             let resync = &mut self.steward_mut().resync;
             (resync.torn_seen, resync.again_at_ns, resync.attempt) = (torn, again_at_ns, 0);
             resync.unread += 1;
+            self.shared.steward.resync_is_due.store(true, Ordering::Relaxed);
         }
         let Some(mut from) = self.steward().resync.from else {
             let resync = &self.steward().resync;
@@ -281,6 +283,7 @@ impl Array {
         let steward = self.steward_mut();
         steward.resync.from = Some(from);
         if from == stripes && steward.jobs == 0 {
+            shared.steward.resync_is_due.store(steward.resync.unread > 0, Ordering::Relaxed);
             shared.steward.resync_total.store(0, Ordering::Relaxed);
             steward.resync.from = None;
             steward.resync.again_at_ns = now + backoff_ns(RESYNC_AGAIN_NS, attempt);

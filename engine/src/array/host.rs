@@ -128,7 +128,7 @@ impl Array {
     pub(super) fn split<R: Ring>(&mut self, ring: &mut R, index: u32) {
         let geometry = self.shared.geometry;
         let HostRequest { request, mut cursor, .. } = self.requests[index];
-        let end = self.requests[index].end();
+        let end = request.offset_bytes + request.len_bytes;
         while cursor < end {
             let (stripe, start) = geometry.locate(cursor);
             let len = (end - cursor).min(u64::from(geometry.stripe_bytes() - start)) as u32;
@@ -246,19 +246,17 @@ impl Array {
         let (first, first_row) = geometry.strip_of(start);
         let (last, _) = geometry.strip_of(start + span.len_bytes - 1);
         let rotation = geometry.rotation(stripe);
-        let readable = rotation.strips_on(shared.members.readable_at(
-            shared.members.view(),
-            stripe,
-            cell == Cell::NeedSync,
-        ));
-        let wanted = Strips::first(last + 1).minus(Strips::first(first));
+        let need_sync = cell == Cell::NeedSync;
+        let readable = shared.members.readable_at(shared.members.view(), stripe, need_sync);
+        let is_there = (first..last + 1).all(|strip| readable.has(rotation.slot_of(strip)));
         // What is read into memory that is not ours has to be waited for, whatever becomes of its member.
-        let is_slow = !rotation.strips_on(self.watch.slow()).and(wanted).is_empty();
-        if (is_slow || !wanted.within(readable)) && !is_mapped {
+        let slow = self.watch.slow();
+        let is_slow = || (first..last + 1).any(|strip| slow.has(rotation.slot_of(strip)));
+        if !is_mapped && (!is_there || is_slow()) {
             self.needs_memory(request);
             return true;
         }
-        if !wanted.within(readable) {
+        if !is_there {
             return self.split_part(
                 request,
                 PartKind::Read,
@@ -268,22 +266,23 @@ impl Array {
                 false,
             );
         }
-        if self.short.reads || self.host_reads + wanted.count() as usize > self.sizes.host_reads {
+        let wanted = last - first + 1;
+        if self.short.reads || self.host_reads + usize::from(wanted) > self.sizes.host_reads {
             self.short.reads = true;
             return false;
         }
         let data = shared.layout.data_offset_bytes + geometry.strip_offset(stripe);
         let (mut row, mut at) = (first_row, 0);
-        for strip in first..=last {
+        for strip in first..last + 1 {
             let len = (geometry.chunk_bytes() - row).min(span.len_bytes - at);
             let piece = span.part(at, len);
             let what = IoFor::HostRead { request, stripe, start: start + at, deallocations };
             self.push(ring, what, rotation.slot_of(strip), MemberIo::Read, data + u64::from(row), piece);
-            self.host_reads += 1;
-            self.requests[request].pending += 1;
             (row, at) = (0, at + len);
         }
-        self.tally().member_reads.add(u64::from(wanted.count()));
+        self.host_reads += usize::from(wanted);
+        self.requests[request].pending += u32::from(wanted);
+        self.tally().member_reads.add(u64::from(wanted));
         true
     }
 
@@ -301,13 +300,13 @@ impl Array {
         let is_right = result.is_ok() && undisturbed;
         if !is_right && !self.shared.memory.is_mapped(read.span) {
             // Not counted against the member: a host's pages may lie so that the device cannot fill them.
-            self.answer_part(read.request, Err(RequestError::NeedsMemory), 0);
+            self.answer_part(read.request, Err(RequestError::NeedsMemory));
         } else if let Err(errno) = result {
             self.read_error(&io, read.stripe, errno);
             let (strip, _) = self.shared.geometry.strip_of(read.start);
             self.read_again(read, Strips::one(strip));
         } else if undisturbed {
-            self.answer_part(read.request, Ok(()), 0);
+            self.answer_part(read.request, Ok(()));
         } else {
             self.read_again(read, Strips::NONE);
         }
@@ -342,12 +341,18 @@ impl Array {
         self.requests[request].result = Err(RequestError::NeedsMemory);
     }
 
-    /// Notes that a piece of a request has ended, with `held` of its I/Os parked.
-    pub(super) fn answer_part(&mut self, index: u32, result: Result<(), RequestError>, held: u16) {
+    /// Notes that a part of a request has ended, with `held` of its I/Os parked.
+    pub(super) fn answer_held(&mut self, index: u32, result: Result<(), RequestError>, held: u16) {
         if held > 0 {
             self.requests[index].is_held = true;
             self.host_span_held(self.requests[index].span(), held);
         }
+        self.answer_part(index, result);
+    }
+
+    /// Notes that a piece of a request has ended.
+    #[inline]
+    pub(super) fn answer_part(&mut self, index: u32, result: Result<(), RequestError>) {
         let request = &mut self.requests[index];
         request.pending -= 1;
         if request.result.is_ok() {
@@ -359,6 +364,7 @@ impl Array {
     }
 
     /// Everything that was asked of members for a request has ended, or is parked.
+    #[inline]
     fn end(&mut self, index: u32) {
         if self.requests[index].is_held {
             self.exchange(index);
@@ -396,6 +402,6 @@ impl Array {
     /// A flush has ended.
     pub(super) fn answer_flush(&mut self, index: u32, result: Result<(), RequestError>) {
         self.requests[index].cursor = self.requests[index].end();
-        self.answer_part(index, result, 0);
+        self.answer_part(index, result);
     }
 }

@@ -51,6 +51,7 @@ pub(super) struct Io {
 
 impl Array {
     /// Pushes one member I/O.
+    #[inline]
     pub(super) fn push<R: Ring>(
         &mut self,
         ring: &mut R,
@@ -66,6 +67,7 @@ impl Array {
 
     /// Pushes one member I/O to a device that the slot may not have yet.
     #[expect(clippy::too_many_arguments, reason = "the fields of an operation, each named")]
+    #[inline]
     pub(super) fn push_to<R: Ring>(
         &mut self,
         ring: &mut R,
@@ -82,6 +84,7 @@ impl Array {
 
     /// The one place at which member I/O leaves for the ring; the operation gets its tag here. A read-only array only reads:
     /// a single write could overwrite what is being rescued.
+    #[inline(always)]
     pub(super) fn push_op<R: Ring>(&mut self, ring: &mut R, what: IoFor, slot: u8, op: MemberOp) {
         assert!(op.io == MemberIo::Read || !self.shared.read_only, "{:?} in a read-only array", op.io);
         if !self.shared.members.view().writable.has(slot) {

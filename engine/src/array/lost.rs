@@ -154,12 +154,14 @@ impl Array {
         }
     }
 
-    /// Whether any of these bytes of a stripe is lost.
+    /// Whether any of these bytes of a stripe is lost. Asked before each read, and nearly always there is nothing.
+    #[inline]
     pub(super) fn is_lost(&self, stripe: u64, start: u32, len: u32) -> bool {
+        !self.shared.lost.is_empty() && self.lists(stripe, start, len)
+    }
+
+    fn lists(&self, stripe: u64, start: u32, len: u32) -> bool {
         let shared = &*self.shared;
-        if shared.lost.is_empty() {
-            return false;
-        }
         let (geometry, rotation) = (&shared.geometry, shared.geometry.rotation(stripe));
         let (first, first_row) = geometry.strip_of(start);
         let (last, last_row) = geometry.strip_of(start + len - 1);
@@ -319,10 +321,16 @@ impl Array {
 
     /// Whether an op has to wait for the list, which has something of its stripe: the rows that its parts have written (of a
     /// first write all rows) are taken off.
+    #[inline]
     pub(super) fn awaits_unlisted(&mut self, index: u32) -> bool {
         if !self.shared.lost.touches(self.ops[index].stripe) {
             return false;
         }
+        self.await_unlisted(index);
+        true
+    }
+
+    fn await_unlisted(&mut self, index: u32) {
         match self.unlist(index) {
             Ok(version) => self.await_list(index, version, Phase::AwaitingUnlisted),
             Err(Refused::Busy) => {
@@ -331,7 +339,6 @@ impl Array {
             }
             Err(Refused::Full) => self.finish(index, Err(RequestError::Lost)),
         }
-        true
     }
 
     /// The list is durable without what an op has taken off it.

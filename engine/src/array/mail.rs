@@ -31,7 +31,7 @@ impl Array {
             },
             Some(Ended::Part { part, result, held }) => {
                 let part = self.parts.remove(part);
-                self.answer_part(part.request, result, held);
+                self.answer_held(part.request, result, held);
             }
             Some(Ended::Job(end)) => self.job_ended(end),
         }

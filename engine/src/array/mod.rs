@@ -50,7 +50,7 @@ use crate::ring::{Completion, Ring};
 use crate::slab::Slab;
 use crate::tally::Tally;
 
-mod arrival;
+pub(crate) mod arrival;
 mod background;
 mod content;
 mod flush;
@@ -404,7 +404,7 @@ impl Array {
         let part = self.parts[index];
         self.parts.remove(index);
         if part.home == self.me {
-            self.answer_part(part.request, result, part.held);
+            self.answer_held(part.request, result, part.held);
         } else {
             self.guests -= 1;
             let ended = Ended::Part { part: part.home_part, result, held: part.held };

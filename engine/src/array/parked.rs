@@ -239,7 +239,7 @@ impl Array {
         match io.what {
             IoFor::HostRead { request, .. } => {
                 self.host_reads -= 1;
-                self.answer_part(request, Ok(()), 1);
+                self.answer_held(request, Ok(()), 1);
             }
             IoFor::OpRead { op, .. } => {
                 self.ops[op].read_failed = true;

@@ -9,7 +9,7 @@
 //! say Clean, in both copies.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
@@ -97,6 +97,8 @@ pub struct StewardState {
     pub resync_done: AtomicU64,
     /// See `resync_done`; 0 when none is running.
     pub resync_total: AtomicU64,
+    /// Whether another resync is due some time after one that could not read, or not write, some stripe.
+    pub resync_is_due: AtomicBool,
     /// The slot being rebuilt + 1; 0 for none. The cursor is in the members.
     pub rebuild_slot: AtomicU64,
     /// The number of the epoch on record; 0 before the first change.
@@ -127,6 +129,7 @@ impl StewardState {
             beginning: Mutex::new(Some(beginning)),
             resync_done: AtomicU64::new(0),
             resync_total: AtomicU64::new(0),
+            resync_is_due: AtomicBool::new(false),
             rebuild_slot: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             torn: AtomicU64::new(0),

@@ -391,6 +391,7 @@ impl Array {
         }
     }
 
+    #[inline(always)]
     pub(super) fn op_io<R: Ring>(
         &mut self,
         ring: &mut R,

@@ -39,6 +39,8 @@ pub enum Zeroing {
 pub struct Facts {
     /// Usable size, in whole blocks of 4 KiB.
     pub size_bytes: u64,
+    /// All of it, in whole logical blocks: other programs put things at the very end.
+    pub end_bytes: u64,
     /// The unit of offsets and lengths.
     pub logical_block_bytes: u32,
     /// The unit that is written without reading first.
@@ -93,20 +95,25 @@ pub(super) fn of(
     direct: bool,
     access: Access,
 ) -> Facts {
-    let size_bytes = size - size % BLOCK_BYTES as u64;
     match kind {
-        DeviceKind::Block => of_block(file, &holder::sysfs(metadata.rdev()), size_bytes),
-        DeviceKind::File => of_file(file, metadata, size_bytes, direct, access),
+        DeviceKind::Block => of_block(file, &holder::sysfs(metadata.rdev()), size),
+        DeviceKind::File => of_file(file, metadata, size, direct, access),
     }
 }
 
-fn of_block(file: &File, sysfs: &Path, size_bytes: u64) -> Facts {
+/// A size in whole units.
+const fn whole(size: u64, unit: u64) -> u64 {
+    size - size % unit
+}
+
+fn of_block(file: &File, sysfs: &Path, size: u64) -> Facts {
     let disk = disk_of(sysfs);
     let queue = |name: &str| read::<u64>(&disk.join("queue").join(name)).unwrap_or(0);
     let logical_block_bytes = rustix::fs::ioctl_blksszget(file).unwrap_or(BLOCK_BYTES as u32);
     let transfer_bytes = (queue("max_sectors_kb") << 10).clamp(BLOCK_BYTES as u64, TRANSFER_BYTES_MAX.into());
     Facts {
-        size_bytes,
+        size_bytes: whole(size, BLOCK_BYTES as u64),
+        end_bytes: whole(size, logical_block_bytes.into()),
         logical_block_bytes,
         physical_block_bytes: rustix::fs::ioctl_blkpbszget(file).unwrap_or(logical_block_bytes),
         volatile_cache: has_volatile_cache(sysfs),
@@ -122,12 +129,13 @@ fn of_block(file: &File, sysfs: &Path, size_bytes: u64) -> Facts {
     }
 }
 
-fn of_file(file: &File, metadata: &Metadata, size_bytes: u64, direct: bool, access: Access) -> Facts {
+fn of_file(file: &File, metadata: &Metadata, size: u64, direct: bool, access: Access) -> Facts {
     let disk = disk_of(&holder::sysfs(metadata.dev()));
     let punches = access == Access::ReadWrite && punches_holes(file, metadata.size());
     let logical_block_bytes = if direct { direct_alignment(file) } else { SECTOR_BYTES };
     Facts {
-        size_bytes,
+        size_bytes: whole(size, BLOCK_BYTES as u64),
+        end_bytes: whole(size, logical_block_bytes.into()),
         logical_block_bytes,
         physical_block_bytes: (metadata.blksize() as u32).clamp(logical_block_bytes, BLOCK_BYTES as u32),
         volatile_cache: true,

@@ -175,15 +175,17 @@ impl Uring {
         })
     }
 
-    /// Puts a device into the table. Panics when the index is taken: detach it first.
+    /// Puts a device into the table; on an error nothing of it stays there. Panics when the index is taken: detach it first.
     pub fn attach(&mut self, index: DeviceIndex, mut device: UringDevice) -> io::Result<()> {
         assert!(self.ledger.devices[index.0 as usize].is_none(), "{index:?} is attached");
         assert!(device.depth_max > 0 && device.transfer_bytes_max > 0);
         assert!(device.transfer_bytes_max.is_multiple_of(SECTOR_BYTES));
         device.namespace = device.namespace.filter(|_| self.queues.interrupt.takes_passthrough());
-        self.register(u32::from(index.0), device.file.as_raw_fd())?;
-        if let Some(namespace) = &device.namespace {
-            self.register(namespace_file(index), namespace.file.as_raw_fd())?;
+        let namespace = device.namespace.as_ref().map(|namespace| namespace.file.as_raw_fd());
+        if let Err(error) = self.register_device(index, device.file.as_raw_fd(), namespace) {
+            // A file that stays registered keeps its device locked. An empty place can be emptied again.
+            let _ = self.register_device(index, -1, namespace.map(|_| -1));
+            return Err(error);
         }
         // As long as it can become: every operation waits, and every piece in the kernel comes back.
         let room = IO_IN_FLIGHT_MAX + device.depth_max as usize;
@@ -200,10 +202,7 @@ impl Uring {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
         if let Some(attached) = place.take() {
-            self.register(u32::from(index.0), -1)?;
-            if attached.device.namespace.is_some() {
-                self.register(namespace_file(index), -1)?;
-            }
+            self.register_device(index, -1, attached.device.namespace.map(|_| -1))?;
         }
         Ok(())
     }
@@ -240,8 +239,18 @@ impl Uring {
         self.queues.interrupt.buffers_are_fixed()
     }
 
-    fn register(&mut self, place: u32, fd: RawFd) -> io::Result<()> {
-        self.queues.all().try_for_each(|queue| queue.register_file(place, fd))
+    /// Has every queue know the files of a device; -1 empties the place of a file.
+    fn register_device(
+        &mut self,
+        index: DeviceIndex,
+        file: RawFd,
+        namespace: Option<RawFd>,
+    ) -> io::Result<()> {
+        let places = [Some((u32::from(index.0), file)), namespace.map(|file| (namespace_file(index), file))];
+        let mut queues = self.queues.all();
+        queues.try_for_each(|queue| {
+            places.iter().flatten().try_for_each(|&(place, file)| queue.register_file(place, file))
+        })
     }
 
     /// Moves pieces of a device from its backlog to the submission queue, as many as depth and room

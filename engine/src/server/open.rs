@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::assembly::Candidate;
-use crate::device::{Access, Device, OpenMode, Sharing};
+use crate::device::{Access, Device, DeviceError, OpenMode, Sharing};
 use crate::format::signatures::{self, HEAD_BYTES, TAIL_BYTES};
 use crate::format::superblock::{Found, NoMember};
 use crate::format::zones::TAIL_UNUSED_BYTES;
@@ -55,12 +55,8 @@ pub(super) fn refuse_content(device: &Device, force: bool) -> Result<(), ServerE
     if force {
         return Ok(());
     }
-    let size = device.facts().size_bytes;
-    let mut head = vec![0; HEAD_BYTES.min(size as usize)];
-    let mut tail = vec![0; TAIL_BYTES.min(size as usize)];
-    device.read_at(0, &mut head)?;
-    device.read_at(size - tail.len() as u64, &mut tail)?;
-    match signatures::detect_foreign(&head, &tail, size) {
+    let (head, tail) = ends(device)?;
+    match signatures::detect_foreign(&head, &tail, device.facts().end_bytes) {
         Some(what) => Err(ServerError(format!(
             "{}: holds {what}: give --force to overwrite it, or another device",
             device.path().display()
@@ -69,18 +65,28 @@ pub(super) fn refuse_content(device: &Device, force: bool) -> Result<(), ServerE
     }
 }
 
+/// The first and the last bytes of a device.
+fn ends(device: &Device) -> Result<(Vec<u8>, Vec<u8>), DeviceError> {
+    let end = device.facts().end_bytes;
+    let mut head = vec![0; HEAD_BYTES.min(end as usize)];
+    let mut tail = vec![0; TAIL_BYTES.min(end as usize)];
+    device.read_at(0, &mut head)?;
+    device.read_at(end - tail.len() as u64, &mut tail)?;
+    Ok((head, tail))
+}
+
 /// Overwrites what lies before the data of an array that begins at `data_offset_bytes`, and the end that arrays leave unused,
 /// durably: both superblocks, the bitmap, the log, and what other programs have left. What is found in these places later has
 /// come later. (Of a device that joins a running array, the array itself wipes the same: array/arrival.rs.)
 pub(super) fn wipe_metadata(device: &Device, data_offset_bytes: u64) -> Result<(), ServerError> {
-    let size = device.facts().size_bytes;
+    let facts = device.facts();
     wipe(device, 0..data_offset_bytes)?;
-    wipe(device, size.saturating_sub(TAIL_UNUSED_BYTES)..size)?;
+    wipe(device, facts.size_bytes.saturating_sub(TAIL_UNUSED_BYTES)..facts.end_bytes)?;
     Ok(device.flush()?)
 }
 
 fn wipe(device: &Device, range: std::ops::Range<u64>) -> Result<(), ServerError> {
-    let end = range.end.min(device.facts().size_bytes);
+    let end = range.end.min(device.facts().end_bytes);
     let zeros = vec![0; WIPED_AT_ONCE_BYTES];
     for offset in (range.start..end).step_by(WIPED_AT_ONCE_BYTES) {
         let len = (end - offset).min(WIPED_AT_ONCE_BYTES as u64);
@@ -91,13 +97,14 @@ fn wipe(device: &Device, range: std::ops::Range<u64>) -> Result<(), ServerError>
 
 /// What another program has put on a member, around what is the array's.
 fn foreign_on(device: &Device, found: &Found) -> Option<&'static str> {
-    let size = device.facts().size_bytes;
-    let mut head = vec![0; HEAD_BYTES.min(size as usize)];
-    let mut tail = vec![0; TAIL_BYTES.min(size as usize)];
-    // What cannot be read says nothing: its superblocks could be.
-    device.read_at(0, &mut head).ok()?;
-    device.read_at(size - tail.len() as u64, &mut tail).ok()?;
-    signatures::written_over(&head, &tail, size, found.superblock.record.zones.end_bytes())
+    // An end that cannot be read says nothing: the superblocks could be.
+    let (head, tail) = ends(device).ok()?;
+    signatures::written_over(
+        &head,
+        &tail,
+        device.facts().end_bytes,
+        found.superblock.record.zones.end_bytes(),
+    )
 }
 
 /// Leaves out members that another program has written to, unless they are to be taken all the same: one copy of the
@@ -164,5 +171,32 @@ impl ControlRing {
 
     pub(super) fn bench(&mut self) -> Bench<'_, Uring> {
         Bench { ring: &mut self.ring, memory: &self.memory, scratch: self.scratch }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device need not end with a block of 4 KiB. Its last sectors are looked at and wiped too: a partition table has its copy there.
+    #[test]
+    fn a_device_has_an_end() {
+        let path = std::env::temp_dir().join(format!("striate-end-{}", std::process::id()));
+        std::fs::write(&path, vec![0xa5; 8 << 20]).unwrap();
+        let sector = Device::open(&path, OpenMode::SERVE).unwrap().facts().logical_block_bytes as usize;
+        let mut content = vec![0xa5; (8 << 20) + 3 * sector];
+        let last = content.len() - sector;
+        content[last..][..8].copy_from_slice(b"EFI PART");
+        std::fs::write(&path, &content).unwrap();
+        let device = Device::open(&path, OpenMode::SERVE).unwrap();
+        let refused = refuse_content(&device, false).unwrap_err().0;
+        assert!(refused.contains("a GPT partition table (the copy at the end)"), "{refused}");
+        wipe_metadata(&device, 1 << 20).unwrap();
+        refuse_content(&device, false).unwrap();
+        let back = std::fs::read(&path).unwrap();
+        let tail = device.facts().size_bytes as usize - TAIL_UNUSED_BYTES as usize;
+        assert!(back[..1 << 20].iter().chain(&back[tail..]).all(|byte| *byte == 0));
+        assert!(back[1 << 20..tail].iter().all(|byte| *byte == 0xa5));
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -219,6 +219,7 @@ impl Server {
         let shared = &self.shared;
         let cells = shared.bitmap.count();
         let view = shared.members.view();
+        let lost = self.lost(&view);
         let health = if shared.failed() {
             Health::Failed
         } else if view.readable == shared.geometry.slots() {
@@ -241,11 +242,11 @@ impl Server {
                 clean: cells.clean,
                 dirty: cells.dirty,
                 need_sync: cells.need_sync,
-                lost: self.lost(&view),
+                lost,
                 blocks_behind: self.blocks_behind(),
             },
             lost_rows: self.lost_rows(),
-            background: self.background(),
+            background: self.background(cells.need_sync - lost),
             exports: self.front.exports(),
             reactors: self.placement.seats.clone(),
             counters: Tally::sum(&shared.tallies),
@@ -332,9 +333,14 @@ impl Server {
         }
     }
 
-    fn background(&self) -> Vec<Background> {
+    /// What goes on; `unsynced` stripes need a resync and can have one.
+    fn background(&self, unsynced: u64) -> Vec<Background> {
         let shared = &self.shared;
         let (kind, slot, done, total) = match shared.steward.rebuild_slot.load(Ordering::Relaxed) {
+            // Between two attempts all of them are still to be done.
+            0 if shared.steward.resync_is_due.load(Ordering::Relaxed) => {
+                (BackgroundKind::Resync, None, 0, unsynced)
+            }
             0 => {
                 let total = shared.steward.resync_total.load(Ordering::Relaxed);
                 (BackgroundKind::Resync, None, shared.steward.resync_done.load(Ordering::Relaxed), total)
@@ -344,8 +350,8 @@ impl Server {
                 (BackgroundKind::Rebuild, Some(slot as usize - 1), shared.members.cursor(), total)
             }
         };
-        // A read-only server knows what there is to do, and does not do it.
-        if total == 0 || self.read_only {
+        // A read-only server knows what there is to do, and does not do it; nor does one whose array has failed.
+        if total == 0 || self.read_only || shared.failed() {
             return Vec::new();
         }
         let now = MonotonicClock.now_ns();

@@ -4,6 +4,8 @@
 //! Method: members answer so over a range of their bytes while there is load, then well again. Oracle: the model of the host, and
 //! that no member is out, in memory or on record.
 
+use std::sync::atomic::Ordering;
+
 use bitmap::{BlockIndex, Cell};
 use engine::array::Order;
 use engine::format::Level;
@@ -34,6 +36,11 @@ fn assert_all_there(world: &World) {
     assert_eq!((world.shared.members.view().readable, world.shared.members.record().readable), (all, all));
 }
 
+/// Whether there is a pause before the next resync, which an operator waits for too.
+fn is_due(world: &World) -> bool {
+    world.shared.steward.resync_is_due.load(Ordering::Relaxed)
+}
+
 /// One member, or all of them, refuse every write of a strip. What was refused is an error; nothing else is lost, and once
 /// nothing is refused any more every stripe is consistent.
 #[test]
@@ -53,9 +60,11 @@ fn refused_strips_cost_no_member() {
             assert!(world.errors > 0, "nothing was refused");
             assert_all_there(&world);
             assert!((0..victims.min(members) as u8).all(|slot| world.shared.members.refusals(slot) > 0));
+            world.turn_until("a pause before a resync", |world| is_due(world));
             world.disks.borrow_mut().iter_mut().for_each(|disk| disk.refuses = None);
             let from = world.now_ns();
             world.turn_until("a resync", |world| world.is_synced() && world.now_ns() > from + 11_000_000_000);
+            assert!(!is_due(&world), "it is over");
             world.lossy.fill(false);
             world.load(20);
             world.verify();

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crossbeam::channel::bounded;
 
 use crate::array::Order;
+use crate::array::arrival::HAS_FAILED;
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
 use crate::reactor::ReactorOrder;
@@ -67,7 +68,7 @@ impl Server {
         } else if self.is_stopping.load(Ordering::Acquire) {
             "the array is being stopped".into()
         } else if self.shared.failed() {
-            "the array has failed: too few members are in sync. Stop it, and serve it again with the members that are well".into()
+            HAS_FAILED.into()
         } else if self.shared.members.view().writable.has(slot) {
             format!("slot {slot} is in use: `striate fail` it first")
         } else if rebuilding > 0 {
@@ -118,7 +119,7 @@ impl Server {
     /// Has every ring learn of the device, and the array take it in.
     fn take_in(&self, slot: u8, device: Device) -> Result<(), ServerError> {
         let path = device.path().to_path_buf();
-        let (volatile, device_bytes) = (device.facts().volatile_cache, device.facts().size_bytes);
+        let (volatile, device_bytes) = (device.facts().volatile_cache, device.facts().end_bytes);
         let attached = self.reactors.iter().map(|_| device.for_ring()).collect::<Result<Vec<_>, _>>()?;
         let claim = self.devices.take(device).ok_or_else(|| {
             ServerError("too many replacements in one run: stop and serve the array again".into())

@@ -339,7 +339,7 @@ pub(super) const EDITS: &[Edit] = &[
         HOST,
         "            self.read_again(read, Strips::one(strip));",
         "            if mutant!(ReadErrorAnswered) {
-                self.answer_part(read.request, Ok(()), 0);
+                self.answer_part(read.request, Ok(()));
                 return;
             }
             self.read_again(read, Strips::one(strip));",
