@@ -17,8 +17,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         LIST,
-        "        if shared.lost.is_empty() {\n            return false;",
-        "        if shared.lost.is_empty() || mutant!(LostRowsServed) {\n            return false;",
+        "!self.shared.lost.is_empty() && self.lists(",
+        "!self.shared.lost.is_empty() && !mutant!(LostRowsServed) && self.lists(",
     ),
     e(
         LIST,
