@@ -20,8 +20,8 @@ e2e:
 	@flags=$$(scripts/setup build test)
 	STRIATE_E2E_KILLS=$${STRIATE_E2E_KILLS:-20} cargo test $$flags --test e2e -- --include-ignored
 
-# The simulator, the mutants, the exhaustive scopes, fuzzing and the end-to-end checks for hours, with a record in target/soak.
-# STRIATE_SOAK_SCALE=1 takes minutes instead. PARTS='sim-bad fuzz' runs a part of it (scripts/soak --list).
+# The simulator, the mutants, the exhaustive scopes, fuzzing and the end-to-end checks for an hour, with a record in target/soak.
+# STRIATE_SOAK_SCALE=1000 takes a night. PARTS='sim-bad fuzz' runs a part of it (scripts/soak --list).
 soak:
 	@flags=$$(scripts/setup build test)
 	scripts/soak $(PARTS)
