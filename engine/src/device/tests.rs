@@ -79,6 +79,8 @@ fn two_names_of_one_file_have_one_identity() {
     let identity = |name| Device::open(directory.join(name), OpenMode::EXAMINE).unwrap().identity();
     assert_eq!(identity("a"), identity("link"));
     assert_ne!(identity("a"), identity("b"));
+    let open = |name| Device::open(directory.join(name), OpenMode::EXAMINE).unwrap();
+    assert!(open("a").shares_storage_with(&open("link")) && !open("a").shares_storage_with(&open("b")));
 }
 
 #[test]

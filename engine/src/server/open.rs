@@ -177,6 +177,7 @@ impl ControlRing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::{CreateOptions, Init, Level, create};
 
     /// A device need not end with a block of 4 KiB. Its last sectors are looked at and wiped too: a partition table has its copy there.
     #[test]
@@ -198,5 +199,43 @@ mod tests {
         assert!(back[..1 << 20].iter().chain(&back[tail..]).all(|byte| *byte == 0));
         assert!(back[1 << 20..tail].iter().all(|byte| *byte == 0xa5));
         std::fs::remove_file(&path).unwrap();
+    }
+
+    /// What an installer writes over the front of a member: the head of a partition table alone, or the table too, which reaches over
+    /// one copy of the superblock. (whether that is damaged, whether the operator takes the member) -> whether it is left out.
+    #[test]
+    fn a_member_under_a_partition_table_is_left_out() {
+        let directory = std::env::temp_dir().join(format!("striate-overwritten-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let members: Vec<PathBuf> = (0..4).map(|nth| directory.join(format!("m{nth}"))).collect();
+        let options = CreateOptions {
+            name: "overwritten".into(),
+            level: Level::Raid5,
+            chunk_bytes: 64 << 10,
+            members: members.clone(),
+            file_bytes: Some(8 << 20),
+            init: Init::Zero,
+            force: false,
+        };
+        create(&options, &mut |_| {}).unwrap();
+        let mut bytes = std::fs::read(&members[1]).unwrap();
+        for is_damaged in [false, true] {
+            bytes[512..520].copy_from_slice(b"EFI PART");
+            if is_damaged {
+                bytes[1024..17 << 10].fill(0x11);
+            }
+            std::fs::write(&members[1], &bytes).unwrap();
+            let devices = open_all(&members, Access::ReadOnly).unwrap();
+            let mut ring = ControlRing::new(&devices).unwrap();
+            for take in [false, true] {
+                let mut found = candidates(&mut ring.bench(), &devices);
+                let warnings = leave_out_overwritten(&mut found, &devices, take);
+                let left_out: Vec<usize> = (0..4).filter(|&nth| found[nth].found.is_err()).collect();
+                let expected = if is_damaged && !take { vec![1] } else { vec![] };
+                assert_eq!(left_out, expected, "damaged: {is_damaged}, taken: {take}");
+                assert_eq!(warnings.len(), usize::from(expected.is_empty()), "{warnings:?}");
+            }
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

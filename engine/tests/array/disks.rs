@@ -8,13 +8,21 @@ use std::sync::Arc;
 use engine::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES, TAIL_UNUSED_BYTES};
 use engine::limits::BLOCK_BYTES;
 use engine::memory::Memory;
-use engine::ring::{Completion, MemberIo, MemberOp, Ring};
+use engine::ring::{Completion, Durability, MemberIo, MemberOp, Ring};
 
 use crate::rng::Rng;
 
 pub const SECTOR: u64 = 512;
 
 const EIO: i32 = 5;
+
+/// What a member was asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub flushes: u64,
+    /// Writes that need not be durable when they complete.
+    pub cached: u64,
+}
 
 /// One member.
 pub struct Disk {
@@ -34,6 +42,9 @@ pub struct Disk {
     pub slow_advice: bool,
     /// Flushes wait until it is no longer so; everything else is done.
     pub slow_flushes: bool,
+    pub counts: Counts,
+    /// Reads and writes that begin in these bytes wait until it is no longer so.
+    pub holds: Option<std::ops::Range<u64>>,
     /// It is to join: when its first superblock is written, nothing before the data zone (which begins here) may be left of what it
     /// held, nor at its end, where other programs keep theirs.
     pub joins: Option<u64>,
@@ -60,6 +71,8 @@ impl Disk {
             unreadable: false,
             slow_advice: false,
             slow_flushes: false,
+            holds: None,
+            counts: Counts::default(),
             joins: None,
             read_only: false,
         };
@@ -82,6 +95,8 @@ impl Disk {
         let place = op.offset_bytes as usize..end as usize;
         let mut sectors = op.offset_bytes / SECTOR..end / SECTOR;
         assert!(op.io == MemberIo::Read || !self.read_only, "{op:?} on a member that is only read");
+        self.counts.flushes += u64::from(op.io == MemberIo::Flush);
+        self.counts.cached += u64::from(op.io == MemberIo::Write(Durability::Cached));
         if let Some((errno, bytes)) = &self.refuses {
             let refuses = match op.io {
                 MemberIo::Write(_) => bytes.contains(&op.offset_bytes),
@@ -177,7 +192,9 @@ impl Ring for SlowRing {
             let is_slow = match op.io {
                 MemberIo::Deallocate => disk.silent || disk.slow_advice,
                 MemberIo::Flush => disk.silent || disk.slow_flushes,
-                MemberIo::Read | MemberIo::Write(_) => disk.silent,
+                MemberIo::Read | MemberIo::Write(_) => {
+                    disk.silent || disk.holds.as_ref().is_some_and(|bytes| bytes.contains(&op.offset_bytes))
+                }
             };
             if !is_slow && self.rng.below(100) < percent {
                 self.queued.swap_remove(at).check(&self.memory);

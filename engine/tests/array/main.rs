@@ -12,9 +12,11 @@
 mod arrival;
 mod bad_sectors;
 mod beginnings;
+mod caches;
 mod disks;
 mod midway;
 mod read_only;
+mod rebuild;
 mod refused;
 mod repairs;
 mod rest;

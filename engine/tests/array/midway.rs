@@ -78,3 +78,76 @@ fn a_write_that_waits_for_the_list_is_answered() {
     world.settle();
     assert_eq!(world.errors, 1);
 }
+
+/// The array fails while a slot is being filled that would make up, below its cursor, for the member that is lost. A write of such a
+/// stripe fails and reaches no member, although its strips could be read and its mark is durable already.
+#[test]
+fn a_failed_array_writes_nothing() {
+    for seed in 10..14 {
+        let mut world = array(seed, 4 << 10);
+        let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+        world.lossy.fill(true);
+        assert!(world.shared.members.fail(1, Failure::Operator));
+        world.turn_until("the record", |world| !world.shared.members.record().writable.has(1));
+        // The last stripe cannot be filled, so the slot does not come to be in sync.
+        let last = world.geometry.rotation(5);
+        for strip in (0..4).filter(|&strip| last.slot_of(strip) == 0) {
+            world.spoil(5, strip, 0);
+        }
+        world.join(1, 0);
+        world.turn_until("the other stripes", |world| world.shared.members.cursor() == 5);
+        // Of these stripes slot 0 holds data that the writes do not touch.
+        let written: Vec<u64> = (0..5).filter(|&stripe| world.geometry.is_data(stripe, 0)).collect();
+        let at = |world: &World, stripe: u64| {
+            let untouched = world.geometry.rotation(stripe).strip_on(0);
+            stripe * stripe_bytes + if untouched == 0 { 4096 } else { 0 }
+        };
+        for &stripe in &written {
+            assert!(!world.fails(WRITE, at(&world, stripe), 4096));
+        }
+        assert!(world.shared.members.fail(0, Failure::Operator));
+        assert!(world.shared.failed());
+        let data = world.data_bytes();
+        let strips = |world: &World| -> Vec<Vec<u8>> {
+            let disks = world.disk_contents();
+            disks.iter().map(|bytes| bytes[data.start as usize..data.end as usize].to_vec()).collect()
+        };
+        world.turn_until("the end of its I/O", |world| world.io_is_quiet());
+        let before = strips(&world);
+        for &stripe in &written {
+            assert!(world.fails(WRITE, at(&world, stripe), 4096), "stripe {stripe} was written");
+        }
+        assert!(strips(&world) == before, "a member was written to");
+    }
+}
+
+/// The only member with a volatile cache fails after it has taken its part of a first write: what it took may be gone, so the cell says
+/// nothing before the record excludes the member.
+#[test]
+fn a_first_write_waits_until_a_cache_that_was_lost_is_on_record() {
+    let (level, initial) = (Level::Raid5, Initial::All(Cell::Unwritten));
+    let (seed, chunk_bytes) = (20, 4 << 10);
+    let mut world =
+        World::new(Config { seed, level, members: 4, chunk_bytes, stripes: 6, initial, reactors: 1 });
+    let cached = (0..4).find(|&slot| world.shared.members.volatile().has(slot));
+    let cached = cached.unwrap_or(1);
+    for slot in (0..4).filter(|&slot| slot != cached) {
+        assert!(!world.shared.members.volatile().has(slot), "another seed is needed: one cache at most");
+    }
+    let _or_it_has_one =
+        world.shared.members.cache_switched_on(cached, world.shared.members.device(cached), true);
+    let other = (cached + 1) % 4;
+    let (data, stripe_bytes) = (world.data_bytes(), u64::from(world.geometry.stripe_bytes()));
+    // The last write of the stripe is held, then every superblock.
+    world.disks.borrow_mut()[usize::from(other)].holds = Some(data.clone());
+    assert!(world.ask(WRITE, 0, stripe_bytes));
+    world.pass(2);
+    world.disks.borrow_mut()[usize::from(other)].holds = Some(0..128 << 10);
+    assert!(world.shared.members.fail(cached, Failure::Operator));
+    world.pass(2);
+    assert_eq!(world.shared.bitmap.cell(0), Cell::Unwritten, "the cell came before the record");
+    world.disks.borrow_mut()[usize::from(other)].holds = None;
+    world.settle();
+    assert!(!world.shared.members.record().writable.has(cached));
+    world.verify();
+}

@@ -1,4 +1,4 @@
-//! An array at rest: what wakes it.
+//! An array at rest: what wakes it, and what is on record before the sweep lets it rest.
 
 use bitmap::Cell;
 use engine::format::Level;
@@ -50,4 +50,29 @@ fn a_resync_finds_a_drive_that_died() {
         assert!(world.shared.members.failure(slot).is_some(), "dies at rest: {dies_at_rest}");
         assert!(!world.shared.members.record().readable.has(slot));
     }
+}
+
+/// The sweep makes a cell Clean on the members only after the record has moved on, in both copies of every superblock: an image of a
+/// member from before the write is then known to be old. (The twin of the test of a stop, in `stop`.)
+#[test]
+fn the_sweep_moves_the_record_before_it_takes_off_a_mark() {
+    let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
+    let config =
+        Config { seed: 2, level, members: 4, chunk_bytes: 4 << 10, stripes: 40, initial, reactors: 1 };
+    let mut world = World::new(config);
+    assert!(!world.fails(RequestKind::Write { fua: false }, 0, 4096));
+    world.turn_until("the end of its I/O", |world| world.io_is_quiet());
+    assert_eq!(world.shared.bitmap.cell(0), Cell::Dirty);
+    // Slots 0 and 1 keep block 0, in two places.
+    let first = world.shared.layout.bitmap_offset_bytes as usize;
+    let block = |world: &World| [0, 1].map(|slot| world.disks.borrow()[slot].bytes[first..][..8192].to_vec());
+    let moves = |world: &World| world.superblocks().iter().map(|copy| copy.record.moves).min();
+    let (moves_before, block_before) = (moves(&world), block(&world));
+    // One superblock is held back, so the record cannot move on.
+    world.disks.borrow_mut()[2].holds = Some(0..128 << 10);
+    world.pass(5);
+    assert!(block(&world) == block_before, "a cell is Clean on a member, and the record has not moved on");
+    world.disks.borrow_mut()[2].holds = None;
+    world.turn_until("a bitmap block", |world| block(world) != block_before);
+    assert!(moves(&world) > moves_before, "a cell is Clean on a member, and the record has not moved on");
 }

@@ -8,6 +8,7 @@ use bitmap::Cell;
 use crossbeam::channel::bounded;
 use engine::array::{Answer, Order};
 use engine::format::Level;
+use engine::format::lost_rows::LostRange;
 use engine::geometry::Slots;
 use engine::members::{Failure, MEMBER_PATIENCE_S};
 use engine::request::RequestKind;
@@ -165,6 +166,47 @@ fn a_late_error_of_a_replaced_device_changes_nothing() {
     }
 }
 
+/// The list of lost rows is being written when a member falls silent: once the member is out on record, the list is durable without it.
+#[test]
+fn the_list_of_lost_rows_does_not_wait_for_a_silent_member() {
+    let mut world = world(304, Level::Raid5, 4, 4 << 10, 1);
+    silence(&world, &[3], true);
+    let stripe = (0..4).find(|&stripe| world.geometry.is_data(stripe, 0)).expect("in turn");
+    let listed = LostRange { stripe, stripes: 1, slot: 0, row: 0, rows: 512 };
+    assert!(world.shared.lost.add(listed).is_ok());
+    let is_durable = |world: &mut World| world.shared.lost.is_durable(world.shared.lost.version());
+    rest(&mut world, SECOND);
+    assert!(!is_durable(&mut world));
+    assert!(world.shared.members.fail(3, Failure::Operator));
+    world.turn_until("the list", is_durable);
+}
+
+/// A bitmap block is being written when one of its keepers leaves, and the write to the other keeper is slow. By the time it ends the slot
+/// of the first has another device, which is being filled and in part on record: the block counts as written, since the device that
+/// missed it is out.
+#[test]
+fn what_a_device_has_missed_is_not_held_against_the_next_one() {
+    let mut world = world(303, Level::Raid5, 4, 4 << 10, 1);
+    assert!(!world.fails(RequestKind::Write { fua: false }, 0, 4096));
+    let bitmap = world.shared.layout.bitmap_offset_bytes..world.data_bytes().start;
+    // Slots 0 and 1 keep block 0; the last stripe is of another region of cells than the first.
+    silence(&world, &[1], true);
+    world.disks.borrow_mut()[0].holds = Some(bitmap);
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    assert!(world.ask(RequestKind::Write { fua: false }, 59 * stripe_bytes, stripe_bytes));
+    rest(&mut world, SECOND);
+    assert_eq!(world.outstanding(), 1, "the mark is durable");
+    assert!(world.shared.members.fail(1, Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(1));
+    refill(&mut world, 1);
+    // The rebuild waits for the write of the last stripe.
+    world.turn_until("a cursor on record", |world| !world.shared.members.on_record(Slots::one(1), 0));
+    world.disks.borrow_mut()[0].holds = None;
+    world.settle();
+    wait_for_sync(&mut world, 1);
+    world.verify();
+}
+
 /// All members are silent for longer than the patience, as when a cable or an adapter is reset, and answer one after the other:
 /// nobody has failed. The same where only one of them had been asked for something.
 #[test]
@@ -227,6 +269,13 @@ fn slow_advice_costs_no_member() {
     }
     assert_eq!(world.shared.members.view().readable, world.geometry.slots());
     world.disks.borrow_mut().iter_mut().for_each(|disk| disk.slow_advice = false);
+    world.verify();
+    // One member takes its time, and is asked for nothing else meanwhile.
+    world.disks.borrow_mut()[2].slow_advice = true;
+    assert!(!world.fails(RequestKind::Discard, 20 * stripe_bytes, 10 * stripe_bytes));
+    rest(&mut world, 4 * PATIENCE_NS);
+    assert_eq!(world.shared.members.view().readable, world.geometry.slots());
+    world.disks.borrow_mut()[2].slow_advice = false;
     world.verify();
 }
 

@@ -6,7 +6,7 @@
 use bitmap::Cell;
 use engine::array::Order;
 use engine::format::Level;
-use engine::format::superblock::RunState;
+use engine::format::superblock::{Copy, RunState};
 use engine::members::Failure;
 use engine::request::RequestKind;
 
@@ -46,6 +46,19 @@ fn a_stop_moves_the_record_before_it_takes_off_the_marks() {
     let mut world = world.restart(Serve::ReadWrite);
     assert_eq!(world.shared.bitmap.cell(0), Cell::Clean);
     world.verify();
+}
+
+/// A copy of a superblock is damaged while the array is stopped: the next start writes both copies of every member anew.
+#[test]
+fn a_start_repairs_a_damaged_superblock() {
+    for copy in [Copy::A, Copy::B] {
+        let mut world = world(6, Cell::Clean);
+        world.stop();
+        world.disks.borrow_mut()[1].bytes[copy.offset_bytes() as usize..][..512].fill(0x5a);
+        let world = world.restart(Serve::ReadWrite);
+        let epochs: Vec<_> = world.superblocks().iter().map(|copy| copy.record.epoch.name).collect();
+        assert_eq!(epochs, vec![epochs[0]; 8]);
+    }
 }
 
 /// An order that arrives after the stop was answered, and before the reactors have ended, is refused, and the device is left as it was.

@@ -171,3 +171,19 @@ fn an_array_that_grows_is_as_settled_as_it_was() {
         assert_eq!((after.unclean, after.record.settled), (state == RunState::Active, settled));
     }
 }
+
+/// Generations of a new epoch are above those of older ones, also above those of a keeper that is not here: what that one holds is older
+/// than what is written without it.
+#[test]
+fn generations_of_a_new_epoch_are_above_all_older_ones() {
+    let mut array = written_once(
+        |_| {},
+        |array, device| {
+            array.put_block(device, GENERATION + 1, CELLS, Landing::Whole);
+        },
+    );
+    array.put_block(1, GENERATION + 999, CELLS, Landing::Whole);
+    let started = start(&mut array, &[0, 2], StartOptions::default());
+    let generation = started.bitmap.generation(BlockIndex(0));
+    assert!(generation > GENERATION + 999, "the next write has generation {generation:#x}");
+}

@@ -1,0 +1,133 @@
+//! A slot that is being filled: what is on record of it meanwhile, and what its device has when it counts as in sync.
+//!
+//! Method: sectors of other members that cannot be read hold a rebuild at a chosen stripe, and a disk holds back chosen operations.
+//! Oracle: the record, the bytes on the disks, and the model of the host.
+
+use bitmap::Cell;
+use engine::format::Level;
+use engine::format::lost_rows::{LIST_BYTES, PLACE_OFFSETS_BYTES};
+use engine::geometry::Slots;
+use engine::limits::BLOCK_BYTES;
+use engine::members::Failure;
+use engine::request::RequestKind;
+
+use crate::world::{Config, Initial, World};
+
+const CHUNK: u32 = 4 << 10;
+
+/// A RAID-5 of four without slot 2.
+fn degraded(seed: u64) -> World {
+    let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
+    let mut world = World::new(Config {
+        seed,
+        level,
+        members: 4,
+        chunk_bytes: CHUNK,
+        stripes: 400,
+        initial,
+        reactors: 1,
+    });
+    fail(&mut world, 2);
+    world
+}
+
+fn fail(world: &mut World, slot: u8) {
+    assert!(world.shared.members.fail(slot, Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(slot));
+}
+
+/// The strip of slot 0 in a stripe.
+fn strip_on_0(world: &World, stripe: u64) -> u8 {
+    world.geometry.rotation(stripe).strip_on(0)
+}
+
+/// A flush takes longer than it is from one record of the cursor to the next. What is recorded when it ends is the cursor from before it
+/// began: stripes that were filled meanwhile may still be in the cache of the device.
+#[test]
+fn the_cursor_on_record_is_one_that_was_flushed() {
+    let mut world = degraded(1);
+    world.lossy.fill(true);
+    for stripe in [20, 300] {
+        let strip = strip_on_0(&world, stripe);
+        world.spoil(stripe, strip, 0);
+    }
+    world.join(2, 0);
+    let device = world.shared.members.device(2);
+    let _or_it_has_one = world.shared.members.cache_switched_on(2, device, true);
+    world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = true;
+    world.pass(7);
+    assert_eq!(world.shared.members.cursor(), 20);
+    // Now it can be read, and the cursor goes on to the next.
+    let (disk, sector) = world.sector_of(20, strip_on_0(&world, 20));
+    world.disks.borrow_mut()[disk].bad.remove(&sector);
+    world.turn_until("the next stripe", |world| world.shared.members.cursor() == 300);
+    // The next attempt at it is also the next time for a record.
+    world.pass(9);
+    assert!(world.shared.members.cursor() >= 300);
+    world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = false;
+    let is_below = |world: &World, stripe| world.shared.members.on_record(Slots::one(2), stripe);
+    world.turn_until("a cursor on record", |world| !is_below(world, 0));
+    assert!(is_below(&world, 20), "the record has a cursor that no flush has covered");
+}
+
+/// A member that joins gets its metadata before it counts as in sync: the list of lost rows in both places, since later it may be one of
+/// few that have a list, and its bitmap blocks in both places.
+#[test]
+fn a_filled_slot_has_its_metadata() {
+    let mut world = degraded(2);
+    world.lossy.fill(true);
+    let strip = strip_on_0(&world, 20);
+    world.spoil(20, strip, 0);
+    world.replace(2, 0);
+    assert!(!world.shared.lost.is_empty(), "the row is lost");
+    fail(&mut world, 1);
+    world.join(1, 0);
+    let device = usize::from(world.shared.members.device(1).0);
+    world.disks.borrow_mut()[device].holds = Some(PLACE_OFFSETS_BYTES[0]..PLACE_OFFSETS_BYTES[0] + 1);
+    world.pass(10);
+    assert_eq!(world.shared.members.cursor(), world.geometry.stripes());
+    assert!(!world.shared.members.record().readable.has(1), "it counts as in sync, and has no list");
+    world.disks.borrow_mut()[device].holds = None;
+    world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(1));
+    let list = |slot: u8, place: u64| {
+        let device = usize::from(world.shared.members.device(slot).0);
+        world.disks.borrow()[device].bytes[place as usize..][..LIST_BYTES].to_vec()
+    };
+    for place in PLACE_OFFSETS_BYTES {
+        assert!(list(1, place).iter().any(|byte| *byte != 0), "it has no list at {place}");
+        assert!(list(1, place) == list(0, place), "it has another list than the others at {place}");
+    }
+    // Slot 1 keeps block 0.
+    let zone = &world.bitmap_zones()[device];
+    for place in 0..2 {
+        let block = &zone[place * BLOCK_BYTES..][..BLOCK_BYTES];
+        assert!(block.iter().any(|byte| *byte != 0), "place {place} of its bitmap block was not written");
+    }
+}
+
+/// A read of a bad sector is in the kernel while a rebuild gives its row up: it is carried out when zeros have been written over the
+/// sector, which are not the host's data.
+#[test]
+fn a_read_in_flight_does_not_return_rows_that_are_given_up() {
+    let mut world = degraded(3);
+    world.lossy.fill(true);
+    let stripe = (20..30).find(|&stripe| world.geometry.is_data(stripe, 0)).expect("in turn");
+    let strip = strip_on_0(&world, stripe);
+    world.spoil(stripe, strip, 0);
+    world.spoil(stripe, strip, 512);
+    world.join(2, 0);
+    world.pass(10);
+    assert!(world.shared.lost.is_empty(), "it was given up too soon for this test");
+    let (disk, sector) = world.sector_of(stripe, strip);
+    // The rebuild reads whole blocks, the host the second sector of one.
+    let held = (sector + 1) * 512;
+    world.disks.borrow_mut()[disk].holds = Some(held..held + 512);
+    let at = stripe * u64::from(world.geometry.stripe_bytes()) + u64::from(strip) * u64::from(CHUNK) + 512;
+    assert!(world.ask(RequestKind::Read, at, 512));
+    world.turn_until("the end of the rebuild", |world| world.shared.members.record().readable.has(2));
+    assert!(world.shared.lost.touches(stripe));
+    assert_eq!((world.outstanding(), world.bad_sectors(), world.errors), (1, 0, 0));
+    world.disks.borrow_mut()[disk].holds = None;
+    world.settle();
+    assert_eq!(world.errors, 1, "the row is lost, and was read");
+}
