@@ -326,20 +326,3 @@ fn a_refused_write_of_a_rebuild_tears_no_stripe() {
     }
     world.verify();
 }
-
-/// What could not be read is written anew, and counts as repaired only if the member has taken the write.
-#[test]
-fn a_repair_counts_when_it_was_made() {
-    let mut world = world(42, Level::Raid5, 4, Initial::All(Cell::Clean));
-    let slot = world.geometry.rotation(3).slot_of(0);
-    let (data, at) = (world.data_bytes(), 3 * u64::from(world.geometry.stripe_bytes()));
-    world.spoil(3, 0, 0);
-    world.disks.borrow_mut()[usize::from(slot)].refuses = Some((ENOSPC, data));
-    assert!(!world.fails(RequestKind::Read, at, 4096));
-    world.turn_until("the end of its I/O", |world| world.io_is_quiet());
-    assert_eq!((world.shared.members.repairs(slot), world.bad_sectors()), (0, 1));
-    world.disks.borrow_mut()[usize::from(slot)].refuses = None;
-    assert!(!world.fails(RequestKind::Read, at, 4096));
-    world.turn_until("the end of its I/O", |world| world.io_is_quiet());
-    assert_eq!((world.shared.members.repairs(slot), world.bad_sectors()), (1, 0));
-}

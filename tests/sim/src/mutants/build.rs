@@ -5,15 +5,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::edits::{EDITS, Edit};
-use super::table::MUTANTS;
+use super::table::mutants;
 
 /// The environment variable that says which mutant runs.
 pub const CHOICE: &str = "SIM_MUTANT";
 /// Crates that are copied.
 const CRATES: [&str; 4] = ["parity-simd", "bitmap", "engine", "tests/sim"];
-/// Tests of the engine that are to see mutants. They need nothing but the copied crates.
-const TESTS: [&str; 3] =
-    ["engine/tests/fairness", "engine/tests/format_assembly", "engine/tests/start_blocks"];
+/// Tests of the engine that are to see mutants, beside its unit tests ([`UNIT_TESTS`]). They need nothing but the copied crates.
+const TESTS: [&str; 4] = [
+    "engine/tests/array",
+    "engine/tests/fairness",
+    "engine/tests/format_assembly",
+    "engine/tests/start_blocks",
+];
+/// The name of the engine's unit tests in the table.
+pub const UNIT_TESTS: &str = "unit";
 /// Crates with edits, each with the module that says which mutant runs.
 const EDITED: [&str; 2] = ["bitmap", "engine"];
 /// Sections of the workspace's manifest that the copy has too.
@@ -37,8 +43,9 @@ pub fn build(root: &Path) -> Result<PathBuf, String> {
         write(&copy.join("Cargo.lock"), &lock)?;
     }
     let simulator = ["build", "--quiet", "--profile", "sim", "-p", "sim"].map(String::from).to_vec();
-    for args in std::iter::once(simulator).chain(TESTS.map(|path| test_args(file_name(path), &["--no-run"])))
-    {
+    let names = TESTS.map(file_name).into_iter().chain([UNIT_TESTS]);
+    let tests: Vec<String> = TEST.into_iter().map(String::from).chain(names.flat_map(target)).collect();
+    for args in [simulator, [tests, vec!["--no-run".into()]].concat()] {
         let status = cargo(&copy).args(args).status().map_err(|error| error.to_string())?;
         if !status.success() {
             return Err("the mutants do not build".into());
@@ -62,20 +69,27 @@ fn cargo(copy: &Path) -> Command {
     cargo
 }
 
-fn test_args(test: &str, more: &[&str]) -> Vec<String> {
-    let args = ["test", "--quiet", "--profile", "sim", "-p", "engine", "--test", test];
-    args.iter().chain(more).map(|arg| (*arg).to_string()).collect()
+/// Arguments of cargo for tests of the engine.
+const TEST: [&str; 6] = ["test", "--quiet", "--profile", "sim", "-p", "engine"];
+
+/// Arguments of cargo that name one test target.
+#[must_use]
+pub fn target(test: &str) -> Vec<String> {
+    match test {
+        UNIT_TESTS => vec!["--lib".into()],
+        name => vec!["--test".into(), name.into()],
+    }
 }
 
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// A run of a test of the engine in the copy, one of its cases at a time.
+/// A run of those cases of a test of the engine whose names contain `case`, in the copy, one after the other.
 #[must_use]
-pub fn run_of_test(root: &Path, test: &str) -> Command {
+pub fn run_of_test(root: &Path, test: &str, case: &str) -> Command {
     let mut cargo = cargo(&copy(root));
-    cargo.args(test_args(test, &["--", "--test-threads", "1"]));
+    cargo.args(TEST).args(target(test)).args(["--", "--test-threads", "1", case]);
     cargo
 }
 
@@ -85,7 +99,7 @@ pub fn run_of_test(root: &Path, test: &str) -> Command {
 /// A mutant without an edit, an edit of a file or of a text that is not there: the source has moved on, and
 /// the table has to follow.
 fn sources(root: &Path) -> Result<Vec<(String, String)>, String> {
-    for mutant in MUTANTS {
+    for mutant in mutants() {
         let call = format!("mutant!({})", mutant.name);
         if !EDITS.into_iter().flatten().any(|edit| edit.to.contains(&call)) {
             return Err(format!("{}: no edit asks for it", mutant.name));
@@ -154,8 +168,9 @@ fn edited(name: &str, text: String) -> Result<String, String> {
     if EDITED.iter().any(|edited| name == format!("{edited}/src/lib.rs")) {
         out += "\n#[doc(hidden)]\npub mod mutant;\n";
     }
-    // Edits let functions off their `const`; a manifest keeps its dev-dependencies out.
-    Ok(if name.ends_with("Cargo.toml") { without_tests(&out) } else { out })
+    // The unit tests of the engine are built too, and need its dev-dependencies.
+    let is_stripped = name.ends_with("Cargo.toml") && name != "engine/Cargo.toml";
+    Ok(if is_stripped { without_tests(&out) } else { out })
 }
 
 /// `mutant!(NAME)` becomes a question to the crate's module.
@@ -164,7 +179,7 @@ fn guarded(to: &str) -> Result<String, String> {
     while let Some(at) = rest.find("mutant!(") {
         let (before, after) = rest.split_at(at);
         let (name, after) = after["mutant!(".len()..].split_once(')').ok_or("a question without end")?;
-        let number = MUTANTS.iter().position(|mutant| mutant.name == name);
+        let number = mutants().position(|mutant| mutant.name == name);
         let number = number.ok_or_else(|| format!("{name} is not in the table"))?;
         out += &format!("{before}crate::mutant::is({number})");
         rest = after;
@@ -204,7 +219,7 @@ fn workspace(manifest: &str) -> String {
 
 /// The module that says which mutant runs: chosen once, by name, from the environment.
 fn module() -> String {
-    let names: Vec<String> = MUTANTS.iter().map(|mutant| format!("{:?}", mutant.name)).collect();
+    let names: Vec<String> = mutants().map(|mutant| format!("{:?}", mutant.name)).collect();
     format!(
         "//! Which mutant runs.\n\n\
          static CHOSEN: std::sync::OnceLock<usize> = std::sync::OnceLock::new();\n\

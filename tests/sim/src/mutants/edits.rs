@@ -3,6 +3,7 @@
 mod array;
 mod disk;
 mod lost;
+mod members;
 mod steward;
 
 /// One place of the source, broken where `mutant!(NAME)` says so.
@@ -21,4 +22,4 @@ const fn e(file: &'static str, from: &'static str, to: &'static str) -> Edit {
 }
 
 /// Every edit. Some only make room for others: a `const fn` cannot ask which mutant runs.
-pub const EDITS: [&[Edit]; 4] = [array::EDITS, disk::EDITS, lost::EDITS, steward::EDITS];
+pub const EDITS: [&[Edit]; 5] = [array::EDITS, disk::EDITS, lost::EDITS, members::EDITS, steward::EDITS];

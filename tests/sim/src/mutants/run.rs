@@ -7,16 +7,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::build::{CHOICE, build, run_of_test};
-use super::table::{CONTROL, LIVING, MUTANTS, Mutant, SeenBy};
+use super::build::{CHOICE, build, run_of_test, target};
+use super::table::{CONTROL, Mutant, SeenBy, mutants};
 
 /// A mutant that lives longer, in seconds of one core, has survived.
 const WITHIN_S: u64 = 120;
 /// The engine without a mutant must run that long without a failure.
 const CONTROL_S: u64 = 20;
 /// Who must have killed something: each proves that it looks.
-const WATCHERS: [&str; 12] =
-    ["READ", "I1", "I2", "I3", "I6", "I8", "C1", "C2", "A4", "E2", "SWEPT", "FAIRNESS"];
+const WATCHERS: [&str; 14] =
+    ["READ", "I1", "I2", "I3", "I6", "I8", "C1", "C2", "A4", "E2", "F6", "SWEPT", "FAIRNESS", "ARRAY"];
 
 /// How one went.
 struct Fate {
@@ -50,18 +50,12 @@ pub fn run(root: &Path, only: &str, base: u64, threads: usize) -> i32 {
             return 1;
         }
     };
-    println!("built {} mutants in one binary, {:.0} s", MUTANTS.len(), begun.elapsed().as_secs_f64());
+    println!("built {} mutants in one binary, {:.0} s", mutants().count(), begun.elapsed().as_secs_f64());
     let chosen: Vec<Mutant> =
         std::iter::once(Mutant { name: CONTROL, rule: "none: it must survive", seen_by: SeenBy::Simulator })
-            .chain(MUTANTS.iter().copied())
-            .filter(|mutant| match only.is_empty() {
-                true => !LIVING.contains(&mutant.name),
-                false => only.split(',').any(|name| mutant.name == name),
-            })
+            .chain(mutants().copied())
+            .filter(|mutant| only.is_empty() || only.split(',').any(|name| mutant.name == name))
             .collect();
-    if only.is_empty() {
-        println!("not tried, for they are known to live: {LIVING:?}");
-    }
     let (next, fates) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -84,7 +78,7 @@ fn try_to_kill(root: &Path, binary: &Path, mutant: Mutant, base: u64) -> Fate {
     let begun = Instant::now();
     let within = if mutant.name == CONTROL { CONTROL_S } else { WITHIN_S };
     let mut command = match mutant.seen_by {
-        SeenBy::Test(test) => run_of_test(root, test),
+        SeenBy::Test { test, case } => run_of_test(root, test, case),
         SeenBy::Simulator | SeenBy::Scenario(_) => {
             let mut simulator = Command::new(binary);
             simulator.args(["--until-killed", &within.to_string(), "--seed", &base.to_string()]);
@@ -110,9 +104,9 @@ fn try_to_kill(root: &Path, binary: &Path, mutant: Mutant, base: u64) -> Fate {
     };
     let text = String::from_utf8_lossy(&output);
     let killed = match mutant.seen_by {
-        SeenBy::Test(test) => failed_test(&text).map(|name| Kill {
+        SeenBy::Test { test, .. } => failed_test(&text).map(|name| Kill {
             watcher: test.to_uppercase(),
-            story: format!("cargo test -p engine --test {test} {name}"),
+            story: format!("cargo test -p engine {} {name}", target(test).join(" ")),
         }),
         SeenBy::Simulator | SeenBy::Scenario(_) => {
             text.lines().find_map(|line| line.strip_prefix("KILLED ")).and_then(|line| {

@@ -75,6 +75,22 @@ pub(super) const EDITS: &[Edit] = &[
         "if self.ops[index].has_worked && self.short.ops {",
         "if self.ops[index].has_worked && self.short.ops && !mutant!(BusyOpStays) {",
     ),
+    e(
+        ARRAY,
+        "let request = self.stalled.pop_front().expect(\"counted\");",
+        "let request = if mutant!(StalledLastFirst) {
+                self.stalled.pop_back().expect(\"counted\")
+            } else {
+                self.stalled.pop_front().expect(\"counted\")
+            };",
+    ),
+    e(
+        ARRAY,
+        "match self.parked.pop_front().expect(\"counted\") {",
+        "let parked =
+                if mutant!(ParkedLastFirst) { self.parked.pop_back() } else { self.parked.pop_front() };
+            match parked.expect(\"counted\") {",
+    ),
     e(HOST, "if self.short.reads ||", "if self.short.reads && !mutant!(ReadsOvertaken) ||"),
     // arrival
     e(
@@ -122,6 +138,7 @@ pub(super) const EDITS: &[Edit] = &[
             IoFor::Superblock if mutant!(RecordWaitsForSilent) => false,
             IoFor::Flush if mutant!(FlushWaitsForSilent) => false,
             IoFor::Block { .. } if mutant!(BlockWaitsForSilent) => false,
+            IoFor::List if mutant!(ListWaitsForSilent) => false,
             IoFor::OpRead { .. } | IoFor::OpWrite { .. } if mutant!(OpWaitsForSilent) => false,
             // The record",
     ),
@@ -234,6 +251,9 @@ pub(super) const EDITS: &[Edit] = &[
         WRITE,
         "            Err(errno) => self.op_write_failed(index, strip, &io, errno),",
         "            Err(_) if mutant!(WriteErrorForgiven) => {}
+            Err(_) if mutant!(RefusedRepairCounts) && self.ops[index].suspects.has(strip) => {
+                self.shared.members.count_repair(io.slot);
+            }
             Err(errno) => self.op_write_failed(index, strip, &io, errno),",
     ),
     e(

@@ -181,6 +181,12 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         BITMAP_BLOCKS,
+        "follows.max(of_epoch + follows % PLACES_PER_BLOCK)",
+        "if mutant!(GenerationsGoOn) { follows } else { follows.max(of_epoch + follows % PLACES_PER_BLOCK) }",
+    ),
+    e(START, "        } else if reinforced {", "        } else if reinforced || mutant!(StartInOneCopy) {"),
+    e(
+        BITMAP_BLOCKS,
         "        Seen::Unknown => false,",
         "        Seen::Unknown => mutant!(UnreadableIsBehind),",
     ),

@@ -44,6 +44,11 @@ pub(super) const EDITS: &[Edit] = &[
             Slots::NONE
         } else {
             keeper.on_record().writable.minus(view.writable)
+        };
+        let left = if mutant!(LeaveOneByOne) {
+            left.iter().next().map_or(Slots::NONE, Slots::one)
+        } else {
+            left
         };",
     ),
     e(
@@ -88,7 +93,9 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         ARRAY,
         "if op.writes_next(&self.parts) && !self.shared.steward.rest.is_over()",
-        "if !mutant!(WriteBeforeWake) && op.writes_next(&self.parts) && !self.shared.steward.rest.is_over()",
+        "if !mutant!(WriteBeforeWake)
+                && (op.writes_next(&self.parts) || mutant!(ReadsWake))
+                && !self.shared.steward.rest.is_over()",
     ),
     e(
         KEEPER,
@@ -150,12 +157,6 @@ pub(super) const EDITS: &[Edit] = &[
         "(view.writable.has(slot) && view.readable.count() >= data).then(|| {",
         "let enough = mutant!(FailedArrayComesBack) || view.readable.count() >= data;
                 (view.writable.has(slot) && enough).then(|| {",
-    ),
-    e(
-        MEMBERS,
-        "let cursor = if need_sync { &self.sure_cursor } else { &self.cursor };",
-        "let cursor =
-            if need_sync && !mutant!(NeedSyncBelowCursor) { &self.sure_cursor } else { &self.cursor };",
     ),
     e(
         MEMBERS,

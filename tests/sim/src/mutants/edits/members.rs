@@ -1,0 +1,241 @@
+//! Edits of what becomes of members: whose fault an error is, who is silent, which orders are taken, which caches are flushed.
+
+use super::{Edit, e};
+
+const ARRIVAL: &str = "engine/src/array/arrival.rs";
+const BACKGROUND: &str = "engine/src/array/background.rs";
+const BLAME: &str = "engine/src/ring/blame.rs";
+const DEVICE: &str = "engine/src/device.rs";
+const FIT: &str = "engine/src/server/fit.rs";
+const HOST: &str = "engine/src/array/host.rs";
+const KEEPER: &str = "engine/src/array/keeper.rs";
+const MAIL: &str = "engine/src/array/mail.rs";
+const MEMBERS: &str = "engine/src/members.rs";
+const NVME: &str = "engine/src/ring/nvme.rs";
+const OPEN: &str = "engine/src/server/open.rs";
+const REPLACE: &str = "engine/src/server/running/replace.rs";
+const SHARE: &str = "engine/src/array/share.rs";
+const SIGNATURES: &str = "engine/src/format/signatures.rs";
+const STEWARD: &str = "engine/src/array/steward.rs";
+const WATCH: &str = "engine/src/array/watch.rs";
+const WRITE: &str = "engine/src/array/write.rs";
+const ZONES: &str = "engine/src/format/zones.rs";
+
+pub(super) const EDITS: &[Edit] = &[
+    // whose fault
+    e(BLAME, "pub const fn blame(", "pub fn blame("),
+    e(
+        BLAME,
+        "libc::ENOSPC | libc::EDQUOT =>",
+        "libc::ENOSPC | libc::EDQUOT if !mutant!(SpaceBlamesDevice) =>",
+    ),
+    e(
+        BLAME,
+        "        libc::EINVAL\n",
+        "        libc::EINVAL if mutant!(InvalidBlamesDevice) => Blame::Device,
+        libc::EINVAL\n",
+    ),
+    e(
+        WRITE,
+        "if !self.ops[index].job.is_some_and(Job::is_retry) {",
+        "if mutant!(RetryCounts) || !self.ops[index].job.is_some_and(Job::is_retry) {",
+    ),
+    e(
+        MEMBERS,
+        "if place.swap(stripe + 1, Ordering::Relaxed) == stripe + 1 {",
+        "if place.swap(stripe + 1, Ordering::Relaxed) == stripe + 1 && !mutant!(PlaceCountsAgain) {",
+    ),
+    e(BACKGROUND, "const fn backoff_ns(", "fn backoff_ns("),
+    e(BACKGROUND, "    first_ns << doublings", "    first_ns << if mutant!(NoBackoff) { 0 } else { doublings }"),
+    e(
+        MEMBERS,
+        "let has_it_still = |slot: &u8|",
+        "let has_it_still = |slot: &u8| mutant!(ExcludedBySlot) ||",
+    ),
+    // silence
+    e(
+        WATCH,
+        "heard.has(slot) || pulse != ear.pulse || device != ear.device;",
+        "(heard.has(slot) || pulse != ear.pulse) && !mutant!(SlowCommandFails)
+                || device != ear.device;",
+    ),
+    e(
+        WATCH,
+        "> UNSYNCED_PATIENCES * patience * BEATS_PER_S;",
+        "> if mutant!(UnsyncedNotWaitedFor) { 1 } else { UNSYNCED_PATIENCES } * patience * BEATS_PER_S;",
+    ),
+    // orders
+    e(
+        ARRIVAL,
+        "let is_busy = steward.arrival.is_some() ||",
+        "let is_busy = !mutant!(BusyTakesDevice) && steward.arrival.is_some() ||",
+    ),
+    e(
+        ARRIVAL,
+        "} else if view.writable.has(joining.slot) {",
+        "} else if view.writable.has(joining.slot) && !mutant!(UsedSlotTakesDevice) {",
+    ),
+    e(
+        ARRIVAL,
+        "        if self.shared.failed() {
+            self.refuse_arrival(HAS_FAILED.into());",
+        "        if self.shared.failed() && mutant!(ArrivalWaitsInFailed) {
+        } else if self.shared.failed() {
+            self.refuse_arrival(HAS_FAILED.into());",
+    ),
+    e(
+        ARRIVAL,
+        "left: [0..data_offset_bytes, tail..end]",
+        "left: [
+                0..if mutant!(BitmapNotWiped) {
+                    crate::format::zones::BITMAP_OFFSET_BYTES
+                } else if mutant!(LogNotWiped) {
+                    data_offset_bytes - (1 << 20)
+                } else {
+                    data_offset_bytes
+                },
+                if mutant!(TailNotWiped) { end } else { tail }..end,
+            ]",
+    ),
+    e(
+        KEEPER,
+        "            keeper.refuse_join(HAS_FAILED);",
+        "            if !mutant!(JoinWaitsInFailed) {
+                keeper.refuse_join(HAS_FAILED);
+            }",
+    ),
+    e(
+        STEWARD,
+        "            if shared.failed() {
+                answer.send(Err(HAS_FAILED.into()));",
+        "            if shared.failed() && !mutant!(FailWaitsInFailed) {
+                answer.send(Err(HAS_FAILED.into()));",
+    ),
+    e(
+        STEWARD,
+        "        if self.shared.failed() {
+            // What is still in flight may never end",
+        "        if self.shared.failed() && !mutant!(StopWaitsInFailed) {
+            // What is still in flight may never end",
+    ),
+    e(
+        STEWARD,
+        "self.stop.is_some() || self.keeper.stopped",
+        "self.stop.is_some() || self.keeper.stopped && !mutant!(StoppedTakesDevice)",
+    ),
+    e(
+        STEWARD,
+        "Stop::Moving(ticket) if self.steward().keeper.has_moved(ticket) =>",
+        "Stop::Moving(ticket) if mutant!(StopBeforeMove) || self.steward().keeper.has_moved(ticket) =>",
+    ),
+    e(
+        REPLACE,
+        "        let attached = self.reactors.iter()",
+        "        if mutant!(WipedBeforeAgreed) {
+            super::super::open::wipe_metadata(&device, self.record.zones.data.offset_bytes)?;
+        }
+        let attached = self.reactors.iter()",
+    ),
+    e(
+        REPLACE,
+        "                self.let_go(claim);",
+        "                if !mutant!(RefusedNotLetGo) {
+                    self.let_go(claim);
+                }",
+    ),
+    // caches
+    e(
+        MEMBERS,
+        "        self.volatile.fetch_or(one, Ordering::AcqRel);
+        true",
+        "        if !mutant!(CacheNotFlushed) {
+            self.volatile.fetch_or(one, Ordering::AcqRel);
+        }
+        true",
+    ),
+    e(
+        WRITE,
+        "let fua = fua || write_through.has(rotation.slot_of(strip));",
+        "let fua = fua || write_through.has(rotation.slot_of(strip)) && !mutant!(CacheNotWrittenThrough);",
+    ),
+    // a slot that is filled
+    e(
+        BACKGROUND,
+        "generation: ticket.generation + 1, ..ticket };",
+        "generation: ticket.generation + if mutant!(FilledInOnePlace) { 0 } else { 1 }, ..ticket };",
+    ),
+    // order, shares, bounded turns
+    e(
+        HOST,
+        "        if self.short.parts || self.own_parts() >= self.sizes.own_parts() {
+            self.short.parts = true;
+            return false;",
+        "        if self.short.parts && !mutant!(PartsOvertaken) || self.own_parts() >= self.sizes.own_parts() {
+            self.short.parts = true;
+            return false;",
+    ),
+    e(
+        MAIL,
+        "if self.guests >= self.sizes.guest_parts() {",
+        "if self.guests >= self.sizes.guest_parts() && !(mutant!(GuestsTakeAllParts) && self.parts.room() > 0) {",
+    ),
+    e(
+        SHARE,
+        "(requests / REQUESTS_PER_JOB).clamp(JOBS_MIN, JOBS_MAX_IDLE)",
+        "if mutant!(JobsTakeAll) {
+                    JOBS_MAX_IDLE
+                } else if mutant!(JobsGetLittle) {
+                    JOBS_MIN
+                } else {
+                    (requests / REQUESTS_PER_JOB).clamp(JOBS_MIN, JOBS_MAX_IDLE)
+                }",
+    ),
+    e(
+        BACKGROUND,
+        "let end = (from + CELLS_PER_TURN).min(stripes);",
+        "let end = if mutant!(ResyncLooksAtAll) { stripes } else { (from + CELLS_PER_TURN).min(stripes) };",
+    ),
+    // reading only
+    e(
+        HOST,
+        "if request.kind == RequestKind::Flush && self.shared.read_only {",
+        "if request.kind == RequestKind::Flush && self.shared.read_only && !mutant!(RescueFlushes) {",
+    ),
+    // blocks, storage, what other programs have written
+    e(FIT, "pub(super) const fn blocks_suit(", "pub(super) fn blocks_suit("),
+    e(FIT, "    member_bytes <= array_bytes", "    member_bytes <= array_bytes || mutant!(LargerBlocksSuit)"),
+    e(
+        NVME,
+        "        len_bytes > 0 && (offset_bytes",
+        "        mutant!(HalfBlocksTaken) || len_bytes > 0 && (offset_bytes",
+    ),
+    e(
+        NVME,
+        "            self.takes(offset_bytes, len_bytes.into()),",
+        "            self.takes(offset_bytes, len_bytes.into()) || mutant!(HalfBlocksSent),",
+    ),
+    e(DEVICE, "        self.identity == other.identity\n", "        self.identity == other.identity && !mutant!(TwoNamesAreTwo)\n"),
+    e(DEVICE, "other.storage.is_some_and(|two| one.meets(&two)))", "other.storage.is_some_and(|two| one.meets(&two) && !mutant!(TwoNamesAreTwo)))"),
+    e(
+        OPEN,
+        "        if found.both_valid || take {",
+        "        if found.both_valid || take || mutant!(OverwrittenServed) {",
+    ),
+    e(
+        SIGNATURES,
+        "    let in_head = foreign.into_iter().find(",
+        "    let in_head = foreign.into_iter().filter(|_| !mutant!(ForeignHeadNotSeen)).find(",
+    ),
+    e(
+        SIGNATURES,
+        "        .or_else(|| detect_tail(tail, device_bytes))
+}",
+        "        .or_else(|| detect_tail(tail, device_bytes).filter(|_| !mutant!(ForeignTailNotSeen)))
+}",
+    ),
+    e(
+        ZONES,
+        ".saturating_sub(TAIL_UNUSED_BYTES)\n",
+        ".saturating_sub(if mutant!(DataAtTheEnd) { 0 } else { TAIL_UNUSED_BYTES })\n",
+    ),
+];

@@ -1,0 +1,344 @@
+//! Mutants that tests of the engine see: the simulator has no measure for them, or meets them too rarely.
+
+use super::{Mutant, in_case, seen_by_test, seen_by_unit, seen_in_array};
+
+/// By the rule that they break.
+pub(super) const MUTANTS: &[Mutant] = &[
+    seen_by_test(
+        "start_blocks",
+        "UnreadableIsBehind",
+        "B11: a place that cannot be read is written while an older generation is in the other place (once a bug here)",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "StepsTogether",
+        "B11: a member that fails a step of the repair leaves only after the last",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "WrittenOverIsNeverWritten",
+        "B11: a place that something else has written over counts as never written",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "NeverWrittenIsBad",
+        "B11: a place that an older program never wrote costs the block (once a bug here)",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "StaleIsNotTrusted",
+        "B11: --trust-parity is not heard where a block is not known (once a bug here)",
+    ),
+    seen_by_test(
+        "start_blocks",
+        "GrowSettles",
+        "B11: a growth says that both places of a block are alike, and has not written them (once a bug here)",
+    ),
+    seen_by_test(
+        "format_assembly",
+        "AbsentUnheard",
+        "D3: what the record says of who is absent does not count against a broken-off epoch (once a bug here)",
+    ),
+    seen_by_test(
+        "format_assembly",
+        "CameOnUnknown",
+        "D3: a device that others came on without is apart, where they are no longer where it found them (once a bug here)",
+    ),
+    seen_in_array(
+        "refused::what_only_a_slot",
+        "TornNotBelieved",
+        "E7: a slot that is being filled is failed though it may hold the only copy of a strip of a torn stripe (once a bug here)",
+    ),
+    seen_in_array(
+        "silence::a_silence_of_all_fails_nobody",
+        "SilenceOfAllFails",
+        "E5: all are silent for a while, and some are failed (once a bug here)",
+    ),
+    seen_in_array(
+        "silence::slow_advice_costs_no_member",
+        "AdviceFails",
+        "E5: a slow deallocation fails its member (once a bug here)",
+    ),
+    seen_by_test(
+        "fairness",
+        "BlocksLastComeFirst",
+        "F6: of the bitmap blocks that wait to be written the youngest is next (once a bug here)",
+    ),
+    seen_by_test(
+        "fairness",
+        "JobNotHandedOver",
+        "F6: a rebuild waits until another reactor leaves a stripe alone (once a bug here)",
+    ),
+    seen_by_test(
+        "fairness",
+        "JobNeverDue",
+        "F6: a rebuild waits until no part waits for a stripe (once a bug here)",
+    ),
+    seen_by_test(
+        "fairness",
+        "BusyOpStays",
+        "F6: a stripe that is never left alone keeps its op while others wait for one (once a bug here)",
+    ),
+    seen_by_test(
+        "fairness",
+        "MemoryOvertaken",
+        "F6: an op that needs much memory is overtaken by those that need less (once a bug here)",
+    ),
+    seen_by_test(
+        "fairness",
+        "OpsOvertaken",
+        "F6: an op that comes free goes to a newcomer (once a bug here)",
+    ),
+    seen_by_test(
+        "fairness",
+        "ReadsOvertaken",
+        "F6: a read of many strips is overtaken by small ones (once a bug here)",
+    ),
+    seen_in_array(
+        "rest::the_sweep_moves_the_record",
+        "SweptBeforeMove",
+        "D8: a cell becomes Clean before the record has moved on",
+    ),
+    seen_in_array(
+        "stop::a_stop_moves_the_record",
+        "StopBeforeMove",
+        "D8: a stop takes off the marks before the record has moved on",
+    ),
+    seen_in_array(
+        "rest::reads_wake_no_array",
+        "ReadsWake",
+        "A9: a read makes the record say Active, and the next power cut is an unclean stop",
+    ),
+    seen_in_array(
+        "arrival::a_device_is_wiped",
+        "BitmapNotWiped",
+        "B11: a device that joins keeps bitmap blocks of another life of the array (once a bug here)",
+    ),
+    seen_in_array(
+        "arrival::a_device_is_wiped",
+        "LogNotWiped",
+        "B11: a device that joins keeps what lies where bitmap blocks go when the array grows",
+    ),
+    seen_in_array(
+        "arrival::a_device_is_wiped",
+        "TailNotWiped",
+        "D11: a device that joins keeps a partition table at its end",
+    ),
+    seen_in_array(
+        "rebuild::a_filled_slot_has",
+        "FilledInOnePlace",
+        "B11: a bitmap block is in one place on a slot that was filled (once a bug here)",
+    ),
+    seen_in_array(
+        "midway::a_first_write_waits",
+        "FlushOfView",
+        "C2: the same where the members with a cache have just left the view (once a bug here)",
+    ),
+    seen_in_array(
+        "rebuild::the_cursor_on_record",
+        "CursorOfLaterFlush",
+        "D2: the cursor on record is one that the flush before it did not cover (once a bug here)",
+    ),
+    seen_in_array(
+        "silence::what_a_device_has_missed",
+        "ExcludedBySlot",
+        "E8: what a device has missed is held against the one that has its slot now (once a bug here)",
+    ),
+    seen_in_array(
+        "stop::an_array_that_is_stopped",
+        "StoppedTakesDevice",
+        "D9: an array that is stopped takes a device, and writes to it",
+    ),
+    seen_in_array(
+        "arrival::a_device_that_is_refused",
+        "BusyTakesDevice",
+        "D9: a device is wiped while another one arrives (once a bug here)",
+    ),
+    seen_in_array(
+        "arrival::an_array_that_fails_answers_the_orders",
+        "ArrivalWaitsInFailed",
+        "E2: an array that has failed goes on wiping a device, and the order waits for ever",
+    ),
+    seen_in_array(
+        "arrival::an_array_that_fails_answers_the_orders",
+        "JoinWaitsInFailed",
+        "E2: in an array that fails an order to take a device is not answered (once a bug here)",
+    ),
+    seen_in_array(
+        "arrival::an_array_that_fails_answers_an_order",
+        "FailWaitsInFailed",
+        "E2: in an array that fails an order to fail a member is not answered (once a bug here)",
+    ),
+    seen_in_array(
+        "arrival::a_failed_array_refuses",
+        "StopWaitsInFailed",
+        "E2: an array that has failed waits with a stop for what may never end",
+    ),
+    seen_in_array(
+        "midway::a_failed_array_writes_nothing",
+        "WriteInFailedArray",
+        "E2: a write goes on in an array that has failed, over what was torn when it did (once a bug here)",
+    ),
+    seen_in_array(
+        "silence::silence_without_end",
+        "LeaveOneByOne",
+        "E9: members that are silent together leave one at a time, and the record of each waits for the others (once a bug here)",
+    ),
+    seen_in_array(
+        "silence::a_slow_flush",
+        "SlowCommandFails",
+        "E5: a member is failed for one slow command among others that complete (once a bug here)",
+    ),
+    seen_in_array(
+        "spared::a_silent_member_is_waited_for",
+        "UnsyncedNotWaitedFor",
+        "E7: a pause of a minute fails a member that holds what cannot be computed",
+    ),
+    seen_in_array(
+        "refused::refused_strips",
+        "SpaceBlamesDevice",
+        "E7: a member is failed for a full file system (once a bug here)",
+    ),
+    seen_in_array(
+        "refused::refused_strips",
+        "InvalidBlamesDevice",
+        "E7: a member is failed for a malformed request (once a bug here)",
+    ),
+    seen_in_array(
+        "repairs::",
+        "RefusedRepairCounts",
+        "E1: a repair counts though the member has refused it (once a bug here)",
+    ),
+    seen_in_array(
+        "bad_sectors::retries_of_a_rebuild",
+        "RetryCounts",
+        "E7: what background work tries again counts as new errors (once a bug here)",
+    ),
+    seen_in_array(
+        "bad_sectors::a_full_list_stops_a_resync",
+        "NoBackoff",
+        "E7: background work asks a bad sector again as often as it can (once a bug here)",
+    ),
+    seen_in_array(
+        "caches::a_flush_reaches",
+        "CacheNotFlushed",
+        "C1: a cache that is switched on while the array runs is not flushed (once a bug here)",
+    ),
+    seen_in_array(
+        "caches::writes_are_durable",
+        "CacheNotWrittenThrough",
+        "C2: a cache is switched on, hosts do not know and send no flush, and writes stay in it",
+    ),
+    seen_in_array(
+        "rebuild::a_read_in_flight",
+        "ReadsMissListing",
+        "LOST: a read in flight while rows are listed returns zeros",
+    ),
+    seen_in_array(
+        "rebuild::a_filled_slot_has",
+        "FilledWithoutList",
+        "LOST: a filled slot is believed, and does not have the list of lost rows",
+    ),
+    seen_in_array(
+        "read_only::bad_sectors_are_passed_by",
+        "RescueFailsMember",
+        "R1: a read-only array fails a member for its read errors (once a bug here)",
+    ),
+    seen_in_array(
+        "read_only::bad_sectors_are_passed_by",
+        "RescueFlushes",
+        "R1: a flush of a read-only array goes to the members (once a bug here)",
+    ),
+    seen_by_unit(
+        "one_bad_place_counts_once",
+        "PlaceCountsAgain",
+        "E7: one bad place counts as often as it is asked for (once a bug here)",
+    ),
+    seen_by_unit(
+        "replace::tests::of_two_at_once",
+        "WipedBeforeAgreed",
+        "D9: `replace` wipes a device before the array has taken it (once a bug here)",
+    ),
+    seen_by_unit(
+        "replace::tests::a_refused_device",
+        "RefusedNotLetGo",
+        "D9: a device that was refused keeps its index and its descriptors (once a bug here)",
+    ),
+    seen_by_unit(
+        "replace::tests::a_refused_device",
+        "UsedSlotTakesDevice",
+        "D9: a device is wiped for a slot that is in use",
+    ),
+    seen_by_unit(
+        "smaller_blocks_suit",
+        "LargerBlocksSuit",
+        "D12: a member with larger blocks than the array's is served (once a bug here)",
+    ),
+    seen_by_unit(
+        "a_drive_takes_whole_blocks",
+        "HalfBlocksTaken",
+        "D12: half a block goes to a drive as a command in whole blocks (once a bug here)",
+    ),
+    seen_by_unit("a_command_of_half_a_block", "HalfBlocksSent", "D12: a command of half a block is no bug"),
+    seen_by_unit(
+        "two_names_of_one_file",
+        "TwoNamesAreTwo",
+        "D12: one storage under two names is two members (once a bug here)",
+    ),
+    seen_by_unit(
+        "a_member_under_a_partition_table",
+        "OverwrittenServed",
+        "D11: a member that another program has written to is served (once a bug here)",
+    ),
+    seen_by_unit(
+        "a_partition_table_in_front",
+        "ForeignHeadNotSeen",
+        "D11: a partition table over the front of a member is not seen (once a bug here)",
+    ),
+    seen_by_unit(
+        "only_what_is_behind_the_data",
+        "ForeignTailNotSeen",
+        "D11: the copy of a partition table at the end of a member is not seen (once a bug here)",
+    ),
+    in_case(
+        "fairness",
+        "parts_are_first_come",
+        "PartsOvertaken",
+        "F6: a request of many parts is overtaken by small ones (once a bug here)",
+    ),
+    in_case(
+        "fairness",
+        "guests_leave_room",
+        "GuestsTakeAllParts",
+        "F6: requests of other reactors take all the parts of this one",
+    ),
+    seen_by_unit("jobs_follow_the_load", "JobsTakeAll", "F7: a rebuild takes as much beside hosts as alone"),
+    in_case(
+        "fairness",
+        "a_thousand_clients",
+        "JobsGetLittle",
+        "F7: a rebuild gets a trifle of what many clients have",
+    ),
+    in_case(
+        "fairness",
+        "a_resync_looks_at",
+        "ResyncLooksAtAll",
+        "F7: the search for stripes that need a resync looks at all cells in one turn (once a bug here)",
+    ),
+    in_case(
+        "start_blocks",
+        "generations_of_a_new_epoch",
+        "GenerationsGoOn",
+        "B11: generations of a new epoch go on from those of older ones (once a bug here)",
+    ),
+    seen_in_array(
+        "stop::a_start_repairs",
+        "StartInOneCopy",
+        "D10: a start is on one copy of each superblock, and a damaged copy stays so (once a bug here)",
+    ),
+    seen_in_array(
+        "silence::the_list_of_lost_rows",
+        "ListWaitsForSilent",
+        "E8: the list of lost rows waits for a member that has left (once a bug here)",
+    ),
+];
