@@ -36,6 +36,7 @@ pub use storage::Storage;
 mod bounce;
 mod error;
 mod facts;
+mod file_system;
 mod holder;
 mod identify;
 mod nvme;
@@ -504,6 +505,7 @@ fn open_file(path: &Path, mode: OpenMode) -> Result<(File, bool), DeviceError> {
         opened => opened.map(|file| (file, true)),
     };
     let (file, direct) = opened.map_err(|error| DeviceError::from_open(path, error))?;
+    file_system::refuse_remote(path, &file, mode.sharing)?;
     if mode.sharing == Sharing::Exclusive {
         patiently(|| {
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {

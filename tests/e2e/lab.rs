@@ -129,11 +129,17 @@ impl Lab {
     /// Mounts `what` on a new directory of the laboratory.
     pub fn mount(&self, options: &[&str], what: &Path, name: &str) -> PathBuf {
         assert_root("mounts");
-        let on = self.path(name);
-        fs::create_dir(&on).expect("a directory to mount on");
+        let on = self.mount_point(name);
         let options =
             options.iter().map(OsStr::new).chain([what.as_os_str(), on.as_os_str()]).collect::<Vec<_>>();
         succeeded("mount", &run("mount", &options));
+        on
+    }
+
+    /// A new directory of the laboratory; what is mounted on it is unmounted when the laboratory goes.
+    pub fn mount_point(&self, name: &str) -> PathBuf {
+        let on = self.path(name);
+        fs::create_dir(&on).expect("a directory to mount on");
         self.mounts.borrow_mut().push(on.clone());
         on
     }

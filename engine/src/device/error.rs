@@ -50,6 +50,14 @@ pub enum DeviceError {
         /// Where.
         path: PathBuf,
     },
+    /// A file that a server answers for.
+    #[error("{path}: is a file on {file_system}, whose server may leave a request without an answer for ever, and with it every member of the array; put it on a local file system, or attach it (losetup --find --show --direct-io=on {path}) and name the loop device", path = path.display())]
+    Remote {
+        /// Where.
+        path: PathBuf,
+        /// The kind of file system.
+        file_system: &'static str,
+    },
     /// Too small to hold a single block.
     #[error("{path}: holds {size_bytes} bytes, which is not even one block; is a medium present, does the file have its size?", path = path.display())]
     Empty {

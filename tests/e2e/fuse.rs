@@ -1,0 +1,131 @@
+//! A member file on a FUSE file system is refused, because its server may leave a request without an answer for ever.
+//!
+//! Method: the smallest FUSE server that a `stat` and an `open` need, in a thread of the test (linux/fuse.h, protocol 7.22). It
+//! shows one directory with one file of zeros. Oracle: `create` and `replace` name the file and the file system, the other members
+//! keep every byte, and a running array goes on.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use engine::status::Health;
+
+use crate::lab::{Lab, Shape, assert_root, create_args, fingerprint, succeeded, timed};
+
+const SHAPE: Shape = Shape { members: 4, member_mib: 16, ..Shape::RAID5 };
+const FILE_BYTES: u64 = 16 << 20;
+
+const ROOT_NODE: u64 = 1;
+const FILE_NODE: u64 = 2;
+
+const LOOKUP: u32 = 1;
+const FORGET: u32 = 2;
+const GETATTR: u32 = 3;
+const OPEN: u32 = 14;
+const READ: u32 = 15;
+const STATFS: u32 = 17;
+const RELEASE: u32 = 18;
+const FLUSH: u32 = 25;
+const INIT: u32 = 26;
+const INTERRUPT: u32 = 36;
+const BATCH_FORGET: u32 = 42;
+
+const ENOSYS: i32 = 38;
+
+/// `struct fuse_attr`.
+fn attributes(node: u64) -> Vec<u8> {
+    let (size, mode): (u64, u32) = if node == ROOT_NODE { (0, 0o40_755) } else { (FILE_BYTES, 0o100_644) };
+    let mut bytes: Vec<u8> =
+        [node, size, size / 512, 0, 0, 0].into_iter().flat_map(u64::to_ne_bytes).collect();
+    // Nanoseconds of three times, mode, links, user, group, device, block size, padding.
+    bytes.extend([0, 0, 0, mode, 1, 0, 0, 0, 4096, 0].into_iter().flat_map(u32::to_ne_bytes));
+    bytes
+}
+
+/// The answer to one request of the kernel; `None` where none is due.
+fn answer(opcode: u32, node: u64) -> Option<Result<Vec<u8>, i32>> {
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+    Some(Ok(match opcode {
+        FORGET | BATCH_FORGET | INTERRUPT => return None,
+        // Version, read-ahead, flags, background requests, longest write.
+        INIT => words(&[7, 22, 0, 0, 0, 4096]),
+        // Node, generation, an hour for which the kernel need not ask for name and attributes again.
+        LOOKUP => {
+            [words(&[FILE_NODE as u32, 0, 1, 0, 3600, 0, 3600, 0, 0, 0]), attributes(FILE_NODE)].concat()
+        }
+        GETATTR => [words(&[0; 4]), attributes(node)].concat(),
+        OPEN => words(&[0; 4]),
+        READ => vec![0; 4096],
+        STATFS => words(&[0; 20]),
+        FLUSH | RELEASE => Vec::new(),
+        _ => return Some(Err(ENOSYS)),
+    }))
+}
+
+/// Answers so many requests, or as long as the file system is mounted.
+fn serve(mut device: File, requests: usize) {
+    let mut request = vec![0; 1 << 17];
+    for _ in 0..requests {
+        let Ok(len) = device.read(&mut request) else { return };
+        // Length, opcode, request, node, and what is of no interest here.
+        let word = |at: usize| request[at..at + 4].try_into().expect("four bytes");
+        let long = |at: usize| request[at..at + 8].try_into().expect("eight bytes");
+        assert!(len >= 40, "a header of the kernel's");
+        let (opcode, node) = (u32::from_ne_bytes(word(4)), u64::from_ne_bytes(long(16)));
+        let Some(answer) = answer(opcode, node) else { continue };
+        let (error, body) = answer.map_or_else(|errno| (-errno, Vec::new()), |body| (0, body));
+        let mut reply = (16 + body.len() as u32).to_ne_bytes().to_vec();
+        reply.extend(error.to_ne_bytes());
+        reply.extend_from_slice(&request[8..16]);
+        reply.extend(body);
+        // Refused only for a request that was given up.
+        let _answered = device.write(&reply);
+    }
+}
+
+/// Mounts the file system; returns its file, and the kernel's side of it.
+fn mounted(lab: &Lab) -> (PathBuf, File) {
+    assert_root("mounts");
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("a kernel with FUSE");
+    let on = lab.mount_point("fuse");
+    let mut mount = timed("mount");
+    // Without mount.fuse, which would start a program to serve it.
+    mount.args(["-i", "-t", "fuse", "-o", "fd=0,rootmode=40000,user_id=0,group_id=0,max_read=4096", "test"]);
+    mount.arg(&on).stdin(device.try_clone().expect("a descriptor"));
+    succeeded("mount", &mount.output().expect("mount runs"));
+    (on.join("member"), device)
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_string()
+}
+
+#[test]
+#[ignore = "needs root for mounts"]
+fn a_file_that_a_fuse_server_answers_for_is_no_member() {
+    let lab = Lab::new();
+    let (remote, device) = mounted(&lab);
+    std::thread::spawn(move || serve(device, usize::MAX));
+    assert_eq!(std::fs::metadata(&remote).expect("it is served").len(), FILE_BYTES);
+    let mut members = lab.members("m", &SHAPE);
+    let before: Vec<u64> = members.iter().map(|member| fingerprint(member)).collect();
+    let local = std::mem::replace(&mut members[2], remote.clone());
+    let mut args = create_args("new", &SHAPE);
+    args.extend(members.iter().map(|member| text(member)));
+    let is_told = |stderr: &str| {
+        assert!(stderr.contains(&text(&remote)) && stderr.contains("on FUSE"), "{stderr}");
+        assert!(stderr.contains("losetup"), "does not say what to do: {stderr}");
+    };
+    is_told(&lab.striate_refuses(&args));
+    members[2] = local;
+    let after: Vec<u64> = members.iter().map(|member| fingerprint(member)).collect();
+    assert_eq!(after, before, "a refused `create` has changed a member");
+
+    let array = lab.create("local", SHAPE);
+    let server = array.serve(&[]);
+    server.fail(1);
+    is_told(&lab.striate_refuses(&["replace", "local", "1", &text(&remote)]));
+    assert_eq!(server.status().health, Health::Degraded);
+    server.connect().write(0, &[7; 4096]);
+    server.stop();
+}
