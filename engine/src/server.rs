@@ -22,7 +22,7 @@ mod warnings;
 
 pub use create::create;
 pub use grow::grow_offline;
-pub use running::{Server, Stop};
+pub use running::{Ended, Server, Stop};
 pub use scrub::scrub_offline;
 
 /// How the stripes of a new array start.

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use engine::examine::{Examined, examine};
-use engine::server::{Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices};
+use engine::server::{Ended, Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices};
 use engine::status::{ArrayStatus, MemberStatus, RouteKind};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -300,7 +300,14 @@ impl Running {
         if let Some(quiesced) = server.quiesce() {
             tell_quiesced(&quiesced);
         }
-        let result = server.stop().map_err(|error| error.to_string());
+        let ended = server.stop().map_err(|error| error.to_string());
+        if ended == Ok(Ended::HeldByKernel) {
+            tracing::warn!(
+                "the array is stopped, but a member keeps a request in the kernel: this process ends, and lets go of its members, \
+                 when that member answers or is removed"
+            );
+        }
+        let result = ended.map(drop);
         let _ = self.events.send(Event::Stopped(result.clone()));
         result
     }

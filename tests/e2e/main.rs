@@ -17,6 +17,7 @@ mod content;
 mod damage;
 mod devices;
 mod fio;
+mod frozen;
 mod fuse;
 mod grow;
 mod huge;

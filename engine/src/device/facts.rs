@@ -21,9 +21,12 @@ const TRANSFER_BYTES_MAX: u32 = 512 << 10;
 /// Deepest queue on any device: an NVMe queue's 1023 tags are rarely worth more than this.
 const DEPTH_MAX: u32 = 1024;
 
-/// Depth of what has no tags of its own: a file shares its device's with everything else on its file system, a layer of the
-/// kernel those of what is below it.
+/// Depth of a layer of the kernel that has no tags of its own: it shares those of what is below it.
 const DEPTH_SHARED: u32 = 256;
+
+/// Depth of a file, which shares its device with everything else on the file system. Where its file system does not answer, each
+/// operation holds a thread of the kernel (ring/uring/workers.rs).
+const DEPTH_FILE: u32 = 64;
 
 /// Whether zeroing a whole device is a matter of moments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +148,7 @@ fn of_file(file: &File, metadata: &Metadata, size: u64, direct: bool, access: Ac
         zeroing: if punches { Zeroing::Fast } else { Zeroing::Slow },
         discards: punches,
         polled: false,
-        depth_max: DEPTH_SHARED,
+        depth_max: DEPTH_FILE,
         transfer_bytes_max: TRANSFER_BYTES_MAX,
         atomic_bytes: None,
     }

@@ -55,6 +55,7 @@ mod queue;
 mod queues;
 mod verdict;
 mod wire;
+mod workers;
 
 /// Times that one operation is tried again after `EAGAIN`, `EINTR` or a short transfer before its
 /// failure is believed. A turn retries an operation once.
@@ -191,7 +192,7 @@ impl Uring {
         let room = IO_IN_FLIGHT_MAX + device.depth_max as usize;
         let attached = Attached { device, in_kernel: 0, backlog: VecDeque::with_capacity(room) };
         self.ledger.devices[index.0 as usize] = Some(attached);
-        Ok(())
+        self.queues.limit_workers(self.ledger.devices.iter().flatten().map(|attached| &attached.device))
     }
 
     /// Takes a device out of the table and closes it. An error while operations on it are in flight (`EBUSY`, and nothing has

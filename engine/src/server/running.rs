@@ -37,7 +37,7 @@ mod answers;
 mod devices;
 mod replace;
 
-use answers::{all_within, member_timeout, order, order_stop};
+use answers::{all_ended, all_within, member_timeout, order, order_stop};
 use devices::Devices;
 
 /// Data memory of a reactor where nothing else is said.
@@ -394,7 +394,7 @@ impl Server {
     /// Drains the front ends, flushes, marks the array clean, and closes it. A block device that [`Server::close`] has
     /// not stopped stays, and its requests wait for the next server. Waits for no other call: one that is under way is refused, or
     /// finds no answer.
-    pub fn stop(&self) -> Result<(), ServerError> {
+    pub fn stop(&self) -> Result<Ended, ServerError> {
         if self.is_stopping.swap(true, Ordering::AcqRel) {
             return Err(ServerError("the array is being stopped".into()));
         }
@@ -424,17 +424,18 @@ impl Server {
         for (me, reactor) in reactors.iter().enumerate() {
             reactor.port.order(shared, me as u8, ReactorOrder::Exit);
         }
-        for reactor in reactors {
-            let thread = reactor.thread.lock().expect("no holder panics").take();
-            if thread.is_some_and(|thread| thread.join().is_err()) {
-                outcome = Err(ServerError("a reactor panicked".into()));
-            }
+        let threads =
+            reactors.iter().filter_map(|reactor| reactor.thread.lock().expect("no holder panics").take());
+        let ended: Vec<_> = all_ended(threads.collect()).collect();
+        if ended.iter().flatten().any(Result::is_err) {
+            outcome = Err(ServerError("a reactor panicked".into()));
         }
         self.is_over.store(true, Ordering::Release);
         if let Some(error) = ublk.and_then(|ublk| ublk.remove().err()) {
             outcome = outcome.and(Err(ServerError(error.to_string())));
         }
-        outcome
+        let all = ended.iter().all(Option::is_some);
+        outcome.map(|()| if all { Ended::Wholly } else { Ended::HeldByKernel })
     }
 
     fn checked(&self, slot: usize) -> Result<u8, ServerError> {
@@ -447,6 +448,15 @@ impl Server {
             _ => Err(ServerError(format!("there is no slot {slot}: the array has 0 to {}", members - 1))),
         }
     }
+}
+
+/// The end of a stop in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every thread of the array has ended.
+    Wholly,
+    /// The kernel keeps a thread that has done its work until a member answers. The process cannot end before.
+    HeldByKernel,
 }
 
 /// How to stop an array that is a block device.

@@ -30,8 +30,6 @@ const SUBMISSIONS_MAX: u32 = 512;
 /// Example: 32 members 256 deep.
 const COMPLETIONS_MAX: u32 = 8192;
 
-/// Fewest worker threads for operations that the kernel must do in the background (see `Queue::new`).
-const WORKERS_MIN: usize = 4;
 /// How many naps long, and how long each, the end of a ring waits for a device that gives nothing back: 2 s. A server that stops must
 /// not hang on a member that was failed for its silence.
 const DRAIN_NAPS_MAX: u32 = 2000;
@@ -75,7 +73,9 @@ impl Queue {
             _ => Err(error),
         })?;
         ring.submitter().register_files_sparse(super::FILES)?;
-        limit_workers(&ring, config.worker_cpus)?;
+        if !config.worker_cpus.is_empty() {
+            ring.submitter().register_iowq_aff(&cpu_set(config.worker_cpus))?;
+        }
         let (buffers_are_fixed, takes_host_buffers) = register_buffers(&ring, memory, config.host_buffers)?;
         let bell = if config.polled { None } else { Some(Bell::new(&mut ring)?) };
         Ok(Queue {
@@ -93,6 +93,12 @@ impl Queue {
     pub(super) fn register_file(&mut self, place: u32, fd: RawFd) -> io::Result<()> {
         self.ring.submitter().register_files_update(place, &[fd])?;
         Ok(())
+    }
+
+    /// Has the kernel have so many worker threads at most for the thread of this ring.
+    pub(super) fn limit_workers(&self, most: u32) -> io::Result<()> {
+        // Bounded: regular files and block devices. Unbounded: everything else, of which there is nothing.
+        self.ring.submitter().register_iowq_max_workers(&mut [most, 1])
     }
 
     pub(super) fn takes_passthrough(&self) -> bool {
@@ -335,17 +341,7 @@ impl Setup for Flags {
     }
 }
 
-/// Keeps the kernel's worker threads off the polled cores, and few. They carry what cannot be done
-/// without blocking: flushes, deallocations, files that are not opened with O_DIRECT.
-fn limit_workers(ring: &Wire, cpus: &[usize]) -> io::Result<()> {
-    if !cpus.is_empty() {
-        ring.submitter().register_iowq_aff(&cpu_set(cpus))?;
-    }
-    // Bounded: regular files and block devices. Unbounded: everything else, of which there is nothing.
-    let bounded = (4 * cpus.len()).max(WORKERS_MIN) as u32;
-    ring.submitter().register_iowq_max_workers(&mut [bounded, 1])
-}
-
+/// The CPUs of worker threads: not those of reactors that poll.
 fn cpu_set(cpus: &[usize]) -> libc::cpu_set_t {
     // SAFETY: a cpu_set_t is an array of integers, for which zero is a value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };

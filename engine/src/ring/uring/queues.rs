@@ -9,7 +9,7 @@ use super::entry::{Ranges, file_entry, passthrough_entry};
 use super::piece::{Piece, Way};
 use super::queue::{Queue, QueueConfig};
 use super::wire::{Submission, Width};
-use super::{Operation, UringConfig, UringDevice};
+use super::{Operation, UringConfig, UringDevice, workers};
 use crate::memory::Memory;
 
 /// One io_uring, or two. Fields drop in order: what the queues point at outlives them.
@@ -21,6 +21,8 @@ pub(super) struct Queues {
     /// What deallocations by passthrough point at.
     ranges: Ranges,
     memory: Arc<Memory>,
+    /// How many CPUs the kernel's workers may run on; 0 for that of the ring.
+    worker_cpus: usize,
 }
 
 impl Queues {
@@ -33,7 +35,17 @@ impl Queues {
         };
         let interrupt = queue(false)?;
         let polled = if config.polled { Some(queue(true)?) } else { None };
-        Ok(Queues { interrupt, polled, ranges: Ranges::new(config.passthrough), memory })
+        let (ranges, worker_cpus) = (Ranges::new(config.passthrough), config.worker_cpus.len());
+        Ok(Queues { interrupt, polled, ranges, memory, worker_cpus })
+    }
+
+    /// Has the kernel have as many worker threads at most as these devices can hold, and some more.
+    pub(super) fn limit_workers<'d>(
+        &mut self,
+        attached: impl Iterator<Item = &'d UringDevice>,
+    ) -> io::Result<()> {
+        let most = workers::most(self.worker_cpus, attached);
+        self.all().try_for_each(|queue| queue.limit_workers(most))
     }
 
     /// Both, or the one that there is.

@@ -3,6 +3,7 @@
 //! | what is asked | how long |
 //! |---|---|
 //! | of every reactor: to change its ring | [`ANSWER_TIMEOUT`] for all of them together |
+//! | of every reactor: to end | [`END_TIMEOUT`] for all of them together |
 //! | of every reactor: to drain | [`member_timeout`] for all of them together |
 //! | of the steward: to fail a slot | [`member_timeout`] |
 //! | of the steward: to stop | as long as some member answers something within that time |
@@ -12,6 +13,7 @@
 //! (array/arrival.rs). So that order has an answer, and giving up before would leave unsaid whether the device is a member. The
 //! caller would have to keep it for ever, and the operator would be told of a failure that is none.
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
@@ -50,6 +52,22 @@ pub(super) fn all_within<T>(answers: Vec<Receiver<T>>, timeout: Duration) -> imp
         let left_ns = deadline_ns.saturating_sub(MonotonicClock.now_ns());
         answer.recv_timeout(Duration::from_nanos(left_ns)).ok()
     })
+}
+
+/// How long reactors that were told to end may take. A ring waits up to four seconds for members that do not answer.
+const END_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// The ends of threads, in order; `None` for one that has not ended in time. The kernel ends a thread only when its io_uring
+/// workers have, and one that a device keeps in the kernel (a flush, a write to a frozen file system) cannot be interrupted.
+pub(super) fn all_ended(
+    threads: Vec<JoinHandle<()>>,
+) -> impl Iterator<Item = Option<std::thread::Result<()>>> {
+    let join = |thread: JoinHandle<()>| {
+        let (done, ended) = bounded(1);
+        std::thread::spawn(move || drop(done.send(thread.join())));
+        ended
+    };
+    all_within(threads.into_iter().map(join).collect(), END_TIMEOUT)
 }
 
 /// Gives the steward an order that the members' I/O alone can hold up.

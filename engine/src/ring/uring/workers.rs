@@ -1,0 +1,54 @@
+//! How many worker threads the kernel may have for a ring (io-wq).
+//!
+//! The kernel does on worker threads what it cannot do without blocking: flushes, deallocations, buffered files, writes that
+//! allocate blocks of a file. All rings of a thread share these workers, so a device that does not answer may hold all of them,
+//! and then no other member of the array is flushed. (Seen with four workers and one file on a frozen file system: no write was
+//! answered, every member looked silent, and so none was failed.)
+//!
+//! Therefore each device adds as many workers as it can hold. The kernel makes a worker only when the others are all blocked, so a
+//! large bound costs nothing while the members answer.
+
+use super::UringDevice;
+
+/// Fewest workers of a ring, and how many there are for each CPU that they may run on.
+const WORKERS_MIN: u32 = 4;
+const WORKERS_PER_CPU: u32 = 4;
+
+/// Workers that a block device can hold: by its flush, and by deallocations. Its reads and writes need none.
+const HELD_BY_BLOCK_DEVICE: u32 = 4;
+
+/// Most workers of a ring with these devices whose workers may run on so many CPUs (0: on that of the ring).
+pub(super) fn most<'d>(cpus: usize, devices: impl Iterator<Item = &'d UringDevice>) -> u32 {
+    let own = (WORKERS_PER_CPU * cpus as u32).max(WORKERS_MIN);
+    own + devices.map(held_by).sum::<u32>()
+}
+
+/// How many workers a device can hold: as a file one for each operation in the kernel.
+fn held_by(device: &UringDevice) -> u32 {
+    let is_file = device.file.metadata().is_ok_and(|metadata| metadata.is_file());
+    if is_file { device.depth_max } else { HELD_BY_BLOCK_DEVICE }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::Deallocate;
+    use super::*;
+
+    #[test]
+    fn a_file_has_a_worker_for_each_operation() {
+        let device = |path: &str| UringDevice {
+            file: File::open(path).unwrap(),
+            namespace: None,
+            deallocate: Deallocate::Ignore,
+            polled: false,
+            depth_max: 64,
+            transfer_bytes_max: 4096,
+        };
+        assert_eq!(most(0, [].iter()), WORKERS_MIN);
+        assert_eq!(most(3, [].iter()), 12);
+        let (file, other) = (device("/proc/self/exe"), device("/dev/null"));
+        assert_eq!(most(3, [file, other].iter()), 12 + 64 + HELD_BY_BLOCK_DEVICE);
+    }
+}
