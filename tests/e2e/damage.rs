@@ -120,6 +120,12 @@ const HURTS: &[(&str, Hurt)] = &[
     }),
 ];
 
+/// How many members the starts so far have reported for a damaged superblock copy.
+fn reports_of_damage(array: &Array) -> usize {
+    let log = std::fs::read_to_string(array.lab.path("hurt.log")).expect("a log");
+    log.lines().filter(|line| line.contains("one of its two superblocks was damaged")).count()
+}
+
 #[test]
 fn one_bad_copy_of_a_superblock_costs_nothing() {
     for (hurt, how) in HURTS {
@@ -130,7 +136,12 @@ fn one_bad_copy_of_a_superblock_costs_nothing() {
                 let copy = newest_copy(member);
                 how(member, if newest { copy } else { SUPERBLOCK_A + SUPERBLOCK_B - copy });
             }
-            content_is_there(&array, &[], Health::Optimal, &format!("{hurt}, the newest: {newest}"));
+            let when = format!("{hurt}, the newest: {newest}");
+            content_is_there(&array, &[], Health::Optimal, &when);
+            // Each is reported and repaired, so a second start has nothing to report.
+            assert_eq!(reports_of_damage(&array), array.members.len(), "{when}");
+            content_is_there(&array, &[], Health::Optimal, &when);
+            assert_eq!(reports_of_damage(&array), array.members.len(), "{when}, at the second start");
         }
     }
 }

@@ -170,9 +170,18 @@ const SECTOR_BYTES: usize = 512;
 /// Partition entries of 128 bytes, 128 of them.
 const GPT_ENTRIES_BYTES: usize = 128 * 128;
 
-/// Writes an empty GUID partition table over a member, as an installer would: the protective MBR, the header and the entries
-/// in the first 17 KiB, their copies in the last 16.5 KiB.
-fn write_gpt(member: &Path) {
+/// The parts of a partition table that are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Table {
+    /// All of it, as an installer does.
+    Whole,
+    /// The copy at the end of the device.
+    Copy,
+}
+
+/// Writes an empty GUID partition table over a member: the protective MBR, the header and the entries in the first 17 KiB, their
+/// copies in the last 16.5 KiB.
+fn write_gpt(member: &Path, table: Table) {
     let sectors = std::fs::metadata(member).expect("a member").len() / SECTOR_BYTES as u64;
     let header = |own: u64, other: u64, entries: u64| {
         let mut header = vec![0; SECTOR_BYTES];
@@ -191,7 +200,9 @@ fn write_gpt(member: &Path) {
     mbr[446 + 8] = 1;
     mbr[510..].copy_from_slice(&[0x55, 0xaa]);
     let entries = vec![0; GPT_ENTRIES_BYTES];
-    overwrite(member, 0, &[mbr, header(1, sectors - 1, 2), entries.clone()].concat());
+    if table == Table::Whole {
+        overwrite(member, 0, &[mbr, header(1, sectors - 1, 2), entries.clone()].concat());
+    }
     let tail = [entries, header(sectors - 1, 1, sectors - 33)].concat();
     overwrite(member, sectors * SECTOR_BYTES as u64 - tail.len() as u64, &tail);
 }
@@ -212,7 +223,7 @@ fn full(lab: &Lab) -> (Array<'_>, Vec<u8>) {
 fn a_member_under_a_partition_table_is_left_out_and_replaced() {
     let lab = Lab::new();
     let (array, data) = full(&lab);
-    write_gpt(&array.members[2]);
+    write_gpt(&array.members[2], Table::Whole);
     let overwritten = fingerprint(&array.members[2]);
     let server = array.serve(&[]);
     let status = server.status();
@@ -239,8 +250,8 @@ fn a_member_under_a_partition_table_is_left_out_and_replaced() {
 fn members_under_partition_tables_are_taken_when_the_operator_says_so() {
     let lab = Lab::new();
     let (array, data) = full(&lab);
-    write_gpt(&array.members[1]);
-    write_gpt(&array.members[2]);
+    write_gpt(&array.members[1], Table::Whole);
+    write_gpt(&array.members[2], Table::Whole);
     let before = fingerprints(&array.members);
     let stderr = lab.striate_refuses(&serve_args(&lab, &array.members, "run"));
     assert!(stderr.contains("--take-overwritten"), "{stderr}");
@@ -257,5 +268,33 @@ fn members_under_partition_tables_are_taken_when_the_operator_says_so() {
     // The start has written both superblocks anew, so the next one needs no such word.
     let server = array.serve(&[]);
     assert_eq!(server.status().health, Health::Optimal);
+    server.stop();
+}
+
+/// A signature behind the data counts like one in front of it: it says who has damaged a superblock copy. Beside two good copies
+/// it is only mentioned, for it may be older than the array, and no data lies there.
+#[test]
+fn a_table_at_the_end_of_a_member_counts_with_a_damaged_superblock() {
+    let lab = Lab::new();
+    let (array, data) = full(&lab);
+    let member = &array.members[1];
+    write_gpt(member, Table::Copy);
+    let what = "a GPT partition table (the copy at the end)";
+    let mentions = |log: &str, word: &str| {
+        log.lines().any(|line| line.contains(&text(member)) && line.contains(what) && line.contains(word))
+    };
+    let server = array.serve(&[]);
+    assert_eq!(server.status().health, Health::Optimal);
+    assert!(mentions(&server.log(), "scrub the array"), "the table is not mentioned:\n{}", server.log());
+    server.stop();
+    array.scrub_is_clean("with a table at the end");
+
+    overwrite(member, 4096, &pattern(9, 0, 4096));
+    let before = fingerprint(member);
+    let server = array.serve(&[]);
+    assert_ne!(server.status().members[1].state, MemberState::InSync);
+    assert!(mentions(&server.log(), "left out"), "the log does not say why:\n{}", server.log());
+    assert_same("without the member", 0, &server.connect().read(0, data.len()), &data);
+    assert_eq!(fingerprint(member), before, "a member that is left out is written to");
     server.stop();
 }

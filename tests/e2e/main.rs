@@ -22,6 +22,7 @@ mod fuse;
 mod grow;
 mod huge;
 mod idle_kill;
+mod images;
 mod kill;
 mod lab;
 mod ledger;

@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use engine::status::Health;
+
 use crate::content::pattern;
 use crate::lab::{Backing, Lab, Server, Shape};
 
@@ -84,6 +86,35 @@ fn a_command_that_waits_holds_up_no_other() {
     assert!(waiting.try_wait().expect("our child").is_none(), "the stop waited for the replacement");
     assert!(!waiting.wait().expect("our child").success(), "an array that was stopped takes no device");
     server.ended();
+}
+
+/// SIGTERM ends a server in order also while it fills a slot and a `wait` for that runs. The next server goes on.
+#[test]
+fn a_signal_does_not_wait_for_a_rebuild() {
+    let lab = Lab::new();
+    // Large enough for a rebuild to last while the server is ended.
+    let shape = Shape { member_mib: 512, init: "assume-clean", ..Shape::RAID5 };
+    let mut array = lab.create("ended", shape);
+    let server = array.serve(&[]);
+    server.fail(1);
+    let fresh = lab.member("fresh", &array.shape);
+    server.replace(1, &fresh);
+    let mut waiting = lab.start(&["wait", "ended"]);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!server.status().background.is_empty(), "the rebuild was over too soon");
+    let began = Instant::now();
+    server.terminate();
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    assert!(!waiting.wait().expect("our child").success(), "a rebuild that was broken off did not end well");
+    array.members[1] = fresh;
+    let server = array.serve(&[]);
+    assert!(
+        !server.status().background.is_empty(),
+        "nothing was left of the rebuild: the signal waited for it"
+    );
+    server.wait();
+    assert_eq!(server.status().health, Health::Optimal, "the rebuild went on");
+    server.stop();
 }
 
 #[test]
