@@ -18,6 +18,8 @@ pub struct SimRing {
     name: u32,
     /// Disk of each device.
     pub devices: Vec<usize>,
+    /// Devices from this index on were offered to an array that takes none: they are asked nothing.
+    pub members: usize,
     /// Operations that were cut: the tag, how many pieces are in flight, and what those before came to.
     cut: Vec<(u32, usize, Result<(), i32>)>,
 }
@@ -26,7 +28,7 @@ impl SimRing {
     /// A ring that knows these disks, in the order of their device index.
     #[must_use]
     pub fn new(bus: &Rc<RefCell<Bus>>, name: u32, devices: Vec<usize>) -> SimRing {
-        SimRing { bus: Rc::clone(bus), name, devices, cut: Vec::new() }
+        SimRing { bus: Rc::clone(bus), name, devices, members: usize::MAX, cut: Vec::new() }
     }
 
     /// The disk of a device.
@@ -52,6 +54,11 @@ impl Ring for SimRing {
         );
         assert!(op.io == MemberIo::Flush || op.len_bytes > 0, "RING: an operation of no bytes");
         let (disk, span) = (self.disk(op.device), op.span);
+        assert!(
+            usize::from(op.device.0) < self.members,
+            "D9: disk {disk:?} is asked {:?}, and the array has refused to take it in",
+            op.io
+        );
         debug_assert!(matches!(op.io, MemberIo::Flush | MemberIo::Deallocate) || span != Span::EMPTY);
         let Some(pieces) = disk.and_then(|disk| self.pieces(disk, &op)) else {
             self.bus.borrow_mut().push(self.name, disk, op);

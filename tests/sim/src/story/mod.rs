@@ -9,13 +9,14 @@ use crate::bus::Cut;
 use crate::config::{Config, Flavour, Knobs};
 use crate::latency::Latency;
 use crate::rng::{Rng, mix};
-use crate::world::{StartOutcome, World, fresh_memory};
+use crate::world::{DISKS_MAX, StartOutcome, World, fresh_memory};
 
 mod aftermath;
 mod bad;
 mod crowd;
 mod decay;
 mod earlier;
+mod failed;
 mod idle;
 mod kinds;
 pub mod matrix;
@@ -395,7 +396,7 @@ impl Story {
             (0..bus.disks.len()).filter(|disk| bus.disks[*disk].dead && is_free(disk)).collect()
         };
         let reuse = if !dead.is_empty() && self.chance(25) { Some(self.world.rng.pick(&dead)) } else { None };
-        if self.world.bus.borrow().disks.len() >= 24 {
+        if self.world.bus.borrow().disks.len() >= DISKS_MAX {
             return;
         }
         // A refusal is an answer too: another slot may be in work.

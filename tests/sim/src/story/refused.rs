@@ -100,6 +100,9 @@ impl Story {
         self.world.beyond_level = true;
         self.load(10, 60);
         self.world.drain();
+        if !self.world.is_off() && self.world.running().failed() {
+            self.world.order_in_vain("has failed");
+        }
         let after = self.world.in_sync_disks();
         assert!(
             before.iter().all(|disk| after.contains(disk) || self.world.bus.borrow().disks[*disk].dead),
@@ -146,6 +149,7 @@ impl Story {
                 self.world.drain();
             }
             self.world.come_to_rest();
+            self.world.order_in_vain("read-only");
             self.world.leave_read_only();
             self.heal_disks();
             self.restart_present(false);

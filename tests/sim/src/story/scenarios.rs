@@ -34,6 +34,7 @@ impl Story {
         self.die();
         self.load(5, 60);
         self.verify();
+        self.order_when_failed();
     }
 
     pub(super) fn cuts(&mut self) {

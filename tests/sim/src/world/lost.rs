@@ -155,7 +155,8 @@ impl World {
     /// cut has finished reads as zeros, and goes on to do so. (While it is being discarded or overwritten it reads as that too, and a
     /// power cut may take it back. Zeros for a whole stripe are a discard.)
     pub(super) fn note_readable(&mut self, first: u64, count: u64) {
-        if self.oracle.lost.range(first..first + count).next().is_none() {
+        // (In an array that has failed the same is true of a discard that was given up.)
+        if self.running().failed() || self.oracle.lost.range(first..first + count).next().is_none() {
             return;
         }
         let listed = self.listed();

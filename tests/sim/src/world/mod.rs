@@ -48,6 +48,7 @@ mod start;
 pub use crash::Crash;
 pub use decay::{Block, Decay, Spot};
 pub use idle::Idle;
+pub use orders::DISKS_MAX;
 pub use rollback::Stop;
 pub use start::{GrowOutcome, StartOutcome};
 
@@ -298,9 +299,14 @@ impl World {
         self.host_pool = Some(Pool::new(&self.memory, REACTORS_MAX as u16));
     }
 
-    /// One turn of one reactor, in the product's order. Whether it moved.
+    /// One turn of some reactor. Whether it moved.
     pub fn step(&mut self) -> bool {
         let at = self.rng.below(self.reactors.len() as u64) as usize;
+        self.turn(at)
+    }
+
+    /// One turn of a reactor, in the product's order. Whether it moved.
+    fn turn(&mut self, at: usize) -> bool {
         {
             let mut bus = self.bus.borrow_mut();
             let next = bus.next_due_ns();

@@ -13,6 +13,9 @@ use super::{World, random_uuid};
 /// An order whose answer is awaited.
 type Pending = Receiver<Result<(), String>>;
 
+/// Disks of a world at most: each costs time at every look at all superblocks.
+pub const DISKS_MAX: usize = 24;
+
 impl World {
     /// Gives an order to the steward.
     pub(super) fn order(&mut self, order: impl FnOnce(Answer) -> Order) -> Pending {
@@ -47,6 +50,16 @@ impl World {
 
     /// A disk, new or with what it held as a member, joins in a slot. If it is refused, its index is free for the next one.
     pub fn order_join(&mut self, slot: u8, reuse: Option<usize>) -> Option<Result<(), String>> {
+        let (disk, pending) = self.offer(slot, reuse);
+        let answer = self.await_answer(&pending, "Join");
+        if matches!(answer, Some(Err(_))) {
+            self.take_back(disk);
+        }
+        answer
+    }
+
+    /// Every ring knows a disk, new or with what it held as a member, and the array is asked to take it into a slot.
+    fn offer(&mut self, slot: u8, reuse: Option<usize>) -> (usize, Pending) {
         let volatile = self.config.volatile.contains(&true) && self.rng.chance(50);
         let mut bus = self.bus.borrow_mut();
         let disk = match reuse {
@@ -79,15 +92,75 @@ impl World {
         let device_bytes = self.device_bytes;
         let pending =
             self.order(|answer| Order::Join { slot, device, member, volatile, device_bytes, answer });
-        let answer = self.await_answer(&pending, "Join");
-        if matches!(answer, Some(Err(_))) {
-            self.bus.borrow_mut().monitors.joining.remove(&disk);
-            // As the server does: an index is free once nothing is in flight to its device.
-            if !self.bus.borrow().is_asked(disk) {
-                self.reactors.iter_mut().for_each(|reactor| reactor.ring.devices.truncate(index));
+        (disk, pending)
+    }
+
+    /// The disk that was offered last is not a member. As in the server, its index is free once nothing is in flight to it.
+    fn take_back(&mut self, disk: usize) {
+        let mut bus = self.bus.borrow_mut();
+        bus.monitors.joining.remove(&disk);
+        if !bus.is_asked(disk) {
+            self.reactors.iter_mut().for_each(|reactor| {
+                reactor.ring.devices.pop();
+            });
+        }
+    }
+
+    /// Orders to an array that takes none: it has failed, was stopped, or is read-only. ORDER: each is refused with that reason in the
+    /// steward's next turn. D9: the disk that is offered is asked nothing, so its index is free again. Which disk that is.
+    pub fn order_in_vain(&mut self, why: &str) -> Option<usize> {
+        let members = self.reactors[0].ring.devices.len();
+        self.reactors.iter_mut().for_each(|reactor| reactor.ring.members = members);
+        let mut offered = None;
+        for _ in 0..self.rng.between(2, 4) {
+            let slot = self.rng.below(u64::from(self.geometry.members())) as u8;
+            let roll = self.rng.below(100);
+            if self.is_off() {
+                break;
+            }
+            if roll < 35 {
+                let pending = self.order(|answer| Order::Fail { slot, answer });
+                self.is_refused_at_once(&pending, "Fail", why);
+                continue;
+            }
+            if roll < 50 && self.running().failed() {
+                let pending = self.order(|answer| Order::Stop { answer });
+                self.is_refused_at_once(&pending, "Stop", why);
+                continue;
+            }
+            let reuse = offered.or_else(|| self.device_that_is_back());
+            if reuse.is_some() || self.bus.borrow().disks.len() < DISKS_MAX {
+                let (disk, pending) = self.offer(slot, reuse);
+                self.is_refused_at_once(&pending, "Join", why);
+                self.take_back(disk);
+                offered = Some(disk);
             }
         }
-        answer
+        for _ in 0..self.rng.below(8) {
+            self.step();
+        }
+        offered
+    }
+
+    /// A disk that had died and is back under another name: no slot is written on it. In other cases a new one is offered.
+    fn device_that_is_back(&mut self) -> Option<usize> {
+        let bus = self.bus.borrow();
+        let writable = self.running().members.view().writable;
+        let used: Vec<usize> = writable.iter().map(|slot| self.disk_of(slot)).collect();
+        let is_free = |disk: &usize| bus.disks[*disk].dead && !used.contains(disk) && !bus.is_asked(*disk);
+        let dead: Vec<usize> = (0..bus.disks.len()).filter(is_free).collect();
+        drop(bus);
+        (!dead.is_empty() && self.rng.chance(40)).then(|| self.rng.pick(&dead))
+    }
+
+    fn is_refused_at_once(&mut self, pending: &Pending, what: &str, why: &str) {
+        self.bus.borrow_mut().note(22, || format!("ORDER {what}, in vain"));
+        self.turn(0);
+        let answer = pending.try_recv();
+        assert!(
+            matches!(&answer, Ok(Err(reason)) if reason.contains(why)),
+            "ORDER: {what} is answered {answer:?} in the turn after it was given, and the array {why}"
+        );
     }
 
     /// Stops in order. The front end is drained.
@@ -110,6 +183,11 @@ impl World {
         let answer = self.await_answer(&pending, "Stop")?;
         if answer.is_ok() {
             self.cells_at_stop = Some(self.cells());
+            if self.rng.chance(15) {
+                self.bus.borrow_mut().read_only = true;
+                self.order_in_vain("is being stopped");
+                self.bus.borrow_mut().read_only = false;
+            }
             self.forget_engine();
             self.oracle.clean_stop();
             // Nothing is lost with the power, from now on.

@@ -99,7 +99,7 @@ pub(super) const EDITS: &[Edit] = &[
             joining.answer.send(Err(HAS_FAILED.into()));",
         "        if mutant!(JoinerNotWiped) {
             steward.keeper.wishes.join = Some(joining);
-        } else if failed {
+        } else if failed && !mutant!(FailedArrayTakesDevice) {
             joining.answer.send(Err(HAS_FAILED.into()));",
     ),
     e(

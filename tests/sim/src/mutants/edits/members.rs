@@ -80,7 +80,7 @@ pub(super) const EDITS: &[Edit] = &[
         "        if self.shared.failed() {
             self.refuse_arrival(HAS_FAILED.into());",
         "        if self.shared.failed() && mutant!(ArrivalWaitsInFailed) {
-        } else if self.shared.failed() {
+        } else if self.shared.failed() && !mutant!(FailedArrayTakesDevice) {
             self.refuse_arrival(HAS_FAILED.into());",
     ),
     e(

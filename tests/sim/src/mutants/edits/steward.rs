@@ -10,6 +10,17 @@ const SWEEP: &str = "engine/src/array/sweep.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(
+        STEWARD,
+        "        if self.shared.steward.orders.is_empty() {\n            return;",
+        "        if self.shared.steward.orders.is_empty() || mutant!(FailedArrayKeepsOrders) && self.shared.failed() {
+            return;",
+    ),
+    e(
+        STEWARD,
+        "} else if self.steward().is_stopping() {",
+        "} else if self.steward().is_stopping() && !mutant!(StoppedArrayFails) {",
+    ),
     e(MEMBERS, "Acquire) > 0 || needs.torn;", "Acquire) > 0 || needs.torn && !mutant!(TornNotBelieved);"),
     e(
         STEWARD,

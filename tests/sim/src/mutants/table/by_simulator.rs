@@ -173,6 +173,15 @@ pub(super) const MUTANTS: &[Mutant] = &[
     m("FirstInFailedArray", "E2: a first write goes on in an array that has failed (once a bug here)"),
     m("PlanOfBefore", "E3: a batch is planned with the members of before (SPDK a67085538b)"),
     m("MemoryGivenEarly", "E4: memory is given back before its last write has ended"),
+    m(
+        "FailedArrayKeepsOrders",
+        "ORDER: orders to an array that has failed wait for what never comes (once a bug here)",
+    ),
+    m(
+        "FailedArrayTakesDevice",
+        "D9: an array that has failed wipes a device that it cannot take in (once a bug here)",
+    ),
+    m("StoppedArrayFails", "ORDER: a member of a stopped array is failed, which never comes on record"),
     shown_in("silent", "SilenceBorne", "E5: a member that does not answer is waited for"),
     shown_in("faults", "LastMemberFailed", "E5: a silent member is failed though the array needs it"),
     shown_in(
