@@ -340,6 +340,7 @@ impl Bus {
             MemberIo::Flush => None,
             _ => Some(self.disks[disk].place(op.offset_bytes, op.len_bytes)),
         };
+        assert!(self.disks[disk].has_whole_blocks(&op), "RING: {op:?} is not of whole blocks of disk {disk}");
         let mut pushed: Rc<[u8]> = Rc::new([]);
         match op.io {
             MemberIo::Write(_) => pushed = self.memory.with(op.span, |bytes| Rc::from(bytes)),

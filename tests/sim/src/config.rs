@@ -10,9 +10,12 @@ use bitmap::Cell;
 use engine::array::Sizes;
 use engine::format::{Level, Shape};
 
+use crate::disk::SECTOR;
 use crate::latency::Latency;
 use crate::rng::Rng;
 
+/// How many worlds have members with blocks of 4096 bytes.
+const LARGE_BLOCKS_PERCENT: u64 = 12;
 /// Reactors of a world at most.
 pub const REACTORS_MAX: usize = 3;
 
@@ -89,6 +92,8 @@ pub struct Config {
     pub reactors: usize,
     /// Room of each.
     pub sizes: Sizes,
+    /// Logical blocks of the members and of the array.
+    pub block_bytes: u32,
     /// Which members have a volatile cache.
     pub volatile: Vec<bool>,
     /// How cells begin.
@@ -100,6 +105,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Sectors of a logical block.
+    #[must_use]
+    pub const fn block_sectors(&self) -> u64 {
+        self.block_bytes as u64 / SECTOR as u64
+    }
+
     /// Random, within the knobs.
     pub fn random(rng: &mut Rng, knobs: Knobs) -> Config {
         let full = knobs.flavour == Flavour::Full;
@@ -137,6 +148,8 @@ impl Config {
             room_stripes: 0,
             reactors: rng.between(1, reactors_max.min(knobs.reactors)) as usize,
             sizes: if full && rng.chance(50) { Sizes::FULL } else { Sizes::SMALL },
+            // Drawn aside: the rest of the run does not depend on it.
+            block_bytes: if Rng::new(rng.clone().next()).chance(LARGE_BLOCKS_PERCENT) { 4096 } else { 512 },
             volatile,
             initial,
             latency: match knobs.flavour {

@@ -17,10 +17,12 @@ use std::rc::Rc;
 
 use engine::format::lost_rows::{LIST_BYTES, PLACE_OFFSETS_BYTES};
 use engine::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES, Zones};
+use engine::ring::MemberOp;
 
 use crate::rng::{Rng, mix};
 
-/// The unit in which anything is torn, cached or lost.
+/// The unit in which content is written and named. Anything is torn, cached or lost by the disk's logical block, which is one
+/// sector or eight.
 pub const SECTOR: usize = 512;
 /// The unit in which content is stored.
 pub const PAGE: usize = 4096;
@@ -96,6 +98,8 @@ pub struct Refusal {
 pub struct Disk {
     seed: u64,
     zones: Zones,
+    /// Sectors of a logical block: the unit of its accesses, and of what is torn, lost with the cache, or unreadable.
+    pub block_sectors: u64,
     /// Whether it has a volatile cache.
     pub volatile: bool,
     /// All I/O fails.
@@ -136,6 +140,7 @@ impl Disk {
         Disk {
             seed,
             zones,
+            block_sectors: 1,
             volatile,
             dead: false,
             blank: false,
@@ -391,19 +396,36 @@ impl Disk {
     pub fn lose_power(&mut self, rng: &mut Rng) {
         // In some cuts everything cached is lost, in some nothing: the extremes find more than the middle.
         let style = rng.below(3);
+        let mut of_block = (None, 0);
         for (sector, cached) in std::mem::take(&mut self.cache) {
             let choices = cached.versions.len() as u64 + 1;
+            let block = Some(sector / self.block_sectors);
             let choice = match style {
                 0 => 0,
                 1 => choices - 1,
+                _ if of_block.0 == block => of_block.1.min(choices - 1),
                 _ => rng.below(choices),
             };
+            of_block = (block, choice);
             if choice < choices - 1 {
                 let bytes =
                     if choice == 0 { &cached.durable } else { &cached.versions[choice as usize - 1].1 };
                 *self.sector_mut(sector) = **bytes;
             }
         }
+    }
+
+    /// Whether an operation is of whole blocks.
+    #[must_use]
+    pub const fn has_whole_blocks(&self, op: &MemberOp) -> bool {
+        let block_bytes = self.block_sectors * SECTOR as u64;
+        op.offset_bytes.is_multiple_of(block_bytes) && op.len_bytes.is_multiple_of(block_bytes)
+    }
+
+    /// The block of a sector cannot be read until it is written.
+    pub fn spoil(&mut self, sector: u64) {
+        let first = sector / self.block_sectors * self.block_sectors;
+        self.bad.extend(first..first + self.block_sectors);
     }
 
     /// One bit decays, durably, and nobody is told.

@@ -26,12 +26,16 @@ impl Bus {
         aim.is_hit(disk, place, spot, Ask::of(io)).then_some(aim.fault)
     }
 
-    /// Not at all, whole, or some of its sectors.
+    /// Not at all, whole, or some of its blocks.
     pub(super) fn land_in_part(&mut self, op: &InFlight, common: Option<u64>) {
         let style = common.unwrap_or_else(|| self.rng.below(3));
         let Some(place) = op.place.filter(|_| style > 0) else { return };
+        let (block_sectors, mut lands) = (self.disks[op.disk].block_sectors, false);
         for (nth, sector) in place.sectors().enumerate() {
-            if style == 1 || self.rng.chance(50) {
+            if sector.is_multiple_of(block_sectors) {
+                lands = style == 1 || self.rng.chance(50);
+            }
+            if lands {
                 let bytes = op.pushed[nth * SECTOR..][..SECTOR].try_into().expect("a sector");
                 self.disks[op.disk].write_sector(sector, &bytes, self.moment);
             }

@@ -143,6 +143,7 @@ pub fn run_cell(place: &Place, seed: u64, memories: &Memories, verbose: bool) ->
         room_stripes: 0,
         reactors: 1,
         sizes: Sizes::SMALL,
+        block_bytes: 512,
         volatile: vec![place.cached; members],
         initial: match place.state {
             State::Unwritten => Cell::Unwritten,

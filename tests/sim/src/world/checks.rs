@@ -137,7 +137,8 @@ impl World {
         let mut idle = 0;
         while at < touched.len() && !self.is_off() {
             let first = touched[at];
-            let max = self.rng.pick(&[1, 8, 64, 256]).min(self.sectors() - first);
+            let max = self.rng.pick(&[1, 8, 64, 256]).max(self.config.block_sectors());
+            let max = max.min(self.sectors() - first);
             let mut count = 1;
             while at + (count as usize) < touched.len()
                 && count < max

@@ -87,7 +87,7 @@ impl World {
         bus.monitors.superblocks_changed = true;
         let disk = &mut bus.disks[spot.disk];
         match decay {
-            Decay::OneSector => drop(disk.bad.insert(sector)),
+            Decay::OneSector => disk.spoil(sector),
             Decay::AllSectors => disk.bad.extend(place.sectors()),
             Decay::Flip => disk.flip(sector, self.rng.below(4096)),
             Decay::Overwritten => {

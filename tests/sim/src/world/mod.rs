@@ -160,6 +160,7 @@ impl World {
         for &volatile in &config.volatile {
             let mut disk = Disk::new(rng.next(), room, volatile);
             disk.blank = config.initial == Cell::Clean;
+            disk.block_sectors = config.block_sectors();
             disk.wipe_superblocks();
             bus.disks.push(disk);
         }
@@ -216,7 +217,7 @@ impl World {
             host: Label::EMPTY,
             created_s: 1_700_000_000,
             shape: self.config.shape,
-            logical_block_bytes: SECTOR as u32,
+            logical_block_bytes: self.config.block_bytes,
             zones: self.zones,
             members,
             epoch_id: self.rng.next() | 1,

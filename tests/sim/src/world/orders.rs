@@ -67,7 +67,7 @@ impl World {
             None => {
                 let lasting = bus.lasting;
                 let mut disk = Disk::new(self.rng.next(), self.room, volatile);
-                disk.lasting = lasting;
+                (disk.lasting, disk.block_sectors) = (lasting, self.config.block_sectors());
                 bus.disks.push(disk);
                 bus.disks.len() - 1
             }
@@ -248,14 +248,14 @@ impl World {
         self.geometry.slots().minus(self.running().members.view().writable).iter().collect()
     }
 
-    /// A random sector of data or parity on a disk becomes unreadable.
+    /// Random blocks of data or parity on a disk become unreadable.
     pub fn damage(&mut self, disk: usize, stripe: u64, sectors: u64) {
         let chunk = u64::from(self.geometry.chunk_bytes());
         let mut bus = self.bus.borrow_mut();
         let place = bus.disks[disk].place_in_data(self.geometry.strip_offset(stripe), chunk);
         for _ in 0..sectors {
             let sector = place.first + self.rng.below(place.count);
-            bus.disks[disk].bad.insert(sector);
+            bus.disks[disk].spoil(sector);
         }
         bus.note(9, || format!("DAMAGE disk {disk} stripe {stripe}"));
     }

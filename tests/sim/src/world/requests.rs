@@ -20,9 +20,10 @@ impl World {
         self.submit(wish);
     }
 
-    /// Submits a request at a random reactor; false when there is no room.
+    /// Submits a request at a random reactor, of whole blocks; false when there is no room.
     pub fn submit(&mut self, wish: Wish) -> bool {
-        let Wish { kind, first, count } = wish;
+        let (kind, block) = (wish.kind, self.config.block_sectors());
+        let (first, count) = (wish.first / block * block, wish.count.next_multiple_of(block));
         let reactor = self.rng.below(self.reactors.len() as u64) as usize;
         if self.reactors[reactor].array.room() == 0 {
             return false;

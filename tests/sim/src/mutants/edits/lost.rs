@@ -6,10 +6,19 @@ const BACKGROUND: &str = "engine/src/array/background.rs";
 const JOBS: &str = "engine/src/array/jobs.rs";
 const LISTED: &str = "engine/src/lost/ranges.rs";
 const LIST: &str = "engine/src/array/lost.rs";
+const SHAPE: &str = "engine/src/array/shape.rs";
 const START: &str = "engine/src/start.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(
+        SHAPE,
+        "pub(super) const fn piece_end(row: u32) -> u32 {",
+        "pub(super) fn piece_end(row: u32) -> u32 {
+    if mutant!(PiecesOfSectors) {
+        return (row / 512 + 1) * 512;
+    }",
+    ),
     e(
         LIST,
         "} else if by_suspects && self.answer_refused(",

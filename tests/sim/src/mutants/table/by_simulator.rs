@@ -269,6 +269,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     shown_in("bad", "ListNotRead", "LOST: a start does not read the list of lost rows"),
     shown_in(
+        "bad",
+        "PiecesOfSectors",
+        "D12: rows are recovered in pieces that are shorter than a block of the members",
+    ),
+    shown_in(
         "lost",
         "ListBreaksAtParity",
         "LOST: the slot's parity ends a range of lost strips, and a long one fills the list (once a bug here)",
