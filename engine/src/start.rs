@@ -5,7 +5,7 @@
 //! participant, then bitmap blocks, then data.
 //!
 //! 1. [`read_superblocks`] of every candidate; [`assemble`](crate::assembly::assemble) decides.
-//! 2. [`start`]: the new epoch; a member that fails its superblock leaves in another.
+//! 2. [`start`]: the list of lost rows is read, without which the start is refused; then the new epoch; a member that fails its superblock leaves in another.
 //! 3. The bitmap blocks, from members in sync, the newest valid copy of each; after an unclean stop
 //!    Dirty means NeedSync, and a block without a valid copy is NeedSync throughout.
 //! 4. Blocks whose copies differ, or are damaged, are put in order before anything relies on them.
@@ -213,30 +213,33 @@ pub fn start<R: Ring>(
             SlotPlan::Stale { .. } | SlotPlan::Missing | SlotPlan::Failed | SlotPlan::Empty => {}
         }
     }
-    let roster = if options.read_only {
-        None
-    } else {
-        let (roster, lost) = begin_epoch(bench, assembly, options)?;
-        view = MemberView { readable: view.readable.minus(lost), writable: view.writable.minus(lost) };
-        rebuilding = rebuilding.filter(|(slot, _)| !lost.has(*slot));
-        Some(roster)
-    };
     let mut started = Started {
         geometry,
         layout,
         bitmap: Bitmap::new(geometry.stripes(), Cell::Unwritten),
         view,
         devices,
-        roster,
+        roster: None,
         rebuilding,
         lost: LostRows::none(geometry),
         stale_blocks: 0,
-        parity_trusted: options.trust_parity && view.readable.count() < u32::from(geometry.members()),
+        parity_trusted: false,
         bad_places: Slots::NONE,
     };
+    // Before the epoch: a start that is refused for want of the list leaves out no member that is missing and has it.
+    let mut list_order = lost::IN_ORDER;
     if record.lost_rows {
-        started.lost = lost::load(bench, &started)?;
+        (started.lost, list_order) = lost::load(bench, &started)?;
     }
+    if !options.read_only {
+        let (roster, lost) = begin_epoch(bench, assembly, options)?;
+        started.view =
+            MemberView { readable: view.readable.minus(lost), writable: view.writable.minus(lost) };
+        started.rebuilding = rebuilding.filter(|(slot, _)| !lost.has(*slot));
+        started.roster = Some(roster);
+    }
+    started.parity_trusted =
+        options.trust_parity && started.view.readable.count() < u32::from(geometry.members());
     let before = match (assembly.unclean, record.settled) {
         (true, _) => Before::Cut,
         (false, false) => Before::Stop,
@@ -249,7 +252,7 @@ pub fn start<R: Ring>(
             started.leave(bench, failed)?;
         }
         started.roster.iter_mut().for_each(Roster::note_both_places);
-        let failed = lost::even_out(bench, &mut started)?;
+        let failed = lost::even_out(bench, &mut started, list_order)?;
         started.leave(bench, failed)?;
     }
     Ok(started)

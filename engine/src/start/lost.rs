@@ -8,8 +8,18 @@ use crate::geometry::Slots;
 use crate::lost::LostRows;
 use crate::ring::{Durability, MemberIo, Ring};
 
-/// The newest valid list of the members in sync. An error where there is none: what is lost would be served as zeros.
-pub(super) fn load<R: Ring>(bench: &mut Bench<'_, R>, started: &Started) -> Result<LostRows, StartError> {
+/// The order in which the two places are written.
+pub(super) type Order = [u64; PLACE_OFFSETS_BYTES.len()];
+/// The order where nothing is wrong with either place.
+pub(super) const IN_ORDER: Order = PLACE_OFFSETS_BYTES;
+
+/// The newest valid list of the members in sync, and the order in which its places are to be written: first the place of which fewer
+/// members have a valid copy, since a power cut may tear all copies of the place that is being written, and those of the other place
+/// must be enough. An error where there is no valid copy: what is lost would be served as zeros.
+pub(super) fn load<R: Ring>(
+    bench: &mut Bench<'_, R>,
+    started: &Started,
+) -> Result<(LostRows, Order), StartError> {
     let array = Uuid::from_bytes(started.layout.uuid);
     let bounds = Bounds {
         stripes: started.geometry.stripes(),
@@ -17,22 +27,26 @@ pub(super) fn load<R: Ring>(bench: &mut Bench<'_, R>, started: &Started) -> Resu
         chunk_bytes: started.geometry.chunk_bytes(),
     };
     let mut newest: Option<(u64, Vec<LostRange>)> = None;
+    let mut valid = [0; PLACE_OFFSETS_BYTES.len()];
     let span = bench.scratch.part(0, LIST_BYTES as u32);
     for slot in started.view.readable.iter() {
-        for place in PLACE_OFFSETS_BYTES {
+        for (place, count) in PLACE_OFFSETS_BYTES.into_iter().zip(&mut valid) {
             let device = started.devices[usize::from(slot)];
             if bench.run(&[Bench::<R>::op(device, MemberIo::Read, place, span)])[0].is_err() {
                 continue;
             }
-            if let Ok(found) = bench.memory.with(span, |list| decode(list, array, &bounds))
-                && newest.as_ref().is_none_or(|(known, _)| found.0 > *known)
-            {
-                newest = Some(found);
+            if let Ok(found) = bench.memory.with(span, |list| decode(list, array, &bounds)) {
+                *count += 1;
+                if newest.as_ref().is_none_or(|(known, _)| found.0 > *known) {
+                    newest = Some(found);
+                }
             }
         }
     }
     let (generation, ranges) = newest.ok_or(StartError::LostRowsUnreadable)?;
-    Ok(LostRows::new(started.geometry, generation, &ranges, true))
+    let [first, second] = PLACE_OFFSETS_BYTES;
+    let order = if valid[1] < valid[0] { [second, first] } else { IN_ORDER };
+    Ok((LostRows::new(started.geometry, generation, &ranges, true), order))
 }
 
 /// Writes the list as it was found to every member, with the next generation: what only some of them have must not be believed by the
@@ -40,6 +54,7 @@ pub(super) fn load<R: Ring>(bench: &mut Bench<'_, R>, started: &Started) -> Resu
 pub(super) fn even_out<R: Ring>(
     bench: &mut Bench<'_, R>,
     started: &mut Started,
+    order: Order,
 ) -> Result<Slots, StartError> {
     let slots = started.view.writable;
     if !started.lost.is_on_record() {
@@ -51,7 +66,7 @@ pub(super) fn even_out<R: Ring>(
     let array = Uuid::from_bytes(started.layout.uuid);
     bench.memory.with_mut(span, |list| encode(list, array, generation + 1, &ranges));
     let mut failed = Slots::NONE;
-    for place in PLACE_OFFSETS_BYTES {
+    for place in order {
         let write = MemberIo::Write(Durability::Durable);
         let op = |slot| Bench::<R>::op(started.devices[usize::from(slot)], write, place, span);
         let ops: Vec<_> = slots.iter().map(op).collect();

@@ -26,6 +26,8 @@ pub const CHUNK_BYTES: u32 = 4096;
 pub const USED_BYTES: u64 = (2 << 20) + TAIL_UNUSED_BYTES + 8 * CHUNK_BYTES as u64;
 /// A device has room to grow.
 pub const DEVICE_BYTES: u64 = USED_BYTES + (1 << 20);
+/// Where the list of lost rows is.
+pub const LISTS: Range<u64> = PLACE_OFFSETS_BYTES[0]..PLACE_OFFSETS_BYTES[1] + LIST_BYTES as u64;
 const ARRAY: Uuid = Uuid::from_u64_pair(7, 7);
 const EIO: i32 = 5;
 
@@ -57,6 +59,8 @@ pub struct Trouble {
     pub refusal: Option<(usize, usize, Landing)>,
     /// This device answers writes of these bytes with this error, and they do not land.
     pub refuses: Option<(usize, i32, Range<u64>)>,
+    /// The power goes during the first write of the list of lost rows, which is torn on every device.
+    pub tears_list: bool,
 }
 
 /// The ring of one start.
@@ -109,6 +113,8 @@ impl Ring for Power<'_> {
             self.lots.len() - 1
         });
         let cut = self.trouble.cut.clone().filter(|(at, _)| Some(*at) == lot);
+        let tears = self.trouble.tears_list
+            && ops.iter().any(|op| matches!(op.io, MemberIo::Write(_)) && LISTS.contains(&op.offset_bytes));
         let refusal = self.trouble.refusal.filter(|(at, ..)| Some(*at) == lot);
         for (nth, op) in ops.into_iter().enumerate() {
             let device = self.present[usize::from(op.device.0)];
@@ -119,13 +125,14 @@ impl Ring for Power<'_> {
             let result = match (&cut, refused) {
                 _ if let Some((_, errno, _)) = refuses => Err(*errno),
                 _ if self.off => Err(EIO),
+                _ if tears => self.perform(&op, Landing::Torn).and(Err(EIO)),
                 (Some((_, landings)), _) => self.perform(&op, landings[nth]).and(Err(EIO)),
                 (None, Some((_, _, landing))) => self.perform(&op, landing).and(Err(EIO)),
                 (None, None) => self.perform(&op, Landing::Whole),
             };
             completions.push(Completion { tag: op.tag, result });
         }
-        self.off |= cut.is_some();
+        self.off |= cut.is_some() || tears;
     }
 
     fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
@@ -294,6 +301,11 @@ impl Members {
                 self.devices[device].write(page, bytes.try_into().expect("a page"), Landing::Whole);
             }
         }
+    }
+
+    /// A place of the list of lost rows cannot be read any more.
+    pub fn spoil_list(&mut self, device: usize, place: usize) {
+        self.devices[device].bad.insert(PLACE_OFFSETS_BYTES[place] / BLOCK_BYTES as u64 + 2);
     }
 
     fn page_of(&self, place: u64) -> u64 {

@@ -4,14 +4,13 @@ use std::ops::Range;
 
 use engine::assembly::{SlotPlan, StaleReason};
 use engine::format::Level;
-use engine::format::lost_rows::{LIST_BYTES, LostRange, PLACE_OFFSETS_BYTES};
+use engine::format::lost_rows::{LostRange, PLACE_OFFSETS_BYTES};
 use engine::start::{StartError, StartOptions, Started};
 
-use crate::devices::{Members, Trouble};
+use crate::devices::{LISTS, Members, Trouble};
 
 const ALL: [usize; 3] = [0, 1, 2];
 const SUPERBLOCKS: Range<u64> = 0..PLACE_OFFSETS_BYTES[0];
-const LISTS: Range<u64> = PLACE_OFFSETS_BYTES[0]..PLACE_OFFSETS_BYTES[1] + LIST_BYTES as u64;
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
@@ -81,4 +80,32 @@ fn a_member_that_fails_its_list_leaves() {
     assert_eq!(started.lost.ranges(), list);
     assert!(!started.view.writable.has(1));
     assert_eq!(array.in_sync(&ALL), [0, 2]);
+}
+
+/// No member that is there has the list, so the start is refused. It has not put on record that the third member is missing: that one
+/// has the list, and the next start, with it, finds all three in sync.
+#[test]
+fn a_start_without_the_list_leaves_no_member_out() {
+    let (mut array, list) = with_list();
+    for (device, place) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        array.spoil_list(device, place);
+    }
+    let refused = array.start(&[0, 1], StartOptions::default(), Trouble::default()).result.err();
+    assert!(matches!(refused, Some(StartError::LostRowsUnreadable)), "{refused:?}");
+    assert_eq!(array.in_sync(&ALL), ALL);
+    assert_eq!(start(&mut array, &ALL).lost.ranges(), list);
+}
+
+/// One place of the list cannot be read on any member, and the power goes while the start writes the list: the copies in the
+/// other place are still there.
+#[test]
+fn a_start_that_is_cut_leaves_the_good_place_of_the_list() {
+    for bad in [0, 1] {
+        let (mut array, list) = with_list();
+        ALL.iter().for_each(|&device| array.spoil_list(device, bad));
+        let trouble = Trouble { tears_list: true, ..Trouble::default() };
+        let cut = array.start(&ALL, StartOptions::default(), trouble).result;
+        assert!(cut.is_err(), "the power has gone");
+        assert_eq!(start(&mut array, &ALL).lost.ranges(), list, "place {bad} was bad");
+    }
 }

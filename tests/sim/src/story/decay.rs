@@ -1,7 +1,7 @@
 //! Metadata that decays while the array is down: sectors that cannot be read, bits that flip, foreign bytes.
 //!
-//! Each place of each block of metadata is hit: both copies of a superblock, both places of each copy of a bitmap block; with
-//! all members and with some missing. Then the array is started, now and then read-only first, and verified.
+//! Each place of each block of metadata is hit: both copies of a superblock, both places of each copy of a bitmap block, both places
+//! of the list of lost rows, which a third of these arrays have; with all members and with some missing. Then the array is started, now and then read-only first, and verified.
 //!
 //! - Whatever was damaged, older cells never count for the newest: what was acknowledged reads right, and parity matches.
 //! - One damaged block after a stop in order costs nothing, also with as many members missing as the level can miss: the array
@@ -10,9 +10,13 @@
 //! - After a power cut the newest place of a block may be lost on every member that keeps it. No cell is then what it was before
 //!   (OLDER). This is looked at read-only, and the damage is taken back: what its stripes read as is not decided. Nor is it after a
 //!   start that repairs such places and is cut, once or several times, with members missing: in a world aside, which is thrown away.
+//! - After a stop in order one place of the list of lost rows may be damaged on every member, which costs nothing. Where all places are,
+//!   the start is refused: lost rows are never read as data (READ).
 //! - A start leaves every member in sync with two good copies of its superblock.
 //! - An installer's partition table, in a member's first and last blocks, is damage to one block of metadata, and to nothing else.
 //! - More damage than that may make a start impossible. It is then refused, and has changed nothing.
+
+use bitmap::Cell;
 
 use crate::bus::Cut;
 use crate::images::Image;
@@ -31,6 +35,9 @@ impl Story {
     pub(super) fn decay(&mut self) {
         self.decay_percent = 70;
         self.world.bus.borrow_mut().probes.metadata_percent = 100;
+        if self.world.config.initial == Cell::NeedSync {
+            self.lose_rows();
+        }
         for _ in 0..self.world.rng.between(2, 5) {
             self.load(2, 60);
             if self.chance(30) {
@@ -51,6 +58,14 @@ impl Story {
             self.verify();
         }
         self.end();
+    }
+
+    /// A member dies before its stripes are in sync, so what it held of them is lost, and listed once its slot is filled.
+    fn lose_rows(&mut self) {
+        self.die();
+        self.load(1, 6);
+        self.replace();
+        self.settle();
     }
 
     fn cut_a_load(&mut self) -> Down {
@@ -84,7 +99,7 @@ impl Story {
         let before = self.world.cells_stored_on(&present);
         let held: Vec<Image> = {
             let mut bus = self.world.bus.borrow_mut();
-            let images = bus.remember(&in_sync, true);
+            let images = bus.remember(&present, true);
             images.into_iter().map(|image| (*image).clone()).collect()
         };
         // A block whose only keeper here cannot show the newest generation after a cut needs a resync throughout, and what its
@@ -92,8 +107,12 @@ impl Story {
         let whole = in_sync.len() == usize::from(self.world.geometry.members());
         let damaged = self.world.damaged.clone();
         let spots = self.damage_metadata(&in_sync, down, whole);
-        let single = spots.len() == 1;
-        let must_run = single && down == Down::Stopped;
+        let is_in_one_place = |spot: &Spot| match spot.block {
+            Block::List { .. } => spot.block == spots[0].block,
+            Block::Superblock(_) | Block::Bitmap { .. } => false,
+        };
+        let is_harmless = spots.len() == 1 || !spots.is_empty() && spots.iter().all(is_in_one_place);
+        let must_run = is_harmless && down == Down::Stopped;
         if self.chance(15) {
             self.look_read_only_from(&present, must_run);
         }
@@ -118,8 +137,20 @@ impl Story {
             }
             return self.explore();
         }
-        assert!(!must_run, "START: refused for one damaged block of metadata: {spots:?}");
-        for image in held {
+        assert!(!must_run, "START: refused for damaged metadata that costs nothing: {spots:?}");
+        let is_list = |spot: &Spot| matches!(spot.block, Block::List { .. });
+        let is_refused_for_list = !spots.is_empty() && spots.iter().all(is_list);
+        for mut image in held {
+            let mut bus = self.world.bus.borrow_mut();
+            let is_as_before =
+                (0..2).all(|page| bus.disks[image.disk].page_now(page) == image.content.page_now(page));
+            drop(bus);
+            assert!(
+                is_as_before || !is_refused_for_list,
+                "START: refused for its list of lost rows, and disk {} has another record than before: a member that is missing \
+                 and has the list is left out",
+                image.disk
+            );
             self.world.bus.borrow_mut().put_back(&image);
         }
         self.world.damaged = damaged;
@@ -165,6 +196,11 @@ impl Story {
             return self.world.damaged.clone();
         }
         let all = self.world.metadata(disks);
+        if self.chance(25)
+            && let Some(lists) = self.damage_lists(&all)
+        {
+            return lists;
+        }
         let bitmaps_too = down == Down::Stopped || whole;
         // A cut tears blocks by itself.
         let many = !self.chance(70) && down == Down::Stopped;
@@ -179,7 +215,8 @@ impl Story {
                 Decay::Flip,
                 Decay::Overwritten,
             ]);
-            if may_join(&spots, spot) && (bitmaps_too || matches!(spot.block, Block::Superblock(_))) {
+            let is_bitmap = matches!(spot.block, Block::Bitmap { .. });
+            if may_join(&spots, spot) && (bitmaps_too || !is_bitmap) {
                 self.world.decay(spot, decay);
                 spots.push(spot);
             }
@@ -187,15 +224,33 @@ impl Story {
         self.world.damaged.clone_from(&spots);
         spots
     }
+
+    /// The list of lost rows decays on every member: one of its places, or both. `None` where there is no list.
+    fn damage_lists(&mut self, all: &[Spot]) -> Option<Vec<Spot>> {
+        let only = if self.chance(70) { Some(self.world.rng.below(2) as usize) } else { None };
+        let is_hit = |spot: &Spot| match spot.block {
+            Block::List { place } => only.is_none_or(|only| place == only),
+            Block::Superblock(_) | Block::Bitmap { .. } => false,
+        };
+        let spots: Vec<Spot> = all.iter().copied().filter(is_hit).collect();
+        for &spot in &spots {
+            let decay =
+                self.world.rng.pick(&[Decay::OneSector, Decay::AllSectors, Decay::Flip, Decay::Overwritten]);
+            self.world.decay(spot, decay);
+        }
+        self.world.damaged.clone_from(&spots);
+        (!spots.is_empty()).then_some(spots)
+    }
 }
 
 /// Whether a start must stand this damage beside the other: of the cells only one place, and then no member that loses both
 /// copies of its superblock. What more damage leaves of the cells nobody can say.
 fn may_join(spots: &[Spot], spot: Spot) -> bool {
     let is_bitmap = |spot: &Spot| matches!(spot.block, Block::Bitmap { .. });
+    let is_superblock = |spot: &Spot| matches!(spot.block, Block::Superblock(_));
     let all = || spots.iter().chain([&spot]);
     let bitmaps = all().filter(|spot| is_bitmap(spot)).count();
-    let superblocks_of = |disk| all().filter(|spot| spot.disk == disk && !is_bitmap(spot)).count();
+    let superblocks_of = |disk| all().filter(|spot| spot.disk == disk && is_superblock(spot)).count();
     let a_member_goes = all().any(|spot| superblocks_of(spot.disk) > 1);
     !spots.contains(&spot) && bitmaps <= 1 && !(bitmaps == 1 && a_member_goes)
 }

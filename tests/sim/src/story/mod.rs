@@ -122,10 +122,17 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
     if matches!(scenario, Scenario::Rollback | Scenario::Earlier) {
         config.stripes = config.stripes.min(24);
     }
-    if scenario == Scenario::Decay && rng.chance(30) {
-        // The cells are in several sectors of their block, so that its writes tear.
-        config.shape.chunk_bytes = 4096;
-        (config.initial, config.stripes) = (bitmap::Cell::Unwritten, rng.between(1_800, 2_400));
+    if scenario == Scenario::Decay {
+        match rng.below(100) {
+            0..30 => {
+                // The cells are in several sectors of their block, so that its writes tear.
+                config.shape.chunk_bytes = 4096;
+                (config.initial, config.stripes) = (bitmap::Cell::Unwritten, rng.between(1_800, 2_400));
+            }
+            // Rows are lost, and listed.
+            30..60 => (config.initial, config.stripes) = (bitmap::Cell::NeedSync, config.stripes.min(6)),
+            _ => {}
+        }
     }
     if scenario == Scenario::Idle && rng.chance(50) {
         // Several regions of cells; with all of them Clean, marks that widen are seen.

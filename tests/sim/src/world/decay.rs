@@ -1,5 +1,6 @@
 //! Metadata that cannot be read, or has decayed, while an array is down.
 
+use engine::format::lost_rows::{LIST_BYTES, PLACE_OFFSETS_BYTES};
 use engine::format::superblock::{Copy, decode};
 use engine::format::zones::{CELLS_PER_BLOCK, PLACES_PER_BLOCK, copies};
 
@@ -32,6 +33,11 @@ pub enum Block {
         /// Which of its places.
         place: u64,
     },
+    /// A place of the list of lost rows: several blocks with one checksum.
+    List {
+        /// Which of its places.
+        place: usize,
+    },
 }
 
 /// What happens to a block.
@@ -58,6 +64,9 @@ impl World {
         let mut spots = Vec::new();
         for &disk in disks {
             spots.extend([Copy::A, Copy::B].map(|copy| Spot { disk, block: Block::Superblock(copy) }));
+            if self.has_list(disk) {
+                spots.extend([0, 1].map(|place| Spot { disk, block: Block::List { place } }));
+            }
             let Some(slot) = in_sync.iter().position(|one| *one == Some(disk)) else { continue };
             for block in 0..self.zones.bitmap_blocks() {
                 if copies(block, &self.config.shape).any(|keeper| keeper == slot) {
@@ -69,19 +78,31 @@ impl World {
         spots
     }
 
+    /// Whether the record on a disk says that there is a list of lost rows.
+    fn has_list(&self, disk: usize) -> bool {
+        [Copy::A, Copy::B].into_iter().any(|copy| {
+            let mut bus = self.bus.borrow_mut();
+            let place = bus.disks[disk].place(copy.offset_bytes(), PAGE as u64);
+            let mut bytes = [0; PAGE];
+            bus.disks[disk].read_metadata(place, &mut bytes);
+            decode(&bytes, copy).is_ok_and(|superblock| superblock.record.lost_rows)
+        })
+    }
+
     fn place_of(&self, spot: Spot) -> Place {
-        let offset_bytes = match spot.block {
-            Block::Superblock(copy) => copy.offset_bytes(),
-            Block::Bitmap { block, place } => self.zones.bitmap_block_offset_bytes(block, place),
+        let (offset_bytes, len_bytes) = match spot.block {
+            Block::Superblock(copy) => (copy.offset_bytes(), PAGE),
+            Block::Bitmap { block, place } => (self.zones.bitmap_block_offset_bytes(block, place), PAGE),
+            Block::List { place } => (PLACE_OFFSETS_BYTES[place], LIST_BYTES),
         };
-        self.bus.borrow().disks[spot.disk].place(offset_bytes, PAGE as u64)
+        self.bus.borrow().disks[spot.disk].place(offset_bytes, len_bytes as u64)
     }
 
     /// A block of metadata decays. The array is down.
     pub fn decay(&mut self, spot: Spot, decay: Decay) {
         self.idle.forget();
         let place = self.place_of(spot);
-        let sector = place.first + self.rng.below(SECTORS_PER_PAGE);
+        let sector = place.first + self.rng.below(place.count);
         let mut bus = self.bus.borrow_mut();
         bus.note(20, || format!("DECAY {decay:?} of {spot:?}"));
         bus.monitors.superblocks_changed = true;
@@ -92,7 +113,9 @@ impl World {
             Decay::Flip => disk.flip(sector, self.rng.below(4096)),
             Decay::Overwritten => {
                 let byte = self.rng.pick(&[0, 0xff, 0x5a]);
-                disk.put_page(place.first / SECTORS_PER_PAGE, &[byte; PAGE]);
+                for page in place.sectors().step_by(SECTORS_PER_PAGE as usize) {
+                    disk.put_page(page / SECTORS_PER_PAGE, &[byte; PAGE]);
+                }
             }
         }
     }

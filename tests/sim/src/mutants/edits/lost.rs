@@ -4,6 +4,7 @@ use super::{Edit, e};
 
 const BACKGROUND: &str = "engine/src/array/background.rs";
 const JOBS: &str = "engine/src/array/jobs.rs";
+const LIST_AT_START: &str = "engine/src/start/lost.rs";
 const LISTED: &str = "engine/src/lost/ranges.rs";
 const LIST: &str = "engine/src/array/lost.rs";
 const SHAPE: &str = "engine/src/array/shape.rs";
@@ -11,6 +12,18 @@ const START: &str = "engine/src/start.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(
+        LIST_AT_START,
+        "newest.ok_or(StartError::LostRowsUnreadable)?;",
+        "newest
+        .or_else(|| mutant!(ListUnreadableIsEmpty).then(|| (0, Vec::new())))
+        .ok_or(StartError::LostRowsUnreadable)?;",
+    ),
+    e(
+        LIST_AT_START,
+        "let order = if valid[1] < valid[0] {",
+        "let order = if !mutant!(ListGoodPlaceFirst) && valid[1] < valid[0] {",
+    ),
     e(
         SHAPE,
         "pub(super) const fn piece_end(row: u32) -> u32 {",

@@ -269,6 +269,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     shown_in("bad", "ListNotRead", "LOST: a start does not read the list of lost rows"),
     shown_in(
+        "decay",
+        "ListUnreadableIsEmpty",
+        "LOST: a list of lost rows that cannot be read on any member counts as empty",
+    ),
+    shown_in(
         "bad",
         "PiecesOfSectors",
         "D12: rows are recovered in pieces that are shorter than a block of the members",
