@@ -94,6 +94,13 @@ impl Bus {
         self.keep_images(&camera.disks, camera.as_read);
     }
 
+    /// Disks of another life of the array, which has not taken them in, are taken out of the machine.
+    pub fn take_apart_away(&mut self) {
+        for &disk in &self.monitors.apart {
+            self.disks[disk].dead = true;
+        }
+    }
+
     /// The disk holds from now on what it held then. What it holds until now.
     pub fn put_back(&mut self, image: &Image) -> Image {
         let disk = image.disk;

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use engine::assembly::{AssemblyOptions, Candidate, SlotPlan, assemble};
 use engine::format::bitmap_block::{self, Cells};
-use engine::format::superblock::{Found, Record, SlotState, choose};
+use engine::format::superblock::{Found, NoMember, Record, SlotState, choose};
 use engine::format::zones::{PLACES_PER_BLOCK, copies};
 use engine::format::{Shape, zones::Zones};
 use engine::geometry::Geometry;
@@ -58,6 +58,8 @@ pub struct Monitors {
     pub superblocks_changed: bool,
     /// Disks that an order has the array take in, until the first superblock of it is written to them.
     pub joining: BTreeSet<usize>,
+    /// Disks with superblocks of another life of the array. No start sees them, until an order has the array take them in.
+    pub apart: BTreeSet<usize>,
     /// The world is to compare the members with what was acknowledged.
     pub look_at_members: bool,
     believed: Believed,
@@ -168,6 +170,7 @@ impl Monitors {
             // It may be what the device says that it has wiped.
             return;
         }
+        bus.monitors.apart.remove(&disk);
         let foreign = bus.disks[disk].foreign_metadata();
         // (Where a member that has failed joins again at once, strips may still be on their way to it, planned before it failed.)
         let is_wipe =
@@ -304,7 +307,11 @@ fn candidates(bus: &mut Bus) -> Vec<Candidate> {
         let places = [disk.place(4096, 4096), disk.place(64 << 10, 4096)];
         disk.read_metadata(places[0], &mut a);
         disk.read_metadata(places[1], &mut b);
-        candidates.push(Candidate { label: index.to_string(), found: choose(&a, &b, disk.bytes()) });
+        let found = match bus.monitors.apart.contains(&index) {
+            true => Err(NoMember::Unreadable),
+            false => choose(&a, &b, disk.bytes()),
+        };
+        candidates.push(Candidate { label: index.to_string(), found });
     }
     candidates
 }

@@ -1,9 +1,10 @@
 //! Devices that join with the content of another life of the same array.
 //!
 //! The array is stopped, goes on, and is then set back to the stop as a whole, as from a backup, or as one half of a fork does when the
-//! other half is given up. Some of its devices do not take part in that: they keep what they held in the other life, with their
-//! superblocks wiped, and join as replacements. Their bitmap blocks carry the identity of the array, and generations that may be
-//! higher than those of the life that goes on. None of that may count: what is read afterwards is what this life acknowledged.
+//! other half is given up. Some of its devices do not take part in that: they keep what they held in the other life, superblocks and
+//! all, and join as replacements. (No start sees them before: of two lives it would refuse the array.) Their bitmap blocks carry the
+//! identity of the array, and generations that may be higher than those of the life that goes on. None of that may count: what is
+//! read afterwards is what this life acknowledged. It is the array that wipes what they held, when it takes them in.
 
 use std::rc::Rc;
 
@@ -73,7 +74,9 @@ impl Story {
         for life in &lives {
             let mut bus = self.world.bus.borrow_mut();
             bus.put_back(life);
-            bus.disks[life.disk].wipe_superblocks();
+            bus.monitors.apart.insert(life.disk);
+            bus.take_apart_away();
+            self.world.gone.insert(life.disk);
         }
         self.restart_present(false);
         self.set_probes(5, 100);

@@ -29,6 +29,7 @@ pub struct Crash {
     loss: Option<Loss>,
     older: bool,
     damaged: Vec<Spot>,
+    apart: BTreeSet<usize>,
 }
 
 impl Crash {
@@ -54,12 +55,14 @@ impl World {
         let oracle = Rc::new(self.oracle.after_power_cut());
         let loss = self.loss();
         let (older, damaged) = (self.older, &self.damaged);
+        let apart = self.bus.borrow().monitors.apart.clone();
         let crash = |moment| Crash {
             moment,
             oracle: Rc::clone(&oracle),
             loss: loss.clone(),
             older,
             damaged: damaged.clone(),
+            apart: apart.clone(),
         };
         self.crashes.extend(taken.into_iter().map(crash));
     }
@@ -69,7 +72,8 @@ impl World {
     pub fn aside(&self, seed: u64, memory: &Arc<Memory>, verbose: bool) -> World {
         let moment = self.bus.borrow().moment_now();
         let (loss, older, damaged) = (self.loss(), self.older, self.damaged.clone());
-        let crash = Crash { moment, oracle: Rc::new(self.oracle.clone()), loss, older, damaged };
+        let apart = self.bus.borrow().monitors.apart.clone();
+        let crash = Crash { moment, oracle: Rc::new(self.oracle.clone()), loss, older, damaged, apart };
         self.branch(&crash, seed, memory, verbose)
     }
 
@@ -82,10 +86,12 @@ impl World {
         bus.lasting = self.bus.borrow().lasting;
         bus.monitors = Monitors::watching(watched);
         bus.monitors.repairs_happen = bus.lasting;
+        bus.monitors.apart.clone_from(&crash.apart);
         let known = self.bus.borrow();
         bus.images = known.images.iter().filter(|image| image.moment <= crash.moment.at()).cloned().collect();
         drop(known);
         bus.lose_power();
+        bus.take_apart_away();
         World {
             array_uuid: self.array_uuid,
             present: Vec::new(),
@@ -120,7 +126,7 @@ impl World {
             stops: Vec::new(),
             older: crash.older,
             damaged: crash.damaged.clone(),
-            gone: self.gone.clone(),
+            gone: self.gone.union(&crash.apart).copied().collect(),
             idle: Idle::after(self.idle.watched, crash.loss.clone()),
         }
     }

@@ -289,6 +289,7 @@ impl World {
         self.idle = Idle::after(self.idle.watched, self.loss());
         self.forget_engine();
         self.oracle.power_cut();
+        self.bus.borrow_mut().take_apart_away();
     }
 
     fn forget_engine(&mut self) {

@@ -52,8 +52,10 @@ impl World {
     pub fn order_join(&mut self, slot: u8, reuse: Option<usize>) -> Option<Result<(), String>> {
         let (disk, pending) = self.offer(slot, reuse);
         let answer = self.await_answer(&pending, "Join");
-        if matches!(answer, Some(Err(_))) {
-            self.take_back(disk);
+        match answer {
+            Some(Ok(())) => drop(self.gone.remove(&disk)),
+            Some(Err(_)) => self.take_back(disk),
+            None => {}
         }
         answer
     }
@@ -99,6 +101,7 @@ impl World {
     fn take_back(&mut self, disk: usize) {
         let mut bus = self.bus.borrow_mut();
         bus.monitors.joining.remove(&disk);
+        bus.take_apart_away();
         if !bus.is_asked(disk) {
             self.reactors.iter_mut().for_each(|reactor| {
                 reactor.ring.devices.pop();
