@@ -54,6 +54,17 @@ pub(super) struct ListWrites {
     round: Option<Round>,
 }
 
+/// Which parts of an op are left when some are to be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// None is to be refused.
+    Everything,
+    /// Some were answered, and the others go on.
+    Others,
+    /// All are to be refused, and none has been answered.
+    Nothing,
+}
+
 impl ListWrites {
     pub(super) fn new(pool: &mut Pool) -> ListWrites {
         let span = pool.take(LIST_BYTES as u32).expect("a fresh pool has room for the list of lost rows");
@@ -181,7 +192,7 @@ impl Array {
             self.probe(ring, index, end);
             return;
         }
-        op.suspects = Strips::NONE;
+        let suspects = std::mem::replace(&mut op.suspects, Strips::NONE);
         if by_suspects && !op.careful {
             // The strips may be bad in different rows, or may have been repaired by another op since: each small piece is
             // read anew, and has suspects of its own.
@@ -191,7 +202,19 @@ impl Array {
             // The other rows are done all the same.
             self.pass_by(ring, index, end);
         } else if by_suspects && op.work_kind == Work::Write(Mode::Heal) {
-            // Unreadable strips take writes: the host's data are stored, and parity stays untrusted.
+            // Unreadable strips of members in sync take writes: the host's data are stored, and parity stays untrusted. Only parity
+            // could give back what is written to a strip of a slot that is not in sync: that is refused.
+            let away = op.view.lost_data().minus(suspects);
+            let geometry = self.shared.geometry;
+            let is_away = |part: &Part| {
+                let has_rows = |strip| part.rows_of(&geometry, strip).1 > 0;
+                away.iter().any(has_rows)
+            };
+            if self.answer_parts(index, is_away) == Left::Nothing {
+                self.finish(index, Err(RequestError::Lost));
+                return;
+            }
+            let op = &mut self.ops[index];
             (op.work_kind, op.careful) = (Work::Write(Mode::DataOnly), false);
             op.row = 0;
             self.replan(ring, index);
@@ -207,12 +230,18 @@ impl Array {
     /// Answers the parts that touch a row which is refused, if there are others. Says whether there are.
     fn answer_refused(&mut self, index: u32, row: u32) -> bool {
         let geometry = self.shared.geometry;
-        let touches = |part: &Part| !part.corners(&geometry).at(row).is_empty();
+        self.answer_parts(index, |part| !part.corners(&geometry).at(row).is_empty()) == Left::Others
+    }
+
+    /// Answers these parts with an error, unless all are of them. What is left.
+    fn answer_parts(&mut self, index: u32, touches: impl Fn(&Part) -> bool) -> Left {
         let active = &mut self.ops[index].active;
         let (touching, all) =
             (active.iter(&self.parts).filter(|part| touches(part)).count(), active.iter(&self.parts).count());
-        if touching == 0 || touching == all {
-            return false;
+        if touching == 0 {
+            return Left::Everything;
+        } else if touching == all {
+            return Left::Nothing;
         }
         let mut parts = std::mem::replace(active, PartList::EMPTY);
         while let Some(part) = parts.pop(&mut self.parts) {
@@ -222,7 +251,7 @@ impl Array {
                 self.ops[index].active.push(&mut self.parts, part);
             }
         }
-        true
+        Left::Others
     }
 
     /// Before rows are given up for strips that cannot be read: whether their members can read anything. `end` is the row after

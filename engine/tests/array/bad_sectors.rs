@@ -103,6 +103,22 @@ fn a_write_beside_a_bad_row_of_an_unsynced_stripe_is_stored() {
     world.verify();
 }
 
+/// A write of everything that is lost of an unsynced stripe heals it, unless a row of another strip cannot be read. Then nothing would give
+/// back what is written to the slot that is missing, so that is refused, and a write to the other strips is not.
+#[test]
+fn a_write_that_nothing_would_give_back_is_refused() {
+    let mut world = array(50, Level::Raid5, 4, Cell::NeedSync);
+    let at = 5 * u64::from(world.geometry.stripe_bytes());
+    let slot = world.geometry.rotation(5).slot_of(0);
+    assert!(world.shared.members.fail(slot, engine::members::Failure::Operator));
+    world.lossy.fill(true);
+    world.spoil(5, 1, 4096);
+    assert!(world.fails(RequestKind::Write { fua: false }, at, u64::from(CHUNK)));
+    let at = at + 2 * u64::from(CHUNK);
+    assert!(!world.fails(RequestKind::Write { fua: false }, at, 4096));
+    assert!(!world.fails(RequestKind::Read, at, 4096));
+}
+
 /// Bad sectors that background work meets again and again cost no member.
 #[test]
 fn three_bad_sectors_cost_no_member() {
