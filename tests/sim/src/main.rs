@@ -18,8 +18,8 @@ cargo sim --mutants [NAME,NAME]    engines broken on purpose, each until it is s
 cargo sim --list                   the names of all scenarios, a line each
 
   --scenario NAME   deaths, cuts, rebuild, faults, stops, starts, absent, grow, seed, leaving, lost, rescue, mixed, and
-                    one run in 16 filling, rollback, foreign, idle, earlier, silent, crowd, refused: else
-                    the seed decides. Only where they are named: decay, bad
+                    one run in 16 filling, rollback, foreign, idle, earlier, silent, crowd, refused, decay,
+                    bad: else the seed decides
   --flavour NAME    small, full, skewed; else the seed decides
 options of a campaign:
   --histories N     power-cut histories (10,000)
