@@ -111,6 +111,10 @@ fn a_write_that_nothing_would_give_back_is_refused() {
     let at = 5 * u64::from(world.geometry.stripe_bytes());
     let slot = world.geometry.rotation(5).slot_of(0);
     assert!(world.shared.members.fail(slot, engine::members::Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(slot));
+    // The slot takes writes, and its rebuild has not come to the stripe.
+    let device = world.new_device();
+    world.shared.members.begin_rebuild(slot, device, false);
     world.lossy.fill(true);
     world.spoil(5, 1, 4096);
     assert!(world.fails(RequestKind::Write { fua: false }, at, u64::from(CHUNK)));
