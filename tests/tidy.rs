@@ -36,6 +36,7 @@ const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("parity-simd/benches/", "ISA-L beside them is a C library"),
     ("engine/src/device.rs", "zeroing a block device is an ioctl"),
     ("engine/src/device/nvme.rs", "an NVMe drive is asked by ioctl"),
+    ("engine/src/device/silent.rs", "a lease is taken by fcntl"),
     ("engine/src/device/storage.rs", "a loop device is asked by ioctl"),
     ("engine/src/memory/", "arenas are mapped memory, shared by reactors under the Span contract"),
     ("engine/src/memory.rs", "as above"),

@@ -40,6 +40,8 @@ mod file_system;
 mod holder;
 mod identify;
 mod nvme;
+#[cfg(test)]
+pub(crate) mod silent;
 mod storage;
 
 /// How long a taken device is tried again, and how often; see [`patiently`].

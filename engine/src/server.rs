@@ -8,6 +8,7 @@ pub use crate::format::Level;
 use crate::format::label::Label;
 pub use crate::frontend::ublk::{Quiesced, UblkChoice, UblkFeature};
 
+pub(crate) mod bounded;
 mod create;
 mod fit;
 mod front;

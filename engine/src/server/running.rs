@@ -26,6 +26,7 @@ use crate::status::{
 };
 use crate::tally::Tally;
 
+use super::bounded::all_within;
 use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
@@ -37,7 +38,7 @@ mod answers;
 mod devices;
 mod replace;
 
-use answers::{all_ended, all_within, member_timeout, order, order_stop};
+use answers::{all_ended, member_timeout, order, order_stop};
 use devices::Devices;
 
 /// Data memory of a reactor where nothing else is said.
@@ -426,7 +427,7 @@ impl Server {
         }
         let threads =
             reactors.iter().filter_map(|reactor| reactor.thread.lock().expect("no holder panics").take());
-        let ended: Vec<_> = all_ended(threads.collect()).collect();
+        let ended = all_ended(threads.collect());
         if ended.iter().flatten().any(Result::is_err) {
             outcome = Err(ServerError("a reactor panicked".into()));
         }

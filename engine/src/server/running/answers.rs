@@ -4,6 +4,7 @@
 //! |---|---|
 //! | of every reactor: to change its ring | [`ANSWER_TIMEOUT`] for all of them together |
 //! | of every reactor: to end | [`END_TIMEOUT`] for all of them together |
+//! | of a device: to be opened, and read at both ends | the member timeout (server/bounded.rs) |
 //! | of every reactor: to drain | [`member_timeout`] for all of them together |
 //! | of the steward: to fail a slot | [`member_timeout`] |
 //! | of the steward: to stop | as long as some member answers something within that time |
@@ -16,11 +17,11 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam::channel::{RecvTimeoutError, bounded};
 
 use crate::array::{Answer, Order, Shared};
-use crate::clock::{Clock, MonotonicClock};
 use crate::server::ServerError;
+use crate::server::bounded::each_within;
 
 /// How long reactors have to answer what waits for members' I/O: twice the time after which a silent member is failed, unless the
 /// operator has changed that.
@@ -45,29 +46,13 @@ impl From<Refusal> for ServerError {
     }
 }
 
-/// The answers of all reactors, in order; `None` for a reactor that has not answered by the common deadline.
-pub(super) fn all_within<T>(answers: Vec<Receiver<T>>, timeout: Duration) -> impl Iterator<Item = Option<T>> {
-    let deadline_ns = MonotonicClock.now_ns() + timeout.as_nanos() as u64;
-    answers.into_iter().map(move |answer| {
-        let left_ns = deadline_ns.saturating_sub(MonotonicClock.now_ns());
-        answer.recv_timeout(Duration::from_nanos(left_ns)).ok()
-    })
-}
-
 /// How long reactors that were told to end may take. A ring waits up to four seconds for members that do not answer.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The ends of threads, in order; `None` for one that has not ended in time. The kernel ends a thread only when its io_uring
 /// workers have, and one that a device keeps in the kernel (a flush, a write to a frozen file system) cannot be interrupted.
-pub(super) fn all_ended(
-    threads: Vec<JoinHandle<()>>,
-) -> impl Iterator<Item = Option<std::thread::Result<()>>> {
-    let join = |thread: JoinHandle<()>| {
-        let (done, ended) = bounded(1);
-        std::thread::spawn(move || drop(done.send(thread.join())));
-        ended
-    };
-    all_within(threads.into_iter().map(join).collect(), END_TIMEOUT)
+pub(super) fn all_ended(threads: Vec<JoinHandle<()>>) -> Vec<Option<std::thread::Result<()>>> {
+    each_within(threads, END_TIMEOUT, JoinHandle::join)
 }
 
 /// Gives the steward an order that the members' I/O alone can hold up.
@@ -118,23 +103,5 @@ fn order_while(
             Err(RecvTimeoutError::Timeout) if goes_on() => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Err(Refusal::NoAnswer),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Four sick reactors cost one timeout, and what has been answered counts however late it is looked at.
-    #[test]
-    fn the_deadline_is_one_for_all() {
-        let timeout = Duration::from_millis(200);
-        let (senders, answers): (Vec<_>, Vec<_>) = (0..5).map(|_| bounded(1)).unzip();
-        senders[4].send("well").unwrap();
-        let began_ns = MonotonicClock.now_ns();
-        let outcomes: Vec<_> = all_within(answers, timeout).collect();
-        let took = Duration::from_nanos(MonotonicClock.now_ns() - began_ns);
-        assert_eq!(outcomes, [None, None, None, None, Some("well")]);
-        assert!(took >= timeout && took < 2 * timeout, "{took:?}");
     }
 }

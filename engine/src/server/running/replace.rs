@@ -1,13 +1,14 @@
 //! A device takes an empty slot of a running array.
 //!
 //! 1. The server decides from what the array says now: no device is opened for an array that does not take one.
-//! 2. The device is opened and checked; no lock is held meanwhile, for it may not answer.
+//! 2. The device is opened and looked at by a helper thread, which has the member timeout for it (server/bounded.rs): the device may
+//!    not answer. No lock is held meanwhile.
 //! 3. Every ring learns of the device, and the steward is ordered to take it in. The steward alone decides: it accepts one arrival
 //!    at a time, wipes what the device holds around its data zone, puts the device on record and fills it (array/arrival.rs).
 //!    Nothing is written to the device before.
 //! 4. If a ring or the steward refuses, every ring forgets the device again, and its index is free (`devices`).
 //!
-//! Step 2 waits for the device alone. Step 3 lasts as long as the wiping; the array refuses a device that does not answer.
+//! Step 3 lasts as long as the wiping; the array refuses a device that does not answer.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,15 +23,16 @@ use crate::device::{Access, Device};
 use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring, UringDevice};
 
+use super::super::bounded::{all_within, no_answer, patience, within};
 use super::super::fit::{blocks_suit, too_large};
 use super::super::open::{open_all, refuse_content};
 use super::super::{ServerError, random};
 use super::Server;
-use super::answers::{ANSWER_TIMEOUT, Refusal, all_within, order_surely};
+use super::answers::{ANSWER_TIMEOUT, Refusal, order_surely};
 use super::devices::Claim;
 
-/// Replacements under way at a time. One may wait for a device that never answers, and must not keep others from trying; and all
-/// of them must leave places at the control socket.
+/// Replacements under way at a time. One that waits for its device must not keep others from trying; and all of them must leave
+/// places at the control socket.
 const REPLACEMENTS_MAX: u32 = 4;
 
 /// A replacement under way.
@@ -91,7 +93,16 @@ impl Server {
                 claim.free();
             }
         }
-        let device = open_all(std::slice::from_ref(&path), Access::ReadWrite)?.remove(0);
+        let patience = patience(self.shared.members.patience_s());
+        let looked_at = {
+            let path = path.clone();
+            within(patience, move || {
+                let device = open_all(std::slice::from_ref(&path), Access::ReadWrite)?.remove(0);
+                let content = refuse_content(&device, force);
+                Ok::<_, ServerError>((device, content))
+            })
+        };
+        let (device, content) = looked_at.ok_or_else(|| no_answer(&path, patience))??;
         let facts = device.facts();
         let needed = self.record.zones.end_bytes();
         if facts.size_bytes < needed {
@@ -110,7 +121,7 @@ impl Server {
                 path.display()
             )));
         }
-        refuse_content(&device, force)?;
+        content?;
         // Opening a device may take its time. No reactor is asked for anything once the array is being stopped.
         self.may_join(slot)?;
         self.take_in(slot, device)
@@ -215,6 +226,7 @@ mod tests {
 
     use super::*;
     use crate::device::OpenMode;
+    use crate::device::silent::Silent;
     use crate::limits::DEVICES_MAX;
     use crate::server::running::answers::LOOK_EVERY;
     use crate::server::{CreateOptions, Init, Level, ServeOptions, create};
@@ -232,6 +244,10 @@ mod tests {
 
     impl Stage {
         fn new(name: &str) -> Stage {
+            Stage::with_member_timeout(name, 0)
+        }
+
+        fn with_member_timeout(name: &str, member_timeout_s: u32) -> Stage {
             let directory = std::env::temp_dir().join(format!("striate-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&directory).unwrap();
             let members: Vec<PathBuf> = (0..4).map(|nth| directory.join(format!("m{nth}"))).collect();
@@ -248,7 +264,8 @@ mod tests {
             let spare = directory.join("spare");
             crate::device::create_file(&spare, MEMBER_BYTES).unwrap();
             let nbd = vec![format!("unix:{}", directory.join("socket").display())];
-            let options = ServeOptions { members, reactors: 2, nbd, ..ServeOptions::default() };
+            let options =
+                ServeOptions { members, reactors: 2, nbd, member_timeout_s, ..ServeOptions::default() };
             Stage { server: Server::start(options).unwrap(), spare, directory }
         }
 
@@ -297,6 +314,28 @@ mod tests {
         stage.wait_for_rebuild();
         assert_eq!(stage.server.status().health, crate::status::Health::Optimal);
         stage.server.stop().unwrap();
+    }
+
+    /// With `force` and without, and once it answers the same device joins: what was left behind has closed it.
+    #[test]
+    fn a_device_that_does_not_answer_is_refused_in_time() {
+        let stage = Stage::with_member_timeout("silent", 1);
+        stage.server.fail(1).unwrap();
+        for force in [false, true] {
+            let silent = Silent::file(&stage.spare);
+            let began = Instant::now();
+            let refused = stage.server.replace(1, stage.spare.clone(), force).expect_err("it is silent").0;
+            let took = began.elapsed();
+            assert!(refused.contains("spare: does not answer"), "{refused}");
+            assert!(
+                took >= Duration::from_secs(1) && took < Duration::from_secs(10),
+                "refused after {took:?}"
+            );
+            drop(silent);
+        }
+        stage.server.replace(1, stage.spare.clone(), false).unwrap();
+        stage.wait_for_rebuild();
+        assert_eq!(stage.server.status().health, crate::status::Health::Optimal);
     }
 
     #[test]
