@@ -371,8 +371,8 @@ impl Array {
                 } else {
                     self.shared.memory.zeros(segment.len)
                 };
-                let fua = fua || write_through.has(rotation.slot_of(strip));
-                let durable = fua && volatile.has(rotation.slot_of(strip));
+                let slot = rotation.slot_of(strip);
+                let durable = volatile.has(slot) && (fua || write_through.has(slot));
                 let durability = if durable { Durability::Durable } else { Durability::Cached };
                 self.op_io(ring, index, &segment, strip, MemberIo::Write(durability), span);
                 written += 1;
