@@ -413,7 +413,7 @@ impl Members {
         self.read_errors_total[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An operation failed with this `errno`, and the member is not to blame. Shown to the operator.
+    /// An operation failed, and the member stays. Shown to the operator.
     pub fn count_refusal(&self, slot: u8) {
         self.refusals[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
     }

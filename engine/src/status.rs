@@ -64,7 +64,7 @@ pub struct MemberStatus {
     /// Writes that repaired what could not be read.
     #[serde(default)]
     pub repairs: u64,
-    /// Operations that it did not carry out for no fault of its own.
+    /// Operations that it did not carry out, and for which it was not failed: they were no fault of its own, or it was needed.
     #[serde(default)]
     pub refusals: u64,
     /// Why it failed, in words, if it did since the start.

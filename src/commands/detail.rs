@@ -123,8 +123,10 @@ fn running_text(status: &ArrayStatus) -> String {
             );
         }
         if member.refusals > 0 {
-            text +=
-                &format!(", {} operations refused, not for a fault of the device", grouped(member.refusals));
+            text += &format!(
+                ", {} operations not carried out, and not failed for them",
+                grouped(member.refusals)
+            );
         }
         if let Some(failure) = &member.failure {
             text += &format!(", {failure}");

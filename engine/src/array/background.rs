@@ -223,7 +223,7 @@ impl Array {
 
     /// A job has ended, here or at another reactor.
     pub(super) fn job_ended(&mut self, end: JobEnd) {
-        let JobEnd { stripe, job, need_sync, result } = end;
+        let JobEnd { stripe, job, need_sync, unhealed, result } = end;
         let (now_ns, shared) = (self.now_ns, self.shared.clone());
         let steward = self.steward_mut();
         steward.jobs -= 1;
@@ -241,7 +241,7 @@ impl Array {
                 if let Some(entry) = rebuild.window.iter_mut().find(|entry| entry.0 == stripe) {
                     entry.1 = true;
                 }
-                if need_sync || result.is_err() {
+                if result.is_err() || (need_sync && !unhealed) {
                     rebuild.put_off(stripe, attempt, now_ns);
                 }
             }

@@ -18,6 +18,8 @@ pub(super) enum IoFor {
     OpRead { op: u32, strip: u8 },
     /// A stripe op's write of one strip.
     OpWrite { op: u32, strip: u8 },
+    /// Whether a member that did not take a write of a stripe op, with this `errno`, is there at all.
+    OpAsk { op: u32, strip: u8, errno: i32 },
     /// A stripe op's advice to the device.
     OpDeallocate { op: u32 },
     /// A flush round.

@@ -74,6 +74,8 @@ pub(crate) struct JobEnd {
     pub(super) job: Job,
     /// Whether the cell is NeedSync after it.
     pub(super) need_sync: bool,
+    /// Whether it is so because a member that the array needs does not take its rows: all that can be done is done.
+    pub(super) unhealed: bool,
     pub(super) result: Result<(), RequestError>,
 }
 
@@ -122,9 +124,9 @@ impl Array {
     pub(super) fn job_done(&mut self, index: u32, result: Result<(), RequestError>) {
         let op = &mut self.ops[index];
         let Some(job) = op.job.take() else { return };
-        let stripe = op.stripe;
+        let (stripe, unhealed) = (op.stripe, op.unhealed);
         let need_sync = self.shared.bitmap.cell(stripe) == Cell::NeedSync;
-        let end = JobEnd { stripe, job, need_sync, result };
+        let end = JobEnd { stripe, job, need_sync, unhealed, result };
         if self.steward.is_some() {
             self.job_ended(end);
         } else {

@@ -290,6 +290,9 @@ impl Array {
             }
             IoFor::OpRead { op, strip } => self.op_read_done(ring, op, strip, io, completion.result),
             IoFor::OpWrite { op, strip } => self.op_write_done(ring, op, strip, io, completion.result),
+            IoFor::OpAsk { op, strip, errno } => {
+                self.op_asked(ring, op, strip, errno, io, completion.result);
+            }
             IoFor::OpDeallocate { op } => self.op_deallocated(op),
             IoFor::Flush => self.flush_done(io, completion.result),
             IoFor::Block { write } => self.block_copy_done(write, io, completion.result),

@@ -259,6 +259,8 @@ pub(super) struct StripeOp {
     pub(super) given_up: Strips,
     /// The same for all rows of the stripe.
     pub(super) given_up_whole: Strips,
+    /// A member that stays did not take what background work wrote: the stripe stays NeedSync, or comes to be.
+    pub(super) unhealed: bool,
     /// The version of the list of lost rows that it waits for.
     pub(super) listed: u64,
     /// The rows that its parts touch, from the first to before the last: where to look for segments.
@@ -309,6 +311,7 @@ impl StripeOp {
             suspects: Strips::NONE,
             careful: false,
             incomplete: false,
+            unhealed: false,
             given_up: Strips::NONE,
             given_up_whole: Strips::NONE,
             listed: 0,
@@ -360,6 +363,7 @@ impl StripeOp {
         self.suspects = Strips::NONE;
         self.careful = false;
         self.incomplete = false;
+        self.unhealed = false;
         self.given_up = Strips::NONE;
         self.given_up_whole = Strips::NONE;
         self.rows = Rows::NONE;

@@ -219,7 +219,9 @@ impl Array {
         let holds = match io.what {
             IoFor::HostRead { .. } if !self.shared.memory.is_mapped(io.span) => return,
             IoFor::Parked(_) => return,
-            IoFor::Flush | IoFor::OpDeallocate { .. } | IoFor::Probe | IoFor::Wipe => Holds::Nothing,
+            IoFor::Flush | IoFor::OpDeallocate { .. } | IoFor::OpAsk { .. } | IoFor::Probe | IoFor::Wipe => {
+                Holds::Nothing
+            }
             IoFor::HostRead { .. } => Holds::Host { home: me, span: io.span },
             IoFor::OpRead { op, .. } | IoFor::OpWrite { op, .. } => self.held_by_op(op, io.span),
             IoFor::Block { write } => self.blocks.hold(write, |lot, span| self.parking.hold(lot, span)),
@@ -245,7 +247,9 @@ impl Array {
                 self.ops[op].read_failed = true;
                 self.op_read_ended(ring, op);
             }
-            IoFor::OpWrite { op, strip } => self.op_write_missed(ring, op, strip, io.slot),
+            IoFor::OpWrite { op, strip } | IoFor::OpAsk { op, strip, .. } => {
+                self.op_write_missed(ring, op, strip, io.slot);
+            }
             IoFor::OpDeallocate { op } => self.op_deallocated(op),
             IoFor::Flush => self.flush_ended(io, false),
             IoFor::Block { write } => self.block_copy_ended(write, io, false),

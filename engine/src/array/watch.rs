@@ -110,6 +110,11 @@ impl Watch {
         self.heard = self.heard.or(Slots::one(slot));
     }
 
+    /// Where superblocks are read to by way of a question: what comes is of no interest.
+    pub(super) const fn scratch(&self) -> Span {
+        self.probe
+    }
+
     /// Slots that have not answered for a moment.
     pub(super) const fn slow(&self) -> Slots {
         self.slow

@@ -16,8 +16,10 @@ use std::sync::atomic::Ordering;
 
 use bitmap::{Begun, Cell};
 
-use crate::geometry::Strips;
+use crate::format::zones::SUPERBLOCK_A_OFFSET_BYTES;
+use crate::geometry::{Slots, Strips};
 use crate::limits::BUFFER_BYTES_MAX;
+use crate::members::Failure;
 use crate::memory::Span;
 use crate::plan::{self, Plan, Trust, Unsynced, View};
 use crate::request::RequestError;
@@ -371,8 +373,8 @@ impl Array {
                 } else {
                     self.shared.memory.zeros(segment.len)
                 };
-                let slot = rotation.slot_of(strip);
-                let durable = volatile.has(slot) && (fua || write_through.has(slot));
+                let fua = fua || write_through.has(rotation.slot_of(strip));
+                let durable = fua && volatile.has(rotation.slot_of(strip));
                 let durability = if durable { Durability::Durable } else { Durability::Cached };
                 self.op_io(ring, index, &segment, strip, MemberIo::Write(durability), span);
                 written += 1;
@@ -426,7 +428,60 @@ impl Array {
         match result {
             Ok(()) if self.ops[index].suspects.has(strip) => self.shared.members.count_repair(io.slot),
             Ok(()) => {}
-            Err(errno) => self.op_write_failed(index, strip, &io, errno),
+            Err(errno) => match self.blame(&io, errno) {
+                // A repair: the host has the bytes, and the error of the read has counted.
+                Blame::Device if self.ops[index].work_kind == Work::Read => {}
+                Blame::Device if self.is_kept(index, &io) => {
+                    self.ask(ring, index, strip, &io, errno);
+                    return;
+                }
+                Blame::Device => self.op_write_failed(index, strip, &io, errno),
+                Blame::Space => self.op_write_refused(index, &io, RequestError::NoSpace),
+                Blame::Ours => self.op_write_refused(index, &io, RequestError::NotTaken),
+            },
+        }
+        self.op_write_ended(ring, index);
+    }
+
+    /// Whether a member in sync that did not take a write is to stay: something cannot be computed without it, or background work
+    /// has met one of its bad sectors.
+    fn is_kept(&self, index: u32, io: &Io) -> bool {
+        let (members, one) = (&self.shared.members, Slots::one(io.slot));
+        let view = members.view();
+        self.is_current(io)
+            && view.readable.has(io.slot)
+            && (self.ops[index].job.is_some_and(Job::gives_up)
+                || !members.spares(view, one, self.shared.needs()))
+    }
+
+    /// A member that is to stay did not take a write. A bad sector must not cost it, and what is dead must not hold up
+    /// service: it is asked for its superblock, and the write waits for the answer.
+    fn ask<R: Ring>(&mut self, ring: &mut R, index: u32, strip: u8, io: &Io, errno: i32) {
+        let what = IoFor::OpAsk { op: index, strip, errno };
+        let (at, into) = (SUPERBLOCK_A_OFFSET_BYTES, self.watch.scratch());
+        self.push_to(ring, what, io.slot, io.device, MemberIo::Read, at, into);
+    }
+
+    /// It has answered.
+    pub(super) fn op_asked<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        index: u32,
+        strip: u8,
+        errno: i32,
+        io: Io,
+        result: Result<(), i32>,
+    ) {
+        match result {
+            Err(error) if self.blame(&io, error) == Blame::Device => {
+                self.op_write_failed(index, strip, &io, errno);
+            }
+            // Background work has tried for minutes, and what it wrote is in rows that are listed as lost, or parity.
+            _ if self.ops[index].job.is_some_and(Job::gives_up) => {
+                self.ops[index].unhealed = true;
+                self.shared.members.count_refusal(io.slot);
+            }
+            _ => self.op_write_refused(index, &io, RequestError::NotTaken),
         }
         self.op_write_ended(ring, index);
     }
@@ -439,24 +494,21 @@ impl Array {
         }
     }
 
-    /// A member that is to blame leaves, and what it missed is noted. One that is not stays, and the op ends with an error.
+    /// A member that is to blame leaves, and what it missed is noted.
     fn op_write_failed(&mut self, index: u32, strip: u8, io: &Io, errno: i32) {
-        let refused = match self.blame(io, errno) {
-            Blame::Device => None,
-            Blame::Space => Some(RequestError::NoSpace),
-            Blame::Ours => Some(RequestError::NotTaken),
-        };
         let op = &mut self.ops[index];
-        if refused.is_some() {
-            op.refused = op.refused.or(refused);
-            self.shared.members.count_refusal(io.slot);
-            return;
-        }
-        op.skipped = op.skipped.or(crate::geometry::Slots::one(io.slot));
+        op.skipped = op.skipped.or(Slots::one(io.slot));
         op.missed_data = op.missed_data.or(Strips::one(strip).and(op.view.data));
         if self.is_current(io) {
-            self.shared.members.fail(io.slot, crate::members::Failure::Write(errno));
+            self.shared.members.fail(io.slot, Failure::Write(errno));
         }
+    }
+
+    /// A member that stays did not take a write, and the op ends with an error.
+    fn op_write_refused(&mut self, index: u32, io: &Io, error: RequestError) {
+        let op = &mut self.ops[index];
+        op.refused = op.refused.or(Some(error));
+        self.shared.members.count_refusal(io.slot);
     }
 
     /// A member that stays did not take a write, so the stripe is not what the op was to make of it.
@@ -467,8 +519,7 @@ impl Array {
             Work::Write(Mode::Trusted) | Work::Rebuild { .. }
                 if op.work_kind == Work::Write(Mode::Trusted) || !op.given_up.is_empty() =>
             {
-                self.shared.bitmap.torn(op.stripe);
-                self.shared.steward.torn.fetch_add(1, Ordering::Release);
+                self.tear(op.stripe);
             }
             // Unwritten still, NeedSync still, not filled still.
             Work::Write(_) | Work::Rebuild { .. } => {}
@@ -477,6 +528,12 @@ impl Array {
             }
         }
         self.finish(index, Err(error));
+    }
+
+    /// The parity of a stripe is no input from now on, until a resync.
+    fn tear(&self, stripe: u64) {
+        self.shared.bitmap.torn(stripe);
+        self.shared.steward.torn.fetch_add(1, Ordering::Release);
     }
 
     /// Every write of the batch has ended: the next batch, or the end.
@@ -522,7 +579,12 @@ impl Array {
                 }
                 return;
             }
+            Work::Write(Mode::Heal) if op.unhealed => {}
             Work::Write(Mode::Heal) => self.shared.bitmap.resynced(op.stripe),
+            Work::Rebuild { .. } if op.unhealed => {
+                let stripe = op.stripe;
+                self.tear(stripe);
+            }
             Work::Write(Mode::Trusted | Mode::DataOnly) => {}
             Work::Read | Work::Discard | Work::Rebuild { .. } => {}
         }

@@ -29,6 +29,8 @@ pub struct Disk {
     pub bytes: Vec<u8>,
     /// Sectors that cannot be read until they are written.
     pub bad: BTreeSet<u64>,
+    /// These take no writes either.
+    pub is_worn: bool,
     /// It answers nothing but errors.
     pub dead: bool,
     /// It answers nothing.
@@ -65,6 +67,7 @@ impl Disk {
         let mut disk = Disk {
             bytes: vec![0; bytes as usize],
             bad: BTreeSet::new(),
+            is_worn: false,
             dead: false,
             silent: false,
             refuses: None,
@@ -111,6 +114,11 @@ impl Disk {
             _ if self.dead => return Err(EIO),
             MemberIo::Read if self.unreadable => return Err(EIO),
             MemberIo::Read if sectors.any(|sector| self.bad.contains(&sector)) => return Err(EIO),
+            MemberIo::Write(_)
+                if self.is_worn && sectors.clone().any(|sector| self.bad.contains(&sector)) =>
+            {
+                return Err(EIO);
+            }
             MemberIo::Read => memory.write_to(op.span, &self.bytes[place]),
             MemberIo::Write(_) => {
                 self.bad.retain(|sector| !sectors.contains(sector));

@@ -25,6 +25,7 @@ mod silence;
 mod spared;
 mod stop;
 mod world;
+mod worn;
 
 use bitmap::Cell;
 use engine::format::Level;

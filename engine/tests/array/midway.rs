@@ -35,8 +35,7 @@ fn a_write_without_parity_needs_its_member() {
     let at = torn(&mut world, 3);
     world.spoil(3, 1, 0);
     let slot = world.geometry.rotation(3).slot_of(0);
-    let data = world.data_bytes();
-    world.disks.borrow_mut()[usize::from(slot)].refuses = Some((5, data));
+    world.disks.borrow_mut()[usize::from(slot)].dead = true;
     world.lossy[3] = true;
     assert!(world.fails(WRITE, at, 4096));
     assert!(!world.shared.failed() && !world.shared.members.view().writable.has(slot));

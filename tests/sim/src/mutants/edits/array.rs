@@ -249,12 +249,34 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "            Err(errno) => self.op_write_failed(index, strip, &io, errno),",
+        "            Err(errno) => match self.blame(&io, errno) {
+                // A repair",
         "            Err(_) if mutant!(WriteErrorForgiven) => {}
             Err(_) if mutant!(RefusedRepairCounts) && self.ops[index].suspects.has(strip) => {
                 self.shared.members.count_repair(io.slot);
             }
-            Err(errno) => self.op_write_failed(index, strip, &io, errno),",
+            Err(errno) => match self.blame(&io, errno) {
+                // A repair",
+    ),
+    e(
+        WRITE,
+        "Blame::Device if self.ops[index].work_kind == Work::Read => {}",
+        "Blame::Device if self.ops[index].work_kind == Work::Read && !mutant!(RepairFailsMember) => {}",
+    ),
+    e(
+        WRITE,
+        "Blame::Device if self.is_kept(index, &io) => {",
+        "Blame::Device if self.is_kept(index, &io) && !mutant!(NeededFailsByWrite) => {",
+    ),
+    e(
+        WRITE,
+        "Work::Write(Mode::Heal) if op.unhealed => {}",
+        "Work::Write(Mode::Heal) if op.unhealed && !mutant!(UnhealedIsSynced) => {}",
+    ),
+    e(
+        WRITE,
+        "Work::Rebuild { .. } if op.unhealed => {",
+        "Work::Rebuild { .. } if op.unhealed && !mutant!(UnhealedIsTrusted) => {",
     ),
     e(
         WRITE,
@@ -462,9 +484,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "                self.shared.bitmap.torn(op.stripe);",
+        "                self.tear(op.stripe);",
         "                if !mutant!(RefusedStaysTrusted) {
-                    self.shared.bitmap.torn(op.stripe);
+                    self.tear(op.stripe);
                 }",
     ),
     e(

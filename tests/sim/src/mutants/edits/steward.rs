@@ -135,8 +135,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         BACKGROUND,
-        "                if need_sync || result.is_err() {",
-        "                if (need_sync || result.is_err()) && !mutant!(RebuildPassesUnfilled) {",
+        "                if result.is_err() || (need_sync && !unhealed) {",
+        "                if (result.is_err() || (need_sync && !unhealed)) && !mutant!(RebuildPassesUnfilled) {",
     ),
     e(
         BACKGROUND,

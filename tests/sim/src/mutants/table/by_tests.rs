@@ -50,6 +50,26 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "E7: a slot that is being filled is failed though it may hold the only copy of a strip of a torn stripe (once a bug here)",
     ),
     seen_in_array(
+        "worn::a_repair_that_fails",
+        "RepairFailsMember",
+        "E7: the repair of a bad sector fails, and costs a member (once a bug here)",
+    ),
+    seen_in_array(
+        "worn::a_write_to_a_bad_sector",
+        "NeededFailsByWrite",
+        "E7: a failed write costs a member that the array needs (once a bug here)",
+    ),
+    seen_in_array(
+        "worn::a_resync_passes",
+        "UnhealedIsSynced",
+        "A5: a resync that a member did not take leaves the stripe as if it were whole",
+    ),
+    seen_in_array(
+        "worn::a_rebuild_passes",
+        "UnhealedIsTrusted",
+        "A1: parity stays trusted though a member did not take the zeros of rows that are listed as lost",
+    ),
+    seen_in_array(
         "silence::a_silence_of_all_fails_nobody",
         "SilenceOfAllFails",
         "E5: all are silent for a while, and some are failed (once a bug here)",

@@ -1,0 +1,146 @@
+//! Sectors that can neither be read nor written, as a drive has that is out of spare ones: they cost their own rows and no member
+//! that the array needs.
+//!
+//! Method: sectors at chosen places fail each read and each write. Oracle: the world's model of the bytes, and who is a member.
+
+use std::sync::atomic::Ordering;
+
+use bitmap::Cell;
+use engine::format::Level;
+use engine::members::Failure;
+use engine::request::RequestKind;
+
+use crate::world::restart::Serve;
+use crate::world::{Config, Initial, World};
+
+const CHUNK: u32 = 64 << 10;
+
+fn array(seed: u64, level: Level, members: usize, cell: Cell) -> World {
+    let initial = Initial::All(cell);
+    let world =
+        World::new(Config { seed, level, members, chunk_bytes: CHUNK, stripes: 24, initial, reactors: 1 });
+    world.disks.borrow_mut().iter_mut().for_each(|disk| disk.is_worn = true);
+    world
+}
+
+/// The host's address of a row of a data strip.
+fn at(world: &World, stripe: u64, strip: u8, row: u32) -> u64 {
+    let strip = u64::from(strip) * u64::from(CHUNK);
+    stripe * u64::from(world.geometry.stripe_bytes()) + strip + u64::from(row)
+}
+
+fn in_sync(world: &World) -> u32 {
+    world.shared.members.view().readable.count()
+}
+
+/// The repair of what was read is refused: the host has its bytes, again and again, and each member is there for the bad rows of
+/// the others.
+#[test]
+fn a_repair_that_fails_costs_no_member() {
+    let mut world = array(71, Level::Raid5, 4, Cell::Clean);
+    for strip in 0..3 {
+        world.spoil(5, strip, u32::from(strip) * (CHUNK / 4));
+    }
+    for _ in 0..3 {
+        for strip in 0..3 {
+            let at = at(&world, 5, strip, 0);
+            assert!(!world.fails(RequestKind::Read, at, u64::from(CHUNK)));
+        }
+    }
+    assert_eq!((in_sync(&world), world.bad_sectors()), (4, 3));
+    world.verify();
+}
+
+/// Stripes that need a resync, of which no member can be spared: the resync ends, and what is lost is the rows of the bad sector.
+#[test]
+fn a_resync_passes_what_takes_no_zeros() {
+    let mut world = array(72, Level::Raid5, 4, Cell::NeedSync);
+    world.spoil(4, 0, 8192);
+    let lost = at(&world, 4, 0, 8192);
+    world.lossy.fill(true);
+    world.pass(900);
+    assert_eq!(in_sync(&world), 4, "it holds what cannot be computed from the others");
+    let steward = &world.shared.steward;
+    assert_eq!(steward.resync_total.load(Ordering::Relaxed), 0);
+    assert!(!steward.resync_is_due.load(Ordering::Relaxed), "all that can be done is done");
+    let unsynced: Vec<u64> =
+        (0..24).filter(|&stripe| world.shared.bitmap.cell(stripe) == Cell::NeedSync).collect();
+    assert_eq!(unsynced, [4]);
+    assert_eq!(world.failing_reads(4096), [lost]);
+    // Its parity does not hold; that of the others does.
+    world.give_up(lost, 4096);
+    world.lose(1);
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    let failing = world.failing_reads(4096);
+    assert!(failing.iter().all(|at| at / stripe_bytes == 4), "{failing:?}");
+}
+
+/// A slot is filled from a member with such a sector: the rebuild ends with the rows of both listed, and the array is whole.
+#[test]
+fn a_rebuild_passes_what_takes_no_zeros() {
+    for (level, members) in [(Level::Raid5, 4), (Level::Raid6, 5)] {
+        let mut world = array(73, level, members, Cell::Clean);
+        let parities = members as u8 - world.geometry.data();
+        // All but enough of the others are bad in one row of a stripe in which slot 2 holds data.
+        let bad: Vec<u8> = (0..members as u8).filter(|&slot| slot != 2).take(parities.into()).collect();
+        let rotation = world.geometry.rotation(7);
+        for &slot in &bad {
+            world.spoil(7, rotation.strip_on(slot), 4096);
+        }
+        assert!(world.shared.members.fail(2, Failure::Operator));
+        world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
+        world.replace(2, 0);
+        assert_eq!(in_sync(&world), members as u32, "{level:?}");
+        world.lossy.fill(true);
+        let is_data = |slot: &u8| world.geometry.data_strips().has(rotation.strip_on(*slot));
+        let mut lost: Vec<u64> = bad
+            .iter()
+            .chain(&[2])
+            .filter(|slot| is_data(slot))
+            .map(|&slot| at(&world, 7, rotation.strip_on(slot), 4096))
+            .collect();
+        lost.sort_unstable();
+        assert_eq!(world.failing_reads(4096), lost, "{level:?}");
+        assert_eq!(world.shared.bitmap.cell(7), Cell::NeedSync, "what could not be written is in no parity");
+        // The sectors come back with what they held. A start knows which rows are lost, and which parity is no input.
+        world.disks.borrow_mut().iter_mut().for_each(|disk| disk.bad.clear());
+        let mut world = world.restart(Serve::ReadWrite);
+        world.lossy.fill(true);
+        assert_eq!(world.failing_reads(4096), lost, "{level:?}");
+        for &at in &lost {
+            world.give_up(at, 4096);
+        }
+        world.turn_until("a resync", |world| world.is_synced());
+        world.lose(1);
+        assert_eq!(world.failing_reads(4096), lost, "{level:?}");
+    }
+}
+
+/// A host writes to such a sector. A member that can be spared leaves for it; one that is needed stays, and the write is refused.
+#[test]
+fn a_write_to_a_bad_sector_costs_no_member_that_is_needed() {
+    let mut world = array(74, Level::Raid6, 5, Cell::Clean);
+    let write = RequestKind::Write { fua: false };
+    for (strip, others) in [(0, 4), (1, 3), (2, 3)] {
+        world.spoil(9, strip, 0);
+        let at = at(&world, 9, strip, 0);
+        world.lossy[9] = others == 3 && strip == 2;
+        assert_eq!(world.fails(write, at, 4096), strip == 2, "strip {strip}");
+        assert_eq!(in_sync(&world), others, "after strip {strip}");
+    }
+    let size = world.geometry.size_bytes();
+    assert!(!world.fails(write, size - 4096, 4096), "the array serves");
+    assert!(!world.shared.failed());
+}
+
+/// A member that is needed and dead is failed at its first error, and costs no write of what others can hold.
+#[test]
+fn a_dead_member_is_failed_though_it_is_needed() {
+    let mut world = array(75, Level::Raid5, 4, Cell::NeedSync);
+    world.disks.borrow_mut()[0].dead = true;
+    world.lossy.fill(true);
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    assert!(!world.fails(RequestKind::Write { fua: false }, 20 * stripe_bytes, stripe_bytes));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(0));
+    assert_eq!(in_sync(&world), 3);
+}
