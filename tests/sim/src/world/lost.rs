@@ -13,6 +13,7 @@ use engine::limits::RECOVERY_BYTES;
 use engine::request::RequestKind;
 
 use crate::disk::SECTOR;
+use crate::host::Asked;
 
 use super::World;
 
@@ -35,6 +36,19 @@ impl World {
             let (wanted, all) = self.is_computable(piece * PIECE_SECTORS);
             !(wanted && (is_read || all))
         })
+    }
+
+    /// What cannot be computed at some moment may be answered with an error, also if it is repaired before the answer comes.
+    pub(super) fn note_errors_to_come(&mut self) {
+        if !self.bus.borrow().lasting {
+            return;
+        }
+        for at in 0..self.asked.len() {
+            let Asked { first, count, kind, excused, .. } = self.asked[at];
+            if !excused && self.is_lost(first, count.max(1), kind == RequestKind::Read) {
+                self.asked[at].excused = true;
+            }
+        }
     }
 
     /// Whether the piece of rows that this sector is in can be computed from what can be read, and whether those rows of every data

@@ -359,6 +359,7 @@ impl World {
         moved |= !replies.is_empty();
         self.note_degraded();
         self.note_bad_sectors();
+        self.note_errors_to_come();
         for reply in replies {
             self.take_reply(reply);
         }
