@@ -70,10 +70,10 @@ fn the_cursor_on_record_is_one_that_was_flushed() {
     assert!(is_below(&world, 20), "the record has a cursor that no flush has covered");
 }
 
-/// A member that joins gets its metadata before it counts as in sync: the list of lost rows in both places, since later it may be one of
-/// few that have a list, and its bitmap blocks in both places.
+/// A member that joins gets the list of lost rows, in both places, before it counts as in sync: later it may be one of few that have
+/// a list.
 #[test]
-fn a_filled_slot_has_its_metadata() {
+fn a_filled_slot_has_the_list_of_lost_rows() {
     let mut world = degraded(2);
     world.lossy.fill(true);
     let strip = strip_on_0(&world, 20);
@@ -97,7 +97,18 @@ fn a_filled_slot_has_its_metadata() {
         assert!(list(1, place).iter().any(|byte| *byte != 0), "it has no list at {place}");
         assert!(list(1, place) == list(0, place), "it has another list than the others at {place}");
     }
+}
+
+/// A member that joins gets both places of the bitmap blocks that it keeps before it counts as in sync, whether or not a sweep writes them:
+/// a start could not tell a place that was never written from one that cannot be read.
+#[test]
+fn a_filled_slot_has_both_places_of_its_blocks() {
+    let mut world = degraded(4);
+    world.replace(2, 0);
     // Slot 1 keeps block 0.
+    fail(&mut world, 1);
+    world.replace(1, 0);
+    let device = usize::from(world.shared.members.device(1).0);
     let zone = &world.bitmap_zones()[device];
     for place in 0..2 {
         let block = &zone[place * BLOCK_BYTES..][..BLOCK_BYTES];

@@ -145,7 +145,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "D11: a device that joins keeps a partition table at its end",
     ),
     seen_in_array(
-        "rebuild::a_filled_slot_has",
+        "rebuild::a_filled_slot_has_both_places",
         "FilledInOnePlace",
         "B11: a bitmap block is in one place on a slot that was filled (once a bug here)",
     ),
@@ -255,7 +255,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "LOST: a read in flight while rows are listed returns zeros",
     ),
     seen_in_array(
-        "rebuild::a_filled_slot_has",
+        "rebuild::a_filled_slot_has_the_list",
         "FilledWithoutList",
         "LOST: a filled slot is believed, and does not have the list of lost rows",
     ),
