@@ -31,8 +31,8 @@ pub(crate) enum Job {
     Rebuild { slot: u8, attempt: u32 },
 }
 
-/// Attempts after which rows that still cannot be computed are given up: for a rebuild after 15 s, for a resync after two and a half
-/// minutes. A member that had some trouble in passing has answered by then.
+/// Attempts after which rows that still cannot be computed are given up: for a rebuild after half a minute, for a resync after two and
+/// a half. A member that had some trouble in passing has answered by then.
 const GIVE_UP_AFTER: u32 = 5;
 
 impl Job {
