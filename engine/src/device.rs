@@ -31,7 +31,7 @@ use crate::ring::{Deallocate, UringDevice};
 use bounce::Bounce;
 pub use error::{DeviceError, Holder};
 pub use facts::{Facts, Zeroing};
-pub use storage::Storage;
+use storage::Storage;
 
 mod bounce;
 mod error;
@@ -39,6 +39,7 @@ mod facts;
 mod file_system;
 mod holder;
 mod identify;
+mod layers;
 mod nvme;
 #[cfg(test)]
 pub(crate) mod silent;
@@ -137,10 +138,10 @@ pub struct Device {
     identity: Identity,
     facts: Facts,
     route: Route,
-    /// The file that holds its bytes, where one is known.
-    storage: Option<Storage>,
-    /// The file below a loop device, locked.
-    _below: Option<File>,
+    /// Where its bytes are: itself, and then each layer below it that is known.
+    storage: Vec<Storage>,
+    /// The layers below it, open because they are locked.
+    _below: Vec<File>,
 }
 
 /// Bytes zeroed at once: a step of [`Device::zero_range`], between two reports of progress.
@@ -169,16 +170,14 @@ impl Device {
             DeviceKind::File => open_file(path, mode)?,
         };
         leave_access_time(&file);
-        let (storage, below) = match identity {
-            Identity::File { .. } => (Some(Storage::of_file(&metadata)), None),
-            Identity::Block { number } => storage_below(&file, number, mode),
+        let storage = match identity {
+            Identity::File { .. } => vec![Storage::whole(identity, path)],
+            Identity::Block { number } => layers::of_block(&file, number, path),
         };
-        if mode.sharing == Sharing::Exclusive
-            && let Some(storage) = &storage
-        {
-            let locked = below.as_ref().or((kind == DeviceKind::File).then_some(&file));
-            lock_storage(path, storage, locked, mode.access)?;
-        }
+        let below = match mode.sharing {
+            Sharing::Exclusive => lock_storage(path, &file, &storage, mode.access)?,
+            Sharing::Shared => Vec::new(),
+        };
         // A block device's metadata has no size; its end does.
         let size = file.seek(SeekFrom::End(0)).map_err(|source| io_error(path, "size", source))?;
         let mut facts = facts::of(&file, &metadata, kind, size, direct, mode.access);
@@ -213,8 +212,7 @@ impl Device {
     /// Whether some byte of this device is one of the other's, as far as can be told.
     #[must_use]
     pub fn shares_storage_with(&self, other: &Device) -> bool {
-        self.identity == other.identity
-            || self.storage.is_some_and(|one| other.storage.is_some_and(|two| one.meets(&two)))
+        self.storage.iter().any(|one| other.storage.iter().any(|two| one.meets(two)))
     }
 
     /// Whether it has a volatile cache now, though it had none when it was opened. The cache of a drive can be switched on under
@@ -441,27 +439,30 @@ fn leave_access_time(file: &File) {
         .and_then(|flags| rustix::fs::fcntl_setfl(file, flags | OFlags::NOATIME));
 }
 
-/// What is below a loop device, or below the loop device that a partition is of.
-fn storage_below(file: &File, number: u64, mode: OpenMode) -> (Option<Storage>, Option<File>) {
-    match Storage::of_loop(file, &holder::sysfs(number)) {
-        Some((storage, path)) => (Some(storage), storage.open(&path, mode.access)),
-        None => (None, None),
-    }
-}
-
-/// Locks the file's range, so that no other server has it under another name. A file that cannot be opened is left alone, and
-/// so is one on a file system without locks.
+/// Locks the range of each layer, so that no other server has it under another name, and returns the files that were opened for it.
+/// A layer that cannot be opened is left alone, and so is a file on a file system without locks.
 fn lock_storage(
     path: &Path,
-    storage: &Storage,
-    file: Option<&File>,
+    device: &File,
+    storage: &[Storage],
     access: Access,
-) -> Result<(), DeviceError> {
-    let Some(file) = file else { return Ok(()) };
-    patiently(|| match storage.lock(file, access) {
-        Ok(true) | Err(_) => Ok(()),
-        Ok(false) => Err(DeviceError::Locked { path: path.into() }),
-    })
+) -> Result<Vec<File>, DeviceError> {
+    let lock = |layer: &Storage, file: &File| {
+        patiently(|| match layer.lock(file, access) {
+            Ok(true) | Err(_) => Ok(()),
+            Ok(false) => Err(DeviceError::Locked { path: path.into() }),
+        })
+    };
+    let (own, below) = storage.split_first().expect("a device is its own first layer");
+    lock(own, device)?;
+    let mut files = Vec::new();
+    for layer in below {
+        if let Some(file) = layer.open(access) {
+            lock(layer, &file)?;
+            files.push(file);
+        }
+    }
+    Ok(files)
 }
 
 /// Passthrough where it can be; the facts are then those of the drive.

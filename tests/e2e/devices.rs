@@ -111,6 +111,17 @@ fn larger_blocks_are_refused_and_nothing_changes() {
     content_is_there(&array, "on blocks of 512 bytes again");
 }
 
+/// A partition of a loop device, as a partition table would make one; the loop device takes it along when it is detached.
+fn partition(disk: &Path, number: u32, first_mib: u64, mib: u64) -> PathBuf {
+    let sectors = |mib: u64| (mib * 2048).to_string();
+    let status = Command::new("addpart")
+        .args([text(disk), number.to_string(), sectors(first_mib), sectors(mib)])
+        .status()
+        .expect("addpart runs");
+    assert!(status.success(), "addpart makes a partition of {}", disk.display());
+    format!("{}p{number}", text(disk)).into()
+}
+
 #[test]
 #[ignore = "needs root for loop devices"]
 fn one_storage_under_two_names_is_refused_by_create() {
@@ -118,21 +129,53 @@ fn one_storage_under_two_names_is_refused_by_create() {
     let files = lab.members("m", &SHAPE);
     let once = lab.loop_device(&files[1]);
     let again = lab.loop_device(&files[1]);
+    let over_loop = lab.loop_device(&once);
+    let of_again = lab.loop_device_of(&again, &["--offset", "4194304", "--sizelimit", "8388608"]);
+    let split = lab.loop_device_of(&files[2], &["--partscan"]);
+    let part = partition(&split, 1, 1, 10);
+    let over_part = lab.loop_device(&part);
     let before = fingerprints(&files);
-    for (what, wrong) in
-        [("a loop device and its file", &files[1]), ("two loop devices over one file", &again)]
-    {
-        let members = [&files[0], &once, wrong, &files[3]];
+    for (what, first, wrong) in [
+        ("a loop device and its file", &once, &files[1]),
+        ("two loop devices over one file", &once, &again),
+        ("a loop device over a loop device, and the file", &over_loop, &files[1]),
+        ("a loop device, and one over a part of another over the same file", &once, &of_again),
+        ("a loop device over a loop device, and that one", &over_loop, &once),
+        ("a partition of a loop device, and the file", &part, &files[2]),
+        ("a loop device over a partition, and the file", &over_part, &files[2]),
+        ("a loop device over a partition, and the disk", &over_part, &split),
+    ] {
+        let members = [&files[0], first, wrong, &files[3]];
         for force in [&[][..], &["--force"]] {
             let mut args = create_args("new", &SHAPE);
             args.extend(members.iter().map(|member| text(member)));
             args.extend(force.iter().map(|option| option.to_string()));
             let stderr = lab.striate_refuses(&args);
             assert!(stderr.contains(&text(wrong)), "{what}: does not name {}: {stderr}", wrong.display());
-            assert!(stderr.contains(&text(&once)), "{what}: does not name {}: {stderr}", once.display());
+            assert!(stderr.contains(&text(first)), "{what}: does not name {}: {stderr}", first.display());
         }
         assert_eq!(fingerprints(&files), before, "{what}: a refused `create` has changed a member");
     }
+}
+
+/// Partitions of one disk, and loop devices over ranges of one file that do not meet, are members like others.
+#[test]
+#[ignore = "needs root for loop devices"]
+fn parts_of_one_storage_that_do_not_meet_are_members() {
+    let lab = Lab::new();
+    let file = lab.members("m", &Shape { member_mib: 200, ..SHAPE }).swap_remove(0);
+    let disk = lab.loop_device_of(&file, &["--partscan", "--sizelimit", "104857600"]);
+    let range = |offset: &str| lab.loop_device_of(&file, &["--offset", offset, "--sizelimit", "33554432"]);
+    let over_part = lab.loop_device(&partition(&disk, 2, 40, 30));
+    let members = vec![partition(&disk, 1, 1, 30), over_part, range("104857600"), range("146800640")];
+    let mut args = create_args("parts", &SHAPE);
+    args.extend(members.iter().map(|member| text(member)));
+    lab.striate_ok(&args);
+    let array = Array { lab: &lab, name: "parts".to_string(), shape: SHAPE, members };
+    let server = array.serve(&[]);
+    server.connect().write(0, &pattern(3, 0, WRITTEN_BYTES));
+    server.stop();
+    content_is_there(&array, "on parts of one file");
 }
 
 #[test]
@@ -140,13 +183,25 @@ fn one_storage_under_two_names_is_refused_by_create() {
 fn a_second_server_over_other_names_of_the_members_is_refused() {
     let lab = Lab::new();
     let (mut array, files) = written_on_loops(&lab, "names");
-    let other_loops: Vec<PathBuf> = files.iter().map(|file| lab.loop_device(file)).collect();
+    let loops = |files: &[PathBuf]| files.iter().map(|file| lab.loop_device(file)).collect::<Vec<_>>();
+    let other_loops = loops(&files);
     let first_loops = std::mem::take(&mut array.members);
+    let over_loops = loops(&first_loops);
+    // The first bytes of a member, with its superblocks, are at the same place on each of these.
+    let partitions: Vec<PathBuf> = files
+        .iter()
+        .map(|file| partition(&lab.loop_device_of(file, &["--partscan"]), 1, 0, SHAPE.member_mib))
+        .collect();
     std::fs::create_dir(lab.path("elsewhere")).expect("a directory");
     for (what, served, others) in [
         ("loop devices, then their files", &first_loops, &files),
         ("loop devices, then others over the same files", &first_loops, &other_loops),
         ("files, then loop devices over them", &files, &first_loops),
+        ("files, then loop devices over loop devices over them", &files, &over_loops),
+        ("loop devices over loop devices, then those", &over_loops, &first_loops),
+        ("loop devices, then loop devices over them", &first_loops, &over_loops),
+        ("files, then partitions of loop devices over them", &files, &partitions),
+        ("partitions of loop devices, then the files", &partitions, &files),
     ] {
         array.members.clone_from(served);
         let mut server = array.serve(&[]);

@@ -207,11 +207,11 @@ fn direct_alignment(file: &File) -> u32 {
     }
 }
 
-fn text(path: &Path) -> Option<String> {
+pub(super) fn text(path: &Path) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
-fn read<T: FromStr>(path: &Path) -> Option<T> {
+pub(super) fn read<T: FromStr>(path: &Path) -> Option<T> {
     text(path)?.parse().ok()
 }
 

@@ -1,85 +1,108 @@
-//! Where the bytes of a device really are, as far as this machine can tell: a loop device's are in a file.
+//! Where the bytes of a device really are, as far as this machine can tell: which range of which file or block device.
 //!
-//! Two loop devices over one file, or a loop device and its file, are one storage under two names. An array of them would
-//! have fewer members than it thinks, and two servers of them would overwrite each other. So members are compared by
-//! storage, and a file's range is locked for as long as a member is in use: `flock` keeps two servers of the file apart, a
-//! lock of the open file description on the range (`F_OFD_SETLK`) those of its loop devices too.
+//! Two loop devices over one file, a partition of a loop device and the file, or a loop device over a disk and the disk are one
+//! storage under two names. An array of them would have fewer members than it thinks, and two servers of them would overwrite
+//! each other. So members are compared by storage, in every layer (device/layers.rs), and each layer's range is locked for as
+//! long as a member is in use. `flock` keeps two servers of a file apart; a lock of the open file description on the range
+//! (`F_OFD_SETLK`) keeps those apart that reach it by other names too.
 //!
-//! What cannot be learned (a file that is deleted, or in another mount namespace) is not compared. `create` reads the
-//! superblocks back for what is left, such as two device-mapper targets over one disk.
+//! | the layer is reached by | its range | its lock |
+//! |---|---|---|
+//! | being the device itself, or a loop device over it | exact | of a writer, or of a reader for a read-only array |
+//! | a partition on it | exact | of a reader: the kernel keeps away others who claim the disk |
+//! | a device-mapper or md device made of it | some bytes, not known which | of a reader: there may be other volumes on it |
+//!
+//! (A writer's lock needs a descriptor for writing, and udev probes a disk anew when one of those is closed: not worth it for
+//! each partition.)
+//!
+//! Two ranges of which neither is exact are not compared: volumes of one disk. `create` reads the superblocks back for those, and
+//! for what cannot be learned (a file that is deleted, or in another mount namespace).
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::Access;
+use super::{Access, Identity};
 
-/// `LOOP_GET_STATUS64` of linux/loop.h, and the head of its answer, `struct loop_info64`.
-const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
-
-#[repr(C)]
-struct LoopInfo {
-    device: u64,
-    inode: u64,
-    rdevice: u64,
-    offset: u64,
-    size_limit: u64,
-    /// `lo_number` and what follows: 232 bytes in all.
-    rest: [u64; 24],
-}
-
-const _: () = assert!(size_of::<LoopInfo>() == 232);
-
-/// A range of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Storage {
-    file_system: u64,
-    inode: u64,
+/// A range of a file or a block device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Storage {
+    identity: Identity,
+    /// Where it is opened.
+    path: PathBuf,
     start: u64,
     /// Past the last byte; `u64::MAX` for all there is.
     end: u64,
+    /// Whether the device has every byte of the range. If not, it has some, and which ones is not known.
+    is_exact: bool,
+    /// Whether the kernel keeps away others who claim this layer.
+    is_claimed: bool,
 }
 
 impl Storage {
-    /// All of a regular file.
-    pub(super) fn of_file(metadata: &Metadata) -> Storage {
-        Storage { file_system: metadata.dev(), inode: metadata.ino(), start: 0, end: u64::MAX }
+    /// All of a file or a block device.
+    pub(super) fn whole(identity: Identity, path: &Path) -> Storage {
+        let path = path.to_path_buf();
+        Storage { identity, path, start: 0, end: u64::MAX, is_exact: true, is_claimed: false }
     }
 
-    /// The range below a loop device, and the path of its file; `None` for other devices.
-    pub(super) fn of_loop(device: &File, sysfs: &Path) -> Option<(Storage, PathBuf)> {
-        let path = std::fs::read_to_string(sysfs.join("loop/backing_file")).ok()?;
-        let mut info = LoopInfo { device: 0, inode: 0, rdevice: 0, offset: 0, size_limit: 0, rest: [0; 24] };
-        // SAFETY: the descriptor is open for as long as `device` is borrowed, and the ioctl writes one `struct loop_info64`, which
-        // `LoopInfo` has the length of, into memory that nobody else uses until it returns.
-        let outcome = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
-        let end = match info.size_limit {
-            0 => u64::MAX,
-            limit => info.offset.saturating_add(limit),
-        };
-        let storage = Storage { file_system: info.device, inode: info.inode, start: info.offset, end };
-        (outcome == 0).then(|| (storage, PathBuf::from(path.trim_end_matches('\n'))))
+    /// The same bytes one layer down, where this layer is `len_bytes` from `first_byte` on.
+    pub(super) fn placed(&self, identity: Identity, path: &Path, first_byte: u64, len_bytes: u64) -> Storage {
+        Storage {
+            identity,
+            path: path.to_path_buf(),
+            start: first_byte.saturating_add(self.start),
+            end: first_byte.saturating_add(self.end.min(len_bytes)),
+            is_exact: self.is_exact,
+            is_claimed: false,
+        }
     }
 
-    /// Whether some byte is in both.
-    #[must_use]
-    pub fn meets(&self, other: &Storage) -> bool {
-        (self.file_system, self.inode) == (other.file_system, other.inode)
+    /// Some bytes of it, and which ones is not known.
+    pub(super) fn somewhere(self) -> Storage {
+        Storage { is_exact: false, ..self }
+    }
+
+    /// The kernel keeps away others who claim it.
+    pub(super) fn claimed(self) -> Storage {
+        Storage { is_claimed: true, ..self }
+    }
+
+    /// The file or block device that the range is in.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whether some byte is in both, as far as is known.
+    pub(super) fn meets(&self, other: &Storage) -> bool {
+        self.identity == other.identity
             && self.start < other.end
             && other.start < self.end
+            && (self.is_exact || other.is_exact)
     }
 
-    /// Opens the file below a loop device, if it is the one that the kernel names.
-    pub(super) fn open(&self, path: &Path, access: Access) -> Option<File> {
-        let file = OpenOptions::new().read(true).write(access == Access::ReadWrite).open(path).ok()?;
+    /// Opens it to be locked, if it is what the kernel names.
+    pub(super) fn open(&self, access: Access) -> Option<File> {
+        let access = self.lock_access(access);
+        let file = OpenOptions::new().read(true).write(access == Access::ReadWrite).open(&self.path).ok()?;
         let metadata = file.metadata().ok()?;
-        ((metadata.dev(), metadata.ino()) == (self.file_system, self.inode)).then_some(file)
+        let found = if metadata.file_type().is_block_device() {
+            Identity::Block { number: metadata.rdev() }
+        } else {
+            Identity::File { file_system: metadata.dev(), inode: metadata.ino() }
+        };
+        (found == self.identity).then_some(file)
     }
 
-    /// Locks the range until the last descriptor made from `file` is closed; false where another has it. Readers share.
+    /// As whom the range is locked: a writer's lock excludes all others, readers share.
+    fn lock_access(&self, access: Access) -> Access {
+        if self.is_exact && !self.is_claimed { access } else { Access::ReadOnly }
+    }
+
+    /// Locks the range until the last descriptor made from `file` is closed; false where another has it.
     pub(super) fn lock(&self, file: &File, access: Access) -> std::io::Result<bool> {
-        let kind = if access == Access::ReadWrite { libc::F_WRLCK } else { libc::F_RDLCK };
+        let kind = if self.lock_access(access) == Access::ReadWrite { libc::F_WRLCK } else { libc::F_RDLCK };
         let offset = |at: u64| libc::off_t::try_from(at).unwrap_or(libc::off_t::MAX);
         let lock = libc::flock {
             l_type: kind as libc::c_short,
@@ -107,11 +130,14 @@ mod tests {
 
     #[test]
     fn ranges_meet_where_they_share_a_byte() {
-        let of = |inode, start, end| Storage { file_system: 1, inode, start, end };
+        let file = |inode| Storage::whole(Identity::File { file_system: 1, inode }, Path::new(""));
+        let of = |inode, start, end| Storage { start, end, ..file(inode) };
         let whole = of(7, 0, u64::MAX);
         assert!(whole.meets(&of(7, 4096, 8192)) && of(7, 4096, 8192).meets(&whole));
         assert!(!of(7, 0, 4096).meets(&of(7, 4096, 8192)));
         assert!(!whole.meets(&of(8, 0, u64::MAX)));
+        let (some, other) = (of(7, 4096, 8192).somewhere(), of(7, 0, 8192).somewhere());
+        assert!(!some.meets(&other) && some.meets(&whole) && !some.meets(&of(7, 0, 4096)));
     }
 
     #[test]
@@ -121,14 +147,24 @@ mod tests {
         let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let (first, second) = (open(), open());
         let metadata = first.metadata().unwrap();
-        let whole = Storage::of_file(&metadata);
-        let part = Storage { start: 4096, end: 8192, ..whole };
+        let identity = Identity::File { file_system: metadata.dev(), inode: metadata.ino() };
+        let whole = Storage::whole(identity, &path);
+        let part = whole.placed(identity, &path, 4096, 4096);
         assert!(part.lock(&first, Access::ReadWrite).unwrap());
         assert!(!whole.lock(&second, Access::ReadWrite).unwrap());
         assert!(!whole.lock(&second, Access::ReadOnly).unwrap());
-        let other = Storage { start: 8192, end: 12288, ..whole };
+        let other = whole.placed(identity, &path, 8192, 4096);
         assert!(other.lock(&second, Access::ReadWrite).unwrap());
+        let volume = || whole.clone().somewhere();
+        assert!(!volume().lock(&open(), Access::ReadWrite).unwrap());
         drop(first);
+        let (third, fourth) = (open(), open());
+        drop(second);
+        assert!(volume().lock(&third, Access::ReadWrite).unwrap());
+        assert!(volume().lock(&fourth, Access::ReadWrite).unwrap());
+        let second = open();
+        assert!(!whole.lock(&second, Access::ReadWrite).unwrap());
+        drop((third, fourth));
         assert!(whole.lock(&second, Access::ReadWrite).unwrap());
         std::fs::remove_file(&path).unwrap();
     }

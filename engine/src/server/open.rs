@@ -40,7 +40,7 @@ fn refuse_twice(paths: &[PathBuf]) -> Result<(), ServerError> {
         let Ok(device) = Device::open(path, mode) else { continue };
         if let Some((other, _)) = seen.iter().find(|(_, seen)| seen.shares_storage_with(&device)) {
             return Err(ServerError(format!(
-                "{}: the same device as {}: give each member once",
+                "{}: shares storage with {}: give each member once",
                 path.display(),
                 other.display()
             )));

@@ -214,8 +214,7 @@ pub(super) const EDITS: &[Edit] = &[
         "            self.takes(offset_bytes, len_bytes.into()),",
         "            self.takes(offset_bytes, len_bytes.into()) || mutant!(HalfBlocksSent),",
     ),
-    e(DEVICE, "        self.identity == other.identity\n", "        self.identity == other.identity && !mutant!(TwoNamesAreTwo)\n"),
-    e(DEVICE, "other.storage.is_some_and(|two| one.meets(&two)))", "other.storage.is_some_and(|two| one.meets(&two) && !mutant!(TwoNamesAreTwo)))"),
+    e(DEVICE, "one.meets(two)", "one.meets(two) && !mutant!(TwoNamesAreTwo)"),
     e(
         OPEN,
         "        if found.both_valid || take {",
