@@ -326,30 +326,89 @@ fn members_under_partition_tables_are_taken_when_the_operator_says_so() {
     server.stop();
 }
 
-/// A signature behind the data counts like one in front of it: it says who has damaged a superblock copy. Beside two good copies
-/// it is only mentioned, for it may be older than the array, and no data lies there.
+/// What a program leaves in a place that an array does not use: (what it is, byte offset on the member, content).
+fn signatures(member: &Path) -> Vec<(&'static str, u64, Vec<u8>)> {
+    let bytes = std::fs::metadata(member).expect("a member").len();
+    let mut mbr = vec![0; SECTOR_BYTES];
+    mbr[446 + 4] = 0x83;
+    mbr[446 + 12] = 1;
+    mbr[510..].copy_from_slice(&[0x55, 0xaa]);
+    let md = vec![0xfc, 0x4e, 0x2b, 0xa9, 1, 0, 0, 0];
+    vec![
+        ("an MBR partition table", 0, mbr),
+        ("a GPT partition table", 512, b"EFI PART".to_vec()),
+        ("an md array member (1.0)", bytes / 4096 * 4096 - 8192, md),
+    ]
+}
+
 #[test]
-fn a_table_at_the_end_of_a_member_counts_with_a_damaged_superblock() {
+fn a_signature_beside_two_good_superblocks_leaves_a_member_out() {
+    let lab = Lab::new();
+    let (array, data) = full(&lab);
+    for (what, offset, content) in signatures(&array.members[2]) {
+        for overwritten in [2..3, 1..3] {
+            for member in &array.members[overwritten.clone()] {
+                overwrite(member, offset, &content);
+            }
+            let before = fingerprints(&array.members);
+            let log = if overwritten.len() == 1 {
+                let server = array.serve(&["--read-only"]);
+                assert_eq!(server.status().health, Health::Degraded, "{what}");
+                assert_same(what, 0, &server.connect().read(0, data.len()), &data);
+                let log = server.log();
+                server.stop();
+                log
+            } else {
+                lab.striate_refuses(&serve_args(&lab, &array.members, "run"))
+            };
+            for member in &array.members[overwritten] {
+                let says_why = |line: &str| line.contains(&text(member)) && line.contains(what);
+                assert!(log.lines().any(says_why), "{what}: no reason for {}:\n{log}", member.display());
+            }
+            assert!(log.contains("--take-overwritten"), "{what}: does not say how to go on:\n{log}");
+            assert_eq!(fingerprints(&array.members), before, "{what}: a member has changed");
+            // The advice works, and the next start needs no such word.
+            for options in [&["--take-overwritten"][..], &[]] {
+                let server = array.serve(options);
+                assert_eq!(server.status().health, Health::Optimal, "{what} {options:?}");
+                assert_same(what, 0, &server.connect().read(0, data.len()), &data);
+                server.stop();
+            }
+        }
+    }
+    array.scrub_is_clean("with members that were overwritten");
+}
+
+/// A table behind the data counts like one in front of it, although no data lies there.
+#[test]
+fn a_table_at_the_end_of_a_member_leaves_it_out() {
     let lab = Lab::new();
     let (array, data) = full(&lab);
     let member = &array.members[1];
     write_gpt(member, Table::Copy);
-    let what = "a GPT partition table (the copy at the end)";
-    let mentions = |log: &str, word: &str| {
-        log.lines().any(|line| line.contains(&text(member)) && line.contains(what) && line.contains(word))
-    };
-    let server = array.serve(&[]);
-    assert_eq!(server.status().health, Health::Optimal);
-    assert!(mentions(&server.log(), "scrub the array"), "the table is not mentioned:\n{}", server.log());
-    server.stop();
-    array.scrub_is_clean("with a table at the end");
-
-    overwrite(member, 4096, &pattern(9, 0, 4096));
     let before = fingerprint(member);
     let server = array.serve(&[]);
     assert_ne!(server.status().members[1].state, MemberState::InSync);
-    assert!(mentions(&server.log(), "left out"), "the log does not say why:\n{}", server.log());
+    let (log, what) = (server.log(), "a GPT partition table (the copy at the end)");
+    let says_why = |line: &str| line.contains(&text(member)) && line.contains(what);
+    assert!(log.lines().any(says_why), "the log does not say why:\n{log}");
     assert_same("without the member", 0, &server.connect().read(0, data.len()), &data);
     assert_eq!(fingerprint(member), before, "a member that is left out is written to");
+    server.stop();
+}
+
+/// A stop writes both superblocks, over what an installer has put there while the array ran; its signature is still there.
+#[test]
+fn a_member_that_gets_a_partition_table_while_it_is_served_is_left_out_by_the_next_start() {
+    let lab = Lab::new();
+    let (array, data) = full(&lab);
+    let server = array.serve(&[]);
+    server.connect().write(0, &data[..1 << 20]);
+    write_gpt(&array.members[2], Table::Whole);
+    server.stop();
+    let server = array.serve(&[]);
+    assert_eq!(server.status().health, Health::Degraded);
+    assert!(server.log().contains("a GPT partition table"), "{}", server.log());
+    assert_same("without the member", 0, &server.connect().read(0, data.len()), &data);
     server.stop();
 }

@@ -35,7 +35,7 @@ pub struct NewArray<'a> {
 }
 
 /// The superblocks of a new array, both copies of each member; the device is the slot. They are written
-/// last, after the bitmap blocks, to devices whose superblock copies were wiped before.
+/// last, after the bitmap blocks, to devices that were wiped around the data zone before.
 ///
 /// # Panics
 /// If the shape, zones, uuids or name are not valid.
@@ -60,6 +60,7 @@ pub fn create(new: &NewArray<'_>) -> Vec<SuperblockWrite> {
         state: RunState::Clean,
         settled: true,
         both_places: true,
+        wiped: true,
         found: RunState::Clean,
         lost_rows: false,
         slots,

@@ -196,6 +196,8 @@ pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Re
         theirs.lost_rows = merged.lost_rows;
         merged.both_places |= theirs.both_places;
         theirs.both_places = merged.both_places;
+        merged.wiped &= theirs.wiped;
+        theirs.wiped = merged.wiped;
         merged.moves = merged.moves.max(theirs.moves);
         (theirs.state, theirs.settled, theirs.moves) = (merged.state, merged.settled, merged.moves);
         if theirs != merged {

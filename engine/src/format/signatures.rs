@@ -4,8 +4,8 @@
 //! libblkid. It is a guard against mistakes and not an inventory: a hit stops `create` until the operator
 //! forces it, a miss is no promise that the device is empty.
 //!
-//! A start looks at a member of which one superblock copy is damaged ([`written_over`]): a partition table or a file system
-//! that was put on it since says who damaged it, and that its data is not what the array wrote.
+//! A start looks at every member, around the array's data ([`written_over`]): a partition table or a file system that was put there
+//! since it joined says that its data may not be what the array wrote.
 
 use super::superblock::{self, Copy};
 

@@ -7,8 +7,8 @@
 //! feature words. So a program can tell "newer than I understand" from "damaged".
 //!
 //! Feature words, as in file systems: an unknown *incompat* bit means that the array may not be touched;
-//! an unknown *ro-compat* bit, that it may be read; an unknown *compat* bit may be ignored. This version
-//! knows none, and writes none.
+//! an unknown *ro-compat* bit, that it may be read; an unknown *compat* bit may be ignored. The
+//! constants below are the bits that this version knows.
 //!
 //! Invariants:
 //! - A [`Superblock`] that came out of [`decode`] satisfies everything that [`Superblock::check`] checks,
@@ -40,6 +40,9 @@ pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LOST_ROWS;
 /// Compat bit: both places of every bitmap block have been written. A program that does not know of it may leave one unwritten, and
 /// clears the bit.
 pub const COMPAT_BOTH_PLACES: u64 = 1 << 0;
+/// Compat bit: every member was wiped around its data when it joined, so a signature of another program there is newer than the
+/// array. A program that does not know of it may take a member without wiping it, and clears the bit.
+pub const COMPAT_WIPED: u64 = 1 << 1;
 /// Ro-compat bits that this program knows.
 pub const RO_COMPAT_KNOWN: u64 = 0;
 /// Largest sequence and epoch number. Counting a million a second takes 146,000 years to get here, so who
@@ -240,6 +243,8 @@ pub struct Record {
     /// Both places of every bitmap block have been written on every member in sync. Programs that write both places say so; one that did
     /// not left a place of a block as it was on a member that joined.
     pub both_places: bool,
+    /// Every member was wiped around its data when it joined. Only `create` says so, and programs that wipe go on saying it.
+    pub wiped: bool,
     /// What the array was when this epoch was made. It counts if the epoch's own writes never completed:
     /// then nothing was done in it, and it is as it was found.
     pub found: RunState,

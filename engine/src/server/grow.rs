@@ -1,6 +1,6 @@
 //! Growing a stopped array into room that its members have got.
 
-use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
+use crate::assembly::{Assembly, AssemblyOptions, LeftOut, SlotPlan, assemble};
 use crate::device::{Access, Device};
 use crate::format::zones::{Zones, usable};
 use crate::start::grow;
@@ -21,7 +21,7 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         ..AssemblyOptions::default()
     };
     let mut candidates = candidates(&mut bench, &devices);
-    let _told_by_serve = leave_out_overwritten(&mut candidates, &devices, false);
+    leave_out_overwritten(&mut candidates, &devices, false);
     let assembly =
         assemble(&candidates, &assembly_options).map_err(|error| ServerError(error.to_string()))?;
     check_blocks(&assembly, &devices)?;
@@ -42,9 +42,12 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         failed_slots: Vec::new(),
     };
     if let Some(slot) = assembly.slots.iter().position(|plan| !matches!(plan, SlotPlan::InSync { .. })) {
+        let left_out =
+            |out: &LeftOut| format!("; {}: {}", devices[out.candidate].path().display(), out.reason);
         return Err(ServerError(format!(
-            "{}: slot {slot} is missing or not in sync: an array is grown when every member is there and in sync; replace it first, and wait for its rebuild",
-            grown.name
+            "{}: slot {slot} is missing or not in sync: an array is grown when every member is there and in sync; replace it first, and wait for its rebuild{}",
+            grown.name,
+            assembly.left_out.iter().map(left_out).collect::<String>()
         )));
     }
     if grown.to_bytes > grown.from_bytes {

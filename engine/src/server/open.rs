@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use crate::assembly::Candidate;
 use crate::device::{Access, Device, DeviceError, OpenMode, Sharing};
+use crate::format::lost_rows::PLACE_OFFSETS_BYTES;
 use crate::format::signatures::{self, HEAD_BYTES, TAIL_BYTES};
+use crate::format::superblock::Copy;
 use crate::format::superblock::{Found, NoMember};
-use crate::format::zones::TAIL_UNUSED_BYTES;
-use crate::limits::DEVICES_MAX;
+use crate::format::zones::{TAIL_UNUSED_BYTES, Zones};
+use crate::limits::{BLOCK_BYTES, DEVICES_MAX};
 use crate::memory::{Memory, Span};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
 use crate::start::{Bench, SCRATCH_BYTES, read_superblocks};
@@ -85,6 +87,20 @@ pub(super) fn wipe_metadata(device: &Device, data_offset_bytes: u64) -> Result<(
     Ok(device.flush()?)
 }
 
+/// Overwrites, durably, the places of a member in which an array of these zones keeps nothing and other programs leave signatures: around
+/// the superblocks, and the unused end. A member that was taken although another program has written to it would be left out by the
+/// next start too; and a member that has become longer may have anything at its new end.
+pub(super) fn wipe_unused(device: &Device, zones: &Zones) -> Result<(), ServerError> {
+    let facts = device.facts();
+    let block = BLOCK_BYTES as u64;
+    let [a, b] = [Copy::A, Copy::B].map(Copy::offset_bytes);
+    let tail = facts.size_bytes.saturating_sub(TAIL_UNUSED_BYTES).max(zones.end_bytes());
+    for unused in [0..a, a + block..b, b + block..PLACE_OFFSETS_BYTES[0], tail..facts.end_bytes] {
+        wipe(device, unused)?;
+    }
+    Ok(device.flush()?)
+}
+
 fn wipe(device: &Device, range: std::ops::Range<u64>) -> Result<(), ServerError> {
     let end = range.end.min(device.facts().end_bytes);
     let zeros = vec![0; WIPED_AT_ONCE_BYTES];
@@ -107,28 +123,42 @@ fn foreign_on(device: &Device, found: &Found) -> Option<&'static str> {
     )
 }
 
-/// Leaves out members that another program has written to, unless they are to be taken all the same: one copy of the
-/// superblock is damaged, and a partition table or a file system lies there. A signature beside two good copies is worth
-/// a word only: it may be from before the array, which did not always wipe it.
+/// What [`leave_out_overwritten`] found.
+pub(super) struct Overwritten {
+    /// What the operator should know.
+    pub(super) warnings: Vec<String>,
+    /// Candidates that are taken although another program has written to them, because the operator says so.
+    pub(super) taken: Vec<usize>,
+}
+
+/// Leaves out members that another program has written to, unless the operator takes them all the same. A signature shows that, if
+/// every member was wiped when it joined, or if a copy of the superblock is damaged. Otherwise it is worth a warning only: it
+/// may be from before the array.
 pub(super) fn leave_out_overwritten(
     candidates: &mut [Candidate],
     devices: &[Device],
     take: bool,
-) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for (candidate, device) in candidates.iter_mut().zip(devices) {
+) -> Overwritten {
+    let mut overwritten = Overwritten { warnings: Vec::new(), taken: Vec::new() };
+    for (index, (candidate, device)) in candidates.iter_mut().zip(devices).enumerate() {
         let Ok(found) = &candidate.found else { continue };
         let Some(what) = foreign_on(device, found) else { continue };
         let path = device.path().display();
-        if found.both_valid || take {
-            warnings.push(format!(
+        let is_newer = found.superblock.record.wiped || !found.both_valid;
+        if take {
+            overwritten.taken.push(index);
+            overwritten.warnings.push(format!(
+                "{path}: holds {what} beside its superblocks, and is taken as you said: scrub the array"
+            ));
+        } else if is_newer {
+            candidate.found = Err(NoMember::WrittenOver(what));
+        } else {
+            overwritten.warnings.push(format!(
                 "{path}: holds {what} beside its superblocks: if another program has written to it since the array was made, scrub the array"
             ));
-        } else {
-            candidate.found = Err(NoMember::WrittenOver(what));
         }
     }
-    warnings
+    overwritten
 }
 
 /// What the superblocks of the devices of a ring come to, in order.
@@ -202,7 +232,8 @@ mod tests {
     }
 
     /// What an installer writes over the front of a member: the head of a partition table alone, or the table too, which reaches over
-    /// one copy of the superblock. (whether that is damaged, whether the operator takes the member) -> whether it is left out.
+    /// one copy of the superblock. (whether that is damaged, whether members were wiped, whether the operator takes it) -> whether it
+    /// is left out.
     #[test]
     fn a_member_under_a_partition_table_is_left_out() {
         let directory = std::env::temp_dir().join(format!("striate-overwritten-{}", std::process::id()));
@@ -227,13 +258,19 @@ mod tests {
             std::fs::write(&members[1], &bytes).unwrap();
             let devices = open_all(&members, Access::ReadOnly).unwrap();
             let mut ring = ControlRing::new(&devices).unwrap();
-            for take in [false, true] {
+            for (is_wiped, take) in [(false, false), (false, true), (true, false), (true, true)] {
                 let mut found = candidates(&mut ring.bench(), &devices);
-                let warnings = leave_out_overwritten(&mut found, &devices, take);
+                let superblock = &mut found[1].found.as_mut().unwrap().superblock;
+                assert!(superblock.record.wiped, "`create` says that it has wiped its members");
+                superblock.record.wiped = is_wiped;
+                let overwritten = leave_out_overwritten(&mut found, &devices, take);
                 let left_out: Vec<usize> = (0..4).filter(|&nth| found[nth].found.is_err()).collect();
-                let expected = if is_damaged && !take { vec![1] } else { vec![] };
-                assert_eq!(left_out, expected, "damaged: {is_damaged}, taken: {take}");
-                assert_eq!(warnings.len(), usize::from(expected.is_empty()), "{warnings:?}");
+                let expected = if (is_damaged || is_wiped) && !take { vec![1] } else { vec![] };
+                let case = format!("damaged: {is_damaged}, wiped: {is_wiped}, taken: {take}");
+                assert_eq!(left_out, expected, "{case}");
+                let warnings = overwritten.warnings;
+                assert_eq!(warnings.len(), usize::from(expected.is_empty()), "{case}: {warnings:?}");
+                assert_eq!(overwritten.taken, if take { vec![1] } else { vec![] }, "{case}");
             }
         }
         std::fs::remove_dir_all(&directory).unwrap();

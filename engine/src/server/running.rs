@@ -30,7 +30,7 @@ use super::bounded::all_within;
 use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
-use super::open::{ControlRing, candidates, leave_out_overwritten, open_all};
+use super::open::{ControlRing, candidates, leave_out_overwritten, open_all, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, warnings};
 
@@ -109,7 +109,7 @@ impl Server {
         .map_err(|error| ServerError(error.to_string()))?;
         check_blocks(&assembly, &devices)?;
         let mut warnings = warnings::of_assembly(&assembly, &candidates);
-        warnings.extend(overwritten);
+        warnings.extend(overwritten.warnings);
         warnings.extend(could_grow(&assembly, &devices));
         let seed = random::number();
         let read_only = options.read_only || assembly.read_only;
@@ -149,6 +149,11 @@ impl Server {
         drop(control);
 
         warnings.extend(warnings::of_start(&started));
+        if !read_only {
+            for taken in overwritten.taken {
+                wipe_unused(&devices[taken], &record.zones)?;
+            }
+        }
         let volatile = volatile(&devices, &started.devices, started.view.writable);
         let devices = let_go_of_others(devices, &assembly);
         let in_use = || devices.iter().flatten();

@@ -17,8 +17,8 @@ use engine::format::label::Label;
 use engine::format::lost_rows;
 use engine::format::signatures::detect_foreign;
 use engine::format::superblock::{
-    COMPAT_BOTH_PLACES, COUNT_MAX, Copy, DecodeError, Epoch, EpochName, NoMember, Record, RunState,
-    SlotRecord, SlotState, Superblock, choose, decode, encode,
+    COMPAT_BOTH_PLACES, COMPAT_WIPED, COUNT_MAX, Copy, DecodeError, Epoch, EpochName, NoMember, Record,
+    RunState, SlotRecord, SlotState, Superblock, choose, decode, encode,
 };
 use engine::format::zones::{self, zones};
 use engine::format::{Field, Level, Shape, superblock};
@@ -56,6 +56,7 @@ fn sample(slot: usize) -> Superblock {
         state: RunState::Active,
         settled: false,
         both_places: false,
+        wiped: false,
         found: RunState::Clean,
         lost_rows: false,
         slots,
@@ -125,7 +126,11 @@ fn superblock_refusals() {
     assert!(matches!(with(8, 0), Err(DecodeError::Invalid(_))));
     assert_eq!(with(24, 1 << 63), Err(DecodeError::UnknownIncompat(1 << 63)));
     assert!(with(32, 1).unwrap().read_only_required);
-    assert_eq!(with(40, u64::MAX - COMPAT_BOTH_PLACES), Ok(sample(0)), "an unknown compat bit is ignored");
+    assert_eq!(
+        with(40, !(COMPAT_BOTH_PLACES | COMPAT_WIPED)),
+        Ok(sample(0)),
+        "an unknown compat bit is ignored"
+    );
     assert!(matches!(with(16, COUNT_MAX + 1), Err(DecodeError::Invalid(_))));
     for offset in 0..4096 {
         let mut torn = good;
@@ -461,6 +466,16 @@ fn both_places_written_is_a_compat_feature() {
     superblock.record.both_places = true;
     let block = encode(&superblock, Copy::A);
     assert_eq!(block[40..48], COMPAT_BOTH_PLACES.to_le_bytes());
+    assert_eq!(decode(&block, Copy::A), Ok(superblock));
+}
+
+/// An older program clears the bit, and may then take a member without wiping it.
+#[test]
+fn wiped_members_are_a_compat_feature() {
+    let mut superblock = sample(1);
+    superblock.record.wiped = true;
+    let block = encode(&superblock, Copy::A);
+    assert_eq!(block[40..48], COMPAT_WIPED.to_le_bytes());
     assert_eq!(decode(&block, Copy::A), Ok(superblock));
 }
 

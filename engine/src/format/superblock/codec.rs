@@ -13,8 +13,9 @@ use super::super::label::{LABEL_BYTES_MAX, Label};
 use super::super::zones::{Zone, Zones};
 use super::super::{Field, Level, Shape};
 use super::{
-    COMPAT_BOTH_PLACES, Copy, DecodeError, Epoch, EpochName, INCOMPAT_KNOWN, INCOMPAT_LOST_ROWS, LINE_EPOCHS,
-    MAGIC, RO_COMPAT_KNOWN, Record, RunState, SlotRecord, SlotState, Superblock, VERSION,
+    COMPAT_BOTH_PLACES, COMPAT_WIPED, Copy, DecodeError, Epoch, EpochName, INCOMPAT_KNOWN,
+    INCOMPAT_LOST_ROWS, LINE_EPOCHS, MAGIC, RO_COMPAT_KNOWN, Record, RunState, SlotRecord, SlotState,
+    Superblock, VERSION,
 };
 use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
 
@@ -167,7 +168,9 @@ fn salt(superblock: &Superblock) -> [u8; SALT_BYTES] {
 
 fn encode_record(block: &mut Block, record: &Record) {
     put_u64(block, OFFSET_INCOMPAT, if record.lost_rows { INCOMPAT_LOST_ROWS } else { 0 });
-    put_u64(block, OFFSET_COMPAT, if record.both_places { COMPAT_BOTH_PLACES } else { 0 });
+    let compat = |is_set: bool, bit: u64| if is_set { bit } else { 0 };
+    let both_places = compat(record.both_places, COMPAT_BOTH_PLACES);
+    put_u64(block, OFFSET_COMPAT, both_places | compat(record.wiped, COMPAT_WIPED));
     put(block, OFFSET_ARRAY, record.array.as_bytes());
     block[OFFSET_LEVEL] = record.shape.level.number();
     block[OFFSET_MEMBERS] = record.shape.members as u8;
@@ -287,6 +290,7 @@ fn decode_record(block: &Block) -> Result<Record, DecodeError> {
         state: state_at(OFFSET_STATE)?,
         settled: block[OFFSET_SETTLED] != 0,
         both_places: u64_at(block, OFFSET_COMPAT) & COMPAT_BOTH_PLACES != 0,
+        wiped: u64_at(block, OFFSET_COMPAT) & COMPAT_WIPED != 0,
         found: state_at(OFFSET_FOUND)?,
         lost_rows: u64_at(block, OFFSET_INCOMPAT) & INCOMPAT_LOST_ROWS != 0,
         slots,

@@ -34,9 +34,10 @@ pub enum NoMember {
         "its superblocks cannot be read: the kernel's log says why; if the device is failing, replace it"
     )]
     Unreadable,
-    /// One copy of its superblock is damaged, and what another program has put on the device says by whom.
+    /// Another program has put a signature beside the data since it became a member, or one copy of its superblock is damaged and
+    /// the signature says by whom.
     #[error(
-        "another program has written to it: it holds {0}, and a copy of its superblock is damaged; replace it, or serve with --take-overwritten if its data is known to be good"
+        "another program has written to it: it holds {0}; replace it, or serve with --take-overwritten if its data is known to be good"
     )]
     WrittenOver(&'static str),
     /// It was a member: at least one copy has the magic, and none is valid.

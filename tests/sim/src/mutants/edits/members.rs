@@ -217,8 +217,8 @@ pub(super) const EDITS: &[Edit] = &[
     e(DEVICE, "one.meets(two)", "one.meets(two) && !mutant!(TwoNamesAreTwo)"),
     e(
         OPEN,
-        "        if found.both_valid || take {",
-        "        if found.both_valid || take || mutant!(OverwrittenServed) {",
+        "        if take {\n",
+        "        if take || mutant!(OverwrittenServed) {\n",
     ),
     e(
         SIGNATURES,
