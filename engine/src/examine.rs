@@ -11,6 +11,7 @@ use crate::device::{Access, Device, OpenMode, Sharing};
 use crate::format::superblock::{Copy, RunState, SlotRecord, SlotState, Superblock, choose};
 use crate::limits::BLOCK_BYTES;
 use crate::server::ServerError;
+use crate::server::bounded::{each_within, no_answer, patience};
 use crate::status::MemberState;
 
 /// One path, looked at.
@@ -22,6 +23,8 @@ pub struct Examined {
     pub superblock: Option<ExaminedSuperblock>,
     /// Why it could not be read, in words; or, beside a superblock, what is wrong with its other copy.
     pub error: Option<String>,
+    /// The device has not answered: nothing is known of what it holds.
+    pub silent: bool,
 }
 
 /// The content of a superblock, in the words of `docs/format.md`.
@@ -66,16 +69,26 @@ pub struct ExaminedSlot {
     pub rebuild_cursor_stripes: Option<u64>,
 }
 
-/// Looks at every path. An error means that nothing could be looked at; see [`Examined::error`].
-pub fn examine(paths: &[PathBuf]) -> Result<Vec<Examined>, ServerError> {
+/// Looks at every path, at all of them at the same time. Each may take the member timeout to answer (seconds; 0 = 30). An error
+/// means that nothing could be looked at; see [`Examined::error`].
+pub fn examine(paths: &[PathBuf], member_timeout_s: u32) -> Result<Vec<Examined>, ServerError> {
     if paths.is_empty() {
         return Err(ServerError("no member is given".into()));
     }
-    Ok(paths.iter().map(|path| look(path)).collect())
+    let patience = patience(member_timeout_s);
+    let looked_at = each_within(paths.to_vec(), patience, |path: PathBuf| look(&path));
+    let silent = |path: &PathBuf| Examined {
+        path: path.clone(),
+        superblock: None,
+        error: Some(no_answer(path, patience).0),
+        silent: true,
+    };
+    Ok(paths.iter().zip(looked_at).map(|(path, found)| found.unwrap_or_else(|| silent(path))).collect())
 }
 
 fn look(path: &Path) -> Examined {
-    let failed = |error: String| Examined { path: path.into(), superblock: None, error: Some(error) };
+    let failed =
+        |error: String| Examined { path: path.into(), superblock: None, error: Some(error), silent: false };
     let mode = OpenMode { access: Access::ReadOnly, sharing: Sharing::Shared };
     let device = match Device::open(path, mode) {
         Ok(device) => device,
@@ -93,6 +106,7 @@ fn look(path: &Path) -> Examined {
             path: path.into(),
             superblock: Some(describe(&found.superblock)),
             error: (!found.both_valid).then(|| "the other copy of the superblock is damaged".into()),
+            silent: false,
         },
         Err(error) => failed(format!("{}: {error}", path.display())),
     }
@@ -126,5 +140,26 @@ fn describe(superblock: &Superblock) -> ExaminedSuperblock {
         sequence: superblock.sequence,
         clean: record.state == RunState::Clean,
         slots: record.slots[..record.shape.members].iter().map(slot).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::create_file;
+    use crate::device::silent::Silent;
+
+    #[test]
+    fn a_device_that_does_not_answer_is_told_from_one_without_a_superblock() {
+        let directory = std::env::temp_dir().join(format!("striate-examine-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let paths = ["blank", "silent"].map(|name| directory.join(name));
+        paths.iter().for_each(|path| create_file(path, 1 << 20).unwrap());
+        let _silent = Silent::file(&paths[1]);
+        let [blank, silent] = examine(&paths, 1).unwrap().try_into().unwrap();
+        assert!(!blank.silent && blank.error.is_some(), "{blank:?}");
+        assert!(silent.error.unwrap().contains("silent: does not answer"));
+        assert!(silent.silent);
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

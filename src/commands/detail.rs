@@ -35,7 +35,7 @@ pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
             Ok(Outcome::Fine)
         }
         Subject::Members(paths) => {
-            let examined = examine(paths)?;
+            let examined = examine(paths, 0)?;
             if options.json {
                 print_json(&examined)?
             } else {
@@ -261,9 +261,18 @@ mod tests {
 
     #[test]
     fn members_and_what_is_none() {
-        let good =
-            Examined { path: "/a".into(), superblock: Some(example_superblock("media", "1")), error: None };
-        let bad = Examined { path: "/b".into(), superblock: None, error: Some("bad checksum".into()) };
+        let good = Examined {
+            path: "/a".into(),
+            superblock: Some(example_superblock("media", "1")),
+            error: None,
+            silent: false,
+        };
+        let bad = Examined {
+            path: "/b".into(),
+            superblock: None,
+            error: Some("bad checksum".into()),
+            silent: false,
+        };
         assert_eq!(undecodable(&bad).line(), "/b: bad checksum");
         let text = members_text(&[good, bad]);
         assert!(text.contains("/a\n           array  media, uuid 1\n"), "{text}");

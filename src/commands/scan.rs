@@ -31,12 +31,17 @@ fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 fn of_array(name: &ArrayName) -> Result<Vec<PathBuf>> {
     let list = std::fs::read_to_string(PARTITIONS).context(|| format!("cannot read {PARTITIONS}"))?;
     let devices = devices(&list);
-    let looked = if devices.is_empty() { Vec::new() } else { examine(&devices)? };
+    let looked = if devices.is_empty() { Vec::new() } else { examine(&devices, 0)? };
     let (found, rest): (Vec<Examined>, Vec<Examined>) = looked
         .into_iter()
         .partition(|one| one.superblock.as_ref().is_some_and(|superblock| superblock.name == name.as_str()));
+    let silent: Vec<String> =
+        rest.iter().filter(|one| one.silent).filter_map(|one| one.error.clone()).collect();
+    for one in &silent {
+        eprintln!("striate: {one}: it may be a member of {name}, and is left out");
+    }
     if found.is_empty() {
-        let unread = rest.iter().filter(|one| std::fs::File::open(&one.path).is_err()).count();
+        let unread = rest.iter().filter(|one| !one.silent && std::fs::File::open(&one.path).is_err()).count();
         return Err(Failure::new(format!(
             "no member found: {name}: not a file, and none of {} block devices holds an array of this name{}",
             devices.len(),

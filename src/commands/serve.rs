@@ -5,7 +5,8 @@
 //!        -> listen for commands -> `ready` -> ... -> a signal, or `stop` -> (quiesce) -> drain, flush, clean -> exit 0
 //! ```
 //!
-//! The first SIGTERM or SIGINT stops the array as `stop` does; but a block device that is in use is left for the next
+//! While the array is being started, SIGTERM and SIGINT end the process as a crash would: nothing has been acknowledged to a host.
+//! Later, the first SIGTERM or SIGINT stops the array as `stop` does; but a block device that is in use is left for the next
 //! server, so that the program can be replaced under a mounted file system: its driver is told to hold requests back from
 //! then on, if it can. A second one, when the drain takes too
 //! long for somebody, ends the process at once with exit code 1: an unclean stop, which costs a resync.
@@ -46,16 +47,27 @@ enum Event {
 pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     start_log(options.log);
     privileges::give_up();
-    let (events, happened) = channel();
-    watch_signals(events.clone())?;
 
     let run_dir = RunDir::create(run_dir)?;
     let members = scan::members(&options.members)?;
-    let name = name_of(&examine(&members)?)?;
+    let examined = examine(&members, options.member_timeout)?;
+    let name = name_of(&examined)?;
+    let (silent, examined): (Vec<_>, Vec<_>) = examined.into_iter().partition(|one| one.silent);
+    let silent: Vec<String> = silent.into_iter().filter_map(|one| one.error).collect();
+    for one in &silent {
+        tracing::warn!("{one}: it counts as missing");
+    }
+    let members = examined.into_iter().map(|one| one.path).collect();
     let claim = Claim::take(&run_dir, &name)?;
     let way = way(options, &run_dir, &name)?;
 
-    let server = Server::start(engine_options(options, members, way)?)?;
+    let server = Server::start(engine_options(options, members, way)?).map_err(|error| {
+        let parts = std::iter::once(error.to_string()).chain(silent);
+        Failure::new(parts.collect::<Vec<_>>().join("; "))
+    })?;
+    // Before this a signal ends the process at once: nothing would read the event, and a device may hold the start up.
+    let (events, happened) = channel();
+    watch_signals(events.clone())?;
     for warning in &server.warnings {
         tracing::warn!("{warning}");
     }
@@ -119,11 +131,10 @@ fn watch_signals(events: Sender<Event>) -> Result<()> {
 /// The name that the members agree on, if all that were given are members. (mdadm too aborts when a device
 /// that it was told to use has no superblock: it is more likely a slip than a wish to go without.)
 fn name_of(examined: &[Examined]) -> Result<ArrayName> {
-    let strangers: Vec<String> = examined
-        .iter()
-        .filter(|one| one.superblock.is_none())
-        .map(|one| undecodable(one).line().trim_end_matches('.').to_string())
-        .collect();
+    let reason = |one: &Examined| undecodable(one).line().trim_end_matches('.').to_string();
+    let without = || examined.iter().filter(|one| one.superblock.is_none());
+    // A device that does not answer may be a member.
+    let strangers: Vec<String> = without().filter(|one| !one.silent).map(reason).collect();
     let known: Vec<_> =
         examined.iter().filter_map(|one| Some((&one.path, one.superblock.as_ref()?))).collect();
     let (first_path, first) = match known.first() {
@@ -132,7 +143,10 @@ fn name_of(examined: &[Examined]) -> Result<ArrayName> {
             let strangers = strangers.join("; ");
             return Err(Failure::new(format!("no member: {strangers}: leave it out to serve without it")));
         }
-        None => return Err(Failure::new(format!("no member of an array: {}", strangers.join("; ")))),
+        None => {
+            let reasons: Vec<String> = without().map(reason).collect();
+            return Err(Failure::new(format!("no member of an array: {}", reasons.join("; "))));
+        }
     };
     if let Some((path, other)) = known.iter().find(|(_, other)| other.array_uuid != first.array_uuid) {
         return Err(Failure::new(format!(
@@ -382,9 +396,18 @@ mod tests {
             path: path.into(),
             superblock: Some(example_superblock("media", uuid)),
             error: None,
+            silent: false,
         };
-        let blank = Examined { path: "/c".into(), superblock: None, error: Some("no superblock".into()) };
+        let no_member = |silent: bool| Examined {
+            path: "/c".into(),
+            superblock: None,
+            error: Some("no superblock".into()),
+            silent,
+        };
+        let (blank, silent) = (no_member(false), no_member(true));
         assert_eq!(name_of(&[member("/a", "1"), member("/b", "1")]).unwrap().as_str(), "media");
+        assert_eq!(name_of(&[silent.clone(), member("/b", "1")]).unwrap().as_str(), "media");
+        assert!(name_of(&[silent]).is_err());
         let refused = name_of(&[member("/a", "1"), blank.clone()]).unwrap_err();
         assert_eq!(refused.line(), "no member: /c: no superblock: leave it out to serve without it");
         assert!(

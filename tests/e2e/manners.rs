@@ -3,6 +3,7 @@
 //! Oracle: the kernel's account of the server's processor time and of where its threads may run.
 
 use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,24 @@ fn a_stop_and_a_start_take_less_than_a_second() {
     let best = (0..5).map(|_| round()).min().expect("five rounds");
     assert!(best < Duration::from_secs(1), "a stop and a start took {best:?} at best");
     server.expect("it runs").stop();
+}
+
+/// A start waits for two seconds for a member that another process has locked; here it stands for a device that does not answer.
+#[test]
+fn a_signal_ends_a_start() {
+    let lab = Lab::new();
+    let array = lab.create("starting", Shape { member_mib: 24, ..Shape::RAID5 });
+    let taken = std::fs::File::open(&array.members[1]).expect("a member file");
+    rustix::fs::flock(&taken, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");
+    let mut args: Vec<&OsStr> = vec!["serve".as_ref()];
+    args.extend(array.members.iter().map(|member| member.as_os_str()));
+    let mut starting = lab.start(&args);
+    std::thread::sleep(Duration::from_millis(500));
+    let pid = rustix::process::Pid::from_child(&starting);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it waits");
+    let status = starting.wait().expect("our child");
+    // `timeout`, which runs it, tells of the signal by its own end or by its exit code.
+    assert!(status.signal() == Some(15) || status.code() == Some(128 + 15), "{status}");
 }
 
 #[test]

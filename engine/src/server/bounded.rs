@@ -50,14 +50,6 @@ where
     all_within(results, patience).collect()
 }
 
-/// One call.
-pub(crate) fn within<T: Send + 'static>(
-    patience: Duration,
-    act: impl Fn() -> T + Clone + Send + 'static,
-) -> Option<T> {
-    each_within(vec![()], patience, move |()| act()).remove(0)
-}
-
 /// The answers, in order; `None` for one that has not come by the common deadline.
 pub(super) fn all_within<T>(answers: Vec<Receiver<T>>, timeout: Duration) -> impl Iterator<Item = Option<T>> {
     let deadline_ns = MonotonicClock.now_ns() + timeout.as_nanos() as u64;

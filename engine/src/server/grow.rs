@@ -6,13 +6,14 @@ use crate::format::zones::{Zones, usable};
 use crate::start::grow;
 
 use super::fit::check_blocks;
-use super::open::{ControlRing, candidates, leave_out_overwritten, open_all};
+use super::open::{ControlRing, candidates, ends, leave_out_overwritten, open_all};
 use super::{GrowOptions, Grown, ServerError, random, this_host};
 
 /// Adds as many stripes as every member has room for. Changes nothing where there is none, or where a member is missing or
 /// not in sync.
 pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
     let devices = open_all(&options.members, Access::ReadWrite)?;
+    let ends: Vec<_> = devices.iter().map(ends).collect();
     let mut ring = ControlRing::new(&devices)?;
     let mut bench = ring.bench();
     let assembly_options = AssemblyOptions {
@@ -21,7 +22,7 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         ..AssemblyOptions::default()
     };
     let mut candidates = candidates(&mut bench, &devices);
-    leave_out_overwritten(&mut candidates, &devices, false);
+    leave_out_overwritten(&mut candidates, &devices, &ends, false);
     let assembly =
         assemble(&candidates, &assembly_options).map_err(|error| ServerError(error.to_string()))?;
     check_blocks(&assembly, &devices)?;

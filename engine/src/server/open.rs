@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::assembly::Candidate;
 use crate::device::{Access, Device, DeviceError, OpenMode, Sharing};
@@ -16,31 +17,80 @@ use crate::ring::{DeviceIndex, Uring, UringConfig};
 use crate::start::{Bench, SCRATCH_BYTES, read_superblocks};
 
 use super::ServerError;
+use super::bounded::{each_within, no_answer, patience};
 
 /// Bytes of one write that wipes.
 const WIPED_AT_ONCE_BYTES: usize = 1 << 20;
 
-/// Opens every path, in order. A device that is given twice is refused.
+/// The first and the last bytes of a device.
+type Ends = (Vec<u8>, Vec<u8>);
+
+/// Devices that were opened, in order, and what was read of each.
+pub(super) struct Opened {
+    pub(super) devices: Vec<Device>,
+    pub(super) ends: Vec<Result<Ends, DeviceError>>,
+    /// Paths of the devices that did not answer. Nothing was opened for them, as far as the caller can see.
+    pub(super) silent: Vec<PathBuf>,
+}
+
+/// Opens every path; a device that does not answer is an error.
 pub(super) fn open_all(paths: &[PathBuf], access: Access) -> Result<Vec<Device>, ServerError> {
+    let patience = patience(0);
+    let opened = open_within(paths, access, patience)?;
+    match opened.silent.first() {
+        Some(path) => Err(no_answer(path, patience)),
+        None => Ok(opened.devices),
+    }
+}
+
+/// Opens every path, and flushes and reads each device, all at the same time. A device that is given twice is refused; one that
+/// does not answer within `patience` is left out.
+pub(super) fn open_within(
+    paths: &[PathBuf],
+    access: Access,
+    patience: Duration,
+) -> Result<Opened, ServerError> {
     if paths.len() > DEVICES_MAX {
         return Err(ServerError(format!(
             "{} devices are given; at most {DEVICES_MAX} are taken",
             paths.len()
         )));
     }
+    let looked_at = each_within(paths.to_vec(), patience, |path| Device::open(path, OpenMode::EXAMINE));
+    let (answering, mut silent): (Vec<_>, Vec<_>) =
+        paths.iter().cloned().zip(looked_at).partition(|(_, looked_at)| looked_at.is_some());
+    refuse_twice(&answering)?;
+    let answering: Vec<PathBuf> = answering.into_iter().map(|(path, _)| path).collect();
     let mode = OpenMode { access, sharing: Sharing::Exclusive };
-    refuse_twice(paths)?;
-    paths.iter().map(|path| Device::open(path, mode).map_err(ServerError::from)).collect()
+    let open = move |path: PathBuf| {
+        let device = Device::open(path, mode)?;
+        // A device that answers reads and no flush could not be a member.
+        let _flushed_or_not = device.flush();
+        let ends = ends(&device);
+        Ok::<_, DeviceError>((device, ends))
+    };
+    let mut opened = Opened { devices: Vec::new(), ends: Vec::new(), silent: Vec::new() };
+    for (path, outcome) in answering.iter().zip(each_within(answering.clone(), patience, open)) {
+        match outcome {
+            Some(outcome) => {
+                let (device, ends) = outcome?;
+                opened.devices.push(device);
+                opened.ends.push(ends);
+            }
+            None => silent.push((path.clone(), None)),
+        }
+    }
+    opened.silent = silent.into_iter().map(|(path, _)| path).collect();
+    Ok(opened)
 }
 
 /// By identity and storage, before the exclusive open refuses the second for being held by the first.
-fn refuse_twice(paths: &[PathBuf]) -> Result<(), ServerError> {
-    let mode = OpenMode { access: Access::ReadOnly, sharing: Sharing::Shared };
-    let mut seen: Vec<(&Path, Device)> = Vec::new();
-    for path in paths {
-        // What cannot even be looked at has an error of its own when it is opened in earnest.
-        let Ok(device) = Device::open(path, mode) else { continue };
-        if let Some((other, _)) = seen.iter().find(|(_, seen)| seen.shares_storage_with(&device)) {
+fn refuse_twice(looked_at: &[(PathBuf, Option<Result<Device, DeviceError>>)]) -> Result<(), ServerError> {
+    let mut seen: Vec<(&Path, &Device)> = Vec::new();
+    for (path, device) in looked_at {
+        // A device that cannot even be looked at has an error of its own when it is opened for use.
+        let Some(Ok(device)) = device else { continue };
+        if let Some((other, _)) = seen.iter().find(|(_, seen)| seen.shares_storage_with(device)) {
             return Err(ServerError(format!(
                 "{}: shares storage with {}: give each member once",
                 path.display(),
@@ -54,10 +104,12 @@ fn refuse_twice(paths: &[PathBuf]) -> Result<(), ServerError> {
 
 /// Refuses a device that holds something, unless `force`.
 pub(super) fn refuse_content(device: &Device, force: bool) -> Result<(), ServerError> {
-    if force {
-        return Ok(());
-    }
-    let (head, tail) = ends(device)?;
+    if force { Ok(()) } else { refuse_ends(device, ends(device)) }
+}
+
+/// Refuses a device that holds something, by its ends.
+pub(super) fn refuse_ends(device: &Device, ends: Result<Ends, DeviceError>) -> Result<(), ServerError> {
+    let (head, tail) = ends?;
     match signatures::detect_foreign(&head, &tail, device.facts().end_bytes) {
         Some(what) => Err(ServerError(format!(
             "{}: holds {what}: give --force to overwrite it, or another device",
@@ -67,8 +119,7 @@ pub(super) fn refuse_content(device: &Device, force: bool) -> Result<(), ServerE
     }
 }
 
-/// The first and the last bytes of a device.
-fn ends(device: &Device) -> Result<(Vec<u8>, Vec<u8>), DeviceError> {
+pub(super) fn ends(device: &Device) -> Result<Ends, DeviceError> {
     let end = device.facts().end_bytes;
     let mut head = vec![0; HEAD_BYTES.min(end as usize)];
     let mut tail = vec![0; TAIL_BYTES.min(end as usize)];
@@ -112,15 +163,9 @@ fn wipe(device: &Device, range: std::ops::Range<u64>) -> Result<(), ServerError>
 }
 
 /// What another program has put on a member, around what is the array's.
-fn foreign_on(device: &Device, found: &Found) -> Option<&'static str> {
-    // An end that cannot be read says nothing: the superblocks could be.
-    let (head, tail) = ends(device).ok()?;
-    signatures::written_over(
-        &head,
-        &tail,
-        device.facts().end_bytes,
-        found.superblock.record.zones.end_bytes(),
-    )
+fn foreign_on(device: &Device, ends: &Ends, found: &Found) -> Option<&'static str> {
+    let (head, tail) = ends;
+    signatures::written_over(head, tail, device.facts().end_bytes, found.superblock.record.zones.end_bytes())
 }
 
 /// What [`leave_out_overwritten`] found.
@@ -137,12 +182,14 @@ pub(super) struct Overwritten {
 pub(super) fn leave_out_overwritten(
     candidates: &mut [Candidate],
     devices: &[Device],
+    ends: &[Result<Ends, DeviceError>],
     take: bool,
 ) -> Overwritten {
     let mut overwritten = Overwritten { warnings: Vec::new(), taken: Vec::new() };
-    for (index, (candidate, device)) in candidates.iter_mut().zip(devices).enumerate() {
-        let Ok(found) = &candidate.found else { continue };
-        let Some(what) = foreign_on(device, found) else { continue };
+    for (index, ((candidate, device), ends)) in candidates.iter_mut().zip(devices).zip(ends).enumerate() {
+        // An end that cannot be read says nothing: the superblocks could be.
+        let (Ok(found), Ok(ends)) = (&candidate.found, ends) else { continue };
+        let Some(what) = foreign_on(device, ends, found) else { continue };
         let path = device.path().display();
         let is_newer = found.superblock.record.wiped || !found.both_valid;
         if take {
@@ -256,14 +303,14 @@ mod tests {
                 bytes[1024..17 << 10].fill(0x11);
             }
             std::fs::write(&members[1], &bytes).unwrap();
-            let devices = open_all(&members, Access::ReadOnly).unwrap();
+            let Opened { devices, ends, .. } = open_within(&members, Access::ReadOnly, patience(0)).unwrap();
             let mut ring = ControlRing::new(&devices).unwrap();
             for (is_wiped, take) in [(false, false), (false, true), (true, false), (true, true)] {
                 let mut found = candidates(&mut ring.bench(), &devices);
                 let superblock = &mut found[1].found.as_mut().unwrap().superblock;
                 assert!(superblock.record.wiped, "`create` says that it has wiped its members");
                 superblock.record.wiped = is_wiped;
-                let overwritten = leave_out_overwritten(&mut found, &devices, take);
+                let overwritten = leave_out_overwritten(&mut found, &devices, &ends, take);
                 let left_out: Vec<usize> = (0..4).filter(|&nth| found[nth].found.is_err()).collect();
                 let expected = if (is_damaged || is_wiped) && !take { vec![1] } else { vec![] };
                 let case = format!("damaged: {is_damaged}, wiped: {is_wiped}, taken: {take}");

@@ -26,17 +26,19 @@ use crate::status::{
 };
 use crate::tally::Tally;
 
-use super::bounded::all_within;
+use super::bounded::{all_within, no_answer, patience};
 use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
-use super::open::{ControlRing, candidates, leave_out_overwritten, open_all, wipe_unused};
+use super::open::{ControlRing, Opened, candidates, leave_out_overwritten, open_within, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, warnings};
 
 mod answers;
 mod devices;
 mod replace;
+#[cfg(test)]
+mod silence;
 
 use answers::{all_ended, member_timeout, order, order_stop};
 use devices::Devices;
@@ -91,11 +93,17 @@ impl Server {
     /// Assembles the members, starts the reactors and the front ends. Returns once hosts can connect.
     pub fn start(options: ServeOptions) -> Result<Server, ServerError> {
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        let devices = open_all(&options.members, access)?;
+        let patience = patience(options.member_timeout_s);
+        let Opened { devices, ends, silent } = open_within(&options.members, access, patience)?;
+        let mut warnings: Vec<String> = silent
+            .iter()
+            .map(|path| format!("{}: the array starts without it", no_answer(path, patience)))
+            .collect();
         let mut control = ControlRing::new(&devices)?;
         let mut bench = control.bench();
         let mut candidates = candidates(&mut bench, &devices);
-        let overwritten = leave_out_overwritten(&mut candidates, &devices, options.take_overwritten);
+        let overwritten = leave_out_overwritten(&mut candidates, &devices, &ends, options.take_overwritten);
+        drop(ends);
         let host = super::this_host();
         let assembly = assemble(
             &candidates,
@@ -106,9 +114,12 @@ impl Server {
                 ..AssemblyOptions::default()
             },
         )
-        .map_err(|error| ServerError(error.to_string()))?;
+        .map_err(|error| {
+            let silent = silent.iter().map(|path| no_answer(path, patience).0);
+            ServerError(std::iter::once(error.to_string()).chain(silent).collect::<Vec<_>>().join("; "))
+        })?;
         check_blocks(&assembly, &devices)?;
-        let mut warnings = warnings::of_assembly(&assembly, &candidates);
+        warnings.extend(warnings::of_assembly(&assembly, &candidates));
         warnings.extend(overwritten.warnings);
         warnings.extend(could_grow(&assembly, &devices));
         let seed = random::number();

@@ -23,9 +23,9 @@ use crate::device::{Access, Device};
 use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring, UringDevice};
 
-use super::super::bounded::{all_within, no_answer, patience, within};
+use super::super::bounded::{all_within, no_answer, patience};
 use super::super::fit::{blocks_suit, too_large};
-use super::super::open::{open_all, refuse_content};
+use super::super::open::{open_within, refuse_ends};
 use super::super::{ServerError, random};
 use super::Server;
 use super::answers::{ANSWER_TIMEOUT, Refusal, order_surely};
@@ -94,15 +94,10 @@ impl Server {
             }
         }
         let patience = patience(self.shared.members.patience_s());
-        let looked_at = {
-            let path = path.clone();
-            within(patience, move || {
-                let device = open_all(std::slice::from_ref(&path), Access::ReadWrite)?.remove(0);
-                let content = refuse_content(&device, force);
-                Ok::<_, ServerError>((device, content))
-            })
+        let mut opened = open_within(std::slice::from_ref(&path), Access::ReadWrite, patience)?;
+        let (Some(device), Some(ends)) = (opened.devices.pop(), opened.ends.pop()) else {
+            return Err(no_answer(&path, patience));
         };
-        let (device, content) = looked_at.ok_or_else(|| no_answer(&path, patience))??;
         let facts = device.facts();
         let needed = self.record.zones.end_bytes();
         if facts.size_bytes < needed {
@@ -121,7 +116,9 @@ impl Server {
                 path.display()
             )));
         }
-        content?;
+        if !force {
+            refuse_ends(&device, ends)?;
+        }
         // Opening a device may take its time. No reactor is asked for anything once the array is being stopped.
         self.may_join(slot)?;
         self.take_in(slot, device)
@@ -220,7 +217,7 @@ impl Server {
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test waits, and tells the time")]
-mod tests {
+pub(super) mod tests {
     use std::cell::Cell;
     use std::time::Instant;
 
@@ -242,25 +239,31 @@ mod tests {
         directory: PathBuf,
     }
 
+    /// Four new files of a RAID-5, in a directory of their own.
+    pub(in crate::server::running) fn create_members(name: &str) -> (PathBuf, Vec<PathBuf>) {
+        let directory = std::env::temp_dir().join(format!("striate-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let members: Vec<PathBuf> = (0..4).map(|nth| directory.join(format!("m{nth}"))).collect();
+        let options = CreateOptions {
+            name: name.into(),
+            level: Level::Raid5,
+            chunk_bytes: 64 << 10,
+            members: members.clone(),
+            file_bytes: Some(MEMBER_BYTES),
+            init: Init::Zero,
+            force: false,
+        };
+        create(&options, &mut |_| {}).unwrap();
+        (directory, members)
+    }
+
     impl Stage {
         fn new(name: &str) -> Stage {
             Stage::with_member_timeout(name, 0)
         }
 
         fn with_member_timeout(name: &str, member_timeout_s: u32) -> Stage {
-            let directory = std::env::temp_dir().join(format!("striate-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&directory).unwrap();
-            let members: Vec<PathBuf> = (0..4).map(|nth| directory.join(format!("m{nth}"))).collect();
-            let options = CreateOptions {
-                name: name.into(),
-                level: Level::Raid5,
-                chunk_bytes: 64 << 10,
-                members: members.clone(),
-                file_bytes: Some(MEMBER_BYTES),
-                init: Init::Zero,
-                force: false,
-            };
-            create(&options, &mut |_| {}).unwrap();
+            let (directory, members) = create_members(name);
             let spare = directory.join("spare");
             crate::device::create_file(&spare, MEMBER_BYTES).unwrap();
             let nbd = vec![format!("unix:{}", directory.join("socket").display())];
