@@ -51,6 +51,7 @@ use crate::slab::Slab;
 use crate::tally::Tally;
 
 pub(crate) mod arrival;
+mod asked;
 mod background;
 mod content;
 mod flush;

@@ -259,6 +259,10 @@ pub(super) struct StripeOp {
     pub(super) given_up: Strips,
     /// The same for all rows of the stripe.
     pub(super) given_up_whole: Strips,
+    /// A member that stays did not take a write, so the batch is to be written once more.
+    pub(super) once_more: bool,
+    /// That was done.
+    pub(super) was_repeated: bool,
     /// A member that stays did not take what background work wrote: the stripe stays NeedSync, or comes to be.
     pub(super) unhealed: bool,
     /// The version of the list of lost rows that it waits for.
@@ -311,6 +315,8 @@ impl StripeOp {
             suspects: Strips::NONE,
             careful: false,
             incomplete: false,
+            once_more: false,
+            was_repeated: false,
             unhealed: false,
             given_up: Strips::NONE,
             given_up_whole: Strips::NONE,
@@ -363,6 +369,8 @@ impl StripeOp {
         self.suspects = Strips::NONE;
         self.careful = false;
         self.incomplete = false;
+        self.once_more = false;
+        self.was_repeated = false;
         self.unhealed = false;
         self.given_up = Strips::NONE;
         self.given_up_whole = Strips::NONE;

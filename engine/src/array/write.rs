@@ -16,7 +16,6 @@ use std::sync::atomic::Ordering;
 
 use bitmap::{Begun, Cell};
 
-use crate::format::zones::SUPERBLOCK_A_OFFSET_BYTES;
 use crate::geometry::{Slots, Strips};
 use crate::limits::BUFFER_BYTES_MAX;
 use crate::members::Failure;
@@ -443,49 +442,6 @@ impl Array {
         self.op_write_ended(ring, index);
     }
 
-    /// Whether a member in sync that did not take a write is to stay: something cannot be computed without it, or background work
-    /// has met one of its bad sectors.
-    fn is_kept(&self, index: u32, io: &Io) -> bool {
-        let (members, one) = (&self.shared.members, Slots::one(io.slot));
-        let view = members.view();
-        self.is_current(io)
-            && view.readable.has(io.slot)
-            && (self.ops[index].job.is_some_and(Job::gives_up)
-                || !members.spares(view, one, self.shared.needs()))
-    }
-
-    /// A member that is to stay did not take a write. A bad sector must not cost it, and what is dead must not hold up
-    /// service: it is asked for its superblock, and the write waits for the answer.
-    fn ask<R: Ring>(&mut self, ring: &mut R, index: u32, strip: u8, io: &Io, errno: i32) {
-        let what = IoFor::OpAsk { op: index, strip, errno };
-        let (at, into) = (SUPERBLOCK_A_OFFSET_BYTES, self.watch.scratch());
-        self.push_to(ring, what, io.slot, io.device, MemberIo::Read, at, into);
-    }
-
-    /// It has answered.
-    pub(super) fn op_asked<R: Ring>(
-        &mut self,
-        ring: &mut R,
-        index: u32,
-        strip: u8,
-        errno: i32,
-        io: Io,
-        result: Result<(), i32>,
-    ) {
-        match result {
-            Err(error) if self.blame(&io, error) == Blame::Device => {
-                self.op_write_failed(index, strip, &io, errno);
-            }
-            // Background work has tried for minutes, and what it wrote is in rows that are listed as lost, or parity.
-            _ if self.ops[index].job.is_some_and(Job::gives_up) => {
-                self.ops[index].unhealed = true;
-                self.shared.members.count_refusal(io.slot);
-            }
-            _ => self.op_write_refused(index, &io, RequestError::NotTaken),
-        }
-        self.op_write_ended(ring, index);
-    }
-
     /// One write of an op is over, or is not waited for any more.
     pub(super) fn op_write_ended<R: Ring>(&mut self, ring: &mut R, index: u32) {
         self.ops[index].pending -= 1;
@@ -495,7 +451,7 @@ impl Array {
     }
 
     /// A member that is to blame leaves, and what it missed is noted.
-    fn op_write_failed(&mut self, index: u32, strip: u8, io: &Io, errno: i32) {
+    pub(super) fn op_write_failed(&mut self, index: u32, strip: u8, io: &Io, errno: i32) {
         let op = &mut self.ops[index];
         op.skipped = op.skipped.or(Slots::one(io.slot));
         op.missed_data = op.missed_data.or(Strips::one(strip).and(op.view.data));
@@ -505,7 +461,7 @@ impl Array {
     }
 
     /// A member that stays did not take a write, and the op ends with an error.
-    fn op_write_refused(&mut self, index: u32, io: &Io, error: RequestError) {
+    pub(super) fn op_write_refused(&mut self, index: u32, io: &Io, error: RequestError) {
         let op = &mut self.ops[index];
         op.refused = op.refused.or(Some(error));
         self.shared.members.count_refusal(io.slot);
@@ -538,6 +494,12 @@ impl Array {
 
     /// Every write of the batch has ended: the next batch, or the end.
     pub(super) fn writes_done<R: Ring>(&mut self, ring: &mut R, index: u32) {
+        let op = &mut self.ops[index];
+        if std::mem::take(&mut op.once_more) {
+            op.was_repeated = true;
+            self.issue_writes(ring, index);
+            return;
+        }
         self.give_work(index);
         if let Some(error) = self.ops[index].refused.filter(|_| self.ops[index].work_kind != Work::Read) {
             self.end_refused(index, error);
