@@ -38,7 +38,7 @@ use super::{Array, Io, IoFor, NONE};
 #[derive(Debug)]
 struct Round {
     version: u64,
-    /// Which of the two places is being written.
+    /// The place of the two that is being written.
     place: usize,
     pending: u32,
     /// Members that do not have it: the record must exclude them before it counts as durable.
@@ -54,7 +54,7 @@ pub(super) struct ListWrites {
     round: Option<Round>,
 }
 
-/// Which parts of an op are left when some are to be refused.
+/// The parts of an op that are left when some are to be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
     /// None is to be refused.

@@ -1,4 +1,4 @@
-//! What lies below a block device, layer by layer: a partition's bytes are on its disk, a loop device's in its file, and those of a
+//! The layers below a block device: a partition's bytes are on its disk, a loop device's in its file, and those of a
 //! device-mapper or md device somewhere on the devices that it is made of.
 //!
 //! ```text
@@ -49,16 +49,16 @@ struct Node {
     path: PathBuf,
 }
 
-/// What is directly below a block device.
+/// The layer directly below a block device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Below {
     /// Nothing, or nothing that is known.
     Nothing,
-    /// It is a partition.
+    /// The device is a partition.
     Partition { disk: Node, first_byte: u64, len_bytes: u64 },
-    /// It is a loop device; `len_bytes` is `u64::MAX` where the file goes on to its end.
+    /// The device is a loop device; `len_bytes` is `u64::MAX` where the file goes on to its end.
     Loop { file: Node, first_byte: u64, len_bytes: u64 },
-    /// It has some bytes of each of these.
+    /// Some bytes of the device are on each of these.
     MadeOf(Vec<Node>),
 }
 
@@ -271,7 +271,7 @@ mod tests {
         check(&machine, block(14), block(12), true);
     }
 
-    /// What is its own storage, by a mistake of ours or the kernel's, ends the descent all the same.
+    /// A device that is below itself, by a mistake of ours or the kernel's, ends the descent all the same.
     #[test]
     fn a_circle_ends() {
         let machine = [(1, loop_over_part(block(1), 1, 10)), (2, made_of(&[3, 3])), (3, made_of(&[2, 2]))];

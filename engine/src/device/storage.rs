@@ -95,7 +95,7 @@ impl Storage {
         (found == self.identity).then_some(file)
     }
 
-    /// As whom the range is locked: a writer's lock excludes all others, readers share.
+    /// The kind of lock on the range: a writer's lock excludes all others, readers share.
     fn lock_access(&self, access: Access) -> Access {
         if self.is_exact && !self.is_claimed { access } else { Access::ReadOnly }
     }

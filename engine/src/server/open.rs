@@ -162,15 +162,15 @@ fn wipe(device: &Device, range: std::ops::Range<u64>) -> Result<(), ServerError>
     Ok(())
 }
 
-/// What another program has put on a member, around what is the array's.
+/// The name of what another program has put on a member, around what is the array's.
 fn foreign_on(device: &Device, ends: &Ends, found: &Found) -> Option<&'static str> {
     let (head, tail) = ends;
     signatures::written_over(head, tail, device.facts().end_bytes, found.superblock.record.zones.end_bytes())
 }
 
-/// What [`leave_out_overwritten`] found.
+/// The result of [`leave_out_overwritten`].
 pub(super) struct Overwritten {
-    /// What the operator should know.
+    /// For the operator.
     pub(super) warnings: Vec<String>,
     /// Candidates that are taken although another program has written to them, because the operator says so.
     pub(super) taken: Vec<usize>,
@@ -208,7 +208,7 @@ pub(super) fn leave_out_overwritten(
     overwritten
 }
 
-/// What the superblocks of the devices of a ring come to, in order.
+/// Reads the superblocks of the devices of a ring: a candidate for each, in order.
 pub(super) fn candidates(bench: &mut Bench<'_, Uring>, devices: &[Device]) -> Vec<Candidate> {
     let mut candidate = |(index, device): (usize, &Device)| {
         let found = read_superblocks(bench, DeviceIndex(index as u8), device.facts().size_bytes);
@@ -278,7 +278,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
     }
 
-    /// What an installer writes over the front of a member: the head of a partition table alone, or the table too, which reaches over
+    /// An installer writes over the front of a member: the head of a partition table alone, or the table too, which reaches over
     /// one copy of the superblock. (whether that is damaged, whether members were wiped, whether the operator takes it) -> whether it
     /// is left out.
     #[test]

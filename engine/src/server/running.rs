@@ -350,7 +350,7 @@ impl Server {
         }
     }
 
-    /// What goes on; `unsynced` stripes need a resync and can have one.
+    /// Resync or rebuild, if one goes on or is due; `unsynced` stripes need a resync and can have one.
     fn background(&self, unsynced: u64) -> Vec<Background> {
         let shared = &self.shared;
         let (kind, slot, done, total) = match shared.steward.rebuild_slot.load(Ordering::Relaxed) {

@@ -16,7 +16,7 @@ pub const SECTOR: u64 = 512;
 
 const EIO: i32 = 5;
 
-/// What a member was asked.
+/// Operations that a member was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub flushes: u64,
