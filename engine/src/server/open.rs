@@ -19,6 +19,10 @@ use crate::start::{Bench, SCRATCH_BYTES, read_superblocks};
 use super::ServerError;
 use super::bounded::{each_within, no_answer, patience};
 
+/// How many times the patience a device has to write its caches back. A file that was just copied may have gigabytes of dirty pages:
+/// left out as silent, a good member would become stale.
+const FLUSH_PATIENCES: u32 = 10;
+
 /// Bytes of one write that wipes.
 const WIPED_AT_ONCE_BYTES: usize = 1 << 20;
 
@@ -29,22 +33,21 @@ type Ends = (Vec<u8>, Vec<u8>);
 pub(super) struct Opened {
     pub(super) devices: Vec<Device>,
     pub(super) ends: Vec<Result<Ends, DeviceError>>,
-    /// Paths of the devices that did not answer. Nothing was opened for them, as far as the caller can see.
-    pub(super) silent: Vec<PathBuf>,
+    /// For each device that did not answer, the error that says so. For the caller nothing was opened.
+    pub(super) silent: Vec<ServerError>,
 }
 
 /// Opens every path; a device that does not answer is an error.
 pub(super) fn open_all(paths: &[PathBuf], access: Access) -> Result<Vec<Device>, ServerError> {
-    let patience = patience(0);
-    let opened = open_within(paths, access, patience)?;
-    match opened.silent.first() {
-        Some(path) => Err(no_answer(path, patience)),
+    let opened = open_within(paths, access, patience(0))?;
+    match opened.silent.into_iter().next() {
+        Some(error) => Err(error),
         None => Ok(opened.devices),
     }
 }
 
-/// Opens every path, and flushes and reads each device, all at the same time. A device that is given twice is refused; one that
-/// does not answer within `patience` is left out.
+/// Opens every path, reads the ends of each device and flushes it, all devices at the same time. A device that is given twice is
+/// refused. A device is left out that is not open and read within `patience`, or not flushed within [`FLUSH_PATIENCES`] times as long.
 pub(super) fn open_within(
     paths: &[PathBuf],
     access: Access,
@@ -57,31 +60,52 @@ pub(super) fn open_within(
         )));
     }
     let looked_at = each_within(paths.to_vec(), patience, |path| Device::open(path, OpenMode::EXAMINE));
-    let (answering, mut silent): (Vec<_>, Vec<_>) =
+    let (answering, silent): (Vec<_>, Vec<_>) =
         paths.iter().cloned().zip(looked_at).partition(|(_, looked_at)| looked_at.is_some());
     refuse_twice(&answering)?;
+    let mut silent: Vec<ServerError> = silent.iter().map(|(path, _)| no_answer(path, patience)).collect();
     let answering: Vec<PathBuf> = answering.into_iter().map(|(path, _)| path).collect();
     let mode = OpenMode { access, sharing: Sharing::Exclusive };
     let open = move |path: PathBuf| {
         let device = Device::open(path, mode)?;
-        // A device that answers reads and no flush could not be a member.
-        let _flushed_or_not = device.flush();
         let ends = ends(&device);
         Ok::<_, DeviceError>((device, ends))
     };
-    let mut opened = Opened { devices: Vec::new(), ends: Vec::new(), silent: Vec::new() };
+    let mut opened = Vec::new();
     for (path, outcome) in answering.iter().zip(each_within(answering.clone(), patience, open)) {
         match outcome {
-            Some(outcome) => {
-                let (device, ends) = outcome?;
+            Some(outcome) => opened.push(outcome?),
+            None => silent.push(no_answer(path, patience)),
+        }
+    }
+    // An error of this flush is not judged here: a running array fails a member that fails a flush.
+    Ok(flush_within(opened, silent, patience, |device| drop(device.flush())))
+}
+
+/// Has every device write its caches back. One that does not is silent: it could not be a member.
+fn flush_within(
+    opened: Vec<(Device, Result<Ends, DeviceError>)>,
+    silent: Vec<ServerError>,
+    patience: Duration,
+    flush: impl Fn(&Device) + Clone + Send + 'static,
+) -> Opened {
+    let patience = FLUSH_PATIENCES * patience;
+    let paths: Vec<PathBuf> = opened.iter().map(|(device, _)| device.path().into()).collect();
+    let flushed = each_within(opened, patience, move |(device, ends)| {
+        flush(&device);
+        (device, ends)
+    });
+    let mut opened = Opened { devices: Vec::new(), ends: Vec::new(), silent };
+    for (path, flushed) in paths.iter().zip(flushed) {
+        match flushed {
+            Some((device, ends)) => {
                 opened.devices.push(device);
                 opened.ends.push(ends);
             }
-            None => silent.push((path.clone(), None)),
+            None => opened.silent.push(no_answer(path, patience)),
         }
     }
-    opened.silent = silent.into_iter().map(|(path, _)| path).collect();
-    Ok(opened)
+    opened
 }
 
 /// By identity and storage, before the exclusive open refuses the second for being held by the first.
@@ -255,6 +279,38 @@ impl ControlRing {
 mod tests {
     use super::*;
     use crate::server::{CreateOptions, Init, Level, create};
+
+    /// A flush may take longer than everything else, and only a device that does not end it is left out.
+    #[test]
+    fn a_flush_has_its_own_bound() {
+        let directory = std::env::temp_dir();
+        let opened = ["at-once", "late", "never"].map(|name| {
+            let path = directory.join(format!("striate-flush-{}-{name}", std::process::id()));
+            std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+            let device = Device::open(&path, OpenMode::EXAMINE).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            let ends = ends(&device);
+            (device, ends)
+        });
+        let patience = Duration::from_millis(100);
+        let flush = move |device: &Device| {
+            let path = device.path();
+            let patiences = match path.to_string_lossy() {
+                path if path.ends_with("never") => 100,
+                path if path.ends_with("late") => 3,
+                _ => 0,
+            };
+            let _nothing_comes = crossbeam::channel::never::<()>().recv_timeout(patiences * patience);
+        };
+        let opened = flush_within(opened.into(), Vec::new(), patience, flush);
+        let names: Vec<_> = opened.devices.iter().map(|device| device.path().to_string_lossy()).collect();
+        assert!(
+            matches!(&names[..], [first, second] if first.ends_with("at-once") && second.ends_with("late"))
+        );
+        assert_eq!((opened.ends.len(), opened.silent.len()), (2, 1));
+        let said = &opened.silent[0].0;
+        assert!(said.ends_with("never: does not answer: waited for 1 s"), "{said}");
+    }
 
     /// A device need not end with a block of 4 KiB. Its last sectors are looked at and wiped too: a partition table has its copy there.
     #[test]

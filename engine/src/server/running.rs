@@ -26,7 +26,7 @@ use crate::status::{
 };
 use crate::tally::Tally;
 
-use super::bounded::{all_within, no_answer, patience};
+use super::bounded::{all_within, patience};
 use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
@@ -95,10 +95,8 @@ impl Server {
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
         let patience = patience(options.member_timeout_s);
         let Opened { devices, ends, silent } = open_within(&options.members, access, patience)?;
-        let mut warnings: Vec<String> = silent
-            .iter()
-            .map(|path| format!("{}: the array starts without it", no_answer(path, patience)))
-            .collect();
+        let mut warnings: Vec<String> =
+            silent.iter().map(|error| format!("{error}: the array starts without it")).collect();
         let mut control = ControlRing::new(&devices)?;
         let mut bench = control.bench();
         let mut candidates = candidates(&mut bench, &devices);
@@ -115,7 +113,7 @@ impl Server {
             },
         )
         .map_err(|error| {
-            let silent = silent.iter().map(|path| no_answer(path, patience).0);
+            let silent = silent.into_iter().map(|error| error.0);
             ServerError(std::iter::once(error.to_string()).chain(silent).collect::<Vec<_>>().join("; "))
         })?;
         check_blocks(&assembly, &devices)?;

@@ -23,7 +23,7 @@ use crate::device::{Access, Device};
 use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring, UringDevice};
 
-use super::super::bounded::{all_within, no_answer, patience};
+use super::super::bounded::{all_within, patience};
 use super::super::fit::{blocks_suit, too_large};
 use super::super::open::{open_within, refuse_ends};
 use super::super::{ServerError, random};
@@ -96,7 +96,7 @@ impl Server {
         let patience = patience(self.shared.members.patience_s());
         let mut opened = open_within(std::slice::from_ref(&path), Access::ReadWrite, patience)?;
         let (Some(device), Some(ends)) = (opened.devices.pop(), opened.ends.pop()) else {
-            return Err(no_answer(&path, patience));
+            return Err(opened.silent.swap_remove(0));
         };
         let facts = device.facts();
         let needed = self.record.zones.end_bytes();
