@@ -128,6 +128,8 @@ pub struct Bus {
     pub latency: Latency,
     /// Sectors of every disk stay bad until they are written.
     pub lasting: bool,
+    /// Bad sectors of strips are worn: they take no writes either.
+    pub worn: bool,
     /// Writes of strips that a disk refused since somebody looked: which disk, and the first sector.
     pub refused_strips: Vec<(usize, u64)>,
     /// Everything that happened, hashed.
@@ -178,6 +180,7 @@ impl Bus {
             lasting: false,
             refused_strips: Vec::new(),
             trace: 0,
+            worn: false,
             verbose,
             probes: Probes {
                 rng: Rng::new(0),

@@ -26,6 +26,11 @@ impl Bus {
         aim.is_hit(disk, place, spot, Ask::of(io)).then_some(aim.fault)
     }
 
+    /// Whether a sector of this disk takes no write.
+    fn is_worn(&self, disk: usize, sector: u64) -> bool {
+        self.worn && self.disks[disk].bad.contains(&sector)
+    }
+
     /// Not at all, whole, or some of its blocks.
     pub(super) fn land_in_part(&mut self, op: &InFlight, common: Option<u64>) {
         let style = common.unwrap_or_else(|| self.rng.below(3));
@@ -35,7 +40,7 @@ impl Bus {
             if sector.is_multiple_of(block_sectors) {
                 lands = style == 1 || self.rng.chance(50);
             }
-            if lands {
+            if lands && !self.is_worn(op.disk, sector) {
                 let bytes = op.pushed[nth * SECTOR..][..SECTOR].try_into().expect("a sector");
                 self.disks[op.disk].write_sector(sector, &bytes, self.moment);
             }
@@ -55,14 +60,30 @@ impl Bus {
                     .chunks_exact_mut(8)
                     .for_each(|word| word.copy_from_slice(&self.rng.next().to_le_bytes()));
             }
-            if style < 2 {
+            if style < 2 && !self.is_worn(op.disk, sector) {
                 self.disks[op.disk].write_sector(sector, &bytes, self.moment);
             }
         }
     }
 
+    /// Whether this is a write of a strip that meets a worn sector. Nothing of it lands.
+    fn wears_out(&mut self, op: &InFlight) -> bool {
+        let Some(place) = op.place.filter(|place| place.zone == ZoneKind::Data) else { return false };
+        let is_refused = self.worn
+            && matches!(op.op.io, MemberIo::Write(_))
+            && !self.disks[op.disk].dead
+            && place.sectors().any(|sector| self.is_worn(op.disk, sector));
+        if is_refused {
+            self.refused_strips.push((op.disk, place.first));
+        }
+        is_refused
+    }
+
     /// What a disk answers that refuses this operation. Of a write that found no room, a part may have landed.
     pub(super) fn refused(&mut self, op: &InFlight) -> Option<i32> {
+        if self.wears_out(op) {
+            return Some(EIO);
+        }
         let Refusal { errno, percent, metadata } = self.disks[op.disk].refusal?;
         let is_strip = op.place.is_some_and(|place| place.zone == ZoneKind::Data);
         let refuses = match op.op.io {

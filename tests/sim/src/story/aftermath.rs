@@ -103,6 +103,9 @@ impl Story {
 
     /// Members die, as many as the level bears, with writes between now and then; all is checked after each.
     fn die_all(&mut self) {
+        if self.world.has_worn() {
+            return;
+        }
         if self.chance(6) {
             while self.world.spare() > 0 {
                 self.die();

@@ -308,12 +308,11 @@ impl Story {
     fn settle(&mut self) {
         self.heal();
         self.world.settle();
-        if !self.world.is_off() && self.world.running().bitmap.next_need_sync(0).is_some() {
+        if !self.world.is_off() && self.world.left_unsynced().is_some() {
             // What could not be read is tried again after some seconds or minutes.
             for attempt in 0..60 {
                 let is_whole = attempt == 0 || self.world.is_whole();
-                if !self.world.is_off() && is_whole && self.world.running().bitmap.next_need_sync(0).is_some()
-                {
+                if !self.world.is_off() && is_whole && self.world.left_unsynced().is_some() {
                     self.world.rest(6_000_000_000);
                 }
             }
@@ -325,7 +324,7 @@ impl Story {
         }
         assert!(settled, "A4: resync or rebuild does not end");
         let all_in_sync = self.world.spare() == u64::from(self.world.geometry.parities());
-        let unsynced = self.world.running().bitmap.next_need_sync(0);
+        let unsynced = self.world.left_unsynced();
         assert!(
             !all_in_sync || unsynced.is_none(),
             "A4: all members are in sync, and stripe {unsynced:?} is left NeedSync"
@@ -353,8 +352,13 @@ impl Story {
     fn die_or_be_failed(&mut self) {
         if self.chance(70) {
             self.die();
-            return;
+        } else {
+            self.be_failed();
         }
+    }
+
+    /// The operator fails a random slot.
+    fn be_failed(&mut self) {
         let slot = self.world.random_slot();
         let disk = self.world.disk_of(slot);
         if self.world.bus.borrow().disks[disk].dead {

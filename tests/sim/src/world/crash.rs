@@ -83,7 +83,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let (latency, watched) = (self.config.latency, self.bus.borrow().monitors.watched);
         let mut bus = Bus::at(&crash.moment, Rng::new(rng.next()), Arc::clone(memory), latency, verbose);
-        bus.lasting = self.bus.borrow().lasting;
+        (bus.lasting, bus.worn) = (self.bus.borrow().lasting, self.bus.borrow().worn);
         bus.monitors = Monitors::watching(watched);
         bus.monitors.repairs_happen = bus.lasting;
         bus.monitors.apart.clone_from(&crash.apart);

@@ -207,13 +207,42 @@ impl World {
         }
     }
 
+    /// Whether a strip of this stripe has a worn sector: a resync cannot write there, and may leave the stripe NeedSync.
+    #[must_use]
+    pub fn is_worn(&self, stripe: u64) -> bool {
+        let bus = self.bus.borrow();
+        let chunk_bytes = u64::from(self.geometry.chunk_bytes());
+        let has_bad = |slot: u8| {
+            let disk = &bus.disks[self.disk_of(slot)];
+            let place = disk.place_in_data(self.geometry.strip_offset(stripe), chunk_bytes);
+            disk.bad.range(place.sectors()).next().is_some()
+        };
+        bus.worn && self.geometry.slots().iter().any(has_bad)
+    }
+
+    /// Whether any stripe has a worn sector.
+    #[must_use]
+    pub fn has_worn(&self) -> bool {
+        self.bus.borrow().worn && (0..self.geometry.stripes()).any(|stripe| self.is_worn(stripe))
+    }
+
+    /// The first stripe that needs a resync and could have one.
+    #[must_use]
+    pub fn left_unsynced(&self) -> Option<u64> {
+        let bitmap = &self.running().bitmap;
+        let stripes = self.geometry.stripes();
+        let from = |stripe: u64| (stripe < stripes).then(|| bitmap.next_need_sync(stripe)).flatten();
+        std::iter::successors(from(0), |stripe| from(stripe + 1)).find(|&stripe| !self.is_worn(stripe))
+    }
+
     /// Whether every slot is in sync.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         !self.is_off() && self.running().members.view().readable == self.geometry.slots()
     }
 
-    /// After a long rest: every slot that has a device is filled, and no stripe is NeedSync that has all its data members.
+    /// After a long rest: every slot that has a device is filled, and no stripe is NeedSync that has all its data members and no worn
+    /// sector.
     pub fn check_ended(&self) {
         if self.is_off() || self.running().failed() {
             return;
@@ -222,7 +251,7 @@ impl World {
         let filled = shared.members.view().rebuilding();
         assert!(filled.is_empty(), "LOST: a rebuild of {filled:?} does not end");
         let whole = shared.members.view().readable == self.geometry.slots();
-        let unsynced = shared.bitmap.next_need_sync(0);
+        let unsynced = self.left_unsynced();
         assert!(!whole || unsynced.is_none(), "LOST: a resync does not end: {unsynced:?}");
     }
 }

@@ -95,7 +95,8 @@ impl World {
     /// Whether some disk refuses operations for no fault of its own.
     #[must_use]
     pub fn is_refusing(&self) -> bool {
-        self.bus.borrow().disks.iter().any(|disk| disk.refusal.is_some())
+        let bus = self.bus.borrow();
+        bus.worn || bus.disks.iter().any(|disk| disk.refusal.is_some())
     }
 
     /// Whether the array is served read-only.
