@@ -140,6 +140,8 @@ pub struct Bus {
     pub probes: Probes,
     /// A fault that waits for its operation.
     pub aim: Option<Aim>,
+    /// Operations that ended with an aimed fault, and writes that a disk was made to fail.
+    pub faults_hit: u32,
     /// Disks that do not answer, or did not a while ago.
     pub silences: Vec<Silence>,
     /// When the last operation ends that an aimed fault or a slow deallocation holds up.
@@ -178,9 +180,9 @@ impl Bus {
             monitors: Monitors::default(),
             latency,
             lasting: false,
+            worn: false,
             refused_strips: Vec::new(),
             trace: 0,
-            worn: false,
             verbose,
             probes: Probes {
                 rng: Rng::new(0),
@@ -190,6 +192,7 @@ impl Bus {
                 taken: Vec::new(),
             },
             aim: None,
+            faults_hit: 0,
             silences: Vec::new(),
             stuck_until_ns: 0,
             slow_advice_ns: Vec::new(),
@@ -527,6 +530,7 @@ impl Bus {
                 disk.failing_data_writes -= u32::from(data_fails);
                 if data_fails || disk.failing_writes > 0 {
                     disk.failing_writes -= u32::from(!data_fails);
+                    self.faults_hit += 1;
                     self.land_in_part(op, None);
                     self.monitors.superblocks_changed |= place.zone == ZoneKind::Superblock;
                     return Err(EIO);

@@ -79,6 +79,8 @@ pub struct Asked {
     pub excused: bool,
     /// The array had failed when it began.
     pub had_failed: bool,
+    /// The bus's count of faults when it began.
+    pub faults_hit: u32,
 }
 
 /// What to ask for next.

@@ -113,6 +113,7 @@ impl Bus {
     pub(super) fn go_wrong(&mut self, op: &InFlight, fault: Fault) -> Option<Result<(), i32>> {
         self.note(14, || format!("FAULT {fault:?} on disk {}: {:?} {}", op.disk, op.op.io, show(op.place)));
         self.monitors.superblocks_changed = true;
+        self.faults_hit += 1;
         match fault {
             Fault::Error | Fault::Busy => {
                 if op.op.io == MemberIo::Read

@@ -71,7 +71,7 @@ impl World {
         bus.note(tag ^ first << 20 ^ count << 40, || {
             format!("submit   #{tag} at {reactor}: {kind:?} {first}+{count}")
         });
-        let (bus_moment, asked_ns) = (bus.moment, bus.now_ns);
+        let (bus_moment, asked_ns, faults_hit) = (bus.moment, bus.now_ns, bus.faults_hit);
         drop(bus);
         self.asked.push(Asked {
             tag,
@@ -85,6 +85,7 @@ impl World {
             asked_ns,
             excused,
             had_failed: self.running().failed(),
+            faults_hit,
         });
         let request = Request { tag, kind, offset_bytes: first * SECTOR as u64, len_bytes, span };
         let Reactor { array, ring } = &mut self.reactors[reactor];
@@ -167,8 +168,13 @@ impl World {
                 self.mark_lossy();
                 self.mark_refused();
             }
-            let refused =
-                matches!(error, RequestError::NoSpace | RequestError::NotTaken) && self.is_refusing();
+            // A batch is written twice before it is refused: one fault refuses nothing, two may have met the batch and its repetition.
+            let is_unlucky = self.bus.borrow().faults_hit - asked.faults_hit > 1;
+            let refused = match error {
+                RequestError::NoSpace => self.is_refusing(),
+                RequestError::NotTaken => self.is_refusing() || is_unlucky,
+                _ => false,
+            };
             let excused = refused
                 || error == RequestError::Lost
                     && (asked.excused
