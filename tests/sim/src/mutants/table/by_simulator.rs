@@ -84,10 +84,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "OnePlacePerBlock",
         "B9: a bitmap block has one place on a member, and may be torn there (once a bug here)",
     ),
-    m("NotEvenedOut", "B9: copies of different generations are left so by a start"),
+    shown_in("rebuild", "NotEvenedOut", "B9: copies of different generations are left so by a start"),
     m("NoBlocksForRebuilt", "B9: a rebuilt slot is believed before it has its copies of the bitmap"),
     m("UncleanIsClean", "B10: after an unclean stop Dirty is believed"),
-    m(
+    shown_in(
+        "mixed",
         "FlushPassesBy",
         "C1: a flush does not wait until a member that it passed by is on record (once a bug here)",
     ),
@@ -95,17 +96,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
     m("FlushJoinsRunning", "C1: a flush shares a round that began before it"),
     m("FuaForgotten", "C2: FUA is not passed on"),
     m("FuaDataOnly", "C2: FUA is passed on for data and not for parity"),
-    m("FlushErrorIgnored", "C4: a failed flush is acknowledged"),
+    shown_in("mixed", "FlushErrorIgnored", "C4: a failed flush is acknowledged"),
     m("NoFlushBeforeFirst", "C2: a first write is not flushed before its cell says so"),
     m("RebuildReadTooEarly", "D1: a slot that is being filled is read above the cursor"),
-    m("CursorOfBefore", "D1: a rebuild begins at the cursor of the one before"),
+    shown_in("earlier", "CursorOfBefore", "D1: a rebuild begins at the cursor of the one before"),
     shown_in(
         "filling",
         "SureCursorOfBefore",
         "D1: of stripes that need a resync, those below the cursor on record of the rebuild before are believed",
     ),
     m("AckBeforeRecord", "D2: a write that skipped a member is acknowledged before that is on record"),
-    m("SkippedNotNoted", "D2: a write does not know that it skipped a member"),
+    shown_in("rebuild", "SkippedNotNoted", "D2: a write does not know that it skipped a member"),
     shown_in(
         "filling",
         "CursorNotOnRecord",
@@ -120,7 +121,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     m("StaleMemberCounts", "D1: a member that left is taken for current (SPDK #3497)"),
     shown_in("leaving", "CommitTooEarly", "D3: an epoch counts before all its participants hold it"),
     m("OneSuperblockCopy", "D4: both copies of a superblock are one, and may be torn"),
-    m("SuperblockUnsalted", "D4: two torn superblocks make a whole one (once a bug here)"),
+    shown_in("absent", "SuperblockUnsalted", "D4: two torn superblocks make a whole one (once a bug here)"),
     shown_in(
         "absent",
         "ParentUnknown",

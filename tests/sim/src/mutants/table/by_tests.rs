@@ -4,33 +4,39 @@ use super::{Mutant, in_case, seen_by_test, seen_by_unit, seen_in_array};
 
 /// By the rule that they break.
 pub(super) const MUTANTS: &[Mutant] = &[
-    seen_by_test(
+    in_case(
         "start_blocks",
+        "cuts::no_cut_of_a_start_brings_an_older_generation_back",
         "UnreadableIsBehind",
         "B11: a place that cannot be read is written while an older generation is in the other place (once a bug here)",
     ),
-    seen_by_test(
+    in_case(
         "start_blocks",
+        "cuts::no_cut_of_a_start_brings_an_older_generation_back",
         "StepsTogether",
         "B11: a member that fails a step of the repair leaves only after the last",
     ),
-    seen_by_test(
+    in_case(
         "start_blocks",
+        "cases::a_place_that_was_written_over_proves_nothing",
         "WrittenOverIsNeverWritten",
         "B11: a place that something else has written over counts as never written",
     ),
-    seen_by_test(
+    in_case(
         "start_blocks",
+        "cases::a_place_that_was_never_written_costs_nothing",
         "NeverWrittenIsBad",
         "B11: a place that an older program never wrote costs the block (once a bug here)",
     ),
-    seen_by_test(
+    in_case(
         "start_blocks",
+        "cases::trusted_parity_makes_a_stale_block_dirty",
         "StaleIsNotTrusted",
         "B11: --trust-parity is not heard where a block is not known (once a bug here)",
     ),
-    seen_by_test(
+    in_case(
         "start_blocks",
+        "cases::an_array_that_grows_is_as_settled_as_it_was",
         "GrowSettles",
         "B11: a growth says that both places of a block are alike, and has not written them (once a bug here)",
     ),
@@ -361,8 +367,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "ListWaitsForSilent",
         "E8: the list of lost rows waits for a member that has left (once a bug here)",
     ),
-    seen_by_test(
+    in_case(
         "start_blocks",
+        "refused::a_start_that_is_cut_leaves_the_good_place_of_the_list",
         "ListGoodPlaceFirst",
         "LOST: a start that is cut tears the only good place of the list of lost rows (once a bug here)",
     ),
