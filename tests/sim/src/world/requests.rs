@@ -100,6 +100,14 @@ impl World {
         bus.worn || bus.disks.iter().any(|disk| disk.refusal.is_some())
     }
 
+    /// Whether a disk may refuse what this request needs: a worn sector refuses writes of its own stripe only.
+    fn may_refuse(&self, asked: &Asked) -> bool {
+        let stripes =
+            asked.first / self.stripe_sectors()..(asked.first + asked.count).div_ceil(self.stripe_sectors());
+        self.is_refusing()
+            && (!self.bus.borrow().worn || stripes.into_iter().any(|stripe| self.is_worn(stripe)))
+    }
+
     /// Whether the array is served read-only.
     #[must_use]
     pub fn refuses_writes(&self) -> bool {
@@ -171,8 +179,8 @@ impl World {
             // A batch is written twice before it is refused: one fault refuses nothing, two may have met the batch and its repetition.
             let is_unlucky = self.bus.borrow().faults_hit - asked.faults_hit > 1;
             let refused = match error {
-                RequestError::NoSpace => self.is_refusing(),
-                RequestError::NotTaken => self.is_refusing() || is_unlucky,
+                RequestError::NoSpace => self.may_refuse(&asked),
+                RequestError::NotTaken => self.may_refuse(&asked) || is_unlucky,
                 _ => false,
             };
             let excused = refused
