@@ -576,18 +576,6 @@ impl Bus {
         }
         Ok(())
     }
-
-    /// Whether a write to one of these sectors is in flight on this disk.
-    #[must_use]
-    pub fn is_being_written(&self, disk: usize, place: Place) -> bool {
-        self.in_flight.iter().any(|op| {
-            op.disk == disk
-                && matches!(op.op.io, MemberIo::Write(_))
-                && op.place.is_some_and(|other| {
-                    other.first < place.first + place.count && place.first < other.first + other.count
-                })
-        })
-    }
 }
 
 /// Whether this is a write of something that a start reads. The log zone is only wiped.

@@ -26,6 +26,18 @@ impl Bus {
         aim.is_hit(disk, place, spot, Ask::of(io)).then_some(aim.fault)
     }
 
+    /// Whether a write to one of these sectors is in flight on this disk.
+    #[must_use]
+    pub fn is_being_written(&self, disk: usize, place: Place) -> bool {
+        self.in_flight.iter().any(|op| {
+            op.disk == disk
+                && matches!(op.op.io, MemberIo::Write(_))
+                && op.place.is_some_and(|other| {
+                    other.first < place.first + place.count && place.first < other.first + other.count
+                })
+        })
+    }
+
     /// Whether a sector of this disk takes no write.
     fn is_worn(&self, disk: usize, sector: u64) -> bool {
         self.worn && self.disks[disk].bad.contains(&sector)
