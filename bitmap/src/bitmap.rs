@@ -184,7 +184,7 @@ impl Bitmap {
     /// The stripe's owner is about to write. Marks it (and what is around it) if need be.
     ///
     /// Panics on `First`: its owner has not finished, and there is one owner.
-    #[inline]
+    #[inline(always)]
     pub fn begin_write(&self, stripe: u64) -> Begun {
         let (index, lane) = self.place(stripe);
         loop {

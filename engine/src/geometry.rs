@@ -27,6 +27,28 @@ pub struct Strips(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Slots(pub u32);
 
+/// How many bits are set. The processor's own count of bits may not be used in a program for every x86-64, and what stands in for it
+/// takes some fifteen instructions. Most sets are of few strips, for which a table has the answer.
+const fn ones(bits: u32) -> u32 {
+    if bits < ONES.len() as u32 { ONES[bits as usize] as u32 } else { ones_of_many(bits) }
+}
+
+// Not inlined: the compiler would count in any case, and choose.
+#[inline(never)]
+const fn ones_of_many(bits: u32) -> u32 {
+    bits.count_ones()
+}
+
+const ONES: [u8; 256] = {
+    let mut ones = [0; 256];
+    let mut bits = 0;
+    while bits < ones.len() {
+        ones[bits] = bits.count_ones() as u8;
+        bits += 1;
+    }
+    ones
+};
+
 macro_rules! set_operations {
     ($set:ident) => {
         impl $set {
@@ -54,7 +76,7 @@ macro_rules! set_operations {
             /// How many elements it has.
             #[must_use]
             pub const fn count(self) -> u32 {
-                self.0.count_ones()
+                ones(self.0)
             }
 
             /// Whether it is empty.
@@ -90,7 +112,7 @@ macro_rules! set_operations {
             /// How many elements lie below this one: its place in a packed array of the set.
             #[must_use]
             pub const fn rank(self, element: u8) -> u32 {
-                (self.0 & ((1u32 << element) - 1)).count_ones()
+                ones(self.0 & ((1u32 << element) - 1))
             }
 
             /// The elements, ascending.

@@ -145,8 +145,8 @@ impl Array {
     }
 
     /// A write that wipes has completed.
-    pub(super) fn wiped(&mut self, io: Io, result: Result<(), i32>) {
-        if !self.is_arriving(&io) {
+    pub(super) fn wiped(&mut self, io: &Io, result: Result<(), i32>) {
+        if !self.is_arriving(io) {
             return;
         }
         let beat = self.watch.beat();

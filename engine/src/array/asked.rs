@@ -46,12 +46,12 @@ impl Array {
         index: u32,
         strip: u8,
         errno: i32,
-        io: Io,
+        io: &Io,
         result: Result<(), i32>,
     ) {
         match result {
-            Err(error) if self.blame(&io, error) == Blame::Device => {
-                self.op_write_failed(index, strip, &io, errno);
+            Err(error) if self.blame(io, error) == Blame::Device => {
+                self.op_write_failed(index, strip, io, errno);
             }
             // The error may have been one in passing.
             _ if !self.ops[index].was_repeated => self.ops[index].once_more = true,
@@ -60,7 +60,7 @@ impl Array {
                 self.ops[index].unhealed = true;
                 self.shared.members.count_refusal(io.slot);
             }
-            _ => self.op_write_refused(index, &io, RequestError::NotTaken),
+            _ => self.op_write_refused(index, io, RequestError::NotTaken),
         }
         self.op_write_ended(ring, index);
     }

@@ -23,6 +23,7 @@ impl Array {
     }
 
     /// What the host writes to a strip.
+    #[inline(always)]
     pub(super) fn new_bytes(&self, index: u32, segment: &Segment, strip: u8) -> Span {
         if segment.gathered.has(strip) {
             segment.gathered_span(self.ops[index].work, strip)
@@ -32,9 +33,11 @@ impl Array {
     }
 
     /// The host's own bytes for a strip of a segment, where one part has them all.
+    #[inline(always)]
     pub(super) fn host_span(&self, index: u32, segment: &Segment, strip: u8) -> Span {
-        let zeros = self.shared.memory.zeros(self.shared.geometry.chunk_bytes());
-        self.ops[index].direct_span(&self.parts, &self.shared.geometry, zeros, segment, strip)
+        let (geometry, op) = (&self.shared.geometry, &self.ops[index]);
+        let part = op.writer_of(&self.parts, geometry, segment.row, strip);
+        part.span_of(geometry, &self.shared.memory, strip, segment.row, segment.len)
     }
 
     /// Gathers what several parts write, reconstructs what is lost, and makes the parity of one segment.
@@ -42,10 +45,9 @@ impl Array {
         let shared = &*self.shared;
         let (memory, geometry, op) = (&*shared.memory, &shared.geometry, &self.ops[index]);
         let work = op.work;
-        let zeros = memory.zeros(geometry.chunk_bytes());
         for strip in segment.gathered.iter() {
             let target = segment.gathered_span(work, strip);
-            for (bytes, row) in op.pieces(&self.parts, geometry, zeros, segment, strip) {
+            for (bytes, row) in op.pieces(&self.parts, geometry, memory, segment, strip) {
                 memory.copy(bytes, target.part(row - segment.row, bytes.len_bytes));
             }
         }

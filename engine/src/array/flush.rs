@@ -77,18 +77,18 @@ impl Array {
         }
     }
 
-    pub(super) fn flush_done(&mut self, io: Io, result: Result<(), i32>) {
+    pub(super) fn flush_done(&mut self, io: &Io, result: Result<(), i32>) {
         if let Err(errno) = result {
-            match self.blame(&io, errno) {
+            match self.blame(io, errno) {
                 // An error of a device that the slot has no longer says nothing.
-                _ if !self.is_current(&io) => {}
+                _ if !self.is_current(io) => {}
                 Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
                 Blame::Device => {
                     self.shared.members.fail(io.slot, Failure::Flush(errno));
                 }
             }
         }
-        self.flush_ended(io, result.is_ok());
+        self.flush_ended(*io, result.is_ok());
     }
 
     /// A member's flush is over, or is not waited for any more.

@@ -104,11 +104,11 @@ impl Array {
         if kind == RequestKind::Flush {
             return Ok(());
         }
-        let block = u64::from(self.shared.layout.logical_block_bytes);
+        // A power of two.
+        let within_block = u64::from(self.shared.layout.logical_block_bytes) - 1;
         let has_data = matches!(kind, RequestKind::Read | RequestKind::Write { .. });
         if len_bytes == 0
-            || offset_bytes % block != 0
-            || len_bytes % block != 0
+            || (offset_bytes | len_bytes) & within_block != 0
             || (has_data
                 && (len_bytes > u64::from(REQUEST_BYTES_MAX) || u64::from(span.len_bytes) != len_bytes))
         {
@@ -289,11 +289,12 @@ impl Array {
     /// A healthy read has ended. One that failed becomes a part: read the stripe without that strip,
     /// reconstruct, rewrite. So does one during which strips were deallocated, perhaps these: it may have
     /// seen what no host wrote.
+    #[inline]
     pub(super) fn host_read_done(
         &mut self,
         read: HostRead,
         deallocations: u32,
-        io: Io,
+        io: &Io,
         result: Result<(), i32>,
     ) {
         let undisturbed = self.shared.deallocations.load(Ordering::Acquire) == deallocations;
@@ -302,7 +303,7 @@ impl Array {
             // Not counted against the member: a host's pages may lie so that the device cannot fill them.
             self.answer_part(read.request, Err(RequestError::NeedsMemory));
         } else if let Err(errno) = result {
-            self.read_error(&io, read.stripe, errno);
+            self.read_error(io, read.stripe, errno);
             let (strip, _) = self.shared.geometry.strip_of(read.start);
             self.read_again(read, Strips::one(strip));
         } else if undisturbed {
@@ -342,6 +343,7 @@ impl Array {
     }
 
     /// Notes that a part of a request has ended, with `held` of its I/Os parked.
+    #[inline]
     pub(super) fn answer_held(&mut self, index: u32, result: Result<(), RequestError>, held: u16) {
         if held > 0 {
             self.requests[index].is_held = true;

@@ -181,18 +181,18 @@ impl Array {
         }
     }
 
-    pub(super) fn block_copy_done(&mut self, index: u32, io: Io, result: Result<(), i32>) {
+    pub(super) fn block_copy_done(&mut self, index: u32, io: &Io, result: Result<(), i32>) {
         if let Err(errno) = result {
-            match self.blame(&io, errno) {
+            match self.blame(io, errno) {
                 // An error of a device that the slot has no longer says nothing.
-                _ if !self.is_current(&io) => {}
+                _ if !self.is_current(io) => {}
                 Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
                 Blame::Device => {
                     self.shared.members.fail(io.slot, Failure::Metadata(errno));
                 }
             }
         }
-        self.block_copy_ended(index, io, result.is_ok());
+        self.block_copy_ended(index, *io, result.is_ok());
     }
 
     /// A copy of a block is written, or is not waited for any more.

@@ -80,22 +80,31 @@ impl Array {
         offset_bytes: u64,
         span: Span,
     ) {
-        let op = MemberOp { tag: 0, device, io, offset_bytes, len_bytes: u64::from(span.len_bytes), span };
-        self.push_op(ring, what, slot, op);
+        self.push_op(ring, what, slot, device, io, offset_bytes, u64::from(span.len_bytes), span);
     }
 
     /// The one place at which member I/O leaves for the ring; the operation gets its tag here. A read-only array only reads:
     /// a single write could overwrite what is being rescued.
+    #[expect(clippy::too_many_arguments, reason = "the fields of an operation, each named")]
     #[inline(always)]
-    pub(super) fn push_op<R: Ring>(&mut self, ring: &mut R, what: IoFor, slot: u8, op: MemberOp) {
-        assert!(op.io == MemberIo::Read || !self.shared.read_only, "{:?} in a read-only array", op.io);
+    fn push_op<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        what: IoFor,
+        slot: u8,
+        device: DeviceIndex,
+        io: MemberIo,
+        offset_bytes: u64,
+        len_bytes: u64,
+        span: Span,
+    ) {
+        assert!(io == MemberIo::Read || !self.shared.read_only, "{io:?} in a read-only array");
         if !self.shared.members.view().writable.has(slot) {
             // A plan from before the slot left. Nothing may wait for it.
             self.parking.look_again();
         }
-        let (device, span) = (op.device, op.span);
         let tag = self.ios.insert(Io { what, slot, device, span, beat: self.watch.beat() });
-        ring.push(MemberOp { tag, ..op });
+        ring.push(MemberOp { tag, device, io, offset_bytes, len_bytes, span });
     }
 
     /// Advises a member that it may forget a range.
@@ -108,9 +117,8 @@ impl Array {
         len_bytes: u64,
     ) {
         let device = self.shared.members.device(slot);
-        let io = MemberIo::Deallocate;
-        let op = MemberOp { tag: 0, device, io, offset_bytes, len_bytes, span: Span::EMPTY };
-        self.push_op(ring, IoFor::OpDeallocate { op: op_index }, slot, op);
+        let (what, io) = (IoFor::OpDeallocate { op: op_index }, MemberIo::Deallocate);
+        self.push_op(ring, what, slot, device, io, offset_bytes, len_bytes, Span::EMPTY);
     }
 
     /// Counts a failed read of a strip against its member, if it is the member's fault.

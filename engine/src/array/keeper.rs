@@ -322,14 +322,14 @@ impl Array {
         self.push_to(ring, IoFor::Superblock, write.slot as u8, device, io, offset, span);
     }
 
-    pub(super) fn superblock_done(&mut self, io: Io, result: Result<(), i32>) {
+    pub(super) fn superblock_done(&mut self, io: &Io, result: Result<(), i32>) {
         if let Err(errno) = result {
-            match self.blame(&io, errno) {
+            match self.blame(io, errno) {
                 Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
                 Blame::Device => drop(self.shared.members.fail(io.slot, Failure::Metadata(errno))),
             }
         }
-        self.superblock_ended(io, if result.is_ok() { WriteOutcome::Landed } else { WriteOutcome::Lost });
+        self.superblock_ended(*io, if result.is_ok() { WriteOutcome::Landed } else { WriteOutcome::Lost });
     }
 
     /// A superblock's write is parked: its device does not answer, and the slot is out of the view. The write may land at any

@@ -142,18 +142,18 @@ impl Array {
     }
 
     /// One member has the list, or has failed to write it.
-    pub(super) fn list_written(&mut self, io: Io, result: Result<(), i32>) {
+    pub(super) fn list_written(&mut self, io: &Io, result: Result<(), i32>) {
         if let Err(errno) = result {
-            match self.blame(&io, errno) {
+            match self.blame(io, errno) {
                 // An error of a device that the slot has no longer says nothing.
-                _ if !self.is_current(&io) => {}
+                _ if !self.is_current(io) => {}
                 Blame::Device => {
                     self.shared.members.fail(io.slot, Failure::Metadata(errno));
                 }
                 Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
             }
         }
-        self.list_write_ended(io, result.is_ok());
+        self.list_write_ended(*io, result.is_ok());
     }
 
     /// A member's write of the list is over, or is not waited for any more.
@@ -342,6 +342,7 @@ impl Array {
 
     /// Ends an op that has done what its parts asked for. What they have written, durably where rows were listed, is listed no
     /// longer.
+    #[inline]
     pub(super) fn finish_written(&mut self, index: u32) {
         if self.ops[index].active.is_empty() || !self.awaits_unlisted(index) {
             self.finish(index, Ok(()));

@@ -287,19 +287,19 @@ impl Array {
             IoFor::HostRead { request, stripe, start, deallocations } => {
                 self.host_reads -= 1;
                 let read = HostRead { request, stripe, start, span: io.span };
-                self.host_read_done(read, deallocations, io, completion.result);
+                self.host_read_done(read, deallocations, &io, completion.result);
             }
-            IoFor::OpRead { op, strip } => self.op_read_done(ring, op, strip, io, completion.result),
-            IoFor::OpWrite { op, strip } => self.op_write_done(ring, op, strip, io, completion.result),
+            IoFor::OpRead { op, strip } => self.op_read_done(ring, op, strip, &io, completion.result),
+            IoFor::OpWrite { op, strip } => self.op_write_done(ring, op, strip, &io, completion.result),
             IoFor::OpAsk { op, strip, errno } => {
-                self.op_asked(ring, op, strip, errno, io, completion.result);
+                self.op_asked(ring, op, strip, errno, &io, completion.result);
             }
             IoFor::OpDeallocate { op } => self.op_deallocated(op),
-            IoFor::Flush => self.flush_done(io, completion.result),
-            IoFor::Block { write } => self.block_copy_done(write, io, completion.result),
-            IoFor::Superblock => self.superblock_done(io, completion.result),
-            IoFor::List => self.list_written(io, completion.result),
-            IoFor::Wipe => self.wiped(io, completion.result),
+            IoFor::Flush => self.flush_done(&io, completion.result),
+            IoFor::Block { write } => self.block_copy_done(write, &io, completion.result),
+            IoFor::Superblock => self.superblock_done(&io, completion.result),
+            IoFor::List => self.list_written(&io, completion.result),
+            IoFor::Wipe => self.wiped(&io, completion.result),
             IoFor::Probe => self.watch.probe_ended(io.slot),
         }
     }
@@ -346,11 +346,11 @@ impl Array {
     /// Starts what waits at an op, or lets the stripe go.
     fn start<R: Ring>(&mut self, ring: &mut R, index: u32) {
         loop {
-            if self.ops[index].has_worked && self.short.ops {
+            let op = &mut self.ops[index];
+            if op.has_worked && self.short.ops {
                 self.give_way(index);
                 return;
             }
-            let op = &mut self.ops[index];
             debug_assert!(op.active.is_empty() && op.work == Span::EMPTY && op.pending == 0);
             if op.writes_next(&self.parts) && !self.shared.steward.rest.is_over() && !self.shared.failed() {
                 self.await_wake(index);
@@ -397,6 +397,7 @@ impl Array {
     }
 
     /// Answers the parts that an op has worked for.
+    #[inline]
     fn answer_active(&mut self, index: u32, result: Result<(), RequestError>) {
         while let Some(part) = self.ops[index].active.pop(&mut self.parts) {
             self.part_ended(part, result);
@@ -404,9 +405,9 @@ impl Array {
     }
 
     /// A part is answered, here or to the reactor that it came from.
+    #[inline]
     fn part_ended(&mut self, index: u32, result: Result<(), RequestError>) {
-        let part = self.parts[index];
-        self.parts.remove(index);
+        let part = self.parts.remove(index);
         if part.home == self.me {
             self.answer_held(part.request, result, part.held);
         } else {
@@ -416,9 +417,12 @@ impl Array {
         }
     }
 
+    /// Gives an op's memory back, if it has any.
+    #[inline]
     fn give_work(&mut self, index: u32) {
-        let work = std::mem::replace(&mut self.ops[index].work, Span::EMPTY);
-        let lot = std::mem::replace(&mut self.ops[index].lot, NONE);
+        let op = &mut self.ops[index];
+        let (work, lot) =
+            (std::mem::replace(&mut op.work, Span::EMPTY), std::mem::replace(&mut op.lot, NONE));
         if lot != NONE {
             self.parking.leave(lot, &mut self.pool);
         } else if work != Span::EMPTY {

@@ -26,7 +26,7 @@
 use bitmap::Ticket;
 
 use crate::geometry::{Geometry, Rotation, Slots, Strips};
-use crate::memory::Span;
+use crate::memory::{Memory, Span};
 use crate::plan::{Plan, Unsynced, View};
 use crate::request::RequestError;
 use crate::slab::Slab;
@@ -167,11 +167,11 @@ impl Segment {
         self.gathered.count() + self.read.count() + self.made.count()
     }
 
-    /// Gives it its memory, from `at_bytes` of the op's on.
-    pub(super) const fn place(&mut self, at_bytes: u32) {
+    /// Gives it its memory, from `at_bytes` of the op's on, for all its `strips`.
+    pub(super) const fn place(&mut self, at_bytes: u32, strips: u32) {
         self.gathered_bytes = at_bytes;
-        self.read_bytes = self.gathered_bytes + self.gathered.count() * self.len;
-        self.made_bytes = self.read_bytes + self.read.count() * self.len;
+        self.read_bytes = at_bytes + self.gathered.count() * self.len;
+        self.made_bytes = at_bytes + (strips - self.made.count()) * self.len;
     }
 
     fn piece(&self, work: Span, begin_bytes: u32, strips: Strips, strip: u8) -> Span {
@@ -449,21 +449,23 @@ impl StripeOp {
         gathered
     }
 
-    /// The new bytes of a strip in a segment, where one part has them all.
-    pub(super) fn direct_span(
+    /// The part that has all the new bytes of a strip in the rows from `row` on.
+    #[inline]
+    pub(super) fn writer_of<'a>(
         &self,
-        parts: &Slab<Part>,
+        parts: &'a Slab<Part>,
         geometry: &Geometry,
-        zeros: Span,
-        segment: &Segment,
+        row: u32,
         strip: u8,
-    ) -> Span {
-        let part = self
-            .active
-            .iter(parts)
-            .find(|part| self.active.is_one() || part.corners(geometry).at(segment.row).has(strip))
-            .expect("a wanted strip is covered by a part");
-        part.span_of(geometry, zeros, strip, segment.row, segment.len)
+    ) -> &'a Part {
+        match self.active.only() {
+            Some(only) => &parts[only],
+            None => self
+                .active
+                .iter(parts)
+                .find(|part| part.corners(geometry).at(row).has(strip))
+                .expect("a wanted strip is covered by a part"),
+        }
     }
 
     /// Every piece of a strip's new bytes in a segment, in the order in which the parts came: the part's
@@ -472,7 +474,7 @@ impl StripeOp {
         &self,
         parts: &'a Slab<Part>,
         geometry: &'a Geometry,
-        zeros: Span,
+        memory: &'a Memory,
         segment: &'a Segment,
         strip: u8,
     ) -> impl Iterator<Item = (Span, u32)> + use<'a> {
@@ -481,7 +483,7 @@ impl StripeOp {
             let (from, to) = corners.rows(strip, geometry.chunk_bytes());
             let (from, to) = (from.max(segment.row), to.min(segment.row + segment.len));
             ((corners.first..=corners.last).contains(&strip) && from < to)
-                .then(|| (part.span_of(geometry, zeros, strip, from, to - from), from))
+                .then(|| (part.span_of(geometry, memory, strip, from, to - from), from))
         })
     }
 

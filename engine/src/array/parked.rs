@@ -282,6 +282,7 @@ impl Array {
 
     /// Whether a read operation has I/O parked that may still write to the host's memory: the request is to be done again in
     /// other memory.
+    #[inline]
     pub(super) fn is_held(&self, index: u32) -> bool {
         let op = &self.ops[index];
         op.work_kind == Work::Read && op.active.iter(&self.parts).any(|part| part.held > 0)

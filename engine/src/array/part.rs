@@ -2,7 +2,7 @@
 //! worked for together (see `op`).
 
 use crate::geometry::{Geometry, Strips};
-use crate::memory::Span;
+use crate::memory::{Memory, Span};
 use crate::slab::Slab;
 
 use super::NONE;
@@ -63,9 +63,17 @@ impl Part {
     }
 
     /// Its bytes for some rows of a strip, all of which it covers.
-    pub(super) fn span_of(&self, geometry: &Geometry, zeros: Span, strip: u8, row: u32, len: u32) -> Span {
+    #[inline]
+    pub(super) fn span_of(
+        &self,
+        geometry: &Geometry,
+        memory: &Memory,
+        strip: u8,
+        row: u32,
+        len: u32,
+    ) -> Span {
         match self.kind {
-            PartKind::Zero => zeros.part(0, len),
+            PartKind::Zero => memory.zeros(len),
             _ => self.span.part(u32::from(strip) * geometry.chunk_bytes() + row - self.start, len),
         }
     }
@@ -155,6 +163,11 @@ impl PartList {
     /// Whether its first part is its last.
     pub(super) const fn is_one(&self) -> bool {
         self.head == self.tail
+    }
+
+    /// Its part, if it is one.
+    pub(super) fn only(&self) -> Option<u32> {
+        self.is_one().then(|| self.first()).flatten()
     }
 
     pub(super) fn first(&self) -> Option<u32> {

@@ -12,6 +12,7 @@ pub(super) const fn piece_end(row: u32) -> u32 {
 }
 
 /// One segment: its plan, and what lies in memory for it. `None` where it is refused.
+#[inline(always)]
 pub(super) fn shape(view: &View, work: Work, wanted: Strips, given_up: Strips) -> Option<Segment> {
     let mut segment = Segment::of(wanted);
     let parity = view.parity.and(view.writable);

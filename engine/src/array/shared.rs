@@ -87,7 +87,7 @@ impl Shared {
     /// record any more: the record knows no such array, also when the rebuild of another slot is nearly done.
     #[must_use]
     pub fn failed(&self) -> bool {
-        self.members.view().readable.count() < u32::from(self.geometry.data())
-            || self.members.has_stopped_serving()
+        let missing = self.geometry.slots().minus(self.members.view().readable);
+        missing.count() > u32::from(self.geometry.parities()) || self.members.has_stopped_serving()
     }
 }

@@ -47,6 +47,7 @@ impl Starved {
 
 impl Array {
     /// Memory for a batch of an operation; false if the operation waits for it now.
+    #[inline]
     pub(super) fn take_memory(&mut self, index: u32, bytes: u32) -> bool {
         if !self.starved.is_empty() && !self.starved.is_served {
             self.starved.queue.push_back((index, bytes));

@@ -182,7 +182,7 @@ impl Array {
             if bytes + strips * segment.len > BUFFER_BYTES_MAX {
                 break;
             }
-            segment.place(bytes);
+            segment.place(bytes, strips);
             bytes += strips * segment.len;
             row += segment.len;
             segments.push(segment);
@@ -204,6 +204,7 @@ impl Array {
     }
 
     /// Goes on with the rows from `row` on, or to the end of the op.
+    #[inline]
     pub(super) fn next_batch<R: Ring>(&mut self, ring: &mut R, index: u32, row: u32) {
         let op = &mut self.ops[index];
         if row < self.shared.geometry.chunk_bytes() {
@@ -289,13 +290,13 @@ impl Array {
         ring: &mut R,
         index: u32,
         strip: u8,
-        io: Io,
+        io: &Io,
         result: Result<(), i32>,
     ) {
         if let Err(errno) = result {
             if !self.ops[index].job.is_some_and(Job::is_retry) {
-                self.read_error(&io, self.ops[index].stripe, errno);
-            } else if self.is_current(&io) {
+                self.read_error(io, self.ops[index].stripe, errno);
+            } else if self.is_current(io) {
                 self.shared.members.note_read_error(io.slot);
             }
             let op = &mut self.ops[index];
@@ -360,8 +361,12 @@ impl Array {
             let (work, fua, rotation, writable) = (op.work, op.fua, op.rotation, op.view.writable);
             let targets = targets(geometry.data_strips(), geometry.parity_strips(), &segment, op.work_kind);
             let missed = targets.minus(writable);
-            op.skipped = op.skipped.or(rotation.slots_of(missed));
-            op.missed_data = op.missed_data.or(missed.and(segment.wanted));
+            if !missed.is_empty() {
+                op.skipped = op.skipped.or(rotation.slots_of(missed));
+                op.missed_data = op.missed_data.or(missed.and(segment.wanted));
+            }
+            let durable = if fua { volatile } else { volatile.and(write_through) };
+            let durable = rotation.strips_on(durable);
             for strip in targets.and(writable).iter() {
                 let span = if segment.wanted.has(strip) && !segment.void {
                     self.new_bytes(index, &segment, strip)
@@ -372,9 +377,7 @@ impl Array {
                 } else {
                     self.shared.memory.zeros(segment.len)
                 };
-                let fua = fua || write_through.has(rotation.slot_of(strip));
-                let durable = fua && volatile.has(rotation.slot_of(strip));
-                let durability = if durable { Durability::Durable } else { Durability::Cached };
+                let durability = if durable.has(strip) { Durability::Durable } else { Durability::Cached };
                 self.op_io(ring, index, &segment, strip, MemberIo::Write(durability), span);
                 written += 1;
             }
@@ -421,22 +424,22 @@ impl Array {
         ring: &mut R,
         index: u32,
         strip: u8,
-        io: Io,
+        io: &Io,
         result: Result<(), i32>,
     ) {
         match result {
             Ok(()) if self.ops[index].suspects.has(strip) => self.shared.members.count_repair(io.slot),
             Ok(()) => {}
-            Err(errno) => match self.blame(&io, errno) {
+            Err(errno) => match self.blame(io, errno) {
                 // A repair: the host has the bytes, and the error of the read has counted.
                 Blame::Device if self.ops[index].work_kind == Work::Read => {}
-                Blame::Device if self.is_kept(index, &io) => {
-                    self.ask(ring, index, strip, &io, errno);
+                Blame::Device if self.is_kept(index, io) => {
+                    self.ask(ring, index, strip, io, errno);
                     return;
                 }
-                Blame::Device => self.op_write_failed(index, strip, &io, errno),
-                Blame::Space => self.op_write_refused(index, &io, RequestError::NoSpace),
-                Blame::Ours => self.op_write_refused(index, &io, RequestError::NotTaken),
+                Blame::Device => self.op_write_failed(index, strip, io, errno),
+                Blame::Space => self.op_write_refused(index, io, RequestError::NoSpace),
+                Blame::Ours => self.op_write_refused(index, io, RequestError::NotTaken),
             },
         }
         self.op_write_ended(ring, index);
@@ -500,12 +503,13 @@ impl Array {
             self.issue_writes(ring, index);
             return;
         }
+        let (row_next, refused) = (op.row_next, op.refused.filter(|_| op.work_kind != Work::Read));
         self.give_work(index);
-        if let Some(error) = self.ops[index].refused.filter(|_| self.ops[index].work_kind != Work::Read) {
+        if let Some(error) = refused {
             self.end_refused(index, error);
             return;
         }
-        self.next_batch(ring, index, self.ops[index].row_next);
+        self.next_batch(ring, index, row_next);
     }
 
     /// All is written (and flushed, where that is needed): acknowledge once the record allows it.

@@ -101,29 +101,29 @@ impl Pool {
 
     /// Superblocks that [`Pool::take`] does not assign to a class.
     fn kept_back(&self) -> u16 {
-        if self.keeps_back { (self.superblocks.len() as u16 - self.parked_count) / 4 } else { 0 }
+        (self.superblocks.len() as u16 - self.parked_count) / 4
     }
 
     /// Takes a span of exactly `bytes` (1 to 1 MiB), aligned to 4 KiB; `None` when there is none of
     /// that size. What it holds is whatever its last holder left.
     #[must_use]
     pub fn take(&mut self, bytes: u32) -> Option<Span> {
-        self.take_from(bytes, self.kept_back())
+        self.take_from(bytes, self.keeps_back)
     }
 
     /// Takes a span from what is kept back too: in place of one that is parked, so that its owner can go on.
     #[must_use]
     pub fn take_kept_back(&mut self, bytes: u32) -> Option<Span> {
-        self.take_from(bytes, 0)
+        self.take_from(bytes, false)
     }
 
-    /// Takes a span, and leaves so many superblocks free.
-    fn take_from(&mut self, bytes: u32, kept_back: u16) -> Option<Span> {
+    /// Takes a span; leaves alone what is kept back, if it `keeps_back`.
+    fn take_from(&mut self, bytes: u32, keeps_back: bool) -> Option<Span> {
         assert!(bytes > 0 && bytes <= BUFFER_BYTES_MAX, "a buffer of {bytes} bytes");
         let class_shift = class_shift_of(bytes);
         let class = class_of(class_shift);
         if self.open[class] == NONE {
-            if self.free_count <= kept_back {
+            if keeps_back && self.free_count <= self.kept_back() {
                 return None;
             }
             self.open_superblock(class_shift)?;
@@ -214,7 +214,7 @@ impl Pool {
         }
         self.give_up_claim();
         // It was in use until now, so what is kept back stays so.
-        self.take_from(bytes, 0)
+        self.take_from(bytes, false)
     }
 
     /// Gives a claim up, if there is one: the superblock serves all again.

@@ -72,8 +72,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         ARRAY,
-        "if self.ops[index].has_worked && self.short.ops {",
-        "if self.ops[index].has_worked && self.short.ops && !mutant!(BusyOpStays) {",
+        "if op.has_worked && self.short.ops {",
+        "if op.has_worked && self.short.ops && !mutant!(BusyOpStays) {",
     ),
     e(
         ARRAY,
@@ -224,10 +224,10 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "            op.skipped = op.skipped.or(rotation.slots_of(missed));",
-        "            if !mutant!(SkippedNotNoted) {
-                op.skipped = op.skipped.or(rotation.slots_of(missed));
-            }",
+        "                op.skipped = op.skipped.or(rotation.slots_of(missed));",
+        "                if !mutant!(SkippedNotNoted) {
+                    op.skipped = op.skipped.or(rotation.slots_of(missed));
+                }",
     ),
     e(
         WRITE,
@@ -242,20 +242,18 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "let durable = fua && volatile.has(rotation.slot_of(strip));",
-        "let durable = fua
-                    && volatile.has(rotation.slot_of(strip))
-                    && (!mutant!(FuaDataOnly) || segment.wanted.has(strip));",
+        "let durability = if durable.has(strip) {",
+        "let durability = if durable.has(strip) && (!mutant!(FuaDataOnly) || segment.wanted.has(strip)) {",
     ),
     e(
         WRITE,
-        "            Err(errno) => match self.blame(&io, errno) {
+        "            Err(errno) => match self.blame(io, errno) {
                 // A repair",
         "            Err(_) if mutant!(WriteErrorForgiven) => {}
             Err(_) if mutant!(RefusedRepairCounts) && self.ops[index].suspects.has(strip) => {
                 self.shared.members.count_repair(io.slot);
             }
-            Err(errno) => match self.blame(&io, errno) {
+            Err(errno) => match self.blame(io, errno) {
                 // A repair",
     ),
     e(
@@ -265,8 +263,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "Blame::Device if self.is_kept(index, &io) => {",
-        "Blame::Device if self.is_kept(index, &io) && !mutant!(NeededFailsByWrite) => {",
+        "Blame::Device if self.is_kept(index, io) => {",
+        "Blame::Device if self.is_kept(index, io) && !mutant!(NeededFailsByWrite) => {",
     ),
     e(
         WRITE,
@@ -349,9 +347,8 @@ pub(super) const EDITS: &[Edit] = &[
     // ownership, polling
     e(
         SHARED,
-        "        self.members.view().readable.count() < u32::from(self.geometry.data())",
-        "        !mutant!(FailedArrayGoesOn)
-            && self.members.view().readable.count() < u32::from(self.geometry.data())",
+        "        missing.count() > u32::from(self.geometry.parities())",
+        "        !mutant!(FailedArrayGoesOn) && missing.count() > u32::from(self.geometry.parities())",
     ),
     e(
         MAIL,
@@ -435,10 +432,10 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         INTENT,
         "        if let Err(errno) = result {
-            match self.blame(&io, errno) {",
+            match self.blame(io, errno) {",
         "        let result = if mutant!(CopyFailureForgiven) { Ok(()) } else { result };
         if let Err(errno) = result {
-            match self.blame(&io, errno) {",
+            match self.blame(io, errno) {",
     ),
     e(
         INTENT,
@@ -464,8 +461,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         FLUSH,
-        "    pub(super) fn flush_done(&mut self, io: Io, result: Result<(), i32>) {",
-        "    pub(super) fn flush_done(&mut self, io: Io, result: Result<(), i32>) {
+        "    pub(super) fn flush_done(&mut self, io: &Io, result: Result<(), i32>) {",
+        "    pub(super) fn flush_done(&mut self, io: &Io, result: Result<(), i32>) {
         let result = if mutant!(FlushErrorIgnored) { Ok(()) } else { result };",
     ),
     e(

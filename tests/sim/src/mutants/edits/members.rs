@@ -155,8 +155,14 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "let fua = fua || write_through.has(rotation.slot_of(strip));",
-        "let fua = fua || write_through.has(rotation.slot_of(strip)) && !mutant!(CacheNotWrittenThrough);",
+        "let durable = if fua { volatile } else { volatile.and(write_through) };",
+        "let durable = if fua {
+                volatile
+            } else if mutant!(CacheNotWrittenThrough) {
+                Slots::NONE
+            } else {
+                volatile.and(write_through)
+            };",
     ),
     // a slot that is filled
     e(
