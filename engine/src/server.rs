@@ -14,6 +14,7 @@ mod fit;
 mod front;
 mod grow;
 mod open;
+mod patient;
 mod placement;
 mod random;
 mod route;

@@ -127,3 +127,21 @@ fn a_server_is_stopped_while_a_file_system_is_frozen() {
     drop(frozen);
     server.ended();
 }
+
+/// A file on it can be opened and read, and is never flushed: the start goes without it, as without a device that is silent.
+#[test]
+#[ignore = "needs root for mounts"]
+fn a_start_does_not_wait_for_a_frozen_file_system() {
+    let lab = Lab::new();
+    let (array, on) = array(&lab);
+    let frozen = Frozen::freeze(&on);
+    let began = Instant::now();
+    let server = array.serve(&["--member-timeout", "1"]);
+    println!("served after {:?}", began.elapsed());
+    let status = server.status();
+    assert_eq!((status.health, status.members[SLOT].state), (Health::Degraded, MemberState::Missing));
+    let member = array.members[SLOT].to_str().expect("UTF-8");
+    assert!(server.log().contains(&format!("{member}: does not answer")), "{}", server.log());
+    drop(frozen);
+    server.stop();
+}

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{MemberOp, Ring};
 use crate::limits::IO_IN_FLIGHT_MAX;
@@ -30,7 +30,7 @@ pub fn run(ring: &mut impl Ring, ops: &[MemberOp]) -> Vec<Result<(), i32>> {
     results
 }
 
-/// Sleeps until a turn would find something. Call it only after a turn that brought nothing, with
+/// Sleeps until a turn would find something, a second at most. Call it only after a turn that brought nothing, with
 /// operations in flight.
 pub fn wait(ring: &impl Ring) {
     let Some(fd) = ring.wait_fd() else {
@@ -38,8 +38,9 @@ pub fn wait(ring: &impl Ring) {
         return;
     };
     borrowed(fd, |fd| {
-        // An interrupted or failed poll costs a turn that finds nothing.
-        let _woken = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], None);
+        // An interrupted or failed poll costs a turn that finds nothing. So does one that ends: a ring may lose its patience.
+        let a_second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let _woken = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&a_second));
     });
 }
 

@@ -14,6 +14,7 @@ use crate::format::superblock::{Copy, choose};
 use crate::format::zones::{Zones, zones};
 use crate::limits::BLOCK_BYTES;
 
+use super::bounded::patience;
 use super::open::{ControlRing, open_all, refuse_content, wipe_metadata};
 use super::{CreateOptions, Created, Init, Progress, ServerError, random};
 
@@ -91,14 +92,13 @@ pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Re
         members: &members,
         epoch_id: random::number(),
     };
-    let mut ring = ControlRing::new(&devices)?;
-    crate::start::write_new(&mut ring.bench(), &new, initial, &mut |_, _| {}).map_err(|(slot, errno)| {
-        ServerError(format!(
-            "{}: cannot write metadata: {}",
-            devices[slot].path().display(),
-            std::io::Error::from_raw_os_error(errno)
-        ))
-    })?;
+    let mut ring = ControlRing::new(&devices, patience(0))?;
+    let written = crate::start::write_new(&mut ring.bench(), &new, initial, &mut |_, _| {});
+    let written = written.map_err(|(slot, errno)| {
+        let error = std::io::Error::from_raw_os_error(errno);
+        format!("{}: cannot write metadata: {error}", devices[slot].path().display())
+    });
+    ring.outcome(&devices, written)?;
     read_back(&devices, &members)?;
     made.0.clear();
     let size_bytes = zones.stripes * shape.data_strips() as u64 * u64::from(shape.chunk_bytes);

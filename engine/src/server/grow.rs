@@ -5,6 +5,7 @@ use crate::device::{Access, Device};
 use crate::format::zones::{Zones, usable};
 use crate::start::grow;
 
+use super::bounded::patience;
 use super::fit::check_blocks;
 use super::open::{ControlRing, candidates, ends, leave_out_overwritten, open_all};
 use super::{GrowOptions, Grown, ServerError, random, this_host};
@@ -14,17 +15,15 @@ use super::{GrowOptions, Grown, ServerError, random, this_host};
 pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
     let devices = open_all(&options.members, Access::ReadWrite)?;
     let ends: Vec<_> = devices.iter().map(ends).collect();
-    let mut ring = ControlRing::new(&devices)?;
-    let mut bench = ring.bench();
+    let mut ring = ControlRing::new(&devices, patience(0))?;
     let assembly_options = AssemblyOptions {
         host: this_host(),
         foreign_host_ok: options.foreign_host_ok,
         ..AssemblyOptions::default()
     };
-    let mut candidates = candidates(&mut bench, &devices);
+    let mut candidates = candidates(&mut ring.bench(), &devices);
     leave_out_overwritten(&mut candidates, &devices, &ends, false);
-    let assembly =
-        assemble(&candidates, &assembly_options).map_err(|error| ServerError(error.to_string()))?;
+    let assembly = ring.outcome(&devices, assemble(&candidates, &assembly_options))?;
     check_blocks(&assembly, &devices)?;
     let record = &assembly.record;
     let Room { slot, smallest, zones } = room(&assembly, &devices);
@@ -52,9 +51,9 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         )));
     }
     if grown.to_bytes > grown.from_bytes {
-        let lost = grow(&mut bench, &assembly, zones, random::number())
-            .map_err(|error| ServerError(format!("{}: not grown: {error}", grown.name)))?;
-        grown.failed_slots = lost.iter().collect();
+        let lost = grow(&mut ring.bench(), &assembly, zones, random::number())
+            .map_err(|error| format!("{}: not grown: {error}", grown.name));
+        grown.failed_slots = ring.outcome(&devices, lost)?.iter().collect();
     }
     Ok(grown)
 }

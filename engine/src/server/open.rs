@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::assembly::Candidate;
+use crate::clock::MonotonicClock;
 use crate::device::{Access, Device, DeviceError, OpenMode, Sharing};
 use crate::format::lost_rows::PLACE_OFFSETS_BYTES;
 use crate::format::signatures::{self, HEAD_BYTES, TAIL_BYTES};
@@ -13,11 +14,12 @@ use crate::format::superblock::{Found, NoMember};
 use crate::format::zones::{TAIL_UNUSED_BYTES, Zones};
 use crate::limits::{BLOCK_BYTES, DEVICES_MAX};
 use crate::memory::{Memory, Span};
-use crate::ring::{DeviceIndex, Uring, UringConfig};
+use crate::ring::{DeviceIndex, Ring, Uring, UringConfig};
 use crate::start::{Bench, SCRATCH_BYTES, read_superblocks};
 
 use super::ServerError;
 use super::bounded::{each_within, no_answer, patience};
+use super::patient::PatientRing;
 
 /// How many times the patience a device has to write its caches back. A file that was just copied may have gigabytes of dirty pages:
 /// left out as silent, a good member would become stale.
@@ -233,7 +235,7 @@ pub(super) fn leave_out_overwritten(
 }
 
 /// Reads the superblocks of the devices of a ring: a candidate for each, in order.
-pub(super) fn candidates(bench: &mut Bench<'_, Uring>, devices: &[Device]) -> Vec<Candidate> {
+pub(super) fn candidates(bench: &mut Bench<'_, impl Ring>, devices: &[Device]) -> Vec<Candidate> {
     let mut candidate = |(index, device): (usize, &Device)| {
         let found = read_superblocks(bench, DeviceIndex(index as u8), device.facts().size_bytes);
         Candidate { label: device.path().display().to_string(), found }
@@ -241,17 +243,18 @@ pub(super) fn candidates(bench: &mut Bench<'_, Uring>, devices: &[Device]) -> Ve
     devices.iter().enumerate().map(&mut candidate).collect()
 }
 
-/// A ring over some devices, for control steps; device `i` has index `i`.
+/// A ring over some devices, for control steps; device `i` has index `i`. A device that does not answer ends all: see `patient`.
 pub(super) struct ControlRing {
-    ring: Uring,
+    ring: PatientRing<Uring>,
+    patience: Duration,
     memory: Arc<Memory>,
     scratch: Span,
     config: UringConfig,
 }
 
 impl ControlRing {
-    /// With memory of its own, or a piece of a server's.
-    pub(super) fn new(devices: &[Device]) -> Result<ControlRing, ServerError> {
+    /// With memory of its own.
+    pub(super) fn new(devices: &[Device], patience: Duration) -> Result<ControlRing, ServerError> {
         let failed =
             |error| ServerError(format!("cannot set up io_uring: {error}: Linux 6.1 or newer is needed"));
         let memory = Memory::new(&[SCRATCH_BYTES as usize]).map_err(failed)?;
@@ -262,7 +265,8 @@ impl ControlRing {
             ring.attach(DeviceIndex(index as u8), device.for_ring()?).map_err(failed)?;
         }
         let scratch = memory.arena(0).part(0, SCRATCH_BYTES);
-        Ok(ControlRing { ring, memory, scratch, config })
+        let ring = PatientRing::new(ring, MonotonicClock, patience.as_nanos() as u64);
+        Ok(ControlRing { ring, patience, memory, scratch, config })
     }
 
     /// How it was made.
@@ -270,8 +274,23 @@ impl ControlRing {
         &self.config
     }
 
-    pub(super) fn bench(&mut self) -> Bench<'_, Uring> {
+    pub(super) fn bench(&mut self) -> Bench<'_, PatientRing<Uring>> {
         Bench { ring: &mut self.ring, memory: &self.memory, scratch: self.scratch }
+    }
+
+    /// How steps have ended. If a device has not answered, nothing that they have come to counts.
+    pub(super) fn outcome<T>(
+        &self,
+        devices: &[Device],
+        outcome: Result<T, impl std::fmt::Display>,
+    ) -> Result<T, ServerError> {
+        let Some(DeviceIndex(silent)) = self.ring.silent() else {
+            return outcome.map_err(|error| ServerError(error.to_string()));
+        };
+        let no_answer = no_answer(devices[usize::from(silent)].path(), self.patience);
+        Err(ServerError(format!(
+            "{no_answer}: see the kernel log; an array can be started without a member, if the others are given"
+        )))
     }
 }
 
@@ -360,7 +379,7 @@ mod tests {
             }
             std::fs::write(&members[1], &bytes).unwrap();
             let Opened { devices, ends, .. } = open_within(&members, Access::ReadOnly, patience(0)).unwrap();
-            let mut ring = ControlRing::new(&devices).unwrap();
+            let mut ring = ControlRing::new(&devices, patience(0)).unwrap();
             for (is_wiped, take) in [(false, false), (false, true), (true, false), (true, true)] {
                 let mut found = candidates(&mut ring.bench(), &devices);
                 let superblock = &mut found[1].found.as_mut().unwrap().superblock;

@@ -97,9 +97,8 @@ impl Server {
         let Opened { devices, ends, silent } = open_within(&options.members, access, patience)?;
         let mut warnings: Vec<String> =
             silent.iter().map(|error| format!("{error}: the array starts without it")).collect();
-        let mut control = ControlRing::new(&devices)?;
-        let mut bench = control.bench();
-        let mut candidates = candidates(&mut bench, &devices);
+        let mut control = ControlRing::new(&devices, patience)?;
+        let mut candidates = candidates(&mut control.bench(), &devices);
         let overwritten = leave_out_overwritten(&mut candidates, &devices, &ends, options.take_overwritten);
         drop(ends);
         let host = super::this_host();
@@ -114,8 +113,9 @@ impl Server {
         )
         .map_err(|error| {
             let silent = silent.into_iter().map(|error| error.0);
-            ServerError(std::iter::once(error.to_string()).chain(silent).collect::<Vec<_>>().join("; "))
-        })?;
+            std::iter::once(error.to_string()).chain(silent).collect::<Vec<_>>().join("; ")
+        });
+        let assembly = control.outcome(&devices, assembly)?;
         check_blocks(&assembly, &devices)?;
         warnings.extend(warnings::of_assembly(&assembly, &candidates));
         warnings.extend(overwritten.warnings);
@@ -153,8 +153,8 @@ impl Server {
             (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
         let (front, shares) = Front::open(block_device, &options, &record, read_only, count)?;
         let start_options = StartOptions { host, read_only, trust_parity: options.trust_parity, seed };
-        let started =
-            start(&mut bench, &assembly, &start_options).map_err(|error| ServerError(error.to_string()))?;
+        let started = start(&mut control.bench(), &assembly, &start_options);
+        let started = control.outcome(&devices, started)?;
         drop(control);
 
         warnings.extend(warnings::of_start(&started));

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use bitmap::Cell;
 
 use crate::assembly::{AssemblyOptions, assemble};
-use crate::device::Access;
+use crate::device::{Access, Device};
 use crate::format::label::Label;
 use crate::memory::Span;
-use crate::ring::{MemberIo, MemberOp};
+use crate::ring::{MemberIo, MemberOp, Ring};
 use crate::start::{Bench, SCRATCH_BYTES, StartOptions, Started, start};
 
+use super::bounded::patience;
 use super::fit::check_blocks;
 use super::open::{ControlRing, candidates, open_all};
 use super::{Progress, ScrubReport, ServerError};
@@ -24,14 +25,22 @@ pub fn scrub_offline(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ScrubReport, ServerError> {
     let devices = open_all(members, Access::ReadOnly)?;
-    let mut ring = ControlRing::new(&devices)?;
-    let mut bench = ring.bench();
-    let candidates = candidates(&mut bench, &devices);
+    let mut ring = ControlRing::new(&devices, patience(0))?;
+    let scrubbed = scrub(&mut ring.bench(), &devices, progress);
+    ring.outcome(&devices, scrubbed)
+}
+
+fn scrub(
+    bench: &mut Bench<'_, impl Ring>,
+    devices: &[Device],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ScrubReport, ServerError> {
+    let candidates = candidates(bench, devices);
     let options = AssemblyOptions { foreign_host_ok: true, host: Label::EMPTY, ..AssemblyOptions::default() };
     let assembly = assemble(&candidates, &options).map_err(|error| ServerError(error.to_string()))?;
-    check_blocks(&assembly, &devices)?;
+    check_blocks(&assembly, devices)?;
     let options = StartOptions { read_only: true, seed: 1, ..StartOptions::default() };
-    let started = start(&mut bench, &assembly, &options).map_err(|error| ServerError(error.to_string()))?;
+    let started = start(bench, &assembly, &options).map_err(|error| ServerError(error.to_string()))?;
     if let Some(slot) = started.geometry.slots().minus(started.view.readable).iter().next() {
         return Err(ServerError(format!(
             "slot {slot} is missing or not in sync: parity can be compared when every member is there"
@@ -45,7 +54,7 @@ pub fn scrub_offline(
             Cell::NeedSync => report.need_sync += 1,
             _ => {
                 report.checked += 1;
-                if !matches(&mut bench, &started, stripe)? {
+                if !matches(bench, &started, stripe)? {
                     report.mismatch_count += 1;
                     if report.mismatches.len() < MISMATCHES_NAMED_MAX {
                         report.mismatches.push(stripe);
@@ -60,11 +69,7 @@ pub fn scrub_offline(
 }
 
 /// Whether one stripe's parity matches its data.
-fn matches(
-    bench: &mut Bench<'_, crate::ring::Uring>,
-    started: &Started,
-    stripe: u64,
-) -> Result<bool, ServerError> {
+fn matches(bench: &mut Bench<'_, impl Ring>, started: &Started, stripe: u64) -> Result<bool, ServerError> {
     let geometry = &started.geometry;
     let rotation = geometry.rotation(stripe);
     let strips = u32::from(geometry.members());
