@@ -57,7 +57,10 @@ pub(super) fn find(block: &File, number: u64, size_bytes: u64, access: Access) -
         return Err("the drive and the kernel differ about its size".into());
     }
     let block_shift = identified.block_bytes.ilog2() as u8;
-    Ok(Found { namespace: Namespace { file, number: id, block_shift }, identified, path })
+    let discard_max = fs::read_to_string(sysfs.join("queue/discard_max_bytes")).unwrap_or_default();
+    let deallocation_bytes_max = discard_max.trim().parse().unwrap_or(0);
+    let namespace = Namespace { file, number: id, block_shift, deallocation_bytes_max };
+    Ok(Found { namespace, identified, path })
 }
 
 /// Writes out and forgets what the kernel has cached of a block device.

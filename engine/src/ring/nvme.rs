@@ -15,7 +15,7 @@
 use std::fs::File;
 use std::mem::{offset_of, size_of};
 
-use super::Durability;
+use super::{Durability, MemberIo, MemberOp};
 
 /// `NVME_URING_CMD_IO`, `_IOWR('N', 0x80, struct nvme_uring_cmd)`.
 pub const URING_CMD_IO: u32 = 0xC048_4E80;
@@ -98,6 +98,8 @@ pub struct Namespace {
     pub number: u32,
     /// Binary logarithm of its logical block, 9 to 12.
     pub block_shift: u8,
+    /// Longest deallocation: the kernel's limit, which is the drive's own (DMRSL) or what an operator has set, 0 for none at all.
+    pub deallocation_bytes_max: u64,
 }
 
 impl Namespace {
@@ -135,6 +137,18 @@ impl Namespace {
     #[must_use]
     pub fn takes(&self, offset_bytes: u64, len_bytes: u64) -> bool {
         len_bytes > 0 && (offset_bytes | len_bytes).trailing_zeros() >= u32::from(self.block_shift)
+    }
+
+    /// Whether an operation is sent as the drive's own command. What is not goes by the block device, where the kernel cuts a
+    /// deallocation that is too long, and refuses what is no range of whole blocks.
+    #[must_use]
+    pub fn sends(&self, op: &MemberOp) -> bool {
+        let is_whole = self.takes(op.offset_bytes, op.len_bytes);
+        match op.io {
+            MemberIo::Flush => true,
+            MemberIo::Read | MemberIo::Write(_) => is_whole,
+            MemberIo::Deallocate => is_whole && op.len_bytes <= self.deallocation_bytes_max,
+        }
     }
 
     /// Makes everything durable that has completed.
@@ -250,7 +264,8 @@ mod tests {
     use super::*;
 
     fn namespace(block_shift: u8) -> Namespace {
-        Namespace { file: File::open("/dev/null").unwrap(), number: 3, block_shift }
+        let file = File::open("/dev/null").unwrap();
+        Namespace { file, number: 3, block_shift, deallocation_bytes_max: 1 << 20 }
     }
 
     /// A dword of the entry, as the drive's documents number them from 10 on.

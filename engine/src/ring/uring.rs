@@ -409,14 +409,10 @@ impl UringDevice {
         if self.namespace.is_some() { Way::Passthrough } else { Way::File }
     }
 
-    /// The way that an operation goes at first. What is no range of whole blocks goes by the file, where the kernel refuses it.
+    /// The way that an operation goes at first.
     fn way_of(&self, op: &MemberOp) -> Way {
         match &self.namespace {
-            Some(namespace)
-                if op.io != MemberIo::Flush && !namespace.takes(op.offset_bytes, op.len_bytes) =>
-            {
-                Way::File
-            }
+            Some(namespace) if !namespace.sends(op) => Way::File,
             _ => self.way(),
         }
     }
@@ -545,15 +541,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_of_whole_blocks_goes_by_the_file() {
+    fn what_a_drive_does_not_take_goes_by_the_file() {
         let mut ledger = ledger_of_one(0);
         let device = &mut ledger.devices[0].as_mut().unwrap().device;
         let file = File::open("/dev/null").unwrap();
-        device.namespace = Some(Namespace { file, number: 1, block_shift: 12 });
+        let deallocation_bytes_max = 1 << 20;
+        device.namespace = Some(Namespace { file, number: 1, block_shift: 12, deallocation_bytes_max });
         assert_eq!(device.way_of(&op(MemberIo::Read, 4096)), Way::Passthrough);
         assert_eq!(device.way_of(&op(MemberIo::Read, 512)), Way::File);
         assert_eq!(device.way_of(&MemberOp { offset_bytes: 512, ..op(MemberIo::Read, 4096) }), Way::File);
         assert_eq!(device.way_of(&op(MemberIo::Flush, 0)), Way::Passthrough);
+        assert_eq!(device.way_of(&op(MemberIo::Deallocate, 1 << 20)), Way::Passthrough);
+        assert_eq!(device.way_of(&op(MemberIo::Deallocate, (1 << 20) + 4096)), Way::File);
     }
 
     #[test]
