@@ -19,8 +19,8 @@ use super::flush::FlushWaiter;
 use super::part::{Part, PartKind};
 use super::{Array, Io, IoFor, NONE};
 
-/// Parts that one request has in flight at most, so that a giant discard leaves room for others.
-const PARTS_PER_REQUEST_MAX: u32 = 64;
+/// Parts that one request has in flight at most, so that a giant discard leaves room for others: a batch (see `discard`).
+pub(super) const PARTS_PER_REQUEST_MAX: u32 = 64;
 
 /// A request that is not answered yet.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +129,7 @@ impl Array {
         let geometry = self.shared.geometry;
         let HostRequest { request, mut cursor, .. } = self.requests[index];
         let end = request.offset_bytes + request.len_bytes;
+        let is_new_batch = self.requests[index].pending == 0;
         while cursor < end {
             let (stripe, start) = geometry.locate(cursor);
             let len = (end - cursor).min(u64::from(geometry.stripe_bytes() - start)) as u32;
@@ -143,9 +144,12 @@ impl Array {
                 }
                 RequestKind::Discard | RequestKind::WriteZeroes { .. } => {
                     let whole = len == geometry.stripe_bytes();
-                    let kind = if whole { PartKind::Discard } else { PartKind::Zero };
+                    let batch_bytes = u64::from(PARTS_PER_REQUEST_MAX) * u64::from(len);
+                    let discard = PartKind::Discard { is_last: end - cursor <= batch_bytes };
+                    let kind = if whole { discard } else { PartKind::Zero };
                     let fua = matches!(request.kind, RequestKind::WriteZeroes { fua: true });
-                    self.split_part(index, kind, stripe, (start, start + len), Span::EMPTY, fua)
+                    (!whole || is_new_batch)
+                        && self.split_part(index, kind, stripe, (start, start + len), Span::EMPTY, fua)
                 }
                 RequestKind::Flush => unreachable!("a flush has no range"),
             };

@@ -395,7 +395,7 @@ impl Array {
         for part in op.active.iter(&self.parts) {
             for strip in geometry.data_strips().iter() {
                 let (row, end) = match part.kind {
-                    PartKind::Discard => (0, geometry.chunk_bytes()),
+                    PartKind::Discard { .. } => (0, geometry.chunk_bytes()),
                     PartKind::Read | PartKind::Write | PartKind::Zero => part.rows_of(geometry, strip),
                 };
                 if row < end {

@@ -54,6 +54,7 @@ pub(crate) mod arrival;
 mod asked;
 mod background;
 mod content;
+mod discard;
 mod flush;
 mod host;
 mod intent;
@@ -146,6 +147,8 @@ pub struct Array {
     starved: Starved,
     /// Ops that wait for a cell, a ticket or the record; looked at each turn.
     polling: Vec<u32>,
+    /// Discards found durable in this look at the polling ops; their devices hear of them at its end.
+    discarded: Vec<u32>,
     flush: FlushGate,
     blocks: BlockWrites,
     /// Reactor 0 has the steward.
@@ -194,6 +197,7 @@ impl Array {
             fresh: VecDeque::with_capacity(sizes.ops),
             starved: Starved::new(sizes.ops),
             polling: Vec::with_capacity(sizes.ops),
+            discarded: Vec::with_capacity(sizes.ops),
             flush: FlushGate::new(&sizes),
             blocks,
             steward,
@@ -376,7 +380,7 @@ impl Array {
             let started = match self.parts[first].kind {
                 PartKind::Write | PartKind::Zero => self.start_write(ring, index),
                 PartKind::Read => self.start_read(ring, index),
-                PartKind::Discard => self.start_discard(index),
+                PartKind::Discard { .. } => self.start_discard(index),
             };
             if matches!(started, Started::Running) {
                 return;
@@ -443,6 +447,7 @@ impl Array {
         }
         // What began to wait in this pass comes behind, and is looked at in the next.
         self.polling.drain(kept..count);
+        self.deallocate_runs(ring);
     }
 
     /// Whether the op's wait is over; if so it has gone on.
@@ -476,7 +481,7 @@ impl Array {
             Phase::AwaitingTicket => {
                 let ticket = ticket.expect("this phase has one");
                 if self.shared.bitmap.is_durable(ticket) {
-                    self.deallocate(ring, index);
+                    self.discarded(index);
                 } else if failed {
                     self.finish(index, Err(RequestError::Lost));
                 } else {

@@ -75,7 +75,7 @@ pub(super) enum Phase {
     AwaitingUnmarked,
     /// A discard waits until its cell is durably Unwritten.
     AwaitingTicket,
-    /// Advising devices.
+    /// Advising devices, in a run with its neighbours: see `discard`.
     Deallocating,
 }
 
@@ -275,8 +275,10 @@ pub(super) struct StripeOp {
     pub(super) work: Span,
     /// The lot of `work`, if parked I/Os hold it; or `NONE`.
     pub(super) lot: u32,
-    /// Member I/Os in flight.
+    /// Member I/Os in flight; of a run of discards they count at its first op.
     pub(super) pending: u32,
+    /// The next op of its run of discards.
+    pub(super) run_next: u32,
     /// A read of this batch has failed: plan it again.
     pub(super) read_failed: bool,
     /// Slots that hold less than they should after this op; the record must exclude them.
@@ -327,6 +329,7 @@ impl StripeOp {
             work: Span::EMPTY,
             lot: NONE,
             pending: 0,
+            run_next: NONE,
             read_failed: false,
             skipped: Slots::NONE,
             missed_data: Strips::NONE,
@@ -531,7 +534,7 @@ mod tests {
             (false, false, None, false),
             (false, false, Some(PartKind::Read), false),
             (false, false, Some(PartKind::Write), true),
-            (false, false, Some(PartKind::Discard), true),
+            (false, false, Some(PartKind::Discard { is_last: true }), true),
             (true, false, None, true),
             (true, false, Some(PartKind::Read), false),
             (true, false, Some(PartKind::Write), true),

@@ -16,8 +16,8 @@ pub(crate) enum PartKind {
     Write,
     /// Store zeros.
     Zero,
-    /// Forget the whole stripe.
-    Discard,
+    /// Forget the whole stripe. One of a request's last batch is answered before the devices have heard of it.
+    Discard { is_last: bool },
 }
 
 /// The piece of a request that lies in one stripe.

@@ -1,12 +1,8 @@
-//! Reads that need the stripe, and discards: what an owner does besides writing.
+//! Reads that need the stripe.
 //!
 //! A read comes here when one of its strips is not there (degraded), or when its member has just
 //! failed to read it. The rows are read from the other strips, in part straight into the host's buffer, and
 //! reconstructed there; what a bad block had lost is written back to its member.
-
-use std::sync::atomic::Ordering;
-
-use bitmap::Cell;
 
 use crate::geometry::Strips;
 use crate::memory::Span;
@@ -81,63 +77,5 @@ impl Array {
                 self.old_bytes(index, segment, strip)
             }
         });
-    }
-
-    /// Starts the one discard that an op has taken.
-    pub(super) fn start_discard(&mut self, index: u32) -> Started {
-        match self.shared.bitmap.cell(self.ops[index].stripe) {
-            _ if self.shared.failed() => {
-                self.answer_active(index, Err(RequestError::Lost));
-                return Started::Done;
-            }
-            Cell::Unwritten => {
-                self.answer_active(index, Ok(()));
-                return Started::Done;
-            }
-            // A neighbour's write is marking it: the mark is let through first.
-            Cell::Marked => self.ops[index].phase = Phase::AwaitingUnmarked,
-            Cell::First => unreachable!("it stays First only in an array that has failed"),
-            Cell::Clean | Cell::Dirty | Cell::Aged | Cell::NeedSync => self.discard(index),
-        }
-        self.ops[index].work_kind = Work::Discard;
-        self.polling.push(index);
-        Started::Running
-    }
-
-    /// Makes the stripe Unwritten; the devices hear of it once that is durable.
-    pub(super) fn discard(&mut self, index: u32) {
-        let op = &mut self.ops[index];
-        op.ticket = Some(self.shared.bitmap.discard(op.stripe));
-        op.phase = Phase::AwaitingTicket;
-        self.write_block(self.shared.bitmap.block_of(self.ops[index].stripe));
-    }
-
-    /// The cell is durably Unwritten: the strips may be given back.
-    pub(super) fn deallocate<R: Ring>(&mut self, ring: &mut R, index: u32) {
-        self.ops[index].phase = Phase::Deallocating;
-        // The host has what it asked for, and need not wait for the advice, which may take a drive minutes. The stripe stays owned:
-        // a deallocation must not come after the next write. (Rows that are listed as lost
-        // are taken off the list first.)
-        if !self.shared.lost.touches(self.ops[index].stripe) {
-            self.answer_active(index, Ok(()));
-        }
-        let stripe = self.ops[index].stripe;
-        let geometry = self.shared.geometry;
-        // Release, before the devices hear: see `Shared::deallocations`.
-        self.shared.deallocations.fetch_add(1, Ordering::Release);
-        let offset = self.shared.layout.data_offset_bytes + geometry.strip_offset(stripe);
-        for slot in self.shared.members.view().writable.iter() {
-            self.ops[index].pending += 1;
-            self.push_deallocate(ring, index, slot, offset, u64::from(geometry.chunk_bytes()));
-        }
-    }
-
-    /// A device has heard. It may have refused: the advice is not needed for what a host reads.
-    pub(super) fn op_deallocated(&mut self, index: u32) {
-        let op = &mut self.ops[index];
-        op.pending -= 1;
-        if op.pending == 0 {
-            self.finish_written(index);
-        }
     }
 }

@@ -28,7 +28,11 @@ fn asked(world: &mut World, device: usize, kind: RequestKind) -> Counts {
     let len = if kind == RequestKind::Flush { 0 } else { u64::from(world.geometry.stripe_bytes()) };
     assert!(!world.fails(kind, 0, len));
     let after = world.disks.borrow()[device].counts;
-    Counts { flushes: after.flushes - before.flushes, cached: after.cached - before.cached }
+    Counts {
+        flushes: after.flushes - before.flushes,
+        cached: after.cached - before.cached,
+        ..Counts::default()
+    }
 }
 
 const WRITE: RequestKind = RequestKind::Write { fua: false };

@@ -22,6 +22,8 @@ pub struct Counts {
     pub flushes: u64,
     /// Writes that need not be durable when they complete.
     pub cached: u64,
+    pub deallocations: u64,
+    pub deallocated_bytes: u64,
 }
 
 /// One member.
@@ -100,6 +102,10 @@ impl Disk {
         assert!(op.io == MemberIo::Read || !self.read_only, "{op:?} on a member that is only read");
         self.counts.flushes += u64::from(op.io == MemberIo::Flush);
         self.counts.cached += u64::from(op.io == MemberIo::Write(Durability::Cached));
+        if op.io == MemberIo::Deallocate {
+            self.counts.deallocations += 1;
+            self.counts.deallocated_bytes += op.len_bytes;
+        }
         if let Some((errno, bytes)) = &self.refuses {
             let refuses = match op.io {
                 MemberIo::Write(_) => bytes.contains(&op.offset_bytes),

@@ -13,6 +13,7 @@ mod arrival;
 mod bad_sectors;
 mod beginnings;
 mod caches;
+mod discards;
 mod disks;
 mod midway;
 mod read_only;

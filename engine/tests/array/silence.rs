@@ -272,8 +272,10 @@ fn slow_advice_costs_no_member() {
     world.verify();
     // One member takes its time, and is asked for nothing else meanwhile.
     world.disks.borrow_mut()[2].slow_advice = true;
+    assert!(!world.fails(RequestKind::Write { fua: false }, 20 * stripe_bytes, 10 * stripe_bytes));
     assert!(!world.fails(RequestKind::Discard, 20 * stripe_bytes, 10 * stripe_bytes));
     rest(&mut world, 4 * PATIENCE_NS);
+    assert!(!world.io_is_quiet(), "no deallocation was in flight");
     assert_eq!(world.shared.members.view().readable, world.geometry.slots());
     world.disks.borrow_mut()[2].slow_advice = false;
     world.verify();
