@@ -374,8 +374,8 @@ impl Bus {
             "ZONES: {io:?} at {} of disk {disk}, which is in no zone",
             op.offset_bytes
         );
-        if let (MemberIo::Write(_), Some(place), false) = (op.io, place, self.off) {
-            Monitors::write_pushed(self, disk, place, &pushed);
+        if let (Some(place), false) = (place, self.off) {
+            Monitors::pushed(self, op.io, disk, place, &pushed);
         }
         if matches!(op.io, MemberIo::Write(_))
             && place.is_some_and(|place| place.zone == ZoneKind::Superblock)

@@ -6,6 +6,11 @@ use engine::request::RequestKind;
 use crate::disk::SECTOR;
 use crate::rng::{Rng, mix};
 
+/// Of 100 discards of whole stripes, those of as many stripes as a batch of the engine has, or of all that there are.
+const LONG_DISCARDS_PERCENT: u64 = 25;
+/// Sectors of a long discard: about 100 stripes of five members, if a chunk is 4 KiB.
+const LONG_DISCARD_SECTORS: u64 = 3_200;
+
 /// How a host behaves, chosen once a run.
 #[derive(Clone, Debug)]
 pub struct Habits {
@@ -145,8 +150,16 @@ impl Host {
             (RequestKind::Flush, 0, 0)
         } else if roll < zeroes {
             let whole = rng.chance(60);
+            // Drawn aside: the rest of the run does not depend on it.
+            let is_long = Rng::new(rng.clone().next()).chance(LONG_DISCARDS_PERCENT);
             let (first, count) = if whole {
-                (base / stripe_sectors * stripe_sectors, stripe_sectors * rng.between(1, 3))
+                let (stripes, long) = (rng.between(1, 3), (LONG_DISCARD_SECTORS / stripe_sectors).max(6));
+                let first = base / stripe_sectors * stripe_sectors;
+                if is_long {
+                    (first.min(sectors.saturating_sub(long * stripe_sectors)), long * stripe_sectors)
+                } else {
+                    (first, stripes * stripe_sectors)
+                }
             } else {
                 (base, rng.between(1, stripe_sectors * 2))
             };

@@ -5,6 +5,7 @@
 //!   in sync, and repairs of sectors that could not be read, need no intent.)
 //! - I2: when a block that says Clean where it did not becomes durable, no member in sync has a sector of that
 //!   stripe in its cache, or a write to it in flight.
+//! - G1: when strips are given back, every copy of their cells that an assembly now would read says Unwritten, durably.
 //! - B11: when the first superblock is written to a device that joins, all other metadata on it is zeros, durably.
 //! - C1, I3, I6 are asked for by the world, at acknowledgements and when all is quiet.
 //!
@@ -18,6 +19,7 @@ use engine::format::superblock::{Found, NoMember, Record, SlotState, choose};
 use engine::format::zones::{PLACES_PER_BLOCK, copies};
 use engine::format::{Shape, zones::Zones};
 use engine::geometry::Geometry;
+use engine::ring::MemberIo;
 use uuid::Uuid;
 
 use crate::bus::{Bus, InFlight};
@@ -182,8 +184,17 @@ impl Monitors {
         );
     }
 
+    /// An operation on these sectors was asked for.
+    pub(crate) fn pushed(bus: &mut Bus, io: MemberIo, disk: usize, place: Place, bytes: &[u8]) {
+        match io {
+            MemberIo::Write(_) => Monitors::write_pushed(bus, disk, place, bytes),
+            MemberIo::Deallocate => Monitors::deallocation_pushed(bus, disk, place),
+            MemberIo::Read | MemberIo::Flush => {}
+        }
+    }
+
     /// I1 and B11.
-    pub(crate) fn write_pushed(bus: &mut Bus, disk: usize, place: Place, bytes: &[u8]) {
+    fn write_pushed(bus: &mut Bus, disk: usize, place: Place, bytes: &[u8]) {
         let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
         if place.zone == ZoneKind::Superblock {
             Monitors::superblock_pushed(bus, disk, bytes);
@@ -214,6 +225,23 @@ impl Monitors {
             "I1: disk {disk} is written in stripe {stripe}, and the copies of its cell that an assembly would read say \
              {cells:?} (0 NeedSync, 1 Unwritten, 2 Clean, 3 Dirty)"
         );
+    }
+
+    /// G1.
+    fn deallocation_pushed(bus: &mut Bus, disk: usize, place: Place) {
+        let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
+        let chunk_bytes = u64::from(watched.geometry.chunk_bytes());
+        let (first, len) = (place.offset_in_zone / chunk_bytes, place.count * SECTOR as u64 / chunk_bytes);
+        let lied = bus.aim.is_some_and(|aim| aim.hit.is_some() && aim.fault.is_a_lie());
+        let is_unwritten = |(_, cell): &(usize, Option<u8>)| matches!(cell, Some(code::UNWRITTEN));
+        for stripe in first..first + len {
+            let cells = Monitors::stored_cells(bus, stripe);
+            assert!(
+                if lied { cells.iter().any(is_unwritten) } else { cells.iter().all(is_unwritten) },
+                "G1: disk {disk} is told to forget its strips of {len} stripes from {first} on, and the copies of the cell of \
+                 stripe {stripe} that an assembly would read say {cells:?} (0 NeedSync, 1 Unwritten, 2 Clean, 3 Dirty)"
+            );
+        }
     }
 
     /// I2, and what is remembered for the next.

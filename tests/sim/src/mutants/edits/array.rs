@@ -22,6 +22,7 @@ const MEMBERS: &str = "engine/src/members.rs";
 const SHARED: &str = "engine/src/array/shared.rs";
 const PARKED: &str = "engine/src/array/parked.rs";
 const PLAN: &str = "engine/src/plan.rs";
+const DISCARD: &str = "engine/src/array/discard.rs";
 const CONTENT: &str = "engine/src/array/content.rs";
 const IO: &str = "engine/src/array/io.rs";
 
@@ -367,6 +368,31 @@ pub(super) const EDITS: &[Edit] = &[
         ARRAY,
         "                if self.shared.bitmap.is_durable(ticket) {",
         "                if self.shared.bitmap.is_durable(ticket) || mutant!(DeallocateBeforeDurable) {",
+    ),
+    // discard
+    e(
+        DISCARD,
+        "take_while(|&(&op, stripe)| self.ops[op].stripe == stripe).count();",
+        "take_while(|&(&op, stripe)| self.ops[op].stripe == stripe || mutant!(RunHasGaps)).count();",
+    ),
+    e(
+        DISCARD,
+        "* run.len() as u64;",
+        "* (run.len() as u64 + u64::from(mutant!(RunReachesOver) && run.len() > 1));",
+    ),
+    e(
+        DISCARD,
+        "            self.ops[pair[0]].run_next = pair[1];",
+        "            if mutant!(RunLetGoEarly) {
+                self.finish_written(pair[1]);
+                continue;
+            }
+            self.ops[pair[0]].run_next = pair[1];",
+    ),
+    e(
+        DISCARD,
+        "is_last && !self.shared.lost",
+        "(is_last || mutant!(BatchNotWaitedFor)) && !self.shared.lost",
     ),
     // host
     e(

@@ -85,6 +85,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "AdviceFails",
         "E5: a slow deallocation fails its member (once a bug here)",
     ),
+    seen_in_array(
+        "discards::a_large_discard_leaves_room_for_others",
+        "BatchNotWaitedFor",
+        "F6: a large discard holds all operations while its advice takes its time (once a bug here)",
+    ),
     seen_by_test(
         "fairness",
         "BlocksLastComeFirst",
