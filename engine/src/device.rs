@@ -236,6 +236,13 @@ impl Device {
         }
     }
 
+    /// What to call it in a message: the path, and the serial number of a disk.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let serial = self.serial().map_or(String::new(), |serial| format!(" (serial {serial})"));
+        format!("{}{serial}", self.path.display())
+    }
+
     /// Sizes and properties, as they were when it was opened.
     #[must_use]
     pub fn facts(&self) -> &Facts {

@@ -37,7 +37,7 @@ const MESSAGES_PER_TURN: usize = 256;
 pub enum ReactorOrder<R> {
     /// Do this to the ring, on its own thread.
     WithRing(Box<dyn FnOnce(&mut R) + Send>),
-    /// Take no new requests; tell when the last one is answered.
+    /// Take no new requests; tell when the last one is answered that the kernel does not keep (see [`Array::left_to_kernel`]).
     Drain(Sender<()>),
     /// Return.
     Exit,
@@ -133,8 +133,8 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         }
     }
 
-    /// Turns until it is told to exit. Gives back the front end.
-    pub fn run(mut self) -> F {
+    /// Turns until it is told to exit. Gives back the ring and the front end.
+    pub fn run(mut self) -> (R, F) {
         let mut idle_turns = 0;
         loop {
             // Looked at first: taking from a queue that is empty costs a barrier.
@@ -147,7 +147,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
                         self.frontend.close();
                         self.draining = Some(done);
                     }
-                    ReactorOrder::Exit => return self.frontend,
+                    ReactorOrder::Exit => return (self.ring, self.frontend),
                 }
                 idle_turns = 0;
             }
@@ -194,7 +194,10 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         // yet something to tidy up. Left to turns that moved something, its place was not freed, and a stop
         // that followed at once waited for it in vain.
         self.frontend.settle(&self.memory, &mut self.pool);
-        if self.draining.is_some() && self.frontend.drained() && self.array.host_is_quiet() {
+        if self.draining.is_some()
+            && let Some(left) = self.array.left_to_kernel()
+            && self.frontend.drained_but_for(left)
+        {
             let done = self.draining.take().expect("looked at above");
             let _ = done.send(());
         }

@@ -42,7 +42,11 @@ pub fn replace(options: &Replace, run_dir: Option<&RunDir>) -> Result<Outcome> {
 /// Stops an array; returns once it is marked clean.
 pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
     match Client::connect(run_dir, &options.name) {
-        Ok(mut client) => client.command(&Request::Stop { force: options.force })?,
+        Ok(mut client) => {
+            for warning in client.command(&Request::Stop { force: options.force })? {
+                eprintln!("striate: {warning}");
+            }
+        }
         Err(failure) => give_up_device(options, failure)?,
     }
     print(&format!("stopped: {}\n", options.name))?;

@@ -237,8 +237,10 @@ fn announce(name: &ArrayName, kind: &str, exports: &[String]) -> Result<()> {
 const CACHES_EVERY: Duration = Duration::from_secs(10);
 
 fn run_until_stopped(running: &Running, happened: &Receiver<Event>) -> std::result::Result<(), String> {
+    let mut is_to_end = false;
     loop {
         match happened.recv_timeout(CACHES_EVERY) {
+            Err(RecvTimeoutError::Timeout) if is_to_end => running.end_by_signal(),
             Err(RecvTimeoutError::Timeout) => {
                 // Nobody may have it while the array is being stopped, and then nothing is to be looked at.
                 let found = running.with(|server| Ok(server.look_at_caches())).unwrap_or_default();
@@ -247,8 +249,8 @@ fn run_until_stopped(running: &Running, happened: &Receiver<Event>) -> std::resu
             Ok(Event::Signal) => {
                 tracing::info!("stopping on a signal");
                 let _ = sd_notify::notify(&[NotifyState::Stopping]);
-                // Its end comes as an event, from here or from the `stop` that was first.
-                let _ = running.end(Stop::HandOver);
+                is_to_end = true;
+                running.end_by_signal();
             }
             Ok(Event::Stopped(result)) => return result,
             Err(RecvTimeoutError::Disconnected) => return Err("the signal thread is gone".into()),
@@ -301,29 +303,37 @@ impl Backend for Running {
         })
     }
 
-    fn stop(&self, force: bool) -> std::result::Result<(), String> {
+    fn stop(&self, force: bool) -> std::result::Result<Vec<String>, String> {
         self.end(if force { Stop::Force } else { Stop::IfIdle })
     }
 }
 
 impl Running {
-    /// Stops the array; a block device that is in use stays, as `how` says.
-    fn end(&self, how: Stop) -> std::result::Result<(), String> {
+    /// Begins the end that a signal asks for. The end comes as an event, from here or from the `stop` that was first. Where it cannot
+    /// begin (the driver of the block device does not answer), it is to be tried again.
+    fn end_by_signal(&self) {
+        let ended = self.end(Stop::HandOver);
+        if let (Err(error), Ok(server)) = (ended, self.lock())
+            && server.is_some()
+        {
+            tracing::warn!("{error}: the server goes on, and tries again to end");
+        }
+    }
+
+    /// Stops the array; a block device that is in use stays, as `how` says. Returns what the operator should know.
+    fn end(&self, how: Stop) -> std::result::Result<Vec<String>, String> {
         self.with(|server| server.close(how).map_err(|error| error.to_string()))?;
         let server = self.lock()?.take().ok_or(STOPPING)?;
         if let Some(quiesced) = server.quiesce() {
             tell_quiesced(&quiesced);
         }
-        let ended = server.stop().map_err(|error| error.to_string());
-        if ended == Ok(Ended::HeldByKernel) {
-            tracing::warn!(
-                "the array is stopped, but a member keeps a request in the kernel: this process ends, and lets go of its members, \
-                 when that member answers or is removed"
-            );
-        }
-        let result = ended.map(drop);
-        let _ = self.events.send(Event::Stopped(result.clone()));
-        result
+        let warnings = server.stop().map_err(|error| error.to_string()).map(|ended| match ended {
+            Ended::Wholly => Vec::new(),
+            Ended::HeldByKernel(held) => held,
+        });
+        warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
+        let _ = self.events.send(Event::Stopped(warnings.clone().map(drop)));
+        warnings
     }
 }
 

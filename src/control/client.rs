@@ -67,16 +67,18 @@ impl Client {
         match self.ask(&Request::Status {})? {
             Answer::Status { status } => Ok(*status),
             Answer::Error { error } => Err(Failure::new(error)),
-            Answer::Done {} => Err(Failure::new(format!("{}: unexpected answer from the server", self.name))),
+            Answer::Done { .. } => {
+                Err(Failure::new(format!("{}: unexpected answer from the server", self.name)))
+            }
         }
     }
 
     /// Has something done. It takes the time it takes: a stop drains, a replacement is examined; a
-    /// server that dies meanwhile ends the connection.
-    pub fn command(&mut self, request: &Request) -> Result<()> {
+    /// server that dies meanwhile ends the connection. Returns warnings.
+    pub fn command(&mut self, request: &Request) -> Result<Vec<String>> {
         self.stream.set_read_timeout(None).context(|| self.name.to_string())?;
         match self.ask(request)? {
-            Answer::Done {} => Ok(()),
+            Answer::Done { warnings } => Ok(warnings),
             Answer::Error { error } => Err(Failure::new(error)),
             Answer::Status { .. } => {
                 Err(Failure::new(format!("{}: unexpected answer from the server", self.name)))

@@ -5,7 +5,7 @@
 //!     {"verb":"fail","member":2}                                 {"answer":"done"}
 //!     {"verb":"fail","member":"/dev/nvme2n1"}                    {"answer":"error","error":"..."}
 //!     {"verb":"replace","slot":2,"path":"/dev/nvme5n1","force":false}
-//!     {"verb":"stop"}
+//!     {"verb":"stop"}                                            {"answer":"done","warnings":["..."]}
 //! ```
 //!
 //! Unknown verbs and unknown fields are errors: a field that a server does not know could be the one
@@ -77,7 +77,11 @@ pub enum Answer {
         status: Box<ArrayStatus>,
     },
     /// It is done.
-    Done {},
+    Done {
+        /// What the operator should know of how it went.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
+    },
     /// It is not done, or was not understood.
     Error {
         /// What, which, what to do.
@@ -86,10 +90,10 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// From a command's result.
-    pub fn of(result: std::result::Result<(), String>) -> Self {
+    /// From a command's result, which is warnings.
+    pub fn of(result: std::result::Result<Vec<String>, String>) -> Self {
         match result {
-            Ok(()) => Self::Done {},
+            Ok(warnings) => Self::Done { warnings },
             Err(error) => Self::Error { error },
         }
     }

@@ -39,8 +39,8 @@ pub trait Backend: Send + Sync + 'static {
     fn fail(&self, member: &MemberId) -> std::result::Result<(), String>;
     /// Puts a device in a slot; returns once the rebuild has begun.
     fn replace(&self, slot: usize, path: &Path, force: bool) -> std::result::Result<(), String>;
-    /// Stops the array; returns once it is marked clean.
-    fn stop(&self, force: bool) -> std::result::Result<(), String>;
+    /// Stops the array; returns once it is marked clean. What is left to know comes as warnings.
+    fn stop(&self, force: bool) -> std::result::Result<Vec<String>, String>;
 }
 
 /// Who may command a server that runs as `own_uid`: the same user, and root.
@@ -246,8 +246,10 @@ fn answer(line: &[u8], backend: &dyn Backend) -> Answer {
             Ok(status) => Answer::Status { status: Box::new(status) },
             Err(error) => Answer::Error { error },
         },
-        Request::Fail { member } => Answer::of(backend.fail(&member)),
-        Request::Replace { slot, path, force } => Answer::of(backend.replace(slot, &path, force)),
+        Request::Fail { member } => Answer::of(backend.fail(&member).map(|()| Vec::new())),
+        Request::Replace { slot, path, force } => {
+            Answer::of(backend.replace(slot, &path, force).map(|()| Vec::new()))
+        }
         Request::Stop { force } => Answer::of(backend.stop(force)),
     };
     if let (true, Answer::Error { error }) = (changes, &answer) {

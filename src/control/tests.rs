@@ -100,8 +100,8 @@ impl Backend for Fake {
     fn replace(&self, slot: usize, path: &Path, force: bool) -> Result<(), String> {
         self.note(format!("replace {slot} {} {force}", path.display()))
     }
-    fn stop(&self, _force: bool) -> Result<(), String> {
-        self.note("stop".into())
+    fn stop(&self, _force: bool) -> Result<Vec<String>, String> {
+        self.note("stop".into()).map(|()| vec!["a member stays in use".into()])
     }
 }
 

@@ -120,10 +120,16 @@ fn a_server_is_stopped_while_a_file_system_is_frozen() {
     let write = Command::Write { offset: 0, data: pattern(3, 0, 1 << 20), fua: false };
     assert!(all_answered(&server, &[write]) < ANSWER_MAX);
     let began = Instant::now();
-    lab.striate_ok(&["stop", "cold"]);
+    let stopped = lab.striate(&["stop", "cold"]);
     println!("stopped in {:?}", began.elapsed());
     assert!(began.elapsed() < STOP_MAX, "the stop took {:?}", began.elapsed());
-    assert!(server.log().contains("keeps a request in the kernel"), "{}", server.log());
+    succeeded("stop", &stopped);
+    // The operator and the log are told which member it is, and of no other.
+    let (told, log) = (String::from_utf8_lossy(&stopped.stderr), server.log());
+    let said =
+        format!("{}: does not answer, and the kernel keeps a request to it", array.members[SLOT].display());
+    assert!(told.contains(&said) && told.lines().count() == 1, "{told}");
+    assert!(log.contains(&said), "{log}");
     drop(frozen);
     server.ended();
 }

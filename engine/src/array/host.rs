@@ -59,6 +59,11 @@ impl HostRequest {
         self.request.offset_bytes + self.request.len_bytes
     }
 
+    /// Parts and reads that are in flight, and one more for each step that is to come.
+    pub(super) fn pending(&self) -> usize {
+        self.pending as usize + usize::from(self.cursor < self.end()) + usize::from(self.is_held)
+    }
+
     /// The memory of the request.
     pub(super) const fn span(&self) -> Span {
         self.request.span

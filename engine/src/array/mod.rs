@@ -226,12 +226,6 @@ impl Array {
             && self.parked.is_empty()
     }
 
-    /// Whether every request of this reactor's host is answered.
-    #[must_use]
-    pub fn host_is_quiet(&self) -> bool {
-        self.requests.len() == 0
-    }
-
     /// Whether no member I/O is in flight here, not even such as nothing waits for.
     #[must_use]
     pub fn io_is_quiet(&self) -> bool {

@@ -18,7 +18,8 @@
 //!   done again without the member. The old span goes back to the pool with the last late completion.
 //! - Memory that is not ours cannot be exchanged: pages of a request of ublk that the kernel has put into the ring's table
 //!   ([`Memory::is_mapped`](crate::memory::Memory::is_mapped)). Such a read waits for the kernel. A member that has been
-//!   quiet for a while is therefore not read into such pages (see `watch`).
+//!   quiet for a while is therefore not read into such pages (see `watch`). A reactor that is told to end leaves such a read to the
+//!   next server ([`Array::left_to_kernel`]): the driver keeps the request.
 //!
 //! Bounds: a reactor parks at most [`Sizes::parked`](super::Sizes::parked) I/Os. What would be one more waits for its
 //! member, as everything does whose member cannot be spared. A pool keeps back a quarter of what is not parked, so that what
@@ -189,6 +190,29 @@ impl Array {
             _ if !self.is_current(io) => true,
             _ => is_out && (nothing_is_recorded || !seen.record.writable.has(io.slot)),
         }
+    }
+
+    /// How many requests of hosts only the kernel can end: all that is left of them are reads of members that have left, into memory
+    /// that is not ours. `None` as long as there are others. For a reactor that is to end, since it looks at every I/O.
+    #[must_use]
+    pub fn left_to_kernel(&self) -> Option<usize> {
+        let members = &self.shared.members;
+        let seen = Seen { view: members.view(), record: members.record() };
+        let is_left = |io: &&Io| {
+            matches!(io.what, IoFor::HostRead { .. })
+                && !self.shared.memory.is_mapped(io.span)
+                && self.has_left(io, seen)
+        };
+        let mut pending = 0;
+        for request in self.requests.iter() {
+            let of_request = request.pending();
+            if of_request == 0 {
+                return None;
+            }
+            pending += of_request;
+        }
+        // Every read that is left is of some request, so equal sums say that nothing else is pending.
+        (pending == self.ios.iter().filter(is_left).count()).then_some(self.requests.len())
     }
 
     /// Parks the I/Os of members that have left.

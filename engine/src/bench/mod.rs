@@ -330,7 +330,8 @@ impl<'a> Bench<'a> {
                         port,
                         bell,
                     );
-                    Ok(reactor.run().counted())
+                    let (_ring, generator) = reactor.run();
+                    Ok(generator.counted())
                 }));
             }
             let pause = |seconds: f64| std::thread::park_timeout(Duration::from_secs_f64(seconds));

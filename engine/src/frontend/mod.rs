@@ -48,4 +48,10 @@ pub trait Frontend {
 
     /// Whether, after [`Frontend::close`], nothing is left to answer or to send.
     fn drained(&self) -> bool;
+
+    /// The same, but for so many requests that the engine leaves without an answer. Only a front end with memory that is not ours
+    /// has such requests, and its driver keeps them.
+    fn drained_but_for(&self, requests: usize) -> bool {
+        requests == 0 && self.drained()
+    }
 }

@@ -24,8 +24,7 @@
 //! - A front end whose requests come by the same io_uring (ublk) has a [`Lane`] in it: its commands are submitted and
 //!   collected by the same system call as the members' operations.
 //! - A ring works on the thread that made it, and only there (`SINGLE_ISSUER`), so it is not `Send`.
-//! - Dropping a ring waits for what is in the kernel, as long as something comes: memory may not be unmapped under it. What
-//!   a device does not give back keeps its memory until the process ends.
+//! - A ring waits at its end for what is in the kernel, as long as something comes: see `end`.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -42,12 +41,13 @@ use crate::memory::Memory;
 use bell::Look;
 pub use lane::{Arrival, BlockIndex, Lane, LaneCommand, Payload};
 use piece::{Piece, Way};
-use queue::{Collect, Drained, Queue, Released};
+use queue::Collect;
 use queues::Queues;
 use verdict::{Verdict, judge};
 
 mod batch;
 mod bell;
+mod end;
 mod entry;
 mod lane;
 mod piece;
@@ -121,6 +121,8 @@ pub struct Uring {
     done: Vec<Completion>,
     /// Keeps the arenas mapped while the queues are alive: fields drop in order.
     memory: Arc<Memory>,
+    /// Whether [`Uring::close`] has been called.
+    is_closed: bool,
     /// Not `Send`: the kernel accepts submissions of one thread only.
     _thread: PhantomData<*const ()>,
 }
@@ -172,6 +174,7 @@ impl Uring {
             lane,
             done: Vec::with_capacity(IO_IN_FLIGHT_MAX),
             memory,
+            is_closed: false,
             _thread: PhantomData,
         })
     }
@@ -370,26 +373,6 @@ impl Ring for Uring {
             // of polled ones nobody rings. (A write in two pieces, one at a time, was never finished.)
             Some(polled) if polled.in_flight() > 0 || self.ledger.waiting != 0 => None,
             _ => self.queues.interrupt.wait_fd(),
-        }
-    }
-}
-
-impl Drop for Uring {
-    fn drop(&mut self) {
-        let left = self.queues.all().fold(false, |left, queue| left | (queue.drain() == Drained::Not));
-        if left {
-            // A device does not answer. What it was asked stays with the kernel, and its memory mapped, until the process ends.
-            std::mem::forget((self.lane.clone(), Arc::clone(&self.memory)));
-        }
-        // The kernel takes a ring apart in the background, some time after its descriptor is closed. Its files, and the locks
-        // on members with them, would be held until then: a server that started at once found its members taken.
-        let released: [Released; 2] = [
-            self.queues.interrupt.release_files(),
-            self.queues.polled.as_mut().map_or(Released::Now, Queue::release_files),
-        ];
-        if released.contains(&Released::WithTheProcess) {
-            // Requests may be handed out still, into memory that their commands name, until this thread has ended.
-            std::mem::forget((self.lane.clone(), Arc::clone(&self.memory)));
         }
     }
 }

@@ -34,14 +34,13 @@ pub(super) const fn blocks_suit(array_bytes: u32, member_bytes: u32) -> bool {
 
 /// The reason, the device, and what to do.
 pub(super) fn too_large(device: &Device, member_bytes: u32, array_bytes: u32) -> ServerError {
-    let serial = device.serial().map_or(String::new(), |serial| format!(" (serial {serial})"));
     let of = match device.kind() {
         DeviceKind::Block => "has blocks of",
         DeviceKind::File => "lies on a file system whose direct I/O is in blocks of",
     };
     ServerError(format!(
-        "{}{serial}: {of} {member_bytes} bytes, and the array is made for blocks of {array_bytes}: attach it as it was when the array was made, or leave it out and replace it by a device with blocks of at most {array_bytes} bytes",
-        device.path().display()
+        "{}: {of} {member_bytes} bytes, and the array is made for blocks of {array_bytes}: attach it as it was when the array was made, or leave it out and replace it by a device with blocks of at most {array_bytes} bytes",
+        device.name()
     ))
 }
 

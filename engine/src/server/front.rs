@@ -253,4 +253,11 @@ impl Frontend for HostFrontend {
             HostFrontend::Ublk(ublk) => ublk.drained(),
         }
     }
+
+    fn drained_but_for(&self, requests: usize) -> bool {
+        match self {
+            HostFrontend::Nbd(nbd) => nbd.drained_but_for(requests),
+            HostFrontend::Ublk(ublk) => ublk.drained_but_for(requests),
+        }
+    }
 }

@@ -5,19 +5,18 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use bitmap::BlockIndex;
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Receiver, bounded};
 
 use crate::array::{Array, Beginning, Order, Shared, StewardState};
 use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
 use crate::format::superblock::Record;
-use crate::frontend::ublk::{Closed, Quiesced};
 use crate::geometry::Slots;
 use crate::mailbox::Mailboxes;
 use crate::members::MemberView;
 use crate::memory::{Memory, Pool};
-use crate::reactor::{Bell, Reactor, ReactorOrder, ReactorPort};
+use crate::reactor::{Bell, Reactor, ReactorPort};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
 use crate::start::{StartOptions, start};
 use crate::status::{
@@ -26,7 +25,7 @@ use crate::status::{
 };
 use crate::tally::Tally;
 
-use super::bounded::{all_within, patience};
+use super::bounded::patience;
 use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
@@ -39,9 +38,11 @@ mod devices;
 mod replace;
 #[cfg(test)]
 mod silence;
+mod stop;
 
-use answers::{all_ended, member_timeout, order, order_stop};
+use answers::order;
 use devices::Devices;
+pub use stop::{Ended, Stop};
 
 /// Data memory of a reactor where nothing else is said.
 const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
@@ -77,6 +78,8 @@ pub struct Server {
 
 struct Running {
     port: Arc<ReactorPort<Uring>>,
+    /// Where it says, once its ring is closed, which devices the kernel has not given all I/O back of. Nothing if it panics.
+    closed: Receiver<Vec<DeviceIndex>>,
     /// Taken by the stop.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -387,72 +390,6 @@ impl Server {
         Ok(order(&self.shared, |answer| Order::Fail { slot, answer })?)
     }
 
-    /// Turns hosts away, as the first step of a stop. An error says that a block device is in use; then nothing has
-    /// happened.
-    pub fn close(&self, how: Stop) -> Result<(), ServerError> {
-        match (self.front.close(how == Stop::Force)?, how) {
-            (Closed::Stopped, _) | (Closed::InUse, Stop::HandOver) => Ok(()),
-            (Closed::InUse, Stop::IfIdle | Stop::Force) => Err(ServerError(format!(
-                "{} is in use: unmount it or close what has it open, or stop with --force, which fails its I/O",
-                self.front.exports().join(", ")
-            ))),
-        }
-    }
-
-    /// After a [`Server::close`] that leaves a block device to the next server, and right before [`Server::stop`]: has its
-    /// requests wait. `None` if there is no such device.
-    #[must_use]
-    pub fn quiesce(&self) -> Option<Quiesced> {
-        self.front.quiesce()
-    }
-
-    /// Drains the front ends, flushes, marks the array clean, and closes it. A block device that [`Server::close`] has
-    /// not stopped stays, and its requests wait for the next server. Waits for no other call: one that is under way is refused, or
-    /// finds no answer.
-    pub fn stop(&self) -> Result<Ended, ServerError> {
-        if self.is_stopping.swap(true, Ordering::AcqRel) {
-            return Err(ServerError("the array is being stopped".into()));
-        }
-        let mut outcome = Ok(());
-        // Reactors turn still: whoever waits at a door hears of the end.
-        let Server { shared, front, reactors, .. } = self;
-        let ublk = front.end();
-        let draining: Vec<_> = reactors
-            .iter()
-            .enumerate()
-            .map(|(me, reactor)| {
-                let (done, drained) = bounded(1);
-                reactor.port.order(shared, me as u8, ReactorOrder::Drain(done));
-                drained
-            })
-            .collect();
-        for (me, drained) in all_within(draining, member_timeout(shared)).enumerate() {
-            if drained.is_none() {
-                outcome = Err(ServerError(format!(
-                    "requests on reactor {me} are not answered by the members; the array is left as after a crash"
-                )));
-            }
-        }
-        if outcome.is_ok() {
-            outcome = order_stop(shared).map_err(ServerError::from);
-        }
-        for (me, reactor) in reactors.iter().enumerate() {
-            reactor.port.order(shared, me as u8, ReactorOrder::Exit);
-        }
-        let threads =
-            reactors.iter().filter_map(|reactor| reactor.thread.lock().expect("no holder panics").take());
-        let ended = all_ended(threads.collect());
-        if ended.iter().flatten().any(Result::is_err) {
-            outcome = Err(ServerError("a reactor panicked".into()));
-        }
-        self.is_over.store(true, Ordering::Release);
-        if let Some(error) = ublk.and_then(|ublk| ublk.remove().err()) {
-            outcome = outcome.and(Err(ServerError(error.to_string())));
-        }
-        let all = ended.iter().all(Option::is_some);
-        outcome.map(|()| if all { Ended::Wholly } else { Ended::HeldByKernel })
-    }
-
     fn checked(&self, slot: usize) -> Result<u8, ServerError> {
         let members = self.shared.geometry.members();
         if self.read_only {
@@ -463,26 +400,6 @@ impl Server {
             _ => Err(ServerError(format!("there is no slot {slot}: the array has 0 to {}", members - 1))),
         }
     }
-}
-
-/// The end of a stop in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Every thread of the array has ended.
-    Wholly,
-    /// The kernel keeps a thread that has done its work until a member answers. The process cannot end before.
-    HeldByKernel,
-}
-
-/// How to stop an array that is a block device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Not while it is in use.
-    IfIdle,
-    /// If it is in use, so that the next server takes it over: requests wait, and nobody sees an error.
-    HandOver,
-    /// In any case: whoever uses it sees errors.
-    Force,
 }
 
 /// Closes the devices that are in no slot, so that the operator can replace a member by one of them: by a member that is
@@ -520,6 +437,7 @@ fn launch(
     let for_ring = |device: &Option<Device>| device.as_ref().map(Device::for_ring).transpose();
     let attached: Vec<_> = devices.iter().map(for_ring).collect::<Result<_, _>>()?;
     let (ready, is_ready) = bounded(1);
+    let (closing, closed) = bounded(1);
     let body = {
         let (shared, port) = (shared.clone(), port.clone());
         move || {
@@ -549,7 +467,10 @@ fn launch(
             let reactor =
                 Reactor::new(me, array, shared, ring, frontend, requests, MonotonicClock, port, bell);
             let _ = ready.send(Ok(()));
-            reactor.run();
+            let (mut ring, frontend) = reactor.run();
+            let kept = ring.close();
+            drop((ring, frontend));
+            let _ = closing.send(kept);
         }
     };
     let thread = std::thread::Builder::new()
@@ -557,7 +478,7 @@ fn launch(
         .spawn(body)
         .map_err(|error| ServerError(format!("cannot start a thread: {error}")))?;
     match is_ready.recv() {
-        Ok(Ok(())) => Ok(Running { port, thread: Mutex::new(Some(thread)) }),
+        Ok(Ok(())) => Ok(Running { port, closed, thread: Mutex::new(Some(thread)) }),
         Ok(Err(error)) => Err(ServerError(format!("cannot set up io_uring for reactor {me}: {error}"))),
         Err(_) => Err(ServerError(format!("reactor {me} died at its start"))),
     }

@@ -29,6 +29,8 @@ pub(super) struct Control {
     plain: bool,
     /// Names commands, so that one that was given up is not taken for a later one.
     count: u64,
+    /// The name of a command that was given up. The driver does one at a time for a device, so another would wait as long for it.
+    given_up: Option<u64>,
 }
 
 /// What a command is about.
@@ -69,7 +71,7 @@ impl Control {
             })
         })?;
         let ring = IoUring::builder().build(4).map_err(|error| failed("set up io_uring", &error))?;
-        let mut control = Control { file, ring, features: None, plain: false, count: 0 };
+        let mut control = Control { file, ring, features: None, plain: false, count: 0, given_up: None };
         control.features = control.ask_features();
         control.plain = control.features.is_none();
         Ok(control)
@@ -135,6 +137,15 @@ impl Control {
     }
 
     fn run(&mut self, command: &Command<'_>) -> io::Result<()> {
+        if let Some(name) = self.given_up
+            && !self.ring.completion().any(|done| done.user_data() == name)
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the ublk driver has not answered an earlier command",
+            ));
+        }
+        self.given_up = None;
         let buffer = command.buffer.map_or((0, 0), |buffer| (buffer.address, buffer.len_bytes));
         let bytes = abi::control_command(command.device, buffer, command.data);
         let file = types::Fd(self.file.as_raw_fd());
@@ -144,6 +155,8 @@ impl Control {
         // SAFETY: the buffer, if any, is borrowed until this function returns, and it does not return before such a
         // command has completed.
         unsafe { self.ring.submission().push(&entry) }.expect("one command at a time");
+        // By itself: a call that has submitted something says so, and not that the time of its wait is over.
+        self.ring.submit()?;
         let time = types::Timespec::from(COMMAND_TIME_MAX);
         let limit = types::SubmitArgs::new().timespec(&time);
         loop {
@@ -153,6 +166,7 @@ impl Control {
                 // Commands that fill a buffer wait for nobody, and nothing of ours may move under them.
                 Err(error) if error.raw_os_error() == Some(libc::ETIME) && command.buffer.is_some() => {}
                 Err(error) if error.raw_os_error() == Some(libc::ETIME) => {
+                    self.given_up = Some(self.count);
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "the ublk driver does not answer"));
                 }
                 Err(error) => return Err(error),

@@ -9,11 +9,13 @@
 //! | `close` while it is in use | nothing; the server lets go of it when it ends | requests wait for the next server |
 //! | `quiesce`, before that end | QUIESCE_DEV: no more requests, idle fetches come back | requests wait from then on |
 //! | `close`, `remove` | STOP_DEV; queues end; DEL_DEV | the device goes away |
+//! | `close`, `remove_later` | the same with DEL_DEV_ASYNC | the same, but its number is free when the kernel lets go of the last queue |
 //!
 //! Whose a device is tells its *mark*, see `mark`.
 //!
 //! START_DEV and END_USER_RECOVERY wait until every queue has fetched, so the reactors must be running by then; DEL_DEV
-//! waits until the last descriptor of the character device is closed, so they must be gone by then.
+//! waits until the last descriptor of the character device is closed, so they must be gone by then. An io_uring that has I/O of a member
+//! in the kernel may keep such a descriptor for as long as the member does not answer, and then nothing may wait for it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -447,6 +449,37 @@ impl Ublk {
             .map_err(|error| failed(&format!("remove {}", self.path()), &error))?;
         self.phase = Phase::Removed;
         Ok(())
+    }
+
+    /// Takes a stopped device away where the kernel may keep a descriptor of the character device, for as long as a member does not
+    /// answer. Waits for a moment only. What an operator should know, if the device is still there then.
+    pub fn remove_later(mut self) -> Option<String> {
+        if self.phase != Phase::Stopped {
+            return None;
+        }
+        let asked = self.control.tell(abi::control::DEL_DEV_ASYNC, self.device, 0);
+        self.phase = Phase::Removed;
+        let mut is_gone = || self.control.info(self.device).is_err();
+        for _ in 0..GLANCE_TRIES {
+            if is_gone() {
+                return None;
+            }
+            pause();
+        }
+        Some(goes_later(self.device, &asked))
+    }
+}
+
+/// What is left to say of a device that is removed later.
+fn goes_later(device: u32, asked: &io::Result<()>) -> String {
+    match asked {
+        Ok(()) => {
+            format!("/dev/ublkb{device}: stopped; its number is free when the kernel gives that request back")
+        }
+        // Drivers before Linux 6.9 remove a device only while the caller waits.
+        Err(_) => format!(
+            "/dev/ublkb{device}: stopped; the next `serve` of the array, or `striate stop --force`, clears it away once this process has ended"
+        ),
     }
 }
 

@@ -349,7 +349,11 @@ impl Frontend for UblkFrontend {
     }
 
     fn drained(&self) -> bool {
-        self.closing && self.at_engine == 0 && self.exchange.is_settled()
+        self.drained_but_for(0)
+    }
+
+    fn drained_but_for(&self, requests: usize) -> bool {
+        self.closing && self.at_engine as usize == requests && self.exchange.is_settled()
     }
 }
 

@@ -214,28 +214,32 @@ impl Queue {
         });
     }
 
-    /// Waits until nothing is in the kernel, or nothing has come from there for a while.
-    pub(super) fn drain(&mut self) -> Drained {
+    /// Waits until nothing is in the kernel, or nothing has come from there for a while. Hands every completion to `settle`.
+    pub(super) fn drain(&mut self, mut settle: impl FnMut(Reaped)) {
         let mut naps = 0;
-        while self.in_flight > 0 {
+        while self.in_flight > 0 && naps < DRAIN_NAPS_MAX {
             let before = self.in_flight;
             self.enter_for(0);
-            self.reap(|_| {});
+            self.reap(&mut settle);
             if self.in_flight < before {
                 naps = 0;
-            } else if naps == DRAIN_NAPS_MAX {
-                return Drained::Not;
             } else {
                 naps += 1;
-                // Interrupted, or of a polled ring, of which nobody rings: looked at again all the same.
+                // Interrupted, or of a polled ring, which announces nothing: looked at again all the same.
                 let ring = self.ring.as_fd();
                 let _ = poll(&mut [PollFd::new(&ring, PollFlags::IN)], Some(&DRAIN_NAP));
             }
         }
-        Drained::All
+        // Commands of a lane that have come back. The kernel may give them 20 at a time.
+        let mut before = self.commands + 1;
+        while self.commands > 0 && self.commands < before {
+            before = self.commands;
+            self.enter_for(0);
+            self.reap(&mut settle);
+        }
     }
 
-    /// Lets go of every file, now. If commands of a lane are out (a ublk device is left to the next server, and they wait for
+    /// Lets go of every file, after [`Queue::drain`]: now, if nothing is in the kernel. If commands of a lane are out (a ublk device is left to the next server, and they wait for
     /// requests that will be its), then with the process, and the io_uring stays open until then:
     ///
     /// - Before Linux 6.13 the kernel would wait for whatever names a file of the table, and so for ever (io_uring/rsrc.c,
@@ -243,8 +247,11 @@ impl Queue {
     /// - What is out at a closed io_uring is canceled by a kernel thread (io_ring_exit_work), and by the thread that issued it,
     ///   as that ends. Under Linux 6.12 the two freed requests twice: the kernel fell at two of some 45 such ends. What is
     ///   out at an open one is canceled by the latter alone, as at a kill.
+    ///
+    /// If a device does not answer, the io_uring stays open too, and each place of the table is emptied: the kernel closes a file
+    /// when nothing that is out names it (before Linux 6.13 when nothing that is out is older). So one such device does not keep the
+    /// locks on the others, nor a ublk device whose commands have all come back.
     pub(super) fn release_files(&mut self) -> Released {
-        self.take_commands();
         if self.commands == 0 && self.in_flight == 0 {
             // Refused only where there are none.
             let _released = self.ring.submitter().unregister_files();
@@ -253,17 +260,13 @@ impl Queue {
         if let Ok(kept) = rustix::io::fcntl_dupfd_cloexec(self.ring.as_fd(), 0) {
             std::mem::forget(kept);
         }
-        Released::WithTheProcess
-    }
-
-    /// Takes the commands of a lane that have come back. The kernel may give them 20 at a time.
-    fn take_commands(&mut self) {
-        let mut before = self.commands + 1;
-        while self.commands > 0 && self.commands < before {
-            before = self.commands;
-            self.enter_for(0);
-            self.reap(|_| {});
+        if self.in_flight > 0 {
+            let is_free = |place: &u32| self.commands == 0 || *place != super::LANE_FILE;
+            for place in (0..super::FILES).filter(is_free) {
+                let _emptied = self.ring.submitter().register_files_update(place, &[-1]);
+            }
         }
+        Released::WithTheProcess
     }
 
     /// Submits what is queued and waits until there are so many completions.
@@ -283,14 +286,6 @@ impl Queue {
         }
         self.unsubmitted = self.ring.unsubmitted();
     }
-}
-
-/// What a wait for the kernel came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Drained {
-    All,
-    /// A device does not answer.
-    Not,
 }
 
 /// When an io_uring lets go of what it has.

@@ -3,7 +3,7 @@
 //! | what is asked | how long |
 //! |---|---|
 //! | of every reactor: to change its ring | [`ANSWER_TIMEOUT`] for all of them together |
-//! | of every reactor: to end | [`END_TIMEOUT`] for all of them together |
+//! | of every reactor: to close its ring, and then to end | [`CLOSE_TIMEOUT`] and [`END_TIMEOUT`] for all of them together |
 //! | of a device: to be opened, and read at both ends | the member timeout (server/bounded.rs) |
 //! | of every reactor: to drain | [`member_timeout`] for all of them together |
 //! | of the steward: to fail a slot | [`member_timeout`] |
@@ -17,11 +17,11 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{RecvTimeoutError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::array::{Answer, Order, Shared};
 use crate::server::ServerError;
-use crate::server::bounded::each_within;
+use crate::server::bounded::{all_within, each_within};
 
 /// How long reactors have to answer what waits for members' I/O: twice the time after which a silent member is failed, unless the
 /// operator has changed that.
@@ -46,8 +46,16 @@ impl From<Refusal> for ServerError {
     }
 }
 
-/// How long reactors that were told to end may take. A ring waits up to four seconds for members that do not answer.
-const END_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long reactors that were told to end may take to close their rings. A ring waits up to four seconds for members that do not
+/// answer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long threads whose rings are closed may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What reactors that were told to end say of their rings, in order; `None` for one that has not closed its ring in time.
+pub(super) fn all_closed<T>(closed: Vec<Receiver<T>>) -> Vec<Option<T>> {
+    all_within(closed, CLOSE_TIMEOUT).collect()
+}
 
 /// The ends of threads, in order; `None` for one that has not ended in time. The kernel ends a thread only when its io_uring
 /// workers have, and one that a device keeps in the kernel (a flush, a write to a frozen file system) cannot be interrupted.

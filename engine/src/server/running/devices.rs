@@ -61,6 +61,15 @@ impl Devices {
         }
     }
 
+    /// What to call the device of an index, whatever it is to the array: its path, and its serial number if it has one.
+    pub(super) fn name(&self, index: DeviceIndex) -> Option<String> {
+        let device = match self.places().get(usize::from(index.0))? {
+            Place::Member(device) | Place::Claimed(device) | Place::Leaving(device) => Arc::clone(device),
+            Place::Gone | Place::Free => return None,
+        };
+        Some(device.name())
+    }
+
     /// An index for a device that no ring knows yet; `None` when all are taken.
     pub(super) fn take(&self, device: Device) -> Option<Claim<'_>> {
         let mut places = self.places();

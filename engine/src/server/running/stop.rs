@@ -1,0 +1,197 @@
+//! The end of a running array.
+//!
+//! ```text
+//!   close: no new hosts -> (quiesce) -> stop: reactors drain -> the steward flushes and marks clean -> rings close -> threads end
+//!                                                                                      `-> the block device is removed
+//! ```
+//!
+//! Every step has a bound (see `answers`). A member that does not answer costs the stop some seconds, and has left the array by then;
+//! but the kernel keeps what the member was asked. Until it gives that back
+//!
+//! - the member's files stay open, in an io_uring that only the kernel can take apart;
+//! - a thread with a worker of the kernel in such I/O does not end, and nor does the process;
+//! - before Linux 6.13 the other files of that io_uring stay open as well: the other members', and the block device's.
+//!
+//! Nothing here waits for that. The stop says which members it is, and what can be done ([`Ended::HeldByKernel`]).
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use crossbeam::channel::bounded;
+
+use super::answers::{LOOK_EVERY, all_closed, all_ended, member_timeout, order_stop};
+use super::{Server, ServerError};
+use crate::frontend::ublk::{Closed, Quiesced};
+use crate::reactor::ReactorOrder;
+use crate::ring::{DeviceIndex, Uring};
+use crate::server::bounded::all_within;
+
+/// The end of a stop in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing of the array is left.
+    Wholly,
+    /// The kernel holds I/O of members that do not answer. A line for each, for the operator, and one for what stays because of it.
+    HeldByKernel(Vec<String>),
+}
+
+/// How to stop an array that is a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Not while it is in use.
+    IfIdle,
+    /// If it is in use, so that the next server takes it over: requests wait, and hosts see no error.
+    HandOver,
+    /// In any case: those who use it see errors.
+    Force,
+}
+
+/// What is left of the reactors.
+struct Left {
+    /// Devices whose I/O the kernel has not given back.
+    devices: BTreeSet<DeviceIndex>,
+    /// Reactors that have not closed their rings in time, or whose threads have not ended.
+    reactors: Vec<usize>,
+    has_panicked: bool,
+}
+
+impl Server {
+    /// Turns hosts away, as the first step of a stop. An error says that a block device is in use; then nothing has
+    /// happened.
+    pub fn close(&self, how: Stop) -> Result<(), ServerError> {
+        let exports = || self.front.exports().join(", ");
+        let waited_for = self.waited_for_by_hosts();
+        if !waited_for.is_empty() {
+            // The driver would wait for these reads, the reads for the member, and the process could not end before the driver.
+            return match how {
+                Stop::HandOver => Ok(()),
+                Stop::IfIdle | Stop::Force => Err(ServerError(format!(
+                    "{}: does not answer, and reads of {} wait for it in the kernel: {} cannot be stopped before it answers or is removed; a signal (SIGTERM) ends the server all the same, and leaves {} to the next one",
+                    waited_for.join(", "),
+                    exports(),
+                    exports(),
+                    exports()
+                ))),
+            };
+        }
+        match (self.front.close(how == Stop::Force)?, how) {
+            (Closed::Stopped, _) | (Closed::InUse, Stop::HandOver) => Ok(()),
+            (Closed::InUse, Stop::IfIdle | Stop::Force) => Err(ServerError(format!(
+                "{} is in use: unmount it or close what has it open, or stop with --force, which fails its I/O",
+                exports()
+            ))),
+        }
+    }
+
+    /// Members that have left, and that the kernel still has fill the pages of a host's request: what to call them.
+    fn waited_for_by_hosts(&self) -> Vec<String> {
+        let ask = |(me, reactor): (usize, &super::Running)| {
+            let (done, answer) = bounded(1);
+            let ask = move |ring: &mut Uring| drop(done.send(ring.host_reads()));
+            reactor.port.order(&self.shared, me as u8, ReactorOrder::WithRing(Box::new(ask)));
+            answer
+        };
+        let asked = self.reactors.iter().enumerate().map(ask).collect();
+        let devices: BTreeSet<DeviceIndex> = all_within(asked, LOOK_EVERY).flatten().flatten().collect();
+        let members = &self.shared.members;
+        let is_member =
+            |index: &DeviceIndex| members.view().writable.iter().any(|slot| members.device(slot) == *index);
+        devices.into_iter().filter(|index| !is_member(index)).map(|index| self.named(index)).collect()
+    }
+
+    fn named(&self, index: DeviceIndex) -> String {
+        self.devices.name(index).unwrap_or_else(|| "a device that was replaced".into())
+    }
+
+    /// After a [`Server::close`] that leaves a block device to the next server, and right before [`Server::stop`]: has its
+    /// requests wait. `None` if there is no such device.
+    #[must_use]
+    pub fn quiesce(&self) -> Option<Quiesced> {
+        self.front.quiesce()
+    }
+
+    /// Drains the front ends, flushes, marks the array clean, and closes it. A block device that [`Server::close`] has
+    /// not stopped stays, and its requests wait for the next server. Waits for no other call: one that is under way is refused, or
+    /// finds no answer.
+    pub fn stop(&self) -> Result<Ended, ServerError> {
+        if self.is_stopping.swap(true, Ordering::AcqRel) {
+            return Err(ServerError("the array is being stopped".into()));
+        }
+        // Reactors turn still: clients that wait at a door hear of the end.
+        let ublk = self.front.end();
+        let mut outcome = self.drain().and_then(|()| Ok(order_stop(&self.shared)?));
+        let left = self.end_reactors();
+        if left.has_panicked {
+            outcome = Err(ServerError("a reactor panicked".into()));
+        }
+        self.is_over.store(true, Ordering::Release);
+        let mut held = self.held(&left);
+        match ublk {
+            Some(ublk) if held.is_empty() => {
+                outcome = outcome.and(ublk.remove().map_err(|error| ServerError(error.to_string())));
+            }
+            Some(ublk) => held.extend(ublk.remove_later()),
+            None => {}
+        }
+        match outcome {
+            Ok(()) if held.is_empty() => Ok(Ended::Wholly),
+            Ok(()) => Ok(Ended::HeldByKernel(held)),
+            Err(error) => {
+                Err(ServerError(std::iter::once(error.0).chain(held).collect::<Vec<_>>().join("; ")))
+            }
+        }
+    }
+
+    /// Has every reactor answer what it was asked, and take nothing new.
+    fn drain(&self) -> Result<(), ServerError> {
+        let drain = |(me, reactor): (usize, &super::Running)| {
+            let (done, drained) = bounded(1);
+            reactor.port.order(&self.shared, me as u8, ReactorOrder::Drain(done));
+            drained
+        };
+        let draining = self.reactors.iter().enumerate().map(drain).collect();
+        let drained: Vec<_> = all_within(draining, member_timeout(&self.shared)).collect();
+        match drained.iter().position(Option::is_none) {
+            None => Ok(()),
+            Some(me) => Err(ServerError(format!(
+                "requests on reactor {me} are not answered by the members; the array is left as after a crash"
+            ))),
+        }
+    }
+
+    fn end_reactors(&self) -> Left {
+        for (me, reactor) in self.reactors.iter().enumerate() {
+            reactor.port.order(&self.shared, me as u8, ReactorOrder::Exit);
+        }
+        let closed = all_closed(self.reactors.iter().map(|reactor| reactor.closed.clone()).collect());
+        let thread = |reactor: &super::Running| reactor.thread.lock().expect("no holder panics").take();
+        let ended = all_ended(self.reactors.iter().filter_map(thread).collect());
+        let is_left = |me: &usize| closed[*me].is_none() || ended[*me].is_none();
+        Left {
+            devices: closed.iter().flatten().flatten().copied().collect(),
+            reactors: (0..self.reactors.len()).filter(is_left).collect(),
+            has_panicked: ended.iter().flatten().any(Result::is_err),
+        }
+    }
+
+    /// What the kernel holds, in words: which member, and what to do.
+    fn held(&self, left: &Left) -> Vec<String> {
+        let process = std::process::id();
+        let of_device = |index: &DeviceIndex| {
+            let name = self.named(*index);
+            format!(
+                "{name}: does not answer, and the kernel keeps a request to it: the device stays in use, and process {process} may not end, until it answers or is removed (resume a suspended volume, thaw a frozen file system, reset or pull a drive)"
+            )
+        };
+        let mut held: Vec<String> = left.devices.iter().map(of_device).collect();
+        if held.is_empty() {
+            let of_reactor = |me: &usize| {
+                format!(
+                    "the thread of reactor {me} does not end: the kernel keeps it in a request, and the members stay in use until it does"
+                )
+            };
+            held.extend(left.reactors.iter().map(of_reactor));
+        }
+        held
+    }
+}
