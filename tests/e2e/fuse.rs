@@ -1,16 +1,18 @@
-//! A member file on a FUSE file system is refused, because its server may leave a request without an answer for ever.
+//! A member file on a FUSE file system is refused, because its server may leave a request without an answer for ever; and while it
+//! does, an open of the file holds up neither `status` nor the end of the server.
 //!
 //! Method: the smallest FUSE server that a `stat` and an `open` need, in a thread of the test (linux/fuse.h, protocol 7.22). It
 //! shows one directory with one file of zeros. Oracle: `create` and `replace` name the file and the file system, the other members
-//! keep every byte, and a running array goes on.
+//! keep every byte, and a running array goes on; it is stopped in time where the open has no answer.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use engine::status::Health;
 
-use crate::lab::{Lab, Shape, assert_root, create_args, fingerprint, succeeded, timed};
+use crate::lab::{Lab, Shape, assert_root, create_args, fingerprint, run, succeeded, timed};
 
 const SHAPE: Shape = Shape { members: 4, member_mib: 16, ..Shape::RAID5 };
 const FILE_BYTES: u64 = 16 << 20;
@@ -62,16 +64,20 @@ fn answer(opcode: u32, node: u64) -> Option<Result<Vec<u8>, i32>> {
     }))
 }
 
-/// Answers so many requests, or as long as the file system is mounted.
-fn serve(mut device: File, requests: usize) {
+/// Answers requests as long as the file system is mounted, or until there is one of the kind `until`, which is left without an answer
+/// as long as the returned device is open.
+fn serve(mut device: File, until: Option<u32>) -> File {
     let mut request = vec![0; 1 << 17];
-    for _ in 0..requests {
-        let Ok(len) = device.read(&mut request) else { return };
+    loop {
+        let Ok(len) = device.read(&mut request) else { return device };
         // Length, opcode, request, node, and what is of no interest here.
         let word = |at: usize| request[at..at + 4].try_into().expect("four bytes");
         let long = |at: usize| request[at..at + 8].try_into().expect("eight bytes");
         assert!(len >= 40, "a header of the kernel's");
         let (opcode, node) = (u32::from_ne_bytes(word(4)), u64::from_ne_bytes(long(16)));
+        if Some(opcode) == until {
+            return device;
+        }
         let Some(answer) = answer(opcode, node) else { continue };
         let (error, body) = answer.map_or_else(|errno| (-errno, Vec::new()), |body| (0, body));
         let mut reply = (16 + body.len() as u32).to_ne_bytes().to_vec();
@@ -105,7 +111,7 @@ fn text(path: &Path) -> String {
 fn a_file_that_a_fuse_server_answers_for_is_no_member() {
     let lab = Lab::new();
     let (remote, device) = mounted(&lab);
-    std::thread::spawn(move || serve(device, usize::MAX));
+    std::thread::spawn(move || serve(device, None));
     assert_eq!(std::fs::metadata(&remote).expect("it is served").len(), FILE_BYTES);
     let mut members = lab.members("m", &SHAPE);
     let before: Vec<u64> = members.iter().map(|member| fingerprint(member)).collect();
@@ -128,4 +134,41 @@ fn a_file_that_a_fuse_server_answers_for_is_no_member() {
     assert_eq!(server.status().health, Health::Degraded);
     server.connect().write(0, &[7; 4096]);
     server.stop();
+}
+
+/// Longest that an end may take on a busy machine. A new device is waited for much longer: for the member timeout.
+const END_MAX: Duration = Duration::from_secs(10);
+const TIMEOUT_S: &str = "120";
+
+#[test]
+#[ignore = "needs root for mounts"]
+fn a_server_ends_while_a_new_device_does_not_open() {
+    for by_signal in [true, false] {
+        let lab = Lab::new();
+        let (remote, device) = mounted(&lab);
+        let opening = std::thread::spawn(move || serve(device, Some(OPEN)));
+        let array = lab.create("local", SHAPE);
+        let server = array.serve(&["--member-timeout", TIMEOUT_S]);
+        server.fail(1);
+        let mut replacing = lab.start(&["replace", "local", "1", &text(&remote)]);
+        let device = opening.join().expect("the server opens the file");
+        let began = Instant::now();
+        assert_eq!(server.status().health, Health::Degraded);
+        assert!(began.elapsed() < END_MAX, "status took {:?}", began.elapsed());
+        let began = Instant::now();
+        if by_signal {
+            succeeded("kill", &run("kill", &["-TERM".to_string(), server.pid().to_string()]));
+            while !server.log().contains("stopped local") {
+                assert!(began.elapsed() < END_MAX, "not stopped in time\n{}", server.log());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        } else {
+            lab.striate_ok(&["stop", "local"]);
+        }
+        assert!(began.elapsed() < END_MAX, "the end took {:?}", began.elapsed());
+        // The kernel does not let a process go that is in such an open, until the file system is given up.
+        drop(device);
+        assert!(!replacing.wait().expect("it runs").success(), "a file of FUSE was taken");
+        server.ended();
+    }
 }

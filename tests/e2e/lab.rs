@@ -446,6 +446,11 @@ impl<'lab> Server<'lab> {
         self.ended_cleanly("SIGTERM");
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Stops the server by `striate stop`.
     #[track_caller]
     pub fn stop(mut self) {
