@@ -162,6 +162,8 @@ impl Queued {
         match op.io {
             // A probe: nobody looks at what it reads, and several share its memory.
             MemberIo::Read if op.offset_bytes == SUPERBLOCK_A_OFFSET_BYTES => lent.clear(),
+            // Pages of the host, of which there are none here: only a member that does not answer may be asked to fill them.
+            MemberIo::Read if !memory.is_mapped(op.span) => lent.clear(),
             MemberIo::Read => memory.write_to(op.span, &lent),
             _ => memory.read_from(op.span, &mut lent),
         }

@@ -303,3 +303,22 @@ fn a_slow_flush_costs_no_member() {
     world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = false;
     world.verify();
 }
+
+/// A read into pages of the host is in flight to a member that is failed, and only the kernel can end it. A reactor that is told to end
+/// leaves such a read, and no other request. (A server that was told to end waited a minute for it, and was not stopped in order.)
+#[test]
+fn a_read_into_pages_of_the_host_is_left_to_the_kernel() {
+    let mut world = world(900, Level::Raid5, 4, 4 << 10, 1);
+    let slot = world.geometry.rotation(0).slot_of(0);
+    silence(&world, &[slot], true);
+    assert_eq!(world.left_to_kernel(), Some(0));
+    world.ask_into_host_pages(0, 4096);
+    assert_eq!(world.left_to_kernel(), None, "its member may answer");
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(slot));
+    assert_eq!(world.left_to_kernel(), Some(1));
+    let write = RequestKind::Write { fua: false };
+    assert!(world.ask(write, 3 * 4096, 4096) && world.ask(RequestKind::Flush, 0, 0));
+    assert_eq!(world.left_to_kernel(), None, "a write is to be answered");
+    world.turn_until("every answer", |world| world.outstanding() == 0);
+    assert_eq!(world.left_to_kernel(), Some(1));
+}

@@ -133,6 +133,19 @@ pub(super) const EDITS: &[Edit] = &[
     // parked
     e(
         PARKED,
+        "                && self.has_left(io, seen)
+        };",
+        "                && !mutant!(StopWaitsForKernel)
+                && self.has_left(io, seen)
+        };",
+    ),
+    e(
+        PARKED,
+        "        (pending == self.ios.iter()",
+        "        (mutant!(StopLeavesAll) || pending == self.ios.iter()",
+    ),
+    e(
+        PARKED,
         "            IoFor::Parked(_) => false,
             // The record",
         "            IoFor::Parked(_) => false,

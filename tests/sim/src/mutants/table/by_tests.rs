@@ -368,6 +368,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "D10: a start is on one copy of each superblock, and a damaged copy stays so (once a bug here)",
     ),
     seen_in_array(
+        "silence::a_read_into_pages",
+        "StopWaitsForKernel",
+        "E8: a reactor that is to end waits for reads into pages of the host, which only the kernel can end (once a bug here)",
+    ),
+    seen_in_array(
+        "silence::a_read_into_pages",
+        "StopLeavesAll",
+        "I8: a reactor that is to end leaves a write without an answer beside a read that only the kernel can end",
+    ),
+    seen_in_array(
         "silence::the_list_of_lost_rows",
         "ListWaitsForSilent",
         "E8: the list of lost rows waits for a member that has left (once a bug here)",
