@@ -30,7 +30,11 @@ pub struct Slots(pub u32);
 /// How many bits are set. The processor's own count of bits may not be used in a program for every x86-64, and what stands in for it
 /// takes some fifteen instructions. Most sets are of few strips, for which a table has the answer.
 const fn ones(bits: u32) -> u32 {
-    if bits < ONES.len() as u32 { ONES[bits as usize] as u32 } else { ones_of_many(bits) }
+    match bits {
+        0..=0xff => ONES[bits as usize] as u32,
+        0x100..=0xffff => (ONES[(bits & 0xff) as usize] + ONES[(bits >> 8) as usize]) as u32,
+        _ => ones_of_many(bits),
+    }
 }
 
 // Not inlined: the compiler would count in any case, and choose.

@@ -384,6 +384,7 @@ impl Array {
 
     /// Ends the op's present work: answers its parts, gives its memory back, and queues the op to start
     /// what came meanwhile.
+    #[inline]
     fn finish(&mut self, index: u32, result: Result<(), RequestError>) {
         self.give_work(index);
         self.answer_active(index, result);

@@ -340,6 +340,7 @@ impl StripeOp {
     }
 
     /// Takes from `waiting` what is worked at next: one read or discard, or all writes in a row.
+    #[inline]
     pub(super) fn begin(&mut self, parts: &mut Slab<Part>, geometry: &Geometry) {
         self.reset();
         let Some(first) = self.waiting.pop(parts) else { return };
@@ -453,7 +454,7 @@ impl StripeOp {
     }
 
     /// The part that has all the new bytes of a strip in the rows from `row` on.
-    #[inline]
+    #[inline(always)]
     pub(super) fn writer_of<'a>(
         &self,
         parts: &'a Slab<Part>,

@@ -513,6 +513,7 @@ impl Array {
     }
 
     /// All is written (and flushed, where that is needed): acknowledge once the record allows it.
+    #[inline]
     pub(super) fn acknowledge(&mut self, index: u32) {
         let op = &self.ops[index];
         if op.work_kind == Work::Read {
@@ -536,6 +537,7 @@ impl Array {
     }
 
     /// The record excludes every slot that this op skipped.
+    #[inline]
     pub(super) fn recorded(&mut self, index: u32) {
         let op = &mut self.ops[index];
         match op.work_kind {
