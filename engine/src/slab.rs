@@ -2,6 +2,9 @@
 //!
 //! Operations, requests and member I/Os are slots of slabs; their index is their name. A full slab is
 //! backpressure.
+//!
+//! Between two uses of a slot the kernels go through kilobytes of data, so a slot is read from the second-level cache each time. Types of
+//! the data path are aligned to cache lines: a slot that lies across two is waited for twice.
 
 /// Values of one type, by index.
 pub(crate) struct Slab<T> {

@@ -40,6 +40,7 @@ pub(super) enum IoFor {
 
 /// One member I/O in flight.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))] // a cache line: see `slab`
 pub(super) struct Io {
     pub(super) what: IoFor,
     pub(super) slot: u8,

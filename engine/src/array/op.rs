@@ -194,6 +194,7 @@ impl Segment {
 
 /// The segments of one batch.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))] // of one segment, a cache line
 pub(super) struct Segments {
     list: [Segment; SEGMENTS_MAX],
     count: usize,
@@ -227,6 +228,7 @@ impl Segments {
 
 /// What the owner of a stripe is doing.
 #[derive(Debug)]
+#[repr(align(64))] // three cache lines: see `slab`
 pub(super) struct StripeOp {
     pub(super) stripe: u64,
     pub(super) lock_slot: u32,

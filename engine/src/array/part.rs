@@ -22,6 +22,7 @@ pub(crate) enum PartKind {
 
 /// The piece of a request that lies in one stripe.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))] // a cache line: see `slab`
 pub(crate) struct Part {
     pub(crate) kind: PartKind,
     pub(crate) stripe: u64,

@@ -107,6 +107,7 @@ impl Pool {
     /// Takes a span of exactly `bytes` (1 to 1 MiB), aligned to 4 KiB; `None` when there is none of
     /// that size. What it holds is whatever its last holder left.
     #[must_use]
+    #[inline]
     pub fn take(&mut self, bytes: u32) -> Option<Span> {
         self.take_from(bytes, self.keeps_back)
     }
@@ -118,6 +119,7 @@ impl Pool {
     }
 
     /// Takes a span; leaves alone what is kept back, if it `keeps_back`.
+    #[inline(always)]
     fn take_from(&mut self, bytes: u32, keeps_back: bool) -> Option<Span> {
         assert!(bytes > 0 && bytes <= BUFFER_BYTES_MAX, "a buffer of {bytes} bytes");
         let class_shift = class_shift_of(bytes);
