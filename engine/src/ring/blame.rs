@@ -29,7 +29,8 @@ pub enum Blame {
     Device,
     /// There is no room for it: a full file system under a sparse file, a full pool under a thin volume.
     Space,
-    /// The request's or this process's: a malformed operation, a closed or wrongly opened descriptor, no memory.
+    /// The request's or this process's: a malformed operation, a closed or wrongly opened descriptor, no memory, an operation that was
+    /// not carried out.
     Ours,
 }
 
@@ -47,6 +48,7 @@ pub const fn blame(errno: i32) -> Blame {
         | libc::E2BIG
         | libc::EFBIG
         | libc::EOVERFLOW
+        | libc::ECANCELED
         | libc::ENOSYS => Blame::Ours,
         _ => Blame::Device,
     }
@@ -79,6 +81,7 @@ mod tests {
             (libc::EMFILE, Blame::Ours),
             (libc::ENOMEM, Blame::Ours),
             (libc::EFBIG, Blame::Ours),
+            (libc::ECANCELED, Blame::Ours),
         ] {
             assert_eq!(blame(errno), expected, "{}", std::io::Error::from_raw_os_error(errno));
         }

@@ -1,9 +1,9 @@
 //! A ring for control steps that ends when a device does not answer.
 //!
 //! The steps of a start wait for each operation. When nothing has completed for the patience, whatever is in flight is answered with
-//! `ETIMEDOUT`, and so is all that comes after, without being carried out: the memory of an operation that the kernel still has is
-//! the steps' own, and must not be used for another. So a step sees every device fail from then on and ends with an error. On the
-//! members it is as if the process had been killed at that moment.
+//! `ECANCELED`, and so is all that comes after, without being carried out. On the members it is as if the process had been killed
+//! at that moment, but for writes that the kernel still has and may carry out later, from the memory of the steps. So no step may put
+//! anything else there: `ECANCELED` is no member's fault (`ring::blame`), and a step that writes ends at the first error of that kind.
 
 use rustix::io::Errno;
 
@@ -46,7 +46,7 @@ impl<R: Ring, C: Clock> PatientRing<R, C> {
         for (device, tag) in self.in_flight.iter_mut().zip(0..) {
             if let Some(device) = device.take() {
                 self.silent.get_or_insert(device);
-                completions.push(timed_out(tag));
+                completions.push(canceled(tag));
             }
         }
     }
@@ -68,7 +68,7 @@ impl<R: Ring, C: Clock> Ring for PatientRing<R, C> {
 
     fn turn(&mut self, completions: &mut Vec<Completion>) {
         if self.silent.is_some() {
-            completions.extend(self.refused.drain(..).map(timed_out));
+            completions.extend(self.refused.drain(..).map(canceled));
             return;
         }
         let before = completions.len();
@@ -88,8 +88,8 @@ impl<R: Ring, C: Clock> Ring for PatientRing<R, C> {
     }
 }
 
-fn timed_out(tag: u32) -> Completion {
-    Completion { tag, result: Err(Errno::TIMEDOUT.raw_os_error()) }
+fn canceled(tag: u32) -> Completion {
+    Completion { tag, result: Err(Errno::CANCELED.raw_os_error()) }
 }
 
 #[cfg(test)]
@@ -146,7 +146,7 @@ mod tests {
         let given = Rc::new(Cell::new(0));
         let ring = HalfSilent { given: given.clone(), ..HalfSilent::default() };
         let mut patient = PatientRing::new(ring, Passing(Cell::new(0)), 30_000_000_000);
-        let late = Err(Errno::TIMEDOUT.raw_os_error());
+        let late = Err(Errno::CANCELED.raw_os_error());
         assert_eq!(blocking::run(&mut patient, &[flush(0), flush(0)]), [Ok(()), Ok(())]);
         assert_eq!(patient.silent(), None);
         assert_eq!(blocking::run(&mut patient, &[flush(0), flush(1), flush(0)]), [Ok(()), late, Ok(())]);
