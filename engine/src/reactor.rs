@@ -37,7 +37,8 @@ const MESSAGES_PER_TURN: usize = 256;
 pub enum ReactorOrder<R> {
     /// Do this to the ring, on its own thread.
     WithRing(Box<dyn FnOnce(&mut R) + Send>),
-    /// Take no new requests; tell when the last one is answered that the kernel does not keep (see [`Array::left_to_kernel`]).
+    /// Take no new requests; tell when the last one is answered that the kernel does not keep (see [`Array::left_to_kernel`]), and
+    /// no op works for hosts any more.
     Drain(Sender<()>),
     /// Return.
     Exit,
@@ -195,6 +196,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         // that followed at once waited for it in vain.
         self.frontend.settle(&self.memory, &mut self.pool);
         if self.draining.is_some()
+            && !self.array.works_for_hosts()
             && let Some(left) = self.array.left_to_kernel()
             && self.frontend.drained_but_for(left)
         {

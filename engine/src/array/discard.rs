@@ -108,6 +108,7 @@ impl Array {
         let len = u64::from(geometry.chunk_bytes()) * run.len() as u64;
         // Release, before the devices hear: see `Shared::deallocations`.
         self.shared.deallocations.fetch_add(1, Ordering::Release);
+        self.shared.steward.advice.fetch_add(1, Ordering::Relaxed);
         let slots = self.shared.members.view().writable;
         // One more than there are devices, in case that there is none.
         self.ops[run[0]].pending = slots.count() + 1;
@@ -120,7 +121,11 @@ impl Array {
     /// A device has ended, with whatever result, or is not waited for any more; `first` is the first op of the run.
     pub(super) fn op_deallocated(&mut self, first: u32) {
         self.ops[first].pending -= 1;
-        let mut next = if self.ops[first].pending == 0 { first } else { NONE };
+        if self.ops[first].pending > 0 {
+            return;
+        }
+        self.shared.steward.advice.fetch_sub(1, Ordering::Relaxed);
+        let mut next = first;
         while next != NONE {
             let index = next;
             next = std::mem::replace(&mut self.ops[index].run_next, NONE);

@@ -226,6 +226,13 @@ impl Array {
             && self.parked.is_empty()
     }
 
+    /// Whether an op works for what hosts have asked for: it may do so after the answer (a repair, advice). Looks at every op.
+    #[must_use]
+    pub fn works_for_hosts(&self) -> bool {
+        self.parts.len() > 0
+            || self.ops.live().any(|(_, op)| op.job.is_none() && !matches!(op.phase, Phase::Fresh))
+    }
+
     /// Whether no member I/O is in flight here, not even such as nothing waits for.
     #[must_use]
     pub fn io_is_quiet(&self) -> bool {

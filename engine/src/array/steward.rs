@@ -9,7 +9,7 @@
 //! say Clean, in both copies.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
@@ -105,6 +105,8 @@ pub struct StewardState {
     pub epoch: AtomicU64,
     /// Stripes that writes have left torn, with every member there. Written by any reactor; a change asks for a resync.
     pub torn: AtomicU64,
+    /// Runs of discards that devices have not heard the end of. Counted by the owners of their stripes; a stop waits for them.
+    pub advice: AtomicU32,
     /// Whether members may be written.
     pub rest: Rest,
 }
@@ -127,6 +129,7 @@ impl StewardState {
             orders: ArrayQueue::new(64),
             rest: Rest::new(beginning.roster.is_some()),
             beginning: Mutex::new(Some(beginning)),
+            advice: AtomicU32::new(0),
             resync_done: AtomicU64::new(0),
             resync_total: AtomicU64::new(0),
             resync_is_due: AtomicBool::new(false),

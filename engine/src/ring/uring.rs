@@ -412,6 +412,11 @@ enum Settled {
 }
 
 impl Ledger {
+    /// Whether the kernel has something of this device.
+    fn is_asked(&self, index: usize) -> bool {
+        self.devices.get(index).and_then(Option::as_ref).is_some_and(|it| it.in_kernel > 0)
+    }
+
     fn new() -> Ledger {
         let nothing = MemberOp {
             tag: 0,

@@ -459,7 +459,8 @@ impl Ublk {
         }
         let asked = self.control.tell(abi::control::DEL_DEV_ASYNC, self.device, 0);
         self.phase = Phase::Removed;
-        let mut is_gone = || self.control.info(self.device).is_err();
+        let mut is_gone =
+            || self.control.info(self.device).is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV));
         for _ in 0..GLANCE_TRIES {
             if is_gone() {
                 return None;

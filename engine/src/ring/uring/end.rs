@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::piece::Piece;
-use super::queue::{Queue, Released};
+use super::queue::Released;
 use super::{Operation, Uring};
 use crate::ring::DeviceIndex;
 
@@ -30,9 +30,8 @@ impl Uring {
         if !std::mem::replace(&mut self.is_closed, true) {
             self.let_go();
         }
-        let in_kernel =
-            |index: &usize| self.ledger.devices[*index].as_ref().is_some_and(|it| it.in_kernel > 0);
-        (0..self.ledger.devices.len()).filter(in_kernel).map(|index| DeviceIndex(index as u8)).collect()
+        let devices = (0..self.ledger.devices.len()).filter(|&index| self.ledger.is_asked(index));
+        devices.map(|index| DeviceIndex(index as u8)).collect()
     }
 
     fn let_go(&mut self) {
@@ -45,10 +44,15 @@ impl Uring {
                 }
             });
         }
-        let released = self.queues.all().map(Queue::release_files);
+        // The claim on a device is on its file, and a passthrough command that is out does not name that: another server could have the
+        // device, and the command come after its writes.
+        let ledger = &self.ledger;
+        let released =
+            self.queues.all().map(|queue| queue.release_files(|place| ledger.is_asked(place as usize)));
         // Commands of a lane too may be handed requests, in the memory that they name, until this thread has ended.
         if released.fold(false, |kept, released| kept | (released == Released::WithTheProcess)) {
             std::mem::forget((self.lane.clone(), Arc::clone(&self.memory)));
+            self.queues.keep_ranges();
         }
     }
 }

@@ -248,10 +248,11 @@ impl Queue {
     ///   as that ends. Under Linux 6.12 the two freed requests twice: the kernel fell at two of some 45 such ends. What is
     ///   out at an open one is canceled by the latter alone, as at a kill.
     ///
-    /// If a device does not answer, the io_uring stays open too, and each place of the table is emptied: the kernel closes a file
-    /// when nothing that is out names it (before Linux 6.13 when nothing that is out is older). So one such device does not keep the
-    /// locks on the others, nor a ublk device whose commands have all come back.
-    pub(super) fn release_files(&mut self) -> Released {
+    /// If a device does not answer, the io_uring stays open too. In both cases each place of the table is emptied but that of the lane, if
+    /// commands are out, and those that `is_kept`: the kernel closes a file when nothing that is out names it (before Linux 6.13
+    /// when nothing that is out is older). So one such device does not keep the locks on the others, nor a ublk device
+    /// whose commands have all come back.
+    pub(super) fn release_files(&mut self, is_kept: impl Fn(u32) -> bool) -> Released {
         if self.commands == 0 && self.in_flight == 0 {
             // Refused only where there are none.
             let _released = self.ring.submitter().unregister_files();
@@ -260,11 +261,9 @@ impl Queue {
         if let Ok(kept) = rustix::io::fcntl_dupfd_cloexec(self.ring.as_fd(), 0) {
             std::mem::forget(kept);
         }
-        if self.in_flight > 0 {
-            let is_free = |place: &u32| self.commands == 0 || *place != super::LANE_FILE;
-            for place in (0..super::FILES).filter(is_free) {
-                let _emptied = self.ring.submitter().register_files_update(place, &[-1]);
-            }
+        let is_free = |place: &u32| !is_kept(*place) && (self.commands == 0 || *place != super::LANE_FILE);
+        for place in (0..super::FILES).filter(is_free) {
+            let _emptied = self.ring.submitter().register_files_update(place, &[-1]);
         }
         Released::WithTheProcess
     }

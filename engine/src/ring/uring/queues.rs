@@ -48,6 +48,11 @@ impl Queues {
         self.all().try_for_each(|queue| queue.limit_workers(most))
     }
 
+    /// The kernel may fetch ranges as long as the process lives.
+    pub(super) fn keep_ranges(&mut self) {
+        std::mem::forget(std::mem::replace(&mut self.ranges, Ranges::new(false)));
+    }
+
     /// Both, or the one that there is.
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Queue> {
         [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten()

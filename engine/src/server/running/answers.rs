@@ -14,6 +14,7 @@
 //! (array/arrival.rs). So that order has an answer, and giving up before would leave unsaid whether the device is a member. The
 //! caller would have to keep it for ever, and the operator would be told of a failure that is none.
 
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -73,13 +74,20 @@ pub(super) fn member_timeout(shared: &Shared) -> Duration {
     ANSWER_TIMEOUT.max(2 * Duration::from_secs(shared.members.patience_s().into()))
 }
 
+/// A call that says whether to wait once more for what advice holds up. A device is failed for advice after ten patiences
+/// (array/watch.rs), which are five [`member_timeout`]s at most.
+pub(super) fn advice_goes_on(shared: &Shared) -> impl FnMut() -> bool {
+    let mut looks = 0..5;
+    move || shared.steward.advice.load(Ordering::Relaxed) > 0 && looks.next().is_some()
+}
+
 /// Orders a stop, which waits for advice that drives may take minutes over, and writes every bitmap block that is not settled.
 pub(super) fn order_stop(shared: &Shared) -> Result<(), Refusal> {
     let heard = || shared.geometry.slots().iter().map(|slot| shared.members.pulse(slot)).collect::<Vec<_>>();
-    let mut before = heard();
+    let (mut before, mut advice_goes_on) = (heard(), advice_goes_on(shared));
     let goes_on = || {
         let now = heard();
-        std::mem::replace(&mut before, now.clone()) != now
+        std::mem::replace(&mut before, now.clone()) != now || advice_goes_on()
     };
     order_while(shared, member_timeout(shared), goes_on, |answer| Order::Stop { answer })
 }

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam::channel::bounded;
 
-use super::answers::{LOOK_EVERY, all_closed, all_ended, member_timeout, order_stop};
+use super::answers::{LOOK_EVERY, advice_goes_on, all_closed, all_ended, member_timeout, order_stop};
 use super::{Server, ServerError};
 use crate::frontend::ublk::{Closed, Quiesced};
 use crate::reactor::ReactorOrder;
@@ -119,7 +119,9 @@ impl Server {
         }
         // Reactors turn still: clients that wait at a door hear of the end.
         let ublk = self.front.end();
-        let mut outcome = self.drain().and_then(|()| Ok(order_stop(&self.shared)?));
+        // Twice: a reactor that is done may have been given a stripe of another's request since. The second time there are none.
+        let drained = self.drain().and_then(|()| self.drain());
+        let mut outcome = drained.and_then(|()| Ok(order_stop(&self.shared)?));
         let left = self.end_reactors();
         if left.has_panicked {
             outcome = Err(ServerError("a reactor panicked".into()));
@@ -142,21 +144,25 @@ impl Server {
         }
     }
 
-    /// Has every reactor answer what it was asked, and take nothing new.
+    /// Has every reactor end what it was asked, and take nothing new.
     fn drain(&self) -> Result<(), ServerError> {
         let drain = |(me, reactor): (usize, &super::Running)| {
             let (done, drained) = bounded(1);
             reactor.port.order(&self.shared, me as u8, ReactorOrder::Drain(done));
             drained
         };
-        let draining = self.reactors.iter().enumerate().map(drain).collect();
-        let drained: Vec<_> = all_within(draining, member_timeout(&self.shared)).collect();
-        match drained.iter().position(Option::is_none) {
-            None => Ok(()),
-            Some(me) => Err(ServerError(format!(
-                "requests on reactor {me} are not answered by the members; the array is left as after a crash"
-            ))),
+        let draining: Vec<_> = self.reactors.iter().enumerate().map(drain).collect();
+        let (timeout, mut goes_on) = (member_timeout(&self.shared), advice_goes_on(&self.shared));
+        for (me, drained) in draining.iter().enumerate() {
+            while drained.recv_timeout(timeout).is_err() {
+                if !goes_on() {
+                    return Err(ServerError(format!(
+                        "requests on reactor {me} are not answered by the members; the array is left as after a crash"
+                    )));
+                }
+            }
         }
+        Ok(())
     }
 
     fn end_reactors(&self) -> Left {

@@ -38,6 +38,13 @@ impl Bus {
         })
     }
 
+    /// Whether a write or a deallocation is in flight on this disk.
+    #[must_use]
+    pub fn is_being_changed(&self, disk: usize) -> bool {
+        let changes = |io| matches!(io, MemberIo::Write(_) | MemberIo::Deallocate);
+        self.in_flight.iter().any(|op| op.disk == disk && changes(op.op.io))
+    }
+
     /// Whether a sector of this disk takes no write.
     fn is_worn(&self, disk: usize, sector: u64) -> bool {
         self.worn && self.disks[disk].bad.contains(&sector)

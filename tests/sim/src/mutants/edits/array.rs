@@ -360,6 +360,12 @@ pub(super) const EDITS: &[Edit] = &[
     e(OP, "        self.fua |= part.fua;", "        self.fua |= part.fua && !mutant!(FuaForgotten);"),
     // ownership, polling
     e(
+        ARRAY,
+        "            || self.ops.live().any(|(_, op)| op.job.is_none() && !matches!(op.phase, Phase::Fresh))",
+        "            || !mutant!(StopPassesAdvice)
+                && self.ops.live().any(|(_, op)| op.job.is_none() && !matches!(op.phase, Phase::Fresh))",
+    ),
+    e(
         SHARED,
         "        missing.count() > u32::from(self.geometry.parities())",
         "        !mutant!(FailedArrayGoesOn) && missing.count() > u32::from(self.geometry.parities())",

@@ -84,6 +84,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "OnePlacePerBlock",
         "B9: a bitmap block has one place on a member, and may be torn there (once a bug here)",
     ),
+    shown_in(
+        "stops",
+        "StopPassesAdvice",
+        "STOP: the array is marked clean while devices are being advised (once a bug here)",
+    ),
     shown_in("rebuild", "NotEvenedOut", "B9: copies of different generations are left so by a start"),
     m("NoBlocksForRebuilt", "B9: a rebuilt slot is believed before it has its copies of the bitmap"),
     m("UncleanIsClean", "B10: after an unclean stop Dirty is believed"),
