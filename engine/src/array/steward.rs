@@ -80,7 +80,7 @@ pub enum Order {
         /// Told once it is on record.
         answer: Answer,
     },
-    /// Stop in order. The front ends are drained, and every other reactor is quiet.
+    /// Stop in order. The front ends are drained, and no reactor [works for hosts](super::Array::works_for_hosts).
     Stop {
         /// Told once the superblocks say Clean.
         answer: Answer,
