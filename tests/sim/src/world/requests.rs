@@ -168,8 +168,11 @@ impl World {
             )
         });
         if let Err(error) = reply.result {
-            if self.is_refusing() && self.running().members.view().readable != self.geometry.slots() {
-                // A write that was refused has torn its stripe, and a strip of it is missing. That write need not be answered yet:
+            let is_short = self.running().members.view().readable != self.geometry.slots()
+                || !self.dead_slots().is_empty();
+            if self.is_refusing() && is_short {
+                // A write that was refused has torn its stripe, and a strip of it is missing, perhaps on a disk whose death nothing has
+                // noticed yet. That write need not be answered yet:
                 // a request of several stripes has one answer, and this one may be a read of a stripe that is torn already. What
                 // was NeedSync before in an array that is short of a member is in this set anyway. Within a turn a stripe may have been
                 // torn, read and discarded, so what was refused counts too.
