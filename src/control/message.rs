@@ -78,7 +78,7 @@ pub enum Answer {
     },
     /// It is done.
     Done {
-        /// What the operator should know of how it went.
+        /// Lines for the operator: what stays, and why.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
     },

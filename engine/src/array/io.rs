@@ -51,6 +51,7 @@ pub(super) struct Io {
     /// When it was pushed, in beats of the watch.
     pub(super) beat: u32,
 }
+const _: () = assert!(size_of::<Option<Io>>() == 64);
 
 impl Array {
     /// Pushes one member I/O.
@@ -81,31 +82,22 @@ impl Array {
         offset_bytes: u64,
         span: Span,
     ) {
-        self.push_op(ring, what, slot, device, io, offset_bytes, u64::from(span.len_bytes), span);
+        let len_bytes = u64::from(span.len_bytes);
+        self.push_op(ring, what, slot, MemberOp { tag: 0, device, io, offset_bytes, len_bytes, span });
     }
 
     /// The one place at which member I/O leaves for the ring; the operation gets its tag here. A read-only array only reads:
     /// a single write could overwrite what is being rescued.
-    #[expect(clippy::too_many_arguments, reason = "the fields of an operation, each named")]
     #[inline(always)]
-    fn push_op<R: Ring>(
-        &mut self,
-        ring: &mut R,
-        what: IoFor,
-        slot: u8,
-        device: DeviceIndex,
-        io: MemberIo,
-        offset_bytes: u64,
-        len_bytes: u64,
-        span: Span,
-    ) {
-        assert!(io == MemberIo::Read || !self.shared.read_only, "{io:?} in a read-only array");
+    fn push_op<R: Ring>(&mut self, ring: &mut R, what: IoFor, slot: u8, mut op: MemberOp) {
+        assert!(op.io == MemberIo::Read || !self.shared.read_only, "{:?} in a read-only array", op.io);
         if !self.shared.members.view().writable.has(slot) {
             // A plan from before the slot left. Nothing may wait for it.
             self.parking.look_again();
         }
-        let tag = self.ios.insert(Io { what, slot, device, span, beat: self.watch.beat() });
-        ring.push(MemberOp { tag, device, io, offset_bytes, len_bytes, span });
+        let (device, span) = (op.device, op.span);
+        op.tag = self.ios.insert(Io { what, slot, device, span, beat: self.watch.beat() });
+        ring.push(op);
     }
 
     /// Advises a member that it may forget a range.
@@ -118,8 +110,9 @@ impl Array {
         len_bytes: u64,
     ) {
         let device = self.shared.members.device(slot);
-        let (what, io) = (IoFor::OpDeallocate { op: op_index }, MemberIo::Deallocate);
-        self.push_op(ring, what, slot, device, io, offset_bytes, len_bytes, Span::EMPTY);
+        let (io, span) = (MemberIo::Deallocate, Span::EMPTY);
+        let op = MemberOp { tag: 0, device, io, offset_bytes, len_bytes, span };
+        self.push_op(ring, IoFor::OpDeallocate { op: op_index }, slot, op);
     }
 
     /// Counts a failed read of a strip against its member, if it is the member's fault.

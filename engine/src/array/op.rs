@@ -23,6 +23,8 @@
 //!            Unwritten: Flushing -> AwaitingRecord -> AwaitingFirst         -> acknowledged
 //! ```
 
+use std::mem::offset_of;
+
 use bitmap::Ticket;
 
 use crate::geometry::{Geometry, Rotation, Slots, Strips};
@@ -194,14 +196,15 @@ impl Segment {
 
 /// The segments of one batch.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))] // of one segment, a cache line
+#[repr(C, align(64))] // the count and the first segment, mostly the only one, in one cache line
 pub(super) struct Segments {
-    list: [Segment; SEGMENTS_MAX],
     count: usize,
+    list: [Segment; SEGMENTS_MAX],
 }
+const _: () = assert!(offset_of!(Segments, list) + size_of::<Segment>() <= 64);
 
 impl Segments {
-    pub(super) const EMPTY: Segments = Segments { list: [Segment::of(Strips::NONE); SEGMENTS_MAX], count: 0 };
+    pub(super) const EMPTY: Segments = Segments { count: 0, list: [Segment::of(Strips::NONE); SEGMENTS_MAX] };
 
     pub(super) fn clear(&mut self) {
         self.count = 0;
@@ -293,6 +296,7 @@ pub(super) struct StripeOp {
     pub(super) fua: bool,
     pub(super) ticket: Option<Ticket>,
 }
+const _: () = assert!(size_of::<Option<StripeOp>>() == 3 * 64);
 
 impl StripeOp {
     pub(super) fn new(stripe: u64, lock_slot: u32, chain: u8, rotation: Rotation) -> StripeOp {

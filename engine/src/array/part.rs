@@ -43,6 +43,7 @@ pub(crate) struct Part {
     /// The next in its list.
     pub(crate) next: u32,
 }
+const _: () = assert!(size_of::<Option<Part>>() == 64);
 
 impl Part {
     /// The rows of a strip that it covers, from the first to before the last.
@@ -166,7 +167,7 @@ impl PartList {
         self.head == self.tail
     }
 
-    /// Its part, if it is one.
+    /// The one part of a list that has no other.
     pub(super) fn only(&self) -> Option<u32> {
         self.is_one().then(|| self.first()).flatten()
     }

@@ -89,6 +89,7 @@ pub(super) fn sort_out(candidates: &[Candidate]) -> Result<(Vec<Present<'_>>, Ve
                 error @ (NoMember::Blank
                 | NoMember::Unreadable
                 | NoMember::WrittenOver(_)
+                | NoMember::TwoMembers
                 | NoMember::Damaged(_)),
             ) => {
                 left_out.push(LeftOut { candidate, reason: LeftOutReason::NoMember(*error) });

@@ -288,7 +288,7 @@ impl ControlRing {
             return outcome.map_err(|error| ServerError(error.to_string()));
         };
         let no_answer = no_answer(devices[usize::from(silent)].path(), self.patience);
-        Err(ServerError(format!("{no_answer}: see the kernel log")))
+        Err(ServerError(format!("{no_answer}: see the kernel log, and try again once it answers")))
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) struct PatientRing<R, C = MonotonicClock> {
     /// When something last completed, or was first in flight.
     heard_ns: u64,
     silent: Option<DeviceIndex>,
-    /// What came after that, by tag.
+    /// Operations that came after that, by tag.
     refused: Vec<u32>,
 }
 
@@ -140,7 +140,7 @@ mod tests {
         MemberOp { tag: 0, device, io: MemberIo::Flush, offset_bytes: 0, len_bytes: 0, span: Span::EMPTY }
     }
 
-    /// What the other device answers counts, and nothing is given to the ring any more once one was silent.
+    /// Completions of the device that answers count, and nothing is given to the ring any more once one device was silent.
     #[test]
     fn a_silent_device_ends_all() {
         let given = Rc::new(Cell::new(0));

@@ -43,6 +43,11 @@ pub enum NoMember {
     /// It was a member: at least one copy has the magic, and none is valid.
     #[error("both superblocks are damaged: {0}")]
     Damaged(DecodeError),
+    /// Both copies are valid, and of different members: another member, or an image of one, was copied over a part of the device.
+    #[error(
+        "its two superblocks are of different members: a part of another member has been copied over it; replace it"
+    )]
+    TwoMembers,
     /// The newest copy is of a newer program; the other, if valid, may not be used in its stead.
     #[error(transparent)]
     Unsupported(DecodeError),
@@ -66,6 +71,12 @@ pub fn choose(a: &[u8], b: &[u8], device_bytes: u64) -> Result<Found, NoMember> 
         })
         .max_by_key(|&(sequence, _)| sequence);
     let both_valid = from_a.is_ok() && from_b.is_ok();
+    let member = |found: &Result<Superblock, DecodeError>| {
+        found.as_ref().ok().map(|one| (one.record.array, one.member))
+    };
+    if both_valid && member(&from_a) != member(&from_b) {
+        return Err(NoMember::TwoMembers);
+    }
     let epoch =
         |found: &Result<Superblock, DecodeError>| found.as_ref().ok().map(|one| one.record.epoch.name);
     let reinforced = both_valid && epoch(&from_a) == epoch(&from_b);

@@ -452,7 +452,7 @@ impl Ublk {
     }
 
     /// Takes a stopped device away where the kernel may keep a descriptor of the character device, for as long as a member does not
-    /// answer. Waits for a moment only. What an operator should know, if the device is still there then.
+    /// answer. Waits for a moment only. If the device is still there then, returns a line that tells the operator.
     pub fn remove_later(mut self) -> Option<String> {
         if self.phase != Phase::Stopped {
             return None;
@@ -471,7 +471,7 @@ impl Ublk {
     }
 }
 
-/// What is left to say of a device that is removed later.
+/// A line for the operator, of a device that the kernel removes later.
 fn goes_later(device: u32, asked: &io::Result<()>) -> String {
     match asked {
         Ok(()) => {

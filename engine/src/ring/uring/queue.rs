@@ -239,8 +239,9 @@ impl Queue {
         }
     }
 
-    /// Lets go of every file, after [`Queue::drain`]: now, if nothing is in the kernel. If commands of a lane are out (a ublk device is left to the next server, and they wait for
-    /// requests that will be its), then with the process, and the io_uring stays open until then:
+    /// Lets go of every file, after [`Queue::drain`]: now, if nothing is in the kernel. If commands of a lane are out (a ublk
+    /// device is left to the next server, and they wait for requests of that server's time), the files go with the process, and
+    /// the io_uring stays open until then:
     ///
     /// - Before Linux 6.13 the kernel would wait for whatever names a file of the table, and so for ever (io_uring/rsrc.c,
     ///   io_rsrc_ref_quiesce; since then each file is counted by itself).

@@ -53,7 +53,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long threads whose rings are closed may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What reactors that were told to end say of their rings, in order; `None` for one that has not closed its ring in time.
+/// The answers of reactors that were told to end, about their rings, in order; `None` for one that has not closed its ring in time.
 pub(super) fn all_closed<T>(closed: Vec<Receiver<T>>) -> Vec<Option<T>> {
     all_within(closed, CLOSE_TIMEOUT).collect()
 }

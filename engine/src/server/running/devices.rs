@@ -61,7 +61,7 @@ impl Devices {
         }
     }
 
-    /// What to call the device of an index, whatever it is to the array: its path, and its serial number if it has one.
+    /// The name of the device of an index, whatever that device is to the array: its path, and its serial number if it has one.
     pub(super) fn name(&self, index: DeviceIndex) -> Option<String> {
         let device = match self.places().get(usize::from(index.0))? {
             Place::Member(device) | Place::Claimed(device) | Place::Leaving(device) => Arc::clone(device),

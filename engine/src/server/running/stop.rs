@@ -46,7 +46,7 @@ pub enum Stop {
     Force,
 }
 
-/// What is left of the reactors.
+/// The part of the reactors that has not ended.
 struct Left {
     /// Devices whose I/O the kernel has not given back.
     devices: BTreeSet<DeviceIndex>,
@@ -157,7 +157,7 @@ impl Server {
             while drained.recv_timeout(timeout).is_err() {
                 if !goes_on() {
                     return Err(ServerError(format!(
-                        "requests on reactor {me} are not answered by the members; the array is left as after a crash"
+                        "members do not end what reactor {me} has asked of them: the array is left as after a crash, and the next start resyncs what was being written"
                     )));
                 }
             }
@@ -180,7 +180,7 @@ impl Server {
         }
     }
 
-    /// What the kernel holds, in words: which member, and what to do.
+    /// A line for each thing that the kernel holds: which member, and what to do.
     fn held(&self, left: &Left) -> Vec<String> {
         let process = std::process::id();
         let of_device = |index: &DeviceIndex| {

@@ -132,7 +132,7 @@ impl World {
         array.submit(ring, Request { tag: u64::MAX, kind: RequestKind::Read, offset_bytes, len_bytes, span });
     }
 
-    /// What the first reactor would leave to the kernel if it were told to end.
+    /// How many operations the first reactor would leave to the kernel if it were told to end.
     pub fn left_to_kernel(&self) -> Option<usize> {
         self.reactors[0].0.left_to_kernel()
     }

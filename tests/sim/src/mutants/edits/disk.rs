@@ -117,6 +117,7 @@ pub(super) const EDITS: &[Edit] = &[
         "member.epoch() == epoch && member.record().moves < moves",
         "member.epoch() == epoch && member.record().moves < moves && !mutant!(MovesNotCounted)",
     ),
+    e(COPIES, "if both_valid &&", "if !mutant!(TwoMembersInOne) && both_valid &&"),
     e(
         COPIES,
         "same_moves || superblock.proven;",

@@ -13,6 +13,7 @@ const MAIL: &str = "engine/src/array/mail.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 const NVME: &str = "engine/src/ring/nvme.rs";
 const OPEN: &str = "engine/src/server/open.rs";
+const PATIENT: &str = "engine/src/server/patient.rs";
 const REPLACE: &str = "engine/src/server/running/replace.rs";
 const SHARE: &str = "engine/src/array/share.rs";
 const SIGNATURES: &str = "engine/src/format/signatures.rs";
@@ -53,6 +54,14 @@ pub(super) const EDITS: &[Edit] = &[
         "let has_it_still = |slot: &u8| mutant!(ExcludedBySlot) ||",
     ),
     // silence
+    e(
+        PATIENT,
+        "            self.refused.push(op.tag);\n",
+        "            self.refused.push(op.tag);
+            if mutant!(SilentGivenMore) {
+                self.ring.push(op);
+            }\n",
+    ),
     e(
         WATCH,
         "heard.has(slot) || pulse != ear.pulse || device != ear.device;",

@@ -280,6 +280,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "RescueFlushes",
         "R1: a flush of a read-only array goes to the members (once a bug here)",
     ),
+    in_case(
+        "format",
+        "copies_of_different_members",
+        "TwoMembersInOne",
+        "D3: a device whose superblocks are of two members is taken for one of them",
+    ),
+    seen_by_unit(
+        "patient::tests::a_silent_device_ends_all",
+        "SilentGivenMore",
+        "E8: a control step gives more work to devices after one of them fell silent",
+    ),
     seen_by_unit(
         "one_bad_place_counts_once",
         "PlaceCountsAgain",
