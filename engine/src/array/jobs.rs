@@ -31,8 +31,8 @@ pub(crate) enum Job {
     Rebuild { slot: u8, attempt: u32 },
 }
 
-/// Attempts after which rows that still cannot be computed are given up: for a rebuild after half a minute, for a resync after two and
-/// a half. A member that had some trouble in passing has answered by then.
+/// Attempts at a stripe after which rows may be given up: for a rebuild after half a minute, for a resync after two and a half. A
+/// member that had some trouble in passing has answered by then. Each piece of rows is then read several times more (vain.rs).
 const GIVE_UP_AFTER: u32 = 5;
 
 impl Job {
@@ -43,7 +43,7 @@ impl Job {
         }
     }
 
-    /// Whether rows that cannot be computed are given up now.
+    /// Whether rows that cannot be computed may be given up now: see vain.rs.
     pub(in crate::array) const fn gives_up(self) -> bool {
         self.attempt() >= GIVE_UP_AFTER
     }

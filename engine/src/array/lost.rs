@@ -1,10 +1,10 @@
 //! Changing the list of lost rows: how ops list what nobody can compute, how they take off what a host has written, and how the
 //! steward makes the list durable. The order and its reasons are at the top of [`lost`](crate::lost).
 //!
-//! **Giving up rows.** Background work that has tried a piece of rows several times in vain defines its lost strips as zeros. First
-//! it reads another block of each member that could not read the piece: a member that reads nothing at all is not a bad sector,
-//! and nothing is given up for it. Then the rows are listed; and when that is durable the piece is written like any other, with
-//! zeros for the lost strips.
+//! **Giving up rows.** Background work that has read a piece of rows several times in vain (vain.rs) defines its lost strips as
+//! zeros. After each of these reads it reads another block of each member that failed: a member that reads nothing at all is not a
+//! bad sector, and nothing is given up for it. Then the rows are listed; and when that is durable the piece is written like any
+//! other, with zeros for the lost strips.
 //!
 //! **First writes.** While a cell says Unwritten the list means nothing for its stripe, which reads as zeros. An entry may be there
 //! all the same: a crash between a discard's cell and the list leaves it. It is taken off before the cell says otherwise, or the
@@ -32,6 +32,7 @@ use super::jobs::Job;
 use super::op::{Mode, Phase, Work};
 use super::parked::Holds;
 use super::part::{Part, PartKind, PartList, Rows};
+use super::vain::Vain;
 use super::{Array, Io, IoFor, NONE};
 
 /// A version of the list on its way to the members.
@@ -189,14 +190,18 @@ impl Array {
         let op = &mut self.ops[index];
         let by_suspects = !op.suspects.is_empty();
         if by_suspects && op.careful && op.job.is_some_and(Job::gives_up) {
-            self.probe(ring, index, end);
+            if op.vain.note_read(op.suspects) && !self.shared.steward.is_stopping.load(Ordering::Relaxed) {
+                self.probe(ring, index, end);
+            } else {
+                self.pass_by(ring, index, end);
+            }
             return;
         }
         let suspects = std::mem::replace(&mut op.suspects, Strips::NONE);
         if by_suspects && !op.careful {
             // The strips may be bad in different rows, or may have been repaired by another op since: each small piece is
             // read anew, and has suspects of its own.
-            op.careful = true;
+            (op.careful, op.vain) = (true, Vain::NONE);
             self.replan(ring, index);
         } else if by_suspects && op.job.is_some() {
             // The other rows are done all the same.
@@ -254,8 +259,8 @@ impl Array {
         Left::Others
     }
 
-    /// Before rows are given up for strips that cannot be read: whether their members can read anything. `end` is the row after
-    /// the piece.
+    /// After each read of a piece that may have to be given up: whether the members that failed can read anything. `end` is the row
+    /// after the piece.
     pub(super) fn probe<R: Ring>(&mut self, ring: &mut R, index: u32, end: u32) {
         let op = &self.ops[index];
         let (suspects, rotation) = (op.suspects, op.rotation);
@@ -282,7 +287,7 @@ impl Array {
         if std::mem::take(&mut self.ops[index].read_failed) {
             self.pass_by(ring, index, self.ops[index].row_next);
         } else {
-            self.list_rows(index);
+            self.read_in_vain(index);
         }
     }
 
@@ -308,7 +313,8 @@ impl Array {
         self.shared.deallocations.fetch_add(1, Ordering::Release);
         match listed {
             Ok(version) => {
-                self.ops[index].given_up = lost;
+                // Another strip that fails from now on is read as often as these were.
+                (self.ops[index].given_up, self.ops[index].vain) = (lost, Vain::NONE);
                 self.await_list(index, version, Phase::AwaitingList);
             }
             Err(Refused::Busy) => {

@@ -79,6 +79,7 @@ mod sizes;
 mod starved;
 mod steward;
 mod sweep;
+mod vain;
 mod wanted;
 mod watch;
 mod write;
@@ -99,6 +100,7 @@ pub use sizes::Sizes;
 use starved::Starved;
 use steward::Steward;
 pub use steward::{Answer, Beginning, Order, StewardState};
+use vain::Reread;
 use watch::Watch;
 
 /// No index: the end of a list, or an empty lock slot.
@@ -147,6 +149,8 @@ pub struct Array {
     starved: Starved,
     /// Ops that wait for a cell, a ticket or the record; looked at each turn.
     polling: Vec<u32>,
+    /// Ops that wait before they read a piece of rows anew.
+    rereads: VecDeque<Reread>,
     /// Discards found durable in this look at the polling ops; their devices hear of them at its end.
     discarded: Vec<u32>,
     flush: FlushGate,
@@ -197,6 +201,7 @@ impl Array {
             fresh: VecDeque::with_capacity(sizes.ops),
             starved: Starved::new(sizes.ops),
             polling: Vec::with_capacity(sizes.ops),
+            rereads: VecDeque::with_capacity(sizes.ops),
             discarded: Vec::with_capacity(sizes.ops),
             flush: FlushGate::new(&sizes),
             blocks,
@@ -260,7 +265,8 @@ impl Array {
         let steward = self.steward.as_ref().filter(|_| !self.shared.read_only);
         let steward = steward.and_then(|steward| steward.next_deadline_ns());
         let watch = (self.ios.len() > self.parking.ios()).then(|| self.watch.next_deadline_ns());
-        [steward, watch].into_iter().flatten().min()
+        let reread = self.rereads.iter().map(|reread| reread.due_ns).min();
+        [steward, watch, reread].into_iter().flatten().min()
     }
 
     /// Touches what a request will need first: its stripe's cell, mostly a cache miss. Done for all requests
@@ -336,6 +342,7 @@ impl Array {
         self.blocks_advance();
         self.steward_advance(ring);
         self.serve_starved(ring);
+        self.reread_pieces(ring);
         self.poll_ops(ring);
         while let Some(op) = self.fresh.pop_front() {
             self.start(ring, op);

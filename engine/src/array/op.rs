@@ -36,6 +36,7 @@ use crate::slab::Slab;
 use super::NONE;
 use super::jobs::Job;
 use super::part::{Part, PartKind, PartList, Rows};
+use super::vain::Vain;
 
 /// Parts merged into one op at most: bounds the time that one op holds its stripe.
 const PARTS_PER_OP_MAX: usize = 64;
@@ -61,6 +62,8 @@ pub(super) enum Phase {
     Flushing,
     /// Reading another block of members that could not read some rows.
     Probing,
+    /// Waiting a while before some rows are read anew.
+    AwaitingReread,
     /// Waiting for its turn to list rows that are lost.
     Listing,
     /// Waiting until the list of lost rows is durable with them.
@@ -260,6 +263,8 @@ pub(super) struct StripeOp {
     pub(super) careful: bool,
     /// Background work has passed by rows that it could not compute.
     pub(super) incomplete: bool,
+    /// The reads of the piece that background work may have to give up.
+    pub(super) vain: Vain,
     /// Data strips that are given up in this batch's rows: listed as lost, and zeros from now on.
     pub(super) given_up: Strips,
     /// The same for all rows of the stripe.
@@ -323,6 +328,7 @@ impl StripeOp {
             suspects: Strips::NONE,
             careful: false,
             incomplete: false,
+            vain: Vain::NONE,
             once_more: false,
             was_repeated: false,
             unhealed: false,
@@ -379,6 +385,7 @@ impl StripeOp {
         self.suspects = Strips::NONE;
         self.careful = false;
         self.incomplete = false;
+        self.vain = Vain::NONE;
         self.once_more = false;
         self.was_repeated = false;
         self.unhealed = false;

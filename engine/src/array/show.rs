@@ -35,6 +35,7 @@ impl Debug for Array {
             .field("fresh", &self.fresh)
             .field("starved", &self.starved)
             .field("polling", &self.polling)
+            .field("rereads", &self.rereads)
             .field("flush", &self.flush)
             .field("blocks", &self.blocks)
             .field("steward", &self.steward)

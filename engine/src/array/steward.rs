@@ -107,6 +107,8 @@ pub struct StewardState {
     pub torn: AtomicU64,
     /// Runs of discards that devices have not heard the end of. Counted by the owners of their stripes; a stop waits for them.
     pub advice: AtomicU32,
+    /// Whether a stop was ordered. Written by the steward; background work of any reactor looks at it, and does not wait then.
+    pub is_stopping: AtomicBool,
     /// Whether members may be written.
     pub rest: Rest,
 }
@@ -133,6 +135,7 @@ impl StewardState {
             resync_done: AtomicU64::new(0),
             resync_total: AtomicU64::new(0),
             resync_is_due: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
             rebuild_slot: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             torn: AtomicU64::new(0),
@@ -322,6 +325,7 @@ impl Array {
                     self.order_join(Joining { slot, device, member, volatile, device_bytes, answer });
                 }
                 Order::Stop { answer } => {
+                    self.shared.steward.is_stopping.store(true, Ordering::Relaxed);
                     let steward = self.steward_mut();
                     steward.stop = Some((Stop::Draining, answer));
                     steward.keeper.refuse_join(IS_STOPPING);

@@ -22,7 +22,7 @@ use crate::members::Failure;
 use crate::memory::Span;
 use crate::plan::{self, Plan, Trust, Unsynced, View};
 use crate::request::RequestError;
-use crate::ring::blame::Blame;
+use crate::ring::blame::{Blame, blame};
 use crate::ring::{Durability, MemberIo, Ring};
 
 use super::flush::FlushWaiter;
@@ -30,6 +30,7 @@ use super::jobs::Job;
 use super::op::{Mode, Phase, Segment, Work};
 use super::part::{PartKind, Rows};
 use super::shape::{piece_end, shape, targets};
+use super::vain::Vain;
 use super::{Array, Io, IoFor, Started};
 
 /// Rows are cut so that a batch fits; at pages, so that members see aligned I/O.
@@ -208,7 +209,7 @@ impl Array {
     pub(super) fn next_batch<R: Ring>(&mut self, ring: &mut R, index: u32, row: u32) {
         let op = &mut self.ops[index];
         if row < self.shared.geometry.chunk_bytes() {
-            (op.row, op.given_up) = (row, Strips::NONE);
+            (op.row, op.given_up, op.vain) = (row, Strips::NONE, Vain::NONE);
             if op.careful {
                 op.suspects = Strips::NONE;
             }
@@ -294,12 +295,16 @@ impl Array {
         result: Result<(), i32>,
     ) {
         if let Err(errno) = result {
-            if !self.ops[index].job.is_some_and(Job::is_retry) {
+            let is_proven = blame(errno) == Blame::Device;
+            if !(is_proven && self.ops[index].job.is_some_and(Job::is_retry)) {
                 self.read_error(io, self.ops[index].stripe, errno);
             } else if self.is_current(io) {
                 self.shared.members.note_read_error(io.slot);
             }
             let op = &mut self.ops[index];
+            if !is_proven {
+                op.vain.note_unproven();
+            }
             op.suspects = op.suspects.or(Strips::one(strip));
             op.read_failed = true;
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use engine::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES, TAIL_UNUSED_BYTES};
-use engine::limits::BLOCK_BYTES;
+use engine::limits::{BLOCK_BYTES, RECOVERY_BYTES};
 use engine::memory::Memory;
 use engine::ring::{Completion, Durability, MemberIo, MemberOp, Ring};
 
@@ -26,6 +26,38 @@ pub struct Counts {
     pub deallocated_bytes: u64,
 }
 
+/// Errors in passing: after each read of more than a piece of rows (a batch of background work, which succeeds), so many reads of
+/// a piece alone fail. With [`ALWAYS`] each read fails, whatever its length.
+#[derive(Clone, Copy, Debug)]
+pub struct Lapse {
+    pub sector: u64,
+    pub errno: i32,
+    pub reads: u32,
+    /// Of them, those that are still to come.
+    pub left: u32,
+}
+
+/// Reads without end.
+pub const ALWAYS: u32 = u32::MAX;
+
+impl Lapse {
+    /// The error of a read of so many sectors, if it fails.
+    fn error(&mut self, sectors: &std::ops::Range<u64>) -> Option<i32> {
+        if !sectors.contains(&self.sector) {
+            return None;
+        } else if self.reads == ALWAYS {
+            return Some(self.errno);
+        }
+        if sectors.end - sectors.start > u64::from(RECOVERY_BYTES) / SECTOR {
+            self.left = self.reads;
+            return None;
+        }
+        let fails = self.left > 0;
+        self.left -= u32::from(fails);
+        fails.then_some(self.errno)
+    }
+}
+
 /// One member.
 pub struct Disk {
     pub bytes: Vec<u8>,
@@ -42,6 +74,8 @@ pub struct Disk {
     pub refuses: Option<(i32, std::ops::Range<u64>)>,
     /// No read succeeds.
     pub unreadable: bool,
+    /// Some reads of a sector that is good fail.
+    pub lapse: Option<Lapse>,
     /// Deallocations wait until it is no longer so; everything else is done.
     pub slow_advice: bool,
     /// Flushes wait until it is no longer so; everything else is done.
@@ -74,6 +108,7 @@ impl Disk {
             silent: false,
             refuses: None,
             unreadable: false,
+            lapse: None,
             slow_advice: false,
             slow_flushes: false,
             holds: None,
@@ -115,6 +150,11 @@ impl Disk {
             if refuses {
                 return Err(*errno);
             }
+        }
+        if op.io == MemberIo::Read
+            && let Some(errno) = self.lapse.as_mut().and_then(|lapse| lapse.error(&sectors))
+        {
+            return Err(errno);
         }
         match op.io {
             _ if self.dead => return Err(EIO),

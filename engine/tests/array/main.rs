@@ -15,6 +15,7 @@ mod beginnings;
 mod caches;
 mod discards;
 mod disks;
+mod in_vain;
 mod midway;
 mod read_only;
 mod rebuild;

@@ -9,6 +9,7 @@ const LISTED: &str = "engine/src/lost/ranges.rs";
 const LIST: &str = "engine/src/array/lost.rs";
 const SHAPE: &str = "engine/src/array/shape.rs";
 const START: &str = "engine/src/start.rs";
+const VAIN: &str = "engine/src/array/vain.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 
 pub(super) const EDITS: &[Edit] = &[
@@ -115,6 +116,32 @@ pub(super) const EDITS: &[Edit] = &[
         JOBS,
         "    pub(in crate::array) const fn gives_up(self) -> bool {",
         "    pub(in crate::array) fn gives_up(self) -> bool {",
+    ),
+    e(
+        VAIN,
+        "        match self.ops[index].vain.wait_ns() {",
+        "        match self.ops[index].vain.wait_ns().filter(|_| !mutant!(OneReadGivesUp)) {",
+    ),
+    e(WRITE, "            if !is_proven {", "            if !is_proven && !mutant!(OwnErrorsGiveUp) {"),
+    e(
+        VAIN,
+        "    pub(super) const fn note_read(&mut self, failed: Strips) -> bool {",
+        "    pub(super) fn note_read(&mut self, failed: Strips) -> bool {",
+    ),
+    e(
+        VAIN,
+        "let same = is_first || failed.within(self.strips);",
+        "let same = is_first || failed.within(self.strips) || mutant!(OtherStripsGiveUp);",
+    ),
+    e(
+        VAIN,
+        "self.shared.steward.is_stopping.load(Ordering::Relaxed);",
+        "self.shared.steward.is_stopping.load(Ordering::Relaxed) && !mutant!(StopWaitsForPieces);",
+    ),
+    e(
+        LIST,
+        "&& !self.shared.steward.is_stopping.load(Ordering::Relaxed) {",
+        "&& (!self.shared.steward.is_stopping.load(Ordering::Relaxed) || mutant!(StopWaitsForPieces)) {",
     ),
     e(
         LIST,

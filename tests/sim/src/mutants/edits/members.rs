@@ -38,8 +38,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "if !self.ops[index].job.is_some_and(Job::is_retry) {",
-        "if mutant!(RetryCounts) || !self.ops[index].job.is_some_and(Job::is_retry) {",
+        "if !(is_proven && self.ops[index].job.is_some_and(Job::is_retry)) {",
+        "if mutant!(RetryCounts) || !(is_proven && self.ops[index].job.is_some_and(Job::is_retry)) {",
     ),
     e(
         MEMBERS,

@@ -56,6 +56,26 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "E7: a slot that is being filled is failed though it may hold the only copy of a strip of a torn stripe (once a bug here)",
     ),
     seen_in_array(
+        "in_vain::a_few_failed_reads",
+        "OneReadGivesUp",
+        "E7: a piece of rows is given up after one failed read of it (once a bug here)",
+    ),
+    seen_in_array(
+        "in_vain::errors_of_ours",
+        "OwnErrorsGiveUp",
+        "E7: rows are given up for errors that are not the device's (once a bug here)",
+    ),
+    seen_by_unit(
+        "strips_have_to_fail_each_time",
+        "OtherStripsGiveUp",
+        "E7: a piece of rows is given up though each of its reads failed for another strip",
+    ),
+    seen_in_array(
+        "in_vain::a_stop_does_not_wait",
+        "StopWaitsForPieces",
+        "E10: a stop waits until every row of a bad strip is given up",
+    ),
+    seen_in_array(
         "worn::a_repair_that_fails",
         "RepairFailsMember",
         "E7: the repair of a bad sector fails, and costs a member (once a bug here)",
