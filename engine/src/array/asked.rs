@@ -2,16 +2,17 @@
 //!
 //! Some errors are of a bad sector, others of a dead drive, and the number does not tell which. Failing a member that the array needs
 //! loses what it alone holds: the array has no redundancy left, or stripes need a resync. Keeping a dead one would answer
-//! writes with errors that the others could bear. So the member is asked for its superblock:
+//! writes with errors that the others could bear. So the copies of the member's superblock are read, the second only if the first fails
+//! (one of them may lie in a bad sector too):
 //!
 //! | answer | what follows |
 //! |---|---|
-//! | an error | it is failed, and the write goes on without it |
+//! | both copies fail with an error of the device | the member is failed, and the write goes on without it |
 //! | any other | the batch is written once more; a second error ends a host's write with an error, and the member stays |
 //!
 //! Background work that has given rows up meets bad sectors where it writes its zeros. It goes on then, and leaves the stripe NeedSync.
 
-use crate::format::zones::SUPERBLOCK_A_OFFSET_BYTES;
+use crate::format::superblock::Copy;
 use crate::geometry::Slots;
 use crate::request::RequestError;
 use crate::ring::blame::Blame;
@@ -19,6 +20,16 @@ use crate::ring::{MemberIo, Ring};
 
 use super::jobs::Job;
 use super::{Array, Io, IoFor};
+
+/// A write of an op that a member did not take, and the copy of the member's superblock that is read for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    pub(super) index: u32,
+    pub(super) strip: u8,
+    /// The error of the write.
+    pub(super) errno: i32,
+    pub(super) copy: Copy,
+}
 
 impl Array {
     /// Whether a member in sync that did not take a write is to stay: something cannot be computed without it, or background work
@@ -32,25 +43,29 @@ impl Array {
                 || !members.spares(view, one, self.shared.needs()))
     }
 
-    /// Asks a member that is to stay and did not take a write for its superblock; the write waits for the answer.
-    pub(super) fn ask<R: Ring>(&mut self, ring: &mut R, index: u32, strip: u8, io: &Io, errno: i32) {
-        let what = IoFor::OpAsk { op: index, strip, errno };
-        let (at, into) = (SUPERBLOCK_A_OFFSET_BYTES, self.watch.scratch());
-        self.push_to(ring, what, io.slot, io.device, MemberIo::Read, at, into);
+    /// Reads a superblock copy of a member that is to stay and did not take a write; the write waits for the answer.
+    pub(super) fn ask<R: Ring>(&mut self, ring: &mut R, question: Question, io: &Io) {
+        let Question { index, strip, errno, copy } = question;
+        let what = IoFor::OpAsk { op: index, strip, errno, copy };
+        let into = self.watch.scratch();
+        self.push_to(ring, what, io.slot, io.device, MemberIo::Read, copy.offset_bytes(), into);
     }
 
-    /// It has answered.
+    /// The member has answered.
     pub(super) fn op_asked<R: Ring>(
         &mut self,
         ring: &mut R,
-        index: u32,
-        strip: u8,
-        errno: i32,
+        question: Question,
         io: &Io,
         result: Result<(), i32>,
     ) {
+        let Question { index, strip, errno, copy } = question;
         match result {
             Err(error) if self.blame(io, error) == Blame::Device => {
+                if copy == Copy::A {
+                    self.ask(ring, Question { copy: copy.other(), ..question }, io);
+                    return;
+                }
                 self.op_write_failed(index, strip, io, errno);
             }
             // The error may have been one in passing.

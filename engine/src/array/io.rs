@@ -1,5 +1,6 @@
 //! Operations of members: how they leave for the ring, for whom they are, and whose fault an error is.
 
+use crate::format::superblock::Copy;
 use crate::geometry::Slots;
 use crate::memory::Span;
 use crate::ring::blame::{Blame, blame};
@@ -18,8 +19,9 @@ pub(super) enum IoFor {
     OpRead { op: u32, strip: u8 },
     /// A stripe op's write of one strip.
     OpWrite { op: u32, strip: u8 },
-    /// Whether a member that did not take a write of a stripe op, with this `errno`, is there at all.
-    OpAsk { op: u32, strip: u8, errno: i32 },
+    /// A copy of the superblock of a member that did not take a write of a stripe op, with this `errno`: whether the member is there at
+    /// all.
+    OpAsk { op: u32, strip: u8, errno: i32, copy: Copy },
     /// A stripe op's advice to the device.
     OpDeallocate { op: u32 },
     /// A flush round.

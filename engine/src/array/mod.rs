@@ -84,6 +84,7 @@ mod wanted;
 mod watch;
 mod write;
 
+use asked::Question;
 use flush::FlushGate;
 use host::{HostRead, HostRequest};
 use intent::BlockWrites;
@@ -302,8 +303,9 @@ impl Array {
             }
             IoFor::OpRead { op, strip } => self.op_read_done(ring, op, strip, &io, completion.result),
             IoFor::OpWrite { op, strip } => self.op_write_done(ring, op, strip, &io, completion.result),
-            IoFor::OpAsk { op, strip, errno } => {
-                self.op_asked(ring, op, strip, errno, &io, completion.result);
+            IoFor::OpAsk { op, strip, errno, copy } => {
+                let question = Question { index: op, strip, errno, copy };
+                self.op_asked(ring, question, &io, completion.result);
             }
             IoFor::OpDeallocate { op } => self.op_deallocated(op),
             IoFor::Flush => self.flush_done(&io, completion.result),

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 
 use bitmap::{Begun, Cell};
 
+use crate::format::superblock::Copy;
 use crate::geometry::{Slots, Strips};
 use crate::limits::BUFFER_BYTES_MAX;
 use crate::members::Failure;
@@ -25,6 +26,7 @@ use crate::request::RequestError;
 use crate::ring::blame::{Blame, blame};
 use crate::ring::{Durability, MemberIo, Ring};
 
+use super::asked::Question;
 use super::flush::FlushWaiter;
 use super::jobs::Job;
 use super::op::{Mode, Phase, Segment, Work};
@@ -439,7 +441,7 @@ impl Array {
                 // A repair: the host has the bytes, and the error of the read has counted.
                 Blame::Device if self.ops[index].work_kind == Work::Read => {}
                 Blame::Device if self.is_kept(index, io) => {
-                    self.ask(ring, index, strip, io, errno);
+                    self.ask(ring, Question { index, strip, errno, copy: Copy::A }, io);
                     return;
                 }
                 Blame::Device => self.op_write_failed(index, strip, io, errno),

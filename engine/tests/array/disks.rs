@@ -201,7 +201,7 @@ impl Queued {
         let mut lent = vec![JUNK; op.span.len_bytes as usize];
         match op.io {
             // A probe: nobody looks at what it reads, and several share its memory.
-            MemberIo::Read if op.offset_bytes == SUPERBLOCK_A_OFFSET_BYTES => lent.clear(),
+            MemberIo::Read if COPIES.contains(&op.offset_bytes) => lent.clear(),
             // Pages of the host, of which there are none here: only a member that does not answer may be asked to fill them.
             MemberIo::Read if !memory.is_mapped(op.span) => lent.clear(),
             MemberIo::Read => memory.write_to(op.span, &lent),

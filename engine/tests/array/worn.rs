@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 
 use bitmap::Cell;
 use engine::format::Level;
+use engine::format::superblock::Copy;
 use engine::members::Failure;
 use engine::request::RequestKind;
 
+use crate::disks::SECTOR;
 use crate::world::restart::Serve;
 use crate::world::{Config, Initial, World};
 
@@ -144,4 +146,30 @@ fn a_dead_member_is_failed_though_it_is_needed() {
     assert!(!world.fails(RequestKind::Write { fua: false }, 20 * stripe_bytes, stripe_bytes));
     world.turn_until("the record", |world| !world.shared.members.record().writable.has(0));
     assert_eq!(in_sync(&world), 3);
+}
+
+/// A member that is needed does not take a write, and a copy of its superblock cannot be read: the other copy shows that it is there.
+/// With both copies unreadable it counts as dead.
+#[test]
+fn one_superblock_copy_shows_that_a_member_is_there() {
+    let mut world = array(76, Level::Raid5, 4, Cell::Clean);
+    world.disks.borrow_mut()[0].is_worn = false;
+    assert!(world.shared.members.fail(3, Failure::Operator));
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(3));
+    let (write, data) = (RequestKind::Write { fua: false }, world.data_bytes());
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    world.lossy.fill(true);
+    for (nth, copies) in [&[Copy::A][..], &[Copy::B], &[Copy::A, Copy::B]].into_iter().enumerate() {
+        // The array is awake after this, and the superblocks are not written for a while.
+        assert!(!world.fails(write, 0, stripe_bytes));
+        {
+            let disk = &mut world.disks.borrow_mut()[0];
+            disk.bad.extend(copies.iter().map(|copy| copy.offset_bytes() / SECTOR));
+            disk.refuses = Some((5, data.clone()));
+        }
+        assert!(world.fails(write, (10 + nth as u64) * stripe_bytes, stripe_bytes));
+        assert_eq!(in_sync(&world), if nth < 2 { 3 } else { 2 }, "{copies:?}");
+        let disk = &mut world.disks.borrow_mut()[0];
+        (disk.refuses, disk.bad) = (None, std::collections::BTreeSet::new());
+    }
 }

@@ -25,8 +25,14 @@ const PLAN: &str = "engine/src/plan.rs";
 const DISCARD: &str = "engine/src/array/discard.rs";
 const CONTENT: &str = "engine/src/array/content.rs";
 const IO: &str = "engine/src/array/io.rs";
+const ASKED: &str = "engine/src/array/asked.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(
+        ASKED,
+        "                if copy == Copy::A {",
+        "                if copy == Copy::A && !mutant!(OneCopyAsked) {",
+    ),
     e(
         INTENT,
         "            if shared.failed() {

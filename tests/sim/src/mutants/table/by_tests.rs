@@ -76,6 +76,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "E10: a stop waits until every row of a bad strip is given up",
     ),
     seen_in_array(
+        "worn::one_superblock_copy",
+        "OneCopyAsked",
+        "E7: a member that is needed is failed for a refused write and one superblock copy that cannot be read (once a bug here)",
+    ),
+    seen_in_array(
         "worn::a_repair_that_fails",
         "RepairFailsMember",
         "E7: the repair of a bad sector fails, and costs a member (once a bug here)",
