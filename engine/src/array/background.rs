@@ -425,7 +425,33 @@ impl Array {
                 rebuild.filling = Filling::Finishing;
                 steward.keeper.wishes.filled = Some(slot);
             }
-            _ => steward.keeper.wishes.progress = Some((slot, rebuild.flushing_cursor)),
+            Filling::Stripes | Filling::Blocks(_) | Filling::Finishing => {
+                steward.keeper.wishes.progress = Some((slot, rebuild.flushing_cursor));
+            }
+        }
+    }
+
+    /// The flush of a stop begins now: it covers everything that the cursor has passed. No operation is in flight, and the cursor does
+    /// not move any more.
+    pub(super) fn note_cursor_of_stop(&mut self) {
+        let cursor = self.shared.members.cursor();
+        if let Some(rebuild) = &mut self.steward_mut().rebuild {
+            rebuild.flushing_cursor = cursor;
+        }
+    }
+
+    /// The members are flushed for a stop: the cursor goes on record, before the stop does. What is on record of it may be older than
+    /// [`PROGRESS_EVERY_NS`]; at the next start a stripe at or above the recorded cursor that needs a resync is not believed on the
+    /// slot, and its strip there would be given up, although the device has it.
+    pub(super) fn record_cursor_of_stop(&mut self) {
+        let steward = self.steward_mut();
+        let Some(rebuild) = &steward.rebuild else { return };
+        match rebuild.filling {
+            Filling::Stripes | Filling::Blocks(_) => {
+                steward.keeper.wishes.progress = Some((rebuild.slot, rebuild.flushing_cursor));
+            }
+            // The slot is in sync on record, or about to be.
+            Filling::Flushing | Filling::Finishing => {}
         }
     }
 }

@@ -4,8 +4,8 @@
 //! bounded queue, and is answered through a channel that never blocks; what the operator may see is in
 //! atomics ([`StewardState`]).
 //!
-//! A stop, in order: background work ends and no op is left; every member is flushed; the record moves on; every cell
-//! that is dirty becomes Clean, and every bitmap block is written so that both its places say the same; the superblocks
+//! A stop, in order: background work ends and no op is left; every member is flushed; the cursor of a rebuild goes on record as it
+//! was before the flush (see `background`); the record moves on; every cell that is dirty becomes Clean, and every bitmap block is written so that both its places say the same; the superblocks
 //! say Clean, in both copies.
 
 use std::sync::Mutex;
@@ -448,6 +448,9 @@ impl Array {
             FlushFor::Sweep => self.sweep_flushed(ok),
             FlushFor::Rebuild => self.rebuild_flushed(ok),
             FlushFor::Stop => {
+                if ok {
+                    self.record_cursor_of_stop();
+                }
                 let steward = self.steward_mut();
                 if let Some((stop, answer)) = &mut steward.stop {
                     if ok {
@@ -495,6 +498,7 @@ impl Array {
                 {
                     return;
                 }
+                self.note_cursor_of_stop();
                 Stop::Flushing
             }
             Stop::Flushing => return,

@@ -4,6 +4,7 @@
 //! Oracle: the record, the bytes on the disks, and the model of the host.
 
 use bitmap::Cell;
+use engine::array::Order;
 use engine::format::Level;
 use engine::format::lost_rows::{LIST_BYTES, PLACE_OFFSETS_BYTES};
 use engine::geometry::Slots;
@@ -11,6 +12,7 @@ use engine::limits::BLOCK_BYTES;
 use engine::members::Failure;
 use engine::request::RequestKind;
 
+use crate::world::restart::Serve;
 use crate::world::{Config, Initial, World};
 
 const CHUNK: u32 = 4 << 10;
@@ -141,4 +143,62 @@ fn a_read_in_flight_does_not_return_rows_that_are_given_up() {
     world.disks.borrow_mut()[disk].holds = None;
     world.settle();
     assert_eq!(world.errors, 1, "the row is lost, and was read");
+}
+
+/// An array whose rebuild of slot 2 stands at stripe 60, with nothing of that on record yet.
+fn standing_at_60(seed: u64) -> World {
+    let mut world = degraded(seed);
+    let strip = strip_on_0(&world, 60);
+    world.spoil(60, strip, 0);
+    world.join(2, 0);
+    world.turn_until("stripe 60", |world| world.shared.members.cursor() == 60);
+    assert!(is_outside(&world, 0), "the cursor is on record already");
+    world
+}
+
+/// Whether the record does not believe slot 2 in this stripe.
+fn is_outside(world: &World, stripe: u64) -> bool {
+    world.shared.members.on_record(Slots::one(2), stripe)
+}
+
+/// Stripes were filled, and then a refused write tore them: only the slot that is being filled has its strips of them. After a stop in
+/// order the next server believes it there, and nothing is lost.
+#[test]
+fn a_stop_records_how_far_a_slot_is_filled() {
+    let mut world = standing_at_60(5);
+    let (stripe_bytes, data) = (u64::from(world.geometry.stripe_bytes()), world.data_bytes());
+    world.disks.borrow_mut()[0].refuses = Some((28, data));
+    world.lossy.fill(true);
+    for stripe in 0..60 {
+        // Strips of slot 0, or their parity: both are refused.
+        world.ask(RequestKind::Write { fua: false }, stripe * stripe_bytes, 4096);
+    }
+    world.settle();
+    world.lossy.fill(false);
+    let torn = world.shared.bitmap.need_sync();
+    assert!(torn > 20, "only {torn} stripes were torn");
+    world.disks.borrow_mut()[0].refuses = None;
+    assert!(is_outside(&world, 0), "the cursor is on record already");
+    world.stop();
+    world.disks.borrow_mut().iter_mut().for_each(|disk| disk.bad.clear());
+    let mut world = world.restart(Serve::ReadWrite);
+    world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(2) && world.is_synced());
+    assert!(world.shared.lost.is_empty(), "{:?}", world.shared.lost.ranges());
+    world.verify();
+}
+
+/// The cursor goes on record in a stop, but only after the flush of the stop: until then what was filled may be in the cache of the device.
+#[test]
+fn a_stop_flushes_before_it_records_how_far_a_slot_is_filled() {
+    let mut world = standing_at_60(6);
+    let device = world.shared.members.device(2);
+    let _or_it_has_one = world.shared.members.cache_switched_on(2, device, true);
+    world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = true;
+    let stopped = world.order(|answer| Order::Stop { answer });
+    world.pass(7);
+    assert!(stopped.is_empty() && is_outside(&world, 0), "the record has a cursor that no flush has covered");
+    world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = false;
+    world.turn_until("a stop", |_| !stopped.is_empty());
+    assert_eq!(stopped.recv(), Ok(Ok(())));
+    assert!(!is_outside(&world, 59) && is_outside(&world, 60), "the record has another cursor than 60");
 }

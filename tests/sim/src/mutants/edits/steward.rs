@@ -35,6 +35,19 @@ pub(super) const EDITS: &[Edit] = &[
             }
             if !first && self.steward_flush(FlushFor::Rebuild) {",
     ),
+    e(
+        STEWARD,
+        "                if ok {\n                    self.record_cursor_of_stop();",
+        "                if ok && !mutant!(StopForgetsCursor) {\n                    self.record_cursor_of_stop();",
+    ),
+    e(
+        STEWARD,
+        "                self.note_cursor_of_stop();",
+        "                self.note_cursor_of_stop();
+                if mutant!(StopRecordsUnflushed) {
+                    self.record_cursor_of_stop();
+                }",
+    ),
     // steward, keeper, sweep, background
     e(
         STEWARD,

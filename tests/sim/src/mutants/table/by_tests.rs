@@ -81,6 +81,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "E7: a member that is needed is failed for a refused write and one superblock copy that cannot be read (once a bug here)",
     ),
     seen_in_array(
+        "rebuild::a_stop_records",
+        "StopForgetsCursor",
+        "E7: a stop in order does not record the rebuild's cursor, and the only copy of a strip is given up (once a bug here)",
+    ),
+    seen_in_array(
+        "rebuild::a_stop_flushes",
+        "StopRecordsUnflushed",
+        "D2: a stop records a cursor that its flush has not covered yet",
+    ),
+    seen_in_array(
         "worn::a_repair_that_fails",
         "RepairFailsMember",
         "E7: the repair of a bad sector fails, and costs a member (once a bug here)",
