@@ -27,7 +27,11 @@ macro_rules! tally {
         #[derive(Default)]
         #[repr(align(128))]
         #[allow(missing_docs)]
-        pub struct Tally { $(pub $name: Count),* }
+        pub struct Tally {
+            $(pub $name: Count,)*
+            /// Stripes marked for a write. Not shown: the sweep looks whether there are new ones.
+            pub marks: Count,
+        }
 
         impl Tally {
             /// The sum over all reactors.

@@ -331,6 +331,7 @@ impl Array {
             // The stripe was trusted, and is changed like any other.
             let stripe = self.ops[index].stripe;
             if self.shared.bitmap.begin_write(stripe) == bitmap::Begun::Pending {
+                self.tally().marks.add(1);
                 self.write_block(self.shared.bitmap.block_of(stripe));
             }
         }

@@ -51,7 +51,7 @@ pub(super) struct Sweep {
     phase: Phase,
     batch: Vec<Looked>,
     next_pass_ns: u64,
-    /// Member writes, and stripes made consistent, when the last pass began: as many now, nothing is to be swept. The cell of a
+    /// Marks, member writes, and stripes made consistent, when the last pass began: as many now, nothing is to be swept. The cell of a
     /// first write becomes dirty after its last write; a resync that finds parity right writes nothing.
     changes_seen: u64,
     /// The last pass met a dirty cell or a block that was behind, or did not come to its end.
@@ -204,10 +204,12 @@ impl Array {
     }
 }
 
-/// Counts what may leave a cell dirty or make an image of a member old: writes of members, stripes made consistent (a
-/// first write is dirty after its last write; a resync that finds parity right writes nothing), and discards.
+/// Counts what may leave a cell dirty or make an image of a member old: marks (a write that is refused after its mark writes nothing),
+/// writes of members, stripes made consistent (a first write is dirty after its last write; a resync that finds parity right writes
+/// nothing), and discards.
 fn changes(shared: &Shared) -> u64 {
-    let writes: u64 = shared.tallies.iter().map(|tally: &Tally| tally.member_writes.get()).sum();
+    let writes_of = |tally: &Tally| tally.marks.get() + tally.member_writes.get();
+    let writes: u64 = shared.tallies.iter().map(writes_of).sum();
     let discards = shared.deallocations.load(std::sync::atomic::Ordering::Relaxed);
     writes + shared.bitmap.made_consistent() + u64::from(discards)
 }

@@ -77,6 +77,7 @@ impl Array {
             Trust::Trusted => {
                 // Asked for at once, so that the mark becomes durable while the plan reads.
                 if self.shared.bitmap.begin_write(stripe) == Begun::Pending {
+                    self.tally().marks.add(1);
                     self.write_block(self.shared.bitmap.block_of(stripe));
                 }
                 Mode::Trusted

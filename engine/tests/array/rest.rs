@@ -76,3 +76,23 @@ fn the_sweep_moves_the_record_before_it_takes_off_a_mark() {
     world.turn_until("a bitmap block", |world| block(world) != block_before);
     assert!(moves(&world) > moves_before, "a cell is Clean on a member, and the record has not moved on");
 }
+
+/// A write marks its stripe and is then refused, because a row that it needs cannot be computed. No member was written, and the sweep
+/// takes the mark off all the same: otherwise the next power cut would be followed by a resync of the stripe.
+#[test]
+fn the_mark_of_a_refused_write_is_swept() {
+    let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
+    let config =
+        Config { seed: 3, level, members: 4, chunk_bytes: 4 << 10, stripes: 40, initial, reactors: 1 };
+    let mut world = World::new(config);
+    world.pass(10);
+    for strip in [0, 1] {
+        world.spoil(9, strip, 0);
+    }
+    world.lossy[9] = true;
+    let at = 9 * u64::from(world.geometry.stripe_bytes());
+    assert!(world.fails(RequestKind::Write { fua: false }, at, 512));
+    assert_eq!(world.shared.bitmap.cell(9), Cell::Dirty);
+    world.pass(5);
+    assert_eq!(world.shared.bitmap.cell(9), Cell::Clean);
+}

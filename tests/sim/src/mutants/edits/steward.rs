@@ -93,6 +93,11 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         SWEEP,
+        "tally.marks.get() + tally.member_writes.get();",
+        "if mutant!(MarksNotSwept) { 0 } else { tally.marks.get() } + tally.member_writes.get();",
+    ),
+    e(
+        SWEEP,
         "} else if !shared.bitmap.is_settled(at) {",
         "} else if !mutant!(SweptBlockForgotten) && !shared.bitmap.is_settled(at) {",
     ),

@@ -171,6 +171,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "D8: a stop takes off the marks before the record has moved on",
     ),
     seen_in_array(
+        "rest::the_mark_of_a_refused_write",
+        "MarksNotSwept",
+        "B5: the mark of a write that was refused stays until something else is written (once a bug here)",
+    ),
+    seen_in_array(
         "rest::reads_wake_no_array",
         "ReadsWake",
         "A9: a read makes the record say Active, and the next power cut is an unclean stop",
