@@ -67,7 +67,7 @@ fn main() {
         };
         let mut ring = Uring::new(Arc::clone(&memory), &config).unwrap();
         println!("fixed buffers: {}", ring.buffers_are_fixed());
-        ring.attach(DeviceIndex(0), device.for_ring().unwrap()).unwrap();
+        ring.attach(DeviceIndex(0), device.for_ring(1).unwrap()).unwrap();
         load.run(ring, &memory, device.facts().size_bytes);
     }
 }

@@ -137,6 +137,8 @@ pub struct Device {
     kind: DeviceKind,
     identity: Identity,
     facts: Facts,
+    /// Read once: of some disks (virtio-blk) the kernel asks the device each time, and has no timeout for that.
+    serial: Option<String>,
     route: Route,
     /// Where its bytes are: itself, and then each layer below it that is known.
     storage: Vec<Storage>,
@@ -188,7 +190,12 @@ impl Device {
             Identity::File { .. } => Route::File,
             Identity::Block { number } => block_route(&file, number, size, mode, &mut facts),
         };
-        Ok(Device { path: path.into(), file, mode, kind, identity, facts, route, storage, _below: below })
+        let serial = match identity {
+            Identity::File { .. } => None,
+            Identity::Block { number } => facts::serial(&holder::sysfs(number)),
+        };
+        let path = path.into();
+        Ok(Device { path, file, mode, kind, identity, facts, serial, route, storage, _below: below })
     }
 
     /// The path that it was opened by.
@@ -215,25 +222,23 @@ impl Device {
         self.storage.iter().any(|one| other.storage.iter().any(|two| one.meets(two)))
     }
 
-    /// Whether it has a volatile cache now, though it had none when it was opened. The cache of a drive can be switched on under
-    /// us, and the kernel tells nobody but by its queue's `write_cache`.
+    /// A call that says whether it has a volatile cache now, if it had none when it was opened and can get one. The cache of a
+    /// drive can be switched on under us, and the kernel tells nobody but by its queue's `write_cache`. That attribute waits for a
+    /// queue that is being reconfigured.
     #[must_use]
-    pub fn cache_was_switched_on(&self) -> bool {
+    pub fn look_at_cache(&self) -> Option<impl Fn() -> bool + Send + use<>> {
         match self.identity {
-            Identity::Block { number } => {
-                !self.facts.volatile_cache && facts::has_volatile_cache(&holder::sysfs(number))
+            Identity::Block { number } if !self.facts.volatile_cache => {
+                Some(move || facts::has_volatile_cache(&holder::sysfs(number)))
             }
-            Identity::File { .. } => false,
+            Identity::Block { .. } | Identity::File { .. } => None,
         }
     }
 
-    /// The serial number of a disk, where the kernel knows one.
+    /// The serial number of a disk, where the kernel knew one when it was opened.
     #[must_use]
-    pub fn serial(&self) -> Option<String> {
-        match self.identity {
-            Identity::Block { number } => facts::serial(&holder::sysfs(number)),
-            Identity::File { .. } => None,
-        }
+    fn serial(&self) -> Option<&str> {
+        self.serial.as_deref()
     }
 
     /// What to call it in a message: the path, and the serial number of a disk.
@@ -328,8 +333,8 @@ impl Device {
         self.file.try_clone().map_err(|source| io_error(&self.path, "duplicate", source))
     }
 
-    /// The device as a ring takes it.
-    pub fn for_ring(&self) -> Result<UringDevice, DeviceError> {
+    /// The device as each of so many rings takes it.
+    pub fn for_ring(&self, rings: usize) -> Result<UringDevice, DeviceError> {
         let deallocate = match (self.mode.access, self.kind) {
             (Access::ReadOnly, _) => Deallocate::Ignore,
             (Access::ReadWrite, DeviceKind::File) => Deallocate::PunchHole,
@@ -341,7 +346,7 @@ impl Device {
             namespace: self.try_clone_namespace()?,
             deallocate,
             polled: self.facts.polled,
-            depth_max: self.facts.depth_max,
+            depth_max: self.facts.depth_of_each(rings),
             transfer_bytes_max: self.facts.transfer_bytes_max,
         })
     }

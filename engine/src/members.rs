@@ -98,14 +98,25 @@ pub struct Members {
     refusals: [AtomicU64; MEMBERS_MAX],
     /// Metadata or a flush was refused: the array serves nothing more until it is started again. Written by any reactor, once.
     stopped_serving: AtomicBool,
-    /// Grow while a slot's device answers: see [`Members::pulse`]. Written by every reactor, a few times a second; Relaxed, they
+    /// Grow while a slot's device answers: see [`Members::pulses`]. Written by every reactor, a few times a second; Relaxed, they
     /// carry no other fact.
     pulses: [AtomicU32; MEMBERS_MAX],
+    /// Grow while a slot's device completes deallocations.
+    advice_pulses: [AtomicU32; MEMBERS_MAX],
     /// Why a slot failed, for the operator. Locked only when a member fails.
     failures: Mutex<[Option<Failure>; MEMBERS_MAX]>,
     patience_s: u32,
     /// Whether the array is only read: no slot fails, and a silent one is passed by for a while.
     read_only: bool,
+}
+
+/// Counts that move while a device answers: see [`Members::pulses`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulses {
+    /// I/O of any kind.
+    pub any: u32,
+    /// Deallocations.
+    pub advice: u32,
 }
 
 /// Members that something durable was not done on. A member is a slot *and* its device: what is noted against a device says
@@ -211,6 +222,7 @@ impl Members {
             refusals: [const { AtomicU64::new(0) }; MEMBERS_MAX],
             stopped_serving: AtomicBool::new(false),
             pulses: [const { AtomicU32::new(0) }; MEMBERS_MAX],
+            advice_pulses: [const { AtomicU32::new(0) }; MEMBERS_MAX],
             failures: Mutex::new([None; MEMBERS_MAX]),
             patience_s: MEMBER_PATIENCE_S,
             read_only: false,
@@ -384,15 +396,21 @@ impl Members {
         self.failures.lock().expect("no holder panics")[usize::from(slot)] = None;
     }
 
-    /// An I/O has completed on the device of a slot, at some reactor. Said a few times a second, not of each I/O.
-    pub fn answered(&self, slot: u8) {
+    /// An I/O has completed on the device of a slot, at some reactor, and perhaps a deallocation. Said a few times a second, not of
+    /// each I/O.
+    pub fn answered(&self, slot: u8, advised: bool) {
         self.pulses[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+        if advised {
+            self.advice_pulses[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// Another number than before: the device of a slot has answered some reactor meanwhile.
+    /// Other numbers than before: the device of a slot has answered some reactor meanwhile.
     #[must_use]
-    pub fn pulse(&self, slot: u8) -> u32 {
-        self.pulses[usize::from(slot)].load(Ordering::Relaxed)
+    pub fn pulses(&self, slot: u8) -> Pulses {
+        let slot = usize::from(slot);
+        let [any, advice] = [&self.pulses, &self.advice_pulses].map(|of| of[slot].load(Ordering::Relaxed));
+        Pulses { any, advice }
     }
 
     /// Counts a read error in a strip, once for each strip; fails the slot when they come too fast and it can be spared.

@@ -22,6 +22,7 @@ mod running;
 mod scrub;
 mod warnings;
 
+pub use bounded::each_within;
 pub use create::create;
 pub use grow::grow_offline;
 pub use running::{Ended, Server, Stop};

@@ -330,7 +330,7 @@ fn uring(paths: &[PathBuf], config: &UringConfig, adapt: impl Fn(&mut UringDevic
     for (index, path) in (0..).zip(paths) {
         let device = Device::open(path, OpenMode::SERVE).unwrap();
         end_bytes = device.facts().size_bytes;
-        let mut device = device.for_ring().unwrap();
+        let mut device = device.for_ring(1).unwrap();
         adapt(&mut device);
         ring.attach(DeviceIndex(index), device).unwrap();
     }
@@ -478,7 +478,7 @@ fn a_member_is_replaced_while_others_work() {
     let files = Files::new(&std::env::temp_dir(), "replace");
     let (memory, mut pool) = memory();
     let mut ring = Uring::new(Arc::clone(&memory), &UringConfig::default()).unwrap();
-    let open = |at: usize| Device::open(&files.paths[at], OpenMode::SERVE).unwrap().for_ring().unwrap();
+    let open = |at: usize| Device::open(&files.paths[at], OpenMode::SERVE).unwrap().for_ring(1).unwrap();
     ring.attach(DeviceIndex(0), open(0)).unwrap();
     ring.attach(DeviceIndex(1), open(1)).unwrap();
     let span = pool.take(4096).unwrap();

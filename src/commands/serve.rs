@@ -17,7 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use engine::examine::{Examined, examine};
-use engine::server::{Ended, Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices};
+use engine::server::{
+    Ended, Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices, each_within,
+};
 use engine::status::{ArrayStatus, MemberStatus, RouteKind};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -354,6 +356,9 @@ fn tell_quiesced(quiesced: &Quiesced) {
     }
 }
 
+/// How long a path may take to resolve.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(5);
+
 /// The slot that is meant: by number, by the path it was opened with, or by another path to that file.
 fn find_slot(member: &MemberId, status: &ArrayStatus) -> std::result::Result<usize, String> {
     let path = match member {
@@ -367,12 +372,17 @@ fn find_slot(member: &MemberId, status: &ArrayStatus) -> std::result::Result<usi
         }
         MemberId::Path(path) => path,
     };
-    let real = |path: &Path| std::fs::canonicalize(path).ok();
-    let same = |known: &str| {
-        Path::new(known) == path || (real(path).is_some() && real(Path::new(known)) == real(path))
-    };
-    let found = status.members.iter().find(|one| one.path.as_deref().is_some_and(same));
-    found.map(|one| one.slot).ok_or_else(|| {
+    let known =
+        || status.members.iter().filter_map(|one| Some((one.slot, PathBuf::from(one.path.as_deref()?))));
+    if let Some((slot, _)) = known().find(|(_, known)| known == path) {
+        return Ok(slot);
+    }
+    // A path may lead through a file system that does not answer, perhaps that of the very member.
+    let paths = std::iter::once(path.clone()).chain(known().map(|(_, known)| known)).collect();
+    let real = each_within(paths, RESOLVED_WITHIN, |path: PathBuf| path.canonicalize().ok());
+    let real: Vec<Option<PathBuf>> = real.into_iter().map(Option::flatten).collect();
+    let found = known().zip(&real[1..]).find(|(_, of_member)| of_member.is_some() && **of_member == real[0]);
+    found.map(|((slot, _), _)| slot).ok_or_else(|| {
         format!("no member {} in {}: see `striate detail {}`", path.display(), status.name, status.name)
     })
 }

@@ -61,7 +61,7 @@ pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
         ))?;
     }
     if needs_room(&status) {
-        let left = status.cells.need_sync - status.cells.lost;
+        let left = status.cells.need_sync.saturating_sub(status.cells.lost);
         print(&format!("{}: {left} stripes still need a resync, and {LIST_IS_FULL}\n", status.name))?;
     }
     Ok(outcome(&status, &rebuilt))

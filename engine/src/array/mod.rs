@@ -178,7 +178,7 @@ impl Array {
             sizes.ops < usize::from(NO_OP) && sizes.ios() + sizes.parked() <= crate::limits::IO_IN_FLIGHT_MAX
         );
         assert!(sizes.host_reads >= usize::from(shared.geometry.data()), "a read of one stripe has room");
-        pool.keep_back();
+        pool.keep_back(4);
         let watch = Watch::new(&mut pool);
         let blocks = BlockWrites::new(&mut pool, &sizes, shared.bitmap.blocks());
         let steward = (me == 0).then(|| Box::new(Steward::new(&shared, &mut pool)));
@@ -296,8 +296,13 @@ impl Array {
         }
         match io.what {
             IoFor::Parked(holds) => self.unpark(holds),
-            IoFor::HostRead { request, stripe, start, deallocations } => {
-                self.host_reads -= 1;
+            IoFor::HostRead { request, stripe, start, deallocations }
+            | IoFor::LeftRead { request, stripe, start, deallocations } => {
+                if matches!(io.what, IoFor::LeftRead { .. }) {
+                    self.parking.left_read_ended();
+                } else {
+                    self.host_reads -= 1;
+                }
                 let read = HostRead { request, stripe, start, span: io.span };
                 self.host_read_done(read, deallocations, &io, completion.result);
             }
@@ -307,7 +312,12 @@ impl Array {
                 let question = Question { index: op, strip, errno, copy };
                 self.op_asked(ring, question, &io, completion.result);
             }
-            IoFor::OpDeallocate { op } => self.op_deallocated(op),
+            IoFor::OpDeallocate { op } => {
+                if self.is_current(&io) {
+                    self.watch.hear_advice(io.slot);
+                }
+                self.op_deallocated(op);
+            }
             IoFor::Flush => self.flush_done(&io, completion.result),
             IoFor::Block { write } => self.block_copy_done(write, &io, completion.result),
             IoFor::Superblock => self.superblock_done(&io, completion.result),

@@ -17,13 +17,14 @@
 //!   is therefore given a fresh span before it is answered ([`Array::exchange_spans`]): a write is then answered, a read is
 //!   done again without the member. The old span goes back to the pool with the last late completion.
 //! - Memory that is not ours cannot be exchanged: pages of a request of ublk that the kernel has put into the ring's table
-//!   ([`Memory::is_mapped`](crate::memory::Memory::is_mapped)). Such a read waits for the kernel. A member that has been
-//!   quiet for a while is therefore not read into such pages (see `watch`). A reactor that is told to end leaves such a read to the
-//!   next server ([`Array::left_to_kernel`]): the driver keeps the request.
+//!   ([`Memory::is_mapped`](crate::memory::Memory::is_mapped)). Such a read waits for the kernel, and no other request waits for it:
+//!   it gives up its place among the reads of this reactor. A member that has been quiet for a while is therefore not read into such
+//!   pages (see `watch`). A reactor that is told to end leaves such a read to the next server ([`Array::left_to_kernel`]): the driver
+//!   keeps the request.
 //!
 //! Bounds: a reactor parks at most [`Sizes::parked`](super::Sizes::parked) I/Os. What would be one more waits for its
-//! member, as everything does whose member cannot be spared. A pool keeps back a quarter of what is not parked, so that what
-//! had to be parked can be replaced ([`Pool::keep_back`]).
+//! member, as everything does whose member cannot be spared. A pool keeps back half of what is not parked, so that all that
+//! had to be parked can be replaced at once ([`Pool::keep_back`]).
 
 use std::collections::VecDeque;
 
@@ -110,9 +111,14 @@ impl Parking {
         }
     }
 
-    /// I/Os that nothing waits for.
+    /// I/Os that nothing of the array waits for.
     pub(super) fn ios(&self) -> usize {
         self.ios
+    }
+
+    /// The kernel has ended a read into memory that is not ours, whose member had left.
+    pub(super) fn left_read_ended(&mut self) {
+        self.ios -= 1;
     }
 
     /// Has every I/O looked at in the next turn.
@@ -181,7 +187,7 @@ impl Array {
         let is_out = !seen.view.writable.has(io.slot);
         let nothing_is_recorded = self.shared.failed() || self.shared.read_only;
         match io.what {
-            IoFor::Parked(_) => false,
+            IoFor::Parked(_) | IoFor::LeftRead { .. } => false,
             // The record itself: waiting for it would be waiting for the member. One that merely fails, or that the operator fails,
             // has a moment to answer, so that a change under way need not be made again. A device that joins has its time too.
             IoFor::Superblock if self.is_current(io) => is_out && self.watch.is_late(io),
@@ -198,10 +204,10 @@ impl Array {
     pub fn left_to_kernel(&self) -> Option<usize> {
         let members = &self.shared.members;
         let seen = Seen { view: members.view(), record: members.record() };
-        let is_left = |io: &&Io| {
-            matches!(io.what, IoFor::HostRead { .. })
-                && !self.shared.memory.is_mapped(io.span)
-                && self.has_left(io, seen)
+        let is_left = |io: &&Io| match io.what {
+            IoFor::LeftRead { .. } => true,
+            IoFor::HostRead { .. } => !self.shared.memory.is_mapped(io.span) && self.has_left(io, seen),
+            _ => false,
         };
         let mut pending = 0;
         for request in self.requests.iter() {
@@ -241,8 +247,15 @@ impl Array {
     fn park<R: Ring>(&mut self, ring: &mut R, tag: u32, io: Io) {
         let me = self.me;
         let holds = match io.what {
-            IoFor::HostRead { .. } if !self.shared.memory.is_mapped(io.span) => return,
-            IoFor::Parked(_) => return,
+            IoFor::HostRead { request, stripe, start, deallocations }
+                if !self.shared.memory.is_mapped(io.span) =>
+            {
+                self.ios[tag].what = IoFor::LeftRead { request, stripe, start, deallocations };
+                self.parking.ios += 1;
+                self.host_reads -= 1;
+                return;
+            }
+            IoFor::Parked(_) | IoFor::LeftRead { .. } => return,
             IoFor::Flush | IoFor::OpDeallocate { .. } | IoFor::OpAsk { .. } | IoFor::Probe | IoFor::Wipe => {
                 Holds::Nothing
             }
@@ -281,7 +294,7 @@ impl Array {
             IoFor::List => self.list_write_ended(io, false),
             IoFor::Probe => self.watch.probe_ended(io.slot),
             IoFor::Wipe => {}
-            IoFor::Parked(_) => unreachable!("looked at above"),
+            IoFor::Parked(_) | IoFor::LeftRead { .. } => unreachable!("looked at above"),
         }
     }
 

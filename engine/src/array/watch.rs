@@ -12,7 +12,8 @@
 //! - Whether the others answer is not known where nothing is asked of them. When one member has been quiet for half of the
 //!   patience, members without I/O get a *probe*: a read of one block.
 //! - Deallocations are advice that a drive may take minutes over. They do not make a member silent, but their completions show
-//!   that it is alive. Only after ten times the patience does an unanswered one count, since its stripe is locked until then.
+//!   that it is alive. They have a silence of their own, since their stripes are locked until they end: some are in flight, and for ten
+//!   times the patience none completes on that device, in any reactor. A queue of advice that moves on is waited for, however long it is.
 //! - A member that the array cannot do without is waited for.
 //! - While stripes need a resync, every member holds strips that cannot be computed from the others. A silent one is then waited for
 //!   ten times as long: a pause of a minute costs no data, and one without end does not stop the array for ever.
@@ -22,7 +23,7 @@
 use crate::format::zones::SUPERBLOCK_A_OFFSET_BYTES;
 use crate::geometry::Slots;
 use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
-use crate::members::{Failure, Needs};
+use crate::members::{Failure, Needs, Pulses};
 use crate::memory::{Pool, Span};
 use crate::ring::{DeviceIndex, MemberIo, Ring};
 
@@ -37,7 +38,7 @@ const BEATS_PER_S: u32 = (1_000_000_000 / BEAT_NS) as u32;
 const QUIET_BEATS: u32 = 4 * BEATS_PER_S;
 /// A member is slow after this many: its data is then not read into memory that is not ours.
 const SLOW_BEATS: u32 = 2;
-/// How many times the patience an unanswered deallocation has.
+/// How many times the patience a member has that completes no deallocation.
 const ADVICE_PATIENCES: u32 = 10;
 /// How many times the patience a member has that holds what cannot be computed from the others.
 const UNSYNCED_PATIENCES: u32 = 10;
@@ -49,8 +50,10 @@ struct Ear {
     device: DeviceIndex,
     /// Beats that count against it.
     beats: u32,
-    /// What the members' pulse was at the last beat: see [`crate::members::Members::pulse`].
-    pulse: u32,
+    /// The member's pulses at the last beat: see [`crate::members::Members::pulses`].
+    pulses: Pulses,
+    /// Beats without a completed deallocation while some were in flight.
+    advice_beats: u32,
 }
 
 /// See the top of this file.
@@ -60,6 +63,8 @@ pub(super) struct Watch {
     beaten_ns: u64,
     /// Slots on which an I/O has completed here since the last beat.
     heard: Slots,
+    /// Those of them on which a deallocation has.
+    advised: Slots,
     ears: [Ear; MEMBERS_MAX],
     /// Slots that are slow now.
     slow: Slots,
@@ -76,18 +81,19 @@ struct Asked {
     waited_for: Slots,
     /// Slots with I/O of any age, advice excepted.
     at_all: Slots,
-    /// Slots with a deallocation that has had its time.
-    advice_overdue: Slots,
+    /// Slots with a deallocation that was in flight at the beat before.
+    advice: Slots,
 }
 
 impl Watch {
     pub(super) fn new(pool: &mut Pool) -> Watch {
         let probe = pool.take(BLOCK_BYTES as u32).expect("a fresh pool has room for a probe");
-        let ear = Ear { device: DeviceIndex(u8::MAX), beats: 0, pulse: 0 };
+        let ear = Ear { device: DeviceIndex(u8::MAX), beats: 0, pulses: Pulses::default(), advice_beats: 0 };
         Watch {
             beat: 0,
             beaten_ns: 0,
             heard: Slots::NONE,
+            advised: Slots::NONE,
             ears: [ear; MEMBERS_MAX],
             slow: Slots::NONE,
             probed: Slots::NONE,
@@ -108,6 +114,11 @@ impl Watch {
     /// An I/O has completed on the device that a slot has now, with whatever result.
     pub(super) const fn hear(&mut self, slot: u8) {
         self.heard = self.heard.or(Slots::one(slot));
+    }
+
+    /// A deallocation has completed on the device that a slot has now.
+    pub(super) const fn hear_advice(&mut self, slot: u8) {
+        self.advised = self.advised.or(Slots::one(slot));
     }
 
     /// Where superblocks are read to by way of a question: what comes is of no interest.
@@ -176,38 +187,48 @@ impl Array {
         self.parking.look_again();
         let asked = self.asked();
         let heard = std::mem::take(&mut self.watch.heard);
-        heard.iter().for_each(|slot| self.shared.members.answered(slot));
-        self.listen(asked, heard);
+        let advised = std::mem::take(&mut self.watch.advised);
+        heard.iter().for_each(|slot| self.shared.members.answered(slot, advised.has(slot)));
+        self.listen(asked, heard, advised);
         self.probe_others(ring, asked);
     }
 
     /// Looks at every I/O in flight.
     fn asked(&self) -> Asked {
-        let patience = self.shared.members.patience_s() * BEATS_PER_S;
         let mut asked = Asked::default();
         for io in self.ios.iter().filter(|io| !matches!(io.what, IoFor::Parked(_)) && self.is_current(io)) {
-            let (slot, age) = (Slots::one(io.slot), self.watch.beat.wrapping_sub(io.beat));
-            if !matches!(io.what, IoFor::OpDeallocate { .. }) {
+            let slot = Slots::one(io.slot);
+            let is_advice = matches!(io.what, IoFor::OpDeallocate { .. });
+            if !is_advice {
                 asked.at_all = asked.at_all.or(slot);
-                // Pushed in the turn of a beat or after it, it has waited for none.
-                asked.waited_for = if age > 1 { asked.waited_for.or(slot) } else { asked.waited_for };
-            } else if age > ADVICE_PATIENCES * patience {
-                asked.advice_overdue = asked.advice_overdue.or(slot);
+            }
+            // Pushed in the turn of a beat or after it, an I/O has waited for none.
+            if self.watch.beat.wrapping_sub(io.beat) > 1 {
+                let waits = if is_advice { &mut asked.advice } else { &mut asked.waited_for };
+                *waits = waits.or(slot);
             }
         }
         asked
     }
 
     /// Counts a beat against those that have not answered, and fails who has been silent for all of the patience.
-    fn listen(&mut self, asked: Asked, heard: Slots) {
+    fn listen(&mut self, asked: Asked, heard: Slots, advised: Slots) {
         let shared = &self.shared;
         let view = shared.members.view();
+        let patience = shared.members.patience_s();
         let mut beats = [0; MEMBERS_MAX];
+        let mut advice_overdue = Slots::NONE;
         for slot in view.writable.iter() {
             let ear = &mut self.watch.ears[usize::from(slot)];
-            let (device, pulse) = (shared.members.device(slot), shared.members.pulse(slot));
-            let has_answered = heard.has(slot) || pulse != ear.pulse || device != ear.device;
-            (ear.device, ear.pulse) = (device, pulse);
+            let (device, pulses) = (shared.members.device(slot), shared.members.pulses(slot));
+            let is_new = device != ear.device;
+            let has_answered = heard.has(slot) || pulses.any != ear.pulses.any || is_new;
+            let was_advised = advised.has(slot) || pulses.advice != ear.pulses.advice || is_new;
+            (ear.device, ear.pulses) = (device, pulses);
+            ear.advice_beats = if was_advised || !asked.advice.has(slot) { 0 } else { ear.advice_beats + 1 };
+            if ear.advice_beats > ADVICE_PATIENCES * patience * BEATS_PER_S {
+                advice_overdue = advice_overdue.or(Slots::one(slot));
+            }
             if has_answered || !asked.waited_for.has(slot) {
                 ear.beats = 0;
             } else {
@@ -216,13 +237,12 @@ impl Array {
         }
         let slow = (0..).zip(&beats).filter(|(_, beats)| **beats >= SLOW_BEATS);
         self.watch.slow = slow.fold(Slots::NONE, |slots, (slot, _)| slots.or(Slots::one(slot)));
-        let patience = shared.members.patience_s();
         let needs = shared.needs();
         let verdict = judge(&beats, view.readable, needs.data, patience * BEATS_PER_S);
         for slot in verdict.counted.iter() {
             self.watch.ears[usize::from(slot)].beats = beats[usize::from(slot)];
         }
-        let silent = verdict.silent.or(asked.advice_overdue.and(view.writable));
+        let silent = verdict.silent.or(advice_overdue);
         if silent.is_empty() {
             return;
         }
@@ -230,7 +250,7 @@ impl Array {
             let is_long = |slot: &u8| beats[usize::from(*slot)] > UNSYNCED_PATIENCES * patience * BEATS_PER_S;
             let long =
                 silent.iter().filter(is_long).fold(Slots::NONE, |slots, slot| slots.or(Slots::one(slot)));
-            let long = long.or(asked.advice_overdue.and(view.writable));
+            let long = long.or(advice_overdue);
             let needs = Needs { unsynced: false, ..needs };
             shared.members.fail_all_if_spared(long, Failure::Silence(UNSYNCED_PATIENCES * patience), needs);
         }

@@ -181,7 +181,7 @@ pub fn run(options: &BenchOptions) -> Result<BenchReport, ServerError> {
     bench.run(|memory| {
         let mut ring = Uring::new(memory, &config)?;
         for (index, device) in bench.devices.iter().enumerate() {
-            let device = device.for_ring().map_err(std::io::Error::other)?;
+            let device = device.for_ring(bench.options.cores).map_err(std::io::Error::other)?;
             ring.attach(DeviceIndex(index as u8), device)?;
         }
         Ok(ring)

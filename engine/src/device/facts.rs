@@ -62,8 +62,10 @@ pub struct Facts {
     pub discards: bool,
     /// Whether its driver has poll queues.
     pub polled: bool,
-    /// Operations worth having in the kernel at once.
+    /// Operations worth having at once in one of its queues.
     pub depth_max: u32,
+    /// Its hardware's queues, each with that depth; 0 where the kernel does not say.
+    pub queues: u32,
     /// Longest transfer that is not cut by the kernel.
     pub transfer_bytes_max: u32,
     /// Longest write that a power cut leaves whole, written or not, if the device says so.
@@ -71,6 +73,16 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Operations that each of so many rings may have in the kernel. Rings that share a queue of the hardware share its depth: what
+    /// is beyond it holds a thread of the kernel for each operation.
+    pub(super) fn depth_of_each(&self, rings: usize) -> u32 {
+        if self.queues == 0 {
+            return self.depth_max;
+        }
+        let all = u64::from(self.depth_max) * u64::from(self.queues);
+        (all / rings as u64).clamp(1, self.depth_max.into()) as u32
+    }
+
     /// What a drive adds that is asked itself. `sysfs` is its disk's.
     pub(super) fn refine(&mut self, identified: &Identified, sysfs: &Path) {
         // What the kernel was told (an operator may know of capacitors) stands; it cannot give a drive a cache.
@@ -127,6 +139,7 @@ fn of_block(file: &File, sysfs: &Path, size: u64) -> Facts {
         discards: queue("discard_max_bytes") > 0,
         polled: queue("io_poll") == 1 && !is_device_mapper(&disk),
         depth_max: depth_max(read(&disk.join("queue/nr_requests"))),
+        queues: std::fs::read_dir(disk.join("mq")).map_or(0, |queues| queues.count() as u32),
         transfer_bytes_max: transfer_bytes as u32 / BLOCK_BYTES as u32 * BLOCK_BYTES as u32,
         atomic_bytes: None,
     }
@@ -149,6 +162,7 @@ fn of_file(file: &File, metadata: &Metadata, size: u64, direct: bool, access: Ac
         discards: punches,
         polled: false,
         depth_max: DEPTH_FILE,
+        queues: 0,
         transfer_bytes_max: TRANSFER_BYTES_MAX,
         atomic_bytes: None,
     }
@@ -234,6 +248,26 @@ mod tests {
             [(None, DEPTH_SHARED), (Some(0), 1), (Some(2), 2), (Some(1023), 1023), (Some(4096), 1024)]
         {
             assert_eq!(depth_max(tags), expected, "{tags:?}");
+        }
+    }
+
+    #[test]
+    fn rings_share_the_queues_of_the_hardware() {
+        let file = File::open("/proc/self/exe").unwrap();
+        let metadata = file.metadata().unwrap();
+        let facts = of_file(&file, &metadata, 1 << 20, true, Access::ReadOnly);
+        for (queues, rings, expected) in [
+            (0, 8, 256),
+            (1, 1, 256),
+            (1, 2, 128),
+            (1, 254, 1),
+            (4, 2, 256),
+            (4, 8, 128),
+            (64, 8, 256),
+            (3, 2, 256),
+        ] {
+            let facts = Facts { depth_max: 256, queues, ..facts.clone() };
+            assert_eq!(facts.depth_of_each(rings), expected, "{queues} queues, {rings} rings");
         }
     }
 

@@ -24,8 +24,12 @@
 //!
 //! **Parked blocks.** Blocks that the kernel may hold for ever (an I/O of a device that does not answer) are *parked*. A pool that
 //! [keeps back](Pool::keep_back) some superblocks can always replace them: while superblocks with parked blocks are not
-//! counted, the last quarter of the others is not assigned by [`Pool::take`], only by [`Pool::take_kept_back`]. Of 32
-//! superblocks 24 are in use at most; if all of them are parked, 8 are left, and 6 of these are in use.
+//! counted, a share of the others is not assigned by [`Pool::take`], only by [`Pool::take_kept_back`].
+//!
+//! - Of the memory of hosts' requests that share is half. Of 32 superblocks 16 are in use at most; if all of them are parked, 16 are
+//!   left, and 8 of these are in use. So all that is in use when a device falls silent can be replaced at once: an owner may need all
+//!   of its own before it gives back any (an NBD client's large read is answered as a whole).
+//! - Of the memory of stripe operations it is a quarter: what is parked there is not replaced, but for superblocks.
 
 use std::sync::Arc;
 
@@ -55,8 +59,8 @@ pub struct Pool {
     free_count: u16,
     /// Superblocks with a parked block.
     parked_count: u16,
-    /// Whether the last free superblocks are kept for what replaces parked blocks.
-    keeps_back: bool,
+    /// Which part of the superblocks is kept for what replaces parked blocks: one in so many; 0 for none.
+    kept_back_of: u16,
 }
 
 impl Pool {
@@ -90,18 +94,18 @@ impl Pool {
             available_bytes: u64::from(count) << SUPERBLOCK_SHIFT,
             free_count: count as u16,
             parked_count: 0,
-            keeps_back: false,
+            kept_back_of: 0,
         }
     }
 
-    /// From now on keeps memory back for [`Pool::take_kept_back`].
-    pub fn keep_back(&mut self) {
-        self.keeps_back = true;
+    /// From now on keeps one in `of` superblocks back for [`Pool::take_kept_back`].
+    pub fn keep_back(&mut self, of: u16) {
+        self.kept_back_of = of;
     }
 
     /// Superblocks that [`Pool::take`] does not assign to a class.
     fn kept_back(&self) -> u16 {
-        (self.superblocks.len() as u16 - self.parked_count) / 4
+        (self.superblocks.len() as u16 - self.parked_count).checked_div(self.kept_back_of).unwrap_or(0)
     }
 
     /// Takes a span of exactly `bytes` (1 to 1 MiB), aligned to 4 KiB; `None` when there is none of
@@ -109,7 +113,7 @@ impl Pool {
     #[must_use]
     #[inline]
     pub fn take(&mut self, bytes: u32) -> Option<Span> {
-        self.take_from(bytes, self.keeps_back)
+        self.take_from(bytes, self.kept_back_of > 0)
     }
 
     /// Takes a span from what is kept back too: in place of one that is parked, so that its owner can go on.
@@ -420,9 +424,9 @@ mod tests {
     fn what_is_parked_can_be_replaced() {
         let memory = memory(8);
         let mut pool = Pool::new(&memory, 0);
-        pool.keep_back();
+        pool.keep_back(2);
         let mut parked = Vec::new();
-        for expected in [6, 2] {
+        for expected in [4, 2, 1, 1] {
             let taken: Vec<_> = std::iter::from_fn(|| pool.take(MIB)).collect();
             assert_eq!(taken.len(), expected);
             taken.iter().for_each(|span| pool.park(*span));
@@ -434,8 +438,8 @@ mod tests {
         assert!(!parked.iter().any(|other| other.overlaps(span)));
         pool.give(span);
         parked.drain(..).for_each(|span| pool.give_parked(span));
-        assert_eq!(std::iter::from_fn(|| pool.take(MIB)).count(), 6);
-        assert_eq!(std::iter::from_fn(|| pool.take_kept_back(MIB)).count(), 2);
+        assert_eq!(std::iter::from_fn(|| pool.take(MIB)).count(), 4);
+        assert_eq!(std::iter::from_fn(|| pool.take_kept_back(MIB)).count(), 4);
     }
 
     #[test]

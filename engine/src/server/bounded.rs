@@ -27,7 +27,7 @@ pub(crate) fn no_answer(path: &Path, patience: Duration) -> ServerError {
 
 /// Calls `act` for each input, on as many threads. The results are in the order of the inputs; `None` where there is none after
 /// `patience`.
-pub(crate) fn each_within<I, T>(
+pub fn each_within<I, T>(
     inputs: Vec<I>,
     patience: Duration,
     act: impl Fn(I) -> T + Clone + Send + 'static,

@@ -262,7 +262,7 @@ impl ControlRing {
         let config = UringConfig { passthrough, ..UringConfig::default() };
         let mut ring = Uring::new(memory.clone(), &config).map_err(failed)?;
         for (index, device) in devices.iter().enumerate() {
-            ring.attach(DeviceIndex(index as u8), device.for_ring()?).map_err(failed)?;
+            ring.attach(DeviceIndex(index as u8), device.for_ring(1)?).map_err(failed)?;
         }
         let scratch = memory.arena(0).part(0, SCRATCH_BYTES);
         let ring = PatientRing::new(ring, MonotonicClock, patience.as_nanos() as u64);

@@ -25,7 +25,7 @@ use crate::status::{
 };
 use crate::tally::Tally;
 
-use super::bounded::patience;
+use super::bounded::{each_within, patience};
 use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
@@ -40,14 +40,14 @@ mod replace;
 mod silence;
 mod stop;
 
-use answers::order;
+use answers::{LOOK_EVERY, order};
 use devices::Devices;
 pub use stop::{Ended, Stop};
 
 /// Data memory of a reactor where nothing else is said.
 const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
 /// Least that a reactor can work with: half for requests, half for stripe operations.
-const MEMORY_BYTES_MIN: usize = 16 << 20;
+const MEMORY_BYTES_MIN: usize = 32 << 20;
 /// Most: an arena of fixed buffers.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
 
@@ -71,6 +71,8 @@ pub struct Server {
     /// How the reactors' rings were made, but for what the front end wanted.
     rings: UringConfig,
     read_only: bool,
+    /// A helper thread looks at the members' caches. Guards no other data.
+    is_looking_at_caches: Arc<AtomicBool>,
     pace: Mutex<Pace>,
     /// What the operator should know of this start.
     pub warnings: Vec<String>,
@@ -82,6 +84,15 @@ struct Running {
     closed: Receiver<Vec<DeviceIndex>>,
     /// Taken by the stop.
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Held by the helper that looks at caches, wherever it is; dropped when the next look may begin.
+struct LookIsOver(Arc<AtomicBool>);
+
+impl Drop for LookIsOver {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// What background work had done at the last look, for its rate.
@@ -220,6 +231,7 @@ impl Server {
             replacements: AtomicU32::new(0),
             rings: config,
             read_only,
+            is_looking_at_caches: Arc::default(),
             pace: Mutex::new(Pace::default()),
             warnings,
         })
@@ -264,7 +276,8 @@ impl Server {
                 blocks_behind: self.blocks_behind(),
             },
             lost_rows: self.lost_rows(),
-            background: self.background(cells.need_sync - lost),
+            // Counted at two moments: there may have been fewer at the first.
+            background: self.background(cells.need_sync.saturating_sub(lost)),
             exports: self.front.exports(),
             reactors: self.placement.seats.clone(),
             counters: Tally::sum(&shared.tallies),
@@ -307,11 +320,26 @@ impl Server {
     pub fn look_at_caches(&self) -> Vec<String> {
         let members = &self.shared.members;
         let hosts_flush = self.front.admits_volatile_cache();
-        let mut found = Vec::new();
-        for slot in members.view().writable.iter() {
+        if self.is_looking_at_caches.swap(true, Ordering::AcqRel) {
+            // The last look has not come back.
+            return Vec::new();
+        }
+        let look = |slot: u8| {
             let index = members.device(slot);
-            let Some(device) = self.devices.get(index) else { continue };
-            if device.cache_was_switched_on() && members.cache_switched_on(slot, index, hosts_flush) {
+            let device = self.devices.get(index)?;
+            let look = device.look_at_cache()?;
+            Some(((slot, index, device), look))
+        };
+        let (looked_at, looks): (Vec<_>, Vec<_>) = members.view().writable.iter().filter_map(look).unzip();
+        let is_over = LookIsOver(self.is_looking_at_caches.clone());
+        let look_at_all = move || {
+            let _is_over = is_over;
+            looks.iter().map(|look| look()).collect::<Vec<bool>>()
+        };
+        let are_on = each_within(vec![look_at_all], LOOK_EVERY, |look| look()).pop().flatten();
+        let mut found = Vec::new();
+        for ((slot, index, device), is_on) in looked_at.into_iter().zip(are_on.into_iter().flatten()) {
+            if is_on && members.cache_switched_on(slot, index, hosts_flush) {
                 let now = if hosts_flush {
                     "it is flushed from now on"
                 } else {
@@ -434,7 +462,8 @@ fn launch(
     config: UringConfig,
 ) -> Result<Running, ServerError> {
     let port = ReactorPort::new();
-    let for_ring = |device: &Option<Device>| device.as_ref().map(Device::for_ring).transpose();
+    let rings = shared.tallies.len();
+    let for_ring = |device: &Option<Device>| device.as_ref().map(|device| device.for_ring(rings)).transpose();
     let attached: Vec<_> = devices.iter().map(for_ring).collect::<Result<_, _>>()?;
     let (ready, is_ready) = bounded(1);
     let (closing, closed) = bounded(1);
@@ -446,7 +475,7 @@ fn launch(
             let arena = memory.arena(u16::from(me));
             let half = arena.len_bytes / 2;
             let mut requests = Pool::over(&memory, arena.part(0, half));
-            requests.keep_back();
+            requests.keep_back(2);
             let work = Pool::over(&memory, arena.part(half, half));
             let ring = Uring::new(memory.clone(), &config).and_then(|mut ring| {
                 for (index, device) in attached.into_iter().enumerate() {

@@ -78,6 +78,8 @@ pub struct Disk {
     pub lapse: Option<Lapse>,
     /// Deallocations wait until it is no longer so; everything else is done.
     pub slow_advice: bool,
+    /// So many deallocations are done all the same.
+    pub advice_left: u32,
     /// Flushes wait until it is no longer so; everything else is done.
     pub slow_flushes: bool,
     pub counts: Counts,
@@ -110,6 +112,7 @@ impl Disk {
             unreadable: false,
             lapse: None,
             slow_advice: false,
+            advice_left: 0,
             slow_flushes: false,
             holds: None,
             counts: Counts::default(),
@@ -246,7 +249,7 @@ impl Ring for SlowRing {
             let op = self.queued[at].op;
             let disk = &mut disks[usize::from(op.device.0)];
             let is_slow = match op.io {
-                MemberIo::Deallocate => disk.silent || disk.slow_advice,
+                MemberIo::Deallocate => disk.silent || disk.slow_advice && disk.advice_left == 0,
                 MemberIo::Flush => disk.silent || disk.slow_flushes,
                 MemberIo::Read | MemberIo::Write(_) => {
                     disk.silent || disk.holds.as_ref().is_some_and(|bytes| bytes.contains(&op.offset_bytes))
@@ -254,7 +257,12 @@ impl Ring for SlowRing {
             };
             if !is_slow && self.rng.below(100) < percent {
                 self.queued.swap_remove(at).check(&self.memory);
-                let result = disk.perform(&self.memory, &op, &mut self.rng);
+                if op.io == MemberIo::Deallocate {
+                    disk.advice_left = disk.advice_left.saturating_sub(1);
+                }
+                // Pages of the host are nowhere here.
+                let is_ours = self.memory.is_mapped(op.span);
+                let result = if is_ours { disk.perform(&self.memory, &op, &mut self.rng) } else { Ok(()) };
                 completions.push(Completion { tag: op.tag, result });
             }
         }

@@ -281,6 +281,36 @@ fn slow_advice_costs_no_member() {
     world.verify();
 }
 
+/// Deallocations that a member does one by one are waited for, in every reactor, however many there are. If none ends any more,
+/// the member leaves: their stripes are locked.
+#[test]
+fn advice_that_moves_on_costs_no_member() {
+    let mut world = world(603, Level::Raid5, 4, 4 << 10, 2);
+    let stripe_bytes = u64::from(world.geometry.stripe_bytes());
+    world.disks.borrow_mut()[1].slow_advice = true;
+    for stripe in (0..40).step_by(2) {
+        while !world.ask(RequestKind::Discard, stripe * stripe_bytes, stripe_bytes) {
+            world.turn();
+        }
+    }
+    rest(&mut world, SECOND);
+    assert_eq!(world.outstanding(), 0, "the host waits for advice");
+    // Whichever reactor is first has its own done first, so the other one waits for longer than ten times the patience.
+    for _ in 0..16 {
+        world.disks.borrow_mut()[1].advice_left = 1;
+        world.pass(3 * PATIENCE_NS / SECOND);
+        assert_eq!(world.disks.borrow()[1].advice_left, 0, "no deallocation was in flight");
+    }
+    assert!(!world.io_is_quiet(), "no deallocation was left");
+    assert_eq!(world.shared.members.view().readable, world.geometry.slots());
+    world.pass(6 * PATIENCE_NS / SECOND);
+    assert_eq!(world.shared.members.view().readable, world.geometry.slots());
+    world.pass(3 * PATIENCE_NS / SECOND);
+    assert_eq!(world.shared.members.view().readable, world.geometry.slots().minus(Slots::one(1)));
+    world.disks.borrow_mut()[1].slow_advice = false;
+    world.verify();
+}
+
 /// A member that takes a minute over a flush and answers everything else in time is well: each answer counts as a sign of life.
 #[test]
 fn a_slow_flush_costs_no_member() {
@@ -301,6 +331,44 @@ fn a_slow_flush_costs_no_member() {
     }
     assert_eq!(world.shared.members.view().readable, world.geometry.slots());
     world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = false;
+    world.verify();
+}
+
+/// More reads into pages of the host than a reactor has places for are in flight to a member that is failed. They wait for the kernel;
+/// whatever else is read meanwhile does not.
+#[test]
+fn reads_into_pages_of_the_host_hold_up_no_others() {
+    let (initial, reactors) = (Initial::All(Cell::Clean), 1);
+    let (level, members, chunk_bytes, stripes) = (Level::Raid5, 4, 4 << 10, 300);
+    let mut world = World::new(Config { seed: 901, level, members, chunk_bytes, stripes, initial, reactors });
+    silence(&world, &[1], true);
+    for nth in 0..50 {
+        world.ask_into_host_pages((nth % 2) << 20, 1 << 20);
+    }
+    world.turn_until("the record", |world| !world.shared.members.record().writable.has(1));
+    for nth in 0..20 {
+        assert!(world.ask(RequestKind::Read, nth << 16, 64 << 10));
+    }
+    world.turn_until("other reads", |world| world.outstanding() == 0);
+    assert!(world.left_to_kernel().is_some_and(|requests| requests > 0), "no read waits for the kernel");
+    silence(&world, &[1], false);
+    world.turn_until("the kernel", |world| world.left_to_kernel() == Some(0));
+    world.verify();
+}
+
+/// All the memory that hosts may use holds reads in flight to a member that falls silent, and none is given back before all of them are
+/// answered: there is as much in its stead.
+#[test]
+fn all_memory_in_use_can_be_replaced_at_once() {
+    let (initial, reactors) = (Initial::All(Cell::Clean), 1);
+    let (level, members, chunk_bytes, stripes) = (Level::Raid5, 4, 4 << 10, 300);
+    let mut world = World::new(Config { seed: 902, level, members, chunk_bytes, stripes, initial, reactors });
+    world.keep_answers();
+    silence(&world, &[2], true);
+    while world.ask(RequestKind::Read, (world.outstanding() as u64 % 3) << 20, 1 << 20) {}
+    assert!(world.outstanding() > 8, "only {} reads fit", world.outstanding());
+    is_answered_in_time(&mut world);
+    silence(&world, &[2], false);
     world.verify();
 }
 

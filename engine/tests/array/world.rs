@@ -22,9 +22,12 @@ use crate::beginnings::Beginnings;
 use crate::disks::{Disk, Disks, SECTOR, SlowRing};
 use crate::rng::Rng;
 
+mod host;
 pub mod restart;
 
 const MIB: usize = 1 << 20;
+/// The tag of reads into pages of the host.
+const HOST_PAGES: u64 = u64::MAX;
 /// Turns in which everything asked for is done, or the test has failed.
 const TURNS_MAX: u32 = 200_000;
 
@@ -84,6 +87,8 @@ pub struct World {
     memory: Arc<Memory>,
     reactors: Vec<(Array, SlowRing)>,
     host_pool: Pool,
+    /// Memory of answered requests, if it stays taken until all are answered.
+    kept: Option<Vec<Span>>,
     asked: Vec<Asked>,
     next_tag: u64,
     now_ns: u64,
@@ -133,6 +138,7 @@ impl World {
             zones,
             reactors,
             host_pool: Pool::new(&memory, config.reactors as u16),
+            kept: None,
             asked: Vec::new(),
             next_tag: 0,
             now_ns: 0,
@@ -268,6 +274,9 @@ impl World {
     }
 
     fn answered(&mut self, reactor: usize, reply: Reply) {
+        if reply.tag == HOST_PAGES {
+            return;
+        }
         let at = self.asked.iter().position(|asked| asked.request.tag == reply.tag);
         let mut asked = self.asked.swap_remove(at.expect("a request is answered once"));
         asked.request.span = reply.span;
@@ -305,7 +314,15 @@ impl World {
             }
         }
         if asked.request.span != Span::EMPTY {
-            self.host_pool.give(asked.request.span);
+            match &mut self.kept {
+                Some(kept) => kept.push(asked.request.span),
+                None => self.host_pool.give(asked.request.span),
+            }
+        }
+        if self.asked.is_empty()
+            && let Some(kept) = &mut self.kept
+        {
+            kept.drain(..).for_each(|span| self.host_pool.give(span));
         }
     }
 
@@ -515,21 +532,6 @@ impl World {
     }
 
     /// Lets this much time pass.
-    pub fn pass(&mut self, seconds: u64) {
-        let until_ns = self.now_ns + seconds * 1_000_000_000;
-        while self.now_ns < until_ns {
-            self.turn();
-        }
-    }
-
-    /// A bad sector and a lost member are one loss too many for some levels: first what has met one is done.
-    pub fn heal_bad_sectors(&mut self) {
-        if self.disks.borrow().iter().any(|disk| !disk.bad.is_empty()) {
-            self.settle();
-        }
-        self.disks.borrow_mut().iter_mut().for_each(|disk| disk.bad.clear());
-    }
-
     /// Reads everything through the array, and holds data and parity of every member in sync against it.
     pub fn verify(&mut self) {
         self.settle();

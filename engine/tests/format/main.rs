@@ -166,20 +166,6 @@ fn the_newest_valid_copy_counts() {
     assert!(matches!(choose(&older, &newer, needed - 1), Err(NoMember::TooSmall { .. })));
 }
 
-#[test]
-fn copies_of_different_members_are_no_member() {
-    let copy = |slot, sequence, copy| encode(&Superblock { sequence, ..sample(slot) }, copy);
-    let chosen = |a: &[u8], b: &[u8]| choose(a, b, DEVICE_BYTES).map(|found| found.superblock.slot);
-    assert_eq!(chosen(&copy(1, 7, Copy::A), &copy(1, 8, Copy::B)), Ok(1));
-    for sequence in 6..9 {
-        assert_eq!(chosen(&copy(2, sequence, Copy::A), &copy(1, 7, Copy::B)), Err(NoMember::TwoMembers));
-        assert_eq!(chosen(&copy(1, 7, Copy::A), &copy(2, sequence, Copy::B)), Err(NoMember::TwoMembers));
-    }
-    let mut other_array = Superblock { sequence: 8, ..sample(1) };
-    other_array.record.array = sample(1).member;
-    assert_eq!(chosen(&copy(1, 7, Copy::A), &encode(&other_array, Copy::B)), Err(NoMember::TwoMembers));
-}
-
 /// Whatever `a` and `b` are, on one device of an array whose others are good: nothing panics, and what is
 /// accepted is inside the device and can be started and written.
 fn check_hostile(a: &[u8], b: &[u8]) {

@@ -17,10 +17,10 @@ use super::world::{DEVICE_BYTES, World};
 
 const SHAPE: Shape = Shape { level: Level::Raid6, members: 4, chunk_bytes: 64 << 10 };
 
-/// A RAID-6 of 4 that belongs to host `here`.
-fn array(seed: u128, name: &str) -> Vec<Candidate> {
+/// The superblocks of a RAID-6 of 4 that belongs to host `here`, two for each member.
+fn written(seed: u128, name: &str) -> Vec<SuperblockWrite> {
     let members: Vec<Uuid> = (1..=4).map(|slot| Uuid::from_u128(seed << 64 | slot)).collect();
-    let writes = create(&NewArray {
+    create(&NewArray {
         array: Uuid::from_u128(seed),
         name: Label::new(name).unwrap(),
         host: Label::new("here").unwrap(),
@@ -30,10 +30,30 @@ fn array(seed: u128, name: &str) -> Vec<Candidate> {
         zones: zones(DEVICE_BYTES, &SHAPE).unwrap(),
         members: &members,
         epoch_id: 5,
-    });
+    })
+}
+
+/// Its devices, as they were found.
+fn array(seed: u128, name: &str) -> Vec<Candidate> {
+    let writes = written(seed, name);
     let read = |pair: &[SuperblockWrite]| choose(&pair[0].encode(), &pair[1].encode(), DEVICE_BYTES);
     let candidate = |(slot, pair)| Candidate { label: format!("/dev/{name}{slot}"), found: read(pair) };
     writes.chunks(2).enumerate().map(candidate).collect()
+}
+
+/// A device with one superblock of one member and one of another: a part of that one was copied over it.
+#[test]
+fn copies_of_different_members_are_no_member() {
+    let writes = written(1, "tank");
+    for (a, b) in [(2, 1), (1, 2)] {
+        let mixed = choose(&writes[2 * a].encode(), &writes[2 * b + 1].encode(), DEVICE_BYTES);
+        assert_eq!(mixed, Err(NoMember::TwoMembers));
+        let mut devices = array(1, "tank");
+        devices[1].found = mixed;
+        let assembly = assemble(&devices, &here()).unwrap();
+        assert_eq!(assembly.slots[1], SlotPlan::Missing);
+        assert_eq!(assembly.left_out[0].reason, LeftOutReason::NoMember(NoMember::TwoMembers));
+    }
 }
 
 fn here() -> AssemblyOptions {

@@ -16,9 +16,10 @@ pub(super) const COMMANDS_MAX: usize = 256;
 /// A small command is one piece, a 32 MiB one is 32.
 pub(super) const PIECES_MAX: usize = 256;
 
-/// Buffers that one connection may hold. Example: of a pool of 64 MiB, one client that stopped
-/// reading keeps a quarter. Larger reads are sent as they arrive (see `connection.rs`).
-pub(super) const HELD_BYTES_MAX: u32 = 16 << 20;
+/// Buffers that one connection may hold. Example: a reactor of 64 MiB has 16 MiB for requests (half is for stripes, and half of the
+/// rest is kept back), and one client that stopped reading keeps half of them. Larger reads are sent as they arrive (see
+/// `connection.rs`).
+pub(super) const HELD_BYTES_MAX: u32 = 8 << 20;
 
 /// What is received at once of commands: 2,300 reads, or 15 writes of 4 KiB.
 pub(super) const RECEIVE_BYTES: usize = 64 << 10;

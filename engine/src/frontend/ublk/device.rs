@@ -35,7 +35,7 @@ use crate::limits::REQUEST_BYTES_MAX;
 /// Requests that a queue holds at once.
 const QUEUE_DEPTH: u16 = 256;
 /// The same where the driver copies, and how long they are at most: each has its memory for good, and all of them have to fit
-/// into half of the least that a reactor can work with (16 MiB). Longer ones are cut by the kernel.
+/// into what a reactor of the least memory (32 MiB) has for requests without what is kept back. Longer ones are cut by the kernel.
 const COPIED_QUEUE_DEPTH: u16 = 64;
 const COPIED_REQUEST_BYTES_MAX: u32 = 128 << 10;
 const _: () = assert!(COPIED_QUEUE_DEPTH as u32 * COPIED_REQUEST_BYTES_MAX <= 8 << 20);

@@ -14,8 +14,8 @@ use super::UringDevice;
 const WORKERS_MIN: u32 = 4;
 const WORKERS_PER_CPU: u32 = 4;
 
-/// Workers that a block device can hold: by its flush, and by deallocations. Its reads and writes need none.
-const HELD_BY_BLOCK_DEVICE: u32 = 4;
+/// Workers that a device can hold beside those of its transfers: by its flush, and by deallocations.
+const HELD_BESIDE: u32 = 4;
 
 /// Most workers of a ring with these devices whose workers may run on so many CPUs (0: on that of the ring).
 pub(super) fn most<'d>(cpus: usize, devices: impl Iterator<Item = &'d UringDevice>) -> u32 {
@@ -23,10 +23,10 @@ pub(super) fn most<'d>(cpus: usize, devices: impl Iterator<Item = &'d UringDevic
     own + devices.map(held_by).sum::<u32>()
 }
 
-/// How many workers a device can hold: as a file one for each operation in the kernel.
+/// How many workers a device can hold: one for each transfer in the kernel. That of a file may block anywhere; that of a block device
+/// waits for a tag, if others use the tags (rings beside this one, other partitions, other layers) and the device gives none back.
 fn held_by(device: &UringDevice) -> u32 {
-    let is_file = device.file.metadata().is_ok_and(|metadata| metadata.is_file());
-    if is_file { device.depth_max } else { HELD_BY_BLOCK_DEVICE }
+    device.depth_max + HELD_BESIDE
 }
 
 #[cfg(test)]
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_a_worker_for_each_operation() {
+    fn a_device_has_a_worker_for_each_operation() {
         let device = |path: &str| UringDevice {
             file: File::open(path).unwrap(),
             namespace: None,
@@ -49,6 +49,6 @@ mod tests {
         assert_eq!(most(0, [].iter()), WORKERS_MIN);
         assert_eq!(most(3, [].iter()), 12);
         let (file, other) = (device("/proc/self/exe"), device("/dev/null"));
-        assert_eq!(most(3, [file, other].iter()), 12 + 64 + HELD_BY_BLOCK_DEVICE);
+        assert_eq!(most(3, [file, other].iter()), 12 + 2 * (64 + HELD_BESIDE));
     }
 }

@@ -74,16 +74,24 @@ pub(super) fn member_timeout(shared: &Shared) -> Duration {
     ANSWER_TIMEOUT.max(2 * Duration::from_secs(shared.members.patience_s().into()))
 }
 
-/// A call that says whether to wait once more for what advice holds up. A device is failed for advice after ten patiences
-/// (array/watch.rs), which are five [`member_timeout`]s at most.
+/// A call that says whether to wait once more for what advice holds up: as long as some of it ends. A device that ends none is failed
+/// after ten patiences (array/watch.rs), which are five [`member_timeout`]s at most.
 pub(super) fn advice_goes_on(shared: &Shared) -> impl FnMut() -> bool {
-    let mut looks = 0..5;
-    move || shared.steward.advice.load(Ordering::Relaxed) > 0 && looks.next().is_some()
+    let ended =
+        || shared.geometry.slots().iter().map(|slot| shared.members.pulses(slot).advice).collect::<Vec<_>>();
+    let (mut before, mut looks) = (ended(), 0..5);
+    move || {
+        let now = ended();
+        if now != before {
+            (before, looks) = (now, 0..5);
+        }
+        shared.steward.advice.load(Ordering::Relaxed) > 0 && looks.next().is_some()
+    }
 }
 
 /// Orders a stop, which waits for advice that drives may take minutes over, and writes every bitmap block that is not settled.
 pub(super) fn order_stop(shared: &Shared) -> Result<(), Refusal> {
-    let heard = || shared.geometry.slots().iter().map(|slot| shared.members.pulse(slot)).collect::<Vec<_>>();
+    let heard = || shared.geometry.slots().iter().map(|slot| shared.members.pulses(slot)).collect::<Vec<_>>();
     let (mut before, mut advice_goes_on) = (heard(), advice_goes_on(shared));
     let goes_on = || {
         let now = heard();

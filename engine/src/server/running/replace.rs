@@ -128,7 +128,8 @@ impl Server {
     fn take_in(&self, slot: u8, device: Device) -> Result<(), ServerError> {
         let path = device.path().to_path_buf();
         let (volatile, device_bytes) = (device.facts().volatile_cache, device.facts().end_bytes);
-        let attached = self.reactors.iter().map(|_| device.for_ring()).collect::<Result<Vec<_>, _>>()?;
+        let rings = self.reactors.len();
+        let attached = (0..rings).map(|_| device.for_ring(rings)).collect::<Result<Vec<_>, _>>()?;
         let claim = self.devices.take(device).ok_or_else(|| {
             ServerError("too many replacements in one run: stop and serve the array again".into())
         })?;

@@ -10,8 +10,7 @@ use engine::assembly::{AssemblyOptions, Candidate, assemble};
 use engine::format::superblock::{Copy, Superblock, decode};
 use engine::limits::BLOCK_BYTES;
 use engine::mailbox::Mailboxes;
-use engine::memory::{Pool, Span};
-use engine::request::{Request, RequestKind};
+use engine::memory::Pool;
 use engine::ring::DeviceIndex;
 use engine::start::{Bench, SCRATCH_BYTES, StartOptions, read_superblocks, start};
 use engine::tally::Tally;
@@ -122,19 +121,6 @@ impl World {
 
     pub fn must_turn(&self) -> bool {
         self.reactors.iter().any(|(array, _)| array.must_turn())
-    }
-
-    /// Reads into pages of the host, as a block device asks for it: memory that is not the array's. Nothing looks at the answer.
-    pub fn ask_into_host_pages(&mut self, offset_bytes: u64, len_bytes: u32) {
-        let span = Span { arena: self.memory.arena_count() as u16, offset_bytes: 0, len_bytes };
-        let len_bytes = len_bytes.into();
-        let (array, ring) = &mut self.reactors[0];
-        array.submit(ring, Request { tag: u64::MAX, kind: RequestKind::Read, offset_bytes, len_bytes, span });
-    }
-
-    /// How many operations the first reactor would leave to the kernel if it were told to end.
-    pub fn left_to_kernel(&self) -> Option<usize> {
-        self.reactors[0].0.left_to_kernel()
     }
 
     /// The data zone of every member.

@@ -244,7 +244,7 @@ fn boot<'a>(
         arrived: false,
     });
     let mut host_pool = Pool::new(&memory, HOST_ARENA);
-    host_pool.keep_back();
+    host_pool.keep_back(2);
     let mut machine = Machine {
         template,
         scope,

@@ -24,6 +24,7 @@ const PARKED: &str = "engine/src/array/parked.rs";
 const PLAN: &str = "engine/src/plan.rs";
 const DISCARD: &str = "engine/src/array/discard.rs";
 const CONTENT: &str = "engine/src/array/content.rs";
+const POOL: &str = "engine/src/memory/pool.rs";
 const IO: &str = "engine/src/array/io.rs";
 const ASKED: &str = "engine/src/array/asked.rs";
 
@@ -128,8 +129,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WATCH,
-        "if !matches!(io.what, IoFor::OpDeallocate { .. }) {",
-        "if mutant!(AdviceFails) || !matches!(io.what, IoFor::OpDeallocate { .. }) {",
+        "let is_advice = matches!(io.what, IoFor::OpDeallocate { .. });",
+        "let is_advice = !mutant!(AdviceFails) && matches!(io.what, IoFor::OpDeallocate { .. });",
     ),
     e(
         WATCH,
@@ -138,12 +139,23 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     // parked
     e(
+        POOL,
+        ".checked_div(self.kept_back_of)",
+        ".checked_div(if mutant!(LittleKeptBack) { 4 } else { self.kept_back_of })",
+    ),
+    e(
         PARKED,
-        "                && self.has_left(io, seen)
-        };",
-        "                && !mutant!(StopWaitsForKernel)
-                && self.has_left(io, seen)
-        };",
+        "                self.host_reads -= 1;\n                return;",
+        "                if !mutant!(LeftReadKeepsPlace) {
+                    self.host_reads -= 1;
+                }
+                return;",
+    ),
+    e(
+        PARKED,
+        "            IoFor::LeftRead { .. } => true,",
+        "            _ if mutant!(StopWaitsForKernel) => false,
+            IoFor::LeftRead { .. } => true,",
     ),
     e(
         PARKED,
@@ -152,9 +164,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         PARKED,
-        "            IoFor::Parked(_) => false,
+        "            IoFor::Parked(_) | IoFor::LeftRead { .. } => false,
             // The record",
-        "            IoFor::Parked(_) => false,
+        "            IoFor::Parked(_) | IoFor::LeftRead { .. } => false,
             IoFor::Superblock if mutant!(RecordWaitsForSilent) => false,
             IoFor::Flush if mutant!(FlushWaitsForSilent) => false,
             IoFor::Block { .. } if mutant!(BlockWaitsForSilent) => false,

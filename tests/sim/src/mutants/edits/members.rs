@@ -64,9 +64,20 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WATCH,
-        "heard.has(slot) || pulse != ear.pulse || device != ear.device;",
-        "(heard.has(slot) || pulse != ear.pulse) && !mutant!(SlowCommandFails)
-                || device != ear.device;",
+        "heard.has(slot) || pulses.any != ear.pulses.any || is_new;",
+        "(heard.has(slot) || pulses.any != ear.pulses.any) && !mutant!(SlowCommandFails) || is_new;",
+    ),
+    e(
+        WATCH,
+        "advised.has(slot) || pulses.advice != ear.pulses.advice || is_new;",
+        "advised.has(slot)
+                || pulses.advice != ear.pulses.advice && !mutant!(AdviceElsewhereUnheard)
+                || is_new;",
+    ),
+    e(
+        WATCH,
+        "if ear.advice_beats > ADVICE_PATIENCES",
+        "if !mutant!(AdviceWithoutEnd) && ear.advice_beats > ADVICE_PATIENCES",
     ),
     e(
         WATCH,
@@ -139,11 +150,11 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         REPLACE,
-        "        let attached = self.reactors.iter()",
+        "        let rings = self.reactors.len();",
         "        if mutant!(WipedBeforeAgreed) {
             super::super::open::wipe_metadata(&device, self.record.zones.data.offset_bytes)?;
         }
-        let attached = self.reactors.iter()",
+        let rings = self.reactors.len();",
     ),
     e(
         REPLACE,

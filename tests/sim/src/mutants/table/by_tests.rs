@@ -321,10 +321,30 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R1: a flush of a read-only array goes to the members (once a bug here)",
     ),
     in_case(
-        "format",
+        "format_assembly",
         "copies_of_different_members",
         "TwoMembersInOne",
         "D3: a device whose superblocks are of two members is taken for one of them",
+    ),
+    seen_in_array(
+        "silence::advice_that_moves_on",
+        "AdviceElsewhereUnheard",
+        "E8: a member is failed for a queue of advice though it works through it, for other reactors (once a bug here)",
+    ),
+    seen_in_array(
+        "silence::advice_that_moves_on",
+        "AdviceWithoutEnd",
+        "E8: stripes stay locked for ever under advice that a member never ends",
+    ),
+    seen_in_array(
+        "silence::all_memory_in_use",
+        "LittleKeptBack",
+        "E8: there is less memory than what a silent member may hold, and its owners need all of it (once a bug here)",
+    ),
+    seen_in_array(
+        "silence::reads_into_pages_of_the_host",
+        "LeftReadKeepsPlace",
+        "E8: reads of a member that has left, into pages of the host, keep the places of all other reads (once a bug here)",
     ),
     seen_by_unit(
         "patient::tests::a_silent_device_ends_all",

@@ -1,0 +1,46 @@
+//! Hosts that wait, that do not give memory back at once, or that read into memory of their own.
+
+use engine::memory::Span;
+use engine::request::{Request, RequestKind};
+
+use super::{HOST_PAGES, World};
+
+impl World {
+    /// From now on a host needs the memory of all its requests until the last of them is answered, as a front end does that answers
+    /// several at once.
+    pub fn keep_answers(&mut self) {
+        self.host_pool.keep_back(2);
+        self.kept = Some(Vec::new());
+    }
+
+    /// Reads into pages of the host, as a block device asks for it: memory that is not the array's. Nothing looks at the answer.
+    pub fn ask_into_host_pages(&mut self, offset_bytes: u64, len_bytes: u32) {
+        let span = Span { arena: self.memory.arena_count() as u16, offset_bytes: 0, len_bytes };
+        let len_bytes = len_bytes.into();
+        let (array, ring) = &mut self.reactors[0];
+        array.submit(
+            ring,
+            Request { tag: HOST_PAGES, kind: RequestKind::Read, offset_bytes, len_bytes, span },
+        );
+    }
+
+    /// How many operations the first reactor would leave to the kernel if it were told to end.
+    pub fn left_to_kernel(&self) -> Option<usize> {
+        self.reactors[0].0.left_to_kernel()
+    }
+
+    pub fn pass(&mut self, seconds: u64) {
+        let until_ns = self.now_ns + seconds * 1_000_000_000;
+        while self.now_ns < until_ns {
+            self.turn();
+        }
+    }
+
+    /// A bad sector and a lost member are one loss too many for some levels: first what has met one is done.
+    pub fn heal_bad_sectors(&mut self) {
+        if self.disks.borrow().iter().any(|disk| !disk.bad.is_empty()) {
+            self.settle();
+        }
+        self.disks.borrow_mut().iter_mut().for_each(|disk| disk.bad.clear());
+    }
+}
