@@ -92,16 +92,19 @@ impl Array {
 
     /// The one place at which member I/O leaves for the ring; the operation gets its tag here. A read-only array only reads:
     /// a single write could overwrite what is being rescued.
+    ///
+    /// The ring gets the operation by its address. It is put together in one step, with its tag: to set the tag in `op` and pass `op` on
+    /// made a copy of what had just been stored, and the core waited for those stores (see [`Span`]).
     #[inline(always)]
-    fn push_op<R: Ring>(&mut self, ring: &mut R, what: IoFor, slot: u8, mut op: MemberOp) {
-        assert!(op.io == MemberIo::Read || !self.shared.read_only, "{:?} in a read-only array", op.io);
+    fn push_op<R: Ring>(&mut self, ring: &mut R, what: IoFor, slot: u8, op: MemberOp) {
+        let MemberOp { device, io, span, .. } = op;
+        assert!(io == MemberIo::Read || !self.shared.read_only, "{io:?} in a read-only array");
         if !self.shared.members.view().writable.has(slot) {
             // A plan from before the slot left. Nothing may wait for it.
             self.parking.look_again();
         }
-        let (device, span) = (op.device, op.span);
-        op.tag = self.ios.insert(Io { what, slot, device, span, beat: self.watch.beat() });
-        ring.push(op);
+        let tag = self.ios.insert(Io { what, slot, device, span, beat: self.watch.beat() });
+        ring.push(MemberOp { tag, ..op });
     }
 
     /// Advises a member that it may forget a range.

@@ -53,35 +53,36 @@ impl Array {
             self.starved.queue.push_back((index, bytes));
             return false;
         }
-        let mut work = self.pool.take(bytes);
-        if std::mem::take(&mut self.starved.is_first) {
-            match work {
-                Some(_) => self.pool.give_up_claim(),
-                None => work = self.claimed(bytes),
+        let is_first = std::mem::take(&mut self.starved.is_first);
+        if let Some(work) = self.pool.take(bytes) {
+            if is_first {
+                self.pool.give_up_claim();
             }
+            self.ops[index].work = work;
+            return true;
         }
-        let Some(work) = work else {
-            self.starved.refused |= bytes.next_power_of_two();
-            self.starved.queue.push_back((index, bytes));
-            return false;
-        };
-        self.ops[index].work = work;
-        true
+        if is_first && self.take_claimed(index, bytes) {
+            return true;
+        }
+        self.starved.refused |= bytes.next_power_of_two();
+        self.starved.queue.push_back((index, bytes));
+        false
     }
 
-    /// Memory for the first of the queue from what it has claimed.
-    fn claimed(&mut self, bytes: u32) -> Option<crate::memory::Span> {
-        let work = self.pool.take_claimed(bytes);
-        if work.is_none() {
-            if !self.pool.has_claim() {
-                self.starved.claimed_ns = self.now_ns;
-                self.pool.claim();
-            } else if self.now_ns >= self.starved.claimed_ns + CLAIM_MOVES_AFTER_NS {
-                self.starved.claimed_ns = self.now_ns;
-                self.pool.move_claim();
-            }
+    /// Memory for the first of the queue from what it has claimed; false if it has to wait for that.
+    fn take_claimed(&mut self, index: u32, bytes: u32) -> bool {
+        if let Some(work) = self.pool.take_claimed(bytes) {
+            self.ops[index].work = work;
+            return true;
         }
-        work
+        if !self.pool.has_claim() {
+            self.starved.claimed_ns = self.now_ns;
+            self.pool.claim();
+        } else if self.now_ns >= self.starved.claimed_ns + CLAIM_MOVES_AFTER_NS {
+            self.starved.claimed_ns = self.now_ns;
+            self.pool.move_claim();
+        }
+        false
     }
 
     /// Looks at the operations that wait for memory.

@@ -58,10 +58,10 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         STARVED,
-        "                self.pool.claim();",
-        "                if !mutant!(MemoryOvertaken) {
-                    self.pool.claim();
-                }",
+        "            self.pool.claim();",
+        "            if !mutant!(MemoryOvertaken) {
+                self.pool.claim();
+            }",
     ),
     e(
         JOBS,
