@@ -171,6 +171,7 @@ impl Array {
         }
     }
 
+    #[inline(always)] // for its span: see `Span`
     fn split_part(
         &mut self,
         request: u32,
@@ -193,6 +194,7 @@ impl Array {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of a part, named at the two callers")]
+    #[inline(always)] // for its span: see `Span`
     fn insert_part(
         &mut self,
         request: u32,

@@ -4,6 +4,8 @@
 //! operand; inputs may be the same bytes (a strip of zeros stands for any number of absent ones). The
 //! slices are built in arrays on the stack, so nothing is allocated.
 //!
+//! The three that a small write needs are inlined, and so is the check, for their spans: see [`Span`].
+//!
 //! An `index` is a data strip's place among the stripe's data strips, 0 to 31: its coefficient in Q is
 //! 2^index in GF(2^8).
 
@@ -36,12 +38,14 @@ impl Memory {
     }
 
     /// Updates P in place for a data strip that changes from `old` to `new`.
+    #[inline]
     pub fn xor_delta(&self, p: Span, old: Span, new: Span) {
         check(&[p], [old, new]);
         self.with_mut(p, |p| parity_simd::xor_delta(p, self.slice(old), self.slice(new)));
     }
 
     /// Updates P and Q in place for data strip `index`, which changes from `old` to `new`.
+    #[inline]
     pub fn pq_delta(&self, p: Span, q: Span, index: u8, old: Span, new: Span) {
         check(&[p, q], [old, new]);
         self.with_mut(p, |p| {
@@ -50,6 +54,7 @@ impl Memory {
     }
 
     /// Updates Q in place for data strip `index`, which changes from `old` to `new`.
+    #[inline]
     pub fn q_delta(&self, q: Span, index: u8, old: Span, new: Span) {
         check(&[q], [old, new]);
         self.with_mut(q, |q| parity_simd::q_delta(q, index, self.slice(old), self.slice(new)));
@@ -107,6 +112,7 @@ fn spans(operands: &[Indexed]) -> impl Iterator<Item = Span> {
 }
 
 /// Asserts equal lengths, and outputs that overlap neither each other nor an input.
+#[inline(always)]
 fn check(outputs: &[Span], inputs: impl IntoIterator<Item = Span>) {
     let len_bytes = outputs[0].len_bytes;
     if let [a, b] = outputs {
