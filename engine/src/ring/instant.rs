@@ -127,6 +127,7 @@ impl InstantRing {
     }
 
     /// Carries out one operation.
+    #[inline]
     fn perform(&self, op: &MemberOp) -> Result<(), i32> {
         match &self.devices[op.device.0 as usize] {
             None => Err(libc::EBADF),
@@ -139,6 +140,7 @@ impl InstantRing {
     }
 
     /// Carries out one operation on RAM; `None` when its range is not in it.
+    #[inline(never)] // a function call is nothing beside the bytes it copies
     fn perform_mem(&self, storage: &MemStorage, op: &MemberOp) -> Option<()> {
         let len = op.span.len_bytes as usize;
         match op.io {
@@ -164,6 +166,7 @@ impl InstantRing {
 }
 
 impl Ring for InstantRing {
+    #[inline(always)] // where it is known whether the operation reads or writes
     fn push(&mut self, op: MemberOp) {
         assert!(self.done.len() < IO_IN_FLIGHT_MAX, "more than IO_IN_FLIGHT_MAX operations in flight");
         super::assert_well_formed(&op);
