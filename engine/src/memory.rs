@@ -46,7 +46,7 @@ mod pool;
 mod superblock;
 
 pub use parity::Indexed;
-pub use pool::Pool;
+pub use pool::{KEPT_BACK_OF_REQUESTS, Pool};
 
 /// A piece of an arena: plain coordinates, no ownership.
 ///

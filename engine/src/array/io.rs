@@ -15,7 +15,7 @@ pub(super) enum IoFor {
     /// A healthy read, straight into the host's buffer; what is needed to reconstruct it instead, and the
     /// count of deallocations when it began.
     HostRead { request: u32, stripe: u64, start: u32, deallocations: u32 },
-    /// The same, into memory that is not ours, after its member has left: the request waits for it. See `parked`.
+    /// A healthy read into memory that is not ours, of which the member has left: the request waits for it. See `parked`.
     LeftRead { request: u32, stripe: u64, start: u32, deallocations: u32 },
     /// A stripe op's read of one strip.
     OpRead { op: u32, strip: u8 },

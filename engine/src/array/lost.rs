@@ -190,7 +190,9 @@ impl Array {
         let op = &mut self.ops[index];
         let by_suspects = !op.suspects.is_empty();
         if by_suspects && op.careful && op.job.is_some_and(Job::gives_up) {
-            if op.vain.note_read(op.suspects) && !self.shared.steward.is_stopping.load(Ordering::Relaxed) {
+            if self.shared.steward.is_stopping.load(Ordering::Relaxed) {
+                self.finish(index, Err(RequestError::Lost));
+            } else if self.looks_closely(index) {
                 self.probe(ring, index, end);
             } else {
                 self.pass_by(ring, index, end);

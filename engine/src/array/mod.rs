@@ -249,7 +249,8 @@ impl Array {
     /// bitmap write, the record, memory. The reactor then keeps turning.
     #[must_use]
     pub fn must_turn(&self) -> bool {
-        !(self.polling.is_empty()
+        !(self.fresh.is_empty()
+            && self.polling.is_empty()
             && self.parked.is_empty()
             && self.starved.is_empty()
             && self.again.is_empty()

@@ -36,7 +36,7 @@ use crate::slab::Slab;
 use super::NONE;
 use super::jobs::Job;
 use super::part::{Part, PartKind, PartList, Rows};
-use super::vain::Vain;
+use super::vain::{self, Vain};
 
 /// Parts merged into one op at most: bounds the time that one op holds its stripe.
 const PARTS_PER_OP_MAX: usize = 64;
@@ -265,6 +265,8 @@ pub(super) struct StripeOp {
     pub(super) incomplete: bool,
     /// The reads of the piece that background work may have to give up.
     pub(super) vain: Vain,
+    /// Pieces that this attempt may still look at so closely.
+    pub(super) pieces_left: u8,
     /// Data strips that are given up in this batch's rows: listed as lost, and zeros from now on.
     pub(super) given_up: Strips,
     /// The same for all rows of the stripe.
@@ -329,6 +331,7 @@ impl StripeOp {
             careful: false,
             incomplete: false,
             vain: Vain::NONE,
+            pieces_left: vain::PIECES,
             once_more: false,
             was_repeated: false,
             unhealed: false,
@@ -386,6 +389,7 @@ impl StripeOp {
         self.careful = false;
         self.incomplete = false;
         self.vain = Vain::NONE;
+        self.pieces_left = vain::PIECES;
         self.once_more = false;
         self.was_repeated = false;
         self.unhealed = false;

@@ -50,7 +50,7 @@ impl Sizes {
         self.ops * MEMBERS_MAX + self.host_reads + 3 * self.block_writes + 4 * MEMBERS_MAX + WIPES_MAX
     }
 
-    /// Member operations of members that have left that nothing waits for, at most (see `parked`). All that one member
+    /// Member operations of members that have left, at most (see `parked`): nothing of the array waits for them. All that one member
     /// can have in flight: the healthy reads, which gather at the member that does not answer, and the batches of all stripe
     /// operations, of eight pieces a member.
     #[must_use]

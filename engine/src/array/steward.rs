@@ -326,6 +326,8 @@ impl Array {
                 }
                 Order::Stop { answer } => {
                     self.shared.steward.is_stopping.store(true, Ordering::Relaxed);
+                    // Background work that waits in other reactors ends now.
+                    (0..self.shared.tallies.len()).for_each(|me| self.shared.mailboxes.wake(me as u8));
                     let steward = self.steward_mut();
                     steward.stop = Some((Stop::Draining, answer));
                     steward.keeper.refuse_join(IS_STOPPING);

@@ -14,11 +14,15 @@
 //! - a read of it succeeds;
 //! - a probe fails: the member reads nothing now, so this is no bad sector;
 //! - a strip fails that an earlier read of the same piece could read: that error came and went;
-//! - an error is not the device's (`Blame::Ours`, `Blame::Space`): it says nothing about the sector;
-//! - the array is being stopped: the stop waits for the operation.
+//! - an error is not the device's (`Blame::Ours`, `Blame::Space`): it says nothing about the sector.
 //!
-//! The operation owns its stripe during all this. It does not wait between two reads while a host's request waits for the stripe, or
-//! anything waits for an operation to become free.
+//! The operation owns its stripe during all this, and holds one of the few places of background work. So it has bounds:
+//!
+//! - An attempt looks at [`PIECES`] pieces so, and leaves the others to the next attempts.
+//! - If a host's request waits for the stripe, or anything waits for an operation to become free, the attempt is over, and the pieces
+//!   are left. A stripe that hosts never leave alone would never be filled, so from attempt [`LATE`] on the piece that is being looked
+//!   at is looked at to the end (3.5 s and the reads), and only the others are left. The reads are never closer in time.
+//! - A stop ends the attempt at once.
 
 use std::sync::atomic::Ordering;
 
@@ -33,6 +37,10 @@ use super::op::Phase;
 const READS: u8 = 4;
 /// The wait after the first read. Each of the next waits is twice as long as the one before.
 const FIRST_WAIT_NS: u64 = 500_000_000;
+/// Pieces that one attempt at a stripe looks at so closely. The strip of a member with the usual chunk has as many.
+pub(super) const PIECES: u8 = 16;
+/// Attempts after which a piece is looked at to the end although others wait: some five minutes.
+const LATE: u32 = 8;
 
 /// The reads of a piece that background work is about to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +54,7 @@ pub(super) struct Vain {
 }
 
 impl Vain {
-    /// No read of the piece has failed.
+    /// No read of a piece has failed.
     pub(super) const NONE: Vain = Vain { reads: 0, is_unproven: false, strips: Strips::NONE };
 
     /// A read of the piece has ended with an error that says nothing about the sector.
@@ -61,6 +69,11 @@ impl Vain {
         let same = is_first || failed.within(self.strips);
         (self.reads, self.strips) = (self.reads + 1, failed);
         same && !self.is_unproven
+    }
+
+    /// Whether this is the first read of its piece that has failed.
+    pub(super) const fn is_first(self) -> bool {
+        self.reads == 1
     }
 
     /// How long to wait before the next read; `None` when there have been enough.
@@ -89,23 +102,40 @@ impl Array {
         }
     }
 
+    /// Whether a piece that could not be read is looked at more closely.
+    pub(super) fn looks_closely(&mut self, index: u32) -> bool {
+        let op = &mut self.ops[index];
+        if !op.vain.note_read(op.suspects) {
+            return false;
+        }
+        if op.vain.is_first() {
+            let Some(left) = op.pieces_left.checked_sub(1) else { return false };
+            op.pieces_left = left;
+        }
+        true
+    }
+
     /// Reads the pieces anew whose wait is over.
     pub(super) fn reread_pieces<R: Ring>(&mut self, ring: &mut R) {
-        if self.rereads.is_empty() {
-            return;
-        }
-        let failed = self.shared.failed();
-        let hurries = failed || self.short.ops || self.shared.steward.is_stopping.load(Ordering::Relaxed);
+        let ends = self.shared.failed() || self.shared.steward.is_stopping.load(Ordering::Relaxed);
         for _ in 0..self.rereads.len() {
             let reread = self.rereads.pop_front().expect("counted");
-            let Reread { due_ns, op } = reread;
-            if self.now_ns < due_ns && !hurries && self.ops[op].waiting.is_empty() {
+            let index = reread.op;
+            let op = &mut self.ops[index];
+            let others_wait = self.short.ops || !op.waiting.is_empty();
+            if others_wait {
+                op.pieces_left = 0;
+            }
+            if ends {
+                self.finish(index, Err(RequestError::Lost));
+            } else if others_wait && op.job.is_none_or(|job| job.attempt() < LATE) {
+                let end = op.row_next;
+                self.pass_by(ring, index, end);
+            } else if self.now_ns < reread.due_ns {
                 self.rereads.push_back(reread);
-            } else if failed {
-                self.finish(op, Err(RequestError::Lost));
             } else {
-                self.ops[op].suspects = Strips::NONE;
-                self.replan(ring, op);
+                op.suspects = Strips::NONE;
+                self.replan(ring, index);
             }
         }
     }

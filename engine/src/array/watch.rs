@@ -63,7 +63,7 @@ pub(super) struct Watch {
     beaten_ns: u64,
     /// Slots on which an I/O has completed here since the last beat.
     heard: Slots,
-    /// Those of them on which a deallocation has.
+    /// Slots on which a deallocation has completed here since the last beat.
     advised: Slots,
     ears: [Ear; MEMBERS_MAX],
     /// Slots that are slow now.

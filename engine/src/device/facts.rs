@@ -28,6 +28,9 @@ const DEPTH_SHARED: u32 = 256;
 /// operation holds a thread of the kernel (ring/uring/workers.rs).
 const DEPTH_FILE: u32 = 64;
 
+/// Depth that every ring may have at a device, whatever others have.
+const DEPTH_SHALLOW: u32 = 32;
+
 /// Whether zeroing a whole device is a matter of moments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zeroing {
@@ -74,13 +77,14 @@ pub struct Facts {
 
 impl Facts {
     /// Operations that each of so many rings may have in the kernel. Rings that share a queue of the hardware share its depth: what
-    /// is beyond it holds a thread of the kernel for each operation.
+    /// is beyond it holds a thread of the kernel for each operation. A shallow queue is not cut so: one ring may be the only one that works.
     pub(super) fn depth_of_each(&self, rings: usize) -> u32 {
         if self.queues == 0 {
             return self.depth_max;
         }
         let all = u64::from(self.depth_max) * u64::from(self.queues);
-        (all / rings as u64).clamp(1, self.depth_max.into()) as u32
+        let least = self.depth_max.min(DEPTH_SHALLOW);
+        (all / rings as u64).clamp(least.into(), self.depth_max.into()) as u32
     }
 
     /// What a drive adds that is asked itself. `sysfs` is its disk's.
@@ -260,7 +264,7 @@ mod tests {
             (0, 8, 256),
             (1, 1, 256),
             (1, 2, 128),
-            (1, 254, 1),
+            (1, 254, 32),
             (4, 2, 256),
             (4, 8, 128),
             (64, 8, 256),

@@ -37,6 +37,9 @@ use super::superblock::{BLOCKS_MAX, CLASSES, NONE, SUPERBLOCK_SHIFT, Superblock,
 use super::{Memory, Span};
 use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX};
 
+/// What a pool for the requests of hosts keeps back: one in so many, half.
+pub const KEPT_BACK_OF_REQUESTS: u16 = 2;
+
 /// One owner's pieces of one arena. It moves between threads, but one at a time uses it.
 pub struct Pool {
     /// Keeps the arena mapped, and the claim on `extent`.
@@ -59,7 +62,7 @@ pub struct Pool {
     free_count: u16,
     /// Superblocks with a parked block.
     parked_count: u16,
-    /// Which part of the superblocks is kept for what replaces parked blocks: one in so many; 0 for none.
+    /// One in so many superblocks is kept for what replaces parked blocks; 0 for none.
     kept_back_of: u16,
 }
 
@@ -424,7 +427,7 @@ mod tests {
     fn what_is_parked_can_be_replaced() {
         let memory = memory(8);
         let mut pool = Pool::new(&memory, 0);
-        pool.keep_back(2);
+        pool.keep_back(KEPT_BACK_OF_REQUESTS);
         let mut parked = Vec::new();
         for expected in [4, 2, 1, 1] {
             let taken: Vec<_> = std::iter::from_fn(|| pool.take(MIB)).collect();

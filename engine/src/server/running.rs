@@ -15,7 +15,7 @@ use crate::format::superblock::Record;
 use crate::geometry::Slots;
 use crate::mailbox::Mailboxes;
 use crate::members::MemberView;
-use crate::memory::{Memory, Pool};
+use crate::memory::{KEPT_BACK_OF_REQUESTS, Memory, Pool};
 use crate::reactor::{Bell, Reactor, ReactorPort};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
 use crate::start::{StartOptions, start};
@@ -34,6 +34,7 @@ use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, warnings};
 
 mod answers;
+mod cache_looks;
 mod devices;
 mod replace;
 #[cfg(test)]
@@ -41,6 +42,7 @@ mod silence;
 mod stop;
 
 use answers::{LOOK_EVERY, order};
+use cache_looks::CacheLooks;
 use devices::Devices;
 pub use stop::{Ended, Stop};
 
@@ -48,6 +50,8 @@ pub use stop::{Ended, Stop};
 const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
 /// Least that a reactor can work with: half for requests, half for stripe operations.
 const MEMORY_BYTES_MIN: usize = 32 << 20;
+/// What could be asked for once is taken still, and rounded up.
+const MEMORY_BYTES_ASKED_MIN: usize = 16 << 20;
 /// Most: an arena of fixed buffers.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
 
@@ -71,8 +75,7 @@ pub struct Server {
     /// How the reactors' rings were made, but for what the front end wanted.
     rings: UringConfig,
     read_only: bool,
-    /// A helper thread looks at the members' caches. Guards no other data.
-    is_looking_at_caches: Arc<AtomicBool>,
+    cache_looks: CacheLooks,
     pace: Mutex<Pace>,
     /// What the operator should know of this start.
     pub warnings: Vec<String>,
@@ -84,15 +87,6 @@ struct Running {
     closed: Receiver<Vec<DeviceIndex>>,
     /// Taken by the stop.
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Held by the helper that looks at caches, wherever it is; dropped when the next look may begin.
-struct LookIsOver(Arc<AtomicBool>);
-
-impl Drop for LookIsOver {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
 }
 
 /// What background work had done at the last look, for its rate.
@@ -158,6 +152,12 @@ impl Server {
             ));
         }
         let memory_bytes = memory_bytes(options.memory_bytes)?;
+        if (1..memory_bytes).contains(&options.memory_bytes) && memory_bytes == MEMORY_BYTES_MIN {
+            warnings.push(format!(
+                "each reactor has {} MiB of memory: it cannot work with less",
+                MEMORY_BYTES_MIN >> 20
+            ));
+        }
         let memory = Memory::new(&vec![memory_bytes; count]).map_err(|error| {
             ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}"))
         })?;
@@ -231,7 +231,7 @@ impl Server {
             replacements: AtomicU32::new(0),
             rings: config,
             read_only,
-            is_looking_at_caches: Arc::default(),
+            cache_looks: CacheLooks::default(),
             pace: Mutex::new(Pace::default()),
             warnings,
         })
@@ -320,25 +320,22 @@ impl Server {
     pub fn look_at_caches(&self) -> Vec<String> {
         let members = &self.shared.members;
         let hosts_flush = self.front.admits_volatile_cache();
-        if self.is_looking_at_caches.swap(true, Ordering::AcqRel) {
-            // The last look has not come back.
-            return Vec::new();
-        }
         let look = |slot: u8| {
             let index = members.device(slot);
             let device = self.devices.get(index)?;
             let look = device.look_at_cache()?;
+            let look_is_over = self.cache_looks.begin(index)?;
+            let look = move || {
+                let _look_is_over = look_is_over;
+                look()
+            };
             Some(((slot, index, device), look))
         };
         let (looked_at, looks): (Vec<_>, Vec<_>) = members.view().writable.iter().filter_map(look).unzip();
-        let is_over = LookIsOver(self.is_looking_at_caches.clone());
-        let look_at_all = move || {
-            let _is_over = is_over;
-            looks.iter().map(|look| look()).collect::<Vec<bool>>()
-        };
-        let are_on = each_within(vec![look_at_all], LOOK_EVERY, |look| look()).pop().flatten();
+        let are_on = each_within(looks, LOOK_EVERY, |look| look());
         let mut found = Vec::new();
-        for ((slot, index, device), is_on) in looked_at.into_iter().zip(are_on.into_iter().flatten()) {
+        for ((slot, index, device), is_on) in looked_at.into_iter().zip(are_on) {
+            let is_on = is_on == Some(true);
             if is_on && members.cache_switched_on(slot, index, hosts_flush) {
                 let now = if hosts_flush {
                     "it is flushed from now on"
@@ -475,7 +472,7 @@ fn launch(
             let arena = memory.arena(u16::from(me));
             let half = arena.len_bytes / 2;
             let mut requests = Pool::over(&memory, arena.part(0, half));
-            requests.keep_back(2);
+            requests.keep_back(KEPT_BACK_OF_REQUESTS);
             let work = Pool::over(&memory, arena.part(half, half));
             let ring = Uring::new(memory.clone(), &config).and_then(|mut ring| {
                 for (index, device) in attached.into_iter().enumerate() {
@@ -516,7 +513,9 @@ fn launch(
 fn memory_bytes(asked: usize) -> Result<usize, ServerError> {
     match asked {
         0 => Ok(MEMORY_BYTES_DEFAULT),
-        bytes if (MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&bytes) => Ok(bytes >> 21 << 21),
+        bytes if (MEMORY_BYTES_ASKED_MIN..=MEMORY_BYTES_MAX).contains(&bytes) => {
+            Ok((bytes >> 21 << 21).max(MEMORY_BYTES_MIN))
+        }
         bytes => Err(ServerError(format!(
             "{bytes} bytes of memory for each reactor: from {MEMORY_BYTES_MIN} to {MEMORY_BYTES_MAX} are possible"
         ))),

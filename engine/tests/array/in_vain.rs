@@ -7,6 +7,7 @@ use bitmap::Cell;
 use engine::array::Order;
 use engine::format::Level;
 use engine::members::Failure;
+use engine::request::RequestKind;
 
 use crate::disks::{ALWAYS, Lapse, SECTOR};
 use crate::world::{Config, Initial, World};
@@ -39,6 +40,14 @@ fn lapse(world: &World, stripe: u64, strip: u8, errno: i32, reads: u32) {
     let (disk, sector) = world.sector_of(stripe, strip);
     let sector = sector + u64::from(GOOD) / SECTOR;
     world.disks.borrow_mut()[disk].lapse = Some(Lapse { sector, errno, reads, left: 0 });
+}
+
+/// Each read of the good piece alone fails, for now.
+fn fail_pieces(world: &World, stripe: u64, strip: u8, fails: bool) {
+    let reads = if fails { ALWAYS - 1 } else { 0 };
+    let (disk, sector) = world.sector_of(stripe, strip);
+    let sector = sector + u64::from(GOOD) / SECTOR;
+    world.disks.borrow_mut()[disk].lapse = Some(Lapse { sector, errno: EIO, reads, left: reads });
 }
 
 fn no_lapse(world: &World) {
@@ -116,6 +125,32 @@ fn errors_of_ours_cost_no_rows() {
         world.turn_until("a resync", |world| world.is_synced());
         only_lost(world, 4, &[slot]);
     }
+}
+
+/// Reads of a good piece fail in one second of four, and a host reads in the stripe all the time: it makes the rebuild give up nothing,
+/// and does not hold it up for ever.
+#[test]
+fn hosts_at_the_stripe_cost_no_rows() {
+    let (mut world, stripe, strip) = degraded(86);
+    world.spoil(stripe, strip, 0);
+    world.join(2, 0);
+    let missing = world.geometry.rotation(stripe).strip_on(2);
+    // A row that the others can compute.
+    let at = stripe * u64::from(world.geometry.stripe_bytes())
+        + u64::from(missing) * u64::from(CHUNK)
+        + (32 << 10);
+    let until_ns = world.now_ns() + 900_000_000_000;
+    while !world.shared.members.record().readable.has(2) {
+        assert!(world.now_ns() < until_ns, "the rebuild does not end");
+        let fails = world.now_ns() / 1_000_000_000 % 4 == 0;
+        fail_pieces(&world, stripe, strip, fails);
+        if world.outstanding() < 2 {
+            world.ask(RequestKind::Read, at, 4096);
+        }
+        world.turn();
+    }
+    world.settle();
+    only_lost(world, stripe, &[0, 2]);
 }
 
 /// A strip of which every row is bad is read for minutes before all of it is given up; a stop does not wait for that.

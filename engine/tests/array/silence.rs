@@ -372,6 +372,32 @@ fn all_memory_in_use_can_be_replaced_at_once() {
     world.verify();
 }
 
+/// Reactors sleep when nothing tells them to turn. A read that was in flight to a member that is failed is done again all the same.
+/// (Reactor 0 woke for the sweep each second; at any other reactor such a read waited until something else came.)
+#[test]
+fn a_reactor_that_sleeps_does_a_read_again() {
+    for seed in 910..914 {
+        let mut world = world(seed, Level::Raid5, 4, 4 << 10, 2);
+        let slot = world.geometry.rotation(0).slot_of(0);
+        silence(&world, &[slot], true);
+        for stripe in 0..40 {
+            let strip = world.geometry.rotation(stripe).strip_on(slot);
+            if world.geometry.is_data(stripe, slot) {
+                let at = stripe * u64::from(world.geometry.stripe_bytes()) + (u64::from(strip) << 12);
+                assert!(world.ask(RequestKind::Read, at, 4096));
+            }
+        }
+        world.turn();
+        let until_ns = world.now_ns() + PATIENCE_NS + 2 * SECOND;
+        while world.outstanding() > 0 {
+            world.turn_who_is_awake();
+            assert!(world.now_ns() < until_ns, "{} reads have no answer", world.outstanding());
+        }
+        silence(&world, &[slot], false);
+        world.verify();
+    }
+}
+
 /// A read into pages of the host is in flight to a member that is failed, and only the kernel can end it. A reactor that is told to end
 /// leaves such a read, and no other request. (A server that was told to end waited a minute for it, and was not stopped in order.)
 #[test]

@@ -531,7 +531,6 @@ impl World {
         all.filter(|&at| self.fails(RequestKind::Read, at, len_bytes)).collect()
     }
 
-    /// Lets this much time pass.
     /// Reads everything through the array, and holds data and parity of every member in sync against it.
     pub fn verify(&mut self) {
         self.settle();

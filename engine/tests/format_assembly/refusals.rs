@@ -33,7 +33,7 @@ fn written(seed: u128, name: &str) -> Vec<SuperblockWrite> {
     })
 }
 
-/// Its devices, as they were found.
+/// The devices of such an array, as they were found.
 fn array(seed: u128, name: &str) -> Vec<Candidate> {
     let writes = written(seed, name);
     let read = |pair: &[SuperblockWrite]| choose(&pair[0].encode(), &pair[1].encode(), DEVICE_BYTES);

@@ -74,16 +74,20 @@ pub(super) fn member_timeout(shared: &Shared) -> Duration {
     ANSWER_TIMEOUT.max(2 * Duration::from_secs(shared.members.patience_s().into()))
 }
 
+/// How often a stop waits a [`member_timeout`] more for advice of which nothing ends.
+const LOOKS: u32 = 5;
+
 /// A call that says whether to wait once more for what advice holds up: as long as some of it ends. A device that ends none is failed
 /// after ten patiences (array/watch.rs), which are five [`member_timeout`]s at most.
 pub(super) fn advice_goes_on(shared: &Shared) -> impl FnMut() -> bool {
     let ended =
         || shared.geometry.slots().iter().map(|slot| shared.members.pulses(slot).advice).collect::<Vec<_>>();
-    let (mut before, mut looks) = (ended(), 0..5);
+    let (mut before, mut looks) = (ended(), 0..LOOKS);
     move || {
         let now = ended();
         if now != before {
-            (before, looks) = (now, 0..5);
+            // The first of these looks is this one.
+            (before, looks) = (now, 0..LOOKS + 1);
         }
         shared.steward.advice.load(Ordering::Relaxed) > 0 && looks.next().is_some()
     }

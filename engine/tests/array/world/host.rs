@@ -1,7 +1,8 @@
 //! Hosts that wait, that do not give memory back at once, or that read into memory of their own.
 
-use engine::memory::Span;
-use engine::request::{Request, RequestKind};
+use engine::memory::{KEPT_BACK_OF_REQUESTS, Span};
+use engine::request::{Reply, Request, RequestKind};
+use engine::ring::Ring as _;
 
 use super::{HOST_PAGES, World};
 
@@ -9,7 +10,7 @@ impl World {
     /// From now on a host needs the memory of all its requests until the last of them is answered, as a front end does that answers
     /// several at once.
     pub fn keep_answers(&mut self) {
-        self.host_pool.keep_back(2);
+        self.host_pool.keep_back(KEPT_BACK_OF_REQUESTS);
         self.kept = Some(Vec::new());
     }
 
@@ -29,6 +30,28 @@ impl World {
         self.reactors[0].0.left_to_kernel()
     }
 
+    /// A turn of those reactors that would not be asleep: something has completed or come by mail, or they said that they have to turn.
+    pub fn turn_who_is_awake(&mut self) {
+        self.now_ns += self.rng.below(10_000_000);
+        for me in 0..self.reactors.len() {
+            let (array, ring) = &mut self.reactors[me];
+            let mut completions = Vec::new();
+            ring.turn(&mut completions);
+            let is_due = array.next_deadline_ns().is_some_and(|deadline_ns| deadline_ns <= self.now_ns);
+            let has_mail = self.shared.mailboxes.has_mail(me as u8);
+            if completions.is_empty() && !has_mail && !is_due && !array.must_turn() {
+                continue;
+            }
+            array.take_mail(64);
+            array.advance(ring, self.now_ns);
+            completions.into_iter().for_each(|completion| array.complete(ring, completion));
+            array.exchange_spans(ring, &mut self.host_pool, |bytes| bytes);
+            let replies: Vec<Reply> = array.take_replies().collect();
+            replies.into_iter().for_each(|reply| self.answered(me, reply));
+        }
+    }
+
+    /// Lets some time pass.
     pub fn pass(&mut self, seconds: u64) {
         let until_ns = self.now_ns + seconds * 1_000_000_000;
         while self.now_ns < until_ns {

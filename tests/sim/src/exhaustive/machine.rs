@@ -11,7 +11,7 @@ use engine::array::{Array, Beginning, Shared, Sizes, StewardState};
 use engine::assembly::{AssemblyOptions, Candidate, WriteOutcome, assemble};
 use engine::geometry::Slots;
 use engine::mailbox::Mailboxes;
-use engine::memory::{Memory, Pool, Span};
+use engine::memory::{KEPT_BACK_OF_REQUESTS, Memory, Pool, Span};
 use engine::request::{Reply, Request, RequestError, RequestKind};
 use engine::ring::{Completion, DeviceIndex, Durability, MemberIo, MemberOp, Ring};
 use engine::start::{Bench, SCRATCH_BYTES, StartOptions, read_superblocks, start, write_superblocks};
@@ -244,7 +244,7 @@ fn boot<'a>(
         arrived: false,
     });
     let mut host_pool = Pool::new(&memory, HOST_ARENA);
-    host_pool.keep_back(2);
+    host_pool.keep_back(KEPT_BACK_OF_REQUESTS);
     let mut machine = Machine {
         template,
         scope,

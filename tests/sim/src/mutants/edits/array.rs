@@ -137,11 +137,22 @@ pub(super) const EDITS: &[Edit] = &[
         "        if !view.writable.iter().any(is_doubted) {",
         "        if mutant!(NobodyProbed) || !view.writable.iter().any(is_doubted) {",
     ),
+    e(
+        ARRAY,
+        "        !(self.fresh.is_empty()\n",
+        "        !((mutant!(FreshMaySleep) || self.fresh.is_empty())\n",
+    ),
     // parked
     e(
         POOL,
-        ".checked_div(self.kept_back_of)",
-        ".checked_div(if mutant!(LittleKeptBack) { 4 } else { self.kept_back_of })",
+        "pub const KEPT_BACK_OF_REQUESTS: u16 = 2;",
+        "pub const KEPT_BACK_OF_REQUESTS: u16 = 2;
+const LITTLE: u16 = 4;",
+    ),
+    e(
+        POOL,
+        "        self.kept_back_of = of;",
+        "        self.kept_back_of = if mutant!(LittleKeptBack) { LITTLE } else { of };",
     ),
     e(
         PARKED,

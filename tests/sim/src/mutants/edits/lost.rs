@@ -140,8 +140,25 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         LIST,
-        "&& !self.shared.steward.is_stopping.load(Ordering::Relaxed) {",
-        "&& (!self.shared.steward.is_stopping.load(Ordering::Relaxed) || mutant!(StopWaitsForPieces)) {",
+        "            if self.shared.steward.is_stopping.load(Ordering::Relaxed) {",
+        "            if self.shared.steward.is_stopping.load(Ordering::Relaxed) && !mutant!(StopWaitsForPieces) {",
+    ),
+    e(
+        VAIN,
+        "                let end = op.row_next;
+                self.pass_by(ring, index, end);",
+        "                let end = op.row_next;
+                if mutant!(HasteGivesUp) {
+                    op.suspects = Strips::NONE;
+                    self.replan(ring, index);
+                    continue;
+                }
+                self.pass_by(ring, index, end);",
+    ),
+    e(
+        VAIN,
+        "others_wait && op.job.is_none_or(|job| job.attempt() < LATE)",
+        "others_wait && (mutant!(HostsKeepHole) || op.job.is_none_or(|job| job.attempt() < LATE))",
     ),
     e(
         LIST,

@@ -71,6 +71,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "E7: a piece of rows is given up though each of its reads failed for another strip",
     ),
     seen_in_array(
+        "in_vain::hosts_at_the_stripe",
+        "HasteGivesUp",
+        "E7: rows are given up after reads that come at once, because a host waits for the stripe (once a bug here)",
+    ),
+    seen_in_array(
+        "in_vain::hosts_at_the_stripe",
+        "HostsKeepHole",
+        "F6: a stripe that hosts read all the time is never filled",
+    ),
+    seen_in_array(
+        "silence::a_reactor_that_sleeps",
+        "FreshMaySleep",
+        "F1: a reactor sleeps though an operation is to be begun (once a bug here)",
+    ),
+    seen_in_array(
         "in_vain::a_stop_does_not_wait",
         "StopWaitsForPieces",
         "E10: a stop waits until every row of a bad strip is given up",
