@@ -107,6 +107,29 @@ fn silence_without_end_costs_no_service() {
     }
 }
 
+/// Two members fall silent under reads alone, which change nothing on record: no round of superblocks is in flight to either when they
+/// are failed, so what they hold of the record says nothing of the other. They leave in one epoch all the same.
+#[test]
+fn who_is_silent_together_leaves_together() {
+    for seed in 120..124 {
+        let mut world = world(seed, Level::Raid6, 6, 4 << 10, 1);
+        world.load(60);
+        world.settle();
+        rest(&mut world, 5 * SECOND);
+        silence(&world, &[1, 4], true);
+        let size = world.geometry.size_bytes();
+        for at in (0..size).step_by(64 << 10) {
+            assert!(world.ask(RequestKind::Read, at, (size - at).min(64 << 10)));
+        }
+        is_answered_in_time(&mut world);
+        assert_eq!(world.shared.members.record().writable, Slots::first(6).minus(Slots(0b1_0010)));
+        let epoch = world.shared.steward.epoch.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(epoch, 3, "they left one after the other");
+        silence(&world, &[1, 4], false);
+        world.verify();
+    }
+}
+
 /// The patience of a second silent member runs out while the record of the first is being written to it.
 #[test]
 fn a_record_does_not_wait_for_a_silent_member() {

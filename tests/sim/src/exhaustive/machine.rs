@@ -57,7 +57,7 @@ impl Memories {
     #[must_use]
     pub fn new() -> Memories {
         let memory = || {
-            Memory::new(&[4 * MIB, 4 * MIB, 2 * MIB, SCRATCH_BYTES as usize]).expect("memory for two arrays")
+            Memory::new(&[4 * MIB, 4 * MIB, 4 * MIB, SCRATCH_BYTES as usize]).expect("memory for two arrays")
         };
         Memories { main: memory(), recovery: memory() }
     }

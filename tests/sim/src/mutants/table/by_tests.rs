@@ -266,7 +266,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "E2: a write goes on in an array that has failed, over what was torn when it did (once a bug here)",
     ),
     seen_in_array(
-        "silence::silence_without_end",
+        "silence::who_is_silent_together",
         "LeaveOneByOne",
         "E9: members that are silent together leave one at a time, and the record of each waits for the others (once a bug here)",
     ),
