@@ -17,9 +17,9 @@ pub(super) const COMMANDS_MAX: usize = 256;
 pub(super) const PIECES_MAX: usize = 256;
 
 /// Buffers that one connection may hold. Example: a reactor of 64 MiB has 16 MiB for requests (half is for stripes, and half of the
-/// rest is kept back), and one client that stopped reading keeps half of them. Larger reads are sent as they arrive (see
-/// `connection.rs`).
-pub(super) const HELD_BYTES_MAX: u32 = 8 << 20;
+/// rest is kept back), and one client that stopped reading keeps three quarters of them until it is told to go. Larger reads are sent as
+/// they arrive (see `connection.rs`); one of them that fails ends the connection, so this is no less than what clients ask for at once.
+pub(super) const HELD_BYTES_MAX: u32 = 12 << 20;
 
 /// What is received at once of commands: 2,300 reads, or 15 writes of 4 KiB.
 pub(super) const RECEIVE_BYTES: usize = 64 << 10;
