@@ -46,6 +46,7 @@ mod pool;
 mod superblock;
 
 pub use parity::Indexed;
+pub(crate) use pool::KEPT_BACK_OF_OPERATIONS;
 pub use pool::{KEPT_BACK_OF_REQUESTS, Pool};
 
 /// A piece of an arena: plain coordinates, no ownership.

@@ -2,7 +2,7 @@
 //!
 //! Some errors are of a bad sector, others of a dead drive, and the number does not tell which. Failing a member that the array needs
 //! loses what it alone holds: the array has no redundancy left, or stripes need a resync. Keeping a dead one would answer
-//! writes with errors that the others could bear. So the copies of the member's superblock are read, the second only if the first fails
+//! writes with errors, although the other members could take them. So the copies of the member's superblock are read, the second only if the first fails
 //! (one of them may lie in a bad sector too):
 //!
 //! | answer | what follows |

@@ -18,8 +18,8 @@
 //! **Batches.** A large discard is split into batches of 64 stripes (`host`). A batch is marked at once and shares the writes of
 //! its bitmap block, so as a rule it is one run. The next batch begins when every device has ended with this one. The last 64 stripes are
 //! answered before the advice, which may take a drive minutes. So one discard holds 64 operations at most, and leaves the others to
-//! writes; several at once may take them all. (Without that wait it held all 160 operations of its reactor, and its parts took operations as they came
-//! free, so a batch that was split once stayed so: 126 runs where 64 would do.)
+//! writes; several at once may take them all. (Without that wait one held all 160 operations of its reactor, and its parts took
+//! operations as they came free, so a batch that was split once stayed so: 126 runs where 64 would do.)
 //!
 //! A discard of 1 GiB on five members with chunks of 64 KiB was sent as 20,480 deallocations, one for each strip. As runs it is 320.
 //! A device's own limit is its ring's business: what is longer goes by the block layer, which cuts it.

@@ -189,10 +189,14 @@ impl Array {
         let end = rows.end;
         let op = &mut self.ops[index];
         let by_suspects = !op.suspects.is_empty();
-        if by_suspects && op.careful && op.job.is_some_and(Job::gives_up) {
-            if self.shared.steward.is_stopping.load(Ordering::Relaxed) {
-                self.finish(index, Err(RequestError::Lost));
-            } else if self.looks_closely(index) {
+        let is_job = by_suspects && op.careful && op.job.is_some();
+        if is_job && self.shared.steward.is_stopping.load(Ordering::Relaxed) {
+            // A drive may take seconds over each of the sectors behind.
+            self.finish(index, Err(RequestError::Lost));
+            return;
+        }
+        if is_job && op.job.is_some_and(Job::gives_up) {
+            if self.looks_closely(index) {
                 self.probe(ring, index, end);
             } else {
                 self.pass_by(ring, index, end);

@@ -44,7 +44,7 @@ use bitmap::Cell;
 
 use crate::geometry::Strips;
 use crate::mailbox::Answer as Ended;
-use crate::memory::{Pool, Span};
+use crate::memory::{KEPT_BACK_OF_OPERATIONS, Pool, Span};
 use crate::request::{Reply, Request, RequestError};
 use crate::ring::{Completion, Ring};
 use crate::slab::Slab;
@@ -178,7 +178,7 @@ impl Array {
             sizes.ops < usize::from(NO_OP) && sizes.ios() + sizes.parked() <= crate::limits::IO_IN_FLIGHT_MAX
         );
         assert!(sizes.host_reads >= usize::from(shared.geometry.data()), "a read of one stripe has room");
-        pool.keep_back(4);
+        pool.keep_back(KEPT_BACK_OF_OPERATIONS);
         let watch = Watch::new(&mut pool);
         let blocks = BlockWrites::new(&mut pool, &sizes, shared.bitmap.blocks());
         let steward = (me == 0).then(|| Box::new(Steward::new(&shared, &mut pool)));

@@ -5,8 +5,8 @@
 //! atomics ([`StewardState`]).
 //!
 //! A stop, in order: background work ends and no op is left; every member is flushed; the cursor of a rebuild goes on record as it
-//! was before the flush (see `background`); the record moves on; every cell that is dirty becomes Clean, and every bitmap block is written so that both its places say the same; the superblocks
-//! say Clean, in both copies.
+//! was before the flush (see `background`); the record moves on; every cell that is dirty becomes Clean, and every bitmap block is
+//! written so that both its places say the same; the superblocks say Clean, in both copies.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};

@@ -67,7 +67,7 @@ pub struct Facts {
     pub polled: bool,
     /// Operations worth having at once in one of its queues.
     pub depth_max: u32,
-    /// Its hardware's queues, each with that depth; 0 where the kernel does not say.
+    /// How many such queues the hardware has; 0 where the kernel does not say.
     pub queues: u32,
     /// Longest transfer that is not cut by the kernel.
     pub transfer_bytes_max: u32,
@@ -77,7 +77,8 @@ pub struct Facts {
 
 impl Facts {
     /// Operations that each of so many rings may have in the kernel. Rings that share a queue of the hardware share its depth: what
-    /// is beyond it holds a thread of the kernel for each operation. A shallow queue is not cut so: one ring may be the only one that works.
+    /// is beyond it holds a thread of the kernel for each operation. The share of a ring is not made smaller than [`DEPTH_SHALLOW`]: it may be
+    /// the only ring that works.
     pub(super) fn depth_of_each(&self, rings: usize) -> u32 {
         if self.queues == 0 {
             return self.depth_max;

@@ -37,8 +37,10 @@ use super::superblock::{BLOCKS_MAX, CLASSES, NONE, SUPERBLOCK_SHIFT, Superblock,
 use super::{Memory, Span};
 use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX};
 
-/// What a pool for the requests of hosts keeps back: one in so many, half.
+/// A pool for the requests of hosts keeps back one in so many superblocks.
 pub const KEPT_BACK_OF_REQUESTS: u16 = 2;
+/// A pool for stripe operations keeps back one in so many superblocks.
+pub(crate) const KEPT_BACK_OF_OPERATIONS: u16 = 4;
 
 /// One owner's pieces of one arena. It moves between threads, but one at a time uses it.
 pub struct Pool {
@@ -62,7 +64,7 @@ pub struct Pool {
     free_count: u16,
     /// Superblocks with a parked block.
     parked_count: u16,
-    /// One in so many superblocks is kept for what replaces parked blocks; 0 for none.
+    /// The pool keeps one in so many superblocks for what replaces parked blocks; with 0 it keeps none.
     kept_back_of: u16,
 }
 

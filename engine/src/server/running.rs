@@ -50,7 +50,7 @@ pub use stop::{Ended, Stop};
 const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
 /// Least that a reactor can work with: half for requests, half for stripe operations.
 const MEMORY_BYTES_MIN: usize = 32 << 20;
-/// What could be asked for once is taken still, and rounded up.
+/// Less than that was enough in earlier versions: such a size is rounded up, from this one on.
 const MEMORY_BYTES_ASKED_MIN: usize = 16 << 20;
 /// Most: an arena of fixed buffers.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
@@ -517,7 +517,7 @@ fn memory_bytes(asked: usize) -> Result<usize, ServerError> {
             Ok((bytes >> 21 << 21).max(MEMORY_BYTES_MIN))
         }
         bytes => Err(ServerError(format!(
-            "{bytes} bytes of memory for each reactor: from {MEMORY_BYTES_MIN} to {MEMORY_BYTES_MAX} are possible"
+            "--memory {bytes}: from {MEMORY_BYTES_MIN} to {MEMORY_BYTES_MAX} bytes for each reactor are possible"
         ))),
     }
 }
@@ -532,5 +532,28 @@ const fn absence(plan: &SlotPlan) -> Option<MemberState> {
         SlotPlan::InSync { .. } | SlotPlan::Rebuilding { .. } => None,
         SlotPlan::Missing | SlotPlan::Empty | SlotPlan::Stale { .. } => Some(MemberState::Missing),
         SlotPlan::Failed => Some(MemberState::Failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reactor_has_the_memory_that_it_needs() {
+        let mib = |bytes: Result<usize, ServerError>| bytes.map(|bytes| bytes >> 20).ok();
+        for (asked, expected) in [
+            (0, Some(64)),
+            (15, None),
+            (16, Some(32)),
+            (31, Some(32)),
+            (32, Some(32)),
+            (33, Some(32)),
+            (34, Some(34)),
+            (1024, Some(1024)),
+            (1025, None),
+        ] {
+            assert_eq!(mib(memory_bytes(asked << 20)), expected, "{asked} MiB");
+        }
     }
 }

@@ -70,7 +70,7 @@ fn only_lost(world: World, stripe: u64, slots: &[u8]) {
     only_lost_at(world, stripe, slots, 0);
 }
 
-/// The same for the rows at `row`.
+/// Everything but the rows at `row` of the strips of these slots is what the host has written.
 fn only_lost_at(mut world: World, stripe: u64, slots: &[u8], row: u32) {
     let bad: Vec<_> = slots.iter().map(|&slot| (slot, row, 4096)).collect();
     assert_eq!(listed(&world), bad, "rows that can be read are given up");

@@ -20,6 +20,17 @@ const PATIENCE_NS: u64 = MEMBER_PATIENCE_S as u64 * SECOND;
 
 fn world(seed: u64, level: Level, members: usize, chunk_bytes: u32, reactors: usize) -> World {
     let stripes = if chunk_bytes > 4096 { 12 } else { 60 };
+    world_of(seed, level, members, chunk_bytes, stripes, reactors)
+}
+
+fn world_of(
+    seed: u64,
+    level: Level,
+    members: usize,
+    chunk_bytes: u32,
+    stripes: u64,
+    reactors: usize,
+) -> World {
     let initial = Initial::All(Cell::Clean);
     World::new(Config { seed, level, members, chunk_bytes, stripes, initial, reactors })
 }
@@ -361,9 +372,7 @@ fn a_slow_flush_costs_no_member() {
 /// whatever else is read meanwhile does not.
 #[test]
 fn reads_into_pages_of_the_host_hold_up_no_others() {
-    let (initial, reactors) = (Initial::All(Cell::Clean), 1);
-    let (level, members, chunk_bytes, stripes) = (Level::Raid5, 4, 4 << 10, 300);
-    let mut world = World::new(Config { seed: 901, level, members, chunk_bytes, stripes, initial, reactors });
+    let mut world = world_of(901, Level::Raid5, 4, 4 << 10, 300, 1);
     silence(&world, &[1], true);
     for nth in 0..50 {
         world.ask_into_host_pages((nth % 2) << 20, 1 << 20);
@@ -383,9 +392,7 @@ fn reads_into_pages_of_the_host_hold_up_no_others() {
 /// answered: there is as much in its stead.
 #[test]
 fn all_memory_in_use_can_be_replaced_at_once() {
-    let (initial, reactors) = (Initial::All(Cell::Clean), 1);
-    let (level, members, chunk_bytes, stripes) = (Level::Raid5, 4, 4 << 10, 300);
-    let mut world = World::new(Config { seed: 902, level, members, chunk_bytes, stripes, initial, reactors });
+    let mut world = world_of(902, Level::Raid5, 4, 4 << 10, 300, 1);
     world.keep_answers();
     silence(&world, &[2], true);
     while world.ask(RequestKind::Read, (world.outstanding() as u64 % 3) << 20, 1 << 20) {}

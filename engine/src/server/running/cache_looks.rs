@@ -1,5 +1,5 @@
-//! Which devices' caches are being looked at by a helper thread. A look may wait for its device; a device is not looked at
-//! again before that.
+//! Helper threads look at the caches of devices (`Server::look_at_caches`). A look may wait for its device for ever, so no second look
+//! at a device begins before the first is over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

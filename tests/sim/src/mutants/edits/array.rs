@@ -145,14 +145,8 @@ pub(super) const EDITS: &[Edit] = &[
     // parked
     e(
         POOL,
-        "pub const KEPT_BACK_OF_REQUESTS: u16 = 2;",
-        "pub const KEPT_BACK_OF_REQUESTS: u16 = 2;
-const LITTLE: u16 = 4;",
-    ),
-    e(
-        POOL,
         "        self.kept_back_of = of;",
-        "        self.kept_back_of = if mutant!(LittleKeptBack) { LITTLE } else { of };",
+        "        self.kept_back_of = if mutant!(LittleKeptBack) { 4 } else { of };",
     ),
     e(
         PARKED,

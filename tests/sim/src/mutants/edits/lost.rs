@@ -140,8 +140,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         LIST,
-        "            if self.shared.steward.is_stopping.load(Ordering::Relaxed) {",
-        "            if self.shared.steward.is_stopping.load(Ordering::Relaxed) && !mutant!(StopWaitsForPieces) {",
+        "        if is_job && self.shared.steward.is_stopping.load(Ordering::Relaxed) {",
+        "        if is_job && !mutant!(StopWaitsForPieces) && self.shared.steward.is_stopping.load(Ordering::Relaxed) {",
     ),
     e(
         VAIN,
