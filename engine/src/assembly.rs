@@ -21,7 +21,7 @@
 //! | takes part | its held epoch | current: H's writes stopped short of it, so nothing was done in H |
 //! | takes no part | its held epoch | stale: it left when the array says it left |
 //! | takes no part | one that H came from (of the last eight), or that another slot held | leftover: H's line goes through E, without it |
-//! | takes no part | one that others were to be in sync in, and they are where they were before it, or came from there to H | leftover: broken off |
+//! | takes no part | one that others were to be in sync in, and they are where they were before it, or came from there to H or to one that H came from | leftover: broken off |
 //! | takes no part, or not there at all | one that others were to be in sync in, and they are current and say that it takes no part | leftover: passed by |
 //! | anything, or not there at all | another than that of a current, stale or leftover device that was to be in sync in E | leftover: broken off, or outlived |
 //! | not there at all | of a lower number than H | replaced |
@@ -57,8 +57,8 @@
 //! of the line above is torn. The simulator found it.) If such a q is at H, then E was made before H was, and where H's
 //! maker saw the others counts as well, be they here or not. Nor need q's held epoch be the same in both records: let H's line
 //! go through the one in E's. E came after that one, and is none of the line, so H does not come from E; and where q has come
-//! on by that line since, it never held E. (More starts, in which who was missing stays away. The simulator found that too, once
-//! in two million power cuts.)
+//! on by that line since, it never held E, wherever on the line it is now: it may have left again before H. (More starts, in which
+//! who was missing stays away. The simulator found both, once in some million power cuts.)
 //!
 //! *Why a leftover that others went on without holds nothing that the array lacks.* Let q be in sync in E's record, be current,
 //! and hold a record in which this device takes no part. Then q had all that was acknowledged in E and before, as above, and

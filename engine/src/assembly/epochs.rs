@@ -135,7 +135,7 @@ fn is_in_line(epoch: EpochName, record: &Record) -> bool {
 }
 
 /// Whether the member's epoch was never committed: others that were to be in sync in it are where they were before, or
-/// came from there to the epoch of `record`, at once or by other epochs of its line. Two must say so; one may have lost a copy to
+/// came from there to the epoch of `record` or to one of its line. Two must say so; one may have lost a copy to
 /// decay, and is believed if the member does not hold its epoch twice, as it soon would had it been committed. One that has come
 /// on from where it was when the member's epoch was made shows which of the two was made first; so of those that are not here,
 /// what the record says that they held then counts too.
@@ -144,16 +144,18 @@ fn was_broken_off(member: &Present<'_>, present: &[Present<'_>], record: &Record
     for (slot, now) in record.slots[..record.shape.members].iter().enumerate() {
         let then = &member.record().slots[slot];
         // The record's line goes through where it was, and so not through the member's epoch, which came after that.
-        let came_on = then.held != EpochName::NONE
-            && then.held.number < now.held.number
-            && record.epoch.line.contains(&then.held.id);
-        if then.state != SlotState::InSync || then.member != now.member || (then.held != now.held && !came_on)
-        {
+        let is_passed = then.held != EpochName::NONE && record.epoch.line.contains(&then.held.id);
+        let came_on = |to: EpochName| is_passed && then.held.number < to.number;
+        if then.state != SlotState::InSync || then.member != now.member {
+            continue;
+        }
+        if then.held != now.held && !came_on(now.held) {
             continue;
         }
         let epochs = present.iter().filter(|one| one.slot() == slot && one.entry_in(record).is_some());
+        let is_of_line = |epoch: EpochName| epoch == now.held || record.epoch.line.contains(&epoch.id);
         match epochs.map(Present::epoch).next() {
-            Some(epoch) if epoch == record.epoch.name || (came_on && epoch == now.held) => {
+            Some(epoch) if epoch == record.epoch.name || came_on(epoch) && is_of_line(epoch) => {
                 (here, came_later) = (here + 1, true);
             }
             Some(epoch) => here += usize::from(epoch == now.held),

@@ -166,6 +166,18 @@ fn a_line_of_broken_off_epochs_was_broken_off() {
     assert_starts(&world, 2, 1);
 }
 
+/// A start without slot 3 reached slot 0 alone, slots 1, 2 and 3 started after that, and then slots 2 and 3. Their copies are torn. Slot 1
+/// takes no part any more, but it came to the second start, as slot 2 did.
+#[test]
+fn who_left_later_shows_that_an_epoch_was_broken_off() {
+    let mut world = settled(Level::Raid6, 4);
+    world = broken_start(&world, 0b0111, &[0]);
+    start(&mut world, 0b1110);
+    start(&mut world, 0b1100);
+    tear(&mut world, &[0, 1, 2]);
+    assert_starts(&world, 0, 2);
+}
+
 /// A start reached slot 2 alone. Slots 0 and 1 knew nothing of it and started twice without slot 2, and a power cut then tore
 /// every other copy: slot 2's epoch is none of their line, and neither is where it was before that one any more.
 #[test]

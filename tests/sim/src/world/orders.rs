@@ -55,7 +55,7 @@ impl World {
         match answer {
             Some(Ok(())) => drop(self.gone.remove(&disk)),
             Some(Err(_)) => self.take_back(disk),
-            None => {}
+            None => self.take_out_if_gone(disk),
         }
         answer
     }
@@ -97,8 +97,14 @@ impl World {
         (disk, pending)
     }
 
+    /// A disk of a later life of the array was put in to be offered, and is none of this life's.
+    fn take_out_if_gone(&mut self, disk: usize) {
+        self.bus.borrow_mut().disks[disk].dead |= self.gone.contains(&disk);
+    }
+
     /// The disk that was offered last is not a member. As in the server, its index is free once nothing is in flight to it.
     fn take_back(&mut self, disk: usize) {
+        self.take_out_if_gone(disk);
         let mut bus = self.bus.borrow_mut();
         bus.monitors.joining.remove(&disk);
         bus.take_apart_away();

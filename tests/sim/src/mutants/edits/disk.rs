@@ -32,8 +32,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         EPOCHS,
-        "            && record.epoch.line.contains(&then.held.id);",
-        "            && record.epoch.line[..if mutant!(LineIsParent) { 1 } else { record.epoch.line.len() }]
+        "let is_passed = then.held != EpochName::NONE && record.epoch.line.contains(&then.held.id);",
+        "let is_passed = then.held != EpochName::NONE
+            && record.epoch.line[..if mutant!(LineIsParent) { 1 } else { record.epoch.line.len() }]
                 .contains(&then.held.id)
             && !mutant!(CameOnUnknown)
             && !mutant!(ParentUnknown);",
@@ -52,6 +53,11 @@ pub(super) const EDITS: &[Edit] = &[
             && was_passed_by(member, present, record) =>",
     ),
     e(EPOCHS, "None if was_passed_by(", "None if !mutant!(PassedByUnknown) && was_passed_by("),
+    e(
+        EPOCHS,
+        "epoch == now.held || record.epoch.line.contains(&epoch.id);",
+        "epoch == now.held || !mutant!(LeftLaterUnheard) && record.epoch.line.contains(&epoch.id);",
+    ),
     e(
         EPOCHS,
         "None => absent += usize::from(now.state.takes_part()),",

@@ -47,6 +47,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     seen_by_test(
         "format_assembly",
+        "LeftLaterUnheard",
+        "D3: who came on to an epoch of the line, and left later, is no witness against a broken-off epoch (once a bug here)",
+    ),
+    seen_by_test(
+        "format_assembly",
         "CameOnUnknown",
         "D3: a device that others came on without is apart, where they are no longer where it found them (once a bug here)",
     ),
