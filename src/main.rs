@@ -2,11 +2,17 @@
 //!
 //! ```text
 //!     cli        what can be typed                 names, units, members   the words in it
-//!     commands   a verb each                       output, meter, failure  what the operator sees
+//!     commands   a verb each                       output, log, meter, failure  what the operator sees
 //!     control    commands to a running server      rundir                  where that is found
 //!     demo       the whole story, with nbd_client  engine                  all that touches members
 //! ```
 //! This package is the control plane: no byte of a host's data passes through it, but for the demo's.
+
+#![deny(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "both panic where nobody reads: see `log` and `output`"
+)]
 
 use std::process::ExitCode;
 
@@ -19,6 +25,7 @@ mod commands;
 mod control;
 mod demo;
 mod failure;
+mod log;
 mod members;
 mod meter;
 mod names;
@@ -29,12 +36,14 @@ mod units;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    match commands::run(&cli) {
+    let code = match commands::run(&cli) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Problem) => ExitCode::FAILURE,
         Err(failure) => {
-            eprintln!("striate: {}", failure.line());
+            log::say(&failure.line());
             ExitCode::FAILURE
         }
-    }
+    };
+    log::end();
+    code
 }

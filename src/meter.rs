@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::log;
 use crate::units::{about_rate, about_size, about_time, percent};
 
 /// Plain lines come no closer than this.
@@ -59,7 +60,7 @@ impl Meter {
             }
             Shown::Lines { last } if last.elapsed() >= LINE_INTERVAL => {
                 *last = Instant::now();
-                eprintln!("{}: {}", self.label, text());
+                log::say(&format!("{}: {}", self.label, text()));
             }
             Shown::Lines { .. } => {}
         }

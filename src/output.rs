@@ -8,10 +8,15 @@ use crate::failure::{Context, Result};
 
 /// Writes `text` as it is and flushes, so that a reader of a pipe sees it now.
 pub fn print(text: &str) -> Result<()> {
+    print_to_reader(text).map(drop)
+}
+
+/// The same. Whether there is a reader still.
+pub fn print_to_reader(text: &str) -> Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context(|| "cannot write to standard output".into()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).context(|| "cannot write to standard output".into()),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::cli::{Fail, Replace, Stop};
 use crate::control::client::Client;
 use crate::control::message::{MemberId, Request};
 use crate::failure::{Context, Failure, Outcome, Result};
+use crate::log;
 use crate::output::print;
 use crate::rundir::RunDir;
 
@@ -43,9 +44,8 @@ pub fn replace(options: &Replace, run_dir: Option<&RunDir>) -> Result<Outcome> {
 pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
     match Client::connect(run_dir, &options.name) {
         Ok(mut client) => {
-            for warning in client.command(&Request::Stop { force: options.force })? {
-                eprintln!("striate: {warning}");
-            }
+            let warnings = client.command(&Request::Stop { force: options.force })?;
+            warnings.iter().for_each(|warning| log::say(warning));
         }
         Err(failure) => give_up_device(options, failure)?,
     }

@@ -9,6 +9,7 @@ use engine::status::{ArrayStatus, LOST_PIECES_SHOWN, MemberState};
 use crate::cli::Detail;
 use crate::control::client::Client;
 use crate::failure::{Failure, Outcome, Result};
+use crate::log;
 use crate::names::ArrayName;
 use crate::output::{print, print_json};
 use crate::rundir::RunDir;
@@ -43,7 +44,7 @@ pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
             }
             let mut outcome = Outcome::Fine;
             for one in examined.iter().filter(|one| one.superblock.is_none()) {
-                eprintln!("striate: {}", undecodable(one).line());
+                log::say(&undecodable(one).line());
                 outcome = Outcome::Problem;
             }
             Ok(outcome)

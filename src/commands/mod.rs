@@ -18,6 +18,7 @@ mod privileges;
 mod scan;
 mod scrub;
 mod serve;
+mod signals;
 mod status;
 mod wait;
 

@@ -21,11 +21,12 @@ const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
     .union(CapabilitySet::SYS_RAWIO)
     .union(CapabilitySet::SYS_RESOURCE);
 
-/// Gives them up.
-pub fn give_up() {
+/// Gives them up. What the system does not let it give up, for the log, which is begun after this.
+pub fn give_up() -> Vec<String> {
+    let mut kept = Vec::new();
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     if let Err(error) = set_no_new_privs(true) {
-        tracing::warn!("cannot set no_new_privs: {error}");
+        kept.push(format!("cannot set no_new_privs: {error}"));
     }
     let reduced = capabilities(None).and_then(|mut sets| {
         sets.effective &= KEPT;
@@ -34,6 +35,7 @@ pub fn give_up() {
         set_capabilities(None, sets)
     });
     if let Err(error) = reduced {
-        tracing::warn!("cannot reduce capabilities: {error}");
+        kept.push(format!("cannot reduce capabilities: {error}"));
     }
+    kept
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use engine::examine::{Examined, examine};
 
 use crate::failure::{Context, Failure, Result};
+use crate::log;
 use crate::names::ArrayName;
 
 /// Where the kernel lists block devices and their partitions.
@@ -38,7 +39,7 @@ fn of_array(name: &ArrayName) -> Result<Vec<PathBuf>> {
     let silent: Vec<String> =
         rest.iter().filter(|one| one.silent).filter_map(|one| one.error.clone()).collect();
     for one in &silent {
-        eprintln!("striate: {one}: it may be a member of {name}, and is left out");
+        log::say(&format!("{one}: it may be a member of {name}, and is left out"));
     }
     if found.is_empty() {
         let unread = rest.iter().filter(|one| !one.silent && std::fs::File::open(&one.path).is_err()).count();

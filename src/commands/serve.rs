@@ -5,11 +5,11 @@
 //!        -> listen for commands -> `ready` -> ... -> a signal, or `stop` -> (quiesce) -> drain, flush, clean -> exit 0
 //! ```
 //!
-//! While the array is being started, SIGTERM and SIGINT end the process as a crash would: nothing has been acknowledged to a host.
-//! Later, the first SIGTERM or SIGINT stops the array as `stop` does; but a block device that is in use is left for the next
+//! While the array is being started, a signal that asks for an end ends the process as a crash would: nothing has been acknowledged to
+//! a host. Later, the first one stops the array as `stop` does; but a block device that is in use is left for the next
 //! server, so that the program can be replaced under a mounted file system: its driver is told to hold requests back from
 //! then on, if it can. A second one, when the drain takes too
-//! long for somebody, ends the process at once with exit code 1: an unclean stop, which costs a resync.
+//! long for somebody, ends the process at once with exit code 1: an unclean stop, which costs a resync. Which signals: [`signals`].
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -22,20 +22,19 @@ use engine::server::{
 };
 use engine::status::{ArrayStatus, MemberStatus, RouteKind};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::{LogLevel, Serve};
 use crate::control::message::MemberId;
 use crate::control::server::{Backend, Claim, peer_allowed};
 use crate::failure::{Context, Failure, Outcome, Result};
+use crate::log;
 use crate::names::ArrayName;
 use crate::output::print;
 use crate::rundir::{RunDir, own_uid};
 
 use super::detail::undecodable;
-use super::{privileges, scan};
+use super::{privileges, scan, signals};
 
 /// Why the server should end, or did.
 enum Event {
@@ -47,8 +46,11 @@ enum Event {
 
 /// Serves until it is stopped.
 pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
-    start_log(options.log);
-    privileges::give_up();
+    // Threads inherit what is given up here.
+    let kept = privileges::give_up();
+    log::start(level(options.log))?;
+    kept.iter().for_each(|kept| tracing::warn!("{kept}"));
+    let signals = signals::watch()?;
 
     let run_dir = RunDir::create(run_dir)?;
     let members = scan::members(&options.members)?;
@@ -69,7 +71,8 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     })?;
     // Before this a signal ends the process at once: nothing would read the event, and a device may hold the start up.
     let (events, happened) = channel();
-    watch_signals(events.clone())?;
+    let of_signal = events.clone();
+    signals.stop_by(move || drop(of_signal.send(Event::Signal)))?;
     for warning in &server.warnings {
         tracing::warn!("{warning}");
     }
@@ -91,7 +94,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
                 return Err(failure);
             }
         };
-    announce(&name, kind, &status.exports)?;
+    announce(&name, kind, &status.exports);
     let stopped = run_until_stopped(&running, &happened);
     control.close();
     stopped.map_err(|error| Failure::new(format!("not stopped cleanly: {name}: {error}")))?;
@@ -99,35 +102,14 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-fn start_log(level: LogLevel) {
-    let filter = match level {
+const fn level(level: LogLevel) -> LevelFilter {
+    match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(filter).with_ansi(ansi).init();
-}
-
-/// A thread that turns signals into events, and the second one into an end.
-fn watch_signals(events: Sender<Event>) -> Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context(|| "cannot catch signals".into())?;
-    let watch = move || {
-        for (count, _signal) in signals.forever().enumerate() {
-            if count > 0 {
-                eprintln!("striate: second signal: ended without a clean stop; the next start resyncs");
-                signal_hook::low_level::exit(1);
-            }
-            let _ = events.send(Event::Signal);
-        }
-    };
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(watch)
-        .context(|| "cannot catch signals".into())?;
-    Ok(())
+    }
 }
 
 /// The name that the members agree on, if all that were given are members. (mdadm too aborts when a device
@@ -226,13 +208,25 @@ fn tell_route(member: &MemberStatus) {
     }
 }
 
-/// Tells whoever waits for it: a script that reads standard output, and the service manager.
-fn announce(name: &ArrayName, kind: &str, exports: &[String]) -> Result<()> {
-    print(&exports.iter().map(|export| format!("ready: {name} {kind} {export}\n")).collect::<String>())?;
+/// How long a reader of standard output may take for what it waits for, before the log says that it has not.
+const READY_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Tells whoever waits for it: a script that reads standard output, and the service manager. The array is served, heard or not.
+fn announce(name: &ArrayName, kind: &str, exports: &[String]) {
+    let lines = exports.iter().map(|export| format!("ready: {name} {kind} {export}\n")).collect::<String>();
+    let (done, printed) = channel();
+    let print = move || drop(done.send(print(&lines).map_err(|failure| failure.line())));
+    let spawned = std::thread::Builder::new().name("ready".into()).spawn(print);
+    let told = spawned.map_err(|error| error.to_string()).and_then(|_| {
+        let answer = printed.recv_timeout(READY_TIME_MAX);
+        answer.unwrap_or_else(|_| Err("nobody reads standard output".into()))
+    });
+    if let Err(error) = told {
+        tracing::warn!("cannot say `ready`: {error}");
+    }
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         tracing::warn!("cannot notify the service manager: {error}");
     }
-    Ok(())
 }
 
 /// How often members are asked whether a volatile cache was switched on.

@@ -10,9 +10,10 @@ use engine::status::{ArrayStatus, Background, Health, MemberState, MemberStatus}
 use crate::cli::Status;
 use crate::control::client::{Client, Unreachable};
 use crate::failure::{Failure, Outcome, Result};
+use crate::log;
 use crate::meter::time_left;
 use crate::names::ArrayName;
-use crate::output::{print, print_json};
+use crate::output::{print_json, print_to_reader};
 use crate::rundir::RunDir;
 use crate::units::{about_rate, about_size, about_time, percent};
 
@@ -20,18 +21,19 @@ use super::wait::job_name;
 
 /// Shows one array or all, once or again and again.
 pub fn status(options: &Status, run_dir: Option<&RunDir>) -> Result<Outcome> {
+    let is_terminal = std::io::stdout().is_terminal();
     loop {
         let (statuses, complaints) = collect(options.name.as_ref(), run_dir)?;
         if options.json {
             print_json(&statuses)?;
-        } else if options.watch.is_some() && std::io::stdout().is_terminal() {
-            print(&format!("\x1b[H\x1b[2J{}", table(&statuses)))?;
         } else {
-            print(&table(&statuses))?;
+            let clear = if options.watch.is_some() && is_terminal { "\x1b[H\x1b[2J" } else { "" };
+            // Who has gone is shown nothing again.
+            if !print_to_reader(&format!("{clear}{}", table(&statuses)))? {
+                return Ok(Outcome::Fine);
+            }
         }
-        for complaint in &complaints {
-            eprintln!("striate: {}", complaint.line());
-        }
+        complaints.iter().for_each(|complaint| log::say(&complaint.line()));
         match options.watch {
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.into())),
             None if complaints.is_empty() => return Ok(Outcome::Fine),

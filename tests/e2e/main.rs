@@ -28,5 +28,6 @@ mod lab;
 mod ledger;
 mod manners;
 mod nbd_client;
+mod process;
 mod rebuild;
 mod seed;

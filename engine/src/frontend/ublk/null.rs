@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "the ring names its descriptor by number")]
 
+use std::io::Write;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,7 +93,7 @@ fn serve(place: UblkPlace, ending: &AtomicBool) {
     let (memory, mut ring, mut pool, mut frontend) = match begun {
         Ok(begun) => begun,
         Err(error) => {
-            eprintln!("striate: a queue of the null device: {error}");
+            let _ = writeln!(std::io::stderr(), "striate: a queue of the null device: {error}");
             return;
         }
     };

@@ -1,0 +1,210 @@
+//! Standard error: lines that never hold up the program, and never end it.
+//!
+//! ```text
+//!     tracing, `say` --> a queue of [`LINES_MAX`] --> the thread `log` --> a copy of standard error
+//! ```
+//! A server outlives who reads its log: a pipe that nobody empties, a terminal that is gone, a full disk. Under a mounted file
+//! system neither may stop it. So no thread but one writes, a line that finds the queue full or cannot be written is dropped, and
+//! the next line that goes out is preceded by how many were. Commands that end soon have no such thread, and write at once.
+//! (The writer without blocking that `tracing-appender` has waits without end, when it is closed, for whoever reads.)
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use tracing::level_filters::LevelFilter;
+
+use crate::failure::{Context, Result};
+
+/// Lines that wait to be written at most.
+const LINES_MAX: usize = 1024;
+/// How long the end of the program waits until lines are written.
+const END_TIME_MAX: Duration = Duration::from_millis(500);
+/// A signal that comes at each attempt (a terminal that stops who writes to it) must not keep the thread busy.
+const INTERRUPTIONS_MAX: usize = 8;
+
+enum Message {
+    Line(Vec<u8>),
+    /// All that came before is written: answer.
+    End(Sender<()>),
+}
+
+/// The queue of this process, once it serves.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+struct Queue {
+    messages: Sender<Message>,
+    /// Lines that were dropped since the last that was written. Relaxed: it guards nothing.
+    lost: AtomicU64,
+}
+
+impl Queue {
+    fn put(&self, line: Vec<u8>) {
+        if self.messages.try_send(Message::Line(line)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Starts the thread, and has `tracing` and panics go through it.
+pub fn start(level: LevelFilter) -> Result<()> {
+    let failed = || "cannot start the log".to_string();
+    let (is_terminal, file) = {
+        let stderr = std::io::stderr();
+        let copy = stderr.as_fd().try_clone_to_owned().context(failed)?;
+        (std::io::IsTerminal::is_terminal(&stderr), File::from(copy))
+    };
+    let (messages, queue) = bounded(LINES_MAX);
+    let queue_of_process = QUEUE.get_or_init(|| Queue { messages, lost: AtomicU64::new(0) });
+    let write = move || write_all(&queue, &queue_of_process.lost, file);
+    std::thread::Builder::new().name("log".into()).spawn(write).context(failed)?;
+    tracing_subscriber::fmt()
+        .with_writer(|| ToQueue(queue_of_process))
+        .log_internal_errors(false)
+        .with_max_level(level)
+        .with_ansi(is_terminal)
+        .init();
+    std::panic::set_hook(Box::new(|panic| {
+        say(&format!("{panic}\n{}", std::backtrace::Backtrace::capture()));
+        end();
+    }));
+    Ok(())
+}
+
+/// Writes a line for the operator, after the program's name.
+pub fn say(line: &str) {
+    let line = format!("striate: {line}\n").into_bytes();
+    match QUEUE.get() {
+        Some(queue) => queue.put(line),
+        // Nobody reads it, or the disk is full: nothing is left to be done about that.
+        None => drop(std::io::stderr().write_all(&line)),
+    }
+}
+
+/// Waits until what was said is written; not for long.
+pub fn end() {
+    let Some(queue) = QUEUE.get() else { return };
+    let (done, written) = bounded(1);
+    if queue.messages.send_timeout(Message::End(done), END_TIME_MAX).is_ok() {
+        let _ = written.recv_timeout(END_TIME_MAX);
+    }
+}
+
+struct ToQueue(&'static Queue);
+
+impl Write for ToQueue {
+    /// `tracing` writes a whole line at once.
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.put(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_all(queue: &Receiver<Message>, lost: &AtomicU64, mut out: impl Write) {
+    for message in queue {
+        match message {
+            Message::Line(line) => {
+                let before = lost.swap(0, Ordering::Relaxed);
+                let said = match before {
+                    0 => Ok(()),
+                    lines => {
+                        let note = format!("striate: {lines} lines of the log were lost: nobody took them\n");
+                        write_line(&mut out, note.as_bytes())
+                    }
+                };
+                if said.and_then(|()| write_line(&mut out, &line)).is_err() {
+                    lost.fetch_add(before + 1, Ordering::Relaxed);
+                }
+            }
+            Message::End(done) => drop(done.send(())),
+        }
+    }
+}
+
+fn write_line(out: &mut impl Write, mut line: &[u8]) -> std::io::Result<()> {
+    let mut interruptions = 0;
+    while !line.is_empty() {
+        match out.write(line) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => line = &line[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted && interruptions < INTERRUPTIONS_MAX => {
+                interruptions += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes what it is told to, and fails otherwise.
+    struct Reader<'a> {
+        takes: &'a [bool],
+        taken: &'a mut Vec<u8>,
+    }
+
+    impl Write for Reader<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let (takes, rest) = self.takes.split_first().unwrap_or((&true, &[]));
+            self.takes = rest;
+            if !takes {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            // In pieces, as a pipe may.
+            let count = bytes.len().div_ceil(2);
+            self.taken.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_nobody_takes_are_counted() {
+        let (messages, queue) = bounded(3);
+        let sender = Queue { messages, lost: AtomicU64::new(0) };
+        for line in ["a\n", "b\n", "c\n", "d\n", "e\n"] {
+            sender.put(line.into());
+        }
+        assert_eq!(sender.lost.load(Ordering::Relaxed), 2);
+        let Queue { messages, lost } = sender;
+        drop(messages);
+        // Neither the note that goes before `a` nor `b` finds room.
+        let mut taken = Vec::new();
+        write_all(&queue, &lost, Reader { takes: &[false, false], taken: &mut taken });
+        let text = String::from_utf8(taken).unwrap();
+        assert_eq!(text, "striate: 4 lines of the log were lost: nobody took them\nc\n");
+        assert_eq!(lost.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_writer_that_is_interrupted_for_ever_is_given_up() {
+        struct Interrupted(usize);
+        impl Write for Interrupted {
+            fn write(&mut self, _bytes: &[u8]) -> std::io::Result<usize> {
+                self.0 += 1;
+                Err(ErrorKind::Interrupted.into())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut out = Interrupted(0);
+        assert!(write_line(&mut out, b"line").is_err());
+        assert_eq!(out.0, INTERRUPTIONS_MAX + 1);
+    }
+}
