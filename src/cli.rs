@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::bench::BenchPattern;
 use engine::server::{Init, Level, UblkFeature};
 
+use crate::commands::scan::Search;
 use crate::control::message::MemberId;
 use crate::members::MemberList;
 use crate::names::ArrayName;
@@ -134,6 +135,11 @@ pub struct Serve {
     /// The array's name, to look for it on all block devices; or every member of it that is there
     #[arg(required = true, value_name = "NAME|MEMBER")]
     pub members: Vec<PathBuf>,
+    #[command(flatten)]
+    pub array: ByName,
+    /// Wait so long for members that are not there yet; then start without them, if enough are there
+    #[arg(long, default_value_t = 30, value_name = "SECS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub wait: u32,
     /// Polled threads, one a CPU, near the members; 0: half of the CPUs, at most 4
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub reactors: usize,
@@ -178,6 +184,21 @@ pub struct Serve {
     /// How much to log on standard error
     #[arg(long, value_enum, env = "STRIATE_LOG", hide_env_values = true, default_value_t = LogLevel::Info)]
     pub log: LogLevel,
+}
+
+/// Which array a name means.
+#[derive(Debug, Args)]
+pub struct ByName {
+    /// The array's UUID, where several have the name
+    #[arg(long, value_name = "UUID", value_parser = parse_uuid)]
+    pub uuid: Option<String>,
+}
+
+impl ByName {
+    /// To look for it now.
+    pub fn search(&self) -> Search<'_> {
+        Search { uuid: self.uuid.as_deref(), ..Search::default() }
+    }
 }
 
 /// How much `serve` logs.
@@ -266,6 +287,8 @@ pub struct Grow {
     /// The array's name, to look for it on all block devices; or every member of it
     #[arg(required = true, value_name = "NAME|MEMBER")]
     pub members: Vec<PathBuf>,
+    #[command(flatten)]
+    pub array: ByName,
     /// Take an array that another host created or served last
     #[arg(long)]
     pub foreign_host: bool,
@@ -280,6 +303,8 @@ pub struct Scrub {
     /// The array's name, to look for it on all block devices; or every member of it
     #[arg(required = true, value_name = "NAME|MEMBER")]
     pub members: Vec<PathBuf>,
+    #[command(flatten)]
+    pub array: ByName,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,
@@ -377,6 +402,19 @@ fn parse_level(text: &str) -> Result<Level, String> {
         "5" | "raid5" => Ok(Level::Raid5),
         "6" | "raid6" => Ok(Level::Raid6),
         _ => Err("the level is 5 or 6".into()),
+    }
+}
+
+fn parse_uuid(text: &str) -> Result<String, String> {
+    let is_uuid = text.len() == 36
+        && text.char_indices().all(|(at, letter)| match at {
+            8 | 13 | 18 | 23 => letter == '-',
+            _ => letter.is_ascii_hexdigit(),
+        });
+    if is_uuid {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("`striate detail` shows it: 36 hexadecimal digits and dashes".into())
     }
 }
 

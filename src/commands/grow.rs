@@ -11,7 +11,7 @@ use super::scan;
 
 /// Grows, and says from what to what. A member that failed meanwhile is a problem; that there was nothing to gain is none.
 pub fn grow(options: &Grow) -> Result<Outcome> {
-    let members = scan::members(&options.members)?;
+    let members = scan::members(&options.members, options.array.search())?;
     let grown = grow_offline(&GrowOptions { members, foreign_host_ok: options.foreign_host })?;
     if options.json {
         print_json(&grown)?;

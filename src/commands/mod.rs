@@ -15,7 +15,7 @@ mod create;
 mod detail;
 mod grow;
 mod privileges;
-mod scan;
+pub mod scan;
 mod scrub;
 mod serve;
 mod signals;

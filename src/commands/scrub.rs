@@ -13,10 +13,12 @@ use super::scan;
 /// Compares, reports; a mismatch is a problem.
 pub fn scrub(options: &Scrub) -> Result<Outcome> {
     let mut meter = Meter::new("scrub");
-    let report =
-        scrub_offline(&scan::members(&options.members)?, &mut |Progress { done_bytes, total_bytes }| {
+    let report = scrub_offline(
+        &scan::members(&options.members, options.array.search())?,
+        &mut |Progress { done_bytes, total_bytes }| {
             meter.update(done_bytes, total_bytes);
-        });
+        },
+    );
     drop(meter);
     let report = report?;
     if options.json {

@@ -53,7 +53,12 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     let signals = signals::watch()?;
 
     let run_dir = RunDir::create(run_dir)?;
-    let members = scan::members(&options.members)?;
+    let search = scan::Search {
+        wait: Duration::from_secs(options.wait.into()),
+        member_timeout_s: options.member_timeout,
+        ..options.array.search()
+    };
+    let members = scan::members(&options.members, search)?;
     let examined = examine(&members, options.member_timeout)?;
     let name = name_of(&examined)?;
     let (silent, examined): (Vec<_>, Vec<_>) = examined.into_iter().partition(|one| one.silent);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use engine::status::Health;
 
 use crate::content::pattern;
-use crate::lab::{Backing, Lab, Server, Shape};
+use crate::lab::{Backing, Lab, Server, Shape, run, succeeded};
 
 #[test]
 fn an_idle_array_burns_no_core() {
@@ -147,5 +147,41 @@ fn an_array_is_found_by_its_name() {
     let paths: Vec<PathBuf> =
         status.members.iter().filter_map(|member| member.path.clone().map(PathBuf::from)).collect();
     assert_eq!(paths, array.members);
+    server.stop();
+}
+
+/// A member that comes some seconds after the others, as a drive behind a slow controller does, is waited for; without it the array
+/// starts only after a time, and says what that costs. One device of another array of the same name stops nothing.
+#[test]
+#[ignore = "needs root for loop devices"]
+fn a_member_that_is_late_is_waited_for() {
+    let lab = Lab::new();
+    let name = format!("late-{}", std::process::id());
+    let shape = Shape { member_mib: 24, backing: Backing::Loop, ..Shape::RAID5 };
+    let array = lab.create(&name, shape);
+    let by_name = [PathBuf::from(&name)];
+    // The laboratory goes on to know of it, and detaches it at the end.
+    let (late, file) = (array.members[2].clone(), lab.path(&format!("{name}.2")));
+    let losetup = |args: &[&OsStr]| succeeded("losetup", &run("losetup", args));
+    losetup(&["--detach".as_ref(), late.as_ref()]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(1));
+            losetup(&["--direct-io=on".as_ref(), late.as_ref(), file.as_ref()]);
+        });
+        let server = Server::start(&lab, &name, &by_name, &["--wait", "60"]);
+        assert_eq!(server.status().health, Health::Optimal);
+        server.stop();
+    });
+    losetup(&["--detach".as_ref(), late.as_ref()]);
+    let other = Lab::new();
+    let guest = other.create(&name, Shape { members: 3, ..shape });
+    guest.members[1..].iter().for_each(|member| other.detach(member));
+    let server = Server::start(&lab, &name, &by_name, &["--wait", "1"]);
+    assert_eq!(server.status().health, Health::Degraded);
+    let log = server.log();
+    assert!(log.contains("the member of slot 2 has not come within 1 s"), "{log}");
+    let left_out = format!("{}: left out: it says that it is of another array", guest.members[0].display());
+    assert!(log.contains(&left_out), "{log}");
     server.stop();
 }
