@@ -138,9 +138,20 @@ impl Front {
         }
     }
 
-    /// Turns hosts away, if none is using a block device. Clients of a socket are told to go.
+    /// Clients that are connected by a socket.
+    pub(super) fn clients(&self) -> usize {
+        match self {
+            Front::Nbd { server, .. } => {
+                server.lock().expect("no holder panics").as_ref().map_or(0, NbdServer::clients)
+            }
+            Front::Ublk { .. } => 0,
+        }
+    }
+
+    /// Turns hosts away, if none is using the array. (Clients of a socket are told to go by the stop itself.)
     pub(super) fn close(&self, force: bool) -> Result<Closed, ServerError> {
         match self {
+            Front::Nbd { .. } if self.clients() > 0 && !force => Ok(Closed::InUse),
             Front::Nbd { .. } => Ok(Closed::Stopped),
             Front::Ublk { ublk, .. } => {
                 Ok(lock(ublk).as_mut().map_or(Ok(Closed::Stopped), |ublk| ublk.close(force))?)

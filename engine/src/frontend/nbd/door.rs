@@ -110,6 +110,11 @@ impl Reception {
         taken.ok().map(|_| Seat { door, seated: Arc::clone(seated) })
     }
 
+    /// Clients that have a seat, at all reactors.
+    pub(super) fn seated(&self) -> usize {
+        self.doors.iter().map(|door| door.seated.load(Ordering::Relaxed)).sum()
+    }
+
     /// Brings a client to its reactor.
     pub(super) fn enter(&self, accepted: Accepted) {
         let door = &self.doors[accepted.seat.door];
@@ -135,7 +140,9 @@ mod tests {
         for door in &doors {
             assert_eq!(door.seated.load(Ordering::Relaxed), CONNECTIONS_MAX);
         }
+        assert_eq!(reception.seated(), 2 * CONNECTIONS_MAX);
         let freed = seats.pop().unwrap().door;
+        assert_eq!(reception.seated(), 2 * CONNECTIONS_MAX - 1);
         assert_eq!(reception.seat().map(|seat| seat.door), Some(freed));
         doors[freed].close();
         seats.retain(|seat| seat.door == freed);

@@ -104,6 +104,12 @@ impl NbdServer {
         &self.addresses
     }
 
+    /// Clients that are connected, and not only shaking hands.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.shared.reception.seated()
+    }
+
     /// Stops listening, removes the socket files, and hangs up on clients that are still shaking hands.
     /// Connections are not touched: they are the front ends'.
     pub fn stop(self) {

@@ -16,15 +16,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crossbeam::channel::bounded;
 
 use super::answers::{LOOK_EVERY, advice_goes_on, all_closed, all_ended, member_timeout, order_stop};
 use super::{Server, ServerError};
+use crate::clock::{Clock, MonotonicClock};
 use crate::frontend::ublk::{Closed, Quiesced};
 use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring};
 use crate::server::bounded::all_within;
+
+/// How long a connection may take to end after its client has hung up, before a stop takes the client for connected.
+const HANGING_UP_TIME_MAX: Duration = Duration::from_millis(500);
+const HANGING_UP_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The end of a stop in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,12 +80,30 @@ impl Server {
                 ))),
             };
         }
+        if how == Stop::IfIdle {
+            self.wait_for_clients_to_leave();
+        }
         match (self.front.close(how == Stop::Force)?, how) {
             (Closed::Stopped, _) | (Closed::InUse, Stop::HandOver) => Ok(()),
+            (Closed::InUse, _) if self.front.clients() > 0 => Err(ServerError(format!(
+                "{} has {} connected clients: disconnect them, or stop with --force, which ends their connections",
+                exports(),
+                self.front.clients()
+            ))),
             (Closed::InUse, Stop::IfIdle | Stop::Force) => Err(ServerError(format!(
                 "{} is in use: unmount it or close what has it open, or stop with --force, which fails its I/O",
                 exports()
             ))),
+        }
+    }
+
+    /// A client that has hung up just now is still counted until its reactor sees that.
+    fn wait_for_clients_to_leave(&self) {
+        let (began_ns, nothing) = (MonotonicClock.now_ns(), crossbeam::channel::never::<()>());
+        while self.front.clients() > 0
+            && MonotonicClock.now_ns() - began_ns < HANGING_UP_TIME_MAX.as_nanos() as u64
+        {
+            let _nothing_comes = nothing.recv_timeout(HANGING_UP_LOOK_EVERY);
         }
     }
 
