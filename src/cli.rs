@@ -265,8 +265,8 @@ pub struct Replace {
 pub struct Stop {
     /// The running array
     pub name: ArrayName,
-    /// Stop though its block device is in use; whoever uses it gets errors. Gives up a device whose
-    /// server is gone, too
+    /// Stop though its block device is in use, or clients are connected; they get errors. Gives up a
+    /// device whose server is gone, too
     #[arg(long)]
     pub force: bool,
 }

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -22,15 +22,15 @@ use crate::failure::{Context, Result};
 
 /// Lines that wait to be written at most.
 const LINES_MAX: usize = 1024;
-/// How long the end of the program waits until lines are written.
-const END_TIME_MAX: Duration = Duration::from_millis(500);
+/// How long anything waits until lines are written.
+const SETTLE_TIME_MAX: Duration = Duration::from_millis(500);
 /// A signal that comes at each attempt (a terminal that stops who writes to it) must not keep the thread busy.
 const INTERRUPTIONS_MAX: usize = 8;
 
 enum Message {
     Line(Vec<u8>),
     /// All that came before is written: answer.
-    End(Sender<()>),
+    Settle(Sender<()>),
 }
 
 /// The queue of this process, once it serves.
@@ -40,9 +40,15 @@ struct Queue {
     messages: Sender<Message>,
     /// Lines that were dropped since the last that was written. Relaxed: it guards nothing.
     lost: AtomicU64,
+    /// Who waited did so in vain, and no line has been written since. Relaxed: the same.
+    is_stalled: AtomicBool,
 }
 
 impl Queue {
+    fn new(messages: Sender<Message>) -> Queue {
+        Queue { messages, lost: AtomicU64::new(0), is_stalled: AtomicBool::new(false) }
+    }
+
     fn put(&self, line: Vec<u8>) {
         if self.messages.try_send(Message::Line(line)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -59,8 +65,8 @@ pub fn start(level: LevelFilter) -> Result<()> {
         (std::io::IsTerminal::is_terminal(&stderr), File::from(copy))
     };
     let (messages, queue) = bounded(LINES_MAX);
-    let queue_of_process = QUEUE.get_or_init(|| Queue { messages, lost: AtomicU64::new(0) });
-    let write = move || write_all(&queue, &queue_of_process.lost, file);
+    let queue_of_process = QUEUE.get_or_init(|| Queue::new(messages));
+    let write = move || write_all(&queue, queue_of_process, file);
     std::thread::Builder::new().name("log".into()).spawn(write).context(failed)?;
     tracing_subscriber::fmt()
         .with_writer(|| ToQueue(queue_of_process))
@@ -70,7 +76,7 @@ pub fn start(level: LevelFilter) -> Result<()> {
         .init();
     std::panic::set_hook(Box::new(|panic| {
         say(&format!("{panic}\n{}", std::backtrace::Backtrace::capture()));
-        end();
+        settle();
     }));
     Ok(())
 }
@@ -85,12 +91,17 @@ pub fn say(line: &str) {
     }
 }
 
-/// Waits until what was said is written; not for long.
-pub fn end() {
+/// Waits until what was said is written: who is told something next may look into the log for more. Not for long, and not again
+/// before a log that stalls goes on.
+pub fn settle() {
     let Some(queue) = QUEUE.get() else { return };
+    if queue.is_stalled.load(Ordering::Relaxed) {
+        return;
+    }
     let (done, written) = bounded(1);
-    if queue.messages.send_timeout(Message::End(done), END_TIME_MAX).is_ok() {
-        let _ = written.recv_timeout(END_TIME_MAX);
+    let sent = queue.messages.send_timeout(Message::Settle(done), SETTLE_TIME_MAX);
+    if sent.is_err() || written.recv_timeout(SETTLE_TIME_MAX).is_err() {
+        queue.is_stalled.store(true, Ordering::Relaxed);
     }
 }
 
@@ -108,11 +119,11 @@ impl Write for ToQueue {
     }
 }
 
-fn write_all(queue: &Receiver<Message>, lost: &AtomicU64, mut out: impl Write) {
-    for message in queue {
+fn write_all(messages: &Receiver<Message>, queue: &Queue, mut out: impl Write) {
+    for message in messages {
         match message {
             Message::Line(line) => {
-                let before = lost.swap(0, Ordering::Relaxed);
+                let before = queue.lost.swap(0, Ordering::Relaxed);
                 let said = match before {
                     0 => Ok(()),
                     lines => {
@@ -121,10 +132,11 @@ fn write_all(queue: &Receiver<Message>, lost: &AtomicU64, mut out: impl Write) {
                     }
                 };
                 if said.and_then(|()| write_line(&mut out, &line)).is_err() {
-                    lost.fetch_add(before + 1, Ordering::Relaxed);
+                    queue.lost.fetch_add(before + 1, Ordering::Relaxed);
                 }
+                queue.is_stalled.store(false, Ordering::Relaxed);
             }
-            Message::End(done) => drop(done.send(())),
+            Message::Settle(done) => drop(done.send(())),
         }
     }
 }
@@ -174,20 +186,22 @@ mod tests {
 
     #[test]
     fn lines_that_nobody_takes_are_counted() {
-        let (messages, queue) = bounded(3);
-        let sender = Queue { messages, lost: AtomicU64::new(0) };
+        let (sender, messages) = bounded(3);
+        let queue = Queue::new(sender);
         for line in ["a\n", "b\n", "c\n", "d\n", "e\n"] {
-            sender.put(line.into());
+            queue.put(line.into());
         }
-        assert_eq!(sender.lost.load(Ordering::Relaxed), 2);
-        let Queue { messages, lost } = sender;
-        drop(messages);
-        // Neither the note that goes before `a` nor `b` finds room.
+        assert_eq!(queue.lost.load(Ordering::Relaxed), 2);
+        // Neither the note that goes before `a` nor that before `b` finds room.
         let mut taken = Vec::new();
-        write_all(&queue, &lost, Reader { takes: &[false, false], taken: &mut taken });
+        let waiting: Vec<Message> = messages.try_iter().collect();
+        let (sender, messages) = bounded(3);
+        waiting.into_iter().for_each(|message| sender.send(message).unwrap());
+        drop(sender);
+        write_all(&messages, &queue, Reader { takes: &[false, false], taken: &mut taken });
         let text = String::from_utf8(taken).unwrap();
         assert_eq!(text, "striate: 4 lines of the log were lost: nobody took them\nc\n");
-        assert_eq!(lost.load(Ordering::Relaxed), 0);
+        assert_eq!(queue.lost.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -44,6 +44,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     };
-    log::end();
+    log::settle();
     code
 }

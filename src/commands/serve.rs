@@ -218,6 +218,7 @@ const READY_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Tells whoever waits for it: a script that reads standard output, and the service manager. The array is served, heard or not.
 fn announce(name: &ArrayName, kind: &str, exports: &[String]) {
+    log::settle();
     let lines = exports.iter().map(|export| format!("ready: {name} {kind} {export}\n")).collect::<String>();
     let (done, printed) = channel();
     let print = move || drop(done.send(print(&lines).map_err(|failure| failure.line())));

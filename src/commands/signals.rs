@@ -55,7 +55,7 @@ pub fn watch() -> Result<Watched> {
             }
             if is_ending {
                 log::say("second signal: ended without a clean stop; the next start resyncs");
-                log::end();
+                log::settle();
                 signal_hook::low_level::exit(1);
             }
             is_ending = true;

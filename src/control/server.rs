@@ -28,6 +28,7 @@ use rustix::io::Errno;
 use super::message::{Answer, Lines, MemberId, Request, encode};
 use super::{CLIENTS_MAX, CLOSE_TIME_MAX, LINE_TIME_MAX};
 use crate::failure::{Context, Failure, Result};
+use crate::log;
 use crate::names::ArrayName;
 use crate::rundir::RunDir;
 
@@ -254,6 +255,9 @@ fn answer(line: &[u8], backend: &dyn Backend) -> Answer {
     };
     if let (true, Answer::Error { error }) = (changes, &answer) {
         tracing::warn!("control: {error}");
+    }
+    if changes {
+        log::settle();
     }
     answer
 }

@@ -216,3 +216,28 @@ fn a_watch_ends_with_its_reader() {
     assert!(watch.wait().expect("our child").success());
     server.stop();
 }
+
+/// `stop` takes nobody's array away: a connected client is a reason to refuse, with how many there are. A client that has just hung up is
+/// none, a signal asks nobody, and `--force` is meant so.
+#[test]
+fn a_stop_is_refused_while_clients_are_connected() {
+    let lab = Lab::new();
+    let array = lab.create("shared", SHAPE);
+    let server = array.serve(&[]);
+    let mut clients = [server.connect(), server.connect()];
+    let why = lab.striate_refuses(&["stop", "shared"]);
+    assert!(why.contains("2 connected clients") && why.contains("--force"), "{why}");
+    for client in &mut clients {
+        client.write(0, &pattern(7, 0, 4096));
+    }
+    drop(clients);
+    server.stop();
+    let server = array.serve(&[]);
+    let _connected = server.connect();
+    lab.striate_ok(&["stop", "shared", "--force"]);
+    server.ended();
+    let server = array.serve(&[]);
+    let _connected = server.connect();
+    server.terminate();
+    array.scrub_is_clean("after all that");
+}
