@@ -237,7 +237,7 @@ impl Device {
 
     /// The serial number of a disk, where the kernel knew one when it was opened.
     #[must_use]
-    fn serial(&self) -> Option<&str> {
+    pub fn serial(&self) -> Option<&str> {
         self.serial.as_deref()
     }
 

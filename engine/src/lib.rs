@@ -18,6 +18,7 @@ pub mod assembly;
 pub mod bench;
 pub mod clock;
 pub mod device;
+pub mod events;
 pub mod examine;
 pub mod format;
 pub mod frontend;

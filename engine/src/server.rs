@@ -25,7 +25,7 @@ mod warnings;
 pub use bounded::each_within;
 pub use create::create;
 pub use grow::grow_offline;
-pub use running::{Ended, Server, Stop};
+pub use running::{Ended, Notice, NoticeKind, Notices, Server, Severity, Stop};
 pub use scrub::scrub_offline;
 
 /// How the stripes of a new array start.

@@ -14,6 +14,7 @@ mod change;
 mod create;
 mod detail;
 mod grow;
+mod notices;
 mod privileges;
 pub mod scan;
 mod scrub;

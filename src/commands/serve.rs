@@ -34,7 +34,7 @@ use crate::output::print;
 use crate::rundir::{RunDir, own_uid};
 
 use super::detail::undecodable;
-use super::{privileges, scan, signals};
+use super::{notices, privileges, scan, signals};
 
 /// Why the server should end, or did.
 enum Event {
@@ -88,6 +88,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
         tracing::info!("block device: {way}");
     }
 
+    let writer = notices::write_down(server.notices(), name.clone())?;
     let kind = if status.exports.iter().any(|export| export.starts_with("/dev/")) { "ublk" } else { "nbd" };
     let running = Arc::new(Running { server: Mutex::new(Some(Arc::new(server))), events });
     let own = own_uid();
@@ -102,6 +103,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     announce(&name, kind, &status.exports);
     let stopped = run_until_stopped(&running, &happened);
     control.close();
+    writer.end();
     stopped.map_err(|error| Failure::new(format!("not stopped cleanly: {name}: {error}")))?;
     tracing::info!("stopped {name}");
     Ok(Outcome::Fine)

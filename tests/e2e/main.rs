@@ -31,3 +31,4 @@ mod nbd_client;
 mod process;
 mod rebuild;
 mod seed;
+mod told;

@@ -135,7 +135,7 @@ enum Filling {
 /// The filling of one slot.
 #[derive(Debug)]
 pub(super) struct Rebuild {
-    slot: u8,
+    pub(super) slot: u8,
     filling: Filling,
     /// The next stripe to look at.
     next: u64,

@@ -79,6 +79,7 @@ mod sizes;
 mod starved;
 mod steward;
 mod sweep;
+mod tell;
 mod vain;
 mod wanted;
 mod watch;

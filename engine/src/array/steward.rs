@@ -16,6 +16,7 @@ use crossbeam::queue::ArrayQueue;
 use uuid::Uuid;
 
 use crate::assembly::Roster;
+use crate::events::Events;
 use crate::members::{ERRORS_HALVED_EVERY_NS, Failure};
 use crate::memory::Pool;
 use crate::ring::{DeviceIndex, Ring};
@@ -28,6 +29,7 @@ use super::lost::ListWrites;
 use super::rest::Rest;
 use super::share::Share;
 use super::sweep::Sweep;
+use super::tell::Told;
 use super::{Array, Shared};
 
 /// Where the outcome of an order goes.
@@ -111,6 +113,8 @@ pub struct StewardState {
     pub is_stopping: AtomicBool,
     /// Whether members may be written.
     pub rest: Rest,
+    /// What an operator should hear of.
+    pub events: Events,
 }
 
 /// What the steward begins with.
@@ -139,6 +143,7 @@ impl StewardState {
             rebuild_slot: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             torn: AtomicU64::new(0),
+            events: Events::default(),
         }
     }
 
@@ -202,6 +207,7 @@ pub(super) struct Steward {
     /// For what the steward waits at the flush gate.
     pub(super) flushing: Option<FlushFor>,
     halve_errors_at_ns: u64,
+    pub(super) told: Told,
 }
 
 /// Why the steward had the members flushed.
@@ -231,6 +237,7 @@ impl Steward {
             stop: None,
             flushing: None,
             halve_errors_at_ns: 0,
+            told: Told::at_the_start(shared),
         };
         if let Some(slot) = rebuilding {
             steward.begin_rebuild(shared, slot, shared.members.cursor());
@@ -241,12 +248,13 @@ impl Steward {
     pub(super) fn begin_rebuild(&mut self, shared: &Shared, slot: u8, cursor: u64) {
         shared.steward.rebuild_slot.store(u64::from(slot) + 1, Ordering::Relaxed);
         self.rebuild = Some(Rebuild::begin(slot, cursor));
+        self.told.rebuild_begins(shared, slot, cursor);
     }
 
     pub(super) fn must_turn(&self, shared: &Shared) -> bool {
         if shared.read_only {
-            // No record, no resync, no rebuild and no sweep: only an order to stop.
-            return !shared.steward.orders.is_empty();
+            // No record, no resync, no rebuild and no sweep: only an order to stop, and a member that falls silent or answers again.
+            return !shared.steward.orders.is_empty() || self.told.is_behind(shared);
         }
         let record_is_behind = {
             let (view, record) = (shared.members.view(), shared.members.record());
@@ -254,6 +262,7 @@ impl Steward {
         };
         !shared.steward.orders.is_empty()
             || record_is_behind
+            || self.told.is_behind(shared)
             || shared.steward.rest.is_called()
             || !shared.failed() && !self.keeper.is_at_rest()
             || self.sparing.is_some()
@@ -282,6 +291,9 @@ impl Array {
     pub(super) fn steward_advance<R: Ring>(&mut self, ring: &mut R) {
         if self.steward.is_none() || self.shared.read_only {
             self.refuse_orders();
+            if self.steward.is_some() {
+                self.tell();
+            }
             return;
         }
         self.take_orders();
@@ -303,6 +315,7 @@ impl Array {
             self.shared.members.halve_read_errors();
             self.steward_mut().halve_errors_at_ns = now + ERRORS_HALVED_EVERY_NS;
         }
+        self.tell();
     }
 
     pub(super) fn steward(&self) -> &Steward {

@@ -11,6 +11,7 @@ use crate::array::{Array, Beginning, Order, Shared, StewardState};
 use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
+use crate::events::Event;
 use crate::format::superblock::Record;
 use crate::geometry::Slots;
 use crate::mailbox::Mailboxes;
@@ -36,6 +37,7 @@ use super::{ServeOptions, ServerError, random, route, warnings};
 mod answers;
 mod cache_looks;
 mod devices;
+mod notices;
 mod replace;
 #[cfg(test)]
 mod silence;
@@ -44,6 +46,7 @@ mod stop;
 use answers::{LOOK_EVERY, order};
 use cache_looks::CacheLooks;
 use devices::Devices;
+pub use notices::{Notice, NoticeKind, Notices, Severity};
 pub use stop::{Ended, Stop};
 
 /// Data memory of a reactor where nothing else is said.
@@ -55,6 +58,9 @@ const MEMORY_BYTES_ASKED_MIN: usize = 16 << 20;
 /// Most: an arena of fixed buffers.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
 
+/// Events that wait to be written down at most. A member that leaves makes two.
+const EVENTS_MAX: usize = 1024;
+
 /// An assembled array being served.
 pub struct Server {
     shared: Arc<Shared>,
@@ -65,7 +71,9 @@ pub struct Server {
     placement: Placement,
     front: Front,
     /// Kept open as long as the array runs.
-    devices: Devices,
+    devices: Arc<Devices>,
+    /// What the engine tells. (A server that stops holds its own end of it.)
+    events: Receiver<Event>,
     /// A stop has begun: nothing new is begun. Set once, by the stop (AcqRel), and read by orders (Acquire).
     is_stopping: AtomicBool,
     /// A stop has ended: no reactor is left to answer. Set once, by the stop (Release), and read by what waits (Acquire).
@@ -203,6 +211,7 @@ impl Server {
             read_only,
             deallocations: std::sync::atomic::AtomicU32::new(0),
         });
+        let events = shared.steward.events.listen(EVENTS_MAX);
         let config = UringConfig {
             worker_cpus: placement.workers.clone(),
             polled: in_use().all(|device| device.facts().polled),
@@ -225,7 +234,8 @@ impl Server {
             reactors,
             placement,
             front,
-            devices: Devices::new(devices),
+            devices: Arc::new(Devices::new(devices)),
+            events,
             is_stopping: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             replacements: AtomicU32::new(0),

@@ -26,6 +26,7 @@ mod rng;
 mod silence;
 mod spared;
 mod stop;
+mod told;
 mod world;
 mod worn;
 

@@ -23,6 +23,7 @@ use crossbeam::channel::bounded;
 use super::answers::{LOOK_EVERY, advice_goes_on, all_closed, all_ended, member_timeout, order_stop};
 use super::{Server, ServerError};
 use crate::clock::{Clock, MonotonicClock};
+use crate::events::Event;
 use crate::frontend::ublk::{Closed, Quiesced};
 use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring};
@@ -151,6 +152,7 @@ impl Server {
             outcome = Err(ServerError("a reactor panicked".into()));
         }
         self.is_over.store(true, Ordering::Release);
+        self.shared.steward.events.tell(Event::Stopped);
         let mut held = self.held(&left);
         match ublk {
             Some(ublk) if held.is_empty() => {

@@ -1,0 +1,55 @@
+//! The notices of a running array, written to the log as they come: one line each, with the same fields for every kind.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use engine::server::{Notice, Notices, Severity};
+
+use crate::failure::{Context, Result};
+use crate::names::ArrayName;
+
+/// How often repairs are looked for, which are counted and not told one by one.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the end waits for the last lines.
+const END_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A thread that writes down what an array tells.
+pub struct Writer {
+    /// Ends when all is written.
+    writing: Receiver<()>,
+}
+
+/// Writes them until the server has stopped.
+pub fn write_down(mut notices: Notices, array: ArrayName) -> Result<Writer> {
+    let (written, writing) = channel();
+    let write = move || {
+        let _written = written;
+        while let Some(next) = notices.next(LOOK_EVERY) {
+            next.iter().for_each(|notice| write_one(&array, notice));
+        }
+    };
+    std::thread::Builder::new()
+        .name("notices".into())
+        .spawn(write)
+        .context(|| "cannot write notices".into())?;
+    Ok(Writer { writing })
+}
+
+impl Writer {
+    /// After the server has stopped: waits for the last of them.
+    pub fn end(self) {
+        let _all_are_written = self.writing.recv_timeout(END_TIME_MAX);
+    }
+}
+
+fn write_one(array: &ArrayName, notice: &Notice) {
+    let Notice { severity, kind, slot, path, serial, text } = notice;
+    let kind = serde_json::to_value(kind).unwrap_or_default();
+    let kind = kind.as_str().unwrap_or_default();
+    let (path, serial) = (path.as_deref(), serial.as_deref());
+    match severity {
+        Severity::Info => tracing::info!(array = array.as_str(), kind, slot, path, serial, "{text}"),
+        Severity::Warning => tracing::warn!(array = array.as_str(), kind, slot, path, serial, "{text}"),
+        Severity::Alarm => tracing::error!(array = array.as_str(), kind, slot, path, serial, "{text}"),
+    }
+}
