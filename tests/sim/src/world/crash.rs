@@ -105,6 +105,7 @@ impl World {
             memory: Arc::clone(memory),
             reactors: Vec::new(),
             shared: None,
+            hearsay: None,
             host: Host::resuming(&self.host),
             host_pool: Some(Pool::new(memory, REACTORS_MAX as u16)),
             oracle: (*crash.oracle).clone(),

@@ -44,6 +44,7 @@ mod read_only;
 mod requests;
 mod rollback;
 mod start;
+mod told;
 
 pub use crash::Crash;
 pub use decay::{Block, Decay, Spot};
@@ -93,6 +94,8 @@ pub struct World {
     reactors: Vec<Reactor>,
     /// What the reactors share, while they run.
     pub shared: Option<Arc<Shared>>,
+    /// What an operator has heard since the start.
+    hearsay: Option<told::Hearsay>,
     host: Host,
     /// `None` only while another takes its place.
     host_pool: Option<Pool>,
@@ -182,6 +185,7 @@ impl World {
             memory,
             reactors: Vec::new(),
             shared: None,
+            hearsay: None,
             host: Host::new(habits),
             host_pool: Some(host_pool),
             oracle,
@@ -295,6 +299,7 @@ impl World {
     fn forget_engine(&mut self) {
         self.reactors.clear();
         self.shared = None;
+        self.hearsay = None;
         self.asked.clear();
         // The engine may have given a request another span, and may have parked the one that it came with.
         self.host_pool = None;
@@ -348,6 +353,7 @@ impl World {
             shared.failed() || !had_failed,
             "E2: an array that had failed goes on before it is started again"
         );
+        self.hear_events();
         self.check_listed();
         self.keep_crashes();
         if let Some(before) = states_before {
@@ -409,7 +415,14 @@ impl World {
     pub fn come_to_rest(&mut self) {
         for _ in 0..2_000 {
             let quiet = |reactor: &Reactor| reactor.array.quiet();
-            if self.is_off() || self.is_busy() || self.outstanding() > 0 || self.reactors.iter().all(quiet) {
+            if self.is_off() || self.is_busy() || self.outstanding() > 0 {
+                return;
+            }
+            if self.reactors.iter().all(quiet) {
+                // Who has something to tell does not sleep.
+                if !self.reactors[0].array.must_turn() {
+                    self.check_told();
+                }
                 return;
             }
             self.step();

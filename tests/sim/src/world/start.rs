@@ -17,6 +17,7 @@ use crate::bus::Cut;
 use crate::config::REACTORS_MAX;
 use crate::ring::SimRing;
 
+use super::told::Hearsay;
 use super::{Reactor, World};
 
 /// What a start came to.
@@ -156,6 +157,7 @@ impl World {
             self.reactors.push(Reactor { array, ring: SimRing::new(&self.bus, me as u32, devices.clone()) });
         }
         self.listed_version = shared.lost.version();
+        self.hearsay = Some(Hearsay::of(&shared));
         self.shared = Some(shared);
         self.check_list_at_start();
         self.lossy.clear();

@@ -6,10 +6,28 @@ const ARRAY: &str = "engine/src/array/mod.rs";
 const BACKGROUND: &str = "engine/src/array/background.rs";
 const KEEPER: &str = "engine/src/array/keeper.rs";
 const STEWARD: &str = "engine/src/array/steward.rs";
+const TELL: &str = "engine/src/array/tell.rs";
 const SWEEP: &str = "engine/src/array/sweep.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(TELL, "Some(why) => events.tell(", "Some(_) if mutant!(LeavingUntold) => {}\n                Some(why) => events.tell("),
+    e(
+        TELL,
+        "        shared.steward.events.tell(Event::RebuildBegun { slot, device, from_stripe });",
+        "        if !mutant!(ArrivalUntold) {
+            shared.steward.events.tell(Event::RebuildBegun { slot, device, from_stripe });
+        }",
+    ),
+    e(
+        TELL,
+        "        (told.view, told.has_failed) = (view, has_failed);",
+        "        if !mutant!(ToldAgain) {
+            told.view.readable = view.readable;
+            told.has_failed = has_failed;
+        }
+        told.view.writable = view.writable;",
+    ),
     e(
         STEWARD,
         "        if self.shared.steward.orders.is_empty() {\n            return;",

@@ -167,6 +167,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     m("ReadErrorAnswered", "E1: a failed read is answered as if it had not"),
     m("ReconstructFromFailed", "E1: a reconstruction uses a strip that could not be read"),
     m("FailedArrayGoesOn", "E2: an array that has lost too much does not know (once a bug here)"),
+    shown_in("deaths", "LeavingUntold", "T1: nobody is told that a member left"),
+    shown_in("rebuild", "ArrivalUntold", "T1: nobody is told that a slot is being filled"),
+    shown_in("deaths", "ToldAgain", "T1: what was told is told in every turn"),
     shown_in(
         "rebuild",
         "FailedArrayComesBack",
