@@ -43,6 +43,7 @@ pub enum Verb {
     Serve(Serve),
     Status(Status),
     Detail(Detail),
+    Lost(Lost),
     Fail(Fail),
     Replace(Replace),
     Stop(Stop),
@@ -219,6 +220,9 @@ pub struct Status {
     /// Report as JSON, an array of arrays
     #[arg(long)]
     pub json: bool,
+    /// For monitoring: one line, and exit code 0 (well), 1 (warning), 2 (critical) or 3 (unknown)
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    pub check: bool,
     /// Show again every so many seconds, until interrupted
     #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "1", conflicts_with = "json")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=3600))]
@@ -231,6 +235,16 @@ pub struct Detail {
     /// The name of a running array, or paths of members
     #[arg(required = true, value_name = "NAME|MEMBER")]
     pub subjects: Vec<PathBuf>,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// List what of a running array's data is lost: reading it is an error until it is written or discarded
+#[derive(Debug, Args)]
+pub struct Lost {
+    /// The running array
+    pub name: ArrayName,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,

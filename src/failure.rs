@@ -4,6 +4,7 @@
 //!     0   done, and nothing was found wrong
 //!     1   the operation failed (a `Failure`), or found a problem (`Outcome::Problem`)
 //!     2   the command line makes no sense (clap says so before any command runs)
+//!     0 to 3 of `status --check` are those of monitoring plugins (a `Verdict`)
 //! ```
 //!
 //! A line reads `striate: WHAT: WHICH: WHAT TO DO`, so that logs of many machines can be cut by `: `.
@@ -17,6 +18,28 @@ pub enum Outcome {
     Fine,
     /// Done, and what was found or left behind needs an operator: exit code 1.
     Problem,
+    /// A monitoring system asked: its exit codes.
+    Checked(Verdict),
+}
+
+/// The words and exit codes of monitoring plugins (Nagios, Icinga, Sensu, checkmk).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    Ok = 0,
+    Warning = 1,
+    Critical = 2,
+    Unknown = 3,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Verdict::Ok => "OK",
+            Verdict::Warning => "WARNING",
+            Verdict::Critical => "CRITICAL",
+            Verdict::Unknown => "UNKNOWN",
+        })
+    }
 }
 
 /// Why a command could not do its work.

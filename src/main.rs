@@ -39,6 +39,7 @@ fn main() -> ExitCode {
     let code = match commands::run(&cli) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Problem) => ExitCode::FAILURE,
+        Ok(Outcome::Checked(verdict)) => ExitCode::from(verdict as u8),
         Err(failure) => {
             log::say(&failure.line());
             ExitCode::FAILURE

@@ -40,10 +40,14 @@ impl RunDir {
     /// The directory for a client: `None` when no server has created it yet.
     pub fn find(given: Option<&Path>) -> Result<Option<Self>> {
         let path = choose(given, own_uid(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))?;
-        if !path.exists() {
-            return Ok(None);
+        // One that cannot be looked at may hold the sockets of any number of arrays.
+        match path.try_exists() {
+            Ok(false) => Ok(None),
+            Ok(true) => Self::checked(path).map(Some),
+            Err(error) => {
+                Err(error).context(|| format!("cannot look at the run directory {}", path.display()))
+            }
         }
-        Self::checked(path).map(Some)
     }
 
     fn checked(path: PathBuf) -> Result<Self> {

@@ -139,8 +139,8 @@ fn a_run_directory_that_others_may_write_to_is_refused() {
 #[test]
 fn help_says_what_it_said() {
     let verbs = [
-        "create", "serve", "status", "detail", "fail", "replace", "stop", "wait", "grow", "scrub", "bench",
-        "demo",
+        "create", "serve", "status", "detail", "lost", "fail", "replace", "stop", "wait", "grow", "scrub",
+        "bench", "demo",
     ];
     let mut changed = Vec::new();
     for verb in [""].iter().chain(&verbs) {

@@ -2,9 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The version of what `--json` says: it grows with each change that a program could stumble over.
+pub const SCHEMA_VERSION: u32 = 2;
+
 /// The state of a whole array.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ArrayStatus {
+    /// [`SCHEMA_VERSION`] of the server.
+    #[serde(default)]
+    pub schema: u32,
+    /// The server.
+    #[serde(default)]
+    pub server: ServerStatus,
     /// Its name, unique on a host.
     pub name: String,
     /// Its identity.
@@ -19,6 +28,15 @@ pub struct ArrayStatus {
     pub logical_block_bytes: u32,
     /// How well it is.
     pub health: Health,
+    /// Nothing is written, not even metadata.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Reads of what was lost are answered from parity that may not match: see `--trust-parity`.
+    #[serde(default)]
+    pub trusts_parity: bool,
+    /// Bytes of hosts' data that nobody can compute, at most: reading them is an error until they are written or discarded.
+    #[serde(default)]
+    pub lost_bytes: u64,
     /// Which incarnation this is; grows with each start and each change of membership.
     pub epoch: u64,
     /// One entry a slot.
@@ -38,15 +56,32 @@ pub struct ArrayStatus {
     pub counters: Counters,
 }
 
-/// How well an array is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The process that serves an array.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// The version of the program.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// When the array was started, seconds since 1970.
+    pub started_s: u64,
+    /// Clients that are connected by NBD.
+    pub clients: usize,
+}
+
+/// How well an array is. The worst that is true counts, and the order is from well to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Every slot in sync.
     Optimal,
-    /// Some slot is missing, failed or rebuilding; nothing is lost.
+    /// Some slot is not in sync, and one more can be lost without loss of data.
     Degraded,
-    /// More is lost than the level bears.
+    /// The loss of one more member loses data.
+    NoRedundancy,
+    /// Some data is lost, and the rest is served: see [`ArrayStatus::lost_bytes`].
+    DataLost,
+    /// More members are lost than the level bears: writes are refused, and reads of what they held.
     Failed,
 }
 
@@ -154,6 +189,23 @@ pub struct LostRowsStatus {
     pub is_full: bool,
 }
 
+/// A part of the list of what is lost: see `lost` of the command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostPieces {
+    /// As a host addresses them, in order: first byte and length.
+    pub pieces: Vec<(u64, u64)>,
+    /// The stripe to go on from; none at the end.
+    pub next_stripe: Option<u64>,
+}
+
+/// Adds a piece, first byte and length, that begins no earlier than the last one. Pieces that touch are one.
+pub fn add_piece(pieces: &mut Vec<(u64, u64)>, (at, len): (u64, u64)) {
+    match pieces.last_mut() {
+        Some((begin, length)) if at <= *begin + *length => *length = (*length).max(at + len - *begin),
+        _ => pieces.push((at, len)),
+    }
+}
+
 /// Pieces that a status names: enough to find the files, and a page to read.
 pub const LOST_PIECES_SHOWN: usize = 100;
 
@@ -217,4 +269,18 @@ pub struct Counters {
     pub reconstructed: u64,
     /// Requests answered with an error.
     pub errors: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_that_touch_are_one() {
+        let mut pieces = Vec::new();
+        for piece in [(0, 4), (2, 1), (4, 4), (9, 1), (9, 3), (20, 1)] {
+            add_piece(&mut pieces, piece);
+        }
+        assert_eq!(pieces, [(0, 8), (9, 3), (20, 1)]);
+    }
 }

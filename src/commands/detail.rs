@@ -15,7 +15,7 @@ use crate::output::{print, print_json};
 use crate::rundir::RunDir;
 use crate::units::{about_size, exact_size, grouped};
 
-use super::status::{LIST_IS_FULL, describe_job, health_word, picture};
+use super::status::{LIST_IS_FULL, describe_job, health_text, picture};
 
 /// What is asked about.
 enum Subject<'a> {
@@ -103,7 +103,7 @@ fn running_text(status: &ArrayStatus) -> String {
     lines.add("size", format!("{} ({} bytes)", about_size(status.size_bytes), status.size_bytes));
     lines.add("chunk", exact_size(status.chunk_bytes.into()));
     lines.add("logical block", exact_size(status.logical_block_bytes.into()));
-    lines.add("health", format!("{} {}", health_word(status.health), picture(&status.members)));
+    lines.add("health", format!("{} {}", health_text(status), picture(&status.members)));
     lines.add("epoch", status.epoch);
     for export in &status.exports {
         lines.add("export", export);

@@ -14,6 +14,7 @@ mod change;
 mod create;
 mod detail;
 mod grow;
+mod lost;
 mod notices;
 mod privileges;
 pub mod scan;
@@ -31,6 +32,7 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Serve(options) => serve::serve(options, run_dir),
         Verb::Status(options) => status::status(options, RunDir::find(run_dir)?.as_ref()),
         Verb::Detail(options) => detail::detail(options, run_dir),
+        Verb::Lost(options) => lost::lost(options, RunDir::find(run_dir)?.as_ref()),
         Verb::Fail(options) => change::fail(options, RunDir::find(run_dir)?.as_ref()),
         Verb::Replace(options) => change::replace(options, RunDir::find(run_dir)?.as_ref()),
         Verb::Stop(options) => change::stop(options, RunDir::find(run_dir)?.as_ref()),

@@ -20,7 +20,7 @@ use engine::examine::{Examined, examine};
 use engine::server::{
     Ended, Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices, each_within,
 };
-use engine::status::{ArrayStatus, MemberStatus, RouteKind};
+use engine::status::{ArrayStatus, LostPieces, MemberStatus, RouteKind};
 use sd_notify::NotifyState;
 use tracing::level_filters::LevelFilter;
 
@@ -290,6 +290,10 @@ impl Running {
 impl Backend for Running {
     fn status(&self) -> std::result::Result<ArrayStatus, String> {
         self.with(|server| Ok(server.status()))
+    }
+
+    fn lost(&self, from_stripe: u64) -> std::result::Result<LostPieces, String> {
+        self.with(|server| Ok(server.lost_pieces(from_stripe)))
     }
 
     fn fail(&self, member: &MemberId) -> std::result::Result<(), String> {

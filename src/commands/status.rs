@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use engine::status::{ArrayStatus, Background, Health, MemberState, MemberStatus};
+use engine::status::{ArrayStatus, Background, Health, MemberState, MemberStatus, SCHEMA_VERSION};
+use serde::Serialize;
 
 use crate::cli::Status;
 use crate::control::client::{Client, Unreachable};
-use crate::failure::{Failure, Outcome, Result};
+use crate::failure::{Failure, Outcome, Result, Verdict};
 use crate::log;
 use crate::meter::time_left;
 use crate::names::ArrayName;
-use crate::output::{print_json, print_to_reader};
+use crate::output::{print, print_json, print_to_reader};
 use crate::rundir::RunDir;
 use crate::units::{about_rate, about_size, about_time, percent};
 
@@ -23,9 +24,14 @@ use super::wait::job_name;
 pub fn status(options: &Status, run_dir: Option<&RunDir>) -> Result<Outcome> {
     let is_terminal = std::io::stdout().is_terminal();
     loop {
-        let (statuses, complaints) = collect(options.name.as_ref(), run_dir)?;
+        let collected = collect(options.name.as_ref(), run_dir);
+        if options.check {
+            return check(collected);
+        }
+        let (statuses, gone, complaints) = collected?;
         if options.json {
-            print_json(&statuses)?;
+            let gone = gone.iter().map(Entry::gone);
+            print_json(&statuses.iter().map(Entry::Served).chain(gone).collect::<Vec<_>>())?;
         } else {
             let clear = if options.watch.is_some() && is_terminal { "\x1b[H\x1b[2J" } else { "" };
             // Who has gone is shown nothing again.
@@ -33,7 +39,9 @@ pub fn status(options: &Status, run_dir: Option<&RunDir>) -> Result<Outcome> {
                 return Ok(Outcome::Fine);
             }
         }
-        complaints.iter().for_each(|complaint| log::say(&complaint.line()));
+        let complaints: Vec<String> =
+            gone.iter().map(server_gone).chain(complaints.iter().map(Failure::line)).collect();
+        complaints.iter().for_each(|complaint| log::say(complaint));
         match options.watch {
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.into())),
             None if complaints.is_empty() => return Ok(Outcome::Fine),
@@ -42,13 +50,79 @@ pub fn status(options: &Status, run_dir: Option<&RunDir>) -> Result<Outcome> {
     }
 }
 
-/// Every array that answers, and a complaint for each that should and does not.
-fn collect(only: Option<&ArrayName>, run_dir: Option<&RunDir>) -> Result<(Vec<ArrayStatus>, Vec<Failure>)> {
-    if let Some(name) = only {
-        return Ok((vec![Client::connect(run_dir, name)?.status()?], Vec::new()));
+/// An array as JSON: one that is served, or the name of one whose server has died.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entry<'a> {
+    Served(&'a ArrayStatus),
+    Gone { schema: u32, name: &'a str, health: &'static str },
+}
+
+impl<'a> Entry<'a> {
+    fn gone(name: &'a ArrayName) -> Entry<'a> {
+        Entry::Gone { schema: SCHEMA_VERSION, name: name.as_str(), health: "server_gone" }
     }
-    let Some(run_dir) = run_dir else { return Ok((Vec::new(), Vec::new())) };
-    let (mut statuses, mut complaints) = (Vec::new(), Vec::new());
+}
+
+fn server_gone(name: &ArrayName) -> String {
+    format!("server gone: {name}: it ended without a stop; serve the members again, resync follows")
+}
+
+/// One line for a monitoring system: the worst that is true of the arrays, and of which.
+fn check(collected: Result<Collected>) -> Result<Outcome> {
+    let mut found: Vec<(Verdict, String)> = Vec::new();
+    match collected {
+        Err(failure) => found.push((Verdict::Unknown, failure.line())),
+        Ok((statuses, gone, complaints)) => {
+            found.extend(statuses.iter().map(|status| (verdict(status.health), describe(status))));
+            found.extend(gone.iter().map(|name| (Verdict::Critical, server_gone(name))));
+            found.extend(complaints.iter().map(|failure| (Verdict::Unknown, failure.line())));
+        }
+    }
+    if found.is_empty() {
+        found.push((Verdict::Unknown, "no array is served".into()));
+    }
+    // What is known to be bad comes before what is not known.
+    let order = |verdict: Verdict| match verdict {
+        Verdict::Critical => 0,
+        Verdict::Unknown => 1,
+        Verdict::Warning => 2,
+        Verdict::Ok => 3,
+    };
+    found.sort_by_key(|(verdict, _)| order(*verdict));
+    let worst = found[0].0;
+    let texts: Vec<&str> = found.iter().map(|(_, text)| text.as_str()).collect();
+    print(&format!("STRIATE {worst}: {}\n", texts.join("; ")))?;
+    Ok(Outcome::Checked(worst))
+}
+
+const fn verdict(health: Health) -> Verdict {
+    match health {
+        Health::Optimal => Verdict::Ok,
+        Health::Degraded => Verdict::Warning,
+        Health::NoRedundancy | Health::DataLost | Health::Failed => Verdict::Critical,
+    }
+}
+
+fn describe(status: &ArrayStatus) -> String {
+    let background = background(status);
+    let background = if background == "-" { String::new() } else { format!(", {background}") };
+    format!("{} {} {}{background}", status.name, health_text(status), picture(&status.members))
+}
+
+/// Arrays that answer, those whose server is gone, and what else is wrong.
+type Collected = (Vec<ArrayStatus>, Vec<ArrayName>, Vec<Failure>);
+
+fn collect(only: Option<&ArrayName>, run_dir: Option<&RunDir>) -> Result<Collected> {
+    if let Some(name) = only {
+        let is_gone = |run_dir| matches!(Client::try_connect(run_dir, name), Err(Unreachable::Dead));
+        if run_dir.is_some_and(is_gone) {
+            return Ok((Vec::new(), vec![name.clone()], Vec::new()));
+        }
+        return Ok((vec![Client::connect(run_dir, name)?.status()?], Vec::new(), Vec::new()));
+    }
+    let Some(run_dir) = run_dir else { return Ok((Vec::new(), Vec::new(), Vec::new())) };
+    let (mut statuses, mut gone, mut complaints) = (Vec::new(), Vec::new(), Vec::new());
     for name in run_dir.names()? {
         match Client::try_connect(run_dir, &name) {
             Ok(mut client) => match client.status() {
@@ -57,13 +131,11 @@ fn collect(only: Option<&ArrayName>, run_dir: Option<&RunDir>) -> Result<(Vec<Ar
             },
             // It stopped between the look into the directory and now.
             Err(Unreachable::NotServed) => {}
-            Err(Unreachable::Dead) => complaints.push(Failure::new(format!(
-                "server gone: {name}: it ended without a stop; serve the members again, resync follows"
-            ))),
+            Err(Unreachable::Dead) => gone.push(name),
             Err(Unreachable::Failed(failure)) => complaints.push(failure),
         }
     }
-    Ok((statuses, complaints))
+    Ok((statuses, gone, complaints))
 }
 
 fn table(statuses: &[ArrayStatus]) -> String {
@@ -77,7 +149,7 @@ fn table(statuses: &[ArrayStatus]) -> String {
             status.name.clone(),
             format!("raid{}", status.level),
             about_size(status.size_bytes),
-            health_word(status.health).to_string(),
+            health_text(status),
             picture(&status.members),
             background(status),
         ]);
@@ -88,13 +160,25 @@ fn table(statuses: &[ArrayStatus]) -> String {
 /// Why a rebuild or a resync may not go on.
 pub const LIST_IS_FULL: &str = "the list of lost rows is full: overwrite or discard some, or nothing is rebuilt or resynced where more is lost";
 
-/// `optimal`, `degraded`, `failed`.
-pub fn health_word(health: Health) -> &'static str {
-    match health {
-        Health::Optimal => "optimal",
-        Health::Degraded => "degraded",
-        Health::Failed => "FAILED",
+/// `degraded`, `DATA LOST (64 KiB), read-only`: how well it is, in the words of the manual, and what else holds.
+pub fn health_text(status: &ArrayStatus) -> String {
+    let mut text = match status.health {
+        Health::Optimal => "optimal".to_string(),
+        Health::Degraded => "degraded".to_string(),
+        Health::NoRedundancy => "NO REDUNDANCY".to_string(),
+        Health::DataLost => "DATA LOST".to_string(),
+        Health::Failed => "FAILED".to_string(),
+    };
+    if status.lost_bytes > 0 {
+        text += &format!(" ({} lost)", about_size(status.lost_bytes));
     }
+    if status.read_only {
+        text += ", read-only";
+    }
+    if status.trusts_parity {
+        text += ", trusts parity";
+    }
+    text
 }
 
 /// mdstat's picture: `U` for each slot in sync, `_` for each that is not.
@@ -106,12 +190,6 @@ pub fn picture(members: &[MemberStatus]) -> String {
 fn background(status: &ArrayStatus) -> String {
     let mut parts: Vec<String> =
         status.background.iter().map(|job| describe_job(job, status.chunk_bytes)).collect();
-    if status.cells.lost > 0 {
-        parts.push(format!("{} stripes with lost strips", status.cells.lost));
-    }
-    if status.lost_rows.bytes > 0 {
-        parts.push(format!("{} are lost: see detail", about_size(status.lost_rows.bytes)));
-    }
     if status.lost_rows.is_full {
         parts.push(LIST_IS_FULL.into());
     }
@@ -136,6 +214,38 @@ mod tests {
 
     use super::*;
     use crate::control::tests::example_status;
+
+    #[test]
+    fn a_check_says_the_worst() {
+        let well = example_status("a");
+        let verdict = |statuses: &[(&str, Health)], gone: &[&str]| {
+            let statuses =
+                statuses.iter().map(|(name, health)| ArrayStatus { health: *health, ..example_status(name) });
+            let gone = gone.iter().map(|name| name.parse().unwrap());
+            check(Ok((statuses.collect(), gone.collect(), Vec::new()))).unwrap()
+        };
+        assert_eq!(describe(&well), "a optimal [UUU]");
+        for (statuses, gone, expected) in [
+            (&[("a", Health::Optimal)][..], &[][..], Verdict::Ok),
+            (&[("a", Health::Optimal), ("b", Health::Degraded)], &[], Verdict::Warning),
+            (&[("a", Health::NoRedundancy), ("b", Health::Degraded)], &[], Verdict::Critical),
+            (&[("a", Health::DataLost)], &[], Verdict::Critical),
+            (&[("a", Health::Failed)], &[], Verdict::Critical),
+            (&[("a", Health::Optimal)], &["b"], Verdict::Critical),
+            (&[], &[], Verdict::Unknown),
+        ] {
+            assert_eq!(verdict(statuses, gone), Outcome::Checked(expected), "{statuses:?} {gone:?}");
+        }
+        let unreachable = check(Err(Failure::new("cannot look")));
+        assert_eq!(unreachable.unwrap(), Outcome::Checked(Verdict::Unknown));
+    }
+
+    #[test]
+    fn what_is_lost_is_in_the_health() {
+        let mut status = example_status("a");
+        (status.health, status.lost_bytes, status.read_only) = (Health::DataLost, 64 << 10, true);
+        assert_eq!(health_text(&status), "DATA LOST (64.0 KiB lost), read-only");
+    }
 
     #[test]
     fn the_table() {

@@ -15,7 +15,7 @@ use crate::meter::Meter;
 use crate::output::print;
 use crate::rundir::RunDir;
 
-use super::status::{LIST_IS_FULL, health_word, picture};
+use super::status::{LIST_IS_FULL, health_text, picture};
 
 /// How often the server is asked.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -52,7 +52,7 @@ pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
         std::thread::sleep(POLL_INTERVAL);
     };
     drop(shown);
-    print(&format!("{}: {} {}\n", status.name, health_word(status.health), picture(&status.members)))?;
+    print(&format!("{}: {} {}\n", status.name, health_text(&status), picture(&status.members)))?;
     if status.lost_rows.bytes > 0 {
         let bytes = status.lost_rows.bytes;
         print(&format!(
@@ -97,12 +97,10 @@ fn outcome(status: &ArrayStatus, rebuilt: &[usize]) -> Outcome {
     };
     match status.health {
         Health::Failed => Outcome::Problem,
-        Health::Optimal | Health::Degraded if needs_room(status) => Outcome::Problem,
-        Health::Optimal | Health::Degraded if !rebuilt.is_empty() && status.lost_rows.bytes > 0 => {
-            Outcome::Problem
-        }
-        Health::Optimal | Health::Degraded if rebuilt.iter().all(in_sync) => Outcome::Fine,
-        Health::Optimal | Health::Degraded => Outcome::Problem,
+        _ if needs_room(status) => Outcome::Problem,
+        _ if !rebuilt.is_empty() && status.lost_rows.bytes > 0 => Outcome::Problem,
+        _ if rebuilt.iter().all(in_sync) => Outcome::Fine,
+        _ => Outcome::Problem,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 
-use engine::status::ArrayStatus;
+use engine::status::{ArrayStatus, add_piece};
 
 use super::LINE_TIME_MAX;
 use super::message::{Answer, Lines, Request, encode};
@@ -67,10 +67,30 @@ impl Client {
         match self.ask(&Request::Status {})? {
             Answer::Status { status } => Ok(*status),
             Answer::Error { error } => Err(Failure::new(error)),
-            Answer::Done { .. } => {
-                Err(Failure::new(format!("{}: unexpected answer from the server", self.name)))
+            Answer::Done { .. } | Answer::Lost { .. } => Err(self.unexpected()),
+        }
+    }
+
+    /// What is lost, all of it.
+    pub fn lost(&mut self) -> Result<Vec<(u64, u64)>> {
+        self.stream.set_read_timeout(Some(LINE_TIME_MAX)).context(|| self.name.to_string())?;
+        let (mut pieces, mut from) = (Vec::new(), Some(0));
+        while let Some(from_stripe) = from {
+            match self.ask(&Request::Lost { from_stripe })? {
+                Answer::Lost { lost } => {
+                    lost.pieces.into_iter().for_each(|piece| add_piece(&mut pieces, piece));
+                    // A server that does not come forward would be asked for ever.
+                    from = lost.next_stripe.filter(|next| *next > from_stripe);
+                }
+                Answer::Error { error } => return Err(Failure::new(error)),
+                Answer::Done { .. } | Answer::Status { .. } => return Err(self.unexpected()),
             }
         }
+        Ok(pieces)
+    }
+
+    fn unexpected(&self) -> Failure {
+        Failure::new(format!("{}: unexpected answer from the server", self.name))
     }
 
     /// Has something done. It takes the time it takes: a stop drains, a replacement is examined; a
@@ -80,9 +100,7 @@ impl Client {
         match self.ask(request)? {
             Answer::Done { warnings } => Ok(warnings),
             Answer::Error { error } => Err(Failure::new(error)),
-            Answer::Status { .. } => {
-                Err(Failure::new(format!("{}: unexpected answer from the server", self.name)))
-            }
+            Answer::Status { .. } | Answer::Lost { .. } => Err(self.unexpected()),
         }
     }
 
@@ -94,18 +112,18 @@ impl Client {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                 Failure::new(format!("no answer: {}: its server is busy or stuck; see its log", self.name))
             }
-            _ => self.lost(&error),
+            _ => self.is_lost(&error),
         })?;
         match (line, written) {
             (Some(line), _) => {
                 serde_json::from_slice(&line).context(|| format!("{}: answer not understood", self.name))
             }
-            (None, Err(error)) => Err(self.lost(&error)),
-            (None, Ok(())) => Err(self.lost(&ErrorKind::UnexpectedEof.into())),
+            (None, Err(error)) => Err(self.is_lost(&error)),
+            (None, Ok(())) => Err(self.is_lost(&ErrorKind::UnexpectedEof.into())),
         }
     }
 
-    fn lost(&self, error: &std::io::Error) -> Failure {
+    fn is_lost(&self, error: &std::io::Error) -> Failure {
         Failure::new(format!("connection lost: {}: {error}; see the log of its server", self.name))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!     {"verb":"status"}                                          {"answer":"status","status":{...}}
+//!     {"verb":"lost","from_stripe":0}                            {"answer":"lost","lost":{...}}
 //!     {"verb":"fail","member":2}                                 {"answer":"done"}
 //!     {"verb":"fail","member":"/dev/nvme2n1"}                    {"answer":"error","error":"..."}
 //!     {"verb":"replace","slot":2,"path":"/dev/nvme5n1","force":false}
@@ -14,7 +15,7 @@
 use std::io::{Error, ErrorKind, Read, Result};
 use std::path::PathBuf;
 
-use engine::status::ArrayStatus;
+use engine::status::{ArrayStatus, LostPieces};
 use serde::{Deserialize, Serialize};
 
 use super::LINE_BYTES_MAX;
@@ -25,6 +26,11 @@ use super::LINE_BYTES_MAX;
 pub enum Request {
     /// What is going on?
     Status {},
+    /// What is lost?
+    Lost {
+        /// Stripes before this one are known already.
+        from_stripe: u64,
+    },
     /// Fail a member; answered once it is on record.
     Fail {
         /// Which.
@@ -75,6 +81,11 @@ pub enum Answer {
     Status {
         /// What is going on.
         status: Box<ArrayStatus>,
+    },
+    /// To [`Request::Lost`].
+    Lost {
+        /// As many pieces as an answer holds.
+        lost: LostPieces,
     },
     /// It is done.
     Done {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine::status::ArrayStatus;
+use engine::status::{ArrayStatus, LostPieces};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -36,6 +36,8 @@ use crate::rundir::RunDir;
 pub trait Backend: Send + Sync + 'static {
     /// What is going on.
     fn status(&self) -> std::result::Result<ArrayStatus, String>;
+    /// What is lost, from a stripe on.
+    fn lost(&self, from_stripe: u64) -> std::result::Result<LostPieces, String>;
     /// Fails a member; returns once it is on record.
     fn fail(&self, member: &MemberId) -> std::result::Result<(), String>;
     /// Puts a device in a slot; returns once the rebuild has begun.
@@ -238,13 +240,17 @@ fn answer(line: &[u8], backend: &dyn Backend) -> Answer {
         Ok(request) => request,
         Err(error) => return Answer::Error { error: format!("not understood: {error}") },
     };
-    let changes = !matches!(request, Request::Status {});
+    let changes = !matches!(request, Request::Status {} | Request::Lost { .. });
     if changes {
         tracing::info!("control: {}", String::from_utf8_lossy(line));
     }
     let answer = match request {
         Request::Status {} => match backend.status() {
             Ok(status) => Answer::Status { status: Box::new(status) },
+            Err(error) => Answer::Error { error },
+        },
+        Request::Lost { from_stripe } => match backend.lost(from_stripe) {
+            Ok(lost) => Answer::Lost { lost },
             Err(error) => Answer::Error { error },
         },
         Request::Fail { member } => Answer::of(backend.fail(&member).map(|()| Vec::new())),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use engine::examine::{ExaminedSlot, ExaminedSuperblock};
 use engine::status::{
-    ArrayStatus, CellCounts, Counters, Health, MemberRoute, MemberState, MemberStatus, RouteKind,
+    ArrayStatus, CellCounts, Counters, Health, LostPieces, MemberRoute, MemberState, MemberStatus, RouteKind,
 };
 
 use super::client::{Client, Unreachable};
@@ -35,6 +35,11 @@ pub fn example_status(name: &str) -> ArrayStatus {
         route: Some(MemberRoute { kind: RouteKind::Block, polled: true, note: "a partition".into() }),
     };
     ArrayStatus {
+        schema: engine::status::SCHEMA_VERSION,
+        server: engine::status::ServerStatus::default(),
+        read_only: false,
+        trusts_parity: false,
+        lost_bytes: 0,
         name: name.into(),
         uuid: "00000000-0000-4000-8000-000000000000".into(),
         level: 5,
@@ -89,6 +94,10 @@ impl Fake {
 impl Backend for Fake {
     fn status(&self) -> Result<ArrayStatus, String> {
         Ok(example_status("fake"))
+    }
+    fn lost(&self, from_stripe: u64) -> Result<LostPieces, String> {
+        let pieces = vec![(from_stripe * 4096, 4096)];
+        Ok(LostPieces { pieces, next_stripe: (from_stripe < 2).then_some(from_stripe + 1) })
     }
     fn fail(&self, member: &MemberId) -> Result<(), String> {
         if *member == MemberId::Slot(9) {

@@ -150,7 +150,7 @@ impl Play<'_> {
             return Err(Failure::new(format!("the connection broke: {}", server.log_tail())));
         }
         teller.done(&format!("{}, none refused", told(&report)))?;
-        expect_health(&self.stage.status(NAME)?, Health::Degraded)?;
+        expect_health(&self.stage.status(NAME)?, Health::NoRedundancy)?;
         self.verify(&server, teller)?;
         Ok(server)
     }

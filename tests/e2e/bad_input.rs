@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use engine::status::Health;
 
-use crate::content::{assert_same, pattern};
-use crate::lab::{Lab, Shape, assert_root, create_args, fingerprint, run, succeeded};
+use crate::content::{assert_same, fingerprint, pattern};
+use crate::lab::{Lab, Shape, assert_root, create_args, run, succeeded};
 
 /// A command line that must be refused.
 struct Attempt {

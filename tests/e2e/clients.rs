@@ -82,7 +82,7 @@ fn nbdinfo_shows_what_is_served() {
 fn read_only_is_read_only() {
     let lab = Lab::new();
     let array = lab.create("still", Shape::RAID5);
-    let before: Vec<u64> = array.members.iter().map(|member| crate::lab::fingerprint(member)).collect();
+    let before: Vec<u64> = array.members.iter().map(|member| crate::content::fingerprint(member)).collect();
     let server = array.serve(&["--read-only"]);
     assert!(run("nbdinfo", &["--is", "read-only", &server.uri()]).status.success());
     let mut client = server.connect();
@@ -90,7 +90,7 @@ fn read_only_is_read_only() {
     assert_eq!(client.read(0, 4096), [0; 4096]);
     drop(client);
     server.stop();
-    let after: Vec<u64> = array.members.iter().map(|member| crate::lab::fingerprint(member)).collect();
+    let after: Vec<u64> = array.members.iter().map(|member| crate::content::fingerprint(member)).collect();
     assert_eq!(after, before, "serving read-only changes nothing");
 }
 

@@ -3,6 +3,10 @@
 //! A pattern is a function of (seed, position), so any range of it can be made again and compared without keeping it,
 //! and a strip that comes back from the wrong place differs in every word.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 /// Chance from a seed (splitmix64): the same seed, the same run.
 pub struct Dice(u64);
 
@@ -66,4 +70,18 @@ pub fn assert_same(what: &str, offset: u64, found: &[u8], expected: &[u8]) {
         show(found),
         show(expected)
     );
+}
+
+/// A file's content as a number that changes when a byte does.
+pub fn fingerprint(path: &Path) -> u64 {
+    use std::hash::Hasher;
+    let mut file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut hasher = std::hash::DefaultHasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).expect("readable") {
+            0 => return hasher.finish(),
+            n => hasher.write(&buffer[..n]),
+        }
+    }
 }

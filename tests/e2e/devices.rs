@@ -11,8 +11,8 @@ use std::process::Command;
 
 use engine::status::{Health, MemberState};
 
-use crate::content::{assert_same, pattern};
-use crate::lab::{Array, Lab, Shape, create_args, fingerprint, overwrite};
+use crate::content::{assert_same, fingerprint, pattern};
+use crate::lab::{Array, Lab, Shape, create_args, overwrite};
 
 const SHAPE: Shape = Shape { members: 4, member_mib: 24, ..Shape::RAID5 };
 const WRITTEN_BYTES: usize = 8 << 20;
@@ -73,7 +73,7 @@ fn a_drive_that_is_pulled_at_rest_is_failed_and_service_goes_on() {
     server.connect().write(0, &again);
     let status = server.status();
     assert_eq!(status.members[1].state, MemberState::Failed, "{status:?}");
-    assert_eq!(status.health, Health::Degraded, "{status:?}");
+    assert_eq!(status.health, Health::NoRedundancy, "{status:?}");
     assert_same("without the drive", 0, &server.connect().read(0, WRITTEN_BYTES), &again);
     server.stop();
 }
@@ -283,7 +283,7 @@ fn a_member_under_a_partition_table_is_left_out_and_replaced() {
     let server = array.serve(&[]);
     let status = server.status();
     assert_ne!(status.members[2].state, MemberState::InSync, "{status:?}");
-    assert_eq!(status.health, Health::Degraded, "{status:?}");
+    assert_eq!(status.health, Health::NoRedundancy, "{status:?}");
     let log = server.log();
     let says_why =
         |line: &str| line.contains(&text(&array.members[2])) && line.contains("a GPT partition table");
@@ -353,7 +353,7 @@ fn a_signature_beside_two_good_superblocks_leaves_a_member_out() {
             let before = fingerprints(&array.members);
             let log = if overwritten.len() == 1 {
                 let server = array.serve(&["--read-only"]);
-                assert_eq!(server.status().health, Health::Degraded, "{what}");
+                assert_eq!(server.status().health, Health::NoRedundancy, "{what}");
                 assert_same(what, 0, &server.connect().read(0, data.len()), &data);
                 let log = server.log();
                 server.stop();
@@ -407,7 +407,7 @@ fn a_member_that_gets_a_partition_table_while_it_is_served_is_left_out_by_the_ne
     write_gpt(&array.members[2], Table::Whole);
     server.stop();
     let server = array.serve(&[]);
-    assert_eq!(server.status().health, Health::Degraded);
+    assert_eq!(server.status().health, Health::NoRedundancy);
     assert!(server.log().contains("a GPT partition table"), "{}", server.log());
     assert_same("without the member", 0, &server.connect().read(0, data.len()), &data);
     server.stop();

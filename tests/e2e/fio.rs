@@ -109,7 +109,7 @@ fn check(case: &Case) {
     let text = succeeded(&what, &output) + &String::from_utf8_lossy(&output.stderr);
     assert!(!text.contains("verify: bad"), "{what}: {text}");
     let status = server.status();
-    let expected = if case.fail.is_empty() { Health::Optimal } else { Health::Degraded };
+    let expected = case.shape.health_without(case.fail.len());
     assert_eq!(status.health, expected, "{what}");
     assert_eq!(status.counters.errors, 0, "{what}: requests answered with an error");
     let mut replaced = Vec::new();

@@ -95,7 +95,7 @@ fn a_frozen_file_system_under_one_member_stops_nothing() {
         println!("written before: {written_before}: writes {took:?}, then a flush {flushed:?}");
         assert!(took < ANSWER_MAX && flushed < ANSWER_MAX, "writes took {took:?}, a flush {flushed:?}");
         let status = server.status();
-        assert_eq!((status.health, status.members[SLOT].state), (Health::Degraded, MemberState::Failed));
+        assert_eq!((status.health, status.members[SLOT].state), (Health::NoRedundancy, MemberState::Failed));
         assert_same("while it is frozen", 0, &server.connect().read(0, bytes), &data);
         drop(frozen);
         server.stop();
@@ -145,7 +145,7 @@ fn a_start_does_not_wait_for_a_frozen_file_system() {
     let server = array.serve(&["--member-timeout", "1"]);
     println!("served after {:?}", began.elapsed());
     let status = server.status();
-    assert_eq!((status.health, status.members[SLOT].state), (Health::Degraded, MemberState::Missing));
+    assert_eq!((status.health, status.members[SLOT].state), (Health::NoRedundancy, MemberState::Missing));
     let member = array.members[SLOT].to_str().expect("UTF-8");
     assert!(server.log().contains(&format!("{member}: does not answer")), "{}", server.log());
     drop(frozen);

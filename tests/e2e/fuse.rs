@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use engine::status::Health;
 
-use crate::lab::{Lab, Shape, assert_root, create_args, fingerprint, run, succeeded, timed};
+use crate::content::fingerprint;
+use crate::lab::{Lab, Shape, assert_root, create_args, run, succeeded, timed};
 
 const SHAPE: Shape = Shape { members: 4, member_mib: 16, ..Shape::RAID5 };
 const FILE_BYTES: u64 = 16 << 20;
@@ -131,7 +132,7 @@ fn a_file_that_a_fuse_server_answers_for_is_no_member() {
     let server = array.serve(&[]);
     server.fail(1);
     is_told(&lab.striate_refuses(&["replace", "local", "1", &text(&remote)]));
-    assert_eq!(server.status().health, Health::Degraded);
+    assert_eq!(server.status().health, Health::NoRedundancy);
     server.connect().write(0, &[7; 4096]);
     server.stop();
 }
@@ -153,7 +154,7 @@ fn a_server_ends_while_a_new_device_does_not_open() {
         let mut replacing = lab.start(&["replace", "local", "1", &text(&remote)]);
         let device = opening.join().expect("the server opens the file");
         let began = Instant::now();
-        assert_eq!(server.status().health, Health::Degraded);
+        assert_eq!(server.status().health, Health::NoRedundancy);
         assert!(began.elapsed() < END_MAX, "status took {:?}", began.elapsed());
         let began = Instant::now();
         if by_signal {

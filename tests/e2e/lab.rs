@@ -14,7 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use engine::status::{ArrayStatus, MemberState};
+use engine::status::{ArrayStatus, Health, MemberState};
 use serde_json::Value;
 
 use crate::content::pattern;
@@ -61,6 +61,16 @@ impl Shape {
 
     pub fn parities(&self) -> usize {
         self.level as usize - 4
+    }
+
+    /// How well an array is that has lost nothing but so many members.
+    pub fn health_without(&self, members: usize) -> Health {
+        match self.parities().checked_sub(members) {
+            _ if members == 0 => Health::Optimal,
+            Some(0) => Health::NoRedundancy,
+            Some(_) => Health::Degraded,
+            None => Health::Failed,
+        }
     }
 
     pub fn chunk_bytes(&self) -> u64 {
@@ -561,20 +571,6 @@ pub fn succeeded(what: &str, output: &Output) -> String {
 pub fn assert_root(what: &str) {
     let id = succeeded("id", &run("id", &["-u"]));
     assert_eq!(id.trim(), "0", "{what} need root: this check cannot run as an ordinary user");
-}
-
-/// A file's content as a number that changes when a byte does.
-pub fn fingerprint(path: &Path) -> u64 {
-    use std::hash::Hasher;
-    let mut file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut hasher = std::hash::DefaultHasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).expect("readable") {
-            0 => return hasher.finish(),
-            n => hasher.write(&buffer[..n]),
-        }
-    }
 }
 
 /// Writes bytes into a file or a device, past every server.

@@ -178,7 +178,7 @@ fn a_member_that_is_late_is_waited_for() {
     let guest = other.create(&name, Shape { members: 3, ..shape });
     guest.members[1..].iter().for_each(|member| other.detach(member));
     let server = Server::start(&lab, &name, &by_name, &["--wait", "1"]);
-    assert_eq!(server.status().health, Health::Degraded);
+    assert_eq!(server.status().health, Health::NoRedundancy);
     let log = server.log();
     assert!(log.contains("the member of slot 2 has not come within 1 s"), "{log}");
     let left_out = format!("{}: left out: it says that it is of another array", guest.members[0].display());

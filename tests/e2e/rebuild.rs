@@ -67,7 +67,7 @@ fn every_loss_is_replaced(shape: Shape) {
             copy.compare(&mut client, &format!("without {slot} of {slots:?}"));
             copy.write(&mut client, &mut dice, 8);
         }
-        assert_eq!(server.status().health, Health::Degraded);
+        assert_eq!(server.status().health, Health::NoRedundancy);
         for slot in slots {
             let fresh = lab.member(&format!("fresh.{turn}.{slot}"), &Shape { noise: true, ..shape });
             server.replace(*slot, &fresh);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use engine::status::Health;
+
 use crate::content::pattern;
 use crate::lab::{Lab, Server, Shape};
 
@@ -74,5 +76,62 @@ fn every_change_is_one_line() {
     let told = &kinds(&log)[told + 1..];
     assert_eq!(told[0], "degraded", "{log}");
     assert!(told.contains(&"resync_begun") && told.contains(&"resync_ended"), "{log}");
+    server.stop();
+}
+
+/// A degraded array is killed under load. What is lost is told by every way in which one can ask, is an error to read, and is
+/// neither once it is written again.
+#[test]
+fn what_is_lost_is_told_and_can_be_restored() {
+    let lab = Lab::new();
+    let array = lab.create("torn", Shape { member_mib: 24, ..Shape::RAID5 });
+    let server = array.serve(&[]);
+    let mut client = server.connect();
+    client.write(0, &pattern(1, 0, 8 << 20));
+    server.fail(2);
+    let health = |server: &Server<'_>| server.status().health;
+    assert_eq!(health(&server), Health::NoRedundancy);
+    for turn in 0..64 {
+        client.write(turn * (128 << 10), &pattern(2, 0, 4096));
+    }
+    server.kill();
+
+    let server = array.serve(&[]);
+    let status = server.status();
+    assert_eq!(status.health, Health::DataLost, "{status:?}");
+    let check = lab.striate(&["status", "--check"]);
+    let text = String::from_utf8_lossy(&check.stdout);
+    assert!(
+        check.status.code() == Some(2) && text.starts_with("STRIATE CRITICAL: torn DATA LOST ("),
+        "{text}"
+    );
+    let lost = |server: &Server<'_>| -> Vec<(u64, u64)> {
+        let _it_is_served = server.status();
+        let output = lab.striate(&["lost", "torn", "--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let pieces = report["pieces"].as_array().expect("a list").iter();
+        let number = |piece: &serde_json::Value, name: &str| piece[name].as_u64().expect("a number");
+        let pieces: Vec<_> =
+            pieces.map(|piece| (number(piece, "offset_bytes"), number(piece, "len_bytes"))).collect();
+        assert_eq!(output.status.code(), Some(if pieces.is_empty() { 0 } else { 1 }));
+        assert_eq!(
+            pieces.iter().map(|piece| piece.1).sum::<u64>(),
+            report["lost_bytes"].as_u64().expect("a sum")
+        );
+        pieces
+    };
+    let pieces = lost(&server);
+    assert_eq!(pieces.iter().map(|piece| piece.1).sum::<u64>(), status.lost_bytes, "{status:?}");
+    let mut client = server.connect();
+    for &(at, len) in &pieces {
+        assert!(client.try_read(at, 4096).is_err(), "a lost piece at {at} was read");
+        client.write(at, &pattern(3, at, len as usize));
+    }
+    assert_eq!(lost(&server), []);
+    assert_eq!(health(&server), Health::NoRedundancy);
+    for &(at, len) in &pieces {
+        assert_eq!(client.read(at, len as usize), pattern(3, at, len as usize));
+    }
+    drop(client);
     server.stop();
 }

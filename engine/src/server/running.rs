@@ -15,14 +15,13 @@ use crate::events::Event;
 use crate::format::superblock::Record;
 use crate::geometry::Slots;
 use crate::mailbox::Mailboxes;
-use crate::members::MemberView;
 use crate::memory::{KEPT_BACK_OF_REQUESTS, Memory, Pool};
 use crate::reactor::{Bell, Reactor, ReactorPort};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
 use crate::start::{StartOptions, start};
 use crate::status::{
-    ArrayStatus, Background, BackgroundKind, CellCounts, Health, LOST_PIECES_SHOWN, LostRowsStatus,
-    MemberState, MemberStatus,
+    ArrayStatus, Background, BackgroundKind, CellCounts, MemberState, MemberStatus, SCHEMA_VERSION,
+    ServerStatus,
 };
 use crate::tally::Tally;
 
@@ -32,11 +31,12 @@ use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
 use super::open::{ControlRing, Opened, candidates, leave_out_overwritten, open_within, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
-use super::{ServeOptions, ServerError, random, route, warnings};
+use super::{ServeOptions, ServerError, random, route, seconds_since_1970, warnings};
 
 mod answers;
 mod cache_looks;
 mod devices;
+mod lost;
 mod notices;
 mod replace;
 #[cfg(test)]
@@ -83,6 +83,9 @@ pub struct Server {
     /// How the reactors' rings were made, but for what the front end wanted.
     rings: UringConfig,
     read_only: bool,
+    trusts_parity: bool,
+    /// When it was started.
+    started_s: u64,
     cache_looks: CacheLooks,
     pace: Mutex<Pace>,
     /// What the operator should know of this start.
@@ -241,6 +244,8 @@ impl Server {
             replacements: AtomicU32::new(0),
             rings: config,
             read_only,
+            trusts_parity: options.trust_parity,
+            started_s: seconds_since_1970(),
             cache_looks: CacheLooks::default(),
             pace: Mutex::new(Pace::default()),
             warnings,
@@ -259,22 +264,26 @@ impl Server {
         let shared = &self.shared;
         let cells = shared.bitmap.count();
         let view = shared.members.view();
-        let lost = self.lost(&view);
-        let health = if shared.failed() {
-            Health::Failed
-        } else if view.readable == shared.geometry.slots() {
-            Health::Optimal
-        } else {
-            Health::Degraded
-        };
+        let (lost, lost_rows) = (self.lost_stripes(&view), self.lost_rows());
+        let lost_bytes = lost.bytes + lost_rows.bytes;
         ArrayStatus {
+            schema: SCHEMA_VERSION,
+            server: ServerStatus {
+                version: env!("CARGO_PKG_VERSION").to_string(),
+                pid: std::process::id(),
+                started_s: self.started_s,
+                clients: self.front.clients(),
+            },
             name: self.record.name.as_str().to_string(),
             uuid: self.record.array.to_string(),
             level: self.record.shape.level.number(),
             chunk_bytes: shared.geometry.chunk_bytes(),
             size_bytes: shared.geometry.size_bytes(),
             logical_block_bytes: shared.layout.logical_block_bytes,
-            health,
+            health: self.health(&view, lost_bytes),
+            read_only: self.read_only,
+            trusts_parity: self.trusts_parity,
+            lost_bytes,
             epoch: shared.steward.epoch.load(Ordering::Relaxed).max(self.record.epoch.name.number),
             members: (0..shared.geometry.members()).map(|slot| self.member_status(slot)).collect(),
             cells: CellCounts {
@@ -282,12 +291,12 @@ impl Server {
                 clean: cells.clean,
                 dirty: cells.dirty,
                 need_sync: cells.need_sync,
-                lost,
+                lost: lost.stripes,
                 blocks_behind: self.blocks_behind(),
             },
-            lost_rows: self.lost_rows(),
+            lost_rows,
             // Counted at two moments: there may have been fewer at the first.
-            background: self.background(cells.need_sync.saturating_sub(lost)),
+            background: self.background(cells.need_sync.saturating_sub(lost.stripes)),
             exports: self.front.exports(),
             reactors: self.placement.seats.clone(),
             counters: Tally::sum(&shared.tallies),
@@ -299,30 +308,6 @@ impl Server {
         let bitmap = &self.shared.bitmap;
         let blocks = (0..bitmap.blocks()).map(BlockIndex);
         blocks.filter(|block| bitmap.is_behind(*block) || bitmap.is_writing(*block)).count() as u64
-    }
-
-    /// Stripes that need a resync and cannot have one: a data strip is on a slot that is not there.
-    fn lost(&self, view: &MemberView) -> u64 {
-        let (bitmap, geometry) = (&self.shared.bitmap, &self.shared.geometry);
-        let mut lost = 0;
-        let mut from = 0;
-        while let Some(stripe) = bitmap.next_need_sync(from) {
-            let readable = self.shared.members.readable_at(*view, stripe, true);
-            let missing = geometry.data_strips().minus(geometry.rotation(stripe).strips_on(readable));
-            lost += u64::from(!missing.is_empty());
-            from = stripe + 1;
-        }
-        lost
-    }
-
-    /// What is listed as lost, as a host addresses it.
-    fn lost_rows(&self) -> LostRowsStatus {
-        let lost = &self.shared.lost;
-        LostRowsStatus {
-            bytes: lost.bytes(),
-            pieces: lost.pieces(LOST_PIECES_SHOWN),
-            is_full: lost.is_full(),
-        }
     }
 
     /// Looks at the caches of members that had none: one that was switched on is flushed from now on. Where hosts were told that

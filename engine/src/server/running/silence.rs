@@ -22,7 +22,7 @@ fn a_member_that_does_not_answer_counts_as_missing() {
     let server = Server::start(options.clone()).unwrap();
     assert!(began.elapsed() < Duration::from_secs(10), "started after {:?}", began.elapsed());
     assert!(server.warnings[0].contains("m1: does not answer"), "{:?}", server.warnings);
-    assert_eq!(server.status().health, Health::Degraded);
+    assert_eq!(server.status().health, Health::NoRedundancy);
     server.stop().unwrap();
     drop(server);
     let _one_more = Silent::file(&options.members[2]);
