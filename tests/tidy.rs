@@ -90,6 +90,7 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ("assembly", &["limits", "geometry", "format"]),
     ("members", &["geometry", "limits", "ring", "sync"]),
     ("mailbox", &["array", "memory", "request", "limits", "sync"]),
+    ("events", &["members", "ring"]),
     ("sync", &[]),
     ("device", &["limits", "ring"]),
     ("slab", &["limits"]),
@@ -97,7 +98,7 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     (
         "array",
         &[
-            "assembly", "format", "geometry", "limits", "lost", "mailbox", "members", "memory", "plan",
+            "assembly", "events", "format", "geometry", "limits", "lost", "mailbox", "members", "memory", "plan",
             "request", "ring", "slab", "tally", "status",
         ],
     ),
