@@ -98,8 +98,8 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     (
         "array",
         &[
-            "assembly", "events", "format", "geometry", "limits", "lost", "mailbox", "members", "memory", "plan",
-            "request", "ring", "slab", "tally", "status",
+            "assembly", "events", "format", "geometry", "limits", "lost", "mailbox", "members", "memory",
+            "plan", "request", "ring", "slab", "tally", "status",
         ],
     ),
 ];
