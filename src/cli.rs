@@ -265,8 +265,9 @@ pub struct Fail {
 pub struct Replace {
     /// The running array
     pub name: ArrayName,
-    /// The slot to fill
-    pub slot: usize,
+    /// The slot to fill; or the member that it had, by its path (`./2` is a file)
+    #[arg(value_parser = MemberId::parse, value_name = "SLOT|OLD-PATH")]
+    pub slot: MemberId,
     /// The new device
     pub path: PathBuf,
     /// Overwrite it though it holds another array or a file system

@@ -157,6 +157,8 @@ pub struct Progress {
 /// What a scrub of a stopped array found.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct ScrubReport {
+    /// The array's name.
+    pub name: String,
     /// Stripes read and compared.
     pub checked: u64,
     /// Stripes that are Unwritten, and so have no parity to compare.

@@ -14,11 +14,7 @@ use crate::rundir::RunDir;
 pub fn fail(options: &Fail, run_dir: Option<&RunDir>) -> Result<Outcome> {
     let mut client = Client::connect(run_dir, &options.name)?;
     client.command(&Request::Fail { member: options.member.clone() })?;
-    let member = match &options.member {
-        MemberId::Slot(slot) => format!("slot {slot}"),
-        MemberId::Path(path) => path.display().to_string(),
-    };
-    print(&format!("failed: {}: {member}\n", options.name))?;
+    print(&format!("failed: {}: {}\n", options.name, in_words(&options.member)))?;
     Ok(Outcome::Fine)
 }
 
@@ -29,15 +25,22 @@ pub fn replace(options: &Replace, run_dir: Option<&RunDir>) -> Result<Outcome> {
     // The server looks closely; a slip of the pen need not get that far.
     path.metadata().context(what)?;
     let mut client = Client::connect(run_dir, &options.name)?;
-    client.command(&Request::Replace { slot: options.slot, path, force: options.force })?;
+    client.command(&Request::Replace { slot: options.slot.clone(), path, force: options.force })?;
     print(&format!(
-        "rebuilding: {}: slot {} on {}: `striate wait {}` shows progress\n",
+        "rebuilding: {}: {} on {}: `striate wait {}` shows progress\n",
         options.name,
-        options.slot,
+        in_words(&options.slot),
         options.path.display(),
         options.name,
     ))?;
     Ok(Outcome::Fine)
+}
+
+fn in_words(member: &MemberId) -> String {
+    match member {
+        MemberId::Slot(slot) => format!("slot {slot}"),
+        MemberId::Path(path) => path.display().to_string(),
+    }
 }
 
 /// Stops an array; returns once it is marked clean.

@@ -31,11 +31,13 @@ pub fn scrub(options: &Scrub) -> Result<Outcome> {
 
 fn text(report: &ScrubReport) -> String {
     let mut text = format!(
-        "{} stripes compared, {} without data, {} not in sync and so not compared: {}\n",
+        "{}: {} stripes compared, {} without data, {} not in sync and so not compared: {}\n",
+        report.name,
         grouped(report.checked),
         grouped(report.unwritten),
         grouped(report.need_sync),
         match report.mismatch_count {
+            0 if report.checked == 0 => "nothing was compared".to_string(),
             0 => "every parity matches".to_string(),
             count => format!("{} DO NOT MATCH", grouped(count)),
         }
@@ -58,12 +60,13 @@ mod tests {
 
     #[test]
     fn reports() {
-        let fine = ScrubReport { checked: 1200, unwritten: 3, ..ScrubReport::default() };
+        let fine = ScrubReport { name: "a".into(), checked: 1200, unwritten: 3, ..ScrubReport::default() };
         assert_eq!(
             text(&fine),
-            "1,200 stripes compared, 3 without data, 0 not in sync and so not compared: every parity matches\n"
+            "a: 1,200 stripes compared, 3 without data, 0 not in sync and so not compared: every parity matches\n"
         );
         let bad = ScrubReport { checked: 9, mismatches: vec![1, 5], mismatch_count: 4, ..fine };
+        assert!(text(&ScrubReport::default()).ends_with("nothing was compared\n"));
         assert!(text(&bad).ends_with("4 DO NOT MATCH\nstripes 1 5 and 2 more\n"));
     }
 }

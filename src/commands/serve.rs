@@ -303,8 +303,9 @@ impl Backend for Running {
         })
     }
 
-    fn replace(&self, slot: usize, path: &Path, force: bool) -> std::result::Result<(), String> {
+    fn replace(&self, slot: &MemberId, path: &Path, force: bool) -> std::result::Result<(), String> {
         self.with(|server| {
+            let slot = find_slot(slot, &server.status())?;
             server.replace(slot, path.to_path_buf(), force).map_err(|error| error.to_string())?;
             server.status().members.get(slot).iter().for_each(|member| tell_route(member));
             Ok(())

@@ -39,7 +39,7 @@ pub enum Request {
     /// Put a device in a slot and rebuild; answered once the rebuild has begun.
     Replace {
         /// Where.
-        slot: usize,
+        slot: MemberId,
         /// The new device, an absolute path.
         path: PathBuf,
         /// Overwrite it though it carries another array or a file system.
@@ -177,7 +177,7 @@ mod tests {
             ),
             (
                 r#"{"verb":"replace","slot":1,"path":"/dev/y","force":true}"#,
-                Request::Replace { slot: 1, path: "/dev/y".into(), force: true },
+                Request::Replace { slot: MemberId::Slot(1), path: "/dev/y".into(), force: true },
             ),
             (r#"{"verb":"stop","force":true}"#, Request::Stop { force: true }),
         ];

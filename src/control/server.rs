@@ -41,7 +41,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Fails a member; returns once it is on record.
     fn fail(&self, member: &MemberId) -> std::result::Result<(), String>;
     /// Puts a device in a slot; returns once the rebuild has begun.
-    fn replace(&self, slot: usize, path: &Path, force: bool) -> std::result::Result<(), String>;
+    fn replace(&self, slot: &MemberId, path: &Path, force: bool) -> std::result::Result<(), String>;
     /// Stops the array; returns once it is marked clean. What is left to know comes as warnings.
     fn stop(&self, force: bool) -> std::result::Result<Vec<String>, String>;
 }
@@ -255,7 +255,7 @@ fn answer(line: &[u8], backend: &dyn Backend) -> Answer {
         },
         Request::Fail { member } => Answer::of(backend.fail(&member).map(|()| Vec::new())),
         Request::Replace { slot, path, force } => {
-            Answer::of(backend.replace(slot, &path, force).map(|()| Vec::new()))
+            Answer::of(backend.replace(&slot, &path, force).map(|()| Vec::new()))
         }
         Request::Stop { force } => Answer::of(backend.stop(force)),
     };

@@ -106,8 +106,8 @@ impl Backend for Fake {
             self.note(format!("fail {member:?}"))
         }
     }
-    fn replace(&self, slot: usize, path: &Path, force: bool) -> Result<(), String> {
-        self.note(format!("replace {slot} {} {force}", path.display()))
+    fn replace(&self, slot: &MemberId, path: &Path, force: bool) -> Result<(), String> {
+        self.note(format!("replace {slot:?} {} {force}", path.display()))
     }
     fn stop(&self, _force: bool) -> Result<Vec<String>, String> {
         self.note("stop".into()).map(|()| vec!["a member stays in use".into()])
@@ -158,11 +158,13 @@ fn commands_reach_the_array() {
     let mut client = stage.client();
     assert_eq!(client.status().unwrap().name, "fake");
     client.command(&Request::Fail { member: MemberId::Slot(2) }).unwrap();
-    client.command(&Request::Replace { slot: 2, path: "/dev/new".into(), force: true }).unwrap();
+    client
+        .command(&Request::Replace { slot: MemberId::Slot(2), path: "/dev/new".into(), force: true })
+        .unwrap();
     let refused = client.command(&Request::Fail { member: MemberId::Slot(9) }).unwrap_err();
     assert_eq!(refused.line(), "no slot 9");
     client.command(&Request::Stop { force: false }).unwrap();
-    assert_eq!(*stage.fake.calls.lock().unwrap(), ["fail Slot(2)", "replace 2 /dev/new true", "stop"]);
+    assert_eq!(*stage.fake.calls.lock().unwrap(), ["fail Slot(2)", "replace Slot(2) /dev/new true", "stop"]);
 }
 
 #[test]

@@ -135,3 +135,36 @@ fn what_is_lost_is_told_and_can_be_restored() {
     drop(client);
     server.stop();
 }
+
+/// The log says how to take a member back that a start leaves out, and that works as printed.
+#[test]
+fn advice_works_as_printed() {
+    let lab = Lab::new();
+    let array = lab.create("advised", SHAPE);
+    let server = array.serve(&[]);
+    server.fail(1);
+    server.stop();
+    let server = array.serve(&[]);
+    let log = server.log();
+    let path = array.members[1].display().to_string();
+    let line = log.lines().rev().find(|line| line.contains("left out of slot 1") && line.contains(&path));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    let command = line.split('`').nth(1).unwrap_or_else(|| panic!("no command: {line}"));
+    let words: Vec<&str> = command.split(' ').collect();
+    assert_eq!(words[0], "striate", "{command}");
+    lab.striate_ok(&words[1..]);
+    server.wait();
+    assert_eq!(server.status().health, Health::Optimal);
+    // A member that has left may be named by the path that it had.
+    server.fail(3);
+    let fresh = lab.member("fresh", &array.shape);
+    lab.striate_ok(&[
+        "replace".as_ref(),
+        "advised".as_ref(),
+        array.members[3].as_os_str(),
+        fresh.as_os_str(),
+    ]);
+    server.wait();
+    assert_eq!(server.status().health, Health::Optimal);
+    server.stop();
+}

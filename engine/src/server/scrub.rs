@@ -46,7 +46,8 @@ fn scrub(
             "slot {slot} is missing or not in sync: parity can be compared when every member is there"
         )));
     }
-    let mut report = ScrubReport::default();
+    let name = assembly.record.name.as_str().to_string();
+    let mut report = ScrubReport { name, ..ScrubReport::default() };
     let stripe_bytes = u64::from(started.geometry.chunk_bytes()) * u64::from(started.geometry.members());
     for stripe in 0..started.geometry.stripes() {
         match started.bitmap.cell(stripe) {
@@ -54,7 +55,7 @@ fn scrub(
             Cell::NeedSync => report.need_sync += 1,
             _ => {
                 report.checked += 1;
-                if !matches(bench, &started, stripe)? {
+                if !matches(bench, &started, devices, stripe)? {
                     report.mismatch_count += 1;
                     if report.mismatches.len() < MISMATCHES_NAMED_MAX {
                         report.mismatches.push(stripe);
@@ -69,7 +70,12 @@ fn scrub(
 }
 
 /// Whether one stripe's parity matches its data.
-fn matches(bench: &mut Bench<'_, impl Ring>, started: &Started, stripe: u64) -> Result<bool, ServerError> {
+fn matches(
+    bench: &mut Bench<'_, impl Ring>,
+    started: &Started,
+    devices: &[Device],
+    stripe: u64,
+) -> Result<bool, ServerError> {
     let geometry = &started.geometry;
     let rotation = geometry.rotation(stripe);
     let strips = u32::from(geometry.members());
@@ -95,9 +101,11 @@ fn matches(bench: &mut Bench<'_, impl Ring>, started: &Started, stripe: u64) -> 
         for (strip, result) in bench.run(&ops).into_iter().enumerate() {
             result.map_err(|errno| {
                 let error = std::io::Error::from_raw_os_error(errno);
+                let slot = rotation.slot_of(strip as u8);
+                let device = &devices[usize::from(started.devices[usize::from(slot)].0)];
                 ServerError(format!(
-                    "slot {}: cannot read stripe {stripe}: {error}",
-                    rotation.slot_of(strip as u8)
+                    "slot {slot}: {}: cannot read its part of stripe {stripe}: {error}: serve the array, which repairs what can be repaired, and scrub it again",
+                    device.name()
                 ))
             })?;
         }

@@ -6,6 +6,7 @@ use crate::start::Started;
 /// What assembly found: who was left out and why, damaged superblocks, an unclean end.
 pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<String> {
     let mut warnings = Vec::new();
+    let name = assembly.record.name.as_str();
     let label = |candidate: usize| &candidates[candidate].label;
     for left_out in &assembly.left_out {
         warnings.push(format!("{}: left out: {}", label(left_out.candidate), left_out.reason));
@@ -13,12 +14,18 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
     for (slot, plan) in assembly.slots.iter().enumerate() {
         match plan {
             SlotPlan::Stale { candidate, reason } => warnings.push(format!(
-                "{}: left out of slot {slot}: it {reason}; `striate replace` it to rebuild",
+                "{0}: left out of slot {slot}: it {reason}; to fill it anew: `striate replace {name} {slot} {0} --force`",
                 label(*candidate)
             )),
-            SlotPlan::Missing => warnings.push(format!("slot {slot}: its member is missing")),
-            SlotPlan::Failed => warnings.push(format!("slot {slot}: failed before")),
-            SlotPlan::Empty => warnings.push(format!("slot {slot}: empty")),
+            SlotPlan::Missing => warnings.push(format!(
+                "slot {slot}: its member is missing; to fill the slot: `striate replace {name} {slot} DEVICE`"
+            )),
+            SlotPlan::Failed => warnings.push(format!(
+                "slot {slot}: failed before; to fill the slot: `striate replace {name} {slot} DEVICE`"
+            )),
+            SlotPlan::Empty => warnings.push(format!(
+                "slot {slot}: empty; to fill it: `striate replace {name} {slot} DEVICE`"
+            )),
             SlotPlan::InSync { candidate } | SlotPlan::Rebuilding { candidate, .. } => {
                 let is_damaged = candidates[*candidate].found.as_ref().is_ok_and(|found| !found.both_valid);
                 if is_damaged {
