@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     cli        what can be typed                 names, units, members   the words in it
-//!     commands   a verb each                       output, log, meter, failure  what the operator sees
+//!     commands   a verb each                       output, log, journal, meter, failure  what the operator sees
 //!     control    commands to a running server      rundir                  where that is found
 //!     demo       the whole story, with nbd_client  engine                  all that touches members
 //! ```
@@ -25,6 +25,7 @@ mod commands;
 mod control;
 mod demo;
 mod failure;
+mod journal;
 mod log;
 mod members;
 mod meter;

@@ -13,6 +13,7 @@ mod create;
 mod fit;
 mod front;
 mod grow;
+mod locked;
 mod open;
 mod patient;
 mod placement;

@@ -1,4 +1,5 @@
-//! The notices of a running array, written to the log as they come: one line each, with the same fields for every kind.
+//! The notices of a running array, written to the log as they come: one line each, with the same fields for every kind. Where the log is
+//! the journal of systemd, they are fields of the entry: `journalctl STRIATE_KIND=member_failed`.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use engine::server::{Notice, Notices, Severity};
 
 use crate::failure::{Context, Result};
+use crate::journal::Journal;
 use crate::names::ArrayName;
 
 /// How often repairs are looked for, which are counted and not told one by one.
@@ -24,8 +26,9 @@ pub fn write_down(mut notices: Notices, array: ArrayName) -> Result<Writer> {
     let (written, writing) = channel();
     let write = move || {
         let _written = written;
+        let journal = Journal::of_this_process();
         while let Some(next) = notices.next(LOOK_EVERY) {
-            next.iter().for_each(|notice| write_one(&array, notice));
+            next.iter().for_each(|notice| write_one(&array, notice, journal.as_ref()));
         }
     };
     std::thread::Builder::new()
@@ -42,14 +45,40 @@ impl Writer {
     }
 }
 
-fn write_one(array: &ArrayName, notice: &Notice) {
+fn write_one(array: &ArrayName, notice: &Notice, journal: Option<&Journal>) {
     let Notice { severity, kind, slot, path, serial, text } = notice;
     let kind = serde_json::to_value(kind).unwrap_or_default();
     let kind = kind.as_str().unwrap_or_default();
     let (path, serial) = (path.as_deref(), serial.as_deref());
+    if journal.is_some_and(|journal| send(journal, array, notice, kind)) {
+        return;
+    }
     match severity {
         Severity::Info => tracing::info!(array = array.as_str(), kind, slot, path, serial, "{text}"),
         Severity::Warning => tracing::warn!(array = array.as_str(), kind, slot, path, serial, "{text}"),
         Severity::Alarm => tracing::error!(array = array.as_str(), kind, slot, path, serial, "{text}"),
     }
+}
+
+/// The same as an entry of the journal. Whether it took it.
+fn send(journal: &Journal, array: &ArrayName, notice: &Notice, kind: &str) -> bool {
+    // As in syslog: error, warning, informational.
+    let priority = match notice.severity {
+        Severity::Alarm => "3",
+        Severity::Warning => "4",
+        Severity::Info => "6",
+    };
+    let message = format!("{array}: {}", notice.text);
+    let slot = notice.slot.map(|slot| slot.to_string());
+    let mut fields = vec![
+        ("MESSAGE", message.as_str()),
+        ("PRIORITY", priority),
+        ("SYSLOG_IDENTIFIER", "striate"),
+        ("STRIATE_ARRAY", array.as_str()),
+        ("STRIATE_KIND", kind),
+    ];
+    let of_member =
+        [("STRIATE_SLOT", &slot), ("STRIATE_PATH", &notice.path), ("STRIATE_SERIAL", &notice.serial)];
+    fields.extend(of_member.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
+    journal.send(&fields)
 }

@@ -20,7 +20,7 @@ use engine::examine::{Examined, examine};
 use engine::server::{
     Ended, Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices, each_within,
 };
-use engine::status::{ArrayStatus, LostPieces, MemberStatus, RouteKind};
+use engine::status::{ArrayStatus, LostPieces, MemberState, MemberStatus, RouteKind};
 use sd_notify::NotifyState;
 use tracing::level_filters::LevelFilter;
 
@@ -203,7 +203,7 @@ fn engine_options(options: &Serve, members: Vec<PathBuf>, way: Way) -> Result<Se
 }
 
 fn in_sync(status: &ArrayStatus) -> usize {
-    status.members.iter().filter(|member| member.state == engine::status::MemberState::InSync).count()
+    status.members.iter().filter(|member| member.state == MemberState::InSync).count()
 }
 
 /// By which way a member's I/O goes, and why.
@@ -305,7 +305,17 @@ impl Backend for Running {
 
     fn replace(&self, slot: &MemberId, path: &Path, force: bool) -> std::result::Result<(), String> {
         self.with(|server| {
-            let slot = find_slot(slot, &server.status())?;
+            let status = server.status();
+            let slot = find_slot(slot, &status)?;
+            if let Ok(own) = find_slot(&MemberId::Path(path.into()), &status)
+                && matches!(status.members[own].state, MemberState::InSync | MemberState::Rebuilding)
+            {
+                return Err(format!(
+                    "{}: is the member of slot {own} of {}: give a device that is in no array",
+                    path.display(),
+                    status.name
+                ));
+            }
             server.replace(slot, path.to_path_buf(), force).map_err(|error| error.to_string())?;
             server.status().members.get(slot).iter().for_each(|member| tell_route(member));
             Ok(())

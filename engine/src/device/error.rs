@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// Nothing is there.
-    #[error("{path}: no such device or file; check the path, or give a size to create a file", path = path.display())]
+    #[error("{path}: no such device or file; check the path (`create --size SIZE` makes files)", path = path.display())]
     Missing {
         /// Where.
         path: PathBuf,

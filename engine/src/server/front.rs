@@ -122,6 +122,10 @@ impl Front {
         }
     }
 
+    pub(super) fn is_block_device(&self) -> bool {
+        matches!(self, Front::Ublk { .. })
+    }
+
     /// Where hosts find the array.
     pub(super) fn exports(&self) -> Vec<String> {
         match self {

@@ -29,6 +29,7 @@ use super::bounded::{each_within, patience};
 use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share};
 use super::grow::could_grow;
+use super::locked::lock_memory;
 use super::open::{ControlRing, Opened, candidates, leave_out_overwritten, open_within, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, seconds_since_1970, warnings};
@@ -226,6 +227,9 @@ impl Server {
             let config = UringConfig { host_buffers: share.host_buffers(), ..config.clone() };
             let seat = placement.seats[me];
             reactors.push(launch(me as u8, &shared, &devices, share, bell, seat, config)?);
+        }
+        if front.is_block_device() {
+            lock_memory()?;
         }
         front.start()?;
         // Reactors that share a block device's queues join them now that it is live.
