@@ -159,18 +159,22 @@ impl World {
     pub fn look_without_newest(&mut self, disks: &[usize], in_sync: &[usize]) {
         let before = self.cells_stored_on(disks);
         let whole = self.bus.borrow().disks.clone();
-        self.lose_newest(in_sync, 100);
+        let damaged = self.damaged.clone();
+        let lost = self.lose_newest(in_sync, 100);
+        self.damaged.extend(lost);
         let _may_be_refused = self.look_for_older(disks, &before);
+        self.damaged = damaged;
         let mut bus = self.bus.borrow_mut();
         (bus.disks, bus.monitors.superblocks_changed) = (whole, true);
     }
 
-    /// The newest place of one bitmap block becomes unreadable on each of these disks that keeps it, or on so many percent of them.
-    pub fn lose_newest(&mut self, in_sync: &[usize], percent: u64) {
+    /// The newest place of one bitmap block becomes unreadable on each of these disks that keeps it, or on so many percent of them. Which did.
+    pub fn lose_newest(&mut self, in_sync: &[usize], percent: u64) -> Vec<Spot> {
         let block = self.rng.below(self.zones.bitmap_blocks());
         let spots: Vec<Spot> = (self.metadata(in_sync).into_iter())
             .filter(|spot| matches!(spot.block, Block::Bitmap { block: of, .. } if of == block))
             .collect();
+        let mut lost = Vec::new();
         for spot in spots {
             let Block::Bitmap { place, .. } = spot.block else { continue };
             let places = Monitors::durable_places(&mut self.bus.borrow_mut(), spot.disk, block);
@@ -179,8 +183,10 @@ impl World {
             if is_newest && self.rng.chance(percent) {
                 let decay = self.rng.pick(&[Decay::OneSector, Decay::AllSectors]);
                 self.decay(spot, decay);
+                lost.push(spot);
             }
         }
+        lost
     }
 
     /// OLDER, of the array that these disks make up.

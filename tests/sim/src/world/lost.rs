@@ -8,14 +8,14 @@
 
 use std::collections::BTreeSet;
 
-use bitmap::Cell;
+use bitmap::{Cell, STRIPES_PER_BLOCK};
 use engine::limits::RECOVERY_BYTES;
 use engine::request::RequestKind;
 
 use crate::disk::SECTOR;
 use crate::host::Asked;
 
-use super::World;
+use super::{Block, Spot, World};
 
 /// Sectors that the engine gives up together.
 const PIECE_SECTORS: u64 = RECOVERY_BYTES as u64 / SECTOR as u64;
@@ -134,14 +134,22 @@ impl World {
         );
     }
 
-    /// LOST: a start lists nothing that had not been listed before, or that was written since.
-    pub(super) fn check_list_at_start(&self) {
+    /// LOST: a start lists nothing that had not been listed before, or that was written since. (A discard is in the bitmap first, and may
+    /// be in the list later. Where no copy of the bitmap block is left that says so, the stripe is one that needs a resync, and
+    /// what the list still says of it counts.)
+    pub(super) fn check_list_at_start(&mut self) {
         let listed = self.listed();
-        let extra = listed.difference(&self.oracle.lost).next();
+        let is_forgotten = |sector: u64| {
+            let (stripe, _) = self.geometry.locate(sector * SECTOR as u64);
+            let is_its_block = |spot: &Spot| matches!(spot.block, Block::Bitmap { block, .. } if block == stripe / STRIPES_PER_BLOCK);
+            self.running().bitmap.cell(stripe) == Cell::NeedSync && self.damaged.iter().any(is_its_block)
+        };
+        let extra = listed.difference(&self.oracle.lost).find(|sector| !is_forgotten(**sector));
         assert!(
             extra.is_none(),
             "LOST: sector {extra:?} is listed as lost by a start, and was written, or never lost"
         );
+        self.oracle.lost.extend(listed);
     }
 
     /// The sectors that the array lists as lost, but for stripes that read as zeros all the same.
