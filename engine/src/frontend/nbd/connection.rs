@@ -218,6 +218,11 @@ impl Connection {
         self.held_bytes
     }
 
+    /// How many of its requests are in the engine.
+    pub(super) fn in_engine(&self) -> u32 {
+        self.in_engine
+    }
+
     /// Whether it counts as active: its client moves something, or the engine works for it.
     pub(super) fn is_active(&self, tick: u64) -> bool {
         self.in_engine > 0 || self.meter.moves(tick)

@@ -27,7 +27,7 @@ use super::admission::Limits;
 use super::connection::{Broken, Buffers, Connection, Outgoing, Progress};
 use super::door::{Accepted, Door};
 use super::limits::{CONNECTIONS_MAX, DRAIN_TIME_MAX, LONG_PIECES_MAX, LOOK_TIME, LOOKS_PER_STALL};
-use super::share::{Share, TICK, Turns};
+use super::share::{Loads, Share, TICK, Turns};
 use crate::frontend::Frontend;
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
@@ -78,6 +78,7 @@ pub struct NbdFrontend {
     /// Whether a long command found no slot for its next piece: something has to be freed first.
     long_blocked: bool,
     turns: Turns,
+    loads: Loads,
     /// In which order long commands are served.
     long_turns: Turns,
     /// The share of memory of this turn.
@@ -126,6 +127,7 @@ impl NbdFrontend {
             long_pieces: 0,
             long_blocked: false,
             turns: Turns::default(),
+            loads: Loads::new(),
             long_turns: Turns::default(),
             share: None,
             freed: false,
@@ -219,6 +221,7 @@ impl NbdFrontend {
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
         buffers.starved = false;
         buffers.share.is_crowded = self.turns.others_active(place);
+        buffers.share.in_engine_max = self.loads.in_engine_max(place);
         match connection.receive(buffers, room, requests) {
             Ok(Progress::Quiet) => {}
             Ok(Progress::Again) => self.runnable |= bit(place),
@@ -364,6 +367,10 @@ impl NbdFrontend {
         let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
         let tick = (now.as_millis() / TICK.as_millis()) as u64;
         self.turns.tick(tick);
+        self.loads.begin_turn(tick);
+        for (index, place) in self.places.iter().enumerate() {
+            self.loads.note(index, place.connection.as_deref().map_or(0, Connection::in_engine));
+        }
         let connections = self.places.iter().filter_map(|place| place.connection.as_deref());
         let held_bytes = connections.map(Connection::held_bytes);
         let share = Share::new(tick, pool, self.limits.logical_block_bytes, held_bytes);

@@ -18,13 +18,18 @@
 //! - The memory of a client that moved fast and then stops cannot be taken back. While another connection waits for memory within
 //!   its own share, the front end hangs up on those that keep more than their base and move too little (`STALL_BYTES_MIN`).
 //!
+//! **Requests in the engine.** Members serve requests in the order in which they come, so a connection with many in flight delays all
+//! others. A connection has at most twice as many in the engine as the least busy of the others had in the last tick, but always
+//! eight. Two busy clients so double each other's limit from tick to tick, and one that has a single request in flight waits behind
+//! eight of another. Clients that ask for something only now and then do not count.
+//!
 //! **Turns.** Connections are served in a circle that goes on where the last turn ended. While two or more are active, each has a
 //! part of a turn's requests and bytes, so that a turn stays short for those that wait for it. A request that is larger than the
 //! part is debt: its connection sits out the turns that the request was worth.
 
 use std::time::Duration;
 
-use super::limits::{CONNECTIONS_MAX, HELD_BYTES_MAX};
+use super::limits::{CONNECTIONS_MAX, HELD_BYTES_MAX, IN_ENGINE_SHARED_MIN, PIECES_MAX};
 use crate::limits::BLOCK_BYTES;
 use crate::memory::Pool;
 
@@ -45,6 +50,8 @@ pub(super) struct Share {
     pub tick: u64,
     /// Whether another connection than the one that is served is active.
     pub is_crowded: bool,
+    /// Requests that the connection that is served may have in the engine.
+    pub in_engine_max: u32,
     /// Bytes that the pool hands out to requests when all of it is free.
     capacity_bytes: u64,
     /// Memory that a connection may always hold.
@@ -91,7 +98,14 @@ impl Share {
         let base_bytes = 1 << (capacity_bytes / BASES_OF_CAPACITY).max(least).ilog2();
         let used: u64 = held_bytes.map(|held| u64::from(held.min(base_bytes))).sum();
         let unused_bases_bytes = (CONNECTIONS_MAX as u64 * u64::from(base_bytes)).saturating_sub(used);
-        Share { tick, is_crowded: false, capacity_bytes, base_bytes, unused_bases_bytes }
+        Share {
+            tick,
+            is_crowded: false,
+            in_engine_max: PIECES_MAX as u32,
+            capacity_bytes,
+            base_bytes,
+            unused_bases_bytes,
+        }
     }
 
     /// Grants part of `free_bytes`: the wanted length, or the largest power of two that is of use.
@@ -189,6 +203,66 @@ impl Meter {
     }
 }
 
+/// How many requests connections have in the engine: averages over the turns of a tick, in eighths. A connection with less than an
+/// eighth does not count: its client asks only now and then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loads {
+    tick: u64,
+    turns: u32,
+    sums: [u32; CONNECTIONS_MAX],
+    /// The least load that counts and its place, and the least of the others, of the last tick.
+    least: Option<(u32, usize)>,
+    second: Option<u32>,
+}
+
+impl Loads {
+    pub(super) fn new() -> Loads {
+        Loads { tick: 0, turns: 0, sums: [0; CONNECTIONS_MAX], least: None, second: None }
+    }
+
+    /// Begins a turn. If it is in a new tick, the averages of the last one are taken.
+    pub(super) fn begin_turn(&mut self, tick: u64) {
+        if tick != self.tick {
+            (self.least, self.second) = (None, None);
+            if tick == self.tick + 1 {
+                self.take_averages();
+            }
+            (self.tick, self.turns, self.sums) = (tick, 0, [0; CONNECTIONS_MAX]);
+        }
+        self.turns += 1;
+    }
+
+    /// Notes how many requests a connection has in the engine in this turn.
+    pub(super) fn note(&mut self, place: usize, in_engine: u32) {
+        self.sums[place] = self.sums[place].saturating_add(in_engine);
+    }
+
+    fn take_averages(&mut self) {
+        for (place, &sum) in self.sums.iter().enumerate() {
+            let load = (u64::from(sum) * 8 / u64::from(self.turns.max(1))) as u32;
+            match self.least {
+                _ if load == 0 => {}
+                Some((least, _)) if least <= load => {
+                    self.second = Some(self.second.map_or(load, |second| second.min(load)));
+                }
+                _ => {
+                    self.second = self.least.map(|(least, _)| least);
+                    self.least = Some((load, place));
+                }
+            }
+        }
+    }
+
+    /// Requests that the connection at a place may have in the engine.
+    pub(super) fn in_engine_max(&self, place: usize) -> u32 {
+        let others = match self.least {
+            Some((_, least_place)) if least_place == place => self.second,
+            least => least.map(|(load, _)| load),
+        };
+        others.map_or(PIECES_MAX as u32, |load| load.div_ceil(4).max(IN_ENGINE_SHARED_MIN))
+    }
+}
+
 /// In which order connections are served, and which of them are active.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Turns {
@@ -251,7 +325,14 @@ mod tests {
 
     fn share(is_crowded: bool, unused_bases: u64) -> Share {
         let unused_bases_bytes = unused_bases * 64 * u64::from(KIB);
-        Share { tick: 5, is_crowded, capacity_bytes: CAPACITY, base_bytes: 64 * KIB, unused_bases_bytes }
+        Share {
+            tick: 5,
+            is_crowded,
+            in_engine_max: 256,
+            capacity_bytes: CAPACITY,
+            base_bytes: 64 * KIB,
+            unused_bases_bytes,
+        }
     }
 
     fn want(held_bytes: u32, earned_bytes: u32, wanted_bytes: u32) -> Want {
@@ -330,6 +411,30 @@ mod tests {
         assert!(meter.moves(2) && !meter.moves(3));
         meter.moved(9, 8);
         assert_eq!((meter.earned_bytes(9), meter.since_look_bytes), (2, 4408));
+    }
+
+    /// One with a single request in flight limits a busy one to eight; two busy ones double each other's limit from tick to tick; and a
+    /// client that asks for something in one turn of a hundred limits none.
+    #[test]
+    fn a_busy_connection_has_twice_what_the_least_busy_has() {
+        let mut loads = Loads::new();
+        let mut tick = |now: u64, counts: [u32; 3]| {
+            for turn in 0..100 {
+                loads.begin_turn(now);
+                for (place, count) in counts.into_iter().enumerate() {
+                    loads.note(place, if count > 0 || turn > 0 { count } else { 1 });
+                }
+            }
+            loads.begin_turn(now + 1);
+            [0, 1, 2].map(|place| loads.in_engine_max(place))
+        };
+        assert_eq!(tick(10, [200, 0, 0]), [256, 400, 400], "alone");
+        assert_eq!(tick(20, [200, 1, 0]), [8, 400, 8]);
+        assert_eq!(tick(30, [8, 8, 0]), [16, 16, 16]);
+        assert_eq!(tick(40, [16, 16, 0]), [32, 32, 32]);
+        assert_eq!(tick(50, [200, 100, 1]), [8, 8, 200], "the least busy of the others counts");
+        loads.begin_turn(99);
+        assert_eq!(loads.in_engine_max(0), 256, "after a rest");
     }
 
     /// The circle goes on where it ended: with room for one request a turn, each of the waiting is served in its turn.

@@ -25,8 +25,7 @@ use rustix::io::{Errno, read, readv};
 
 use super::super::admission::{Admission, ReplyStyle, admit};
 use super::super::limits::{
-    CALLS_PER_TURN, DIRECT_BYTES_MIN, DIRECT_WINDOW_BYTES, IN_ENGINE_CROWDED_MAX, RECEIVE_BYTES,
-    REQUESTS_PER_TURN, TURN_BYTES,
+    CALLS_PER_TURN, DIRECT_BYTES_MIN, DIRECT_WINDOW_BYTES, RECEIVE_BYTES, REQUESTS_PER_TURN, TURN_BYTES,
 };
 use super::super::protocol::{ErrorCode, HEADER_BYTES, Header, OutOfStep, ReplyHeader, command};
 use super::{Broken, Buffers, Command, Connection, Piece, PieceState, held_bytes};
@@ -206,7 +205,7 @@ impl Connection {
                 if requests.len() == requests_max {
                     return Err(Stop::NoRoom);
                 }
-                if buffers.share.is_crowded && self.in_engine >= IN_ENGINE_CROWDED_MAX {
+                if self.in_engine >= buffers.share.in_engine_max {
                     return Err(Stop::Blocked);
                 }
                 let request = match self.commands.get(command).kind {
