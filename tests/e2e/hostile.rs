@@ -200,8 +200,8 @@ fn large_zeroes_leave_room_for_others() {
     });
 }
 
-/// A pipeline takes as much processor time as it gets, from clients as well as from the server. So this counts: for each read of the
-/// victim the pipeline has some eight, and more where the victim's thread misses turns. Before, it had two thousand.
+/// A pipeline takes as much processor time as it gets, from clients as well as from the server. So the test counts reads: for each of
+/// the victim the pipeline has some ten. Before, it had more than a hundred, and the victim 8 % of its reads.
 #[test]
 fn a_pipeline_of_small_reads_leaves_turns_for_others() {
     let lab = Lab::new();
@@ -210,6 +210,7 @@ fn a_pipeline_of_small_reads_leaves_turns_for_others() {
     let mut asking = socket(&server);
     let mut victim = server.connect();
     victim.write(0, &vec![0x5a; WRITTEN_BYTES]);
+    let alone = beside_a_polite_client(&server, &mut victim);
     let mut hearing = asking.try_clone().expect("a second descriptor");
     let commands: Vec<u8> = (0..2000).flat_map(|cookie| header(0, cookie, 8 << 20, 512)).collect();
     asking.set_write_timeout(Some(Duration::from_millis(50))).expect("a time limit");
@@ -236,9 +237,12 @@ fn a_pipeline_of_small_reads_leaves_turns_for_others() {
         reads += 1;
     }
     let pipelined = (heard_bytes.load(Ordering::Relaxed) - before) / (16 + 512);
-    println!("pipeline: {reads} reads one by one beside {pipelined} of a pipeline");
+    let share = reads as f64 / began.elapsed().as_secs_f64() / alone;
+    println!(
+        "pipeline: {reads} reads one by one beside {pipelined} of a pipeline: {share:.2} of {alone:.0}/s beside a polite client"
+    );
     assert!(pipelined > 1000, "the pipeline is served too: {pipelined}");
-    assert!(reads * 200 > pipelined, "{reads} reads one by one beside {pipelined} of a pipeline");
+    assert!(reads * 40 > pipelined, "{reads} reads one by one beside {pipelined} of a pipeline");
     drop(crowd);
     drop(victim);
     server.stop();
