@@ -49,6 +49,7 @@ fn start(address: Address, size_mib: u64) -> Result<(NbdServer, NbdFrontend), Bo
         logical_block_bytes: 512,
         preferred_bytes: 64 << 10,
         read_only: false,
+        stripe_bytes: 256 << 10,
     };
     let (server, frontends) = NbdServer::start(&[address], Remote::Refuse, export, 1)?;
     Ok((server, frontends.into_iter().next().expect("one reactor")))

@@ -54,6 +54,7 @@ pub fn nbd(data: &[u8]) {
         logical_block_bytes,
         preferred_bytes: 64 << 10,
         read_only: manners & 2 != 0,
+        stripe_bytes: 4096,
     };
     let (ours, theirs) = socketpair(
         AddressFamily::UNIX,

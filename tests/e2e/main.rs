@@ -20,6 +20,7 @@ mod fio;
 mod frozen;
 mod fuse;
 mod grow;
+mod hostile;
 mod huge;
 mod idle_kill;
 mod images;

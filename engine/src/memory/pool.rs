@@ -33,7 +33,9 @@
 
 use std::sync::Arc;
 
-use super::superblock::{BLOCKS_MAX, CLASSES, NONE, SUPERBLOCK_SHIFT, Superblock, class_of, class_shift_of};
+use super::superblock::{
+    BLOCKS_MAX, CLASS_SHIFT_MIN, CLASSES, NONE, SUPERBLOCK_SHIFT, Superblock, class_of, class_shift_of,
+};
 use super::{Memory, Span};
 use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX};
 
@@ -152,6 +154,18 @@ impl Pool {
             offset_bytes: self.extent.offset_bytes + offset,
             len_bytes: bytes,
         })
+    }
+
+    /// Takes a span of `bytes`, if need be from a block of a larger class, or else a shorter one: half as long, and so on down to
+    /// `least_bytes`. So free blocks of another class than the best are of use as well.
+    #[must_use]
+    pub fn take_any(&mut self, bytes: u32, least_bytes: u32) -> Option<Span> {
+        let shift = class_shift_of(bytes);
+        let larger = (shift + 1..=SUPERBLOCK_SHIFT).find(|&larger| self.open[class_of(larger)] != NONE);
+        let smaller = (CLASS_SHIFT_MIN..shift).rev().map(|shift| 1 << shift);
+        self.take(bytes)
+            .or_else(|| Some(self.take(1 << larger?)?.part(0, bytes)))
+            .or_else(|| smaller.take_while(|&bytes| bytes >= least_bytes).find_map(|bytes| self.take(bytes)))
     }
 
     /// Takes back what [`Pool::take`] gave. The start is what counts: a span whose length was trimmed
@@ -291,6 +305,18 @@ impl Pool {
     #[must_use]
     pub fn available_bytes(&self) -> u64 {
         self.available_bytes
+    }
+
+    /// Of these, the bytes that [`Pool::take`] may hand out: without what is kept back.
+    #[must_use]
+    pub fn takeable_bytes(&self) -> u64 {
+        self.available_bytes - (u64::from(self.free_count.min(self.kept_back())) << SUPERBLOCK_SHIFT)
+    }
+
+    /// Bytes that [`Pool::take`] may hand out when nothing is taken.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> u64 {
+        (self.superblocks.len() as u64 - u64::from(self.kept_back())) << SUPERBLOCK_SHIFT
     }
 
     /// What this pool was made over.

@@ -104,6 +104,7 @@ impl Front {
             logical_block_bytes: record.logical_block_bytes,
             preferred_bytes: record.shape.chunk_bytes.min(64 << 10),
             read_only,
+            stripe_bytes: record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes),
         };
         let remote = if options.allow_remote { Remote::Allow } else { Remote::Refuse };
         let (nbd, frontends) = NbdServer::start(&addresses, remote, export, reactors)

@@ -73,6 +73,7 @@ impl Setup {
             logical_block_bytes: 512,
             preferred_bytes: 64 << 10,
             read_only: self.read_only,
+            stripe_bytes: 4096,
         }
     }
 

@@ -32,6 +32,16 @@ pub(super) struct Limits {
     pub logical_block_bytes: u32,
     /// Whether changes are refused.
     pub read_only: bool,
+    /// Long trims and zeroes are cut at multiples of this.
+    pub long_piece_bytes: u64,
+}
+
+impl Limits {
+    /// The length of the piece of a long command that begins at `offset_bytes`, of which `left_bytes` are left.
+    pub(super) fn long_piece(&self, offset_bytes: u64, left_bytes: u32) -> u32 {
+        let piece_bytes = self.long_piece_bytes - offset_bytes % self.long_piece_bytes;
+        u64::from(left_bytes).min(piece_bytes) as u32
+    }
 }
 
 /// How the client's replies look.
@@ -134,7 +144,8 @@ mod tests {
         range: (u64, u32),
         expected: Admission,
     ) {
-        let limits = Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only };
+        let limits =
+            Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only, long_piece_bytes: 1 << 26 };
         let header = Header { flags, kind, cookie: 7, offset_bytes: range.0, len_bytes: range.1 };
         assert_eq!(admit(&limits, style, &header), expected, "{header:?} {style:?} read_only={read_only}");
     }

@@ -14,14 +14,18 @@
 //!
 //! - A structured read sends a chunk per piece as it is answered; the last one carries DONE.
 //! - A simple read has one header for all of its data, so it is held until all pieces are read and an
-//!   error can still be said. When there is no buffer for all of it (the pool is empty, or the read alone
-//!   exceeds [`HELD_BYTES_MAX`]) it is *streamed*: the header goes out, pieces follow in order, and an
-//!   error after that is a reason to hang up, as the protocol demands. Without that, two large reads that
-//!   each hold half of the pool would wait for each other.
+//!   error can still be said. When the connection's share of memory (see `share`) is too small for all of it,
+//!   it is *streamed*: the header goes out, pieces follow in order, and an error after that is a reason to
+//!   hang up, as the protocol demands. Without that, two large reads that each hold half of the pool would
+//!   wait for each other.
+//! - A piece is 1 MiB, or shorter where memory is short. A simple read of up to 1 MiB is one piece, so that its error can be said; if
+//!   others hold the memory for long, it is streamed too. A read that must not be fragmented is always one piece: if others hold the
+//!   memory for long, the answer is EOVERFLOW, which the protocol allows beyond 64 KiB.
 //! - Commands are issued in the order in which they came, each wholly before the next, so only the
-//!   newest can be short of buffers while it holds some.
+//!   newest can be short of buffers while it holds some. *Long* trims and zeroes are the exception: the front end asks for their
+//!   pieces one by one, and the commands behind a long one go on meanwhile. A second long one waits for the first.
 //! - A client that is gone leaves a connection without a socket, which stays until the engine has replied
-//!   to every piece: no span is given back while somebody may write it.
+//!   to every piece: no span is given back while the engine may write it.
 
 mod receive;
 
@@ -29,12 +33,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::admission::{Limits, ReplyStyle};
 use super::door::{Accepted, Seat};
-use super::limits::{CALLS_PER_TURN, COMMANDS_MAX, HELD_BYTES_MAX, PIECES_MAX};
+use super::limits::{
+    CALLS_PER_TURN, COMMANDS_MAX, PIECES_MAX, SHORT_ZEROES_BYTES_MAX, STALL_BYTES_MIN, TURN_BYTES,
+    UNUSED_TIME_MAX, WHOLE_READ_TIME_MAX,
+};
 use super::outbox::{Outbox, Segment, Sent};
 use super::protocol::{Chunk, ErrorCode, ReplyHeader};
+use super::share::{Grant, Meter, Share, TICK, Want, block_bytes};
 use super::slots::Slots;
+use crate::limits::REQUEST_BYTES_MAX;
 use crate::memory::{Memory, Pool, Span};
-use crate::request::{Reply, RequestError, RequestKind};
+use crate::request::{Reply, Request, RequestError, RequestKind};
 use receive::{Receiver, Stage};
 
 pub(super) use receive::Progress;
@@ -45,10 +54,14 @@ pub(super) struct Buffers<'a> {
     pub memory: &'a Memory,
     /// Where they come from.
     pub pool: &'a mut Pool,
+    /// The share that a connection may take of it.
+    pub share: Share,
     /// Whether anything was freed that a connection may have been waiting for.
     pub freed: bool,
-    /// Whether the pool had nothing for somebody.
+    /// Whether others held what was a connection's share.
     pub starved: bool,
+    /// Pieces of long commands that have ended.
+    pub long_pieces_ended: u32,
 }
 
 /// The connection is of no more use: hang up.
@@ -86,11 +99,19 @@ struct Command {
     header_queued: bool,
     /// The client hung up in the middle of it: nothing is answered.
     abandoned: bool,
+    /// A read that has to be answered in one chunk.
+    is_unfragmented: bool,
 }
 
 impl Command {
     fn is_issued(&self) -> bool {
         self.issued_bytes == self.len_bytes
+    }
+
+    /// Whether its pieces are handed over one by one when the front end asks for them.
+    fn is_long(&self) -> bool {
+        let is_bare = matches!(self.kind, RequestKind::Discard | RequestKind::WriteZeroes { .. });
+        is_bare && self.len_bytes > SHORT_ZEROES_BYTES_MAX
     }
 
     fn is_complete(&self) -> bool {
@@ -106,6 +127,8 @@ struct Piece {
     span: Span,
     state: PieceState,
     next: Option<u16>,
+    /// Whether it is a piece of a long command.
+    is_long: bool,
 }
 
 /// See the table of the module.
@@ -131,18 +154,28 @@ pub(super) struct Connection {
     pieces: Slots<Piece>,
     /// Pieces that are `InEngine`.
     in_engine: u32,
-    /// Bytes of spans taken from the pool.
+    /// Memory of its pieces, in whole blocks of the pool.
     held_bytes: u32,
+    /// Of that, memory of pieces that are `InEngine`.
+    engine_bytes: u32,
+    /// The long command whose pieces are handed over one by one.
+    long: Option<u16>,
     outbox: Outbox,
     /// Whether the front end watches for room to send.
     pub(super) watches_room: bool,
-    /// Whether a byte went either way since somebody last looked.
-    moved: bool,
+    /// Bytes that the client moves.
+    meter: Meter,
+    /// Bytes that were received or asked for beyond the connection's part of the turns so far.
+    debt_bytes: usize,
+    /// The tick in which the client was seated, until it sends its first command.
+    unused_since: Option<u64>,
+    /// The tick since which reads that should be one piece have found no memory.
+    denied_since: Option<u64>,
 }
 
 impl Connection {
     /// A connection whose handshake is done. All of its memory is allocated here.
-    pub(super) fn new(accepted: Accepted, limits: Limits, tag_base: u64) -> Connection {
+    pub(super) fn new(accepted: Accepted, limits: Limits, tag_base: u64, tick: u64) -> Connection {
         Connection {
             socket: Some(accepted.socket),
             _seat: accepted.seat,
@@ -154,9 +187,14 @@ impl Connection {
             pieces: Slots::new(PIECES_MAX),
             in_engine: 0,
             held_bytes: 0,
+            engine_bytes: 0,
+            long: None,
             outbox: Outbox::new(),
             watches_room: false,
-            moved: true,
+            meter: Meter::default(),
+            debt_bytes: 0,
+            unused_since: Some(tick),
+            denied_since: None,
         }
     }
 
@@ -175,10 +213,31 @@ impl Connection {
         self.socket.is_none() && self.in_engine == 0
     }
 
-    /// Whether it kept buffers that only the client could move, and moved none since the last look.
-    pub(super) fn is_stalled(&mut self) -> bool {
-        let moved = std::mem::replace(&mut self.moved, false);
-        !moved && self.in_engine == 0 && self.held_bytes > 0
+    /// Memory of its pieces.
+    pub(super) fn held_bytes(&self) -> u32 {
+        self.held_bytes
+    }
+
+    /// How many of its requests are in the engine.
+    pub(super) fn in_engine(&self) -> u32 {
+        self.in_engine
+    }
+
+    /// Whether it counts as active: its client moves something, or the engine works for it.
+    pub(super) fn is_active(&self, tick: u64) -> bool {
+        self.in_engine > 0 || self.meter.moves(tick)
+    }
+
+    /// Whether its client has sent no command for a long time since it was seated.
+    pub(super) fn is_unused(&self, tick: u64) -> bool {
+        let ticks_max = (UNUSED_TIME_MAX.as_millis() / TICK.as_millis()) as u64;
+        self.unused_since.is_some_and(|since| tick >= since + ticks_max)
+    }
+
+    /// Whether it keeps more than its base that only the client can free, and the client has moved next to nothing since the last look.
+    pub(super) fn is_stalled(&mut self, base_bytes: u32) -> bool {
+        let moved_bytes = std::mem::take(&mut self.meter.since_look_bytes);
+        moved_bytes < STALL_BYTES_MIN && self.held_bytes - self.engine_bytes > base_bytes
     }
 
     /// Takes the engine's answer to a piece.
@@ -198,6 +257,9 @@ impl Connection {
         piece.span = reply.span;
         let piece = self.pieces.get(index);
         self.in_engine -= 1;
+        self.engine_bytes -= held_bytes(piece.span);
+        buffers.freed = true;
+        buffers.long_pieces_ended += u32::from(piece.is_long);
         if self.socket.is_none() {
             self.free_piece(buffers, index);
             return Ok(());
@@ -302,10 +364,12 @@ impl Connection {
         *self.commands.get_mut(owner) = command;
     }
 
-    /// Starts to send the simple read that is being issued, for want of buffers to hold it.
+    /// Starts to send the simple read that is being issued, for want of memory to hold it as a whole.
     fn stream(&mut self, owner: u16) {
         let command = self.commands.get(owner);
-        let may_stream = command.issued_bytes > 0 && command.error.is_none();
+        // Memory of other commands of this connection comes free by itself, and then the read may yet be held as a whole.
+        let is_alone = self.held_bytes == command.issued_bytes;
+        let may_stream = is_alone && command.issued_bytes > 0 && command.error.is_none();
         if self.style == ReplyStyle::Simple && may_stream && self.outbox.streamed().is_none() {
             self.outbox.stream(owner);
             self.push_in_order(owner);
@@ -319,14 +383,21 @@ impl Connection {
 
     /// Sends what the socket takes, within the turn's share.
     pub(super) fn send(&mut self, buffers: &mut Buffers<'_>) -> Result<Outgoing, Broken> {
+        let mut left_bytes = if buffers.share.is_crowded { TURN_BYTES } else { usize::MAX };
         for _ in 0..CALLS_PER_TURN {
             let Some(socket) = self.socket.as_ref().filter(|_| self.outbox.is_ready()) else {
                 return Ok(Outgoing::Empty);
             };
-            match self.outbox.send(socket.as_fd(), buffers.memory) {
+            if left_bytes == 0 {
+                break;
+            }
+            match self.outbox.send(socket.as_fd(), buffers.memory, left_bytes) {
                 Sent::Full => return Ok(Outgoing::Full),
                 Sent::Broken => return Err(Broken),
-                Sent::Bytes(bytes) => self.moved |= bytes > 0,
+                Sent::Bytes(bytes) => {
+                    self.meter.moved(buffers.share.tick, bytes);
+                    left_bytes -= bytes;
+                }
             }
             while let Some(segment) = self.outbox.pop_sent() {
                 if let Some(piece) = segment.piece {
@@ -343,6 +414,7 @@ impl Connection {
     /// Hangs up. What the engine does not hold is given back now, the rest as it replies.
     pub(super) fn hang_up(&mut self, buffers: &mut Buffers<'_>) {
         self.socket = None;
+        self.long = None;
         self.outbox.clear();
         self.receiver.forget();
         for index in 0..self.pieces.count() {
@@ -352,15 +424,92 @@ impl Connection {
         }
     }
 
-    /// Takes a span for a piece, within the connection's share.
-    fn take_span(&mut self, buffers: &mut Buffers<'_>, len_bytes: u32) -> Option<Span> {
-        if self.held_bytes + len_bytes > HELD_BYTES_MAX {
+    /// Takes a span for a piece, within the connection's share: of `wanted_bytes`, or shorter, down to `least_bytes`.
+    fn take_span(&mut self, buffers: &mut Buffers<'_>, wanted_bytes: u32, least_bytes: u32) -> Option<Span> {
+        let earned_bytes = self.meter.earned_bytes(buffers.share.tick);
+        let want = Want { held_bytes: self.held_bytes, earned_bytes, wanted_bytes, least_bytes };
+        let span = match buffers.share.grant(&want, buffers.pool.takeable_bytes()) {
+            Grant::Bytes(bytes) => buffers.pool.take_any(bytes, least_bytes),
+            Grant::Starved => None,
+            Grant::Later => return None,
+        };
+        buffers.starved |= span.is_none();
+        self.held_bytes += span.map_or(0, held_bytes);
+        span
+    }
+
+    /// Takes a span for a piece of a command.
+    fn span_for(&mut self, buffers: &mut Buffers<'_>, command: &Command) -> Option<Span> {
+        let wanted_bytes = (command.len_bytes - command.issued_bytes).min(REQUEST_BYTES_MAX);
+        let least_bytes = wanted_bytes.min(buffers.share.base_bytes);
+        if least_bytes == wanted_bytes || !self.has_to_be_whole(command) {
+            return self.take_span(buffers, wanted_bytes, least_bytes);
+        }
+        let span = self.take_span(buffers, wanted_bytes, wanted_bytes);
+        if span.is_some() {
+            self.denied_since = None;
+            return span;
+        }
+        self.denied_since.get_or_insert(buffers.share.tick);
+        if command.is_unfragmented || !self.is_out_of_patience(buffers) {
             return None;
         }
-        let span = buffers.pool.take(len_bytes);
-        buffers.starved |= span.is_none();
-        self.held_bytes += span.map_or(0, |span| span.len_bytes);
-        span
+        self.take_span(buffers, wanted_bytes, least_bytes)
+    }
+
+    /// Whether a read should be one piece: then no header goes out before all of it is read, and an error can still be said.
+    fn has_to_be_whole(&self, command: &Command) -> bool {
+        let is_simple_read = command.kind == RequestKind::Read && self.style == ReplyStyle::Simple;
+        command.is_unfragmented || is_simple_read && command.len_bytes <= REQUEST_BYTES_MAX
+    }
+
+    /// Whether reads that should be one piece have found no memory for a long time.
+    fn is_out_of_patience(&self, buffers: &Buffers<'_>) -> bool {
+        let ticks_max = (WHOLE_READ_TIME_MAX.as_millis() / TICK.as_millis()) as u64;
+        self.denied_since.is_some_and(|since| buffers.share.tick >= since + ticks_max)
+    }
+
+    /// Whether a long command waits for the engine to take its next piece.
+    pub(super) fn has_long(&self) -> bool {
+        self.long.is_some()
+    }
+
+    /// The next piece of the long command, if there is a slot for it.
+    pub(super) fn issue_long(&mut self, buffers: &mut Buffers<'_>) -> Option<Request> {
+        let owner = self.long?;
+        let command = self.commands.get(owner);
+        let offset_bytes = command.offset_bytes + u64::from(command.issued_bytes);
+        let len_bytes = self.limits.long_piece(offset_bytes, command.len_bytes - command.issued_bytes);
+        let piece = Piece {
+            command: owner,
+            offset_bytes,
+            span: Span::EMPTY,
+            state: PieceState::InEngine,
+            next: None,
+            is_long: true,
+        };
+        let index = self.pieces.take(piece)?;
+        let request = self.hand_over(index, len_bytes);
+        if self.commands.get(owner).is_issued() {
+            self.long = None;
+            buffers.freed = true;
+        }
+        Some(request)
+    }
+
+    /// Gives up the rest of a long command: the server ends.
+    pub(super) fn abandon_long(&mut self, buffers: &mut Buffers<'_>) {
+        if let Some(owner) = self.long.take() {
+            self.abandon(buffers, owner);
+        }
+    }
+
+    /// Forgets a command of which not all was handed over: nothing is answered.
+    fn abandon(&mut self, buffers: &mut Buffers<'_>, owner: u16) {
+        self.commands.get_mut(owner).abandoned = true;
+        if self.commands.get(owner).open == 0 {
+            self.free_command(buffers, owner);
+        }
     }
 
     /// Frees the answered pieces of a simple read that will not be sent; the others are on their own.
@@ -379,8 +528,8 @@ impl Connection {
 
     fn free_piece(&mut self, buffers: &mut Buffers<'_>, index: u16) {
         let piece = self.pieces.free(index);
+        self.held_bytes -= held_bytes(piece.span);
         if piece.span.len_bytes > 0 {
-            self.held_bytes -= piece.span.len_bytes;
             buffers.pool.give(piece.span);
         }
         buffers.freed = true;
@@ -390,6 +539,11 @@ impl Connection {
         self.commands.free(index);
         buffers.freed = true;
     }
+}
+
+/// The bytes that a span counts in its connection's share: its block of the pool.
+fn held_bytes(span: Span) -> u32 {
+    if span.len_bytes > 0 { block_bytes(span.len_bytes) } else { 0 }
 }
 
 /// The protocol's word for an engine's error.

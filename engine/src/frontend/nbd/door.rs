@@ -4,16 +4,30 @@
 //! seated before it is told that it is welcome, so one that cannot be served hears so in the protocol's
 //! words; the seat is part of the connection and counts down when that is freed. At most
 //! [`CONNECTIONS_MAX`] are seated, so the queue is never full and the reactor always has a place.
+//!
+//! Each listener has seats that are kept for its clients, so that those of one address cannot shut out those of another:
+//! [`PLACES_FOR_UNIX`] of each reactor for unix sockets, [`PLACES_FOR_TCP`] for TCP, divided among the listeners of the kind. With
+//! one of each, clients of TCP have at most 48 of 64 seats. A client that finds no seat makes the reactors hang up on clients that
+//! have not used theirs yet.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::admission::ReplyStyle;
-use super::limits::CONNECTIONS_MAX;
+use super::limits::{CONNECTIONS_MAX, PLACES_FOR_TCP, PLACES_FOR_UNIX};
+
+/// The kind of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A unix socket.
+    Unix,
+    /// TCP.
+    Tcp,
+}
 
 /// A client whose handshake is done.
 pub(super) struct Accepted {
@@ -29,12 +43,14 @@ pub(super) struct Accepted {
 pub(super) struct Seat {
     /// Which door.
     door: usize,
-    seated: Arc<AtomicUsize>,
+    /// By which listener the client came.
+    listener: usize,
+    seated: Arc<[AtomicUsize]>,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.seated.fetch_sub(1, Ordering::Relaxed);
+        self.seated[self.listener].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -42,22 +58,45 @@ impl Drop for Seat {
 pub(super) struct Door {
     queue: ArrayQueue<Accepted>,
     bell: OwnedFd,
-    /// Clients seated. Handshakes count up, the reactor (or whoever drops the seat) down. A bound and
-    /// a balance, no fact depends on it: relaxed.
-    seated: Arc<AtomicUsize>,
+    /// Clients seated, by listener. Handshakes count up under the lock of [`Reception`], and the thread that drops a seat counts down
+    /// without it, so a handshake sees too many rather than too few. No other fact depends on the counts: relaxed.
+    seated: Arc<[AtomicUsize]>,
     /// Whether clients are let in. The reactor clears it once; a handshake that does not see that yet
     /// leaves its client in the queue, where it is hung up on: relaxed.
     open: AtomicBool,
+    /// Whether a client found no seat. Handshakes set it, the reactor takes it; the bell's ring tells that it is set: relaxed.
+    wanted: AtomicBool,
 }
 
 impl Door {
-    pub(super) fn new() -> std::io::Result<Door> {
+    pub(super) fn new(listeners: usize) -> std::io::Result<Door> {
         Ok(Door {
             queue: ArrayQueue::new(CONNECTIONS_MAX),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            seated: Arc::new(AtomicUsize::new(0)),
+            seated: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
             open: AtomicBool::new(true),
+            wanted: AtomicBool::new(false),
         })
+    }
+
+    /// Whether a client found no seat since the last call.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Clients of all listeners that are seated.
+    fn seated_count(&self) -> usize {
+        self.seated.iter().map(|seated| seated.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether a client of `listener` may be seated; `kept` is how many seats are kept for each listener.
+    fn has_seat(&self, listener: usize, kept: &[usize]) -> bool {
+        let unused = |(other, seated): (usize, &AtomicUsize)| {
+            let unused = kept[other].saturating_sub(seated.load(Ordering::Relaxed));
+            if other == listener { 0 } else { unused }
+        };
+        let unused: usize = self.seated.iter().enumerate().map(unused).sum();
+        self.seated_count() + unused < CONNECTIONS_MAX
     }
 
     /// The next client.
@@ -86,33 +125,50 @@ impl Door {
 /// The doors of all reactors.
 pub(super) struct Reception {
     doors: Box<[Arc<Door>]>,
-    /// Where to look first for a seat; handshake threads advance it, ties go round: relaxed.
-    next: AtomicUsize,
+    /// Where to look first for a seat, so that ties go round. The lock is held while a seat is taken; reactors do not need it.
+    next: Mutex<usize>,
+    /// Seats at each reactor that are kept for each listener.
+    kept: Box<[usize]>,
 }
 
 impl Reception {
-    pub(super) fn new(doors: Box<[Arc<Door>]>) -> Reception {
-        Reception { doors, next: AtomicUsize::new(0) }
+    pub(super) fn new(doors: Box<[Arc<Door>]>, listeners: &[Origin]) -> Reception {
+        let kept = |origin: &Origin| {
+            let alike = listeners.iter().filter(|other| *other == origin).count();
+            let places = match origin {
+                Origin::Unix => PLACES_FOR_UNIX,
+                Origin::Tcp => PLACES_FOR_TCP,
+            };
+            places / alike
+        };
+        Reception { doors, next: Mutex::new(0), kept: listeners.iter().map(kept).collect() }
     }
 
-    /// A seat at the reactor that has the fewest clients; `None` when all are full or closed.
-    pub(super) fn seat(&self) -> Option<Seat> {
-        let count = self.doors.len();
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let candidates = (0..count).map(|step| first.wrapping_add(step) % count);
+    /// A seat for a client of a listener, at the reactor that has the fewest clients; `None` when there is none for it.
+    pub(super) fn seat(&self, listener: usize) -> Option<Seat> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, first) = (self.doors.len(), *next);
+        *next = (first + 1) % count;
+        let open = |&door: &usize| self.doors[door].open.load(Ordering::Relaxed);
+        let candidates = (0..count).map(|step| (first + step) % count).filter(open);
         let door = candidates
-            .filter(|&door| self.doors[door].open.load(Ordering::Relaxed))
-            .min_by_key(|&door| self.doors[door].seated.load(Ordering::Relaxed))?;
-        let seated = &self.doors[door].seated;
-        let taken = seated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seated| {
-            (seated < CONNECTIONS_MAX).then_some(seated + 1)
-        });
-        taken.ok().map(|_| Seat { door, seated: Arc::clone(seated) })
+            .filter(|&door| self.doors[door].has_seat(listener, &self.kept))
+            .min_by_key(|&door| self.doors[door].seated_count());
+        let Some(door) = door else {
+            for door in &self.doors {
+                door.wanted.store(true, Ordering::Relaxed);
+                door.ring();
+            }
+            return None;
+        };
+        let seated = Arc::clone(&self.doors[door].seated);
+        seated[listener].fetch_add(1, Ordering::Relaxed);
+        Some(Seat { door, listener, seated })
     }
 
     /// Clients that have a seat, at all reactors.
     pub(super) fn seated(&self) -> usize {
-        self.doors.iter().map(|door| door.seated.load(Ordering::Relaxed)).sum()
+        self.doors.iter().map(|door| door.seated_count()).sum()
     }
 
     /// Brings a client to its reactor.
@@ -122,7 +178,7 @@ impl Reception {
             return;
         }
         let pushed = door.queue.push(accepted);
-        assert!(pushed.is_ok(), "everyone in the queue has a seat, and there are as many as it is long");
+        assert!(pushed.is_ok(), "each client in the queue has a seat, and there are as many as it is long");
         door.ring();
     }
 }
@@ -133,19 +189,35 @@ mod tests {
 
     #[test]
     fn seats_are_balanced_bounded_and_freed() {
-        let doors: Vec<Arc<Door>> = (0..2).map(|_| Arc::new(Door::new().unwrap())).collect();
-        let reception = Reception::new(doors.clone().into());
-        let mut seats: Vec<Seat> = (0..2 * CONNECTIONS_MAX).map(|_| reception.seat().unwrap()).collect();
-        assert!(reception.seat().is_none());
+        let doors: Vec<Arc<Door>> = (0..2).map(|_| Arc::new(Door::new(1).unwrap())).collect();
+        let reception = Reception::new(doors.clone().into(), &[Origin::Unix]);
+        let mut seats: Vec<Seat> = (0..2 * CONNECTIONS_MAX).map(|_| reception.seat(0).unwrap()).collect();
+        assert!(reception.seat(0).is_none());
         for door in &doors {
-            assert_eq!(door.seated.load(Ordering::Relaxed), CONNECTIONS_MAX);
+            assert_eq!(door.seated_count(), CONNECTIONS_MAX);
+            assert!(door.is_wanted() && !door.is_wanted(), "the reactors hear of it, once");
         }
         assert_eq!(reception.seated(), 2 * CONNECTIONS_MAX);
         let freed = seats.pop().unwrap().door;
         assert_eq!(reception.seated(), 2 * CONNECTIONS_MAX - 1);
-        assert_eq!(reception.seat().map(|seat| seat.door), Some(freed));
+        assert_eq!(reception.seat(0).map(|seat| seat.door), Some(freed));
         doors[freed].close();
         seats.retain(|seat| seat.door == freed);
-        assert_eq!(reception.seat().map(|seat| seat.door), Some(1 - freed));
+        assert_eq!(reception.seat(0).map(|seat| seat.door), Some(1 - freed));
+    }
+
+    /// However many clients of one listener come first, the seats kept for the other listeners are left.
+    #[test]
+    fn each_listener_has_seats_of_its_own() {
+        let listeners = [Origin::Unix, Origin::Tcp, Origin::Tcp];
+        for (greedy, expected) in [(0, 64 - 8), (1, 64 - 16 - 4), (2, 64 - 16 - 4)] {
+            let reception = Reception::new(vec![Arc::new(Door::new(3).unwrap())].into(), &listeners);
+            let take = |listener| std::iter::from_fn(|| reception.seat(listener)).collect::<Vec<Seat>>();
+            let taken = take(greedy);
+            assert_eq!(taken.len(), expected, "listener {greedy} came first");
+            let others: Vec<Vec<Seat>> = (0..3).filter(|&other| other != greedy).map(take).collect();
+            assert!(others.iter().all(|seats| seats.len() >= 4), "the others have theirs");
+            assert_eq!(taken.len() + others.iter().map(Vec::len).sum::<usize>(), CONNECTIONS_MAX);
+        }
     }
 }

@@ -6,9 +6,10 @@
 //! - One edge-triggered epoll tells which sockets have become readable; nothing is asked of a quiet one.
 //!   Room to send is watched only after a socket was full: unix sockets report every byte that their
 //!   reader takes, which would wake the reactor for nothing.
-//! - Whatever a turn leaves that the next could do (more to receive, more to send, a buffer freed for
-//!   somebody who waits) rings the front end's own bell, so a reactor that sleeps on `wait_fd` after
+//! - A turn that leaves work for the next one (more to receive, more to send, memory freed for a
+//!   connection that waits) rings the front end's own bell, so a reactor that sleeps on `wait_fd` after
 //!   `settle` comes back at once.
+//! - Connections take turns in a circle, and long trims and zeroes do so piece by piece in a circle of their own: see `share`.
 //! - A tag is `generation of the place (32) | place (16) | piece (16)`.
 
 use std::mem::MaybeUninit;
@@ -18,13 +19,15 @@ use std::time::Duration;
 
 use rustix::event::epoll;
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
 };
 
 use super::admission::Limits;
 use super::connection::{Broken, Buffers, Connection, Outgoing, Progress};
 use super::door::{Accepted, Door};
-use super::limits::{CONNECTIONS_MAX, DRAIN_TIME_MAX, STALL_TIME_MAX};
+use super::limits::{CONNECTIONS_MAX, DRAIN_TIME_MAX, LONG_PIECES_MAX, LOOK_TIME, LOOKS_PER_STALL};
+use super::share::{Loads, Share, TICK, Turns};
 use crate::frontend::Frontend;
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
@@ -49,8 +52,8 @@ struct Place {
 enum Deadline {
     /// It is not set.
     None,
-    /// Clients that kept others waiting for buffers and moved nothing.
-    Stall,
+    /// Connections that wait for memory, and clients that keep it from them. The number of looks before this one.
+    Look(u32),
     /// Clients that do not read their last answers.
     Drain,
 }
@@ -65,11 +68,21 @@ pub struct NbdFrontend {
     places: Box<[Place]>,
     runnable: u64,
     blocked: u64,
-    /// Of `blocked`: those for whom the pool had nothing.
-    starving: u64,
+    /// Connections that found their share of memory held by others since clients were last looked at.
+    starved: u64,
     touched: u64,
-    /// Where the next turn begins, so that nobody is always last.
-    first: u32,
+    /// Connections with a long command of which pieces are left.
+    long: u64,
+    /// Pieces of long commands in the engine.
+    long_pieces: u32,
+    /// Whether a long command found no slot for its next piece: something has to be freed first.
+    long_blocked: bool,
+    turns: Turns,
+    loads: Loads,
+    /// In which order long commands are served.
+    long_turns: Turns,
+    /// The share of memory of this turn.
+    share: Option<Share>,
     /// Whether something was freed since the blocked were last tried.
     freed: bool,
     /// Whether the last turn could take requests at all. If not, the engine is full, and the reactor will
@@ -108,9 +121,15 @@ impl NbdFrontend {
             places: (0..CONNECTIONS_MAX).map(|_| Place::default()).collect(),
             runnable: 0,
             blocked: 0,
-            starving: 0,
+            starved: 0,
             touched: 0,
-            first: 0,
+            long: 0,
+            long_pieces: 0,
+            long_blocked: false,
+            turns: Turns::default(),
+            loads: Loads::new(),
+            long_turns: Turns::default(),
+            share: None,
             freed: false,
             had_room: true,
             rung: false,
@@ -129,38 +148,59 @@ impl NbdFrontend {
             match event.data.u64() {
                 BELL => {
                     self.rung = false;
-                    self.seat_newcomers();
+                    self.seat_newcomers(buffers.share.tick);
+                    if self.door.is_wanted() {
+                        self.give_up_unused(buffers);
+                    }
                 }
                 TIMER => self.expire(buffers),
-                place => self.note(place as usize, event.flags),
+                place => self.note(buffers, place as usize, event.flags),
             }
         }
     }
 
-    fn note(&mut self, place: usize, flags: epoll::EventFlags) {
+    fn note(&mut self, buffers: &mut Buffers<'_>, place: usize, flags: epoll::EventFlags) {
         use epoll::EventFlags as Flags;
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
-        if flags.intersects(Flags::IN | Flags::RDHUP | Flags::HUP | Flags::ERR) {
-            connection.note_readable(flags.intersects(Flags::RDHUP | Flags::HUP | Flags::ERR));
+        if flags.intersects(Flags::HUP | Flags::ERR) {
+            // Both directions are closed: no answer can reach the client. What it queued is dropped; to carry it out would
+            // keep others waiting for a client that is gone.
+            connection.hang_up(buffers);
+            self.touched |= bit(place);
+            return;
+        }
+        if flags.intersects(Flags::IN | Flags::RDHUP) {
+            connection.note_readable(flags.contains(Flags::RDHUP));
             self.runnable |= bit(place) & !self.blocked;
         }
-        if flags.intersects(Flags::OUT | Flags::HUP | Flags::ERR) {
+        if flags.contains(Flags::OUT) {
             self.touched |= bit(place);
         }
     }
 
     /// Gives newcomers a place.
-    fn seat_newcomers(&mut self) {
+    fn seat_newcomers(&mut self, tick: u64) {
         while let Some(accepted) = self.door.next() {
             if self.closing == Closing::No {
-                self.seat(accepted);
+                self.seat(accepted, tick);
             }
         }
     }
 
-    fn seat(&mut self, accepted: Accepted) {
+    /// A client was refused for want of a place: hangs up on those that have never used theirs.
+    fn give_up_unused(&mut self, buffers: &mut Buffers<'_>) {
+        for (index, place) in self.places.iter_mut().enumerate() {
+            let connection = place.connection.as_deref_mut();
+            if let Some(connection) = connection.filter(|it| it.is_unused(buffers.share.tick)) {
+                connection.hang_up(buffers);
+                self.touched |= bit(index);
+            }
+        }
+    }
+
+    fn seat(&mut self, accepted: Accepted, tick: u64) {
         let free = self.places.iter().position(|place| place.connection.is_none());
-        let index = free.expect("whoever is at the door has a seat, and there are as many as places");
+        let index = free.expect("a client at the door has a seat, and there are as many as places");
         let place = &mut self.places[index];
         place.generation = place.generation.wrapping_add(1);
         let tag_base = u64::from(place.generation) << 32 | (index as u64) << 16;
@@ -171,7 +211,7 @@ impl NbdFrontend {
         if epoll::add(&self.epoll, &accepted.socket, data, watched(false)).is_err() {
             return;
         }
-        place.connection = Some(Box::new(Connection::new(accepted, self.limits, tag_base)));
+        place.connection = Some(Box::new(Connection::new(accepted, self.limits, tag_base, tick)));
         self.runnable |= bit(index);
     }
 
@@ -180,23 +220,54 @@ impl NbdFrontend {
         self.runnable &= !bit(place);
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
         buffers.starved = false;
+        buffers.share.is_crowded = self.turns.others_active(place);
+        buffers.share.in_engine_max = self.loads.in_engine_max(place);
         match connection.receive(buffers, room, requests) {
             Ok(Progress::Quiet) => {}
             Ok(Progress::Again) => self.runnable |= bit(place),
             Ok(Progress::Blocked) => {
                 self.blocked |= bit(place);
-                self.starving |= if buffers.starved { bit(place) } else { 0 };
+                self.starved |= if buffers.starved { bit(place) } else { 0 };
             }
             Err(Broken) => connection.hang_up(buffers),
         }
+        if connection.is_active(buffers.share.tick) {
+            self.turns.mark(place);
+        }
+        self.long |= if connection.has_long() { bit(place) } else { 0 };
         self.touched |= bit(place);
+    }
+
+    /// Hands over pieces of long commands, of each connection in its turn.
+    fn issue_long(&mut self, buffers: &mut Buffers<'_>, requests: &mut Vec<Request>, requests_max: usize) {
+        let mut waiting = self.long;
+        self.long_blocked = false;
+        while waiting != 0 && self.long_pieces < LONG_PIECES_MAX && requests.len() < requests_max {
+            let place = self.long_turns.next_of(waiting);
+            waiting &= !bit(place);
+            let connection = self.places[place].connection.as_deref_mut();
+            match connection.and_then(|it| it.issue_long(buffers)) {
+                Some(request) => {
+                    requests.push(request);
+                    self.long_pieces += 1;
+                    self.turns.mark(place);
+                }
+                None => self.long_blocked = true,
+            }
+            let connection = self.places[place].connection.as_deref();
+            self.long &= if connection.is_some_and(Connection::has_long) { u64::MAX } else { !bit(place) };
+        }
     }
 
     /// Sends what one connection has, and frees its place when it is at its end.
     fn send(&mut self, buffers: &mut Buffers<'_>, place: usize) {
         self.touched &= !bit(place);
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
+        buffers.share.is_crowded = self.turns.others_active(place);
         let outgoing = connection.send(buffers);
+        if connection.is_active(buffers.share.tick) {
+            self.turns.mark(place);
+        }
         match outgoing {
             Ok(Outgoing::Empty | Outgoing::Full) => {}
             Ok(Outgoing::More) => self.touched |= bit(place),
@@ -218,8 +289,9 @@ impl NbdFrontend {
             self.places[place].connection = None;
             self.runnable &= !bit(place);
             self.blocked &= !bit(place);
-            self.starving &= !bit(place);
+            self.starved &= !bit(place);
             self.touched &= !bit(place);
+            self.long &= !bit(place);
         }
     }
 
@@ -228,12 +300,14 @@ impl NbdFrontend {
         self.closing = Closing::Ended;
         self.runnable = 0;
         self.blocked = 0;
-        self.starving = 0;
+        self.starved = 0;
+        self.long = 0;
         for (index, place) in self.places.iter_mut().enumerate() {
             if let Some(connection) = place.connection.as_deref_mut() {
                 if connection.end(buffers) == Err(Broken) {
                     connection.hang_up(buffers);
                 }
+                connection.abandon_long(buffers);
                 self.touched |= bit(index);
             }
         }
@@ -247,30 +321,36 @@ impl NbdFrontend {
         self.deadline = deadline;
     }
 
-    /// Begins to watch who moves, now that somebody waits for buffers.
-    fn watch_for_stalls(&mut self) {
+    /// Begins to watch what each client moves, now that a connection waits for memory that is its share.
+    fn watch_for_stalls(&mut self, base_bytes: u32) {
         if self.deadline == Deadline::None {
-            let _since_now = self.stalled();
-            self.set_deadline(Deadline::Stall, STALL_TIME_MAX);
+            let _since_now = self.stalled(base_bytes);
+            self.set_deadline(Deadline::Look(0), LOOK_TIME);
         }
     }
 
-    /// Who holds buffers that only the client could move, and has moved none since the last look.
-    fn stalled(&mut self) -> u64 {
+    /// Connections that keep more than their base and whose clients have moved next to nothing since the last look.
+    fn stalled(&mut self, base_bytes: u32) -> u64 {
         let places = self.places.iter_mut().enumerate();
         let connections = places.filter_map(|(index, place)| Some((index, place.connection.as_deref_mut()?)));
-        connections.fold(0, |set, (index, it)| if it.is_stalled() { set | bit(index) } else { set })
+        connections.fold(0, |set, (index, it)| if it.is_stalled(base_bytes) { set | bit(index) } else { set })
     }
 
     /// The time of `deadline` has come.
     fn expire(&mut self, buffers: &mut Buffers<'_>) {
+        // A connection that has waited for long may be content with less.
+        buffers.freed = true;
         let hopeless = match std::mem::replace(&mut self.deadline, Deadline::None) {
             Deadline::None => 0,
             Deadline::Drain => u64::MAX,
-            Deadline::Stall => {
-                // A client that does not read may wait for buffers too; it keeps nobody waiting by itself.
-                let stalled = self.stalled();
-                if self.starving & !stalled != 0 { stalled } else { 0 }
+            Deadline::Look(looks) if looks + 1 < LOOKS_PER_STALL => {
+                self.set_deadline(Deadline::Look(looks + 1), LOOK_TIME);
+                0
+            }
+            Deadline::Look(_) => {
+                // A client that does not read may wait for memory too, and then no other need wait.
+                let stalled = self.stalled(buffers.share.base_bytes);
+                if std::mem::take(&mut self.starved) & !stalled != 0 { stalled } else { 0 }
             }
         };
         for (index, place) in self.places.iter_mut().enumerate() {
@@ -279,62 +359,100 @@ impl NbdFrontend {
                 self.touched |= bit(index);
             }
         }
-        // Those who wait may have come, and those who moved stopped, while the timer ran.
-        if self.starving != 0 {
-            self.watch_for_stalls();
+    }
+
+    /// The share of a turn that begins.
+    fn begin_turn(&mut self, pool: &Pool) -> Share {
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+        let tick = (now.as_millis() / TICK.as_millis()) as u64;
+        self.turns.tick(tick);
+        self.loads.begin_turn(tick);
+        for (index, place) in self.places.iter().enumerate() {
+            self.loads.note(index, place.connection.as_deref().map_or(0, Connection::in_engine));
         }
+        let connections = self.places.iter().filter_map(|place| place.connection.as_deref());
+        let held_bytes = connections.map(Connection::held_bytes);
+        let share = Share::new(tick, pool, self.limits.logical_block_bytes, held_bytes);
+        self.share = Some(share);
+        share
+    }
+
+    /// The memory and the share for the rest of a turn.
+    fn buffers<'a>(&mut self, memory: &'a Memory, pool: &'a mut Pool) -> Buffers<'a> {
+        let share = match self.share {
+            Some(share) => share,
+            None => self.begin_turn(pool),
+        };
+        Buffers { memory, pool, share, freed: self.freed, starved: false, long_pieces_ended: 0 }
+    }
+
+    /// Whether a piece of a long command can go to the engine.
+    fn has_long_piece(&self) -> bool {
+        self.long != 0 && self.long_pieces < LONG_PIECES_MAX && !self.long_blocked
+    }
+
+    /// Keeps what was found out about memory.
+    fn keep(&mut self, freed: bool, long_pieces_ended: u32) {
+        self.freed = freed;
+        self.long_pieces -= long_pieces_ended;
     }
 }
 
 impl Frontend for NbdFrontend {
     fn gather(&mut self, memory: &Memory, pool: &mut Pool, room: usize, requests: &mut Vec<Request>) {
-        let mut buffers = Buffers { memory, pool, freed: self.freed, starved: false };
+        self.begin_turn(pool);
+        let mut buffers = self.buffers(memory, pool);
         self.poll(&mut buffers);
         if self.closing == Closing::Asked {
             self.end_all(&mut buffers);
         }
         if std::mem::take(&mut buffers.freed) {
             self.runnable |= std::mem::take(&mut self.blocked);
-            self.starving = 0;
         }
         self.had_room = room > 0;
         let requests_max = requests.len() + room;
-        let mut waiting = self.runnable.rotate_right(self.first);
+        let each_max = self.turns.requests_max(room);
+        let mut waiting = self.runnable;
         while waiting != 0 && requests.len() < requests_max {
-            let place = (waiting.trailing_zeros() + self.first) % u64::BITS;
-            waiting &= waiting - 1;
-            self.receive(&mut buffers, place as usize, requests_max - requests.len(), requests);
+            let place = self.turns.next_of(waiting);
+            waiting &= !bit(place);
+            self.receive(&mut buffers, place, each_max.min(requests_max - requests.len()), requests);
         }
-        self.first = (self.first + 1) % u64::BITS;
+        self.issue_long(&mut buffers, requests, requests_max);
         self.freed = buffers.freed;
-        if self.starving != 0 {
-            self.watch_for_stalls();
+        if self.starved != 0 {
+            self.watch_for_stalls(buffers.share.base_bytes);
         }
     }
 
     fn reply(&mut self, memory: &Memory, pool: &mut Pool, reply: Reply) {
         let [generation, place, piece] =
             [reply.tag >> 32, reply.tag >> 16 & 0xffff, reply.tag & 0xffff].map(|part| part as u32);
+        let mut buffers = self.buffers(memory, pool);
         let slot = &mut self.places[place as usize];
         assert_eq!(slot.generation, generation, "a place is not given away before its last reply");
         let connection = slot.connection.as_deref_mut().expect("a connection stays until its last reply");
-        let mut buffers = Buffers { memory, pool, freed: self.freed, starved: false };
         if connection.answer(&mut buffers, piece as u16, &reply) == Err(Broken) {
             connection.hang_up(&mut buffers);
         }
-        self.freed = buffers.freed;
+        let Buffers { freed, long_pieces_ended, .. } = buffers;
+        self.keep(freed, long_pieces_ended);
         self.touched |= bit(place as usize);
     }
 
     fn settle(&mut self, memory: &Memory, pool: &mut Pool) {
-        let mut buffers = Buffers { memory, pool, freed: self.freed, starved: false };
+        let mut buffers = self.buffers(memory, pool);
         let mut waiting = self.touched;
         while waiting != 0 {
             self.send(&mut buffers, waiting.trailing_zeros() as usize);
             waiting &= waiting - 1;
         }
         self.freed = buffers.freed;
-        let may_receive = self.had_room && (self.runnable != 0 || self.freed && self.blocked != 0);
+        let may_receive = self.had_room
+            && (self.runnable != 0
+                || self.freed && (self.blocked != 0 || self.long_blocked)
+                || self.has_long_piece());
         if (may_receive || self.touched != 0) && !self.rung {
             self.rung = true;
             self.door.ring();

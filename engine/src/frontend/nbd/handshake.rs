@@ -230,6 +230,7 @@ mod tests {
             logical_block_bytes: 4096,
             preferred_bytes: 65536,
             read_only: false,
+            stripe_bytes: 262_144,
         };
         let mut script = Script { says, hears: Vec::new() };
         let outcome = shake(&mut script, &export, &|| None);

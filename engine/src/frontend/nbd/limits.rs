@@ -16,9 +16,10 @@ pub(super) const COMMANDS_MAX: usize = 256;
 /// A small command is one piece, a 32 MiB one is 32.
 pub(super) const PIECES_MAX: usize = 256;
 
-/// Buffers that one connection may hold. Example: a reactor of 64 MiB has 16 MiB for requests (half is for stripes, and half of the
-/// rest is kept back), and one client that stopped reading keeps three quarters of them until it is told to go. Larger reads are sent as
-/// they arrive (see `connection.rs`); one of them that fails ends the connection, so this is no less than what clients ask for at once.
+/// Memory that one connection may hold while no other is active; `share.rs` says how much beside others. Example: a reactor of
+/// 64 MiB has 16 MiB for requests (half is for stripes, and half of the rest is kept back), and 4 MiB of these are for others. Larger
+/// reads are sent as they arrive (see `connection.rs`). One of them that fails ends the connection, so this is no less than what
+/// clients ask for at once.
 pub(super) const HELD_BYTES_MAX: u32 = 12 << 20;
 
 /// What is received at once of commands: 2,300 reads, or 15 writes of 4 KiB.
@@ -45,11 +46,40 @@ pub(super) const CALLS_PER_TURN: usize = 4;
 /// Requests that one connection may add in a turn.
 pub(super) const REQUESTS_PER_TURN: usize = 128;
 
-/// Negotiations at the same time: a thread each.
-pub(super) const HANDSHAKES_MAX: usize = 64;
+/// Bytes per connection and turn, each way, while others are active: copying 256 KiB takes 50 µs. A request of 1 MiB is worth four turns.
+pub(super) const TURN_BYTES: usize = 256 << 10;
+
+/// Requests that a connection may have in the engine whatever others have; see `Loads` in `share.rs`. A member with 75,000 reads/s
+/// answers eight in 0.1 ms, which is about what one read alone takes; behind 64 it is 0.9 ms.
+pub(super) const IN_ENGINE_SHARED_MIN: u32 = 8;
+
+/// Trims and zeroes beyond this length are *long*: they are cut, and a reactor works on one piece at a time, of each connection in turn.
+pub(super) const SHORT_ZEROES_BYTES_MAX: u32 = REQUEST_BYTES_MAX;
+
+/// Stripes of a piece of a long trim or zeroes: four batches of the engine, 64 MiB with stripes of 256 KiB.
+pub(super) const LONG_PIECE_STRIPES: u64 = 256;
+
+/// Pieces of long trims and zeroes in a reactor's engine. A piece keeps 64 stripe operations busy, and 64 of the one before it may still
+/// wait for their devices; there are 160, and the others are for writes.
+pub(super) const LONG_PIECES_MAX: u32 = 1;
+
+/// Negotiations of one listener at the same time: a thread each. Clients of one address cannot take those of another.
+pub(super) const HANDSHAKES_PER_LISTENER: usize = 32;
+
+/// A client that says nothing for so long during its negotiation is disconnected.
+pub(super) const HANDSHAKE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// A client that has not finished its negotiation by then is disconnected, however busy it looks.
 pub(super) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Places of a reactor that only clients of unix sockets may take, if one is listened on.
+pub(super) const PLACES_FOR_UNIX: usize = 16;
+
+/// Places of a reactor that only clients of TCP may take, if it is listened on.
+pub(super) const PLACES_FOR_TCP: usize = 8;
+
+/// A client that has sent no command for so long since its negotiation loses its place to one that finds none.
+pub(super) const UNUSED_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Options of one negotiation. Example: `nbdinfo --list` of one export sends about ten.
 pub(super) const OPTIONS_MAX: usize = 256;
@@ -66,14 +96,25 @@ pub(super) const NAME_BYTES_MAX: usize = 4096;
 /// After [`close`](crate::frontend::Frontend::close), how long a client may take to read its answers.
 pub(super) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// When buffers have run out, how long a client may hold some without moving a byte.
-pub(super) const STALL_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a simple read of up to 1 MiB, or an unfragmented one, waits for memory in one piece.
+pub(super) const WHOLE_READ_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// How often connections that wait for memory are tried again, even if none was freed.
+pub(super) const LOOK_TIME: Duration = Duration::from_secs(1);
+
+/// After so many such looks, those that moved too little meanwhile are hung up on.
+pub(super) const LOOKS_PER_STALL: u32 = 10;
+
+/// Bytes that a client has to move in that time if its connection holds more than its base: 64 KiB/s.
+pub(super) const STALL_BYTES_MIN: u64 = 640 << 10;
 
 const _: () = assert!(CONNECTIONS_MAX <= u64::BITS as usize);
 const _: () = assert!(COMMANDS_MAX < u16::MAX as usize);
 const _: () = assert!(PIECES_MAX < u16::MAX as usize);
 const _: () = assert!(PIECES_MAX as u32 > PAYLOAD_BYTES_MAX / REQUEST_BYTES_MAX);
 const _: () = assert!(HELD_BYTES_MAX >= 2 * REQUEST_BYTES_MAX);
+const _: () = assert!(IN_ENGINE_SHARED_MIN as usize <= PIECES_MAX);
+const _: () = assert!(PLACES_FOR_UNIX + PLACES_FOR_TCP < CONNECTIONS_MAX);
 const _: () = assert!(DIRECT_WINDOW_BYTES <= RECEIVE_BYTES && DIRECT_BYTES_MIN as usize <= RECEIVE_BYTES);
 const _: () = assert!(2 * SEGMENTS_PER_SEND <= 1024);
 const _: () = assert!(NAME_BYTES_MAX < OPTION_BYTES_MAX as usize);

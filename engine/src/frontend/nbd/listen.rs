@@ -24,6 +24,7 @@ use rustix::net::sockopt::{
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use super::NbdError;
+use super::door::Origin;
 
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -108,6 +109,14 @@ impl Listening {
                 }
                 resolved.iter().map(|at| listen_tcp(at).map_err(failed)).collect()
             }
+        }
+    }
+
+    /// The kind of its clients.
+    pub(super) fn origin(&self) -> Origin {
+        match self.address {
+            Address::Unix(_) => Origin::Unix,
+            Address::Tcp(_) => Origin::Tcp,
         }
     }
 

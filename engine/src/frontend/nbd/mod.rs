@@ -11,6 +11,7 @@
 //!     connection  one client: commands, pieces, spans
 //!       receive     bytes to requests
 //!       outbox      replies to bytes
+//!     share       how much memory and work each connection has, pure
 //!     admission   what becomes of a command, pure
 //!     protocol    the bytes of commands and replies, pure
 //! ```
@@ -24,7 +25,9 @@
 //!   meanwhile, its bytes are not used for anything else.
 //! - Every command that has wholly arrived is answered once, unless the client is gone.
 //! - After the handshake nothing of a client blocks a thread or allocates, and no client has more of
-//!   anything than `limits` says.
+//!   anything than `limits` says. While others are active it has no more than its share of memory, requests, turns (`share`) and
+//!   long zeroes (`frontend`); of places, each listener has its own (`door`).
+//! - Once both directions of a client's socket are closed, what it had queued is dropped; only what the engine holds is carried out.
 //! - Data is copied once, between the kernel and a span; small writes twice (see `receive`).
 
 mod admission;
@@ -38,6 +41,7 @@ mod negotiation;
 mod outbox;
 mod protocol;
 mod server;
+mod share;
 mod single;
 mod slots;
 
@@ -67,9 +71,21 @@ pub struct ExportInfo {
     pub preferred_bytes: u32,
     /// Whether changes are refused.
     pub read_only: bool,
+    /// The data of a stripe: long trims and zeroes are cut at multiples of it, so that no stripe is cut.
+    pub stripe_bytes: u64,
 }
 
 impl ExportInfo {
+    /// The limits that connections check commands against.
+    fn limits(&self) -> admission::Limits {
+        admission::Limits {
+            size_bytes: self.size_bytes,
+            logical_block_bytes: self.logical_block_bytes,
+            read_only: self.read_only,
+            long_piece_bytes: self.stripe_bytes * limits::LONG_PIECE_STRIPES,
+        }
+    }
+
     /// What the protocol can say, or why it cannot.
     fn checked(mut self) -> Result<ExportInfo, NbdError> {
         let block_bytes = self.logical_block_bytes;
@@ -82,6 +98,12 @@ impl ExportInfo {
             return Err(NbdError(format!(
                 "an NBD export of {} bytes is not a whole number of blocks of {block_bytes}",
                 self.size_bytes
+            )));
+        }
+        if self.stripe_bytes == 0 || !self.stripe_bytes.is_multiple_of(block_bytes.into()) {
+            return Err(NbdError(format!(
+                "an NBD export with stripes of {} bytes and blocks of {block_bytes}",
+                self.stripe_bytes
             )));
         }
         if self.name.len().max(self.description.len()) > limits::NAME_BYTES_MAX {

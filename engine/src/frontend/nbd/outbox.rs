@@ -107,17 +107,21 @@ impl Outbox {
         !self.ready.is_empty()
     }
 
-    /// Hands the kernel what it takes in one call. Afterwards [`Outbox::pop_sent`] gives what is done.
-    pub(super) fn send(&mut self, socket: BorrowedFd<'_>, memory: &Memory) -> Sent {
+    /// Hands the kernel what it takes in one call, at most `bytes_max`. Afterwards [`Outbox::pop_sent`] gives what is done.
+    pub(super) fn send(&mut self, socket: BorrowedFd<'_>, memory: &Memory, bytes_max: usize) -> Sent {
         let mut slices = [IoSlice::new(&[]); 2 * SEGMENTS_PER_SEND];
         let mut count = 0;
         let mut skip_bytes = self.sent_bytes;
+        let mut left_bytes = bytes_max;
         for segment in self.ready.iter().take(SEGMENTS_PER_SEND) {
             for part in [segment.header.as_bytes(), bytes_of(memory, segment.span)] {
                 let skipped = skip_bytes.min(part.len());
                 skip_bytes -= skipped;
-                if skipped < part.len() {
-                    slices[count] = IoSlice::new(&part[skipped..]);
+                let part = &part[skipped..];
+                let part = &part[..part.len().min(left_bytes)];
+                left_bytes -= part.len();
+                if !part.is_empty() {
+                    slices[count] = IoSlice::new(part);
                     count += 1;
                 }
             }

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!   listener thread --- accept ---> handshake thread --- shaken ---> door of a reactor
-//!     until `stop`                    at most 64, 10 s each           (see `door.rs`)
+//!     until `stop`                    at most 32, 10 s each           (see `door.rs`)
 //! ```
+//!
+//! Each listener has its own 32 handshakes, so silent clients of one address do not keep those of another out, and a client
+//! that says nothing for 3 s is hung up on.
 //!
 //! Reactors are not stopped from here: [`Frontend::close`](crate::frontend::Frontend::close) is theirs.
 
@@ -18,11 +21,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
 
-use super::admission::Limits;
-use super::door::{Accepted, Door, Reception};
+use super::door::{Accepted, Door, Origin, Reception};
 use super::frontend::NbdFrontend;
 use super::handshake::{Outcome, shake};
-use super::limits::{HANDSHAKE_TIME_MAX, HANDSHAKES_MAX};
+use super::limits::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_PER_LISTENER};
 use super::listen::{Address, Listening, Remote};
 use super::{ExportInfo, NbdError};
 
@@ -47,7 +49,8 @@ struct Shared {
     /// the rest.
     stopping: AtomicBool,
     bell: OwnedFd,
-    handshakes: Mutex<Vec<Arc<OwnedFd>>>,
+    /// Sockets of handshakes that go on, and the listener of each.
+    handshakes: Mutex<Vec<(usize, Arc<OwnedFd>)>>,
     /// Told when a handshake ends.
     ended: Condvar,
 }
@@ -61,39 +64,38 @@ impl NbdServer {
         export: ExportInfo,
         reactors: usize,
     ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
-        assert!(reactors > 0, "somebody has to serve");
+        assert!(reactors > 0, "an export is served by one reactor at least");
         let export = export.checked()?;
-        let limits = Limits {
-            size_bytes: export.size_bytes,
-            logical_block_bytes: export.logical_block_bytes,
-            read_only: export.read_only,
-        };
+        let limits = export.limits();
         let failed = |error: io::Error| NbdError(format!("cannot start to serve NBD: {error}"));
-        let doors: Vec<Arc<Door>> =
-            (0..reactors).map(|_| Door::new().map(Arc::new)).collect::<Result<_, _>>().map_err(failed)?;
+        let mut sockets = Vec::new();
+        for address in listen {
+            sockets.extend(Listening::on(address, remote)?);
+        }
+        let origins: Vec<Origin> = sockets.iter().map(Listening::origin).collect();
+        let doors: Vec<Arc<Door>> = (0..reactors)
+            .map(|_| Door::new(sockets.len()).map(Arc::new))
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
         let frontends: Vec<NbdFrontend> = doors
             .iter()
             .map(|door| NbdFrontend::new(Arc::clone(door), limits))
             .collect::<Result<_, _>>()
             .map_err(failed)?;
-        let mut sockets = Vec::new();
-        for address in listen {
-            sockets.extend(Listening::on(address, remote)?);
-        }
         let shared = Arc::new(Shared {
             export,
-            reception: Reception::new(doors.into()),
+            reception: Reception::new(doors.into(), &origins),
             stopping: AtomicBool::new(false),
             bell: eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?,
-            handshakes: Mutex::new(Vec::with_capacity(HANDSHAKES_MAX)),
+            handshakes: Mutex::new(Vec::new()),
             ended: Condvar::new(),
         });
         let mut server = NbdServer { shared, listeners: Vec::new(), addresses: Vec::new() };
-        for socket in sockets {
+        for (index, socket) in sockets.into_iter().enumerate() {
             server.addresses.push(socket.address.clone());
             let shared = Arc::clone(&server.shared);
             let thread = thread::Builder::new().name("nbd-listen".into());
-            server.listeners.push(thread.spawn(move || accept_all(&shared, &socket)).map_err(failed)?);
+            server.listeners.push(thread.spawn(move || accept_all(&shared, &socket, index)).map_err(failed)?);
         }
         Ok((server, frontends))
     }
@@ -127,7 +129,7 @@ impl Drop for NbdServer {
         }
         let mut handshakes = self.shared.handshakes();
         while !handshakes.is_empty() {
-            for socket in handshakes.iter() {
+            for (_, socket) in handshakes.iter() {
                 let _gone_or_not = shutdown(socket, Shutdown::Both);
             }
             handshakes = self.shared.ended.wait(handshakes).unwrap_or_else(PoisonError::into_inner);
@@ -136,24 +138,24 @@ impl Drop for NbdServer {
 }
 
 impl Shared {
-    fn handshakes(&self) -> MutexGuard<'_, Vec<Arc<OwnedFd>>> {
+    fn handshakes(&self) -> MutexGuard<'_, Vec<(usize, Arc<OwnedFd>)>> {
         self.handshakes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a handshake in, if there is room for it.
-    fn begin(self: &Arc<Shared>, socket: OwnedFd) -> Option<Handshake> {
+    /// Counts in a handshake of a listener, if there is room for it.
+    fn begin(self: &Arc<Shared>, listener: usize, socket: OwnedFd) -> Option<Handshake> {
         let mut handshakes = self.handshakes();
-        if handshakes.len() >= HANDSHAKES_MAX {
+        if handshakes.iter().filter(|(other, _)| *other == listener).count() >= HANDSHAKES_PER_LISTENER {
             return None;
         }
         let socket = Arc::new(socket);
-        handshakes.push(Arc::clone(&socket));
-        Some(Handshake { shared: Arc::clone(self), socket })
+        handshakes.push((listener, Arc::clone(&socket)));
+        Some(Handshake { shared: Arc::clone(self), listener, socket })
     }
 }
 
 /// A listener thread.
-fn accept_all(shared: &Arc<Shared>, listening: &Listening) {
+fn accept_all(shared: &Arc<Shared>, listening: &Listening, listener: usize) {
     loop {
         let mut waits =
             [PollFd::new(&listening.socket, PollFlags::IN), PollFd::new(&shared.bell, PollFlags::IN)];
@@ -162,7 +164,7 @@ fn accept_all(shared: &Arc<Shared>, listening: &Listening) {
             return;
         }
         match accept_with(&listening.socket, SocketFlags::CLOEXEC) {
-            Ok(client) => welcome(shared, listening, client),
+            Ok(client) => welcome(shared, listening, listener, client),
             Err(error) if is_scarcity(error) => pause(),
             Err(_) => {} // the client is gone already, or another thread was faster
         }
@@ -170,11 +172,11 @@ fn accept_all(shared: &Arc<Shared>, listening: &Listening) {
 }
 
 /// Starts a client's handshake. One that cannot be started is a client that is hung up on.
-fn welcome(shared: &Arc<Shared>, listening: &Listening, client: OwnedFd) {
+fn welcome(shared: &Arc<Shared>, listening: &Listening, listener: usize, client: OwnedFd) {
     if listening.tune(&client).is_err() {
         return;
     }
-    if let Some(handshake) = shared.begin(client) {
+    if let Some(handshake) = shared.begin(listener, client) {
         let thread = thread::Builder::new().name("nbd-handshake".into()).stack_size(HANDSHAKE_STACK_BYTES);
         if thread.spawn(move || handshake.run()).is_err() {
             pause();
@@ -208,6 +210,8 @@ fn is_scarcity(error: rustix::io::Errno) -> bool {
 /// A handshake that is counted.
 struct Handshake {
     shared: Arc<Shared>,
+    /// By which listener the client came.
+    listener: usize,
     socket: Arc<OwnedFd>,
 }
 
@@ -215,7 +219,7 @@ impl Handshake {
     fn run(self) {
         let deadline = now() + HANDSHAKE_TIME_MAX;
         let mut wire = Wire { socket: Arc::clone(&self.socket), deadline };
-        let outcome = shake(&mut wire, &self.shared.export, &|| self.shared.reception.seat());
+        let outcome = shake(&mut wire, &self.shared.export, &|| self.shared.reception.seat(self.listener));
         let Ok(Outcome::Welcome(seat, style)) = outcome else { return };
         // The connection gets a descriptor of its own: ours is shared with `stop`.
         if let Ok(socket) = self.socket.try_clone() {
@@ -226,25 +230,25 @@ impl Handshake {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.shared.handshakes().retain(|socket| !Arc::ptr_eq(socket, &self.socket));
+        self.shared.handshakes().retain(|(_, socket)| !Arc::ptr_eq(socket, &self.socket));
         self.shared.ended.notify_all();
     }
 }
 
-/// A blocking socket with one deadline for everything.
+/// A blocking socket with one deadline for everything, and a shorter one for each step.
 struct Wire {
     socket: Arc<OwnedFd>,
     deadline: Instant,
 }
 
 impl Wire {
-    /// Lets the next operation take what is left of the time.
+    /// Lets the next operation take what is left of the time, or the time for one step.
     fn limit(&self, timeout: Timeout) -> io::Result<()> {
         let left = self.deadline.saturating_duration_since(now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        Ok(set_socket_timeout(&self.socket, timeout, Some(left))?)
+        Ok(set_socket_timeout(&self.socket, timeout, Some(left.min(HANDSHAKE_SILENCE_MAX)))?)
     }
 }
 

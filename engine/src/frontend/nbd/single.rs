@@ -5,8 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::admission::Limits;
-use super::door::{Accepted, Door, Reception};
+use super::door::{Accepted, Door, Origin, Reception};
 use super::frontend::NbdFrontend;
 use super::handshake::{Outcome, shake};
 use super::{ExportInfo, NbdError};
@@ -19,16 +18,12 @@ pub fn seat_single<W: Read + Write>(
     socket: OwnedFd,
 ) -> Result<(NbdFrontend, bool), NbdError> {
     let export = export.checked()?;
-    let limits = Limits {
-        size_bytes: export.size_bytes,
-        logical_block_bytes: export.logical_block_bytes,
-        read_only: export.read_only,
-    };
+    let limits = export.limits();
     let failed = |error: std::io::Error| NbdError(format!("cannot start to serve NBD: {error}"));
-    let door = Arc::new(Door::new().map_err(failed)?);
+    let door = Arc::new(Door::new(1).map_err(failed)?);
     let frontend = NbdFrontend::new(Arc::clone(&door), limits).map_err(failed)?;
-    let reception = Reception::new(vec![door].into());
-    let outcome = shake(wire, &export, &|| reception.seat());
+    let reception = Reception::new(vec![door].into(), &[Origin::Unix]);
+    let outcome = shake(wire, &export, &|| reception.seat(0));
     let welcome = match outcome {
         Ok(Outcome::Welcome(seat, style)) => {
             reception.enter(Accepted { socket, style, seat });

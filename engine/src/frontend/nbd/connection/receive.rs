@@ -25,13 +25,15 @@ use rustix::io::{Errno, read, readv};
 
 use super::super::admission::{Admission, ReplyStyle, admit};
 use super::super::limits::{
-    CALLS_PER_TURN, DIRECT_BYTES_MIN, DIRECT_WINDOW_BYTES, RECEIVE_BYTES, REQUESTS_PER_TURN,
+    CALLS_PER_TURN, DIRECT_BYTES_MIN, DIRECT_WINDOW_BYTES, RECEIVE_BYTES, REQUESTS_PER_TURN, TURN_BYTES,
 };
-use super::super::protocol::{ErrorCode, HEADER_BYTES, Header, OutOfStep, ReplyHeader};
-use super::{Broken, Buffers, Command, Connection, Piece, PieceState};
-use crate::limits::REQUEST_BYTES_MAX;
+use super::super::protocol::{ErrorCode, HEADER_BYTES, Header, OutOfStep, ReplyHeader, command};
+use super::{Broken, Buffers, Command, Connection, Piece, PieceState, held_bytes};
 use crate::memory::Span;
 use crate::request::{Request, RequestKind};
+
+/// The protocol lets a server refuse an unfragmented read only beyond this length ("NBD_CMD_READ").
+const UNFRAGMENTED_BYTES_MIN: u32 = 64 << 10;
 
 /// Why a round of receiving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,8 @@ enum Stop {
     Blocked,
     /// Nothing more is read.
     Ended,
+    /// The command is refused; what comes next is the answer.
+    Refused,
     /// The stream is out of step.
     Broken,
 }
@@ -134,11 +138,19 @@ impl Connection {
         room: usize,
         requests: &mut Vec<Request>,
     ) -> Result<Progress, Broken> {
+        let turn_bytes = if buffers.share.is_crowded { TURN_BYTES } else { usize::MAX };
+        self.debt_bytes = self.debt_bytes.saturating_sub(turn_bytes);
+        if self.debt_bytes > 0 {
+            return Ok(Progress::Again);
+        }
         let requests_max = requests.len() + room.min(REQUESTS_PER_TURN);
         let mut calls = 0;
         loop {
+            if self.debt_bytes >= turn_bytes {
+                return Ok(Progress::Again);
+            }
             match self.step(buffers, requests, requests_max) {
-                Ok(()) => {}
+                Ok(()) | Err(Stop::Refused) => {}
                 Err(Stop::Starved) if !self.receiver.readable => return Ok(Progress::Quiet),
                 Err(Stop::Starved) if calls == CALLS_PER_TURN => return Ok(Progress::Again),
                 Err(Stop::Starved) => {
@@ -165,10 +177,7 @@ impl Connection {
             Stage::Issuing { command } if self.outbox.streamed() == Some(command) => return Err(Broken),
             Stage::Issuing { command } => {
                 self.free_answered(buffers, command);
-                self.commands.get_mut(command).abandoned = true;
-                if self.commands.get(command).open == 0 {
-                    self.free_command(buffers, command);
-                }
+                self.abandon(buffers, command);
             }
         }
         Ok(())
@@ -184,9 +193,20 @@ impl Connection {
             Stage::Header => self.begin(),
             Stage::Draining { command, left_bytes, result } => self.drain(command, left_bytes, result),
             Stage::Ended => Err(Stop::Ended),
+            Stage::Issuing { command } if self.commands.get(command).is_long() => {
+                if self.long.is_some() {
+                    return Err(Stop::Blocked);
+                }
+                self.long = Some(command);
+                self.receiver.stage = Stage::Header;
+                Ok(())
+            }
             Stage::Issuing { command } => {
                 if requests.len() == requests_max {
                     return Err(Stop::NoRoom);
+                }
+                if self.in_engine >= buffers.share.in_engine_max {
+                    return Err(Stop::Blocked);
                 }
                 let request = match self.commands.get(command).kind {
                     RequestKind::Read => self.issue_read(buffers, command),
@@ -218,9 +238,7 @@ impl Connection {
                 return Ok(());
             }
             // A refused read still has to be answered as a read, so the kind is kept where it matters.
-            Admission::Answer(result) if header.kind == super::super::protocol::command::READ => {
-                (RequestKind::Read, Some(result))
-            }
+            Admission::Answer(result) if header.kind == command::READ => (RequestKind::Read, Some(result)),
             Admission::Answer(result) => (RequestKind::Flush, Some(result)),
             Admission::Run(kind) => (kind, None),
         };
@@ -236,8 +254,10 @@ impl Connection {
             last: None,
             header_queued: false,
             abandoned: false,
+            is_unfragmented: header.kind == command::READ && header.flags & command::FLAG_DF != 0,
         };
         let command = self.commands.take(command).ok_or(Stop::Blocked)?;
+        self.unused_since = None;
         self.receiver.start += HEADER_BYTES;
         let payload_bytes = header.payload_bytes();
         self.receiver.window_bytes =
@@ -278,6 +298,7 @@ impl Connection {
             span: Span::EMPTY,
             state: PieceState::InEngine,
             next: None,
+            is_long: false,
         };
         let index = self.pieces.take(piece).ok_or(Stop::Blocked)?;
         Ok(self.hand_over(index, len_bytes))
@@ -287,11 +308,17 @@ impl Connection {
     fn issue_read(&mut self, buffers: &mut Buffers<'_>, owner: u16) -> Result<Request, Stop> {
         let index = match self.make_piece(buffers, owner, PieceState::InEngine) {
             Some(index) => index,
+            None if self.cannot_be_whole(buffers, owner) => {
+                self.receiver.stage =
+                    Stage::Draining { command: owner, left_bytes: 0, result: Err(ErrorCode::Overflow) };
+                return Err(Stop::Refused);
+            }
             None => {
                 self.stream(owner);
                 return Err(Stop::Blocked);
             }
         };
+        self.debt_bytes = self.debt_bytes.saturating_add(self.pieces.get(index).span.len_bytes as usize);
         let command = self.commands.get_mut(owner);
         if self.style == ReplyStyle::Simple && command.error.is_none() {
             match command.last.replace(index) {
@@ -301,6 +328,15 @@ impl Connection {
         }
         let len_bytes = self.pieces.get(index).span.len_bytes;
         Ok(self.hand_over(index, len_bytes))
+    }
+
+    /// Whether a read must not be fragmented, and its connection is not sure to get memory for it beside others.
+    fn cannot_be_whole(&self, buffers: &Buffers<'_>, owner: u16) -> bool {
+        let command = self.commands.get(owner);
+        command.is_unfragmented
+            && self.is_out_of_patience(buffers)
+            && self.held_bytes == 0
+            && command.len_bytes > buffers.share.base_bytes.max(UNFRAGMENTED_BYTES_MIN)
     }
 
     /// The next piece of a write, once its payload is there.
@@ -336,19 +372,19 @@ impl Connection {
             return None;
         }
         let command = self.commands.get(owner);
-        let len_bytes = (command.len_bytes - command.issued_bytes).min(REQUEST_BYTES_MAX);
-        let span = self.take_span(buffers, len_bytes)?;
+        let span = self.span_for(buffers, &command)?;
         let offset_bytes = command.offset_bytes + u64::from(command.issued_bytes);
-        self.pieces.take(Piece { command: owner, offset_bytes, span, state, next: None })
+        self.pieces.take(Piece { command: owner, offset_bytes, span, state, next: None, is_long: false })
     }
 
     /// The request of a piece. From here its span is the engine's.
-    fn hand_over(&mut self, index: u16, len_bytes: u32) -> Request {
+    pub(super) fn hand_over(&mut self, index: u16, len_bytes: u32) -> Request {
         let piece = self.pieces.get(index);
         let command = self.commands.get_mut(piece.command);
         command.open += 1;
         command.issued_bytes += len_bytes;
         self.in_engine += 1;
+        self.engine_bytes += held_bytes(piece.span);
         Request {
             tag: self.tag_base | u64::from(index),
             kind: command.kind,
@@ -387,7 +423,8 @@ impl Connection {
                 self.end(buffers)
             }
             Ok(bytes) => {
-                self.moved = true;
+                self.meter.moved(buffers.share.tick, bytes);
+                self.debt_bytes = self.debt_bytes.saturating_add(bytes);
                 if let Some(filling) = &mut receiver.filling {
                     filling.filled_bytes += bytes.min(direct) as u32;
                 }
