@@ -25,6 +25,7 @@ use super::background::{CELLS_PER_TURN, Rebuild, Resync};
 use super::flush::FlushWaiter;
 use super::keeper::{Joining, Keeper, MoveTicket, Wish};
 use super::lost::ListWrites;
+use super::noting::Noting;
 use super::rest::Rest;
 use super::share::Share;
 use super::sweep::Sweep;
@@ -111,6 +112,8 @@ pub struct StewardState {
     pub is_stopping: AtomicBool,
     /// Whether members may be written.
     pub rest: Rest,
+    /// Where changes of the record are noted before anything relies on them.
+    pub(super) noting: Noting,
 }
 
 /// What the steward begins with.
@@ -139,7 +142,14 @@ impl StewardState {
             rebuild_slot: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             torn: AtomicU64::new(0),
+            noting: Noting::default(),
         }
+    }
+
+    /// The same of an array that is served as a block device.
+    #[must_use]
+    pub fn noted_by(self, noting: Noting) -> StewardState {
+        StewardState { noting, ..self }
     }
 
     /// The same of an array whose record says Active already, in both copies of every participant: it does not rest at first.
