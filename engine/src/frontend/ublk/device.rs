@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::abi::{self, DeviceInfo, feature};
-use super::control::{Control, failed};
+use super::control::{Control, DEFECTIVE_KERNELS, failed};
 use super::exchange::Tags;
 use super::found::{find, pause, retry};
 use super::mark::mark;
@@ -188,6 +188,9 @@ impl Ublk {
             (UblkChoice::Number(number), Some(libc::EEXIST)) => UblkError(format!(
                 "/dev/ublkb{number} is there already and is not this array's: choose another number"
             )),
+            _ if error.kind() == io::ErrorKind::TimedOut => UblkError(format!(
+                "the ublk driver has not said for 30 s whether it makes a block device: its command to do so (ADD_DEV) is known to crash in {DEFECTIVE_KERNELS}: see the kernel log for an oops, reboot into another kernel (6.18.6 or newer), or serve NBD with --nbd"
+            )),
             _ => UblkError(format!(
                 "the ublk driver refuses a new device: {error}: are there many? (ublk_drv.ublks_max)"
             )),
@@ -213,7 +216,7 @@ impl Ublk {
             )));
         }
         ublk.control
-            .set_parameters(ublk.device, &mut shape.parameters(io_bytes_max))
+            .set_parameters(ublk.device, shape.parameters(io_bytes_max))
             .map_err(|error| failed("describe the block device to the ublk driver", &error))?;
         ublk.open_character_device()?;
         Ok(ublk)

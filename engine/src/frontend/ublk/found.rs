@@ -28,9 +28,11 @@ pub fn leftovers(name: &str) -> Result<Vec<u32>, UblkError> {
         return Ok(Vec::new());
     }
     let mut control = Control::open()?;
-    let is_left =
-        |info: &DeviceInfo| info.state != state::LIVE && same_name(info.server_flags, mark(name, ""));
-    Ok(devices(&mut control).into_iter().filter(is_left).map(|info| info.device).collect())
+    let is_left = |info: &DeviceInfo| {
+        let has_server = info.state == state::LIVE && is_alive(info.server_pid);
+        !has_server && same_name(info.server_flags, mark(name, ""))
+    };
+    Ok(devices(&mut control)?.into_iter().filter(is_left).map(|info| info.device).collect())
 }
 
 /// Gives a device up: what waits for it fails.
@@ -45,7 +47,7 @@ pub fn remove(device: u32) -> Result<(), UblkError> {
 pub(super) fn find(control: &mut Control, mark: u64) -> Result<Option<DeviceInfo>, UblkError> {
     let mut tries = 0;
     loop {
-        let Some(info) = devices(control).into_iter().find(|info| info.server_flags == mark) else {
+        let Some(info) = devices(control)?.into_iter().find(|info| info.server_flags == mark) else {
             return Ok(None);
         };
         match info.state {
@@ -69,12 +71,17 @@ pub(super) fn find(control: &mut Control, mark: u64) -> Result<Option<DeviceInfo
 }
 
 /// Every device that there is.
-fn devices(control: &mut Control) -> Vec<DeviceInfo> {
-    let Ok(listed) = std::fs::read_dir(LISTED) else { return Vec::new() };
+fn devices(control: &mut Control) -> Result<Vec<DeviceInfo>, UblkError> {
+    let Ok(listed) = std::fs::read_dir(LISTED) else { return Ok(Vec::new()) };
     let number = |name: &str| name.strip_prefix("ublkc")?.parse::<u32>().ok();
     let numbers: Vec<u32> = listed.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).collect();
-    // One that goes away meanwhile is one that is not there.
-    numbers.into_iter().filter_map(|number| control.info(number).ok()).collect()
+    let mut info = |number| match control.info(number) {
+        Ok(info) => Ok(Some(info)),
+        // A device that disappears while we look counts as absent.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => Ok(None),
+        Err(error) => Err(failed(&format!("ask the ublk driver about /dev/ublkb{number}"), &error)),
+    };
+    numbers.into_iter().filter_map(|number| info(number).transpose()).collect()
 }
 
 fn is_alive(pid: i32) -> bool {
