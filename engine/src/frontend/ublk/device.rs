@@ -23,12 +23,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::abi::{self, DeviceInfo, feature};
+use super::abi::{self, DeviceInfo, Parameters, attribute, feature};
 use super::control::{Control, DEFECTIVE_KERNELS, failed};
 use super::exchange::Tags;
 use super::found::{find, pause, retry};
 use super::mark::mark;
 use super::queue::{Movement, UblkPlace};
+use super::takeover::fitting;
 use super::{UblkError, UblkShape};
 use crate::limits::REQUEST_BYTES_MAX;
 
@@ -157,7 +158,10 @@ impl Ublk {
         }
         let mark = mark(name, identity);
         match find(&mut control, mark)? {
-            Some(info) => Ublk::recover(control, plan.choice, &info, shape),
+            Some(info) => {
+                let told = fitting(&mut control, plan.choice, &info, name, shape)?;
+                Ublk::recover(control, &info, &told, shape)
+            }
             None => Ublk::make(control, plan, mark, shape),
         }
     }
@@ -224,35 +228,13 @@ impl Ublk {
 
     fn recover(
         mut control: Control,
-        choice: UblkChoice,
         info: &DeviceInfo,
+        told: &Parameters,
         shape: &UblkShape,
     ) -> Result<Ublk, UblkError> {
         let device = info.device;
-        if matches!(choice, UblkChoice::Number(number) if number != device) {
-            return Err(UblkError(format!(
-                "/dev/ublkb{device} waits for this array: serve it there (--ublk={device}), or give it up with `striate stop --force`"
-            )));
-        }
-        let told = control
-            .parameters(device)
-            .map_err(|error| failed(&format!("ask what /dev/ublkb{device} says of itself"), &error))?;
         let wanted = shape.parameters(info.io_bytes_max);
-        let is_volatile = told.attributes & abi::attribute::VOLATILE_CACHE != 0;
         let grows = wanted.device_sectors > told.device_sectors;
-        if grows && control.features().unwrap_or(0) & feature::UPDATE_SIZE == 0 {
-            return Err(UblkError(format!(
-                "/dev/ublkb{device} waits for this array, which has grown since, and the ublk driver cannot tell hosts so (Linux before 6.16): unmount it, and give the device up with `striate stop --force`"
-            )));
-        }
-        if wanted.device_sectors < told.device_sectors
-            || told.logical_block_shift != wanted.logical_block_shift
-            || (shape.volatile_cache && !is_volatile)
-        {
-            return Err(UblkError(format!(
-                "/dev/ublkb{device} waits for this array, which is not what it was (its size, its blocks, or a member's cache): give the device up with `striate stop --force`"
-            )));
-        }
         retry(|| control.tell(abi::control::START_USER_RECOVERY, device, 0)).map_err(|error| {
             failed(&format!("take /dev/ublkb{device} over from the server before"), &error)
         })?;
@@ -265,7 +247,7 @@ impl Ublk {
             request_bytes_max: info.io_bytes_max,
             flags: info.flags,
             phase: Phase::Found,
-            volatile_cache: is_volatile,
+            volatile_cache: told.attributes & attribute::VOLATILE_CACHE != 0,
             grows_to_sectors: grows.then_some(wanted.device_sectors),
             live: Arc::default(),
         };

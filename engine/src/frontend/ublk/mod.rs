@@ -6,6 +6,7 @@
 //!     shape      what the block device says of itself, pure
 //!     mark       whose it is
 //!     found      those that are there already
+//!     takeover   whether the array can be served as what hosts were told, pure
 //!   queue      a reactor's share of the hardware queues: requests and replies                never blocks, never allocates
 //!     exchange   how they come and go: one by one, or in batches
 //!   null       a device that stores nothing: the ceiling
@@ -43,6 +44,7 @@ mod mark;
 mod null;
 mod queue;
 mod shape;
+mod takeover;
 
 pub use device::{Closed, Quiesced, Ublk, UblkChoice, UblkFeature, UblkPlan};
 pub use found::{is_there, leftovers, remove};
