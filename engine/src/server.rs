@@ -122,6 +122,8 @@ pub struct ServeOptions {
     pub ublk_without: Vec<UblkFeature>,
     /// Listen addresses: `unix:PATH` or `HOST:PORT`.
     pub nbd: Vec<String>,
+    /// Serve NBD although a block device of the array waits for its server.
+    pub despite_block_device: bool,
     /// Write nothing, not even metadata.
     pub read_only: bool,
     /// Take an array that was created on another host.

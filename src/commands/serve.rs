@@ -184,6 +184,7 @@ fn engine_options(options: &Serve, members: Vec<PathBuf>, way: Way) -> Result<Se
         ublk,
         ublk_without: options.ublk_without.iter().map(|&feature| feature.into()).collect(),
         nbd,
+        despite_block_device: options.despite_block_device,
         read_only: options.read_only,
         foreign_host_ok: options.foreign_host,
         allow_remote: options.allow_remote,

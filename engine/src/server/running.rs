@@ -27,7 +27,7 @@ use crate::tally::Tally;
 
 use super::bounded::{each_within, patience};
 use super::fit::check_blocks;
-use super::front::{Front, MemberTraits, Share};
+use super::front::{Front, MemberTraits, Share, shape_of};
 use super::grow::could_grow;
 use super::open::{ControlRing, Opened, candidates, leave_out_overwritten, open_within, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
@@ -136,7 +136,9 @@ impl Server {
         // All that can be refused is refused before `start`, which writes to the members. A client that comes
         // in between waits at its door.
         let reactors = placement.seats.len();
-        let block_device = Front::block_device(&options, &record, traits(&devices), read_only, reactors)?;
+        let shape = shape_of(&record, traits(&devices), read_only);
+        warnings.extend(Front::refuse_beside_block_device(&options, &record, &shape)?);
+        let block_device = Front::block_device(&options, &record, &shape, reactors)?;
         if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.queues() != reactors) {
             warnings.push(format!("{} reactors, as {} has queues", ublk.queues(), ublk.path()));
             // The claims of the first choice stand in the way of the second.

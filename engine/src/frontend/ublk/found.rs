@@ -5,16 +5,18 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::UblkError;
 use super::abi::{self, DeviceInfo, state};
 use super::control::{Control, failed};
 use super::mark::{mark, same_name};
+use super::{UblkError, UblkShape};
 
 /// How long the driver may need to notice that a server is gone, and udev to make a node.
 const SETTLING_TRIES: u32 = 100;
 const SETTLING_PAUSE: Duration = Duration::from_millis(50);
 /// Where the kernel lists the character devices.
 const LISTED: &str = "/sys/class/ublk-char";
+/// Where it lists the block devices, those of all drivers.
+const BLOCK_DEVICES: &str = "/sys/block";
 
 /// Whether the driver is there and this process may use it.
 #[must_use]
@@ -41,6 +43,53 @@ pub fn remove(device: u32) -> Result<(), UblkError> {
     let what = |what: &'static str| move |error| failed(&format!("{what} /dev/ublkb{device}"), &error);
     control.tell(abi::control::STOP_DEV, device, 0).map_err(what("stop"))?;
     control.tell(abi::control::DEL_DEV, device, 0).map_err(what("remove"))
+}
+
+/// What is known of block devices of an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// There is none.
+    None,
+    /// There is this one.
+    Marked(u32),
+    /// These may be. Only the driver's control device tells, and it does not.
+    Possible(Vec<u32>),
+}
+
+/// Looks for a block device of an array, so that the array is not served in another way beside it.
+#[must_use]
+pub fn existing(name: &str, identity: &str, shape: &UblkShape) -> Existing {
+    let Ok(devices) = Control::open().and_then(|mut control| devices(&mut control)) else {
+        let possible = resembling(Path::new(BLOCK_DEVICES), shape);
+        return if possible.is_empty() { Existing::None } else { Existing::Possible(possible) };
+    };
+    let mark = mark(name, identity);
+    // One that was never started has no hosts.
+    let is_its = |info: &DeviceInfo| info.server_flags == mark && info.state != state::DEAD;
+    devices.into_iter().find(is_its).map_or(Existing::None, |info| Existing::Marked(info.device))
+}
+
+/// Block devices of the driver that could be an array of this shape, by what sysfs tells everyone. The chunk, the stripe and the
+/// block of an array never change, and its size only grows.
+fn resembling(listed: &Path, shape: &UblkShape) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir(listed) else { return Vec::new() };
+    let could_be = |directory: &Path| {
+        let read = |attribute: &str| {
+            std::fs::read_to_string(directory.join(attribute)).ok()?.trim().parse::<u64>().ok()
+        };
+        // What cannot be read rules nothing out.
+        let is_or_unknown =
+            |attribute: &str, wanted: u64| read(attribute).is_none_or(|value| value == wanted);
+        read("size").is_none_or(|sectors| sectors <= shape.size_bytes >> 9)
+            && is_or_unknown("queue/logical_block_size", shape.logical_block_bytes.into())
+            && is_or_unknown("queue/minimum_io_size", shape.chunk_bytes.into())
+            && is_or_unknown("queue/discard_granularity", shape.stripe_bytes)
+    };
+    let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix("ublkb")?.parse::<u32>().ok();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found: Vec<u32> = paths.filter_map(|path| number(&path).filter(|_| could_be(&path))).collect();
+    found.sort_unstable();
+    found
 }
 
 /// The device that bears a mark and can be taken over; those that were never started are cleared away.
@@ -111,4 +160,45 @@ pub(super) fn retry<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> 
 )]
 pub(super) fn pause() {
     std::thread::sleep(SETTLING_PAUSE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without the control device, only what sysfs says tells arrays apart.
+    #[test]
+    fn devices_that_could_be_the_arrays() {
+        let shape = UblkShape {
+            size_bytes: 1 << 30,
+            logical_block_bytes: 512,
+            physical_block_bytes: 4096,
+            chunk_bytes: 64 << 10,
+            stripe_bytes: 256 << 10,
+            volatile_cache: true,
+            read_only: false,
+        };
+        let listed = std::env::temp_dir().join(format!("striate-sysfs-{}", std::process::id()));
+        let device = |name: &str, sectors: u64, block: u32, chunk: u32, stripe: u32| {
+            let queue = listed.join(name).join("queue");
+            std::fs::create_dir_all(&queue).unwrap();
+            std::fs::write(listed.join(name).join("size"), format!("{sectors}\n")).unwrap();
+            for (attribute, value) in
+                [("logical_block_size", block), ("minimum_io_size", chunk), ("discard_granularity", stripe)]
+            {
+                std::fs::write(queue.join(attribute), format!("{value}\n")).unwrap();
+            }
+        };
+        device("ublkb0", 1 << 21, 512, 64 << 10, 256 << 10);
+        device("ublkb1", 1 << 20, 512, 64 << 10, 256 << 10); // the array has grown since
+        device("ublkb2", 1 << 22, 512, 64 << 10, 256 << 10);
+        device("ublkb3", 1 << 21, 4096, 64 << 10, 256 << 10);
+        device("ublkb4", 1 << 21, 512, 32 << 10, 256 << 10);
+        device("ublkb5", 1 << 21, 512, 64 << 10, 128 << 10);
+        device("sda", 1 << 21, 512, 64 << 10, 256 << 10);
+        std::fs::create_dir_all(listed.join("ublkb10")).unwrap(); // nothing of it can be read
+        assert_eq!(resembling(&listed, &shape), [0, 1, 10]);
+        assert!(resembling(&listed.join("none"), &shape).is_empty());
+        std::fs::remove_dir_all(&listed).unwrap();
+    }
 }

@@ -47,7 +47,7 @@ mod shape;
 mod takeover;
 
 pub use device::{Closed, Quiesced, Ublk, UblkChoice, UblkFeature, UblkPlan};
-pub use found::{is_there, leftovers, remove};
+pub use found::{Existing, existing, is_there, leftovers, remove};
 pub use null::UblkNull;
 pub use queue::{UblkFrontend, UblkPlace};
 pub use shape::UblkShape;
