@@ -217,7 +217,7 @@ impl Keeper {
         }
     }
 
-    /// What the record says now, and the id that the next epoch has.
+    /// The position of the record now.
     fn position(&self) -> Option<Position> {
         self.roster.as_ref().map(|roster| Position::of(roster.record(), self.seed))
     }

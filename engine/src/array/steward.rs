@@ -146,7 +146,7 @@ impl StewardState {
         }
     }
 
-    /// The same of an array that is served as a block device.
+    /// This steward of an array that is served as a block device: changes of its record are noted.
     #[must_use]
     pub fn noted_by(self, noting: Noting) -> StewardState {
         StewardState { noting, ..self }

@@ -29,6 +29,7 @@ use super::bounded::{each_within, patience};
 use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share, shape_of};
 use super::grow::could_grow;
+use super::note::{Note, Noter};
 use super::open::{ControlRing, Opened, candidates, leave_out_overwritten, open_within, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, warnings};
@@ -76,6 +77,8 @@ pub struct Server {
     rings: UringConfig,
     read_only: bool,
     cache_looks: CacheLooks,
+    /// Of a block device: notes in which state a later server has to find the array.
+    noter: Option<Noter>,
     pace: Mutex<Pace>,
     /// What the operator should know of this start.
     pub warnings: Vec<String>,
@@ -138,7 +141,10 @@ impl Server {
         let reactors = placement.seats.len();
         let shape = shape_of(&record, traits(&devices), read_only);
         warnings.extend(Front::refuse_beside_block_device(&options, &record, &shape)?);
-        let block_device = Front::block_device(&options, &record, &shape, reactors)?;
+        let next_id = if read_only { 0 } else { seed };
+        let block_device = Front::block_device(&options, &record, &shape, reactors, next_id)?;
+        let (block_device, note) = block_device.unzip();
+        let note: Option<Note> = note.flatten();
         if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.queues() != reactors) {
             warnings.push(format!("{} reactors, as {} has queues", ublk.queues(), ublk.path()));
             // The claims of the first choice stand in the way of the second.
@@ -173,6 +179,8 @@ impl Server {
         let started = control.outcome(&devices, started)?;
         drop(control);
 
+        let noter = note.map(|note| Noter::start(note, started.roster.as_ref(), seed)).transpose()?;
+        let (noter, noting) = noter.unzip();
         warnings.extend(warnings::of_start(&started));
         if !read_only {
             for taken in overwritten.taken {
@@ -201,7 +209,8 @@ impl Server {
             memory,
             mailboxes: Mailboxes::new(bells.iter().map(waker).collect()),
             tallies: (0..count).map(|_| Tally::default()).collect(),
-            steward: StewardState::new(Beginning { roster: started.roster, seed, rebuilding }),
+            steward: StewardState::new(Beginning { roster: started.roster, seed, rebuilding })
+                .noted_by(noting.unwrap_or_default()),
             read_only,
             deallocations: std::sync::atomic::AtomicU32::new(0),
         });
@@ -234,6 +243,7 @@ impl Server {
             rings: config,
             read_only,
             cache_looks: CacheLooks::default(),
+            noter,
             pace: Mutex::new(Pace::default()),
             warnings,
         })
@@ -243,6 +253,12 @@ impl Server {
     #[must_use]
     pub fn block_device_way(&self) -> Option<String> {
         self.front.way()
+    }
+
+    /// Why the last change of the record is not noted for a later server of the block device; told once.
+    #[must_use]
+    pub fn note_trouble(&self) -> Option<String> {
+        self.noter.as_ref().and_then(Noter::trouble)
     }
 
     /// What is going on.

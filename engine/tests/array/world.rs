@@ -190,10 +190,6 @@ impl World {
         self.asked.len()
     }
 
-    pub fn now_ns(&self) -> u64 {
-        self.now_ns
-    }
-
     pub fn settle(&mut self) {
         self.turn_until("a request", |world| world.asked.is_empty());
     }

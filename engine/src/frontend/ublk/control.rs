@@ -20,7 +20,7 @@ use super::abi::{self, DeviceInfo, Parameters};
 
 /// How long a command may take. Stopping waits for all requests in flight, and those for the members.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
-/// The same of a command that makes or describes a device: none of these waits for a request.
+/// How long a command that makes or describes a device may take. No such command waits for requests.
 const DESCRIPTION_TIME_MAX: Duration = Duration::from_secs(30);
 /// Where ADD_DEV is known to crash in the kernel, and then never answers.
 pub(super) const DEFECTIVE_KERNELS: &str = "Linux 6.18.4, 6.18.5 and some of 6.17";
@@ -165,7 +165,7 @@ impl Control {
             Ok(result) if result < 0 => Err(io::Error::from_raw_os_error(-result)),
             Ok(_) => Ok(()),
             Err(error) => {
-                // It may be under way, or queued and submitted with the next one.
+                // The command may be under way, or queued and submitted with the next one.
                 self.given_up = Some(self.count);
                 Err(error)
             }

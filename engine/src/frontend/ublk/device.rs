@@ -150,8 +150,15 @@ enum Phase {
 }
 
 impl Ublk {
-    /// Finds the device that waits for this array, or makes one.
-    pub fn open(plan: &UblkPlan, name: &str, identity: &str, shape: &UblkShape) -> Result<Ublk, UblkError> {
+    /// Finds the device that waits for this array, or makes one. A device with this number is taken over only if `may_take_over`
+    /// agrees, which proves that the array is in the state in which the server before left it.
+    pub fn open(
+        plan: &UblkPlan,
+        name: &str,
+        identity: &str,
+        shape: &UblkShape,
+        may_take_over: &mut dyn FnMut(u32) -> Result<(), UblkError>,
+    ) -> Result<Ublk, UblkError> {
         let mut control = Control::open()?;
         if plan.without.contains(&UblkFeature::IoctlEncode) {
             control.speak_plainly();
@@ -160,6 +167,7 @@ impl Ublk {
         match find(&mut control, mark)? {
             Some(info) => {
                 let told = fitting(&mut control, plan.choice, &info, name, shape)?;
+                may_take_over(info.device)?;
                 Ublk::recover(control, &info, &told, shape)
             }
             None => Ublk::make(control, plan, mark, shape),
@@ -316,6 +324,12 @@ impl Ublk {
         }
     }
 
+    /// Whether no host reaches it, and it is about to be removed.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
     /// Whether it was there before this server.
     #[must_use]
     pub fn is_recovered(&self) -> bool {
@@ -354,6 +368,12 @@ impl Ublk {
                 .map_err(|error| failed(&format!("tell hosts that {} has grown", self.path()), &error))?;
         }
         Ok(())
+    }
+
+    /// The number of the block device.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.device
     }
 
     /// The block device.

@@ -45,7 +45,7 @@ pub fn remove(device: u32) -> Result<(), UblkError> {
     control.tell(abi::control::DEL_DEV, device, 0).map_err(what("remove"))
 }
 
-/// What is known of block devices of an array.
+/// Block devices of an array, as far as they are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// There is none.
@@ -64,7 +64,7 @@ pub fn existing(name: &str, identity: &str, shape: &UblkShape) -> Existing {
         return if possible.is_empty() { Existing::None } else { Existing::Possible(possible) };
     };
     let mark = mark(name, identity);
-    // One that was never started has no hosts.
+    // A device that was never started has no hosts.
     let is_its = |info: &DeviceInfo| info.server_flags == mark && info.state != state::DEAD;
     devices.into_iter().find(is_its).map_or(Existing::None, |info| Existing::Marked(info.device))
 }
@@ -77,7 +77,7 @@ fn resembling(listed: &Path, shape: &UblkShape) -> Vec<u32> {
         let read = |attribute: &str| {
             std::fs::read_to_string(directory.join(attribute)).ok()?.trim().parse::<u64>().ok()
         };
-        // What cannot be read rules nothing out.
+        // An attribute that cannot be read rules nothing out.
         let is_or_unknown =
             |attribute: &str, wanted: u64| read(attribute).is_none_or(|value| value == wanted);
         read("size").is_none_or(|sectors| sectors <= shape.size_bytes >> 9)

@@ -32,7 +32,8 @@
 //!
 //! What happens when the server goes away, however it does: the device stays, requests wait in the driver, and those that
 //! it had handed out are handed out again to the next server (`USER_RECOVERY`, `USER_RECOVERY_REISSUE`). The device is
-//! found again by the array's mark, which the driver keeps for us; see `mark`. A server that ends in order under a device
+//! found again by the array's mark, which the driver keeps for us; see `mark`. It is taken over only by the array as hosts were told
+//! of it (`takeover`), in the state in which its server left it (server/note.rs). A server that ends in order under a device
 //! in use quiesces it first (`QUIESCE`, 6.16): the driver hands out no more, and what it has handed out is answered.
 
 mod abi;

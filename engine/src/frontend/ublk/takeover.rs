@@ -8,7 +8,7 @@ use super::control::{Control, failed};
 use super::device::UblkChoice;
 use super::{UblkError, UblkShape};
 
-/// What a device that waits told hosts of itself, if the array can be served as that.
+/// The parameters that a waiting device told hosts, if the array can be served with them.
 pub(super) fn fitting(
     control: &mut Control,
     choice: UblkChoice,

@@ -21,7 +21,7 @@ use crossbeam::channel::bounded;
 
 use super::answers::{LOOK_EVERY, advice_goes_on, all_closed, all_ended, member_timeout, order_stop};
 use super::{Server, ServerError};
-use crate::frontend::ublk::{Closed, Quiesced};
+use crate::frontend::ublk::{Closed, Quiesced, Ublk};
 use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring};
 use crate::server::bounded::all_within;
@@ -128,6 +128,9 @@ impl Server {
         }
         self.is_over.store(true, Ordering::Release);
         let mut held = self.held(&left);
+        if let (Some(noter), true) = (&self.noter, ublk.as_ref().is_some_and(Ublk::is_stopped)) {
+            noter.remove();
+        }
         match ublk {
             Some(ublk) if held.is_empty() => {
                 outcome = outcome.and(ublk.remove().map_err(|error| ServerError(error.to_string())));
