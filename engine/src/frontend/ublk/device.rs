@@ -243,9 +243,15 @@ impl Ublk {
         let device = info.device;
         let wanted = shape.parameters(info.io_bytes_max);
         let grows = wanted.device_sectors > told.device_sectors;
-        retry(|| control.tell(abi::control::START_USER_RECOVERY, device, 0)).map_err(|error| {
-            failed(&format!("take /dev/ublkb{device} over from the server before"), &error)
-        })?;
+        match retry(|| control.tell(abi::control::START_USER_RECOVERY, device, 0)) {
+            Ok(()) => {}
+            // Linux 6.12 refuses to begin a recovery again if the server that began it was killed before a queue had fetched (`nr_queues_ready`
+            // is 0 in ublk_ctrl_start_recovery). The queues are as that beginning left them, ready to fetch.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => {
+                return Err(failed(&format!("take /dev/ublkb{device} over from the server before"), &error));
+            }
+        }
         let mut ublk = Ublk {
             control,
             device,
