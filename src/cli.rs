@@ -169,6 +169,9 @@ pub struct Serve {
     /// Let clients of other machines in; NBD has neither passwords nor encryption here
     #[arg(long)]
     pub allow_remote: bool,
+    /// Serve NBD although a block device of the array waits for its server: what is mounted on it loses its data
+    #[arg(long)]
+    pub despite_block_device: bool,
     /// Take members that another program has written to, as a partition table on them shows
     #[arg(long)]
     pub take_overwritten: bool,

@@ -4,6 +4,7 @@
 //!     RUN_DIR/NAME.sock    control socket of the server of NAME, mode 0600
 //!     RUN_DIR/NAME.lock    held (flock) by that server as long as it lives; the file itself stays
 //!     RUN_DIR/NAME.nbd     the export that NAME gets when no --nbd is given
+//!     RUN_DIR/ublkbN.note  in which state the server of /dev/ublkbN has left its array (the engine's server/note.rs)
 //! ```
 //!
 //! It is `--run-dir`, or else STRIATE_RUN_DIR, or else `/run/striate` for root, or else the directory

@@ -54,6 +54,10 @@ pub const LOST_RANGES_MAX: usize = 1024;
 /// Ranges beyond which nothing is added, so that a host that overwrites the middle of a range finds room for its two ends.
 pub const LOST_RANGES_ADDED_MAX: usize = 768;
 
+/// How long a change of the record waits for its note (array/noting.rs). A note is one write to a file in memory, of some
+/// microseconds; one that takes this long will not come.
+pub const NOTE_TIME_MAX_NS: u64 = 5_000_000_000;
+
 const _: () = assert!(LOST_RANGES_ADDED_MAX < LOST_RANGES_MAX);
 const _: () = assert!(CHUNK_BYTES_MIN.is_multiple_of(RECOVERY_BYTES));
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());

@@ -2,7 +2,7 @@
 //!
 //! Control steps block, allocate and tell the time; they run on the caller's thread, never on a reactor's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use crate::format::Level;
 use crate::format::label::Label;
@@ -14,6 +14,7 @@ mod fit;
 mod front;
 mod grow;
 mod locked;
+mod note;
 mod open;
 mod patient;
 mod placement;
@@ -83,6 +84,8 @@ pub struct GrowOptions {
     pub members: Vec<PathBuf>,
     /// Take an array that another host created or served last.
     pub foreign_host_ok: bool,
+    /// Where notes of block devices are that may wait for the array (server/note.rs).
+    pub run_dir: Option<PathBuf>,
 }
 
 /// What growing came to.
@@ -123,6 +126,10 @@ pub struct ServeOptions {
     pub ublk_without: Vec<UblkFeature>,
     /// Listen addresses: `unix:PATH` or `HOST:PORT`.
     pub nbd: Vec<String>,
+    /// Serve NBD although a block device of the array waits for its server.
+    pub despite_block_device: bool,
+    /// Where the state of the array is noted for the next server of a block device. Without it a block device is never taken over.
+    pub run_dir: Option<PathBuf>,
     /// Write nothing, not even metadata.
     pub read_only: bool,
     /// Take an array that was created on another host.
@@ -195,9 +202,11 @@ pub fn leftovers(name: &str) -> Result<Vec<u32>, ServerError> {
     Ok(crate::frontend::ublk::leftovers(name)?)
 }
 
-/// Gives such a device up: what waits for it fails.
-pub fn remove_leftover(device: u32) -> Result<(), ServerError> {
-    Ok(crate::frontend::ublk::remove(device)?)
+/// Gives such a device up: what waits for it fails. Removes its note from the run directory, too.
+pub fn remove_leftover(device: u32, run_dir: Option<&Path>) -> Result<(), ServerError> {
+    crate::frontend::ublk::remove(device)?;
+    run_dir.iter().for_each(|run_dir| note::Note::of(run_dir, device, uuid::Uuid::nil()).remove());
+    Ok(())
 }
 
 /// This host, as superblocks name it: its node name, as far as a label holds it.

@@ -358,7 +358,7 @@ impl<const BATCHES: bool> Fixture for Device<BATCHES> {
         };
         let without = if BATCHES { Vec::new() } else { vec![UblkFeature::BatchIo] };
         let plan = UblkPlan { choice: UblkChoice::Any, queues: reactors, without };
-        let mut ublk = Ublk::open(&plan, "conformance", &identity, &shape).unwrap();
+        let mut ublk = Ublk::open(&plan, "conformance", &identity, &shape, &mut |_| Ok(())).unwrap();
         let places = ublk.places();
         (Device { ublk, closed: false }, places)
     }

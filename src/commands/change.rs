@@ -50,14 +50,14 @@ pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
             let warnings = client.command(&Request::Stop { force: options.force })?;
             warnings.iter().for_each(|warning| log::say(warning));
         }
-        Err(failure) => give_up_device(options, failure)?,
+        Err(failure) => give_up_device(options, run_dir, failure)?,
     }
     print(&format!("stopped: {}\n", options.name))?;
     Ok(Outcome::Fine)
 }
 
 /// Takes away the block devices of a server that is gone, or says that they are there.
-fn give_up_device(options: &Stop, failure: Failure) -> Result<()> {
+fn give_up_device(options: &Stop, run_dir: Option<&RunDir>, failure: Failure) -> Result<()> {
     // Who may not look finds nothing.
     let left = leftovers(options.name.as_str()).unwrap_or_default();
     let Some(first) = left.first() else { return Err(failure) };
@@ -67,5 +67,5 @@ fn give_up_device(options: &Stop, failure: Failure) -> Result<()> {
             options.name, options.name
         )));
     }
-    left.into_iter().try_for_each(|device| Ok(remove_leftover(device)?))
+    left.into_iter().try_for_each(|device| Ok(remove_leftover(device, run_dir.map(RunDir::path))?))
 }

@@ -1,18 +1,23 @@
 //! `grow`: lets a stopped array use what its members have more than they had.
 
+use std::path::Path;
+
 use engine::server::{GrowOptions, Grown, grow_offline};
 
 use crate::cli::Grow;
 use crate::failure::{Outcome, Result};
 use crate::output::{print, print_json};
+use crate::rundir::RunDir;
 use crate::units::about_size;
 
 use super::scan;
 
 /// Grows, and says from what to what. A member that failed meanwhile is a problem; that there was nothing to gain is none.
-pub fn grow(options: &Grow) -> Result<Outcome> {
+pub fn grow(options: &Grow, run_dir: Option<&Path>) -> Result<Outcome> {
     let members = scan::members(&options.members, options.array.search())?;
-    let grown = grow_offline(&GrowOptions { members, foreign_host_ok: options.foreign_host })?;
+    // Without a run directory no block device was served from here, and none waits for the array.
+    let run_dir = RunDir::find(run_dir).ok().flatten().map(|run_dir| run_dir.path().to_path_buf());
+    let grown = grow_offline(&GrowOptions { members, foreign_host_ok: options.foreign_host, run_dir })?;
     if options.json {
         print_json(&grown)?;
     } else {

@@ -37,7 +37,7 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Replace(options) => change::replace(options, RunDir::find(run_dir)?.as_ref()),
         Verb::Stop(options) => change::stop(options, RunDir::find(run_dir)?.as_ref()),
         Verb::Wait(options) => wait::wait(options, RunDir::find(run_dir)?.as_ref()),
-        Verb::Grow(options) => grow::grow(options),
+        Verb::Grow(options) => grow::grow(options, run_dir),
         Verb::Scrub(options) => scrub::scrub(options),
         Verb::Bench(options) => bench::bench(options),
         Verb::Demo(options) => crate::demo::run(options),

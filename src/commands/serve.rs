@@ -70,7 +70,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     let claim = Claim::take(&run_dir, &name)?;
     let way = way(options, &run_dir, &name)?;
 
-    let server = Server::start(engine_options(options, members, way)?).map_err(|error| {
+    let server = Server::start(engine_options(options, members, way, &run_dir)?).map_err(|error| {
         let parts = std::iter::once(error.to_string()).chain(silent);
         Failure::new(parts.collect::<Vec<_>>().join("; "))
     })?;
@@ -179,7 +179,12 @@ fn way(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Way> {
     Ok(Way::Nbd(vec![format!("unix:{text}")]))
 }
 
-fn engine_options(options: &Serve, members: Vec<PathBuf>, way: Way) -> Result<ServeOptions> {
+fn engine_options(
+    options: &Serve,
+    members: Vec<PathBuf>,
+    way: Way,
+    run_dir: &RunDir,
+) -> Result<ServeOptions> {
     let (ublk, nbd) = match way {
         Way::BlockDevice(choice) => (Some(choice), Vec::new()),
         Way::Nbd(addresses) => (None, addresses),
@@ -191,6 +196,8 @@ fn engine_options(options: &Serve, members: Vec<PathBuf>, way: Way) -> Result<Se
         ublk,
         ublk_without: options.ublk_without.iter().map(|&feature| feature.into()).collect(),
         nbd,
+        despite_block_device: options.despite_block_device,
+        run_dir: Some(run_dir.path().to_path_buf()),
         read_only: options.read_only,
         foreign_host_ok: options.foreign_host,
         allow_remote: options.allow_remote,
@@ -247,7 +254,10 @@ fn run_until_stopped(running: &Running, happened: &Receiver<Event>) -> std::resu
             Err(RecvTimeoutError::Timeout) if is_to_end => running.end_by_signal(),
             Err(RecvTimeoutError::Timeout) => {
                 // Nobody may have it while the array is being stopped, and then nothing is to be looked at.
-                let found = running.with(|server| Ok(server.look_at_caches())).unwrap_or_default();
+                let look = |server: &Server| {
+                    server.note_trouble().into_iter().chain(server.look_at_caches()).collect::<Vec<_>>()
+                };
+                let found = running.with(|server| Ok(look(server))).unwrap_or_default();
                 found.iter().for_each(|found| tracing::warn!("{found}"));
             }
             Ok(Event::Signal) => {

@@ -20,6 +20,7 @@ use crate::ring::blame::Blame;
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
 
 use super::arrival::HAS_FAILED;
+use super::noting::{Position, epoch_id};
 use super::steward::Answer;
 use super::{Array, Io, IoFor, Shared};
 
@@ -216,19 +217,16 @@ impl Keeper {
         }
     }
 
-    fn epoch_id(&self, roster: &Roster) -> u64 {
-        // The finalizer of splitmix64 (Steele, Lea, Flood 2014): a bijection, so distinct numbers have
-        // distinct ids.
-        let mut id = self.seed ^ roster.record().epoch.name.number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (id ^ (id >> 31)).max(1)
+    /// The position of the record now.
+    fn position(&self) -> Option<Position> {
+        self.roster.as_ref().map(|roster| Position::of(roster.record(), self.seed))
     }
 }
 
 impl Array {
     /// Begins the next change of the record, if there is one to make.
     pub(super) fn keep_record<R: Ring>(&mut self, ring: &mut R) {
+        self.end_noted_round();
         let shared = self.shared.clone();
         let steward = self.steward.as_mut().expect("the steward keeps the record");
         let keeper = &mut steward.keeper;
@@ -259,7 +257,7 @@ impl Array {
             return;
         }
         let left = keeper.on_record().writable.minus(view.writable);
-        let id = keeper.epoch_id(roster);
+        let id = epoch_id(keeper.seed, roster.record().epoch.name.number);
         let roster = keeper.roster.as_mut().expect("looked at above");
         let (purpose, writes) = if !left.is_empty() {
             (Purpose::Leave, roster.begin(Change::Fail { slots: left }, id))
@@ -348,11 +346,30 @@ impl Array {
         let (_, pending) = keeper.round.as_mut().expect("a superblock is written in a round");
         *pending -= 1;
         if *pending == 0 {
+            self.note_round();
+            self.end_noted_round();
+        }
+    }
+
+    /// Every write of the round has ended: has the new position noted, if all have landed. (Second copies say the same position again.)
+    fn note_round(&self) {
+        let keeper = &self.steward().keeper;
+        let is_change = !matches!(keeper.round, Some((Purpose::Reinforce, _)));
+        if is_change && keeper.roster.as_ref().is_some_and(Roster::has_landed) {
+            let position = keeper.position().expect("a roster has a position");
+            self.shared.steward.noting.ask(position, self.now_ns);
+        }
+    }
+
+    /// Ends the round whose writes have ended, once its position is noted; see `noting`.
+    fn end_noted_round(&mut self) {
+        let is_written = matches!(self.steward().keeper.round, Some((_, 0)));
+        if is_written && self.shared.steward.noting.is_over(self.now_ns) {
             self.end_round();
         }
     }
 
-    /// Every write of the round has ended. What was lost leaves in the next round, and what relies on this
+    /// Every write of the round has ended, and its position is noted. What was lost leaves in the next round, and what relies on this
     /// one waits until one has landed whole.
     fn end_round(&mut self) {
         let shared = self.shared.clone();

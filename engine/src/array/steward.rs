@@ -26,6 +26,7 @@ use super::background::{CELLS_PER_TURN, Rebuild, Resync};
 use super::flush::FlushWaiter;
 use super::keeper::{Joining, Keeper, MoveTicket, Wish};
 use super::lost::ListWrites;
+use super::noting::Noting;
 use super::rest::Rest;
 use super::share::Share;
 use super::sweep::Sweep;
@@ -115,6 +116,8 @@ pub struct StewardState {
     pub rest: Rest,
     /// What an operator should hear of.
     pub events: Events,
+    /// Where changes of the record are noted before anything relies on them.
+    pub(super) noting: Noting,
 }
 
 /// What the steward begins with.
@@ -144,7 +147,14 @@ impl StewardState {
             epoch: AtomicU64::new(0),
             torn: AtomicU64::new(0),
             events: Events::default(),
+            noting: Noting::default(),
         }
+    }
+
+    /// This steward of an array that is served as a block device: changes of its record are noted.
+    #[must_use]
+    pub fn noted_by(self, noting: Noting) -> StewardState {
+        StewardState { noting, ..self }
     }
 
     /// The same of an array whose record says Active already, in both copies of every participant: it does not rest at first.

@@ -8,11 +8,14 @@ use std::sync::Mutex;
 use crate::format::superblock::Record;
 use crate::frontend::Frontend;
 use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
-use crate::frontend::ublk::{Closed, Quiesced, Ublk, UblkFrontend, UblkPlace, UblkPlan, UblkShape};
+use crate::frontend::ublk::{
+    Closed, Existing, Quiesced, Ublk, UblkError, UblkFrontend, UblkPlace, UblkPlan, UblkShape, existing,
+};
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 use crate::ring::Uring;
 
+use super::note::{Note, as_found};
 use super::{ServeOptions, ServerError};
 
 /// A front end as a whole.
@@ -51,29 +54,87 @@ pub(super) struct MemberTraits {
     pub(super) volatile_cache: bool,
 }
 
+/// The shape that a block device of the array tells hosts.
+pub(super) fn shape_of(record: &Record, traits: MemberTraits, read_only: bool) -> UblkShape {
+    let stripe_bytes = record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes);
+    UblkShape {
+        size_bytes: record.zones.stripes * stripe_bytes,
+        logical_block_bytes: record.logical_block_bytes,
+        physical_block_bytes: traits.physical_block_bytes,
+        chunk_bytes: record.shape.chunk_bytes,
+        stripe_bytes,
+        volatile_cache: traits.volatile_cache,
+        read_only,
+    }
+}
+
 impl Front {
-    /// The block device that is asked for, or that waits for this array; `None` where NBD is asked for.
+    /// The block device that is asked for, or that waits for this array, and its note; `None` where NBD is asked for. A device is taken
+    /// over only by an array whose note proves that nothing has written to its members since. `next_id`: of the epoch that the start
+    /// is about to begin, 0 if it begins none.
     pub(super) fn block_device(
         options: &ServeOptions,
         record: &Record,
-        traits: MemberTraits,
-        read_only: bool,
+        shape: &UblkShape,
         reactors: usize,
-    ) -> Result<Option<Ublk>, ServerError> {
+        next_id: u64,
+    ) -> Result<Option<(Ublk, Option<Note>)>, ServerError> {
         let Some(choice) = options.ublk else { return Ok(None) };
-        let stripe_bytes = record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes);
-        let shape = UblkShape {
-            size_bytes: record.zones.stripes * stripe_bytes,
-            logical_block_bytes: record.logical_block_bytes,
-            physical_block_bytes: traits.physical_block_bytes,
-            chunk_bytes: record.shape.chunk_bytes,
-            stripe_bytes,
-            volatile_cache: traits.volatile_cache,
-            read_only,
-        };
         let (name, identity) = (record.name.as_str(), record.array.to_string());
         let plan = UblkPlan { choice, queues: reactors, without: options.ublk_without.clone() };
-        Ok(Some(Ublk::open(&plan, name, &identity, &shape)?))
+        let note_of =
+            |device| options.run_dir.as_deref().map(|run_dir| Note::of(run_dir, device, record.array));
+        let found = as_found(record, next_id);
+        let mut may_take_over = |device| {
+            let note = note_of(device).ok_or_else(|| {
+                UblkError(format!("/dev/ublkb{device} waits for this array, and there is no run directory to prove its state"))
+            })?;
+            note.check(record).and_then(|()| note.write(found)).map_err(|error| UblkError(error.0))
+        };
+        let ublk = Ublk::open(&plan, name, &identity, shape, &mut may_take_over)?;
+        let note = note_of(ublk.number());
+        if !ublk.is_recovered() {
+            note.iter().try_for_each(|note| note.write(found))?;
+        }
+        Ok(Some((ublk, note)))
+    }
+
+    /// Refuses to serve an array in another way beside a block device of it, unless the operator says so: hosts of the device, which
+    /// wait for its server, would find other content than they left. Returns a warning if the operator says so.
+    pub(super) fn refuse_beside_block_device(
+        options: &ServeOptions,
+        record: &Record,
+        shape: &UblkShape,
+    ) -> Result<Option<String>, ServerError> {
+        if options.ublk.is_some() {
+            return Ok(None);
+        }
+        let name = record.name;
+        let existing = existing(name.as_str(), &record.array.to_string(), shape);
+        let paths = |devices: &[u32]| {
+            devices.iter().map(|device| format!("/dev/ublkb{device}")).collect::<Vec<_>>().join(", ")
+        };
+        let (what, instead) = match &existing {
+            Existing::None => return Ok(None),
+            Existing::Marked(device) => (
+                format!("/dev/ublkb{device} is a block device of this array, and waits for its server"),
+                format!(
+                    "serve it with --ublk instead of --nbd, or give the device up with `striate stop --force {name}`, which fails its I/O"
+                ),
+            ),
+            Existing::Possible(devices) => (
+                format!(
+                    "{} may be a block device of this array that waits for its server, and /dev/ublk-control cannot be used to find out",
+                    paths(devices)
+                ),
+                "serve it as root, where that file can be opened".to_string(),
+            ),
+        };
+        let cost = "what is mounted on it loses its data once the array is written to, and it can never be served again";
+        if options.despite_block_device {
+            return Ok(Some(format!("{what}; the array is served beside it, as you said: {cost}")));
+        }
+        Err(ServerError(format!("{what}: {instead}; or add --despite-block-device: then {cost}")))
     }
 
     /// Opens the front end and makes a share of it for each reactor.

@@ -7,6 +7,7 @@ use crate::start::grow;
 
 use super::bounded::patience;
 use super::fit::check_blocks;
+use super::note::announce;
 use super::open::{ControlRing, candidates, ends, leave_out_overwritten, open_all};
 use super::{GrowOptions, Grown, ServerError, random, this_host};
 
@@ -51,7 +52,9 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         )));
     }
     if grown.to_bytes > grown.from_bytes {
-        let lost = grow(&mut ring.bench(), &assembly, zones, random::number())
+        let seed = random::number();
+        announce(options.run_dir.as_deref(), record, seed)?;
+        let lost = grow(&mut ring.bench(), &assembly, zones, seed)
             .map_err(|error| format!("{}: not grown: {error}", grown.name));
         grown.failed_slots = ring.outcome(&devices, lost)?.iter().collect();
     }

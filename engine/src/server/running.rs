@@ -27,9 +27,10 @@ use crate::tally::Tally;
 
 use super::bounded::{each_within, patience};
 use super::fit::check_blocks;
-use super::front::{Front, MemberTraits, Share};
+use super::front::{Front, MemberTraits, Share, shape_of};
 use super::grow::could_grow;
 use super::locked::lock_memory;
+use super::note::{Note, Noter};
 use super::open::{ControlRing, Opened, candidates, leave_out_overwritten, open_within, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, seconds_since_1970, warnings};
@@ -88,6 +89,8 @@ pub struct Server {
     /// When it was started.
     started_s: u64,
     cache_looks: CacheLooks,
+    /// Of a block device: notes in which state a later server has to find the array.
+    noter: Option<Noter>,
     pace: Mutex<Pace>,
     /// What the operator should know of this start.
     pub warnings: Vec<String>,
@@ -148,7 +151,12 @@ impl Server {
         // All that can be refused is refused before `start`, which writes to the members. A client that comes
         // in between waits at its door.
         let reactors = placement.seats.len();
-        let block_device = Front::block_device(&options, &record, traits(&devices), read_only, reactors)?;
+        let shape = shape_of(&record, traits(&devices), read_only);
+        warnings.extend(Front::refuse_beside_block_device(&options, &record, &shape)?);
+        let next_id = if read_only { 0 } else { seed };
+        let block_device = Front::block_device(&options, &record, &shape, reactors, next_id)?;
+        let (block_device, note) = block_device.unzip();
+        let note: Option<Note> = note.flatten();
         if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.queues() != reactors) {
             warnings.push(format!("{} reactors, as {} has queues", ublk.queues(), ublk.path()));
             // The claims of the first choice stand in the way of the second.
@@ -183,6 +191,8 @@ impl Server {
         let started = control.outcome(&devices, started)?;
         drop(control);
 
+        let noter = note.map(|note| Noter::start(note, started.roster.as_ref(), seed)).transpose()?;
+        let (noter, noting) = noter.unzip();
         warnings.extend(warnings::of_start(&started));
         if !read_only {
             for taken in overwritten.taken {
@@ -211,7 +221,8 @@ impl Server {
             memory,
             mailboxes: Mailboxes::new(bells.iter().map(waker).collect()),
             tallies: (0..count).map(|_| Tally::default()).collect(),
-            steward: StewardState::new(Beginning { roster: started.roster, seed, rebuilding }),
+            steward: StewardState::new(Beginning { roster: started.roster, seed, rebuilding })
+                .noted_by(noting.unwrap_or_default()),
             read_only,
             deallocations: std::sync::atomic::AtomicU32::new(0),
         });
@@ -251,6 +262,7 @@ impl Server {
             trusts_parity: options.trust_parity,
             started_s: seconds_since_1970(),
             cache_looks: CacheLooks::default(),
+            noter,
             pace: Mutex::new(Pace::default()),
             warnings,
         })
@@ -260,6 +272,12 @@ impl Server {
     #[must_use]
     pub fn block_device_way(&self) -> Option<String> {
         self.front.way()
+    }
+
+    /// Why the last change of the record is not noted for a later server of the block device; told once.
+    #[must_use]
+    pub fn note_trouble(&self) -> Option<String> {
+        self.noter.as_ref().and_then(Noter::trouble)
     }
 
     /// What is going on.

@@ -17,6 +17,7 @@ mod discards;
 mod disks;
 mod in_vain;
 mod midway;
+mod noting;
 mod read_only;
 mod rebuild;
 mod refused;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bitmap::Cell;
 use crossbeam::channel::{Receiver, bounded};
-use engine::array::{Answer, Array, Order, Shared};
+use engine::array::{Answer, Array, Noting, Order, Shared};
 use engine::format::zones::{TAIL_UNUSED_BYTES, Zones, zones};
 use engine::format::{Level, Shape};
 use engine::geometry::{Geometry, Slots};
@@ -100,6 +100,8 @@ pub struct World {
     pub lossy: Vec<bool>,
     pub verified_bytes: u64,
     pub errors: u64,
+    /// Where the next start has changes of the record noted.
+    pub noting: Noting,
 }
 
 impl World {
@@ -147,6 +149,7 @@ impl World {
             model,
             verified_bytes: 0,
             errors: 0,
+            noting: Noting::default(),
             disks,
             memory,
             rng,
@@ -185,10 +188,6 @@ impl World {
     /// Requests in flight.
     pub fn outstanding(&self) -> usize {
         self.asked.len()
-    }
-
-    pub fn now_ns(&self) -> u64 {
-        self.now_ns
     }
 
     pub fn settle(&mut self) {

@@ -94,6 +94,7 @@ pub(super) mod feature {
 
 /// `UBLK_S_DEV_*`.
 pub(super) mod state {
+    pub(in super::super) const DEAD: u16 = 0;
     pub(in super::super) const LIVE: u16 = 1;
     pub(in super::super) const QUIESCED: u16 = 2;
     pub(in super::super) const FAIL_IO: u16 = 3;

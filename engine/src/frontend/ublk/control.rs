@@ -1,8 +1,10 @@
 //! Commands to the ublk driver, one at a time, from a thread that may wait.
 //!
 //! Each is one entry of a small io_uring of its own with entries of 128 bytes, which the driver asks for. A command that
-//! does not come back in time is an error: the driver waits for the server's queues in some of them (`START_DEV`), and
-//! an error there must not become a hang here.
+//! does not come back in time is an error: the driver waits for the server's queues in some of them (`START_DEV`), in some kernels
+//! ADD_DEV never comes back ([`DEFECTIVE_KERNELS`]), and neither may become a hang here.
+//!
+//! A command that was given up may still be carried out, so the memory that it fills is never freed then.
 
 #![expect(unsafe_code, reason = "commands hold the addresses of what they fill")]
 
@@ -18,6 +20,10 @@ use super::abi::{self, DeviceInfo, Parameters};
 
 /// How long a command may take. Stopping waits for all requests in flight, and those for the members.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a command that makes or describes a device may take. No such command waits for requests.
+const DESCRIPTION_TIME_MAX: Duration = Duration::from_secs(30);
+/// Where ADD_DEV is known to crash in the kernel, and then never answers.
+pub(super) const DEFECTIVE_KERNELS: &str = "Linux 6.18.4, 6.18.5 and some of 6.17";
 
 /// The control device.
 pub(super) struct Control {
@@ -29,30 +35,25 @@ pub(super) struct Control {
     plain: bool,
     /// Names commands, so that one that was given up is not taken for a later one.
     count: u64,
-    /// The name of a command that was given up. The driver does one at a time for a device, so another would wait as long for it.
+    /// The name of a command that was given up: it was not answered in time, or it is not known whether it was submitted. The driver does
+    /// one at a time for a device, so another would wait as long for it.
     given_up: Option<u64>,
 }
 
 /// What a command is about.
 #[derive(Clone, Copy)]
-struct Command<'b> {
+struct Command {
     code: u32,
     device: u32,
     data: u64,
-    buffer: Option<&'b Buffer>,
+    buffer: Option<Buffer>,
 }
 
 /// Memory that a command reads or fills.
+#[derive(Clone, Copy)]
 struct Buffer {
     address: u64,
     len_bytes: u16,
-}
-
-impl Buffer {
-    fn of<T>(value: &mut T) -> Buffer {
-        let len_bytes = u16::try_from(size_of::<T>()).expect("the driver's structures are small");
-        Buffer { address: std::ptr::from_mut(value).expose_provenance() as u64, len_bytes }
-    }
 }
 
 impl Control {
@@ -79,11 +80,7 @@ impl Control {
 
     /// A driver that does not know the question knows plain numbers only, or both.
     fn ask_features(&mut self) -> Option<u64> {
-        let mut features = 0u64;
-        let buffer = Buffer::of(&mut features);
-        let command =
-            Command { code: abi::control::GET_FEATURES, device: u32::MAX, data: 0, buffer: Some(&buffer) };
-        self.run(&command).ok().map(|()| features)
+        self.exchange(abi::control::GET_FEATURES, u32::MAX, 0u64).ok()
     }
 
     /// What this driver can do, if it tells.
@@ -103,32 +100,24 @@ impl Control {
 
     /// Makes a device; `info.device` is the wanted number or `u32::MAX`, and `info` is what came of it.
     pub(super) fn add(&mut self, info: &mut DeviceInfo) -> io::Result<()> {
-        let device = info.device;
-        let buffer = Buffer::of(info);
-        self.run(&Command { code: abi::control::ADD_DEV, device, data: 0, buffer: Some(&buffer) })
+        *info = self.exchange(abi::control::ADD_DEV, info.device, *info)?;
+        Ok(())
     }
 
     /// What the driver says of a device.
     pub(super) fn info(&mut self, device: u32) -> io::Result<DeviceInfo> {
-        let mut info = DeviceInfo::default();
-        let buffer = Buffer::of(&mut info);
-        self.run(&Command { code: abi::control::GET_DEV_INFO, device, data: 0, buffer: Some(&buffer) })?;
-        Ok(info)
+        self.exchange(abi::control::GET_DEV_INFO, device, DeviceInfo::default())
     }
 
     /// Sets what the block device will say of itself.
-    pub(super) fn set_parameters(&mut self, device: u32, parameters: &mut Parameters) -> io::Result<()> {
-        let buffer = Buffer::of(parameters);
-        self.run(&Command { code: abi::control::SET_PARAMS, device, data: 0, buffer: Some(&buffer) })
+    pub(super) fn set_parameters(&mut self, device: u32, parameters: Parameters) -> io::Result<()> {
+        self.exchange(abi::control::SET_PARAMS, device, parameters).map(drop)
     }
 
     /// What the block device says of itself.
     pub(super) fn parameters(&mut self, device: u32) -> io::Result<Parameters> {
         let len_bytes = size_of::<Parameters>() as u32;
-        let mut parameters = Parameters { len_bytes, ..Parameters::default() };
-        let buffer = Buffer::of(&mut parameters);
-        self.run(&Command { code: abi::control::GET_PARAMS, device, data: 0, buffer: Some(&buffer) })?;
-        Ok(parameters)
+        self.exchange(abi::control::GET_PARAMS, device, Parameters { len_bytes, ..Parameters::default() })
     }
 
     /// A command without a structure.
@@ -136,7 +125,24 @@ impl Control {
         self.run(&Command { code, device, data, buffer: None })
     }
 
-    fn run(&mut self, command: &Command<'_>) -> io::Result<()> {
+    /// A command with a structure that the driver reads, or fills; as it is afterwards.
+    fn exchange<T: Copy>(&mut self, code: u32, device: u32, value: T) -> io::Result<T> {
+        let memory = Box::into_raw(Box::new(value));
+        let len_bytes = u16::try_from(size_of::<T>()).expect("the driver's structures are small");
+        let buffer = Buffer { address: memory.expose_provenance() as u64, len_bytes };
+        let was_given_up = self.given_up;
+        let ended = self.run(&Command { code, device, data: 0, buffer: Some(buffer) });
+        if self.given_up.is_some() && self.given_up != was_given_up {
+            // Never freed: the driver may fill it at any time.
+            return Err(ended.expect_err("a command that was given up has no result"));
+        }
+        // SAFETY: the memory was made above and is freed once, here. No command that knows it is under way: this one has ended, or
+        // was not queued because an earlier one has not.
+        let value = unsafe { Box::from_raw(memory) };
+        ended.map(|()| *value)
+    }
+
+    fn run(&mut self, command: &Command) -> io::Result<()> {
         if let Some(name) = self.given_up
             && !self.ring.completion().any(|done| done.user_data() == name)
         {
@@ -152,29 +158,37 @@ impl Control {
         self.count += 1;
         let code = if self.plain { abi::plain(command.code) } else { command.code };
         let entry = opcode::UringCmd80::new(file, code).cmd(bytes).build().user_data(self.count);
-        // SAFETY: the buffer, if any, is borrowed until this function returns, and it does not return before such a
-        // command has completed.
+        // SAFETY: the buffer, if any, is freed by `exchange` only if the command has completed.
         unsafe { self.ring.submission().push(&entry) }.expect("one command at a time");
+        let time_max = if command.buffer.is_some() { DESCRIPTION_TIME_MAX } else { COMMAND_TIME_MAX };
+        match self.submit_and_wait(self.count, time_max) {
+            Ok(result) if result < 0 => Err(io::Error::from_raw_os_error(-result)),
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // The command may be under way, or queued and submitted with the next one.
+                self.given_up = Some(self.count);
+                Err(error)
+            }
+        }
+    }
+
+    /// Submits what is queued, and waits for the result of the command of this name. An error says that there is none.
+    fn submit_and_wait(&mut self, name: u64, time_max: Duration) -> io::Result<i32> {
         // By itself: a call that has submitted something says so, and not that the time of its wait is over.
         self.ring.submit()?;
-        let time = types::Timespec::from(COMMAND_TIME_MAX);
+        let time = types::Timespec::from(time_max);
         let limit = types::SubmitArgs::new().timespec(&time);
         loop {
             match self.ring.submitter().submit_with_args(1, &limit) {
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
-                // Commands that fill a buffer wait for nobody, and nothing of ours may move under them.
-                Err(error) if error.raw_os_error() == Some(libc::ETIME) && command.buffer.is_some() => {}
                 Err(error) if error.raw_os_error() == Some(libc::ETIME) => {
-                    self.given_up = Some(self.count);
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "the ublk driver does not answer"));
                 }
                 Err(error) => return Err(error),
             }
-            let name = self.count;
             if let Some(done) = self.ring.completion().find(|done| done.user_data() == name) {
-                let result = done.result();
-                return if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) };
+                return Ok(done.result());
             }
         }
     }
@@ -183,4 +197,26 @@ impl Control {
 /// An error of an operating system call, in words.
 pub(super) fn failed(what: &str, error: &io::Error) -> UblkError {
     UblkError(format!("cannot {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `/dev/null` answers every command at once. After a command that was given up none is submitted.
+    #[test]
+    fn commands_are_exchanged_until_one_is_given_up() {
+        let file = OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+        let ring = IoUring::builder().build(4).unwrap();
+        let mut control = Control { file, ring, features: None, plain: false, count: 0, given_up: None };
+        match control.exchange(1, 2, 77u64) {
+            Ok(value) => assert_eq!(value, 77),
+            // Before Linux 6.4, or where a sandbox has another /dev/null.
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP)),
+        }
+        assert_eq!(control.given_up, None);
+        control.given_up = Some(99);
+        let refused = control.exchange(1, 2, 77u64).unwrap_err();
+        assert_eq!((refused.kind(), control.given_up), (io::ErrorKind::TimedOut, Some(99)));
+    }
 }

@@ -23,12 +23,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::abi::{self, DeviceInfo, feature};
-use super::control::{Control, failed};
+use super::abi::{self, DeviceInfo, Parameters, attribute, feature};
+use super::control::{Control, DEFECTIVE_KERNELS, failed};
 use super::exchange::Tags;
 use super::found::{find, pause, retry};
 use super::mark::mark;
 use super::queue::{Movement, UblkPlace};
+use super::takeover::fitting;
 use super::{UblkError, UblkShape};
 use crate::limits::REQUEST_BYTES_MAX;
 
@@ -149,15 +150,26 @@ enum Phase {
 }
 
 impl Ublk {
-    /// Finds the device that waits for this array, or makes one.
-    pub fn open(plan: &UblkPlan, name: &str, identity: &str, shape: &UblkShape) -> Result<Ublk, UblkError> {
+    /// Finds the device that waits for this array, or makes one. A device with this number is taken over only if `may_take_over`
+    /// agrees, which proves that the array is in the state in which the server before left it.
+    pub fn open(
+        plan: &UblkPlan,
+        name: &str,
+        identity: &str,
+        shape: &UblkShape,
+        may_take_over: &mut dyn FnMut(u32) -> Result<(), UblkError>,
+    ) -> Result<Ublk, UblkError> {
         let mut control = Control::open()?;
         if plan.without.contains(&UblkFeature::IoctlEncode) {
             control.speak_plainly();
         }
         let mark = mark(name, identity);
         match find(&mut control, mark)? {
-            Some(info) => Ublk::recover(control, plan.choice, &info, shape),
+            Some(info) => {
+                let told = fitting(&mut control, plan.choice, &info, name, shape)?;
+                may_take_over(info.device)?;
+                Ublk::recover(control, &info, &told, shape)
+            }
             None => Ublk::make(control, plan, mark, shape),
         }
     }
@@ -188,6 +200,9 @@ impl Ublk {
             (UblkChoice::Number(number), Some(libc::EEXIST)) => UblkError(format!(
                 "/dev/ublkb{number} is there already and is not this array's: choose another number"
             )),
+            _ if error.kind() == io::ErrorKind::TimedOut => UblkError(format!(
+                "the ublk driver has not said for 30 s whether it makes a block device: its command to do so (ADD_DEV) is known to crash in {DEFECTIVE_KERNELS}: see the kernel log for an oops, reboot into another kernel (6.18.6 or newer), or serve NBD with --nbd"
+            )),
             _ => UblkError(format!(
                 "the ublk driver refuses a new device: {error}: are there many? (ublk_drv.ublks_max)"
             )),
@@ -213,7 +228,7 @@ impl Ublk {
             )));
         }
         ublk.control
-            .set_parameters(ublk.device, &mut shape.parameters(io_bytes_max))
+            .set_parameters(ublk.device, shape.parameters(io_bytes_max))
             .map_err(|error| failed("describe the block device to the ublk driver", &error))?;
         ublk.open_character_device()?;
         Ok(ublk)
@@ -221,38 +236,22 @@ impl Ublk {
 
     fn recover(
         mut control: Control,
-        choice: UblkChoice,
         info: &DeviceInfo,
+        told: &Parameters,
         shape: &UblkShape,
     ) -> Result<Ublk, UblkError> {
         let device = info.device;
-        if matches!(choice, UblkChoice::Number(number) if number != device) {
-            return Err(UblkError(format!(
-                "/dev/ublkb{device} waits for this array: serve it there (--ublk={device}), or give it up with `striate stop --force`"
-            )));
-        }
-        let told = control
-            .parameters(device)
-            .map_err(|error| failed(&format!("ask what /dev/ublkb{device} says of itself"), &error))?;
         let wanted = shape.parameters(info.io_bytes_max);
-        let is_volatile = told.attributes & abi::attribute::VOLATILE_CACHE != 0;
         let grows = wanted.device_sectors > told.device_sectors;
-        if grows && control.features().unwrap_or(0) & feature::UPDATE_SIZE == 0 {
-            return Err(UblkError(format!(
-                "/dev/ublkb{device} waits for this array, which has grown since, and the ublk driver cannot tell hosts so (Linux before 6.16): unmount it, and give the device up with `striate stop --force`"
-            )));
+        match retry(|| control.tell(abi::control::START_USER_RECOVERY, device, 0)) {
+            Ok(()) => {}
+            // Linux 6.12 refuses to begin a recovery again if the server that began it was killed before a queue had fetched (`nr_queues_ready`
+            // is 0 in ublk_ctrl_start_recovery). The queues are as that beginning left them, ready to fetch.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => {
+                return Err(failed(&format!("take /dev/ublkb{device} over from the server before"), &error));
+            }
         }
-        if wanted.device_sectors < told.device_sectors
-            || told.logical_block_shift != wanted.logical_block_shift
-            || (shape.volatile_cache && !is_volatile)
-        {
-            return Err(UblkError(format!(
-                "/dev/ublkb{device} waits for this array, which is not what it was (its size, its blocks, or a member's cache): give the device up with `striate stop --force`"
-            )));
-        }
-        retry(|| control.tell(abi::control::START_USER_RECOVERY, device, 0)).map_err(|error| {
-            failed(&format!("take /dev/ublkb{device} over from the server before"), &error)
-        })?;
         let mut ublk = Ublk {
             control,
             device,
@@ -262,7 +261,7 @@ impl Ublk {
             request_bytes_max: info.io_bytes_max,
             flags: info.flags,
             phase: Phase::Found,
-            volatile_cache: is_volatile,
+            volatile_cache: told.attributes & attribute::VOLATILE_CACHE != 0,
             grows_to_sectors: grows.then_some(wanted.device_sectors),
             live: Arc::default(),
         };
@@ -331,6 +330,12 @@ impl Ublk {
         }
     }
 
+    /// Whether no host reaches it, and it is about to be removed.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
     /// Whether it was there before this server.
     #[must_use]
     pub fn is_recovered(&self) -> bool {
@@ -369,6 +374,12 @@ impl Ublk {
                 .map_err(|error| failed(&format!("tell hosts that {} has grown", self.path()), &error))?;
         }
         Ok(())
+    }
+
+    /// The number of the block device.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.device
     }
 
     /// The block device.

@@ -6,6 +6,7 @@
 //!     shape      what the block device says of itself, pure
 //!     mark       whose it is
 //!     found      those that are there already
+//!     takeover   whether the array can be served as what hosts were told, pure
 //!   queue      a reactor's share of the hardware queues: requests and replies                never blocks, never allocates
 //!     exchange   how they come and go: one by one, or in batches
 //!   null       a device that stores nothing: the ceiling
@@ -31,7 +32,8 @@
 //!
 //! What happens when the server goes away, however it does: the device stays, requests wait in the driver, and those that
 //! it had handed out are handed out again to the next server (`USER_RECOVERY`, `USER_RECOVERY_REISSUE`). The device is
-//! found again by the array's mark, which the driver keeps for us; see `mark`. A server that ends in order under a device
+//! found again by the array's mark, which the driver keeps for us; see `mark`. It is taken over only by the array as hosts were told
+//! of it (`takeover`), in the state in which its server left it (server/note.rs). A server that ends in order under a device
 //! in use quiesces it first (`QUIESCE`, 6.16): the driver hands out no more, and what it has handed out is answered.
 
 mod abi;
@@ -43,9 +45,10 @@ mod mark;
 mod null;
 mod queue;
 mod shape;
+mod takeover;
 
 pub use device::{Closed, Quiesced, Ublk, UblkChoice, UblkFeature, UblkPlan};
-pub use found::{is_there, leftovers, remove};
+pub use found::{Existing, existing, is_there, leftovers, remove};
 pub use null::UblkNull;
 pub use queue::{UblkFrontend, UblkPlace};
 pub use shape::UblkShape;

@@ -49,7 +49,7 @@ impl UblkNull {
             read_only: false,
         };
         let plan = UblkPlan { choice: UblkChoice::Any, queues, without: without.to_vec() };
-        let mut ublk = Ublk::open(&plan, "a null device", "", &shape)?;
+        let mut ublk = Ublk::open(&plan, "a null device", "", &shape, &mut |_| Ok(()))?;
         let ending = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for place in ublk.places() {

@@ -24,7 +24,7 @@ use super::answers::{LOOK_EVERY, advice_goes_on, all_closed, all_ended, member_t
 use super::{Server, ServerError};
 use crate::clock::{Clock, MonotonicClock};
 use crate::events::Event;
-use crate::frontend::ublk::{Closed, Quiesced};
+use crate::frontend::ublk::{Closed, Quiesced, Ublk};
 use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring};
 use crate::server::bounded::all_within;
@@ -154,6 +154,9 @@ impl Server {
         self.is_over.store(true, Ordering::Release);
         self.shared.steward.events.tell(Event::Stopped);
         let mut held = self.held(&left);
+        if let (Some(noter), true) = (&self.noter, ublk.as_ref().is_some_and(Ublk::is_stopped)) {
+            noter.remove();
+        }
         match ublk {
             Some(ublk) if held.is_empty() => {
                 outcome = outcome.and(ublk.remove().map_err(|error| ServerError(error.to_string())));

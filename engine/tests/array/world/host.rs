@@ -51,6 +51,11 @@ impl World {
         }
     }
 
+    /// The time that the reactors are told.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     /// Lets some time pass.
     pub fn pass(&mut self, seconds: u64) {
         let until_ns = self.now_ns + seconds * 1_000_000_000;

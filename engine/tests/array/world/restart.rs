@@ -80,7 +80,8 @@ impl World {
                 roster: started.roster,
                 seed: self.rng.next(),
                 rebuilding: started.rebuilding.map(|(slot, _)| slot),
-            }),
+            })
+            .noted_by(std::mem::take(&mut self.noting)),
             read_only,
         });
         self.reactors = (0..reactors)

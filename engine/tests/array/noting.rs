@@ -1,0 +1,135 @@
+//! The record of an array that is served as a block device: nothing relies on a change of it before the change is noted.
+//!
+//! Method: the test plays the thread that writes notes, and lets them wait. Oracle: what the superblocks on the disks say when a note is
+//! asked for, and what hosts and operators have been answered by then.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bitmap::Cell;
+use crossbeam::channel::{Receiver, bounded};
+use engine::array::{Noting, Order, Position};
+use engine::format::Level;
+use engine::limits::NOTE_TIME_MAX_NS;
+use engine::request::RequestKind;
+
+use crate::world::restart::Serve;
+use crate::world::{Config, Initial, World};
+
+/// Turns of 5 ms on average: shorter than the time after which a note is waited for no longer.
+const TURNS: u32 = 300;
+
+/// An array at rest, and the thread that is to write its notes.
+fn noted(seed: u64) -> (World, Receiver<Position>, Arc<AtomicU64>) {
+    let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
+    let config = Config { seed, level, members: 4, chunk_bytes: 4 << 10, stripes: 40, initial, reactors: 1 };
+    let mut world = World::new(config);
+    world.stop();
+    let (to, notes) = bounded(1);
+    let ended = Arc::new(AtomicU64::new(0));
+    world.noting = Noting::to(to, Arc::clone(&ended));
+    (world.restart(Serve::ReadWrite), notes, ended)
+}
+
+/// Turns until a note is asked for, then some more; the note says what one copy on every member says, and no copy is ahead of it.
+fn next_note(world: &mut World, notes: &Receiver<Position>) -> Position {
+    world.turn_until("the request for a note", |_| !notes.is_empty());
+    (0..TURNS).for_each(|_| world.turn());
+    let note = notes.try_recv().expect("it was asked for");
+    let positions: Vec<_> =
+        world.superblocks().iter().map(|copy| (copy.record.epoch.name, copy.record.moves)).collect();
+    let in_use = world.shared.members.view().writable;
+    for copies in
+        (0..).zip(positions.chunks(2)).filter(|(slot, _)| in_use.has(*slot)).map(|(_, copies)| copies)
+    {
+        assert!(copies.contains(&(note.epoch, note.moves)), "{note:?} is not on every disk: {positions:?}");
+        let (left, right) = (copies[0], copies[1]);
+        let newest = if (left.0.number, left.1) > (right.0.number, right.1) { left } else { right };
+        assert_eq!(newest, (note.epoch, note.moves), "the record went on before {note:?} was written");
+    }
+    note
+}
+
+#[test]
+fn a_write_waits_for_the_note() {
+    let (mut world, notes, ended) = noted(1);
+    let data = |world: &World| {
+        world
+            .disk_contents()
+            .into_iter()
+            .map(|disk| disk[world.data_bytes().start as usize..].to_vec())
+            .collect::<Vec<_>>()
+    };
+    let before = data(&world);
+    assert!(world.ask(RequestKind::Write { fua: false }, 0, 4096));
+    let wake = next_note(&mut world, &notes);
+    assert_eq!(world.outstanding(), 1, "a write was acknowledged on a record that is not noted");
+    assert!(data(&world) == before, "a member was written on a record that is not noted");
+    ended.fetch_add(1, Ordering::Release);
+    world.settle();
+    // Before the sweep says on any member that the stripe is clean, the record moves once more.
+    let sweep = next_note(&mut world, &notes);
+    assert_eq!((sweep.epoch, sweep.moves), (wake.epoch, wake.moves + 1));
+    assert_ne!(world.shared.bitmap.cell(0), Cell::Clean);
+    ended.fetch_add(1, Ordering::Release);
+    world.turn_until("the sweep", |world| world.shared.bitmap.cell(0) == Cell::Clean);
+}
+
+#[test]
+fn a_change_of_members_waits_for_the_note() {
+    let (mut world, notes, ended) = noted(2);
+    let failed = world.order(|answer| Order::Fail { slot: 1, answer });
+    let note = next_note(&mut world, &notes);
+    assert!(failed.is_empty(), "an operator was told of a change that is not noted");
+    assert!(world.shared.members.record().writable.has(1));
+    ended.fetch_add(1, Ordering::Release);
+    world.turn_until("the order", |_| !failed.is_empty());
+    assert_eq!(failed.recv(), Ok(Ok(())));
+    // The note of the state before would have named this epoch as the next: only this server can have begun it.
+    let record = world
+        .superblocks()
+        .into_iter()
+        .map(|copy| copy.record)
+        .max_by_key(|record| record.epoch.name.number)
+        .unwrap();
+    assert_eq!(note.epoch, record.epoch.name);
+    let again = world.order(|answer| Order::Fail { slot: 2, answer });
+    world.turn_until("the answer", |_| !again.is_empty());
+    assert!(matches!(again.recv(), Ok(Err(_))), "one member too few");
+}
+
+/// The id of every epoch that a server begins is in the note before it.
+#[test]
+fn a_note_names_the_next_epoch() {
+    let (mut world, notes, ended) = noted(3);
+    assert!(world.ask(RequestKind::Write { fua: false }, 0, 4096));
+    let wake = next_note(&mut world, &notes);
+    ended.fetch_add(1, Ordering::Release);
+    world.settle();
+    let _failed = world.order(|answer| Order::Fail { slot: 1, answer });
+    let mut note = wake;
+    for _ in 0..10 {
+        let before = note;
+        note = next_note(&mut world, &notes);
+        ended.fetch_add(1, Ordering::Release);
+        if note.epoch != before.epoch {
+            assert_eq!(note.epoch.id, before.next_id);
+            return;
+        }
+        assert_eq!(note.next_id, before.next_id);
+    }
+    panic!("no epoch was begun");
+}
+
+/// A file system that hangs holds hosts up for some seconds, and not for ever.
+#[test]
+fn a_note_that_does_not_end_is_waited_for_some_seconds() {
+    let (mut world, notes, _ended) = noted(4);
+    let began_ns = world.now_ns();
+    assert!(!world.fails(RequestKind::Write { fua: false }, 0, 4096));
+    let took_ns = world.now_ns() - began_ns;
+    assert!((NOTE_TIME_MAX_NS..2 * NOTE_TIME_MAX_NS).contains(&took_ns), "{took_ns} ns");
+    assert_eq!(notes.len(), 1);
+    assert!(!world.fails(RequestKind::Write { fua: false }, 8 << 10, 4096));
+    assert!(world.now_ns() - began_ns < 2 * NOTE_TIME_MAX_NS, "the second write waits again");
+}
