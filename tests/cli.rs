@@ -58,7 +58,6 @@ fn usage_errors_exit_with_2() {
         &["detail"],
         &["fail", "a"],
         &["fail", "a", "99999999999999999999999"],
-        &["replace", "a", "/dev/x", "2"],
         &["stop"],
         &["wait", "a", "--timeout", "soon"],
         &["grow"],
