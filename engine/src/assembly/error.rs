@@ -106,7 +106,7 @@ pub enum AssemblyError {
     #[error(
         "the members ran apart: {one} is at epoch {}, {other} at epoch {}, and neither follows the other. \
          Each side may hold data that the other lacks. Start with the members of the side to keep, look at the \
-         data, then give each of the others to `striate replace NAME SLOT PATH --force`, which fills it anew",
+         data, then give each of the others to `striate replace NAME SLOT PATH --force`, which wipes it and fills it anew",
         epoch(one_epoch),
         epoch(other_epoch)
     )]
