@@ -39,6 +39,7 @@ const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("engine/src/device/layers.rs", "a loop device is asked by ioctl"),
     ("engine/src/device/silent.rs", "a lease is taken by fcntl"),
     ("engine/src/device/storage.rs", "a range of a file is locked by fcntl"),
+    ("engine/src/server/locked.rs", "the kernel is told to read the program's own pages"),
     ("engine/src/memory/", "arenas are mapped memory, shared by reactors under the Span contract"),
     ("engine/src/memory.rs", "as above"),
     ("engine/src/ring/", "io_uring takes raw pointers"),

@@ -505,6 +505,6 @@ fn a_file_system_that_runs_full_fails_no_member() {
     assert_eq!(server.status().cells.need_sync, 0, "{:?}", server.status());
     server.fail(0);
     compare(1, &all, "from parity, without slot 0");
-    drop(writer);
+    drop((client, writer));
     server.stop();
 }

@@ -321,6 +321,7 @@ fn tcp_clients_leave_seats_for_unix_clients() {
     for _ in 0..8 {
         open_unix(&server);
     }
+    drop(open);
     server.stop();
 }
 

@@ -1,18 +1,65 @@
 //! Memory that the kernel may not take away. A server of a block device must not wait for a page: of its program, a stack, a table. The
 //! page may lie on a swap device or a file system on that very block device, and then nothing goes on any more.
+//!
+//! What is in memory is locked, and so is what comes to be, page by page as it is touched: most of what is reserved is never used. The
+//! program itself is brought into memory first, all of it: what it does in need it has not done before.
 
-use rustix::mm::{MlockAllFlags, mlockall};
+#![expect(unsafe_code, reason = "the kernel is told ranges of addresses")]
+
+use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
 
 use super::ServerError;
 
-/// Locks what the process has in memory now, all of it, and what it maps later as soon as it is touched.
+/// Locks the memory of the process, from now on.
 pub(super) fn lock_memory() -> Result<(), ServerError> {
-    let locked = mlockall(MlockAllFlags::CURRENT)
-        .and_then(|()| mlockall(MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT));
-    locked.map_err(|error| {
+    bring_program_in();
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    mlockall(flags).map_err(|error| {
         ServerError(format!(
             "cannot lock the server's memory: {error}: a block device is not served from memory that may be swapped out, perhaps to \
              itself: allow it (root with CAP_IPC_LOCK, or LimitMEMLOCK=infinity in the unit), or give the reactors less (--memory)"
         ))
     })
+}
+
+/// Reads the pages of the program and its libraries, as far as the kernel lets it (Linux 5.14 or newer).
+fn bring_program_in() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for (first, len) in maps.lines().filter_map(program_range) {
+        let first = std::ptr::with_exposed_provenance_mut(first);
+        // SAFETY: reading pages in changes no memory, whatever is mapped there by now.
+        let _as_far_as_it_goes = unsafe { madvise(first, len, Advice::LinuxPopulateRead) };
+    }
+}
+
+/// First address and length of a mapping of a file that may be read, by its line in /proc/self/maps.
+fn program_range(line: &str) -> Option<(usize, usize)> {
+    let mut words = line.split_whitespace();
+    let (range, rights, path) = (words.next()?, words.next()?, words.nth(3)?);
+    let (first, end) = range.split_once('-')?;
+    let (first, end) = (usize::from_str_radix(first, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    // Not device memory and not rings, which are files to the kernel too.
+    let is_program = rights.starts_with('r') && path.starts_with('/') && !path.starts_with("/dev/");
+    is_program.then_some((first, end - first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_are_brought_in() {
+        for (line, range) in [
+            ("55d000-55e000 r-xp 00001000 08:01 42 /usr/bin/striate", Some((0x55d000, 0x1000))),
+            ("55d000-55e000 ---p 00001000 08:01 42 /usr/lib/libc.so.6", None),
+            ("7f0000-7f1000 rw-s 00000000 00:0e 1024 /dev/ublkc0", None),
+            ("7f0000-7f1000 rw-p 00000000 00:00 0", None),
+            ("7f0000-7f1000 rw-p 00000000 00:00 0 [stack]", None),
+            ("7f0000-7f1000 rw-s 00000000 00:0e 1 anon_inode:[io_uring]", None),
+            ("", None),
+        ] {
+            assert_eq!(program_range(line), range, "{line}");
+        }
+        bring_program_in();
+    }
 }
