@@ -89,7 +89,8 @@ impl Array {
             }
         }
         let has_failed = shared.failed();
-        if told.view.readable != view.readable || told.has_failed != has_failed {
+        // One slot may be filled as another leaves.
+        if told.view.readable.count() != view.readable.count() || told.has_failed != has_failed {
             let missing = shared.geometry.slots().minus(view.readable).count() as u8;
             let spare = if has_failed { None } else { shared.geometry.parities().checked_sub(missing) };
             events.tell(Event::Redundancy { spare, missing });
