@@ -283,8 +283,8 @@ pub struct Replace {
 pub struct Stop {
     /// The running array
     pub name: ArrayName,
-    /// Stop though its block device is in use, or clients are connected; they get errors. Gives up a
-    /// device whose server is gone, too
+    /// Stop though its block device is in use, or clients are connected; they get errors. If the
+    /// server has died, clear away what it left: its sockets, and its block device, whose I/O then fails
     #[arg(long)]
     pub force: bool,
 }

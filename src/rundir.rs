@@ -8,19 +8,34 @@
 //! ```
 //!
 //! It is `--run-dir`, or else STRIATE_RUN_DIR, or else `/run/striate` for root, or else the directory
-//! `striate` in `$XDG_RUNTIME_DIR`. A server creates it with mode 0700. Who can write in it could put a
-//! socket of their own in the place of a server's, so a directory that belongs to someone else, or that
-//! others may write to, is refused by both sides.
+//! `striate` in `$XDG_RUNTIME_DIR`. A server creates it with mode 0700.
+//!
+//! A user who can write in the directory could put a socket of their own in the place of a server's, and a user who can write in
+//! one of its parents could put another directory in its place. Both sides refuse such a directory. (In a parent with the
+//! sticky bit, such as `/tmp`, only the owner of an entry can replace it.)
 
-use std::fs::{DirBuilder, Metadata};
+use std::fs::{DirBuilder, File, Metadata};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::failure::{Context, Failure, Result};
 use crate::names::ArrayName;
 
 /// `sun_path` of a unix socket address, less its final zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The lock of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockState {
+    /// There is none: no server had this name.
+    None,
+    /// A server had it, and has ended.
+    Free,
+    /// A server lives.
+    Held,
+}
 
 /// A run directory that was found in order.
 #[derive(Clone, Debug)]
@@ -52,16 +67,23 @@ impl RunDir {
     }
 
     fn checked(path: PathBuf) -> Result<Self> {
-        let metadata =
-            path.metadata().context(|| format!("cannot look at the run directory {}", path.display()))?;
-        if let Some(objection) = objection(&metadata, own_uid()) {
+        let what = || format!("cannot look at the run directory {}", path.display());
+        // Absolute, because the path of an export is told to other programs.
+        let path = std::path::absolute(&path).context(what)?;
+        // Links on the way are checked by where they are, and by where they lead.
+        let real = path.canonicalize().context(what)?;
+        for directory in path.ancestors().chain(real.ancestors()) {
+            let is_parent = directory != path && directory != real;
+            let metadata = directory.metadata().context(what)?;
+            let Some(objection) = objection(&metadata, own_uid(), is_parent) else { continue };
+            let parent =
+                if is_parent { format!("its parent {}: ", directory.display()) } else { String::new() };
             return Err(Failure::new(format!(
-                "unsafe run directory: {}: {objection}; give another with --run-dir",
+                "unsafe run directory: {}: {parent}{objection}; give another with --run-dir",
                 path.display()
             )));
         }
-        // Absolute, because the path of an export is told to other programs.
-        Ok(Self(std::path::absolute(&path).context(|| format!("cannot use {}", path.display()))?))
+        Ok(Self(path))
     }
 
     /// The directory itself.
@@ -84,6 +106,16 @@ impl RunDir {
         self.0.join(format!("{name}.lock"))
     }
 
+    /// Whether a server holds the lock of a name.
+    pub fn lock_state(&self, name: &ArrayName) -> LockState {
+        let Ok(lock) = File::open(self.lock(name)) else { return LockState::None };
+        // Held for a moment: a server that starts meanwhile tries again (`Claim::take`).
+        match flock(&lock, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => LockState::Free,
+            Err(_) => LockState::Held,
+        }
+    }
+
     fn socket(&self, name: &ArrayName, extension: &str) -> Result<PathBuf> {
         let path = self.0.join(format!("{name}.{extension}"));
         if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
@@ -95,11 +127,13 @@ impl RunDir {
         Ok(path)
     }
 
-    /// The names that have a control socket, live or left behind, in order.
+    /// The names of servers with a control socket, live or left behind, in order. A server has a lock before it has a socket, so a
+    /// socket without one is another program's.
     pub fn names(&self) -> Result<Vec<ArrayName>> {
         let entries = std::fs::read_dir(&self.0).context(|| format!("cannot list {}", self.0.display()))?;
         let mut names: Vec<ArrayName> = entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".sock")?.parse().ok())
+            .filter(|name| self.lock(name).exists())
             .collect();
         names.sort();
         Ok(names)
@@ -124,14 +158,16 @@ fn choose(given: Option<&Path>, uid: u32, user_runtime_dir: Option<PathBuf>) -> 
 
 /// Why a directory cannot be trusted, if it cannot. The group may write if it is the user's own, as a
 /// umask of 002 makes it on systems where every user has a group.
-fn objection(metadata: &Metadata, uid: u32) -> Option<&'static str> {
+fn objection(metadata: &Metadata, uid: u32, is_parent: bool) -> Option<&'static str> {
+    const STICKY: u32 = 0o1000;
     let own_group = metadata.gid() == rustix::process::getegid().as_raw();
     let others_write = if own_group { 0o002 } else { 0o022 };
+    let is_sticky = is_parent && metadata.mode() & STICKY != 0;
     if !metadata.is_dir() {
         Some("not a directory")
     } else if metadata.uid() != uid && metadata.uid() != 0 {
         Some("it belongs to another user")
-    } else if metadata.mode() & others_write != 0 {
+    } else if metadata.mode() & others_write != 0 && !is_sticky {
         Some("others may write to it")
     } else {
         None
@@ -170,10 +206,39 @@ mod tests {
     }
 
     #[test]
+    fn a_parent_that_others_may_write_to_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (parent, link) = (temporary.path().join("parent"), temporary.path().join("link"));
+        let path = parent.join("run");
+        RunDir::create(Some(&path)).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        std::fs::set_permissions(&parent, PermissionsExt::from_mode(0o777)).unwrap();
+        for given in [&path, &link] {
+            let refused = RunDir::find(Some(given)).unwrap_err().line();
+            assert!(refused.contains("its parent") && refused.contains("others may write"), "{refused}");
+        }
+        // As /tmp is.
+        std::fs::set_permissions(&parent, PermissionsExt::from_mode(0o1777)).unwrap();
+        for given in [&path, &link] {
+            RunDir::find(Some(given)).unwrap();
+        }
+    }
+
+    #[test]
     fn sockets_and_names() {
         let temporary = tempfile::tempdir().unwrap();
         let run_dir = RunDir::create(Some(temporary.path())).unwrap();
-        for file in ["b.sock", "a.sock", "a.nbd", "..sock", "no name.sock", "c.sock.old"] {
+        for file in [
+            "b.sock",
+            "a.sock",
+            "a.nbd",
+            "..sock",
+            "no name.sock",
+            "c.sock.old",
+            "d.sock",
+            "a.lock",
+            "b.lock",
+        ] {
             std::fs::write(temporary.path().join(file), "").unwrap();
         }
         let names: Vec<String> = run_dir.names().unwrap().iter().map(ToString::to_string).collect();

@@ -115,14 +115,32 @@ fn no_array_is_no_error() {
 }
 
 #[test]
-fn a_dead_server_is_told_of() {
+fn a_dead_server_is_told_of_and_cleared_away() {
     let directory = tempfile::tempdir().unwrap();
-    drop(std::os::unix::net::UnixListener::bind(directory.path().join("gone.sock")).unwrap());
-    for words in [&["status"][..], &["stop", "gone"]] {
+    let file = |name: &str| directory.path().join(name);
+    let dead = |name: &str| drop(std::os::unix::net::UnixListener::bind(file(name)).unwrap());
+    ["gone.sock", "gone.nbd", "stray.sock"].into_iter().for_each(dead);
+    std::fs::write(file("gone.lock"), "").unwrap();
+    std::fs::write(file("other.nbd"), "").unwrap();
+    for words in [&["status"][..], &["status", "gone"], &["stop", "gone"]] {
         let output = striate(directory.path(), words);
         assert_eq!(output.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&output.stderr).starts_with("striate: server gone: gone: "));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with("striate: server gone: gone: "), "{said}");
+        let advice = if words[0] == "stop" { "`striate stop --force gone`" } else { "`striate stop gone`" };
+        assert!(said.contains(advice), "{said}");
     }
+    // A socket that no server of an array had is another program's.
+    let stray = striate(directory.path(), &["stop", "--force", "stray"]);
+    assert_eq!(stray.status.code(), Some(1));
+    assert!(file("stray.sock").exists());
+    let cleared = striate(directory.path(), &["stop", "--force", "gone"]);
+    assert_eq!(String::from_utf8_lossy(&cleared.stderr), "");
+    assert!(String::from_utf8_lossy(&cleared.stdout).starts_with("cleared: gone: "));
+    assert!(!file("gone.sock").exists() && !file("gone.nbd").exists() && file("other.nbd").exists());
+    let after = striate(directory.path(), &["status"]);
+    assert_eq!(String::from_utf8_lossy(&after.stdout), "no array is served\n");
+    assert_eq!(striate(directory.path(), &["stop", "--force", "gone"]).status.code(), Some(1));
 }
 
 #[test]

@@ -105,6 +105,7 @@ pub use roster::{Change, ChangeRefused, Joiner, Roster, SuperblockWrite, WriteOu
 
 use uuid::Uuid;
 
+use crate::format::host::Host;
 use crate::format::label::Label;
 use crate::format::superblock::{EpochName, Found, NoMember, Record, RunState};
 use epochs::Present;
@@ -124,7 +125,7 @@ pub struct AssemblyOptions {
     /// Start though not more than half of the members are there.
     pub run_degraded: bool,
     /// This host; an array that belongs to another is refused.
-    pub host: Label,
+    pub host: Host,
     /// Take an array that belongs to another host.
     pub foreign_host_ok: bool,
     /// The array must be this one.

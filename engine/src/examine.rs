@@ -36,8 +36,11 @@ pub struct ExaminedSuperblock {
     pub array_uuid: String,
     /// This member's identity.
     pub member_uuid: String,
-    /// The host that created the array or served it last.
+    /// The name of the host that created the array or served it last.
     pub host: String,
+    /// The id of that host, made from its machine id; empty where a program wrote it that knew of names only.
+    #[serde(default)]
+    pub host_id: String,
     /// 5 or 6.
     pub level: u8,
     /// Bytes placed on one member before moving on.
@@ -128,7 +131,8 @@ fn describe(superblock: &Superblock) -> ExaminedSuperblock {
         name: record.name.as_str().into(),
         array_uuid: record.array.to_string(),
         member_uuid: superblock.member.to_string(),
-        host: record.host.as_str().into(),
+        host: record.host.name.as_str().into(),
+        host_id: if record.host.id.is_nil() { String::new() } else { record.host.id.to_string() },
         level: record.shape.level.number(),
         chunk_bytes: record.shape.chunk_bytes,
         size_bytes: record.zones.stripes

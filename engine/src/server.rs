@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 
 pub use crate::format::Level;
-use crate::format::label::Label;
 pub use crate::frontend::ublk::{Quiesced, UblkChoice, UblkFeature};
 
 pub(crate) mod bounded;
@@ -22,6 +21,7 @@ mod random;
 mod route;
 mod running;
 mod scrub;
+mod this_host;
 mod warnings;
 
 pub use bounded::each_within;
@@ -29,6 +29,7 @@ pub use create::create;
 pub use grow::grow_offline;
 pub use running::{Ended, Notice, NoticeKind, Notices, Server, Severity, Stop};
 pub use scrub::scrub_offline;
+use this_host::this_host;
 
 /// How the stripes of a new array start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,19 +208,6 @@ pub fn remove_leftover(device: u32, run_dir: Option<&Path>) -> Result<(), Server
     crate::frontend::ublk::remove(device)?;
     run_dir.iter().for_each(|run_dir| note::Note::of(run_dir, device, uuid::Uuid::nil()).remove());
     Ok(())
-}
-
-/// This host, as superblocks name it: its node name, as far as a label holds it.
-fn this_host() -> Label {
-    let node = rustix::system::uname();
-    let name: String = node
-        .nodename()
-        .to_string_lossy()
-        .chars()
-        .filter(|letter| letter.is_ascii_alphanumeric() || "._-".contains(*letter))
-        .take(crate::format::label::LABEL_BYTES_MAX)
-        .collect();
-    Label::new(&name).unwrap_or(Label::EMPTY)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a creation is stamped, by the control step that makes it")]

@@ -15,7 +15,7 @@ use bitmap::{Bitmap, BlockIndex, Cell};
 use crate::array::Layout;
 use crate::assembly::{Assembly, Change, ChangeRefused, Roster, SlotPlan, SuperblockWrite, WriteOutcome};
 use crate::format::bitmap_block::{self, Header};
-use crate::format::label::Label;
+use crate::format::host::Host;
 use crate::format::superblock::{self, Copy, Found, NoMember};
 use crate::format::zones::{PLACES_PER_BLOCK, bitmap_place};
 use crate::geometry::{Geometry, Slots};
@@ -51,7 +51,7 @@ pub struct Bench<'a, R: Ring> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StartOptions {
     /// Who owns the array from now on.
-    pub host: Label,
+    pub host: Host,
     /// Write nothing, not even the epoch.
     pub read_only: bool,
     /// Take parity for right in stripes whose missing strip nobody can vouch for.

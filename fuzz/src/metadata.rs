@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bitmap::{BlockIndex, Cell, LoadMode};
 use engine::assembly::{AssemblyOptions, Candidate, NewArray, SuperblockWrite, assemble, create};
 use engine::format::bitmap_block::{self, CELL_BYTES, GENERATION_MAX, Header};
+use engine::format::host::Host;
 use engine::format::label::Label;
 use engine::format::superblock::{Copy, Superblock, choose, decode, encode};
 use engine::format::zones::{Zones, bitmap_place, zones};
@@ -47,7 +48,7 @@ fn honest() -> Vec<SuperblockWrite> {
     create(&NewArray {
         array: array(),
         name: Label::new("fuzz").expect("a name"),
-        host: Label::EMPTY,
+        host: Host::ANY,
         created_s: 1_700_000_000,
         shape: shape(),
         logical_block_bytes: 512,

@@ -1,12 +1,18 @@
 //! `fail`, `replace`, `stop`: commands to a running array.
 
+use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+
 use engine::server::{leftovers, remove_leftover};
 
 use crate::cli::{Fail, Replace, Stop};
-use crate::control::client::Client;
+use crate::control::client::{Client, Unreachable, not_served};
 use crate::control::message::{MemberId, Request};
+use crate::control::server::Claim;
 use crate::failure::{Context, Failure, Outcome, Result};
 use crate::log;
+use crate::names::ArrayName;
 use crate::output::print;
 use crate::rundir::RunDir;
 
@@ -45,27 +51,56 @@ fn in_words(member: &MemberId) -> String {
 
 /// Stops an array; returns once it is marked clean.
 pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
-    match Client::connect(run_dir, &options.name) {
+    let name = &options.name;
+    let connected = run_dir.map_or(Err(Unreachable::NotServed), |run_dir| Client::try_connect(run_dir, name));
+    let is_dead = match connected {
         Ok(mut client) => {
             let warnings = client.command(&Request::Stop { force: options.force })?;
             warnings.iter().for_each(|warning| log::say(warning));
+            print(&format!("stopped: {name}\n"))?;
+            return Ok(Outcome::Fine);
         }
-        Err(failure) => give_up_device(options, run_dir, failure)?,
+        Err(Unreachable::Failed(failure)) => return Err(failure),
+        Err(Unreachable::Dead) => true,
+        Err(Unreachable::NotServed) => false,
+    };
+    // A user who may not look finds no device.
+    let devices = leftovers(name.as_str()).unwrap_or_default();
+    match (devices.first(), options.force) {
+        (None, _) if !is_dead => return Err(not_served(name, run_dir)),
+        (None, false) => {
+            return Err(Failure::new(format!(
+                "server gone: {name}: it ended without a stop: serve the members again, resync follows; or clear away its sockets with `striate stop --force {name}`"
+            )));
+        }
+        (Some(first), false) => {
+            return Err(Failure::new(format!(
+                "server gone: {name}: /dev/ublkb{first} waits for it: serve the members again, or give it up with `striate stop --force {name}`, which fails its I/O"
+            )));
+        }
+        (_, true) => {}
     }
-    print(&format!("stopped: {}\n", options.name))?;
+    for device in devices {
+        remove_leftover(device, run_dir.map(RunDir::path))?;
+    }
+    if let Some(run_dir) = run_dir.filter(|_| is_dead) {
+        clear_sockets(name, run_dir)?;
+    }
+    print(&format!("cleared: {name}: what its server left is gone; the members can be served again\n"))?;
     Ok(Outcome::Fine)
 }
 
-/// Takes away the block devices of a server that is gone, or says that they are there.
-fn give_up_device(options: &Stop, run_dir: Option<&RunDir>, failure: Failure) -> Result<()> {
-    // Who may not look finds nothing.
-    let left = leftovers(options.name.as_str()).unwrap_or_default();
-    let Some(first) = left.first() else { return Err(failure) };
-    if !options.force {
-        return Err(Failure::new(format!(
-            "server gone: {}: /dev/ublkb{first} waits for it: serve the members again, or give it up with `striate stop --force {}`, which fails its I/O",
-            options.name, options.name
-        )));
+/// Removes the sockets that a dead server left in the run directory.
+fn clear_sockets(name: &ArrayName, run_dir: &RunDir) -> Result<()> {
+    // No server of this name starts as long as this lives, and its control socket is removed.
+    let _claim = Claim::take(run_dir, name)?;
+    let export = run_dir.nbd_socket(name)?;
+    let is_socket = export.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
+    // A server of another array may have been told to listen there.
+    let is_dead =
+        UnixStream::connect(&export).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    if is_socket && is_dead {
+        std::fs::remove_file(&export).context(|| format!("cannot remove {}", export.display()))?;
     }
-    left.into_iter().try_for_each(|device| Ok(remove_leftover(device, run_dir.map(RunDir::path))?))
+    Ok(())
 }

@@ -222,6 +222,9 @@ fn superblock_text(superblock: &ExaminedSuperblock, lines: &mut Lines) {
     lines.add("chunk", exact_size(superblock.chunk_bytes.into()));
     lines.add("data at", exact_size(superblock.data_offset_bytes));
     lines.add("host", &superblock.host);
+    if !superblock.host_id.is_empty() {
+        lines.add("host id", &superblock.host_id);
+    }
     lines.add("member", format!("slot {}, uuid {}", superblock.slot, superblock.member_uuid));
     lines.add("epoch", superblock.epoch);
     lines.add("sequence", superblock.sequence);

@@ -313,6 +313,7 @@ mod tests {
             array_uuid: uuid.into(),
             member_uuid: path.into(),
             host: String::new(),
+            host_id: String::new(),
             level: 5,
             chunk_bytes: 65536,
             size_bytes: 1 << 30,

@@ -9,7 +9,7 @@ use engine::status::{ArrayStatus, Background, Health, MemberState, MemberStatus,
 use serde::Serialize;
 
 use crate::cli::Status;
-use crate::control::client::{Client, Unreachable};
+use crate::control::client::{Client, Unreachable, server_gone};
 use crate::failure::{Failure, Outcome, Result, Verdict};
 use crate::log;
 use crate::meter::time_left;
@@ -40,7 +40,7 @@ pub fn status(options: &Status, run_dir: Option<&RunDir>) -> Result<Outcome> {
             }
         }
         let complaints: Vec<String> =
-            gone.iter().map(server_gone).chain(complaints.iter().map(Failure::line)).collect();
+            gone.iter().map(server_gone).chain(complaints).map(|failure| failure.line()).collect();
         complaints.iter().for_each(|complaint| log::say(complaint));
         match options.watch {
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.into())),
@@ -64,10 +64,6 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn server_gone(name: &ArrayName) -> String {
-    format!("server gone: {name}: it ended without a stop; serve the members again, resync follows")
-}
-
 /// One line for a monitoring system: the worst that is true of the arrays, and of which.
 fn check(collected: Result<Collected>) -> Result<Outcome> {
     let mut found: Vec<(Verdict, String)> = Vec::new();
@@ -75,7 +71,7 @@ fn check(collected: Result<Collected>) -> Result<Outcome> {
         Err(failure) => found.push((Verdict::Unknown, failure.line())),
         Ok((statuses, gone, complaints)) => {
             found.extend(statuses.iter().map(|status| (verdict(status.health), describe(status))));
-            found.extend(gone.iter().map(|name| (Verdict::Critical, server_gone(name))));
+            found.extend(gone.iter().map(|name| (Verdict::Critical, server_gone(name).line())));
             found.extend(complaints.iter().map(|failure| (Verdict::Unknown, failure.line())));
         }
     }

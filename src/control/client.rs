@@ -9,7 +9,7 @@ use super::LINE_TIME_MAX;
 use super::message::{Answer, Lines, Request, encode};
 use crate::failure::{Context, Failure, Result};
 use crate::names::ArrayName;
-use crate::rundir::RunDir;
+use crate::rundir::{LockState, RunDir};
 
 /// A connection to the server of one array.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Client {
 /// Why there is no connection.
 #[derive(Debug)]
 pub enum Unreachable {
-    /// No server has this name.
+    /// No server has this name, or one that is just starting or ending.
     NotServed,
     /// One had, and died: its socket is still there.
     Dead,
@@ -39,7 +39,11 @@ impl Client {
         let path = run_dir.control_socket(name).map_err(Unreachable::Failed)?;
         let stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => Unreachable::NotServed,
-            ErrorKind::ConnectionRefused => Unreachable::Dead,
+            // The lock is there and free: a server had it, and died.
+            ErrorKind::ConnectionRefused => match run_dir.lock_state(name) {
+                LockState::Free => Unreachable::Dead,
+                LockState::None | LockState::Held => Unreachable::NotServed,
+            },
             _ => Unreachable::Failed(Failure::new(format!("cannot connect to {}: {error}", path.display()))),
         })?;
         stream
@@ -54,9 +58,7 @@ impl Client {
         let Some(run_dir) = run_dir else { return Err(not_served(name, None)) };
         Self::try_connect(run_dir, name).map_err(|reason| match reason {
             Unreachable::NotServed => not_served(name, Some(run_dir)),
-            Unreachable::Dead => Failure::new(format!(
-                "server gone: {name}: it ended without a stop; serve the members again, resync follows"
-            )),
+            Unreachable::Dead => server_gone(name),
             Unreachable::Failed(failure) => failure,
         })
     }
@@ -128,7 +130,15 @@ impl Client {
     }
 }
 
-fn not_served(name: &ArrayName, run_dir: Option<&RunDir>) -> Failure {
+/// The failure of a server that has died.
+pub fn server_gone(name: &ArrayName) -> Failure {
+    Failure::new(format!(
+        "server gone: {name}: it ended without a stop; serve the members again, resync follows; or, if there is to be no next server, `striate stop {name}` says how to clear away what it left"
+    ))
+}
+
+/// The failure of a server that is not there.
+pub fn not_served(name: &ArrayName, run_dir: Option<&RunDir>) -> Failure {
     let place = run_dir.map_or(String::new(), |run_dir| format!(" in {}", run_dir.path().display()));
     Failure::new(format!(
         "not served: {name}: no such server{place}; see `striate status`, or give its --run-dir"

@@ -61,7 +61,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Takes the name, unless a live server has it.
+    /// Takes the name, unless a live server has it. The socket of a dead one is removed.
     pub fn take(run_dir: &RunDir, name: &ArrayName) -> Result<Self> {
         let lock_path = run_dir.lock(name);
         let lock = OpenOptions::new()
@@ -71,7 +71,7 @@ impl Claim {
             .mode(0o600)
             .open(&lock_path)
             .context(|| format!("cannot open {}", lock_path.display()))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock_or_wait(&lock) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(served_already(name)),
             Err(error) => return Err(error).context(|| format!("cannot lock {}", lock_path.display())),
@@ -101,6 +101,19 @@ impl Claim {
             .context(|| "cannot start the control thread".into())?;
         Ok(ControlServer { claim: self, listener, acceptor })
     }
+}
+
+/// Takes the lock of a name. A client that looks at it (`RunDir::lock_state`) has it for a moment, so one refusal proves no server.
+fn lock_or_wait(lock: &File) -> std::result::Result<(), Errno> {
+    const TRIES: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(20);
+    for _ in 1..TRIES {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),
+            taken => return taken,
+        }
+    }
+    flock(lock, FlockOperation::NonBlockingLockExclusive)
 }
 
 fn served_already(name: &ArrayName) -> Failure {

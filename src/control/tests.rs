@@ -66,6 +66,7 @@ pub fn example_superblock(name: &str, array_uuid: &str) -> ExaminedSuperblock {
         array_uuid: array_uuid.into(),
         member_uuid: "m".into(),
         host: "host".into(),
+        host_id: String::new(),
         level: 5,
         chunk_bytes: 64 << 10,
         size_bytes: 1 << 40,

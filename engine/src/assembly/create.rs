@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::roster::SuperblockWrite;
 use crate::format::Shape;
+use crate::format::host::Host;
 use crate::format::label::Label;
 use crate::format::superblock::{
     Copy, Epoch, EpochName, LINE_EPOCHS, Record, RunState, SlotRecord, SlotState, Superblock,
@@ -19,7 +20,7 @@ pub struct NewArray<'a> {
     /// Its name, not empty.
     pub name: Label,
     /// Whose it is; empty: anyone's.
-    pub host: Label,
+    pub host: Host,
     /// Now, seconds since 1970.
     pub created_s: u64,
     /// Level, members, chunk.

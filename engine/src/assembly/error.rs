@@ -69,7 +69,7 @@ pub enum AssemblyError {
     },
     /// Another host's array.
     #[error(
-        "array {name} belongs to host '{owner}', and this is '{host}'. If it is not in use there, take it with \
+        "array {name} belongs to host {owner}, and this is {host}. If it is not in use there, take it with \
          `serve --foreign-host`"
     )]
     ForeignHost {

@@ -219,7 +219,7 @@ pub(super) fn check_owner(record: &Record, options: &AssemblyOptions) -> Result<
             expected: expected.to_string(),
         });
     }
-    if !record.host.is_empty() && record.host != options.host && !options.foreign_host_ok {
+    if !record.host.is(&options.host) && !options.foreign_host_ok {
         return Err(AssemblyError::ForeignHost {
             name: record.name.to_string(),
             owner: record.host.to_string(),

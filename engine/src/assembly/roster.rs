@@ -19,7 +19,7 @@
 use uuid::Uuid;
 
 use super::Assembly;
-use crate::format::label::Label;
+use crate::format::host::Host;
 use crate::format::superblock::{
     COUNT_MAX, Copy, EpochName, Found, Record, RunState, SlotRecord, SlotState, Superblock, encode,
 };
@@ -33,7 +33,7 @@ pub enum Change {
     /// The array is started, by this host.
     Start {
         /// Who owns it from now on.
-        host: Label,
+        host: Host,
     },
     /// Slots leave: they failed, or the operator says so. All that are known to have failed leave in one epoch, so that no
     /// superblock is written to one of them, or waited for, while another leaves.

@@ -21,6 +21,7 @@
 
 pub mod bitmap_block;
 mod bytes;
+pub mod host;
 pub mod label;
 pub mod lost_rows;
 pub mod signatures;

@@ -25,6 +25,7 @@ pub use copies::{Found, NoMember, choose};
 use uuid::Uuid;
 
 use super::Shape;
+use super::host::Host;
 use super::label::Label;
 use super::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES, Zones};
 use crate::limits::{CHUNK_BYTES_MIN, MEMBERS_MAX};
@@ -219,8 +220,8 @@ pub struct Record {
     pub array: Uuid,
     /// Its name, not empty.
     pub name: Label,
-    /// The host that it belongs to; empty: any.
-    pub host: Label,
+    /// The host that it belongs to.
+    pub host: Host,
     /// When it was created, seconds since 1970.
     pub created_s: u64,
     /// Level, members, chunk.

@@ -298,6 +298,7 @@ impl Noter {
 mod tests {
     use super::*;
     use crate::assembly::{NewArray, create};
+    use crate::format::host::Host;
     use crate::format::label::Label;
     use crate::format::zones::zones;
     use crate::format::{Level, Shape};
@@ -311,7 +312,7 @@ mod tests {
         let new = NewArray {
             array,
             name: Label::new("t0").unwrap(),
-            host: Label::EMPTY,
+            host: Host::ANY,
             created_s: 1,
             shape,
             zones: zones(64 << 20, &shape).unwrap(),

@@ -6,7 +6,7 @@ use bitmap::Cell;
 
 use crate::assembly::{AssemblyOptions, assemble};
 use crate::device::{Access, Device};
-use crate::format::label::Label;
+use crate::format::host::Host;
 use crate::memory::Span;
 use crate::ring::{MemberIo, MemberOp, Ring};
 use crate::start::{Bench, SCRATCH_BYTES, StartOptions, Started, start};
@@ -36,7 +36,7 @@ fn scrub(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ScrubReport, ServerError> {
     let candidates = candidates(bench, devices);
-    let options = AssemblyOptions { foreign_host_ok: true, host: Label::EMPTY, ..AssemblyOptions::default() };
+    let options = AssemblyOptions { foreign_host_ok: true, host: Host::ANY, ..AssemblyOptions::default() };
     let assembly = assemble(&candidates, &options).map_err(|error| ServerError(error.to_string()))?;
     check_blocks(&assembly, devices)?;
     let options = StartOptions { read_only: true, seed: 1, ..StartOptions::default() };

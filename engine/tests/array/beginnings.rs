@@ -7,6 +7,7 @@ use bitmap::{Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, LoadMode, STRIPES_P
 use engine::array::{Beginning, Shared, StewardState};
 use engine::assembly::{AssemblyOptions, Candidate, NewArray, assemble};
 use engine::format::Shape;
+use engine::format::host::Host;
 use engine::format::label::Label;
 use engine::format::zones::Zones;
 use engine::geometry::{Geometry, Slots};
@@ -84,7 +85,7 @@ impl Beginnings<'_> {
         let new = NewArray {
             array: Uuid::from_u64_pair(rng.next(), rng.next()),
             name: Label::new("test").expect("a name"),
-            host: Label::EMPTY,
+            host: Host::ANY,
             created_s: 1_700_000_000,
             shape: Shape { level: self.config.level, members, chunk_bytes: self.config.chunk_bytes },
             logical_block_bytes: SECTOR as u32,

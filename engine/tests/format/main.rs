@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use engine::assembly::{AssemblyOptions, Candidate, Change, ChangeRefused, assemble};
 use engine::format::bitmap_block::{self, BlockError, CELL_BYTES, GENERATION_MAX, Header};
+use engine::format::host::Host;
 use engine::format::label::Label;
 use engine::format::lost_rows;
 use engine::format::signatures::detect_foreign;
@@ -42,7 +43,7 @@ fn sample(slot: usize) -> Superblock {
     let record = Record {
         array: Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
         name: Label::new("tank-0").unwrap(),
-        host: Label::new("host.example").unwrap(),
+        host: Host { id: Uuid::from_u128(0x600d), name: Label::new("host.example").unwrap() },
         created_s: 1_764_000_000,
         shape: SHAPE,
         logical_block_bytes: 512,
@@ -186,7 +187,7 @@ fn check_hostile(a: &[u8], b: &[u8]) {
             Err(error) => assert!(!error.to_string().is_empty()),
             Ok(assembly) => {
                 let Ok(mut roster) = assembly.roster() else { continue };
-                let writes = roster.begin(Change::Start { host: Label::EMPTY }, 7).unwrap_or_default();
+                let writes = roster.begin(Change::Start { host: Host::ANY }, 7).unwrap_or_default();
                 for write in writes {
                     assert_eq!(decode(&write.encode(), write.copy), Ok(write.superblock));
                 }
@@ -221,7 +222,7 @@ fn counts_at_their_end_are_refused_and_not_wrapped() {
         let candidates: Vec<Candidate> = (0..4).map(candidate).collect();
         let options = AssemblyOptions { foreign_host_ok: true, ..Default::default() };
         let mut roster = assemble(&candidates, &options).unwrap().roster().unwrap();
-        let refused = roster.begin(Change::Start { host: Label::EMPTY }, 7).unwrap_err();
+        let refused = roster.begin(Change::Start { host: Host::ANY }, 7).unwrap_err();
         assert_eq!(refused, ChangeRefused::Exhausted, "{name}");
     }
 }

@@ -22,7 +22,7 @@ mod world;
 
 use engine::assembly::{Assembly, Change, Roster, SuperblockWrite, WriteOutcome};
 use engine::format::Level;
-use engine::format::label::Label;
+use engine::format::host::Host;
 use engine::format::superblock::{Copy, SlotState};
 use engine::geometry::Slots;
 use world::World;
@@ -45,7 +45,7 @@ fn run(before: &World, present: u32, assembly: &Assembly, ends: Ends<'_>) {
     world.doubted |= assembly.unclean && world.clean;
     let mut roster = assembly.roster().unwrap();
     grow(&world, &roster, ends);
-    let writes = world.begin(&mut roster, Change::Start { host: Label::EMPTY }).unwrap();
+    let writes = world.begin(&mut roster, Change::Start { host: Host::ANY }).unwrap();
     cuts(&world, &writes, "start", ends);
     lost_writes(&world, &roster, &writes, ends);
     world.complete(&mut roster, &writes, "start");

@@ -6,6 +6,7 @@ use engine::assembly::{
     AssemblyOptions, Candidate, Change, ChangeRefused, Joiner, LeftOutReason, NewArray, SlotPlan,
     StaleReason, SuperblockWrite, WriteOutcome, assemble, create,
 };
+use engine::format::host::Host;
 use engine::format::label::Label;
 use engine::format::superblock::{Found, NoMember, RunState, SlotState, Superblock, choose};
 use engine::format::zones::zones;
@@ -23,7 +24,7 @@ fn written(seed: u128, name: &str) -> Vec<SuperblockWrite> {
     create(&NewArray {
         array: Uuid::from_u128(seed),
         name: Label::new(name).unwrap(),
-        host: Label::new("here").unwrap(),
+        host: Host { id: Uuid::from_u128(0x600d), name: Label::new("here").unwrap() },
         created_s: 1_764_000_000,
         shape: SHAPE,
         logical_block_bytes: 4096,
@@ -57,7 +58,10 @@ fn copies_of_different_members_are_no_member() {
 }
 
 fn here() -> AssemblyOptions {
-    AssemblyOptions { host: Label::new("here").unwrap(), ..AssemblyOptions::default() }
+    AssemblyOptions {
+        host: Host { id: Uuid::from_u128(0x600d), name: Label::new("here").unwrap() },
+        ..AssemblyOptions::default()
+    }
 }
 
 fn found(candidate: &mut Candidate) -> &mut Superblock {
@@ -75,7 +79,7 @@ const CASES: &[Case] = &[
     ),
     (|_, options| options.expected_array = Some(Uuid::from_u128(9)), &["/dev/tank0", "was asked for"]),
     (|_, options| options.expected_name = Label::new("pond").ok(), &["array tank", "pond was asked for"]),
-    (|_, options| options.host = Label::EMPTY, &["belongs to host 'here'"]),
+    (|_, options| options.host = Host::ANY, &["belongs to host 'here'"]),
     (|devices, _| devices.push(devices[2].clone()), &["/dev/tank2 (slot 2)", "same member", "Give one"]),
     (|devices, _| found(&mut devices[3]).record.shape.chunk_bytes *= 2, &["/dev/tank3 (slot 3)", "chunk"]),
     (
@@ -143,7 +147,7 @@ fn the_array_that_was_asked_for_is_taken() {
 #[test]
 fn an_array_without_a_host_is_anyones() {
     let mut devices = array(1, "tank");
-    devices.iter_mut().for_each(|device| found(device).record.host = Label::EMPTY);
+    devices.iter_mut().for_each(|device| found(device).record.host = Host::ANY);
     assert!(assemble(&devices, &here()).is_ok());
 }
 
@@ -169,7 +173,7 @@ fn an_unknown_ro_compat_feature_makes_it_read_only() {
 /// Starts on what is present, and makes one more change.
 fn start_and(world: &mut World, present: u32, change: Option<Change>) {
     let mut roster = world.assemble(present).unwrap().roster().unwrap();
-    for change in [Some(Change::Start { host: Label::EMPTY }), change].into_iter().flatten() {
+    for change in [Some(Change::Start { host: Host::ANY }), change].into_iter().flatten() {
         let writes = world.begin(&mut roster, change).unwrap();
         world.complete(&mut roster, &writes, "change");
     }
@@ -255,7 +259,7 @@ fn a_stop_that_one_superblock_says_is_the_records() {
         let mut roster = world.assemble(0b111).unwrap().roster().unwrap();
         for what in ["start", "wake"] {
             let writes = match what {
-                "start" => world.begin(&mut roster, Change::Start { host: Label::EMPTY }).unwrap(),
+                "start" => world.begin(&mut roster, Change::Start { host: Host::ANY }).unwrap(),
                 _ => roster.wake().unwrap(),
             };
             world.complete(&mut roster, &writes, what);
@@ -292,7 +296,7 @@ fn a_rebuild_goes_on_from_the_least_cursor_on_record() {
     start_and(&mut world, 0b011, None);
     let mut roster = world.assemble(0b111).unwrap().roster().unwrap();
     let joiner = Joiner::returning(2, world.devices[2].found.as_ref().unwrap());
-    for change in [Change::Start { host: Label::EMPTY }, Change::Join { slot: 2, joiner }] {
+    for change in [Change::Start { host: Host::ANY }, Change::Join { slot: 2, joiner }] {
         let writes = world.begin(&mut roster, change).unwrap();
         world.complete(&mut roster, &writes, "change");
     }
@@ -315,7 +319,7 @@ fn changes_that_cannot_be() {
         writes.iter().for_each(|write| roster.settle(write.slot, WriteOutcome::Landed));
     };
     assert!(!roster.is_committed());
-    let writes = roster.begin(Change::Start { host: Label::EMPTY }, 2).unwrap();
+    let writes = roster.begin(Change::Start { host: Host::ANY }, 2).unwrap();
     assert!(!roster.is_committed());
     settle_all(&mut roster, writes);
     assert!(roster.is_committed());
@@ -354,6 +358,6 @@ fn changes_that_cannot_be() {
 #[should_panic(expected = "settled")]
 fn no_change_begins_before_the_last_is_settled() {
     let mut roster = World::new(Level::Raid5, 3).assemble(0b111).unwrap().roster().unwrap();
-    roster.begin(Change::Start { host: Label::EMPTY }, 2).unwrap();
+    roster.begin(Change::Start { host: Host::ANY }, 2).unwrap();
     let _ = roster.begin(Change::Fail { slots: Slots::one(0) }, 3);
 }

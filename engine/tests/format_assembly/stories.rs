@@ -3,13 +3,13 @@
 
 use engine::assembly::{AssemblyError, Change, LeftOutReason, Roster, SlotPlan, StaleReason, WriteOutcome};
 use engine::format::Level;
-use engine::format::label::Label;
+use engine::format::host::Host;
 use engine::format::superblock::SlotState;
 use engine::geometry::Slots;
 
 use super::world::World;
 
-const START: Change = Change::Start { host: Label::EMPTY };
+const START: Change = Change::Start { host: Host::ANY };
 
 /// A start that all participants hold, and data.
 pub fn start(world: &mut World, present: u32) -> Roster {

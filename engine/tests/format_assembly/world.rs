@@ -10,6 +10,7 @@ use engine::assembly::{
     Assembly, AssemblyError, AssemblyOptions, Candidate, Change, Joiner, NewArray, Roster, SlotPlan,
     SuperblockWrite, WriteOutcome, assemble, create,
 };
+use engine::format::host::Host;
 use engine::format::label::Label;
 use engine::format::superblock::{Copy, Found, NoMember, RunState, SlotState, choose};
 use engine::format::zones::zones;
@@ -100,7 +101,7 @@ impl World {
         let writes = create(&NewArray {
             array: Uuid::from_u128(0xa),
             name: Label::new("tank").unwrap(),
-            host: Label::EMPTY,
+            host: Host::ANY,
             created_s: 1_700_000_000,
             shape,
             logical_block_bytes: 4096,

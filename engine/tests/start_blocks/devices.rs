@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use engine::assembly::{Assembly, AssemblyOptions, Candidate, NewArray, SlotPlan, WriteOutcome, assemble};
 use engine::format::bitmap_block::{CELL_BYTES, Header, decode, encode};
+use engine::format::host::Host;
 use engine::format::label::Label;
 use engine::format::lost_rows::{self, LIST_BYTES, LostRange, PLACE_OFFSETS_BYTES};
 use engine::format::superblock::{self, Copy, EpochName, Record};
@@ -194,7 +195,7 @@ impl Members {
         let new = NewArray {
             array: ARRAY,
             name: Label::new("test").expect("a name"),
-            host: Label::EMPTY,
+            host: Host::ANY,
             created_s: 1_700_000_000,
             shape,
             logical_block_bytes: 512,

@@ -9,6 +9,7 @@ use std::iter;
 use uuid::Uuid;
 
 use super::super::bytes::{Block, array_at, checksum, put, put_u32, put_u64, u32_at, u64_at};
+use super::super::host::Host;
 use super::super::label::{LABEL_BYTES_MAX, Label};
 use super::super::zones::{Zone, Zones};
 use super::super::{Field, Level, Shape};
@@ -51,7 +52,8 @@ const OFFSET_NAME: usize = OFFSET_CREATED + 8;
 const OFFSET_HOST: usize = OFFSET_NAME + LABEL_BYTES_MAX;
 const OFFSET_EPOCH_LINE: usize = OFFSET_HOST + LABEL_BYTES_MAX;
 const OFFSET_MOVES: usize = OFFSET_EPOCH_LINE + (LINE_EPOCHS - 1) * 8;
-const OFFSET_RESERVED_MIDDLE: usize = OFFSET_MOVES + 8;
+const OFFSET_HOST_ID: usize = OFFSET_MOVES + 8;
+const OFFSET_RESERVED_MIDDLE: usize = OFFSET_HOST_ID + 16;
 const OFFSET_SLOTS: usize = 512;
 const OFFSET_HELD_MOVES: usize = OFFSET_SLOTS + MEMBERS_MAX * SLOT_BYTES;
 const OFFSET_TAIL_SALT: usize = OFFSET_HELD_MOVES + MEMBERS_MAX * 8;
@@ -111,6 +113,7 @@ pub const FIELDS: &[Field] = &[
     Field { name: "host", offset: OFFSET_HOST, bytes: LABEL_BYTES_MAX },
     Field { name: "epoch ids before the parent", offset: OFFSET_EPOCH_LINE, bytes: (LINE_EPOCHS - 1) * 8 },
     Field { name: "moves within the epoch", offset: OFFSET_MOVES, bytes: 8 },
+    Field { name: "host id", offset: OFFSET_HOST_ID, bytes: 16 },
     Field { name: "reserved", offset: OFFSET_RESERVED_MIDDLE, bytes: OFFSET_SLOTS - OFFSET_RESERVED_MIDDLE },
     Field { name: "slot table, 32 entries", offset: OFFSET_SLOTS, bytes: MEMBERS_MAX * SLOT_BYTES },
     Field { name: "held moves, 32 slots", offset: OFFSET_HELD_MOVES, bytes: MEMBERS_MAX * 8 },
@@ -191,7 +194,8 @@ fn encode_record(block: &mut Block, record: &Record) {
     put_u64(block, OFFSET_MOVES, record.moves);
     put_u64(block, OFFSET_CREATED, record.created_s);
     put(block, OFFSET_NAME, record.name.as_padded());
-    put(block, OFFSET_HOST, record.host.as_padded());
+    put(block, OFFSET_HOST, record.host.name.as_padded());
+    put(block, OFFSET_HOST_ID, record.host.id.as_bytes());
     for (slot, offset) in record.slots.iter().zip((OFFSET_HELD_MOVES..).step_by(8)) {
         put_u64(block, offset, slot.held_moves);
     }
@@ -265,7 +269,7 @@ fn decode_record(block: &Block) -> Result<Record, DecodeError> {
     Ok(Record {
         array: uuid_at(block, OFFSET_ARRAY),
         name: label_at(OFFSET_NAME)?,
-        host: label_at(OFFSET_HOST)?,
+        host: Host { id: uuid_at(block, OFFSET_HOST_ID), name: label_at(OFFSET_HOST)? },
         created_s: u64_at(block, OFFSET_CREATED),
         shape: Shape {
             level: Level::from_number(block[OFFSET_LEVEL]).ok_or(invalid("no such level"))?,

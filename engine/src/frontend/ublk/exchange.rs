@@ -14,8 +14,9 @@
 //!   once the device is live: the driver turns away who waits at a queue that is not announced.
 //! - Results of a turn go out together, an array for each queue. There are two arrays, one to fill while the other travels;
 //!   since a tag has one result until it is fetched again, an array as long as the queue is deep never overflows.
-//! - When the driver does not take an element (its request was aborted meanwhile), that one is left out and the rest goes
-//!   again.
+//! - The driver answers an array with how much of it is done, and what is not done goes again. Only when nothing is done and the
+//!   error is one of an element (see `committed`), the first element is left out: its request was aborted meanwhile. After any other
+//!   error (no memory, for example) leaving it out would lose the result of a request that a host still waits for.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -260,13 +261,20 @@ impl Exchange {
         }
     }
 
-    /// An array came back: with its length in bytes, or what was done of it, or why nothing was.
+    /// The driver has answered an array: with the bytes of it that are done (`ublk_handle_batch_commit_cmd` of
+    /// drivers/block/ublk_drv.c), or with an error if nothing is. EINVAL and EBUSY are what `ublk_batch_commit_io_check` says
+    /// of a request that is not the server's any more.
     fn committed(&mut self, block: BlockIndex, result: i32) {
         let at = block.0 / BLOCKS_PER_QUEUE as u16;
         let Way::Batch(batch) = &mut self.way else { unreachable!("only batches are committed") };
-        let sent = std::mem::take(&mut batch.results[usize::from(at)].sent);
-        let done = usize::try_from(result).unwrap_or(0) / BATCH_ELEMENT_BYTES;
-        for slot in done + 1..usize::from(sent) {
+        let sent = usize::from(std::mem::take(&mut batch.results[usize::from(at)].sent));
+        let settled = match -result {
+            libc::EINVAL | libc::EBUSY => 1,
+            // The device is gone, and its requests with it.
+            libc::ENODEV => sent,
+            _ => usize::try_from(result).unwrap_or(0) / BATCH_ELEMENT_BYTES,
+        };
+        for slot in settled..sent {
             let mut element = [0; BATCH_ELEMENT_BYTES];
             self.lane.read_block(block, slot * BATCH_ELEMENT_BYTES, &mut element);
             let (tag, result) = abi::batch_element_parts(&element);
@@ -451,19 +459,30 @@ mod tests {
         let four = (0..4).map(|tag| (tag, 512)).collect();
         assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(first), four)));
         assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(other), vec![(0, -libc::EIO)])));
-        // The second of four is refused: the rest goes again, with what came meanwhile.
+        // Of the four one is done; the rest goes again, with what came meanwhile.
         exchange.commit(0, 1024);
         exchange.settle();
         assert!(told(&lane).is_none() && !exchange.is_settled(), "one array of a queue travels at a time");
-        lane.says(Arrival::Ended { name: Name::Commit(first).pack(), result: BATCH_ELEMENT_BYTES as i32 });
-        lane.says(Arrival::Ended { name: Name::Commit(other).pack(), result: BATCH_ELEMENT_BYTES as i32 });
+        let element = BATCH_ELEMENT_BYTES as i32;
+        let ended = |block, result| Arrival::Ended { name: Name::Commit(block).pack(), result };
+        lane.says(ended(first, element));
+        lane.says(ended(other, element));
+        let second = block_of(0, 1);
+        let rest = vec![(0, 1024), (1, 512), (2, 512), (3, 512)];
         exchange.settle();
-        let rest = vec![(0, 1024), (2, 512), (3, 512)];
-        assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(block_of(0, 1)), rest)));
-        lane.says(Arrival::Ended {
-            name: Name::Commit(block_of(0, 1)).pack(),
-            result: 3 * BATCH_ELEMENT_BYTES as i32,
-        });
+        assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(second), rest.clone())));
+        // The kernel has no memory for the command: no result is lost.
+        lane.says(ended(second, -libc::ENOMEM));
+        exchange.settle();
+        assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(first), rest.clone())));
+        lane.says(ended(first, element));
+        exchange.settle();
+        assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(second), rest[1..].to_vec())));
+        // The driver refuses the first of them: only that one is left out.
+        lane.says(ended(second, -libc::EINVAL));
+        exchange.settle();
+        assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(first), rest[2..].to_vec())));
+        lane.says(ended(first, -libc::ENODEV));
         exchange.settle();
         assert!(exchange.is_settled());
     }

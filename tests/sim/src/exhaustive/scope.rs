@@ -2,6 +2,7 @@
 
 use bitmap::Cell;
 use engine::assembly::NewArray;
+use engine::format::host::Host;
 use engine::format::label::Label;
 use engine::format::zones::{Zones, zones};
 use engine::format::{Level, Shape};
@@ -176,7 +177,7 @@ impl Template {
         let new = NewArray {
             array,
             name: Label::new("scope").expect("a name"),
-            host: Label::EMPTY,
+            host: Host::ANY,
             created_s: 1_700_000_000,
             shape,
             logical_block_bytes: BLOCK_BYTES,

@@ -218,7 +218,7 @@ impl World {
         let new = NewArray {
             array: self.array_uuid,
             name: Label::new("sim").expect("a name"),
-            host: Label::EMPTY,
+            host: engine::format::host::Host::ANY,
             created_s: 1_700_000_000,
             shape: self.config.shape,
             logical_block_bytes: self.config.block_bytes,

@@ -9,8 +9,51 @@ const STEWARD: &str = "engine/src/array/steward.rs";
 const TELL: &str = "engine/src/array/tell.rs";
 const SWEEP: &str = "engine/src/array/sweep.rs";
 const MEMBERS: &str = "engine/src/members.rs";
+const NOTING: &str = "engine/src/array/noting.rs";
+const NOTE: &str = "engine/src/server/note.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(
+        NOTING,
+        "        self.ended.load(Ordering::Acquire) == self.asked.load(Ordering::Relaxed)",
+        "        mutant!(NoteNotWaited)
+            || self.ended.load(Ordering::Acquire) == self.asked.load(Ordering::Relaxed)",
+    ),
+    e(NOTING, ">= NOTE_TIME_MAX_NS\n    }", ">= NOTE_TIME_MAX_NS && !mutant!(NoteForEver)\n    }"),
+    e(
+        NOTING,
+        "if self.to.as_ref().is_some_and(|to| to.try_send(position).is_ok()) {",
+        "if self.to.as_ref().is_some_and(|to| to.try_send(position).is_ok() || mutant!(NoteCountsUnsent)) {",
+    ),
+    e(
+        KEEPER,
+        "let is_change = !matches!(keeper.round, Some((Purpose::Reinforce, _)));",
+        "let is_change = !matches!(keeper.round, Some((Purpose::Reinforce, _)))
+            && !(mutant!(WakeNotNoted) && matches!(keeper.round, Some((Purpose::Wake, _))))
+            && !(mutant!(LeaveNotNoted) && matches!(keeper.round, Some((Purpose::Leave, _))));",
+    ),
+    e(
+        NOTE,
+        "noted.boot == self.boot && noted.device == self.device && noted.array == self.array",
+        "(noted.boot == self.boot || mutant!(NoteOfAnyBoot))
+                && (noted.device == self.device || mutant!(NoteOfAnyDevice))
+                && (noted.array == self.array || mutant!(NoteOfAnyArray))",
+    ),
+    e(
+        NOTE,
+        "return if record.moves >= left.moves {",
+        "return if record.moves >= left.moves || mutant!(NoteProvesOlder) {",
+    ),
+    e(
+        NOTE,
+        "here.name.id == left.next_id && here.line[0] == left.epoch.id",
+        "here.name.id == left.next_id && (here.line[0] == left.epoch.id || mutant!(NoteProvesAnyParent))",
+    ),
+    e(
+        NOTE,
+        "if note.prove(Some(&noted), record).is_ok() {",
+        "if note.prove(Some(&noted), record).is_ok() || mutant!(GrowthNotedForCopies) {",
+    ),
     e(TELL, "Some(why) => events.tell(", "Some(_) if mutant!(LeavingUntold) => {}\n                Some(why) => events.tell("),
     e(
         TELL,

@@ -479,4 +479,51 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "ListGoodPlaceFirst",
         "LOST: a start that is cut tears the only good place of the list of lost rows (once a bug here)",
     ),
+    seen_in_array(
+        "noting::a_write_waits",
+        "NoteNotWaited",
+        "N1: a change of the record is relied on before its note",
+    ),
+    seen_in_array(
+        "noting::a_write_waits",
+        "WakeNotNoted",
+        "N1: the change that lets writes begin is not noted",
+    ),
+    seen_in_array(
+        "noting::a_change_of_members",
+        "LeaveNotNoted",
+        "N1: the change that excludes a member is not noted",
+    ),
+    seen_in_array(
+        "noting::a_note_that_does_not_end",
+        "NoteForEver",
+        "N2: a note that does not end holds hosts up for ever",
+    ),
+    seen_by_unit("noting::tests", "NoteCountsUnsent", "N2: a note that found no room is waited for"),
+    seen_by_unit(
+        "note::tests::only_the_state",
+        "NoteOfAnyBoot",
+        "N3: a note of an earlier boot proves a state",
+    ),
+    seen_by_unit(
+        "note::tests::only_the_state",
+        "NoteOfAnyDevice",
+        "N3: a note of another device proves a state",
+    ),
+    seen_by_unit(
+        "note::tests::only_the_state",
+        "NoteOfAnyArray",
+        "N3: a note of another array proves a state",
+    ),
+    seen_by_unit(
+        "note::tests::only_the_state",
+        "NoteProvesOlder",
+        "N3: members from before the last move are taken",
+    ),
+    seen_by_unit(
+        "note::tests::only_the_state",
+        "NoteProvesAnyParent",
+        "N3: an epoch of another line is taken",
+    ),
+    seen_by_unit("note::tests::a_growth", "GrowthNotedForCopies", "N3: a copy that grows changes the note"),
 ];
