@@ -43,7 +43,7 @@ fn sample(slot: usize) -> Superblock {
     let record = Record {
         array: Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
         name: Label::new("tank-0").unwrap(),
-        host: Host { id: Uuid::from_u128(0x600d), name: Label::new("host.example").unwrap() },
+        host: Host { id: Uuid::nil(), name: Label::new("host.example").unwrap() },
         created_s: 1_764_000_000,
         shape: SHAPE,
         logical_block_bytes: 512,
