@@ -14,6 +14,7 @@ mod front;
 mod grow;
 mod locked;
 mod note;
+mod noter;
 mod open;
 mod patient;
 mod placement;

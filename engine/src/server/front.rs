@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Mutex;
 
+use crate::array::Position;
 use crate::format::superblock::Record;
 use crate::frontend::Frontend;
 use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
@@ -15,7 +16,7 @@ use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 use crate::ring::Uring;
 
-use super::note::{Note, as_found};
+use super::note::Note;
 use super::{ServeOptions, ServerError};
 
 /// A front end as a whole.
@@ -70,31 +71,34 @@ pub(super) fn shape_of(record: &Record, traits: MemberTraits, read_only: bool) -
 
 impl Front {
     /// The block device that is asked for, or that waits for this array, and its note; `None` where NBD is asked for. A device is taken
-    /// over only by an array whose note proves that nothing has written to its members since. `next_id`: of the epoch that the start
-    /// is about to begin, 0 if it begins none.
+    /// over only by an array whose note proves that nothing has written to its members since. `seed`: of the epochs that the start
+    /// and the server begin; `None` if they begin none.
     pub(super) fn block_device(
         options: &ServeOptions,
         record: &Record,
         shape: &UblkShape,
         reactors: usize,
-        next_id: u64,
+        seed: Option<u64>,
     ) -> Result<Option<(Ublk, Option<Note>)>, ServerError> {
         let Some(choice) = options.ublk else { return Ok(None) };
         let (name, identity) = (record.name.as_str(), record.array.to_string());
         let plan = UblkPlan { choice, queues: reactors, without: options.ublk_without.clone() };
         let note_of =
             |device| options.run_dir.as_deref().map(|run_dir| Note::of(run_dir, device, record.array));
-        let found = as_found(record, next_id);
         let mut may_take_over = |device| {
             let note = note_of(device).ok_or_else(|| {
                 UblkError(format!("/dev/ublkb{device} waits for this array, and there is no run directory to prove its state"))
             })?;
-            note.check(record).and_then(|()| note.write(found)).map_err(|error| UblkError(error.0))
+            let proven = note.check(record);
+            proven
+                .and_then(|noted| seed.map_or(Ok(()), |seed| note.write(&noted.and_by(seed))))
+                .map_err(|error| UblkError(error.0))
         };
         let ublk = Ublk::open(&plan, name, &identity, shape, &mut may_take_over)?;
         let note = note_of(ublk.number());
         if !ublk.is_recovered() {
-            note.iter().try_for_each(|note| note.write(found))?;
+            let found = |note: &Note| note.noted(Position::of(record), seed.as_slice());
+            note.iter().try_for_each(|note| note.write(&found(note)))?;
         }
         Ok(Some((ublk, note)))
     }
@@ -111,8 +115,11 @@ impl Front {
         }
         let name = record.name;
         let existing = existing(name.as_str(), &record.array.to_string(), shape);
-        let paths = |devices: &[u32]| {
-            devices.iter().map(|device| format!("/dev/ublkb{device}")).collect::<Vec<_>>().join(", ")
+        let paths = |devices: &[u32]| match devices {
+            [] => "a block device that cannot be seen from here (/sys/block cannot be read)".to_string(),
+            devices => {
+                devices.iter().map(|device| format!("/dev/ublkb{device}")).collect::<Vec<_>>().join(", ")
+            }
         };
         let (what, instead) = match &existing {
             Existing::None => return Ok(None),

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use bitmap::BlockIndex;
 use crossbeam::channel::{Receiver, bounded};
 
-use crate::array::{Array, Beginning, Order, Shared, StewardState};
+use crate::array::{Array, Beginning, Order, Position, Shared, StewardState};
 use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
@@ -30,7 +30,7 @@ use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share, shape_of};
 use super::grow::could_grow;
 use super::locked::lock_memory;
-use super::note::{Note, Noter};
+use super::noter::Noter;
 use super::open::{ControlRing, Opened, candidates, leave_out_overwritten, open_within, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, seconds_since_1970, warnings};
@@ -153,10 +153,10 @@ impl Server {
         let reactors = placement.seats.len();
         let shape = shape_of(&record, traits(&devices), read_only);
         warnings.extend(Front::refuse_beside_block_device(&options, &record, &shape)?);
-        let next_id = if read_only { 0 } else { seed };
-        let block_device = Front::block_device(&options, &record, &shape, reactors, next_id)?;
+        let seed_of_epochs = (!read_only).then_some(seed);
+        let block_device = Front::block_device(&options, &record, &shape, reactors, seed_of_epochs)?;
         let (block_device, note) = block_device.unzip();
-        let note: Option<Note> = note.flatten();
+        let note = note.flatten();
         if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.queues() != reactors) {
             warnings.push(format!("{} reactors, as {} has queues", ublk.queues(), ublk.path()));
             // The claims of the first choice stand in the way of the second.
@@ -191,7 +191,8 @@ impl Server {
         let started = control.outcome(&devices, started)?;
         drop(control);
 
-        let noter = note.map(|note| Noter::start(note, started.roster.as_ref(), seed)).transpose()?;
+        let position = started.roster.as_ref().map(|roster| Position::of(roster.record()));
+        let noter = note.map(|note| Noter::start(note, position, seed)).transpose()?;
         let (noter, noting) = noter.unzip();
         warnings.extend(warnings::of_start(&started));
         if !read_only {

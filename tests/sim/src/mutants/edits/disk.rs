@@ -170,13 +170,13 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         START,
-        "            started.leave(bench, failed)?;
+        "            started.leave(bench, failed, options.seed)?;
         }",
         "            if mutant!(StepsTogether) {
                 together = together.or(failed);
                 started.view.writable = started.view.writable.minus(failed);
             } else {
-                started.leave(bench, failed)?;
+                started.leave(bench, failed, options.seed)?;
             }
         }
         started.leave(bench, together)?;",
