@@ -241,6 +241,9 @@ pub struct Detail {
     /// Report as JSON
     #[arg(long)]
     pub json: bool,
+    /// Print KEY=value lines for udev, of one member; nothing (exit code 1) if it is none
+    #[arg(long, conflicts_with = "json")]
+    pub export: bool,
 }
 
 /// List what of a running array's data is lost: reading it is an error until it is written or discarded

@@ -22,6 +22,7 @@ mod fuse;
 mod grow;
 mod hostile;
 mod huge;
+mod identity;
 mod idle_kill;
 mod images;
 mod kill;
