@@ -179,7 +179,7 @@ pub(super) const EDITS: &[Edit] = &[
                 started.leave(bench, failed, options.seed)?;
             }
         }
-        started.leave(bench, together)?;",
+        started.leave(bench, together, options.seed)?;",
     ),
     e(
         BITMAP_BLOCKS,
