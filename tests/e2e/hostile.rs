@@ -263,9 +263,11 @@ fn what_a_departed_client_queued_is_dropped() {
         client.write_all(&commands.collect::<Vec<u8>>()).expect("headers");
     }
     victim.write(1 << 20, &vec![0x5a; 2 << 20]);
-    // A client's commands come as requests of 256 stripes, 32 for each command: 16 clients asked for 1,024,000 of them.
+    // A client's commands come as requests of 256 stripes, 32 for each command: 16 clients asked for 1,024,000 of them. Each is connected
+    // for some milliseconds only.
     let after = discards(&server) - before;
-    assert!(after < 100_000, "{after} requests for zeroes were carried out for clients that had left");
+    println!("departed: {after} requests for zeroes");
+    assert!(after < 10_000, "{after} requests for zeroes were carried out for clients that had left");
     std::thread::sleep(Duration::from_millis(500));
     let settled = discards(&server);
     victim.read(0, 4096);

@@ -73,10 +73,8 @@ impl NbdServer {
             sockets.extend(Listening::on(address, remote)?);
         }
         let origins: Vec<Origin> = sockets.iter().map(Listening::origin).collect();
-        let doors: Vec<Arc<Door>> = (0..reactors)
-            .map(|_| Door::new(sockets.len()).map(Arc::new))
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
+        let doors = Door::all(reactors, sockets.len()).map_err(failed)?;
+        let doors: Vec<Arc<Door>> = doors.into_iter().map(Arc::new).collect();
         let frontends: Vec<NbdFrontend> = doors
             .iter()
             .map(|door| NbdFrontend::new(Arc::clone(door), limits))
