@@ -32,6 +32,7 @@ mod receive;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::{Limits, ReplyStyle};
@@ -44,9 +45,10 @@ use super::outbox::{Outbox, Segment, Sent};
 use super::protocol::{Chunk, ErrorCode, ReplyHeader};
 use super::share::{Grant, Meter, Share, TICK, Want, block_bytes};
 use super::slots::Slots;
+use super::visits::{Peer, Traffic};
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::memory::{Memory, Pool, Span};
-use crate::request::{Reply, Request, RequestError, RequestKind};
+use crate::request::{Reply, Request, RequestKind};
 use receive::{Receiver, Stage};
 
 pub(super) use receive::Progress;
@@ -158,6 +160,8 @@ enum PieceState {
 pub(super) struct Connection {
     /// None once the client is gone.
     socket: Option<OwnedFd>,
+    peer: Arc<Peer>,
+    traffic: Traffic,
     /// Its place among the reactor's connections, counted; freed with the connection.
     seat: Seat,
     limits: Limits,
@@ -191,6 +195,8 @@ impl Connection {
     pub(super) fn new(accepted: Accepted, limits: Limits, tag_base: u64, tick: u64) -> Connection {
         Connection {
             socket: Some(accepted.socket),
+            peer: accepted.peer,
+            traffic: Traffic::default(),
             seat: accepted.seat,
             limits,
             style: accepted.style,
@@ -213,6 +219,11 @@ impl Connection {
     /// Its socket, while the client is there.
     pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Its client, and what that has moved.
+    pub(super) fn visitor(&self) -> (Arc<Peer>, Traffic) {
+        (Arc::clone(&self.peer), self.traffic)
     }
 
     /// Whether the client has left, or was told to, and has got all of its answers.
@@ -287,7 +298,7 @@ impl Connection {
             self.free_piece(buffers, index);
             return Ok(());
         }
-        let error = result.err().map(error_code);
+        let error = result.err().map(ErrorCode::from);
         let command = self.commands.get_mut(piece.command);
         command.open -= 1;
         command.error = command.error.or(error);
@@ -414,6 +425,7 @@ impl Connection {
                 Sent::Broken => return Err(Broken),
                 Sent::Bytes(bytes) => {
                     self.meter.moved(buffers.share.tick, bytes);
+                    self.traffic.sent_bytes += bytes as u64;
                     left_bytes -= bytes;
                 }
             }
@@ -580,14 +592,4 @@ fn ticks(time: Duration) -> u64 {
 /// The bytes that a span counts in its connection's share: its block of the pool.
 fn held_bytes(span: Span) -> u32 {
     if span.len_bytes > 0 { block_bytes(span.len_bytes) } else { 0 }
-}
-
-/// The protocol's word for an engine's error.
-fn error_code(error: RequestError) -> ErrorCode {
-    match error {
-        RequestError::Misaligned => ErrorCode::Invalid,
-        RequestError::OutOfRange | RequestError::NoSpace => ErrorCode::NoSpace,
-        RequestError::Lost | RequestError::NotTaken | RequestError::NeedsMemory => ErrorCode::Io,
-        RequestError::ReadOnly => ErrorCode::NotPermitted,
-    }
 }

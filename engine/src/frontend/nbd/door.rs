@@ -14,11 +14,13 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::admission::ReplyStyle;
 use super::limits::{CONNECTIONS_MAX, PLACES_FOR_TCP, PLACES_FOR_UNIX};
+use super::visits::{Peer, Visit, Visits};
 
 /// The kind of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +33,10 @@ pub(super) enum Origin {
 
 /// A client whose handshake is done.
 pub(super) struct Accepted {
-    /// Where it is.
+    /// Its socket.
     pub socket: OwnedFd,
+    /// Where it is.
+    pub peer: Arc<Peer>,
     /// What it wants replies to look like.
     pub style: ReplyStyle,
     /// Its place.
@@ -74,28 +78,38 @@ pub(super) struct Door {
     /// Listeners of which a client found no seat, shared by all doors. Handshakes set it, and the first reactor that can give up a
     /// seat clears it. The bell's ring tells the reactors to look; no other fact depends on it: relaxed.
     wanted: Arc<[AtomicBool]>,
+    /// The way to a log.
+    visits: Sender<Visit>,
 }
 
 impl Door {
     /// The door of the only reactor.
     pub(super) fn new(listeners: usize) -> std::io::Result<Door> {
-        Door::all(1, listeners).map(|mut doors| doors.remove(0))
+        Door::all(1, listeners).map(|(mut doors, _)| doors.remove(0))
     }
 
-    /// The doors of all reactors.
-    pub(super) fn all(reactors: usize, listeners: usize) -> std::io::Result<Vec<Door>> {
+    /// The doors of all reactors, and the clients that come and go by them.
+    pub(super) fn all(reactors: usize, listeners: usize) -> std::io::Result<(Vec<Door>, Visits)> {
         let wanted: Arc<[AtomicBool]> = (0..listeners).map(|_| AtomicBool::new(false)).collect();
-        (0..reactors).map(|_| Door::with(listeners, Arc::clone(&wanted))).collect()
+        let (sender, visits) = Visits::new();
+        let door = |_| Door::with(listeners, Arc::clone(&wanted), sender.clone());
+        Ok(((0..reactors).map(door).collect::<Result<_, _>>()?, visits))
     }
 
-    fn with(listeners: usize, wanted: Arc<[AtomicBool]>) -> std::io::Result<Door> {
+    fn with(listeners: usize, wanted: Arc<[AtomicBool]>, visits: Sender<Visit>) -> std::io::Result<Door> {
         Ok(Door {
             queue: ArrayQueue::new(CONNECTIONS_MAX),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             seated: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
             open: AtomicBool::new(true),
             wanted,
+            visits,
         })
+    }
+
+    /// Tells a log, if it has room.
+    pub(super) fn tell(&self, visit: Visit) {
+        let _nobody_waits_for_a_log = self.visits.try_send(visit);
     }
 
     /// Whether a client of a listener found no seat, and none was given up for it yet.
@@ -205,6 +219,7 @@ impl Reception {
         if !door.open.load(Ordering::Relaxed) {
             return;
         }
+        door.tell(Visit::Came(Arc::clone(&accepted.peer)));
         let pushed = door.queue.push(accepted);
         assert!(pushed.is_ok(), "each client in the queue has a seat, and there are as many as it is long");
         door.ring();
@@ -217,7 +232,7 @@ mod tests {
 
     #[test]
     fn seats_are_balanced_bounded_and_freed() {
-        let doors: Vec<Arc<Door>> = Door::all(2, 1).unwrap().into_iter().map(Arc::new).collect();
+        let doors: Vec<Arc<Door>> = Door::all(2, 1).unwrap().0.into_iter().map(Arc::new).collect();
         let reception = Reception::new(doors.clone().into(), &[Origin::Unix]);
         let mut seats: Vec<Seat> = (0..2 * CONNECTIONS_MAX).map(|_| reception.seat(0).unwrap()).collect();
         assert!(reception.seat(0).is_none());

@@ -32,6 +32,7 @@ use super::door::{Accepted, Door};
 use super::limits::{CONNECTIONS_MAX, DRAIN_TIME_MAX, LONG_OPERATIONS_MAX, LONG_PLACES_OF_ROOM, LOOK_TIME};
 use super::share::{Loads, Share, TICK, Turns};
 use super::stalls::{Look, Stalls};
+use super::visits::{Farewell, Visit};
 use crate::frontend::Frontend;
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
@@ -175,7 +176,7 @@ impl NbdFrontend {
         if flags.intersects(Flags::HUP | Flags::ERR) {
             // Both directions are closed: no answer can reach the client. What it queued is dropped; to carry it out would
             // keep others waiting for a client that is gone.
-            self.hang_up(buffers, place);
+            self.hang_up(buffers, place, Farewell::Vanished);
             return;
         }
         if flags.intersects(Flags::IN | Flags::RDHUP) {
@@ -210,13 +211,17 @@ impl NbdFrontend {
         if let Some((_, listener, index)) = oldest
             && self.door.take_wanted(listener)
         {
-            self.hang_up(buffers, index);
+            self.hang_up(buffers, index, Farewell::Unused);
         }
     }
 
     /// Hangs up on a client. Its place is freed when the engine holds nothing of it.
-    fn hang_up(&mut self, buffers: &mut Buffers<'_>, place: usize) {
+    fn hang_up(&mut self, buffers: &mut Buffers<'_>, place: usize, why: Farewell) {
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
+        if connection.socket().is_some() {
+            let (peer, traffic) = connection.visitor();
+            self.door.tell(Visit::Left { peer, why, traffic });
+        }
         connection.hang_up(buffers);
         self.runnable &= !bit(place);
         self.blocked &= !bit(place);
@@ -259,7 +264,7 @@ impl NbdFrontend {
             Ok(Progress::Quiet) => {}
             Ok(Progress::Again) => self.runnable |= bit(place),
             Ok(Progress::Blocked) => self.blocked |= bit(place),
-            Err(Broken) => return self.hang_up(buffers, place),
+            Err(Broken) => return self.hang_up(buffers, place, Farewell::Broken),
         }
         if buffers.starved {
             self.stalls.deny(place);
@@ -325,8 +330,14 @@ impl NbdFrontend {
         let is_watched = self.watch_room(place, wants_room);
         let connection = self.places[place].connection.as_deref_mut().expect("looked at above");
         // A poll that cannot be changed would leave the answers where they are for ever.
-        if outgoing == Err(Broken) || !is_watched || connection.is_over() {
-            self.hang_up(buffers, place);
+        let why = match outgoing {
+            Err(Broken) => Some(Farewell::Vanished),
+            Ok(_) if !is_watched => Some(Farewell::Broken),
+            Ok(_) if connection.is_over() && self.closing != Closing::No => Some(Farewell::Stopped),
+            Ok(_) => connection.is_over().then_some(Farewell::Left),
+        };
+        if let Some(why) = why {
+            self.hang_up(buffers, place, why);
             self.touched &= !bit(place);
         }
         if self.places[place].connection.as_deref().is_some_and(Connection::is_gone) {
@@ -358,7 +369,7 @@ impl NbdFrontend {
             let ended = connection.end(buffers);
             connection.abandon_long(buffers);
             if ended == Err(Broken) {
-                self.hang_up(buffers, index);
+                self.hang_up(buffers, index, Farewell::Stopped);
             }
             self.touched |= bit(index);
         }
@@ -396,20 +407,20 @@ impl NbdFrontend {
     fn expire(&mut self, buffers: &mut Buffers<'_>) {
         // A connection that has waited for long may be content with less.
         buffers.freed = true;
-        let hopeless = match std::mem::replace(&mut self.deadline, Deadline::None) {
-            Deadline::None => 0,
-            Deadline::Drain => u64::MAX,
+        let (hopeless, why) = match std::mem::replace(&mut self.deadline, Deadline::None) {
+            Deadline::None => return,
+            Deadline::Drain => (u64::MAX, Farewell::Stopped),
             Deadline::Look => match self.stalls.look(self.stalled(buffers.share.base_bytes)) {
                 Look::Again => {
                     self.set_deadline(Deadline::Look, LOOK_TIME);
-                    0
+                    return;
                 }
-                Look::Over => 0,
-                Look::Stalled(stalled) => stalled,
+                Look::Over => return,
+                Look::Stalled(stalled) => (stalled, Farewell::Stalled),
             },
         };
         for index in (0..self.places.len()).filter(|&index| hopeless & bit(index) != 0) {
-            self.hang_up(buffers, index);
+            self.hang_up(buffers, index, why);
         }
     }
 
@@ -502,7 +513,7 @@ impl Frontend for NbdFrontend {
             self.long &= !bit(place as usize);
         }
         if answered == Err(Broken) {
-            self.hang_up(&mut buffers, place as usize);
+            self.hang_up(&mut buffers, place as usize, Farewell::ReadFailed);
         }
         let Buffers { freed, long_operations_ended, .. } = buffers;
         self.keep(freed, long_operations_ended);

@@ -94,6 +94,9 @@ pub(super) const OPTION_BYTES_MAX: u32 = 16 << 10;
 /// Data of an option that is read and dropped to stay in step; more is a reason to hang up.
 pub(super) const OPTION_DRAIN_BYTES_MAX: u32 = 1 << 20;
 
+/// Clients that have come or gone and are not yet in the log. Example: as many as have places at two reactors come and go at once.
+pub(super) const VISITS_MAX: usize = 4 * CONNECTIONS_MAX;
+
 /// Longest export name, by the protocol.
 pub(super) const NAME_BYTES_MAX: usize = 4096;
 

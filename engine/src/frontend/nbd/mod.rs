@@ -6,6 +6,7 @@
 //!     handshake   what is said, over anything that reads and writes
 //!     negotiation   its bytes, pure
 //!     single        one client without those threads
+//!   visits     clients that come and go, for a log
 //!   door       from those threads to a reactor                a queue and a bell
 //!   frontend   one reactor's connections                      never blocks, never allocates
 //!     connection  one client: commands, pieces, spans
@@ -46,11 +47,13 @@ mod share;
 mod single;
 mod slots;
 mod stalls;
+mod visits;
 
 pub use frontend::NbdFrontend;
 pub use listen::{Address, Remote};
 pub use server::NbdServer;
 pub use single::seat_single;
+pub use visits::{Farewell, Peer, Traffic, Visit, Visits};
 
 /// Why NBD cannot be served: what, where, what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -26,7 +26,7 @@ pub fn seat_single<W: Read + Write>(
     let outcome = shake(wire, &export, &|| reception.seat(0));
     let welcome = match outcome {
         Ok(Outcome::Welcome(seat, style)) => {
-            reception.enter(Accepted { socket, style, seat });
+            reception.enter(Accepted { socket, peer: Arc::default(), style, seat });
             true
         }
         Ok(Outcome::Goodbye) | Err(_) => false,
@@ -66,7 +66,8 @@ mod tests {
             let (client, socket) = UnixStream::pair().unwrap();
             client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             let (seat, duplicate) = (reception.seat(0).unwrap(), socket.try_clone().unwrap());
-            reception.enter(Accepted { socket: socket.into(), style: ReplyStyle::Simple, seat });
+            let (socket, peer) = (socket.into(), Arc::default());
+            reception.enter(Accepted { socket, peer, style: ReplyStyle::Simple, seat });
             (client, duplicate)
         };
         let mut turn = || {

@@ -426,6 +426,7 @@ impl Connection {
             }
             Ok(bytes) => {
                 self.meter.moved(buffers.share.tick, bytes);
+                self.traffic.received_bytes += bytes as u64;
                 self.debt_bytes = self.debt_bytes.saturating_add(bytes);
                 if let Some(filling) = &mut receiver.filling {
                     filling.filled_bytes += bytes.min(direct) as u32;
