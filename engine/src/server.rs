@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 pub use crate::format::Level;
+pub use crate::frontend::nbd::{Visit, Visits};
 pub use crate::frontend::ublk::{Quiesced, UblkChoice, UblkFeature};
 
 pub(crate) mod bounded;

@@ -22,6 +22,7 @@ mod scrub;
 mod serve;
 mod signals;
 mod status;
+mod visits;
 mod wait;
 
 /// Does what was typed.

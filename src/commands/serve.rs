@@ -34,7 +34,7 @@ use crate::output::print;
 use crate::rundir::{RunDir, own_uid};
 
 use super::detail::undecodable;
-use super::{notices, privileges, scan, signals};
+use super::{notices, privileges, scan, signals, visits};
 
 /// Why the server should end, or did.
 enum Event {
@@ -89,6 +89,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     }
 
     let writer = notices::write_down(server.notices(), name.clone())?;
+    let visitors = server.visits().map(|all| visits::write_down(all, name.clone())).transpose()?;
     let kind = if status.exports.iter().any(|export| export.starts_with("/dev/")) { "ublk" } else { "nbd" };
     let running = Arc::new(Running { server: Mutex::new(Some(Arc::new(server))), events });
     let own = own_uid();
@@ -104,6 +105,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     let stopped = run_until_stopped(&running, &happened);
     control.close();
     writer.end();
+    visitors.into_iter().for_each(visits::Writer::end);
     stopped.map_err(|error| Failure::new(format!("not stopped cleanly: {name}: {error}")))?;
     tracing::info!("stopped {name}");
     Ok(Outcome::Fine)

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use crate::array::Position;
 use crate::format::superblock::Record;
 use crate::frontend::Frontend;
-use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
+use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote, Visits};
 use crate::frontend::ublk::{
     Closed, Existing, Quiesced, Ublk, UblkError, UblkFrontend, UblkPlace, UblkPlan, UblkShape, existing,
 };
@@ -208,6 +208,16 @@ impl Front {
         match self {
             Front::Nbd { .. } => None,
             Front::Ublk { ublk, .. } => lock(ublk).as_ref().map(Ublk::way),
+        }
+    }
+
+    /// Clients that come and go by a socket.
+    pub(super) fn visits(&self) -> Option<Visits> {
+        match self {
+            Front::Nbd { server, .. } => {
+                server.lock().expect("no holder panics").as_ref().map(NbdServer::visits)
+            }
+            Front::Ublk { .. } => None,
         }
     }
 

@@ -49,6 +49,7 @@ pub struct Setup {
     pub pace: Pace,
     pub pool_bytes: usize,
     pub room: usize,
+    pub stripe_bytes: u64,
 }
 
 impl Default for Setup {
@@ -60,6 +61,7 @@ impl Default for Setup {
             pace: Pace::Instant,
             pool_bytes: 64 << 20,
             room: 256,
+            stripe_bytes: 4096,
         }
     }
 }
@@ -73,7 +75,7 @@ impl Setup {
             logical_block_bytes: 512,
             preferred_bytes: 64 << 10,
             read_only: self.read_only,
-            stripe_bytes: 4096,
+            stripe_bytes: self.stripe_bytes,
         }
     }
 

@@ -18,7 +18,7 @@
 //! effect: an array owns its members, so no later write to a deallocated range runs out of space.
 //! FAST_ZERO is not advertised: whether zeroing is fast depends on how the range falls on stripes.
 
-use super::limits::PAYLOAD_BYTES_MAX;
+use super::limits::{LONG_OPERATIONS_MAX, LONG_PIECE_STRIPES, PAYLOAD_BYTES_MAX};
 use super::protocol::{ErrorCode, Header, command};
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::request::RequestKind;
@@ -32,15 +32,21 @@ pub(super) struct Limits {
     pub logical_block_bytes: u32,
     /// Whether changes are refused.
     pub read_only: bool,
-    /// Long trims and zeroes are cut at multiples of this.
-    pub long_piece_bytes: u64,
+    /// The data of a stripe.
+    pub stripe_bytes: u64,
 }
 
 impl Limits {
     /// The length of the piece of a long command that begins at `offset_bytes`, of which `left_bytes` are left.
     pub(super) fn long_piece(&self, offset_bytes: u64, left_bytes: u32) -> u32 {
-        let piece_bytes = self.long_piece_bytes - offset_bytes % self.long_piece_bytes;
-        u64::from(left_bytes).min(piece_bytes) as u32
+        let cut_bytes = self.stripe_bytes * LONG_PIECE_STRIPES;
+        u64::from(left_bytes).min(cut_bytes - offset_bytes % cut_bytes) as u32
+    }
+
+    /// The stripe operations of the engine that a piece of a long command keeps busy.
+    pub(super) fn long_operations(&self, offset_bytes: u64, len_bytes: u32) -> u32 {
+        let end = (offset_bytes + u64::from(len_bytes)).div_ceil(self.stripe_bytes);
+        (end - offset_bytes / self.stripe_bytes).min(LONG_OPERATIONS_MAX.into()) as u32
     }
 }
 
@@ -144,10 +150,25 @@ mod tests {
         range: (u64, u32),
         expected: Admission,
     ) {
-        let limits =
-            Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only, long_piece_bytes: 1 << 26 };
+        let limits = Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only, stripe_bytes: 1 << 18 };
         let header = Header { flags, kind, cookie: 7, offset_bytes: range.0, len_bytes: range.1 };
         assert_eq!(admit(&limits, style, &header), expected, "{header:?} {style:?} read_only={read_only}");
+    }
+
+    #[test]
+    fn a_long_command_is_cut_at_256_stripes_and_keeps_64_operations() {
+        let stripe_bytes = u64::from(MIB / 4);
+        let limits = Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only: false, stripe_bytes };
+        for (offset_bytes, left_bytes, piece_bytes, operations) in [
+            (0, 1 << 30, 64 * MIB, 64),
+            (512, 1 << 30, 64 * MIB - 512, 64),
+            (64 * u64::from(MIB) - 512, 1 << 30, 512, 1),
+            (512, MIB + 512, MIB + 512, 5),
+            (stripe_bytes, 2 * MIB, 2 * MIB, 8),
+        ] {
+            assert_eq!(limits.long_piece(offset_bytes, left_bytes), piece_bytes);
+            assert_eq!(limits.long_operations(offset_bytes, piece_bytes), operations, "{offset_bytes}");
+        }
     }
 
     #[test]

@@ -19,12 +19,16 @@ use std::time::Duration;
 
 use rustix::net::sockopt::{
     set_socket_keepalive, set_socket_recv_buffer_size, set_socket_send_buffer_size, set_tcp_keepidle,
-    set_tcp_nodelay, set_tcp_user_timeout,
+    set_tcp_nodelay, set_tcp_user_timeout, socket_peercred,
 };
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, getpeername, listen,
+    socket_with,
+};
 
 use super::NbdError;
 use super::door::Origin;
+use super::visits::Peer;
 
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -118,6 +122,24 @@ impl Listening {
             Address::Unix(_) => Origin::Unix,
             Address::Tcp(_) => Origin::Tcp,
         }
+    }
+
+    /// Where an accepted client is.
+    pub(super) fn peer(&self, client: &OwnedFd) -> Peer {
+        let name = match &self.address {
+            Address::Unix(_) => {
+                let process = |it: rustix::net::UCred| {
+                    format!("pid {} of uid {}", it.pid.as_raw_nonzero(), it.uid.as_raw())
+                };
+                socket_peercred(client).map(process)
+            }
+            Address::Tcp(_) => {
+                let address = |at: Option<SocketAddrAny>| SocketAddr::try_from(at?).ok();
+                getpeername(client).map(|at| address(at).map_or_else(String::new, |at| at.to_string()))
+            }
+        };
+        let name = name.unwrap_or_else(|_| "a client that is gone already".into());
+        Peer { name, at: self.address.to_string() }
     }
 
     /// Prepares an accepted socket.

@@ -10,6 +10,8 @@
 //!   chunk      | magic  | flags | type | cookie  | length 4 |  length bytes ...
 //! ```
 
+use crate::request::RequestError;
+
 /// First word of a command.
 pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;
 /// First word of a simple reply.
@@ -72,6 +74,17 @@ pub(super) enum ErrorCode {
     NoSpace = 28,
     /// A read that may not be fragmented and is too long for that.
     Overflow = 75,
+}
+
+impl From<RequestError> for ErrorCode {
+    fn from(error: RequestError) -> ErrorCode {
+        match error {
+            RequestError::Misaligned => ErrorCode::Invalid,
+            RequestError::OutOfRange | RequestError::NoSpace => ErrorCode::NoSpace,
+            RequestError::Lost | RequestError::NotTaken | RequestError::NeedsMemory => ErrorCode::Io,
+            RequestError::ReadOnly => ErrorCode::NotPermitted,
+        }
+    }
 }
 
 /// A command as it was received.

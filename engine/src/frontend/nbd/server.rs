@@ -26,6 +26,7 @@ use super::frontend::NbdFrontend;
 use super::handshake::{Outcome, shake};
 use super::limits::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_PER_LISTENER};
 use super::listen::{Address, Listening, Remote};
+use super::visits::{Peer, Visits};
 use super::{ExportInfo, NbdError};
 
 /// How long a listener rests when the system has no descriptor or thread for a client.
@@ -39,6 +40,7 @@ pub struct NbdServer {
     shared: Arc<Shared>,
     listeners: Vec<JoinHandle<()>>,
     addresses: Vec<Address>,
+    visits: Visits,
 }
 
 /// What listeners and handshakes share.
@@ -73,10 +75,8 @@ impl NbdServer {
             sockets.extend(Listening::on(address, remote)?);
         }
         let origins: Vec<Origin> = sockets.iter().map(Listening::origin).collect();
-        let doors: Vec<Arc<Door>> = (0..reactors)
-            .map(|_| Door::new(sockets.len()).map(Arc::new))
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
+        let (doors, visits) = Door::all(reactors, sockets.len()).map_err(failed)?;
+        let doors: Vec<Arc<Door>> = doors.into_iter().map(Arc::new).collect();
         let frontends: Vec<NbdFrontend> = doors
             .iter()
             .map(|door| NbdFrontend::new(Arc::clone(door), limits))
@@ -90,7 +90,7 @@ impl NbdServer {
             handshakes: Mutex::new(Vec::new()),
             ended: Condvar::new(),
         });
-        let mut server = NbdServer { shared, listeners: Vec::new(), addresses: Vec::new() };
+        let mut server = NbdServer { shared, listeners: Vec::new(), addresses: Vec::new(), visits };
         for (index, socket) in sockets.into_iter().enumerate() {
             server.addresses.push(socket.address.clone());
             let shared = Arc::clone(&server.shared);
@@ -110,6 +110,12 @@ impl NbdServer {
     #[must_use]
     pub fn clients(&self) -> usize {
         self.shared.reception.seated()
+    }
+
+    /// The clients that come and go, for one listener.
+    #[must_use]
+    pub fn visits(&self) -> Visits {
+        self.visits.clone()
     }
 
     /// Stops listening, removes the socket files, and hangs up on clients that are still shaking hands.
@@ -143,14 +149,14 @@ impl Shared {
     }
 
     /// Counts in a handshake of a listener, if there is room for it.
-    fn begin(self: &Arc<Shared>, listener: usize, socket: OwnedFd) -> Option<Handshake> {
+    fn begin(self: &Arc<Shared>, listener: usize, socket: OwnedFd, peer: Arc<Peer>) -> Option<Handshake> {
         let mut handshakes = self.handshakes();
         if handshakes.iter().filter(|(other, _)| *other == listener).count() >= HANDSHAKES_PER_LISTENER {
             return None;
         }
         let socket = Arc::new(socket);
         handshakes.push((listener, Arc::clone(&socket)));
-        Some(Handshake { shared: Arc::clone(self), listener, socket })
+        Some(Handshake { shared: Arc::clone(self), listener, socket, peer })
     }
 }
 
@@ -176,7 +182,8 @@ fn welcome(shared: &Arc<Shared>, listening: &Listening, listener: usize, client:
     if listening.tune(&client).is_err() {
         return;
     }
-    if let Some(handshake) = shared.begin(listener, client) {
+    let peer = Arc::new(listening.peer(&client));
+    if let Some(handshake) = shared.begin(listener, client, peer) {
         let thread = thread::Builder::new().name("nbd-handshake".into()).stack_size(HANDSHAKE_STACK_BYTES);
         if thread.spawn(move || handshake.run()).is_err() {
             pause();
@@ -213,6 +220,7 @@ struct Handshake {
     /// By which listener the client came.
     listener: usize,
     socket: Arc<OwnedFd>,
+    peer: Arc<Peer>,
 }
 
 impl Handshake {
@@ -223,7 +231,8 @@ impl Handshake {
         let Ok(Outcome::Welcome(seat, style)) = outcome else { return };
         // The connection gets a descriptor of its own: ours is shared with `stop`.
         if let Ok(socket) = self.socket.try_clone() {
-            self.shared.reception.enter(Accepted { socket, style, seat });
+            let peer = Arc::clone(&self.peer);
+            self.shared.reception.enter(Accepted { socket, peer, style, seat });
         }
     }
 }

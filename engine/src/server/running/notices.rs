@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::array::Shared;
 use crate::events::Event;
+use crate::frontend::nbd::Visits;
 use crate::limits::MEMBERS_MAX;
 use crate::members::Failure;
 use crate::ring::DeviceIndex;
@@ -94,6 +95,14 @@ impl Server {
             has_begun: false,
             is_over: false,
         }
+    }
+}
+
+impl Server {
+    /// The clients that come and go, where the array is served over NBD. To be asked for once.
+    #[must_use]
+    pub fn visits(&self) -> Option<Visits> {
+        self.front.visits()
     }
 }
 

@@ -28,7 +28,7 @@ use super::super::limits::{
     CALLS_PER_TURN, DIRECT_BYTES_MIN, DIRECT_WINDOW_BYTES, RECEIVE_BYTES, REQUESTS_PER_TURN, TURN_BYTES,
 };
 use super::super::protocol::{ErrorCode, HEADER_BYTES, Header, OutOfStep, ReplyHeader, command};
-use super::{Broken, Buffers, Command, Connection, Piece, PieceState, held_bytes};
+use super::{Broken, Buffers, Command, Connection, Piece, PieceState};
 use crate::memory::Span;
 use crate::request::{Request, RequestKind};
 
@@ -119,6 +119,11 @@ impl Receiver {
         self.filling = None;
     }
 
+    /// The span of a write of which a part has arrived.
+    pub(super) fn filling_span(&self) -> Option<Span> {
+        self.filling.map(|filling| filling.span)
+    }
+
     fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
@@ -190,14 +195,11 @@ impl Connection {
         requests_max: usize,
     ) -> Result<(), Stop> {
         match self.receiver.stage {
-            Stage::Header => self.begin(),
+            Stage::Header => self.begin(buffers.share.tick),
             Stage::Draining { command, left_bytes, result } => self.drain(command, left_bytes, result),
             Stage::Ended => Err(Stop::Ended),
             Stage::Issuing { command } if self.commands.get(command).is_long() => {
-                if self.long.is_some() {
-                    return Err(Stop::Blocked);
-                }
-                self.long = Some(command);
+                self.long.push_back(command);
                 self.receiver.stage = Stage::Header;
                 Ok(())
             }
@@ -225,7 +227,7 @@ impl Connection {
     }
 
     /// Takes the next header off the buffer.
-    fn begin(&mut self) -> Result<(), Stop> {
+    fn begin(&mut self, tick: u64) -> Result<(), Stop> {
         let header = match self.receiver.bytes().first_chunk::<HEADER_BYTES>().map(Header::parse) {
             None => return Err(Stop::Starved),
             Some(Err(OutOfStep)) => return Err(Stop::Broken),
@@ -258,6 +260,7 @@ impl Connection {
         };
         let command = self.commands.take(command).ok_or(Stop::Blocked)?;
         self.unused_since = None;
+        self.rest(tick);
         self.receiver.start += HEADER_BYTES;
         let payload_bytes = header.payload_bytes();
         self.receiver.window_bytes =
@@ -298,7 +301,7 @@ impl Connection {
             span: Span::EMPTY,
             state: PieceState::InEngine,
             next: None,
-            is_long: false,
+            long_operations: 0,
         };
         let index = self.pieces.take(piece).ok_or(Stop::Blocked)?;
         Ok(self.hand_over(index, len_bytes))
@@ -308,7 +311,7 @@ impl Connection {
     fn issue_read(&mut self, buffers: &mut Buffers<'_>, owner: u16) -> Result<Request, Stop> {
         let index = match self.make_piece(buffers, owner, PieceState::InEngine) {
             Some(index) => index,
-            None if self.cannot_be_whole(buffers, owner) => {
+            None if !self.pieces.is_full() && self.cannot_be_whole(buffers, owner) => {
                 self.receiver.stage =
                     Stage::Draining { command: owner, left_bytes: 0, result: Err(ErrorCode::Overflow) };
                 return Err(Stop::Refused);
@@ -374,7 +377,7 @@ impl Connection {
         let command = self.commands.get(owner);
         let span = self.span_for(buffers, &command)?;
         let offset_bytes = command.offset_bytes + u64::from(command.issued_bytes);
-        self.pieces.take(Piece { command: owner, offset_bytes, span, state, next: None, is_long: false })
+        self.pieces.take(Piece { command: owner, offset_bytes, span, state, next: None, long_operations: 0 })
     }
 
     /// The request of a piece. From here its span is the engine's.
@@ -384,7 +387,6 @@ impl Connection {
         command.open += 1;
         command.issued_bytes += len_bytes;
         self.in_engine += 1;
-        self.engine_bytes += held_bytes(piece.span);
         Request {
             tag: self.tag_base | u64::from(index),
             kind: command.kind,
@@ -424,6 +426,7 @@ impl Connection {
             }
             Ok(bytes) => {
                 self.meter.moved(buffers.share.tick, bytes);
+                self.traffic.received_bytes += bytes as u64;
                 self.debt_bytes = self.debt_bytes.saturating_add(bytes);
                 if let Some(filling) = &mut receiver.filling {
                     filling.filled_bytes += bytes.min(direct) as u32;
