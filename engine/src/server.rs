@@ -9,6 +9,7 @@ pub use crate::frontend::nbd::{Visit, Visits};
 pub use crate::frontend::ublk::{Quiesced, UblkChoice, UblkFeature};
 
 pub(crate) mod bounded;
+mod content_map;
 mod create;
 mod fit;
 mod front;

@@ -3,9 +3,9 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use crate::array::Position;
+use crate::array::{Position, Shared};
 use crate::format::superblock::Record;
 use crate::frontend::Frontend;
 use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote, Visits};
@@ -16,6 +16,7 @@ use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 use crate::ring::Uring;
 
+use super::content_map::ContentMap;
 use super::note::Note;
 use super::{ServeOptions, ServerError};
 
@@ -290,9 +291,13 @@ impl Share {
         ring: &mut Uring,
         memory: &Memory,
         requests: &mut Pool,
+        array: &Arc<Shared>,
     ) -> io::Result<HostFrontend> {
         Ok(match self {
-            Share::Nbd(nbd) => HostFrontend::Nbd(nbd),
+            Share::Nbd(mut nbd) => {
+                nbd.knows(Arc::new(ContentMap(Arc::clone(array))));
+                HostFrontend::Nbd(nbd)
+            }
             Share::Ublk(place) => HostFrontend::Ublk(place.open(ring, memory, requests)?),
         })
     }

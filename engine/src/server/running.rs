@@ -497,7 +497,7 @@ fn launch(
                     let Some(device) = device else { continue };
                     ring.attach(DeviceIndex(index as u8), device)?;
                 }
-                let frontend = share.open(&mut ring, &memory, &mut requests)?;
+                let frontend = share.open(&mut ring, &memory, &mut requests, &shared)?;
                 Ok((ring, frontend))
             });
             let (ring, frontend) = match ring {

@@ -35,12 +35,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::admission::{Limits, ReplyStyle};
+use super::admission::{Limits, ReplyStyle, Terms};
 use super::door::{Accepted, Seat};
 use super::limits::{
     CALLS_PER_TURN, COMMANDS_MAX, PATIENCE_REST_TIME, PIECES_MAX, SHORT_ZEROES_BYTES_MAX, STALL_BYTES_MIN,
     TURN_BYTES, UNUSED_TIME_MAX, WHOLE_READ_TIME_MAX,
 };
+use super::map::Content;
 use super::outbox::{Outbox, Segment, Sent};
 use super::protocol::{Chunk, ErrorCode, ReplyHeader};
 use super::share::{Grant, Meter, Share, TICK, Want, block_bytes};
@@ -61,6 +62,8 @@ pub(super) struct Buffers<'a> {
     pub pool: &'a mut Pool,
     /// The share that a connection may take of it.
     pub share: Share,
+    /// What the array holds; `None` where nothing tells.
+    pub content: Option<Arc<dyn Content>>,
     /// Whether anything was freed that a connection may have been waiting for.
     pub freed: bool,
     /// Whether others held what was a connection's share.
@@ -165,7 +168,7 @@ pub(super) struct Connection {
     /// Its place among the reactor's connections, counted; freed with the connection.
     seat: Seat,
     limits: Limits,
-    style: ReplyStyle,
+    terms: Terms,
     /// What the tags of its requests begin with; the piece's index is added.
     tag_base: u64,
     receiver: Receiver,
@@ -198,8 +201,8 @@ impl Connection {
             peer: accepted.peer,
             traffic: Traffic::default(),
             seat: accepted.seat,
-            limits,
-            style: accepted.style,
+            limits: Limits { read_only: limits.read_only || accepted.terms.read_only, ..limits },
+            terms: accepted.terms,
             tag_base,
             receiver: Receiver::new(),
             commands: Slots::new(COMMANDS_MAX),
@@ -315,7 +318,7 @@ impl Connection {
             }
             return Ok(());
         }
-        match (command.kind, self.style) {
+        match (command.kind, self.terms.style) {
             (RequestKind::Read, ReplyStyle::Structured) => self.answer_chunk(buffers, index, error),
             (RequestKind::Read, ReplyStyle::Simple) => return self.answer_in_order(buffers, index),
             _ => {
@@ -399,7 +402,7 @@ impl Connection {
         // Memory of other commands of this connection comes free by itself, and then the read may yet be held as a whole.
         let is_alone = self.held_bytes == command.issued_bytes;
         let may_stream = is_alone && command.issued_bytes > 0 && command.error.is_none();
-        if self.style == ReplyStyle::Simple && may_stream && self.outbox.streamed().is_none() {
+        if self.terms.style == ReplyStyle::Simple && may_stream && self.outbox.streamed().is_none() {
             self.outbox.stream(owner);
             self.push_in_order(owner);
         }
@@ -489,7 +492,7 @@ impl Connection {
 
     /// Whether a read should be one piece: then no header goes out before all of it is read, and an error can still be said.
     fn has_to_be_whole(&self, command: &Command) -> bool {
-        let is_simple_read = command.kind == RequestKind::Read && self.style == ReplyStyle::Simple;
+        let is_simple_read = command.kind == RequestKind::Read && self.terms.style == ReplyStyle::Simple;
         command.is_unfragmented || is_simple_read && command.len_bytes <= REQUEST_BYTES_MAX
     }
 

@@ -18,7 +18,7 @@ use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::admission::ReplyStyle;
+use super::admission::Terms;
 use super::limits::{CONNECTIONS_MAX, PLACES_FOR_TCP, PLACES_FOR_UNIX};
 use super::visits::{Peer, Visit, Visits};
 
@@ -37,8 +37,8 @@ pub(super) struct Accepted {
     pub socket: OwnedFd,
     /// Where it is.
     pub peer: Arc<Peer>,
-    /// What it wants replies to look like.
-    pub style: ReplyStyle,
+    /// What it has negotiated.
+    pub terms: Terms,
     /// Its place.
     pub seat: Seat,
 }

@@ -30,6 +30,7 @@ use super::admission::Limits;
 use super::connection::{Broken, Buffers, Connection, LongPiece, Outgoing, Progress};
 use super::door::{Accepted, Door};
 use super::limits::{CONNECTIONS_MAX, DRAIN_TIME_MAX, LONG_OPERATIONS_MAX, LONG_PLACES_OF_ROOM, LOOK_TIME};
+use super::map::Content;
 use super::share::{Loads, Share, TICK, Turns};
 use super::stalls::{Look, Stalls};
 use super::visits::{Farewell, Visit};
@@ -67,6 +68,8 @@ enum Deadline {
 pub struct NbdFrontend {
     door: Arc<Door>,
     limits: Limits,
+    /// What the array holds; clients that ask before this is known hear that all of it may be written.
+    content: Option<Arc<dyn Content>>,
     epoll: OwnedFd,
     timer: OwnedFd,
     deadline: Deadline,
@@ -112,6 +115,11 @@ enum Closing {
 }
 
 impl NbdFrontend {
+    /// Answers what the array holds from now on, and reads of what was never written by itself.
+    pub fn knows(&mut self, content: Arc<dyn Content>) {
+        self.content = Some(content);
+    }
+
     pub(super) fn new(door: Arc<Door>, limits: Limits) -> std::io::Result<NbdFrontend> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let timer =
@@ -122,6 +130,7 @@ impl NbdFrontend {
         Ok(NbdFrontend {
             door,
             limits,
+            content: None,
             epoll,
             timer,
             deadline: Deadline::None,
@@ -452,7 +461,8 @@ impl NbdFrontend {
             Some(share) => share,
             None => self.begin_turn(pool),
         };
-        Buffers { memory, pool, share, freed: self.freed, starved: false, long_operations_ended: 0 }
+        let content = self.content.clone();
+        Buffers { memory, pool, share, content, freed: self.freed, starved: false, long_operations_ended: 0 }
     }
 
     /// Whether a piece of a long command can go to the engine.

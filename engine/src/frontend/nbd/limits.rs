@@ -67,6 +67,12 @@ pub(super) const LONG_OPERATIONS_MAX: u32 = 64;
 /// In a turn pieces of long trims and zeroes take one in so many of the places for requests first, and then what others leave.
 pub(super) const LONG_PLACES_OF_ROOM: usize = 4;
 
+/// Stripes that one answer about what the array holds looks at: some 50 us of a reactor's time.
+pub(super) const MAP_STRIPES_MAX: u64 = 16_384;
+
+/// Such an answer counts as this many bytes for each stripe that it covers, beside others.
+pub(super) const MAP_BYTES_PER_STRIPE: u64 = 16;
+
 /// Negotiations of one listener at the same time: a thread each. Clients of one address cannot take those of another.
 pub(super) const HANDSHAKES_PER_LISTENER: usize = 32;
 

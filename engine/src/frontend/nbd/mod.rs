@@ -12,15 +12,16 @@
 //!     connection  one client: commands, pieces, spans
 //!       receive     bytes to requests
 //!       outbox      replies to bytes
+//!     map         what the array holds where, pure
 //!     share       how much memory and work each connection has, pure
 //!     stalls      which clients keep memory that others wait for, pure
 //!     admission   what becomes of a command, pure
 //!     protocol    the bytes of commands and replies, pure
 //! ```
 //!
-//! Written from the protocol's specification: the baseline, structured replies, size constraints, and the
-//! commands READ, WRITE, FLUSH, TRIM, WRITE_ZEROES and DISC, with FUA and DF. Not here: TLS, metadata
-//! contexts, extended headers, CACHE, resizing.
+//! Written from the protocol's specification: the baseline, structured replies, metadata contexts, size constraints, and the
+//! commands READ, WRITE, FLUSH, TRIM, WRITE_ZEROES, BLOCK_STATUS and DISC, with FUA, DF, REQ_ONE and FAST_ZERO. Not here: TLS,
+//! extended headers, CACHE, resizing.
 //!
 //! Invariants:
 //! - A span belongs to a piece, and a piece to the engine from request to reply; whatever the client does
@@ -39,6 +40,7 @@ mod frontend;
 mod handshake;
 mod limits;
 mod listen;
+mod map;
 mod negotiation;
 mod outbox;
 mod protocol;
@@ -51,6 +53,7 @@ mod visits;
 
 pub use frontend::NbdFrontend;
 pub use listen::{Address, Remote};
+pub use map::{Content, Run, StripeState};
 pub use server::NbdServer;
 pub use single::seat_single;
 pub use visits::{Farewell, Peer, Traffic, Visit, Visits};

@@ -228,11 +228,11 @@ impl Handshake {
         let deadline = now() + HANDSHAKE_TIME_MAX;
         let mut wire = Wire { socket: Arc::clone(&self.socket), deadline };
         let outcome = shake(&mut wire, &self.shared.export, &|| self.shared.reception.seat(self.listener));
-        let Ok(Outcome::Welcome(seat, style)) = outcome else { return };
+        let Ok(Outcome::Welcome(seat, terms)) = outcome else { return };
         // The connection gets a descriptor of its own: ours is shared with `stop`.
         if let Ok(socket) = self.socket.try_clone() {
             let peer = Arc::clone(&self.peer);
-            self.shared.reception.enter(Accepted { socket, peer, style, seat });
+            self.shared.reception.enter(Accepted { socket, peer, terms, seat });
         }
     }
 }

@@ -25,8 +25,8 @@ pub fn seat_single<W: Read + Write>(
     let reception = Reception::new(vec![door].into(), &[Origin::Unix]);
     let outcome = shake(wire, &export, &|| reception.seat(0));
     let welcome = match outcome {
-        Ok(Outcome::Welcome(seat, style)) => {
-            reception.enter(Accepted { socket, peer: Arc::default(), style, seat });
+        Ok(Outcome::Welcome(seat, terms)) => {
+            reception.enter(Accepted { socket, peer: Arc::default(), terms, seat });
             true
         }
         Ok(Outcome::Goodbye) | Err(_) => false,
@@ -39,7 +39,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    use super::super::admission::ReplyStyle;
+    use super::super::admission::Terms;
     use super::*;
     use crate::frontend::Frontend;
     use crate::memory::{Memory, Pool};
@@ -67,7 +67,7 @@ mod tests {
             client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             let (seat, duplicate) = (reception.seat(0).unwrap(), socket.try_clone().unwrap());
             let (socket, peer) = (socket.into(), Arc::default());
-            reception.enter(Accepted { socket, peer, style: ReplyStyle::Simple, seat });
+            reception.enter(Accepted { socket, peer, terms: Terms::FIRST, seat });
             (client, duplicate)
         };
         let mut turn = || {

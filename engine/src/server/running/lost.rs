@@ -1,5 +1,6 @@
 //! What of an array's data nobody can compute, as an operator asks for it.
 
+use crate::array::Shared;
 use crate::geometry::Strips;
 use crate::members::MemberView;
 use crate::status::{Health, LOST_PIECES_SHOWN, LostPieces, LostRowsStatus, add_piece};
@@ -17,19 +18,20 @@ pub(super) struct LostStripes {
     pub(super) bytes: u64,
 }
 
-impl Server {
-    /// Data strips of a stripe that nobody can compute.
-    fn lost_strips(&self, view: &MemberView, stripe: u64) -> Strips {
-        let geometry = &self.shared.geometry;
-        let readable = self.shared.members.readable_at(*view, stripe, true);
-        geometry.data_strips().minus(geometry.rotation(stripe).strips_on(readable))
+impl Shared {
+    /// The data strips of a stripe without valid parity that are on no readable member: nothing can compute them.
+    pub(in crate::server) fn lost_strips(&self, view: &MemberView, stripe: u64) -> Strips {
+        let readable = self.members.readable_at(*view, stripe, true);
+        self.geometry.data_strips().minus(self.geometry.rotation(stripe).strips_on(readable))
     }
+}
 
+impl Server {
     pub(super) fn lost_stripes(&self, view: &MemberView) -> LostStripes {
         let mut lost = LostStripes::default();
         let mut from = 0;
         while let Some(stripe) = self.shared.bitmap.next_need_sync(from) {
-            let strips = self.lost_strips(view, stripe);
+            let strips = self.shared.lost_strips(view, stripe);
             lost.stripes += u64::from(!strips.is_empty());
             lost.bytes += u64::from(strips.count()) * u64::from(self.shared.geometry.chunk_bytes());
             from = stripe + 1;
@@ -81,7 +83,7 @@ impl Server {
             if next[0] == Some(stripe) {
                 let chunk = u64::from(geometry.chunk_bytes());
                 let at = |strip: u8| stripe * u64::from(geometry.stripe_bytes()) + u64::from(strip) * chunk;
-                pieces.extend(self.lost_strips(&view, stripe).iter().map(|strip| (at(strip), chunk)));
+                pieces.extend(self.shared.lost_strips(&view, stripe).iter().map(|strip| (at(strip), chunk)));
             }
             pieces.sort_unstable();
             pieces.into_iter().for_each(|piece| add_piece(&mut lost.pieces, piece));
