@@ -140,6 +140,10 @@ pub struct ServeOptions {
     pub foreign_host_ok: bool,
     /// Let NBD clients on other machines in.
     pub allow_remote: bool,
+    /// Let NBD clients of other users of this machine in by TCP on loopback.
+    pub allow_local_users: bool,
+    /// The group whose users may connect to NBD's unix sockets.
+    pub nbd_group: Option<u32>,
     /// Start though as many members are missing as leave no majority of them.
     pub run_degraded: bool,
     /// Take members that another program has written to.

@@ -15,6 +15,7 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_p
 /// Needed by root: any owner's device nodes, registered memory and pinned threads beyond the usual
 /// limits, and device commands other than read and write.
 const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
+    .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::IPC_LOCK)
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::SYS_NICE)

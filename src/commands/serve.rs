@@ -203,6 +203,8 @@ fn engine_options(
         read_only: options.read_only,
         foreign_host_ok: options.foreign_host,
         allow_remote: options.allow_remote,
+        allow_local_users: options.allow_local_users,
+        nbd_group: options.nbd_group,
         run_degraded: options.run_degraded,
         take_overwritten: options.take_overwritten,
         trust_parity: options.trust_parity,

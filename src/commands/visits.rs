@@ -44,6 +44,16 @@ impl Writer {
 fn write_one(array: &str, visit: &Visit) {
     match visit {
         Visit::Came(peer) => tracing::debug!(array, "NBD client connected: {} at {}", peer.name, peer.at),
+        Visit::Refused { peer, user } => {
+            let user = user.map_or("of an unknown user".to_string(), |user| format!("of user {user}"));
+            tracing::warn!(
+                array,
+                "NBD client refused: {} at {}: it is {user}; --allow-local-users lets every user of this machine in, \
+                 and --nbd-group a group by a unix socket",
+                peer.name,
+                peer.at
+            );
+        }
         Visit::Left { peer, why, traffic } => {
             let (sent, received) = (traffic.sent_bytes, traffic.received_bytes);
             let text = format!(

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::lab::{Array, Lab, Shape, run, succeeded};
+use crate::lab::{Array, Lab, Shape, assert_root, run, succeeded};
 
 const IMAGE_BYTES: u64 = 96 << 20;
 
@@ -338,4 +338,43 @@ fn the_same_array_is_there_without_changes() {
     );
     let missing = run("nbdinfo", &[&uri.replacen("nbd+unix:///", "nbd+unix:///both:rw", 1)]);
     assert!(!missing.status.success());
+}
+
+/// TCP on loopback and the unix socket let the server's user in, and others only where the operator says so.
+#[test]
+#[ignore = "needs root for other users"]
+fn other_users_of_this_machine_are_refused() {
+    assert_root("other users");
+    const NOBODY: &str = "65534";
+    let as_nobody = |words: &[&str]| {
+        let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_string()];
+        let words: Vec<String> = user.into_iter().chain(words.iter().map(|word| word.to_string())).collect();
+        run("setpriv", &words)
+    };
+    let lab = Lab::new();
+    let array = lab.create("users", Shape::RAID5);
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+    // The directory of the laboratory is closed to others.
+    let socket = std::env::temp_dir().join(format!("striate-users-{}.sock", std::process::id()));
+    let (tcp, unix) = (format!("127.0.0.1:{port}"), format!("unix:{}", socket.display()));
+    let uris = [format!("nbd://{tcp}"), format!("nbd+unix:///?socket={}", socket.display())];
+
+    let server = array.serve(&["--nbd", &tcp, "--nbd", &unix]);
+    for uri in &uris {
+        succeeded("nbdinfo", &run("nbdinfo", &["--size", uri]));
+        assert!(!as_nobody(&["nbdinfo", "--size", uri]).status.success(), "{uri} let another user in");
+    }
+    let log = server.log();
+    assert!(log.contains("NBD client refused: 127.0.0.1") && log.contains("of user 65534"), "{log}");
+    server.terminate();
+    let server =
+        array.serve(&["--nbd", &tcp, "--nbd", &unix, "--allow-local-users", "--nbd-group", "nogroup"]);
+    for uri in &uris {
+        succeeded("nbdinfo", &as_nobody(&["nbdinfo", "--size", uri]));
+    }
+    let group =
+        run("setpriv", &["--reuid=65534", "--regid=1", "--clear-groups", "nbdinfo", "--size", &uris[1]]);
+    assert!(!group.status.success(), "a user of another group was let in");
+    server.terminate();
+    lab.striate_refuses(&["serve", "--nbd-group", "no such group", array.members[0].to_str().unwrap()]);
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::array::{Position, Shared};
 use crate::format::superblock::Record;
 use crate::frontend::Frontend;
-use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote, Visits};
+use crate::frontend::nbd::{Access, Address, ExportInfo, NbdFrontend, NbdServer, Visits};
 use crate::frontend::ublk::{
     Closed, Existing, Quiesced, Ublk, UblkError, UblkFrontend, UblkPlace, UblkPlan, UblkShape, existing,
 };
@@ -175,8 +175,12 @@ impl Front {
             read_only,
             stripe_bytes: record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes),
         };
-        let remote = if options.allow_remote { Remote::Allow } else { Remote::Refuse };
-        let (nbd, frontends) = NbdServer::start(&addresses, remote, export, reactors)
+        let access = Access {
+            remote: options.allow_remote,
+            local_users: options.allow_local_users,
+            group: options.nbd_group,
+        };
+        let (nbd, frontends) = NbdServer::start(&addresses, access, export, reactors)
             .map_err(|error| ServerError(error.to_string()))?;
         let addresses = nbd.addresses().iter().map(ToString::to_string).collect();
         let front = Front::Nbd { addresses, server: Mutex::new(Some(nbd)) };

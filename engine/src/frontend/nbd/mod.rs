@@ -3,6 +3,7 @@
 //! ```text
 //!   server     threads that accept and shake hands           blocking, bounded in number and time
 //!     listen      addresses and their sockets
+//!     peer_user     whose a client of this machine is
 //!     handshake   what is said, over anything that reads and writes
 //!     negotiation   its bytes, pure
 //!     single        one client without those threads
@@ -43,6 +44,7 @@ mod listen;
 mod map;
 mod negotiation;
 mod outbox;
+mod peer_user;
 mod protocol;
 mod server;
 mod share;
@@ -52,7 +54,7 @@ mod stalls;
 mod visits;
 
 pub use frontend::NbdFrontend;
-pub use listen::{Address, Remote};
+pub use listen::{Access, Address};
 pub use map::{Content, Run, StripeState};
 pub use server::NbdServer;
 pub use single::seat_single;

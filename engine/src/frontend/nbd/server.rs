@@ -25,8 +25,9 @@ use super::door::{Accepted, Door, Origin, Reception};
 use super::frontend::NbdFrontend;
 use super::handshake::{Outcome, shake};
 use super::limits::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_PER_LISTENER};
-use super::listen::{Address, Listening, Remote};
-use super::visits::{Peer, Visits};
+use super::listen::{Access, Address, Listening};
+use super::peer_user::PeerUsers;
+use super::visits::{Peer, Visit, Visits};
 use super::{ExportInfo, NbdError};
 
 /// How long a listener rests when the system has no descriptor or thread for a client.
@@ -46,6 +47,8 @@ pub struct NbdServer {
 /// What listeners and handshakes share.
 struct Shared {
     export: ExportInfo,
+    access: Access,
+    users: PeerUsers,
     reception: Reception,
     /// Set once, by `stop`; the bell's ring carries it to the listeners, the lock of `handshakes` to
     /// the rest.
@@ -62,7 +65,7 @@ impl NbdServer {
     /// can connect from now on and are served as soon as the reactors turn.
     pub fn start(
         listen: &[Address],
-        remote: Remote,
+        access: Access,
         export: ExportInfo,
         reactors: usize,
     ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
@@ -72,7 +75,7 @@ impl NbdServer {
         let failed = |error: io::Error| NbdError(format!("cannot start to serve NBD: {error}"));
         let mut sockets = Vec::new();
         for address in listen {
-            sockets.extend(Listening::on(address, remote)?);
+            sockets.extend(Listening::on(address, access)?);
         }
         let origins: Vec<Origin> = sockets.iter().map(Listening::origin).collect();
         let (doors, visits) = Door::all(reactors, sockets.len()).map_err(failed)?;
@@ -84,6 +87,8 @@ impl NbdServer {
             .map_err(failed)?;
         let shared = Arc::new(Shared {
             export,
+            access,
+            users: PeerUsers::open(),
             reception: Reception::new(doors.into(), &origins),
             stopping: AtomicBool::new(false),
             bell: eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?,
@@ -183,6 +188,10 @@ fn welcome(shared: &Arc<Shared>, listening: &Listening, listener: usize, client:
         return;
     }
     let peer = Arc::new(listening.peer(&client));
+    // The table of the kernel may be long, and is read once for each client; this thread has nothing to do meanwhile.
+    if let Some(user) = listening.refuses(shared.access, &shared.users, &client) {
+        return shared.reception.tell(Visit::Refused { peer, user });
+    }
     if let Some(handshake) = shared.begin(listener, client, peer) {
         let thread = thread::Builder::new().name("nbd-handshake".into()).stack_size(HANDSHAKE_STACK_BYTES);
         if thread.spawn(move || handshake.run()).is_err() {

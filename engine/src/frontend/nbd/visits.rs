@@ -15,6 +15,13 @@ use super::limits::VISITS_MAX;
 pub enum Visit {
     /// Its handshake is done.
     Came(Arc<Peer>),
+    /// It is of a user who may not connect.
+    Refused {
+        /// The client.
+        peer: Arc<Peer>,
+        /// The user; `None` if the kernel did not tell.
+        user: Option<u32>,
+    },
     /// The server has closed its connection.
     Left {
         /// The client.
