@@ -168,8 +168,9 @@ impl Front {
             stripe_bytes: record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes),
         };
         let remote = if options.allow_remote { Remote::Allow } else { Remote::Refuse };
-        let (nbd, frontends) = NbdServer::start(&addresses, remote, export, reactors)
-            .map_err(|error| ServerError(error.to_string()))?;
+        let (nbd, frontends) =
+            NbdServer::start_limited(&addresses, remote, export, reactors, options.threads.clone())
+                .map_err(|error| ServerError(error.to_string()))?;
         let addresses = nbd.addresses().iter().map(ToString::to_string).collect();
         let front = Front::Nbd { addresses, server: Mutex::new(Some(nbd)) };
         Ok((front, frontends.into_iter().map(Share::Nbd).collect()))

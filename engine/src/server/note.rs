@@ -253,11 +253,12 @@ pub(super) struct Noter {
 
 impl Noter {
     /// Notes the record as the start has left it (`None`: a read-only start has left it as it was found), and starts the thread, which
-    /// ends when the array's half is dropped.
+    /// first calls `limit`, and ends when the array's half is dropped.
     pub(super) fn start(
         note: Note,
         roster: Option<&Roster>,
         seed: u64,
+        limit: impl FnOnce() + Send + 'static,
     ) -> Result<(Noter, Noting), ServerError> {
         roster.iter().try_for_each(|roster| note.write(Position::of(roster.record(), seed)))?;
         let noter = Noter { note: Arc::new(note), trouble: Arc::default() };
@@ -266,6 +267,7 @@ impl Noter {
         let noting = Noting::to(to, Arc::clone(&ended));
         let (note, trouble) = (Arc::clone(&noter.note), Arc::clone(&noter.trouble));
         let write = move || {
+            limit();
             for position in positions {
                 let began_ns = MonotonicClock.now_ns();
                 let written = note.write(position);

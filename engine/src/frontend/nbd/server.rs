@@ -27,9 +27,13 @@ use super::handshake::{Outcome, shake};
 use super::limits::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_PER_LISTENER};
 use super::listen::{Address, Listening, Remote};
 use super::{ExportInfo, NbdError};
+use crate::threads::{Routes, Thread, Threads};
 
 /// How long a listener rests when the system has no descriptor or thread for a client.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Listeners and handshakes never reach a member, and a server of NBD has no block device.
+const ROUTES: Routes = Routes { block_device: false, passthrough: false };
 
 /// A handshake needs little; there may be many.
 const HANDSHAKE_STACK_BYTES: usize = 256 << 10;
@@ -37,13 +41,16 @@ const HANDSHAKE_STACK_BYTES: usize = 256 << 10;
 /// The listening side of an NBD server. Dropping it is stopping it.
 pub struct NbdServer {
     shared: Arc<Shared>,
-    listeners: Vec<JoinHandle<()>>,
+    /// A thread for each address. The sockets are kept here too: the last reference removes a socket's file, and must be dropped by
+    /// a thread that may remove files.
+    listeners: Vec<(JoinHandle<()>, Arc<Listening>)>,
     addresses: Vec<Address>,
 }
 
 /// What listeners and handshakes share.
 struct Shared {
     export: ExportInfo,
+    threads: Threads,
     reception: Reception,
     /// Set once, by `stop`; the bell's ring carries it to the listeners, the lock of `handshakes` to
     /// the rest.
@@ -63,6 +70,17 @@ impl NbdServer {
         remote: Remote,
         export: ExportInfo,
         reactors: usize,
+    ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
+        NbdServer::start_limited(listen, remote, export, reactors, Threads::default())
+    }
+
+    /// The same, with threads that are limited by `threads`.
+    pub fn start_limited(
+        listen: &[Address],
+        remote: Remote,
+        export: ExportInfo,
+        reactors: usize,
+        threads: Threads,
     ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
         assert!(reactors > 0, "an export is served by one reactor at least");
         let export = export.checked()?;
@@ -84,6 +102,7 @@ impl NbdServer {
             .map_err(failed)?;
         let shared = Arc::new(Shared {
             export,
+            threads,
             reception: Reception::new(doors.into(), &origins),
             stopping: AtomicBool::new(false),
             bell: eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?,
@@ -95,7 +114,10 @@ impl NbdServer {
             server.addresses.push(socket.address.clone());
             let shared = Arc::clone(&server.shared);
             let thread = thread::Builder::new().name("nbd-listen".into());
-            server.listeners.push(thread.spawn(move || accept_all(&shared, &socket, index)).map_err(failed)?);
+            let socket = Arc::new(socket);
+            let listening = Arc::clone(&socket);
+            let accepting = thread.spawn(move || accept_all(&shared, &listening, index)).map_err(failed)?;
+            server.listeners.push((accepting, socket));
         }
         Ok((server, frontends))
     }
@@ -124,7 +146,7 @@ impl Drop for NbdServer {
         self.shared.stopping.store(true, Ordering::Release);
         // Never read, so it stays readable for every listener.
         let _rung = rustix::io::write(&self.shared.bell, &1u64.to_ne_bytes());
-        for listener in self.listeners.drain(..) {
+        for (listener, _socket) in self.listeners.drain(..) {
             let _panicked_or_not = listener.join();
         }
         let mut handshakes = self.shared.handshakes();
@@ -156,6 +178,7 @@ impl Shared {
 
 /// A listener thread.
 fn accept_all(shared: &Arc<Shared>, listening: &Listening, listener: usize) {
+    shared.threads.limit(Thread::NbdListener, ROUTES);
     loop {
         let mut waits =
             [PollFd::new(&listening.socket, PollFlags::IN), PollFd::new(&shared.bell, PollFlags::IN)];
@@ -217,6 +240,7 @@ struct Handshake {
 
 impl Handshake {
     fn run(self) {
+        self.shared.threads.limit(Thread::NbdHandshake, ROUTES);
         let deadline = now() + HANDSHAKE_TIME_MAX;
         let mut wire = Wire { socket: Arc::clone(&self.socket), deadline };
         let outcome = shake(&mut wire, &self.shared.export, &|| self.shared.reception.seat(self.listener));
