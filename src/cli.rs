@@ -185,6 +185,14 @@ pub struct Serve {
     /// Data memory of each reactor
     #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
     pub memory: u64,
+    /// Beneath this directory too `replace` finds new members; may be repeated [/dev and the directories of
+    /// members are known]
+    #[arg(long, value_name = "DIR")]
+    pub allow_path: Vec<PathBuf>,
+    /// Let the server open every file and make every system call that its user may: a mistake in it, or in a
+    /// library, is then worth the whole machine. For when the sandbox is at fault
+    #[arg(long, conflicts_with = "allow_path")]
+    pub no_sandbox: bool,
     /// How much to log on standard error
     #[arg(long, value_enum, env = "STRIATE_LOG", hide_env_values = true, default_value_t = LogLevel::Info)]
     pub log: LogLevel,
