@@ -89,18 +89,23 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_shutdown,
 ];
 
-/// A reactor: rings, descriptors that become ready, and the copies of a block device's requests.
+/// A reactor: rings, descriptors that become ready, and the copies of a block device's requests. It asks for the kind and the end of a
+/// member that refuses a write for want of room (ring/uring.rs, `ends_before`): a drive that was pulled looks so too.
 const REACTOR: &[c_long] = &[
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_pwait2,
+    libc::SYS_fstat,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
+    libc::SYS_lseek,
+    libc::SYS_newfstatat,
     libc::SYS_pread64,
     libc::SYS_preadv,
     libc::SYS_pwrite64,
     libc::SYS_pwritev,
     libc::SYS_readv,
+    libc::SYS_statx,
     libc::SYS_timerfd_settime,
 ];
 

@@ -3,7 +3,7 @@
 //! Only the thread of a test is confined, and it ends with the test.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Seek, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -66,6 +66,12 @@ fn a_confined_thread_works_and_may_panic() {
         std::io::stderr().write_all(b"").is_ok() && lock.into_inner().unwrap() == 64 * 63 / 2
     });
     assert!(worked.unwrap());
+    // A drive that was pulled is told from a full one by its end, by the reactor that the drive refuses a write.
+    let file = tempfile::tempfile().unwrap();
+    let asked = within(Thread::Reactor, Places::default(), move || {
+        file.metadata().is_ok() && (&file).seek(std::io::SeekFrom::End(0)).is_ok()
+    });
+    assert!(asked.unwrap());
     assert!(within(Thread::Reactor, Places::default(), || panic!("as it should")).is_err());
 }
 
