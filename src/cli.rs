@@ -185,12 +185,12 @@ pub struct Serve {
     /// Data memory of each reactor
     #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
     pub memory: u64,
-    /// Beneath this directory too `replace` finds new members; may be repeated [/dev and the directories of
-    /// members are known]
+    /// Let `replace` take new members from beneath this directory; may be repeated [always: /dev and the
+    /// directories of members]
     #[arg(long, value_name = "DIR")]
     pub allow_path: Vec<PathBuf>,
-    /// Let the server open every file and make every system call that its user may: a mistake in it, or in a
-    /// library, is then worth the whole machine. For when the sandbox is at fault
+    /// Let the server open every file and make every system call that its user may. A bug in it can then cost
+    /// the whole machine, not only the array. To find out whether the sandbox is at fault
     #[arg(long, conflicts_with = "allow_path")]
     pub no_sandbox: bool,
     /// How much to log on standard error

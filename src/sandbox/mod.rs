@@ -1,7 +1,7 @@
 //! The sandbox of `serve`: what each of its threads may still do once the array is served.
 //!
-//! A server reads bytes that strangers wrote (superblocks, NBD clients), and as root it could do anything with the machine. So a mistake
-//! in it must not be worth more than the array itself.
+//! A server reads bytes that strangers wrote (superblocks, NBD clients), and as root it could do anything with the machine. A bug that such
+//! bytes can reach should cost the array at most, and not the machine.
 //!
 //! ```text
 //!   begin             first of all, no thread yet: no_new_privs, umask 077, RLIMIT_MEMLOCK, an empty bounding set, the
@@ -32,7 +32,7 @@
 //!
 //! A system call that is not in the list of its thread fails with EPERM; it does not kill the process. A list may miss a call that some
 //! later libc makes in some rare case. Killed for that, the server would leave its hosts waiting, with a resync to do; with an error it
-//! goes on, and whoever broke into a thread is refused all the same.
+//! goes on, and an intruder is refused all the same.
 //!
 //! What cannot be had is told in one line, and the server goes on: old kernels have no Landlock, and containers may forbid seccomp.
 
