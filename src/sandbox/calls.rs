@@ -13,7 +13,8 @@
 //! clone3 are in memory, where a filter cannot look.)
 //!
 //! The kernel remembers for each call without such an argument that it is allowed (Linux 5.11, kernel/seccomp.c, seccomp_cache_prepare),
-//! so a filter costs a reactor nothing that can be measured.
+//! so the calls of a turn do not run the filter. Reads of 4 KiB over NBD at depth 32, medians of three on a machine with other work: 62.9 K/s
+//! with the sandbox, 62.3 K/s without. The noise was 10 %.
 
 use std::collections::BTreeMap;
 
