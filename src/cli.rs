@@ -191,6 +191,14 @@ pub struct Serve {
     /// Data memory of each reactor
     #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
     pub memory: u64,
+    /// Let `replace` take new members from beneath this directory; may be repeated [always: /dev and the
+    /// directories of members]
+    #[arg(long, value_name = "DIR")]
+    pub allow_path: Vec<PathBuf>,
+    /// Let the server open every file and make every system call that its user may. A bug in it can then cost
+    /// the whole machine, not only the array. To find out whether the sandbox is at fault
+    #[arg(long, conflicts_with = "allow_path")]
+    pub no_sandbox: bool,
     /// How much to log on standard error
     #[arg(long, value_enum, env = "STRIATE_LOG", hide_env_values = true, default_value_t = LogLevel::Info)]
     pub log: LogLevel,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 pub use crate::format::Level;
 pub use crate::frontend::nbd::{Visit, Visits};
 pub use crate::frontend::ublk::{Quiesced, UblkChoice, UblkFeature};
+use crate::threads::Threads;
 
 pub(crate) mod bounded;
 mod content_map;
@@ -154,6 +155,8 @@ pub struct ServeOptions {
     pub member_timeout_s: u32,
     /// Data memory of each reactor, bytes; 0 = 64 MiB.
     pub memory_bytes: usize,
+    /// How its lasting threads are limited.
+    pub threads: Threads,
 }
 
 /// Why a control step failed: what, which member, where, what to do.

@@ -11,12 +11,12 @@ use crate::rundir::RunDir;
 
 mod bench;
 mod change;
+mod confine;
 mod create;
 mod detail;
 mod grow;
 mod lost;
 mod notices;
-mod privileges;
 pub mod scan;
 mod scrub;
 mod serve;

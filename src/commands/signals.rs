@@ -38,13 +38,14 @@ pub struct Watched {
     stop: Sender<Stop>,
 }
 
-/// From here on some signals are passed over.
-pub fn watch() -> Result<Watched> {
+/// From here on some signals are passed over. The thread that looks at them first calls `limit`.
+pub fn watch(limit: impl FnOnce() + Send + 'static) -> Result<Watched> {
     let failed = || "cannot catch signals".to_string();
     let mut signals = Signals::new(PASSED_OVER).context(failed)?;
     let handle = signals.handle();
     let (sender, stop) = channel::<Stop>();
     let watch = move || {
+        limit();
         // Ends are caught only once there is a stop.
         let mut is_ending = false;
         for signal in signals.forever() {

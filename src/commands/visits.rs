@@ -19,10 +19,11 @@ pub struct Writer {
 }
 
 /// Writes them until the server has stopped.
-pub fn write_down(visits: Visits, array: ArrayName) -> Result<Writer> {
+pub fn write_down(visits: Visits, array: ArrayName, limit: impl FnOnce() + Send + 'static) -> Result<Writer> {
     let (written, writing) = channel();
     let write = move || {
         let _written = written;
+        limit();
         while let Some(visit) = visits.next() {
             write_one(array.as_str(), &visit);
         }

@@ -32,5 +32,6 @@ mod manners;
 mod nbd_client;
 mod process;
 mod rebuild;
+mod sandbox;
 mod seed;
 mod told;

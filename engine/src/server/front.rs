@@ -180,8 +180,9 @@ impl Front {
             local_users: options.allow_local_users,
             group: options.nbd_group,
         };
-        let (nbd, frontends) = NbdServer::start(&addresses, access, export, reactors)
-            .map_err(|error| ServerError(error.to_string()))?;
+        let (nbd, frontends) =
+            NbdServer::start_limited(&addresses, access, export, reactors, options.threads.clone())
+                .map_err(|error| ServerError(error.to_string()))?;
         let addresses = nbd.addresses().iter().map(ToString::to_string).collect();
         let front = Front::Nbd { addresses, server: Mutex::new(Some(nbd)) };
         Ok((front, frontends.into_iter().map(Share::Nbd).collect()))

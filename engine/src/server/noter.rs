@@ -31,12 +31,13 @@ pub(super) struct Noter {
 }
 
 impl Noter {
-    /// Starts the thread, which ends when the array's half is dropped. `first`: the position after the start, which is noted before this
+    /// Starts the thread, which calls `limit` when it is set up, and ends when the array's half is dropped. `first`: the position after the start, which is noted before this
     /// returns; `None` for a read-only start, which leaves the note as it is. `seed`: of the server's epochs.
     pub(super) fn start(
         note: Note,
         first: Option<Position>,
         seed: u64,
+        limit: impl FnOnce() + Send + 'static,
     ) -> Result<(Noter, Noting), ServerError> {
         let (noting, array) = Noting::new();
         let trouble = Arc::new(Mutex::new(None));
@@ -46,6 +47,7 @@ impl Noter {
         let run = move || {
             flush_for_others();
             let written = first.map_or(Ok(()), |position| writer.write(position));
+            limit();
             let is_well = written.is_ok();
             let _ = done.send(written);
             if is_well {
@@ -202,7 +204,7 @@ mod tests {
     #[test]
     fn a_note_has_ended_when_it_is_in_the_file() {
         let (directory, note) = note("ended");
-        let (noter, noting) = Noter::start(note.clone(), Some(position(1)), SEED).unwrap();
+        let (noter, noting) = Noter::start(note.clone(), Some(position(1)), SEED, || ()).unwrap();
         assert!(says(&note, position(1)), "it is noted before the reactors run");
         for moves in 2..200 {
             noting.order(position(moves), 0);
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn a_note_that_cannot_be_written_is_told_once_and_tried_again() {
         let (directory, note) = note("again");
-        let (noter, noting) = Noter::start(note.clone(), Some(position(1)), SEED).unwrap();
+        let (noter, noting) = Noter::start(note.clone(), Some(position(1)), SEED, || ()).unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
         for moves in [2, 3] {
             noting.order(position(moves), 0);
@@ -249,11 +251,11 @@ mod tests {
         note.write(&before).unwrap();
         std::fs::rename(note.path(), directory.join("kept")).unwrap();
         std::fs::create_dir(note.path()).unwrap();
-        let refused = Noter::start(note.clone(), Some(position(2)), SEED).map(drop).unwrap_err().0;
+        let refused = Noter::start(note.clone(), Some(position(2)), SEED, || ()).map(drop).unwrap_err().0;
         assert!(refused.contains("cannot be written") && refused.contains("serve again"), "{refused}");
         assert!(note.path().is_dir());
         // A read-only start writes nothing.
-        let (_noter, noting) = Noter::start(note.clone(), None, SEED).unwrap();
+        let (_noter, noting) = Noter::start(note.clone(), None, SEED, || ()).unwrap();
         drop(noting);
         std::fs::remove_dir_all(&directory).unwrap();
     }

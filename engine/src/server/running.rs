@@ -24,6 +24,7 @@ use crate::status::{
     ServerStatus,
 };
 use crate::tally::Tally;
+use crate::threads::{Routes, Thread};
 
 use super::bounded::{each_within, patience};
 use super::fit::check_blocks;
@@ -40,6 +41,7 @@ mod cache_looks;
 mod devices;
 mod lost;
 mod notices;
+mod privileges;
 mod replace;
 #[cfg(test)]
 mod silence;
@@ -49,6 +51,7 @@ use answers::{LOOK_EVERY, order};
 use cache_looks::CacheLooks;
 use devices::Devices;
 pub use notices::{Notice, NoticeKind, Notices, Severity};
+use privileges::routes_of;
 pub use stop::{Ended, Stop};
 
 /// Data memory of a reactor where nothing else is said.
@@ -84,6 +87,7 @@ pub struct Server {
     replacements: AtomicU32,
     /// How the reactors' rings were made, but for what the front end wanted.
     rings: UringConfig,
+    routes: Routes,
     read_only: bool,
     trusts_parity: bool,
     /// When it was started.
@@ -192,7 +196,10 @@ impl Server {
         drop(control);
 
         let position = started.roster.as_ref().map(|roster| Position::of(roster.record()));
-        let noter = note.map(|note| Noter::start(note, position, seed)).transpose()?;
+        let routes = routes_of(&front, &devices);
+        let limit = |thread| options.threads.limiter(thread, routes);
+        let begin = |note| Noter::start(note, position, seed, limit(Thread::Noter));
+        let noter = note.map(begin).transpose()?;
         let (noter, noting) = noter.unzip();
         warnings.extend(warnings::of_start(&started));
         if !read_only {
@@ -238,7 +245,16 @@ impl Server {
         for (me, (share, bell)) in shares.into_iter().zip(bells).enumerate() {
             let config = UringConfig { host_buffers: share.host_buffers(), ..config.clone() };
             let seat = placement.seats[me];
-            reactors.push(launch(me as u8, &shared, &devices, share, bell, seat, config)?);
+            reactors.push(launch(
+                me as u8,
+                &shared,
+                &devices,
+                share,
+                bell,
+                seat,
+                config,
+                limit(Thread::Reactor),
+            )?);
         }
         if front.is_block_device() {
             lock_memory()?;
@@ -259,6 +275,7 @@ impl Server {
             is_over: AtomicBool::new(false),
             replacements: AtomicU32::new(0),
             rings: config,
+            routes,
             read_only,
             trusts_parity: options.trust_parity,
             started_s: seconds_since_1970(),
@@ -466,7 +483,8 @@ fn traits(devices: &[Device]) -> MemberTraits {
     }
 }
 
-/// Starts one reactor on a thread of its own, and waits until its ring is set up.
+/// Starts one reactor on a thread of its own, and waits until its ring is set up and the thread has called `limit`.
+#[expect(clippy::too_many_arguments, reason = "the parts of a reactor, each named at its one caller")]
 fn launch(
     me: u8,
     shared: &Arc<Shared>,
@@ -475,6 +493,7 @@ fn launch(
     bell: Arc<Bell>,
     seat: Seat,
     config: UringConfig,
+    limit: impl FnOnce() + Send + 'static,
 ) -> Result<Running, ServerError> {
     let port = ReactorPort::new();
     let rings = shared.tallies.len();
@@ -510,6 +529,8 @@ fn launch(
             let array = Array::new(me, shared.clone(), work);
             let reactor =
                 Reactor::new(me, array, shared, ring, frontend, requests, MonotonicClock, port, bell);
+            // All that needs more than a reactor may have is done.
+            limit();
             let _ = ready.send(Ok(()));
             let (mut ring, frontend) = reactor.run();
             let kept = ring.close();

@@ -28,7 +28,6 @@ use rustix::net::{
 
 use rustix::fs::{AtFlags, CWD, Gid, chownat};
 use rustix::io::Errno;
-use rustix::process::geteuid;
 
 use super::NbdError;
 use super::door::Origin;
@@ -157,7 +156,7 @@ impl Listening {
         let user = address(getpeername(client))
             .zip(server)
             .and_then(|(client, server)| users.user_of(client, server));
-        let is_ours = user.is_some_and(|user| user == 0 || user == geteuid().as_raw());
+        let is_ours = user.is_some_and(|user| users.is_own(user));
         (!is_ours).then_some(user)
     }
 

@@ -16,17 +16,26 @@ use std::os::unix::fs::FileExt;
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
 /// The kernel's tables, open: a thread that accepts clients opens no files.
-pub(super) struct PeerUsers(Vec<File>);
+pub(super) struct PeerUsers {
+    tables: Vec<File>,
+    own: u32,
+}
 
 impl PeerUsers {
     /// Opens what there is.
     pub(super) fn open() -> PeerUsers {
-        PeerUsers(TABLES.iter().filter_map(|table| File::open(table).ok()).collect())
+        let tables = TABLES.iter().filter_map(|table| File::open(table).ok()).collect();
+        PeerUsers { tables, own: rustix::process::geteuid().as_raw() }
+    }
+
+    /// Whether a user is the server's own, or root.
+    pub(super) fn is_own(&self, user: u32) -> bool {
+        user == self.own || user == 0
     }
 
     /// The user of the socket at `client` that is connected to `server`; `None` if the kernel lists none.
     pub(super) fn user_of(&self, client: SocketAddr, server: SocketAddr) -> Option<u32> {
-        let tables = self.0.iter().filter_map(|table| read_all(table).ok());
+        let tables = self.tables.iter().filter_map(|table| read_all(table).ok());
         tables.filter_map(|table| find(&table, client, server)).next()
     }
 }

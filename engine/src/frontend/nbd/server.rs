@@ -29,9 +29,13 @@ use super::listen::{Access, Address, Listening};
 use super::peer_user::PeerUsers;
 use super::visits::{Peer, Visit, Visits};
 use super::{ExportInfo, NbdError};
+use crate::threads::{Routes, Thread, Threads};
 
 /// How long a listener rests when the system has no descriptor or thread for a client.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Listeners and handshakes never reach a member, and a server of NBD has no block device.
+const ROUTES: Routes = Routes { block_device: false, passthrough: false };
 
 /// A handshake needs little; there may be many.
 const HANDSHAKE_STACK_BYTES: usize = 256 << 10;
@@ -39,7 +43,9 @@ const HANDSHAKE_STACK_BYTES: usize = 256 << 10;
 /// The listening side of an NBD server. Dropping it is stopping it.
 pub struct NbdServer {
     shared: Arc<Shared>,
-    listeners: Vec<JoinHandle<()>>,
+    /// A thread for each address. The sockets are kept here too: the last reference removes a socket's file, and must be dropped by
+    /// a thread that may remove files.
+    listeners: Vec<(JoinHandle<()>, Arc<Listening>)>,
     addresses: Vec<Address>,
     visits: Visits,
 }
@@ -49,6 +55,7 @@ struct Shared {
     export: ExportInfo,
     access: Access,
     users: PeerUsers,
+    threads: Threads,
     reception: Reception,
     /// Set once, by `stop`; the bell's ring carries it to the listeners, the lock of `handshakes` to
     /// the rest.
@@ -68,6 +75,17 @@ impl NbdServer {
         access: Access,
         export: ExportInfo,
         reactors: usize,
+    ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
+        NbdServer::start_limited(listen, access, export, reactors, Threads::default())
+    }
+
+    /// The same, with threads that are limited by `threads`.
+    pub fn start_limited(
+        listen: &[Address],
+        access: Access,
+        export: ExportInfo,
+        reactors: usize,
+        threads: Threads,
     ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
         assert!(reactors > 0, "an export is served by one reactor at least");
         let export = export.checked()?;
@@ -89,6 +107,7 @@ impl NbdServer {
             export,
             access,
             users: PeerUsers::open(),
+            threads,
             reception: Reception::new(doors.into(), &origins),
             stopping: AtomicBool::new(false),
             bell: eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?,
@@ -100,7 +119,10 @@ impl NbdServer {
             server.addresses.push(socket.address.clone());
             let shared = Arc::clone(&server.shared);
             let thread = thread::Builder::new().name("nbd-listen".into());
-            server.listeners.push(thread.spawn(move || accept_all(&shared, &socket, index)).map_err(failed)?);
+            let socket = Arc::new(socket);
+            let listening = Arc::clone(&socket);
+            let accepting = thread.spawn(move || accept_all(&shared, &listening, index)).map_err(failed)?;
+            server.listeners.push((accepting, socket));
         }
         Ok((server, frontends))
     }
@@ -135,7 +157,7 @@ impl Drop for NbdServer {
         self.shared.stopping.store(true, Ordering::Release);
         // Never read, so it stays readable for every listener.
         let _rung = rustix::io::write(&self.shared.bell, &1u64.to_ne_bytes());
-        for listener in self.listeners.drain(..) {
+        for (listener, _socket) in self.listeners.drain(..) {
             let _panicked_or_not = listener.join();
         }
         let mut handshakes = self.shared.handshakes();
@@ -167,6 +189,7 @@ impl Shared {
 
 /// A listener thread.
 fn accept_all(shared: &Arc<Shared>, listening: &Listening, listener: usize) {
+    shared.threads.limit(Thread::NbdListener, ROUTES);
     loop {
         let mut waits =
             [PollFd::new(&listening.socket, PollFlags::IN), PollFd::new(&shared.bell, PollFlags::IN)];
@@ -234,6 +257,7 @@ struct Handshake {
 
 impl Handshake {
     fn run(self) {
+        self.shared.threads.limit(Thread::NbdHandshake, ROUTES);
         let deadline = now() + HANDSHAKE_TIME_MAX;
         let mut wire = Wire { socket: Arc::clone(&self.socket), deadline };
         let outcome = shake(&mut wire, &self.shared.export, &|| self.shared.reception.seat(self.listener));
