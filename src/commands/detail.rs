@@ -270,12 +270,14 @@ mod tests {
             superblock: Some(example_superblock("media", "1")),
             error: None,
             silent: false,
+            unread: false,
         };
         let bad = Examined {
             path: "/b".into(),
             superblock: None,
             error: Some("bad checksum".into()),
             silent: false,
+            unread: false,
         };
         assert_eq!(undecodable(&bad).line(), "/b: bad checksum");
         let text = members_text(&[good, bad]);

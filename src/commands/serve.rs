@@ -444,12 +444,14 @@ mod tests {
             superblock: Some(example_superblock("media", uuid)),
             error: None,
             silent: false,
+            unread: false,
         };
         let no_member = |silent: bool| Examined {
             path: "/c".into(),
             superblock: None,
             error: Some("no superblock".into()),
             silent,
+            unread: false,
         };
         let (blank, silent) = (no_member(false), no_member(true));
         assert_eq!(name_of(&[member("/a", "1"), member("/b", "1")]).unwrap().as_str(), "media");

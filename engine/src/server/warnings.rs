@@ -40,7 +40,7 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
     }
     if assembly.unclean {
         warnings
-            .push("the array was not stopped in order: stripes that were being written are resynced".into());
+            .push("the array was not stopped cleanly: stripes that were being written are resynced".into());
     }
     warnings
 }
