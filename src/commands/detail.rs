@@ -15,6 +15,7 @@ use crate::output::{print, print_json};
 use crate::rundir::RunDir;
 use crate::units::{about_size, exact_size, grouped};
 
+use super::scan;
 use super::status::{LIST_IS_FULL, describe_job, health_text, picture};
 
 /// What is asked about.
@@ -62,7 +63,7 @@ fn subject<'a>(subjects: &'a [PathBuf], run_dir: Option<&Path>) -> Result<Subjec
         {
             return Ok(Subject::Running(name, run_dir));
         }
-        if !one.exists() {
+        if scan::as_name(one).is_some() {
             return Err(Failure::new(format!("neither served nor a file: {name}: see `striate status`")));
         }
     }

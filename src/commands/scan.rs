@@ -54,7 +54,7 @@ pub fn members(typed: &[PathBuf], search: Search<'_>) -> Result<Vec<PathBuf>> {
 
 /// A single word as the name of an array. It is a path if it has a slash, or if a file or a block device of this name is in the working
 /// directory. A directory is no member: a service that runs in `/` may serve an array named `media` beside the directory /media.
-fn as_name(word: &Path) -> Option<ArrayName> {
+pub fn as_name(word: &Path) -> Option<ArrayName> {
     let name = word.to_str()?.parse().ok()?;
     let kind = rustix::fs::stat(word).map(|stat| FileType::from_raw_mode(stat.st_mode));
     (!matches!(kind, Ok(FileType::RegularFile | FileType::BlockDevice))).then_some(name)

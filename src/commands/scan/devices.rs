@@ -73,6 +73,9 @@ struct Device {
     found: Option<Examined>,
 }
 
+/// The number of a read, and what it has found.
+type Answer = (u64, Examined);
+
 type Reader = Arc<dyn Fn(&Path) -> Examined + Send + Sync>;
 
 /// See the top of this file.
@@ -85,7 +88,7 @@ pub struct Devices {
     known: BTreeMap<PathBuf, Device>,
     pub passed_over: Vec<PassedOver>,
     reads: u64,
-    answers: (Sender<(u64, Examined)>, Receiver<(u64, Examined)>),
+    answers: (Sender<Answer>, Receiver<Answer>),
 }
 
 impl Devices {
