@@ -169,6 +169,12 @@ pub struct Serve {
     /// Let clients of other machines in; NBD has neither passwords nor encryption here
     #[arg(long)]
     pub allow_remote: bool,
+    /// Let NBD clients of every user of this machine in by TCP on loopback; otherwise yours and root's
+    #[arg(long)]
+    pub allow_local_users: bool,
+    /// The group whose users may connect to NBD's unix sockets; otherwise you and root only
+    #[arg(long, value_name = "GROUP", value_parser = parse_group)]
+    pub nbd_group: Option<u32>,
     /// Serve NBD although a block device of the array waits for its server: what is mounted on it loses its data
     #[arg(long)]
     pub despite_block_device: bool,
@@ -185,6 +191,14 @@ pub struct Serve {
     /// Data memory of each reactor
     #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
     pub memory: u64,
+    /// Let `replace` take new members from beneath this directory; may be repeated [always: /dev and the
+    /// directories of members]
+    #[arg(long, value_name = "DIR")]
+    pub allow_path: Vec<PathBuf>,
+    /// Let the server open every file and make every system call that its user may. A bug in it can then cost
+    /// the whole machine, not only the array. To find out whether the sandbox is at fault
+    #[arg(long, conflicts_with = "allow_path")]
+    pub no_sandbox: bool,
     /// How much to log on standard error
     #[arg(long, value_enum, env = "STRIATE_LOG", hide_env_values = true, default_value_t = LogLevel::Info)]
     pub log: LogLevel,
@@ -241,6 +255,9 @@ pub struct Detail {
     /// Report as JSON
     #[arg(long)]
     pub json: bool,
+    /// Print KEY=value lines for udev, of one member; nothing (exit code 1) if it is none
+    #[arg(long, conflicts_with = "json")]
+    pub export: bool,
 }
 
 /// List what of a running array's data is lost: reading it is an error until it is written or discarded
@@ -421,6 +438,18 @@ fn parse_level(text: &str) -> Result<Level, String> {
         "6" | "raid6" => Ok(Level::Raid6),
         _ => Err("the level is 5 or 6".into()),
     }
+}
+
+/// A group by number, or by name as /etc/group has it.
+fn parse_group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").map_err(|error| format!("/etc/group: {error}"))?;
+    let mut groups = groups.lines().map(|line| line.split(':'));
+    let number =
+        groups.find_map(|mut fields| (fields.next()? == text).then(|| fields.nth(1)?.parse().ok()).flatten());
+    number.ok_or_else(|| "no such group in /etc/group: give its number".into())
 }
 
 fn parse_uuid(text: &str) -> Result<String, String> {

@@ -61,8 +61,8 @@ impl Queue {
     }
 }
 
-/// Starts the thread, and has `tracing` and panics go through it.
-pub fn start(level: LevelFilter) -> Result<()> {
+/// Starts the thread, which first calls `limit`, and has `tracing` and panics go through it.
+pub fn start(level: LevelFilter, limit: impl FnOnce() + Send + 'static) -> Result<()> {
     let failed = || "cannot start the log".to_string();
     let (is_terminal, file) = {
         let stderr = std::io::stderr();
@@ -71,7 +71,10 @@ pub fn start(level: LevelFilter) -> Result<()> {
     };
     let (messages, queue) = bounded(LINES_MAX);
     let queue_of_process = QUEUE.get_or_init(|| Queue::new(messages));
-    let write = move || write_all(&queue, queue_of_process, file);
+    let write = move || {
+        limit();
+        write_all(&queue, queue_of_process, file);
+    };
     std::thread::Builder::new().name("log".into()).spawn(write).context(failed)?;
     tracing_subscriber::fmt()
         .with_writer(ToQueue(queue_of_process))

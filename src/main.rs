@@ -34,6 +34,7 @@ mod names;
 mod nbd_client;
 mod output;
 mod rundir;
+mod sandbox;
 mod units;
 
 fn main() -> ExitCode {

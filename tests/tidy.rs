@@ -85,7 +85,7 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ("status", &[]),
     ("ring", &["limits", "memory"]),
     // The ring: ublk's commands travel in the reactor's own.
-    ("frontend", &["limits", "memory", "request", "ring"]),
+    ("frontend", &["limits", "memory", "request", "ring", "threads"]),
     ("format", &["limits", "geometry"]),
     ("lost", &["format", "geometry", "limits", "sync"]),
     ("assembly", &["limits", "geometry", "format"]),
@@ -96,6 +96,7 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ("device", &["limits", "ring"]),
     ("slab", &["limits"]),
     ("tally", &["status"]),
+    ("threads", &[]),
     (
         "array",
         &[

@@ -17,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use engine::frontend::Frontend;
-use engine::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
+use engine::frontend::nbd::{Access, Address, ExportInfo, NbdFrontend, NbdServer};
 use engine::memory::{Memory, Pool};
 use engine::request::{Reply, Request, RequestKind};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -51,7 +51,7 @@ fn start(address: Address, size_mib: u64) -> Result<(NbdServer, NbdFrontend), Bo
         read_only: false,
         stripe_bytes: 256 << 10,
     };
-    let (server, frontends) = NbdServer::start(&[address], Remote::Refuse, export, 1)?;
+    let (server, frontends) = NbdServer::start(&[address], Access::default(), export, 1)?;
     Ok((server, frontends.into_iter().next().expect("one reactor")))
 }
 

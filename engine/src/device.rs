@@ -222,6 +222,11 @@ impl Device {
         self.storage.iter().any(|one| other.storage.iter().any(|two| one.meets(two)))
     }
 
+    /// Where its bytes are opened, in every layer that is known: its own path first.
+    pub fn places(&self) -> impl Iterator<Item = &Path> {
+        self.storage.iter().map(Storage::path)
+    }
+
     /// A call that says whether it has a volatile cache now, if it had none when it was opened and can get one. The cache of a
     /// drive can be switched on under us, and the kernel tells nobody but by its queue's `write_cache`. That attribute waits for a
     /// queue that is being reconfigured.
@@ -469,7 +474,7 @@ fn lock_storage(
     lock(own, device)?;
     let mut files = Vec::new();
     for layer in below {
-        if let Some(file) = layer.open(access) {
+        if let Some(file) = layer.open(access)? {
             lock(layer, &file)?;
             files.push(file);
         }

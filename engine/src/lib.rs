@@ -38,4 +38,5 @@ pub mod start;
 pub mod status;
 mod sync;
 pub mod tally;
+pub mod threads;
 pub mod topology;

@@ -214,6 +214,15 @@ impl LostRows {
         lost.take(count).map(address).collect()
     }
 
+    /// The first stripe from this one on in which data is listed.
+    #[must_use]
+    pub fn next_stripe(&self, from: u64) -> Option<u64> {
+        let first_of_data = |range: LostRange| {
+            (range.stripe.max(from)..range.end()).find(|stripe| self.geometry.is_data(*stripe, range.slot))
+        };
+        self.look(|half| half.ranges().filter_map(first_of_data).min())
+    }
+
     /// Whether there is no room for more.
     #[must_use]
     pub fn is_full(&self) -> bool {

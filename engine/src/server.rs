@@ -5,15 +5,19 @@
 use std::path::{Path, PathBuf};
 
 pub use crate::format::Level;
+pub use crate::frontend::nbd::{Visit, Visits};
 pub use crate::frontend::ublk::{Quiesced, UblkChoice, UblkFeature};
+use crate::threads::Threads;
 
 pub(crate) mod bounded;
+mod content_map;
 mod create;
 mod fit;
 mod front;
 mod grow;
 mod locked;
 mod note;
+mod noter;
 mod open;
 mod patient;
 mod placement;
@@ -137,6 +141,10 @@ pub struct ServeOptions {
     pub foreign_host_ok: bool,
     /// Let NBD clients on other machines in.
     pub allow_remote: bool,
+    /// Let NBD clients of other users of this machine in by TCP on loopback.
+    pub allow_local_users: bool,
+    /// The group whose users may connect to NBD's unix sockets.
+    pub nbd_group: Option<u32>,
     /// Start though as many members are missing as leave no majority of them.
     pub run_degraded: bool,
     /// Take members that another program has written to.
@@ -147,6 +155,8 @@ pub struct ServeOptions {
     pub member_timeout_s: u32,
     /// Data memory of each reactor, bytes; 0 = 64 MiB.
     pub memory_bytes: usize,
+    /// How its lasting threads are limited.
+    pub threads: Threads,
 }
 
 /// Why a control step failed: what, which member, where, what to do.

@@ -249,11 +249,11 @@ pub fn start<R: Ring>(
     if !options.read_only {
         for step in even_out::STEPS {
             let failed = even_out::even_out(bench, &mut started, &disorder, step)?;
-            started.leave(bench, failed)?;
+            started.leave(bench, failed, options.seed)?;
         }
         started.roster.iter_mut().for_each(Roster::note_both_places);
         let failed = lost::even_out(bench, &mut started, list_order)?;
-        started.leave(bench, failed)?;
+        started.leave(bench, failed, options.seed)?;
     }
     Ok(started)
 }
@@ -266,18 +266,19 @@ fn begin_epoch<R: Ring>(
     options: &StartOptions,
 ) -> Result<(Roster, Slots), StartError> {
     let mut roster = assembly.roster()?;
-    let writes = roster.begin(Change::Start { host: options.host }, options.seed)?;
+    let id = roster.record().epoch.name.next_id(options.seed);
+    let writes = roster.begin(Change::Start { host: options.host }, id)?;
     let lost = commit(bench, &mut roster, writes, options.seed)?;
     Ok((roster, lost))
 }
 
 /// Writes the superblocks of a change, and then of others until one has landed whole: a slot that loses a
-/// write leaves. The slots that left. `id` is the change's.
+/// write leaves. The slots that left. `seed` makes the ids of these epochs.
 fn commit<R: Ring>(
     bench: &mut Bench<'_, R>,
     roster: &mut Roster,
     mut writes: Vec<SuperblockWrite>,
-    mut id: u64,
+    seed: u64,
 ) -> Result<Slots, StartError> {
     let mut lost = Slots::NONE;
     let mut reinforced = false;
@@ -293,7 +294,7 @@ fn commit<R: Ring>(
         let written = writes.iter().fold(Slots::NONE, |slots, write| slots.or(Slots::one(write.slot as u8)));
         let now_lost = written.and(lost);
         (writes, reinforced) = if !now_lost.is_empty() {
-            id = next_id(id);
+            let id = roster.record().epoch.name.next_id(seed);
             (roster.begin(Change::Fail { slots: now_lost }, id)?, false)
         } else if reinforced {
             return Ok(lost);
@@ -302,11 +303,6 @@ fn commit<R: Ring>(
             (roster.reinforce()?, true)
         };
     }
-}
-
-/// The id of an epoch that follows one with this id: odd, so not zero.
-const fn next_id(id: u64) -> u64 {
-    id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 
 fn shape_of(geometry: &Geometry) -> crate::format::Shape {
@@ -319,11 +315,16 @@ fn shape_of(geometry: &Geometry) -> crate::format::Shape {
 
 impl Started {
     /// Puts on record that these slots have failed. The array is not started when too few are left.
-    fn leave<R: Ring>(&mut self, bench: &mut Bench<'_, R>, failed: Slots) -> Result<(), StartError> {
+    fn leave<R: Ring>(
+        &mut self,
+        bench: &mut Bench<'_, R>,
+        failed: Slots,
+        seed: u64,
+    ) -> Result<(), StartError> {
         let Some(roster) = self.roster.as_mut().filter(|_| !failed.is_empty()) else { return Ok(()) };
-        let id = next_id(roster.record().epoch.name.id.rotate_left(32));
+        let id = roster.record().epoch.name.next_id(seed);
         let writes = roster.begin(Change::Fail { slots: failed }, id)?;
-        let gone = failed.or(commit(bench, roster, writes, id)?);
+        let gone = failed.or(commit(bench, roster, writes, seed)?);
         self.view =
             MemberView { readable: self.view.readable.minus(gone), writable: self.view.writable.minus(gone) };
         self.rebuilding = self.rebuilding.filter(|(slot, _)| !gone.has(*slot));

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use engine::frontend::Frontend;
-use engine::frontend::nbd::{Address, NbdFrontend, NbdServer, Remote};
+use engine::frontend::nbd::{Access, Address, NbdFrontend, NbdServer};
 use engine::frontend::ublk::{
     Closed, Ublk, UblkChoice, UblkFeature, UblkFrontend, UblkPlace, UblkPlan, UblkShape,
 };
@@ -269,7 +269,7 @@ impl<const STRUCTURED: bool> Fixture for Nbd<STRUCTURED> {
         let path = socket_path();
         let export = Setup { size_bytes, ..Setup::default() }.export();
         let listen = [Address::Unix(path.clone())];
-        let (server, frontends) = NbdServer::start(&listen, Remote::Refuse, export, reactors).unwrap();
+        let (server, frontends) = NbdServer::start(&listen, Access::default(), export, reactors).unwrap();
         (Nbd { _server: server, path }, frontends)
     }
 

@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use engine::frontend::nbd::{Address, NbdServer, Remote};
+use engine::frontend::nbd::{Access, Address, NbdServer};
 use support::client::*;
 use support::{Pace, Random};
 
@@ -345,7 +345,7 @@ fn a_socket_file_is_private_replaced_when_stale_and_respected_when_alive() {
     let mode = std::fs::metadata(&server.path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let listen = [Address::Unix(server.path.clone())];
-    let start = || NbdServer::start(&listen, Remote::Refuse, Setup::default().export(), 1);
+    let start = || NbdServer::start(&listen, Access::default(), Setup::default().export(), 1);
     let refused = start().err().unwrap().to_string();
     assert!(refused.contains("another server answers"), "{refused}");
     assert_eq!(server.simple().read(0, 512), Ok(vec![0; 512]), "and it still does");

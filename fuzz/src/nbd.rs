@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use engine::frontend::Frontend;
-use engine::frontend::nbd::{ExportInfo, NbdFrontend, seat_single};
+use engine::frontend::nbd::{Content, ExportInfo, NbdFrontend, Run, StripeState, seat_single};
 use engine::memory::{Memory, Pool};
 use engine::request::{Reply, Request, RequestError, RequestKind};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
@@ -16,6 +16,17 @@ use crate::Bytes;
 const SIZE_BYTES: u64 = 256 << 10;
 /// Turns in which a front end has done whatever it has to do: the longest input has less commands.
 const TURNS_MAX: usize = 100_000;
+
+/// Every other stripe was never written, and each third is in another state.
+struct Chequered;
+
+impl Content for Chequered {
+    fn run(&self, stripe: u64, _end: u64) -> Run {
+        let state =
+            StripeState { unwritten: stripe.is_multiple_of(2), lost: false, unsynced: stripe % 6 == 3 };
+        Run { end: stripe + 1, state }
+    }
+}
 
 /// What a client says during the handshake, and where the answers go.
 struct Wire<'a, 'b>(&'b mut Bytes<'a>);
@@ -65,6 +76,7 @@ pub fn nbd(data: &[u8]) {
     .expect("a pair of sockets");
     let (mut frontend, welcome) =
         seat_single(export, &mut Wire(&mut bytes), theirs).expect("the export can be told");
+    frontend.knows(Arc::new(Chequered));
     let memory = MEMORY.with(Arc::clone);
     let mut pool = Pool::new(&memory, 0);
     let whole_bytes = pool.available_bytes();

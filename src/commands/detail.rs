@@ -26,6 +26,9 @@ enum Subject<'a> {
 
 /// Shows it.
 pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
+    if options.export {
+        return export(&options.subjects);
+    }
     match subject(&options.subjects, run_dir)? {
         Subject::Running(name, run_dir) => {
             let status = Client::connect(Some(&run_dir), &name)?.status()?;
@@ -51,6 +54,25 @@ pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
             Ok(outcome)
         }
     }
+}
+
+/// A member's identity as blkid(8) prints it with `--output udev`, for systems whose libblkid does not know members (packaging/util-linux
+/// has a patch). A device that is no member is no error to complain of: udev asks about every device.
+fn export(paths: &[PathBuf]) -> Result<Outcome> {
+    let [path] = paths else { return Err(Failure::new("--export: give one device")) };
+    let examined = examine(std::slice::from_ref(path), 0)?;
+    let Some(superblock) = examined.first().and_then(|one| one.superblock.as_ref()) else {
+        return Ok(Outcome::Problem);
+    };
+    print(&exported(superblock))?;
+    Ok(Outcome::Fine)
+}
+
+fn exported(superblock: &ExaminedSuperblock) -> String {
+    format!(
+        "ID_FS_TYPE=striate_member\nID_FS_USAGE=raid\nID_FS_UUID={}\nID_FS_UUID_SUB={}\nID_FS_LABEL={}\nSTRIATE_SLOT={}\nSTRIATE_LEVEL=raid{}\n",
+        superblock.array_uuid, superblock.member_uuid, superblock.name, superblock.slot, superblock.level
+    )
 }
 
 /// One word that has a control socket is a running array; everything else is a path.
@@ -284,5 +306,14 @@ mod tests {
         let text = members_text(&[good, bad]);
         assert!(text.contains("/a\n           array  media, uuid 1\n"), "{text}");
         assert!(!text.contains("/b"), "{text}");
+    }
+
+    #[test]
+    fn a_member_for_udev() {
+        let text = exported(&example_superblock("media", "u"));
+        assert_eq!(
+            text,
+            "ID_FS_TYPE=striate_member\nID_FS_USAGE=raid\nID_FS_UUID=u\nID_FS_UUID_SUB=m\nID_FS_LABEL=media\nSTRIATE_SLOT=0\nSTRIATE_LEVEL=raid5\n"
+        );
     }
 }

@@ -11,17 +11,18 @@ use crate::rundir::RunDir;
 
 mod bench;
 mod change;
+mod confine;
 mod create;
 mod detail;
 mod grow;
 mod lost;
 mod notices;
-mod privileges;
 pub mod scan;
 mod scrub;
 mod serve;
 mod signals;
 mod status;
+mod visits;
 mod wait;
 
 /// Does what was typed.

@@ -25,12 +25,17 @@ pub struct Writer {
     writing: Receiver<()>,
 }
 
-/// Writes the notices down until the server has stopped.
-pub fn write_down(mut notices: Notices, array: ArrayName) -> Result<Writer> {
+/// Writes the notices down until the server has stopped, on a thread that calls `limit` once it has what it needs.
+pub fn write_down(
+    mut notices: Notices,
+    array: ArrayName,
+    limit: impl FnOnce() + Send + 'static,
+) -> Result<Writer> {
     let (written, writing) = channel();
     let write = move || {
         let _written = written;
         let journal = Journal::of_this_process();
+        limit();
         while let Some(next) = notices.next(LOOK_EVERY) {
             next.iter().for_each(|notice| write_one(&array, notice, journal.as_ref()));
         }

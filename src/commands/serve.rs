@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     give up privileges -> examine: the name -> claim the name -> start the engine
-//!        -> listen for commands -> `ready` -> ... -> a signal, or `stop` -> (quiesce) -> drain, flush, clean -> exit 0
+//!        -> listen for commands -> enter the sandbox -> `ready` -> ... -> a signal, or `stop` -> (quiesce) -> drain, flush, clean -> exit 0
 //! ```
 //!
 //! While the array is being started, a signal that asks for an end ends the process as a crash would: nothing has been acknowledged to
@@ -21,6 +21,7 @@ use engine::server::{
     Ended, Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices, each_within,
 };
 use engine::status::{ArrayStatus, LostPieces, MemberState, MemberStatus, RouteKind};
+use engine::threads::Threads;
 use sd_notify::NotifyState;
 use tracing::level_filters::LevelFilter;
 
@@ -32,9 +33,11 @@ use crate::log;
 use crate::names::ArrayName;
 use crate::output::print;
 use crate::rundir::{RunDir, own_uid};
+use crate::sandbox::{Choice, Thread};
 
+use super::confine::Confined;
 use super::detail::undecodable;
-use super::{notices, privileges, scan, signals};
+use super::{notices, scan, signals, visits};
 
 /// Why the server should end, or did.
 enum Event {
@@ -46,11 +49,12 @@ enum Event {
 
 /// Serves until it is stopped.
 pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
+    let choice = if options.no_sandbox { Choice::Leave } else { Choice::Confine };
     // Threads inherit what is given up here.
-    let kept = privileges::give_up();
-    log::start(level(options.log))?;
-    kept.iter().for_each(|kept| tracing::warn!("{kept}"));
-    let signals = signals::watch()?;
+    let (mut confined, not_given_up) = Confined::begin(choice, options.nbd.is_empty());
+    log::start(level(options.log), confined.at_once(Thread::Log))?;
+    not_given_up.iter().for_each(|line| tracing::warn!("{line}"));
+    let signals = signals::watch(confined.at_once(Thread::Signals))?;
 
     let run_dir = RunDir::create(run_dir)?;
     let search = scan::Search {
@@ -66,11 +70,14 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     for one in &silent {
         tracing::warn!("{one}: it counts as missing");
     }
-    let members = examined.into_iter().map(|one| one.path).collect();
+    let members: Vec<PathBuf> = examined.into_iter().map(|one| one.path).collect();
     let claim = Claim::take(&run_dir, &name)?;
     let way = way(options, &run_dir, &name)?;
+    confined.learn(&members, run_dir.path(), way.nbd(), &options.allow_path)?;
 
-    let server = Server::start(engine_options(options, members, way, &run_dir)?).map_err(|error| {
+    let engine_options =
+        ServeOptions { threads: confined.threads(), ..engine_options(options, members, way, &run_dir)? };
+    let server = Server::start(engine_options).map_err(|error| {
         let parts = std::iter::once(error.to_string()).chain(silent);
         Failure::new(parts.collect::<Vec<_>>().join("; "))
     })?;
@@ -88,22 +95,30 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
         tracing::info!("block device: {way}");
     }
 
-    let writer = notices::write_down(server.notices(), name.clone())?;
+    let known = confined.of_server(&server);
+    let limiter = |thread| confined.limiter(thread, &known);
+    let writer = notices::write_down(server.notices(), name.clone(), limiter(Thread::Log))?;
+    let visitors =
+        server.visits().map(|all| visits::write_down(all, name.clone(), limiter(Thread::Log))).transpose()?;
     let kind = if status.exports.iter().any(|export| export.starts_with("/dev/")) { "ublk" } else { "nbd" };
     let running = Arc::new(Running { server: Mutex::new(Some(Arc::new(server))), events });
     let own = own_uid();
-    let control =
-        match claim.listen(Arc::clone(&running) as Arc<dyn Backend>, move |uid| peer_allowed(uid, own)) {
-            Ok(control) => control,
-            Err(failure) => {
-                let _ = running.end(Stop::HandOver);
-                return Err(failure);
-            }
-        };
+    let backend = Arc::clone(&running) as Arc<dyn Backend>;
+    let is_allowed = move |uid| peer_allowed(uid, own);
+    let control = match claim.listen(backend, is_allowed, limiter(Thread::Control)) {
+        Ok(control) => control,
+        Err(failure) => {
+            let _ = running.end(Stop::HandOver);
+            return Err(failure);
+        }
+    };
+    // Before `ready`: from then on hosts and operators count on it.
+    limiter(Thread::Main)();
     announce(&name, kind, &status.exports);
     let stopped = run_until_stopped(&running, &happened);
     control.close();
     writer.end();
+    visitors.into_iter().for_each(visits::Writer::end);
     stopped.map_err(|error| Failure::new(format!("not stopped cleanly: {name}: {error}")))?;
     tracing::info!("stopped {name}");
     Ok(Outcome::Fine)
@@ -162,6 +177,15 @@ enum Way {
     Nbd(Vec<String>),
 }
 
+impl Way {
+    fn nbd(&self) -> &[String] {
+        match self {
+            Way::BlockDevice(_) => &[],
+            Way::Nbd(addresses) => addresses,
+        }
+    }
+}
+
 /// As told; otherwise a block device where that can be, or else a socket at the array's place in the run directory.
 fn way(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Way> {
     if !options.nbd.is_empty() {
@@ -201,11 +225,14 @@ fn engine_options(
         read_only: options.read_only,
         foreign_host_ok: options.foreign_host,
         allow_remote: options.allow_remote,
+        allow_local_users: options.allow_local_users,
+        nbd_group: options.nbd_group,
         run_degraded: options.run_degraded,
         take_overwritten: options.take_overwritten,
         trust_parity: options.trust_parity,
         member_timeout_s: options.member_timeout,
         memory_bytes: options.memory.try_into().context(|| "--memory".into())?,
+        threads: Threads::default(),
     })
 }
 

@@ -74,13 +74,14 @@ pub struct Watched {
     stop: Sender<Stop>,
 }
 
-/// From here on some signals are passed over.
-pub fn watch() -> Result<Watched> {
+/// From here on some signals are passed over. The thread that looks at them first calls `limit`.
+pub fn watch(limit: impl FnOnce() + Send + 'static) -> Result<Watched> {
     let failed = || "cannot catch signals".to_string();
     let mut signals = Signals::new(PASSED_OVER.into_iter().chain(REAL_TIME)).context(failed)?;
     let handle = signals.handle();
     let (sender, stop) = channel::<Stop>();
     let watch = move || {
+        limit();
         // Ends are caught only once there is a stop.
         let mut first: Option<Instant> = None;
         for signal in signals.forever() {

@@ -93,11 +93,13 @@ impl Claim {
         remove_if_there(&self.path)
     }
 
-    /// Binds the socket and serves clients whose user id `allowed` admits.
+    /// Binds the socket and serves clients whose user id `allowed` admits. The thread that accepts them first calls `limit`; those of
+    /// clients inherit what that does.
     pub fn listen(
         self,
         backend: Arc<dyn Backend>,
         allowed: impl Fn(u32) -> bool + Send + 'static,
+        limit: impl FnOnce() + Send + 'static,
     ) -> Result<ControlServer> {
         let what = || format!("cannot listen on {}", self.path.display());
         self.remove_dead_socket()?;
@@ -106,7 +108,10 @@ impl Claim {
         let accepting = listener.try_clone().context(what)?;
         let acceptor = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || accept(&accepting, &backend, &allowed))
+            .spawn(move || {
+                limit();
+                accept(&accepting, &backend, &allowed);
+            })
             .context(|| "cannot start the control thread".into())?;
         Ok(ControlServer { claim: self, listener, acceptor })
     }

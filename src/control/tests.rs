@@ -130,7 +130,7 @@ impl Stage {
         let run_dir = RunDir::create(Some(directory.path())).unwrap();
         let (name, fake) = ("fake".parse().unwrap(), Arc::new(Fake::default()));
         let claim = Claim::take(&run_dir, &name).unwrap();
-        let control = claim.listen(Arc::clone(&fake) as Arc<dyn Backend>, allowed).unwrap();
+        let control = claim.listen(Arc::clone(&fake) as Arc<dyn Backend>, allowed, || ()).unwrap();
         Self { run_dir, name, fake, control: Some(control), _directory: directory }
     }
 
@@ -257,7 +257,7 @@ fn a_live_name_is_refused_and_a_dead_one_taken_over() {
     assert!(matches!(Client::try_connect(&stage.run_dir, &stage.name), Err(Unreachable::Dead)));
     let claim = Claim::take(&stage.run_dir, &stage.name).unwrap();
     let fake: Arc<dyn Backend> = Arc::new(Fake::default());
-    let control = claim.listen(fake, |_| true).unwrap();
+    let control = claim.listen(fake, |_| true, || ()).unwrap();
     assert_eq!(stage.client().status().unwrap().name, "fake");
     control.close();
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::lab::{Array, Lab, Shape, run, succeeded};
+use crate::lab::{Array, Lab, Shape, assert_root, run, succeeded};
 
 const IMAGE_BYTES: u64 = 96 << 20;
 
@@ -62,6 +62,7 @@ fn nbdinfo_shows_what_is_served() {
         ("can_fua", true),
         ("can_trim", true),
         ("can_zero", true),
+        ("can_fast_zero", true),
         ("can_multi_conn", true),
     ] {
         assert_eq!(export[flag].as_bool(), Some(expected), "{flag}: {export}");
@@ -204,4 +205,176 @@ fn tcp_and_two_exports_at_once() {
     assert_eq!(server.status().exports.len(), 2);
     server.terminate();
     array.scrub_is_clean("after TCP");
+}
+
+/// The URI of the export of an array that takes no changes.
+fn read_only_uri(uri: &str, name: &str) -> String {
+    uri.replacen("nbd+unix:///", &format!("nbd+unix:///{name}:ro"), 1)
+}
+
+/// The extents of a metadata context as nbdinfo prints them: offset, length, flags.
+fn map(uri: &str, context: &str) -> Vec<(u64, u64, u64)> {
+    let said = succeeded("nbdinfo --map", &run("nbdinfo", &["--json", &format!("--map={context}"), uri]));
+    let extents: Vec<Value> = serde_json::from_str(&said).expect("JSON");
+    let number = |extent: &Value, key: &str| extent[key].as_u64().expect("a number");
+    extents.iter().map(|it| (number(it, "offset"), number(it, "length"), number(it, "type"))).collect()
+}
+
+/// What was never written is told to clients that ask, and copies skip it.
+#[test]
+fn clients_hear_what_is_empty() {
+    let lab = Lab::new();
+    let array = lab.create("map", Shape { init: "lazy", ..Shape::RAID5 });
+    let server = array.serve(&[]);
+    let (uri, size, stripe) = (server.uri(), server.status().size_bytes, array.shape.stripe_bytes());
+    assert_eq!(map(&uri, "base:allocation"), [(0, size, 3)]);
+    let listed = succeeded("nbdinfo --list", &run("nbdinfo", &["--list", "--json", &uri]));
+    for word in ["base:allocation", "striate:state", "\"map\"", "\"map:ro\""] {
+        assert!(listed.contains(word), "{word}: {listed}");
+    }
+
+    // One block in the third stripe, and a stripe that is trimmed again.
+    let mut client = server.connect();
+    client.write(2 * stripe + 4096, &[7; 4096]);
+    client.write(5 * stripe, &vec![8; stripe as usize]);
+    let hole = |from: u64, to: u64| (from * stripe, (to - from) * stripe, 3);
+    let data = |from: u64, to: u64| (from * stripe, (to - from) * stripe, 0);
+    let stripes = size / stripe;
+    let written = [hole(0, 2), data(2, 3), hole(3, 5), data(5, 6), hole(6, stripes)];
+    assert_eq!(map(&uri, "base:allocation"), written);
+    assert_eq!(map(&uri, "striate:state"), [(0, size, 0)]);
+    let qemu = succeeded("qemu-img map", &run("qemu-img", &["map", "--output=json", "-f", "raw", &uri]));
+    let qemu: Vec<Value> = serde_json::from_str(&qemu).expect("JSON");
+    let zero: u64 =
+        qemu.iter().filter(|it| it["zero"] == true).map(|it| it["length"].as_u64().unwrap()).sum();
+    assert_eq!(zero, size - 2 * stripe, "{qemu:?}");
+
+    // Reads across data and holes: qemu negotiates replies in chunks, and the holes are chunks of their own.
+    for read in [
+        format!("read -P 0 0 {}", 2 * stripe + 4096),
+        format!("read -P 7 {} 4096", 2 * stripe + 4096),
+        format!("read -P 0 {} {}", 2 * stripe + 8192, 3 * stripe - 8192),
+        format!("read -P 8 {} {stripe}", 5 * stripe),
+        format!("read -P 0 {} {}", 6 * stripe, 4 << 20),
+    ] {
+        succeeded(&read, &run("qemu-io", &["-r", "-f", "raw", "-c", &read, &uri]));
+    }
+
+    // Copies of it have the content and the holes.
+    let (copy, converted) = (lab.path("copy"), lab.path("converted"));
+    let nbdcopy = run("nbdcopy", &[uri.as_str(), copy.to_str().unwrap()]);
+    succeeded("nbdcopy", &nbdcopy);
+    let convert = ["convert", "-f", "raw", "-O", "raw", &uri, converted.to_str().unwrap()];
+    succeeded("qemu-img convert", &run("qemu-img", &convert));
+    for file in [&copy, &converted] {
+        let bytes = std::fs::read(file).expect("it was made");
+        assert_eq!(bytes.len() as u64, size);
+        for (at, &byte) in bytes.iter().enumerate() {
+            let at = at as u64;
+            let expected = if (2 * stripe + 4096..2 * stripe + 8192).contains(&at) {
+                7
+            } else if (5 * stripe..6 * stripe).contains(&at) {
+                8
+            } else {
+                0
+            };
+            assert_eq!(byte, expected, "{} at {at}", file.display());
+        }
+        use std::os::unix::fs::MetadataExt;
+        let blocks = file.metadata().expect("it was made").blocks() * 512;
+        assert!(blocks <= 4 * stripe, "{}: {blocks} bytes are allocated", file.display());
+    }
+    let trim = format!("discard {} {stripe}", 5 * stripe);
+    succeeded("qemu-io", &run("qemu-io", &["-f", "raw", "-d", "unmap", "-c", &trim, &uri]));
+    assert_eq!(map(&uri, "base:allocation"), [hole(0, 2), data(2, 3), hole(3, stripes)]);
+}
+
+/// Parity that does not match yet is a state of its own.
+#[test]
+fn clients_hear_what_is_not_in_sync() {
+    let lab = Lab::new();
+    let array = lab.create("state", Shape { init: "sync", ..Shape::RAID5 });
+    let server = array.serve(&["--read-only"]);
+    let size = server.status().size_bytes;
+    assert_eq!(map(&server.uri(), "striate:state"), [(0, size, 2)]);
+    assert_eq!(map(&server.uri(), "base:allocation"), [(0, size, 0)]);
+}
+
+/// An empty export of 16 GiB is copied without reading it.
+#[test]
+fn an_empty_export_is_copied_at_once() {
+    let lab = Lab::new();
+    let array = lab.create("empty", Shape { member_mib: 8 << 10, init: "lazy", ..Shape::RAID5 });
+    let server = array.serve(&[]);
+    let before = server.status();
+    assert!(before.size_bytes >= 16 << 30);
+    let copy = lab.path("copy");
+    succeeded("nbdcopy", &run("nbdcopy", &[server.uri().as_str(), copy.to_str().unwrap()]));
+    assert_eq!(copy.metadata().expect("it was made").len(), before.size_bytes);
+    let read = server.status().counters.read_bytes - before.counters.read_bytes;
+    assert_eq!(read, 0, "bytes were read of an array that holds nothing");
+}
+
+/// A backup reads beside hosts that write, by an export that takes no changes.
+#[test]
+fn the_same_array_is_there_without_changes() {
+    let lab = Lab::new();
+    let array = lab.create("both", Shape::RAID5);
+    let server = array.serve(&[]);
+    let uri = server.uri();
+    let read_only = read_only_uri(&uri, "both");
+    server.connect().write(0, &[5; 4096]);
+    let read = run("qemu-io", &["-r", "-f", "raw", "-c", "read -P 5 0 4096", &read_only]);
+    succeeded("qemu-io", &read);
+    let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &read_only]));
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["exports"][0]["is_read_only"].as_bool(), Some(true), "{json}");
+    // A client that writes all the same is refused by the server.
+    let refused = run("qemu-io", &["-f", "raw", "-c", "write -P 6 0 4096", &read_only]);
+    assert!(!refused.status.success());
+    succeeded(
+        "qemu-io",
+        &run("qemu-io", &["-f", "raw", "-c", "write -P 6 4096 4096", "-c", "read -P 5 0 4096", &uri]),
+    );
+    let missing = run("nbdinfo", &[&uri.replacen("nbd+unix:///", "nbd+unix:///both:rw", 1)]);
+    assert!(!missing.status.success());
+}
+
+/// TCP on loopback and the unix socket let the server's user in, and others only where the operator says so.
+#[test]
+#[ignore = "needs root for other users"]
+fn other_users_of_this_machine_are_refused() {
+    assert_root("other users");
+    const NOBODY: &str = "65534";
+    let as_nobody = |words: &[&str]| {
+        let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_string()];
+        let words: Vec<String> = user.into_iter().chain(words.iter().map(|word| word.to_string())).collect();
+        run("setpriv", &words)
+    };
+    let lab = Lab::new();
+    let array = lab.create("users", Shape::RAID5);
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+    // The directory of the laboratory is closed to others.
+    let socket = std::env::temp_dir().join(format!("striate-users-{}.sock", std::process::id()));
+    let (tcp, unix) = (format!("127.0.0.1:{port}"), format!("unix:{}", socket.display()));
+    let uris = [format!("nbd://{tcp}"), format!("nbd+unix:///?socket={}", socket.display())];
+
+    let server = array.serve(&["--nbd", &tcp, "--nbd", &unix]);
+    for uri in &uris {
+        succeeded("nbdinfo", &run("nbdinfo", &["--size", uri]));
+        assert!(!as_nobody(&["nbdinfo", "--size", uri]).status.success(), "{uri} let another user in");
+    }
+    let log = server.log();
+    assert!(log.contains("NBD client refused: 127.0.0.1") && log.contains("of user 65534"), "{log}");
+    server.terminate();
+    let server =
+        array.serve(&["--nbd", &tcp, "--nbd", &unix, "--allow-local-users", "--nbd-group", "nogroup"]);
+    for uri in &uris {
+        succeeded("nbdinfo", &as_nobody(&["nbdinfo", "--size", uri]));
+    }
+    let group =
+        run("setpriv", &["--reuid=65534", "--regid=1", "--clear-groups", "nbdinfo", "--size", &uris[1]]);
+    assert!(!group.status.success(), "a user of another group was let in");
+    server.terminate();
+    lab.striate_refuses(&["serve", "--nbd-group", "no such group", array.members[0].to_str().unwrap()]);
 }

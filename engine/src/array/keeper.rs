@@ -20,7 +20,7 @@ use crate::ring::blame::Blame;
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
 
 use super::arrival::has_failed;
-use super::noting::{Position, epoch_id};
+use super::noting::Position;
 use super::steward::Answer;
 use super::{Array, Io, IoFor, Shared};
 
@@ -219,7 +219,7 @@ impl Keeper {
 
     /// The position of the record now.
     fn position(&self) -> Option<Position> {
-        self.roster.as_ref().map(|roster| Position::of(roster.record(), self.seed))
+        self.roster.as_ref().map(|roster| Position::of(roster.record()))
     }
 }
 
@@ -257,7 +257,7 @@ impl Array {
             return;
         }
         let left = keeper.on_record().writable.minus(view.writable);
-        let id = epoch_id(keeper.seed, roster.record().epoch.name.number);
+        let id = roster.record().epoch.name.next_id(keeper.seed);
         let roster = keeper.roster.as_mut().expect("looked at above");
         let (purpose, writes) = if !left.is_empty() {
             (Purpose::Leave, roster.begin(Change::Fail { slots: left }, id))
@@ -351,13 +351,14 @@ impl Array {
         }
     }
 
-    /// Every write of the round has ended: has the new position noted, if all have landed. (Second copies say the same position again.)
+    /// Every write of the round has ended: orders a note of the new position, if all have landed. (Second copies say the same position
+    /// again.)
     fn note_round(&self) {
         let keeper = &self.steward().keeper;
         let is_change = !matches!(keeper.round, Some((Purpose::Reinforce, _)));
         if is_change && keeper.roster.as_ref().is_some_and(Roster::has_landed) {
             let position = keeper.position().expect("a roster has a position");
-            self.shared.steward.noting.ask(position, self.now_ns);
+            self.shared.steward.noting.order(position, self.now_ns);
         }
     }
 

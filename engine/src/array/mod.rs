@@ -92,7 +92,7 @@ use host::{HostRead, HostRequest};
 use intent::BlockWrites;
 use io::{Io, IoFor};
 pub(crate) use jobs::{JOBS_MAX, JobAsk, JobEnd};
-pub use noting::{Noting, Position};
+pub use noting::{NoteOrder, NoteOrders, Noting, Position};
 use op::{Phase, Segments, StripeOp};
 use ownership::{Ownership, Parked};
 use parked::Parking;

@@ -6,19 +6,20 @@
 //!
 //! ```text
 //!   keeper: a change is on every participant --ask(position)--> the server's thread writes the note
-//!   keeper: is_over? --yes--> the reactors rely on the change       <--one more in `ended`--'
+//!   keeper: is_over? --yes--> the reactors rely on the change       <--the number of that note in `ended`--'
 //! ```
 //!
-//! - A note comes after the change is on the members and before anything relies on the change. So the record on the members is never behind
-//!   the note, and at most the one change ahead of it that nothing has relied on.
+//! - A note comes after a change is on every participant and before anything relies on the change. A change that loses a write is not
+//!   noted and not relied on; the change that excludes the lost member follows it. So the record on the members is never behind the
+//!   note, and what it is ahead is changes of this server that nothing relied on.
 //! - An array without a block device has no note, and waits for none.
-//! - A note that does not end (its file system hangs) holds a change up for [`NOTE_TIME_MAX_NS`], and then no longer: hosts that wait for
-//!   ever are the greater harm.
+//! - A note that does not end (its file system hangs) holds changes up for [`NOTE_TIME_MAX_NS`] in all, and then no longer: hosts that
+//!   wait for ever are the greater harm. When the file system goes on, the latest position is noted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::format::superblock::{EpochName, Record};
 use crate::limits::NOTE_TIME_MAX_NS;
@@ -30,63 +31,85 @@ pub struct Position {
     pub epoch: EpochName,
     /// The moves within it.
     pub moves: u64,
-    /// The id that the next epoch has if this server begins it, 0 if it begins none. Random, so no other server begins one with this id.
-    pub next_id: u64,
 }
 
 impl Position {
-    /// The position of a record whose server makes the ids of its epochs from this seed.
+    /// The position of a record.
     #[must_use]
-    pub fn of(record: &Record, seed: u64) -> Position {
-        let epoch = record.epoch.name;
-        Position { epoch, moves: record.moves, next_id: epoch_id(seed, epoch.number) }
+    pub const fn of(record: &Record) -> Position {
+        Position { epoch: record.epoch.name, moves: record.moves }
     }
 }
 
-/// The id of the epoch that a running array begins after the one with this number.
-pub(super) const fn epoch_id(seed: u64, number: u64) -> u64 {
-    // The finalizer of splitmix64 (Steele, Lea, Flood 2014): a bijection, so distinct numbers have
-    // distinct ids.
-    let mut id = seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    id ^= id >> 31;
-    if id == 0 { 1 } else { id }
+/// A position that is to be noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoteOrder {
+    /// The number of the order, from 1.
+    pub number: u64,
+    /// What the note is to say.
+    pub position: Position,
 }
 
-/// Asks for notes, and says whether they are written.
+/// Orders notes, and says whether they are written.
 #[derive(Debug, Default)]
 pub struct Noting {
-    /// Where positions go: a channel with room for one. `None` where nothing is noted.
-    to: Option<Sender<Position>>,
-    /// Notes that were asked for, and when the last one was. Only the steward writes and reads the two (Relaxed).
-    asked: AtomicU64,
-    asked_at_ns: AtomicU64,
-    /// Notes that have ended, well or not. The thread that writes them adds to it (Release, after the file is written), the steward reads
-    /// it (Acquire).
+    /// Where orders go. `None` where nothing is noted.
+    to: Option<Orders>,
+    /// Orders so far, and when the steward began to wait for the oldest that has not ended. Only the steward writes and reads the two
+    /// (Relaxed).
+    ordered: AtomicU64,
+    since_ns: AtomicU64,
+    /// The number of the last order that has ended, well or not. The thread that writes notes stores it (Release, after the file is
+    /// written), the steward reads it (Acquire).
     ended: Arc<AtomicU64>,
 }
 
+/// Both ends of a channel with room for one: a later order replaces one that nobody has taken.
+#[derive(Debug)]
+struct Orders(Sender<NoteOrder>, Receiver<NoteOrder>);
+
+/// What the thread that writes notes has.
+#[derive(Debug)]
+pub struct NoteOrders {
+    /// The latest order. Disconnected when the array is gone.
+    pub orders: Receiver<NoteOrder>,
+    /// Where the thread stores the number of each order that has ended.
+    pub ended: Arc<AtomicU64>,
+}
+
 impl Noting {
-    /// Positions go to `to`, which has room for one; its reader adds 1 to `ended` after each.
+    /// The array's half and the thread's.
     #[must_use]
-    pub fn to(to: Sender<Position>, ended: Arc<AtomicU64>) -> Noting {
-        Noting { to: Some(to), ended, ..Noting::default() }
+    pub fn new() -> (Noting, NoteOrders) {
+        let (sender, orders) = bounded(1);
+        let ended = Arc::new(AtomicU64::new(0));
+        let noting = Noting {
+            to: Some(Orders(sender, orders.clone())),
+            ended: Arc::clone(&ended),
+            ..Noting::default()
+        };
+        (noting, NoteOrders { orders, ended })
     }
 
-    /// Steward: asks for a note. Never blocks. With an earlier note that has not ended in time there is no room for this one, and it is
-    /// left out; the note then stays behind until the next change.
-    pub(super) fn ask(&self, position: Position, now_ns: u64) {
-        if self.to.as_ref().is_some_and(|to| to.try_send(position).is_ok()) {
-            self.asked.store(self.asked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            self.asked_at_ns.store(now_ns, Ordering::Relaxed);
+    /// Steward: orders a note. Never blocks.
+    pub(crate) fn order(&self, position: Position, now_ns: u64) {
+        let Some(Orders(sender, taken_back)) = &self.to else { return };
+        let ordered = self.ordered.load(Ordering::Relaxed);
+        if self.ended.load(Ordering::Acquire) == ordered {
+            self.since_ns.store(now_ns, Ordering::Relaxed);
         }
+        let order = NoteOrder { number: ordered + 1, position };
+        // The thread may take the older one first, so twice is enough: only the steward sends.
+        while let Err(TrySendError::Full(_)) = sender.try_send(order) {
+            let _older = taken_back.try_recv();
+        }
+        self.ordered.store(order.number, Ordering::Relaxed);
     }
 
     /// Steward: whether no note is waited for.
-    pub(super) fn is_over(&self, now_ns: u64) -> bool {
-        self.ended.load(Ordering::Acquire) == self.asked.load(Ordering::Relaxed)
-            || now_ns.saturating_sub(self.asked_at_ns.load(Ordering::Relaxed)) >= NOTE_TIME_MAX_NS
+    pub(crate) fn is_over(&self, now_ns: u64) -> bool {
+        self.ended.load(Ordering::Acquire) == self.ordered.load(Ordering::Relaxed)
+            || now_ns.saturating_sub(self.since_ns.load(Ordering::Relaxed)) >= NOTE_TIME_MAX_NS
     }
 }
 
@@ -94,37 +117,49 @@ impl Noting {
 mod tests {
     use super::*;
 
-    const POSITION: Position = Position { epoch: EpochName { number: 5, id: 9 }, moves: 3, next_id: 7 };
+    const POSITION: Position = Position { epoch: EpochName { number: 5, id: 9 }, moves: 3 };
 
     #[test]
     fn a_change_waits_for_its_note() {
-        let (to, notes) = crossbeam::channel::bounded(1);
-        let ended = Arc::new(AtomicU64::new(0));
-        let noting = Noting::to(to, Arc::clone(&ended));
+        let (noting, thread) = Noting::new();
         assert!(noting.is_over(0));
-        noting.ask(POSITION, 100);
+        noting.order(POSITION, 100);
         assert!(!noting.is_over(100 + NOTE_TIME_MAX_NS - 1));
-        assert_eq!(notes.try_recv(), Ok(POSITION));
+        assert_eq!(thread.orders.try_recv(), Ok(NoteOrder { number: 1, position: POSITION }));
         assert!(!noting.is_over(101), "it is being written");
-        ended.fetch_add(1, Ordering::Release);
+        thread.ended.store(1, Ordering::Release);
         assert!(noting.is_over(101));
     }
 
+    /// One that is being written for ever, and two behind it.
     #[test]
-    fn a_note_that_does_not_end_holds_up_one_change() {
-        let (to, notes) = crossbeam::channel::bounded(1);
-        let noting = Noting::to(to, Arc::default());
-        noting.ask(POSITION, 0);
+    fn notes_that_do_not_end_hold_changes_up_once() {
+        let (noting, thread) = Noting::new();
+        noting.order(POSITION, 0);
+        let _taken = thread.orders.try_recv().unwrap();
         assert!(!noting.is_over(1) && noting.is_over(NOTE_TIME_MAX_NS));
-        noting.ask(Position { moves: 4, ..POSITION }, NOTE_TIME_MAX_NS);
-        assert!(noting.is_over(NOTE_TIME_MAX_NS), "there was no room for it");
-        assert_eq!(notes.try_recv(), Ok(POSITION));
+        noting.order(Position { moves: 4, ..POSITION }, NOTE_TIME_MAX_NS);
+        assert!(noting.is_over(NOTE_TIME_MAX_NS), "the time is over already");
+        let latest = Position { moves: 5, ..POSITION };
+        noting.order(latest, NOTE_TIME_MAX_NS);
+        // The file system goes on: the latest is noted, and changes wait for their notes again.
+        assert_eq!(thread.orders.try_recv(), Ok(NoteOrder { number: 3, position: latest }));
+        thread.ended.store(3, Ordering::Release);
+        noting.order(POSITION, NOTE_TIME_MAX_NS);
+        assert!(!noting.is_over(NOTE_TIME_MAX_NS));
     }
 
     #[test]
     fn without_a_block_device_nothing_is_noted() {
         let noting = Noting::default();
-        noting.ask(POSITION, 0);
+        noting.order(POSITION, 0);
         assert!(noting.is_over(0));
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_array() {
+        let (noting, thread) = Noting::new();
+        drop(noting);
+        assert!(thread.orders.recv().is_err());
     }
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
 /// Why a device could not be opened, created, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
@@ -15,6 +17,12 @@ pub enum DeviceError {
     /// The caller may not.
     #[error("{path}: permission denied; run as root, or as a user in the group of the device", path = path.display())]
     Forbidden {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The user may, and the sandbox of this process does not let it.
+    #[error("{path}: out of reach of this server, whose sandbox has only the places that it knew when it started: serve with `--allow-path` and the directory of that file, or put it beneath /dev or in the directory of a member", path = path.display())]
+    OutOfReach {
         /// Where.
         path: PathBuf,
     },
@@ -142,6 +150,9 @@ impl DeviceError {
     /// An error of `open` or `stat`.
     pub(super) fn from_open(path: &Path, source: io::Error) -> DeviceError {
         let path = path.to_path_buf();
+        if is_out_of_reach(&path, &source) {
+            return DeviceError::OutOfReach { path };
+        }
         match source.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR | libc::ENXIO | libc::ENODEV) => DeviceError::Missing { path },
             Some(libc::EACCES | libc::EPERM) => DeviceError::Forbidden { path },
@@ -161,4 +172,11 @@ impl DeviceError {
             _ => DeviceError::from_open(&path, source),
         }
     }
+}
+
+/// Whether an `open` failed by Landlock, as far as can be told: by its permissions the user may read and write the file, which access(2)
+/// tells (fs/open.c, do_faccessat). Landlock has no hook there.
+pub(super) fn is_out_of_reach(path: &Path, source: &io::Error) -> bool {
+    source.raw_os_error() == Some(libc::EACCES)
+        && accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }

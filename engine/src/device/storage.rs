@@ -23,7 +23,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::{Access, Identity};
+use super::error::is_out_of_reach;
+use super::{Access, DeviceError, Identity};
 
 /// A range of a file or a block device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,11 @@ impl Storage {
         self.identity
     }
 
+    /// Where it is opened.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether some byte is in both, as far as is known.
     pub(super) fn meets(&self, other: &Storage) -> bool {
         self.identity == other.identity
@@ -82,17 +88,28 @@ impl Storage {
             && (self.is_exact || other.is_exact)
     }
 
-    /// Opens it to be locked, if it is what the kernel names.
-    pub(super) fn open(&self, access: Access) -> Option<File> {
+    /// Opens it to be locked, if it is what the kernel names and can be opened. A layer that only the sandbox of this process keeps out
+    /// of reach is an error: without its lock another server could have the same bytes under another name.
+    pub(super) fn open(&self, access: Access) -> Result<Option<File>, DeviceError> {
         let access = self.lock_access(access);
-        let file = OpenOptions::new().read(true).write(access == Access::ReadWrite).open(&self.path).ok()?;
-        let metadata = file.metadata().ok()?;
+        match OpenOptions::new().read(true).write(access == Access::ReadWrite).open(&self.path) {
+            Ok(file) => Ok(self.is_named(&file).then_some(file)),
+            Err(error) if is_out_of_reach(&self.path, &error) => {
+                Err(DeviceError::OutOfReach { path: self.path.clone() })
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Whether an open file is the one that the kernel names.
+    fn is_named(&self, file: &File) -> bool {
+        let Ok(metadata) = file.metadata() else { return false };
         let found = if metadata.file_type().is_block_device() {
             Identity::Block { number: metadata.rdev() }
         } else {
             Identity::File { file_system: metadata.dev(), inode: metadata.ino() }
         };
-        (found == self.identity).then_some(file)
+        found == self.identity
     }
 
     /// The kind of lock on the range: a writer's lock excludes all others, readers share.

@@ -93,6 +93,19 @@ pub struct EpochName {
 }
 
 impl EpochName {
+    /// The id of an epoch that a server begins after this one: all epochs of one server are known by its seed, a random number.
+    #[must_use]
+    pub const fn next_id(self, seed: u64) -> u64 {
+        // The finalizer of splitmix64 (Steele, Lea, Flood 2014): a bijection, so distinct numbers have distinct ids.
+        let mut id = seed ^ self.number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        id ^= id >> 31;
+        if id == 0 { 1 } else { id }
+    }
+}
+
+impl EpochName {
     /// What a device holds that has no part in the array yet.
     pub const NONE: EpochName = EpochName { number: 0, id: 0 };
 }

@@ -313,10 +313,11 @@ impl Pool {
         self.available_bytes - (u64::from(self.free_count.min(self.kept_back())) << SUPERBLOCK_SHIFT)
     }
 
-    /// Bytes that [`Pool::take`] may hand out when nothing is taken.
+    /// Bytes that [`Pool::take`] may hand out when nothing is taken but superblocks with parked blocks.
     #[must_use]
     pub fn capacity_bytes(&self) -> u64 {
-        (self.superblocks.len() as u64 - u64::from(self.kept_back())) << SUPERBLOCK_SHIFT
+        let in_use = self.superblocks.len() as u16 - self.parked_count;
+        u64::from(in_use - self.kept_back()) << SUPERBLOCK_SHIFT
     }
 
     /// What this pool was made over.
@@ -458,6 +459,7 @@ mod tests {
         pool.keep_back(KEPT_BACK_OF_REQUESTS);
         let mut parked = Vec::new();
         for expected in [4, 2, 1, 1] {
+            assert_eq!(pool.capacity_bytes(), u64::from(MIB) * expected as u64, "parked memory is no room");
             let taken: Vec<_> = std::iter::from_fn(|| pool.take(MIB)).collect();
             assert_eq!(taken.len(), expected);
             taken.iter().for_each(|span| pool.park(*span));

@@ -3,11 +3,12 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use crate::array::{Position, Shared};
 use crate::format::superblock::Record;
 use crate::frontend::Frontend;
-use crate::frontend::nbd::{Address, ExportInfo, NbdFrontend, NbdServer, Remote};
+use crate::frontend::nbd::{Access, Address, ExportInfo, NbdFrontend, NbdServer, Visits};
 use crate::frontend::ublk::{
     Closed, Existing, Quiesced, Ublk, UblkError, UblkFrontend, UblkPlace, UblkPlan, UblkShape, existing,
 };
@@ -15,7 +16,8 @@ use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 use crate::ring::Uring;
 
-use super::note::{Note, as_found};
+use super::content_map::ContentMap;
+use super::note::Note;
 use super::{ServeOptions, ServerError};
 
 /// A front end as a whole.
@@ -70,31 +72,34 @@ pub(super) fn shape_of(record: &Record, traits: MemberTraits, read_only: bool) -
 
 impl Front {
     /// The block device that is asked for, or that waits for this array, and its note; `None` where NBD is asked for. A device is taken
-    /// over only by an array whose note proves that nothing has written to its members since. `next_id`: of the epoch that the start
-    /// is about to begin, 0 if it begins none.
+    /// over only by an array whose note proves that nothing has written to its members since. `seed`: of the epochs that the start
+    /// and the server begin; `None` if they begin none.
     pub(super) fn block_device(
         options: &ServeOptions,
         record: &Record,
         shape: &UblkShape,
         reactors: usize,
-        next_id: u64,
+        seed: Option<u64>,
     ) -> Result<Option<(Ublk, Option<Note>)>, ServerError> {
         let Some(choice) = options.ublk else { return Ok(None) };
         let (name, identity) = (record.name.as_str(), record.array.to_string());
         let plan = UblkPlan { choice, queues: reactors, without: options.ublk_without.clone() };
         let note_of =
             |device| options.run_dir.as_deref().map(|run_dir| Note::of(run_dir, device, record.array));
-        let found = as_found(record, next_id);
         let mut may_take_over = |device| {
             let note = note_of(device).ok_or_else(|| {
                 UblkError(format!("/dev/ublkb{device} waits for this array, and there is no run directory to prove its state"))
             })?;
-            note.check(record).and_then(|()| note.write(found)).map_err(|error| UblkError(error.0))
+            let proven = note.check(record);
+            proven
+                .and_then(|noted| seed.map_or(Ok(()), |seed| note.write(&noted.and_by(seed))))
+                .map_err(|error| UblkError(error.0))
         };
         let ublk = Ublk::open(&plan, name, &identity, shape, &mut may_take_over)?;
         let note = note_of(ublk.number());
         if !ublk.is_recovered() {
-            note.iter().try_for_each(|note| note.write(found))?;
+            let found = |note: &Note| note.noted(Position::of(record), seed.as_slice());
+            note.iter().try_for_each(|note| note.write(&found(note)))?;
         }
         Ok(Some((ublk, note)))
     }
@@ -111,8 +116,11 @@ impl Front {
         }
         let name = record.name;
         let existing = existing(name.as_str(), &record.array.to_string(), shape);
-        let paths = |devices: &[u32]| {
-            devices.iter().map(|device| format!("/dev/ublkb{device}")).collect::<Vec<_>>().join(", ")
+        let paths = |devices: &[u32]| match devices {
+            [] => "a block device that cannot be seen from here (/sys/block cannot be read)".to_string(),
+            devices => {
+                devices.iter().map(|device| format!("/dev/ublkb{device}")).collect::<Vec<_>>().join(", ")
+            }
         };
         let (what, instead) = match &existing {
             Existing::None => return Ok(None),
@@ -167,9 +175,14 @@ impl Front {
             read_only,
             stripe_bytes: record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes),
         };
-        let remote = if options.allow_remote { Remote::Allow } else { Remote::Refuse };
-        let (nbd, frontends) = NbdServer::start(&addresses, remote, export, reactors)
-            .map_err(|error| ServerError(error.to_string()))?;
+        let access = Access {
+            remote: options.allow_remote,
+            local_users: options.allow_local_users,
+            group: options.nbd_group,
+        };
+        let (nbd, frontends) =
+            NbdServer::start_limited(&addresses, access, export, reactors, options.threads.clone())
+                .map_err(|error| ServerError(error.to_string()))?;
         let addresses = nbd.addresses().iter().map(ToString::to_string).collect();
         let front = Front::Nbd { addresses, server: Mutex::new(Some(nbd)) };
         Ok((front, frontends.into_iter().map(Share::Nbd).collect()))
@@ -201,6 +214,16 @@ impl Front {
         match self {
             Front::Nbd { .. } => None,
             Front::Ublk { ublk, .. } => lock(ublk).as_ref().map(Ublk::way),
+        }
+    }
+
+    /// Clients that come and go by a socket.
+    pub(super) fn visits(&self) -> Option<Visits> {
+        match self {
+            Front::Nbd { server, .. } => {
+                server.lock().expect("no holder panics").as_ref().map(NbdServer::visits)
+            }
+            Front::Ublk { .. } => None,
         }
     }
 
@@ -273,9 +296,13 @@ impl Share {
         ring: &mut Uring,
         memory: &Memory,
         requests: &mut Pool,
+        array: &Arc<Shared>,
     ) -> io::Result<HostFrontend> {
         Ok(match self {
-            Share::Nbd(nbd) => HostFrontend::Nbd(nbd),
+            Share::Nbd(mut nbd) => {
+                nbd.knows(Arc::new(ContentMap(Arc::clone(array))));
+                HostFrontend::Nbd(nbd)
+            }
             Share::Ublk(place) => HostFrontend::Ublk(place.open(ring, memory, requests)?),
         })
     }

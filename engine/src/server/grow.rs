@@ -2,11 +2,14 @@
 
 use crate::assembly::{Assembly, AssemblyOptions, LeftOut, SlotPlan, assemble};
 use crate::device::{Access, Device};
+use crate::format::superblock::Record;
 use crate::format::zones::{Zones, usable};
+use crate::frontend::ublk::{Existing, existing};
 use crate::start::grow;
 
 use super::bounded::patience;
 use super::fit::check_blocks;
+use super::front::{MemberTraits, shape_of};
 use super::note::announce;
 use super::open::{ControlRing, candidates, ends, leave_out_overwritten, open_all};
 use super::{GrowOptions, Grown, ServerError, random, this_host};
@@ -53,12 +56,34 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
     }
     if grown.to_bytes > grown.from_bytes {
         let seed = random::number();
-        announce(options.run_dir.as_deref(), record, seed)?;
+        let noted = announce(options.run_dir.as_deref(), record, seed)?;
+        refuse_unannounced(record, &noted)?;
         let lost = grow(&mut ring.bench(), &assembly, zones, seed)
             .map_err(|error| format!("{}: not grown: {error}", grown.name));
         grown.failed_slots = ring.outcome(&devices, lost)?.iter().collect();
     }
     Ok(grown)
+}
+
+/// Refuses to change the members behind a block device whose next server could not prove that only a growth changed them. `noted`: the
+/// devices whose notes allow for it.
+fn refuse_unannounced(record: &Record, noted: &[u32]) -> Result<(), ServerError> {
+    let name = record.name;
+    let traits = MemberTraits { physical_block_bytes: record.logical_block_bytes, volatile_cache: false };
+    let what = match existing(name.as_str(), &record.array.to_string(), &shape_of(record, traits, false)) {
+        Existing::None => return Ok(()),
+        Existing::Marked(device) if noted.contains(&device) => return Ok(()),
+        Existing::Marked(device) => format!(
+            "{name}: not grown: /dev/ublkb{device} waits for this array, and the run directory has no note of the state in which its \
+             server left the members, or they are in another: grow with the --run-dir of that server"
+        ),
+        Existing::Possible(_) => format!(
+            "{name}: not grown: a block device of this array may wait for its server, and the ublk driver cannot be asked: grow as root"
+        ),
+    };
+    Err(ServerError(format!(
+        "{what}; or give the device up with `striate stop --force {name}`, which fails its I/O"
+    )))
 }
 
 /// Where an array could grow to, and the member that decides.

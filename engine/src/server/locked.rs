@@ -6,7 +6,12 @@
 
 #![expect(unsafe_code, reason = "the kernel is told ranges of addresses")]
 
-use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
+use std::ffi::c_void;
+use std::fs::File;
+use std::io;
+use std::ptr::NonNull;
+
+use rustix::mm::{Advice, MapFlags, MlockAllFlags, ProtFlags, madvise, mlock, mlockall, mmap, munmap};
 
 use super::ServerError;
 
@@ -20,6 +25,33 @@ pub(super) fn lock_memory() -> Result<(), ServerError> {
              itself: allow it (root with CAP_IPC_LOCK, or LimitMEMLOCK=infinity in the unit), or give the reactors less (--memory)"
         ))
     })
+}
+
+/// Pages of a file that stay in memory as long as this lives.
+pub(super) struct KeptInMemory {
+    first: NonNull<c_void>,
+    len: usize,
+}
+
+// SAFETY: a mapping is of the process, not of a thread, and nothing reads or writes it.
+unsafe impl Send for KeptInMemory {}
+
+/// Keeps the first `len` bytes of a file in memory, so that no reader waits for a device.
+pub(super) fn keep_in_memory(file: &File, len: usize) -> io::Result<KeptInMemory> {
+    // SAFETY: no address is asked for, so no existing mapping is replaced.
+    let first = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0) }?;
+    let kept = KeptInMemory { first: NonNull::new(first).expect("mmap does not return null"), len };
+    // SAFETY: the range that was just mapped; it is only locked.
+    unsafe { mlock(first, len) }?;
+    Ok(kept)
+}
+
+impl Drop for KeptInMemory {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that `mmap` returned, unmapped once; no reference into it exists.
+        let unmapped = unsafe { munmap(self.first.as_ptr(), self.len) };
+        debug_assert!(unmapped.is_ok());
+    }
 }
 
 /// Reads the pages of the program and its libraries, as far as the kernel lets it (Linux 5.14 or newer).

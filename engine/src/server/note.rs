@@ -6,79 +6,99 @@
 //! server keeps a file in its run directory, `ublkbN.note`:
 //!
 //! ```text
-//!   striate note 1
-//!   boot 5f0c...          the kernel's life, which is the device's too
-//!   device 0
-//!   array 3f0a...         its UUID
-//!   epoch 12 9c41...      number and id (hexadecimal) of the record's epoch
-//!   moves 7               the moves within it (docs/epochs.md)
-//!   next 77b2...          the id that the next epoch has if this server begins it
+//!   striate note 2
+//!   boot 5f0c...            the kernel's life
+//!   device 0 1a7            its number, and what tells it from an earlier device with that number
+//!   array 3f0a...           its UUID
+//!   epoch 12 9c41...        number and id (hexadecimal) of the record's epoch
+//!   moves 7                 the moves within it (docs/epochs.md)
+//!   seeds 77b2... 09d1...   what the ids of later epochs are made of (`EpochName::next_id`), one for each server that may have begun one
 //!   end
 //! ```
 //!
 //! When it is written, and what it then says:
 //!
-//! | when | epoch and moves | next |
+//! | when | epoch and moves | seeds |
 //! |---|---|---|
-//! | a device is made, or is about to be taken over: before the start writes to a member | as found on the members | the start's own epoch |
-//! | the start has written its epoch: before the reactors run | that epoch | of the running server |
-//! | the record changes while the server runs: before anything relies on the change (array/noting.rs) | the change | of the running server |
-//! | `grow`, before it writes | as found | the epoch of the growth |
-//! | a read-only server makes or takes over a device | as found | none: 0 |
+//! | a device is made, before the start writes to a member | as found on the members | of this server |
+//! | a device is about to be taken over, before the start writes to a member | as noted before | those noted before, and of this server |
+//! | the start has written its epoch, before the reactors run | that epoch | of this server |
+//! | the record changes while the server runs, before anything relies on the change (array/noting.rs) | the change | of this server |
+//! | `grow`, before it writes | as noted before | those noted before, and of the growth |
 //!
-//! [`check`] is the proof: the members hold the noted epoch with at least as many moves, or its child with the id `next`.
+//! A read-only server begins no epoch and has no seed.
+//!
+//! [`Note::check`] is the proof: the members hold the noted epoch with at least as many moves, or an epoch that descends from it through
+//! epochs whose ids are made of the noted seeds.
 //!
 //! - Older members hold fewer moves, or an earlier epoch. (Nothing tells an image that is younger than the last move; see
 //!   docs/epochs.md, "What is not proven".)
-//! - Newer members hold an epoch that some other server began. Its id is random, so it is not `next`, and the moves within an epoch are
-//!   those of the one server that began it.
-//! - A server killed between a change of its record and the note of it left the members one change ahead of the note: more moves, or
-//!   the epoch `next`. Nothing relied on that change. The same holds for a start or a growth that was cut. A start that was cut after
-//!   a member had failed during it is two epochs ahead, and is refused.
-//! - A note of an earlier boot proves nothing: its device is gone, and the number may be another device's.
+//! - Members that were served elsewhere hold an epoch that some other server began. Its id is made of another random seed, and the
+//!   moves within an epoch are those of the one server that began it.
+//! - A server killed between a change of its record and the note of it left the members ahead of the note. Nothing relied on that
+//!   change. There may be several: a change that loses a write is not noted, and another follows. The same holds for a start or a
+//!   growth that was cut or failed.
+//! - A start that failed may have found a change on a member that is missing when the next start comes. So its note says what the
+//!   note before said, not what was found.
+//! - A note of an earlier boot or of an earlier device proves nothing.
 //! - Without a note there is no proof: the run directory was cleaned or is another one, or the server was of a version without notes.
 //!
 //! A note is written into the page cache and not flushed: the page cache lives as long as the kernel, and so does the device. It is
-//! written in place, into the one page that it has, so that a run directory without room for a new file does not lose it.
+//! written in place, into the one page that it has, so that a run directory without room for a new file does not lose it. A write
+//! that fails before the array has changed leaves the note that is there, which is still true.
 
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crossbeam::channel::bounded;
 use uuid::Uuid;
 
 use super::ServerError;
-use crate::array::{Noting, Position};
-use crate::assembly::Roster;
-use crate::clock::{Clock, MonotonicClock};
+use super::bounded::each_within;
+use crate::array::Position;
 use crate::format::superblock::{EpochName, Record};
 use crate::limits::NOTE_TIME_MAX_NS;
 
-/// A note has this length, filled up with newlines: what was longer before leaves nothing behind.
+/// The length of every note: a longer one that was there before leaves nothing behind.
 const NOTE_BYTES: usize = 512;
-const HEAD: &str = "striate note 1";
+const HEAD: &str = "striate note 2";
+/// Servers that may have begun epochs since the last one that ran. Beyond that the note proves less: the oldest is left out.
+const SEEDS_MAX: usize = 8;
+/// The longest way from the noted epoch to that of the members, in epoch numbers.
+const EPOCHS_AHEAD_MAX: u64 = 1024;
 /// A file that has another content in each life of the kernel.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Where the kernel lists the character devices of the driver, from ADD_DEV to DEL_DEV.
+const DEVICES: &str = "/sys/class/ublk-char";
 
 /// The note of one device.
+#[derive(Clone, Debug)]
 pub(super) struct Note {
     path: PathBuf,
-    boot: String,
-    device: u32,
+    /// `None` if it cannot be read: then nothing tells this life of the kernel from another.
+    boot: Option<String>,
+    device: DeviceName,
     array: Uuid,
+}
+
+/// A block device of the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct DeviceName {
+    number: u32,
+    /// The inode of its entry in sysfs, which no later device has (`kernfs_ino` of 64 bits); 0 where sysfs cannot be read.
+    instance: u64,
 }
 
 /// The content of a note.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Noted {
+pub(super) struct Noted {
     boot: String,
-    device: u32,
+    device: DeviceName,
     array: Uuid,
     position: Position,
+    seeds: Vec<u64>,
 }
 
 /// Why members are not in the state in which the server of a block device left them.
@@ -86,92 +106,138 @@ struct Noted {
 enum NotProven {
     /// Nothing says in which state they were left.
     NoNote,
+    /// The note is of an earlier boot, another device or another array.
+    OtherNote,
     /// They hold less than was noted.
     Older(Position),
     /// They hold what the server of the device did not write.
     Other(Position),
 }
 
+/// What a file of notes holds.
+enum Content {
+    Nothing,
+    /// Something else: a torn note, or one of another version.
+    Unknown,
+    Note(Noted),
+}
+
 impl Note {
     /// The note of a device in a run directory; nothing is written yet.
-    pub(super) fn of(run_dir: &Path, device: u32, array: Uuid) -> Note {
-        Note { path: run_dir.join(format!("ublkb{device}.note")), boot: boot_id(), device, array }
+    pub(super) fn of(run_dir: &Path, number: u32, array: Uuid) -> Note {
+        let device = DeviceName { number, instance: instance(number) };
+        Note { path: run_dir.join(format!("ublkb{number}.note")), boot: boot_id(), device, array }
     }
 
-    /// Writes the note. If that fails, no note is left, so that none proves what is not so.
-    pub(super) fn write(&self, position: Position) -> Result<(), ServerError> {
-        let noted = Noted { boot: self.boot.clone(), device: self.device, array: self.array, position };
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.device.number
+    }
+
+    /// What the note is to say.
+    pub(super) fn noted(&self, position: Position, seeds: &[u64]) -> Noted {
+        let boot = self.boot.clone().unwrap_or_default();
+        Noted { boot, device: self.device, array: self.array, position, seeds: seeds.to_vec() }
+    }
+
+    /// Opens the file for writing, and makes it if there is none.
+    pub(super) fn open(&self) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let written = options.open(&self.path).and_then(|file| file.write_all_at(&noted.encode(), 0));
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.path)
+    }
+
+    /// Writes the note before the array is changed. Waits for the file system for some seconds. If it fails, the note that was there is
+    /// there still.
+    pub(super) fn write(&self, noted: &Noted) -> Result<(), ServerError> {
+        let bytes = noted.encode();
+        let written = self.within(move |note| note.open().and_then(|file| file.write_all_at(&bytes, 0)));
         written.map_err(|error| {
-            self.remove();
             ServerError(format!(
-                "{}: cannot be written: {error}: without it no later server can take /dev/ublkb{} over: make room in the run directory",
+                "{}: cannot be written: {error}: nothing has been changed; without the note no later server could take /dev/ublkb{} over: \
+                 see to the run directory, and serve again",
                 self.path.display(),
-                self.device
+                self.device.number
             ))
         })
     }
 
-    /// A warning about a note that took too long.
-    fn too_late(&self, took_ns: u64) -> Option<String> {
-        (took_ns >= NOTE_TIME_MAX_NS).then(|| {
-            format!(
-                "{}: took {} s to write, and the array did not wait so long: a server that took /dev/ublkb{} over meanwhile could not \
-                 have told these members from older ones; keep the run directory in memory (tmpfs)",
-                self.path.display(),
-                took_ns / 1_000_000_000,
-                self.device
-            )
-        })
-    }
-
-    /// Removes the note of a device that has gone.
+    /// Removes the note of a device that has gone. Waits for the file system for some seconds.
     pub(super) fn remove(&self) {
-        // A note without a device says nothing to anyone.
-        let _ = std::fs::remove_file(&self.path);
+        // A note without a device proves nothing: no later device has its instance.
+        let _ = self.within(|note| std::fs::remove_file(&note.path));
     }
 
-    /// Refuses members that are not in the state in which the device's server left them.
-    pub(super) fn check(&self, record: &Record) -> Result<(), ServerError> {
-        let noted = std::fs::read(&self.path).ok().and_then(|bytes| Noted::decode(&bytes));
-        self.prove(noted.as_ref(), record).map_err(|why| {
-            let (device, name, run_dir) = (self.device, record.name, self.path.parent().unwrap_or(&self.path).display());
-            let give_up = format!("give the device up with `striate stop --force {name}`, which fails its I/O, and serve again");
-            let here = at(record.epoch.name, record.moves);
-            ServerError(match why {
-                NotProven::NoNote => format!(
-                    "/dev/ublkb{device} waits for this array, and {run_dir} has no note of the state in which its server left the members: \
-                     serve with the --run-dir of that server; if it was of a version before notes, serve with that version again, unmount \
-                     and stop; or {give_up}"
-                ),
-                NotProven::Older(left) => format!(
-                    "/dev/ublkb{device} waits for this array, and its server left it at {}: these members are at {here}, which is older \
-                     (a copy, a snapshot, or members that were set back), and would destroy what is mounted: serve the members that it \
-                     had; or {give_up}",
-                    at(left.epoch, left.moves)
-                ),
-                NotProven::Other(left) => format!(
-                    "/dev/ublkb{device} waits for this array, and its server left it at {}: these members are at {here}, which is not what \
-                     that server wrote (they were served or changed without the device since, or are a copy that was), and would \
-                     destroy what is mounted: serve the members that it had; or {give_up}",
-                    at(left.epoch, left.moves)
-                ),
-            })
-        })
+    /// Refuses members that are not in the state in which the device's server left them. What was noted.
+    pub(super) fn check(&self, record: &Record) -> Result<Noted, ServerError> {
+        let (device, name) = (self.device.number, record.name);
+        let run_dir = self.path.parent().unwrap_or(&self.path).display();
+        let waits = format!("/dev/ublkb{device} waits for this array");
+        let give_up = format!(
+            "give the device up with `striate stop --force {name}`, which fails its I/O, and serve again"
+        );
+        let content = self.within(|note| content(&note.path)).map_err(|error| {
+            ServerError(format!(
+                "{waits}, and {}: cannot be read: {error}: serve again when it can",
+                self.path.display()
+            ))
+        })?;
+        let noted = match content {
+            Content::Note(noted) => Some(noted),
+            Content::Nothing => None,
+            Content::Unknown => {
+                return Err(ServerError(format!(
+                    "{waits}, and {} is not a note that this version understands: serve with the version that wrote it; or {give_up}",
+                    self.path.display()
+                )));
+            }
+        };
+        let here = at(Position::of(record));
+        match (self.prove(noted.as_ref(), record), noted) {
+            (Ok(()), Some(noted)) => Ok(noted),
+            (Err(NotProven::NoNote), _) | (Ok(()), None) => Err(ServerError(format!(
+                "{waits}, and {run_dir} has no note of the state in which its server left the members: \
+                 serve with the --run-dir of that server; if it was of a version before notes, serve with that version again, unmount \
+                 and stop; or {give_up}"
+            ))),
+            (Err(NotProven::OtherNote), _) => Err(ServerError(format!(
+                "{waits}, and {} is of another device, another array or an earlier boot: serve with the --run-dir of the device's server; \
+                 or {give_up}",
+                self.path.display()
+            ))),
+            (Err(NotProven::Older(left)), _) => Err(ServerError(format!(
+                "{waits}, and its server left it at {}: these members are at {here}, which is older \
+                 (a copy, a snapshot, or members that were set back), and would destroy what is mounted: serve the members that it \
+                 had; or {give_up}",
+                at(left)
+            ))),
+            (Err(NotProven::Other(left)), _) => Err(ServerError(format!(
+                "{waits}, and its server left it at {}: these members are at {here}, which is not what \
+                 that server wrote (they were served or changed without the device since, or are a copy that was), and would \
+                 destroy what is mounted: serve the members that it had; or {give_up}",
+                at(left)
+            ))),
+        }
     }
 
     fn prove(&self, noted: Option<&Noted>, record: &Record) -> Result<(), NotProven> {
-        let is_mine = |noted: &&Noted| {
-            noted.boot == self.boot && noted.device == self.device && noted.array == self.array
-        };
-        let left = noted.filter(is_mine).ok_or(NotProven::NoNote)?.position;
-        let here = record.epoch;
+        let noted = noted.ok_or(NotProven::NoNote)?;
+        if !self.is_mine(noted) {
+            return Err(NotProven::OtherNote);
+        }
+        let (here, left) = (record.epoch, noted.position);
         if here.name == left.epoch {
             return if record.moves >= left.moves { Ok(()) } else { Err(NotProven::Older(left)) };
         }
-        if here.name.id == left.next_id && here.line[0] == left.epoch.id {
+        // The ids of the epochs since, the newest first.
+        let line = std::iter::once(here.name.id).chain(here.line);
+        let since: Vec<u64> = line.take_while(|id| *id != left.epoch.id && *id != 0).collect();
+        let is_after_noted =
+            (1..=here.line.len()).contains(&since.len()) && here.line[since.len() - 1] == left.epoch.id;
+        if is_after_noted && since.iter().all(|id| noted.is_of_its_servers(*id, here.name.number)) {
             return Ok(());
         }
         Err(if here.name.number < left.epoch.number {
@@ -180,44 +246,101 @@ impl Note {
             NotProven::Other(left)
         })
     }
+
+    fn is_mine(&self, noted: &Noted) -> bool {
+        let is_same_device = noted.device.number == self.device.number
+            && (noted.device.instance == self.device.instance
+                || noted.device.instance == 0
+                || self.device.instance == 0);
+        self.boot.as_ref() == Some(&noted.boot) && is_same_device && noted.array == self.array
+    }
+
+    /// Does something with the file, on a thread of its own; an error if that does not end in time.
+    fn within<T: Send + 'static>(
+        &self,
+        act: impl Fn(Note) -> io::Result<T> + Clone + Send + 'static,
+    ) -> io::Result<T> {
+        let patience = Duration::from_nanos(NOTE_TIME_MAX_NS);
+        let mut results = each_within(vec![self.clone()], patience, act);
+        let late = || io::Error::new(ErrorKind::TimedOut, "the file system does not answer");
+        results.pop().flatten().unwrap_or_else(|| Err(late()))
+    }
 }
 
-/// Lets the notes of devices that wait for exactly the members of this record prove one epoch more, which has the id `next_id` and is
-/// about to be written.
-pub(super) fn announce(run_dir: Option<&Path>, record: &Record, next_id: u64) -> Result<(), ServerError> {
-    let Some(entries) = run_dir.and_then(|run_dir| std::fs::read_dir(run_dir).ok()) else { return Ok(()) };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let noted =
-            path.extension().filter(|extension| *extension == "note").and_then(|_| std::fs::read(&path).ok());
-        let Some(noted) = noted.and_then(|bytes| Noted::decode(&bytes)) else { continue };
-        let note = Note { path, boot: boot_id(), device: noted.device, array: record.array };
-        if note.prove(Some(&noted), record).is_ok() {
-            note.write(as_found(record, next_id))?;
+/// Lets the notes of devices that wait for exactly the members of this record prove the epochs of one server more, which is about to
+/// change them. The numbers of those devices.
+pub(super) fn announce(run_dir: Option<&Path>, record: &Record, seed: u64) -> Result<Vec<u32>, ServerError> {
+    let Some(run_dir) = run_dir else { return Ok(Vec::new()) };
+    let entries = match std::fs::read_dir(run_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(ServerError(format!("cannot list {}: {error}", run_dir.display()))),
+    };
+    let number = |name: &str| name.strip_prefix("ublkb")?.strip_suffix(".note")?.parse::<u32>().ok();
+    let mut announced = Vec::new();
+    for number in entries.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)) {
+        let note = Note::of(run_dir, number, record.array);
+        let content = note.within(|note| content(&note.path)).map_err(|error| {
+            ServerError(format!("{}: cannot be read: {error}: nothing has been changed", note.path.display()))
+        })?;
+        if let Content::Note(noted) = content
+            && note.prove(Some(&noted), record).is_ok()
+        {
+            note.write(&noted.and_by(seed))?;
+            announced.push(number);
         }
     }
-    Ok(())
-}
-
-/// The position of a record that was found, before an epoch with the id `next_id` is begun; 0 if none will be.
-pub(super) const fn as_found(record: &Record, next_id: u64) -> Position {
-    Position { epoch: record.epoch.name, moves: record.moves, next_id }
+    Ok(announced)
 }
 
 /// A position in words.
-fn at(epoch: EpochName, moves: u64) -> String {
+fn at(position: Position) -> String {
+    let Position { epoch, moves } = position;
     format!("epoch {}, {} {}", epoch.number, moves, if moves == 1 { "move" } else { "moves" })
 }
 
-fn boot_id() -> String {
-    std::fs::read_to_string(BOOT_ID).map_or_else(|_| "unknown".into(), |id| id.trim().to_string())
+fn boot_id() -> Option<String> {
+    std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_string()).filter(|id| !id.is_empty())
+}
+
+fn instance(number: u32) -> u64 {
+    std::fs::metadata(format!("{DEVICES}/ublkc{number}")).map_or(0, |entry| entry.ino())
+}
+
+/// What a file holds; an error if that cannot be known.
+fn content(path: &Path) -> io::Result<Content> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Noted::decode(&bytes).map_or(Content::Unknown, Content::Note)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Content::Nothing),
+        Err(error) => Err(error),
+    }
 }
 
 impl Noted {
-    fn encode(&self) -> Vec<u8> {
-        let Noted { boot, device, array, position: Position { epoch, moves, next_id } } = self;
+    /// The same, with another server that may begin epochs from now on.
+    pub(super) fn and_by(mut self, seed: u64) -> Noted {
+        if self.seeds.len() == SEEDS_MAX {
+            self.seeds.remove(0);
+        }
+        self.seeds.push(seed);
+        self
+    }
+
+    /// Whether an epoch has an id that one of the noted servers gives, up to the epoch with the number `newest`.
+    fn is_of_its_servers(&self, id: u64, newest: u64) -> bool {
+        let first = self.position.epoch.number;
+        let numbers = first..newest.min(first.saturating_add(EPOCHS_AHEAD_MAX));
+        self.seeds
+            .iter()
+            .any(|seed| numbers.clone().any(|number| EpochName { number, id: 0 }.next_id(*seed) == id))
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Noted { boot, device, array, position: Position { epoch, moves }, seeds } = self;
+        let seeds: String = seeds.iter().map(|seed| format!(" {seed:016x}")).collect();
         let text = format!(
-            "{HEAD}\nboot {boot}\ndevice {device}\narray {array}\nepoch {} {:016x}\nmoves {moves}\nnext {next_id:016x}\nend\n",
-            epoch.number, epoch.id
+            "{HEAD}\nboot {boot}\ndevice {} {:x}\narray {array}\nepoch {} {:016x}\nmoves {moves}\nseeds{seeds}\nend\n",
+            device.number, device.instance, epoch.number, epoch.id
         );
         let mut bytes = text.into_bytes();
         assert!(bytes.len() <= NOTE_BYTES, "names and numbers of bounded length");
@@ -228,69 +351,25 @@ impl Noted {
     /// `None` for what is no note, or not a whole one.
     fn decode(bytes: &[u8]) -> Option<Noted> {
         let mut lines = std::str::from_utf8(bytes).ok()?.lines();
-        let mut value = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ').map(str::to_string);
-        if value("striate")? != HEAD.strip_prefix("striate ")? {
+        if lines.next()? != HEAD {
             return None;
         }
+        let mut value = |name: &str| lines.next()?.strip_prefix(name).map(str::trim_start);
         let (boot, device, array, epoch) =
             (value("boot")?, value("device")?, value("array")?, value("epoch")?);
-        let (moves, next_id) = (value("moves")?, value("next")?);
-        let (number, id) = epoch.split_once(' ')?;
+        let (moves, seeds) = (value("moves")?, value("seeds")?);
+        if !value("end")?.is_empty() {
+            return None;
+        }
         let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        let (number, id) = epoch.split_once(' ')?;
         let epoch = EpochName { number: number.parse().ok()?, id: hex(id)? };
-        let position = Position { epoch, moves: moves.parse().ok()?, next_id: hex(&next_id)? };
-        let noted = Noted { boot, device: device.parse().ok()?, array: array.parse().ok()?, position };
-        (lines.next()? == "end").then_some(noted)
-    }
-}
-
-/// Writes the notes of a running server, on a thread of its own: the steward must not wait for a file system.
-pub(super) struct Noter {
-    note: Arc<Note>,
-    /// Why the last note was not written, until somebody is told.
-    trouble: Arc<Mutex<Option<String>>>,
-}
-
-impl Noter {
-    /// Notes the record as the start has left it (`None`: a read-only start has left it as it was found), and starts the thread, which
-    /// ends when the array's half is dropped.
-    pub(super) fn start(
-        note: Note,
-        roster: Option<&Roster>,
-        seed: u64,
-    ) -> Result<(Noter, Noting), ServerError> {
-        roster.iter().try_for_each(|roster| note.write(Position::of(roster.record(), seed)))?;
-        let noter = Noter { note: Arc::new(note), trouble: Arc::default() };
-        let (to, positions) = bounded::<Position>(1);
-        let ended = Arc::new(AtomicU64::new(0));
-        let noting = Noting::to(to, Arc::clone(&ended));
-        let (note, trouble) = (Arc::clone(&noter.note), Arc::clone(&noter.trouble));
-        let write = move || {
-            for position in positions {
-                let began_ns = MonotonicClock.now_ns();
-                let written = note.write(position);
-                let took_ns = MonotonicClock.now_ns() - began_ns;
-                let found = written.err().map(|error| error.0).or_else(|| note.too_late(took_ns));
-                if found.is_some() {
-                    *trouble.lock().expect("no holder panics") = found;
-                }
-                // Release: the file is written before the steward goes on.
-                ended.fetch_add(1, Ordering::Release);
-            }
-        };
-        let spawned = std::thread::Builder::new().name("note".into()).spawn(write);
-        spawned.map_err(|error: io::Error| ServerError(format!("cannot start a thread: {error}")))?;
-        Ok((noter, noting))
-    }
-
-    /// Why a note was not written, once.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().expect("no holder panics").take()
-    }
-
-    /// Removes the note of a device that has been stopped.
-    pub(super) fn remove(&self) {
-        self.note.remove();
+        let (number, instance) = device.split_once(' ')?;
+        let device = DeviceName { number: number.parse().ok()?, instance: hex(instance)? };
+        let seeds: Vec<u64> = seeds.split_whitespace().map(hex).collect::<Option<_>>()?;
+        let position = Position { epoch, moves: moves.parse().ok()? };
+        Some(Noted { boot: boot.into(), device, array: array.parse().ok()?, position, seeds })
+            .filter(|noted| noted.seeds.len() <= SEEDS_MAX)
     }
 }
 
@@ -303,9 +382,12 @@ mod tests {
     use crate::format::zones::zones;
     use crate::format::{Level, Shape};
 
-    const NEXT: u64 = 0x77;
+    /// Two servers, and the epoch that is noted in most tests.
+    const A: u64 = 0x77;
+    const B: u64 = 0x88;
+    const EPOCH: EpochName = EpochName { number: 5, id: 0x50 };
 
-    fn record(number: u64, id: u64, parent: u64, moves: u64) -> Record {
+    fn record(number: u64, id: u64, line: &[u64], moves: u64) -> Record {
         let shape = Shape { level: Level::Raid5, members: 3, chunk_bytes: 4096 };
         let array = Uuid::from_u128(7);
         let members: Vec<Uuid> = (1..=3).map(Uuid::from_u128).collect();
@@ -322,9 +404,14 @@ mod tests {
         };
         let mut record = create(&new)[0].superblock.record.clone();
         record.epoch.name = EpochName { number, id };
-        record.epoch.line[0] = parent;
+        record.epoch.line[..line.len()].copy_from_slice(line);
         record.moves = moves;
         record
+    }
+
+    /// The id of the epoch that a server begins after the one with this number.
+    fn after(number: u64, seed: u64) -> u64 {
+        EpochName { number, id: 0 }.next_id(seed)
     }
 
     fn temporary(name: &str) -> PathBuf {
@@ -333,53 +420,102 @@ mod tests {
         directory
     }
 
-    /// Members against a note of epoch 5 (id 0x50) with 3 moves, whose server begins an epoch with the id 0x77 next.
+    fn example() -> (Note, Noted) {
+        let device = DeviceName { number: 4, instance: 40 };
+        let note = Note { path: "n".into(), boot: Some("b".into()), device, array: Uuid::from_u128(7) };
+        let noted = note.noted(Position { epoch: EPOCH, moves: 3 }, &[A]);
+        (note, noted)
+    }
+
     #[test]
     fn only_the_state_that_was_left_is_proven() {
-        let note = Note { path: "n".into(), boot: "b".into(), device: 4, array: Uuid::from_u128(7) };
-        let position = Position { epoch: EpochName { number: 5, id: 0x50 }, moves: 3, next_id: NEXT };
-        let noted = Noted { boot: "b".into(), device: 4, array: Uuid::from_u128(7), position };
-        let (older, other) = (Err(NotProven::Older(position)), Err(NotProven::Other(position)));
+        let (note, noted) = example();
+        let (older, other) = (Err(NotProven::Older(noted.position)), Err(NotProven::Other(noted.position)));
+        let (six, seven) = (after(5, A), after(6, A));
         for (what, found, expected) in [
-            ("as it was left", record(5, 0x50, 0x40, 3), Ok(())),
-            ("a change that landed and was not noted", record(5, 0x50, 0x40, 4), Ok(())),
-            ("an epoch that landed and was not noted", record(6, NEXT, 0x50, 0), Ok(())),
-            ("an image from before the last move", record(5, 0x50, 0x40, 2), older.clone()),
-            ("an image from before the epoch", record(4, 0x40, 0x30, 9), older.clone()),
-            ("an older life, restored and served elsewhere", record(5, 0x51, 0x40, 3), other.clone()),
-            ("served by another since", record(6, 0x60, 0x50, 0), other.clone()),
-            ("served by another since, and again", record(7, 0x70, 0x60, 0), other.clone()),
-            ("the next epoch, of an image from before", record(6, NEXT, 0x40, 0), other.clone()),
+            ("as it was left", record(5, 0x50, &[0x40], 3), Ok(())),
+            ("a change that landed and was not noted", record(5, 0x50, &[0x40], 4), Ok(())),
+            ("an epoch that landed and was not noted", record(6, six, &[0x50, 0x40], 0), Ok(())),
+            ("an epoch that lost a write, and the next", record(7, seven, &[six, 0x50, 0x40], 2), Ok(())),
+            ("an image from before the last move", record(5, 0x50, &[0x40], 2), older.clone()),
+            ("an image from before the epoch", record(4, 0x40, &[0x30], 9), older.clone()),
+            ("an older life, restored and served elsewhere", record(5, 0x51, &[0x40], 3), other.clone()),
+            ("served by another since", record(6, 0x60, &[0x50], 0), other.clone()),
+            ("served by another since, and again", record(7, 0x70, &[0x60, 0x50], 0), other.clone()),
+            (
+                "served by another since, then by its server",
+                record(7, seven, &[0x60, 0x50], 0),
+                other.clone(),
+            ),
+            ("the next epoch, of an image from before", record(6, six, &[0x40], 0), other.clone()),
+            ("the next epoch, of no known parent", record(6, six, &[], 0), other.clone()),
+            ("an epoch of its server of long ago", record(7, after(4, A), &[six, 0x50], 0), other.clone()),
         ] {
             assert_eq!(note.prove(Some(&noted), &found), expected, "{what}");
         }
-        let left = record(5, 0x50, 0x40, 3);
+        let left = record(5, 0x50, &[0x40], 3);
+        let device = |number, instance| DeviceName { number, instance };
         for noted in [
             Noted { boot: "another".into(), ..noted.clone() },
-            Noted { device: 5, ..noted.clone() },
+            Noted { device: device(5, 40), ..noted.clone() },
+            Noted { device: device(4, 41), ..noted.clone() },
             Noted { array: Uuid::from_u128(8), ..noted.clone() },
         ] {
-            assert_eq!(note.prove(Some(&noted), &left), Err(NotProven::NoNote), "{noted:?}");
+            assert_eq!(note.prove(Some(&noted), &left), Err(NotProven::OtherNote), "{noted:?}");
         }
         assert_eq!(note.prove(None, &left), Err(NotProven::NoNote));
-        // A read-only server begins no epoch, and no epoch has the id 0.
-        let read_only = Noted { position: Position { next_id: 0, ..position }, ..noted };
+        // A read-only server begins no epoch.
+        let read_only = Noted { seeds: Vec::new(), ..noted.clone() };
         assert_eq!(note.prove(Some(&read_only), &left), Ok(()));
-        assert!(note.prove(Some(&read_only), &record(6, NEXT, 0x50, 0)).is_err());
+        assert!(note.prove(Some(&read_only), &record(6, six, &[0x50], 0)).is_err());
+        // Without sysfs the number must do; without a boot id nothing does.
+        assert_eq!(note.prove(Some(&Noted { device: device(4, 0), ..noted.clone() }), &left), Ok(()));
+        let unknown = Note { boot: None, ..note };
+        assert!(unknown.prove(Some(&Noted { boot: String::new(), ..noted }), &left).is_err());
+    }
+
+    /// A server that took the device over and died before its epoch was noted: the members are where the first left them, or where
+    /// either of the two brought them.
+    #[test]
+    fn a_start_that_failed_leaves_what_was_noted() {
+        let (note, noted) = example();
+        let noted = noted.and_by(B);
+        let six_a = after(5, A);
+        for (what, found) in [
+            ("nothing was written", record(5, 0x50, &[0x40], 3)),
+            ("the member with the last change of the first is gone", record(6, after(5, B), &[0x50], 0)),
+            ("it was there", record(7, after(6, B), &[six_a, 0x50], 0)),
+            ("and a member failed in the start", record(8, after(7, B), &[after(6, B), six_a, 0x50], 0)),
+        ] {
+            assert_eq!(note.prove(Some(&noted), &found), Ok(()), "{what}");
+        }
+        let many = (0..20).fold(noted, |noted, seed| noted.and_by(seed));
+        assert_eq!(many.seeds.len(), SEEDS_MAX);
+        let longest = Noted {
+            boot: "5f0c2c1e-71d4-60aa-9bd3-5e0c6f3a4f0b".into(),
+            device: DeviceName { number: u32::MAX, instance: u64::MAX },
+            array: Uuid::from_u128(u128::MAX),
+            position: Position { epoch: EpochName { number: u64::MAX, id: u64::MAX }, moves: u64::MAX },
+            seeds: vec![u64::MAX; SEEDS_MAX],
+        };
+        assert_eq!(Noted::decode(&longest.encode()), Some(longest));
     }
 
     #[test]
     fn a_note_is_written_and_found_again() {
         let directory = temporary("found");
         let note = Note::of(&directory, 4, Uuid::from_u128(7));
-        let found = record(5, 0x50, 0x40, 3);
+        let found = record(5, 0x50, &[0x40], 3);
         let refused = note.check(&found).unwrap_err().0;
         assert!(refused.contains("/dev/ublkb4 waits") && refused.contains("has no note"), "{refused}");
         assert!(refused.contains("`striate stop --force t0`"), "{refused}");
-        note.write(as_found(&record(1 << 60, 0x50, 0x40, 1 << 60), u64::MAX)).unwrap();
-        note.write(as_found(&found, NEXT)).unwrap();
-        note.check(&found).unwrap();
-        let refused = note.check(&record(5, 0x50, 0x40, 2)).unwrap_err().0;
+        let long =
+            note.noted(Position { epoch: EpochName { number: 1 << 60, id: 1 }, moves: 1 << 60 }, &[1; 8]);
+        note.write(&long).unwrap();
+        let noted = note.noted(Position::of(&found), &[A]);
+        note.write(&noted).unwrap();
+        assert_eq!(note.check(&found).unwrap(), noted);
+        let refused = note.check(&record(5, 0x50, &[0x40], 2)).unwrap_err().0;
         assert!(
             refused.contains("left it at epoch 5, 3 moves: these members are at epoch 5, 2 moves"),
             "{refused}"
@@ -387,14 +523,17 @@ mod tests {
         let path = directory.join("ublkb4.note");
         let whole = std::fs::read(&path).unwrap();
         assert_eq!(whole.len(), NOTE_BYTES);
-        // A part of it is no note, and nor is anything else.
-        let text_bytes = whole.iter().position(|&byte| byte == 0).unwrap_or(NOTE_BYTES);
-        let end = String::from_utf8(whole[..text_bytes].to_vec()).unwrap().trim_end().len();
+        // A part of it is no note, and neither is anything else.
+        let end = String::from_utf8(whole.clone()).unwrap().trim_end().len();
         for len in 0..end {
             assert_eq!(Noted::decode(&whole[..len]), None, "{len} bytes");
         }
-        std::fs::write(&path, [0xff; 600]).unwrap();
-        assert!(note.check(&found).unwrap_err().0.contains("has no note"));
+        for other in
+            [vec![0xff; 600], String::from_utf8(whole).unwrap().replace("note 2", "note 3").into_bytes()]
+        {
+            std::fs::write(&path, other).unwrap();
+            assert!(note.check(&found).unwrap_err().0.contains("not a note that this version understands"));
+        }
         note.remove();
         assert!(!path.exists());
         std::fs::remove_dir_all(&directory).unwrap();
@@ -403,29 +542,52 @@ mod tests {
     /// A growth begins an epoch that the device's server did not begin; the note says beforehand that it may.
     #[test]
     fn a_growth_is_announced() {
+        const GROWTH: u64 = 0x66;
         let directory = temporary("growth");
-        let (found, grown) = (record(5, 0x50, 0x40, 3), record(6, 0x66, 0x50, 0));
+        let found = record(5, 0x50, &[0x40], 3);
+        let grown = record(6, after(5, GROWTH), &[0x50], 0);
         let note = Note::of(&directory, 4, Uuid::from_u128(7));
-        note.write(as_found(&found, NEXT)).unwrap();
-        let copy = record(4, 0x40, 0x30, 3);
-        announce(Some(&directory), &copy, 0x66).unwrap();
-        note.check(&record(6, NEXT, 0x50, 0)).expect("an old copy that grows changes no note");
-        announce(Some(&directory), &found, 0x66).unwrap();
-        note.check(&grown).unwrap();
-        note.check(&found).expect("the growth may have been cut before it wrote");
-        assert!(note.check(&record(6, NEXT, 0x50, 0)).is_err());
-        announce(None, &found, 0x66).unwrap();
+        note.write(&note.noted(Position::of(&found), &[A])).unwrap();
+        let copy = record(4, 0x40, &[0x30], 3);
+        assert_eq!(announce(Some(&directory), &copy, GROWTH).unwrap(), []);
+        note.check(&grown).expect_err("an old copy that grows changes no note");
+        assert_eq!(announce(Some(&directory), &found, GROWTH).unwrap(), [4]);
+        for (what, found) in [
+            ("it was carried out", grown),
+            ("it was cut before it wrote", found),
+            ("a member failed in it", record(7, after(6, GROWTH), &[after(5, GROWTH), 0x50], 0)),
+            ("what the server had begun is on a member", record(6, after(5, A), &[0x50], 0)),
+        ] {
+            note.check(&found).expect(what);
+        }
+        assert_eq!(announce(None, &copy, GROWTH).unwrap(), []);
+        assert_eq!(announce(Some(&directory.join("none")), &copy, GROWTH).unwrap(), []);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
+    /// Whatever keeps the file from being written or read for now, the proof is not lost, and nobody is told that there is none.
     #[test]
-    fn a_note_that_cannot_be_written_is_told() {
+    fn a_write_that_fails_leaves_the_note() {
         let directory = temporary("failed");
+        let found = record(5, 0x50, &[0x40], 3);
         let note = Note::of(&directory.join("none"), 4, Uuid::from_u128(7));
-        let failed = note.write(as_found(&record(5, 0x50, 0x40, 3), NEXT)).unwrap_err().0;
-        assert!(failed.contains("ublkb4.note: cannot be written"), "{failed}");
-        assert_eq!(note.too_late(NOTE_TIME_MAX_NS - 1), None);
-        assert!(note.too_late(7_900_000_000).unwrap().contains("ublkb4.note: took 7 s"));
+        let noted = note.noted(Position::of(&found), &[A]);
+        let failed = note.write(&noted).unwrap_err().0;
+        assert!(
+            failed.contains("ublkb4.note: cannot be written") && failed.contains("nothing has been changed"),
+            "{failed}"
+        );
+        // A link is not followed, and not removed.
+        let note = Note::of(&directory, 4, Uuid::from_u128(7));
+        std::os::unix::fs::symlink(directory.join("elsewhere"), note.path()).unwrap();
+        note.write(&noted).unwrap_err();
+        assert!(note.path().symlink_metadata().is_ok() && !directory.join("elsewhere").exists());
+        std::fs::remove_file(note.path()).unwrap();
+        // What cannot be read is not taken for nothing.
+        std::fs::create_dir(note.path()).unwrap();
+        let refused = note.check(&found).unwrap_err().0;
+        assert!(refused.contains("cannot be read"), "{refused}");
+        announce(Some(&directory), &found, A).unwrap_err();
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use bitmap::BlockIndex;
 use crossbeam::channel::{Receiver, bounded};
 
-use crate::array::{Array, Beginning, Order, Shared, StewardState};
+use crate::array::{Array, Beginning, Order, Position, Shared, StewardState};
 use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
@@ -25,13 +25,14 @@ use crate::status::{
     ServerStatus,
 };
 use crate::tally::Tally;
+use crate::threads::{Routes, Thread};
 
 use super::bounded::{each_within, patience};
 use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share, shape_of};
 use super::grow::could_grow;
 use super::locked::lock_memory;
-use super::note::{Note, Noter};
+use super::noter::Noter;
 use super::open::{ControlRing, Opened, candidates, leave_out_overwritten, open_within, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
 use super::{ServeOptions, ServerError, random, route, seconds_since_1970, warnings};
@@ -41,6 +42,7 @@ mod cache_looks;
 mod devices;
 mod lost;
 mod notices;
+mod privileges;
 mod replace;
 #[cfg(test)]
 mod silence;
@@ -50,6 +52,7 @@ use answers::{LOOK_EVERY, order};
 use cache_looks::CacheLooks;
 use devices::Devices;
 pub use notices::{Notice, NoticeKind, Notices, Severity};
+use privileges::routes_of;
 pub use stop::{Ended, Stop};
 
 /// Data memory of a reactor where nothing else is said.
@@ -85,6 +88,7 @@ pub struct Server {
     replacements: AtomicU32,
     /// How the reactors' rings were made, but for what the front end wanted.
     rings: UringConfig,
+    routes: Routes,
     read_only: bool,
     trusts_parity: bool,
     /// When it was started.
@@ -154,10 +158,10 @@ impl Server {
         let reactors = placement.seats.len();
         let shape = shape_of(&record, traits(&devices), read_only);
         warnings.extend(Front::refuse_beside_block_device(&options, &record, &shape)?);
-        let next_id = if read_only { 0 } else { seed };
-        let block_device = Front::block_device(&options, &record, &shape, reactors, next_id)?;
+        let seed_of_epochs = (!read_only).then_some(seed);
+        let block_device = Front::block_device(&options, &record, &shape, reactors, seed_of_epochs)?;
         let (block_device, note) = block_device.unzip();
-        let note: Option<Note> = note.flatten();
+        let note = note.flatten();
         if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.queues() != reactors) {
             warnings.push(format!("{} reactors, as {} has queues", ublk.queues(), ublk.path()));
             // The claims of the first choice stand in the way of the second.
@@ -192,7 +196,11 @@ impl Server {
         let started = control.outcome(&devices, started)?;
         drop(control);
 
-        let noter = note.map(|note| Noter::start(note, started.roster.as_ref(), seed)).transpose()?;
+        let position = started.roster.as_ref().map(|roster| Position::of(roster.record()));
+        let routes = routes_of(&front, &devices);
+        let limit = |thread| options.threads.limiter(thread, routes);
+        let begin = |note| Noter::start(note, position, seed, limit(Thread::Noter));
+        let noter = note.map(begin).transpose()?;
         let (noter, noting) = noter.unzip();
         warnings.extend(warnings::of_start(&started));
         if !read_only {
@@ -238,7 +246,16 @@ impl Server {
         for (me, (share, bell)) in shares.into_iter().zip(bells).enumerate() {
             let config = UringConfig { host_buffers: share.host_buffers(), ..config.clone() };
             let seat = placement.seats[me];
-            reactors.push(launch(me as u8, &shared, &devices, share, bell, seat, config)?);
+            reactors.push(launch(
+                me as u8,
+                &shared,
+                &devices,
+                share,
+                bell,
+                seat,
+                config,
+                limit(Thread::Reactor),
+            )?);
         }
         if front.is_block_device() {
             lock_memory()?;
@@ -259,6 +276,7 @@ impl Server {
             is_over: AtomicBool::new(false),
             replacements: AtomicU32::new(0),
             rings: config,
+            routes,
             read_only,
             trusts_parity: options.trust_parity,
             started_s: seconds_since_1970(),
@@ -465,7 +483,8 @@ fn traits(devices: &[Device]) -> MemberTraits {
     }
 }
 
-/// Starts one reactor on a thread of its own, and waits until its ring is set up.
+/// Starts one reactor on a thread of its own, and waits until its ring is set up and the thread has called `limit`.
+#[expect(clippy::too_many_arguments, reason = "the parts of a reactor, each named at its one caller")]
 fn launch(
     me: u8,
     shared: &Arc<Shared>,
@@ -474,6 +493,7 @@ fn launch(
     bell: Arc<Bell>,
     seat: Seat,
     config: UringConfig,
+    limit: impl FnOnce() + Send + 'static,
 ) -> Result<Running, ServerError> {
     let port = ReactorPort::new();
     let rings = shared.tallies.len();
@@ -496,7 +516,7 @@ fn launch(
                     let Some(device) = device else { continue };
                     ring.attach(DeviceIndex(index as u8), device)?;
                 }
-                let frontend = share.open(&mut ring, &memory, &mut requests)?;
+                let frontend = share.open(&mut ring, &memory, &mut requests, &shared)?;
                 Ok((ring, frontend))
             });
             let (ring, frontend) = match ring {
@@ -509,6 +529,8 @@ fn launch(
             let array = Array::new(me, shared.clone(), work);
             let reactor =
                 Reactor::new(me, array, shared, ring, frontend, requests, MonotonicClock, port, bell);
+            // All that needs more than a reactor may have is done.
+            limit();
             let _ = ready.send(Ok(()));
             let (mut ring, frontend) = reactor.run();
             let kept = ring.close();

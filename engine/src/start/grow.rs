@@ -70,7 +70,8 @@ pub fn grow<R: Ring>(
     let first = record.zones.bitmap_blocks() as u32;
     write_blocks(bench, &layout, &devices, &bitmap, first, &mut |_, _| {})
         .map_err(|(slot, errno)| GrowError::Member { slot, errno })?;
-    let writes = roster.begin(Change::Grow { zones }, seed)?;
+    let id = roster.record().epoch.name.next_id(seed);
+    let writes = roster.begin(Change::Grow { zones }, id)?;
     // An epoch by itself leaves the state as it was found, and whether both places of each block say the same.
     Ok(commit(bench, &mut roster, writes, seed)?)
 }

@@ -3,12 +3,10 @@
 //! Method: the test plays the thread that writes notes, and lets them wait. Oracle: what the superblocks on the disks say when a note is
 //! asked for, and what hosts and operators have been answered by then.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use bitmap::Cell;
-use crossbeam::channel::{Receiver, bounded};
-use engine::array::{Noting, Order, Position};
+use engine::array::{NoteOrder, NoteOrders, Noting, Order, Position};
 use engine::format::Level;
 use engine::limits::NOTE_TIME_MAX_NS;
 use engine::request::RequestKind;
@@ -20,22 +18,30 @@ use crate::world::{Config, Initial, World};
 const TURNS: u32 = 300;
 
 /// An array at rest, and the thread that is to write its notes.
-fn noted(seed: u64) -> (World, Receiver<Position>, Arc<AtomicU64>) {
-    let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
+fn noted(seed: u64) -> (World, NoteOrders) {
+    noted_at(Level::Raid5, seed)
+}
+
+fn noted_at(level: Level, seed: u64) -> (World, NoteOrders) {
+    let initial = Initial::All(Cell::Clean);
     let config = Config { seed, level, members: 4, chunk_bytes: 4 << 10, stripes: 40, initial, reactors: 1 };
     let mut world = World::new(config);
     world.stop();
-    let (to, notes) = bounded(1);
-    let ended = Arc::new(AtomicU64::new(0));
-    world.noting = Noting::to(to, Arc::clone(&ended));
-    (world.restart(Serve::ReadWrite), notes, ended)
+    let (noting, notes) = Noting::new();
+    world.noting = noting;
+    (world.restart(Serve::ReadWrite), notes)
+}
+
+/// As the thread does when it has written what it was ordered to.
+fn is_written(notes: &NoteOrders) {
+    notes.ended.fetch_add(1, Ordering::Release);
 }
 
 /// Turns until a note is asked for, then some more; the note says what one copy on every member says, and no copy is ahead of it.
-fn next_note(world: &mut World, notes: &Receiver<Position>) -> Position {
-    world.turn_until("the request for a note", |_| !notes.is_empty());
+fn next_note(world: &mut World, notes: &NoteOrders) -> Position {
+    world.turn_until("the order of a note", |_| !notes.orders.is_empty());
     (0..TURNS).for_each(|_| world.turn());
-    let note = notes.try_recv().expect("it was asked for");
+    let NoteOrder { position: note, .. } = notes.orders.try_recv().expect("it was ordered");
     let positions: Vec<_> =
         world.superblocks().iter().map(|copy| (copy.record.epoch.name, copy.record.moves)).collect();
     let in_use = world.shared.members.view().writable;
@@ -52,7 +58,7 @@ fn next_note(world: &mut World, notes: &Receiver<Position>) -> Position {
 
 #[test]
 fn a_write_waits_for_the_note() {
-    let (mut world, notes, ended) = noted(1);
+    let (mut world, notes) = noted(1);
     let data = |world: &World| {
         world
             .disk_contents()
@@ -65,24 +71,24 @@ fn a_write_waits_for_the_note() {
     let wake = next_note(&mut world, &notes);
     assert_eq!(world.outstanding(), 1, "a write was acknowledged on a record that is not noted");
     assert!(data(&world) == before, "a member was written on a record that is not noted");
-    ended.fetch_add(1, Ordering::Release);
+    is_written(&notes);
     world.settle();
     // Before the sweep says on any member that the stripe is clean, the record moves once more.
     let sweep = next_note(&mut world, &notes);
     assert_eq!((sweep.epoch, sweep.moves), (wake.epoch, wake.moves + 1));
     assert_ne!(world.shared.bitmap.cell(0), Cell::Clean);
-    ended.fetch_add(1, Ordering::Release);
+    is_written(&notes);
     world.turn_until("the sweep", |world| world.shared.bitmap.cell(0) == Cell::Clean);
 }
 
 #[test]
 fn a_change_of_members_waits_for_the_note() {
-    let (mut world, notes, ended) = noted(2);
+    let (mut world, notes) = noted(2);
     let failed = world.order(|answer| Order::Fail { slot: 1, answer });
     let note = next_note(&mut world, &notes);
     assert!(failed.is_empty(), "an operator was told of a change that is not noted");
     assert!(world.shared.members.record().writable.has(1));
-    ended.fetch_add(1, Ordering::Release);
+    is_written(&notes);
     world.turn_until("the order", |_| !failed.is_empty());
     assert_eq!(failed.recv(), Ok(Ok(())));
     // The note of the state before would have named this epoch as the next: only this server can have begun it.
@@ -98,38 +104,39 @@ fn a_change_of_members_waits_for_the_note() {
     assert!(matches!(again.recv(), Ok(Err(_))), "one member too few");
 }
 
-/// The id of every epoch that a server begins is in the note before it.
+/// A change that loses a write is not noted, since nothing relies on it. The change after it, which excludes that member too, is.
 #[test]
-fn a_note_names_the_next_epoch() {
-    let (mut world, notes, ended) = noted(3);
-    assert!(world.ask(RequestKind::Write { fua: false }, 0, 4096));
-    let wake = next_note(&mut world, &notes);
-    ended.fetch_add(1, Ordering::Release);
-    world.settle();
-    let _failed = world.order(|answer| Order::Fail { slot: 1, answer });
-    let mut note = wake;
-    for _ in 0..10 {
-        let before = note;
-        note = next_note(&mut world, &notes);
-        ended.fetch_add(1, Ordering::Release);
-        if note.epoch != before.epoch {
-            assert_eq!(note.epoch.id, before.next_id);
-            return;
-        }
-        assert_eq!(note.next_id, before.next_id);
-    }
-    panic!("no epoch was begun");
+fn a_change_that_loses_a_write_is_not_noted() {
+    let (mut world, notes) = noted_at(Level::Raid6, 3);
+    let begun = world.shared.members.record();
+    let failed = world.order(|answer| Order::Fail { slot: 1, answer });
+    world.kill(2);
+    let NoteOrder { number, position } = {
+        world.turn_until("the order of a note", |_| !notes.orders.is_empty());
+        notes.orders.try_recv().unwrap()
+    };
+    assert!(failed.is_empty() && world.shared.members.record() == begun);
+    let noted = world
+        .superblocks()
+        .into_iter()
+        .map(|copy| copy.record)
+        .find(|record| (record.epoch.name, record.moves) == (position.epoch, position.moves));
+    let noted = noted.expect("it is on the members");
+    assert!(!noted.slots[1].state.takes_part() && !noted.slots[2].state.takes_part(), "{noted:?}");
+    assert_eq!(number, 1);
+    is_written(&notes);
+    world.turn_until("the order", |_| !failed.is_empty());
 }
 
 /// A file system that hangs holds hosts up for some seconds, and not for ever.
 #[test]
 fn a_note_that_does_not_end_is_waited_for_some_seconds() {
-    let (mut world, notes, _ended) = noted(4);
+    let (mut world, notes) = noted(4);
     let began_ns = world.now_ns();
     assert!(!world.fails(RequestKind::Write { fua: false }, 0, 4096));
     let took_ns = world.now_ns() - began_ns;
     assert!((NOTE_TIME_MAX_NS..2 * NOTE_TIME_MAX_NS).contains(&took_ns), "{took_ns} ns");
-    assert_eq!(notes.len(), 1);
+    assert_eq!(notes.orders.len(), 1);
     assert!(!world.fails(RequestKind::Write { fua: false }, 8 << 10, 4096));
     assert!(world.now_ns() - began_ns < 2 * NOTE_TIME_MAX_NS, "the second write waits again");
 }

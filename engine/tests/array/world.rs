@@ -378,11 +378,14 @@ impl World {
                     assert!(self.shared.members.fail(slot, engine::members::Failure::Write(5)));
                 }
             }
-            _ => {
-                let device = self.shared.members.device(slot);
-                self.disks.borrow_mut()[usize::from(device.0)].dead = true;
-            }
+            _ => self.kill(slot),
         }
+    }
+
+    /// Every request to a member fails from now on.
+    pub fn kill(&mut self, slot: u8) {
+        let device = self.shared.members.device(slot);
+        self.disks.borrow_mut()[usize::from(device.0)].dead = true;
     }
 
     /// A member stops answering, until it has been failed for it; then it answers again, with errors or as if nothing had been.

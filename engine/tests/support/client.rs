@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use engine::frontend::nbd::{Address, ExportInfo, NbdServer, Remote};
+use engine::frontend::nbd::{Access, Address, ExportInfo, NbdServer};
 
 use super::{PATIENCE, Pace, RamArray, Reactor};
 
@@ -49,6 +49,7 @@ pub struct Setup {
     pub pace: Pace,
     pub pool_bytes: usize,
     pub room: usize,
+    pub stripe_bytes: u64,
 }
 
 impl Default for Setup {
@@ -60,6 +61,7 @@ impl Default for Setup {
             pace: Pace::Instant,
             pool_bytes: 64 << 20,
             room: 256,
+            stripe_bytes: 4096,
         }
     }
 }
@@ -73,7 +75,7 @@ impl Setup {
             logical_block_bytes: 512,
             preferred_bytes: 64 << 10,
             read_only: self.read_only,
-            stripe_bytes: 4096,
+            stripe_bytes: self.stripe_bytes,
         }
     }
 
@@ -81,7 +83,7 @@ impl Setup {
         let path = socket_path();
         let listen = [Address::Unix(path.clone()), "127.0.0.1:0".parse().unwrap()];
         let (server, frontends) =
-            NbdServer::start(&listen, Remote::Refuse, self.export(), self.reactors).unwrap();
+            NbdServer::start(&listen, Access::default(), self.export(), self.reactors).unwrap();
         let array = RamArray::new(self.size_bytes);
         let start =
             |frontend| Reactor::start(frontend, Arc::clone(&array), self.pace, self.pool_bytes, self.room);

@@ -29,6 +29,9 @@ use engine::request::{Reply, Request, RequestError, RequestKind};
 use engine::ring::{Completion, Deallocate, DeviceIndex, MemberIo, MemberOp, Ring, Uring, UringDevice};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+/// Requests that the engine takes before the first is answered.
+const REQUESTS_IN_ENGINE_MAX: usize = 1024;
+
 /// Nothing in these tests takes longer unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -48,8 +51,12 @@ pub struct RamArray {
     pub lost: Mutex<Range<u64>>,
     /// While set, nothing is answered.
     pub held: AtomicBool,
+    /// Requests that touch this are not answered while it is set.
+    pub held_range: Mutex<Range<u64>>,
     /// Requests seen.
     pub requests: AtomicU64,
+    /// How many had been seen when the last write-zeroes was carried out.
+    pub requests_at_zeroes: AtomicU64,
     /// Of those, writes.
     pub writes: AtomicU64,
     /// Reactors that have seen some.
@@ -70,7 +77,9 @@ impl RamArray {
             bytes: Mutex::new(vec![0; size_bytes]),
             lost: Mutex::new(0..0),
             held: AtomicBool::new(false),
+            held_range: Mutex::new(0..0),
             requests: AtomicU64::new(0),
+            requests_at_zeroes: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             reactors: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
@@ -92,9 +101,11 @@ impl RamArray {
     /// The bytes that a request is about, if none are lost.
     fn range(&self, request: &Request) -> Result<Range<usize>, RequestError> {
         let range = request.offset_bytes as usize..(request.offset_bytes + request.len_bytes) as usize;
-        let lost = self.lost.lock().unwrap();
-        let meets = lost.start < range.end as u64 && (range.start as u64) < lost.end;
-        if meets { Err(RequestError::Lost) } else { Ok(range) }
+        if meets(request, &self.lost.lock().unwrap()) { Err(RequestError::Lost) } else { Ok(range) }
+    }
+
+    fn holds(&self, request: &Request) -> bool {
+        self.held.load(Ordering::Relaxed) || meets(request, &self.held_range.lock().unwrap())
     }
 
     fn execute(&self, memory: &Memory, request: &Request) -> Result<(), RequestError> {
@@ -114,11 +125,17 @@ impl RamArray {
             RequestKind::WriteZeroes { fua } => {
                 bytes[range].fill(0);
                 self.zeroes.fetch_add(1, Ordering::Relaxed);
+                self.requests_at_zeroes.store(self.requests.load(Ordering::Relaxed), Ordering::Relaxed);
                 self.durable.fetch_add(fua.into(), Ordering::Relaxed);
             }
         }
         Ok(())
     }
+}
+
+/// Whether a request touches a range.
+fn meets(request: &Request, range: &Range<u64>) -> bool {
+    range.start < request.offset_bytes + request.len_bytes && request.offset_bytes < range.end
 }
 
 /// A front end, and the ring by which its requests come, if they come by one.
@@ -232,8 +249,11 @@ impl<'a, F: Frontend> Turning<'a, F> {
         let mut closed: Option<Instant> = None;
         while !self.frontend.drained() {
             let gathered = self.gather();
-            let held = self.array.held.load(Ordering::Relaxed);
-            let answered = if held { 0 } else { self.answer() };
+            let (mut held, others) = self.in_flight.drain(..).partition(|request| self.array.holds(request));
+            self.in_flight = others;
+            let answered = self.answer();
+            self.in_flight.append(&mut held);
+            let held = self.in_flight.iter().any(|request| self.array.holds(request));
             self.frontend.settle(&self.memory, &mut self.pool);
             // Last, so that what was answered has been told when the front end is drained.
             let completed = self.direct.as_mut().map_or(0, Direct::turn);
@@ -257,8 +277,9 @@ impl<'a, F: Frontend> Turning<'a, F> {
     /// Takes new requests; how many.
     fn gather(&mut self) -> usize {
         let mut requests = Vec::new();
-        self.frontend.gather(&self.memory, &mut self.pool, self.room, &mut requests);
-        assert!(requests.len() <= self.room, "no more than there is room for");
+        let room = self.room.min(REQUESTS_IN_ENGINE_MAX - self.tags.len());
+        self.frontend.gather(&self.memory, &mut self.pool, room, &mut requests);
+        assert!(requests.len() <= room, "no more than there is room for");
         self.array.note(&requests);
         if !requests.is_empty() && !self.has_gathered {
             self.has_gathered = true;

@@ -9,6 +9,8 @@
 //! | payload of more than 32 MiB | EINVAL |
 //! | a flush with a range | EINVAL |
 //! | an unfragmented read longer than one request | EOVERFLOW |
+//! | a block status of no length, or without a metadata context | EINVAL |
+//! | fast zeroes that are not whole stripes | ENOTSUP |
 //!
 //! A length of zero is unspecified by the protocol; here it succeeds without reaching the engine, as a
 //! `write(2)` of nothing does, once everything else about the command is in order.
@@ -16,9 +18,10 @@
 //! Two mappings need a word. A trim with FUA becomes a write-zeroes with FUA: its effect has to be
 //! durable, and a trimmed range reads back as zeros here anyway. The flag NO_HOLE is accepted and has no
 //! effect: an array owns its members, so no later write to a deallocated range runs out of space.
-//! FAST_ZERO is not advertised: whether zeroing is fast depends on how the range falls on stripes.
+//! Zeroes of whole stripes are fast: a stripe is marked as unwritten. Parts of stripes are written.
 
-use super::limits::PAYLOAD_BYTES_MAX;
+use super::limits::{LONG_OPERATIONS_MAX, LONG_PIECE_STRIPES, PAYLOAD_BYTES_MAX};
+use super::map::Contexts;
 use super::protocol::{ErrorCode, Header, command};
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::request::RequestKind;
@@ -32,15 +35,21 @@ pub(super) struct Limits {
     pub logical_block_bytes: u32,
     /// Whether changes are refused.
     pub read_only: bool,
-    /// Long trims and zeroes are cut at multiples of this.
-    pub long_piece_bytes: u64,
+    /// The data of a stripe.
+    pub stripe_bytes: u64,
 }
 
 impl Limits {
     /// The length of the piece of a long command that begins at `offset_bytes`, of which `left_bytes` are left.
     pub(super) fn long_piece(&self, offset_bytes: u64, left_bytes: u32) -> u32 {
-        let piece_bytes = self.long_piece_bytes - offset_bytes % self.long_piece_bytes;
-        u64::from(left_bytes).min(piece_bytes) as u32
+        let cut_bytes = self.stripe_bytes * LONG_PIECE_STRIPES;
+        u64::from(left_bytes).min(cut_bytes - offset_bytes % cut_bytes) as u32
+    }
+
+    /// The stripe operations of the engine that a piece of a long command keeps busy.
+    pub(super) fn long_operations(&self, offset_bytes: u64, len_bytes: u32) -> u32 {
+        let end = (offset_bytes + u64::from(len_bytes)).div_ceil(self.stripe_bytes);
+        (end - offset_bytes / self.stripe_bytes).min(LONG_OPERATIONS_MAX.into()) as u32
     }
 }
 
@@ -53,6 +62,23 @@ pub(super) enum ReplyStyle {
     Structured,
 }
 
+/// What a client has negotiated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// How replies look.
+    pub style: ReplyStyle,
+    /// Metadata contexts that it has chosen.
+    pub contexts: Contexts,
+    /// Whether it has chosen the export that takes no changes.
+    pub read_only: bool,
+}
+
+impl Terms {
+    /// Before anything is negotiated.
+    pub(super) const FIRST: Terms =
+        Terms { style: ReplyStyle::Simple, contexts: Contexts::NONE, read_only: false };
+}
+
 /// What becomes of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
@@ -60,21 +86,36 @@ pub(super) enum Admission {
     Disconnect,
     /// It is answered without the engine, after its payload.
     Answer(Result<(), ErrorCode>),
+    /// It is answered with what the array holds in its range.
+    Map,
     /// It goes to the engine.
     Run(RequestKind),
 }
 
 /// Decides.
-pub(super) fn admit(limits: &Limits, style: ReplyStyle, header: &Header) -> Admission {
+pub(super) fn admit(limits: &Limits, terms: &Terms, header: &Header) -> Admission {
     if header.kind == command::DISCONNECT {
         return Admission::Disconnect;
     }
-    match check(limits, style, header) {
+    if header.kind == command::BLOCK_STATUS {
+        return check_map(limits, terms, header)
+            .map_or_else(|error| Admission::Answer(Err(error)), |()| Admission::Map);
+    }
+    match check(limits, terms.style, header) {
         Err(error) => Admission::Answer(Err(error)),
         Ok(RequestKind::Flush) => Admission::Run(RequestKind::Flush),
         Ok(_) if header.len_bytes == 0 => Admission::Answer(Ok(())),
         Ok(kind) => Admission::Run(kind),
     }
+}
+
+/// Whether a question what the array holds can be answered.
+fn check_map(limits: &Limits, terms: &Terms, header: &Header) -> Result<(), ErrorCode> {
+    let known = command::FLAG_REQ_ONE | command::FLAG_FUA;
+    if header.flags & !known != 0 || header.len_bytes == 0 || terms.contexts.is_empty() {
+        return Err(ErrorCode::Invalid);
+    }
+    check_range(limits, header)
 }
 
 /// The request that a command is, or why it is refused.
@@ -87,7 +128,9 @@ fn check(limits: &Limits, style: ReplyStyle, header: &Header) -> Result<RequestK
         command::FLUSH => (RequestKind::Flush, 0),
         command::TRIM if fua => (RequestKind::WriteZeroes { fua }, 0),
         command::TRIM => (RequestKind::Discard, 0),
-        command::WRITE_ZEROES => (RequestKind::WriteZeroes { fua }, command::FLAG_NO_HOLE),
+        command::WRITE_ZEROES => {
+            (RequestKind::WriteZeroes { fua }, command::FLAG_NO_HOLE | command::FLAG_FAST_ZERO)
+        }
         _ => return Err(ErrorCode::Invalid),
     };
     if header.flags & !(flags | command::FLAG_FUA) != 0 {
@@ -104,6 +147,11 @@ fn check(limits: &Limits, style: ReplyStyle, header: &Header) -> Result<RequestK
     check_range(limits, header)?;
     if header.flags & command::FLAG_DF != 0 && header.len_bytes > REQUEST_BYTES_MAX {
         return Err(ErrorCode::Overflow);
+    }
+    let is_whole = |at: u64| at.is_multiple_of(limits.stripe_bytes);
+    let is_fast = is_whole(header.offset_bytes) && is_whole(header.len_bytes.into());
+    if header.kind == command::WRITE_ZEROES && header.flags & command::FLAG_FAST_ZERO != 0 && !is_fast {
+        return Err(ErrorCode::NotSupported);
     }
     Ok(kind)
 }
@@ -128,9 +176,10 @@ fn check_range(limits: &Limits, header: &Header) -> Result<(), ErrorCode> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::map::Context;
     use super::*;
     use Admission::{Answer, Disconnect, Run};
-    use ErrorCode::{Invalid, NoSpace, NotPermitted, Overflow};
+    use ErrorCode::{Invalid, NoSpace, NotPermitted, NotSupported, Overflow};
     use ReplyStyle::{Simple, Structured};
 
     const MIB: u32 = 1 << 20;
@@ -144,10 +193,26 @@ mod tests {
         range: (u64, u32),
         expected: Admission,
     ) {
-        let limits =
-            Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only, long_piece_bytes: 1 << 26 };
+        let limits = Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only, stripe_bytes: 1 << 18 };
         let header = Header { flags, kind, cookie: 7, offset_bytes: range.0, len_bytes: range.1 };
-        assert_eq!(admit(&limits, style, &header), expected, "{header:?} {style:?} read_only={read_only}");
+        let terms = Terms { style, ..Terms::FIRST };
+        assert_eq!(admit(&limits, &terms, &header), expected, "{header:?} {style:?} read_only={read_only}");
+    }
+
+    #[test]
+    fn a_long_command_is_cut_at_256_stripes_and_keeps_64_operations() {
+        let stripe_bytes = u64::from(MIB / 4);
+        let limits = Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only: false, stripe_bytes };
+        for (offset_bytes, left_bytes, piece_bytes, operations) in [
+            (0, 1 << 30, 64 * MIB, 64),
+            (512, 1 << 30, 64 * MIB - 512, 64),
+            (64 * u64::from(MIB) - 512, 1 << 30, 512, 1),
+            (512, MIB + 512, MIB + 512, 5),
+            (stripe_bytes, 2 * MIB, 2 * MIB, 8),
+        ] {
+            assert_eq!(limits.long_piece(offset_bytes, left_bytes), piece_bytes);
+            assert_eq!(limits.long_operations(offset_bytes, piece_bytes), operations, "{offset_bytes}");
+        }
     }
 
     #[test]
@@ -177,7 +242,16 @@ mod tests {
             (true, Simple, write, 0, (0, 512), Answer(Err(NotPermitted))),
             (false, Simple, zeroes, command::FLAG_NO_HOLE, (0, u32::MAX - 511), Answer(Err(NoSpace))),
             (false, Simple, zeroes, command::FLAG_NO_HOLE | fua, (0, 1 << 30), Run(durable)),
-            (false, Simple, zeroes, 1 << 4, (0, 512), Answer(Err(Invalid))),
+            (false, Simple, zeroes, command::FLAG_FAST_ZERO, (0, 512), Answer(Err(NotSupported))),
+            (
+                false,
+                Simple,
+                zeroes,
+                command::FLAG_FAST_ZERO,
+                (1 << 18, 1 << 19),
+                Run(RequestKind::WriteZeroes { fua: false }),
+            ),
+            (false, Simple, write, command::FLAG_FAST_ZERO, (0, 512), Answer(Err(Invalid))),
             (true, Simple, command::TRIM, 0, (0, 512), Answer(Err(NotPermitted))),
             (false, Simple, command::TRIM, 0, (0, 512), Run(RequestKind::Discard)),
             (false, Simple, command::TRIM, fua, (0, 512), Run(durable)),
@@ -190,6 +264,25 @@ mod tests {
             (false, Simple, command::DISCONNECT, 0, (0, 0), Disconnect),
         ] {
             check(read_only, style, kind, flags, range, expected);
+        }
+    }
+
+    #[test]
+    fn what_the_array_holds_is_told_to_those_who_have_chosen_a_context() {
+        let limits =
+            Limits { size_bytes: SIZE, logical_block_bytes: 512, read_only: true, stripe_bytes: 1 << 18 };
+        let mut terms = Terms { style: Structured, ..Terms::FIRST };
+        let asked = |terms: &Terms, flags, (offset_bytes, len_bytes)| {
+            let header = Header { flags, kind: command::BLOCK_STATUS, cookie: 7, offset_bytes, len_bytes };
+            admit(&limits, terms, &header)
+        };
+        assert_eq!(asked(&terms, 0, (0, 512)), Answer(Err(Invalid)));
+        terms.contexts.add(Context::Allocation);
+        assert_eq!(asked(&terms, 0, (0, 512)), Admission::Map);
+        assert_eq!(asked(&terms, command::FLAG_REQ_ONE, (512, 1 << 29)), Admission::Map);
+        assert_eq!(asked(&terms, command::FLAG_DF, (0, 512)), Answer(Err(Invalid)));
+        for range in [(0, 0), (0, 511), (1, 512), (SIZE, 512), (512, 1 << 30)] {
+            assert_eq!(asked(&terms, 0, range), Answer(Err(Invalid)), "{range:?}");
         }
     }
 }

@@ -22,28 +22,34 @@
 //!   others hold the memory for long, it is streamed too. A read that must not be fragmented is always one piece: if others hold the
 //!   memory for long, the answer is EOVERFLOW, which the protocol allows beyond 64 KiB.
 //! - Commands are issued in the order in which they came, each wholly before the next, so only the
-//!   newest can be short of buffers while it holds some. *Long* trims and zeroes are the exception: the front end asks for their
-//!   pieces one by one, and the commands behind a long one go on meanwhile. A second long one waits for the first.
+//!   newest can be short of buffers while it holds some. *Long* trims and zeroes are the exception: they wait in a queue, the front end
+//!   asks for their pieces one by one, and the commands behind them go on meanwhile. After an error the rest of a long command is
+//!   not carried out.
 //! - A client that is gone leaves a connection without a socket, which stays until the engine has replied
 //!   to every piece: no span is given back while the engine may write it.
 
 mod receive;
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::admission::{Limits, ReplyStyle};
+use super::admission::{Limits, ReplyStyle, Terms};
 use super::door::{Accepted, Seat};
 use super::limits::{
-    CALLS_PER_TURN, COMMANDS_MAX, PIECES_MAX, SHORT_ZEROES_BYTES_MAX, STALL_BYTES_MIN, TURN_BYTES,
-    UNUSED_TIME_MAX, WHOLE_READ_TIME_MAX,
+    CALLS_PER_TURN, COMMANDS_MAX, PATIENCE_REST_TIME, PIECES_MAX, SHORT_ZEROES_BYTES_MAX, STALL_BYTES_MIN,
+    TURN_BYTES, UNUSED_TIME_MAX, WHOLE_READ_TIME_MAX,
 };
+use super::map::Content;
 use super::outbox::{Outbox, Segment, Sent};
 use super::protocol::{Chunk, ErrorCode, ReplyHeader};
 use super::share::{Grant, Meter, Share, TICK, Want, block_bytes};
 use super::slots::Slots;
+use super::visits::{Peer, Traffic};
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::memory::{Memory, Pool, Span};
-use crate::request::{Reply, Request, RequestError, RequestKind};
+use crate::request::{Reply, Request, RequestKind};
 use receive::{Receiver, Stage};
 
 pub(super) use receive::Progress;
@@ -56,12 +62,26 @@ pub(super) struct Buffers<'a> {
     pub pool: &'a mut Pool,
     /// The share that a connection may take of it.
     pub share: Share,
+    /// What the array holds; `None` where nothing tells.
+    pub content: Option<Arc<dyn Content>>,
     /// Whether anything was freed that a connection may have been waiting for.
     pub freed: bool,
     /// Whether others held what was a connection's share.
     pub starved: bool,
-    /// Pieces of long commands that have ended.
-    pub long_pieces_ended: u32,
+    /// Stripe operations of pieces of long commands that have ended.
+    pub long_operations_ended: u32,
+}
+
+/// The next piece of a long command.
+pub(super) enum LongPiece {
+    /// For the engine, in which it keeps so many stripe operations busy.
+    Issued(Request, u32),
+    /// It keeps more of them busy than there is room for.
+    NoRoom,
+    /// The connection has no slot for it.
+    NoSlot,
+    /// There is none.
+    None,
 }
 
 /// The connection is of no more use: hang up.
@@ -127,8 +147,8 @@ struct Piece {
     span: Span,
     state: PieceState,
     next: Option<u16>,
-    /// Whether it is a piece of a long command.
-    is_long: bool,
+    /// Stripe operations that it keeps busy, if it is a piece of a long command.
+    long_operations: u32,
 }
 
 /// See the table of the module.
@@ -143,10 +163,12 @@ enum PieceState {
 pub(super) struct Connection {
     /// None once the client is gone.
     socket: Option<OwnedFd>,
+    peer: Arc<Peer>,
+    traffic: Traffic,
     /// Its place among the reactor's connections, counted; freed with the connection.
-    _seat: Seat,
+    seat: Seat,
     limits: Limits,
-    style: ReplyStyle,
+    terms: Terms,
     /// What the tags of its requests begin with; the piece's index is added.
     tag_base: u64,
     receiver: Receiver,
@@ -156,10 +178,8 @@ pub(super) struct Connection {
     in_engine: u32,
     /// Memory of its pieces, in whole blocks of the pool.
     held_bytes: u32,
-    /// Of that, memory of pieces that are `InEngine`.
-    engine_bytes: u32,
-    /// The long command whose pieces are handed over one by one.
-    long: Option<u16>,
+    /// Long commands of which pieces are left, in the order in which they came.
+    long: VecDeque<u16>,
     outbox: Outbox,
     /// Whether the front end watches for room to send.
     pub(super) watches_room: bool,
@@ -178,17 +198,18 @@ impl Connection {
     pub(super) fn new(accepted: Accepted, limits: Limits, tag_base: u64, tick: u64) -> Connection {
         Connection {
             socket: Some(accepted.socket),
-            _seat: accepted.seat,
-            limits,
-            style: accepted.style,
+            peer: accepted.peer,
+            traffic: Traffic::default(),
+            seat: accepted.seat,
+            limits: Limits { read_only: limits.read_only || accepted.terms.read_only, ..limits },
+            terms: accepted.terms,
             tag_base,
             receiver: Receiver::new(),
             commands: Slots::new(COMMANDS_MAX),
             pieces: Slots::new(PIECES_MAX),
             in_engine: 0,
             held_bytes: 0,
-            engine_bytes: 0,
-            long: None,
+            long: VecDeque::with_capacity(COMMANDS_MAX),
             outbox: Outbox::new(),
             watches_room: false,
             meter: Meter::default(),
@@ -201,6 +222,11 @@ impl Connection {
     /// Its socket, while the client is there.
     pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Its client, and what that has moved.
+    pub(super) fn visitor(&self) -> (Arc<Peer>, Traffic) {
+        (Arc::clone(&self.peer), self.traffic)
     }
 
     /// Whether the client has left, or was told to, and has got all of its answers.
@@ -228,16 +254,28 @@ impl Connection {
         self.in_engine > 0 || self.meter.moves(tick)
     }
 
-    /// Whether its client has sent no command for a long time since it was seated.
-    pub(super) fn is_unused(&self, tick: u64) -> bool {
-        let ticks_max = (UNUSED_TIME_MAX.as_millis() / TICK.as_millis()) as u64;
-        self.unused_since.is_some_and(|since| tick >= since + ticks_max)
+    /// Since which tick its client has sent no command, if that is for a long time since it was seated.
+    pub(super) fn unused_since(&self, tick: u64) -> Option<u64> {
+        self.unused_since.filter(|since| tick >= since + ticks(UNUSED_TIME_MAX))
     }
 
-    /// Whether it keeps more than its base that only the client can free, and the client has moved next to nothing since the last look.
-    pub(super) fn is_stalled(&mut self, base_bytes: u32) -> bool {
-        let moved_bytes = std::mem::take(&mut self.meter.since_look_bytes);
-        moved_bytes < STALL_BYTES_MIN && self.held_bytes - self.engine_bytes > base_bytes
+    /// By which listener the client came.
+    pub(super) fn listener(&self) -> usize {
+        self.seat.listener()
+    }
+
+    /// Begins to count what its client moves.
+    pub(super) fn begin_watch(&mut self) {
+        self.meter.watched_bytes = 0;
+    }
+
+    /// Whether it keeps more than its base that only its client can free, and the client has moved next to nothing since the watch began.
+    pub(super) fn is_stalled(&self, base_bytes: u32) -> bool {
+        if self.meter.watched_bytes >= STALL_BYTES_MIN {
+            return false;
+        }
+        let unsent_bytes: u32 = self.outbox.ready_spans().map(held_bytes).sum();
+        unsent_bytes + self.receiver.filling_span().map_or(0, held_bytes) > base_bytes
     }
 
     /// Takes the engine's answer to a piece.
@@ -257,17 +295,21 @@ impl Connection {
         piece.span = reply.span;
         let piece = self.pieces.get(index);
         self.in_engine -= 1;
-        self.engine_bytes -= held_bytes(piece.span);
         buffers.freed = true;
-        buffers.long_pieces_ended += u32::from(piece.is_long);
+        buffers.long_operations_ended += piece.long_operations;
         if self.socket.is_none() {
             self.free_piece(buffers, index);
             return Ok(());
         }
-        let error = result.err().map(error_code);
+        let error = result.err().map(ErrorCode::from);
         let command = self.commands.get_mut(piece.command);
         command.open -= 1;
         command.error = command.error.or(error);
+        if command.is_long() && command.error.is_some() && !command.is_issued() {
+            // The client will hear that the command failed, so the rest of it would be work for nothing.
+            command.issued_bytes = command.len_bytes;
+            self.long.retain(|&long| long != piece.command);
+        }
         let command = *command;
         if command.abandoned {
             self.free_piece(buffers, index);
@@ -276,7 +318,7 @@ impl Connection {
             }
             return Ok(());
         }
-        match (command.kind, self.style) {
+        match (command.kind, self.terms.style) {
             (RequestKind::Read, ReplyStyle::Structured) => self.answer_chunk(buffers, index, error),
             (RequestKind::Read, ReplyStyle::Simple) => return self.answer_in_order(buffers, index),
             _ => {
@@ -296,26 +338,16 @@ impl Connection {
         let ends = command.is_complete();
         let place = if ends { Chunk::Last } else { Chunk::More };
         let (cookie, at) = (command.cookie, piece.offset_bytes);
-        let mut segment = Segment {
-            header: ReplyHeader::EMPTY,
-            span: Span::EMPTY,
-            piece: None,
-            command: piece.command,
-            ends,
-        };
-        match error {
-            None => {
-                self.pieces.get_mut(index).state = PieceState::Answered;
-                segment.header = ReplyHeader::data(cookie, place, at, piece.span.len_bytes);
-                segment.span = piece.span;
-                segment.piece = Some(index);
-            }
+        self.pieces.get_mut(index).state = PieceState::Answered;
+        let header = match error {
+            None => ReplyHeader::data(cookie, place, at, piece.span.len_bytes),
             Some(error) => {
-                self.free_piece(buffers, index);
-                segment.header = ReplyHeader::error_at(cookie, place, error, at);
+                self.free_span(buffers, index);
+                ReplyHeader::error_at(cookie, place, error, at)
             }
-        }
-        self.outbox.push(segment);
+        };
+        let span = self.pieces.get(index).span;
+        self.outbox.push(Segment { header, span, piece: Some(index), command: piece.command, ends });
     }
 
     /// A simple read: all data in order behind one header, or one error.
@@ -370,7 +402,7 @@ impl Connection {
         // Memory of other commands of this connection comes free by itself, and then the read may yet be held as a whole.
         let is_alone = self.held_bytes == command.issued_bytes;
         let may_stream = is_alone && command.issued_bytes > 0 && command.error.is_none();
-        if self.style == ReplyStyle::Simple && may_stream && self.outbox.streamed().is_none() {
+        if self.terms.style == ReplyStyle::Simple && may_stream && self.outbox.streamed().is_none() {
             self.outbox.stream(owner);
             self.push_in_order(owner);
         }
@@ -396,6 +428,7 @@ impl Connection {
                 Sent::Broken => return Err(Broken),
                 Sent::Bytes(bytes) => {
                     self.meter.moved(buffers.share.tick, bytes);
+                    self.traffic.sent_bytes += bytes as u64;
                     left_bytes -= bytes;
                 }
             }
@@ -414,7 +447,7 @@ impl Connection {
     /// Hangs up. What the engine does not hold is given back now, the rest as it replies.
     pub(super) fn hang_up(&mut self, buffers: &mut Buffers<'_>) {
         self.socket = None;
-        self.long = None;
+        self.long.clear();
         self.outbox.clear();
         self.receiver.forget();
         for index in 0..self.pieces.count() {
@@ -459,47 +492,54 @@ impl Connection {
 
     /// Whether a read should be one piece: then no header goes out before all of it is read, and an error can still be said.
     fn has_to_be_whole(&self, command: &Command) -> bool {
-        let is_simple_read = command.kind == RequestKind::Read && self.style == ReplyStyle::Simple;
+        let is_simple_read = command.kind == RequestKind::Read && self.terms.style == ReplyStyle::Simple;
         command.is_unfragmented || is_simple_read && command.len_bytes <= REQUEST_BYTES_MAX
     }
 
     /// Whether reads that should be one piece have found no memory for a long time.
     fn is_out_of_patience(&self, buffers: &Buffers<'_>) -> bool {
-        let ticks_max = (WHOLE_READ_TIME_MAX.as_millis() / TICK.as_millis()) as u64;
-        self.denied_since.is_some_and(|since| buffers.share.tick >= since + ticks_max)
+        self.denied_since.is_some_and(|since| buffers.share.tick >= since + ticks(WHOLE_READ_TIME_MAX))
+    }
+
+    /// Waits with the next read again, if it is long ago that reads found no memory.
+    fn rest(&mut self, tick: u64) {
+        self.denied_since = self.denied_since.filter(|since| tick < since + ticks(PATIENCE_REST_TIME));
     }
 
     /// Whether a long command waits for the engine to take its next piece.
     pub(super) fn has_long(&self) -> bool {
-        self.long.is_some()
+        !self.long.is_empty()
     }
 
-    /// The next piece of the long command, if there is a slot for it.
-    pub(super) fn issue_long(&mut self, buffers: &mut Buffers<'_>) -> Option<Request> {
-        let owner = self.long?;
+    /// The next piece of the first long command, if it keeps no more than so many stripe operations busy.
+    pub(super) fn issue_long(&mut self, operations_max: u32) -> LongPiece {
+        let Some(&owner) = self.long.front() else { return LongPiece::None };
         let command = self.commands.get(owner);
         let offset_bytes = command.offset_bytes + u64::from(command.issued_bytes);
         let len_bytes = self.limits.long_piece(offset_bytes, command.len_bytes - command.issued_bytes);
+        let long_operations = self.limits.long_operations(offset_bytes, len_bytes);
+        if long_operations > operations_max {
+            return LongPiece::NoRoom;
+        }
         let piece = Piece {
             command: owner,
             offset_bytes,
             span: Span::EMPTY,
             state: PieceState::InEngine,
             next: None,
-            is_long: true,
+            long_operations,
         };
-        let index = self.pieces.take(piece)?;
+        let Some(index) = self.pieces.take(piece) else { return LongPiece::NoSlot };
         let request = self.hand_over(index, len_bytes);
         if self.commands.get(owner).is_issued() {
-            self.long = None;
-            buffers.freed = true;
+            self.long.pop_front();
         }
-        Some(request)
+        LongPiece::Issued(request, long_operations)
     }
 
-    /// Gives up the rest of a long command: the server ends.
+    /// Gives up the rest of all long commands: the server ends.
     pub(super) fn abandon_long(&mut self, buffers: &mut Buffers<'_>) {
-        if let Some(owner) = self.long.take() {
+        while let Some(owner) = self.long.pop_front() {
             self.abandon(buffers, owner);
         }
     }
@@ -527,10 +567,16 @@ impl Connection {
     }
 
     fn free_piece(&mut self, buffers: &mut Buffers<'_>, index: u16) {
-        let piece = self.pieces.free(index);
-        self.held_bytes -= held_bytes(piece.span);
-        if piece.span.len_bytes > 0 {
-            buffers.pool.give(piece.span);
+        self.free_span(buffers, index);
+        self.pieces.free(index);
+    }
+
+    /// Gives back the span of a piece, which keeps its slot.
+    fn free_span(&mut self, buffers: &mut Buffers<'_>, index: u16) {
+        let span = std::mem::replace(&mut self.pieces.get_mut(index).span, Span::EMPTY);
+        self.held_bytes -= held_bytes(span);
+        if span.len_bytes > 0 {
+            buffers.pool.give(span);
         }
         buffers.freed = true;
     }
@@ -541,17 +587,12 @@ impl Connection {
     }
 }
 
+/// A time in ticks.
+fn ticks(time: Duration) -> u64 {
+    (time.as_millis() / TICK.as_millis()) as u64
+}
+
 /// The bytes that a span counts in its connection's share: its block of the pool.
 fn held_bytes(span: Span) -> u32 {
     if span.len_bytes > 0 { block_bytes(span.len_bytes) } else { 0 }
-}
-
-/// The protocol's word for an engine's error.
-fn error_code(error: RequestError) -> ErrorCode {
-    match error {
-        RequestError::Misaligned => ErrorCode::Invalid,
-        RequestError::OutOfRange | RequestError::NoSpace => ErrorCode::NoSpace,
-        RequestError::Lost | RequestError::NotTaken | RequestError::NeedsMemory => ErrorCode::Io,
-        RequestError::ReadOnly => ErrorCode::NotPermitted,
-    }
 }

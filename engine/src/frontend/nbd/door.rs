@@ -7,18 +7,20 @@
 //!
 //! Each listener has seats that are kept for its clients, so that those of one address cannot shut out those of another:
 //! [`PLACES_FOR_UNIX`] of each reactor for unix sockets, [`PLACES_FOR_TCP`] for TCP, divided among the listeners of the kind. With
-//! one of each, clients of TCP have at most 48 of 64 seats. A client that finds no seat makes the reactors hang up on clients that
-//! have not used theirs yet.
+//! one of each, clients of TCP have at most 48 of 64 seats. A client that finds no seat makes the reactors hang up on one client of the
+//! same listener that has not used its seat yet. One client of another listener would not help: its seat may be kept.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::admission::ReplyStyle;
+use super::admission::Terms;
 use super::limits::{CONNECTIONS_MAX, PLACES_FOR_TCP, PLACES_FOR_UNIX};
+use super::visits::{Peer, Visit, Visits};
 
 /// The kind of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +33,12 @@ pub(super) enum Origin {
 
 /// A client whose handshake is done.
 pub(super) struct Accepted {
-    /// Where it is.
+    /// Its socket.
     pub socket: OwnedFd,
-    /// What it wants replies to look like.
-    pub style: ReplyStyle,
+    /// Where it is.
+    pub peer: Arc<Peer>,
+    /// What it has negotiated.
+    pub terms: Terms,
     /// Its place.
     pub seat: Seat,
 }
@@ -46,6 +50,13 @@ pub(super) struct Seat {
     /// By which listener the client came.
     listener: usize,
     seated: Arc<[AtomicUsize]>,
+}
+
+impl Seat {
+    /// By which listener the client came.
+    pub(super) fn listener(&self) -> usize {
+        self.listener
+    }
 }
 
 impl Drop for Seat {
@@ -64,24 +75,56 @@ pub(super) struct Door {
     /// Whether clients are let in. The reactor clears it once; a handshake that does not see that yet
     /// leaves its client in the queue, where it is hung up on: relaxed.
     open: AtomicBool,
-    /// Whether a client found no seat. Handshakes set it, the reactor takes it; the bell's ring tells that it is set: relaxed.
-    wanted: AtomicBool,
+    /// Listeners of which a client found no seat, shared by all doors. Handshakes set it, and the first reactor that can give up a
+    /// seat clears it. The bell's ring tells the reactors to look; no other fact depends on it: relaxed.
+    wanted: Arc<[AtomicBool]>,
+    /// The way to a log.
+    visits: Sender<Visit>,
 }
 
 impl Door {
+    /// The door of the only reactor.
     pub(super) fn new(listeners: usize) -> std::io::Result<Door> {
+        Door::all(1, listeners).map(|(mut doors, _)| doors.remove(0))
+    }
+
+    /// The doors of all reactors, and the clients that come and go by them.
+    pub(super) fn all(reactors: usize, listeners: usize) -> std::io::Result<(Vec<Door>, Visits)> {
+        let wanted: Arc<[AtomicBool]> = (0..listeners).map(|_| AtomicBool::new(false)).collect();
+        let (sender, visits) = Visits::new();
+        let door = |_| Door::with(listeners, Arc::clone(&wanted), sender.clone());
+        Ok(((0..reactors).map(door).collect::<Result<_, _>>()?, visits))
+    }
+
+    fn with(listeners: usize, wanted: Arc<[AtomicBool]>, visits: Sender<Visit>) -> std::io::Result<Door> {
         Ok(Door {
             queue: ArrayQueue::new(CONNECTIONS_MAX),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             seated: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
             open: AtomicBool::new(true),
-            wanted: AtomicBool::new(false),
+            wanted,
+            visits,
         })
     }
 
-    /// Whether a client found no seat since the last call.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.wanted.swap(false, Ordering::Relaxed)
+    /// Tells a log, if it has room.
+    pub(super) fn tell(&self, visit: Visit) {
+        let _nobody_waits_for_a_log = self.visits.try_send(visit);
+    }
+
+    /// Whether a client of a listener found no seat, and none was given up for it yet.
+    pub(super) fn is_wanted(&self, listener: usize) -> bool {
+        self.wanted[listener].load(Ordering::Relaxed)
+    }
+
+    /// Whether a client of any listener found no seat.
+    pub(super) fn is_wanted_by_any(&self) -> bool {
+        self.wanted.iter().any(|wanted| wanted.load(Ordering::Relaxed))
+    }
+
+    /// Whether the caller is the one to give up a seat to a client of a listener that found none.
+    pub(super) fn take_wanted(&self, listener: usize) -> bool {
+        self.wanted[listener].swap(false, Ordering::Relaxed)
     }
 
     /// Clients of all listeners that are seated.
@@ -132,6 +175,11 @@ pub(super) struct Reception {
 }
 
 impl Reception {
+    /// Tells a log, if it has room.
+    pub(super) fn tell(&self, visit: Visit) {
+        self.doors[0].tell(visit);
+    }
+
     pub(super) fn new(doors: Box<[Arc<Door>]>, listeners: &[Origin]) -> Reception {
         let kept = |origin: &Origin| {
             let alike = listeners.iter().filter(|other| *other == origin).count();
@@ -154,11 +202,10 @@ impl Reception {
         let door = candidates
             .filter(|&door| self.doors[door].has_seat(listener, &self.kept))
             .min_by_key(|&door| self.doors[door].seated_count());
+        // All doors share this. A client that is seated shows that no seat need be given up.
+        self.doors[first].wanted[listener].store(door.is_none(), Ordering::Relaxed);
         let Some(door) = door else {
-            for door in &self.doors {
-                door.wanted.store(true, Ordering::Relaxed);
-                door.ring();
-            }
+            self.doors.iter().for_each(|door| door.ring());
             return None;
         };
         let seated = Arc::clone(&self.doors[door].seated);
@@ -177,6 +224,7 @@ impl Reception {
         if !door.open.load(Ordering::Relaxed) {
             return;
         }
+        door.tell(Visit::Came(Arc::clone(&accepted.peer)));
         let pushed = door.queue.push(accepted);
         assert!(pushed.is_ok(), "each client in the queue has a seat, and there are as many as it is long");
         door.ring();
@@ -189,18 +237,22 @@ mod tests {
 
     #[test]
     fn seats_are_balanced_bounded_and_freed() {
-        let doors: Vec<Arc<Door>> = (0..2).map(|_| Arc::new(Door::new(1).unwrap())).collect();
+        let doors: Vec<Arc<Door>> = Door::all(2, 1).unwrap().0.into_iter().map(Arc::new).collect();
         let reception = Reception::new(doors.clone().into(), &[Origin::Unix]);
         let mut seats: Vec<Seat> = (0..2 * CONNECTIONS_MAX).map(|_| reception.seat(0).unwrap()).collect();
         assert!(reception.seat(0).is_none());
         for door in &doors {
             assert_eq!(door.seated_count(), CONNECTIONS_MAX);
-            assert!(door.is_wanted() && !door.is_wanted(), "the reactors hear of it, once");
+            assert!(door.is_wanted(0), "each reactor hears of it");
         }
+        let givers = doors.iter().filter(|door| door.take_wanted(0)).count();
+        assert_eq!(givers, 1, "one of them gives up a seat");
+        assert!(reception.seat(0).is_none() && doors[0].is_wanted(0));
         assert_eq!(reception.seated(), 2 * CONNECTIONS_MAX);
         let freed = seats.pop().unwrap().door;
         assert_eq!(reception.seated(), 2 * CONNECTIONS_MAX - 1);
         assert_eq!(reception.seat(0).map(|seat| seat.door), Some(freed));
+        assert!(!doors[0].is_wanted(0), "there was a seat after all");
         doors[freed].close();
         seats.retain(|seat| seat.door == freed);
         assert_eq!(reception.seat(0).map(|seat| seat.door), Some(1 - freed));

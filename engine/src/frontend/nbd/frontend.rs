@@ -9,8 +9,11 @@
 //! - A turn that leaves work for the next one (more to receive, more to send, memory freed for a
 //!   connection that waits) rings the front end's own bell, so a reactor that sleeps on `wait_fd` after
 //!   `settle` comes back at once.
-//! - Connections take turns in a circle, and long trims and zeroes do so piece by piece in a circle of their own: see `share`.
-//! - A tag is `generation of the place (32) | place (16) | piece (16)`.
+//! - Connections take turns in a circle, and long trims and zeroes do so piece by piece in a circle of their own: see `share`. Long
+//!   work goes first, so it goes on however much others ask for. It takes a part of the room only, so the others go on too.
+//! - A tag is `generation of the place (32) | place (16) | piece (16)`, and the data of a poll's event is
+//!   `generation of the place (32) | place (32)`. A socket that is duplicated (the handshake's thread has one for a moment longer) stays
+//!   in the poll after the connection has closed its own, and its events must not reach the next connection of the place.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -24,15 +27,18 @@ use rustix::time::{
 };
 
 use super::admission::Limits;
-use super::connection::{Broken, Buffers, Connection, Outgoing, Progress};
+use super::connection::{Broken, Buffers, Connection, LongPiece, Outgoing, Progress};
 use super::door::{Accepted, Door};
-use super::limits::{CONNECTIONS_MAX, DRAIN_TIME_MAX, LONG_PIECES_MAX, LOOK_TIME, LOOKS_PER_STALL};
+use super::limits::{CONNECTIONS_MAX, DRAIN_TIME_MAX, LONG_OPERATIONS_MAX, LONG_PLACES_OF_ROOM, LOOK_TIME};
+use super::map::Content;
 use super::share::{Loads, Share, TICK, Turns};
+use super::stalls::{Look, Stalls};
+use super::visits::{Farewell, Visit};
 use crate::frontend::Frontend;
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 
-/// What the poll says of the bell, of the timer; of a connection it says its place.
+/// What the poll says of the bell, and of the timer.
 const BELL: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
 
@@ -52,8 +58,8 @@ struct Place {
 enum Deadline {
     /// It is not set.
     None,
-    /// Connections that wait for memory, and clients that keep it from them. The number of looks before this one.
-    Look(u32),
+    /// Connections that wait for memory, and clients that keep it from them.
+    Look,
     /// Clients that do not read their last answers.
     Drain,
 }
@@ -62,21 +68,25 @@ enum Deadline {
 pub struct NbdFrontend {
     door: Arc<Door>,
     limits: Limits,
+    /// What the array holds; clients that ask before this is known hear that all of it may be written.
+    content: Option<Arc<dyn Content>>,
     epoll: OwnedFd,
     timer: OwnedFd,
     deadline: Deadline,
     places: Box<[Place]>,
     runnable: u64,
     blocked: u64,
-    /// Connections that found their share of memory held by others since clients were last looked at.
-    starved: u64,
+    /// Connections that wait for memory, and clients that keep it from them.
+    stalls: Stalls,
     touched: u64,
-    /// Connections with a long command of which pieces are left.
+    /// Connections with long commands of which pieces are left.
     long: u64,
-    /// Pieces of long commands in the engine.
-    long_pieces: u32,
-    /// Whether a long command found no slot for its next piece: something has to be freed first.
+    /// Stripe operations that pieces of long commands keep busy in the engine.
+    long_operations: u32,
+    /// Whether the next piece of a long command found no room or no slot: something has to be freed first.
     long_blocked: bool,
+    /// Whether a piece of a long command took the only place of a turn, and others have not had such a turn since.
+    long_took_all: bool,
     turns: Turns,
     loads: Loads,
     /// In which order long commands are served.
@@ -105,6 +115,11 @@ enum Closing {
 }
 
 impl NbdFrontend {
+    /// Answers what the array holds from now on, and reads of what was never written by itself.
+    pub fn knows(&mut self, content: Arc<dyn Content>) {
+        self.content = Some(content);
+    }
+
     pub(super) fn new(door: Arc<Door>, limits: Limits) -> std::io::Result<NbdFrontend> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let timer =
@@ -115,17 +130,19 @@ impl NbdFrontend {
         Ok(NbdFrontend {
             door,
             limits,
+            content: None,
             epoll,
             timer,
             deadline: Deadline::None,
             places: (0..CONNECTIONS_MAX).map(|_| Place::default()).collect(),
             runnable: 0,
             blocked: 0,
-            starved: 0,
+            stalls: Stalls::default(),
             touched: 0,
             long: 0,
-            long_pieces: 0,
+            long_operations: 0,
             long_blocked: false,
+            long_took_all: false,
             turns: Turns::default(),
             loads: Loads::new(),
             long_turns: Turns::default(),
@@ -149,24 +166,26 @@ impl NbdFrontend {
                 BELL => {
                     self.rung = false;
                     self.seat_newcomers(buffers.share.tick);
-                    if self.door.is_wanted() {
-                        self.give_up_unused(buffers);
-                    }
+                    self.give_up_unused(buffers);
                 }
                 TIMER => self.expire(buffers),
-                place => self.note(buffers, place as usize, event.flags),
+                data => self.note(buffers, data, event.flags),
             }
         }
     }
 
-    fn note(&mut self, buffers: &mut Buffers<'_>, place: usize, flags: epoll::EventFlags) {
+    /// Takes an event of a connection's socket.
+    fn note(&mut self, buffers: &mut Buffers<'_>, data: u64, flags: epoll::EventFlags) {
         use epoll::EventFlags as Flags;
+        let place = data as u32 as usize;
+        if self.event_data(place) != data {
+            return; // a socket of an earlier connection of the place
+        }
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
         if flags.intersects(Flags::HUP | Flags::ERR) {
             // Both directions are closed: no answer can reach the client. What it queued is dropped; to carry it out would
             // keep others waiting for a client that is gone.
-            connection.hang_up(buffers);
-            self.touched |= bit(place);
+            self.hang_up(buffers, place, Farewell::Vanished);
             return;
         }
         if flags.intersects(Flags::IN | Flags::RDHUP) {
@@ -187,15 +206,42 @@ impl NbdFrontend {
         }
     }
 
-    /// A client was refused for want of a place: hangs up on those that have never used theirs.
+    /// Where clients were refused for want of a place, hangs up on one of the same listener that has never used its own.
     fn give_up_unused(&mut self, buffers: &mut Buffers<'_>) {
-        for (index, place) in self.places.iter_mut().enumerate() {
-            let connection = place.connection.as_deref_mut();
-            if let Some(connection) = connection.filter(|it| it.is_unused(buffers.share.tick)) {
-                connection.hang_up(buffers);
-                self.touched |= bit(index);
-            }
+        if !self.door.is_wanted_by_any() {
+            return;
         }
+        let unused = |(index, place): (usize, &Place)| {
+            let connection = place.connection.as_deref()?;
+            let since = connection.unused_since(buffers.share.tick)?;
+            self.door.is_wanted(connection.listener()).then_some((since, connection.listener(), index))
+        };
+        let oldest = self.places.iter().enumerate().filter_map(unused).min();
+        if let Some((_, listener, index)) = oldest
+            && self.door.take_wanted(listener)
+        {
+            self.hang_up(buffers, index, Farewell::Unused);
+        }
+    }
+
+    /// Hangs up on a client. Its place is freed when the engine holds nothing of it.
+    fn hang_up(&mut self, buffers: &mut Buffers<'_>, place: usize, why: Farewell) {
+        let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
+        if connection.socket().is_some() {
+            let (peer, traffic) = connection.visitor();
+            self.door.tell(Visit::Left { peer, why, traffic });
+        }
+        connection.hang_up(buffers);
+        self.runnable &= !bit(place);
+        self.blocked &= !bit(place);
+        self.long &= !bit(place);
+        self.stalls.forget(place);
+        self.touched |= bit(place);
+    }
+
+    /// The data of events of the connection at a place.
+    fn event_data(&self, place: usize) -> u64 {
+        u64::from(self.places[place].generation) << 32 | place as u64
     }
 
     fn seat(&mut self, accepted: Accepted, tick: u64) {
@@ -207,11 +253,12 @@ impl NbdFrontend {
         if rustix::io::ioctl_fionbio(&accepted.socket, true).is_err() {
             return; // the socket closes, and the client learns as much as we know
         }
-        let data = epoll::EventData::new_u64(index as u64);
+        let data = epoll::EventData::new_u64(self.event_data(index));
         if epoll::add(&self.epoll, &accepted.socket, data, watched(false)).is_err() {
             return;
         }
-        place.connection = Some(Box::new(Connection::new(accepted, self.limits, tag_base, tick)));
+        self.places[index].connection =
+            Some(Box::new(Connection::new(accepted, self.limits, tag_base, tick)));
         self.runnable |= bit(index);
     }
 
@@ -225,11 +272,13 @@ impl NbdFrontend {
         match connection.receive(buffers, room, requests) {
             Ok(Progress::Quiet) => {}
             Ok(Progress::Again) => self.runnable |= bit(place),
-            Ok(Progress::Blocked) => {
-                self.blocked |= bit(place);
-                self.starved |= if buffers.starved { bit(place) } else { 0 };
-            }
-            Err(Broken) => connection.hang_up(buffers),
+            Ok(Progress::Blocked) => self.blocked |= bit(place),
+            Err(Broken) => return self.hang_up(buffers, place, Farewell::Broken),
+        }
+        if buffers.starved {
+            self.stalls.deny(place);
+        } else {
+            self.stalls.relieve(place);
         }
         if connection.is_active(buffers.share.tick) {
             self.turns.mark(place);
@@ -238,24 +287,39 @@ impl NbdFrontend {
         self.touched |= bit(place);
     }
 
-    /// Hands over pieces of long commands, of each connection in its turn.
-    fn issue_long(&mut self, buffers: &mut Buffers<'_>, requests: &mut Vec<Request>, requests_max: usize) {
+    /// How many pieces of long commands may go before all else in a turn with so much room.
+    fn long_first_max(&mut self, room: usize) -> usize {
+        match room {
+            // They take the only place every other time at most.
+            1 if std::mem::take(&mut self.long_took_all) => 0,
+            _ => room.div_ceil(LONG_PLACES_OF_ROOM),
+        }
+    }
+
+    /// Hands over pieces of long commands, at most one of each connection.
+    fn issue_long(&mut self, requests: &mut Vec<Request>, requests_max: usize) {
         let mut waiting = self.long;
         self.long_blocked = false;
-        while waiting != 0 && self.long_pieces < LONG_PIECES_MAX && requests.len() < requests_max {
-            let place = self.long_turns.next_of(waiting);
-            waiting &= !bit(place);
+        while waiting != 0 && requests.len() < requests_max {
+            let place = self.long_turns.first_of(waiting);
             let connection = self.places[place].connection.as_deref_mut();
-            match connection.and_then(|it| it.issue_long(buffers)) {
-                Some(request) => {
+            let connection = connection.expect("a long command has a connection");
+            match connection.issue_long(LONG_OPERATIONS_MAX - self.long_operations) {
+                LongPiece::Issued(request, operations) => {
                     requests.push(request);
-                    self.long_pieces += 1;
-                    self.turns.mark(place);
+                    self.long_operations += operations;
                 }
-                None => self.long_blocked = true,
+                LongPiece::NoSlot => self.long_blocked = true,
+                LongPiece::NoRoom => {
+                    // It stays the next, so that smaller pieces of others do not pass it by for ever.
+                    self.long_blocked = true;
+                    return;
+                }
+                LongPiece::None => {}
             }
-            let connection = self.places[place].connection.as_deref();
-            self.long &= if connection.is_some_and(Connection::has_long) { u64::MAX } else { !bit(place) };
+            self.long &= if connection.has_long() { u64::MAX } else { !bit(place) };
+            self.long_turns.pass(place);
+            waiting &= !bit(place);
         }
     }
 
@@ -268,31 +332,38 @@ impl NbdFrontend {
         if connection.is_active(buffers.share.tick) {
             self.turns.mark(place);
         }
-        match outgoing {
-            Ok(Outgoing::Empty | Outgoing::Full) => {}
-            Ok(Outgoing::More) => self.touched |= bit(place),
-            Err(Broken) => connection.hang_up(buffers),
+        if outgoing == Ok(Outgoing::More) {
+            self.touched |= bit(place);
         }
         let wants_room = outgoing == Ok(Outgoing::Full);
-        if let Some(socket) = connection.socket().filter(|_| connection.watches_room != wants_room) {
-            let data = epoll::EventData::new_u64(place as u64);
-            // A poll that cannot be changed would leave the answers where they are for ever.
-            match epoll::modify(&self.epoll, socket, data, watched(wants_room)) {
-                Ok(()) => connection.watches_room = wants_room,
-                Err(_) => connection.hang_up(buffers),
-            }
-        }
-        if connection.is_over() {
-            connection.hang_up(buffers);
-        }
-        if connection.is_gone() {
-            self.places[place].connection = None;
-            self.runnable &= !bit(place);
-            self.blocked &= !bit(place);
-            self.starved &= !bit(place);
+        let is_watched = self.watch_room(place, wants_room);
+        let connection = self.places[place].connection.as_deref_mut().expect("looked at above");
+        // A poll that cannot be changed would leave the answers where they are for ever.
+        let why = match outgoing {
+            Err(Broken) => Some(Farewell::Vanished),
+            Ok(_) if !is_watched => Some(Farewell::Broken),
+            Ok(_) if connection.is_over() && self.closing != Closing::No => Some(Farewell::Stopped),
+            Ok(_) => connection.is_over().then_some(Farewell::Left),
+        };
+        if let Some(why) = why {
+            self.hang_up(buffers, place, why);
             self.touched &= !bit(place);
-            self.long &= !bit(place);
         }
+        if self.places[place].connection.as_deref().is_some_and(Connection::is_gone) {
+            self.places[place].connection = None;
+        }
+    }
+
+    /// Has the poll tell when the socket of a connection has room to send, or no longer. Whether that could be done.
+    fn watch_room(&mut self, place: usize, wants_room: bool) -> bool {
+        let data = epoll::EventData::new_u64(self.event_data(place));
+        let Some(connection) = self.places[place].connection.as_deref_mut() else { return true };
+        let Some(socket) = connection.socket().filter(|_| connection.watches_room != wants_room) else {
+            return true;
+        };
+        let is_changed = epoll::modify(&self.epoll, socket, data, watched(wants_room)).is_ok();
+        connection.watches_room = wants_room;
+        is_changed
     }
 
     /// Stops all connections from receiving, once.
@@ -300,16 +371,16 @@ impl NbdFrontend {
         self.closing = Closing::Ended;
         self.runnable = 0;
         self.blocked = 0;
-        self.starved = 0;
+        self.stalls = Stalls::default();
         self.long = 0;
-        for (index, place) in self.places.iter_mut().enumerate() {
-            if let Some(connection) = place.connection.as_deref_mut() {
-                if connection.end(buffers) == Err(Broken) {
-                    connection.hang_up(buffers);
-                }
-                connection.abandon_long(buffers);
-                self.touched |= bit(index);
+        for index in 0..self.places.len() {
+            let Some(connection) = self.places[index].connection.as_deref_mut() else { continue };
+            let ended = connection.end(buffers);
+            connection.abandon_long(buffers);
+            if ended == Err(Broken) {
+                self.hang_up(buffers, index, Farewell::Stopped);
             }
+            self.touched |= bit(index);
         }
         self.set_deadline(Deadline::Drain, DRAIN_TIME_MAX);
     }
@@ -324,40 +395,41 @@ impl NbdFrontend {
     /// Begins to watch what each client moves, now that a connection waits for memory that is its share.
     fn watch_for_stalls(&mut self, base_bytes: u32) {
         if self.deadline == Deadline::None {
-            let _since_now = self.stalled(base_bytes);
-            self.set_deadline(Deadline::Look(0), LOOK_TIME);
+            self.places
+                .iter_mut()
+                .filter_map(|place| place.connection.as_mut())
+                .for_each(|it| it.begin_watch());
+            self.stalls.begin(self.stalled(base_bytes));
+            self.set_deadline(Deadline::Look, LOOK_TIME);
         }
     }
 
-    /// Connections that keep more than their base and whose clients have moved next to nothing since the last look.
-    fn stalled(&mut self, base_bytes: u32) -> u64 {
-        let places = self.places.iter_mut().enumerate();
-        let connections = places.filter_map(|(index, place)| Some((index, place.connection.as_deref_mut()?)));
-        connections.fold(0, |set, (index, it)| if it.is_stalled(base_bytes) { set | bit(index) } else { set })
+    /// Connections that keep memory and whose clients move next to nothing.
+    fn stalled(&self, base_bytes: u32) -> u64 {
+        let is_stalled =
+            |place: &Place| place.connection.as_deref().is_some_and(|it| it.is_stalled(base_bytes));
+        let places = self.places.iter().enumerate();
+        places.filter(|(_, place)| is_stalled(place)).fold(0, |set, (index, _)| set | bit(index))
     }
 
     /// The time of `deadline` has come.
     fn expire(&mut self, buffers: &mut Buffers<'_>) {
         // A connection that has waited for long may be content with less.
         buffers.freed = true;
-        let hopeless = match std::mem::replace(&mut self.deadline, Deadline::None) {
-            Deadline::None => 0,
-            Deadline::Drain => u64::MAX,
-            Deadline::Look(looks) if looks + 1 < LOOKS_PER_STALL => {
-                self.set_deadline(Deadline::Look(looks + 1), LOOK_TIME);
-                0
-            }
-            Deadline::Look(_) => {
-                // A client that does not read may wait for memory too, and then no other need wait.
-                let stalled = self.stalled(buffers.share.base_bytes);
-                if std::mem::take(&mut self.starved) & !stalled != 0 { stalled } else { 0 }
-            }
+        let (hopeless, why) = match std::mem::replace(&mut self.deadline, Deadline::None) {
+            Deadline::None => return,
+            Deadline::Drain => (u64::MAX, Farewell::Stopped),
+            Deadline::Look => match self.stalls.look(self.stalled(buffers.share.base_bytes)) {
+                Look::Again => {
+                    self.set_deadline(Deadline::Look, LOOK_TIME);
+                    return;
+                }
+                Look::Over => return,
+                Look::Stalled(stalled) => (stalled, Farewell::Stalled),
+            },
         };
-        for (index, place) in self.places.iter_mut().enumerate() {
-            if let Some(connection) = place.connection.as_deref_mut().filter(|_| hopeless & bit(index) != 0) {
-                connection.hang_up(buffers);
-                self.touched |= bit(index);
-            }
+        for index in (0..self.places.len()).filter(|&index| hopeless & bit(index) != 0) {
+            self.hang_up(buffers, index, why);
         }
     }
 
@@ -371,6 +443,11 @@ impl NbdFrontend {
         for (index, place) in self.places.iter().enumerate() {
             self.loads.note(index, place.connection.as_deref().map_or(0, Connection::in_engine));
         }
+        self.share_out(tick, pool)
+    }
+
+    /// The share, from what connections hold now.
+    fn share_out(&mut self, tick: u64, pool: &Pool) -> Share {
         let connections = self.places.iter().filter_map(|place| place.connection.as_deref());
         let held_bytes = connections.map(Connection::held_bytes);
         let share = Share::new(tick, pool, self.limits.logical_block_bytes, held_bytes);
@@ -384,18 +461,19 @@ impl NbdFrontend {
             Some(share) => share,
             None => self.begin_turn(pool),
         };
-        Buffers { memory, pool, share, freed: self.freed, starved: false, long_pieces_ended: 0 }
+        let content = self.content.clone();
+        Buffers { memory, pool, share, content, freed: self.freed, starved: false, long_operations_ended: 0 }
     }
 
     /// Whether a piece of a long command can go to the engine.
     fn has_long_piece(&self) -> bool {
-        self.long != 0 && self.long_pieces < LONG_PIECES_MAX && !self.long_blocked
+        self.long != 0 && !self.long_blocked
     }
 
     /// Keeps what was found out about memory.
-    fn keep(&mut self, freed: bool, long_pieces_ended: u32) {
+    fn keep(&mut self, freed: bool, long_operations_ended: u32) {
         self.freed = freed;
-        self.long_pieces -= long_pieces_ended;
+        self.long_operations -= long_operations_ended;
     }
 }
 
@@ -407,11 +485,18 @@ impl Frontend for NbdFrontend {
         if self.closing == Closing::Asked {
             self.end_all(&mut buffers);
         }
+        // Clients that were hung up on above hold less now.
+        buffers.share = self.share_out(buffers.share.tick, buffers.pool);
         if std::mem::take(&mut buffers.freed) {
             self.runnable |= std::mem::take(&mut self.blocked);
         }
         self.had_room = room > 0;
+        // Those that wait for others count as active, or the others would not leave them their part.
+        self.turns.mark_all(self.long | self.stalls.denied());
         let requests_max = requests.len() + room;
+        let long_max = requests.len() + self.long_first_max(room);
+        self.issue_long(requests, long_max);
+        self.long_took_all |= room == 1 && requests.len() == requests_max;
         let each_max = self.turns.requests_max(room);
         let mut waiting = self.runnable;
         while waiting != 0 && requests.len() < requests_max {
@@ -419,9 +504,9 @@ impl Frontend for NbdFrontend {
             waiting &= !bit(place);
             self.receive(&mut buffers, place, each_max.min(requests_max - requests.len()), requests);
         }
-        self.issue_long(&mut buffers, requests, requests_max);
+        self.issue_long(requests, requests_max);
         self.freed = buffers.freed;
-        if self.starved != 0 {
+        if self.stalls.denied() != 0 {
             self.watch_for_stalls(buffers.share.base_bytes);
         }
     }
@@ -433,11 +518,15 @@ impl Frontend for NbdFrontend {
         let slot = &mut self.places[place as usize];
         assert_eq!(slot.generation, generation, "a place is not given away before its last reply");
         let connection = slot.connection.as_deref_mut().expect("a connection stays until its last reply");
-        if connection.answer(&mut buffers, piece as u16, &reply) == Err(Broken) {
-            connection.hang_up(&mut buffers);
+        let answered = connection.answer(&mut buffers, piece as u16, &reply);
+        if !connection.has_long() {
+            self.long &= !bit(place as usize);
         }
-        let Buffers { freed, long_pieces_ended, .. } = buffers;
-        self.keep(freed, long_pieces_ended);
+        if answered == Err(Broken) {
+            self.hang_up(&mut buffers, place as usize, Farewell::ReadFailed);
+        }
+        let Buffers { freed, long_operations_ended, .. } = buffers;
+        self.keep(freed, long_operations_ended);
         self.touched |= bit(place as usize);
     }
 

@@ -4,27 +4,40 @@
 //! bounded: in time by one deadline for the whole handshake, in memory by the longest option that is looked
 //! at, in work by the number of options.
 //!
-//! - The export is known by its name and by the empty one.
-//! - Structured replies can be negotiated. There are no metadata contexts: to select or list them is
-//!   answered politely with none. TLS and extended headers are not supported, and said so.
+//! - The export is known by its name and by the empty one. With `:ro` behind its name it is another export, which takes no changes:
+//!   for a backup beside hosts that write.
+//! - Structured replies can be negotiated, and after them the metadata contexts of `map`. TLS and extended headers are not supported, and said so.
 //! - A client is told that it may go on only when a reactor has a seat for it.
 //! - Nothing is read ahead: the byte after the last option is the reactor's.
 
 use std::io::{self, Read, Write};
 
 use super::ExportInfo;
-use super::admission::ReplyStyle;
+use super::admission::{ReplyStyle, Terms};
 use super::door::Seat;
 use super::limits::{OPTION_BYTES_MAX, OPTION_DRAIN_BYTES_MAX, OPTIONS_MAX};
+use super::map::{CONTEXTS, Contexts};
 use super::negotiation::{
     ExportQuery, FIXED_NEWSTYLE, INIT_MAGIC, NO_ZEROES, OPTION_HEADER_BYTES, OPTION_MAGIC, PADDING_BYTES,
-    ReplyType, meta_context_export, option, option_header, push_export, push_reply, transmission_flags,
+    ReplyType, meta_context_queries, option, option_header, push_export, push_reply, transmission_flags,
 };
+
+/// The array, as hosts may ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Export {
+    /// As it is served.
+    Whole,
+    /// Without changes.
+    ReadOnly,
+}
+
+/// What the name of the export without changes ends with.
+const READ_ONLY_SUFFIX: &str = ":ro";
 
 /// How a handshake ended, if not by an error of the socket.
 pub(super) enum Outcome {
     /// The client may send commands.
-    Welcome(Seat, ReplyStyle),
+    Welcome(Seat, Terms),
     /// It left, or cannot be served, or does not speak the protocol.
     Goodbye,
 }
@@ -47,7 +60,15 @@ pub(super) fn shake<W: Read + Write>(
         return Ok(Outcome::Goodbye);
     }
     let padded = client_flags & u32::from(NO_ZEROES) == 0;
-    let mut talk = Talk { wire, export, seat, padded, style: ReplyStyle::Simple, reply: Vec::new() };
+    let mut talk = Talk {
+        wire,
+        export,
+        seat,
+        padded,
+        terms: Terms::FIRST,
+        contexts_of: Export::Whole,
+        reply: Vec::new(),
+    };
     for _ in 0..OPTIONS_MAX {
         if let Some(outcome) = talk.option()? {
             return Ok(outcome);
@@ -64,7 +85,9 @@ struct Talk<'a, W> {
     /// Whether the client wants the padding after `EXPORT_NAME`.
     padded: bool,
     /// What was negotiated so far.
-    style: ReplyStyle,
+    terms: Terms,
+    /// The export that the contexts were chosen for.
+    contexts_of: Export,
     /// What is sent at the end of the current option.
     reply: Vec<u8>,
 }
@@ -113,7 +136,7 @@ impl<W: Read + Write> Talk<'_, W> {
             option::INFO => drop(self.info(option, data)),
             option::LIST => self.list(option, data),
             option::STRUCTURED_REPLY if data.is_empty() => {
-                self.style = ReplyStyle::Structured;
+                self.terms.style = ReplyStyle::Structured;
                 self.push(option, ReplyType::Ack, "");
             }
             option::STRUCTURED_REPLY => self.push(option, ReplyType::Invalid, "the option has no data"),
@@ -125,15 +148,14 @@ impl<W: Read + Write> Talk<'_, W> {
 
     /// The old way to choose the export, which knows no error but hanging up.
     fn export_name(&mut self, name: &[u8]) -> Outcome {
-        let Some(seat) = self.is_ours(name).then(|| (self.seat)()).flatten() else {
-            return Outcome::Goodbye;
-        };
+        let Some(export) = self.find(name) else { return Outcome::Goodbye };
+        let Some(seat) = (self.seat)() else { return Outcome::Goodbye };
         self.reply.extend(self.export.size_bytes.to_be_bytes());
-        self.reply.extend(self.flags().to_be_bytes());
+        self.reply.extend(self.flags(export).to_be_bytes());
         if self.padded {
             self.reply.extend([0; PADDING_BYTES]);
         }
-        Outcome::Welcome(seat, self.style)
+        Outcome::Welcome(seat, self.terms_for(export))
     }
 
     /// `INFO` and `GO`. After `GO` the client may be welcome.
@@ -142,20 +164,20 @@ impl<W: Read + Write> Talk<'_, W> {
             self.push(option, ReplyType::Invalid, "the option's data does not add up");
             return None;
         };
-        if !self.is_ours(query.name) {
+        let Some(chosen) = self.find(query.name) else {
             self.push(option, ReplyType::Unknown, "there is no export of that name");
             return None;
-        }
+        };
         let mut outcome = None;
         if option == option::GO {
             let Some(seat) = (self.seat)() else {
                 self.push(option, ReplyType::Policy, "too many connections; try again when one has ended");
                 return None;
             };
-            outcome = Some(Outcome::Welcome(seat, self.style));
+            outcome = Some(Outcome::Welcome(seat, self.terms_for(chosen)));
         }
-        let flags = self.flags();
-        push_export(&mut self.reply, option, &query, self.export, flags);
+        let (name, flags) = (self.name_of(chosen), self.flags(chosen));
+        push_export(&mut self.reply, option, &query, self.export, &name, flags);
         self.push(option, ReplyType::Ack, "");
         outcome
     }
@@ -164,31 +186,81 @@ impl<W: Read + Write> Talk<'_, W> {
         if !data.is_empty() {
             return self.push(option, ReplyType::Invalid, "the option has no data");
         }
-        let name = self.export.name.as_bytes();
-        let length = (name.len() as u32).to_be_bytes();
-        let description = self.export.description.as_bytes();
-        push_reply(&mut self.reply, option, ReplyType::Server, &[&length, name, description]);
+        let others = (!self.export.read_only).then_some(Export::ReadOnly);
+        for export in std::iter::once(Export::Whole).chain(others) {
+            let name = self.name_of(export);
+            let length = (name.len() as u32).to_be_bytes();
+            let description = self.export.description.as_bytes();
+            push_reply(&mut self.reply, option, ReplyType::Server, &[&length, name.as_bytes(), description]);
+        }
         self.push(option, ReplyType::Ack, "");
     }
 
     fn meta_context(&mut self, option: u32, data: &[u8]) {
-        let early = option == option::SET_META_CONTEXT && self.style == ReplyStyle::Simple;
-        match meta_context_export(data) {
-            None => self.push(option, ReplyType::Invalid, "the option's data does not add up"),
-            Some(_) if early => self.push(option, ReplyType::Invalid, "negotiate structured replies first"),
-            Some(name) if !self.is_ours(name) => {
-                self.push(option, ReplyType::Unknown, "there is no export of that name");
+        let is_set = option == option::SET_META_CONTEXT;
+        let early = is_set && self.terms.style == ReplyStyle::Simple;
+        if is_set {
+            self.terms.contexts = Contexts::NONE;
+        }
+        let Some((name, queries)) = meta_context_queries(data) else {
+            return self.push(option, ReplyType::Invalid, "the option's data does not add up");
+        };
+        if early {
+            return self.push(option, ReplyType::Invalid, "negotiate structured replies first");
+        }
+        let Some(export) = self.find(name) else {
+            return self.push(option, ReplyType::Unknown, "there is no export of that name");
+        };
+        for context in CONTEXTS {
+            // A list without queries asks for all; a choice is by whole names.
+            let is_meant = if is_set {
+                queries.iter().any(|query| *query == context.name().as_bytes())
+            } else {
+                queries.is_empty() || queries.iter().any(|query| context.answers(query))
+            };
+            if !is_meant {
+                continue;
             }
-            Some(_) => self.push(option, ReplyType::Ack, ""),
+            if is_set {
+                self.terms.contexts.add(context);
+                self.contexts_of = export;
+            }
+            let (id, name) = (context.id().to_be_bytes(), context.name().as_bytes());
+            push_reply(&mut self.reply, option, ReplyType::MetaContext, &[&id, name]);
+        }
+        self.push(option, ReplyType::Ack, "");
+    }
+
+    /// The export of a name.
+    fn find(&self, name: &[u8]) -> Option<Export> {
+        let own = self.export.name.as_bytes();
+        match name.strip_prefix(own) {
+            _ if name.is_empty() => Some(Export::Whole),
+            Some(b"") => Some(Export::Whole),
+            Some(rest) if rest == READ_ONLY_SUFFIX.as_bytes() => Some(Export::ReadOnly),
+            Some(_) | None => None,
         }
     }
 
-    fn is_ours(&self, name: &[u8]) -> bool {
-        name.is_empty() || name == self.export.name.as_bytes()
+    fn name_of(&self, export: Export) -> String {
+        match export {
+            Export::Whole => self.export.name.clone(),
+            Export::ReadOnly => format!("{}{READ_ONLY_SUFFIX}", self.export.name),
+        }
     }
 
-    fn flags(&self) -> u16 {
-        transmission_flags(self.export, self.style == ReplyStyle::Structured)
+    /// What was negotiated, for the export that was chosen. Contexts that were chosen for another are forgotten ("NBD_OPT_SET_META_CONTEXT").
+    fn terms_for(&self, export: Export) -> Terms {
+        let contexts = if self.contexts_of == export { self.terms.contexts } else { Contexts::NONE };
+        Terms { contexts, read_only: self.is_read_only(export), ..self.terms }
+    }
+
+    fn is_read_only(&self, export: Export) -> bool {
+        self.export.read_only || export == Export::ReadOnly
+    }
+
+    fn flags(&self, export: Export) -> u16 {
+        transmission_flags(self.is_read_only(export), self.terms.style == ReplyStyle::Structured)
     }
 
     fn push(&mut self, option: u32, kind: ReplyType, text: &str) {

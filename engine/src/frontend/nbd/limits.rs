@@ -53,15 +53,25 @@ pub(super) const TURN_BYTES: usize = 256 << 10;
 /// answers eight in 0.1 ms, which is about what one read alone takes; behind 64 it is 0.9 ms.
 pub(super) const IN_ENGINE_SHARED_MIN: u32 = 8;
 
-/// Trims and zeroes beyond this length are *long*: they are cut, and a reactor works on one piece at a time, of each connection in turn.
+/// Trims and zeroes beyond this length are *long*: they are cut, and a reactor takes their pieces of each connection in turn.
 pub(super) const SHORT_ZEROES_BYTES_MAX: u32 = REQUEST_BYTES_MAX;
 
 /// Stripes of a piece of a long trim or zeroes: four batches of the engine, 64 MiB with stripes of 256 KiB.
 pub(super) const LONG_PIECE_STRIPES: u64 = 256;
 
-/// Pieces of long trims and zeroes in a reactor's engine. A piece keeps 64 stripe operations busy, and 64 of the one before it may still
-/// wait for their devices; there are 160, and the others are for writes.
-pub(super) const LONG_PIECES_MAX: u32 = 1;
+/// Stripe operations of a reactor's engine that pieces of long trims and zeroes may keep busy: a piece of 256 stripes keeps 64, one
+/// of four keeps four. 64 of those before may still wait for their devices; there are 160, and the others are for writes. So one
+/// large piece is in the engine, or 16 of 1 MiB with stripes of 256 KiB.
+pub(super) const LONG_OPERATIONS_MAX: u32 = 64;
+
+/// In a turn pieces of long trims and zeroes take one in so many of the places for requests first, and then what others leave.
+pub(super) const LONG_PLACES_OF_ROOM: usize = 4;
+
+/// Stripes that one answer about what the array holds looks at: some 50 us of a reactor's time.
+pub(super) const MAP_STRIPES_MAX: u64 = 16_384;
+
+/// Such an answer counts as this many bytes for each stripe that it covers, beside others.
+pub(super) const MAP_BYTES_PER_STRIPE: u64 = 16;
 
 /// Negotiations of one listener at the same time: a thread each. Clients of one address cannot take those of another.
 pub(super) const HANDSHAKES_PER_LISTENER: usize = 32;
@@ -90,6 +100,9 @@ pub(super) const OPTION_BYTES_MAX: u32 = 16 << 10;
 /// Data of an option that is read and dropped to stay in step; more is a reason to hang up.
 pub(super) const OPTION_DRAIN_BYTES_MAX: u32 = 1 << 20;
 
+/// Clients that have come or gone and are not yet in the log. Example: as many as have places at two reactors come and go at once.
+pub(super) const VISITS_MAX: usize = 4 * CONNECTIONS_MAX;
+
 /// Longest export name, by the protocol.
 pub(super) const NAME_BYTES_MAX: usize = 4096;
 
@@ -99,13 +112,16 @@ pub(super) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a simple read of up to 1 MiB, or an unfragmented one, waits for memory in one piece.
 pub(super) const WHOLE_READ_TIME_MAX: Duration = Duration::from_millis(500);
 
+/// After a read has waited that long, further ones do not wait for so long. Then they do again: what was short may be there.
+pub(super) const PATIENCE_REST_TIME: Duration = Duration::from_secs(5);
+
 /// How often connections that wait for memory are tried again, even if none was freed.
-pub(super) const LOOK_TIME: Duration = Duration::from_secs(1);
+pub(super) const LOOK_TIME: Duration = WHOLE_READ_TIME_MAX;
 
-/// After so many such looks, those that moved too little meanwhile are hung up on.
-pub(super) const LOOKS_PER_STALL: u32 = 10;
+/// After so many such looks, 10 s, clients that have stalled are hung up on; see `stalls.rs`.
+pub(super) const LOOKS_PER_STALL: u32 = 20;
 
-/// Bytes that a client has to move in that time if its connection holds more than its base: 64 KiB/s.
+/// Bytes that a client has to move in that time if its connection keeps more than its base: 64 KiB/s.
 pub(super) const STALL_BYTES_MIN: u64 = 640 << 10;
 
 const _: () = assert!(CONNECTIONS_MAX <= u64::BITS as usize);

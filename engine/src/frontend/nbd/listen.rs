@@ -1,10 +1,10 @@
 //! Where clients find the server: addresses, and the sockets behind them.
 //!
 //! - `unix:PATH`: only the owner may connect (mode 0600 from the moment the name exists: Linux takes it
-//!   from the socket before it is bound). A file left by a server that is gone is removed; one that
+//!   from the socket before it is bound), and the users of a group if one is given. A file left by a server that is gone is removed; one that
 //!   answers is somebody's, and refused. At the end the file is removed if it is still ours.
-//! - `HOST:PORT`: NBD has no authentication and we offer no TLS, so an address that is not loopback
-//!   takes the caller's word ([`Remote::Allow`]).
+//! - `HOST:PORT`: NBD has no authentication and we offer no TLS. An address that is not loopback takes the caller's word
+//!   ([`Access::remote`]), and so do clients on loopback of other users ([`Access::local_users`]): the kernel tells whose they are.
 
 use std::fmt;
 use std::fs::Permissions;
@@ -19,12 +19,20 @@ use std::time::Duration;
 
 use rustix::net::sockopt::{
     set_socket_keepalive, set_socket_recv_buffer_size, set_socket_send_buffer_size, set_tcp_keepidle,
-    set_tcp_nodelay, set_tcp_user_timeout,
+    set_tcp_nodelay, set_tcp_user_timeout, socket_peercred,
 };
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, getpeername, getsockname,
+    listen, socket_with,
+};
+
+use rustix::fs::{AtFlags, CWD, Gid, chownat};
+use rustix::io::Errno;
 
 use super::NbdError;
 use super::door::Origin;
+use super::peer_user::PeerUsers;
+use super::visits::Peer;
 
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -72,13 +80,15 @@ impl fmt::Display for Address {
     }
 }
 
-/// Whether clients on other machines are let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remote {
-    /// TCP on loopback only.
-    Refuse,
-    /// TCP on any address.
-    Allow,
+/// Who may connect, beside the server's own user and root. By default nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// TCP on any address, and every client of it.
+    pub remote: bool,
+    /// Every user of this machine, by TCP on loopback.
+    pub local_users: bool,
+    /// The users of this group, by unix sockets.
+    pub group: Option<u32>,
 }
 
 /// A socket that listens.
@@ -92,15 +102,13 @@ pub(super) struct Listening {
 
 impl Listening {
     /// Listens on an address, which for a host name can be several.
-    pub(super) fn on(address: &Address, remote: Remote) -> Result<Vec<Listening>, NbdError> {
+    pub(super) fn on(address: &Address, access: Access) -> Result<Vec<Listening>, NbdError> {
         let failed = |error: io::Error| NbdError(format!("cannot listen on {address}: {error}"));
         match address {
-            Address::Unix(path) => Ok(vec![listen_unix(path).map_err(failed)?]),
+            Address::Unix(path) => Ok(vec![listen_unix(path, access.group).map_err(failed)?]),
             Address::Tcp(text) => {
                 let resolved: Vec<SocketAddr> = text.to_socket_addrs().map_err(failed)?.collect();
-                if let Some(far) =
-                    resolved.iter().find(|at| remote == Remote::Refuse && !is_loopback(at.ip()))
-                {
+                if let Some(far) = resolved.iter().find(|at| !access.remote && !is_loopback(at.ip())) {
                     return Err(NbdError(format!(
                         "cannot listen on {text}: {far} can be reached from other machines, and NBD here has \
                          neither passwords nor encryption; use a loopback address or a unix socket, or \
@@ -118,6 +126,38 @@ impl Listening {
             Address::Unix(_) => Origin::Unix,
             Address::Tcp(_) => Origin::Tcp,
         }
+    }
+
+    /// Where an accepted client is.
+    pub(super) fn peer(&self, client: &OwnedFd) -> Peer {
+        let name = match &self.address {
+            Address::Unix(_) => {
+                let process = |it: rustix::net::UCred| {
+                    format!("pid {} of uid {}", it.pid.as_raw_nonzero(), it.uid.as_raw())
+                };
+                socket_peercred(client).map(process)
+            }
+            Address::Tcp(_) => {
+                let address = |at: Option<SocketAddrAny>| SocketAddr::try_from(at?).ok();
+                getpeername(client).map(|at| address(at).map_or_else(String::new, |at| at.to_string()))
+            }
+        };
+        let name = name.unwrap_or_else(|_| "a client that is gone already".into());
+        Peer { name, at: self.address.to_string() }
+    }
+
+    /// The user of an accepted client that may not connect; `Some(None)` if it cannot be told whose it is. `None` if it may.
+    pub(super) fn refuses(&self, access: Access, users: &PeerUsers, client: &OwnedFd) -> Option<Option<u32>> {
+        if matches!(self.address, Address::Unix(_)) || access.remote || access.local_users {
+            return None;
+        }
+        let address = |at: Result<Option<SocketAddrAny>, Errno>| SocketAddr::try_from(at.ok()??).ok();
+        let server = address(getsockname(client).map(Some));
+        let user = address(getpeername(client))
+            .zip(server)
+            .and_then(|(client, server)| users.user_of(client, server));
+        let is_ours = user.is_some_and(|user| users.is_own(user));
+        (!is_ours).then_some(user)
     }
 
     /// Prepares an accepted socket.
@@ -160,12 +200,16 @@ fn listen_tcp(at: &SocketAddr) -> io::Result<Listening> {
     Ok(Listening { socket: listener.into(), address, file: None })
 }
 
-fn listen_unix(path: &Path) -> io::Result<Listening> {
+fn listen_unix(path: &Path, group: Option<u32>) -> io::Result<Listening> {
     remove_stale(path)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = std::fs::File::from(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?);
     socket.set_permissions(Permissions::from_mode(0o600))?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
+    if let Some(group) = group {
+        chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+        std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
+    }
     let file = Some(identity(path)?);
     let listening = Listening { socket: socket.into(), address: Address::Unix(path.into()), file };
     listen(&listening.socket, BACKLOG)?;
@@ -218,9 +262,9 @@ mod tests {
     #[test]
     fn only_loopback_unless_allowed() {
         let everywhere = Address::Tcp("0.0.0.0:0".into());
-        let refusal = Listening::on(&everywhere, Remote::Refuse).err().unwrap().0;
+        let refusal = Listening::on(&everywhere, Access::default()).err().unwrap().0;
         assert!(refusal.contains("other machines"), "{refusal}");
-        assert!(Listening::on(&Address::Tcp("127.0.0.1:0".into()), Remote::Refuse).is_ok());
+        assert!(Listening::on(&Address::Tcp("127.0.0.1:0".into()), Access::default()).is_ok());
         assert!(is_loopback("::ffff:127.0.0.1".parse().unwrap()));
     }
 }

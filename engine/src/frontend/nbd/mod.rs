@@ -3,22 +3,26 @@
 //! ```text
 //!   server     threads that accept and shake hands           blocking, bounded in number and time
 //!     listen      addresses and their sockets
+//!     peer_user     whose a client of this machine is
 //!     handshake   what is said, over anything that reads and writes
 //!     negotiation   its bytes, pure
 //!     single        one client without those threads
+//!   visits     clients that come and go, for a log
 //!   door       from those threads to a reactor                a queue and a bell
 //!   frontend   one reactor's connections                      never blocks, never allocates
 //!     connection  one client: commands, pieces, spans
 //!       receive     bytes to requests
 //!       outbox      replies to bytes
+//!     map         what the array holds where, pure
 //!     share       how much memory and work each connection has, pure
+//!     stalls      which clients keep memory that others wait for, pure
 //!     admission   what becomes of a command, pure
 //!     protocol    the bytes of commands and replies, pure
 //! ```
 //!
-//! Written from the protocol's specification: the baseline, structured replies, size constraints, and the
-//! commands READ, WRITE, FLUSH, TRIM, WRITE_ZEROES and DISC, with FUA and DF. Not here: TLS, metadata
-//! contexts, extended headers, CACHE, resizing.
+//! Written from the protocol's specification: the baseline, structured replies, metadata contexts, size constraints, and the
+//! commands READ, WRITE, FLUSH, TRIM, WRITE_ZEROES, BLOCK_STATUS and DISC, with FUA, DF, REQ_ONE and FAST_ZERO. Not here: TLS,
+//! extended headers, CACHE, resizing.
 //!
 //! Invariants:
 //! - A span belongs to a piece, and a piece to the engine from request to reply; whatever the client does
@@ -26,7 +30,7 @@
 //! - Every command that has wholly arrived is answered once, unless the client is gone.
 //! - After the handshake nothing of a client blocks a thread or allocates, and no client has more of
 //!   anything than `limits` says. While others are active it has no more than its share of memory, requests, turns (`share`) and
-//!   long zeroes (`frontend`); of places, each listener has its own (`door`).
+//!   long trims and zeroes (`frontend`); of places, each listener has its own (`door`).
 //! - Once both directions of a client's socket are closed, what it had queued is dropped; only what the engine holds is carried out.
 //! - Data is copied once, between the kernel and a span; small writes twice (see `receive`).
 
@@ -37,18 +41,24 @@ mod frontend;
 mod handshake;
 mod limits;
 mod listen;
+mod map;
 mod negotiation;
 mod outbox;
+mod peer_user;
 mod protocol;
 mod server;
 mod share;
 mod single;
 mod slots;
+mod stalls;
+mod visits;
 
 pub use frontend::NbdFrontend;
-pub use listen::{Address, Remote};
+pub use listen::{Access, Address};
+pub use map::{Content, Run, StripeState};
 pub use server::NbdServer;
 pub use single::seat_single;
+pub use visits::{Farewell, Peer, Traffic, Visit, Visits};
 
 /// Why NBD cannot be served: what, where, what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +92,7 @@ impl ExportInfo {
             size_bytes: self.size_bytes,
             logical_block_bytes: self.logical_block_bytes,
             read_only: self.read_only,
-            long_piece_bytes: self.stripe_bytes * limits::LONG_PIECE_STRIPES,
+            stripe_bytes: self.stripe_bytes,
         }
     }
 

@@ -50,6 +50,7 @@ pub(super) enum ReplyType {
     Ack = 1,
     Server = 2,
     Info = 3,
+    MetaContext = 4,
     Unsupported = (1 << 31) + 1,
     Policy = (1 << 31) + 2,
     Invalid = (1 << 31) + 3,
@@ -101,15 +102,15 @@ impl<'a> ExportQuery<'a> {
     }
 }
 
-/// Reads the data of `LIST_META_CONTEXT` or `SET_META_CONTEXT`: the export's name. The queries have to
-/// be well-formed; what they ask for does not matter, for there are no contexts.
-pub(super) fn meta_context_export(data: &[u8]) -> Option<&[u8]> {
+/// Reads the data of `LIST_META_CONTEXT` or `SET_META_CONTEXT`: the export's name, and the queries.
+pub(super) fn meta_context_queries(data: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
     let mut reader = Reader(data);
     let name = reader.string()?;
+    let mut queries = Vec::new();
     for _ in 0..reader.u32()? {
-        reader.string()?; // each takes 4 bytes at least, so a hostile count ends with the data
+        queries.push(reader.string()?); // each takes 4 bytes at least, so a hostile count ends with the data
     }
-    reader.0.is_empty().then_some(name)
+    reader.0.is_empty().then_some((name, queries))
 }
 
 /// Appends a reply to `option`.
@@ -128,6 +129,7 @@ pub(super) fn push_export(
     option: u32,
     query: &ExportQuery<'_>,
     export: &ExportInfo,
+    name: &str,
     flags: u16,
 ) {
     let size = export.size_bytes.to_be_bytes();
@@ -137,7 +139,7 @@ pub(super) fn push_export(
     let sizes: [&[u8]; 4] = [&info::BLOCK_SIZE.to_be_bytes(), &minimum, &preferred, &maximum];
     push_reply(out, option, ReplyType::Info, &sizes);
     if query.wants_name {
-        push_reply(out, option, ReplyType::Info, &[&info::NAME.to_be_bytes(), export.name.as_bytes()]);
+        push_reply(out, option, ReplyType::Info, &[&info::NAME.to_be_bytes(), name.as_bytes()]);
     }
     if query.wants_description {
         let description = export.description.as_bytes();
@@ -147,13 +149,13 @@ pub(super) fn push_export(
 
 /// What the export can do. Flushes reach the whole array, whichever connection they come by, so
 /// several connections may share it.
-pub(super) fn transmission_flags(export: &ExportInfo, structured: bool) -> u16 {
+pub(super) fn transmission_flags(read_only: bool, structured: bool) -> u16 {
     use transmission::*;
     let mut flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN;
-    if export.read_only {
+    if read_only {
         flags |= READ_ONLY;
     } else {
-        flags |= SEND_TRIM | SEND_WRITE_ZEROES;
+        flags |= SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO;
     }
     if structured {
         flags |= SEND_DF;
@@ -211,12 +213,12 @@ mod tests {
     #[test]
     fn meta_context_queries_are_read_whole_or_not_at_all() {
         let good = [&[0, 0, 0, 1][..], b"a", &[0, 0, 0, 1], &[0, 0, 0, 5], b"base:"].concat();
-        assert_eq!(meta_context_export(&good), Some(&b"a"[..]));
+        assert_eq!(meta_context_queries(&good), Some((&b"a"[..], vec![&b"base:"[..]])));
         for cut in 0..good.len() {
-            assert_eq!(meta_context_export(&good[..cut]), None, "cut to {cut}");
+            assert_eq!(meta_context_queries(&good[..cut]), None, "cut to {cut}");
         }
         let hostile = [&[0, 0, 0, 0][..], &[0xff; 4]].concat();
-        assert_eq!(meta_context_export(&hostile), None);
+        assert_eq!(meta_context_queries(&hostile), None);
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //!   at that byte.
 //! - A simple reply is a header and all of its data with nothing in between. While one is *streamed*
 //!   (its end is not read yet), replies to other commands wait in `deferred`.
-//! - Room: a segment has a piece or ends a command, and both are counted, so the queues made at accept
-//!   never grow.
+//! - Room: a segment has a piece of its own, or ends a command, or is the first of two that answer what the array holds. All are
+//!   counted, so the queues made at accept never grow. (The error of a piece keeps the piece's slot until it is sent, for this reason.)
 
 #![expect(unsafe_code, reason = "an iovec of many spans: `Memory::with` lends one at a time")]
 
@@ -22,8 +22,12 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::limits::{COMMANDS_MAX, PIECES_MAX, SEGMENTS_PER_SEND};
+use super::map::CONTEXTS;
 use super::protocol::ReplyHeader;
 use crate::memory::{Memory, Span};
+
+/// Segments of one connection.
+const ROOM: usize = CONTEXTS.len() * COMMANDS_MAX + PIECES_MAX;
 
 /// A part of a reply.
 #[derive(Clone, Copy, Debug)]
@@ -69,10 +73,9 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new() -> Outbox {
-        let room = COMMANDS_MAX + PIECES_MAX;
         Outbox {
-            ready: VecDeque::with_capacity(room),
-            deferred: VecDeque::with_capacity(room),
+            ready: VecDeque::with_capacity(ROOM),
+            deferred: VecDeque::with_capacity(ROOM),
             sent_bytes: 0,
             streamed: None,
         }
@@ -89,8 +92,14 @@ impl Outbox {
         self.streamed = Some(command);
     }
 
+    /// The spans that are ready to be sent, also those of which a part is sent: only the client can free them.
+    pub(super) fn ready_spans(&self) -> impl Iterator<Item = Span> {
+        self.ready.iter().map(|segment| segment.span)
+    }
+
     /// Adds a segment.
     pub(super) fn push(&mut self, segment: Segment) {
+        assert!(self.ready.len() + self.deferred.len() < ROOM, "see the module");
         match self.streamed {
             Some(command) if command != segment.command => self.deferred.push_back(segment),
             Some(_) if segment.ends => {

@@ -10,6 +10,8 @@
 //!   chunk      | magic  | flags | type | cookie  | length 4 |  length bytes ...
 //! ```
 
+use crate::request::RequestError;
+
 /// First word of a command.
 pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;
 /// First word of a simple reply.
@@ -30,6 +32,7 @@ pub(super) mod transmission {
     pub(crate) const SEND_WRITE_ZEROES: u16 = 1 << 6;
     pub(crate) const SEND_DF: u16 = 1 << 7;
     pub(crate) const CAN_MULTI_CONN: u16 = 1 << 8;
+    pub(crate) const SEND_FAST_ZERO: u16 = 1 << 11;
 }
 
 /// Command types.
@@ -40,6 +43,7 @@ pub(super) mod command {
     pub(crate) const FLUSH: u16 = 3;
     pub(crate) const TRIM: u16 = 4;
     pub(crate) const WRITE_ZEROES: u16 = 6;
+    pub(crate) const BLOCK_STATUS: u16 = 7;
 
     /// The reply waits until what was written is durable. Valid, if pointless, with every command.
     pub(crate) const FLAG_FUA: u16 = 1 << 0;
@@ -47,6 +51,10 @@ pub(super) mod command {
     pub(crate) const FLAG_NO_HOLE: u16 = 1 << 1;
     /// With a read: one content chunk.
     pub(crate) const FLAG_DF: u16 = 1 << 2;
+    /// With a block status: one extent, which does not go beyond the range.
+    pub(crate) const FLAG_REQ_ONE: u16 = 1 << 3;
+    /// With write-zeroes: refuse it if it is no faster than a write.
+    pub(crate) const FLAG_FAST_ZERO: u16 = 1 << 4;
 }
 
 /// Chunk types of structured replies, and their one flag.
@@ -54,6 +62,8 @@ mod chunk {
     pub(super) const FLAG_DONE: u16 = 1 << 0;
     pub(super) const NONE: u16 = 0;
     pub(super) const OFFSET_DATA: u16 = 1;
+    pub(super) const OFFSET_HOLE: u16 = 2;
+    pub(super) const BLOCK_STATUS: u16 = 5;
     pub(super) const ERROR: u16 = (1 << 15) + 1;
     pub(super) const ERROR_OFFSET: u16 = (1 << 15) + 2;
 }
@@ -72,6 +82,19 @@ pub(super) enum ErrorCode {
     NoSpace = 28,
     /// A read that may not be fragmented and is too long for that.
     Overflow = 75,
+    /// Zeroes that would not be fast.
+    NotSupported = 95,
+}
+
+impl From<RequestError> for ErrorCode {
+    fn from(error: RequestError) -> ErrorCode {
+        match error {
+            RequestError::Misaligned => ErrorCode::Invalid,
+            RequestError::OutOfRange | RequestError::NoSpace => ErrorCode::NoSpace,
+            RequestError::Lost | RequestError::NotTaken | RequestError::NeedsMemory => ErrorCode::Io,
+            RequestError::ReadOnly => ErrorCode::NotPermitted,
+        }
+    }
 }
 
 /// A command as it was received.
@@ -146,6 +169,16 @@ impl ReplyHeader {
     /// A chunk of `data_bytes` of content that begins at `offset_bytes` of the export.
     pub(super) fn data(cookie: u64, place: Chunk, offset_bytes: u64, data_bytes: u32) -> ReplyHeader {
         ReplyHeader::chunk(cookie, place, chunk::OFFSET_DATA, 8 + data_bytes).u64(offset_bytes)
+    }
+
+    /// A chunk that says that `hole_bytes` of content from `offset_bytes` on are zeros.
+    pub(super) fn hole(cookie: u64, place: Chunk, offset_bytes: u64, hole_bytes: u32) -> ReplyHeader {
+        ReplyHeader::chunk(cookie, place, chunk::OFFSET_HOLE, 12).u64(offset_bytes).u32(hole_bytes)
+    }
+
+    /// A chunk with one extent of a metadata context.
+    pub(super) fn status(cookie: u64, place: Chunk, context: u32, (bytes, flags): (u32, u32)) -> ReplyHeader {
+        ReplyHeader::chunk(cookie, place, chunk::BLOCK_STATUS, 12).u32(context).u32(bytes).u32(flags)
     }
 
     /// The end of a successful reply that has no content.
@@ -233,6 +266,8 @@ mod tests {
             (ReplyHeader::error(cookie, ErrorCode::Io), 26, 6),
             (ReplyHeader::error_at(cookie, Chunk::More, ErrorCode::Io, 4096), 34, 14),
             (ReplyHeader::data(cookie, Chunk::Last, 4096, 512), 28, 8 + 512),
+            (ReplyHeader::hole(cookie, Chunk::More, 4096, 512), 32, 12),
+            (ReplyHeader::status(cookie, Chunk::Last, 1, (4096, 3)), 32, 12),
         ] {
             let bytes = reply.as_bytes();
             assert_eq!(bytes.len(), len);

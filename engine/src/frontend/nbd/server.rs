@@ -25,11 +25,17 @@ use super::door::{Accepted, Door, Origin, Reception};
 use super::frontend::NbdFrontend;
 use super::handshake::{Outcome, shake};
 use super::limits::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_PER_LISTENER};
-use super::listen::{Address, Listening, Remote};
+use super::listen::{Access, Address, Listening};
+use super::peer_user::PeerUsers;
+use super::visits::{Peer, Visit, Visits};
 use super::{ExportInfo, NbdError};
+use crate::threads::{Routes, Thread, Threads};
 
 /// How long a listener rests when the system has no descriptor or thread for a client.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Listeners and handshakes never reach a member, and a server of NBD has no block device.
+const ROUTES: Routes = Routes { block_device: false, passthrough: false };
 
 /// A handshake needs little; there may be many.
 const HANDSHAKE_STACK_BYTES: usize = 256 << 10;
@@ -37,13 +43,19 @@ const HANDSHAKE_STACK_BYTES: usize = 256 << 10;
 /// The listening side of an NBD server. Dropping it is stopping it.
 pub struct NbdServer {
     shared: Arc<Shared>,
-    listeners: Vec<JoinHandle<()>>,
+    /// A thread for each address. The sockets are kept here too: the last reference removes a socket's file, and must be dropped by
+    /// a thread that may remove files.
+    listeners: Vec<(JoinHandle<()>, Arc<Listening>)>,
     addresses: Vec<Address>,
+    visits: Visits,
 }
 
 /// What listeners and handshakes share.
 struct Shared {
     export: ExportInfo,
+    access: Access,
+    users: PeerUsers,
+    threads: Threads,
     reception: Reception,
     /// Set once, by `stop`; the bell's ring carries it to the listeners, the lock of `handshakes` to
     /// the rest.
@@ -60,9 +72,20 @@ impl NbdServer {
     /// can connect from now on and are served as soon as the reactors turn.
     pub fn start(
         listen: &[Address],
-        remote: Remote,
+        access: Access,
         export: ExportInfo,
         reactors: usize,
+    ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
+        NbdServer::start_limited(listen, access, export, reactors, Threads::default())
+    }
+
+    /// The same, with threads that are limited by `threads`.
+    pub fn start_limited(
+        listen: &[Address],
+        access: Access,
+        export: ExportInfo,
+        reactors: usize,
+        threads: Threads,
     ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
         assert!(reactors > 0, "an export is served by one reactor at least");
         let export = export.checked()?;
@@ -70,13 +93,11 @@ impl NbdServer {
         let failed = |error: io::Error| NbdError(format!("cannot start to serve NBD: {error}"));
         let mut sockets = Vec::new();
         for address in listen {
-            sockets.extend(Listening::on(address, remote)?);
+            sockets.extend(Listening::on(address, access)?);
         }
         let origins: Vec<Origin> = sockets.iter().map(Listening::origin).collect();
-        let doors: Vec<Arc<Door>> = (0..reactors)
-            .map(|_| Door::new(sockets.len()).map(Arc::new))
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
+        let (doors, visits) = Door::all(reactors, sockets.len()).map_err(failed)?;
+        let doors: Vec<Arc<Door>> = doors.into_iter().map(Arc::new).collect();
         let frontends: Vec<NbdFrontend> = doors
             .iter()
             .map(|door| NbdFrontend::new(Arc::clone(door), limits))
@@ -84,18 +105,24 @@ impl NbdServer {
             .map_err(failed)?;
         let shared = Arc::new(Shared {
             export,
+            access,
+            users: PeerUsers::open(),
+            threads,
             reception: Reception::new(doors.into(), &origins),
             stopping: AtomicBool::new(false),
             bell: eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?,
             handshakes: Mutex::new(Vec::new()),
             ended: Condvar::new(),
         });
-        let mut server = NbdServer { shared, listeners: Vec::new(), addresses: Vec::new() };
+        let mut server = NbdServer { shared, listeners: Vec::new(), addresses: Vec::new(), visits };
         for (index, socket) in sockets.into_iter().enumerate() {
             server.addresses.push(socket.address.clone());
             let shared = Arc::clone(&server.shared);
             let thread = thread::Builder::new().name("nbd-listen".into());
-            server.listeners.push(thread.spawn(move || accept_all(&shared, &socket, index)).map_err(failed)?);
+            let socket = Arc::new(socket);
+            let listening = Arc::clone(&socket);
+            let accepting = thread.spawn(move || accept_all(&shared, &listening, index)).map_err(failed)?;
+            server.listeners.push((accepting, socket));
         }
         Ok((server, frontends))
     }
@@ -112,6 +139,12 @@ impl NbdServer {
         self.shared.reception.seated()
     }
 
+    /// The clients that come and go, for one listener.
+    #[must_use]
+    pub fn visits(&self) -> Visits {
+        self.visits.clone()
+    }
+
     /// Stops listening, removes the socket files, and hangs up on clients that are still shaking hands.
     /// Connections are not touched: they are the front ends'.
     pub fn stop(self) {
@@ -124,7 +157,7 @@ impl Drop for NbdServer {
         self.shared.stopping.store(true, Ordering::Release);
         // Never read, so it stays readable for every listener.
         let _rung = rustix::io::write(&self.shared.bell, &1u64.to_ne_bytes());
-        for listener in self.listeners.drain(..) {
+        for (listener, _socket) in self.listeners.drain(..) {
             let _panicked_or_not = listener.join();
         }
         let mut handshakes = self.shared.handshakes();
@@ -143,19 +176,20 @@ impl Shared {
     }
 
     /// Counts in a handshake of a listener, if there is room for it.
-    fn begin(self: &Arc<Shared>, listener: usize, socket: OwnedFd) -> Option<Handshake> {
+    fn begin(self: &Arc<Shared>, listener: usize, socket: OwnedFd, peer: Arc<Peer>) -> Option<Handshake> {
         let mut handshakes = self.handshakes();
         if handshakes.iter().filter(|(other, _)| *other == listener).count() >= HANDSHAKES_PER_LISTENER {
             return None;
         }
         let socket = Arc::new(socket);
         handshakes.push((listener, Arc::clone(&socket)));
-        Some(Handshake { shared: Arc::clone(self), listener, socket })
+        Some(Handshake { shared: Arc::clone(self), listener, socket, peer })
     }
 }
 
 /// A listener thread.
 fn accept_all(shared: &Arc<Shared>, listening: &Listening, listener: usize) {
+    shared.threads.limit(Thread::NbdListener, ROUTES);
     loop {
         let mut waits =
             [PollFd::new(&listening.socket, PollFlags::IN), PollFd::new(&shared.bell, PollFlags::IN)];
@@ -176,7 +210,12 @@ fn welcome(shared: &Arc<Shared>, listening: &Listening, listener: usize, client:
     if listening.tune(&client).is_err() {
         return;
     }
-    if let Some(handshake) = shared.begin(listener, client) {
+    let peer = Arc::new(listening.peer(&client));
+    // The table of the kernel may be long, and is read once for each client; this thread has nothing to do meanwhile.
+    if let Some(user) = listening.refuses(shared.access, &shared.users, &client) {
+        return shared.reception.tell(Visit::Refused { peer, user });
+    }
+    if let Some(handshake) = shared.begin(listener, client, peer) {
         let thread = thread::Builder::new().name("nbd-handshake".into()).stack_size(HANDSHAKE_STACK_BYTES);
         if thread.spawn(move || handshake.run()).is_err() {
             pause();
@@ -213,17 +252,20 @@ struct Handshake {
     /// By which listener the client came.
     listener: usize,
     socket: Arc<OwnedFd>,
+    peer: Arc<Peer>,
 }
 
 impl Handshake {
     fn run(self) {
+        self.shared.threads.limit(Thread::NbdHandshake, ROUTES);
         let deadline = now() + HANDSHAKE_TIME_MAX;
         let mut wire = Wire { socket: Arc::clone(&self.socket), deadline };
         let outcome = shake(&mut wire, &self.shared.export, &|| self.shared.reception.seat(self.listener));
-        let Ok(Outcome::Welcome(seat, style)) = outcome else { return };
+        let Ok(Outcome::Welcome(seat, terms)) = outcome else { return };
         // The connection gets a descriptor of its own: ours is shared with `stop`.
         if let Ok(socket) = self.socket.try_clone() {
-            self.shared.reception.enter(Accepted { socket, style, seat });
+            let peer = Arc::clone(&self.peer);
+            self.shared.reception.enter(Accepted { socket, peer, terms, seat });
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! | amount | example | granted |
 //! |---|---|---|
-//! | *base*, C / 256 | 64 KiB | always: for bases that are not in use so much memory is left free |
+//! | *base*, C / 256 | 64 KiB | if there is a block for it: for bases that are not in use so much memory is left free |
 //! | *start*, C / 64 | 256 KiB | while it holds no more than what is left over for others |
 //! | *earned*, a quarter of what its client moved in a tick | 2.5 MiB at 100 MB/s | the same |
 //! | all but the bases of others | 12 MiB | while no other connection is active |
@@ -15,8 +15,11 @@
 //!   connection holds, and the wait ends when its own client moves.
 //! - A read that has to be *whole*, in one piece, is granted up to 1 MiB to a connection that holds nothing, if as much is left over
 //!   for others. The connection waits for that no longer than `WHOLE_READ_TIME_MAX`.
+//! - Memory that is left free for a base may be in blocks of other sizes, when 1 MiB is cut into blocks that are all in use but a few.
+//!   Then a connection within its base waits, as long as it takes until a block of a size that will do is given back.
 //! - The memory of a client that moved fast and then stops cannot be taken back. While another connection waits for memory within
-//!   its own share, the front end hangs up on those that keep more than their base and move too little (`STALL_BYTES_MIN`).
+//!   its own share, the front end hangs up on those that keep more than their base and move too little (see `stalls`). Those that
+//!   keep no more than their base are never hung up on, however slow: 64 of them hold 4 MiB.
 //!
 //! **Requests in the engine.** Members serve requests in the order in which they come, so a connection with many in flight delays all
 //! others. A connection has at most twice as many in the engine as the least busy of the others had in the last tick, but always
@@ -134,7 +137,7 @@ impl Share {
         if held > self.allowance(want) {
             return false;
         }
-        if free_bytes == self.capacity_bytes {
+        if free_bytes >= self.capacity_bytes {
             return true; // all is free: also for a read of 1 MiB in one chunk, of a pool of 1 MiB
         }
         // A part of the bases that are not in use is this connection's own.
@@ -172,8 +175,8 @@ pub(super) struct Meter {
     now_bytes: u64,
     /// In the tick before.
     before_bytes: u64,
-    /// Since it was last looked at whether the client has stalled.
-    pub since_look_bytes: u64,
+    /// Since the front end began to watch for clients that have stalled.
+    pub watched_bytes: u64,
 }
 
 impl Meter {
@@ -184,7 +187,7 @@ impl Meter {
             (self.tick, self.now_bytes) = (tick, 0);
         }
         self.now_bytes += bytes as u64;
-        self.since_look_bytes += bytes as u64;
+        self.watched_bytes += bytes as u64;
     }
 
     /// Memory that the connection may hold because its client moved as much lately.
@@ -288,6 +291,11 @@ impl Turns {
         self.now |= 1 << place;
     }
 
+    /// Notes that all of these are active.
+    pub(super) fn mark_all(&mut self, places: u64) {
+        self.now |= places;
+    }
+
     /// How many connections are active.
     pub(super) fn active_count(&self) -> usize {
         (self.now | self.before).count_ones() as usize
@@ -300,9 +308,19 @@ impl Turns {
 
     /// The next place in the circle, of `waiting`, which is not empty.
     pub(super) fn next_of(&mut self, waiting: u64) -> usize {
-        let place = (waiting.rotate_right(self.next).trailing_zeros() + self.next) % u64::BITS;
-        self.next = (place + 1) % u64::BITS;
-        place as usize
+        let place = self.first_of(waiting);
+        self.pass(place);
+        place
+    }
+
+    /// The place that is next, and stays so until [`Turns::pass`].
+    pub(super) fn first_of(&self, waiting: u64) -> usize {
+        ((waiting.rotate_right(self.next).trailing_zeros() + self.next) % u64::BITS) as usize
+    }
+
+    /// Goes on behind a place.
+    pub(super) fn pass(&mut self, place: usize) {
+        self.next = (place as u32 + 1) % u64::BITS;
     }
 
     /// The requests that one connection may add in a turn that has room for `room`.
@@ -410,7 +428,7 @@ mod tests {
         assert_eq!((meter.earned_bytes(2), meter.earned_bytes(3), meter.earned_bytes(4)), (1000, 100, 0));
         assert!(meter.moves(2) && !meter.moves(3));
         meter.moved(9, 8);
-        assert_eq!((meter.earned_bytes(9), meter.since_look_bytes), (2, 4408));
+        assert_eq!((meter.earned_bytes(9), meter.watched_bytes), (2, 4408));
     }
 
     /// One with a single request in flight limits a busy one to eight; two busy ones double each other's limit from tick to tick; and a

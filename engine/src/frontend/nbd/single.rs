@@ -25,11 +25,68 @@ pub fn seat_single<W: Read + Write>(
     let reception = Reception::new(vec![door].into(), &[Origin::Unix]);
     let outcome = shake(wire, &export, &|| reception.seat(0));
     let welcome = match outcome {
-        Ok(Outcome::Welcome(seat, style)) => {
-            reception.enter(Accepted { socket, style, seat });
+        Ok(Outcome::Welcome(seat, terms)) => {
+            reception.enter(Accepted { socket, peer: Arc::default(), terms, seat });
             true
         }
         Ok(Outcome::Goodbye) | Err(_) => false,
     };
     Ok((frontend, welcome))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::super::admission::Terms;
+    use super::*;
+    use crate::frontend::Frontend;
+    use crate::memory::{Memory, Pool};
+
+    /// The thread of a handshake keeps a duplicate of the socket for a moment, so the socket stays in the poll when the connection has
+    /// closed its own. If the client leaves only then, that must not end the connection that has the place by now.
+    #[test]
+    fn events_of_a_closed_connection_do_not_reach_the_next_of_its_place() {
+        let export = ExportInfo {
+            name: String::new(),
+            description: String::new(),
+            size_bytes: 1 << 20,
+            logical_block_bytes: 512,
+            preferred_bytes: 4096,
+            read_only: false,
+            stripe_bytes: 4096,
+        };
+        let door = Arc::new(Door::new(1).unwrap());
+        let mut frontend = NbdFrontend::new(Arc::clone(&door), export.limits()).unwrap();
+        let reception = Reception::new(vec![door].into(), &[Origin::Unix]);
+        let memory = Memory::new(&[1 << 20]).unwrap();
+        let mut pool = Pool::new(&memory, 0);
+        let enter = || {
+            let (client, socket) = UnixStream::pair().unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let (seat, duplicate) = (reception.seat(0).unwrap(), socket.try_clone().unwrap());
+            let (socket, peer) = (socket.into(), Arc::default());
+            reception.enter(Accepted { socket, peer, terms: Terms::FIRST, seat });
+            (client, duplicate)
+        };
+        let mut turn = || {
+            frontend.gather(&memory, &mut pool, 32, &mut Vec::new());
+            frontend.settle(&memory, &mut pool);
+        };
+        let (mut first, _duplicate) = enter();
+        turn();
+        first.write_all(&[0x5a; 64]).unwrap(); // no magic: the server hangs up
+        turn();
+        assert_eq!(reception.seated(), 0);
+        let (mut second, _) = enter();
+        turn();
+        drop(first);
+        turn();
+        let mut nothing = [0; 28]; // a read of no bytes
+        nothing[..4].copy_from_slice(&0x2560_9513u32.to_be_bytes());
+        second.write_all(&nothing).unwrap();
+        turn();
+        second.read_exact(&mut [0; 16]).expect("the second connection is served");
+    }
 }

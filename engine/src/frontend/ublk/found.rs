@@ -18,6 +18,9 @@ const LISTED: &str = "/sys/class/ublk-char";
 /// Where it lists the block devices, those of all drivers.
 const BLOCK_DEVICES: &str = "/sys/block";
 
+/// The namespace of process numbers that sees all processes (`PROC_PID_INIT_INO` of linux/proc_ns.h).
+const FIRST_NAMESPACE: &str = "pid:[4026531836]";
+
 /// Whether the driver is there and this process may use it.
 #[must_use]
 pub fn is_there() -> bool {
@@ -30,8 +33,11 @@ pub fn leftovers(name: &str) -> Result<Vec<u32>, UblkError> {
         return Ok(Vec::new());
     }
     let mut control = Control::open()?;
+    // The driver tells a server by its number in the namespace where it runs.
+    let sees_all = std::fs::read_link("/proc/self/ns/pid")
+        .is_ok_and(|namespace| namespace == Path::new(FIRST_NAMESPACE));
     let is_left = |info: &DeviceInfo| {
-        let has_server = info.state == state::LIVE && is_alive(info.server_pid);
+        let has_server = info.state == state::LIVE && (!sees_all || is_alive(info.server_pid));
         !has_server && same_name(info.server_flags, mark(name, ""))
     };
     Ok(devices(&mut control)?.into_iter().filter(is_left).map(|info| info.device).collect())
@@ -52,7 +58,7 @@ pub enum Existing {
     None,
     /// There is this one.
     Marked(u32),
-    /// These may be. Only the driver's control device tells, and it does not.
+    /// These may be: only the driver's control device tells, and it cannot be asked. Without any, there may be one that is not seen.
     Possible(Vec<u32>),
 }
 
@@ -60,8 +66,11 @@ pub enum Existing {
 #[must_use]
 pub fn existing(name: &str, identity: &str, shape: &UblkShape) -> Existing {
     let Ok(devices) = Control::open().and_then(|mut control| devices(&mut control)) else {
-        let possible = resembling(Path::new(BLOCK_DEVICES), shape);
-        return if possible.is_empty() { Existing::None } else { Existing::Possible(possible) };
+        return match resembling(Path::new(BLOCK_DEVICES), shape) {
+            Some(possible) if !possible.is_empty() => Existing::Possible(possible),
+            None if is_loaded() => Existing::Possible(Vec::new()),
+            Some(_) | None => Existing::None,
+        };
     };
     let mark = mark(name, identity);
     // A device that was never started has no hosts.
@@ -70,9 +79,9 @@ pub fn existing(name: &str, identity: &str, shape: &UblkShape) -> Existing {
 }
 
 /// Block devices of the driver that could be an array of this shape, by what sysfs tells everyone. The chunk, the stripe and the
-/// block of an array never change, and its size only grows.
-fn resembling(listed: &Path, shape: &UblkShape) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir(listed) else { return Vec::new() };
+/// block of an array never change, and its size only grows. `None` where sysfs cannot be read.
+fn resembling(listed: &Path, shape: &UblkShape) -> Option<Vec<u32>> {
+    let entries = std::fs::read_dir(listed).ok()?;
     let could_be = |directory: &Path| {
         let read = |attribute: &str| {
             std::fs::read_to_string(directory.join(attribute)).ok()?.trim().parse::<u64>().ok()
@@ -89,7 +98,14 @@ fn resembling(listed: &Path, shape: &UblkShape) -> Vec<u32> {
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let mut found: Vec<u32> = paths.filter_map(|path| number(&path).filter(|_| could_be(&path))).collect();
     found.sort_unstable();
-    found
+    Some(found)
+}
+
+/// Whether the driver is in the kernel, as far as is known.
+fn is_loaded() -> bool {
+    let has_driver = |text: String| text.lines().any(|line| line.ends_with(" ublk-char"));
+    std::fs::read_to_string("/proc/devices")
+        .map_or_else(|_| Path::new(abi::CONTROL_PATH).exists(), has_driver)
 }
 
 /// The device that bears a mark and can be taken over; those that were never started are cleared away.
@@ -121,7 +137,8 @@ pub(super) fn find(control: &mut Control, mark: u64) -> Result<Option<DeviceInfo
 
 /// Every device that there is.
 fn devices(control: &mut Control) -> Result<Vec<DeviceInfo>, UblkError> {
-    let Ok(listed) = std::fs::read_dir(LISTED) else { return Ok(Vec::new()) };
+    let listed = std::fs::read_dir(LISTED)
+        .map_err(|error| failed(&format!("list the devices of the ublk driver in {LISTED}"), &error))?;
     let number = |name: &str| name.strip_prefix("ublkc")?.parse::<u32>().ok();
     let numbers: Vec<u32> = listed.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).collect();
     let mut info = |number| match control.info(number) {
@@ -197,8 +214,8 @@ mod tests {
         device("ublkb5", 1 << 21, 512, 64 << 10, 128 << 10);
         device("sda", 1 << 21, 512, 64 << 10, 256 << 10);
         std::fs::create_dir_all(listed.join("ublkb10")).unwrap(); // nothing of it can be read
-        assert_eq!(resembling(&listed, &shape), [0, 1, 10]);
-        assert!(resembling(&listed.join("none"), &shape).is_empty());
+        assert_eq!(resembling(&listed, &shape), Some(vec![0, 1, 10]));
+        assert_eq!(resembling(&listed.join("none"), &shape), None);
         std::fs::remove_dir_all(&listed).unwrap();
     }
 }

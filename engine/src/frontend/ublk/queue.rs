@@ -420,10 +420,10 @@ impl Drop for Descriptors {
     }
 }
 
-/// Tells the kernel that this thread carries out writes of others: when it needs memory, it must not be made to wait for
-/// the very writes that it is to carry out. Without the right to say so (CAP_SYS_RESOURCE) it goes on: the danger is a
+/// Tells the kernel that hosts' writes wait for this thread: when it needs memory, it must not be made to wait for
+/// those very writes. Without the right to say so (CAP_SYS_RESOURCE) it goes on: the danger is a
 /// deadlock under memory pressure, and only there.
-fn flush_for_others() {
+pub(crate) fn flush_for_others() {
     // SAFETY: an option with a number; it touches no memory of ours.
     let _allowed_or_not = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
 }

@@ -61,6 +61,15 @@ impl Devices {
         }
     }
 
+    /// The devices that are members now, or were.
+    pub(super) fn members(&self) -> Vec<Arc<Device>> {
+        let member = |place: &Place| match place {
+            Place::Member(device) => Some(Arc::clone(device)),
+            Place::Free | Place::Gone | Place::Claimed(_) | Place::Leaving(_) => None,
+        };
+        self.places().iter().filter_map(member).collect()
+    }
+
     /// The name of the device of an index, whatever that device is to the array: its path, and its serial number if it has one.
     pub(super) fn name(&self, index: DeviceIndex) -> Option<String> {
         let device = match self.places().get(usize::from(index.0))? {

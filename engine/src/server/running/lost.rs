@@ -19,11 +19,12 @@ pub(super) struct LostStripes {
     pub(super) bytes: u64,
 }
 
-/// Data strips of an unsynced stripe that nothing can compute.
-fn lost_strips(shared: &Shared, view: &MemberView, stripe: u64) -> Strips {
-    let geometry = &shared.geometry;
-    let readable = shared.members.readable_at(*view, stripe, true);
-    geometry.data_strips().minus(geometry.rotation(stripe).strips_on(readable))
+impl Shared {
+    /// The data strips of a stripe without valid parity that are on no readable member: nothing can compute them.
+    pub(in crate::server) fn lost_strips(&self, view: &MemberView, stripe: u64) -> Strips {
+        let readable = self.members.readable_at(*view, stripe, true);
+        self.geometry.data_strips().minus(self.geometry.rotation(stripe).strips_on(readable))
+    }
 }
 
 /// The next unsynced stripe that may lack a strip. There is none while every slot is readable, which spares a search of the bitmap.
@@ -37,20 +38,12 @@ pub(super) fn lost_stripes(shared: &Shared, view: &MemberView) -> LostStripes {
     let mut lost = LostStripes::default();
     let mut from = 0;
     while let Some(stripe) = next_unsynced(shared, view, from) {
-        let strips = lost_strips(shared, view, stripe);
+        let strips = shared.lost_strips(view, stripe);
         lost.stripes += u64::from(!strips.is_empty());
         lost.bytes += u64::from(strips.count()) * u64::from(shared.geometry.chunk_bytes());
         from = stripe + 1;
     }
     lost
-}
-
-/// The first stripe from this one on in which a range lists data.
-fn next_listed(ranges: &[LostRange], geometry: &Geometry, from: u64) -> Option<u64> {
-    let first_of_data = |range: &LostRange| {
-        (range.stripe.max(from)..range.end()).find(|stripe| geometry.is_data(*stripe, range.slot))
-    };
-    ranges.iter().filter_map(first_of_data).min()
 }
 
 /// The listed pieces of one stripe, as a host addresses them: first byte and length.
@@ -110,14 +103,14 @@ impl Server {
         let mut from = from_stripe;
         loop {
             let unsynced = next_unsynced(shared, &view, from);
-            let next = [unsynced, next_listed(&ranges, geometry, from)].into_iter().flatten().min();
+            let next = [unsynced, shared.lost.next_stripe(from)].into_iter().flatten().min();
             let Some(stripe) = next else { return lost };
             if lost.pieces.len() >= PIECES_MAX {
                 return LostPieces { next_stripe: Some(stripe), ..lost };
             }
             let mut pieces: Vec<(u64, u64)> = listed_pieces(&ranges, geometry, stripe).collect();
             if unsynced == Some(stripe) {
-                let strips = lost_strips(shared, &view, stripe);
+                let strips = shared.lost_strips(&view, stripe);
                 let chunk = u64::from(geometry.chunk_bytes());
                 pieces.extend(strips.iter().map(|strip| (strip_at(geometry, stripe, strip), chunk)));
             }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::array::Shared;
 use crate::clock::{Clock, MonotonicClock};
 use crate::events::Event;
+use crate::frontend::nbd::Visits;
 use crate::limits::MEMBERS_MAX;
 use crate::members::Failure;
 use crate::ring::DeviceIndex;
@@ -114,6 +115,14 @@ impl Server {
             unheard: 0,
             is_over: false,
         }
+    }
+}
+
+impl Server {
+    /// The clients that come and go, where the array is served over NBD. To be asked for once.
+    #[must_use]
+    pub fn visits(&self) -> Option<Visits> {
+        self.front.visits()
     }
 }
 

@@ -25,10 +25,13 @@ use rustix::io::{Errno, read, readv};
 
 use super::super::admission::{Admission, ReplyStyle, admit};
 use super::super::limits::{
-    CALLS_PER_TURN, DIRECT_BYTES_MIN, DIRECT_WINDOW_BYTES, RECEIVE_BYTES, REQUESTS_PER_TURN, TURN_BYTES,
+    CALLS_PER_TURN, DIRECT_BYTES_MIN, DIRECT_WINDOW_BYTES, MAP_BYTES_PER_STRIPE, RECEIVE_BYTES,
+    REQUESTS_PER_TURN, TURN_BYTES,
 };
-use super::super::protocol::{ErrorCode, HEADER_BYTES, Header, OutOfStep, ReplyHeader, command};
-use super::{Broken, Buffers, Command, Connection, Piece, PieceState, held_bytes};
+use super::super::map;
+use super::super::outbox::Segment;
+use super::super::protocol::{Chunk, ErrorCode, HEADER_BYTES, Header, OutOfStep, ReplyHeader, command};
+use super::{Broken, Buffers, Command, Connection, Piece, PieceState};
 use crate::memory::Span;
 use crate::request::{Request, RequestKind};
 
@@ -119,6 +122,11 @@ impl Receiver {
         self.filling = None;
     }
 
+    /// The span of a write of which a part has arrived.
+    pub(super) fn filling_span(&self) -> Option<Span> {
+        self.filling.map(|filling| filling.span)
+    }
+
     fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
@@ -189,16 +197,20 @@ impl Connection {
         requests: &mut Vec<Request>,
         requests_max: usize,
     ) -> Result<(), Stop> {
-        match self.receiver.stage {
-            Stage::Header => self.begin(),
+        let stage = self.receiver.stage;
+        match stage {
+            Stage::Header => self.begin(buffers),
             Stage::Draining { command, left_bytes, result } => self.drain(command, left_bytes, result),
             Stage::Ended => Err(Stop::Ended),
             Stage::Issuing { command } if self.commands.get(command).is_long() => {
-                if self.long.is_some() {
-                    return Err(Stop::Blocked);
-                }
-                self.long = Some(command);
+                self.long.push_back(command);
                 self.receiver.stage = Stage::Header;
+                Ok(())
+            }
+            Stage::Issuing { command } if self.answer_hole(buffers, command)? => {
+                if self.commands.get(command).is_issued() {
+                    self.receiver.stage = Stage::Header;
+                }
                 Ok(())
             }
             Stage::Issuing { command } => {
@@ -225,20 +237,23 @@ impl Connection {
     }
 
     /// Takes the next header off the buffer.
-    fn begin(&mut self) -> Result<(), Stop> {
+    fn begin(&mut self, buffers: &mut Buffers<'_>) -> Result<(), Stop> {
         let header = match self.receiver.bytes().first_chunk::<HEADER_BYTES>().map(Header::parse) {
             None => return Err(Stop::Starved),
             Some(Err(OutOfStep)) => return Err(Stop::Broken),
             Some(Ok(header)) => header,
         };
-        let admission = admit(&self.limits, self.style, &header);
+        let admission = admit(&self.limits, &self.terms, &header);
         let (kind, result) = match admission {
             Admission::Disconnect => {
                 self.receiver.stage = Stage::Ended;
                 return Ok(());
             }
-            // A refused read still has to be answered as a read, so the kind is kept where it matters.
-            Admission::Answer(result) if header.kind == command::READ => (RequestKind::Read, Some(result)),
+            // A command that is answered in chunks is refused in one, so the kind is kept where it matters.
+            Admission::Answer(result) if matches!(header.kind, command::READ | command::BLOCK_STATUS) => {
+                (RequestKind::Read, Some(result))
+            }
+            Admission::Map => (RequestKind::Read, None),
             Admission::Answer(result) => (RequestKind::Flush, Some(result)),
             Admission::Run(kind) => (kind, None),
         };
@@ -258,10 +273,15 @@ impl Connection {
         };
         let command = self.commands.take(command).ok_or(Stop::Blocked)?;
         self.unused_since = None;
+        self.rest(buffers.share.tick);
         self.receiver.start += HEADER_BYTES;
         let payload_bytes = header.payload_bytes();
         self.receiver.window_bytes =
             if payload_bytes >= DIRECT_BYTES_MIN { DIRECT_WINDOW_BYTES } else { RECEIVE_BYTES };
+        if admission == Admission::Map {
+            self.answer_map(buffers, command);
+            return Ok(());
+        }
         self.receiver.stage = match result {
             Some(result) => Stage::Draining { command, left_bytes: payload_bytes, result },
             None => Stage::Issuing { command },
@@ -280,13 +300,63 @@ impl Connection {
         }
         self.receiver.stage = Stage::Header;
         let Command { kind, cookie, .. } = self.commands.get(command);
-        let reply = match (kind, self.style, result) {
+        let reply = match (kind, self.terms.style, result) {
             (RequestKind::Read, ReplyStyle::Structured, Ok(())) => ReplyHeader::none(cookie),
             (RequestKind::Read, ReplyStyle::Structured, Err(error)) => ReplyHeader::error(cookie, error),
             (_, _, result) => ReplyHeader::simple(cookie, result.err()),
         };
         self.push_end(command, reply);
         Ok(())
+    }
+
+    /// Answers what the array holds: one extent for each context.
+    fn answer_map(&mut self, buffers: &Buffers<'_>, owner: u16) {
+        let Command { cookie, offset_bytes, len_bytes, .. } = self.commands.get(owner);
+        let stripe_bytes = self.limits.stripe_bytes;
+        let last = self.terms.contexts.iter().next_back();
+        for context in self.terms.contexts.iter() {
+            let extent = buffers.content.as_deref().map_or((len_bytes, 0), |content| {
+                map::extent(content, stripe_bytes, context, offset_bytes, len_bytes)
+            });
+            let work = u64::from(extent.0) / stripe_bytes * MAP_BYTES_PER_STRIPE;
+            self.debt_bytes = self.debt_bytes.saturating_add(work as usize);
+            let ends = Some(context) == last;
+            let header = ReplyHeader::status(
+                cookie,
+                if ends { Chunk::Last } else { Chunk::More },
+                context.id(),
+                extent,
+            );
+            self.outbox.push(Segment { header, span: Span::EMPTY, piece: None, command: owner, ends });
+        }
+    }
+
+    /// Answers the next part of a read in chunks, if it was never written. Whether it was answered.
+    fn answer_hole(&mut self, buffers: &Buffers<'_>, owner: u16) -> Result<bool, Stop> {
+        let command = self.commands.get(owner);
+        let in_chunks = command.kind == RequestKind::Read && self.terms.style == ReplyStyle::Structured;
+        let Some(content) = buffers.content.as_deref().filter(|_| in_chunks) else { return Ok(false) };
+        let offset_bytes = command.offset_bytes + u64::from(command.issued_bytes);
+        let left_bytes = command.len_bytes - command.issued_bytes;
+        let hole_bytes = map::hole(content, self.limits.stripe_bytes, offset_bytes, left_bytes);
+        if hole_bytes == 0 || command.is_unfragmented && hole_bytes < command.len_bytes {
+            return Ok(false);
+        }
+        let piece = Piece {
+            command: owner,
+            offset_bytes,
+            span: Span::EMPTY,
+            state: PieceState::Answered,
+            next: None,
+            long_operations: 0,
+        };
+        let index = self.pieces.take(piece).ok_or(Stop::Blocked)?;
+        self.commands.get_mut(owner).issued_bytes += hole_bytes;
+        let ends = self.commands.get(owner).is_complete();
+        let place = if ends { Chunk::Last } else { Chunk::More };
+        let header = ReplyHeader::hole(command.cookie, place, offset_bytes, hole_bytes);
+        self.outbox.push(Segment { header, span: Span::EMPTY, piece: Some(index), command: owner, ends });
+        Ok(true)
     }
 
     /// A command without data is one request.
@@ -298,7 +368,7 @@ impl Connection {
             span: Span::EMPTY,
             state: PieceState::InEngine,
             next: None,
-            is_long: false,
+            long_operations: 0,
         };
         let index = self.pieces.take(piece).ok_or(Stop::Blocked)?;
         Ok(self.hand_over(index, len_bytes))
@@ -308,7 +378,7 @@ impl Connection {
     fn issue_read(&mut self, buffers: &mut Buffers<'_>, owner: u16) -> Result<Request, Stop> {
         let index = match self.make_piece(buffers, owner, PieceState::InEngine) {
             Some(index) => index,
-            None if self.cannot_be_whole(buffers, owner) => {
+            None if !self.pieces.is_full() && self.cannot_be_whole(buffers, owner) => {
                 self.receiver.stage =
                     Stage::Draining { command: owner, left_bytes: 0, result: Err(ErrorCode::Overflow) };
                 return Err(Stop::Refused);
@@ -320,7 +390,7 @@ impl Connection {
         };
         self.debt_bytes = self.debt_bytes.saturating_add(self.pieces.get(index).span.len_bytes as usize);
         let command = self.commands.get_mut(owner);
-        if self.style == ReplyStyle::Simple && command.error.is_none() {
+        if self.terms.style == ReplyStyle::Simple && command.error.is_none() {
             match command.last.replace(index) {
                 Some(last) => self.pieces.get_mut(last).next = Some(index),
                 None => command.first = Some(index),
@@ -374,7 +444,7 @@ impl Connection {
         let command = self.commands.get(owner);
         let span = self.span_for(buffers, &command)?;
         let offset_bytes = command.offset_bytes + u64::from(command.issued_bytes);
-        self.pieces.take(Piece { command: owner, offset_bytes, span, state, next: None, is_long: false })
+        self.pieces.take(Piece { command: owner, offset_bytes, span, state, next: None, long_operations: 0 })
     }
 
     /// The request of a piece. From here its span is the engine's.
@@ -384,7 +454,6 @@ impl Connection {
         command.open += 1;
         command.issued_bytes += len_bytes;
         self.in_engine += 1;
-        self.engine_bytes += held_bytes(piece.span);
         Request {
             tag: self.tag_base | u64::from(index),
             kind: command.kind,
@@ -424,6 +493,7 @@ impl Connection {
             }
             Ok(bytes) => {
                 self.meter.moved(buffers.share.tick, bytes);
+                self.traffic.received_bytes += bytes as u64;
                 self.debt_bytes = self.debt_bytes.saturating_add(bytes);
                 if let Some(filling) = &mut receiver.filling {
                     filling.filled_bytes += bytes.min(direct) as u32;

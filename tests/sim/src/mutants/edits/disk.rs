@@ -170,16 +170,16 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         START,
-        "            started.leave(bench, failed)?;
+        "            started.leave(bench, failed, options.seed)?;
         }",
         "            if mutant!(StepsTogether) {
                 together = together.or(failed);
                 started.view.writable = started.view.writable.minus(failed);
             } else {
-                started.leave(bench, failed)?;
+                started.leave(bench, failed, options.seed)?;
             }
         }
-        started.leave(bench, together)?;",
+        started.leave(bench, together, options.seed)?;",
     ),
     e(
         BITMAP_BLOCKS,

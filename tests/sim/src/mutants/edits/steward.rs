@@ -11,19 +11,28 @@ const SWEEP: &str = "engine/src/array/sweep.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 const NOTING: &str = "engine/src/array/noting.rs";
 const NOTE: &str = "engine/src/server/note.rs";
+const NOTER: &str = "engine/src/server/noter.rs";
 
 pub(super) const EDITS: &[Edit] = &[
     e(
         NOTING,
-        "        self.ended.load(Ordering::Acquire) == self.asked.load(Ordering::Relaxed)",
+        "        self.ended.load(Ordering::Acquire) == self.ordered.load(Ordering::Relaxed)",
         "        mutant!(NoteNotWaited)
-            || self.ended.load(Ordering::Acquire) == self.asked.load(Ordering::Relaxed)",
+            || self.ended.load(Ordering::Acquire) == self.ordered.load(Ordering::Relaxed)",
     ),
     e(NOTING, ">= NOTE_TIME_MAX_NS\n    }", ">= NOTE_TIME_MAX_NS && !mutant!(NoteForEver)\n    }"),
     e(
         NOTING,
-        "if self.to.as_ref().is_some_and(|to| to.try_send(position).is_ok()) {",
-        "if self.to.as_ref().is_some_and(|to| to.try_send(position).is_ok() || mutant!(NoteCountsUnsent)) {",
+        "if self.ended.load(Ordering::Acquire) == ordered {",
+        "if self.ended.load(Ordering::Acquire) == ordered || mutant!(EachNoteHoldsUp) {",
+    ),
+    e(
+        NOTING,
+        "            let _older = taken_back.try_recv();",
+        "            if mutant!(LateNoteDropped) {
+                break;
+            }
+            let _older = taken_back.try_recv();",
     ),
     e(
         KEEPER,
@@ -33,26 +42,55 @@ pub(super) const EDITS: &[Edit] = &[
             && !(mutant!(LeaveNotNoted) && matches!(keeper.round, Some((Purpose::Leave, _))));",
     ),
     e(
+        KEEPER,
+        "if is_change && keeper.roster.as_ref().is_some_and(Roster::has_landed) {",
+        "if is_change && keeper.roster.as_ref().is_some_and(|roster| roster.has_landed() || mutant!(LostChangeNoted)) {",
+    ),
+    e(
         NOTE,
-        "noted.boot == self.boot && noted.device == self.device && noted.array == self.array",
-        "(noted.boot == self.boot || mutant!(NoteOfAnyBoot))
-                && (noted.device == self.device || mutant!(NoteOfAnyDevice))
-                && (noted.array == self.array || mutant!(NoteOfAnyArray))",
+        "        let is_same_device = noted.device.number == self.device.number",
+        "        let is_same_device = (noted.device.number == self.device.number || mutant!(NoteOfAnyNumber))",
+    ),
+    e(
+        NOTE,
+        "            && (noted.device.instance == self.device.instance",
+        "            && (noted.device.instance == self.device.instance || mutant!(NoteOfEarlierDevice)",
+    ),
+    e(
+        NOTE,
+        "        self.boot.as_ref() == Some(&noted.boot) && is_same_device && noted.array == self.array",
+        "        (self.boot.as_ref() == Some(&noted.boot) || mutant!(NoteOfAnyBoot))
+            && is_same_device
+            && (noted.array == self.array || mutant!(NoteOfAnyArray))",
     ),
     e(
         NOTE,
         "return if record.moves >= left.moves {",
         "return if record.moves >= left.moves || mutant!(NoteProvesOlder) {",
     ),
+    e(NOTE, "        if is_after_noted", "        if (is_after_noted || mutant!(NoteProvesAnyParent))"),
     e(
         NOTE,
-        "here.name.id == left.next_id && here.line[0] == left.epoch.id",
-        "here.name.id == left.next_id && (here.line[0] == left.epoch.id || mutant!(NoteProvesAnyParent))",
+        "        self.seeds\n            .iter()\n            .any(|seed| numbers",
+        "        mutant!(NoteProvesAnySeed)\n            || self.seeds.iter().any(|seed| numbers",
     ),
     e(
         NOTE,
-        "if note.prove(Some(&noted), record).is_ok() {",
-        "if note.prove(Some(&noted), record).is_ok() || mutant!(GrowthNotedForCopies) {",
+        "            && note.prove(Some(&noted), record).is_ok()",
+        "            && (note.prove(Some(&noted), record).is_ok() || mutant!(GrowthNotedForCopies))",
+    ),
+    e(
+        NOTER,
+        "            let began_ns = MonotonicClock.now_ns();",
+        "            if mutant!(NoteEndsEarly) {
+                array.ended.store(order.number, Ordering::Release);
+            }
+            let began_ns = MonotonicClock.now_ns();",
+    ),
+    e(
+        NOTER,
+        "        let removed = std::fs::remove_file(self.note.path());",
+        "        let removed = if mutant!(FailedNoteKept) { Ok(()) } else { std::fs::remove_file(self.note.path()) };",
     ),
     e(TELL, "Some(why) => events.tell(", "Some(_) if mutant!(LeavingUntold) => {}\n                Some(why) => events.tell("),
     e(

@@ -495,11 +495,35 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "N1: the change that excludes a member is not noted",
     ),
     seen_in_array(
+        "noting::a_change_that_loses",
+        "LostChangeNoted",
+        "N1: a change that lost a write is noted",
+    ),
+    seen_by_unit(
+        "noter::tests::a_note_has_ended",
+        "NoteEndsEarly",
+        "N1: a note counts as written before it is",
+    ),
+    seen_in_array(
         "noting::a_note_that_does_not_end",
         "NoteForEver",
         "N2: a note that does not end holds hosts up for ever",
     ),
-    seen_by_unit("noting::tests", "NoteCountsUnsent", "N2: a note that found no room is waited for"),
+    seen_by_unit(
+        "noting::tests::notes_that_do_not_end",
+        "EachNoteHoldsUp",
+        "N2: each change waits anew for a file system that hangs",
+    ),
+    seen_by_unit(
+        "noting::tests::notes_that_do_not_end",
+        "LateNoteDropped",
+        "N2: behind a note that hangs the latest position is not noted (once a bug here)",
+    ),
+    seen_by_unit(
+        "noter::tests::a_note_that_cannot_be_replaced",
+        "FailedNoteKept",
+        "N3: a note stays though the array went on",
+    ),
     seen_by_unit(
         "note::tests::only_the_state",
         "NoteOfAnyBoot",
@@ -507,8 +531,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     seen_by_unit(
         "note::tests::only_the_state",
-        "NoteOfAnyDevice",
+        "NoteOfAnyNumber",
         "N3: a note of another device proves a state",
+    ),
+    seen_by_unit(
+        "note::tests::only_the_state",
+        "NoteOfEarlierDevice",
+        "N3: a note of an earlier device with the same number proves a state (once a bug here)",
     ),
     seen_by_unit(
         "note::tests::only_the_state",
@@ -524,6 +553,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "note::tests::only_the_state",
         "NoteProvesAnyParent",
         "N3: an epoch of another line is taken",
+    ),
+    seen_by_unit(
+        "note::tests::only_the_state",
+        "NoteProvesAnySeed",
+        "N3: an epoch that another server began is taken",
     ),
     seen_by_unit("note::tests::a_growth", "GrowthNotedForCopies", "N3: a copy that grows changes the note"),
 ];

@@ -1,0 +1,41 @@
+//! What a running array holds, for clients that ask by NBD.
+
+use std::sync::Arc;
+
+use bitmap::Cell;
+
+use crate::array::Shared;
+use crate::frontend::nbd::{Content, Run, StripeState};
+use crate::members::MemberView;
+
+/// The bitmap and the list of lost rows, seen from a front end. An answer is true of a moment between question and answer: a cell
+/// changes before a write is acknowledged.
+pub(super) struct ContentMap(pub(super) Arc<Shared>);
+
+impl Content for ContentMap {
+    fn run(&self, stripe: u64, end: u64) -> Run {
+        let shared = &*self.0;
+        let view = shared.members.view();
+        // The next stripe on the list, so that the list is looked at once in a run.
+        let listed = if shared.lost.is_empty() { None } else { shared.lost.next_stripe(stripe) };
+        let of = |stripe: u64| state(shared, &view, stripe, listed == Some(stripe));
+        let first = of(stripe);
+        // A stripe after the listed one may be listed too: it begins a run of its own.
+        let end_max = listed.map_or(end, |listed| end.min(listed + 1));
+        let end = (stripe + 1..end_max).find(|next| of(*next) != first).unwrap_or(end_max);
+        Run { end, state: first }
+    }
+}
+
+fn state(shared: &Shared, view: &MemberView, stripe: u64, is_listed: bool) -> StripeState {
+    match shared.bitmap.cell(stripe) {
+        Cell::Unwritten => StripeState { unwritten: true, ..StripeState::default() },
+        Cell::NeedSync => {
+            let lost = is_listed || !shared.lost_strips(view, stripe).is_empty();
+            StripeState { unsynced: true, lost, ..StripeState::default() }
+        }
+        Cell::First | Cell::Clean | Cell::Marked | Cell::Dirty | Cell::Aged => {
+            StripeState { lost: is_listed, ..StripeState::default() }
+        }
+    }
+}

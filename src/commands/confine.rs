@@ -1,0 +1,93 @@
+//! How the threads of `serve` enter the sandbox: what is known of a server, put into the words of [`crate::sandbox`].
+
+use std::path::{Path, PathBuf};
+
+use engine::server::Server;
+use engine::threads::{Routes, Threads};
+
+use crate::failure::{Context, Failure, Result};
+use crate::rundir::own_uid;
+use crate::sandbox::{Choice, Facts, Places, Reach, Sandbox, Thread, has_lock_limit};
+
+/// The sandbox of a server, and where its files are.
+pub struct Confined {
+    sandbox: Sandbox,
+    places: Places,
+    /// As far as they are known.
+    facts: Facts,
+}
+
+/// What is known of a server that runs.
+pub struct Known {
+    facts: Facts,
+    reach: Reach,
+}
+
+impl Confined {
+    /// Gives up what no start needs; to be called before there are threads. `may_be_block_device` says whether hosts may come to use a
+    /// block device. Returns lines for the log, too.
+    pub fn begin(choice: Choice, may_be_block_device: bool) -> (Confined, Vec<String>) {
+        let (sandbox, lines) = Sandbox::begin(choice);
+        // After `begin`, which may have raised the limit.
+        let has_lock_limit = has_lock_limit();
+        let facts = Facts { block_device: may_be_block_device, has_lock_limit, ..Facts::default() };
+        (Confined { sandbox, places: Places::default(), facts }, lines)
+    }
+
+    /// For a thread that opens nothing, before anything is known.
+    pub fn at_once(&self, thread: Thread) -> impl FnOnce() + Send + use<> {
+        self.sandbox.limiter(thread, self.facts, &Reach::default())
+    }
+
+    /// Learns where the files of a server will be: members, its run directory, its addresses of NBD, and places of replacements.
+    pub fn learn(
+        &mut self,
+        members: &[PathBuf],
+        run_dir: &Path,
+        nbd: &[String],
+        allowed: &[PathBuf],
+    ) -> Result<()> {
+        if let Some(path) = allowed.iter().find(|path| !path.is_dir()) {
+            return Err(Failure::new(format!(
+                "--allow-path {}: is not a directory that is there",
+                path.display()
+            )));
+        }
+        let absolute =
+            |path: &Path| std::path::absolute(path).context(|| format!("cannot use {}", path.display()));
+        let sockets = nbd.iter().filter_map(|address| address.strip_prefix("unix:")).map(Path::new);
+        self.places = Places {
+            members: members.to_vec(),
+            run_dir: run_dir.to_path_buf(),
+            sockets: sockets.map(absolute).collect::<Result<_>>()?,
+            allowed: allowed.iter().map(|path| absolute(path)).collect::<Result<_>>()?,
+        };
+        self.facts.others_own_files = self.places.others_own(own_uid());
+        Ok(())
+    }
+
+    /// For the engine, whose threads confine themselves by this.
+    pub fn threads(&self) -> Threads {
+        let (sandbox, reach) = (self.sandbox.clone(), Reach::of_start(&self.places.run_dir));
+        let known = self.facts;
+        Threads::limited_by(move |thread, routes| {
+            sandbox.confine(thread.into(), with(known, routes), &reach);
+        })
+    }
+
+    /// Learns of a server that runs where its members really are.
+    pub fn of_server(&mut self, server: &Server) -> Known {
+        self.places.members.extend(server.places());
+        self.facts.others_own_files = self.places.others_own(own_uid());
+        Known { facts: with(self.facts, server.routes()), reach: Reach::new(&self.places) }
+    }
+
+    /// For a thread of a server that runs, before it is started.
+    pub fn limiter(&self, thread: Thread, known: &Known) -> impl FnOnce() + Send + use<> {
+        self.sandbox.limiter(thread, known.facts, &known.reach)
+    }
+}
+
+fn with(facts: Facts, Routes { block_device, passthrough }: Routes) -> Facts {
+    Facts { block_device, passthrough, ..facts }
+}

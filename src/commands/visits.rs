@@ -1,0 +1,71 @@
+//! Clients of NBD that come and go, written to the log: what is ordinary at the level debug, and connections that the server had to end
+//! at the level info.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use engine::server::{Visit, Visits};
+
+use crate::failure::{Context, Result};
+use crate::names::ArrayName;
+
+/// How long the end waits for the last lines.
+const END_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A thread that writes down which clients come and go.
+pub struct Writer {
+    /// Ends when all is written.
+    writing: Receiver<()>,
+}
+
+/// Writes them until the server has stopped.
+pub fn write_down(visits: Visits, array: ArrayName, limit: impl FnOnce() + Send + 'static) -> Result<Writer> {
+    let (written, writing) = channel();
+    let write = move || {
+        let _written = written;
+        limit();
+        while let Some(visit) = visits.next() {
+            write_one(array.as_str(), &visit);
+        }
+    };
+    std::thread::Builder::new()
+        .name("visits".into())
+        .spawn(write)
+        .context(|| "cannot write visits".into())?;
+    Ok(Writer { writing })
+}
+
+impl Writer {
+    /// After the server has stopped: waits for the last of them.
+    pub fn end(self) {
+        let _all_are_written = self.writing.recv_timeout(END_TIME_MAX);
+    }
+}
+
+fn write_one(array: &str, visit: &Visit) {
+    match visit {
+        Visit::Came(peer) => tracing::debug!(array, "NBD client connected: {} at {}", peer.name, peer.at),
+        Visit::Refused { peer, user } => {
+            let user = user.map_or("of an unknown user".to_string(), |user| format!("of user {user}"));
+            tracing::warn!(
+                array,
+                "NBD client refused: {} at {}: it is {user}; --allow-local-users lets every user of this machine in, \
+                 and --nbd-group a group by a unix socket",
+                peer.name,
+                peer.at
+            );
+        }
+        Visit::Left { peer, why, traffic } => {
+            let (sent, received) = (traffic.sent_bytes, traffic.received_bytes);
+            let text = format!(
+                "NBD client disconnected: {} at {}: {why}; {sent} bytes sent to it, {received} received",
+                peer.name, peer.at
+            );
+            if why.is_hang_up() {
+                tracing::info!(array, "{text}");
+            } else {
+                tracing::debug!(array, "{text}");
+            }
+        }
+    }
+}
