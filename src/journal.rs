@@ -1,4 +1,4 @@
-//! The journal of systemd, for lines that have fields: one datagram each, in its native protocol, never waited for.
+//! The journal of systemd, for lines that have fields: one datagram each, in the native protocol, never waited for.
 //!
 //! Source: systemd's "Native Journal Protocol" (systemd.io/JOURNAL_NATIVE_PROTOCOL). Where the service manager has connected standard
 //! error to the journal, JOURNAL_STREAM names that stream by device and inode. (The crate tracing-journald sends the same datagrams
@@ -10,15 +10,20 @@ use std::path::Path;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// The journal, connected.
+/// Whether standard error is a stream to the journal. Lines that are written there may begin with their priority (sd-daemon(3)).
+pub fn is_stderr() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    rustix::fs::fstat(std::io::stderr().as_fd())
+        .is_ok_and(|stderr| stream == format!("{}:{}", stderr.st_dev, stderr.st_ino))
+}
+
+/// A connection to the journal.
 pub struct Journal(UnixDatagram);
 
 impl Journal {
-    /// That which standard error goes to, if it goes to one.
+    /// The journal that standard error goes to, if it goes to one.
     pub fn of_this_process() -> Option<Journal> {
-        let stream = std::env::var("JOURNAL_STREAM").ok()?;
-        let stderr = rustix::fs::fstat(std::io::stderr().as_fd()).ok()?;
-        (stream == format!("{}:{}", stderr.st_dev, stderr.st_ino)).then(|| Journal::at(Path::new(SOCKET)))?
+        is_stderr().then(|| Journal::at(Path::new(SOCKET)))?
     }
 
     fn at(path: &Path) -> Option<Journal> {
@@ -28,7 +33,7 @@ impl Journal {
         Some(Journal(socket))
     }
 
-    /// Sends an entry; names of fields are capital letters and `_`. Whether the journal has taken it.
+    /// Sends an entry; names of fields are capital letters and `_`. Returns whether the journal has taken it.
     pub fn send(&self, fields: &[(&str, &str)]) -> bool {
         let mut entry = Vec::new();
         for (name, value) in fields {
@@ -67,6 +72,6 @@ mod tests {
         ];
         assert_eq!(entry[..len], expected.concat());
         let taken = (0..100_000).take_while(|_| journal.send(&[("MESSAGE", "again")])).count();
-        assert!(taken < 100_000, "nobody has read them");
+        assert!(taken < 100_000, "no entry was read");
     }
 }

@@ -3,33 +3,38 @@
 //! ```text
 //!     tracing, `say` --> a queue of [`LINES_MAX`] --> the thread `log` --> a copy of standard error
 //! ```
-//! A server outlives who reads its log: a pipe that nobody empties, a terminal that is gone, a full disk. Under a mounted file
-//! system neither may stop it. So no thread but one writes, a line that finds the queue full or cannot be written is dropped, and
-//! the next line that goes out is preceded by how many were. Commands that end soon have no such thread, and write at once.
-//! (The writer without blocking that `tracing-appender` has waits without end, when it is closed, for whoever reads.)
+//! A server outlives the readers of its log: a full pipe, a terminal that is gone, a full disk. Under a mounted file
+//! system none of them may stop it. So a single thread writes, a line that finds the queue full or cannot be written is dropped, and
+//! the next line that goes out is preceded by how many were; so is the end of the log. Commands that end soon have no such thread,
+//! and write at once. (The writer without blocking that `tracing-appender` has waits without end for the reader when it is closed.)
+//!
+//! Where standard error is the journal, each line begins with its priority, `<3>` to `<7>`, which the journal takes off.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::{Context, Result};
+use crate::{advice, journal};
 
 /// Lines that wait to be written at most.
 const LINES_MAX: usize = 1024;
 /// How long anything waits until lines are written.
 const SETTLE_TIME_MAX: Duration = Duration::from_millis(500);
-/// A signal that comes at each attempt (a terminal that stops who writes to it) must not keep the thread busy.
+/// Interruptions of one write. A signal that comes at each attempt (a terminal that stops its writers) must not keep the thread busy.
 const INTERRUPTIONS_MAX: usize = 8;
 
 enum Message {
     Line(Vec<u8>),
-    /// All that came before is written: answer.
+    /// Asks for an answer once every line before this is written.
     Settle(Sender<()>),
 }
 
@@ -40,7 +45,7 @@ struct Queue {
     messages: Sender<Message>,
     /// Lines that were dropped since the last that was written. Relaxed: it guards nothing.
     lost: AtomicU64,
-    /// Who waited did so in vain, and no line has been written since. Relaxed: the same.
+    /// A wait has ended in vain, and no line has been written since. Relaxed: it guards nothing.
     is_stalled: AtomicBool,
 }
 
@@ -72,7 +77,7 @@ pub fn start(level: LevelFilter, limit: impl FnOnce() + Send + 'static) -> Resul
     };
     std::thread::Builder::new().name("log".into()).spawn(write).context(failed)?;
     tracing_subscriber::fmt()
-        .with_writer(|| ToQueue(queue_of_process))
+        .with_writer(ToQueue(queue_of_process))
         .log_internal_errors(false)
         .with_max_level(level)
         .with_ansi(is_terminal)
@@ -84,18 +89,41 @@ pub fn start(level: LevelFilter, limit: impl FnOnce() + Send + 'static) -> Resul
     Ok(())
 }
 
+/// Whether lines begin with their priority.
+static HAS_PRIORITIES: LazyLock<bool> = LazyLock::new(journal::is_stderr);
+
+/// Priorities of syslog.
+const ERROR: u8 = 3;
+const fn priority(level: &Level) -> u8 {
+    match *level {
+        Level::ERROR => ERROR,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+/// The bytes of a text of one or several lines.
+fn lines(text: &str, priority: u8, has_priorities: bool) -> Vec<u8> {
+    let text = advice::typed(text);
+    if !has_priorities {
+        return text.into_owned().into_bytes();
+    }
+    text.lines().map(|line| format!("<{priority}>{line}\n")).collect::<String>().into_bytes()
+}
+
 /// Writes a line for the operator, after the program's name.
 pub fn say(line: &str) {
-    let line = format!("striate: {line}\n").into_bytes();
+    let line = lines(&format!("striate: {line}\n"), ERROR, *HAS_PRIORITIES);
     match QUEUE.get() {
         Some(queue) => queue.put(line),
-        // Nobody reads it, or the disk is full: nothing is left to be done about that.
+        // Without a reader, or with a full disk, nothing is left to be done.
         None => drop(std::io::stderr().write_all(&line)),
     }
 }
 
-/// Waits until what was said is written: who is told something next may look into the log for more. Not for long, and not again
-/// before a log that stalls goes on.
+/// Waits until every line so far is written, so that the log is complete before a client hears an answer. Waits for a limited time,
+/// and not again before a log that stalls goes on.
 pub fn settle() {
     let Some(queue) = QUEUE.get() else { return };
     if queue.is_stalled.load(Ordering::Relaxed) {
@@ -108,12 +136,30 @@ pub fn settle() {
     }
 }
 
+/// Makes a writer for each line of `tracing`.
 struct ToQueue(&'static Queue);
 
-impl Write for ToQueue {
-    /// `tracing` writes a whole line at once.
+impl<'a> MakeWriter<'a> for ToQueue {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { queue: self.0, priority: ERROR }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line {
+        Line { queue: self.0, priority: priority(metadata.level()) }
+    }
+}
+
+struct Line {
+    queue: &'static Queue,
+    priority: u8,
+}
+
+impl Write for Line {
+    /// Takes a line as a whole: `tracing` writes it at once.
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.0.put(line.to_vec());
+        self.queue.put(lines(&String::from_utf8_lossy(line), self.priority, *HAS_PRIORITIES));
         Ok(line.len())
     }
 
@@ -126,22 +172,34 @@ fn write_all(messages: &Receiver<Message>, queue: &Queue, mut out: impl Write) {
     for message in messages {
         match message {
             Message::Line(line) => {
-                let before = queue.lost.swap(0, Ordering::Relaxed);
-                let said = match before {
-                    0 => Ok(()),
-                    lines => {
-                        let note = format!("striate: {lines} lines of the log were lost: nobody took them\n");
-                        write_line(&mut out, note.as_bytes())
-                    }
-                };
-                if said.and_then(|()| write_line(&mut out, &line)).is_err() {
-                    queue.lost.fetch_add(before + 1, Ordering::Relaxed);
+                // A line that does not get out is lost like those before it.
+                let is_written = write_lost(queue, &mut out) && write_line(&mut out, &line).is_ok();
+                if !is_written {
+                    queue.lost.fetch_add(1, Ordering::Relaxed);
                 }
                 queue.is_stalled.store(false, Ordering::Relaxed);
             }
-            Message::Settle(done) => drop(done.send(())),
+            Message::Settle(done) => {
+                // This may be the end, and no line follows that would say it.
+                write_lost(queue, &mut out);
+                let _waiter_may_be_gone = done.send(());
+            }
         }
     }
+}
+
+/// Writes how many lines were dropped, if some were. Returns whether that has got out.
+fn write_lost(queue: &Queue, out: &mut impl Write) -> bool {
+    let lost = queue.lost.swap(0, Ordering::Relaxed);
+    if lost == 0 {
+        return true;
+    }
+    let note = format!("striate: {lost} lines of the log were lost: they could not be written\n");
+    let is_written = write_line(out, &lines(&note, ERROR, *HAS_PRIORITIES)).is_ok();
+    if !is_written {
+        queue.lost.fetch_add(lost, Ordering::Relaxed);
+    }
+    is_written
 }
 
 fn write_line(out: &mut impl Write, mut line: &[u8]) -> std::io::Result<()> {
@@ -163,7 +221,7 @@ fn write_line(out: &mut impl Write, mut line: &[u8]) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Takes what it is told to, and fails otherwise.
+    /// A reader that takes the writes that it is told to, and refuses the others.
     struct Reader<'a> {
         takes: &'a [bool],
         taken: &'a mut Vec<u8>,
@@ -188,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_nobody_takes_are_counted() {
+    fn lines_that_are_not_taken_are_counted() {
         let (sender, messages) = bounded(3);
         let queue = Queue::new(sender);
         for line in ["a\n", "b\n", "c\n", "d\n", "e\n"] {
@@ -203,8 +261,35 @@ mod tests {
         drop(sender);
         write_all(&messages, &queue, Reader { takes: &[false, false], taken: &mut taken });
         let text = String::from_utf8(taken).unwrap();
-        assert_eq!(text, "striate: 4 lines of the log were lost: nobody took them\nc\n");
+        assert_eq!(text, "striate: 4 lines of the log were lost: they could not be written\nc\n");
         assert_eq!(queue.lost.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn lines_that_are_dropped_at_the_end_are_counted_out() {
+        let (sender, messages) = bounded(2);
+        let queue = Queue::new(sender.clone());
+        for line in ["a\n", "b\n", "c\n"] {
+            queue.put(line.into());
+        }
+        let (done, settled) = bounded(1);
+        let waiting: Vec<Message> = messages.try_iter().chain([Message::Settle(done)]).collect();
+        let (sender, messages) = bounded(3);
+        waiting.into_iter().for_each(|message| sender.send(message).unwrap());
+        drop(sender);
+        queue.lost.store(0, Ordering::Relaxed);
+        // The pipe is full from the first line on, until the end.
+        let mut taken = Vec::new();
+        write_all(&messages, &queue, Reader { takes: &[false, false], taken: &mut taken });
+        settled.recv().unwrap();
+        let text = String::from_utf8(taken).unwrap();
+        assert_eq!(text, "striate: 2 lines of the log were lost: they could not be written\n");
+    }
+
+    #[test]
+    fn lines_for_the_journal_have_their_priority() {
+        assert_eq!(lines("one\ntwo\n", 4, true), b"<4>one\n<4>two\n");
+        assert_eq!(lines("one\n", 4, false), b"one\n");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     cli        what can be typed                 names, units, members   the words in it
-//!     commands   a verb each                       output, log, journal, meter, failure  what the operator sees
+//!     commands   a verb each                       output, log, journal, meter, failure, advice  what the operator sees
 //!     control    commands to a running server      rundir                  where that is found
 //!     demo       the whole story, with nbd_client  engine                  all that touches members
 //! ```
@@ -20,6 +20,7 @@ use clap::Parser;
 
 use crate::failure::Outcome;
 
+mod advice;
 mod cli;
 mod commands;
 mod control;
@@ -38,6 +39,9 @@ mod units;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    if let Some(run_dir) = cli.run_dir.as_deref().filter(|given| !rundir::is_default(given)) {
+        advice::name_run_dir(run_dir);
+    }
     let code = match commands::run(&cli) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Problem) => ExitCode::FAILURE,

@@ -4,24 +4,29 @@ use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
+use crate::advice;
 use crate::failure::{Context, Result};
 
-/// Writes `text` as it is and flushes, so that a reader of a pipe sees it now.
+/// Writes `text` for an operator and flushes, so that a reader of a pipe sees it now.
 pub fn print(text: &str) -> Result<()> {
     print_to_reader(text).map(drop)
 }
 
-/// The same. Whether there is a reader still.
+/// Writes `text` as [`print`] does. Returns whether there is a reader still.
 pub fn print_to_reader(text: &str) -> Result<bool> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        written => written.map(|()| true).context(|| "cannot write to standard output".into()),
-    }
+    write(&advice::typed(text))
 }
 
 /// Writes `value` as indented JSON and a newline.
 pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
     let text = serde_json::to_string_pretty(value).context(|| "cannot write JSON".into())?;
-    print(&(text + "\n"))
+    write(&(text + "\n")).map(drop)
+}
+
+fn write(text: &str) -> Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).context(|| "cannot write to standard output".into()),
+    }
 }

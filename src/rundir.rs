@@ -127,17 +127,21 @@ impl RunDir {
         Ok(path)
     }
 
-    /// The names of servers with a control socket, live or left behind, in order. A server has a lock before it has a socket, so a
-    /// socket without one is another program's.
-    pub fn names(&self) -> Result<Vec<ArrayName>> {
+    /// The names that servers have had in this directory, in order. A server takes its lock first, and the lock stays.
+    pub fn known(&self) -> Result<Vec<ArrayName>> {
         let entries = std::fs::read_dir(&self.0).context(|| format!("cannot list {}", self.0.display()))?;
         let mut names: Vec<ArrayName> = entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".sock")?.parse().ok())
-            .filter(|name| self.lock(name).exists())
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".lock")?.parse().ok())
             .collect();
         names.sort();
         Ok(names)
     }
+}
+
+/// Whether commands look into this directory by themselves.
+pub fn is_default(path: &Path) -> bool {
+    choose(None, own_uid(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+        .is_ok_and(|default| default == path)
 }
 
 /// The user this process acts as.
@@ -197,7 +201,7 @@ mod tests {
         assert!(RunDir::find(Some(&path)).unwrap().is_none());
         let run_dir = RunDir::create(Some(&path)).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
-        assert!(run_dir.names().unwrap().is_empty());
+        assert!(run_dir.known().unwrap().is_empty());
 
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
         assert!(RunDir::find(Some(&path)).unwrap_err().line().starts_with("unsafe run directory"));
@@ -241,7 +245,7 @@ mod tests {
         ] {
             std::fs::write(temporary.path().join(file), "").unwrap();
         }
-        let names: Vec<String> = run_dir.names().unwrap().iter().map(ToString::to_string).collect();
+        let names: Vec<String> = run_dir.known().unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(names, ["a", "b"]);
         let long = RunDir(PathBuf::from(format!("/{}", "d".repeat(100))));
         assert!(long.control_socket(&"name".parse().unwrap()).is_err());

@@ -127,8 +127,9 @@ fn a_dead_server_is_told_of_and_cleared_away() {
         assert_eq!(output.status.code(), Some(1));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.starts_with("striate: server gone: gone: "), "{said}");
-        let advice = if words[0] == "stop" { "`striate stop --force gone`" } else { "`striate stop gone`" };
-        assert!(said.contains(advice), "{said}");
+        let advice = if words[0] == "stop" { "stop --force gone`" } else { "stop gone`" };
+        let run_dir = directory.path().display();
+        assert!(said.contains(&format!("`striate --run-dir {run_dir} {advice}")), "{said}");
     }
     // A socket that no server of an array had is another program's.
     let stray = striate(directory.path(), &["stop", "--force", "stray"]);

@@ -1,7 +1,9 @@
-//! What an operator should hear of, once each: a member that leaves, an array that is degraded, a rebuild that ends.
+//! The events of a running array that an operator should hear of, once each: a member that leaves, an array that is degraded, a rebuild
+//! that ends.
 //!
-//! The steward tells (`array/tell.rs`); whoever listens writes it down. Nothing waits for a listener: the channel has room for
-//! as many as the listener says, and what finds none is counted.
+//! The steward tells them (`array/tell.rs`), and a listener writes them down. Nothing waits for the listener: the channel has
+//! room for as many events as the listener asks for, and an event that finds no room is counted.
+//! Lost data is not among them: the listener looks for it by itself, since it has to search the bitmap.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,68 +13,88 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use crate::members::Failure;
 use crate::ring::DeviceIndex;
 
-/// What has happened.
+/// Something that has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The array begins without a member in this slot.
+    SlotMissing {
+        /// The slot.
+        slot: u8,
+    },
     /// A member is out of service from now on.
     MemberLeft {
-        /// Its slot.
+        /// The slot of the member.
         slot: u8,
-        /// Its device.
+        /// The device of the member.
         device: DeviceIndex,
         /// The reason.
         why: Failure,
+        /// Whether the array has failed by then.
+        array_has_failed: bool,
     },
     /// A member that was passed by for its silence is read again (read-only arrays).
     MemberIsBack {
-        /// Its slot.
+        /// The slot of the member.
         slot: u8,
-        /// Its device.
+        /// The device of the member.
         device: DeviceIndex,
     },
-    /// A slot is being filled from the others.
-    RebuildBegun {
-        /// Which.
+    /// The array has stopped serving: a member refused metadata or a flush through no fault of the member.
+    ServingStopped {
+        /// The slot of that member, which stays in sync.
         slot: u8,
-        /// Its device.
+        /// The device of that member.
         device: DeviceIndex,
-        /// The first stripe that is not filled yet.
+        /// The error of the refused operation.
+        errno: i32,
+    },
+    /// A slot is being rebuilt from the others.
+    RebuildBegun {
+        /// The slot.
+        slot: u8,
+        /// The device in the slot.
+        device: DeviceIndex,
+        /// The first stripe that is not rebuilt yet.
         from_stripe: u64,
     },
-    /// A slot was filled: it is in sync.
+    /// A slot has been rebuilt: it is in sync.
     RebuildEnded {
-        /// Which.
+        /// The slot.
         slot: u8,
-        /// Its device.
+        /// The device in the slot.
         device: DeviceIndex,
     },
-    /// Parity of stripes is made to match.
+    /// A rebuild has ended before the slot was in sync.
+    RebuildBrokenOff {
+        /// The slot.
+        slot: u8,
+        /// The device that was in the slot.
+        device: DeviceIndex,
+        /// The first stripe that was not rebuilt.
+        at_stripe: u64,
+    },
+    /// A resync has begun.
     ResyncBegun {
-        /// How many, as far as is known.
+        /// Stripes that need it, as far as is known.
         stripes: u64,
     },
     /// No more stripes can be resynced now.
     ResyncEnded {
-        /// Stripes that still need it: another attempt follows, or what they lack is missing.
+        /// Stripes that still need it: another attempt follows, or a member that they need is missing.
         left: u64,
     },
-    /// So many members are in sync now.
+    /// The number of members in sync has changed, or the array has failed.
     Redundancy {
         /// Members that may still be lost without loss of data; `None`: the array has failed.
         spare: Option<u8>,
         /// Slots that are not in sync.
         missing: u8,
     },
-    /// The list of what nobody can compute has become longer.
-    DataLost {
-        /// Bytes on the list now.
-        bytes: u64,
-    },
     /// The server has stopped: no event follows.
     Stopped,
 }
 
-/// The way from the steward to who listens.
+/// The channel from the steward to the listener.
 #[derive(Debug, Default)]
 pub struct Events {
     listener: OnceLock<Sender<Event>>,
@@ -81,8 +103,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Where events come from now on; so many may wait. (A member that leaves makes two.) There is one listener: a second one hears
-    /// nothing.
+    /// Begins to listen. At most `waiting_max` events may wait. (A member that leaves makes two or three.) There is one listener: the
+    /// channel of a second one stays empty.
     #[must_use]
     pub fn listen(&self, waiting_max: usize) -> Receiver<Event> {
         let (sender, receiver) = bounded(waiting_max);

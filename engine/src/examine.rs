@@ -25,6 +25,9 @@ pub struct Examined {
     pub error: Option<String>,
     /// The device has not answered: nothing is known of what it holds.
     pub silent: bool,
+    /// The device could not be opened or read: nothing is known of what it holds, and another attempt may succeed.
+    #[serde(default)]
+    pub unread: bool,
 }
 
 /// The content of a superblock, in the words of `docs/format.md`.
@@ -85,23 +88,28 @@ pub fn examine(paths: &[PathBuf], member_timeout_s: u32) -> Result<Vec<Examined>
         superblock: None,
         error: Some(no_answer(path, patience).0),
         silent: true,
+        unread: false,
     };
     Ok(paths.iter().zip(looked_at).map(|(path, found)| found.unwrap_or_else(|| silent(path))).collect())
 }
 
-fn look(path: &Path) -> Examined {
-    let failed =
-        |error: String| Examined { path: path.into(), superblock: None, error: Some(error), silent: false };
+/// Looks at one path. Waits for as long as the device does.
+#[must_use]
+pub fn look(path: &Path) -> Examined {
+    let failed = |error: String, unread: bool| {
+        let (path, error) = (path.into(), Some(error));
+        Examined { path, superblock: None, error, silent: false, unread }
+    };
     let mode = OpenMode { access: Access::ReadOnly, sharing: Sharing::Shared };
     let device = match Device::open(path, mode) {
         Ok(device) => device,
-        Err(error) => return failed(error.to_string()),
+        Err(error) => return failed(error.to_string(), true),
     };
     let mut blocks = [[0; BLOCK_BYTES]; 2];
     for (block, copy) in blocks.iter_mut().zip([Copy::A, Copy::B]) {
         let is_inside = copy.offset_bytes() + BLOCK_BYTES as u64 <= device.facts().size_bytes;
         if let Some(Err(error)) = is_inside.then(|| device.read_at(copy.offset_bytes(), block)) {
-            return failed(error.to_string());
+            return failed(error.to_string(), true);
         }
     }
     match choose(&blocks[0], &blocks[1], device.facts().size_bytes) {
@@ -110,8 +118,9 @@ fn look(path: &Path) -> Examined {
             superblock: Some(describe(&found.superblock)),
             error: (!found.both_valid).then(|| "the other copy of the superblock is damaged".into()),
             silent: false,
+            unread: false,
         },
-        Err(error) => failed(format!("{}: {error}", path.display())),
+        Err(error) => failed(format!("{}: {error}", path.display()), false),
     }
 }
 
@@ -161,9 +170,10 @@ mod tests {
         paths.iter().for_each(|path| create_file(path, 1 << 20).unwrap());
         let _silent = Silent::file(&paths[1]);
         let [blank, silent] = examine(&paths, 1).unwrap().try_into().unwrap();
-        assert!(!blank.silent && blank.error.is_some(), "{blank:?}");
+        assert!(!blank.silent && !blank.unread && blank.error.is_some(), "{blank:?}");
         assert!(silent.error.unwrap().contains("silent: does not answer"));
         assert!(silent.silent);
+        assert!(look(&directory.join("none")).unread);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -223,23 +223,6 @@ impl LostRows {
         self.look(|half| half.ranges().filter_map(first_of_data).min())
     }
 
-    /// The pieces of one stripe that are listed, as a host addresses them: first byte and length.
-    #[must_use]
-    pub fn pieces_of(&self, stripe: u64) -> Vec<(u64, u64)> {
-        let geometry = &self.geometry;
-        let is_lost = |range: &LostRange| {
-            (range.stripe..range.end()).contains(&stripe) && geometry.is_data(stripe, range.slot)
-        };
-        let address = |range: LostRange| {
-            let strip = geometry.rotation(stripe).strip_on(range.slot);
-            let at = stripe * u64::from(geometry.stripe_bytes())
-                + u64::from(strip) * u64::from(geometry.chunk_bytes())
-                + u64::from(range.row);
-            (at, range.rows.into())
-        };
-        self.ranges().into_iter().filter(is_lost).map(address).collect()
-    }
-
     /// Whether there is no room for more.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -22,7 +22,7 @@ use std::sync::Mutex;
 use crate::geometry::Slots;
 use crate::limits::MEMBERS_MAX;
 use crate::ring::DeviceIndex;
-use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Which slots may be read and which take writes, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +96,9 @@ pub struct Members {
     repairs: [AtomicU64; MEMBERS_MAX],
     /// Operations that a member did not carry out, for no fault of its own.
     refusals: [AtomicU64; MEMBERS_MAX],
-    /// Metadata or a flush was refused: the array serves nothing more until it is started again. Written by any reactor, once.
-    stopped_serving: AtomicBool,
+    /// Metadata or a flush was refused: the array serves nothing more until it is started again. The slot + 1 in the high half, the
+    /// `errno` in the low one; 0: it has not happened. Written by any reactor, once.
+    stopped_serving: AtomicU64,
     /// Grow while a slot's device answers: see [`Members::pulses`]. Written by every reactor, a few times a second; Relaxed, they
     /// carry no other fact.
     pulses: [AtomicU32; MEMBERS_MAX],
@@ -220,7 +221,7 @@ impl Members {
             read_errors_total: [const { AtomicU64::new(0) }; MEMBERS_MAX],
             repairs: [const { AtomicU64::new(0) }; MEMBERS_MAX],
             refusals: [const { AtomicU64::new(0) }; MEMBERS_MAX],
-            stopped_serving: AtomicBool::new(false),
+            stopped_serving: AtomicU64::new(0),
             pulses: [const { AtomicU32::new(0) }; MEMBERS_MAX],
             advice_pulses: [const { AtomicU32::new(0) }; MEMBERS_MAX],
             failures: Mutex::new([None; MEMBERS_MAX]),
@@ -445,7 +446,8 @@ impl Members {
     /// on record.
     pub fn stop_serving(&self, slot: u8, errno: i32) {
         self.count_refusal(slot);
-        if !self.stopped_serving.swap(true, Ordering::SeqCst) {
+        let word = (u64::from(slot) + 1) << 32 | u64::from(errno as u32);
+        if self.stopped_serving.compare_exchange(0, word, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             self.failures.lock().expect("no holder panics")[usize::from(slot)] =
                 Some(Failure::NotTaken(errno));
         }
@@ -454,7 +456,14 @@ impl Members {
     /// Whether [`Members::stop_serving`] was called; it is not taken back.
     #[must_use]
     pub fn has_stopped_serving(&self) -> bool {
-        self.stopped_serving.load(Ordering::Relaxed)
+        self.stopped_serving.load(Ordering::Relaxed) != 0
+    }
+
+    /// The slot and the `errno` of the first refusal that [`Members::stop_serving`] was called for.
+    #[must_use]
+    pub fn stopped_serving_by(&self) -> Option<(u8, i32)> {
+        let word = self.stopped_serving.load(Ordering::Relaxed);
+        (word != 0).then(|| ((word >> 32) as u8 - 1, word as u32 as i32))
     }
 
     /// Halves the error counts and forgets the places: only a rate of errors fails a member.
@@ -465,13 +474,13 @@ impl Members {
         }
     }
 
-    /// Read errors of a slot since the start.
+    /// Read errors of a slot's device since the start.
     #[must_use]
     pub fn read_errors(&self, slot: u8) -> u64 {
         self.read_errors_total[usize::from(slot)].load(Ordering::Relaxed)
     }
 
-    /// Repairs of a slot since the start.
+    /// Repairs of a slot's device since the start.
     #[must_use]
     pub fn repairs(&self, slot: u8) -> u64 {
         self.repairs[usize::from(slot)].load(Ordering::Relaxed)
@@ -504,7 +513,11 @@ impl Members {
             self.volatile.fetch_and(!bit, Ordering::AcqRel);
         }
         self.failures.lock().expect("no holder panics")[usize::from(slot)] = None;
+        // Counts are of the device, and the one before is gone.
         self.read_errors[usize::from(slot)].store(0, Ordering::Relaxed);
+        for counts in [&self.read_errors_total, &self.repairs, &self.refusals] {
+            counts[usize::from(slot)].store(0, Ordering::Relaxed);
+        }
         self.view.fetch_or(
             MemberView { readable: Slots::NONE, writable: Slots::one(slot) }.pack(),
             Ordering::SeqCst,

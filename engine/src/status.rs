@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of what `--json` says: it grows with each change that a program could stumble over.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// The state of a whole array.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -129,7 +129,7 @@ pub fn superblock(data: &[u8]) {
     }
 }
 
-/// A bitmap block is something else. Options: 1, the checksum is not repaired; 2, the array was not stopped in order.
+/// A bitmap block is something else. Options: 1, the checksum is not repaired; 2, the array was not stopped cleanly.
 pub fn bitmap_block(data: &[u8]) {
     let mut bytes = Bytes(data);
     let options = bytes.byte();

@@ -92,8 +92,9 @@ pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
 
 /// Removes the sockets that a dead server left in the run directory.
 fn clear_sockets(name: &ArrayName, run_dir: &RunDir) -> Result<()> {
-    // No server of this name starts as long as this lives, and its control socket is removed.
-    let _claim = Claim::take(run_dir, name)?;
+    // No server of this name starts as long as this lives.
+    let claim = Claim::take(run_dir, name)?;
+    claim.remove_dead_socket()?;
     let export = run_dir.nbd_socket(name)?;
     let is_socket = export.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
     // A server of another array may have been told to listen there.

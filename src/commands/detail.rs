@@ -15,6 +15,7 @@ use crate::output::{print, print_json};
 use crate::rundir::RunDir;
 use crate::units::{about_size, exact_size, grouped};
 
+use super::scan;
 use super::status::{LIST_IS_FULL, describe_job, health_text, picture};
 
 /// What is asked about.
@@ -84,7 +85,7 @@ fn subject<'a>(subjects: &'a [PathBuf], run_dir: Option<&Path>) -> Result<Subjec
         {
             return Ok(Subject::Running(name, run_dir));
         }
-        if !one.exists() {
+        if scan::as_name(one).is_some() {
             return Err(Failure::new(format!("neither served nor a file: {name}: see `striate status`")));
         }
     }
@@ -292,12 +293,14 @@ mod tests {
             superblock: Some(example_superblock("media", "1")),
             error: None,
             silent: false,
+            unread: false,
         };
         let bad = Examined {
             path: "/b".into(),
             superblock: None,
             error: Some("bad checksum".into()),
             silent: false,
+            unread: false,
         };
         assert_eq!(undecodable(&bad).line(), "/b: bad checksum");
         let text = members_text(&[good, bad]);

@@ -1,4 +1,4 @@
-//! `lost`: what of an array's data nobody can compute, as a script that restores it wants it.
+//! `lost`: the data of an array that cannot be computed, as a script that restores it needs it.
 //!
 //! ```text
 //!     # lost of media, in logical blocks of 512 bytes: first block, blocks
@@ -27,17 +27,18 @@ struct Report<'a> {
 struct Piece {
     offset_bytes: u64,
     len_bytes: u64,
-    /// In logical blocks.
+    /// The first byte, in logical blocks.
     first_block: u64,
+    /// The length in logical blocks.
     blocks: u64,
 }
 
-/// Lists it. Nothing is lost: exit code 0; something is: 1.
+/// Lists lost data. The exit code is 0 if there is none, else 1.
 pub fn lost(options: &Lost, run_dir: Option<&RunDir>) -> Result<Outcome> {
     let mut client = Client::connect(run_dir, &options.name)?;
     let status = client.status()?;
     let block = u64::from(status.logical_block_bytes);
-    // What is lost comes in whole rows of 4 KiB, and so in whole blocks.
+    // Lost pieces are whole rows of 4 KiB, and so whole blocks.
     let piece = |(offset_bytes, len_bytes): (u64, u64)| Piece {
         offset_bytes,
         len_bytes,

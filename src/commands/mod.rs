@@ -31,7 +31,7 @@ pub fn run(cli: &Cli) -> Result<Outcome> {
     match &cli.verb {
         Verb::Create(options) => create::create(options),
         Verb::Serve(options) => serve::serve(options, run_dir),
-        Verb::Status(options) => status::status(options, RunDir::find(run_dir)?.as_ref()),
+        Verb::Status(options) => status::status(options, RunDir::find(run_dir)),
         Verb::Detail(options) => detail::detail(options, run_dir),
         Verb::Lost(options) => lost::lost(options, RunDir::find(run_dir)?.as_ref()),
         Verb::Fail(options) => change::fail(options, RunDir::find(run_dir)?.as_ref()),

@@ -1,27 +1,31 @@
 //! The notices of a running array, written to the log as they come: one line each, with the same fields for every kind. Where the log is
-//! the journal of systemd, they are fields of the entry: `journalctl STRIATE_KIND=member_failed`.
+//! the journal of systemd, these are fields of the entry: `journalctl STRIATE_KIND=member_failed`.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use engine::server::{Notice, Notices, Severity};
 
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
+use crate::advice;
 use crate::failure::{Context, Result};
 use crate::journal::Journal;
 use crate::names::ArrayName;
 
-/// How often repairs are looked for, which are counted and not told one by one.
+/// The pause between two looks for repairs and lost data, which are no events.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the end waits for the last lines.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// A thread that writes down what an array tells.
+/// A thread that writes down the notices of an array.
 pub struct Writer {
-    /// Ends when all is written.
+    /// A channel that ends when all is written.
     writing: Receiver<()>,
 }
 
-/// Writes them until the server has stopped, on a thread that calls `limit` once it has what it needs.
+/// Writes the notices down until the server has stopped, on a thread that calls `limit` once it has what it needs.
 pub fn write_down(
     mut notices: Notices,
     array: ArrayName,
@@ -44,13 +48,17 @@ pub fn write_down(
 }
 
 impl Writer {
-    /// After the server has stopped: waits for the last of them.
+    /// Waits for the last notices, after the server has stopped.
     pub fn end(self) {
         let _all_are_written = self.writing.recv_timeout(END_TIME_MAX);
     }
 }
 
 fn write_one(array: &ArrayName, notice: &Notice, journal: Option<&Journal>) {
+    // `--log` counts for the journal too.
+    if level(notice.severity) > LevelFilter::current() {
+        return;
+    }
     let Notice { severity, kind, slot, path, serial, text } = notice;
     let kind = serde_json::to_value(kind).unwrap_or_default();
     let kind = kind.as_str().unwrap_or_default();
@@ -65,7 +73,15 @@ fn write_one(array: &ArrayName, notice: &Notice, journal: Option<&Journal>) {
     }
 }
 
-/// The same as an entry of the journal. Whether it took it.
+const fn level(severity: Severity) -> Level {
+    match severity {
+        Severity::Info => Level::INFO,
+        Severity::Warning => Level::WARN,
+        Severity::Alarm => Level::ERROR,
+    }
+}
+
+/// Sends a notice as an entry of the journal. Returns whether the journal has taken it.
 fn send(journal: &Journal, array: &ArrayName, notice: &Notice, kind: &str) -> bool {
     // As in syslog: error, warning, informational.
     let priority = match notice.severity {
@@ -73,7 +89,7 @@ fn send(journal: &Journal, array: &ArrayName, notice: &Notice, kind: &str) -> bo
         Severity::Warning => "4",
         Severity::Info => "6",
     };
-    let message = format!("{array}: {}", notice.text);
+    let message = format!("{array}: {}", advice::typed(&notice.text));
     let slot = notice.slot.map(|slot| slot.to_string());
     let mut fields = vec![
         ("MESSAGE", message.as_str()),

@@ -1,31 +1,32 @@
-//! Looking for an array's members by its name, on every block device of the machine.
+//! The search for an array's members by its name, on every block device of the machine.
 //!
 //! ```text
-//!     /proc/partitions --> examine each --> those of that name --> by UUID: one array --> (wait for its late members)
+//!     devices: read all --> superblocks of that name --> one UUID: that array --> wait for its late members --> serve
+//!                                                    `-> none, several, copies --> wait, then refuse
 //! ```
-//! Not looked at are devices that another device is made of (a half of a mirror, a path of a multipath device: the other device counts),
-//! and those that are served by programs such as this one, or lie on such a device: what is on them is a guest's.
+//! Any program that can write to some block device of the machine, a guest in its volume too, can write a superblock of any name. So
+//! a second UUID of the name is refused, however many members it has, unless `--uuid` says which is meant; and so is an array that
+//! belongs to no host, which only `--uuid` or its paths can mean. This does not help while none of the real members is there: a name is
+//! not an identity.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use engine::examine::{Examined, ExaminedSuperblock, examine};
+use engine::examine::{Examined, ExaminedSuperblock};
+use engine::members::MEMBER_PATIENCE_S;
 use engine::status::MemberState;
+use rustix::fs::FileType;
 
 use crate::failure::{Context, Failure, Result};
 use crate::log;
 use crate::names::ArrayName;
 
-/// Where the kernel lists block devices and their partitions.
-const PARTITIONS: &str = "/proc/partitions";
-/// Where it says what a block device is made of (`slaves`), and what is made of it (`holders`).
-const CLASS_BLOCK: &str = "/sys/class/block";
-/// Block devices that are served by programs such as this one: reading one whose server is gone waits for ever.
-const SERVED: [&str; 2] = ["ublkb", "nbd"];
-/// Devices may be made of devices; the kernel allows no more than eight such layers.
-const LAYERS_MAX: usize = 8;
-/// How often it is looked whether a late member has come.
+mod devices;
+
+use devices::{Devices, PassedOver};
+
+/// The pause between two looks for a late member.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How to look.
@@ -39,19 +40,27 @@ pub struct Search<'a> {
     pub member_timeout_s: u32,
 }
 
-/// What was typed: paths, made absolute because commands name members from other directories; or, for one word that is no path, the
-/// devices that hold the array of that name.
+/// The members that were typed: paths, made absolute because commands name members from other directories; or, for one word that is
+/// a name, the devices that hold the array of that name.
 pub fn members(typed: &[PathBuf], search: Search<'_>) -> Result<Vec<PathBuf>> {
     match typed {
-        [one] if !one.exists() => match one.to_str().map(str::parse::<ArrayName>) {
-            Some(Ok(name)) => of_array(&name, search),
-            _ => paths(typed, search),
+        [one] => match as_name(one) {
+            Some(name) => of_array(&name, search),
+            None => paths(typed, search),
         },
         _ => paths(typed, search),
     }
 }
 
-/// A device that is only late has no path yet. (A file that is not there is a slip, and is none later either.)
+/// A single word as the name of an array. It is a path if it has a slash, or if a file or a block device of this name is in the working
+/// directory. A directory is no member: a service that runs in `/` may serve an array named `media` beside the directory /media.
+pub fn as_name(word: &Path) -> Option<ArrayName> {
+    let name = word.to_str()?.parse().ok()?;
+    let kind = rustix::fs::stat(word).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    (!matches!(kind, Ok(FileType::RegularFile | FileType::BlockDevice))).then_some(name)
+}
+
+/// Given paths. A device that is only late has no path yet. (A file that is not there is a slip, and is none later either.)
 fn paths(typed: &[PathBuf], search: Search<'_>) -> Result<Vec<PathBuf>> {
     let absolute = typed.iter().map(std::path::absolute).collect::<std::io::Result<Vec<PathBuf>>>();
     let paths = absolute.context(|| "cannot use a member's path".into())?;
@@ -59,69 +68,106 @@ fn paths(typed: &[PathBuf], search: Search<'_>) -> Result<Vec<PathBuf>> {
     let names = late().map(|path| path.display().to_string()).collect::<Vec<_>>();
     if !names.is_empty() && !search.wait.is_zero() {
         tracing::warn!("not there yet: {}: waiting for up to {} s", names.join(", "), search.wait.as_secs());
-        wait_until(search.wait, || Ok(late().next().is_none()))?;
+        let until = Instant::now() + search.wait;
+        while late().next().is_some() && Instant::now() < until {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
     Ok(paths)
 }
 
 fn of_array(name: &ArrayName, search: Search<'_>) -> Result<Vec<PathBuf>> {
-    let mut seen = BTreeMap::new();
-    look(&mut seen, search)?;
-    let absent = choose(name, search.uuid, &seen)?.absent();
-    if !absent.is_empty() && !search.wait.is_zero() {
-        tracing::warn!(
-            "{name}: not there yet: the member of {}: waiting for up to {} s",
-            slots(&absent),
-            search.wait.as_secs()
-        );
-        wait_until(search.wait, || {
-            look(&mut seen, search)?;
-            Ok(choose(name, search.uuid, &seen)?.absent().is_empty())
-        })?;
+    let patience_s = if search.member_timeout_s == 0 { MEMBER_PATIENCE_S } else { search.member_timeout_s };
+    let mut devices = Devices::of_this_machine(Duration::from_secs(patience_s.into()));
+    let found = search_for(name, search, &mut devices);
+    for path in devices.hanging() {
+        log::say(&format!(
+            "{}: does not answer: this process cannot end before the device answers or is removed",
+            path.display()
+        ));
     }
-    let array = choose(name, search.uuid, &seen)?;
-    array.others.iter().for_each(|other| log::say(other));
-    let absent = array.absent();
-    if !absent.is_empty() && !search.wait.is_zero() {
+    found
+}
+
+/// Looks until the array is there as a whole or the wait is over; then takes what is there.
+fn search_for(name: &ArrayName, search: Search<'_>, devices: &mut Devices) -> Result<Vec<PathBuf>> {
+    let until = Instant::now() + search.wait;
+    let mut is_told = search.wait.is_zero();
+    loop {
+        devices.look()?;
+        if devices.is_busy() {
+            continue;
+        }
+        let seen = devices.seen();
+        let found = choose(name, search.uuid, &seen);
+        let lacks = match &found {
+            Ok(found) if found.absent().is_empty() => return Ok(found.taken()),
+            Ok(found) => format!("not there yet: the member of {}", slots(&found.absent())),
+            Err(refusal) => refusal.line(),
+        };
+        if Instant::now() >= until {
+            return at_last(name, search, found, &seen, &devices.passed_over);
+        }
+        if !is_told {
+            is_told = true;
+            tracing::warn!("{name}: {lacks}: waiting for up to {} s", search.wait.as_secs());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// The outcome of a search that has not found the whole array.
+fn at_last(
+    name: &ArrayName,
+    search: Search<'_>,
+    found: Result<Found<'_>>,
+    seen: &BTreeMap<PathBuf, Examined>,
+    passed_over: &[PassedOver],
+) -> Result<Vec<PathBuf>> {
+    let not_looked_at = not_looked_at(seen, passed_over);
+    let found = found.map_err(|refusal| match &not_looked_at[..] {
+        "" => refusal,
+        text => Failure::new(format!("{}; {text}", refusal.line())),
+    })?;
+    if !not_looked_at.is_empty() {
+        log::say(&format!("{name}: {not_looked_at}"));
+    }
+    if !search.wait.is_zero() {
         tracing::warn!(
             "{name}: the member of {} has not come within {} s: if the array starts without it, what is written from now on \
              is not on it, and it has to be rebuilt when it is back",
-            slots(&absent),
+            slots(&found.absent()),
             search.wait.as_secs()
         );
     }
-    Ok(array.members.iter().map(|one| one.path.clone()).collect())
+    Ok(found.taken())
+}
+
+/// Devices that may hold a member that is absent, with the reason why they were not read; empty if there are none.
+fn not_looked_at(seen: &BTreeMap<PathBuf, Examined>, passed_over: &[PassedOver]) -> String {
+    let passed_over = passed_over.iter().map(|one| format!("{} ({})", one.path.display(), one.why));
+    let failed = seen.values().filter(|one| one.unread && !is_forbidden(&one.path));
+    let failed = failed.map(|one| one.error.clone().unwrap_or_default());
+    let [passed_over, failed] =
+        [passed_over.collect::<Vec<_>>().join(", "), failed.collect::<Vec<_>>().join("; ")];
+    let parts = [("passed over: ", passed_over), ("could not be read: ", failed)];
+    let parts = parts.into_iter().filter(|(_, list)| !list.is_empty());
+    parts.map(|(head, list)| format!("{head}{list}")).collect::<Vec<_>>().join("; ")
+}
+
+/// Whether this process may not open a device.
+fn is_forbidden(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::READ_OK) == Err(rustix::io::Errno::ACCESS)
 }
 
 fn slots(slots: &[usize]) -> String {
     slots.iter().map(|slot| format!("slot {slot}")).collect::<Vec<_>>().join(", ")
 }
 
-fn wait_until(wait: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let until = Instant::now() + wait;
-    while !is_so()? && Instant::now() < until {
-        std::thread::sleep(LOOK_EVERY);
-    }
-    Ok(())
-}
-
-/// Looks at every block device that was not there before, and forgets those that have gone.
-fn look(seen: &mut BTreeMap<PathBuf, Examined>, search: Search<'_>) -> Result<()> {
-    let list = std::fs::read_to_string(PARTITIONS).context(|| format!("cannot read {PARTITIONS}"))?;
-    let devices = devices(&list, Path::new(CLASS_BLOCK));
-    seen.retain(|path, _| devices.contains(path));
-    let new: Vec<PathBuf> = devices.into_iter().filter(|path| !seen.contains_key(path)).collect();
-    if !new.is_empty() {
-        let looked = examine(&new, search.member_timeout_s)?;
-        seen.extend(looked.into_iter().map(|one| (one.path.clone(), one)));
-    }
-    Ok(())
-}
-
 /// The array that is meant, as far as it is there.
 struct Found<'a> {
     members: Vec<&'a Examined>,
-    /// Devices that may be, or say that they are, members of something of the same name, and are left out: a line each.
+    /// Devices that may be members, or claim to be of another array of the name, and are left out: a line each.
     others: Vec<String>,
 }
 
@@ -130,7 +176,7 @@ impl Found<'_> {
         self.members.iter().filter_map(|one| one.superblock.as_ref())
     }
 
-    /// Slots that take part, says the newest superblock, and of which no device is here.
+    /// Slots that take part according to the newest superblock, and of which no device is here.
     fn absent(&self) -> Vec<usize> {
         let Some(newest) = self.superblocks().max_by_key(|one| (one.epoch, one.sequence)) else {
             return Vec::new();
@@ -140,10 +186,15 @@ impl Found<'_> {
         let is_here = |slot: &usize| self.superblocks().any(|one| one.slot == *slot);
         (0..newest.slots.len()).filter(takes_part).filter(|slot| !is_here(slot)).collect()
     }
+
+    /// Its paths. Says what is left out.
+    fn taken(&self) -> Vec<PathBuf> {
+        self.others.iter().for_each(|other| log::say(other));
+        self.members.iter().map(|one| one.path.clone()).collect()
+    }
 }
 
-/// Of the arrays of that name the one that is asked for, or else the only one that has enough members: any program may write something
-/// that looks like a superblock of that name, but hardly on so many devices.
+/// The array of that name with the UUID that is asked for; without one, the only array of that name.
 fn choose<'a>(
     name: &ArrayName,
     uuid: Option<&str>,
@@ -163,39 +214,20 @@ fn choose<'a>(
             _ => {}
         }
     }
-    if arrays.is_empty() {
-        return Err(none_found(name, seen));
+    let chosen = *match uuid {
+        Some(uuid) => arrays.keys().find(|known| **known == uuid),
+        None if arrays.len() > 1 => return Err(several(name, &arrays)),
+        None => arrays.keys().next(),
     }
-    let all = || {
-        let paths = |members: &[&Examined]| {
-            members.iter().map(|one| one.path.display().to_string()).collect::<Vec<_>>().join(", ")
-        };
-        arrays
-            .iter()
-            .map(|(uuid, members)| format!("{uuid} on {}", paths(members)))
-            .collect::<Vec<_>>()
-            .join("; ")
-    };
-    let enough: Vec<&str> =
-        arrays.iter().filter(|(_, members)| has_enough(members)).map(|(uuid, _)| *uuid).collect();
-    let chosen = match (uuid, &enough[..]) {
-        (Some(uuid), _) if arrays.contains_key(uuid) => uuid,
-        (Some(uuid), _) => {
-            return Err(Failure::new(format!(
-                "no member found: {name} with the UUID {uuid}: there is {}",
-                all()
-            )));
-        }
-        (None, &[one]) => one,
-        (None, _) if arrays.len() == 1 => arrays.keys().next().expect("one"),
-        (None, _) => {
-            return Err(Failure::new(format!(
-                "several arrays are named {name}: {}: say which with --uuid, or give the members",
-                all()
-            )));
-        }
-    };
-    let (chosen, members) = arrays.remove_entry(chosen).expect("one of them");
+    .ok_or_else(|| none_found(name, uuid, &arrays, seen))?;
+    let members = arrays.remove(chosen).expect("one of them");
+    if uuid.is_none() && members.iter().any(|one| belongs_to_no_host(one)) {
+        return Err(Failure::new(format!(
+            "array of no host: {name}: its members do not say which machine it belongs to, as any program may write them: {}: \
+             if it is meant, say so with --uuid {chosen}, or give the members",
+            list(&members)
+        )));
+    }
     others.extend(arrays.iter().flat_map(|(uuid, members)| {
         members.iter().map(move |one| {
             let path = one.path.display();
@@ -204,22 +236,74 @@ fn choose<'a>(
             )
         })
     }));
-    Ok(Found { members, others })
+    match copies(&members) {
+        Some(refusal) => Err(refusal),
+        None => Ok(Found { members, others }),
+    }
 }
 
-fn has_enough(members: &[&Examined]) -> bool {
-    let superblocks = || members.iter().filter_map(|one| one.superblock.as_ref());
-    superblocks().next().is_some_and(|one| {
-        let parities = usize::from(one.level.saturating_sub(4));
-        let here = (0..one.slots.len()).filter(|slot| superblocks().any(|one| one.slot == *slot)).count();
-        here + parities >= one.slots.len()
+fn list(members: &[&Examined]) -> String {
+    members.iter().map(|one| one.path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn all(arrays: &BTreeMap<&str, Vec<&Examined>>) -> String {
+    let lines = arrays.iter().map(|(uuid, members)| format!("{uuid} on {}", list(members)));
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+fn several(name: &ArrayName, arrays: &BTreeMap<&str, Vec<&Examined>>) -> Failure {
+    Failure::new(format!(
+        "several arrays are named {name}: {}: say which with --uuid, or give the members",
+        all(arrays)
+    ))
+}
+
+fn belongs_to_no_host(one: &Examined) -> bool {
+    one.superblock
+        .as_ref()
+        .is_some_and(|superblock| superblock.host.is_empty() && superblock.host_id.is_empty())
+}
+
+/// The refusal of devices that hold the same member, if some do: one of them is a copy (a clone, a snapshot, a path of a multipath
+/// device), and only the operator knows which.
+fn copies(members: &[&Examined]) -> Option<Failure> {
+    let identity = |one: &Examined| one.superblock.as_ref().map(|superblock| superblock.member_uuid.clone());
+    let is_second = |(index, one): &(usize, &&Examined)| {
+        members[..*index].iter().any(|before| identity(before) == identity(one))
+    };
+    let copies: Vec<_> = members.iter().enumerate().filter(is_second).map(|(_, one)| *one).collect();
+    let of = |copy: &Examined| members.iter().find(|one| identity(one) == identity(copy));
+    let pairs = copies.iter().filter_map(|copy| {
+        let slot = copy.superblock.as_ref()?.slot;
+        Some(format!(
+            "{} and {} are both the member of slot {slot}",
+            of(copy)?.path.display(),
+            copy.path.display()
+        ))
+    });
+    let pairs = pairs.collect::<Vec<_>>().join("; ");
+    let first = members.iter().filter(|one| !copies.iter().any(|copy| copy.path == one.path));
+    let first = first.map(|one| one.path.display().to_string()).collect::<Vec<_>>().join(" ");
+    (!copies.is_empty()).then(|| {
+        Failure::new(format!(
+            "copies of members: {pairs}: give the members, each once: `striate serve {first}`, or the other device in its place"
+        ))
     })
 }
 
-fn none_found(name: &ArrayName, seen: &BTreeMap<PathBuf, Examined>) -> Failure {
-    let is_unread =
-        |one: &&Examined| !one.silent && one.superblock.is_none() && std::fs::File::open(&one.path).is_err();
-    let unread = match seen.values().filter(is_unread).count() {
+fn none_found(
+    name: &ArrayName,
+    uuid: Option<&str>,
+    arrays: &BTreeMap<&str, Vec<&Examined>>,
+    seen: &BTreeMap<PathBuf, Examined>,
+) -> Failure {
+    if let (Some(uuid), false) = (uuid, arrays.is_empty()) {
+        return Failure::new(format!(
+            "no member found: {name} with the UUID {uuid}: there is {}",
+            all(arrays)
+        ));
+    }
+    let unread = match seen.values().filter(|one| one.unread && is_forbidden(&one.path)).count() {
         0 => String::new(),
         count => format!(" ({count} of them cannot be read: be root, or name the members)"),
     };
@@ -229,61 +313,11 @@ fn none_found(name: &ArrayName, seen: &BTreeMap<PathBuf, Examined>) -> Failure {
     ))
 }
 
-/// The paths of what `/proc/partitions` lists: a heading, an empty line, then `major minor blocks name`.
-fn devices(list: &str, class_block: &Path) -> Vec<PathBuf> {
-    let names = list.lines().skip(2).filter_map(|line| line.split_whitespace().nth(3));
-    names
-        .filter(|name| !is_on_served(class_block, name, LAYERS_MAX))
-        .filter(|name| related(class_block, name, "holders").is_empty())
-        // The kernel writes the slashes of /dev/cciss/c0d0 so.
-        .map(|name| Path::new("/dev").join(name.replace('!', "/")))
-        .collect()
-}
-
-fn is_on_served(class_block: &Path, name: &str, layers: usize) -> bool {
-    SERVED.iter().any(|served| name.starts_with(served))
-        || layers > 0
-            && related(class_block, name, "slaves")
-                .iter()
-                .any(|below| is_on_served(class_block, below, layers - 1))
-}
-
-fn related(class_block: &Path, name: &str, how: &str) -> Vec<String> {
-    let entries = std::fs::read_dir(class_block.join(name).join(how)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use engine::examine::ExaminedSlot;
 
     use super::*;
-
-    #[test]
-    fn devices_are_listed() {
-        let list = "major minor  #blocks  name\n\n 259 0 1000 nvme0n1\n 259 1 999 nvme0n1p1\n 240 0 9 ublkb0\n 1 2 3 a!b\n";
-        let nowhere = Path::new("/nonexistent");
-        let paths: Vec<PathBuf> = ["/dev/nvme0n1", "/dev/nvme0n1p1", "/dev/a/b"].map(PathBuf::from).to_vec();
-        assert_eq!(devices(list, nowhere), paths);
-        assert!(devices("", nowhere).is_empty());
-    }
-
-    /// sda and sdb are paths to dm-0; dm-1 is a volume on the array ublkb0, and dm-2 lies on that.
-    #[test]
-    fn devices_below_others_and_on_arrays_are_passed_over() {
-        let sys = tempfile::tempdir().unwrap();
-        for below in [
-            "sda/holders/dm-0",
-            "sdb/holders/dm-0",
-            "dm-0/slaves/sda",
-            "dm-1/slaves/ublkb0",
-            "dm-2/slaves/dm-1",
-        ] {
-            std::fs::create_dir_all(sys.path().join(below)).unwrap();
-        }
-        let list = "heading\n\n8 0 1 sda\n8 1 1 sdb\n8 2 1 sdc\n253 0 1 dm-0\n253 1 1 dm-1\n253 2 1 dm-2\n";
-        assert_eq!(devices(list, sys.path()), ["/dev/sdc", "/dev/dm-0"].map(PathBuf::from));
-    }
 
     #[test]
     fn paths_stay_as_they_are() {
@@ -312,7 +346,7 @@ mod tests {
             name: "tank".into(),
             array_uuid: uuid.into(),
             member_uuid: path.into(),
-            host: String::new(),
+            host: "here".into(),
             host_id: String::new(),
             level: 5,
             chunk_bytes: 65536,
@@ -324,15 +358,21 @@ mod tests {
             clean: true,
             slots: slots.to_vec(),
         };
-        let one = Examined { path: path.into(), superblock: Some(superblock), error: None, silent: false };
+        let one = Examined {
+            path: path.into(),
+            superblock: Some(superblock),
+            error: None,
+            silent: false,
+            unread: false,
+        };
         seen.insert(path.into(), one);
     }
 
     #[test]
-    fn the_newest_superblock_says_who_is_absent() {
+    fn the_newest_superblock_says_which_slots_are_absent() {
         let (mut seen, name) = (BTreeMap::new(), "tank".parse().unwrap());
         device(&mut seen, "/dev/a", "u", 0, 7, [true, true, true, false]);
-        // It left before, and says what was then.
+        // The member of slot 3 left before, and its superblock is of then.
         device(&mut seen, "/dev/d", "u", 3, 5, [true; 4]);
         assert_eq!(choose(&name, None, &seen).unwrap().absent(), [1, 2]);
         device(&mut seen, "/dev/b", "u", 1, 7, [true, true, true, false]);
@@ -342,25 +382,85 @@ mod tests {
     }
 
     #[test]
-    fn another_array_of_the_name_is_no_hindrance() {
+    fn a_second_array_of_the_name_is_refused_unless_one_is_asked_for() {
         let (mut seen, name) = (BTreeMap::new(), "tank".parse().unwrap());
         for (slot, path) in ["/dev/a", "/dev/b", "/dev/c"].iter().enumerate() {
             device(&mut seen, path, "ours", slot, 3, [true; 4]);
         }
+        assert_eq!(choose(&name, None, &seen).unwrap().members.len(), 3);
         device(&mut seen, "/dev/guest", "theirs", 0, 9, [true; 4]);
-        let found = choose(&name, None, &seen).unwrap();
-        assert_eq!(found.members.len(), 3);
-        assert!(found.others[0].starts_with("/dev/guest: left out"), "{:?}", found.others);
-        let asked = choose(&name, Some("theirs"), &seen).unwrap();
-        assert_eq!(asked.members[0].path, Path::new("/dev/guest"));
-        assert!(choose(&name, Some("nobody's"), &seen).is_err());
-        // Neither has enough of its members, or both have.
-        seen.remove(Path::new("/dev/a"));
+        // However few its members are: those of the other array may be late.
         let refused = choose(&name, None, &seen).err().unwrap().line();
         assert!(
-            refused.contains("ours on /dev/b, /dev/c; theirs on /dev/guest") && refused.contains("--uuid"),
+            refused.contains("ours on /dev/a, /dev/b, /dev/c; theirs on /dev/guest")
+                && refused.contains("--uuid"),
             "{refused}"
         );
+        let found = choose(&name, Some("ours"), &seen).unwrap();
+        assert_eq!(found.members.len(), 3);
+        assert!(found.others[0].starts_with("/dev/guest: left out"), "{:?}", found.others);
+        assert_eq!(choose(&name, Some("theirs"), &seen).unwrap().members[0].path, Path::new("/dev/guest"));
+        assert!(choose(&name, Some("none"), &seen).is_err());
         assert!(choose(&"other".parse().unwrap(), None, &seen).is_err());
+    }
+
+    #[test]
+    fn an_array_of_no_host_is_refused_unless_it_is_asked_for() {
+        let (mut seen, name) = (BTreeMap::new(), "tank".parse().unwrap());
+        device(&mut seen, "/dev/a", "u", 0, 7, [true; 4]);
+        let superblock = seen.get_mut(Path::new("/dev/a")).unwrap().superblock.as_mut().unwrap();
+        superblock.host = String::new();
+        let refused = choose(&name, None, &seen).err().unwrap().line();
+        assert!(refused.starts_with("array of no host: tank") && refused.contains("--uuid u"), "{refused}");
+        assert!(choose(&name, Some("u"), &seen).is_ok());
+    }
+
+    #[test]
+    fn copies_are_refused_with_the_line_to_use() {
+        let (mut seen, name) = (BTreeMap::new(), "tank".parse().unwrap());
+        for (slot, path) in ["/dev/a", "/dev/b", "/dev/c"].iter().enumerate() {
+            device(&mut seen, path, "u", slot, 3, [true; 4]);
+        }
+        device(&mut seen, "/dev/z", "u", 1, 3, [true; 4]);
+        seen.get_mut(Path::new("/dev/z")).unwrap().superblock.as_mut().unwrap().member_uuid = "/dev/b".into();
+        let refused = choose(&name, None, &seen).err().unwrap().line();
+        assert!(
+            refused.contains("/dev/b and /dev/z are both the member of slot 1")
+                && refused.contains("`striate serve /dev/a /dev/b /dev/c`"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_word_is_a_name_unless_it_is_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let word = |name: &str| directory.path().join(name);
+        std::fs::create_dir(word("media")).unwrap();
+        std::fs::write(word("file"), "").unwrap();
+        // Words are looked up in the working directory; this one is that of the package.
+        assert_eq!(as_name(Path::new("src")).unwrap().as_str(), "src", "a directory");
+        assert_eq!(as_name(Path::new("Cargo.toml")), None, "a file");
+        assert_eq!(as_name(Path::new("tank")).unwrap().as_str(), "tank");
+        assert_eq!(as_name(&word("media")), None, "a slash");
+        assert_eq!(as_name(Path::new("./src")), None);
+    }
+
+    #[test]
+    fn devices_that_were_not_read_are_named() {
+        let mut seen = BTreeMap::new();
+        let failed = |path: &str| Examined {
+            path: path.into(),
+            superblock: None,
+            error: Some(format!("{path}: input/output error")),
+            silent: false,
+            unread: true,
+        };
+        seen.insert("/dev/sick".into(), failed("/dev/sick"));
+        let passed_over = PassedOver { path: "/dev/sda".into(), why: "dm-0 is made of it".into() };
+        assert_eq!(
+            not_looked_at(&seen, &[passed_over]),
+            "passed over: /dev/sda (dm-0 is made of it); could not be read: /dev/sick: input/output error"
+        );
+        assert_eq!(not_looked_at(&BTreeMap::new(), &[]), "");
     }
 }

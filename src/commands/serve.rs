@@ -8,8 +8,8 @@
 //! While the array is being started, a signal that asks for an end ends the process as a crash would: nothing has been acknowledged to
 //! a host. Later, the first one stops the array as `stop` does; but a block device that is in use is left for the next
 //! server, so that the program can be replaced under a mounted file system: its driver is told to hold requests back from
-//! then on, if it can. A second one, when the drain takes too
-//! long for somebody, ends the process at once with exit code 1: an unclean stop, which costs a resync. Which signals: [`signals`].
+//! then on, if it can. Another one, 2 s later or more, when the drain takes too
+//! long for an operator, ends the process at once with exit code 1: an unclean stop, which costs a resync. See [`signals`].
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -471,12 +471,14 @@ mod tests {
             superblock: Some(example_superblock("media", uuid)),
             error: None,
             silent: false,
+            unread: false,
         };
         let no_member = |silent: bool| Examined {
             path: "/c".into(),
             superblock: None,
             error: Some("no superblock".into()),
             silent,
+            unread: false,
         };
         let (blank, silent) = (no_member(false), no_member(true));
         assert_eq!(name_of(&[member("/a", "1"), member("/b", "1")]).unwrap().as_str(), "media");

@@ -2,8 +2,9 @@
 //!
 //! | signal | while the array is being started | while it is served |
 //! |---|---|---|
-//! | TERM, INT | the process ends as by a crash | the array is stopped; a second one ends the process at once |
-//! | HUP, USR1, USR2, ALRM, VTALRM, PROF, IO | passed over | passed over |
+//! | TERM, INT | the process ends as by a crash | the array is stopped; another one, 2 s later or more, ends the process at once |
+//! | HUP, USR1, USR2, ALRM, VTALRM, PROF, IO, PWR, STKFLT | passed over | passed over |
+//! | real-time signals | passed over | passed over |
 //! | TSTP, TTIN, TTOU | passed over | passed over |
 //! | XFSZ, XCPU | passed over | passed over |
 //! | PIPE | not delivered: Rust has it ignored | the same |
@@ -12,27 +13,62 @@
 //! Hosts depend on a server longer than the terminal that it was started from: a session that is lost (HUP), a tool that means "open
 //! your log again" (HUP, USR1), or a key that suspends (TSTP) neither ends nor halts it. A write beyond a limit of
 //! this process (XFSZ) fails with EFBIG, which is no fault of the member.
+//!
+//! One wish to end may come as several signals within microseconds: `timeout` of GNU signals its child and then the child's process
+//! group, and a shell or a service manager may signal the group beside a wrapper. So repeats within [`REPEAT_TIME`] of the first are
+//! passed over; otherwise they would turn a clean stop into a resync.
+
+use std::ops::RangeInclusive;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGVTALRM,
     SIGXCPU, SIGXFSZ,
 };
 use signal_hook::iterator::{Handle, Signals};
-use std::sync::mpsc::{Sender, channel};
 
 use crate::failure::{Context, Result};
 use crate::log;
 
-/// They ask for an end.
+/// Signals that ask for an end.
 const ENDS: [i32; 2] = [SIGTERM, SIGINT];
-/// They would end or halt the process, and are passed over.
-const PASSED_OVER: [i32; 12] = [
-    SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGTSTP, SIGTTIN, SIGTTOU, SIGXFSZ, SIGXCPU,
+/// Signals of Linux that signal-hook has no names for.
+const SIGPWR: i32 = 30;
+const SIGSTKFLT: i32 = 16;
+/// Signals that would end or halt the process, and are passed over.
+const PASSED_OVER: [i32; 14] = [
+    SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGTSTP, SIGTTIN, SIGTTOU, SIGXFSZ,
+    SIGXCPU, SIGPWR, SIGSTKFLT,
 ];
+/// Real-time signals, but for those that C libraries keep for their threads (32 and 33 in glibc, 34 too in musl).
+const REAL_TIME: RangeInclusive<i32> = 35..=64;
+/// How long after the first signal that asks for an end others mean the same wish.
+const REPEAT_TIME: Duration = Duration::from_secs(2);
 
 type Stop = Box<dyn Fn() + Send>;
 
-/// The signals of this process, looked at by a thread.
+/// The consequence of a signal that asks for an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The array is stopped.
+    Stop,
+    /// A repeat of the first signal: nothing.
+    Repeat,
+    /// The process ends at once.
+    AtOnce,
+}
+
+/// Decides by the time since the first signal that asked for an end.
+fn end(since_first: Option<Duration>) -> End {
+    match since_first {
+        None => End::Stop,
+        Some(since) if since < REPEAT_TIME => End::Repeat,
+        Some(_) => End::AtOnce,
+    }
+}
+
+/// The signals of this process, and the thread that takes them.
 pub struct Watched {
     signals: Handle,
     stop: Sender<Stop>,
@@ -41,27 +77,33 @@ pub struct Watched {
 /// From here on some signals are passed over. The thread that looks at them first calls `limit`.
 pub fn watch(limit: impl FnOnce() + Send + 'static) -> Result<Watched> {
     let failed = || "cannot catch signals".to_string();
-    let mut signals = Signals::new(PASSED_OVER).context(failed)?;
+    let mut signals = Signals::new(PASSED_OVER.into_iter().chain(REAL_TIME)).context(failed)?;
     let handle = signals.handle();
     let (sender, stop) = channel::<Stop>();
     let watch = move || {
         limit();
         // Ends are caught only once there is a stop.
-        let mut is_ending = false;
+        let mut first: Option<Instant> = None;
         for signal in signals.forever() {
-            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
             if !ENDS.contains(&signal) {
+                let name = signal_hook::low_level::signal_name(signal)
+                    .map_or_else(|| format!("signal {signal}"), String::from);
                 tracing::info!("{name} is passed over: SIGTERM or `striate stop` ends the server");
                 continue;
             }
-            if is_ending {
-                log::say("second signal: ended without a clean stop; the next start resyncs");
-                log::settle();
-                signal_hook::low_level::exit(1);
-            }
-            is_ending = true;
-            if let Ok(stop) = stop.recv() {
-                stop();
+            match end(first.map(|first| first.elapsed())) {
+                End::Stop => {
+                    first = Some(Instant::now());
+                    if let Ok(stop) = stop.recv() {
+                        stop();
+                    }
+                }
+                End::Repeat => {}
+                End::AtOnce => {
+                    log::say("second signal: ended without a clean stop; the next start resyncs");
+                    log::settle();
+                    signal_hook::low_level::exit(1);
+                }
             }
         }
     };
@@ -70,11 +112,23 @@ pub fn watch(limit: impl FnOnce() + Send + 'static) -> Result<Watched> {
 }
 
 impl Watched {
-    /// From here on the first signal that asks for an end stops the array, and the second one ends the process.
+    /// From here on the first signal that asks for an end stops the array, and one that is not a repeat of it ends the process.
     pub fn stop_by(&self, stop: impl Fn() + Send + 'static) -> Result<()> {
         let _ = self.stop.send(Box::new(stop));
         ENDS.iter()
             .try_for_each(|&signal| self.signals.add_signal(signal))
             .context(|| "cannot catch signals".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_that_come_together_are_one_wish() {
+        assert_eq!(end(None), End::Stop);
+        assert_eq!(end(Some(Duration::from_micros(3))), End::Repeat);
+        assert_eq!(end(Some(REPEAT_TIME)), End::AtOnce);
     }
 }

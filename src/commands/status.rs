@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use engine::server::leftovers;
 use engine::status::{ArrayStatus, Background, Health, MemberState, MemberStatus, SCHEMA_VERSION};
 use serde::Serialize;
 
 use crate::cli::Status;
-use crate::control::client::{Client, Unreachable, server_gone};
+use crate::control::client::{Client, Unreachable, not_served, server_gone};
 use crate::failure::{Failure, Outcome, Result, Verdict};
 use crate::log;
 use crate::meter::time_left;
@@ -21,26 +22,32 @@ use crate::units::{about_rate, about_size, about_time, percent};
 use super::wait::job_name;
 
 /// Shows one array or all, once or again and again.
-pub fn status(options: &Status, run_dir: Option<&RunDir>) -> Result<Outcome> {
+pub fn status(options: &Status, run_dir: Result<Option<RunDir>>) -> Result<Outcome> {
+    let run_dir = match run_dir {
+        // A monitor has to hear of a run directory that cannot be used, by its own exit code.
+        Err(failure) if options.check => return check(Err(failure)),
+        found => found?,
+    };
     let is_terminal = std::io::stdout().is_terminal();
+    // A user who may not look finds no device.
+    let leftovers = |name: &ArrayName| leftovers(name.as_str()).unwrap_or_default();
     loop {
-        let collected = collect(options.name.as_ref(), run_dir);
+        let collected = collect(options.name.as_ref(), run_dir.as_ref(), &leftovers);
         if options.check {
             return check(collected);
         }
-        let (statuses, gone, complaints) = collected?;
+        let entries = collected?;
         if options.json {
-            let gone = gone.iter().map(Entry::gone);
-            print_json(&statuses.iter().map(Entry::Served).chain(gone).collect::<Vec<_>>())?;
+            print_json(&entries.iter().map(Entry::as_json).collect::<Vec<_>>())?;
         } else {
             let clear = if options.watch.is_some() && is_terminal { "\x1b[H\x1b[2J" } else { "" };
-            // Who has gone is shown nothing again.
-            if !print_to_reader(&format!("{clear}{}", table(&statuses)))? {
+            let served: Vec<&ArrayStatus> = entries.iter().filter_map(Entry::served).collect();
+            // A reader that has gone is shown nothing again.
+            if !print_to_reader(&format!("{clear}{}", table(&served)))? {
                 return Ok(Outcome::Fine);
             }
         }
-        let complaints: Vec<String> =
-            gone.iter().map(server_gone).chain(complaints).map(|failure| failure.line()).collect();
+        let complaints: Vec<String> = entries.iter().filter_map(Entry::complaint).collect();
         complaints.iter().for_each(|complaint| log::say(complaint));
         match options.watch {
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.into())),
@@ -50,31 +57,96 @@ pub fn status(options: &Status, run_dir: Option<&RunDir>) -> Result<Outcome> {
     }
 }
 
-/// An array as JSON: one that is served, or the name of one whose server has died.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Entry<'a> {
-    Served(&'a ArrayStatus),
-    Gone { schema: u32, name: &'a str, health: &'static str },
+/// What is known of one array.
+enum Entry {
+    /// It is served.
+    Served(Box<ArrayStatus>),
+    /// Its server has died. Block devices may wait for the next one.
+    Gone { name: ArrayName, devices: Vec<u32> },
+    /// Its server has ended, and left block devices that wait for the next one: all I/O of their users waits.
+    Waiting { name: ArrayName, devices: Vec<u32> },
+    /// It does not say.
+    Unknown { name: ArrayName, why: Failure },
 }
 
-impl<'a> Entry<'a> {
-    fn gone(name: &'a ArrayName) -> Entry<'a> {
-        Entry::Gone { schema: SCHEMA_VERSION, name: name.as_str(), health: "server_gone" }
+/// An entry as JSON: the whole status of an array that is served, or a few words of any other.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Json<'a> {
+    Served(&'a ArrayStatus),
+    Other {
+        schema: u32,
+        name: &'a str,
+        health: &'static str,
+        /// Block devices that wait for a server.
+        block_devices: Vec<String>,
+        /// What is wrong, in words.
+        error: String,
+    },
+}
+
+impl Entry {
+    fn as_json(&self) -> Json<'_> {
+        let (name, health, devices) = match self {
+            Entry::Served(status) => return Json::Served(status),
+            Entry::Gone { name, devices } => (name, "server_gone", &devices[..]),
+            Entry::Waiting { name, devices } => (name, "waiting", &devices[..]),
+            Entry::Unknown { name, .. } => (name, "unknown", &[][..]),
+        };
+        Json::Other {
+            schema: SCHEMA_VERSION,
+            name: name.as_str(),
+            health,
+            block_devices: devices.iter().map(|device| format!("/dev/ublkb{device}")).collect(),
+            error: self.complaint().unwrap_or_default(),
+        }
     }
+
+    fn served(&self) -> Option<&ArrayStatus> {
+        match self {
+            Entry::Served(status) => Some(status),
+            Entry::Gone { .. } | Entry::Waiting { .. } | Entry::Unknown { .. } => None,
+        }
+    }
+
+    /// What is wrong with an array that is not served.
+    fn complaint(&self) -> Option<String> {
+        match self {
+            Entry::Served(_) => None,
+            Entry::Gone { name, devices } if devices.is_empty() => Some(server_gone(name).line()),
+            Entry::Gone { name, devices } => Some(format!("{}; {}", server_gone(name).line(), wait(devices))),
+            Entry::Waiting { name, devices } => Some(format!(
+                "no server: {name}: {}: serve the members again, or give it up with `striate stop --force {name}`, which fails that I/O",
+                wait(devices)
+            )),
+            Entry::Unknown { why, .. } => Some(why.line()),
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        match self {
+            Entry::Served(status) => verdict(status.health),
+            Entry::Gone { .. } | Entry::Waiting { .. } => Verdict::Critical,
+            Entry::Unknown { .. } => Verdict::Unknown,
+        }
+    }
+}
+
+/// `I/O of /dev/ublkb0 waits for the next server`.
+fn wait(devices: &[u32]) -> String {
+    let paths = devices.iter().map(|device| format!("/dev/ublkb{device}")).collect::<Vec<_>>();
+    format!("I/O of {} waits for the next server", paths.join(", "))
 }
 
 /// One line for a monitoring system: the worst that is true of the arrays, and of which.
-fn check(collected: Result<Collected>) -> Result<Outcome> {
-    let mut found: Vec<(Verdict, String)> = Vec::new();
-    match collected {
-        Err(failure) => found.push((Verdict::Unknown, failure.line())),
-        Ok((statuses, gone, complaints)) => {
-            found.extend(statuses.iter().map(|status| (verdict(status.health), describe(status))));
-            found.extend(gone.iter().map(|name| (Verdict::Critical, server_gone(name).line())));
-            found.extend(complaints.iter().map(|failure| (Verdict::Unknown, failure.line())));
+fn check(collected: Result<Vec<Entry>>) -> Result<Outcome> {
+    let describe_any = |entry: &Entry| entry.complaint().or_else(|| entry.served().map(describe));
+    let mut found: Vec<(Verdict, String)> = match collected {
+        Err(failure) => vec![(Verdict::Unknown, failure.line())],
+        Ok(entries) => {
+            entries.iter().filter_map(|entry| Some((entry.verdict(), describe_any(entry)?))).collect()
         }
-    }
+    };
     if found.is_empty() {
         found.push((Verdict::Unknown, "no array is served".into()));
     }
@@ -106,35 +178,40 @@ fn describe(status: &ArrayStatus) -> String {
     format!("{} {} {}{background}", status.name, health_text(status), picture(&status.members))
 }
 
-/// Arrays that answer, those whose server is gone, and what else is wrong.
-type Collected = (Vec<ArrayStatus>, Vec<ArrayName>, Vec<Failure>);
-
-fn collect(only: Option<&ArrayName>, run_dir: Option<&RunDir>) -> Result<Collected> {
+/// The arrays that are known in a run directory, or one of them. `leftovers` finds the block devices that wait for an array.
+fn collect(
+    only: Option<&ArrayName>,
+    run_dir: Option<&RunDir>,
+    leftovers: &dyn Fn(&ArrayName) -> Vec<u32>,
+) -> Result<Vec<Entry>> {
     if let Some(name) = only {
-        let is_gone = |run_dir| matches!(Client::try_connect(run_dir, name), Err(Unreachable::Dead));
-        if run_dir.is_some_and(is_gone) {
-            return Ok((Vec::new(), vec![name.clone()], Vec::new()));
-        }
-        return Ok((vec![Client::connect(run_dir, name)?.status()?], Vec::new(), Vec::new()));
+        let found = look(name, run_dir, leftovers);
+        return found.map(|entry| vec![entry]).ok_or_else(|| not_served(name, run_dir));
     }
-    let Some(run_dir) = run_dir else { return Ok((Vec::new(), Vec::new(), Vec::new())) };
-    let (mut statuses, mut gone, mut complaints) = (Vec::new(), Vec::new(), Vec::new());
-    for name in run_dir.names()? {
-        match Client::try_connect(run_dir, &name) {
-            Ok(mut client) => match client.status() {
-                Ok(status) => statuses.push(status),
-                Err(failure) => complaints.push(failure),
-            },
-            // It stopped between the look into the directory and now.
-            Err(Unreachable::NotServed) => {}
-            Err(Unreachable::Dead) => gone.push(name),
-            Err(Unreachable::Failed(failure)) => complaints.push(failure),
-        }
-    }
-    Ok((statuses, gone, complaints))
+    let Some(run_dir) = run_dir else { return Ok(Vec::new()) };
+    Ok(run_dir.known()?.iter().filter_map(|name| look(name, Some(run_dir), leftovers)).collect())
 }
 
-fn table(statuses: &[ArrayStatus]) -> String {
+/// What is known of an array; `None` if it has no server and nothing waits for one.
+fn look(
+    name: &ArrayName,
+    run_dir: Option<&RunDir>,
+    leftovers: &dyn Fn(&ArrayName) -> Vec<u32>,
+) -> Option<Entry> {
+    let connected = run_dir.map_or(Err(Unreachable::NotServed), |run_dir| Client::try_connect(run_dir, name));
+    let name = name.clone();
+    match connected.map(|mut client| client.status()) {
+        Ok(Ok(status)) => Some(Entry::Served(Box::new(status))),
+        Ok(Err(why)) | Err(Unreachable::Failed(why)) => Some(Entry::Unknown { name, why }),
+        Err(Unreachable::Dead) => Some(Entry::Gone { devices: leftovers(&name), name }),
+        Err(Unreachable::NotServed) => {
+            let devices = leftovers(&name);
+            (!devices.is_empty()).then_some(Entry::Waiting { name, devices })
+        }
+    }
+}
+
+fn table(statuses: &[&ArrayStatus]) -> String {
     if statuses.is_empty() {
         return "no array is served\n".into();
     }
@@ -153,10 +230,10 @@ fn table(statuses: &[ArrayStatus]) -> String {
     table.lines().map(|line| line.trim().to_string() + "\n").collect()
 }
 
-/// Why a rebuild or a resync may not go on.
+/// The reason why a rebuild or a resync may not go on.
 pub const LIST_IS_FULL: &str = "the list of lost rows is full: overwrite or discard some, or nothing is rebuilt or resynced where more is lost";
 
-/// `degraded`, `DATA LOST (64 KiB), read-only`: how well it is, in the words of the manual, and what else holds.
+/// The health of an array in the words of the manual, and what else holds: `degraded`, `DATA LOST (64 KiB), read-only`.
 pub fn health_text(status: &ArrayStatus) -> String {
     let mut text = match status.health {
         Health::Optimal => "optimal".to_string(),
@@ -177,7 +254,7 @@ pub fn health_text(status: &ArrayStatus) -> String {
     text
 }
 
-/// mdstat's picture: `U` for each slot in sync, `_` for each that is not.
+/// The picture of the slots that mdstat has: `U` for each slot in sync, `_` for each that is not.
 pub fn picture(members: &[MemberStatus]) -> String {
     let letters = members.iter().map(|member| if member.state == MemberState::InSync { 'U' } else { '_' });
     format!("[{}]", letters.collect::<String>())
@@ -192,7 +269,7 @@ fn background(status: &ArrayStatus) -> String {
     if parts.is_empty() { "-".into() } else { parts.join("; ") }
 }
 
-/// `rebuild of slot 2: 43.1 %, 1.20 GiB/s, 3 min left`.
+/// A job in one line: `rebuild of slot 2: 43.1 %, 1.20 GiB/s, 3 min left`.
 pub fn describe_job(job: &Background, chunk_bytes: u32) -> String {
     let mut text = format!("{}: {}", job_name(job), percent(job.done_stripes, job.total_stripes));
     if job.bytes_per_s > 0 {
@@ -215,10 +292,12 @@ mod tests {
     fn a_check_says_the_worst() {
         let well = example_status("a");
         let verdict = |statuses: &[(&str, Health)], gone: &[&str]| {
-            let statuses =
-                statuses.iter().map(|(name, health)| ArrayStatus { health: *health, ..example_status(name) });
-            let gone = gone.iter().map(|name| name.parse().unwrap());
-            check(Ok((statuses.collect(), gone.collect(), Vec::new()))).unwrap()
+            let served = statuses.iter().map(|(name, health)| {
+                Entry::Served(Box::new(ArrayStatus { health: *health, ..example_status(name) }))
+            });
+            let gone =
+                gone.iter().map(|name| Entry::Gone { name: name.parse().unwrap(), devices: Vec::new() });
+            check(Ok(served.chain(gone).collect())).unwrap()
         };
         assert_eq!(describe(&well), "a optimal [UUU]");
         for (statuses, gone, expected) in [
@@ -236,6 +315,38 @@ mod tests {
         assert_eq!(unreachable.unwrap(), Outcome::Checked(Verdict::Unknown));
     }
 
+    /// A server was replaced, and the new one has not come: its lock stays, and its device waits.
+    #[test]
+    fn a_block_device_that_waits_is_critical() {
+        let directory = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::create(Some(directory.path())).unwrap();
+        let name: ArrayName = "media".parse().unwrap();
+        std::fs::write(run_dir.lock(&name), "").unwrap();
+        let (none, waits) = (|_: &ArrayName| Vec::new(), |_: &ArrayName| vec![3]);
+        assert!(collect(None, Some(&run_dir), &none).unwrap().is_empty());
+        assert!(collect(Some(&name), Some(&run_dir), &none).is_err());
+        for only in [None, Some(&name)] {
+            let found = collect(only, Some(&run_dir), &waits).unwrap();
+            let json = serde_json::to_value(found[0].as_json()).unwrap();
+            assert_eq!(
+                (&json["health"], &json["block_devices"][0]),
+                (&"waiting".into(), &"/dev/ublkb3".into())
+            );
+            assert_eq!(check(Ok(found)).unwrap(), Outcome::Checked(Verdict::Critical));
+        }
+        // A crash of the server leaves its socket too.
+        drop(std::os::unix::net::UnixListener::bind(run_dir.control_socket(&name).unwrap()).unwrap());
+        let found = collect(None, Some(&run_dir), &waits).unwrap();
+        let complaint = found[0].complaint().unwrap();
+        assert!(
+            complaint.starts_with("server gone: media") && complaint.contains("/dev/ublkb3"),
+            "{complaint}"
+        );
+        let why = Failure::new("no answer: media");
+        let json = serde_json::to_value(Entry::Unknown { name, why }.as_json()).unwrap();
+        assert_eq!((&json["health"], &json["error"]), (&"unknown".into(), &"no answer: media".into()));
+    }
+
     #[test]
     fn what_is_lost_is_in_the_health() {
         let mut status = example_status("a");
@@ -247,7 +358,7 @@ mod tests {
     fn the_table() {
         let mut status = example_status("media");
         assert_eq!(
-            table(std::slice::from_ref(&status)),
+            table(&[&status]),
             "NAME   LEVEL  SIZE      HEALTH   MEMBERS  BACKGROUND\n\
              media  raid5  1.00 TiB  optimal  [UUU]    -\n"
         );
@@ -261,7 +372,7 @@ mod tests {
             bytes_per_s: 1 << 30,
         });
         assert!(
-            table(&[status])
+            table(&[&status])
                 .ends_with("degraded  [U_U]    rebuild of slot 1: 25.0 %, 1.00 GiB/s, 3 min left\n")
         );
         assert_eq!(table(&[]), "no array is served\n");

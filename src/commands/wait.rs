@@ -1,4 +1,4 @@
-//! `wait`: until no resync or rebuild is going on.
+//! `wait`: returns when no resync or rebuild is going on.
 //!
 //! Exit code 1 when the time is up, when the array has failed, or when a slot that was being rebuilt is
 //! not in sync afterwards or has lost rows: `replace && wait && unplug the old one` must stop at the `wait`. A
@@ -17,14 +17,14 @@ use crate::rundir::RunDir;
 
 use super::status::{LIST_IS_FULL, health_text, picture};
 
-/// How often the server is asked.
+/// The pause between two questions to the server.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A rebuild that stands still for so long while the list of lost rows is full waits for room in it. (A rebuild that is only
 /// slow passes thousands of stripes in this time.)
 const STUCK_TIME: Duration = Duration::from_secs(5);
 
-/// Waits, showing progress.
+/// Waits, and shows progress.
 pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
     let mut client = Client::connect(run_dir, &options.name)?;
     let started = Instant::now();
@@ -56,7 +56,7 @@ pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
     if status.lost_rows.bytes > 0 {
         let bytes = status.lost_rows.bytes;
         print(&format!(
-            "{}: {bytes} bytes could not be computed: `striate detail` names them\n",
+            "{0}: {bytes} bytes could not be computed: `striate lost {0}` lists them\n",
             status.name
         ))?;
     }
@@ -74,7 +74,7 @@ fn needs_room(status: &ArrayStatus) -> bool {
 
 fn stuck(status: &ArrayStatus, job: &Background) -> Failure {
     Failure::new(format!(
-        "cannot finish: {}: {} meets more that is lost than can be listed: overwrite or discard what `detail` names, and it goes on",
+        "cannot finish: {0}: {1} meets more that is lost than can be listed: overwrite or discard what `striate lost {0}` lists, and it goes on",
         status.name,
         job_name(job)
     ))
@@ -104,7 +104,7 @@ fn outcome(status: &ArrayStatus, rebuilt: &[usize]) -> Outcome {
     }
 }
 
-/// `resync`, or `rebuild of slot 2`.
+/// The name of a job: `resync`, or `rebuild of slot 2`.
 pub fn job_name(job: &Background) -> String {
     match (job.kind, job.slot) {
         (BackgroundKind::Resync, _) => "resync".into(),

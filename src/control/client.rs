@@ -2,8 +2,12 @@
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use engine::status::{ArrayStatus, add_piece};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::LINE_TIME_MAX;
 use super::message::{Answer, Lines, Request, encode};
@@ -37,13 +41,16 @@ impl Client {
     /// Connects, or says why not.
     pub fn try_connect(run_dir: &RunDir, name: &ArrayName) -> std::result::Result<Self, Unreachable> {
         let path = run_dir.control_socket(name).map_err(Unreachable::Failed)?;
-        let stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
+        let stream = connect_within(&path, LINE_TIME_MAX).map_err(|error| match error.kind() {
             ErrorKind::NotFound => Unreachable::NotServed,
             // The lock is there and free: a server had it, and died.
             ErrorKind::ConnectionRefused => match run_dir.lock_state(name) {
                 LockState::Free => Unreachable::Dead,
                 LockState::None | LockState::Held => Unreachable::NotServed,
             },
+            ErrorKind::TimedOut => Unreachable::Failed(Failure::new(format!(
+                "no answer: {name}: its server takes no connection; see its log"
+            ))),
             _ => Unreachable::Failed(Failure::new(format!("cannot connect to {}: {error}", path.display()))),
         })?;
         stream
@@ -127,6 +134,28 @@ impl Client {
 
     fn is_lost(&self, error: &std::io::Error) -> Failure {
         Failure::new(format!("connection lost: {}: {error}; see the log of its server", self.name))
+    }
+}
+
+/// Connects to a socket. A server that accepts no more clients (it was stopped, say) would hold a plain `connect` for ever once its
+/// queue is full: after `limit` this is the error `TimedOut`.
+pub fn connect_within(path: &Path, limit: Duration) -> std::io::Result<UnixStream> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let address = SocketAddrUnix::new(path)?;
+    let until = Instant::now() + limit;
+    loop {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => {
+                let stream = UnixStream::from(socket);
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(Errno::AGAIN) if Instant::now() < until => std::thread::sleep(PAUSE),
+            Err(Errno::AGAIN) => return Err(ErrorKind::TimedOut.into()),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! The listening side of the control socket: a thread that accepts, and one for each client.
 //!
 //! ```text
-//!     Claim::take     the lock is held, no live server of this name, a dead one's socket is gone
-//!        |            (the array is assembled meanwhile: who has no lock opens no member)
-//!     listen          socket bound, mode 0600, clients are served
+//!     Claim::take     the lock is held, no live server has this name; a dead one's socket stays, as a sign of the crash
+//!        |            (the array is assembled meanwhile: a process without the lock opens no member)
+//!     listen          the dead socket is removed, a new one bound, mode 0600; clients are served
 //!        |
 //!     close           no new clients, answers under way are finished (a command that waits for a device: not), the socket is gone
 //! ```
@@ -25,6 +25,7 @@ use engine::status::{ArrayStatus, LostPieces};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::client::connect_within;
 use super::message::{Answer, Lines, MemberId, Request, encode};
 use super::{CLIENTS_MAX, CLOSE_TIME_MAX, LINE_TIME_MAX};
 use crate::failure::{Context, Failure, Result};
@@ -61,7 +62,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Takes the name, unless a live server has it. The socket of a dead one is removed.
+    /// Takes the name, unless a live server has it. The socket of a dead server stays: if this start fails, `status` goes on to
+    /// report the crash.
     pub fn take(run_dir: &RunDir, name: &ArrayName) -> Result<Self> {
         let lock_path = run_dir.lock(name);
         let lock = OpenOptions::new()
@@ -77,12 +79,18 @@ impl Claim {
             Err(error) => return Err(error).context(|| format!("cannot lock {}", lock_path.display())),
         }
         let path = run_dir.control_socket(name)?;
-        if UnixStream::connect(&path).is_ok() {
-            // Somebody answers who does not know of the lock.
-            return Err(served_already(name));
+        match connect_within(&path, LINE_TIME_MAX) {
+            // A program that does not know of the lock listens there.
+            Ok(_) => return Err(served_already(name)),
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Err(served_already(name)),
+            Err(_) => {}
         }
-        remove_if_there(&path)?;
         Ok(Self { path, _lock: lock })
+    }
+
+    /// Removes the socket that a dead server has left, if it has.
+    pub fn remove_dead_socket(&self) -> Result<()> {
+        remove_if_there(&self.path)
     }
 
     /// Binds the socket and serves clients whose user id `allowed` admits. The thread that accepts them first calls `limit`; those of
@@ -94,6 +102,7 @@ impl Claim {
         limit: impl FnOnce() + Send + 'static,
     ) -> Result<ControlServer> {
         let what = || format!("cannot listen on {}", self.path.display());
+        self.remove_dead_socket()?;
         let listener = UnixListener::bind(&self.path).context(what)?;
         std::fs::set_permissions(&self.path, Permissions::from_mode(0o600)).context(what)?;
         let accepting = listener.try_clone().context(what)?;
@@ -127,7 +136,7 @@ fn served_already(name: &ArrayName) -> Failure {
     ))
 }
 
-/// Removes a file that a dead server left behind, if it did.
+/// Removes a file that a dead server has left, if it has.
 fn remove_if_there(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -15,7 +15,7 @@ use engine::status::{
     ArrayStatus, CellCounts, Counters, Health, LostPieces, MemberRoute, MemberState, MemberStatus, RouteKind,
 };
 
-use super::client::{Client, Unreachable};
+use super::client::{Client, Unreachable, connect_within};
 use super::message::{MemberId, Request};
 use super::server::{Backend, Claim, ControlServer, peer_allowed};
 use super::{CLIENTS_MAX, LINE_BYTES_MAX, LINE_TIME_MAX};
@@ -252,6 +252,9 @@ fn a_live_name_is_refused_and_a_dead_one_taken_over() {
     // What kill -9 leaves: a socket that nobody listens on, and a lock file that nobody holds.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(matches!(Client::try_connect(&stage.run_dir, &stage.name), Err(Unreachable::Dead)));
+    // A start that fails leaves the sign of the crash.
+    drop(Claim::take(&stage.run_dir, &stage.name).unwrap());
+    assert!(matches!(Client::try_connect(&stage.run_dir, &stage.name), Err(Unreachable::Dead)));
     let claim = Claim::take(&stage.run_dir, &stage.name).unwrap();
     let fake: Arc<dyn Backend> = Arc::new(Fake::default());
     let control = claim.listen(fake, |_| true, || ()).unwrap();
@@ -265,7 +268,20 @@ fn a_live_name_is_refused_and_a_dead_one_taken_over() {
 }
 
 #[test]
-fn who_is_not_there() {
+fn a_server_that_accepts_nobody_is_not_waited_for_without_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let limit = Duration::from_millis(100);
+    let began = Instant::now();
+    let connected: Vec<_> = (0..4).map(|_| connect_within(&path, limit)).collect();
+    assert!(connected[0].is_ok() && began.elapsed() < LINE_TIME_MAX);
+    assert_eq!(connected[3].as_ref().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn servers_that_are_not_there() {
     let stage = Stage::new(|_| true);
     let other: ArrayName = "other".parse().unwrap();
     assert!(matches!(Client::try_connect(&stage.run_dir, &other), Err(Unreachable::NotServed)));

@@ -383,7 +383,7 @@ impl<'lab> Server<'lab> {
         let output = self.lab.striate(&["fail", &self.name, &slot.to_string()]);
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr).into_owned();
-            let hint = format!("`striate wait {}`", self.name);
+            let hint = format!(" wait {}`", self.name);
             assert!(why.contains("still to be resynced") && why.contains(&hint), "{why}");
             self.wait();
             self.fail(slot);

@@ -151,7 +151,7 @@ fn an_array_is_found_by_its_name() {
 }
 
 /// A member that comes some seconds after the others, as a drive behind a slow controller does, is waited for; without it the array
-/// starts only after a time, and says what that costs. One device of another array of the same name stops nothing.
+/// starts only after a time, and says what that costs. Beside a device of another array of the same name it takes `--uuid`.
 #[test]
 #[ignore = "needs root for loop devices"]
 fn a_member_that_is_late_is_waited_for() {
@@ -164,6 +164,7 @@ fn a_member_that_is_late_is_waited_for() {
     let (late, file) = (array.members[2].clone(), lab.path(&format!("{name}.2")));
     let losetup = |args: &[&OsStr]| succeeded("losetup", &run("losetup", args));
     losetup(&["--detach".as_ref(), late.as_ref()]);
+    let mut uuid = String::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_secs(1));
@@ -171,13 +172,16 @@ fn a_member_that_is_late_is_waited_for() {
         });
         let server = Server::start(&lab, &name, &by_name, &["--wait", "60"]);
         assert_eq!(server.status().health, Health::Optimal);
+        uuid = server.status().uuid;
         server.stop();
     });
     losetup(&["--detach".as_ref(), late.as_ref()]);
     let other = Lab::new();
     let guest = other.create(&name, Shape { members: 3, ..shape });
     guest.members[1..].iter().for_each(|member| other.detach(member));
-    let server = Server::start(&lab, &name, &by_name, &["--wait", "1"]);
+    let refused = lab.striate_refuses(&["serve", &name, "--wait", "1"]);
+    assert!(refused.contains("several arrays are named") && refused.contains(&uuid), "{refused}");
+    let server = Server::start(&lab, &name, &by_name, &["--wait", "1", "--uuid", &uuid]);
     assert_eq!(server.status().health, Health::NoRedundancy);
     let log = server.log();
     assert!(log.contains("the member of slot 2 has not come within 1 s"), "{log}");

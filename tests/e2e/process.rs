@@ -166,12 +166,14 @@ fn only_what_asks_for_an_end_ends_a_server() {
         let process = Process::start(&array, program);
         let passed_over = [
             "HUP", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "TSTP", "TTIN", "TTOU", "XFSZ", "XCPU",
-            "PIPE",
+            "PIPE", "PWR", "40",
         ];
         for (nth, name) in passed_over.iter().enumerate() {
             process.signal(name);
             process.serves(nth as u64);
         }
+        // Two at once are one wish, and the stop is clean.
+        process.signal(end);
         process.signal(end);
         process.ends();
         let log = std::fs::read_to_string(lab.path("called.log")).expect("a log");

@@ -58,7 +58,7 @@ fn every_change_is_one_line() {
         "array=\"told\"".into(),
         "slot=1".into(),
         format!("path=\"{path}\""),
-        "`striate replace told 1 DEVICE`".into(),
+        format!("`striate --run-dir {} replace told 1 DEVICE`", lab.path("run").display()),
     ] {
         assert!(line.contains(&part), "{part}: {line}");
     }
@@ -67,14 +67,14 @@ fn every_change_is_one_line() {
 
     // What it lacks from the start on is told too.
     let server = array.serve(&[]);
-    assert_eq!(until_told(&server, told, &["degraded"]), told + 1);
+    assert_eq!(until_told(&server, told, &["member_missing", "degraded"]), told + 2);
     server.connect().write(0, &pattern(2, 0, 4 << 20));
     server.kill();
     let server = array.serve(&[]);
     server.wait();
     let log = server.log();
-    let told = &kinds(&log)[told + 1..];
-    assert_eq!(told[0], "degraded", "{log}");
+    let told = &kinds(&log)[told + 2..];
+    assert_eq!(told[..2], ["member_missing", "degraded"], "{log}");
     assert!(told.contains(&"resync_begun") && told.contains(&"resync_ended"), "{log}");
     server.stop();
 }
@@ -133,6 +133,15 @@ fn what_is_lost_is_told_and_can_be_restored() {
         assert_eq!(client.read(at, len as usize), pattern(3, at, len as usize));
     }
     drop(client);
+    // Looks for lost data are a second apart.
+    let until = |kind: &str| {
+        let began = Instant::now();
+        while !kinds(&server.log()).contains(&kind) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{kind}: {}", server.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    ["data_lost", "data_restored"].into_iter().for_each(until);
     server.stop();
 }
 

@@ -36,10 +36,13 @@ const WIPE_BYTES: u64 = 256 << 10;
 /// Writes that wipe in flight. Four keep a drive busy; both ends of a member of 4 GiB are wiped in some 140.
 pub(super) const WIPES_MAX: usize = 4;
 
-/// Why an order is refused on an array that has failed.
-pub(crate) const HAS_FAILED: &str =
-    "the array has failed: `striate status` says why. Stop it, put that right, and serve it again";
-/// Why an order is refused during a stop.
+/// The refusal of an order on an array that has failed.
+pub(crate) fn has_failed(name: &str) -> String {
+    format!(
+        "the array has failed: `striate detail {name}` says why. Stop it, put that right, and serve it again"
+    )
+}
+/// The refusal of an order during a stop.
 pub(super) const IS_STOPPING: &str = "the array is being stopped";
 
 /// A device that is being made ready for its slot.
@@ -88,15 +91,18 @@ impl Array {
         let (view, failed, beat) = (self.shared.members.view(), self.shared.failed(), self.watch.beat());
         let data_offset_bytes = self.shared.layout.data_offset_bytes;
         let steward = self.steward_mut();
+        let name = steward.keeper.name();
         let is_busy = steward.arrival.is_some() || steward.rebuild.is_some() || steward.keeper.is_joining();
         if failed {
-            joining.answer.send(Err(HAS_FAILED.into()));
+            joining.answer.send(Err(has_failed(name)));
         } else if steward.is_stopping() {
             joining.answer.send(Err(IS_STOPPING.into()));
         } else if is_busy {
-            joining.answer.send(Err("another slot is being rebuilt: wait for it (`striate wait`)".into()));
+            joining
+                .answer
+                .send(Err(format!("another slot is being rebuilt: wait for it (`striate wait {name}`)")));
         } else if view.writable.has(joining.slot) {
-            let why = format!("slot {} is in use: `striate fail` it first", joining.slot);
+            let why = format!("slot {0} is in use: `striate fail {name} {0}` first", joining.slot);
             joining.answer.send(Err(why));
         } else {
             steward.arrival = Some(Arrival::new(joining, data_offset_bytes, beat));
@@ -107,7 +113,7 @@ impl Array {
     pub(super) fn arrival_advance<R: Ring>(&mut self, ring: &mut R) {
         let Some(arrival) = &self.steward().arrival else { return };
         if self.shared.failed() {
-            self.refuse_arrival(HAS_FAILED.into());
+            self.refuse_arrival(has_failed(self.steward().keeper.name()));
         } else if self.steward().is_stopping() {
             self.refuse_arrival(IS_STOPPING.into());
         } else if arrival.in_flight > 0 && self.watch.is_overdue_since(arrival.heard_beat, &self.shared) {

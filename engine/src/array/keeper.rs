@@ -19,7 +19,7 @@ use crate::memory::{Pool, Span};
 use crate::ring::blame::Blame;
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
 
-use super::arrival::HAS_FAILED;
+use super::arrival::has_failed;
 use super::noting::Position;
 use super::steward::Answer;
 use super::{Array, Io, IoFor, Shared};
@@ -231,8 +231,8 @@ impl Array {
         let steward = self.steward.as_mut().expect("the steward keeps the record");
         let keeper = &mut steward.keeper;
         if shared.failed() {
-            // No record is written any more, so whoever asked would wait for ever.
-            keeper.refuse_join(HAS_FAILED);
+            // No record is written any more: without this, the order would wait for ever.
+            keeper.refuse_join(&has_failed(keeper.name()));
         }
         if keeper.round.is_some() || keeper.stopped || shared.failed() {
             return;

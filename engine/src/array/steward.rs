@@ -21,7 +21,7 @@ use crate::members::{ERRORS_HALVED_EVERY_NS, Failure};
 use crate::memory::Pool;
 use crate::ring::{DeviceIndex, Ring};
 
-use super::arrival::{Arrival, HAS_FAILED, IS_STOPPING};
+use super::arrival::{Arrival, IS_STOPPING, has_failed};
 use super::background::{CELLS_PER_TURN, Rebuild, Resync};
 use super::flush::FlushWaiter;
 use super::keeper::{Joining, Keeper, MoveTicket, Wish};
@@ -258,7 +258,10 @@ impl Steward {
     pub(super) fn begin_rebuild(&mut self, shared: &Shared, slot: u8, cursor: u64) {
         shared.steward.rebuild_slot.store(u64::from(slot) + 1, Ordering::Relaxed);
         self.rebuild = Some(Rebuild::begin(slot, cursor));
-        self.told.rebuild_begins(shared, slot, cursor);
+        // A read-only server knows of the rebuild, and does not go on with it.
+        if !shared.read_only {
+            self.told.rebuild_begins(shared, slot, cursor);
+        }
     }
 
     pub(super) fn must_turn(&self, shared: &Shared) -> bool {
@@ -390,7 +393,7 @@ impl Array {
         let view = self.shared.members.view();
         let (needs, one) = (self.shared.needs(), crate::geometry::Slots::one(slot));
         if self.shared.failed() {
-            Some(HAS_FAILED.into())
+            Some(has_failed(self.steward().keeper.name()))
         } else if self.steward().is_stopping() {
             Some(IS_STOPPING.into())
         } else if !view.writable.has(slot) {
@@ -444,7 +447,9 @@ impl Array {
         } else if steward.resync.next_deadline_ns().is_some() {
             "they could not be resynced so far, and are tried again within five minutes: try again then, and if a member has no room for what hosts write, stop the writing first".into()
         } else {
-            "they could not be resynced so far: replace what is missing, or overwrite or discard what is lost (`striate detail`)".into()
+            format!(
+                "they could not be resynced so far: replace what is missing, or overwrite or discard what is lost (`striate lost {name}`)"
+            )
         };
         format!(
             "slot {slot} cannot be spared: {stripes} stripes are still to be resynced, and what it holds of them cannot be computed from the others: {what_to_do}. To give it up all the same, stop the array and serve it without this member"
@@ -453,10 +458,11 @@ impl Array {
 
     fn answer_failing(&mut self) {
         let shared = self.shared.clone();
-        self.steward_mut().failing.retain(|(slot, answer)| {
+        let Steward { keeper, failing, .. } = self.steward_mut();
+        failing.retain(|(slot, answer)| {
             let one = crate::geometry::Slots::one(*slot);
             if shared.failed() {
-                answer.send(Err(HAS_FAILED.into()));
+                answer.send(Err(has_failed(keeper.name())));
                 return false;
             }
             if !shared.members.record().writable.and(one).is_empty() {

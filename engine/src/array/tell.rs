@@ -1,7 +1,9 @@
-//! What the steward tells of: see [`events`](crate::events).
+//! The steward's part of the [`events`](crate::events): it finds out what has changed, and tells it.
 //!
-//! At the end of its turn the steward compares what it told last with what is. Only the steward takes a slot in again, and many turns after
-//! it has left; so no slot leaves and comes back between two looks. (In a read-only array a silent slot may: then it is not told of.)
+//! At the end of its turn the steward compares the present state with the state that it told last: members that have left, then
+//! background work, then redundancy. Only the steward takes a slot in again, and many turns after the slot has left; so no slot leaves and
+//! comes back between two looks. (In a read-only array a silent slot may: then it is not told of.)
+//! The first events say what the array lacks from the start on.
 
 use crate::events::Event;
 use crate::geometry::Slots;
@@ -9,32 +11,32 @@ use crate::members::MemberView;
 
 use super::{Array, Shared};
 
-/// What was told last.
+/// The state that was told last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Told {
     view: MemberView,
     has_failed: bool,
-    /// The slot that is being filled.
+    has_stopped_serving: bool,
+    /// The slot that is being rebuilt.
     rebuilding: Option<u8>,
     is_resyncing: bool,
-    lost_version: u64,
-    lost_bytes: u64,
 }
 
 impl Told {
-    /// As the array begins, nothing of which is news: the start says it.
+    /// Tells what the array lacks as it begins. (The rebuild that goes on, if one does, is told of by the steward.)
     pub(super) fn at_the_start(shared: &Shared) -> Told {
-        Told {
-            view: shared.members.view(),
-            has_failed: shared.failed(),
-            rebuilding: None,
-            is_resyncing: false,
-            lost_version: shared.lost.version(),
-            lost_bytes: shared.lost.bytes(),
+        let (view, has_failed) = (shared.members.view(), shared.failed());
+        let events = &shared.steward.events;
+        for slot in shared.geometry.slots().minus(view.writable).iter() {
+            events.tell(Event::SlotMissing { slot });
         }
+        if view.readable != shared.geometry.slots() || has_failed {
+            events.tell(redundancy(shared, &view, has_failed));
+        }
+        Told { view, has_failed, has_stopped_serving: false, rebuilding: None, is_resyncing: false }
     }
 
-    /// A slot is a member again, and is being filled. Told at once: it may have left again by the next look.
+    /// A slot is a member again, and is being rebuilt. Told at once: it may have left again by the next look.
     pub(super) fn rebuild_begins(&mut self, shared: &Shared, slot: u8, from_stripe: u64) {
         self.rebuilding = Some(slot);
         self.view.writable = self.view.writable.or(Slots::one(slot));
@@ -48,34 +50,36 @@ impl Told {
     }
 }
 
+/// The event of so many members in sync.
+fn redundancy(shared: &Shared, view: &MemberView, has_failed: bool) -> Event {
+    let missing = shared.geometry.slots().minus(view.readable).count() as u8;
+    let spare = if has_failed { None } else { shared.geometry.parities().checked_sub(missing) };
+    Event::Redundancy { spare, missing }
+}
+
 impl Array {
     /// Tells what has changed since the last time.
     pub(super) fn tell(&mut self) {
+        let is_behind = self.steward().told.is_behind(&self.shared);
+        let seen = is_behind.then(|| self.tell_members());
         self.tell_work();
-        self.tell_members();
-        let (version, told) = (self.shared.lost.version(), self.steward().told);
-        if version != told.lost_version {
-            let bytes = self.shared.lost.bytes();
-            if bytes > told.lost_bytes {
-                self.shared.steward.events.tell(Event::DataLost { bytes });
-            }
-            let told = &mut self.steward_mut().told;
-            (told.lost_version, told.lost_bytes) = (version, bytes);
+        if let Some((view, has_failed)) = seen {
+            self.tell_redundancy(view, has_failed);
         }
     }
 
-    fn tell_members(&mut self) {
-        let told = self.steward().told;
-        if !told.is_behind(&self.shared) {
-            return;
-        }
-        let shared = self.shared.clone();
+    /// Tells of members that have left or are back, and of a refusal that has stopped the array. Returns the state that it has told of.
+    fn tell_members(&mut self) -> (MemberView, bool) {
+        let (told, shared) = (self.steward().told, self.shared.clone());
         let (members, events) = (&shared.members, &shared.steward.events);
         let mut view = members.view();
+        let has_failed = shared.failed();
         for slot in told.view.writable.minus(view.writable).iter() {
+            let device = members.device(slot);
+            let left = |why| Event::MemberLeft { slot, device, why, array_has_failed: has_failed };
             match members.failure(slot) {
-                Some(why) => events.tell(Event::MemberLeft { slot, device: members.device(slot), why }),
-                // Who has taken it out is about to say why.
+                Some(why) => events.tell(left(why)),
+                // The reason is stored a moment after the slot has left the view: it is told of at the next look.
                 None => {
                     let one = Slots::one(slot);
                     view.writable = view.writable.or(one);
@@ -88,12 +92,18 @@ impl Array {
                 events.tell(Event::MemberIsBack { slot, device: members.device(slot) });
             }
         }
-        let has_failed = shared.failed();
-        // One slot may be filled as another leaves.
+        if let Some((slot, errno)) = members.stopped_serving_by().filter(|_| !told.has_stopped_serving) {
+            events.tell(Event::ServingStopped { slot, device: members.device(slot), errno });
+            self.steward_mut().told.has_stopped_serving = true;
+        }
+        (view, has_failed)
+    }
+
+    fn tell_redundancy(&mut self, view: MemberView, has_failed: bool) {
+        let (told, shared) = (self.steward().told, self.shared.clone());
+        // One slot may be rebuilt as another leaves.
         if told.view.readable.count() != view.readable.count() || told.has_failed != has_failed {
-            let missing = shared.geometry.slots().minus(view.readable).count() as u8;
-            let spare = if has_failed { None } else { shared.geometry.parities().checked_sub(missing) };
-            events.tell(Event::Redundancy { spare, missing });
+            shared.steward.events.tell(redundancy(&shared, &view, has_failed));
         }
         let told = &mut self.steward_mut().told;
         (told.view, told.has_failed) = (view, has_failed);
@@ -102,16 +112,20 @@ impl Array {
     fn tell_work(&mut self) {
         let (steward, shared) = (self.steward(), &self.shared);
         let (told, events) = (steward.told, &shared.steward.events);
-        let readable = shared.members.view().readable;
-        let rebuilding =
-            steward.rebuild.as_ref().map(|rebuild| rebuild.slot).filter(|slot| !readable.has(*slot));
+        let (view, has_failed) = (shared.members.view(), shared.failed());
+        let rebuilding = steward.rebuild.as_ref().map(|rebuild| rebuild.slot);
+        let may_go_on = !has_failed && !shared.read_only;
+        let rebuilding = rebuilding.filter(|slot| may_go_on && view.rebuilding().has(*slot));
         let is_resyncing = steward.resync.is_running()
-            && !shared.failed()
+            && !has_failed
             && (told.is_resyncing || shared.bitmap.need_sync() > 0);
-        // One that left before it was filled is told of as any member that leaves.
-        let filled = told.rebuilding.filter(|slot| rebuilding != Some(*slot) && readable.has(*slot));
-        if let Some(slot) = filled {
-            events.tell(Event::RebuildEnded { slot, device: shared.members.device(slot) });
+        if let Some(slot) = told.rebuilding.filter(|slot| rebuilding != Some(*slot)) {
+            let device = shared.members.device(slot);
+            events.tell(if view.readable.has(slot) {
+                Event::RebuildEnded { slot, device }
+            } else {
+                Event::RebuildBrokenOff { slot, device, at_stripe: shared.members.cursor() }
+            });
         }
         match (told.is_resyncing, is_resyncing) {
             (false, true) => events.tell(Event::ResyncBegun { stripes: shared.bitmap.need_sync() }),

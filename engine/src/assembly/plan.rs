@@ -68,7 +68,7 @@ pub enum LeftOutReason {
     #[error(transparent)]
     NoMember(NoMember),
     /// Its slot was given to another device.
-    #[error("it was replaced in slot {slot}; `striate replace NAME SLOT PATH --force` uses it again")]
+    #[error("it was replaced in slot {slot}")]
     Replaced {
         /// The slot that was its.
         slot: usize,

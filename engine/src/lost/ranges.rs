@@ -82,7 +82,7 @@ impl Ranges {
 
 impl LostRange {
     /// The stripe behind its last.
-    pub(super) const fn end(&self) -> u64 {
+    pub(crate) const fn end(&self) -> u64 {
         self.stripe + self.stripes as u64
     }
 

@@ -181,3 +181,19 @@ fn one_bad_place_counts_once() {
     assert!(members.view().readable.has(1));
     assert_eq!(members.read_errors(1), u64::from(4 * READ_ERRORS_MAX));
 }
+
+/// A slot's new device has not made the errors of the device before it.
+#[test]
+fn counts_are_of_the_device() {
+    let in_sync = Slots(0b111);
+    let view = MemberView { readable: in_sync, writable: in_sync };
+    let members = Members::new(view, 0, &[DeviceIndex(0), DeviceIndex(1), DeviceIndex(2)], Slots::NONE);
+    members.note_read_error(2);
+    members.count_repair(2);
+    members.count_refusal(2);
+    members.count_repair(1);
+    assert!(members.fail(2, Failure::Operator));
+    members.begin_rebuild(2, DeviceIndex(5), false);
+    assert_eq!((members.read_errors(2), members.repairs(2), members.refusals(2)), (0, 0, 0));
+    assert_eq!(members.repairs(1), 1);
+}

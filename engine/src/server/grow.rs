@@ -113,6 +113,7 @@ pub(super) fn could_grow(assembly: &Assembly, devices: &[Device]) -> Option<Stri
     // Not for the odd stripe.
     (whole && then - now > now / 100).then(|| {
         let percent = (then - now) * 100 / now;
-        format!("every member is longer than the array uses: `striate grow` it while it is stopped, and it has {percent} % more")
+        let name = assembly.record.name.as_str();
+        format!("every member is longer than the array uses: `striate grow {name}` while it is stopped gives it {percent} % more")
     })
 }

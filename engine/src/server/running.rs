@@ -15,6 +15,7 @@ use crate::events::Event;
 use crate::format::superblock::Record;
 use crate::geometry::Slots;
 use crate::mailbox::Mailboxes;
+use crate::members::MemberView;
 use crate::memory::{KEPT_BACK_OF_REQUESTS, Memory, Pool};
 use crate::reactor::{Bell, Reactor, ReactorPort};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
@@ -63,7 +64,7 @@ const MEMORY_BYTES_ASKED_MIN: usize = 16 << 20;
 /// Most: an arena of fixed buffers.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
 
-/// Events that wait to be written down at most. A member that leaves makes two.
+/// Events that wait to be written down at most. A member that leaves makes two or three.
 const EVENTS_MAX: usize = 1024;
 
 /// An assembled array being served.
@@ -304,7 +305,7 @@ impl Server {
         let shared = &self.shared;
         let cells = shared.bitmap.count();
         let view = shared.members.view();
-        let (lost, lost_rows) = (self.lost_stripes(&view), self.lost_rows());
+        let (lost, lost_rows) = (lost::lost_stripes(shared, &view), self.lost_rows());
         let lost_bytes = lost.bytes + lost_rows.bytes;
         ArrayStatus {
             schema: SCHEMA_VERSION,
@@ -325,7 +326,7 @@ impl Server {
             trusts_parity: self.trusts_parity,
             lost_bytes,
             epoch: shared.steward.epoch.load(Ordering::Relaxed).max(self.record.epoch.name.number),
-            members: (0..shared.geometry.members()).map(|slot| self.member_status(slot)).collect(),
+            members: (0..shared.geometry.members()).map(|slot| self.member_status(slot, &view)).collect(),
             cells: CellCounts {
                 unwritten: cells.unwritten,
                 clean: cells.clean,
@@ -383,9 +384,8 @@ impl Server {
         found
     }
 
-    fn member_status(&self, slot: u8) -> MemberStatus {
+    fn member_status(&self, slot: u8, view: &MemberView) -> MemberStatus {
         let members = &self.shared.members;
-        let view = members.view();
         let failure = members.failure(slot);
         let state = if view.readable.has(slot) {
             MemberState::InSync

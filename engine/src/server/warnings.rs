@@ -1,6 +1,6 @@
-//! What an operator should know of a start that went well enough.
+//! Warnings of a start that went well enough.
 
-use crate::assembly::{Assembly, Candidate, SlotPlan};
+use crate::assembly::{Assembly, Candidate, LeftOutReason, SlotPlan};
 use crate::start::Started;
 
 /// What assembly found: who was left out and why, damaged superblocks, an unclean end.
@@ -9,7 +9,14 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
     let name = assembly.record.name.as_str();
     let label = |candidate: usize| &candidates[candidate].label;
     for left_out in &assembly.left_out {
-        warnings.push(format!("{}: left out: {}", label(left_out.candidate), left_out.reason));
+        let path = label(left_out.candidate);
+        let advice = match left_out.reason {
+            LeftOutReason::Replaced { slot } => {
+                format!("; `striate replace {name} {slot} {path} --force` uses it again")
+            }
+            LeftOutReason::NoMember(_) => String::new(),
+        };
+        warnings.push(format!("{path}: left out: {}{advice}", left_out.reason));
     }
     for (slot, plan) in assembly.slots.iter().enumerate() {
         match plan {
@@ -17,15 +24,8 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
                 "{0}: left out of slot {slot}: it {reason}; to fill it anew: `striate replace {name} {slot} {0} --force`",
                 label(*candidate)
             )),
-            SlotPlan::Missing => warnings.push(format!(
-                "slot {slot}: its member is missing; to fill the slot: `striate replace {name} {slot} DEVICE`"
-            )),
-            SlotPlan::Failed => warnings.push(format!(
-                "slot {slot}: failed before; to fill the slot: `striate replace {name} {slot} DEVICE`"
-            )),
-            SlotPlan::Empty => warnings.push(format!(
-                "slot {slot}: empty; to fill it: `striate replace {name} {slot} DEVICE`"
-            )),
+            // The first notices say so: see `running/notices`.
+            SlotPlan::Missing | SlotPlan::Failed | SlotPlan::Empty => {}
             SlotPlan::InSync { candidate } | SlotPlan::Rebuilding { candidate, .. } => {
                 let is_damaged = candidates[*candidate].found.as_ref().is_ok_and(|found| !found.both_valid);
                 if is_damaged {
@@ -40,7 +40,7 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
     }
     if assembly.unclean {
         warnings
-            .push("the array was not stopped in order: stripes that were being written are resynced".into());
+            .push("the array was not stopped cleanly: stripes that were being written are resynced".into());
     }
     warnings
 }

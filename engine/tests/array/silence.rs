@@ -429,7 +429,7 @@ fn a_reactor_that_sleeps_does_a_read_again() {
 }
 
 /// A read into pages of the host is in flight to a member that is failed, and only the kernel can end it. A reactor that is told to end
-/// leaves such a read, and no other request. (A server that was told to end waited a minute for it, and was not stopped in order.)
+/// leaves such a read, and no other request. (A server that was told to end waited a minute for it, and was not stopped cleanly.)
 #[test]
 fn a_read_into_pages_of_the_host_is_left_to_the_kernel() {
     let mut world = world(900, Level::Raid5, 4, 4 << 10, 1);

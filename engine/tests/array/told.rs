@@ -7,7 +7,6 @@ use crossbeam::channel::Receiver;
 use engine::events::Event;
 use engine::format::Level;
 use engine::members::Failure;
-use engine::request::RequestKind;
 
 use crate::world::{Config, Initial, World};
 
@@ -41,7 +40,7 @@ fn members_that_leave_and_are_replaced() {
     let first = world.shared.members.device(1);
     assert!(world.shared.members.fail(1, Failure::Operator));
     world.turn_until("the record", |world| !world.shared.members.record().writable.has(1));
-    let left = Event::MemberLeft { slot: 1, device: first, why: Failure::Operator };
+    let left = Event::MemberLeft { slot: 1, device: first, why: Failure::Operator, array_has_failed: false };
     assert_eq!(told(&mut world, &events), [left, Event::Redundancy { spare: Some(1), missing: 1 }]);
     assert_eq!(told(&mut world, &events), []);
 
@@ -68,6 +67,7 @@ fn an_array_that_fails() {
         slot,
         device: world.shared.members.device(slot),
         why: Failure::Write(5),
+        array_has_failed: slot == 3,
     };
     let expected = [
         left(0),
@@ -101,41 +101,28 @@ fn a_resync_and_a_rebuild_that_is_broken_off() {
     world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
     let told = told(&mut world, &events);
     let begun = Event::RebuildBegun { slot: 2, device, from_stripe: 0 };
-    let left = Event::MemberLeft { slot: 2, device, why: Failure::Operator };
+    let left = Event::MemberLeft { slot: 2, device, why: Failure::Operator, array_has_failed: false };
     // Redundancy is as it was, and nothing was filled.
-    assert_eq!(told[2..], [begun, left], "{told:?}");
+    let broken_off = Event::RebuildBrokenOff { slot: 2, device, at_stripe: 0 };
+    assert_eq!(told[2..], [begun, left, broken_off], "{told:?}");
     assert!(matches!(told[0], Event::MemberLeft { slot: 2, why: Failure::Silence(30), .. }), "{told:?}");
 }
 
-/// Rows that a rebuild has to give up.
+/// A member is full: it refuses metadata, and stays. The event has the slot and the error.
 #[test]
-fn data_that_is_lost() {
+fn an_array_that_stops_serving() {
     let (mut world, events) = array(Level::Raid5, Cell::Clean);
-    assert!(world.shared.members.fail(2, Failure::Operator));
-    world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
-    world.lossy.fill(true);
-    let both = |stripe: &u64| world.geometry.is_data(*stripe, 0) && world.geometry.is_data(*stripe, 2);
-    let stripe = (3..40).find(both).expect("in turn");
-    let strip = world.geometry.rotation(stripe).strip_on(0);
-    world.spoil(stripe, strip, 0);
-    world.replace(2, 0);
-    let told = told(&mut world, &events);
-    let bytes = world.shared.lost.bytes();
-    assert!(bytes > 0 && told.contains(&Event::DataLost { bytes }), "{told:?}");
-    // Written again, it is no news.
-    assert!(!world.fails(
-        RequestKind::Write { fua: false },
-        stripe * u64::from(world.geometry.stripe_bytes()),
-        4 * u64::from(CHUNK)
-    ));
-    assert!(!told_lost(&mut world, &events));
+    let (slot, errno) = (2, 28);
+    world.shared.members.stop_serving(slot, errno);
+    world.shared.members.stop_serving(0, 5);
+    let device = world.shared.members.device(slot);
+    assert_eq!(
+        told(&mut world, &events),
+        [Event::ServingStopped { slot, device, errno }, Event::Redundancy { spare: None, missing: 0 }]
+    );
 }
 
-fn told_lost(world: &mut World, events: &Receiver<Event>) -> bool {
-    told(world, events).iter().any(|event| matches!(event, Event::DataLost { .. }))
-}
-
-/// Nobody listens, or too slowly: nothing waits, and what was not heard is counted.
+/// Without a listener, or with a slow one, nothing waits, and events that were not heard are counted.
 #[test]
 fn a_listener_that_does_not_listen() {
     let (mut world, _) = array(Level::Raid6, Cell::Clean);

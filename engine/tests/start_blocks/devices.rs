@@ -1,4 +1,4 @@
-//! Devices in memory whose power goes in the middle of a start, and an array on them that was not stopped in order.
+//! Devices in memory whose power goes in the middle of a start, and an array on them that was not stopped cleanly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

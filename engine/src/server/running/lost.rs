@@ -1,7 +1,8 @@
-//! What of an array's data nobody can compute, as an operator asks for it.
+//! The lost data of an array, as an operator asks for it: listed rows, and strips of unsynced stripes whose slot is missing.
 
 use crate::array::Shared;
-use crate::geometry::Strips;
+use crate::format::lost_rows::LostRange;
+use crate::geometry::{Geometry, Strips};
 use crate::members::MemberView;
 use crate::status::{Health, LOST_PIECES_SHOWN, LostPieces, LostRowsStatus, add_piece};
 
@@ -14,7 +15,7 @@ const PIECES_MAX: usize = 1_000;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LostStripes {
     pub(super) stripes: u64,
-    /// Their strips that are not there.
+    /// Bytes of their strips that are not there.
     pub(super) bytes: u64,
 }
 
@@ -26,20 +27,47 @@ impl Shared {
     }
 }
 
-impl Server {
-    pub(super) fn lost_stripes(&self, view: &MemberView) -> LostStripes {
-        let mut lost = LostStripes::default();
-        let mut from = 0;
-        while let Some(stripe) = self.shared.bitmap.next_need_sync(from) {
-            let strips = self.shared.lost_strips(view, stripe);
-            lost.stripes += u64::from(!strips.is_empty());
-            lost.bytes += u64::from(strips.count()) * u64::from(self.shared.geometry.chunk_bytes());
-            from = stripe + 1;
-        }
-        lost
-    }
+/// The next unsynced stripe that may lack a strip. There is none while every slot is readable, which spares a search of the bitmap.
+fn next_unsynced(shared: &Shared, view: &MemberView, from: u64) -> Option<u64> {
+    let is_whole = view.readable == shared.geometry.slots();
+    if is_whole { None } else { shared.bitmap.next_need_sync(from) }
+}
 
-    /// What is listed as lost, as a host addresses it.
+/// Counts them. Takes time in proportion to the stripes that need a resync, unless every slot is readable.
+pub(super) fn lost_stripes(shared: &Shared, view: &MemberView) -> LostStripes {
+    let mut lost = LostStripes::default();
+    let mut from = 0;
+    while let Some(stripe) = next_unsynced(shared, view, from) {
+        let strips = shared.lost_strips(view, stripe);
+        lost.stripes += u64::from(!strips.is_empty());
+        lost.bytes += u64::from(strips.count()) * u64::from(shared.geometry.chunk_bytes());
+        from = stripe + 1;
+    }
+    lost
+}
+
+/// The listed pieces of one stripe, as a host addresses them: first byte and length.
+fn listed_pieces<'a>(
+    ranges: &'a [LostRange],
+    geometry: &'a Geometry,
+    stripe: u64,
+) -> impl Iterator<Item = (u64, u64)> + 'a {
+    let is_lost = move |range: &&LostRange| {
+        (range.stripe..range.end()).contains(&stripe) && geometry.is_data(stripe, range.slot)
+    };
+    ranges.iter().filter(is_lost).map(move |range| {
+        let strip = geometry.rotation(stripe).strip_on(range.slot);
+        (strip_at(geometry, stripe, strip) + u64::from(range.row), range.rows.into())
+    })
+}
+
+/// Where a host finds the first byte of a data strip.
+fn strip_at(geometry: &Geometry, stripe: u64, strip: u8) -> u64 {
+    stripe * u64::from(geometry.stripe_bytes()) + u64::from(strip) * u64::from(geometry.chunk_bytes())
+}
+
+impl Server {
+    /// The list of lost rows, as a host addresses them.
     pub(super) fn lost_rows(&self) -> LostRowsStatus {
         let lost = &self.shared.lost;
         LostRowsStatus {
@@ -49,7 +77,7 @@ impl Server {
         }
     }
 
-    /// How well the array is, where so many bytes are lost.
+    /// The health of an array of which so many bytes are lost.
     pub(super) fn health(&self, view: &MemberView, lost_bytes: u64) -> Health {
         let geometry = &self.shared.geometry;
         let missing = geometry.slots().minus(view.readable).count();
@@ -70,20 +98,21 @@ impl Server {
     #[must_use]
     pub fn lost_pieces(&self, from_stripe: u64) -> LostPieces {
         let (shared, geometry) = (&self.shared, &self.shared.geometry);
-        let view = shared.members.view();
+        let (view, ranges) = (shared.members.view(), shared.lost.ranges());
         let mut lost = LostPieces::default();
         let mut from = from_stripe;
         loop {
-            let next = [shared.bitmap.next_need_sync(from), shared.lost.next_stripe(from)];
-            let Some(stripe) = next.into_iter().flatten().min() else { return lost };
+            let unsynced = next_unsynced(shared, &view, from);
+            let next = [unsynced, shared.lost.next_stripe(from)].into_iter().flatten().min();
+            let Some(stripe) = next else { return lost };
             if lost.pieces.len() >= PIECES_MAX {
                 return LostPieces { next_stripe: Some(stripe), ..lost };
             }
-            let mut pieces = shared.lost.pieces_of(stripe);
-            if next[0] == Some(stripe) {
+            let mut pieces: Vec<(u64, u64)> = listed_pieces(&ranges, geometry, stripe).collect();
+            if unsynced == Some(stripe) {
+                let strips = shared.lost_strips(&view, stripe);
                 let chunk = u64::from(geometry.chunk_bytes());
-                let at = |strip: u8| stripe * u64::from(geometry.stripe_bytes()) + u64::from(strip) * chunk;
-                pieces.extend(self.shared.lost_strips(&view, stripe).iter().map(|strip| (at(strip), chunk)));
+                pieces.extend(strips.iter().map(|strip| (strip_at(geometry, stripe, strip), chunk)));
             }
             pieces.sort_unstable();
             pieces.into_iter().for_each(|piece| add_piece(&mut lost.pieces, piece));

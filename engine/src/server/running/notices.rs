@@ -1,4 +1,6 @@
-//! What a running array tells its operator: the engine's events in words, with the names of devices and what to do.
+//! The notices of a running array for its operator: the engine's events in words, with the names of devices and advice.
+//!
+//! Lost data, repairs and a rebuild that stands still are no events: a look finds them, between two waits for events (`watch`).
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,24 +9,30 @@ use crossbeam::channel::Receiver;
 use serde::Serialize;
 
 use crate::array::Shared;
+use crate::clock::{Clock, MonotonicClock};
 use crate::events::Event;
 use crate::frontend::nbd::Visits;
 use crate::limits::MEMBERS_MAX;
 use crate::members::Failure;
 use crate::ring::DeviceIndex;
+use crate::status::MemberState;
 
 use super::Server;
 use super::devices::Devices;
 
-/// How much it matters.
+mod watch;
+
+use watch::{Found, Watch};
+
+/// How much a notice matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Good to know.
     Info,
-    /// Somebody should look at it in time.
+    /// An operator should look at it in time.
     Warning,
-    /// Somebody should look at it now.
+    /// An operator should look at it now.
     Alarm,
 }
 
@@ -33,18 +41,28 @@ pub enum Severity {
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the events of the same names say it")]
 pub enum NoticeKind {
+    MemberMissing,
     MemberFailed,
     MemberBack,
     MemberRepaired,
     RebuildBegun,
     RebuildEnded,
+    RebuildBrokenOff,
+    /// A rebuild has not moved for some time.
+    RebuildStuck,
     ResyncBegun,
     ResyncEnded,
     Optimal,
     Degraded,
     NoRedundancy,
     Failed,
+    ServingStopped,
+    /// More data is lost than was told before.
     DataLost,
+    /// No data is lost any more.
+    DataRestored,
+    /// The list of lost rows has no room for more.
+    LostListFull,
     /// Some notices found no room.
     Unheard,
 }
@@ -54,7 +72,7 @@ pub enum NoticeKind {
 pub struct Notice {
     /// How much it matters.
     pub severity: Severity,
-    /// What it is.
+    /// The kind, for programs.
     pub kind: NoticeKind,
     /// The slot that it is about.
     pub slot: Option<u8>,
@@ -72,17 +90,18 @@ pub struct Notices {
     devices: Weak<Devices>,
     shared: Arc<Shared>,
     name: String,
-    /// Repairs of each slot that were told.
+    /// The state of each slot without a member at the start.
+    absent: Vec<Option<MemberState>>,
+    /// Repairs of each slot's device that were told.
     repairs: [u64; MEMBERS_MAX],
+    watch: Watch,
     unheard: u64,
-    /// What the array began with has been told.
-    has_begun: bool,
     /// The stream has ended.
     is_over: bool,
 }
 
 impl Server {
-    /// The notices from the start on. To be asked for once: they go to the one who asked first.
+    /// The notices from the start on. To be asked for once: a second stream gets none of the events.
     #[must_use]
     pub fn notices(&self) -> Notices {
         Notices {
@@ -90,9 +109,10 @@ impl Server {
             devices: Arc::downgrade(&self.devices),
             shared: Arc::clone(&self.shared),
             name: self.record.name.as_str().to_string(),
+            absent: self.absent.clone(),
             repairs: [0; MEMBERS_MAX],
+            watch: Watch::default(),
             unheard: 0,
-            has_begun: false,
             is_over: false,
         }
     }
@@ -112,10 +132,6 @@ impl Notices {
         if self.is_over {
             return None;
         }
-        if !self.has_begun {
-            self.has_begun = true;
-            return Some(self.beginning());
-        }
         let mut notices = Vec::new();
         let mut event = self.events.recv_timeout(timeout).ok();
         while let Some(one) = event {
@@ -123,27 +139,39 @@ impl Notices {
                 self.is_over = true;
                 break;
             }
+            if let Event::RebuildBegun { slot, .. } = one {
+                // Repairs are counted from the device's first.
+                self.repairs[usize::from(slot)] = 0;
+            }
             notices.push(self.in_words(one));
             event = self.events.try_recv().ok();
         }
+        self.overflowed(&mut notices);
         self.repaired(&mut notices);
-        let unheard = self.shared.steward.events.unheard();
-        if unheard > self.unheard {
-            let text = format!("{} notices were lost: there were too many at once", unheard - self.unheard);
-            notices.push(notice(Severity::Warning, NoticeKind::Unheard, text));
-            self.unheard = unheard;
-        }
+        let found = self.watch.look(&self.shared, MonotonicClock.now_ns());
+        notices.extend(found.into_iter().map(|found| self.of_found(found)));
         Some(notices)
     }
 
-    /// What the array lacks from the start on.
-    fn beginning(&self) -> Vec<Notice> {
+    /// If events found no room: a notice of that, and the present state, which those that are missing have led to.
+    fn overflowed(&mut self, notices: &mut Vec<Notice>) {
+        let unheard = self.shared.steward.events.unheard();
+        if unheard == self.unheard {
+            return;
+        }
+        let text = format!(
+            "{} notices were lost: there were too many at once; the state now:",
+            unheard - self.unheard
+        );
+        self.unheard = unheard;
+        notices.push(notice(Severity::Warning, NoticeKind::Unheard, text));
         let (geometry, members) = (&self.shared.geometry, &self.shared.members);
-        let missing = geometry.slots().minus(members.view().readable).count() as u8;
-        let lost = self.shared.lost.bytes();
-        let lacks = (missing > 0).then(|| self.redundancy(geometry.parities().checked_sub(missing), missing));
-        let lost = (lost > 0).then(|| self.in_words(Event::DataLost { bytes: lost }));
-        lacks.into_iter().chain(lost).collect()
+        let view = members.view();
+        let out_of_service = geometry.slots().minus(view.writable).iter();
+        notices.extend(out_of_service.map(|slot| self.in_words(Event::SlotMissing { slot })));
+        let missing = geometry.slots().minus(view.readable).count() as u8;
+        let spare = if self.shared.failed() { None } else { geometry.parities().checked_sub(missing) };
+        notices.push(self.redundancy(spare, missing));
     }
 
     /// A notice for each slot that was repaired since the last time.
@@ -152,10 +180,7 @@ impl Notices {
         for slot in shared.geometry.slots().iter() {
             let (now, told) = (shared.members.repairs(slot), self.repairs[usize::from(slot)]);
             if now > told {
-                let text = format!(
-                    "could not be read in {} places, which were written again with what the other members say",
-                    now - told
-                );
+                let text = format!("{} unreadable places were repaired from the other members", now - told);
                 let device = shared.members.device(slot);
                 notices.push(self.about(Severity::Warning, NoticeKind::MemberRepaired, slot, device, text));
                 self.repairs[usize::from(slot)] = now;
@@ -163,23 +188,55 @@ impl Notices {
         }
     }
 
+    fn of_found(&self, found: Found) -> Notice {
+        let name = &self.name;
+        match found {
+            Found::Lost { bytes } => notice(
+                Severity::Alarm,
+                NoticeKind::DataLost,
+                format!(
+                    "data was lost: {bytes} bytes cannot be read until they are written again; `striate lost {name}` lists them"
+                ),
+            ),
+            Found::Restored => {
+                notice(Severity::Info, NoticeKind::DataRestored, "no data is lost any more".into())
+            }
+            Found::ListFull => notice(
+                Severity::Alarm,
+                NoticeKind::LostListFull,
+                format!(
+                    "the list of lost rows is full: nothing is rebuilt or resynced where more is lost, until some of what `striate lost {name}` lists is overwritten or discarded"
+                ),
+            ),
+            Found::Stuck { slot, stripe } => self.about(
+                Severity::Warning,
+                NoticeKind::RebuildStuck,
+                slot,
+                self.shared.members.device(slot),
+                format!(
+                    "its rebuild has stood still at stripe {stripe} of {} for a minute: other members cannot be read there, or the list of lost rows is full; `striate detail {name}` says more",
+                    self.shared.geometry.stripes()
+                ),
+            ),
+        }
+    }
+
     fn in_words(&self, event: Event) -> Notice {
         let (name, geometry) = (&self.name, &self.shared.geometry);
         match event {
-            Event::MemberLeft { slot, device, why: Failure::Operator } => self.about(
-                Severity::Warning,
-                NoticeKind::MemberFailed,
-                slot,
-                device,
-                format!("taken out of service by the operator; to fill the slot: `striate replace {name} {slot} DEVICE`"),
-            ),
-            Event::MemberLeft { slot, device, why } => self.about(
-                Severity::Alarm,
-                NoticeKind::MemberFailed,
-                slot,
-                device,
-                format!("failed: {why}; the array goes on without it; to fill the slot: `striate replace {name} {slot} DEVICE`"),
-            ),
+            Event::SlotMissing { slot } => {
+                let what = match self.absent[usize::from(slot)] {
+                    Some(MemberState::Failed) => "its member has failed",
+                    _ => "its member is missing",
+                };
+                let advice = format!("to fill the slot: `striate replace {name} {slot} DEVICE`");
+                let text = format!("slot {slot}: {what}; {advice}");
+                Notice { slot: Some(slot), ..notice(Severity::Warning, NoticeKind::MemberMissing, text) }
+            }
+            Event::MemberLeft { slot, device, why, array_has_failed } => {
+                let (severity, text) = self.reason(slot, why, array_has_failed);
+                self.about(severity, NoticeKind::MemberFailed, slot, device, text)
+            }
             Event::MemberIsBack { slot, device } => self.about(
                 Severity::Info,
                 NoticeKind::MemberBack,
@@ -187,40 +244,68 @@ impl Notices {
                 device,
                 "answers again, and is read again".into(),
             ),
+            Event::ServingStopped { slot, device, errno } => self.about(
+                Severity::Alarm,
+                NoticeKind::ServingStopped,
+                slot,
+                device,
+                format!(
+                    "did not take metadata or a flush: {}; the array has stopped serving, and every member stays in sync on record. Put that right, stop the array, and serve it again",
+                    std::io::Error::from_raw_os_error(errno)
+                ),
+            ),
             Event::RebuildBegun { slot, device, from_stripe } => self.about(
                 Severity::Info,
                 NoticeKind::RebuildBegun,
                 slot,
                 device,
-                format!("is being filled, from stripe {from_stripe} of {} on", geometry.stripes()),
+                format!("is being rebuilt, from stripe {from_stripe} of {} on", geometry.stripes()),
             ),
             Event::RebuildEnded { slot, device } => {
-                self.about(Severity::Info, NoticeKind::RebuildEnded, slot, device, "is filled".into())
+                self.about(Severity::Info, NoticeKind::RebuildEnded, slot, device, "is rebuilt".into())
             }
+            Event::RebuildBrokenOff { slot, device, at_stripe } => self.about(
+                Severity::Warning,
+                NoticeKind::RebuildBrokenOff,
+                slot,
+                device,
+                format!("its rebuild was broken off at stripe {at_stripe} of {}", geometry.stripes()),
+            ),
             Event::ResyncBegun { stripes } => notice(
                 Severity::Info,
                 NoticeKind::ResyncBegun,
                 format!("parity of {stripes} stripes is being made to match"),
             ),
             Event::ResyncEnded { left: 0 } => {
-                notice(Severity::Info, NoticeKind::ResyncEnded, "parity matches in every stripe".into())
+                notice(Severity::Info, NoticeKind::ResyncEnded, "no stripe needs a resync".into())
             }
             Event::ResyncEnded { left } => notice(
                 Severity::Warning,
                 NoticeKind::ResyncEnded,
                 format!(
-                    "parity of {left} stripes could not be made to match: what they lack is missing, or cannot be read or written; `striate detail {name}` says more"
+                    "parity of {left} stripes could not be made to match: a member that they need is missing, or cannot be read or written; `striate detail {name}` says more"
                 ),
             ),
             Event::Redundancy { spare, missing } => self.redundancy(spare, missing),
-            Event::DataLost { bytes } => notice(
-                Severity::Alarm,
-                NoticeKind::DataLost,
-                format!(
-                    "data was lost: {bytes} bytes cannot be read until they are written again; `striate detail {name}` lists them"
-                ),
-            ),
             Event::Stopped => unreachable!("it ends the notices"),
+        }
+    }
+
+    /// Why a member has left, and what that means for the array.
+    fn reason(&self, slot: u8, why: Failure, array_has_failed: bool) -> (Severity, String) {
+        let name = &self.name;
+        let to_fill = format!("to fill the slot: `striate replace {name} {slot} DEVICE`");
+        match why {
+            _ if self.shared.read_only => {
+                (Severity::Alarm, format!("is passed by until it answers again: {why}"))
+            }
+            _ if array_has_failed => {
+                (Severity::Alarm, format!("failed: {why}; the array has failed without it"))
+            }
+            Failure::Operator => {
+                (Severity::Warning, format!("taken out of service by the operator; {to_fill}"))
+            }
+            _ => (Severity::Alarm, format!("failed: {why}; the array goes on without it; {to_fill}")),
         }
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crossbeam::channel::bounded;
 
 use crate::array::Order;
-use crate::array::arrival::HAS_FAILED;
+use crate::array::arrival::has_failed;
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
 use crate::reactor::ReactorOrder;
@@ -65,16 +65,17 @@ impl Server {
     /// Whether a device may take a slot now; the error says why not.
     fn may_join(&self, slot: u8) -> Result<(), ServerError> {
         let rebuilding = self.shared.steward.rebuild_slot.load(Ordering::Relaxed);
+        let name = self.record.name.as_str();
         let why = if self.read_only {
             "the array is read-only".into()
         } else if self.is_stopping.load(Ordering::Acquire) {
             "the array is being stopped".into()
         } else if self.shared.failed() {
-            HAS_FAILED.into()
+            has_failed(name)
         } else if self.shared.members.view().writable.has(slot) {
-            format!("slot {slot} is in use: `striate fail` it first")
+            format!("slot {slot} is in use: `striate fail {name} {slot}` first")
         } else if rebuilding > 0 {
-            format!("slot {} is being rebuilt: wait for it (`striate wait`)", rebuilding - 1)
+            format!("slot {} is being rebuilt: wait for it (`striate wait {name}`)", rebuilding - 1)
         } else {
             return Ok(());
         };

@@ -151,13 +151,13 @@ impl World {
             read_only,
             deallocations: std::sync::atomic::AtomicU32::new(0),
         });
+        self.hearsay = Some(Hearsay::of(&shared));
         for me in 0..reactors {
             let array =
                 Array::with_sizes(me as u8, Arc::clone(&shared), Pool::new(&self.memory, me as u16), sizes);
             self.reactors.push(Reactor { array, ring: SimRing::new(&self.bus, me as u32, devices.clone()) });
         }
         self.listed_version = shared.lost.version();
-        self.hearsay = Some(Hearsay::of(&shared));
         self.shared = Some(shared);
         self.check_list_at_start();
         self.lossy.clear();

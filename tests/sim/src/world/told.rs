@@ -1,5 +1,5 @@
-//! TELL: an operator who only hears events knows at every rest which members take part, how many are in sync, and whether the array has
-//! failed; and nothing is told twice.
+//! TELL: an operator who only hears events, from the start of an array on, knows at every rest which members take part, how many are in
+//! sync, which slot is being rebuilt, and whether the array has failed; and nothing is told twice.
 
 use std::sync::Arc;
 
@@ -13,38 +13,44 @@ use super::World;
 /// Events that may wait: they are heard after every turn.
 const WAITING_MAX: usize = 64;
 
-/// What is known by hearsay.
+/// The state of an array as its events tell it.
 pub(super) struct Hearsay {
     events: Receiver<Event>,
     writable: Slots,
     /// Slots that are not in sync.
     missing: u8,
     has_failed: bool,
+    rebuilding: Option<u8>,
 }
 
 impl Hearsay {
-    /// Of an array that is about to run. What it begins with is known.
+    /// Of an array that is about to run. Every slot is taken to be in sync until an event says otherwise.
     pub(super) fn of(shared: &Shared) -> Hearsay {
-        let view = shared.members.view();
         Hearsay {
             events: shared.steward.events.listen(WAITING_MAX),
-            writable: view.writable,
-            missing: shared.geometry.slots().minus(view.readable).count() as u8,
-            has_failed: shared.failed(),
+            writable: shared.geometry.slots(),
+            missing: 0,
+            has_failed: false,
+            rebuilding: None,
         }
     }
 
     fn hear(&mut self, event: Event) {
         match event {
-            Event::MemberLeft { slot, .. } => {
+            Event::SlotMissing { slot } | Event::MemberLeft { slot, .. } => {
                 assert!(self.writable.has(slot), "TELL: slot {slot} has left, and was no member");
                 self.writable = self.writable.minus(Slots::one(slot));
             }
-            Event::MemberIsBack { slot, .. } | Event::RebuildBegun { slot, .. } => {
+            Event::MemberIsBack { slot, .. } => self.writable = self.writable.or(Slots::one(slot)),
+            Event::RebuildBegun { slot, .. } => {
                 self.writable = self.writable.or(Slots::one(slot));
+                assert_eq!(self.rebuilding.replace(slot), None, "TELL: one rebuild at a time");
             }
             Event::RebuildEnded { slot, .. } => {
-                assert!(self.writable.has(slot), "TELL: slot {slot} is filled, and is no member");
+                assert_eq!(self.rebuilding.take(), Some(slot), "TELL: slot {slot} was not being rebuilt");
+            }
+            Event::RebuildBrokenOff { slot, .. } => {
+                assert_eq!(self.rebuilding.take(), Some(slot), "TELL: slot {slot} was not being rebuilt");
             }
             Event::Redundancy { spare, missing } => {
                 let now = (missing, spare.is_none());
@@ -53,7 +59,7 @@ impl Hearsay {
             }
             Event::ResyncBegun { .. }
             | Event::ResyncEnded { .. }
-            | Event::DataLost { .. }
+            | Event::ServingStopped { .. }
             | Event::Stopped => {}
         }
     }
@@ -72,10 +78,11 @@ impl World {
         let (Some(hearsay), shared) = (&self.hearsay, Arc::clone(self.running())) else { return };
         let view = shared.members.view();
         let missing = shared.geometry.slots().minus(view.readable).count() as u8;
+        let rebuilding = view.rebuilding().iter().next().filter(|_| !shared.failed() && !shared.read_only);
         assert_eq!(shared.steward.events.unheard(), 0);
         assert_eq!(
-            (hearsay.writable, hearsay.missing, hearsay.has_failed),
-            (view.writable, missing, shared.failed()),
+            (hearsay.writable, hearsay.missing, hearsay.has_failed, hearsay.rebuilding),
+            (view.writable, missing, shared.failed(), rebuilding),
             "TELL: what was told, and what is"
         );
     }

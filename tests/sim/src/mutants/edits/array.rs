@@ -104,11 +104,11 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         ARRIVAL,
         "        if failed {
-            joining.answer.send(Err(HAS_FAILED.into()));",
+            joining.answer.send(Err(has_failed(name)));",
         "        if mutant!(JoinerNotWiped) {
             steward.keeper.wishes.join = Some(joining);
         } else if failed && !mutant!(FailedArrayTakesDevice) {
-            joining.answer.send(Err(HAS_FAILED.into()));",
+            joining.answer.send(Err(has_failed(name)));",
     ),
     e(
         ARRIVAL,

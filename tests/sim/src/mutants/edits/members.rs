@@ -98,10 +98,10 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         ARRIVAL,
         "        if self.shared.failed() {
-            self.refuse_arrival(HAS_FAILED.into());",
+            self.refuse_arrival(has_failed(self.steward().keeper.name()));",
         "        if self.shared.failed() && mutant!(ArrivalWaitsInFailed) {
         } else if self.shared.failed() && !mutant!(FailedArrayTakesDevice) {
-            self.refuse_arrival(HAS_FAILED.into());",
+            self.refuse_arrival(has_failed(self.steward().keeper.name()));",
     ),
     e(
         ARRIVAL,
@@ -119,17 +119,17 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         KEEPER,
-        "            keeper.refuse_join(HAS_FAILED);",
+        "            keeper.refuse_join(&has_failed(keeper.name()));",
         "            if !mutant!(JoinWaitsInFailed) {
-                keeper.refuse_join(HAS_FAILED);
+                keeper.refuse_join(&has_failed(keeper.name()));
             }",
     ),
     e(
         STEWARD,
         "            if shared.failed() {
-                answer.send(Err(HAS_FAILED.into()));",
+                answer.send(Err(has_failed(keeper.name())));",
         "            if shared.failed() && !mutant!(FailWaitsInFailed) {
-                answer.send(Err(HAS_FAILED.into()));",
+                answer.send(Err(has_failed(keeper.name())));",
     ),
     e(
         STEWARD,

@@ -160,7 +160,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     shown_in(
         "grow",
         "GrowMarksClean",
-        "D7: an array that was not stopped in order is Clean once it has grown",
+        "D7: an array that was not stopped cleanly is Clean once it has grown",
     ),
     m("StopLeavesBlocks", "D7: a stop in order leaves blocks of the bitmap behind what is known"),
     m("StopWithoutFlush", "D7: a stop in order does not flush"),

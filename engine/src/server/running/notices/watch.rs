@@ -1,0 +1,126 @@
+//! The part of an array's news that no event tells: a look, about once a second, compares it with the last one.
+//!
+//! - **Lost data** is both what is listed and the strips of unsynced stripes whose slot is missing. To count the second kind takes a search
+//!   of the bitmap, 20 ms and more for a large array, so it is done only after a change of what it depends on, and at most a tenth of
+//!   the time.
+//! - **A rebuild** is stuck if its cursor has not moved for [`STUCK_TIME_NS`] while no resync holds it up.
+
+use crate::array::Shared;
+use crate::clock::{Clock, MonotonicClock};
+use crate::members::MemberView;
+use crate::sync::Ordering;
+
+use super::super::lost::lost_stripes;
+
+/// A rebuild passes thousands of stripes in this time; the longest pause before it tries an unreadable stripe again is as long.
+const STUCK_TIME_NS: u64 = 60_000_000_000;
+/// Shortest time between two counts of lost data.
+const COUNT_EVERY_NS: u64 = 1_000_000_000;
+
+/// Something that a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// More data is lost than before.
+    Lost {
+        /// Bytes that are lost now.
+        bytes: u64,
+    },
+    /// Data was lost, and none is any more.
+    Restored,
+    /// The list of lost rows has no room for more.
+    ListFull,
+    /// A rebuild stands still.
+    Stuck {
+        /// The slot.
+        slot: u8,
+        /// The first stripe that is not rebuilt.
+        stripe: u64,
+    },
+}
+
+/// The last look.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    lost_bytes: u64,
+    /// What the count of lost bytes depends on, as it was at the last count: members, unsynced stripes, the list.
+    counted: Option<(MemberView, u64, u64)>,
+    next_count_ns: u64,
+    list_is_full: bool,
+    rebuild: Option<Standing>,
+}
+
+/// A rebuild at one stripe.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    slot: u8,
+    stripe: u64,
+    since_ns: u64,
+    is_told: bool,
+}
+
+impl Watch {
+    /// What is new.
+    pub(super) fn look(&mut self, shared: &Shared, now_ns: u64) -> Vec<Found> {
+        let lost = self.look_at_lost(shared, now_ns);
+        let list_is_full = shared.lost.is_full();
+        let list = (list_is_full && !self.list_is_full).then_some(Found::ListFull);
+        self.list_is_full = list_is_full;
+        let state = &shared.steward;
+        let is_held_up = state.resync_total.load(Ordering::Relaxed) > 0 || shared.failed();
+        let slot = state.rebuild_slot.load(Ordering::Relaxed).checked_sub(1).filter(|_| !is_held_up);
+        let at = slot.map(|slot| (slot as u8, shared.members.cursor()));
+        let stuck = self.look_at_rebuild(at.filter(|at| at.1 < shared.geometry.stripes()), now_ns);
+        lost.into_iter().chain(list).chain(stuck).collect()
+    }
+
+    fn look_at_lost(&mut self, shared: &Shared, now_ns: u64) -> Option<Found> {
+        let view = shared.members.view();
+        let now = (view, shared.bitmap.need_sync(), shared.lost.version());
+        if self.counted == Some(now) || now_ns < self.next_count_ns {
+            return None;
+        }
+        let bytes = lost_stripes(shared, &view).bytes + shared.lost.bytes();
+        let took_ns = MonotonicClock.now_ns().saturating_sub(now_ns);
+        (self.counted, self.next_count_ns) = (Some(now), now_ns + COUNT_EVERY_NS.max(10 * took_ns));
+        let before = std::mem::replace(&mut self.lost_bytes, bytes);
+        match bytes {
+            _ if bytes > before => Some(Found::Lost { bytes }),
+            0 if before > 0 => Some(Found::Restored),
+            _ => None,
+        }
+    }
+
+    /// The slot that is being rebuilt, and the first stripe that is not.
+    fn look_at_rebuild(&mut self, at: Option<(u8, u64)>, now_ns: u64) -> Option<Found> {
+        let Some((slot, stripe)) = at else {
+            self.rebuild = None;
+            return None;
+        };
+        let standing =
+            self.rebuild.get_or_insert(Standing { slot, stripe, since_ns: now_ns, is_told: false });
+        if (standing.slot, standing.stripe) != (slot, stripe) {
+            *standing = Standing { slot, stripe, since_ns: now_ns, is_told: false };
+        }
+        let is_stuck = now_ns >= standing.since_ns + STUCK_TIME_NS && !standing.is_told;
+        standing.is_told |= is_stuck;
+        is_stuck.then_some(Found::Stuck { slot, stripe })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rebuild_that_stands_still_is_told_of_once() {
+        let (mut watch, mut told) = (Watch::default(), Vec::new());
+        let stripe = |second: u64| if second < 200 { 7 } else { second };
+        for second in 0..400 {
+            told.extend(watch.look_at_rebuild(Some((2, stripe(second))), second * 1_000_000_000));
+        }
+        assert_eq!(told, [Found::Stuck { slot: 2, stripe: 7 }]);
+        // It was held up meanwhile, and has stood still only since.
+        assert_eq!(watch.look_at_rebuild(None, 500 * 1_000_000_000), None);
+        assert_eq!(watch.look_at_rebuild(Some((2, 399)), 501 * 1_000_000_000), None);
+    }
+}
