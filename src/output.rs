@@ -12,7 +12,7 @@ pub fn print(text: &str) -> Result<()> {
     print_to_reader(text).map(drop)
 }
 
-/// Writes `text` as [`print`] does. Returns whether there is a reader still.
+/// Writes `text` as [`print()`] does. Returns whether there is a reader still.
 pub fn print_to_reader(text: &str) -> Result<bool> {
     write(&advice::typed(text))
 }
