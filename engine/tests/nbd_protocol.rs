@@ -82,19 +82,20 @@ fn the_export_is_described() {
     greet(&mut socket, 3).unwrap();
     let listed = say_option(&mut socket, 3, &[]);
     assert_eq!(listed[0], (2, [&[0, 0, 0, 4][..], b"tank", b"an array in RAM"].concat()));
+    assert_eq!(listed[1], (2, [&[0, 0, 0, 7][..], b"tank:ro", b"an array in RAM"].concat()));
     let infos: HashMap<u16, Vec<u8>> = say_option(&mut socket, 6, &named("", &[1, 2, 3, 99]))
         .into_iter()
         .filter(|(kind, _)| *kind == 3)
         .map(|(_, data)| (u16::from_be_bytes([data[0], data[1]]), data[2..].to_vec()))
         .collect();
-    assert_eq!(infos[&0], [&(64u64 << 20).to_be_bytes()[..], &[0b1, 0b0110_1101]].concat());
+    assert_eq!(infos[&0], [&(64u64 << 20).to_be_bytes()[..], &[0b1001, 0b0110_1101]].concat());
     assert_eq!(infos[&1], b"tank");
     assert_eq!(infos[&2], b"an array in RAM");
     let sizes = [512u32, 64 << 10, 32 << 20].map(u32::to_be_bytes).concat();
     assert_eq!(infos[&3], sizes);
     assert_eq!(infos.len(), 4);
     // Structured replies bring DF; read-only takes TRIM and WRITE_ZEROES away.
-    assert_eq!(server.structured().flags, 0b1_1110_1101);
+    assert_eq!(server.structured().flags, 0b1001_1110_1101);
     server.stop();
     let server = Setup { read_only: true, ..Setup::default() }.start();
     assert_eq!(server.simple().flags, 0b1_0000_1111);
@@ -147,7 +148,7 @@ fn commands_that_cannot_be_are_refused_and_the_connection_goes_on() {
             (TRIM, 0, end, 512, EINVAL),
             (TRIM, 0, 3, 512, EINVAL),
             (ZEROES, 0, end - 512, u32::MAX - 511, ENOSPC),
-            (ZEROES, 1 << 4, 0, 512, EINVAL), // FAST_ZERO is not advertised
+            (ZEROES, 1 << 4, 0, 512, ENOTSUP), // FAST_ZERO of less than a stripe
             (FLUSH, 0, 0, 512, EINVAL),
             (5, 0, 0, 512, EINVAL), // CACHE
             (7, 0, 0, 512, EINVAL), // BLOCK_STATUS without a context

@@ -27,6 +27,8 @@ pub const EIO: u32 = 5;
 pub const EINVAL: u32 = 22;
 pub const ENOSPC: u32 = 28;
 pub const EOVERFLOW: u32 = 75;
+/// Zeroes that would not be fast.
+pub const ENOTSUP: u32 = 95;
 
 pub const ACK: u32 = 1;
 pub const ERR_UNSUP: u32 = (1 << 31) + 1;
@@ -237,7 +239,12 @@ impl<S: Read + Write> Client<S> {
             let kind = u16::from_be_bytes(self.take()?);
             let cookie = u64::from_be_bytes(self.take()?);
             let len = u32::from_be_bytes(self.take()?) as usize;
-            let (offset, want) = range(cookie).expect("only reads are answered in chunks");
+            // What the array holds is told in chunks too, and so is an error instead.
+            assert!(
+                range(cookie).is_some() || kind >= 0x8001,
+                "only reads are answered in chunks of content"
+            );
+            let (offset, want) = range(cookie).unwrap_or_default();
             let mut partial = self.partial.remove(&cookie).unwrap_or_default();
             partial.data.resize(want as usize, 0);
             match kind {
