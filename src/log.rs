@@ -8,7 +8,7 @@
 //! the next line that goes out is preceded by how many were; so is the end of the log. Commands that end soon have no such thread,
 //! and write at once. (The writer without blocking that `tracing-appender` has waits without end for the reader when it is closed.)
 //!
-//! Where standard error is the journal, each line begins with its priority, `<3>` to `<7>`, which the journal takes off.
+//! If standard error is the journal, each line begins with its priority, `<3>` to `<7>`, which the journal takes off.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -180,7 +180,7 @@ fn write_all(messages: &Receiver<Message>, queue: &Queue, mut out: impl Write) {
                 queue.is_stalled.store(false, Ordering::Relaxed);
             }
             Message::Settle(done) => {
-                // This may be the end, and no line follows that would say it.
+                // The log may end here: then no later line would say how many were dropped.
                 write_lost(queue, &mut out);
                 let _waiter_may_be_gone = done.send(());
             }

@@ -221,7 +221,7 @@ mod tests {
             let refused = RunDir::find(Some(given)).unwrap_err().line();
             assert!(refused.contains("its parent") && refused.contains("others may write"), "{refused}");
         }
-        // As /tmp is.
+        // The sticky bit, as /tmp has it.
         std::fs::set_permissions(&parent, PermissionsExt::from_mode(0o1777)).unwrap();
         for given in [&path, &link] {
             RunDir::find(Some(given)).unwrap();

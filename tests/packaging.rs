@@ -28,11 +28,11 @@ fn the_unit_leaves_little_open() {
     assert!(output.status.success(), "more than {EXPOSURE_MAX} tenths\n{said}\n{errors}");
     let rated = said.lines().find(|line| line.contains("Overall exposure level"));
     assert!(rated.is_some(), "it was not rated\n{said}\n{errors}");
-    // What this systemd does not understand it passes over, with a line.
+    // This systemd passes over lines that it does not understand, and says so.
     assert!(!errors.contains("Unknown") && !errors.contains("Failed to parse"), "{errors}");
 }
 
-/// One unit, in one place: the manual names it, and its table names what the unit grants.
+/// There is one unit, in one place: the manual names it, and its table names what the unit grants.
 #[test]
 fn the_manual_speaks_of_the_unit() {
     let (manual, unit) = (text("docs/operating.md"), text(UNIT));

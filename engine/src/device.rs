@@ -222,7 +222,7 @@ impl Device {
         self.storage.iter().any(|one| other.storage.iter().any(|two| one.meets(two)))
     }
 
-    /// Where its bytes are opened, in every layer that is known: its own path first.
+    /// The paths by which its bytes are opened, in every layer that is known: its own path first.
     pub fn places(&self) -> impl Iterator<Item = &Path> {
         self.storage.iter().map(Storage::path)
     }

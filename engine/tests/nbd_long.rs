@@ -76,7 +76,7 @@ fn a_long_command_goes_on_beside_pipelines() {
             (std::thread::spawn(hear), writer)
         })
         .collect();
-    // One piece in the engine limits others to eight requests each, if not at once.
+    // A single piece in the engine limits others to eight requests each, if not at once.
     eventually("the pipelines are full", || array.requests.load(Ordering::Relaxed) > 8 * 8);
     // The client has sent nothing for so long, and nothing of it is in the engine. It waits, so it is active nevertheless.
     std::thread::sleep(Duration::from_millis(500));
@@ -114,7 +114,7 @@ fn zeroes_of_a_few_stripes_do_not_wait_for_each_other() {
     server.stop();
 }
 
-/// One client with small pieces and one with a large: the large one, which needs all stripe operations, has its turn.
+/// A client with small pieces, and one with a large piece: the large piece, which needs all stripe operations, has its turn.
 #[test]
 fn small_pieces_do_not_pass_a_large_one_by_for_ever() {
     let server = Setup { stripe_bytes: 256 << 10, ..Setup::default() }.start();

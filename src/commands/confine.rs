@@ -13,11 +13,11 @@ use crate::sandbox::{Choice, Facts, Places, Reach, Sandbox, Thread, has_lock_lim
 pub struct Confined {
     sandbox: Sandbox,
     places: Places,
-    /// As far as they are known.
+    /// The facts that are known so far.
     facts: Facts,
 }
 
-/// What is known of a server that runs.
+/// The facts about a server that runs.
 pub struct Known {
     facts: Facts,
     reach: Reach,

@@ -187,7 +187,7 @@ impl Found<'_> {
         (0..newest.slots.len()).filter(takes_part).filter(|slot| !is_here(slot)).collect()
     }
 
-    /// Its paths. Says what is left out.
+    /// The paths of the members. Tells the operator which devices are left out.
     fn taken(&self) -> Vec<PathBuf> {
         self.others.iter().for_each(|other| log::say(other));
         self.members.iter().map(|one| one.path.clone()).collect()

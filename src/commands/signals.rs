@@ -14,7 +14,7 @@
 //! your log again" (HUP, USR1), or a key that suspends (TSTP) neither ends nor halts it. A write beyond a limit of
 //! this process (XFSZ) fails with EFBIG, which is no fault of the member.
 //!
-//! One wish to end may come as several signals within microseconds: `timeout` of GNU signals its child and then the child's process
+//! A single wish to end may come as several signals within microseconds: `timeout` of GNU signals its child and then the child's process
 //! group, and a shell or a service manager may signal the group beside a wrapper. So repeats within [`REPEAT_TIME`] of the first are
 //! passed over; otherwise they would turn a clean stop into a resync.
 

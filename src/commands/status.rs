@@ -57,15 +57,15 @@ pub fn status(options: &Status, run_dir: Result<Option<RunDir>>) -> Result<Outco
     }
 }
 
-/// What is known of one array.
+/// The state of one array, as far as it is known.
 enum Entry {
-    /// It is served.
+    /// The array is served.
     Served(Box<ArrayStatus>),
-    /// Its server has died. Block devices may wait for the next one.
+    /// The server of the array has died. Block devices may wait for the next one.
     Gone { name: ArrayName, devices: Vec<u32> },
-    /// Its server has ended, and left block devices that wait for the next one: all I/O of their users waits.
+    /// The server of the array has ended, and left block devices that wait for the next one: all I/O of their users waits.
     Waiting { name: ArrayName, devices: Vec<u32> },
-    /// It does not say.
+    /// The server does not answer, or cannot be asked.
     Unknown { name: ArrayName, why: Failure },
 }
 
@@ -80,7 +80,7 @@ enum Json<'a> {
         health: &'static str,
         /// Block devices that wait for a server.
         block_devices: Vec<String>,
-        /// What is wrong, in words.
+        /// The reason, in words.
         error: String,
     },
 }
@@ -109,7 +109,7 @@ impl Entry {
         }
     }
 
-    /// What is wrong with an array that is not served.
+    /// The complaint about an array that is not served.
     fn complaint(&self) -> Option<String> {
         match self {
             Entry::Served(_) => None,
@@ -192,7 +192,7 @@ fn collect(
     Ok(run_dir.known()?.iter().filter_map(|name| look(name, Some(run_dir), leftovers)).collect())
 }
 
-/// What is known of an array; `None` if it has no server and nothing waits for one.
+/// The state of an array; `None` if it has no server and nothing waits for one.
 fn look(
     name: &ArrayName,
     run_dir: Option<&RunDir>,

@@ -38,7 +38,7 @@ pub enum Request {
     },
     /// Put a device in a slot and rebuild; answered once the rebuild has begun.
     Replace {
-        /// Where.
+        /// The slot, or the path of the member in it.
         slot: MemberId,
         /// The new device, an absolute path.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! Which system calls a thread may make from now on: an allow-list for each kind of thread, as a seccomp filter.
+//! The system calls that a thread may make from now on: an allow-list for each kind of thread, as a seccomp filter.
 //!
 //! The lists were taken from traces (`strace -f`) of servers under load, during a replacement and at their end, and from the code. What
 //! traces do not show is in [`COMMON`], for any thread may need it:
@@ -183,7 +183,7 @@ mod older {
 fn calls(thread: Thread) -> Vec<c_long> {
     let of_its_own: &[&[c_long]] = match thread {
         Thread::Log => &[],
-        // Its pipe is a pair of sockets.
+        // The pipe of the handler is a pair of sockets.
         Thread::Signals => &[&[libc::SYS_recvfrom]],
         Thread::Reactor => &[SOCKETS, REACTOR, older::REACTOR],
         Thread::Handshake => &[SOCKETS],
@@ -191,7 +191,7 @@ fn calls(thread: Thread) -> Vec<c_long> {
         Thread::Listener => {
             &[SOCKETS, ACCEPTING, &[libc::SYS_getpeername, libc::SYS_getsockname, libc::SYS_pread64]]
         }
-        // It keeps the page of its file in memory.
+        // The thread locks the page of its file in memory.
         Thread::Note => &[FILES, older::FILES, &[libc::SYS_mlock]],
         Thread::Control => &[SOCKETS, ACCEPTING, FILES, older::FILES, DEVICES, older::DEVICES],
         Thread::Main => &[SOCKETS, ACCEPTING, FILES, older::FILES, DEVICES, older::DEVICES, NOTIFYING],

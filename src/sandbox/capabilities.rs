@@ -1,4 +1,4 @@
-//! Which capabilities a thread of the server keeps: a decision from plain values, and the system calls that carry it out.
+//! The capabilities that a thread of the server keeps: a decision from plain values, and the system calls that carry it out.
 //!
 //! | capability | operation | when |
 //! |---|---|---|
@@ -35,7 +35,7 @@ const START: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::SYS_RESOURCE);
 
-/// What decides, besides the thread.
+/// The facts that decide, besides the thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Hosts use a block device of this machine.

@@ -34,7 +34,7 @@
 //! later libc makes in some rare case. Killed for that, the server would leave its hosts waiting, with a resync to do; with an error it
 //! goes on, and an intruder is refused all the same.
 //!
-//! What cannot be had is told in one line, and the server goes on: old kernels have no Landlock, and containers may forbid seccomp.
+//! A missing protection is told in one line, and the server goes on: old kernels have no Landlock, and containers may forbid seccomp.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +53,7 @@ pub enum Thread {
     Log,
     /// Waits for signals.
     Signals,
-    /// One io_uring, and the hosts.
+    /// A reactor: one io_uring, and the hosts.
     Reactor,
     /// Accepts NBD clients.
     Listener,
@@ -81,7 +81,7 @@ impl From<engine::threads::Thread> for Thread {
 /// Whether threads are confined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// As the table above says.
+    /// Confine each thread, as the table above says.
     Confine,
     /// Each thread keeps what a start needs (`--no-sandbox`).
     Leave,

@@ -1,4 +1,4 @@
-//! Which files a thread can open from now on: the rules of its Landlock domain.
+//! The files that a thread can open from now on: the rules of its Landlock domain.
 //!
 //! Most threads open nothing. Those that carry out commands of operators open new members, and at the end remove sockets:
 //!
@@ -12,7 +12,7 @@
 //! | the program itself | read | the text of a panic |
 //!
 //! So the server can still damage disks: it may write to any device node that its user may open, since an operator may name any of them.
-//! It cannot write to /etc or /proc/sys, and it can neither make nor execute anything. A member directly in `/` adds that file only, and
+//! Such a thread cannot write to /etc or /proc/sys, and it can neither make nor execute anything. A member directly in `/` adds that file only, and
 //! not its directory.
 //!
 //! Landlock looks at a path when a file is opened. What is open already keeps its rights, so the members, rings and sockets of the start
@@ -32,7 +32,7 @@ use super::Thread;
 /// The version whose rights are meant here. Kernels without some of them enforce the others.
 const VERSION: ABI = ABI::V5;
 
-/// Where the server's files are.
+/// The paths of the server's files.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     /// Members, and the files and devices below them.
@@ -86,7 +86,7 @@ impl Right {
 
 pub(super) type Rule = (PathBuf, Right);
 
-/// What the threads of a server may open: the rules of those that open anything.
+/// The rules of the threads that open files.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     run_dir: Vec<Rule>,
@@ -144,7 +144,7 @@ pub(super) fn restrict(rules: &[Rule]) -> Result<(), String> {
         .and_then(|set| set.handle_access(network));
     let mut set = empty.and_then(Ruleset::create).map_err(failed)?;
     for (path, right) in rules {
-        // What is not there cannot be opened either.
+        // A path that does not exist cannot be opened either.
         let beneath: Result<PathFd, PathFdError> = PathFd::new(path);
         let Ok(beneath) = beneath else { continue };
         let files_only =

@@ -75,7 +75,7 @@ fn a_confined_thread_works_and_may_panic() {
     assert!(within(Thread::Reactor, Places::default(), || panic!("as it should")).is_err());
 }
 
-/// What a thread opens that carries out commands: new members, and nothing of the machine's.
+/// A thread that carries out commands opens new members, and nothing of the machine's.
 #[test]
 fn a_command_opens_members_and_not_the_machine() {
     let directory = tempfile::tempdir().unwrap();

@@ -220,7 +220,7 @@ fn map(uri: &str, context: &str) -> Vec<(u64, u64, u64)> {
     extents.iter().map(|it| (number(it, "offset"), number(it, "length"), number(it, "type"))).collect()
 }
 
-/// What was never written is told to clients that ask, and copies skip it.
+/// Clients that ask hear which stripes were never written, and copies skip them.
 #[test]
 fn clients_hear_what_is_empty() {
     let lab = Lab::new();
@@ -233,7 +233,7 @@ fn clients_hear_what_is_empty() {
         assert!(listed.contains(word), "{word}: {listed}");
     }
 
-    // One block in the third stripe, and a stripe that is trimmed again.
+    // A block in the third stripe, and a stripe that is trimmed again.
     let mut client = server.connect();
     client.write(2 * stripe + 4096, &[7; 4096]);
     client.write(5 * stripe, &vec![8; stripe as usize]);

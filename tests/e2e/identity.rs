@@ -1,4 +1,4 @@
-//! What other programs of the system take a member for: libblkid after a creation over what was there before, and udev.
+//! The identity of a member for other programs of the system: libblkid after a creation over what was there before, and udev.
 //!
 //! Oracle: `blkid -p` and `wipefs` of util-linux, which know nothing of this project, and see nothing on a member (or a member, where
 //! their libblkid has the patch of packaging/util-linux).
@@ -9,7 +9,7 @@ use crate::lab::{Lab, Shape, create_args, overwrite, run, succeeded};
 
 const SHAPE: Shape = Shape { member_mib: 24, ..Shape::RAID5 };
 
-/// What libblkid says of a file: the type of its content, empty if it finds nothing.
+/// The type of a file's content by libblkid, empty if it finds none.
 fn content_type(file: &Path) -> String {
     let output = run(
         "blkid",
@@ -69,7 +69,7 @@ fn nothing_of_an_earlier_content_is_left() {
     }
 }
 
-/// What the rule of packaging/udev asks for where libblkid knows no members.
+/// The answer that the rule of packaging/udev asks for if libblkid knows no members.
 #[test]
 fn udev_learns_what_a_member_is() {
     let lab = Lab::new();
@@ -84,7 +84,7 @@ fn udev_learns_what_a_member_is() {
     for word in ["striate_member", "ID_FS_LABEL", "STRIATE_SLOT", "striate detail --export"] {
         assert!(rule.contains(word), "the rule does not know {word}");
     }
-    // What is no member is not complained of: udev asks about every device.
+    // No complaint about a device that is no member: udev asks about every device.
     let other = lab.member("other", &SHAPE);
     std::fs::write(&other, vec![7; 4 << 20]).expect("room");
     let output = export(&other);

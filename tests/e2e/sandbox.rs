@@ -1,4 +1,4 @@
-//! What the server may still do once it serves.
+//! The rights that a server keeps once it serves.
 //!
 //! Oracle: the kernel, which tells of each thread of the process in /proc which capabilities it has and whether its system calls are
 //! filtered; and what an operator is answered who names a file out of the server's reach.
@@ -79,7 +79,7 @@ fn every_thread_of_a_server_is_confined() {
 fn a_replacement_out_of_reach_is_refused_with_what_to_do() {
     let lab = Lab::new();
     let array = lab.create("reach", SHAPE);
-    // What lies beneath the directory of a member is in reach, so this is another laboratory.
+    // Files beneath the directory of a member are in reach, so this one is in another laboratory.
     let elsewhere = Lab::new();
     let spare = elsewhere.file("spare", 24 << 20);
     let spare_text = spare.to_str().expect("UTF-8");

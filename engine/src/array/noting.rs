@@ -46,14 +46,14 @@ impl Position {
 pub struct NoteOrder {
     /// The number of the order, from 1.
     pub number: u64,
-    /// What the note is to say.
+    /// The position that the note is to say.
     pub position: Position,
 }
 
 /// Orders notes, and says whether they are written.
 #[derive(Debug, Default)]
 pub struct Noting {
-    /// Where orders go. `None` where nothing is noted.
+    /// The channel to the thread; `None` if nothing is noted.
     to: Option<Orders>,
     /// Orders so far, and when the steward began to wait for the oldest that has not ended. Only the steward writes and reads the two
     /// (Relaxed).
@@ -64,16 +64,16 @@ pub struct Noting {
     ended: Arc<AtomicU64>,
 }
 
-/// Both ends of a channel with room for one: a later order replaces one that nobody has taken.
+/// Both ends of a channel with room for one: a later order replaces one that the thread has not taken.
 #[derive(Debug)]
 struct Orders(Sender<NoteOrder>, Receiver<NoteOrder>);
 
-/// What the thread that writes notes has.
+/// The half of the thread that writes notes.
 #[derive(Debug)]
 pub struct NoteOrders {
     /// The latest order. Disconnected when the array is gone.
     pub orders: Receiver<NoteOrder>,
-    /// Where the thread stores the number of each order that has ended.
+    /// The number of the last order that has ended, stored by the thread.
     pub ended: Arc<AtomicU64>,
 }
 
@@ -131,7 +131,7 @@ mod tests {
         assert!(noting.is_over(101));
     }
 
-    /// One that is being written for ever, and two behind it.
+    /// A note that never ends, and two orders behind it.
     #[test]
     fn notes_that_do_not_end_hold_changes_up_once() {
         let (noting, thread) = Noting::new();

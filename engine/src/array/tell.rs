@@ -101,7 +101,7 @@ impl Array {
 
     fn tell_redundancy(&mut self, view: MemberView, has_failed: bool) {
         let (told, shared) = (self.steward().told, self.shared.clone());
-        // One slot may be rebuilt as another leaves.
+        // Compared by count: a slot may be rebuilt in the turn in which another leaves.
         if told.view.readable.count() != view.readable.count() || told.has_failed != has_failed {
             shared.steward.events.tell(redundancy(&shared, &view, has_failed));
         }

@@ -11,43 +11,43 @@ pub enum DeviceError {
     /// Nothing is there.
     #[error("{path}: no such device or file; check the path (`create --size SIZE` makes files)", path = path.display())]
     Missing {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
     },
     /// The caller may not.
     #[error("{path}: permission denied; run as root, or as a user in the group of the device", path = path.display())]
     Forbidden {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
     },
     /// The user may, and the sandbox of this process does not let it.
     #[error("{path}: out of reach of this server, whose sandbox has only the places that it knew when it started: serve with `--allow-path` and the directory of that file, or put it beneath /dev or in the directory of a member", path = path.display())]
     OutOfReach {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
     },
     /// It, or the file system that it is on, is read-only.
     #[error("{path}: is read-only; make it writable (blockdev --setrw, or remount), or open it read-only", path = path.display())]
     ReadOnly {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
     },
     /// A directory.
     #[error("{path}: is a directory; name a block device or a file in it", path = path.display())]
     Directory {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
     },
     /// A character device, a pipe, a socket.
     #[error("{path}: is neither a block device nor a regular file; for NVMe name the namespace, as in /dev/nvme0n1", path = path.display())]
     NotADevice {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
     },
     /// A block device that something else has claimed.
     #[error("{path}: is in use ({by}); release it first, or choose another device", path = path.display())]
     Held {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
         /// Who has it, as far as can be told.
         by: Holder,
@@ -55,13 +55,13 @@ pub enum DeviceError {
     /// A file that another server has.
     #[error("{path}: is locked by another process, most likely another server of the same array; stop that one first", path = path.display())]
     Locked {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
     },
     /// A file that a server answers for.
     #[error("{path}: is a file on {file_system}, whose server may leave a request without an answer for ever, and with it every member of the array; put it on a local file system, or attach it (losetup --find --show --direct-io=on {path}) and name the loop device", path = path.display())]
     Remote {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
         /// The kind of file system.
         file_system: &'static str,
@@ -69,7 +69,7 @@ pub enum DeviceError {
     /// Too small to hold a single block.
     #[error("{path}: holds {size_bytes} bytes, which is not even one block; is a medium present, does the file have its size?", path = path.display())]
     Empty {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
         /// What it holds.
         size_bytes: u64,
@@ -77,13 +77,13 @@ pub enum DeviceError {
     /// A file to be created is there already.
     #[error("{path}: exists already; remove it, or name it without a size to use it as it is", path = path.display())]
     Exists {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
     },
     /// A file to be created does not fit.
     #[error("{path}: a file of {size_bytes} bytes does not fit its file system; choose a smaller size or another place ({source})", path = path.display())]
     NoSpace {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
         /// What was asked for.
         size_bytes: u64,
@@ -93,7 +93,7 @@ pub enum DeviceError {
     /// A transfer failed.
     #[error("{path}: cannot {verb} {len_bytes} bytes at byte {offset_bytes}: {source}; see the kernel log for the device", path = path.display())]
     Transfer {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
         /// What was tried.
         verb: &'static str,
@@ -107,7 +107,7 @@ pub enum DeviceError {
     /// Anything else.
     #[error("{path}: cannot {verb}: {source}", path = path.display())]
     Io {
-        /// Where.
+        /// The path of the device or file.
         path: PathBuf,
         /// What was tried.
         verb: &'static str,
@@ -121,7 +121,7 @@ pub enum DeviceError {
 pub enum Holder {
     /// A file system that is mounted.
     Mount {
-        /// Where.
+        /// The mount point.
         mount_point: String,
     },
     /// It is swapped to.

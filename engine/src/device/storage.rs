@@ -30,7 +30,7 @@ use super::{Access, DeviceError, Identity};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Storage {
     identity: Identity,
-    /// Where it is opened.
+    /// The path by which it is opened.
     path: PathBuf,
     start: u64,
     /// Past the last byte; `u64::MAX` for all there is.
@@ -75,7 +75,7 @@ impl Storage {
         self.identity
     }
 
-    /// Where it is opened.
+    /// The path by which it is opened.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -11,7 +11,7 @@ use super::label::Label;
 pub struct Host {
     /// Made from the machine id (machine-id(5)); nil where there is none, and in superblocks of programs that wrote names only.
     pub id: Uuid,
-    /// Its node name; empty where it has none.
+    /// The node name of the host; empty if it has none.
     pub name: Label,
 }
 

@@ -1,6 +1,4 @@
-//! What a running array holds, for clients that ask by NBD.
-
-use std::sync::Arc;
+//! The content of a running array, for clients that ask by NBD.
 
 use bitmap::Cell;
 
@@ -10,15 +8,12 @@ use crate::members::MemberView;
 
 /// The bitmap and the list of lost rows, seen from a front end. An answer is true of a moment between question and answer: a cell
 /// changes before a write is acknowledged.
-pub(super) struct ContentMap(pub(super) Arc<Shared>);
-
-impl Content for ContentMap {
+impl Content for Shared {
     fn run(&self, stripe: u64, end: u64) -> Run {
-        let shared = &*self.0;
-        let view = shared.members.view();
+        let view = self.members.view();
         // The next stripe on the list, so that the list is looked at once in a run.
-        let listed = if shared.lost.is_empty() { None } else { shared.lost.next_stripe(stripe) };
-        let of = |stripe: u64| state(shared, &view, stripe, listed == Some(stripe));
+        let listed = if self.lost.is_empty() { None } else { self.lost.next_stripe(stripe) };
+        let of = |stripe: u64| state(self, &view, stripe, listed == Some(stripe));
         let first = of(stripe);
         // A stripe after the listed one may be listed too: it begins a run of its own.
         let end_max = listed.map_or(end, |listed| end.min(listed + 1));
@@ -28,7 +23,8 @@ impl Content for ContentMap {
 }
 
 fn state(shared: &Shared, view: &MemberView, stripe: u64, is_listed: bool) -> StripeState {
-    match shared.bitmap.cell(stripe) {
+    let cell = shared.bitmap.cell(stripe);
+    match cell {
         Cell::Unwritten => StripeState { unwritten: true, ..StripeState::default() },
         Cell::NeedSync => {
             let lost = is_listed || !shared.lost_strips(view, stripe).is_empty();

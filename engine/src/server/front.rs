@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::array::{Position, Shared};
 use crate::format::superblock::Record;
 use crate::frontend::Frontend;
-use crate::frontend::nbd::{Access, Address, ExportInfo, NbdFrontend, NbdServer, Visits};
+use crate::frontend::nbd::{Access, Address, Content, ExportInfo, NbdFrontend, NbdServer, Visits};
 use crate::frontend::ublk::{
     Closed, Existing, Quiesced, Ublk, UblkError, UblkFrontend, UblkPlace, UblkPlan, UblkShape, existing,
 };
@@ -16,7 +16,6 @@ use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 use crate::ring::Uring;
 
-use super::content_map::ContentMap;
 use super::note::Note;
 use super::{ServeOptions, ServerError};
 
@@ -300,7 +299,7 @@ impl Share {
     ) -> io::Result<HostFrontend> {
         Ok(match self {
             Share::Nbd(mut nbd) => {
-                nbd.knows(Arc::new(ContentMap(Arc::clone(array))));
+                nbd.knows(Arc::clone(array) as Arc<dyn Content>);
                 HostFrontend::Nbd(nbd)
             }
             Share::Ublk(place) => HostFrontend::Ublk(place.open(ring, memory, requests)?),

@@ -70,7 +70,7 @@ const SEEDS_MAX: usize = 8;
 const EPOCHS_AHEAD_MAX: u64 = 1024;
 /// A file that has another content in each life of the kernel.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Where the kernel lists the character devices of the driver, from ADD_DEV to DEL_DEV.
+/// The directory in which the kernel lists the character devices of the driver, from ADD_DEV to DEL_DEV.
 const DEVICES: &str = "/sys/class/ublk-char";
 
 /// The note of one device.
@@ -114,7 +114,7 @@ enum NotProven {
     Other(Position),
 }
 
-/// What a file of notes holds.
+/// The content of a file that should be a note.
 enum Content {
     Nothing,
     /// Something else: a torn note, or one of another version.
@@ -137,7 +137,7 @@ impl Note {
         self.device.number
     }
 
-    /// What the note is to say.
+    /// The content of a note of this device.
     pub(super) fn noted(&self, position: Position, seeds: &[u64]) -> Noted {
         let boot = self.boot.clone().unwrap_or_default();
         Noted { boot, device: self.device, array: self.array, position, seeds: seeds.to_vec() }
@@ -307,7 +307,7 @@ fn instance(number: u32) -> u64 {
     std::fs::metadata(format!("{DEVICES}/ublkc{number}")).map_or(0, |entry| entry.ino())
 }
 
-/// What a file holds; an error if that cannot be known.
+/// The content of a file; an error if it cannot be read.
 fn content(path: &Path) -> io::Result<Content> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Noted::decode(&bytes).map_or(Content::Unknown, Content::Note)),
@@ -317,7 +317,7 @@ fn content(path: &Path) -> io::Result<Content> {
 }
 
 impl Noted {
-    /// The same, with another server that may begin epochs from now on.
+    /// This note, with another server that may begin epochs from now on.
     pub(super) fn and_by(mut self, seed: u64) -> Noted {
         if self.seeds.len() == SEEDS_MAX {
             self.seeds.remove(0);
@@ -565,7 +565,7 @@ mod tests {
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// Whatever keeps the file from being written or read for now, the proof is not lost, and nobody is told that there is none.
+    /// An error of the file system does not destroy the proof, and is not reported as a missing note.
     #[test]
     fn a_write_that_fails_leaves_the_note() {
         let directory = temporary("failed");
@@ -583,7 +583,7 @@ mod tests {
         note.write(&noted).unwrap_err();
         assert!(note.path().symlink_metadata().is_ok() && !directory.join("elsewhere").exists());
         std::fs::remove_file(note.path()).unwrap();
-        // What cannot be read is not taken for nothing.
+        // A file that cannot be read does not count as none.
         std::fs::create_dir(note.path()).unwrap();
         let refused = note.check(&found).unwrap_err().0;
         assert!(refused.contains("cannot be read"), "{refused}");

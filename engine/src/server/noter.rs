@@ -128,7 +128,7 @@ impl Writer {
         };
         let bytes = self.note.noted(position, &[self.seed]).encode();
         file.write_all_at(&bytes, 0)?;
-        // Where it cannot be kept there, the kernel may have to read it in.
+        // If the page cannot be locked, the next server may have to read it in, and the note works all the same.
         let page = page.or_else(|| keep_in_memory(&file, bytes.len()).ok());
         self.file = Some((file, page));
         Ok(())

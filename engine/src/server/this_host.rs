@@ -5,12 +5,12 @@ use uuid::Uuid;
 use crate::format::host::Host;
 use crate::format::label::{LABEL_BYTES_MAX, Label};
 
-/// Where hosts keep their machine id, see machine-id(5).
+/// The files that hold a machine id, see machine-id(5).
 const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
-/// What ids of hosts are made with. A machine id is not to be told to others as it is (machine-id(5)), and members travel.
+/// The namespace of host ids. A machine id must not be told to others as it is (machine-id(5)), and members travel.
 const HOST_ID_NAMESPACE: Uuid = Uuid::from_u128(0x9bd3_5e0c_6f3a_4f0b_8a57_2c1e_71d4_60aa);
 
-/// This host, as superblocks name it.
+/// The host that this process runs on, as superblocks name it.
 pub(super) fn this_host() -> Host {
     let text = MACHINE_ID_FILES.iter().find_map(|file| std::fs::read_to_string(file).ok());
     Host { id: host_id(&text.unwrap_or_default()), name: host_name() }

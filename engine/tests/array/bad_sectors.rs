@@ -177,6 +177,14 @@ fn a_rebuild_passes_what_is_lost() {
     lost.sort_unstable();
     world.lossy.fill(true);
     assert_eq!(world.failing_reads(4096), lost, "the rows of the bad sectors, and no others");
+    let is_lost = |stripe: u64| lost.iter().any(|at| at / u64::from(world.geometry.stripe_bytes()) == stripe);
+    for (stripe, state) in (0..).zip(world.told_states()) {
+        assert_eq!(
+            (state.lost, state.unwritten, state.unsynced),
+            (is_lost(stripe), false, false),
+            "{stripe}"
+        );
+    }
     assert_eq!(world.bad_sectors(), 0, "they were written");
     for &at in &lost {
         world.give_up(at, 4096);

@@ -16,6 +16,7 @@ mod caches;
 mod discards;
 mod disks;
 mod in_vain;
+mod map;
 mod midway;
 mod noting;
 mod read_only;

@@ -32,7 +32,7 @@ fn noted_at(level: Level, seed: u64) -> (World, NoteOrders) {
     (world.restart(Serve::ReadWrite), notes)
 }
 
-/// As the thread does when it has written what it was ordered to.
+/// Says what the thread says when it has written a note.
 fn is_written(notes: &NoteOrders) {
     notes.ended.fetch_add(1, Ordering::Release);
 }

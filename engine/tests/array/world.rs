@@ -304,6 +304,7 @@ impl World {
                 for torn in &asked.torn {
                     self.unknown[(torn.start / SECTOR) as usize..(torn.end / SECTOR) as usize].fill(true);
                 }
+                self.holes_are_zeros(range);
             }
             (Ok(()), false) => {
                 let mut got = vec![0; asked.request.len_bytes as usize];
@@ -380,12 +381,6 @@ impl World {
             }
             _ => self.kill(slot),
         }
-    }
-
-    /// Every request to a member fails from now on.
-    pub fn kill(&mut self, slot: u8) {
-        let device = self.shared.members.device(slot);
-        self.disks.borrow_mut()[usize::from(device.0)].dead = true;
     }
 
     /// A member stops answering, until it has been failed for it; then it answers again, with errors or as if nothing had been.

@@ -80,7 +80,7 @@ const CASES: &[Case] = &[
     (|_, options| options.expected_array = Some(Uuid::from_u128(9)), &["/dev/tank0", "was asked for"]),
     (|_, options| options.expected_name = Label::new("pond").ok(), &["array tank", "pond was asked for"]),
     (|_, options| options.host = Host::ANY, &["belongs to host 'here'"]),
-    // The same name, another machine.
+    // A host of that name, with another machine id.
     (|_, options| options.host.id = Uuid::from_u128(0xbad), &["belongs to host 'here' (machine 00000000)"]),
     (|devices, _| devices.push(devices[2].clone()), &["/dev/tank2 (slot 2)", "same member", "Give one"]),
     (|devices, _| found(&mut devices[3]).record.shape.chunk_bytes *= 2, &["/dev/tank3 (slot 3)", "chunk"]),

@@ -239,7 +239,7 @@ impl<S: Read + Write> Client<S> {
             let kind = u16::from_be_bytes(self.take()?);
             let cookie = u64::from_be_bytes(self.take()?);
             let len = u32::from_be_bytes(self.take()?) as usize;
-            // What the array holds is told in chunks too, and so is an error instead.
+            // Replies to BLOCK_STATUS are chunks too, and so are their errors.
             assert!(
                 range(cookie).is_some() || kind >= 0x8001,
                 "only reads are answered in chunks of content"

@@ -24,7 +24,7 @@ use engine::examine::{self, Examined};
 
 use crate::failure::{Context, Result};
 
-/// Where the kernel lists block devices and their partitions.
+/// The list of block devices and their partitions that the kernel gives.
 const PARTITIONS: &str = "/proc/partitions";
 /// The kernel's account of what a block device is made of (`slaves`), and of what is made of it (`holders`).
 const CLASS_BLOCK: &str = "/sys/class/block";
@@ -63,7 +63,7 @@ enum State {
 }
 
 struct Device {
-    /// Its line in the list: another one means another device, or another size.
+    /// The line of the device in the list. Another line means another device, or another size.
     line: String,
     state: State,
     /// The number of the read under way: an answer to an earlier one is dropped.
@@ -148,7 +148,7 @@ impl Devices {
         })
     }
 
-    /// What is known of each device: its last answer, or that it has not answered.
+    /// The last answer of each device, or that it has not answered.
     pub fn seen(&self) -> BTreeMap<PathBuf, Examined> {
         let seen = self.known.iter().filter_map(|(path, device)| {
             let found = match device.state {
@@ -243,7 +243,7 @@ fn held_back(class_block: &Path, name: &str) -> Option<String> {
     HELD_BACK.iter().any(|held| state.starts_with(held)).then(|| state.to_string())
 }
 
-/// What `/proc/partitions` lists: a heading, an empty line, then `major minor blocks name`.
+/// A text of `/proc/partitions`: a heading, an empty line, then `major minor blocks name`.
 fn listed(list: &str, class_block: &Path) -> Listed {
     let (mut devices, mut passed_over) = (BTreeMap::new(), Vec::new());
     for line in list.lines().skip(2) {

@@ -62,7 +62,7 @@ pub(super) enum ReplyStyle {
     Structured,
 }
 
-/// What a client has negotiated.
+/// The result of a client's negotiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
     /// How replies look.
@@ -86,7 +86,7 @@ pub(super) enum Admission {
     Disconnect,
     /// It is answered without the engine, after its payload.
     Answer(Result<(), ErrorCode>),
-    /// It is answered with what the array holds in its range.
+    /// A question what the array holds in the range: answered from the bitmap, without the engine.
     Map,
     /// It goes to the engine.
     Run(RequestKind),

@@ -62,7 +62,7 @@ pub(super) struct Buffers<'a> {
     pub pool: &'a mut Pool,
     /// The share that a connection may take of it.
     pub share: Share,
-    /// What the array holds; `None` where nothing tells.
+    /// The bitmap's view of the array; `None` before it is known.
     pub content: Option<Arc<dyn Content>>,
     /// Whether anything was freed that a connection may have been waiting for.
     pub freed: bool,
@@ -76,7 +76,7 @@ pub(super) struct Buffers<'a> {
 pub(super) enum LongPiece {
     /// For the engine, in which it keeps so many stripe operations busy.
     Issued(Request, u32),
-    /// It keeps more of them busy than there is room for.
+    /// The piece keeps more stripe operations busy than there is room for.
     NoRoom,
     /// The connection has no slot for it.
     NoSlot,
@@ -224,7 +224,7 @@ impl Connection {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
-    /// Its client, and what that has moved.
+    /// The client of the connection, and the bytes that it has moved.
     pub(super) fn visitor(&self) -> (Arc<Peer>, Traffic) {
         (Arc::clone(&self.peer), self.traffic)
     }

@@ -33,11 +33,11 @@ pub(super) enum Origin {
 
 /// A client whose handshake is done.
 pub(super) struct Accepted {
-    /// Its socket.
+    /// The socket of the client.
     pub socket: OwnedFd,
-    /// Where it is.
+    /// The address of the client.
     pub peer: Arc<Peer>,
-    /// What it has negotiated.
+    /// The result of the negotiation.
     pub terms: Terms,
     /// Its place.
     pub seat: Seat,

@@ -38,7 +38,7 @@ use crate::frontend::Frontend;
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 
-/// What the poll says of the bell, and of the timer.
+/// The data of a poll event of the bell, and of the timer.
 const BELL: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
 
@@ -68,7 +68,7 @@ enum Deadline {
 pub struct NbdFrontend {
     door: Arc<Door>,
     limits: Limits,
-    /// What the array holds; clients that ask before this is known hear that all of it may be written.
+    /// The bitmap's view of the array. Clients that ask before it is known hear that all of the array may be written.
     content: Option<Arc<dyn Content>>,
     epoll: OwnedFd,
     timer: OwnedFd,
@@ -206,7 +206,7 @@ impl NbdFrontend {
         }
     }
 
-    /// Where clients were refused for want of a place, hangs up on one of the same listener that has never used its own.
+    /// Hangs up on a client that has never used its place, if another of the same listener was refused for want of one.
     fn give_up_unused(&mut self, buffers: &mut Buffers<'_>) {
         if !self.door.is_wanted_by_any() {
             return;
@@ -290,7 +290,7 @@ impl NbdFrontend {
     /// How many pieces of long commands may go before all else in a turn with so much room.
     fn long_first_max(&mut self, room: usize) -> usize {
         match room {
-            // They take the only place every other time at most.
+            // Long pieces take the only place every other time at most.
             1 if std::mem::take(&mut self.long_took_all) => 0,
             _ => room.div_ceil(LONG_PLACES_OF_ROOM),
         }
@@ -311,7 +311,7 @@ impl NbdFrontend {
                 }
                 LongPiece::NoSlot => self.long_blocked = true,
                 LongPiece::NoRoom => {
-                    // It stays the next, so that smaller pieces of others do not pass it by for ever.
+                    // The piece stays the next, so that smaller pieces of others do not overtake it for ever.
                     self.long_blocked = true;
                     return;
                 }
@@ -491,7 +491,7 @@ impl Frontend for NbdFrontend {
             self.runnable |= std::mem::take(&mut self.blocked);
         }
         self.had_room = room > 0;
-        // Those that wait for others count as active, or the others would not leave them their part.
+        // A connection that waits for others counts as active, or the others would not leave it its part.
         self.turns.mark_all(self.long | self.stalls.denied());
         let requests_max = requests.len() + room;
         let long_max = requests.len() + self.long_first_max(room);

@@ -25,13 +25,13 @@ use super::negotiation::{
 /// The array, as hosts may ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Export {
-    /// As it is served.
+    /// The array with changes, unless it is served read-only.
     Whole,
     /// Without changes.
     ReadOnly,
 }
 
-/// What the name of the export without changes ends with.
+/// The end of the name of the export without changes.
 const READ_ONLY_SUFFIX: &str = ":ro";
 
 /// How a handshake ended, if not by an error of the socket.
@@ -249,7 +249,7 @@ impl<W: Read + Write> Talk<'_, W> {
         }
     }
 
-    /// What was negotiated, for the export that was chosen. Contexts that were chosen for another are forgotten ("NBD_OPT_SET_META_CONTEXT").
+    /// The result of the negotiation for the export that was chosen. Contexts that were chosen for another are forgotten ("NBD_OPT_SET_META_CONTEXT").
     fn terms_for(&self, export: Export) -> Terms {
         let contexts = if self.contexts_of == export { self.terms.contexts } else { Contexts::NONE };
         Terms { contexts, read_only: self.is_read_only(export), ..self.terms }

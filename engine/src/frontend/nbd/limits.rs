@@ -70,6 +70,9 @@ pub(super) const LONG_PLACES_OF_ROOM: usize = 4;
 /// Stripes that one answer about what the array holds looks at: some 50 us of a reactor's time.
 pub(super) const MAP_STRIPES_MAX: u64 = 16_384;
 
+/// Runs of stripes that one answer puts together. Each looks through the list of lost rows, which has up to 768 places.
+pub(super) const MAP_RUNS_MAX: u32 = 64;
+
 /// Such an answer counts as this many bytes for each stripe that it covers, beside others.
 pub(super) const MAP_BYTES_PER_STRIPE: u64 = 16;
 

@@ -80,7 +80,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Who may connect, beside the server's own user and root. By default nobody.
+/// The clients that may connect beside those of the server's own user and of root. By default there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// TCP on any address, and every client of it.
@@ -128,7 +128,7 @@ impl Listening {
         }
     }
 
-    /// Where an accepted client is.
+    /// The address of an accepted client.
     pub(super) fn peer(&self, client: &OwnedFd) -> Peer {
         let name = match &self.address {
             Address::Unix(_) => {

@@ -1,4 +1,4 @@
-//! What the array holds where, as clients ask for it: "NBD_CMD_BLOCK_STATUS" of the protocol, and reads of nothing.
+//! Extents of the array by content, for NBD_CMD_BLOCK_STATUS, and for reads of stripes that were never written.
 //!
 //! | context | flag | of an extent says |
 //! |---|---|---|
@@ -8,11 +8,11 @@
 //!
 //! A reply has one extent for each context: clients ask again behind it. So a reply needs no memory, and its work is bounded.
 
-use super::limits::MAP_STRIPES_MAX;
+use super::limits::{MAP_RUNS_MAX, MAP_STRIPES_MAX};
 
-/// What is asked about.
+/// The view of an array that these answers come from.
 pub trait Content: Send + Sync {
-    /// What holds from a stripe on. Looks at no stripe from `end` on, which is above `stripe`.
+    /// The run of stripes with the same state that begins at a stripe. Looks at no stripe from `end` on, which is above `stripe`.
     fn run(&self, stripe: u64, end: u64) -> Run;
 }
 
@@ -21,18 +21,18 @@ pub trait Content: Send + Sync {
 pub struct Run {
     /// The stripe behind the last of them.
     pub end: u64,
-    /// What holds.
+    /// The state of each of them.
     pub state: StripeState,
 }
 
-/// What clients may know of a stripe.
+/// The state of a stripe as clients may know it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StripeState {
-    /// It was never written, or discarded since: it reads as zeros.
+    /// The stripe was never written, or discarded since: it reads as zeros.
     pub unwritten: bool,
-    /// Some of it is lost.
+    /// Some of the stripe is lost.
     pub lost: bool,
-    /// Its parity does not match.
+    /// The parity of the stripe does not match.
     pub unsynced: bool,
 }
 
@@ -122,8 +122,10 @@ pub(super) fn extent(
     let end_max = range_end.div_ceil(stripe_bytes).min(first + MAP_STRIPES_MAX);
     let Run { mut end, state } = content.run(first, end_max);
     let flags = context.flags(state);
-    // What differs in the other context only is one extent here.
-    while end < end_max {
+    // Runs that differ only in the other context are one extent in this one.
+    let mut runs = 1;
+    while end < end_max && runs < MAP_RUNS_MAX {
+        runs += 1;
         let next = content.run(end, end_max);
         if context.flags(next.state) != flags {
             break;
@@ -183,6 +185,19 @@ mod tests {
         }
         assert_eq!(hole(&picture, stripe, 4096 + 512, 4096), 4096 - 512);
         assert_eq!(hole(&picture, stripe, 2 * 4096, 4096), 0);
+    }
+
+    /// The client asks again behind a short extent; the reactor is not held up.
+    #[test]
+    fn the_work_of_an_answer_is_bounded() {
+        let written = Picture(&[b'w'; 2 * MAP_STRIPES_MAX as usize]);
+        let all = (2 * MAP_STRIPES_MAX * 512) as u32;
+        let (bytes, _) = extent(&written, 512, Context::Allocation, 0, all);
+        assert_eq!(u64::from(bytes), MAP_STRIPES_MAX * 512);
+        // Each stripe is a run of its own, and they differ only in what another context tells.
+        let chequered: &'static [u8] = b"wu".repeat(MAP_RUNS_MAX as usize).leak();
+        let (bytes, _) = extent(&Picture(chequered), 512, Context::Allocation, 0, 512 * 2 * MAP_RUNS_MAX);
+        assert_eq!(bytes, 512 * MAP_RUNS_MAX);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl NbdServer {
         NbdServer::start_limited(listen, access, export, reactors, Threads::default())
     }
 
-    /// The same, with threads that are limited by `threads`.
+    /// Like [`NbdServer::start`], with threads that are limited by `threads`.
     pub fn start_limited(
         listen: &[Address],
         access: Access,

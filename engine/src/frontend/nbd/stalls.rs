@@ -1,14 +1,14 @@
-//! Which clients keep memory that others wait for: a pure record of what the front end sees at its looks.
+//! The clients that keep memory from others: a pure record of what the front end sees at its looks.
 //!
 //! A watch begins when a connection is *denied* memory within its own share. Every `LOOK_TIME` the front end looks. A client has
 //! *stalled* if both of these hold at each of `LOOKS_PER_STALL` looks in a row:
 //!
-//! - It keeps more than its base in bytes that only it can free: data that is ready to be sent to it, and the piece of a write of
+//! - The client keeps more than its base in bytes that only it can free: data that is ready to be sent to it, and the piece of a write of
 //!   which it has sent a part. Data that waits for the engine, or for another piece of the same reply, does not count.
-//! - It has moved less than `STALL_BYTES_MIN` since the watch began.
+//! - The client has moved less than `STALL_BYTES_MIN` since the watch began.
 //!
 //! The watch ends early when no client qualifies any more, or when since the last look no other connection was denied.
-//! One look would not do: a healthy client is found with data that is ready to be sent whenever it is a little slower than the members.
+//! A single look would not do: a healthy client is found with data that is ready to be sent whenever it is a little slower than the members.
 
 use super::limits::LOOKS_PER_STALL;
 
@@ -71,7 +71,7 @@ impl Stalls {
     pub(super) fn look(&mut self, keeping: u64) -> Look {
         self.looks += 1;
         self.suspects &= keeping;
-        // A client that does not read may wait for memory too. Then it is in nobody's way but its own.
+        // A client that does not read may wait for memory too. Then it is in no other client's way.
         let others_denied = std::mem::replace(&mut self.denied_lately, self.denied) & !self.suspects;
         if self.suspects == 0 || others_denied == 0 {
             Look::Over

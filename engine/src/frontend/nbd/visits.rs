@@ -13,9 +13,9 @@ use super::limits::VISITS_MAX;
 /// A client that came or went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Visit {
-    /// Its handshake is done.
+    /// A client whose handshake is done.
     Came(Arc<Peer>),
-    /// It is of a user who may not connect.
+    /// A client of a user who may not connect.
     Refused {
         /// The client.
         peer: Arc<Peer>,
@@ -33,10 +33,10 @@ pub enum Visit {
     },
 }
 
-/// Where a client is.
+/// The address of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// Its address, or its process on a unix socket.
+    /// The address of the client, or its process if it came by a unix socket.
     pub name: String,
     /// The address of the server at which it came.
     pub at: String,

@@ -61,7 +61,7 @@ fn listed_pieces<'a>(
     })
 }
 
-/// Where a host finds the first byte of a data strip.
+/// The first byte of a data strip, as a host addresses it.
 fn strip_at(geometry: &Geometry, stripe: u64, strip: u8) -> u64 {
     stripe * u64::from(geometry.stripe_bytes()) + u64::from(strip) * u64::from(geometry.chunk_bytes())
 }

@@ -1,4 +1,4 @@
-//! What the privileges of a running server depend on: by which routes it works, and where its members are.
+//! The facts that the privileges of a running server depend on: its routes to members and hosts, and the paths of its members.
 
 use std::path::PathBuf;
 

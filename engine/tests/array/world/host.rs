@@ -1,5 +1,8 @@
 //! Hosts that wait, that do not give memory back at once, or that read into memory of their own.
 
+use std::ops::Range;
+
+use engine::frontend::nbd::{Content, StripeState};
 use engine::memory::{KEPT_BACK_OF_REQUESTS, Span};
 use engine::request::{Reply, Request, RequestKind};
 use engine::ring::Ring as _;
@@ -70,5 +73,37 @@ impl World {
             self.settle();
         }
         self.disks.borrow_mut().iter_mut().for_each(|disk| disk.bad.clear());
+    }
+
+    /// Every request to a member fails from now on.
+    pub fn kill(&mut self, slot: u8) {
+        let device = self.shared.members.device(slot);
+        self.disks.borrow_mut()[usize::from(device.0)].dead = true;
+    }
+
+    /// A client that asks now is not told that there is nothing where an acknowledged write left something.
+    pub(super) fn holes_are_zeros(&self, range: Range<u64>) {
+        let stripe_bytes = u64::from(self.geometry.stripe_bytes());
+        let mut stripe = range.start / stripe_bytes;
+        let end = range.end.div_ceil(stripe_bytes);
+        while stripe < end {
+            let run = Content::run(&*self.shared, stripe, end);
+            assert!((stripe + 1..=end).contains(&run.end), "a run of no length, or beyond its end");
+            if run.state.unwritten {
+                let zeros = vec![0; ((run.end - stripe) * stripe_bytes) as usize];
+                self.compare(stripe * stripe_bytes, &zeros);
+            }
+            stripe = run.end;
+        }
+    }
+
+    /// The state of every stripe, as NBD clients hear it.
+    pub fn told_states(&self) -> Vec<StripeState> {
+        let mut states = Vec::new();
+        while states.len() < self.zones.stripes as usize {
+            let run = Content::run(&*self.shared, states.len() as u64, self.zones.stripes);
+            states.resize(run.end as usize, run.state);
+        }
+        states
     }
 }

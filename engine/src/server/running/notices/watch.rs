@@ -42,7 +42,7 @@ pub(super) enum Found {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     lost_bytes: u64,
-    /// What the count of lost bytes depends on, as it was at the last count: members, unsynced stripes, the list.
+    /// The state that the last count of lost bytes was made from: members, unsynced stripes, the list.
     counted: Option<(MemberView, u64, u64)>,
     next_count_ns: u64,
     list_is_full: bool,
@@ -59,7 +59,7 @@ struct Standing {
 }
 
 impl Watch {
-    /// What is new.
+    /// The findings since the last look.
     pub(super) fn look(&mut self, shared: &Shared, now_ns: u64) -> Vec<Found> {
         let lost = self.look_at_lost(shared, now_ns);
         let list_is_full = shared.lost.is_full();
@@ -119,7 +119,7 @@ mod tests {
             told.extend(watch.look_at_rebuild(Some((2, stripe(second))), second * 1_000_000_000));
         }
         assert_eq!(told, [Found::Stuck { slot: 2, stripe: 7 }]);
-        // It was held up meanwhile, and has stood still only since.
+        // The rebuild was held up meanwhile, and has stood still only since then.
         assert_eq!(watch.look_at_rebuild(None, 500 * 1_000_000_000), None);
         assert_eq!(watch.look_at_rebuild(Some((2, 399)), 501 * 1_000_000_000), None);
     }

@@ -9,11 +9,28 @@ const STEWARD: &str = "engine/src/array/steward.rs";
 const TELL: &str = "engine/src/array/tell.rs";
 const SWEEP: &str = "engine/src/array/sweep.rs";
 const MEMBERS: &str = "engine/src/members.rs";
+const MAP: &str = "engine/src/server/content_map.rs";
 const NOTING: &str = "engine/src/array/noting.rs";
 const NOTE: &str = "engine/src/server/note.rs";
 const NOTER: &str = "engine/src/server/noter.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(
+        MAP,
+        "        Cell::Unwritten => StripeState {",
+        "        Cell::Unwritten | Cell::First | Cell::Marked | Cell::Dirty
+            if cell == Cell::Unwritten || mutant!(WrittenIsHole) =>
+        {
+            StripeState { unwritten: true, ..StripeState::default() }
+        }
+        Cell::Unwritten => StripeState {",
+    ),
+    e(
+        MAP,
+        "is_listed || !shared.lost_strips(view, stripe).is_empty()",
+        "is_listed || !shared.lost_strips(view, stripe).is_empty() && !mutant!(UnsyncedNeverLost)",
+    ),
+    e(MAP, "if self.lost.is_empty() {", "if self.lost.is_empty() || mutant!(ListedIsNotLost) {"),
     e(
         NOTING,
         "        self.ended.load(Ordering::Acquire) == self.ordered.load(Ordering::Relaxed)",

@@ -560,4 +560,19 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "N3: an epoch that another server began is taken",
     ),
     seen_by_unit("note::tests::a_growth", "GrowthNotedForCopies", "N3: a copy that grows changes the note"),
+    seen_in_array(
+        "chunks_of_4_kib",
+        "WrittenIsHole",
+        "M1: a client is told that a stripe is empty that holds acknowledged data",
+    ),
+    seen_in_array(
+        "map::a_stripe_without_parity",
+        "UnsyncedNeverLost",
+        "M2: an unsynced stripe of a degraded array is told as readable",
+    ),
+    seen_in_array(
+        "bad_sectors::a_rebuild_passes",
+        "ListedIsNotLost",
+        "M2: what the list of lost rows names is told as readable",
+    ),
 ];
