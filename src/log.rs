@@ -82,6 +82,8 @@ pub fn start(level: LevelFilter, limit: impl FnOnce() + Send + 'static) -> Resul
         .with_max_level(level)
         .with_ansi(is_terminal)
         .init();
+    // Asked now: the threads that write lines may not ask later.
+    LazyLock::force(&HAS_PRIORITIES);
     std::panic::set_hook(Box::new(|panic| {
         say(&format!("{panic}\n{}", std::backtrace::Backtrace::capture()));
         settle();

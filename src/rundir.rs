@@ -56,7 +56,7 @@ impl RunDir {
     /// The directory for a client: `None` when no server has created it yet.
     pub fn find(given: Option<&Path>) -> Result<Option<Self>> {
         let path = choose(given, own_uid(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))?;
-        // One that cannot be looked at may hold the sockets of any number of arrays.
+        // A directory that cannot be looked at may hold the sockets of any number of arrays.
         match path.try_exists() {
             Ok(false) => Ok(None),
             Ok(true) => Self::checked(path).map(Some),
@@ -76,11 +76,12 @@ impl RunDir {
             let is_parent = directory != path && directory != real;
             let metadata = directory.metadata().context(what)?;
             let Some(objection) = objection(&metadata, own_uid(), is_parent) else { continue };
-            let parent =
-                if is_parent { format!("its parent {}: ", directory.display()) } else { String::new() };
+            let of = if is_parent { format!("its parent {}: ", directory.display()) } else { String::new() };
             return Err(Failure::new(format!(
-                "unsafe run directory: {}: {parent}{objection}; give another with --run-dir",
-                path.display()
+                "unsafe run directory: {}: {of}{objection}: chown or chmod {} (a server with this directory may be running, and its block \
+                 device needs it); or, for a new server, give another directory with --run-dir",
+                path.display(),
+                directory.display()
             )));
         }
         Ok(Self(path))

@@ -150,7 +150,7 @@ pub struct Assembly {
     /// The highest epoch number on any device here; the next epoch's is higher.
     epoch_number_max: u64,
     /// The moves within the record's epoch that absent devices hold too; `None` if the epoch may have been broken off.
-    proven_moves: Option<u64>,
+    pub proven_moves: Option<u64>,
     /// What the devices of InSync and Rebuilding slots hold, by slot.
     seats: Vec<Option<roster::Seat>>,
     /// Slots whose device here holds an epoch that the next record must name, so that the device is stale from then on:

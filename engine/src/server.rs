@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 pub use crate::format::Level;
 pub use crate::frontend::nbd::{Visit, Visits};
-pub use crate::frontend::ublk::{Quiesced, UblkChoice, UblkFeature};
+pub use crate::frontend::ublk::{Leftover, Quiesced, UblkChoice, UblkFeature};
 use crate::threads::Threads;
 
 pub(crate) mod bounded;
@@ -208,15 +208,17 @@ pub fn can_make_block_devices() -> bool {
     crate::frontend::ublk::is_there()
 }
 
-/// Block devices that wait for an array of this name, whose server is gone.
-pub fn leftovers(name: &str) -> Result<Vec<u32>, ServerError> {
+/// Block devices of an array of this name whose server is gone.
+pub fn leftovers(name: &str) -> Result<Vec<Leftover>, ServerError> {
     Ok(crate::frontend::ublk::leftovers(name)?)
 }
 
 /// Gives such a device up: what waits for it fails. Removes its note from the run directory, too.
 pub fn remove_leftover(device: u32, run_dir: Option<&Path>) -> Result<(), ServerError> {
+    // It knows which device it is of: the number may be another's by the time the note is removed.
+    let note = run_dir.map(|run_dir| note::Note::of(run_dir, device, uuid::Uuid::nil()));
     crate::frontend::ublk::remove(device)?;
-    run_dir.iter().for_each(|run_dir| note::Note::of(run_dir, device, uuid::Uuid::nil()).remove());
+    note.iter().for_each(note::Note::remove);
     Ok(())
 }
 

@@ -2,12 +2,12 @@
 
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 
-use engine::server::{leftovers, remove_leftover};
+use engine::server::{Leftover, leftovers, remove_leftover};
 
 use crate::cli::{Fail, Replace, Stop};
-use crate::control::client::{Client, Unreachable, not_served};
+use crate::control::LINE_TIME_MAX;
+use crate::control::client::{Client, Unreachable, connect_within, not_served};
 use crate::control::message::{MemberId, Request};
 use crate::control::server::Claim;
 use crate::failure::{Context, Failure, Outcome, Result};
@@ -66,7 +66,7 @@ pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
     };
     // A user who may not look finds no device.
     let devices = leftovers(name.as_str()).unwrap_or_default();
-    match (devices.first(), options.force) {
+    match (devices.first().map(|one| one.device), options.force) {
         (None, _) if !is_dead => return Err(not_served(name, run_dir)),
         (None, false) => {
             return Err(Failure::new(format!(
@@ -80,26 +80,26 @@ pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
         }
         (_, true) => {}
     }
-    for device in devices {
+    // As long as this lives, no server of the name starts, and takes over what is being removed.
+    let claim = run_dir.map(|run_dir| Claim::take(run_dir, name)).transpose()?;
+    for Leftover { device, .. } in devices {
         remove_leftover(device, run_dir.map(RunDir::path))?;
     }
-    if let Some(run_dir) = run_dir.filter(|_| is_dead) {
-        clear_sockets(name, run_dir)?;
+    if let (Some(claim), Some(run_dir), true) = (&claim, run_dir, is_dead) {
+        clear_sockets(claim, name, run_dir)?;
     }
     print(&format!("cleared: {name}: what its server left is gone; the members can be served again\n"))?;
     Ok(Outcome::Fine)
 }
 
 /// Removes the sockets that a dead server left in the run directory.
-fn clear_sockets(name: &ArrayName, run_dir: &RunDir) -> Result<()> {
-    // No server of this name starts as long as this lives.
-    let claim = Claim::take(run_dir, name)?;
+fn clear_sockets(claim: &Claim, name: &ArrayName, run_dir: &RunDir) -> Result<()> {
     claim.remove_dead_socket()?;
     let export = run_dir.nbd_socket(name)?;
     let is_socket = export.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
     // A server of another array may have been told to listen there.
-    let is_dead =
-        UnixStream::connect(&export).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    let is_dead = connect_within(&export, LINE_TIME_MAX)
+        .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
     if is_socket && is_dead {
         std::fs::remove_file(&export).context(|| format!("cannot remove {}", export.display()))?;
     }

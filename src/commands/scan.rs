@@ -209,7 +209,7 @@ fn choose<'a>(
             }
             None if one.silent => {
                 let error = one.error.as_deref().unwrap_or_default();
-                others.push(format!("{error}: it may be a member of {name}, and is left out"));
+                others.push(format!("{error}: if it is a member of {name}, the array goes on without it"));
             }
             _ => {}
         }
@@ -286,7 +286,7 @@ fn copies(members: &[&Examined]) -> Option<Failure> {
     let first = first.map(|one| one.path.display().to_string()).collect::<Vec<_>>().join(" ");
     (!copies.is_empty()).then(|| {
         Failure::new(format!(
-            "copies of members: {pairs}: give the members, each once: `striate serve {first}`, or the other device in its place"
+            "copies of members: {pairs}: give the members in place of the name, each once: {first}, or the other device in its place"
         ))
     })
 }
@@ -426,7 +426,7 @@ mod tests {
         let refused = choose(&name, None, &seen).err().unwrap().line();
         assert!(
             refused.contains("/dev/b and /dev/z are both the member of slot 1")
-                && refused.contains("`striate serve /dev/a /dev/b /dev/c`"),
+                && refused.contains("each once: /dev/a /dev/b /dev/c,"),
             "{refused}"
         );
     }

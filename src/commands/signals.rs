@@ -41,8 +41,10 @@ const PASSED_OVER: [i32; 14] = [
     SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGTSTP, SIGTTIN, SIGTTOU, SIGXFSZ,
     SIGXCPU, SIGPWR, SIGSTKFLT,
 ];
-/// Real-time signals, but for those that C libraries keep for their threads (32 and 33 in glibc, 34 too in musl).
-const REAL_TIME: RangeInclusive<i32> = 35..=64;
+/// Real-time signals, but for those that the C library keeps for its threads (32 and 33 in glibc, 34 too in musl).
+fn real_time() -> RangeInclusive<i32> {
+    libc::SIGRTMIN()..=libc::SIGRTMAX()
+}
 /// How long after the first signal that asks for an end others mean the same wish.
 const REPEAT_TIME: Duration = Duration::from_secs(2);
 
@@ -77,7 +79,7 @@ pub struct Watched {
 /// From here on some signals are passed over. The thread that looks at them first calls `limit`.
 pub fn watch(limit: impl FnOnce() + Send + 'static) -> Result<Watched> {
     let failed = || "cannot catch signals".to_string();
-    let mut signals = Signals::new(PASSED_OVER.into_iter().chain(REAL_TIME)).context(failed)?;
+    let mut signals = Signals::new(PASSED_OVER.into_iter().chain(real_time())).context(failed)?;
     let handle = signals.handle();
     let (sender, stop) = channel::<Stop>();
     let watch = move || {

@@ -9,6 +9,7 @@ use engine::server::leftovers;
 use engine::status::{ArrayStatus, Background, Health, MemberState, MemberStatus, SCHEMA_VERSION};
 use serde::Serialize;
 
+use crate::advice;
 use crate::cli::Status;
 use crate::control::client::{Client, Unreachable, not_served, server_gone};
 use crate::failure::{Failure, Outcome, Result, Verdict};
@@ -30,7 +31,10 @@ pub fn status(options: &Status, run_dir: Result<Option<RunDir>>) -> Result<Outco
     };
     let is_terminal = std::io::stdout().is_terminal();
     // A user who may not look finds no device.
-    let leftovers = |name: &ArrayName| leftovers(name.as_str()).unwrap_or_default();
+    let leftovers = |name: &ArrayName| {
+        let found = leftovers(name.as_str()).unwrap_or_default();
+        found.into_iter().filter(|one| one.has_hosts).map(|one| one.device).collect()
+    };
     loop {
         let collected = collect(options.name.as_ref(), run_dir.as_ref(), &leftovers);
         if options.check {
@@ -98,7 +102,7 @@ impl Entry {
             name: name.as_str(),
             health,
             block_devices: devices.iter().map(|device| format!("/dev/ublkb{device}")).collect(),
-            error: self.complaint().unwrap_or_default(),
+            error: advice::typed(&self.complaint().unwrap_or_default()).into_owned(),
         }
     }
 
@@ -138,7 +142,7 @@ fn wait(devices: &[u32]) -> String {
     format!("I/O of {} waits for the next server", paths.join(", "))
 }
 
-/// One line for a monitoring system: the worst that is true of the arrays, and of which.
+/// A single line for a monitoring system: the worst state, and the arrays in it.
 fn check(collected: Result<Vec<Entry>>) -> Result<Outcome> {
     let describe_any = |entry: &Entry| entry.complaint().or_else(|| entry.served().map(describe));
     let mut found: Vec<(Verdict, String)> = match collected {
@@ -150,7 +154,7 @@ fn check(collected: Result<Vec<Entry>>) -> Result<Outcome> {
     if found.is_empty() {
         found.push((Verdict::Unknown, "no array is served".into()));
     }
-    // What is known to be bad comes before what is not known.
+    // Known trouble comes before the unknown.
     let order = |verdict: Verdict| match verdict {
         Verdict::Critical => 0,
         Verdict::Unknown => 1,

@@ -29,7 +29,7 @@ pub struct Client {
 /// Why there is no connection.
 #[derive(Debug)]
 pub enum Unreachable {
-    /// No server has this name, or one that is just starting or ending.
+    /// No server has this name.
     NotServed,
     /// One had, and died: its socket is still there.
     Dead,
@@ -42,11 +42,11 @@ impl Client {
     pub fn try_connect(run_dir: &RunDir, name: &ArrayName) -> std::result::Result<Self, Unreachable> {
         let path = run_dir.control_socket(name).map_err(Unreachable::Failed)?;
         let stream = connect_within(&path, LINE_TIME_MAX).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Unreachable::NotServed,
-            // The lock is there and free: a server had it, and died.
-            ErrorKind::ConnectionRefused => match run_dir.lock_state(name) {
-                LockState::Free => Unreachable::Dead,
-                LockState::None | LockState::Held => Unreachable::NotServed,
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => match run_dir.lock_state(name) {
+                LockState::Held => Unreachable::Failed(busy(name)),
+                // The lock is there and free, and so is the socket: a server had both, and died.
+                LockState::Free if error.kind() == ErrorKind::ConnectionRefused => Unreachable::Dead,
+                LockState::Free | LockState::None => Unreachable::NotServed,
             },
             ErrorKind::TimedOut => Unreachable::Failed(Failure::new(format!(
                 "no answer: {name}: its server takes no connection; see its log"
@@ -157,6 +157,13 @@ pub fn connect_within(path: &Path, limit: Duration) -> std::io::Result<UnixStrea
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The failure of a server that holds the lock of its name and has no socket that answers.
+fn busy(name: &ArrayName) -> Failure {
+    Failure::new(format!(
+        "busy: {name}: its server is being started or ended: try again when it is ready or gone"
+    ))
 }
 
 /// The failure of a server that has died.

@@ -3,6 +3,10 @@
 //! A server reads bytes that strangers wrote (superblocks, NBD clients), and as root it could do anything with the machine. A bug that such
 //! bytes can reach should cost the array at most, and not the machine.
 //!
+//! That holds against a wrong path, a confused command, and a bug that makes a thread do a thing that its list does not have. It does not
+//! hold against an intruder whose code runs in a thread: all threads share one memory, so each is worth the strongest of them, and a
+//! ring takes operations that seccomp does not see (sockets, extended attributes), for the rings have no restrictions yet.
+//!
 //! ```text
 //!   begin             first of all, no thread yet: no_new_privs, umask 077, RLIMIT_MEMLOCK, an empty bounding set, the
 //!     |               capabilities that a start needs (capabilities::START)

@@ -48,7 +48,7 @@ pub struct Places {
 impl Places {
     /// Whether a user other than `uid` owns something here, so that opening it takes CAP_DAC_OVERRIDE.
     pub fn others_own(&self, uid: u32) -> bool {
-        let directories = self.members.iter().chain(&self.sockets).filter_map(|path| path.parent());
+        let directories = self.members.iter().chain(&self.sockets).flat_map(|path| path.ancestors().skip(1));
         let here = self.members.iter().chain(&self.allowed).map(PathBuf::as_path);
         let all = here.chain(directories).chain([self.run_dir.as_path()]);
         // Directories of root can be read by everyone who may need to: /dev, for one.

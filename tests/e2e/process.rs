@@ -166,7 +166,7 @@ fn only_what_asks_for_an_end_ends_a_server() {
         let process = Process::start(&array, program);
         let passed_over = [
             "HUP", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "TSTP", "TTIN", "TTOU", "XFSZ", "XCPU",
-            "PIPE", "PWR", "40",
+            "PIPE", "PWR", "RTMIN", "40",
         ];
         for (nth, name) in passed_over.iter().enumerate() {
             process.signal(name);

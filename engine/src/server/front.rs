@@ -72,13 +72,14 @@ pub(super) fn shape_of(record: &Record, traits: MemberTraits, read_only: bool) -
 impl Front {
     /// The block device that is asked for, or that waits for this array, and its note; `None` where NBD is asked for. A device is taken
     /// over only by an array whose note proves that nothing has written to its members since. `seed`: of the epochs that the start
-    /// and the server begin; `None` if they begin none.
+    /// and the server begin; `None` if they begin none. `proven_moves`: see [`Assembly`](crate::assembly::Assembly).
     pub(super) fn block_device(
         options: &ServeOptions,
         record: &Record,
         shape: &UblkShape,
         reactors: usize,
         seed: Option<u64>,
+        proven_moves: Option<u64>,
     ) -> Result<Option<(Ublk, Option<Note>)>, ServerError> {
         let Some(choice) = options.ublk else { return Ok(None) };
         let (name, identity) = (record.name.as_str(), record.array.to_string());
@@ -91,7 +92,10 @@ impl Front {
             })?;
             let proven = note.check(record);
             proven
-                .and_then(|noted| seed.map_or(Ok(()), |seed| note.write(&noted.and_by(seed))))
+                .and_then(|noted| {
+                    let noted = noted.up_to(record, proven_moves);
+                    seed.map_or(Ok(()), |seed| note.write(&noted.and_by(seed)))
+                })
                 .map_err(|error| UblkError(error.0))
         };
         let ublk = Ublk::open(&plan, name, &identity, shape, &mut may_take_over)?;

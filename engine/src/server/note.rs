@@ -21,7 +21,7 @@
 //! | when | epoch and moves | seeds |
 //! |---|---|---|
 //! | a device is made, before the start writes to a member | as found on the members | of this server |
-//! | a device is about to be taken over, before the start writes to a member | as noted before | those noted before, and of this server |
+//! | a device is about to be taken over, before the start writes to a member | as noted before, or later, if all participants prove it | those noted before, and of this server |
 //! | the start has written its epoch, before the reactors run | that epoch | of this server |
 //! | the record changes while the server runs, before anything relies on the change (array/noting.rs) | the change | of this server |
 //! | `grow`, before it writes | as noted before | those noted before, and of the growth |
@@ -47,6 +47,8 @@
 //! written in place, into the one page that it has, so that a run directory without room for a new file does not lose it. A write
 //! that fails before the array has changed leaves the note that is there, which is still true.
 
+mod noted;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -55,19 +57,15 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use noted::DeviceName;
+pub(super) use noted::Noted;
+
 use super::ServerError;
 use super::bounded::each_within;
 use crate::array::Position;
-use crate::format::superblock::{EpochName, Record};
+use crate::format::superblock::Record;
 use crate::limits::NOTE_TIME_MAX_NS;
 
-/// The length of every note: a longer one that was there before leaves nothing behind.
-const NOTE_BYTES: usize = 512;
-const HEAD: &str = "striate note 2";
-/// Servers that may have begun epochs since the last one that ran. Beyond that the note proves less: the oldest is left out.
-const SEEDS_MAX: usize = 8;
-/// The longest way from the noted epoch to that of the members, in epoch numbers.
-const EPOCHS_AHEAD_MAX: u64 = 1024;
 /// A file that has another content in each life of the kernel.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The directory in which the kernel lists the character devices of the driver, from ADD_DEV to DEL_DEV.
@@ -81,24 +79,6 @@ pub(super) struct Note {
     boot: Option<String>,
     device: DeviceName,
     array: Uuid,
-}
-
-/// A block device of the driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct DeviceName {
-    number: u32,
-    /// The inode of its entry in sysfs, which no later device has (`kernfs_ino` of 64 bits); 0 where sysfs cannot be read.
-    instance: u64,
-}
-
-/// The content of a note.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Noted {
-    boot: String,
-    device: DeviceName,
-    array: Uuid,
-    position: Position,
-    seeds: Vec<u64>,
 }
 
 /// Why members are not in the state in which the server of a block device left them.
@@ -165,10 +145,15 @@ impl Note {
         })
     }
 
-    /// Removes the note of a device that has gone. Waits for the file system for some seconds.
+    /// Removes the note of a device that has gone, unless a later device with its number has one by now. Waits for the file system for
+    /// some seconds.
     pub(super) fn remove(&self) {
+        let act = |note: Note| match content(&note.path)? {
+            Content::Note(noted) if !note.device.is(&noted.device) => Ok(()),
+            Content::Note(_) | Content::Unknown | Content::Nothing => std::fs::remove_file(&note.path),
+        };
         // A note without a device proves nothing: no later device has its instance.
-        let _ = self.within(|note| std::fs::remove_file(&note.path));
+        let _ = self.within(act);
     }
 
     /// Refuses members that are not in the state in which the device's server left them. What was noted.
@@ -248,11 +233,7 @@ impl Note {
     }
 
     fn is_mine(&self, noted: &Noted) -> bool {
-        let is_same_device = noted.device.number == self.device.number
-            && (noted.device.instance == self.device.instance
-                || noted.device.instance == 0
-                || self.device.instance == 0);
-        self.boot.as_ref() == Some(&noted.boot) && is_same_device && noted.array == self.array
+        self.boot.as_ref() == Some(&noted.boot) && self.device.is(&noted.device) && noted.array == self.array
     }
 
     /// Does something with the file, on a thread of its own; an error if that does not end in time.
@@ -316,69 +297,14 @@ fn content(path: &Path) -> io::Result<Content> {
     }
 }
 
-impl Noted {
-    /// This note, with another server that may begin epochs from now on.
-    pub(super) fn and_by(mut self, seed: u64) -> Noted {
-        if self.seeds.len() == SEEDS_MAX {
-            self.seeds.remove(0);
-        }
-        self.seeds.push(seed);
-        self
-    }
-
-    /// Whether an epoch has an id that one of the noted servers gives, up to the epoch with the number `newest`.
-    fn is_of_its_servers(&self, id: u64, newest: u64) -> bool {
-        let first = self.position.epoch.number;
-        let numbers = first..newest.min(first.saturating_add(EPOCHS_AHEAD_MAX));
-        self.seeds
-            .iter()
-            .any(|seed| numbers.clone().any(|number| EpochName { number, id: 0 }.next_id(*seed) == id))
-    }
-
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let Noted { boot, device, array, position: Position { epoch, moves }, seeds } = self;
-        let seeds: String = seeds.iter().map(|seed| format!(" {seed:016x}")).collect();
-        let text = format!(
-            "{HEAD}\nboot {boot}\ndevice {} {:x}\narray {array}\nepoch {} {:016x}\nmoves {moves}\nseeds{seeds}\nend\n",
-            device.number, device.instance, epoch.number, epoch.id
-        );
-        let mut bytes = text.into_bytes();
-        assert!(bytes.len() <= NOTE_BYTES, "names and numbers of bounded length");
-        bytes.resize(NOTE_BYTES, b'\n');
-        bytes
-    }
-
-    /// `None` for what is no note, or not a whole one.
-    fn decode(bytes: &[u8]) -> Option<Noted> {
-        let mut lines = std::str::from_utf8(bytes).ok()?.lines();
-        if lines.next()? != HEAD {
-            return None;
-        }
-        let mut value = |name: &str| lines.next()?.strip_prefix(name).map(str::trim_start);
-        let (boot, device, array, epoch) =
-            (value("boot")?, value("device")?, value("array")?, value("epoch")?);
-        let (moves, seeds) = (value("moves")?, value("seeds")?);
-        if !value("end")?.is_empty() {
-            return None;
-        }
-        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
-        let (number, id) = epoch.split_once(' ')?;
-        let epoch = EpochName { number: number.parse().ok()?, id: hex(id)? };
-        let (number, instance) = device.split_once(' ')?;
-        let device = DeviceName { number: number.parse().ok()?, instance: hex(instance)? };
-        let seeds: Vec<u64> = seeds.split_whitespace().map(hex).collect::<Option<_>>()?;
-        let position = Position { epoch, moves: moves.parse().ok()? };
-        Some(Noted { boot: boot.into(), device, array: array.parse().ok()?, position, seeds })
-            .filter(|noted| noted.seeds.len() <= SEEDS_MAX)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::noted::{NOTE_BYTES, SEEDS_MAX};
     use super::*;
     use crate::assembly::{NewArray, create};
     use crate::format::host::Host;
     use crate::format::label::Label;
+    use crate::format::superblock::EpochName;
     use crate::format::zones::zones;
     use crate::format::{Level, Shape};
 
@@ -489,8 +415,28 @@ mod tests {
         ] {
             assert_eq!(note.prove(Some(&noted), &found), Ok(()), "{what}");
         }
-        let many = (0..20).fold(noted, |noted, seed| noted.and_by(seed));
-        assert_eq!(many.seeds.len(), SEEDS_MAX);
+        // A server that is started again and again. What each start wrote landed on all members, and then it failed.
+        let (mut noted, mut found) = (noted, record(7, after(6, B), &[six_a, 0x50], 0));
+        for seed in 1000..1100 {
+            assert_eq!(note.prove(Some(&noted), &found), Ok(()), "start {seed}");
+            noted = noted.up_to(&found, Some(0)).and_by(seed);
+            assert_eq!(note.prove(Some(&noted), &found), Ok(()), "nothing was written by start {seed}");
+            let EpochName { number, id } = found.epoch.name;
+            let mut line = found.epoch.line;
+            line.rotate_right(1);
+            line[0] = id;
+            found = record(number + 1, after(number, seed), &line, 0);
+        }
+        // None of these wrote anything. The change of the server before them was not noted, and is proven still.
+        let (note, noted) = example();
+        let noted = (0..20)
+            .fold(noted, |noted, seed| noted.up_to(&record(5, 0x50, &[0x40], 3), Some(2)).and_by(seed));
+        assert_eq!(noted.seeds.len(), SEEDS_MAX);
+        assert_eq!(note.prove(Some(&noted), &record(6, six_a, &[0x50], 0)), Ok(()));
+        assert!(
+            note.prove(Some(&noted), &record(5, 0x50, &[0x40], 2)).is_err(),
+            "what is proven is not ahead of the note"
+        );
         let longest = Noted {
             boot: "5f0c2c1e-71d4-60aa-9bd3-5e0c6f3a4f0b".into(),
             device: DeviceName { number: u32::MAX, instance: u64::MAX },

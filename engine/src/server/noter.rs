@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,7 +27,18 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The server's half.
 pub(super) struct Noter {
     note: Note,
-    trouble: Arc<Mutex<Option<String>>>,
+    common: Arc<Common>,
+}
+
+/// What the two halves share.
+#[derive(Default)]
+struct Common {
+    /// A warning that the server has not told yet.
+    trouble: Mutex<Option<String>>,
+    /// When the write that goes on began; 0 if none does. The thread stores it, the server reads it, and nothing else depends on it: Relaxed.
+    writing_since_ns: AtomicU64,
+    /// Set by the server when the device has gone: nothing is written from then on (Release; the thread reads it with Acquire).
+    is_over: AtomicBool,
 }
 
 impl Noter {
@@ -40,10 +51,10 @@ impl Noter {
         limit: impl FnOnce() + Send + 'static,
     ) -> Result<(Noter, Noting), ServerError> {
         let (noting, array) = Noting::new();
-        let trouble = Arc::new(Mutex::new(None));
+        let common = Arc::new(Common::default());
         let (done, first_written) = bounded(1);
         let mut writer = Writer { note: note.clone(), seed, file: None };
-        let told = Arc::clone(&trouble);
+        let of_thread = Arc::clone(&common);
         let run = move || {
             flush_for_others();
             let written = first.map_or(Ok(()), |position| writer.write(position));
@@ -51,7 +62,7 @@ impl Noter {
             let is_well = written.is_ok();
             let _ = done.send(written);
             if is_well {
-                writer.run(&array, &told);
+                writer.run(&array, &of_thread);
             }
         };
         let spawned = std::thread::Builder::new().name("note".into()).spawn(run);
@@ -65,17 +76,36 @@ impl Noter {
                 note.path().display()
             ))
         })?;
-        Ok((Noter { note, trouble }, noting))
+        Ok((Noter { note, common }, noting))
     }
 
-    /// Why the last note was not written, once.
+    /// Why the last note was not written, once; or that one is not written for a long time, each time it is asked.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().expect("no holder panics").take()
+        let told = self.common.trouble.lock().expect("no holder panics").take();
+        told.or_else(|| self.common.hangs(&self.note, MonotonicClock.now_ns()))
     }
 
     /// Removes the note of a device that has been stopped.
     pub(super) fn remove(&self) {
+        self.common.is_over.store(true, Ordering::Release);
         self.note.remove();
+    }
+}
+
+impl Common {
+    /// A warning about a write that does not end.
+    fn hangs(&self, note: &Note, now_ns: u64) -> Option<String> {
+        let since_ns = self.writing_since_ns.load(Ordering::Relaxed);
+        let took_ns = now_ns.saturating_sub(since_ns);
+        (since_ns != 0 && took_ns >= NOTE_TIME_MAX_NS).then(|| {
+            format!(
+                "{}: is being written for {} s, and the array does not wait so long: a server that took /dev/ublkb{} over now could not \
+                 tell these members from older ones: see to the file system of the run directory",
+                note.path().display(),
+                took_ns / 1_000_000_000,
+                note.number()
+            )
+        })
     }
 }
 
@@ -88,7 +118,7 @@ struct Writer {
 
 impl Writer {
     /// Writes what is ordered, until the array is gone.
-    fn run(&mut self, array: &NoteOrders, trouble: &Mutex<Option<String>>) {
+    fn run(&mut self, array: &NoteOrders, common: &Common) {
         let mut failed: Option<NoteOrder> = None;
         loop {
             let order = match (array.orders.recv_timeout(RETRY), failed) {
@@ -97,8 +127,13 @@ impl Writer {
                 (Err(RecvTimeoutError::Timeout), None) => continue,
                 (Err(RecvTimeoutError::Disconnected), _) => return,
             };
+            if common.is_over.load(Ordering::Acquire) {
+                return;
+            }
             let began_ns = MonotonicClock.now_ns();
+            common.writing_since_ns.store(began_ns, Ordering::Relaxed);
             let written = self.write(order.position);
+            common.writing_since_ns.store(0, Ordering::Relaxed);
             let took_ns = MonotonicClock.now_ns() - began_ns;
             let found = match &written {
                 // Told once, not each second.
@@ -110,7 +145,7 @@ impl Writer {
             };
             failed = written.is_err().then_some(order);
             if found.is_some() {
-                *trouble.lock().expect("no holder panics") = found;
+                *common.trouble.lock().expect("no holder panics") = found;
             }
             // Release: the file is written before the steward goes on.
             array.ended.store(order.number, Ordering::Release);
@@ -218,7 +253,10 @@ mod tests {
         until("the note", || noting.is_over(0));
         assert!(says(&note, position(200)));
         noter.remove();
-        assert!(!note.path().exists());
+        noting.order(position(201), 0);
+        let began_ns = MonotonicClock.now_ns();
+        until("time enough to write", || MonotonicClock.now_ns() - began_ns > 50_000_000);
+        assert!(!note.path().exists(), "a note is written of a device that has gone");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
@@ -284,6 +322,13 @@ mod tests {
         let writer = Writer { note: note.clone(), seed: SEED, file: None };
         assert_eq!(writer.too_late(NOTE_TIME_MAX_NS - 1), None);
         assert!(writer.too_late(7_900_000_000).unwrap().contains("ublkb4.note: took 7 s"));
+        let common = Common::default();
+        assert_eq!(common.hangs(&note, 1 << 40), None);
+        common.writing_since_ns.store(1, Ordering::Relaxed);
+        assert_eq!(common.hangs(&note, NOTE_TIME_MAX_NS), None);
+        assert!(
+            common.hangs(&note, NOTE_TIME_MAX_NS + 1).is_some_and(|told| told.contains("is being written"))
+        );
         // Only the server's user may read it.
         note.write(&note.noted(position(1), &[])).unwrap();
         assert_eq!(note.path().metadata().unwrap().permissions().mode() & 0o777, 0o600);

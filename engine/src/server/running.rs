@@ -159,7 +159,8 @@ impl Server {
         let shape = shape_of(&record, traits(&devices), read_only);
         warnings.extend(Front::refuse_beside_block_device(&options, &record, &shape)?);
         let seed_of_epochs = (!read_only).then_some(seed);
-        let block_device = Front::block_device(&options, &record, &shape, reactors, seed_of_epochs)?;
+        let block_device =
+            Front::block_device(&options, &record, &shape, reactors, seed_of_epochs, assembly.proven_moves)?;
         let (block_device, note) = block_device.unzip();
         let note = note.flatten();
         if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.queues() != reactors) {

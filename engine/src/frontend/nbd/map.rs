@@ -109,45 +109,70 @@ impl Contexts {
     }
 }
 
-/// The extent at the beginning of a range: its bytes, at most `len_bytes`, and its flags in a context.
+/// The beginning of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Bytes with the same flags, at most those of the range.
+    pub bytes: u32,
+    /// The flags in a context.
+    pub flags: u32,
+    /// Stripes that were looked at to find that out.
+    pub looked: u64,
+}
+
+/// The extent at the beginning of a range in a context.
 pub(super) fn extent(
     content: &dyn Content,
     stripe_bytes: u64,
     context: Context,
     offset_bytes: u64,
     len_bytes: u32,
-) -> (u32, u32) {
+) -> Extent {
     let first = offset_bytes / stripe_bytes;
     let range_end = offset_bytes + u64::from(len_bytes);
     let end_max = range_end.div_ceil(stripe_bytes).min(first + MAP_STRIPES_MAX);
-    let Run { mut end, state } = content.run(first, end_max);
-    let flags = context.flags(state);
-    // Runs that differ only in the other context are one extent in this one.
-    let mut runs = 1;
-    while end < end_max && runs < MAP_RUNS_MAX {
-        runs += 1;
-        let next = content.run(end, end_max);
-        if context.flags(next.state) != flags {
-            break;
-        }
-        end = next.end;
+    let flags_at = |stripe| context.flags(content.run(stripe, stripe + 1).state);
+    let flags = flags_at(first);
+    let (mut end, mut looked, mut runs) = (first, 1, 0);
+    // Only a run that belongs to the extent is looked through. Runs that differ only in the other context are one extent in this one.
+    while end < end_max && runs < MAP_RUNS_MAX && flags_at(end) == flags {
+        let run = content.run(end, end_max);
+        (looked, runs) = (looked + 1 + run.end - end, runs + 1);
+        end = run.end;
     }
     let bytes = (end * stripe_bytes).min(range_end) - offset_bytes;
-    (bytes as u32, flags)
+    Extent { bytes: bytes as u32, flags, looked }
 }
 
-/// The bytes from the beginning of a range on that were never written: 0 if it begins with some that were.
-pub(super) fn hole(content: &dyn Content, stripe_bytes: u64, offset_bytes: u64, len_bytes: u32) -> u32 {
-    let (bytes, flags) = extent(content, stripe_bytes, Context::Allocation, offset_bytes, len_bytes);
-    if flags == 0 { 0 } else { bytes }
+/// The bytes from the beginning of a range on that were never written (0 if it begins with some that were), and the stripes looked at.
+pub(super) fn hole(
+    content: &dyn Content,
+    stripe_bytes: u64,
+    offset_bytes: u64,
+    len_bytes: u32,
+) -> (u32, u64) {
+    let first = offset_bytes / stripe_bytes;
+    if !content.run(first, first + 1).state.unwritten {
+        return (0, 1);
+    }
+    let extent = extent(content, stripe_bytes, Context::Allocation, offset_bytes, len_bytes);
+    (extent.bytes, extent.looked)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
-    /// By letters: `.` unwritten, `w` written, `u` unsynced, `l` lost and unsynced.
-    struct Picture(&'static [u8]);
+    /// By letters: `.` unwritten, `w` written, `u` unsynced, `l` lost and unsynced. Counts the stripes that are looked at.
+    struct Picture(&'static [u8], AtomicU64);
+
+    impl Picture {
+        fn of(stripes: &'static [u8]) -> Picture {
+            Picture(stripes, AtomicU64::new(0))
+        }
+    }
 
     impl Content for Picture {
         fn run(&self, stripe: u64, end: u64) -> Run {
@@ -158,13 +183,15 @@ mod tests {
                 lost: letter == b'l',
                 unsynced: matches!(letter, b'u' | b'l'),
             };
-            Run { end: (stripe..end).find(differs).unwrap_or(end), state }
+            let run = Run { end: (stripe..end).find(differs).unwrap_or(end), state };
+            self.1.fetch_add(run.end - stripe, Ordering::Relaxed);
+            run
         }
     }
 
     #[test]
     fn an_extent_ends_where_its_context_changes() {
-        let picture = Picture(b"..wul..w");
+        let picture = Picture::of(b"..wul..w");
         let stripe = 4096;
         for (context, offset, len, expected) in [
             (Context::Allocation, 0, 8 * 4096, (2 * 4096, 3)),
@@ -177,27 +204,32 @@ mod tests {
             (Context::State, 4 * 4096, 4 * 4096, (4096, 3)),
             (Context::State, 5 * 4096, 3 * 4096, (3 * 4096, 0)),
         ] {
-            assert_eq!(
-                extent(&picture, stripe, context, offset, len),
-                expected,
-                "{context:?} {offset} {len}"
-            );
+            let found = extent(&picture, stripe, context, offset, len);
+            assert_eq!((found.bytes, found.flags), expected, "{context:?} {offset} {len}");
         }
-        assert_eq!(hole(&picture, stripe, 4096 + 512, 4096), 4096 - 512);
-        assert_eq!(hole(&picture, stripe, 2 * 4096, 4096), 0);
+        assert_eq!(hole(&picture, stripe, 4096 + 512, 4096).0, 4096 - 512);
+        assert_eq!(hole(&picture, stripe, 2 * 4096, 6 * 4096), (0, 1));
     }
 
     /// The client asks again behind a short extent; the reactor is not held up.
     #[test]
     fn the_work_of_an_answer_is_bounded() {
-        let written = Picture(&[b'w'; 2 * MAP_STRIPES_MAX as usize]);
-        let all = (2 * MAP_STRIPES_MAX * 512) as u32;
-        let (bytes, _) = extent(&written, 512, Context::Allocation, 0, all);
-        assert_eq!(u64::from(bytes), MAP_STRIPES_MAX * 512);
-        // Each stripe is a run of its own, and they differ only in what another context tells.
+        let stripes = 2 * MAP_STRIPES_MAX as usize;
+        let written: &'static [u8] = vec![b'w'; stripes].leak();
+        // Behind a hole of one stripe; and each stripe a run of its own, which differs only in what another context tells.
+        let behind: &'static [u8] = [b".", written].concat().leak();
         let chequered: &'static [u8] = b"wu".repeat(MAP_RUNS_MAX as usize).leak();
-        let (bytes, _) = extent(&Picture(chequered), 512, Context::Allocation, 0, 512 * 2 * MAP_RUNS_MAX);
-        assert_eq!(bytes, 512 * MAP_RUNS_MAX);
+        for (stripes, covered) in [(written, MAP_STRIPES_MAX), (behind, 1), (chequered, MAP_RUNS_MAX.into())]
+        {
+            let picture = Picture::of(stripes);
+            let found = extent(&picture, 512, Context::Allocation, 0, 512 * (stripes.len() as u32 - 1));
+            assert_eq!(u64::from(found.bytes), covered * 512);
+            let looked = picture.1.load(Ordering::Relaxed);
+            assert!(
+                looked <= 2 * found.looked && found.looked <= 2 * covered + 1,
+                "{looked} stripes: {found:?}"
+            );
+        }
     }
 
     #[test]

@@ -68,7 +68,9 @@ fn find(table: &str, client: SocketAddr, server: SocketAddr) -> Option<u32> {
         if !same(local, client) || !same(remote, server) {
             return None;
         }
-        words.nth(4)?.parse().ok()
+        let (user, inode) = (words.nth(4)?, words.nth(1)?);
+        // A socket that its process has closed has no inode, and is listed as of user 0.
+        (inode != "0").then(|| user.parse().ok())?
     })
 }
 
@@ -124,6 +126,8 @@ mod tests {
         assert_eq!(find(table, server, client), Some(0));
         assert_eq!(find(table, address("[::ffff:127.0.0.1]:41970"), server), Some(1000));
         assert_eq!(find(table, address("127.0.0.1:41971"), server), None);
+        let closed = "\n 1: 0100007F:A3F2 0100007F:2A39 06 00000000:00000000 03:00000C1D 00000000     0        0 0 3 0";
+        assert_eq!(find(closed, client, server), None, "a client that has closed its socket is not root");
         assert_eq!(find("", client, server), None);
         assert_eq!(parse("0000000000000000FFFF00000100007F:0016"), Some(address("[::ffff:127.0.0.1]:22")));
         assert_eq!(parse("0100007F"), None);

@@ -27,8 +27,17 @@ pub fn is_there() -> bool {
     OpenOptions::new().read(true).write(true).open(abi::CONTROL_PATH).is_ok()
 }
 
-/// Devices that wait for an array of this name, whose server is gone.
-pub fn leftovers(name: &str) -> Result<Vec<u32>, UblkError> {
+/// A device whose server is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// The number of the device.
+    pub device: u32,
+    /// Whether it was ever started. If not, there is no block device yet, and no host waits.
+    pub has_hosts: bool,
+}
+
+/// The devices of an array of this name whose server is gone.
+pub fn leftovers(name: &str) -> Result<Vec<Leftover>, UblkError> {
     if !Path::new(abi::CONTROL_PATH).exists() {
         return Ok(Vec::new());
     }
@@ -40,7 +49,8 @@ pub fn leftovers(name: &str) -> Result<Vec<u32>, UblkError> {
         let has_server = info.state == state::LIVE && (!sees_all || is_alive(info.server_pid));
         !has_server && same_name(info.server_flags, mark(name, ""))
     };
-    Ok(devices(&mut control)?.into_iter().filter(is_left).map(|info| info.device).collect())
+    let found = |info: DeviceInfo| Leftover { device: info.device, has_hosts: info.state != state::DEAD };
+    Ok(devices(&mut control)?.into_iter().filter(is_left).map(found).collect())
 }
 
 /// Gives a device up: what waits for it fails.

@@ -48,7 +48,7 @@ mod shape;
 mod takeover;
 
 pub use device::{Closed, Quiesced, Ublk, UblkChoice, UblkFeature, UblkPlan};
-pub use found::{Existing, existing, is_there, leftovers, remove};
+pub use found::{Existing, Leftover, existing, is_there, leftovers, remove};
 pub use null::UblkNull;
 pub(crate) use queue::flush_for_others;
 pub use queue::{UblkFrontend, UblkPlace};

@@ -168,7 +168,14 @@ impl Notices {
         let (geometry, members) = (&self.shared.geometry, &self.shared.members);
         let view = members.view();
         let out_of_service = geometry.slots().minus(view.writable).iter();
-        notices.extend(out_of_service.map(|slot| self.in_words(Event::SlotMissing { slot })));
+        let now = |slot| match members.failure(slot) {
+            Some(why) => {
+                let (device, array_has_failed) = (members.device(slot), self.shared.failed());
+                Event::MemberLeft { slot, device, why, array_has_failed }
+            }
+            None => Event::SlotMissing { slot },
+        };
+        notices.extend(out_of_service.map(|slot| self.in_words(now(slot))));
         let missing = geometry.slots().minus(view.readable).count() as u8;
         let spare = if self.shared.failed() { None } else { geometry.parities().checked_sub(missing) };
         notices.push(self.redundancy(spare, missing));

@@ -25,10 +25,10 @@ use rustix::io::{Errno, read, readv};
 
 use super::super::admission::{Admission, ReplyStyle, admit};
 use super::super::limits::{
-    CALLS_PER_TURN, DIRECT_BYTES_MIN, DIRECT_WINDOW_BYTES, MAP_BYTES_PER_STRIPE, RECEIVE_BYTES,
-    REQUESTS_PER_TURN, TURN_BYTES,
+    CALLS_PER_TURN, DIRECT_BYTES_MIN, DIRECT_WINDOW_BYTES, MAP_BYTES_PER_STRIPE, MAP_STRIPES_MAX,
+    RECEIVE_BYTES, REQUESTS_PER_TURN, TURN_BYTES,
 };
-use super::super::map;
+use super::super::map::{self, Extent};
 use super::super::outbox::Segment;
 use super::super::protocol::{Chunk, ErrorCode, HEADER_BYTES, Header, OutOfStep, ReplyHeader, command};
 use super::{Broken, Buffers, Command, Connection, Piece, PieceState};
@@ -100,6 +100,8 @@ pub(super) struct Receiver {
     readable: bool,
     /// Whether the client has shut its side down.
     hung_up: bool,
+    /// Stripes whose content was looked at in this turn.
+    looked_at: u64,
 }
 
 impl Receiver {
@@ -113,6 +115,7 @@ impl Receiver {
             window_bytes: RECEIVE_BYTES,
             readable: true,
             hung_up: false,
+            looked_at: 0,
         }
     }
 
@@ -152,9 +155,10 @@ impl Connection {
             return Ok(Progress::Again);
         }
         let requests_max = requests.len() + room.min(REQUESTS_PER_TURN);
+        self.receiver.looked_at = 0;
         let mut calls = 0;
         loop {
-            if self.debt_bytes >= turn_bytes {
+            if self.debt_bytes >= turn_bytes || self.receiver.looked_at >= MAP_STRIPES_MAX {
                 return Ok(Progress::Again);
             }
             match self.step(buffers, requests, requests_max) {
@@ -315,20 +319,26 @@ impl Connection {
         let stripe_bytes = self.limits.stripe_bytes;
         let last = self.terms.contexts.iter().next_back();
         for context in self.terms.contexts.iter() {
-            let extent = buffers.content.as_deref().map_or((len_bytes, 0), |content| {
+            let unknown = Extent { bytes: len_bytes, flags: 0, looked: 0 };
+            let extent = buffers.content.as_deref().map_or(unknown, |content| {
                 map::extent(content, stripe_bytes, context, offset_bytes, len_bytes)
             });
-            let work = u64::from(extent.0) / stripe_bytes * MAP_BYTES_PER_STRIPE;
-            self.debt_bytes = self.debt_bytes.saturating_add(work as usize);
+            self.looked(extent.looked);
             let ends = Some(context) == last;
             let header = ReplyHeader::status(
                 cookie,
                 if ends { Chunk::Last } else { Chunk::More },
                 context.id(),
-                extent,
+                (extent.bytes, extent.flags),
             );
             self.outbox.push(Segment { header, span: Span::EMPTY, piece: None, command: owner, ends });
         }
+    }
+
+    /// Counts stripes that were looked at as work of the turn.
+    fn looked(&mut self, stripes: u64) {
+        self.receiver.looked_at += stripes;
+        self.debt_bytes = self.debt_bytes.saturating_add((stripes * MAP_BYTES_PER_STRIPE) as usize);
     }
 
     /// Answers the next part of a read in chunks, if it was never written. Whether it was answered.
@@ -338,7 +348,8 @@ impl Connection {
         let Some(content) = buffers.content.as_deref().filter(|_| in_chunks) else { return Ok(false) };
         let offset_bytes = command.offset_bytes + u64::from(command.issued_bytes);
         let left_bytes = command.len_bytes - command.issued_bytes;
-        let hole_bytes = map::hole(content, self.limits.stripe_bytes, offset_bytes, left_bytes);
+        let (hole_bytes, looked) = map::hole(content, self.limits.stripe_bytes, offset_bytes, left_bytes);
+        self.looked(looked);
         if hole_bytes == 0 || command.is_unfragmented && hole_bytes < command.len_bytes {
             return Ok(false);
         }

@@ -12,6 +12,7 @@ const MEMBERS: &str = "engine/src/members.rs";
 const MAP: &str = "engine/src/server/content_map.rs";
 const NOTING: &str = "engine/src/array/noting.rs";
 const NOTE: &str = "engine/src/server/note.rs";
+const NOTED: &str = "engine/src/server/note/noted.rs";
 const NOTER: &str = "engine/src/server/noter.rs";
 
 pub(super) const EDITS: &[Edit] = &[
@@ -64,20 +65,20 @@ pub(super) const EDITS: &[Edit] = &[
         "if is_change && keeper.roster.as_ref().is_some_and(|roster| roster.has_landed() || mutant!(LostChangeNoted)) {",
     ),
     e(
-        NOTE,
-        "        let is_same_device = noted.device.number == self.device.number",
-        "        let is_same_device = (noted.device.number == self.device.number || mutant!(NoteOfAnyNumber))",
+        NOTED,
+        "        self.number == other.number && ",
+        "        (self.number == other.number || mutant!(NoteOfAnyNumber)) && ",
+    ),
+    e(
+        NOTED,
+        "(!is_known || self.instance == other.instance)",
+        "(!is_known || self.instance == other.instance || mutant!(NoteOfEarlierDevice))",
     ),
     e(
         NOTE,
-        "            && (noted.device.instance == self.device.instance",
-        "            && (noted.device.instance == self.device.instance || mutant!(NoteOfEarlierDevice)",
-    ),
-    e(
-        NOTE,
-        "        self.boot.as_ref() == Some(&noted.boot) && is_same_device && noted.array == self.array",
+        "        self.boot.as_ref() == Some(&noted.boot) && self.device.is(&noted.device) && noted.array == self.array",
         "        (self.boot.as_ref() == Some(&noted.boot) || mutant!(NoteOfAnyBoot))
-            && is_same_device
+            && self.device.is(&noted.device)
             && (noted.array == self.array || mutant!(NoteOfAnyArray))",
     ),
     e(
@@ -87,7 +88,7 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(NOTE, "        if is_after_noted", "        if (is_after_noted || mutant!(NoteProvesAnyParent))"),
     e(
-        NOTE,
+        NOTED,
         "        self.seeds\n            .iter()\n            .any(|seed| numbers",
         "        mutant!(NoteProvesAnySeed)\n            || self.seeds.iter().any(|seed| numbers",
     ),
@@ -95,6 +96,12 @@ pub(super) const EDITS: &[Edit] = &[
         NOTE,
         "            && note.prove(Some(&noted), record).is_ok()",
         "            && (note.prove(Some(&noted), record).is_ok() || mutant!(GrowthNotedForCopies))",
+    ),
+    e(NOTED, "            self.seeds.remove(1);", "            self.seeds.remove(if mutant!(NoteForgetsServer) { 0 } else { 1 });"),
+    e(
+        NOTED,
+        "        if let Some(moves) = proven_moves {",
+        "        if let Some(moves) = proven_moves.filter(|_| !mutant!(NoteStaysBehind)) {",
     ),
     e(
         NOTER,
