@@ -224,6 +224,13 @@ impl Uring {
         self.open_lane(file)
     }
 
+    /// Submits the commands of the lane, as many as the submission queue holds, in one system call: a kill comes before or after all of
+    /// them.
+    pub fn submit_lane(&mut self) {
+        self.lane.submit(&mut self.queues.interrupt);
+        self.queues.interrupt.enter(Collect::Announced);
+    }
+
     /// Whether host buffers can be named (see [`UringConfig::host_buffers`]).
     #[must_use]
     pub fn takes_host_buffers(&self) -> bool {

@@ -545,7 +545,7 @@ fn launch(
         .map_err(|error| ServerError(format!("cannot start a thread: {error}")))?;
     match is_ready.recv() {
         Ok(Ok(())) => Ok(Running { port, closed, thread: Mutex::new(Some(thread)) }),
-        Ok(Err(error)) => Err(ServerError(format!("cannot set up io_uring for reactor {me}: {error}"))),
+        Ok(Err(error)) => Err(ServerError(format!("cannot start reactor {me}: {error}"))),
         Err(_) => Err(ServerError(format!("reactor {me} died at its start"))),
     }
 }

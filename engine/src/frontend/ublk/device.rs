@@ -246,7 +246,8 @@ impl Ublk {
         match retry(|| control.tell(abi::control::START_USER_RECOVERY, device, 0)) {
             Ok(()) => {}
             // Linux 6.12 refuses to begin a recovery again if the server that began it was killed before a queue had fetched (`nr_queues_ready`
-            // is 0 in ublk_ctrl_start_recovery). The queues are as that beginning left them, ready to fetch.
+            // is 0 in ublk_ctrl_start_recovery). The queues are as that beginning left them, ready to fetch, and nobody
+            // has mapped their descriptors (see UblkPlace::open).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             Err(error) => {
                 return Err(failed(&format!("take /dev/ublkb{device} over from the server before"), &error));

@@ -92,7 +92,6 @@ impl UblkPlace {
     /// be given in its turns.
     pub fn open(self, ring: &mut Uring, memory: &Memory, pool: &mut Pool) -> io::Result<UblkFrontend> {
         let fd = self.file.as_raw_fd();
-        let descriptors = Descriptors::map(&self.file, &self.tags)?;
         let count = self.tags.count();
         let (mut host_arena, mut spans) = (None, None);
         let bytes = match self.movement {
@@ -116,6 +115,10 @@ impl UblkPlace {
         } else {
             Exchange::single(ring.open_lane(fd)?, self.tags.clone(), bytes, self.plain)
         };
+        // Before the mapping: Linux 6.12 ties the device to the process that maps its descriptors, and unties it in a recovery, which it
+        // refuses (EINVAL) to begin before a queue has fetched. After a kill in between nobody could map them again.
+        ring.submit_lane();
+        let descriptors = Descriptors::map(&self.file, &self.tags)?;
         flush_for_others();
         Ok(UblkFrontend {
             file: self.file,
@@ -391,7 +394,16 @@ impl Descriptors {
                     file,
                     offset,
                 )
-            }?;
+            }
+            .map_err(|error| {
+                io::Error::new(
+                    io::Error::from(error).kind(),
+                    format!(
+                        "the ublk driver does not let this server see requests: {error}: a server that was killed in its start may have the \
+                         block device still; give it up with `striate stop --force NAME`, and serve again"
+                    ),
+                )
+            })?;
             Ok(NonNull::new(start.cast()).expect("a mapping is not at 0"))
         };
         // Those before one that cannot be mapped stay until the process ends, which is soon.
