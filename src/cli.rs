@@ -166,7 +166,11 @@ pub struct Serve {
     /// Take an array that another host created or served last
     #[arg(long)]
     pub foreign_host: bool,
-    /// Let clients of other machines in; NBD has neither passwords nor encryption here
+    /// Serve NBD by TCP with TLS only, with server-cert.pem and server-key.pem of this directory. With a ca-cert.pem
+    /// there, exactly clients with a certificate of it may connect
+    #[arg(long, value_name = "DIR")]
+    pub nbd_tls: Option<PathBuf>,
+    /// Let clients of other machines in, whoever they are: where the network is trusted
     #[arg(long)]
     pub allow_remote: bool,
     /// Let NBD clients of every user of this machine in by TCP on loopback; otherwise yours and root's

@@ -35,6 +35,7 @@ mod nbd_client;
 mod output;
 mod rundir;
 mod sandbox;
+mod tls;
 mod units;
 
 fn main() -> ExitCode {

@@ -3,9 +3,10 @@
 //! Control steps block, allocate and tell the time; they run on the caller's thread, never on a reactor's.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use crate::format::Level;
-pub use crate::frontend::nbd::{Visit, Visits};
+pub use crate::frontend::nbd::{Encryption, Session, Visit, Visits, Wire};
 pub use crate::frontend::ublk::{Leftover, Quiesced, UblkChoice, UblkFeature};
 use crate::threads::Threads;
 
@@ -143,6 +144,8 @@ pub struct ServeOptions {
     pub allow_remote: bool,
     /// Let NBD clients of other users of this machine in by TCP on loopback.
     pub allow_local_users: bool,
+    /// Encryption for NBD: clients by TCP must use it, and others may.
+    pub nbd_encryption: Option<Arc<dyn Encryption>>,
     /// The group whose users may connect to NBD's unix sockets.
     pub nbd_group: Option<u32>,
     /// Start though as many members are missing as leave no majority of them.

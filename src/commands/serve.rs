@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use engine::examine::{Examined, examine};
 use engine::server::{
-    Ended, Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices, each_within,
+    Encryption, Ended, Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices, each_within,
 };
 use engine::status::{ArrayStatus, LostPieces, MemberState, MemberStatus, RouteKind};
 use engine::threads::Threads;
@@ -34,6 +34,7 @@ use crate::names::ArrayName;
 use crate::output::print;
 use crate::rundir::{RunDir, own_uid};
 use crate::sandbox::{Choice, Thread};
+use crate::tls::Tls;
 
 use super::confine::Confined;
 use super::detail::undecodable;
@@ -226,6 +227,7 @@ fn engine_options(
         foreign_host_ok: options.foreign_host,
         allow_remote: options.allow_remote,
         allow_local_users: options.allow_local_users,
+        nbd_encryption: encryption(options)?,
         nbd_group: options.nbd_group,
         run_degraded: options.run_degraded,
         take_overwritten: options.take_overwritten,
@@ -234,6 +236,14 @@ fn engine_options(
         memory_bytes: options.memory.try_into().context(|| "--memory".into())?,
         threads: Threads::default(),
     })
+}
+
+/// The certificates are read before anything is started, and while every file can be.
+fn encryption(options: &Serve) -> Result<Option<Arc<dyn Encryption>>> {
+    let Some(directory) = &options.nbd_tls else { return Ok(None) };
+    let tls = Tls::read(directory)?;
+    tracing::info!("{}", tls.describe());
+    Ok(Some(Arc::new(tls)))
 }
 
 fn in_sync(status: &ArrayStatus) -> usize {

@@ -55,6 +55,12 @@ fn write_one(array: &str, visit: &Visit) {
                 peer.at
             );
         }
+        Visit::NotTrusted { peer, why } => tracing::warn!(
+            array,
+            "NBD client refused: {} at {}: no session of TLS: {why}",
+            peer.name,
+            peer.at
+        ),
         Visit::Left { peer, why, traffic } => {
             let (sent, received) = (traffic.sent_bytes, traffic.received_bytes);
             let text = format!(

@@ -212,12 +212,16 @@ fn limited_calls(thread: Thread) -> Vec<Limited> {
     ];
     let only_threads = libc::CLONE_THREAD as u64;
     match thread {
-        Thread::Log | Thread::Signals | Thread::Handshake | Thread::Note => {}
+        Thread::Log | Thread::Signals | Thread::Note => {}
+        Thread::Handshake => calls.push(limited(libc::SYS_socketpair, 0, WHOLE, libc::AF_UNIX as u64)),
         // An accepted socket.
         Thread::Reactor => calls.push(limited(libc::SYS_ioctl, 1, WHOLE, FIONBIO)),
-        Thread::Listener | Thread::Control => {
+        Thread::Listener => {
             calls.push(limited(libc::SYS_clone, 0, only_threads, only_threads));
+            // Of its handshakes: the way between a client that uses TLS and a reactor.
+            calls.push(limited(libc::SYS_socketpair, 0, WHOLE, libc::AF_UNIX as u64));
         }
+        Thread::Control => calls.push(limited(libc::SYS_clone, 0, only_threads, only_threads)),
         Thread::Main => {
             calls.push(limited(libc::SYS_clone, 0, only_threads, only_threads));
             calls.push(limited(libc::SYS_socket, 0, WHOLE, libc::AF_UNIX as u64));

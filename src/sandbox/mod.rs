@@ -28,7 +28,7 @@
 //! | log, signals, notices | none | none | write, memory, time, waiting |
 //! | reactor | SYS_ADMIN if a member is reached by NVMe passthrough | none | and io_uring, its sockets |
 //! | listener | none | none | and accept, starting a thread |
-//! | handshake | as its listener | as its listener | the sockets of its client |
+//! | handshake, and TLS of its client | as its listener | as its listener | the sockets of its client |
 //! | note | DAC_OVERRIDE if others own files | the run directory | and opening, writing, removing a file |
 //! | control and its helpers, main | the same, and SYS_ADMIN with a block device or passthrough | [`paths`] | and files, devices, io_uring |
 //!

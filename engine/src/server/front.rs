@@ -4,11 +4,12 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::array::{Position, Shared};
 use crate::format::superblock::Record;
 use crate::frontend::Frontend;
-use crate::frontend::nbd::{Access, Address, Content, ExportInfo, NbdFrontend, NbdServer, Visits};
+use crate::frontend::nbd::{Access, Address, Content, ExportInfo, NbdFrontend, NbdServer, Relays, Visits};
 use crate::frontend::ublk::{
     Closed, Existing, Quiesced, Ublk, UblkError, UblkFrontend, UblkPlace, UblkPlan, UblkShape, existing,
 };
@@ -19,11 +20,15 @@ use crate::ring::Uring;
 use super::note::Note;
 use super::{ServeOptions, ServerError};
 
+/// How long a stop waits for clients that use TLS to have their last replies.
+const SEEING_OFF_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// A front end as a whole.
 pub(super) enum Front {
     /// Clients by a socket.
     Nbd {
         addresses: Vec<String>,
+        relays: Relays,
         /// Taken by the end.
         server: Mutex<Option<NbdServer>>,
     },
@@ -182,12 +187,15 @@ impl Front {
             remote: options.allow_remote,
             local_users: options.allow_local_users,
             group: options.nbd_group,
+            ..Access::default()
         };
+        let (threads, encryption) = (options.threads.clone(), options.nbd_encryption.clone());
         let (nbd, frontends) =
-            NbdServer::start_limited(&addresses, access, export, reactors, options.threads.clone())
+            NbdServer::start_limited(&addresses, access, export, reactors, threads, encryption)
                 .map_err(|error| ServerError(error.to_string()))?;
         let addresses = nbd.addresses().iter().map(ToString::to_string).collect();
-        let front = Front::Nbd { addresses, server: Mutex::new(Some(nbd)) };
+        let relays = nbd.relays();
+        let front = Front::Nbd { addresses, relays, server: Mutex::new(Some(nbd)) };
         Ok((front, frontends.into_iter().map(Share::Nbd).collect()))
     }
 
@@ -268,6 +276,14 @@ impl Front {
                 None
             }
             Front::Ublk { ublk, .. } => lock(ublk).take(),
+        }
+    }
+
+    /// Lets clients have the replies that are on their way, once the reactors have ended.
+    pub(super) fn see_off(&self) {
+        match self {
+            Front::Nbd { relays, .. } => relays.wait(SEEING_OFF_TIME_MAX),
+            Front::Ublk { .. } => {}
         }
     }
 

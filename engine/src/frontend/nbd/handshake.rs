@@ -6,15 +6,17 @@
 //!
 //! - The export is known by its name and by the empty one. With `:ro` behind its name it is another export, which takes no changes:
 //!   for a backup beside hosts that write.
-//! - Structured replies can be negotiated, and after them the metadata contexts of `map`. TLS and extended headers are not supported, and said so.
+//! - Structured replies can be negotiated, and after them the metadata contexts of `map`. Extended headers are not supported, and said so.
+//! - After STARTTLS the negotiation begins anew, encrypted (`encryption`): nothing that was agreed before counts.
 //! - A client is told that it may go on only when a reactor has a seat for it.
 //! - Nothing is read ahead: the byte after the last option is the reactor's.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use super::ExportInfo;
 use super::admission::{ReplyStyle, Terms};
 use super::door::Seat;
+use super::encryption::{Security, Wire};
 use super::limits::{OPTION_BYTES_MAX, OPTION_DRAIN_BYTES_MAX, OPTIONS_MAX};
 use super::map::{CONTEXTS, Contexts};
 use super::negotiation::{
@@ -38,16 +40,21 @@ const READ_ONLY_SUFFIX: &str = ":ro";
 pub(super) enum Outcome {
     /// The client may send commands.
     Welcome(Seat, Terms),
+    /// The client begins a session of TLS now, and negotiates anew in it.
+    Encrypt,
     /// It left, or cannot be served, or does not speak the protocol.
     Goodbye,
 }
 
-/// Shakes hands over `wire`. `seat` finds a place when the client asks to go on.
-pub(super) fn shake<W: Read + Write>(
-    wire: &mut W,
-    export: &ExportInfo,
-    seat: &dyn Fn() -> Option<Seat>,
-) -> io::Result<Outcome> {
+/// A client that has been greeted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Greeted {
+    /// Whether the client wants the padding after `EXPORT_NAME`.
+    padded: bool,
+}
+
+/// Greets a client; `None` if it does not speak the protocol.
+pub(super) fn greet(wire: &mut impl Wire) -> io::Result<Option<Greeted>> {
     let mut hello = Vec::with_capacity(18);
     hello.extend(INIT_MAGIC.to_be_bytes());
     hello.extend(OPTION_MAGIC.to_be_bytes());
@@ -56,15 +63,24 @@ pub(super) fn shake<W: Read + Write>(
     let mut client_flags = [0; 4];
     wire.read_exact(&mut client_flags)?;
     let client_flags = u32::from_be_bytes(client_flags);
-    if client_flags & !u32::from(FIXED_NEWSTYLE | NO_ZEROES) != 0 {
-        return Ok(Outcome::Goodbye);
-    }
-    let padded = client_flags & u32::from(NO_ZEROES) == 0;
+    let is_known = client_flags & !u32::from(FIXED_NEWSTYLE | NO_ZEROES) == 0;
+    Ok(is_known.then_some(Greeted { padded: client_flags & u32::from(NO_ZEROES) == 0 }))
+}
+
+/// Negotiates over `wire` with a client that has been greeted. `seat` finds a place when the client asks to go on.
+pub(super) fn negotiate<W: Wire>(
+    wire: &mut W,
+    client: Greeted,
+    security: Security,
+    export: &ExportInfo,
+    seat: &dyn Fn() -> Option<Seat>,
+) -> io::Result<Outcome> {
     let mut talk = Talk {
         wire,
         export,
         seat,
-        padded,
+        security,
+        padded: client.padded,
         terms: Terms::FIRST,
         contexts_of: Export::Whole,
         reply: Vec::new(),
@@ -82,6 +98,7 @@ struct Talk<'a, W> {
     wire: &'a mut W,
     export: &'a ExportInfo,
     seat: &'a dyn Fn() -> Option<Seat>,
+    security: Security,
     /// Whether the client wants the padding after `EXPORT_NAME`.
     padded: bool,
     /// What was negotiated so far.
@@ -92,7 +109,7 @@ struct Talk<'a, W> {
     reply: Vec<u8>,
 }
 
-impl<W: Read + Write> Talk<'_, W> {
+impl<W: Wire> Talk<'_, W> {
     /// Hears one option and answers it. The outcome, when it was the last.
     fn option(&mut self) -> io::Result<Option<Outcome>> {
         let mut header = [0; OPTION_HEADER_BYTES];
@@ -127,10 +144,15 @@ impl<W: Read + Write> Talk<'_, W> {
 
     fn answer(&mut self, option: u32, data: &[u8]) -> Option<Outcome> {
         match option {
+            option::START_TLS => return self.start_tls(data),
+            option::EXPORT_NAME if self.security == Security::Required => return Some(Outcome::Goodbye),
             option::EXPORT_NAME => return Some(self.export_name(data)),
             option::ABORT => {
                 self.push(option, ReplyType::Ack, "");
                 return Some(Outcome::Goodbye);
+            }
+            _ if self.security == Security::Required => {
+                self.push(option, ReplyType::TlsRequired, "this server speaks TLS only: begin it first");
             }
             option::GO => return self.info(option, data),
             option::INFO => drop(self.info(option, data)),
@@ -144,6 +166,18 @@ impl<W: Read + Write> Talk<'_, W> {
             _ => self.push(option, ReplyType::Unsupported, "the option is not supported"),
         }
         None
+    }
+
+    /// The client is told to begin, if it can.
+    fn start_tls(&mut self, data: &[u8]) -> Option<Outcome> {
+        let (reply, text) = match self.security {
+            _ if !data.is_empty() => (ReplyType::Invalid, "the option has no data"),
+            Security::NotOffered => (ReplyType::Unsupported, "this server has no TLS"),
+            Security::InUse => (ReplyType::Invalid, "TLS is in use already"),
+            Security::Offered | Security::Required => (ReplyType::Ack, ""),
+        };
+        self.push(option::START_TLS, reply, text);
+        (reply == ReplyType::Ack).then_some(Outcome::Encrypt)
     }
 
     /// The old way to choose the export, which knows no error but hanging up.
@@ -270,6 +304,8 @@ impl<W: Read + Write> Talk<'_, W> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -295,6 +331,11 @@ mod tests {
     }
 
     fn check(says: &[u8]) -> (io::Result<bool>, Vec<u8>) {
+        let (outcome, hears) = talk(says, Security::NotOffered);
+        (outcome.map(|outcome| matches!(outcome, Outcome::Welcome(..))), hears)
+    }
+
+    fn talk(says: &[u8], security: Security) -> (io::Result<Outcome>, Vec<u8>) {
         let export = ExportInfo {
             name: "a".into(),
             description: "b".into(),
@@ -305,8 +346,11 @@ mod tests {
             stripe_bytes: 262_144,
         };
         let mut script = Script { says, hears: Vec::new() };
-        let outcome = shake(&mut script, &export, &|| None);
-        (outcome.map(|outcome| matches!(outcome, Outcome::Welcome(..))), script.hears)
+        let outcome = greet(&mut script).and_then(|client| match client {
+            Some(client) => negotiate(&mut script, client, security, &export, &|| None),
+            None => Ok(Outcome::Goodbye),
+        });
+        (outcome, script.hears)
     }
 
     fn option_bytes(option: u32, data: &[u8]) -> Vec<u8> {
@@ -359,5 +403,46 @@ mod tests {
         says.extend(option_bytes(99, &vec![0; OPTION_DRAIN_BYTES_MAX as usize + 1]));
         says.extend(option_bytes(option::ABORT, &[]));
         assert_eq!(check(&says).1.len(), 18, "nothing but the greeting");
+    }
+
+    /// The types of the replies to some options, in order, and the outcome.
+    fn replies(security: Security, options: &[(u32, &[u8])]) -> (Vec<u32>, Option<Outcome>) {
+        let mut says = vec![0, 0, 0, 3];
+        options.iter().for_each(|(option, data)| says.extend(option_bytes(*option, data)));
+        let (outcome, hears) = talk(&says, security);
+        let (mut rest, mut types) = (&hears[18..], Vec::new());
+        while !rest.is_empty() {
+            let word = |at: usize| u32::from_be_bytes(rest[at..at + 4].try_into().unwrap());
+            types.push(word(12));
+            rest = &rest[20 + word(16) as usize..];
+        }
+        (types, outcome.ok())
+    }
+
+    #[test]
+    fn tls_is_started_where_it_is_offered() {
+        let (ack, required) = (ReplyType::Ack as u32, ReplyType::TlsRequired as u32);
+        let (invalid, unsupported) = (ReplyType::Invalid as u32, ReplyType::Unsupported as u32);
+        let go: (u32, &[u8]) = (option::GO, &[0; 6]);
+        let start: (u32, &[u8]) = (option::START_TLS, &[]);
+        for security in [Security::Offered, Security::Required] {
+            let (types, outcome) = replies(security, &[(option::START_TLS, &[0]), start, go]);
+            assert_eq!(types, [invalid, ack], "{security:?}: nothing is said between");
+            assert!(matches!(outcome, Some(Outcome::Encrypt)), "{security:?}");
+        }
+        for (security, answer) in [(Security::NotOffered, unsupported), (Security::InUse, invalid)] {
+            let (types, outcome) = replies(security, &[start, (option::ABORT, &[])]);
+            assert_eq!(types, [answer, ack], "{security:?}");
+            assert!(matches!(outcome, Some(Outcome::Goodbye)), "{security:?}");
+        }
+        // Before TLS a client that must use it hears of no export.
+        for option in
+            [option::LIST, option::INFO, option::GO, option::STRUCTURED_REPLY, option::SET_META_CONTEXT, 99]
+        {
+            let (types, _) = replies(Security::Required, &[(option, &[0; 6]), (option::ABORT, &[])]);
+            assert_eq!(types, [required, ack], "option {option}");
+        }
+        let (types, outcome) = replies(Security::Required, &[(option::EXPORT_NAME, b"a"), go]);
+        assert!(types.is_empty() && matches!(outcome, Some(Outcome::Goodbye)), "it has no error replies");
     }
 }

@@ -3,8 +3,9 @@
 //! - `unix:PATH`: only the owner may connect (mode 0600 from the moment the name exists: Linux takes it
 //!   from the socket before it is bound), and the users of a group if one is given. A file left by a server that is gone is removed; one that
 //!   answers is somebody's, and refused. At the end the file is removed if it is still ours.
-//! - `HOST:PORT`: NBD has no authentication and we offer no TLS. An address that is not loopback takes the caller's word
-//!   ([`Access::remote`]), and so do clients on loopback of other users ([`Access::local_users`]): the kernel tells whose they are.
+//! - `HOST:PORT`: NBD itself has no authentication. Where clients prove with TLS that they may connect ([`Access::proven`]), any address
+//!   will do. Elsewhere an address that is not loopback takes the caller's word ([`Access::remote`]), and so do clients on loopback of
+//!   other users ([`Access::local_users`]): the kernel tells whose they are.
 
 use std::fmt;
 use std::fs::Permissions;
@@ -89,6 +90,8 @@ pub struct Access {
     pub local_users: bool,
     /// The users of this group, by unix sockets.
     pub group: Option<u32>,
+    /// Clients by TCP that prove it with TLS.
+    pub proven: bool,
 }
 
 /// A socket that listens.
@@ -108,11 +111,12 @@ impl Listening {
             Address::Unix(path) => Ok(vec![listen_unix(path, access.group).map_err(failed)?]),
             Address::Tcp(text) => {
                 let resolved: Vec<SocketAddr> = text.to_socket_addrs().map_err(failed)?.collect();
-                if let Some(far) = resolved.iter().find(|at| !access.remote && !is_loopback(at.ip())) {
+                let is_open = access.remote || access.proven;
+                if let Some(far) = resolved.iter().find(|at| !is_open && !is_loopback(at.ip())) {
                     return Err(NbdError(format!(
-                        "cannot listen on {text}: {far} can be reached from other machines, and NBD here has \
-                         neither passwords nor encryption; use a loopback address or a unix socket, or \
-                         --allow-remote if the network is trusted"
+                        "cannot listen on {text}: {far} can be reached from other machines, and clients have nothing to prove: give \
+                         certificates for both sides with --nbd-tls; or use a loopback address or a unix socket; or --allow-remote, if \
+                         the network is trusted"
                     )));
                 }
                 resolved.iter().map(|at| listen_tcp(at).map_err(failed)).collect()
@@ -148,7 +152,7 @@ impl Listening {
 
     /// The user of an accepted client that may not connect; `Some(None)` if it cannot be told whose it is. `None` if it may.
     pub(super) fn refuses(&self, access: Access, users: &PeerUsers, client: &OwnedFd) -> Option<Option<u32>> {
-        if matches!(self.address, Address::Unix(_)) || access.remote || access.local_users {
+        if matches!(self.address, Address::Unix(_)) || access.remote || access.local_users || access.proven {
             return None;
         }
         let address = |at: Result<Option<SocketAddrAny>, Errno>| SocketAddr::try_from(at.ok()??).ok();
@@ -163,10 +167,7 @@ impl Listening {
     /// Prepares an accepted socket.
     pub(super) fn tune(&self, client: &OwnedFd) -> io::Result<()> {
         match &self.address {
-            Address::Unix(_) => {
-                set_socket_send_buffer_size(client, UNIX_BUFFER_BYTES)?;
-                set_socket_recv_buffer_size(client, UNIX_BUFFER_BYTES)?;
-            }
+            Address::Unix(_) => widen(client)?,
             Address::Tcp(_) => {
                 set_tcp_nodelay(client, true)?;
                 set_socket_keepalive(client, true)?;
@@ -176,6 +177,12 @@ impl Listening {
         }
         Ok(())
     }
+}
+
+/// Has a unix socket hold some large replies.
+pub(super) fn widen(socket: &OwnedFd) -> io::Result<()> {
+    set_socket_send_buffer_size(socket, UNIX_BUFFER_BYTES)?;
+    Ok(set_socket_recv_buffer_size(socket, UNIX_BUFFER_BYTES)?)
 }
 
 impl Drop for Listening {
@@ -264,6 +271,8 @@ mod tests {
         let everywhere = Address::Tcp("0.0.0.0:0".into());
         let refusal = Listening::on(&everywhere, Access::default()).err().unwrap().0;
         assert!(refusal.contains("other machines"), "{refusal}");
+        let proven = Access { proven: true, ..Access::default() };
+        assert!(Listening::on(&everywhere, proven).is_ok(), "clients prove that they may connect");
         assert!(Listening::on(&Address::Tcp("127.0.0.1:0".into()), Access::default()).is_ok());
         assert!(is_loopback("::ffff:127.0.0.1".parse().unwrap()));
     }

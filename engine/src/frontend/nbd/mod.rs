@@ -5,6 +5,7 @@
 //!     listen      addresses and their sockets
 //!     peer_user     whose a client of this machine is
 //!     handshake   what is said, over anything that reads and writes
+//!     encryption  TLS, which the program brings
 //!     negotiation   its bytes, pure
 //!     single        one client without those threads
 //!   visits     clients that come and go, for a log
@@ -21,8 +22,8 @@
 //! ```
 //!
 //! Written from the protocol's specification: the baseline, structured replies, metadata contexts, size constraints, and the
-//! commands READ, WRITE, FLUSH, TRIM, WRITE_ZEROES, BLOCK_STATUS and DISC, with FUA, DF, REQ_ONE and FAST_ZERO. Not here: TLS,
-//! extended headers, CACHE, resizing.
+//! commands READ, WRITE, FLUSH, TRIM, WRITE_ZEROES, BLOCK_STATUS and DISC, with FUA, DF, REQ_ONE and FAST_ZERO, and
+//! STARTTLS. Not here: extended headers, CACHE, resizing.
 //!
 //! Invariants:
 //! - A span belongs to a piece, and a piece to the engine from request to reply; whatever the client does
@@ -37,6 +38,7 @@
 mod admission;
 mod connection;
 mod door;
+mod encryption;
 mod frontend;
 mod handshake;
 mod limits;
@@ -53,6 +55,8 @@ mod slots;
 mod stalls;
 mod visits;
 
+pub(crate) use encryption::Relays;
+pub use encryption::{Encryption, Session, Wire};
 pub use frontend::NbdFrontend;
 pub use listen::{Access, Address};
 pub use map::{Content, Run, StripeState};

@@ -36,6 +36,7 @@ pub(super) mod option {
     pub(crate) const EXPORT_NAME: u32 = 1;
     pub(crate) const ABORT: u32 = 2;
     pub(crate) const LIST: u32 = 3;
+    pub(crate) const START_TLS: u32 = 5;
     pub(crate) const INFO: u32 = 6;
     pub(crate) const GO: u32 = 7;
     pub(crate) const STRUCTURED_REPLY: u32 = 8;
@@ -54,6 +55,7 @@ pub(super) enum ReplyType {
     Unsupported = (1 << 31) + 1,
     Policy = (1 << 31) + 2,
     Invalid = (1 << 31) + 3,
+    TlsRequired = (1 << 31) + 5,
     Unknown = (1 << 31) + 6,
     TooBig = (1 << 31) + 9,
 }

@@ -5,12 +5,14 @@
 //!     until `stop`                    at most 32, 10 s each           (see `door.rs`)
 //! ```
 //!
+//! The thread of a client that uses TLS stays when the handshake is done, and carries the client's bytes (`encryption`).
+//!
 //! Each listener has its own 32 handshakes, so silent clients of one address do not keep those of another out, and a client
 //! that says nothing for 3 s is hung up on.
 //!
 //! Reactors are not stopped from here: [`Frontend::close`](crate::frontend::Frontend::close) is theirs.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,13 +21,17 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, recv, send,
+    shutdown, socketpair,
+};
 
 use super::door::{Accepted, Door, Origin, Reception};
+use super::encryption::{Encryption, Relays, Sealed, Security};
 use super::frontend::NbdFrontend;
-use super::handshake::{Outcome, shake};
+use super::handshake::{Greeted, Outcome, greet, negotiate};
 use super::limits::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_PER_LISTENER};
-use super::listen::{Access, Address, Listening};
+use super::listen::{Access, Address, Listening, widen};
 use super::peer_user::PeerUsers;
 use super::visits::{Peer, Visit, Visits};
 use super::{ExportInfo, NbdError};
@@ -56,6 +62,8 @@ struct Shared {
     access: Access,
     users: PeerUsers,
     threads: Threads,
+    encryption: Option<Arc<dyn Encryption>>,
+    relays: Relays,
     reception: Reception,
     /// Set once, by `stop`; the bell's ring carries it to the listeners, the lock of `handshakes` to
     /// the rest.
@@ -76,17 +84,21 @@ impl NbdServer {
         export: ExportInfo,
         reactors: usize,
     ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
-        NbdServer::start_limited(listen, access, export, reactors, Threads::default())
+        NbdServer::start_limited(listen, access, export, reactors, Threads::default(), None)
     }
 
-    /// Like [`NbdServer::start`], with threads that are limited by `threads`.
+    /// Like [`NbdServer::start`], with threads that are limited by `threads`. With an encryption clients by TCP must use it, and if it
+    /// proves them, `access` does not hold for them.
     pub fn start_limited(
         listen: &[Address],
         access: Access,
         export: ExportInfo,
         reactors: usize,
         threads: Threads,
+        encryption: Option<Arc<dyn Encryption>>,
     ) -> Result<(NbdServer, Vec<NbdFrontend>), NbdError> {
+        let proven = encryption.as_ref().is_some_and(|encryption| encryption.proves_clients());
+        let access = Access { proven, ..access };
         assert!(reactors > 0, "an export is served by one reactor at least");
         let export = export.checked()?;
         let limits = export.limits();
@@ -108,6 +120,8 @@ impl NbdServer {
             access,
             users: PeerUsers::open(),
             threads,
+            encryption,
+            relays: Relays::default(),
             reception: Reception::new(doors.into(), &origins),
             stopping: AtomicBool::new(false),
             bell: eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?,
@@ -145,6 +159,11 @@ impl NbdServer {
         self.visits.clone()
     }
 
+    /// The threads that carry the bytes of clients that use TLS.
+    pub(crate) fn relays(&self) -> Relays {
+        self.shared.relays.clone()
+    }
+
     /// Stops listening, removes the socket files, and hangs up on clients that are still shaking hands.
     /// Connections are not touched: they are the front ends'.
     pub fn stop(self) {
@@ -176,14 +195,25 @@ impl Shared {
     }
 
     /// Counts in a handshake of a listener, if there is room for it.
-    fn begin(self: &Arc<Shared>, listener: usize, socket: OwnedFd, peer: Arc<Peer>) -> Option<Handshake> {
+    fn begin(
+        self: &Arc<Shared>,
+        listener: usize,
+        origin: Origin,
+        socket: OwnedFd,
+        peer: Arc<Peer>,
+    ) -> Option<Handshake> {
         let mut handshakes = self.handshakes();
         if handshakes.iter().filter(|(other, _)| *other == listener).count() >= HANDSHAKES_PER_LISTENER {
             return None;
         }
         let socket = Arc::new(socket);
         handshakes.push((listener, Arc::clone(&socket)));
-        Some(Handshake { shared: Arc::clone(self), listener, socket, peer })
+        let security = match (&self.encryption, origin) {
+            (None, Origin::Unix | Origin::Tcp) => Security::NotOffered,
+            (Some(_), Origin::Unix) => Security::Offered,
+            (Some(_), Origin::Tcp) => Security::Required,
+        };
+        Some(Handshake { shared: Arc::clone(self), listener, security, socket, peer })
     }
 }
 
@@ -215,7 +245,7 @@ fn welcome(shared: &Arc<Shared>, listening: &Listening, listener: usize, client:
     if let Some(user) = listening.refuses(shared.access, &shared.users, &client) {
         return shared.reception.tell(Visit::Refused { peer, user });
     }
-    if let Some(handshake) = shared.begin(listener, client, peer) {
+    if let Some(handshake) = shared.begin(listener, listening.origin(), client, peer) {
         let thread = thread::Builder::new().name("nbd-handshake".into()).stack_size(HANDSHAKE_STACK_BYTES);
         if thread.spawn(move || handshake.run()).is_err() {
             pause();
@@ -251,6 +281,7 @@ struct Handshake {
     shared: Arc<Shared>,
     /// By which listener the client came.
     listener: usize,
+    security: Security,
     socket: Arc<OwnedFd>,
     peer: Arc<Peer>,
 }
@@ -260,13 +291,57 @@ impl Handshake {
         self.shared.threads.limit(Thread::NbdHandshake, ROUTES);
         let deadline = now() + HANDSHAKE_TIME_MAX;
         let mut wire = Wire { socket: Arc::clone(&self.socket), deadline };
-        let outcome = shake(&mut wire, &self.shared.export, &|| self.shared.reception.seat(self.listener));
-        let Ok(Outcome::Welcome(seat, terms)) = outcome else { return };
-        // The connection gets a descriptor of its own: ours is shared with `stop`.
-        if let Ok(socket) = self.socket.try_clone() {
-            let peer = Arc::clone(&self.peer);
-            self.shared.reception.enter(Accepted { socket, peer, terms, seat });
+        let Ok(Some(client)) = greet(&mut wire) else { return };
+        match self.negotiate(&mut wire, client, self.security) {
+            Ok(Outcome::Welcome(seat, terms)) => {
+                // The connection gets a descriptor of its own: ours is shared with `stop`.
+                if let Ok(socket) = self.socket.try_clone() {
+                    let peer = Arc::clone(&self.peer);
+                    self.shared.reception.enter(Accepted { socket, peer, terms, seat });
+                }
+            }
+            Ok(Outcome::Encrypt) => self.encrypt(&mut wire, client),
+            Ok(Outcome::Goodbye) | Err(_) => {}
         }
+    }
+
+    /// Makes a session with a client that was told to begin one, and serves it, until it is gone.
+    fn encrypt(self, wire: &mut Wire, client: Greeted) {
+        let encryption = self.shared.encryption.as_ref().expect("the client was told to begin");
+        let mut session = match encryption.accept(wire) {
+            Ok(session) => session,
+            Err(error) => {
+                let is_late = matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock);
+                let why = if is_late { "it did not answer in time".into() } else { error.to_string() };
+                return self.shared.reception.tell(Visit::NotTrusted { peer: Arc::clone(&self.peer), why });
+            }
+        };
+        let mut sealed = Sealed { wire, session: session.as_mut() };
+        let outcome = self.negotiate(&mut sealed, client, Security::InUse);
+        let Ok(Outcome::Welcome(seat, terms)) = outcome else { return };
+        let flags = SocketFlags::CLOEXEC;
+        let Ok((ours, reactors)) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None) else {
+            return;
+        };
+        if [&ours, &reactors].into_iter().any(|socket| widen(socket).is_err()) {
+            return;
+        }
+        let _counted = self.shared.relays.begin();
+        let peer = Peer { name: format!("{} by TLS", self.peer.name), at: self.peer.at.clone() };
+        self.shared.reception.enter(Accepted { socket: reactors, peer: Arc::new(peer), terms, seat });
+        let socket = Arc::clone(&self.socket);
+        drop(self);
+        session.relay(&socket, ours);
+    }
+
+    fn negotiate<W: Read + Write>(
+        &self,
+        wire: &mut W,
+        client: Greeted,
+        security: Security,
+    ) -> io::Result<Outcome> {
+        let seat = || self.shared.reception.seat(self.listener);
+        negotiate(wire, client, security, &self.shared.export, &seat)
     }
 }
 

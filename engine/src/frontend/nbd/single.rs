@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::door::{Accepted, Door, Origin, Reception};
+use super::encryption::Security;
 use super::frontend::NbdFrontend;
-use super::handshake::{Outcome, shake};
+use super::handshake::{Outcome, greet, negotiate};
 use super::{ExportInfo, NbdError};
 
 /// Shakes hands over `wire`, which is read no further than that, and gives a client that is welcome to a front end of
@@ -23,13 +24,16 @@ pub fn seat_single<W: Read + Write>(
     let door = Arc::new(Door::new(1).map_err(failed)?);
     let frontend = NbdFrontend::new(Arc::clone(&door), limits).map_err(failed)?;
     let reception = Reception::new(vec![door].into(), &[Origin::Unix]);
-    let outcome = shake(wire, &export, &|| reception.seat(0));
+    let outcome = greet(wire).and_then(|client| match client {
+        Some(client) => negotiate(wire, client, Security::NotOffered, &export, &|| reception.seat(0)),
+        None => Ok(Outcome::Goodbye),
+    });
     let welcome = match outcome {
         Ok(Outcome::Welcome(seat, terms)) => {
             reception.enter(Accepted { socket, peer: Arc::default(), terms, seat });
             true
         }
-        Ok(Outcome::Goodbye) | Err(_) => false,
+        Ok(Outcome::Goodbye | Outcome::Encrypt) | Err(_) => false,
     };
     Ok((frontend, welcome))
 }

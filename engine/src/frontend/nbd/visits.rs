@@ -22,6 +22,13 @@ pub enum Visit {
         /// The user; `None` if the kernel did not tell.
         user: Option<u32>,
     },
+    /// A client with which there is no session of TLS.
+    NotTrusted {
+        /// The client.
+        peer: Arc<Peer>,
+        /// The reason, as the encryption tells it.
+        why: String,
+    },
     /// The server has closed its connection.
     Left {
         /// The client.

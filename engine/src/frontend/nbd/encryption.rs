@@ -1,0 +1,107 @@
+//! The encryption of clients' connections (TLS), which the program brings: the engine has none of its own.
+//!
+//! ```text
+//!   client ==sealed==> handshake thread: session.relay <--plain--> socket pair <-- a reactor
+//! ```
+//!
+//! A reactor serves an encrypted client like any other, by a unix socket. The thread that shook hands with the client stays, and carries
+//! the bytes between the two sockets. So the work of a cipher, and a client that stalls within a record, are never a reactor's.
+//!
+//! Who must use it is [`Security`]: clients by TCP, once the program has brought an encryption; clients by unix sockets may.
+
+use std::fmt::Debug;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A client's socket during the handshake: each read and write ends in time.
+pub trait Wire: Read + Write {}
+
+impl<T: Read + Write> Wire for T {}
+
+/// A kind of encryption, with the keys of the server.
+pub trait Encryption: Debug + Send + Sync {
+    /// Whether a session is made only with clients that prove that they may connect.
+    fn proves_clients(&self) -> bool;
+
+    /// Makes a session with a client that has asked for one and has sent nothing of it yet. An error says why there is none.
+    fn accept(&self, wire: &mut dyn Wire) -> io::Result<Box<dyn Session>>;
+}
+
+/// The encrypted connection of one client.
+pub trait Session: Send {
+    /// Reads what the client said, at least a byte of it; 0 at the end.
+    fn read(&mut self, wire: &mut dyn Wire, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Sends all of `bytes` to the client.
+    fn write_all(&mut self, wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<()>;
+
+    /// Carries bytes between the client's socket and the plain one, both ways, until either side is gone and the other has what was
+    /// left. Waits as long as both are there: the sockets and the reactor have their own limits for clients that do nothing.
+    fn relay(self: Box<Self>, client: &OwnedFd, plain: OwnedFd);
+}
+
+/// The place of encryption in a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Security {
+    /// There is none.
+    NotOffered,
+    /// The client may ask for it.
+    Offered,
+    /// The client hears of nothing before it has asked for it.
+    Required,
+    /// All that is said is encrypted.
+    InUse,
+}
+
+/// A wire, and the session on it.
+pub(super) struct Sealed<'a, W> {
+    pub wire: &'a mut W,
+    pub session: &'a mut dyn Session,
+}
+
+impl<W: Read + Write> Read for Sealed<'_, W> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.session.read(self.wire, into)
+    }
+}
+
+impl<W: Read + Write> Write for Sealed<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.session.write_all(self.wire, bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The relays that go on, counted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Relays(Arc<(Mutex<usize>, Condvar)>);
+
+/// One that goes on, for as long as this lives.
+pub(super) struct Counted(Relays);
+
+impl Relays {
+    pub(super) fn begin(&self) -> Counted {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Counted(self.clone())
+    }
+
+    /// Waits until none goes on, at most for so long: clients then have the last replies.
+    pub(crate) fn wait(&self, patience: Duration) {
+        let (count, ended) = &*self.0;
+        let count = count.lock().unwrap_or_else(PoisonError::into_inner);
+        let _all_or_not = ended.wait_timeout_while(count, patience, |count| *count > 0);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let (count, ended) = &*self.0.0;
+        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ended.notify_all();
+    }
+}

@@ -1,0 +1,248 @@
+//! Bytes between a client that uses TLS and a reactor, both ways, on one thread.
+//!
+//! ```text
+//!   client --recv--> sealed --TLS--> opened --send--> plain
+//!   client <--send-- TLS <--------------------recv--- plain
+//! ```
+//!
+//! - Each way holds a piece of bounded length, and takes the next when that is gone. So a side that does not take its bytes stops the
+//!   side that sends them, as without TLS, and the reactor's watch on stalled clients sees the same.
+//! - A client that closes its direction is closed for the reactor too, and still gets its replies.
+//! - When the reactor closes the plain socket, the client gets what was left, a farewell of TLS, and the end, within
+//!   [`FAREWELL_TIME_MAX`].
+//! - When both directions of the client's socket are closed, or what it says is not TLS, both sockets are shut.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
+use rustls::ServerConnection;
+
+/// The pieces: four records of TLS.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// How long a client may take for what is left when the reactor has closed its connection.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The two sockets of a client, and what is between them.
+pub struct Relay<'a> {
+    tls: ServerConnection,
+    client: BorrowedFd<'a>,
+    plain: BorrowedFd<'a>,
+    /// Bytes of the client that are still sealed.
+    sealed: Piece,
+    /// Bytes of the client for the reactor.
+    opened: Piece,
+    /// Bytes of the reactor, on their way into the session.
+    reply: Box<[u8]>,
+    /// The client sends nothing more, and all that it sent is opened.
+    client_is_done: bool,
+    /// The reactor has heard that.
+    is_told: bool,
+    /// The reactor sends nothing more, and all that it sent is in the session.
+    plain_is_done: bool,
+    /// The reactor has closed its connection. Until when the client may take what is left.
+    end: Option<Instant>,
+}
+
+/// The relay is over.
+struct Over;
+
+/// Bytes in a buffer that is filled once it is empty.
+struct Piece {
+    bytes: Box<[u8]>,
+    from: usize,
+    to: usize,
+}
+
+impl Piece {
+    fn new() -> Piece {
+        Piece { bytes: vec![0; PIECE_BYTES].into(), from: 0, to: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    fn left(&self) -> &[u8] {
+        &self.bytes[self.from..self.to]
+    }
+
+    fn take(&mut self, count: usize) {
+        self.from += count;
+    }
+
+    /// Fills the buffer, which is empty; what `fill` says of it.
+    fn fill<E>(&mut self, fill: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
+        let filled = fill(&mut self.bytes);
+        (self.from, self.to) = (0, *filled.as_ref().unwrap_or(&0));
+        filled
+    }
+}
+
+impl<'a> Relay<'a> {
+    pub fn new(tls: ServerConnection, client: &'a OwnedFd, plain: &'a OwnedFd) -> Relay<'a> {
+        let reply = vec![0; PIECE_BYTES].into();
+        let (client, plain) = (client.as_fd(), plain.as_fd());
+        let (sealed, opened) = (Piece::new(), Piece::new());
+        let (client_is_done, is_told, plain_is_done, end) = (false, false, false, None);
+        Relay { tls, client, plain, sealed, opened, reply, client_is_done, is_told, plain_is_done, end }
+    }
+
+    /// Until one side is gone and the other has what was left.
+    pub fn run(mut self) {
+        while self.turn().is_ok() {}
+        let _gone_or_not = (shutdown(self.plain, Shutdown::Both), shutdown(self.client, Shutdown::Both));
+    }
+
+    /// Moves what can be moved, and waits for more.
+    fn turn(&mut self) -> Result<(), Over> {
+        while self.to_client()? | self.to_reactor()? {}
+        if self.plain_is_done && !self.tls.wants_write() {
+            return Err(Over);
+        }
+        self.wait()
+    }
+
+    /// Moves a piece of the replies on; whether anything moved.
+    fn to_client(&mut self) -> Result<bool, Over> {
+        let mut moved = false;
+        if !self.plain_is_done && !self.tls.wants_write() {
+            match recv(self.plain, &mut self.reply[..], RecvFlags::DONTWAIT) {
+                Ok((_, count)) if count > 0 => {
+                    self.tls.writer().write_all(&self.reply[..count]).map_err(|_| Over)?;
+                    moved = true;
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Ok(_) | Err(_) => {
+                    self.plain_is_done = true;
+                    self.end.get_or_insert_with(|| now() + FAREWELL_TIME_MAX);
+                    self.tls.send_close_notify();
+                }
+            }
+        }
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut Sending(self.client)) {
+                Ok(_) => moved = true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(Over),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Moves a piece of what the client sends on; whether anything moved.
+    fn to_reactor(&mut self) -> Result<bool, Over> {
+        if self.end.is_some() {
+            return Ok(false);
+        }
+        let mut moved = false;
+        if self.sealed.is_empty() && self.opened.is_empty() && !self.client_is_done {
+            match self
+                .sealed
+                .fill(|bytes| recv(self.client, bytes, RecvFlags::DONTWAIT).map(|(_, count)| count))
+            {
+                // A client that leaves without the farewell of TLS has left all the same: NBD tells the length of whatever it sends.
+                Ok(0) => self.client_is_done = true,
+                Ok(_) => moved = true,
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return Err(Over),
+            }
+        }
+        while self.opened.is_empty() && !self.client_is_done {
+            match self.opened.fill(|bytes| self.tls.reader().read(bytes)) {
+                Ok(0) => self.client_is_done = true,
+                Ok(_) => moved = true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.sealed.is_empty() => {
+                    let mut left = self.sealed.left();
+                    let count = self.tls.read_tls(&mut left).map_err(|_| Over)?;
+                    self.sealed.take(count);
+                    self.client_is_done |= count == 0;
+                    if self.tls.process_new_packets().is_err() {
+                        // The client is told why by an alert, if it listens.
+                        let _heard_or_not = self.tls.write_tls(&mut Sending(self.client));
+                        return Err(Over);
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        if !self.opened.is_empty() {
+            match send(self.plain, self.opened.left(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(count) => {
+                    self.opened.take(count);
+                    moved = true;
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // The reactor has closed its socket: what it said before is still to be heard.
+                Err(_) => self.opened.take(self.opened.left().len()),
+            }
+        }
+        if self.client_is_done && self.opened.is_empty() && !self.is_told {
+            let _gone_or_not = shutdown(self.plain, Shutdown::Write);
+            self.is_told = true;
+        }
+        Ok(moved)
+    }
+
+    /// Waits until one of the sockets can go on; over when it cannot any more.
+    fn wait(&mut self) -> Result<(), Over> {
+        let left = self.end.map(|end| end.saturating_duration_since(now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Over);
+        }
+        let mut of_client = PollFlags::empty();
+        let wants_client = !self.client_is_done && self.opened.is_empty();
+        of_client.set(PollFlags::IN, wants_client && self.end.is_none());
+        of_client.set(PollFlags::OUT, self.tls.wants_write());
+        let mut of_plain = PollFlags::empty();
+        of_plain.set(PollFlags::IN, !self.tls.wants_write());
+        of_plain.set(PollFlags::OUT, !self.opened.is_empty());
+        let mut both = [
+            PollFd::from_borrowed_fd(self.client, of_client),
+            PollFd::from_borrowed_fd(self.plain, of_plain),
+        ];
+        // A socket that is closed would end each wait at once. Nothing that it still holds has to be waited for.
+        let waits = if self.end.is_some() { &mut both[..1] } else { &mut both[..] };
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(waits, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return Err(Over),
+        }
+        let is_gone = |wait: &PollFd<'_>| wait.revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        if is_gone(&waits[0]) {
+            return Err(Over);
+        }
+        if waits.get(1).is_some_and(is_gone) {
+            self.end = Some(now() + FAREWELL_TIME_MAX);
+        }
+        Ok(())
+    }
+}
+
+/// The socket of a client, which takes what it has room for.
+struct Sending<'a>(BorrowedFd<'a>);
+
+impl Write for Sending<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(sendmsg(self.0, pieces, &mut SendAncillaryBuffer::default(), flags)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The clock of farewells.
+fn now() -> Instant {
+    Instant::now()
+}
