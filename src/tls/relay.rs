@@ -100,7 +100,7 @@ impl<'a> Relay<'a> {
 
     /// Moves what can be moved, and waits for more.
     fn turn(&mut self) -> Result<(), Over> {
-        while self.to_client()? | self.to_reactor()? {}
+        while self.pass_replies()? | self.pass_requests()? {}
         if self.plain_is_done && !self.tls.wants_write() {
             return Err(Over);
         }
@@ -108,7 +108,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Moves a piece of the replies on; whether anything moved.
-    fn to_client(&mut self) -> Result<bool, Over> {
+    fn pass_replies(&mut self) -> Result<bool, Over> {
         let mut moved = false;
         if !self.plain_is_done && !self.tls.wants_write() {
             match recv(self.plain, &mut self.reply[..], RecvFlags::DONTWAIT) {
@@ -136,39 +136,22 @@ impl<'a> Relay<'a> {
     }
 
     /// Moves a piece of what the client sends on; whether anything moved.
-    fn to_reactor(&mut self) -> Result<bool, Over> {
+    fn pass_requests(&mut self) -> Result<bool, Over> {
         if self.end.is_some() {
             return Ok(false);
         }
         let mut moved = false;
-        if self.sealed.is_empty() && self.opened.is_empty() && !self.client_is_done {
-            match self
-                .sealed
-                .fill(|bytes| recv(self.client, bytes, RecvFlags::DONTWAIT).map(|(_, count)| count))
-            {
-                // A client that leaves without the farewell of TLS has left all the same: NBD tells the length of whatever it sends.
-                Ok(0) => self.client_is_done = true,
-                Ok(_) => moved = true,
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_) => return Err(Over),
-            }
-        }
         while self.opened.is_empty() && !self.client_is_done {
+            // First: the session may have more of what came before, as that of the handshake does.
             match self.opened.fill(|bytes| self.tls.reader().read(bytes)) {
                 Ok(0) => self.client_is_done = true,
                 Ok(_) => moved = true,
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.sealed.is_empty() => {
-                    let mut left = self.sealed.left();
-                    let count = self.tls.read_tls(&mut left).map_err(|_| Over)?;
-                    self.sealed.take(count);
-                    self.client_is_done |= count == 0;
-                    if self.tls.process_new_packets().is_err() {
-                        // The client is told why by an alert, if it listens.
-                        let _heard_or_not = self.tls.write_tls(&mut Sending(self.client));
-                        return Err(Over);
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if !self.hear()? {
+                        break;
                     }
                 }
-                Err(_) => break,
+                Err(_) => return Err(Over),
             }
         }
         if !self.opened.is_empty() {
@@ -187,6 +170,33 @@ impl<'a> Relay<'a> {
             self.is_told = true;
         }
         Ok(moved)
+    }
+
+    /// Gives the session what the client sent; whether there was something.
+    fn hear(&mut self) -> Result<bool, Over> {
+        if self.sealed.is_empty() {
+            let client = self.client;
+            match self.sealed.fill(|bytes| recv(client, bytes, RecvFlags::DONTWAIT).map(|(_, count)| count)) {
+                // A client that leaves without the farewell of TLS has left all the same: NBD tells the length of whatever it sends.
+                Ok(0) => self.client_is_done = true,
+                Ok(_) => {}
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+                Err(_) => return Err(Over),
+            }
+        }
+        let mut left = self.sealed.left();
+        if !left.is_empty() {
+            let count = self.tls.read_tls(&mut left).map_err(|_| Over)?;
+            self.sealed.take(count);
+            if self.tls.process_new_packets().is_err() {
+                // The client is told why by an alert, if it listens.
+                let _heard_or_not = self.tls.write_tls(&mut Sending(self.client));
+                return Err(Over);
+            }
+            // Behind the farewell of TLS nothing counts.
+            self.client_is_done |= count == 0;
+        }
+        Ok(true)
     }
 
     /// Waits until one of the sockets can go on; over when it cannot any more.

@@ -34,4 +34,5 @@ mod process;
 mod rebuild;
 mod sandbox;
 mod seed;
+mod tls;
 mod told;

@@ -1,0 +1,236 @@
+//! TLS: stock clients with certificates, and clients that must not get in.
+//!
+//! Method: an authority and certificates of its are made for each test. nbdinfo, nbdcopy and qemu connect by TCP with TLS. Oracles: what
+//! they read and write, `cmp`, their refusals, and the server's log.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use serde_json::Value;
+
+use crate::lab::{Lab, Server, Shape, run, succeeded, timed};
+
+/// An authority, and a directory that server and clients take their files from.
+struct Certificates {
+    directory: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Certificates {
+    fn new(lab: &Lab, name: &str) -> Certificates {
+        let directory = lab.path(name);
+        std::fs::create_dir(&directory).expect("a directory");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().expect("a key");
+        let authority = params.self_signed(&key).expect("a certificate");
+        let certificates = Certificates { directory, issuer: Issuer::new(params, key) };
+        certificates.write("ca-cert.pem", &authority.pem());
+        for side in ["server", "client"] {
+            certificates.issue(side);
+        }
+        certificates
+    }
+
+    /// A certificate and its key, as the files of a side.
+    fn issue(&self, side: &str) {
+        let names = vec!["localhost".to_string(), "127.0.0.1".to_string()];
+        let params = CertificateParams::new(names).expect("names");
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        self.write(&format!("{side}-cert.pem"), &certificate.pem());
+        self.write(&format!("{side}-key.pem"), &key.serialize_pem());
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.directory.join(name);
+        std::fs::write(&path, text).expect("room");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    }
+
+    fn remove(&self, name: &str) {
+        std::fs::remove_file(self.directory.join(name)).expect("it is there");
+    }
+
+    fn text(&self) -> &str {
+        self.directory.to_str().expect("UTF-8")
+    }
+
+    /// The options of a server that listens here, and its port.
+    fn options(&self) -> (Vec<String>, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let listen = format!("127.0.0.1:{port}");
+        (["--nbd", &listen, "--nbd-tls", self.text()].map(String::from).to_vec(), port)
+    }
+
+    fn uri(&self, port: u16) -> String {
+        format!("nbds://127.0.0.1:{port}/?tls-certificates={}", self.text())
+    }
+
+    /// The words by which qemu's tools open the export.
+    fn of_qemu(&self, port: u16) -> [String; 4] {
+        [
+            "--object".into(),
+            format!("tls-creds-x509,id=t,dir={},endpoint=client", self.text()),
+            "--image-opts".into(),
+            format!("driver=raw,file.driver=nbd,file.host=127.0.0.1,file.port={port},file.tls-creds=t"),
+        ]
+    }
+}
+
+fn serve<'a>(array: &'a crate::lab::Array<'a>, options: &[String]) -> Server<'a> {
+    array.serve(&options.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn log_has(server: &Server<'_>, text: &str) -> bool {
+    (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        server.log().contains(text)
+    })
+}
+
+#[test]
+fn stock_clients_use_tls() {
+    let lab = Lab::new();
+    let array = lab.create("tls", Shape::RAID5);
+    let certificates = Certificates::new(&lab, "pki");
+    let (options, port) = certificates.options();
+    let server = serve(&array, &options);
+    let uri = certificates.uri(port);
+    let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &uri]));
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["TLS"], true, "{json}");
+    assert_eq!(json["exports"][0]["export-size"].as_u64(), Some(server.status().size_bytes), "{json}");
+    // An encrypted copy in by several connections, another out, and qemu's view of it.
+    let (image, out) = (lab.path("noise"), lab.path("out"));
+    std::fs::write(&image, crate::content::pattern(5, 0, 24 << 20)).expect("room");
+    let image = image.to_str().expect("UTF-8");
+    succeeded("nbdcopy in", &run("nbdcopy", &["--connections=4", "--requests=32", "--flush", image, &uri]));
+    let plain = server.uri();
+    let compare = ["compare", "-f", "raw", "-F", "raw", image, &plain];
+    succeeded("qemu-img compare", &run("qemu-img", &compare));
+    succeeded("nbdcopy out", &run("nbdcopy", &[uri.as_str(), out.to_str().expect("UTF-8")]));
+    succeeded("cmp", &run("cmp", &["-n", "25165824", image, out.to_str().expect("UTF-8")]));
+    let qemu = certificates.of_qemu(port);
+    let commands = [
+        "-c",
+        "write -P 9 1M 3M",
+        "-c",
+        "flush",
+        "-c",
+        "read -P 9 1M 3M",
+        "-c",
+        "write -z 2M 1M",
+        "-c",
+        "read -P 0 2M 1M",
+    ];
+    let args: Vec<&str> = qemu.iter().map(String::as_str).chain(commands).collect();
+    let text = succeeded("qemu-io", &run("qemu-io", &args));
+    assert!(!text.contains("failed") && !text.contains("error"), "{text}");
+    // By the unix socket TLS is a choice.
+    let by_unix = format!(
+        "nbds+unix:///?socket={}&tls-certificates={}&tls-hostname=localhost",
+        server.socket.display(),
+        certificates.text()
+    );
+    let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &by_unix]));
+    assert!(json.contains("\"TLS\": true"), "{json}");
+    let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &plain]));
+    assert!(json.contains("\"TLS\": false"), "{json}");
+    server.terminate();
+    array.scrub_is_clean("after TLS");
+}
+
+#[test]
+fn clients_that_prove_nothing_hear_nothing() {
+    let lab = Lab::new();
+    let array = lab.create("tls", Shape::RAID5);
+    let certificates = Certificates::new(&lab, "pki");
+    let (options, port) = certificates.options();
+    let server = serve(&array, &options);
+    // A client without TLS.
+    let plain = format!("nbd://127.0.0.1:{port}");
+    let refused = run("nbdinfo", &["--size", &plain]);
+    let said = String::from_utf8_lossy(&refused.stderr).to_lowercase();
+    assert!(!refused.status.success() && said.contains("tls"), "{said}");
+    assert!(!run("nbdinfo", &["--list", &plain]).status.success(), "nor does it hear of exports");
+    // A client with a certificate of another authority, which trusts the server all the same.
+    let others = Certificates::new(&lab, "others");
+    std::fs::copy(certificates.directory.join("ca-cert.pem"), others.directory.join("ca-cert.pem"))
+        .expect("room");
+    assert!(!run("nbdinfo", &["--size", &others.uri(port)]).status.success());
+    assert!(log_has(&server, "no session of TLS: "), "{}", server.log());
+    // A client without a certificate.
+    certificates.remove("client-cert.pem");
+    certificates.remove("client-key.pem");
+    assert!(!run("nbdinfo", &["--size", &certificates.uri(port)]).status.success());
+    // Bytes that are not TLS, where it was begun.
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a number");
+    socket.read_exact(&mut [0; 18]).expect("a greeting");
+    socket.write_all(&[0, 0, 0, 3]).expect("room");
+    socket.write_all(b"IHAVEOPT\0\0\0\x05\0\0\0\0").expect("room");
+    socket.read_exact(&mut [0; 20]).expect("it may begin");
+    socket.write_all(&[0x5a; 4096]).expect("room");
+    let _alert = socket.read_to_end(&mut Vec::new());
+    // The server is as well as before, and the next client with a certificate gets in.
+    certificates.issue("client");
+    succeeded("nbdinfo", &run("nbdinfo", &["--size", &certificates.uri(port)]));
+    server.terminate();
+}
+
+/// Certificates decide who may listen and connect: those of clients, not only that of the server.
+#[test]
+fn certificates_open_the_network() {
+    let lab = Lab::new();
+    let array = lab.create("tls", Shape::RAID5);
+    let certificates = Certificates::new(&lab, "pki");
+    let everywhere = ["--nbd", "0.0.0.0:0", "--nbd-tls", certificates.text()];
+    array.serve(&everywhere).terminate();
+    let members: Vec<&str> = array.members.iter().map(|member| member.to_str().expect("UTF-8")).collect();
+    let refusal = |options: &[&str]| {
+        let args: Vec<&str> = ["serve"].iter().chain(&members).chain(options).copied().collect();
+        lab.striate_refuses(&args)
+    };
+    certificates.remove("ca-cert.pem");
+    let said = refusal(&everywhere);
+    assert!(said.contains("certificates for both sides") && said.contains("--nbd-tls"), "{said}");
+    array.serve(&["--nbd", "0.0.0.0:0", "--allow-remote", "--nbd-tls", certificates.text()]).terminate();
+    certificates.remove("server-key.pem");
+    let said = refusal(&everywhere);
+    assert!(said.contains("server-key.pem: No such file"), "{said}");
+    let nowhere = Path::new(certificates.text()).join("nowhere");
+    let said = refusal(&["--nbd", "127.0.0.1:0", "--nbd-tls", nowhere.to_str().expect("UTF-8")]);
+    assert!(said.contains("nowhere/server-key.pem"), "{said}");
+    array.serve(&[]).terminate();
+}
+
+/// A client with a write under way is told the end, and the server does not wait for one that hears nothing.
+#[test]
+fn a_stop_ends_sessions() {
+    let lab = Lab::new();
+    let array = lab.create("tls", Shape::RAID5);
+    let certificates = Certificates::new(&lab, "pki");
+    let (options, port) = certificates.options();
+    let server = serve(&array, &options);
+    let qemu = certificates.of_qemu(port);
+    let args: Vec<&str> =
+        qemu.iter().map(String::as_str).chain(["-c", "write -P 3 0 1M", "-c", "sleep 20000"]).collect();
+    let mut client =
+        timed("qemu-io").args(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+    while server.status().counters.write_bytes < 1 << 20 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    lab.striate_refuses(&["stop", "tls"]);
+    lab.striate_ok(&["stop", "--force", "tls"]);
+    server.ended();
+    let _ = (client.kill(), client.wait());
+    array.scrub_is_clean("after a stop");
+}
