@@ -4,9 +4,10 @@
 //!     cli        what can be typed                 names, units, members   the words in it
 //!     commands   a verb each                       output, log, journal, meter, failure, advice  what the operator sees
 //!     control    commands to a running server      rundir                  where that is found
+//!     sandbox    what each thread may still do     tls                     encryption of NBD clients
 //!     demo       the whole story, with nbd_client  engine                  all that touches members
 //! ```
-//! This package is the control plane: no byte of a host's data passes through it, but for the demo's.
+//! This package is the control plane: no byte of a host's data passes through it, but for those of clients that use TLS, and the demo's.
 
 #![deny(
     clippy::print_stderr,

@@ -1,9 +1,10 @@
+//! Certificates made for each test, a client of the same library, and the relay between it and a reactor that the test plays.
+
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
-
-use std::io::{Read, Write};
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,

@@ -14,8 +14,19 @@ const NOTING: &str = "engine/src/array/noting.rs";
 const NOTE: &str = "engine/src/server/note.rs";
 const NOTED: &str = "engine/src/server/note/noted.rs";
 const NOTER: &str = "engine/src/server/noter.rs";
+const HANDSHAKE: &str = "engine/src/frontend/nbd/handshake.rs";
 
 pub(super) const EDITS: &[Edit] = &[
+    e(
+        HANDSHAKE,
+        "            _ if self.security == Security::Required => {",
+        "            _ if self.security == Security::Required && !mutant!(NothingBeforeTls) => {",
+    ),
+    e(
+        HANDSHAKE,
+        "            option::EXPORT_NAME if self.security == Security::Required => return",
+        "            option::EXPORT_NAME if self.security == Security::Required && !mutant!(OldWayBeforeTls) => return",
+    ),
     e(
         MAP,
         "        Cell::Unwritten => StripeState {",

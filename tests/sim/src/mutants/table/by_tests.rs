@@ -585,4 +585,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "NoteStaysBehind",
         "N3: after nine starts that fail a good takeover is refused (once a bug here)",
     ),
+    seen_by_unit(
+        "handshake::tests::tls_is_started",
+        "NothingBeforeTls",
+        "M4: a client that must use TLS gets in without",
+    ),
+    seen_by_unit(
+        "handshake::tests::tls_is_started",
+        "OldWayBeforeTls",
+        "M4: a client gets in without TLS by EXPORT_NAME",
+    ),
 ];
