@@ -90,6 +90,7 @@ pub(super) mod feature {
     pub(in super::super) const QUIESCE: u64 = 1 << 12;
     pub(in super::super) const BATCH_IO: u64 = 1 << 15;
     pub(in super::super) const SAFE_STOP_DEV: u64 = 1 << 17;
+    pub(in super::super) const NO_AUTO_PART_SCAN: u64 = 1 << 18;
 }
 
 /// `UBLK_S_DEV_*`.

@@ -2,7 +2,7 @@
 //!
 //! | | what happens | what hosts see |
 //! |---|---|---|
-//! | `open`, `start` | ADD_DEV, SET_PARAMS; queues fetch; START_DEV | the device appears, partitions are read |
+//! | `open`, `start` | ADD_DEV, SET_PARAMS; queues fetch; START_DEV | the device appears, partitions are read (see below) |
 //! | the server dies | the driver notices by itself | requests wait |
 //! | `open`, `start` again | found by its mark; START_USER_RECOVERY; queues fetch; END_USER_RECOVERY | they go on |
 //! | the same, and the array has grown | UPDATE_SIZE after that | its new size |
@@ -12,6 +12,11 @@
 //! | `close`, `remove_later` | the same with DEL_DEV_ASYNC | the same, but its number is free when the kernel lets go of the last queue |
 //!
 //! Whose a device is tells its *mark*, see `mark`.
+//!
+//! Until Linux 6.18 the kernel reads the partitions within START_DEV. If the server is killed meanwhile, the read waits for the next server, and
+//! the next server for the old process, which waits for START_DEV: only a reboot helps. The driver reads no partitions for a device if a
+//! thread that fetches is not privileged (ublk_ctrl_start_dev, GD_SUPPRESS_PART_SCAN). So where the driver is not known to read them
+//! later (NO_AUTO_PART_SCAN, 7.0), reactors fetch without CAP_SYS_ADMIN, and the operator has partitions added by partx(8).
 //!
 //! START_DEV and END_USER_RECOVERY wait until every queue has fetched, so the reactors must be running by then; DEL_DEV
 //! waits until the last descriptor of the character device is closed, so they must be gone by then. An io_uring that has I/O of a member
@@ -132,6 +137,8 @@ pub struct Ublk {
     grows_to_sectors: Option<u64>,
     /// Whether hosts reach it, for its queues.
     live: Arc<AtomicBool>,
+    /// Whether its partitions are not read, so that a start can be killed.
+    hides_partitions: bool,
 }
 
 /// How far a device has come.
@@ -220,7 +227,9 @@ impl Ublk {
             volatile_cache: shape.volatile_cache,
             grows_to_sectors: None,
             live: Arc::default(),
+            hides_partitions: false,
         };
+        ublk.hides_partitions = ublk.control.features().unwrap_or(0) & feature::NO_AUTO_PART_SCAN == 0;
         if usize::from(ublk.queues) != queues {
             return Err(UblkError(format!(
                 "the ublk driver gives a device at most {} queues, one for each CPU: serve with --reactors {}",
@@ -265,6 +274,8 @@ impl Ublk {
             volatile_cache: told.attributes & attribute::VOLATILE_CACHE != 0,
             grows_to_sectors: grows.then_some(wanted.device_sectors),
             live: Arc::default(),
+            // The device was started by another server, and has the partitions that it has.
+            hides_partitions: false,
         };
         ublk.open_character_device()?;
         Ok(ublk)
@@ -297,6 +308,7 @@ impl Ublk {
             live: Arc::clone(&self.live),
             movement,
             plain: self.control.is_plain(),
+            unprivileged: self.hides_partitions,
         };
         (0..self.queues).map(place).collect()
     }
@@ -314,7 +326,12 @@ impl Ublk {
             Movement::Asked => "reads and writes copied once",
             Movement::ByDriver { .. } => "reads and writes copied by the driver",
         };
-        format!("{requests}; {bytes}")
+        let partitions = if self.hides_partitions {
+            format!("; the kernel looks for no partitions: `partx --add {}` adds them", self.path())
+        } else {
+            String::new()
+        };
+        format!("{requests}; {bytes}{partitions}")
     }
 
     /// Whether reads may go into the requests' own pages.
@@ -329,6 +346,12 @@ impl Ublk {
             (true, false) => Movement::Asked,
             (false, _) => Movement::ByDriver { request_bytes_max: self.request_bytes_max },
         }
+    }
+
+    /// Whether the kernel has not looked for partitions on it.
+    #[must_use]
+    pub fn hides_partitions(&self) -> bool {
+        self.hides_partitions
     }
 
     /// Whether no host reaches it, and it is about to be removed.

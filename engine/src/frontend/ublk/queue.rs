@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::abi::{self, Descriptor, operation};
 use super::exchange::{BLOCKS_PER_QUEUE, Bytes, Exchange, Heard, Tags};
@@ -76,6 +77,8 @@ pub struct UblkPlace {
     pub(super) movement: Movement,
     /// Whether the driver is spoken to in plain numbers.
     pub(super) plain: bool,
+    /// Whether the first fetches are those of an unprivileged thread.
+    pub(super) unprivileged: bool,
 }
 
 impl UblkPlace {
@@ -117,7 +120,9 @@ impl UblkPlace {
         };
         // Before the mapping: Linux 6.12 ties the device to the process that maps its descriptors, and unties it in a recovery, which it
         // refuses (EINVAL) to begin before a queue has fetched. After a kill in between nobody could map them again.
+        let admin = self.unprivileged.then(LaidDown::new).transpose()?;
         ring.submit_lane();
+        drop(admin);
         let descriptors = Descriptors::map(&self.file, &self.tags)?;
         flush_for_others();
         Ok(UblkFrontend {
@@ -429,6 +434,27 @@ impl Drop for Descriptors {
             let unmapped = unsafe { munmap(start.as_ptr().cast(), abi::descriptors_bytes(self.depth)) };
             debug_assert!(unmapped.is_ok());
         }
+    }
+}
+
+/// The right of an administrator, which the calling thread does not have for as long as this lives.
+struct LaidDown(CapabilitySets);
+
+impl LaidDown {
+    fn new() -> io::Result<LaidDown> {
+        let before = capabilities(None)?;
+        let mut without = before;
+        without.effective.remove(CapabilitySet::SYS_ADMIN);
+        set_capabilities(None, without)?;
+        Ok(LaidDown(before))
+    }
+}
+
+impl Drop for LaidDown {
+    fn drop(&mut self) {
+        // Taken up from the permitted set, which is as it was.
+        let taken_up = set_capabilities(None, self.0);
+        debug_assert!(taken_up.is_ok());
     }
 }
 
