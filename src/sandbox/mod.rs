@@ -4,8 +4,8 @@
 //! bytes can reach should cost the array at most, and not the machine.
 //!
 //! That holds against a wrong path, a confused command, and a bug that makes a thread do a thing that its list does not have. It does not
-//! hold against an intruder whose code runs in a thread: all threads share one memory, so each is worth the strongest of them, and a
-//! ring takes operations that seccomp does not see (sockets, extended attributes), for the rings have no restrictions yet.
+//! hold against an intruder whose code runs in a thread: all threads share one memory, so each is worth the strongest of them. (Rings,
+//! whose operations no filter sees, refuse what the engine does not ask of them: ring/uring/queue.rs, `restrict`.)
 //!
 //! ```text
 //!   begin             first of all, no thread yet: no_new_privs, umask 077, RLIMIT_MEMLOCK, an empty bounding set, the

@@ -107,6 +107,27 @@ fn a_command_opens_members_and_not_the_machine() {
     }
 }
 
+/// Threads can be started where a thread has to, and processes and namespaces nowhere.
+#[test]
+#[expect(unsafe_code, reason = "calls that no library makes with such arguments")]
+fn threads_are_started_and_nothing_else() {
+    for thread in [Thread::Listener, Thread::Control, Thread::Main] {
+        let started = within(thread, Places::default(), || {
+            let spawned = std::thread::Builder::new().spawn(|| 7).is_ok_and(|it| it.join().is_ok());
+            let errno = |result: i64| (result == -1).then(|| std::io::Error::last_os_error().raw_os_error());
+            // SAFETY: the call has no arguments that it could read, and is refused before that.
+            let newer = errno(unsafe { libc::syscall(libc::SYS_clone3, 0, 0) });
+            // SAFETY: a flag without memory; refused.
+            let namespace = errno(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER) });
+            // SAFETY: a new process would be refused; no stack is given.
+            let process = errno(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) });
+            (spawned, newer, namespace, process)
+        });
+        let (unknown, refused) = (Some(Some(libc::ENOSYS)), Some(Some(libc::EPERM)));
+        assert_eq!(started.unwrap(), (true, unknown, refused, refused), "{thread:?}");
+    }
+}
+
 /// A confined thread has what the table says, and what it starts has it too.
 #[test]
 fn the_kernel_tells_that_a_thread_is_confined() {

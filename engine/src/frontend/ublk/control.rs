@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use io_uring::register::Restriction;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::UblkError;
@@ -71,7 +72,7 @@ impl Control {
                 _ => format!("{}: cannot be opened: {error}", abi::CONTROL_PATH),
             })
         })?;
-        let ring = IoUring::builder().build(4).map_err(|error| failed("set up io_uring", &error))?;
+        let ring = ring().map_err(|error| failed("set up io_uring", &error))?;
         let mut control = Control { file, ring, features: None, plain: false, count: 0, given_up: None };
         control.features = control.ask_features();
         control.plain = control.features.is_none();
@@ -194,6 +195,14 @@ impl Control {
     }
 }
 
+/// A ring that takes commands to drivers, and nothing else: no filter of system calls sees what goes by it.
+fn ring() -> io::Result<IoUring<squeue::Entry128, cqueue::Entry>> {
+    let ring: IoUring<squeue::Entry128, cqueue::Entry> = IoUring::builder().setup_r_disabled().build(4)?;
+    ring.submitter().register_restrictions(&mut [Restriction::sqe_op(opcode::UringCmd80::CODE)])?;
+    ring.submitter().register_enable_rings()?;
+    Ok(ring)
+}
+
 /// An error of an operating system call, in words.
 pub(super) fn failed(what: &str, error: &io::Error) -> UblkError {
     UblkError(format!("cannot {what}: {error}"))
@@ -207,7 +216,7 @@ mod tests {
     #[test]
     fn commands_are_exchanged_until_one_is_given_up() {
         let file = OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
-        let ring = IoUring::builder().build(4).unwrap();
+        let ring = ring().unwrap();
         let mut control = Control { file, ring, features: None, plain: false, count: 0, given_up: None };
         match control.exchange(1, 2, 77u64) {
             Ok(value) => assert_eq!(value, 77),

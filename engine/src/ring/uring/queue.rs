@@ -15,7 +15,8 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use io_uring::{Builder, EnterFlags, cqueue, squeue};
+use io_uring::register::Restriction;
+use io_uring::{Builder, EnterFlags, cqueue, opcode, squeue};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Piece;
@@ -78,6 +79,8 @@ impl Queue {
         }
         let (buffers_are_fixed, takes_host_buffers) = register_buffers(&ring, memory, config.host_buffers)?;
         let bell = if config.polled { None } else { Some(Bell::new(&mut ring)?) };
+        restrict(&ring)?;
+        ring.submitter().register_enable_rings()?;
         Ok(Queue {
             ring,
             unsubmitted: 0,
@@ -326,6 +329,7 @@ impl Setup for Flags {
             .setup_defer_taskrun()
             .setup_taskrun_flag()
             .setup_submit_all()
+            .setup_r_disabled()
             .dontfork();
         if self.sq_array == SqArray::Absent {
             builder.setup_no_sqarray();
@@ -348,6 +352,33 @@ fn cpu_set(cpus: &[usize]) -> libc::cpu_set_t {
     set
 }
 
+/// Has the kernel refuse (EACCES) whatever this room does not ask of it: what goes by a ring is seen by no filter of system calls. Only
+/// files of the table can be used. To be called before the ring is enabled.
+fn restrict(ring: &Wire) -> io::Result<()> {
+    /// Of io_uring_register(2), in the order in which they occur below.
+    const UNREGISTER_FILES: u8 = 3;
+    const REGISTER_FILES_UPDATE: u8 = 6;
+    const REGISTER_IOWQ_MAX_WORKERS: u8 = 19;
+    const REGISTER_PBUF_RING: u8 = 22;
+    let registrations =
+        [UNREGISTER_FILES, REGISTER_FILES_UPDATE, REGISTER_IOWQ_MAX_WORKERS, REGISTER_PBUF_RING];
+    let operations = [
+        opcode::Read::CODE,
+        opcode::ReadFixed::CODE,
+        opcode::Write::CODE,
+        opcode::WriteFixed::CODE,
+        opcode::Fsync::CODE,
+        opcode::Fallocate::CODE,
+        opcode::UringCmd16::CODE,
+    ];
+    let flags = squeue::Flags::ASYNC | squeue::Flags::BUFFER_SELECT;
+    let mut allowed: Vec<Restriction> = registrations.into_iter().map(Restriction::register_op).collect();
+    allowed.extend(operations.into_iter().map(Restriction::sqe_op));
+    allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
+    allowed.push(Restriction::sqe_flags_required(squeue::Flags::FIXED_FILE.bits()));
+    ring.submitter().register_restrictions(&mut allowed)
+}
+
 /// Registers every arena as the fixed buffer of its index, and leaves places for host buffers behind them. Whether the
 /// limits allowed the one, and the kernel the other.
 fn register_buffers(ring: &Wire, memory: &Memory, host_buffers: u16) -> io::Result<(bool, bool)> {
@@ -364,5 +395,47 @@ fn register_buffers(ring: &Wire, memory: &Memory, host_buffers: u16) -> io::Resu
         // RLIMIT_MEMLOCK, or not that much memory to pin: everything works without, only slower.
         Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Ok((false, host_buffers > 0)),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use io_uring::types;
+
+    use super::*;
+
+    /// A ring does what this room asks of it, and refuses the rest.
+    #[test]
+    fn a_ring_takes_what_it_is_for() {
+        let memory = Memory::new(&[1 << 20]).unwrap();
+        for width in [Width::Narrow, Width::Wide] {
+            let config = QueueConfig { worker_cpus: &[], polled: false, width, host_buffers: 0 };
+            let mut queue = Queue::new(&memory, &config).unwrap();
+            let null = std::fs::File::open("/dev/null").unwrap();
+            queue.register_file(1, null.as_raw_fd()).unwrap();
+            queue.limit_workers(2).unwrap();
+            let (fixed, bare) = (types::Fixed(1), types::Fd(null.as_raw_fd()));
+            for (entry, expected) in [
+                (opcode::Fsync::new(fixed).build(), -libc::EINVAL), // what /dev/null says to that
+                (opcode::Fsync::new(bare).build(), -libc::EACCES),
+                (opcode::Nop::new().build(), -libc::EACCES),
+                (opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build(), -libc::EACCES),
+                (opcode::Close::new(types::Fixed(1)).build(), -libc::EACCES),
+                (opcode::Fsync::new(fixed).build().flags(squeue::Flags::IO_LINK), -libc::EACCES),
+            ] {
+                // SAFETY: no entry has an address.
+                unsafe { queue.push_command(entry.clone().user_data(u64::MAX)) };
+                let mut results = Vec::new();
+                for _ in 0..100 {
+                    queue.enter(Collect::Always);
+                    queue.reap(|reaped| results.push(reaped.result));
+                }
+                assert_eq!(results, [expected], "{entry:?}");
+            }
+            let more = queue.ring.submitter().register_eventfd(null.as_raw_fd());
+            assert_eq!(more.unwrap_err().raw_os_error(), Some(libc::EACCES));
+        }
     }
 }
