@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::bench::BenchPattern;
+use engine::frontend::nbd::Address;
 use engine::server::{Init, Level, UblkFeature};
 
 use crate::commands::scan::Search;
@@ -21,19 +22,23 @@ use crate::units::parse_size;
 #[command(after_help = "Sizes: 512, 64K, 1GiB (powers of 1024).  \
     Exit codes: 0 done, 1 failed or a problem was found, 2 usage.")]
 pub struct Cli {
-    /// Where running arrays are found [default: /run/striate as root, else $XDG_RUNTIME_DIR/striate]
-    #[arg(
-        long,
-        global = true,
-        env = "STRIATE_RUN_DIR",
-        hide_env_values = true,
-        value_name = "DIR",
-        display_order = 900
-    )]
+    /// Where running arrays are found [default: $STRIATE_RUN_DIR, or /run/striate as root, else
+    /// $XDG_RUNTIME_DIR/striate]
+    #[arg(long, global = true, value_name = "DIR", display_order = 900)]
     pub run_dir: Option<PathBuf>,
 
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// The command line with what the environment says where it says nothing. (clap would do it, and then show such an option in the
+    /// usage of every error, as if it were required.)
+    pub fn with_environment(mut self) -> Self {
+        let run_dir = || std::env::var_os("STRIATE_RUN_DIR").filter(|value| !value.is_empty());
+        self.run_dir = self.run_dir.or_else(|| run_dir().map(PathBuf::from));
+        self
+    }
 }
 
 /// What to do.
@@ -155,7 +160,7 @@ pub struct Serve {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FEATURE", conflicts_with = "nbd")]
     pub ublk_without: Vec<UblkFeatureChoice>,
     /// Listen for NBD clients; may be repeated [default elsewhere: unix:RUN_DIR/NAME.nbd]
-    #[arg(long, value_name = "unix:PATH|HOST:PORT")]
+    #[arg(long, value_name = "unix:PATH|HOST:PORT", value_parser = parse_address)]
     pub nbd: Vec<String>,
     /// Refuse writes, and write nothing to the members
     #[arg(long)]
@@ -189,7 +194,7 @@ pub struct Serve {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub member_timeout: u32,
     /// Data memory of each reactor
-    #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
+    #[arg(long, value_parser = parse_memory, default_value = "64M", value_name = "SIZE")]
     pub memory: u64,
     /// Let `replace` take new members from beneath this directory; may be repeated [always: /dev and the
     /// directories of members]
@@ -199,9 +204,9 @@ pub struct Serve {
     /// the whole machine, not only the array. To find out whether the sandbox is at fault
     #[arg(long, conflicts_with = "allow_path")]
     pub no_sandbox: bool,
-    /// How much to log on standard error
-    #[arg(long, value_enum, env = "STRIATE_LOG", hide_env_values = true, default_value_t = LogLevel::Info)]
-    pub log: LogLevel,
+    /// How much to log on standard error [default: $STRIATE_LOG, or info]
+    #[arg(long, value_enum)]
+    pub log: Option<LogLevel>,
 }
 
 /// Which array a name means.
@@ -440,6 +445,13 @@ fn parse_level(text: &str) -> Result<Level, String> {
     }
 }
 
+/// An address of NBD, as it was typed.
+fn parse_address(text: &str) -> Result<String, String> {
+    let address = text.parse::<Address>().map_err(|error| error.to_string())?;
+    drop(address);
+    Ok(text.into())
+}
+
 /// A group by number, or by name as /etc/group has it.
 fn parse_group(text: &str) -> Result<u32, String> {
     if let Ok(number) = text.parse() {
@@ -489,6 +501,14 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
 
 fn parse_size_u32(text: &str) -> Result<u32, String> {
     parse_size(text)?.try_into().map_err(|_| "4G or more is too large here".into())
+}
+
+/// As much as a reactor can work with, and half of the least as earlier versions took it.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes @ 0x100_0000..=0x4000_0000 => Ok(bytes),
+        _ => Err("from 32M to 1G is possible".into()),
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -10,6 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/literals.rs"]
+mod literals;
+#[path = "tidy/messages.rs"]
+mod messages;
 #[path = "tidy/text.rs"]
 mod text;
 #[path = "tidy/tree.rs"]

@@ -112,7 +112,10 @@ fn what_is_refused_changes_nothing() {
     let mut client = server.connect();
     client.write(0, &pattern(1, 0, client.size_bytes as usize));
     let refused = lab.striate_refuses(&grow_args(&array.members));
-    assert!(refused.contains("locked by another process"), "while it is served: {refused}");
+    assert!(
+        refused.contains(&format!("is in use (by process {}, striate)", server.pid())),
+        "while it is served: {refused}"
+    );
     drop(client);
     server.stop();
 
@@ -125,7 +128,7 @@ fn what_is_refused_changes_nothing() {
     let said = lab.striate_ok(&grow_args(&array.members));
     assert!(said.starts_with("nothing to grow: tank: ") && said.contains("slot 0 ("), "{said}");
     let refused = lab.striate_refuses(&grow_args(&array.members[..4]));
-    assert!(refused.contains("slot 4 is missing or not in sync"), "a member short: {refused}");
+    assert!(refused.contains("slot 4 is missing: an array is grown when"), "a member short: {refused}");
     assert!(content() == before, "what was refused changed a member");
     lengthen(&array.members[0], 8, 12);
     lab.striate_ok(&grow_args(&array.members));

@@ -1,6 +1,6 @@
 //! Growing a stopped array into room that its members have got.
 
-use crate::assembly::{Assembly, AssemblyOptions, LeftOut, SlotPlan, assemble};
+use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
 use crate::device::{Access, Device};
 use crate::format::superblock::Record;
 use crate::format::zones::{Zones, usable};
@@ -12,6 +12,7 @@ use super::fit::check_blocks;
 use super::front::{MemberTraits, shape_of};
 use super::note::announce;
 use super::open::{ControlRing, candidates, ends, leave_out_overwritten, open_all};
+use super::words::not_in_sync;
 use super::{GrowOptions, Grown, ServerError, random, this_host};
 
 /// Adds as many stripes as every member has room for. Changes nothing where there is none, or where a member is missing or
@@ -45,13 +46,10 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         bitmap_is_full: zones.stripes == zones.stripes_max(),
         failed_slots: Vec::new(),
     };
-    if let Some(slot) = assembly.slots.iter().position(|plan| !matches!(plan, SlotPlan::InSync { .. })) {
-        let left_out =
-            |out: &LeftOut| format!("; {}: {}", devices[out.candidate].path().display(), out.reason);
+    if let Some(what) = not_in_sync(&assembly, &devices) {
         return Err(ServerError(format!(
-            "{}: slot {slot} is missing or not in sync: an array is grown when every member is there and in sync; replace it first, and wait for its rebuild{}",
-            grown.name,
-            assembly.left_out.iter().map(left_out).collect::<String>()
+            "{}: {what}: an array is grown when every member is there and in sync: serve it, fill the slot, wait for its rebuild, stop the array, and grow it then",
+            grown.name
         )));
     }
     if grown.to_bytes > grown.from_bytes {

@@ -3,6 +3,8 @@
 use crate::assembly::{Assembly, Candidate, LeftOutReason, SlotPlan};
 use crate::start::Started;
 
+use super::words::shell_word;
+
 /// What assembly found: who was left out and why, damaged superblocks, an unclean end.
 pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -11,9 +13,17 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
     for left_out in &assembly.left_out {
         let path = label(left_out.candidate);
         let advice = match left_out.reason {
-            LeftOutReason::Replaced { slot } => {
-                format!("; `striate replace {name} {slot} {path} --force` uses it again")
-            }
+            LeftOutReason::Replaced { slot } => match assembly.slots[slot] {
+                SlotPlan::InSync { .. } | SlotPlan::Rebuilding { .. } => {
+                    "; another device has its slot now, and this one is free for other use".into()
+                }
+                _ => {
+                    let path = shell_word(path);
+                    format!(
+                        "; to fill the slot with it again: `striate replace {name} {slot} {path} --force`"
+                    )
+                }
+            },
             LeftOutReason::NoMember(_) => String::new(),
         };
         warnings.push(format!("{path}: left out: {}{advice}", left_out.reason));
@@ -21,8 +31,9 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
     for (slot, plan) in assembly.slots.iter().enumerate() {
         match plan {
             SlotPlan::Stale { candidate, reason } => warnings.push(format!(
-                "{0}: left out of slot {slot}: it {reason}; to fill it anew: `striate replace {name} {slot} {0} --force`",
-                label(*candidate)
+                "{}: left out of slot {slot}: it {reason}; to fill it anew: `striate replace {name} {slot} {} --force`",
+                label(*candidate),
+                shell_word(label(*candidate))
             )),
             // The first notices say so: see `running/notices`.
             SlotPlan::Missing | SlotPlan::Failed | SlotPlan::Empty => {}

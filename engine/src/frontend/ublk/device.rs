@@ -491,7 +491,7 @@ fn goes_later(device: u32, asked: &io::Result<()>) -> String {
         }
         // Drivers before Linux 6.9 remove a device only while the caller waits.
         Err(_) => format!(
-            "/dev/ublkb{device}: stopped; the next `serve` of the array, or `striate stop --force`, clears it away once this process has ended"
+            "/dev/ublkb{device}: stopped; the next start of the array clears it away once this process has ended, and so does a stop with --force"
         ),
     }
 }
