@@ -473,7 +473,7 @@ fn parse_uuid(text: &str) -> Result<String, String> {
     if is_uuid {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err("`striate detail` shows it: 36 hexadecimal digits and dashes".into())
+        Err("`striate detail NAME` shows it: 36 hexadecimal digits and dashes".into())
     }
 }
 
@@ -546,3 +546,6 @@ mod tests {
         Cli::command().debug_assert();
     }
 }
+
+#[cfg(test)]
+mod typed;

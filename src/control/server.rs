@@ -269,7 +269,7 @@ fn answer(line: &[u8], backend: &dyn Backend) -> Answer {
     };
     let changes = !matches!(request, Request::Status {} | Request::Lost { .. });
     if changes {
-        tracing::info!("control: {}", String::from_utf8_lossy(line));
+        tracing::info!("command: {}", request.in_words());
     }
     let answer = match request {
         Request::Status {} => match backend.status() {
@@ -287,7 +287,7 @@ fn answer(line: &[u8], backend: &dyn Backend) -> Answer {
         Request::Stop { force } => Answer::of(backend.stop(force)),
     };
     if let (true, Answer::Error { error }) = (changes, &answer) {
-        tracing::warn!("control: {error}");
+        tracing::warn!("command refused: {error}");
     }
     if changes {
         log::settle();

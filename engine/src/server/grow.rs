@@ -1,7 +1,7 @@
 //! Growing a stopped array into room that its members have got.
 
 use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
-use crate::device::{Access, Device};
+use crate::device::{Access, Device, DeviceKind};
 use crate::format::superblock::Record;
 use crate::format::zones::{Zones, usable};
 use crate::frontend::ublk::{Existing, existing};
@@ -12,7 +12,7 @@ use super::fit::check_blocks;
 use super::front::{MemberTraits, shape_of};
 use super::note::announce;
 use super::open::{ControlRing, candidates, ends, leave_out_overwritten, open_all};
-use super::words::not_in_sync;
+use super::words::{not_in_sync, shell_path};
 use super::{GrowOptions, Grown, ServerError, random, this_host};
 
 /// Adds as many stripes as every member has room for. Changes nothing where there is none, or where a member is missing or
@@ -111,7 +111,10 @@ pub(super) fn could_grow(assembly: &Assembly, devices: &[Device]) -> Option<Stri
     // Not for the odd stripe.
     (whole && then - now > now / 100).then(|| {
         let percent = (then - now) * 100 / now;
-        let name = assembly.record.name.as_str();
-        format!("every member is longer than the array uses: `striate grow {name}` while it is stopped gives it {percent} % more")
+        // A search by name looks at block devices only.
+        let is_found_by_name = devices.iter().all(|device| device.kind() == DeviceKind::Block);
+        let paths = || devices.iter().map(|device| shell_path(device.path())).collect::<Vec<_>>().join(" ");
+        let what = if is_found_by_name { assembly.record.name.to_string() } else { paths() };
+        format!("every member is longer than the array uses: `striate grow {what}` while it is stopped gives it {percent} % more")
     })
 }
