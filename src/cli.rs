@@ -6,8 +6,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine::array::REQUESTS_MAX;
 use engine::bench::BenchPattern;
 use engine::frontend::nbd::Address;
+use engine::limits::REACTORS_MAX;
 use engine::server::{Init, Level, UblkFeature};
 
 use crate::commands::scan::Search;
@@ -147,7 +149,7 @@ pub struct Serve {
     #[arg(long, default_value_t = 30, value_name = "SECS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub wait: u32,
     /// Polled threads, one a CPU, near the members; 0: half of the CPUs, at most 4
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value = "0", value_name = "N", value_parser = up_to::<0, REACTORS_MAX>)]
     pub reactors: usize,
     /// The CPUs to poll on, one reactor each, as in `2,4-6`
     #[arg(long, value_parser = parse_cpus, conflicts_with = "reactors", value_name = "LIST")]
@@ -372,10 +374,10 @@ pub struct Bench {
     #[arg(long, value_parser = parse_size_u32, default_value = "4K", value_name = "SIZE")]
     pub bs: u32,
     /// Requests in flight on each core
-    #[arg(long, value_parser = positive, default_value = "128", value_name = "N")]
+    #[arg(long, value_parser = up_to::<1, REQUESTS_MAX>, default_value = "128", value_name = "N")]
     pub qd: usize,
     /// Reactors, one a core
-    #[arg(long, value_parser = positive, default_value = "1", value_name = "N")]
+    #[arg(long, value_parser = up_to::<1, REACTORS_MAX>, default_value = "1", value_name = "N")]
     pub cores: usize,
     /// How long to measure
     #[arg(long, value_parser = seconds, default_value = "3")]
@@ -511,18 +513,17 @@ fn parse_memory(text: &str) -> Result<u64, String> {
     }
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+fn up_to<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("at least 1".into()),
-        Ok(number) => Ok(number),
-        Err(_) => Err("not a number".into()),
+        Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
+        _ => Err(format!("a number from {MIN} to {MAX}")),
     }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
-        _ => Err("seconds, more than 0 and at most 86400".into()),
+        Ok(seconds) if seconds > 0.0 && seconds <= 3600.0 => Ok(seconds),
+        _ => Err("seconds, more than 0 and at most 3600".into()),
     }
 }
 

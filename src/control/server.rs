@@ -207,7 +207,9 @@ fn admit(
 ) {
     let refusal = match rustix::net::sockopt::socket_peercred(&stream) {
         Err(error) => Some(format!("cannot tell who you are: {error}")),
-        Ok(peer) if !allowed(peer.uid.as_raw()) => Some("refused: another user's array".into()),
+        Ok(peer) if !allowed(peer.uid.as_raw()) => {
+            Some("refused: another user serves this array: give the command as that user or as root".into())
+        }
         Ok(_) if clients.len() >= CLIENTS_MAX => Some(format!("busy: {CLIENTS_MAX} clients are connected")),
         Ok(_) => None,
     };

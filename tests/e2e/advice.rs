@@ -14,7 +14,7 @@ use std::process::Output;
 use engine::status::{Health, MemberState};
 
 use crate::content::pattern;
-use crate::lab::{Array, Lab, Server, Shape, succeeded, timed};
+use crate::lab::{Array, Backing, Lab, Server, Shape, run, succeeded, timed};
 
 const SMALL: Shape = Shape { member_mib: 24, ..Shape::RAID5 };
 const SMALL6: Shape = Shape { member_mib: 24, ..Shape::RAID6 };
@@ -151,6 +151,47 @@ fn a_member_that_comes_back() {
     let command = recommended(&lab, &server.log(), "left out of slot 1", "replace");
     typed_ok(&command);
     stage.is_well(server);
+}
+
+/// As above, with drives that are found by the array's name. A drive that another program has is refused.
+#[test]
+#[ignore = "needs root for loop devices"]
+fn a_drive_that_comes_back() {
+    let lab = Lab::new();
+    let name = format!("back-{}", std::process::id());
+    let array = lab.create(&name, Shape { backing: Backing::Loop, ..SMALL });
+    let by_name = || Server::start(&lab, &name, &[PathBuf::from(&name)], &["--wait", "1"]);
+    let (away, file) = (array.members[1].clone(), lab.path(&format!("{name}.1")));
+    let losetup = |args: &[&OsStr]| succeeded("losetup", &run("losetup", args));
+    by_name().stop();
+    losetup(&["--detach".as_ref(), away.as_ref()]);
+    let server = by_name();
+    let data = pattern(1, 0, 4 << 20);
+    server.connect().write(0, &data);
+    server.stop();
+    losetup(&["--direct-io=on".as_ref(), away.as_ref(), file.as_ref()]);
+    let server = by_name();
+    let command =
+        recommended(&lab, &server.log(), &format!("{}: left out of slot 1", away.display()), "replace");
+    let taken = rustix::fs::open(
+        &away,
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::EXCL,
+        rustix::fs::Mode::empty(),
+    )
+    .expect("a server does not hold what it has left out");
+    let refused = String::from_utf8_lossy(&typed(&command).stderr).into_owned();
+    // The server has no right to see the files of other processes; a command has, if it is root's.
+    assert!(refused.contains("is in use (by another program"), "{refused}");
+    let scrub = ["scrub".as_ref(), away.as_os_str()];
+    let refused = lab.striate_refuses(&scrub);
+    assert!(refused.contains(&format!("is in use (by process {}, ", std::process::id())), "{refused}");
+    drop(taken);
+    typed_ok(&command);
+    server.wait();
+    assert_eq!(server.status().health, Health::Optimal);
+    assert!(server.connect().read(0, data.len()) == data, "the data has changed");
+    server.stop();
+    array.scrub_is_clean("after the advice");
 }
 
 /// A member fails, and its slot is filled by another device.

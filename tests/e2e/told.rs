@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use engine::status::Health;
 
 use crate::content::pattern;
-use crate::lab::{Lab, Server, Shape};
+use crate::lab::{Lab, Server, Shape, timed};
 
 const SHAPE: Shape = Shape { member_mib: 24, ..Shape::RAID6 };
 
@@ -175,5 +175,43 @@ fn advice_works_as_printed() {
     ]);
     server.wait();
     assert_eq!(server.status().health, Health::Optimal);
+    server.stop();
+}
+
+/// Runs a command on a terminal of 50 columns, by script(1), and returns what it shows.
+fn on_a_terminal(lab: &Lab, command: &str, no_color: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_striate");
+    let shown = format!("stty cols 50; {program} {command}");
+    let mut script = timed("script");
+    script.args(["--quiet", "--command", &shown, "/dev/null"]);
+    script.env("STRIATE_RUN_DIR", lab.path("run")).env("NO_COLOR", no_color);
+    String::from_utf8_lossy(&script.output().expect("script(1)").stdout).into_owned()
+}
+
+/// A terminal shows colours unless NO_COLOR forbids them; a pipe does not. No word of a table is broken where the terminal is narrow.
+#[test]
+fn colours_are_for_terminals() {
+    let lab = Lab::new();
+    let array = lab.create("coloured", Shape { member_mib: 24, ..Shape::RAID5 });
+    let server = array.serve(&[]);
+    server.fail(1);
+    let (escape, red) = ("\u{1b}[", "\u{1b}[31mNO REDUNDANCY\u{1b}[0m");
+    let status = on_a_terminal(&lab, "status", "");
+    assert!(status.contains(red), "{status:?}");
+    let plain = on_a_terminal(&lab, "status", "1");
+    assert!(!plain.contains(escape), "{plain:?}");
+    assert_eq!(plain.replace('\r', ""), status.replace('\r', "").replace(red, "NO REDUNDANCY"));
+    let piped = lab.striate_ok(&["status"]);
+    assert_eq!(plain.replace('\r', ""), piped, "a table is the same at 50 columns");
+    // The log of a server, which is refused after it has said that it waits.
+    let serve = "serve --wait 1 /dev/striate-none";
+    let log = on_a_terminal(&lab, serve, "");
+    assert!(log.contains("not there yet") && log.contains(escape), "{log:?}");
+    let log = on_a_terminal(&lab, serve, "1");
+    assert!(log.contains("not there yet") && !log.contains(escape), "{log:?}");
+    // Lines of the log name no module, and commands are words.
+    let log = server.log();
+    assert!(!log.contains(escape) && !log.contains("::") && !log.contains('{'), "{log}");
+    assert!(log.contains("command: fail slot 1"), "{log}");
     server.stop();
 }

@@ -150,7 +150,9 @@ impl Holder {
     /// Words for what to do.
     fn advice(&self) -> &'static str {
         match self {
-            Holder::ThisServer => "stop the array and serve it again first, or choose another device",
+            Holder::ThisServer => {
+                "choose another device; one that has failed is free once the array is stopped"
+            }
             Holder::Mount { .. } | Holder::Swap | Holder::Devices { .. } => {
                 "release it first, or choose another device"
             }
@@ -166,7 +168,7 @@ impl std::fmt::Display for Holder {
             Holder::Swap => write!(f, "used as swap"),
             Holder::Devices { names } => write!(f, "part of {}", names.join(", ")),
             Holder::ThisServer => {
-                write!(f, "by this server, which keeps a member that has failed until it ends")
+                write!(f, "by this server: it is a member, or was one until it failed")
             }
             Holder::Process { pid, name } => write!(f, "by process {pid}, {name}"),
             Holder::Unknown => write!(f, "by another program, perhaps another server of the same array"),

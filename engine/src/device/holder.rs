@@ -30,11 +30,7 @@ pub(super) fn of(number: u64) -> Holder {
     }
     // Several programs may have it open, and one of them has claimed it: most likely a server of an array.
     let mut found: Vec<Holder> = processes_with(number).into_iter().map(process).collect();
-    found.sort_by_key(|holder| match holder {
-        Holder::ThisServer => 0,
-        Holder::Process { name, .. } if name == "striate" => 1,
-        _ => 2,
-    });
+    found.sort_by_key(|holder| !matches!(holder, Holder::Process { name, .. } if name == "striate"));
     found.into_iter().next().unwrap_or(Holder::Unknown)
 }
 
@@ -65,7 +61,8 @@ fn process(pid: u32) -> Holder {
     Holder::Process { pid, name: name.trim().to_owned() }
 }
 
-/// Processes that have a block device open. Looks at paths in /dev only: any other may lie on a file system that does not answer.
+/// Other processes that have a block device open. This one has it open too, to look at it before it claims it. Looks at paths in /dev
+/// only: any other may lie on a file system that does not answer.
 fn processes_with(number: u64) -> Vec<u32> {
     let is_it = |path: &Path| {
         path.starts_with("/dev") && fs::metadata(path).is_ok_and(|metadata| metadata.rdev() == number)
@@ -76,7 +73,7 @@ fn processes_with(number: u64) -> Vec<u32> {
         paths.into_iter().any(|path| is_it(&path))
     };
     let pids = directory(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
-    pids.filter(has_it).collect()
+    pids.filter(|pid| *pid != std::process::id()).filter(has_it).collect()
 }
 
 /// The mount point of the first mounted device among `numbers` ("8:1"): the third and fifth fields of

@@ -12,7 +12,7 @@ use super::fit::check_blocks;
 use super::front::{MemberTraits, shape_of};
 use super::note::announce;
 use super::open::{ControlRing, candidates, ends, leave_out_overwritten, open_all};
-use super::words::{not_in_sync, shell_path};
+use super::words::{after_path, not_in_sync, shell_path};
 use super::{GrowOptions, Grown, ServerError, random, this_host};
 
 /// Adds as many stripes as every member has room for. Changes nothing where there is none, or where a member is missing or
@@ -57,6 +57,7 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         let noted = announce(options.run_dir.as_deref(), record, seed)?;
         refuse_unannounced(record, &noted)?;
         let lost = grow(&mut ring.bench(), &assembly, zones, seed)
+            .map_err(|error| after_path(error.slot(), &error, &assembly, &devices))
             .map_err(|error| format!("{}: not grown: {error}", grown.name));
         grown.failed_slots = ring.outcome(&devices, lost)?.iter().collect();
     }

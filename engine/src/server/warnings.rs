@@ -1,9 +1,10 @@
 //! Warnings of a start that went well enough.
 
 use crate::assembly::{Assembly, Candidate, LeftOutReason, SlotPlan};
+use crate::device::Device;
 use crate::start::Started;
 
-use super::words::shell_word;
+use super::words::{after_path, shell_word};
 
 /// What assembly found: who was left out and why, damaged superblocks, an unclean end.
 pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<String> {
@@ -57,10 +58,13 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
 }
 
 /// What the load of the bitmap found.
-pub(super) fn of_start(started: &Started) -> Vec<String> {
+pub(super) fn of_start(started: &Started, assembly: &Assembly, devices: &[Device]) -> Vec<String> {
     let mut warnings = Vec::new();
     for slot in started.bad_places.iter() {
-        warnings.push(format!("slot {slot}: a part of its bitmap was damaged or could not be read"));
+        let text = format!(
+            "slot {slot}: a part of its bitmap was damaged or could not be read: copies on other members are used"
+        );
+        warnings.push(after_path(Some(slot.into()), &text, assembly, devices));
     }
     if started.stale_blocks > 0 {
         let what = if started.parity_trusted {

@@ -48,6 +48,29 @@ fn date(since_1970_s: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// The path of the device that takes part in a slot.
+fn path_of<'a>(slot: usize, assembly: &Assembly, devices: &'a [Device]) -> Option<&'a Path> {
+    match assembly.slots.get(slot)? {
+        SlotPlan::InSync { candidate } | SlotPlan::Rebuilding { candidate, .. } => {
+            Some(devices[*candidate].path())
+        }
+        SlotPlan::Stale { .. } | SlotPlan::Missing | SlotPlan::Failed | SlotPlan::Empty => None,
+    }
+}
+
+/// An error about a slot, after the path of its device.
+pub(super) fn after_path(
+    slot: Option<usize>,
+    error: &dyn std::fmt::Display,
+    assembly: &Assembly,
+    devices: &[Device],
+) -> String {
+    match slot.and_then(|slot| path_of(slot, assembly, devices)) {
+        Some(path) => format!("{}: {error}", path.display()),
+        None => error.to_string(),
+    }
+}
+
 /// The first slot that is not in sync, with its member by path and the reason; `None` if all are in sync.
 pub(super) fn not_in_sync(assembly: &Assembly, devices: &[Device]) -> Option<String> {
     let path = |candidate: usize| devices[candidate].path().display();
