@@ -185,7 +185,7 @@ impl Server {
             ));
         }
         let memory = Memory::new(&vec![memory_bytes; count]).map_err(|error| {
-            ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}"))
+            ServerError(format!("cannot allocate {count} x {memory_bytes} bytes (--memory): {error}"))
         })?;
         placement.populate(&memory);
         let no_bell = |error| ServerError(format!("cannot make an eventfd: {error}"));

@@ -68,7 +68,7 @@ impl Server {
         let rebuilding = self.shared.steward.rebuild_slot.load(Ordering::Relaxed);
         let name = self.record.name.as_str();
         let why = if self.read_only {
-            "the array is read-only".into()
+            "the array is served read-only: serve it without --read-only to fill a slot".into()
         } else if self.is_stopping.load(Ordering::Acquire) {
             "the array is being stopped".into()
         } else if self.shared.failed() {
