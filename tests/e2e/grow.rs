@@ -93,7 +93,7 @@ fn a_killed_array_grows_and_is_resynced() {
     array.members.iter().for_each(|member| lengthen(member, 8, 12));
     array.serve(&["--reactors", "1"]).kill();
     let log = std::fs::read_to_string(lab.path("tank.log")).expect("a log");
-    assert!(log.contains(" grow tank`"), "the log does not say so: {log}");
+    assert!(log.contains(&format!(" grow {}", array.members[0].display())), "the log does not say so: {log}");
     lab.striate_ok(&grow_args(&array.members));
     let in_doubt = array.scrub();
     assert!(in_doubt.need_sync > 0, "a grown array is taken for one that was stopped in order: {in_doubt:?}");
