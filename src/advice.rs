@@ -7,13 +7,15 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use engine::server::shell_path;
+
 /// `--run-dir DIR`, where commands need it.
 static OPTION: OnceLock<String> = OnceLock::new();
 
 /// From here on, advice names this run directory.
 pub fn name_run_dir(path: &Path) {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
-    let _first_counts = OPTION.set(format!("--run-dir {}", quoted(&absolute.to_string_lossy())));
+    let _first_counts = OPTION.set(format!("--run-dir {}", shell_path(&absolute)));
 }
 
 /// The text with the option in each command.
@@ -30,12 +32,6 @@ fn with_option<'a>(text: &'a str, option: &str) -> Cow<'a, str> {
     }
 }
 
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@%,=".contains(letter);
-    if word.chars().all(is_plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,7 +42,5 @@ mod tests {
             with_option("see `striate status`, or `striate stop a`; striate: ready", "--run-dir /r"),
             "see `striate --run-dir /r status`, or `striate --run-dir /r stop a`; striate: ready"
         );
-        assert_eq!(quoted("/run/a"), "/run/a");
-        assert_eq!(quoted("/it's here"), r"'/it'\''s here'");
     }
 }

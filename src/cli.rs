@@ -6,7 +6,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine::array::REQUESTS_MAX;
 use engine::bench::BenchPattern;
+use engine::frontend::nbd::Address;
+use engine::limits::REACTORS_MAX;
 use engine::server::{Init, Level, UblkFeature};
 
 use crate::commands::scan::Search;
@@ -21,19 +24,23 @@ use crate::units::parse_size;
 #[command(after_help = "Sizes: 512, 64K, 1GiB (powers of 1024).  \
     Exit codes: 0 done, 1 failed or a problem was found, 2 usage.")]
 pub struct Cli {
-    /// Where running arrays are found [default: /run/striate as root, else $XDG_RUNTIME_DIR/striate]
-    #[arg(
-        long,
-        global = true,
-        env = "STRIATE_RUN_DIR",
-        hide_env_values = true,
-        value_name = "DIR",
-        display_order = 900
-    )]
+    /// Where running arrays are found [default: $STRIATE_RUN_DIR, or /run/striate as root, else
+    /// $XDG_RUNTIME_DIR/striate]
+    #[arg(long, global = true, value_name = "DIR", display_order = 900)]
     pub run_dir: Option<PathBuf>,
 
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// The command line with what the environment says where it says nothing. (clap would do it, and then show such an option in the
+    /// usage of every error, as if it were required.)
+    pub fn with_environment(mut self) -> Self {
+        let run_dir = || std::env::var_os("STRIATE_RUN_DIR").filter(|value| !value.is_empty());
+        self.run_dir = self.run_dir.or_else(|| run_dir().map(PathBuf::from));
+        self
+    }
 }
 
 /// What to do.
@@ -142,7 +149,7 @@ pub struct Serve {
     #[arg(long, default_value_t = 30, value_name = "SECS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub wait: u32,
     /// Polled threads, one a CPU, near the members; 0: half of the CPUs, at most 4
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value = "0", value_name = "N", value_parser = up_to::<0, REACTORS_MAX>)]
     pub reactors: usize,
     /// The CPUs to poll on, one reactor each, as in `2,4-6`
     #[arg(long, value_parser = parse_cpus, conflicts_with = "reactors", value_name = "LIST")]
@@ -155,7 +162,7 @@ pub struct Serve {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FEATURE", conflicts_with = "nbd")]
     pub ublk_without: Vec<UblkFeatureChoice>,
     /// Listen for NBD clients; may be repeated [default elsewhere: unix:RUN_DIR/NAME.nbd]
-    #[arg(long, value_name = "unix:PATH|HOST:PORT")]
+    #[arg(long, value_name = "unix:PATH|HOST:PORT", value_parser = parse_address)]
     pub nbd: Vec<String>,
     /// Refuse writes, and write nothing to the members
     #[arg(long)]
@@ -193,7 +200,7 @@ pub struct Serve {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub member_timeout: u32,
     /// Data memory of each reactor
-    #[arg(long, value_parser = parse_size, default_value = "64M", value_name = "SIZE")]
+    #[arg(long, value_parser = parse_memory, default_value = "64M", value_name = "SIZE")]
     pub memory: u64,
     /// Let `replace` take new members from beneath this directory; may be repeated [always: /dev and the
     /// directories of members]
@@ -203,9 +210,9 @@ pub struct Serve {
     /// the whole machine, not only the array. To find out whether the sandbox is at fault
     #[arg(long, conflicts_with = "allow_path")]
     pub no_sandbox: bool,
-    /// How much to log on standard error
-    #[arg(long, value_enum, env = "STRIATE_LOG", hide_env_values = true, default_value_t = LogLevel::Info)]
-    pub log: LogLevel,
+    /// How much to log on standard error [default: $STRIATE_LOG, or info]
+    #[arg(long, value_enum)]
+    pub log: Option<LogLevel>,
 }
 
 /// Which array a name means.
@@ -371,10 +378,10 @@ pub struct Bench {
     #[arg(long, value_parser = parse_size_u32, default_value = "4K", value_name = "SIZE")]
     pub bs: u32,
     /// Requests in flight on each core
-    #[arg(long, value_parser = positive, default_value = "128", value_name = "N")]
+    #[arg(long, value_parser = up_to::<1, REQUESTS_MAX>, default_value = "128", value_name = "N")]
     pub qd: usize,
     /// Reactors, one a core
-    #[arg(long, value_parser = positive, default_value = "1", value_name = "N")]
+    #[arg(long, value_parser = up_to::<1, REACTORS_MAX>, default_value = "1", value_name = "N")]
     pub cores: usize,
     /// How long to measure
     #[arg(long, value_parser = seconds, default_value = "3")]
@@ -444,6 +451,13 @@ fn parse_level(text: &str) -> Result<Level, String> {
     }
 }
 
+/// An address of NBD, as it was typed.
+fn parse_address(text: &str) -> Result<String, String> {
+    let address = text.parse::<Address>().map_err(|error| error.to_string())?;
+    drop(address);
+    Ok(text.into())
+}
+
 /// A group by number, or by name as /etc/group has it.
 fn parse_group(text: &str) -> Result<u32, String> {
     if let Ok(number) = text.parse() {
@@ -465,7 +479,7 @@ fn parse_uuid(text: &str) -> Result<String, String> {
     if is_uuid {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err("`striate detail` shows it: 36 hexadecimal digits and dashes".into())
+        Err("`striate detail NAME` shows it: 36 hexadecimal digits and dashes".into())
     }
 }
 
@@ -495,18 +509,25 @@ fn parse_size_u32(text: &str) -> Result<u32, String> {
     parse_size(text)?.try_into().map_err(|_| "4G or more is too large here".into())
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+/// As much as a reactor can work with, and half of the least as earlier versions took it.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes @ 0x100_0000..=0x4000_0000 => Ok(bytes),
+        _ => Err("from 32M to 1G is possible".into()),
+    }
+}
+
+fn up_to<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("at least 1".into()),
-        Ok(number) => Ok(number),
-        Err(_) => Err("not a number".into()),
+        Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
+        _ => Err(format!("a number from {MIN} to {MAX}")),
     }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
-        _ => Err("seconds, more than 0 and at most 86400".into()),
+        Ok(seconds) if seconds > 0.0 && seconds <= 3600.0 => Ok(seconds),
+        _ => Err("seconds, more than 0 and at most 3600".into()),
     }
 }
 
@@ -530,3 +551,6 @@ mod tests {
         Cli::command().debug_assert();
     }
 }
+
+#[cfg(test)]
+mod typed;

@@ -3,7 +3,8 @@
 //! ```text
 //!     0   done, and nothing was found wrong
 //!     1   the operation failed (a `Failure`), or found a problem (`Outcome::Problem`)
-//!     2   the command line makes no sense (clap says so before any command runs)
+//!     2   the command line makes no sense: clap says so before any command runs, or a command where options do not fit each
+//!         other (`Failure::usage`)
 //!     0 to 3 of `status --check` are those of monitoring plugins (a `Verdict`)
 //! ```
 //!
@@ -44,7 +45,11 @@ impl std::fmt::Display for Verdict {
 
 /// Why a command could not do its work.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Failure(String);
+pub struct Failure {
+    text: String,
+    /// The command line makes no sense, whatever the state of the machine.
+    is_usage: bool,
+}
 
 /// What every command returns.
 pub type Result<T> = std::result::Result<T, Failure>;
@@ -52,12 +57,22 @@ pub type Result<T> = std::result::Result<T, Failure>;
 impl Failure {
     /// A failure in words: what, which, what to do.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), is_usage: false }
+    }
+
+    /// A command line that makes no sense, in words.
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self { text: text.into(), is_usage: true }
+    }
+
+    /// The exit code of the program.
+    pub fn exit_code(&self) -> u8 {
+        if self.is_usage { 2 } else { 1 }
     }
 
     /// The line without the program's name. Never more than one line, whatever went into it.
     pub fn line(&self) -> String {
-        let parts = self.0.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
+        let parts = self.text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
         parts.fold(String::new(), |line, part| match line.as_str() {
             "" => part.to_string(),
             // The head of a list.
@@ -69,7 +84,7 @@ impl Failure {
 
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
-        Self(error.to_string())
+        Self::new(error.to_string())
     }
 }
 
@@ -81,7 +96,7 @@ pub trait Context<T> {
 
 impl<T, E: std::fmt::Display> Context<T> for std::result::Result<T, E> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|error| Failure(format!("{}: {error}", what())))
+        self.map_err(|error| Failure::new(format!("{}: {error}", what())))
     }
 }
 

@@ -23,7 +23,7 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::{Context, Result};
-use crate::{advice, journal};
+use crate::{advice, journal, output};
 
 /// Lines that wait to be written at most.
 const LINES_MAX: usize = 1024;
@@ -80,7 +80,9 @@ pub fn start(level: LevelFilter, limit: impl FnOnce() + Send + 'static) -> Resul
         .with_writer(ToQueue(queue_of_process))
         .log_internal_errors(false)
         .with_max_level(level)
-        .with_ansi(is_terminal)
+        .with_ansi(is_terminal && output::may_colour())
+        // The module that writes a line is for developers.
+        .with_target(level > LevelFilter::INFO)
         .init();
     // Asked now: the threads that write lines may not ask later.
     LazyLock::force(&HAS_PRIORITIES);

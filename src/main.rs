@@ -40,7 +40,7 @@ mod tls;
 mod units;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::parse().with_environment();
     if let Some(run_dir) = cli.run_dir.as_deref().filter(|given| !rundir::is_default(given)) {
         advice::name_run_dir(run_dir);
     }
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Checked(verdict)) => ExitCode::from(verdict as u8),
         Err(failure) => {
             log::say(&failure.line());
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_code())
         }
     };
     log::settle();

@@ -1,11 +1,31 @@
 //! Standard output: whole texts, flushed, and no complaint when the reader has gone (`striate status | head`).
 
 use std::io::{ErrorKind, Write};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::advice;
 use crate::failure::{Context, Result};
+
+/// Whether a terminal may be shown colours: NO_COLOR, not empty, forbids them (<https://no-color.org>).
+pub fn may_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Waits, but not for longer than anybody reads standard output. Returns whether there is a reader still.
+pub fn wait_with_reader(time: Duration) -> Result<bool> {
+    let limit = Timespec::try_from(time).context(|| "cannot wait".into())?;
+    let stdout = std::io::stdout();
+    // A pipe whose last reader has gone reports an error, whatever is asked for.
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    match poll(&mut polled, Some(&limit)) {
+        Ok(0) | Err(Errno::INTR) => Ok(true),
+        polled => polled.map(|_| false).context(|| "cannot wait".into()),
+    }
+}
 
 /// Writes `text` for an operator and flushes, so that a reader of a pipe sees it now.
 pub fn print(text: &str) -> Result<()> {

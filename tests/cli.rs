@@ -18,6 +18,7 @@ fn striate(run_dir: &Path, words: &[&str]) -> Output {
         .env("COLUMNS", "100")
         .env_remove("NOTIFY_SOCKET")
         .env_remove("STRIATE_LOG")
+        .env_remove("NO_COLOR")
         .stdin(Stdio::null())
         .output()
         .unwrap()
@@ -68,9 +69,22 @@ fn usage_errors_exit_with_2() {
         &["bench", "--rw", "sideways"],
         &["bench", "--qd", "0"],
         &["bench", "--cores", "0"],
+        &["bench", "--cores", "1000"],
+        &["bench", "--secs", "3601"],
+        &["serve", "m0", "--reactors", "1000"],
         &["bench", "--secs", "0"],
         &["bench", "--secs", "NaN"],
         &["bench", "--rwmixread", "101"],
+        // Options that do not fit each other.
+        &["bench", "--verify"],
+        &["bench", "--degraded", "5"],
+        &["bench", "--members", "null:1T*2"],
+        &["create", "a", "--level", "6", "m0", "m1", "m2"],
+        &["create", "a", "--level", "5", "--chunk", "48K", "m0", "m1", "m2"],
+        &["serve", "m0", "--nbd", "tcp:127.0.0.1"],
+        &["serve", "m0", "--nbd", "unix:"],
+        &["serve", "m0", "--memory", "1K"],
+        &["detail", "--export", "m0", "m1"],
         &["demo", "extra"],
     ];
     for words in cases {
@@ -93,8 +107,6 @@ fn what_cannot_be_done_is_one_line_and_exit_code_1() {
         (&["grow", "/nonexistent/m0"], "striate: "),
         (&["scrub", "/nonexistent/m0"], "striate: "),
         (&["create", "a", "-l", "5", "/nonexistent/m0", "/nonexistent/m1", "/nonexistent/m2"], "striate: "),
-        (&["bench", "--verify"], "striate: cannot verify: "),
-        (&["bench", "--degraded", "5"], "striate: no slot 5: "),
         (&["demo", "--dir", "/nonexistent"], "striate: cannot make a directory in /nonexistent: "),
         (&["demo", "--source", "/nonexistent"], "striate: cannot archive /nonexistent: "),
     ];
@@ -104,6 +116,61 @@ fn what_cannot_be_done_is_one_line_and_exit_code_1() {
         assert!(out.is_empty(), "{words:?}: {out}");
         assert!(err.starts_with(beginning) && err.lines().count() == 1, "{words:?}: {err}");
     }
+}
+
+/// A variable of the environment counts as an option that was typed for no message: the usage of an error shows none as required.
+#[test]
+fn the_usage_of_an_error_is_that_of_the_help() {
+    let directory = tempfile::tempdir().unwrap();
+    for words in [&["fail", "a"][..], &["status", "--watch", "--check"], &["serve", "--log", "loud", "m0"]] {
+        let output = striate(&directory.path().join("run"), words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(!said.contains("--run-dir"), "{words:?}: {said}");
+    }
+}
+
+/// On a narrow terminal no word is broken: neither one of the help nor one of a table.
+#[test]
+fn no_word_is_broken_at_50_columns() {
+    let words = |text: &str| text.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+    for verb in ["create", "serve", "status", "replace", "stop"] {
+        let helps = ["100", "50"].map(|columns| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
+            let output = command.args([verb, "--help"]).env("COLUMNS", columns).output().unwrap();
+            words(&String::from_utf8(output.stdout).unwrap())
+        });
+        assert_eq!(helps[0], helps[1], "{verb}");
+    }
+}
+
+/// `striate status --watch=3600 | head -1` ends as soon as `head` has.
+#[test]
+fn a_watch_ends_with_its_reader() {
+    use std::io::{BufRead, BufReader};
+    use std::time::{Duration, Instant};
+    let directory = tempfile::tempdir().unwrap();
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_striate"))
+        .args(["status", "--watch=3600"])
+        .env("STRIATE_RUN_DIR", directory.path().join("run"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(watch.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "no array is served\n");
+    let began = Instant::now();
+    let ended = loop {
+        if let Some(status) = watch.try_wait().unwrap() {
+            break status;
+        }
+        if began.elapsed() > Duration::from_secs(20) {
+            watch.kill().unwrap();
+            panic!("it goes on without a reader");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(ended.success(), "{ended}");
 }
 
 #[test]

@@ -439,13 +439,18 @@ fn options(access: Access) -> OpenOptions {
 
 fn open_block(path: &Path, mode: OpenMode, number: u64) -> Result<File, DeviceError> {
     let exclusive = if mode.sharing == Sharing::Exclusive { libc::O_EXCL } else { 0 };
-    patiently(|| {
+    let opened = patiently(|| {
         options(mode.access).custom_flags(libc::O_DIRECT | exclusive).open(path).map_err(|error| match error
             .raw_os_error()
         {
-            Some(libc::EBUSY) => DeviceError::Held { path: path.into(), by: holder::of(number) },
+            Some(libc::EBUSY) => DeviceError::Held { path: path.into(), by: Holder::Unknown },
             _ => DeviceError::from_open(path, error),
         })
+    });
+    // The holder is looked for once, after the last attempt.
+    opened.map_err(|error| match error {
+        DeviceError::Held { path, .. } => DeviceError::Held { path, by: holder::of(number) },
+        other => other,
     })
 }
 
@@ -467,8 +472,9 @@ fn lock_storage(
     let lock = |layer: &Storage, file: &File| {
         patiently(|| match layer.lock(file, access) {
             Ok(true) | Err(_) => Ok(()),
-            Ok(false) => Err(DeviceError::Locked { path: path.into() }),
+            Ok(false) => Err(DeviceError::Locked { path: path.into(), by: Holder::Unknown }),
         })
+        .map_err(|error| with_lock_owner(error, file))
     };
     let (own, below) = storage.split_first().expect("a device is its own first layer");
     lock(own, device)?;
@@ -529,12 +535,23 @@ fn open_file(path: &Path, mode: OpenMode) -> Result<(File, bool), DeviceError> {
     if mode.sharing == Sharing::Exclusive {
         patiently(|| {
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-                rustix::io::Errno::WOULDBLOCK => DeviceError::Locked { path: path.into() },
+                rustix::io::Errno::WOULDBLOCK => {
+                    DeviceError::Locked { path: path.into(), by: Holder::Unknown }
+                }
                 errno => io_error(path, "lock", errno.into()),
             })
-        })?;
+        })
+        .map_err(|error| with_lock_owner(error, &file))?;
     }
     Ok((file, direct))
+}
+
+/// The error of a lock that another process has, with that process, which is looked for once, after the last attempt.
+fn with_lock_owner(error: DeviceError, file: &File) -> DeviceError {
+    match error {
+        DeviceError::Locked { path, .. } => DeviceError::Locked { path, by: holder::of_lock(file) },
+        other => other,
+    }
 }
 
 /// `BLKZEROOUT` of linux/fs.h: zeroes by the device's own command where it has one, else by writing.

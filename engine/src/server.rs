@@ -28,6 +28,7 @@ mod running;
 mod scrub;
 mod this_host;
 mod warnings;
+mod words;
 
 pub use bounded::each_within;
 pub use create::create;
@@ -35,6 +36,7 @@ pub use grow::grow_offline;
 pub use running::{Ended, Notice, NoticeKind, Notices, Server, Severity, Stop};
 pub use scrub::scrub_offline;
 use this_host::this_host;
+pub use words::{shell_path, shell_word};
 
 /// How the stripes of a new array start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -111,6 +111,17 @@ pub enum StartError {
     LostRowsUnreadable,
 }
 
+impl StartError {
+    /// The slot that the error is about, if it is about one.
+    #[must_use]
+    pub const fn slot(&self) -> Option<usize> {
+        match self {
+            StartError::NotTaken { slot, .. } => Some(*slot as usize),
+            StartError::Refused(_) | StartError::LostRowsUnreadable => None,
+        }
+    }
+}
+
 /// Refuses to go on where metadata was not written for a reason that says nothing about the member.
 fn hold_against_member(slot: u8, result: Result<(), i32>) -> Result<(), StartError> {
     match result {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use engine::bench::{BenchMember, BenchOptions, BenchReport, UblkNull, run};
+use engine::format::Shape;
 use engine::server::{ServerError, UblkFeature};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -40,11 +41,13 @@ fn ublk_null(size_bytes: u64, queues: usize, without: &[UblkFeature]) -> Result<
 
 fn engine_options(options: &Bench) -> Result<BenchOptions> {
     let members = options.members.0.clone();
+    let shape = Shape { level: options.level, members: members.len(), chunk_bytes: options.chunk };
+    shape.check().map_err(|error| Failure::usage(error.to_string()))?;
     if let Some(slot) = options.degraded.filter(|slot| *slot >= members.len()) {
-        return Err(Failure::new(format!("no slot {slot}: there are {} members", members.len())));
+        return Err(Failure::usage(format!("no slot {slot}: there are {} members", members.len())));
     }
     if options.verify && members.iter().any(|member| matches!(member, BenchMember::Null { .. })) {
-        return Err(Failure::new("cannot verify: null members keep nothing: use mem: or files"));
+        return Err(Failure::usage("cannot verify: null members keep nothing: use mem: or files"));
     }
     Ok(BenchOptions {
         level: options.level,

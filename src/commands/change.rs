@@ -8,7 +8,7 @@ use engine::server::{Leftover, leftovers, remove_leftover};
 use crate::cli::{Fail, Replace, Stop};
 use crate::control::LINE_TIME_MAX;
 use crate::control::client::{Client, Unreachable, connect_within, not_served};
-use crate::control::message::{MemberId, Request};
+use crate::control::message::Request;
 use crate::control::server::Claim;
 use crate::failure::{Context, Failure, Outcome, Result};
 use crate::log;
@@ -20,7 +20,7 @@ use crate::rundir::RunDir;
 pub fn fail(options: &Fail, run_dir: Option<&RunDir>) -> Result<Outcome> {
     let mut client = Client::connect(run_dir, &options.name)?;
     client.command(&Request::Fail { member: options.member.clone() })?;
-    print(&format!("failed: {}: {}\n", options.name, in_words(&options.member)))?;
+    print(&format!("failed: {}: {}\n", options.name, options.member))?;
     Ok(Outcome::Fine)
 }
 
@@ -35,18 +35,11 @@ pub fn replace(options: &Replace, run_dir: Option<&RunDir>) -> Result<Outcome> {
     print(&format!(
         "rebuilding: {}: {} on {}: `striate wait {}` shows progress\n",
         options.name,
-        in_words(&options.slot),
+        options.slot,
         options.path.display(),
         options.name,
     ))?;
     Ok(Outcome::Fine)
-}
-
-fn in_words(member: &MemberId) -> String {
-    match member {
-        MemberId::Slot(slot) => format!("slot {slot}"),
-        MemberId::Path(path) => path.display().to_string(),
-    }
 }
 
 /// Stops an array; returns once it is marked clean.

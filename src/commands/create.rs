@@ -1,11 +1,12 @@
 //! `create`: makes an array and says what it came to.
 
+use engine::format::Shape;
 use engine::server::{CreateOptions, Progress, create as engine_create};
 use engine::status::{MemberRoute, RouteKind};
 use serde::Serialize;
 
 use crate::cli::Create;
-use crate::failure::{Outcome, Result};
+use crate::failure::{Failure, Outcome, Result};
 use crate::meter::Meter;
 use crate::output::{print, print_json};
 use crate::units::{about_size, exact_size};
@@ -25,6 +26,8 @@ struct Report<'a> {
 
 /// Makes the array.
 pub fn create(options: &Create) -> Result<Outcome> {
+    let shape = Shape { level: options.level, members: options.members.len(), chunk_bytes: options.chunk };
+    shape.check().map_err(|error| Failure::usage(error.to_string()))?;
     let engine_options = CreateOptions {
         name: options.name.to_string(),
         level: options.level,

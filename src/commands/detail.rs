@@ -59,7 +59,7 @@ pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
 /// A member's identity as blkid(8) prints it with `--output udev`, for systems whose libblkid does not know members (packaging/util-linux
 /// has a patch). A device that is no member is no error to complain of: udev asks about every device.
 fn export(paths: &[PathBuf]) -> Result<Outcome> {
-    let [path] = paths else { return Err(Failure::new("--export: give one device")) };
+    let [path] = paths else { return Err(Failure::usage("--export: give one device")) };
     let examined = examine(std::slice::from_ref(path), 0)?;
     let Some(superblock) = examined.first().and_then(|one| one.superblock.as_ref()) else {
         return Ok(Outcome::Problem);

@@ -51,7 +51,9 @@ fn text(grown: &Grown) -> String {
         format!("nothing to grow: {name}: {} for hosts ({limit})\n", about_size(*from_bytes))
     };
     for slot in &grown.failed_slots {
-        text += &format!("slot {slot} failed: its superblock could not be written; replace it\n");
+        text += &format!(
+            "slot {slot} failed: its superblock could not be written: serve the array, and replace it\n"
+        );
     }
     text
 }
@@ -81,7 +83,7 @@ mod tests {
         assert_eq!(
             text(&none),
             "nothing to grow: tank: 4.00 TiB for hosts (its bitmap has no place for more; 4.00 KiB of each member stay unused)\n\
-             slot 3 failed: its superblock could not be written; replace it\n"
+             slot 3 failed: its superblock could not be written: serve the array, and replace it\n"
         );
     }
 }

@@ -102,7 +102,7 @@ fn search_for(name: &ArrayName, search: Search<'_>, devices: &mut Devices) -> Re
         let found = choose(name, search.uuid, &seen);
         let lacks = match &found {
             Ok(found) if found.absent().is_empty() => return Ok(found.taken()),
-            Ok(found) => format!("not there yet: the member of {}", slots(&found.absent())),
+            Ok(found) => format!("not there yet: {name}: the member of {}", slots(&found.absent())),
             Err(refusal) => refusal.line(),
         };
         if Instant::now() >= until {
@@ -110,7 +110,7 @@ fn search_for(name: &ArrayName, search: Search<'_>, devices: &mut Devices) -> Re
         }
         if !is_told {
             is_told = true;
-            tracing::warn!("{name}: {lacks}: waiting for up to {} s", search.wait.as_secs());
+            tracing::warn!("{lacks}: waiting for up to {} s", search.wait.as_secs());
         }
         std::thread::sleep(LOOK_EVERY);
     }

@@ -16,9 +16,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use engine::examine::{Examined, examine};
 use engine::server::{
     Encryption, Ended, Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices, each_within,
+    shell_path,
 };
 use engine::status::{ArrayStatus, LostPieces, MemberState, MemberStatus, RouteKind};
 use engine::threads::Threads;
@@ -53,7 +55,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     let choice = if options.no_sandbox { Choice::Leave } else { Choice::Confine };
     // Threads inherit what is given up here.
     let (mut confined, not_given_up) = Confined::begin(choice, options.nbd.is_empty());
-    log::start(level(options.log), confined.at_once(Thread::Log))?;
+    log::start(level(log_level(options)?), confined.at_once(Thread::Log))?;
     not_given_up.iter().for_each(|line| tracing::warn!("{line}"));
     let signals = signals::watch(confined.at_once(Thread::Signals))?;
 
@@ -125,6 +127,18 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
+/// As the command line says, or else the environment.
+fn log_level(options: &Serve) -> Result<LogLevel> {
+    let given = std::env::var("STRIATE_LOG").unwrap_or_default();
+    match (options.log, given.as_str()) {
+        (Some(level), _) => Ok(level),
+        (None, "") => Ok(LogLevel::Info),
+        (None, word) => LogLevel::from_str(word, true).map_err(|_| {
+            Failure::usage(format!("STRIATE_LOG={word}: give error, warn, info, debug or trace"))
+        }),
+    }
+}
+
 const fn level(level: LogLevel) -> LevelFilter {
     match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -148,7 +162,9 @@ fn name_of(examined: &[Examined]) -> Result<ArrayName> {
         Some((path, first)) if strangers.is_empty() => (path, first),
         Some(_) => {
             let strangers = strangers.join("; ");
-            return Err(Failure::new(format!("no member: {strangers}: leave it out to serve without it")));
+            return Err(Failure::new(format!(
+                "no member: {strangers}; or leave it out, to serve without it"
+            )));
         }
         None => {
             let reasons: Vec<String> = without().map(reason).collect();
@@ -354,14 +370,8 @@ impl Backend for Running {
         self.with(|server| {
             let status = server.status();
             let slot = find_slot(slot, &status)?;
-            if let Ok(own) = find_slot(&MemberId::Path(path.into()), &status)
-                && matches!(status.members[own].state, MemberState::InSync | MemberState::Rebuilding)
-            {
-                return Err(format!(
-                    "{}: is the member of slot {own} of {}: give a device that is in no array",
-                    path.display(),
-                    status.name
-                ));
+            if let Ok(own) = find_slot(&MemberId::Path(path.into()), &status) {
+                return Err(is_known(path, own, &status));
             }
             server.replace(slot, path.to_path_buf(), force).map_err(|error| error.to_string())?;
             server.status().members.get(slot).iter().for_each(|member| tell_route(member));
@@ -417,6 +427,25 @@ fn tell_quiesced(quiesced: &Quiesced) {
         Quiesced::Refused(why) => {
             tracing::warn!("the block device is in use: requests wait for the next server, though: {why}");
         }
+    }
+}
+
+/// The refusal of a path that the server has for a slot already. A member that has failed stays open until the server ends: the kernel
+/// may still have I/O of it.
+fn is_known(path: &Path, slot: usize, status: &ArrayStatus) -> String {
+    let name = &status.name;
+    match status.members[slot].state {
+        MemberState::InSync | MemberState::Rebuilding => {
+            format!(
+                "{}: is the member of slot {slot} of {name}: give a device that is in no array",
+                path.display()
+            )
+        }
+        _ => format!(
+            "{}: was the member of slot {slot} of {name}, and this server keeps it until it ends: give another device; or stop the array and serve it again, and then `striate replace {name} {slot} {} --force`",
+            path.display(),
+            shell_path(path)
+        ),
     }
 }
 
@@ -495,7 +524,7 @@ mod tests {
         assert_eq!(name_of(&[silent.clone(), member("/b", "1")]).unwrap().as_str(), "media");
         assert!(name_of(&[silent]).is_err());
         let refused = name_of(&[member("/a", "1"), blank.clone()]).unwrap_err();
-        assert_eq!(refused.line(), "no member: /c: no superblock: leave it out to serve without it");
+        assert_eq!(refused.line(), "no member: /c: no superblock; or leave it out, to serve without it");
         assert!(
             name_of(&[member("/a", "1"), member("/b", "2")]).unwrap_err().line().contains("/b of media (2)")
         );

@@ -90,7 +90,7 @@ pub fn watch(limit: impl FnOnce() + Send + 'static) -> Result<Watched> {
             if !ENDS.contains(&signal) {
                 let name = signal_hook::low_level::signal_name(signal)
                     .map_or_else(|| format!("signal {signal}"), String::from);
-                tracing::info!("{name} is passed over: SIGTERM or `striate stop` ends the server");
+                tracing::info!("{name} is passed over: SIGTERM or a stop ends the server");
                 continue;
             }
             match end(first.map(|first| first.elapsed())) {

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Outcome, Result, Verdict};
 use crate::log;
 use crate::meter::time_left;
 use crate::names::ArrayName;
-use crate::output::{print, print_json, print_to_reader};
+use crate::output::{may_colour, print, print_json, print_to_reader, wait_with_reader};
 use crate::rundir::RunDir;
 use crate::units::{about_rate, about_size, about_time, percent};
 
@@ -47,14 +47,19 @@ pub fn status(options: &Status, run_dir: Result<Option<RunDir>>) -> Result<Outco
             let clear = if options.watch.is_some() && is_terminal { "\x1b[H\x1b[2J" } else { "" };
             let served: Vec<&ArrayStatus> = entries.iter().filter_map(Entry::served).collect();
             // A reader that has gone is shown nothing again.
-            if !print_to_reader(&format!("{clear}{}", table(&served)))? {
+            let is_coloured = is_terminal && may_colour();
+            if !print_to_reader(&format!("{clear}{}", table(&served, is_coloured)))? {
                 return Ok(Outcome::Fine);
             }
         }
         let complaints: Vec<String> = entries.iter().filter_map(Entry::complaint).collect();
         complaints.iter().for_each(|complaint| log::say(complaint));
         match options.watch {
-            Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.into())),
+            Some(seconds) => {
+                if !wait_with_reader(Duration::from_secs(seconds.into()))? {
+                    return Ok(Outcome::Fine);
+                }
+            }
             None if complaints.is_empty() => return Ok(Outcome::Fine),
             None => return Ok(Outcome::Problem),
         }
@@ -215,7 +220,8 @@ fn look(
     }
 }
 
-fn table(statuses: &[&ArrayStatus]) -> String {
+/// The table of arrays; on a terminal the health has a colour. No line is cut or wrapped: that is the terminal's to do.
+fn table(statuses: &[&ArrayStatus], is_coloured: bool) -> String {
     if statuses.is_empty() {
         return "no array is served\n".into();
     }
@@ -231,7 +237,23 @@ fn table(statuses: &[&ArrayStatus]) -> String {
             background(status),
         ]);
     }
-    table.lines().map(|line| line.trim().to_string() + "\n").collect()
+    let mut lines = table.lines().map(|line| line.trim().to_string() + "\n");
+    let head = lines.next().unwrap_or_default();
+    let coloured = |(line, status): (String, &&ArrayStatus)| {
+        if is_coloured { in_colour(&line, status) } else { line }
+    };
+    lines.zip(statuses).map(coloured).fold(head, |text, line| text + &line)
+}
+
+/// A line of the table with its health in green, yellow or red.
+fn in_colour(line: &str, status: &ArrayStatus) -> String {
+    let number = match verdict(status.health) {
+        Verdict::Ok => 32,
+        Verdict::Warning => 33,
+        Verdict::Critical | Verdict::Unknown => 31,
+    };
+    let health = health_text(status);
+    line.replacen(&format!("  {health}  "), &format!("  \x1b[{number}m{health}\x1b[0m  "), 1)
 }
 
 /// The reason why a rebuild or a resync may not go on.
@@ -362,7 +384,7 @@ mod tests {
     fn the_table() {
         let mut status = example_status("media");
         assert_eq!(
-            table(&[&status]),
+            table(&[&status], false),
             "NAME   LEVEL  SIZE      HEALTH   MEMBERS  BACKGROUND\n\
              media  raid5  1.00 TiB  optimal  [UUU]    -\n"
         );
@@ -376,9 +398,12 @@ mod tests {
             bytes_per_s: 1 << 30,
         });
         assert!(
-            table(&[&status])
+            table(&[&status], false)
                 .ends_with("degraded  [U_U]    rebuild of slot 1: 25.0 %, 1.00 GiB/s, 3 min left\n")
         );
-        assert_eq!(table(&[]), "no array is served\n");
+        assert_eq!(table(&[], false), "no array is served\n");
+        let coloured = table(&[&status], true);
+        assert!(coloured.contains("1.00 TiB  \x1b[33mdegraded\x1b[0m  [U_U]"), "{coloured:?}");
+        assert_eq!(coloured.replace("\x1b[33m", "").replace("\x1b[0m", ""), table(&[&status], false));
     }
 }

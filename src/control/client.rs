@@ -99,7 +99,10 @@ impl Client {
     }
 
     fn unexpected(&self) -> Failure {
-        Failure::new(format!("{}: unexpected answer from the server", self.name))
+        Failure::new(format!(
+            "not understood: {}: another answer than was asked for: is its server of another version?",
+            self.name
+        ))
     }
 
     /// Has something done. It takes the time it takes: a stop drains, a replacement is examined; a
@@ -124,9 +127,8 @@ impl Client {
             _ => self.is_lost(&error),
         })?;
         match (line, written) {
-            (Some(line), _) => {
-                serde_json::from_slice(&line).context(|| format!("{}: answer not understood", self.name))
-            }
+            (Some(line), _) => serde_json::from_slice(&line)
+                .context(|| format!("not understood: {}: is its server of another version?", self.name)),
             (None, Err(error)) => Err(self.is_lost(&error)),
             (None, Ok(())) => Err(self.is_lost(&ErrorKind::UnexpectedEof.into())),
         }

@@ -12,6 +12,7 @@
 //! Unknown verbs and unknown fields are errors: a field that a server does not know could be the one
 //! that the client relied on.
 
+use std::fmt;
 use std::io::{Error, ErrorKind, Read, Result};
 use std::path::PathBuf;
 
@@ -53,6 +54,23 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The request as a line of the log. No name of a file ends the line.
+    pub fn in_words(&self) -> String {
+        let forced = |force: bool| if force { ", with --force" } else { "" };
+        let text = match self {
+            Self::Status {} => "show the status".into(),
+            Self::Lost { .. } => "list what is lost".into(),
+            Self::Fail { member } => format!("fail {member}"),
+            Self::Replace { slot, path, force } => {
+                format!("replace {slot} by {}{}", path.display(), forced(*force))
+            }
+            Self::Stop { force } => format!("stop{}", forced(*force)),
+        };
+        text.replace(char::is_control, "?")
+    }
+}
+
 /// A member, by place or by path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -61,6 +79,15 @@ pub enum MemberId {
     Slot(usize),
     /// The absolute path it was opened by, or another path to the same file.
     Path(PathBuf),
+}
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot(slot) => write!(f, "slot {slot}"),
+            Self::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 impl MemberId {

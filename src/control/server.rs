@@ -207,7 +207,9 @@ fn admit(
 ) {
     let refusal = match rustix::net::sockopt::socket_peercred(&stream) {
         Err(error) => Some(format!("cannot tell who you are: {error}")),
-        Ok(peer) if !allowed(peer.uid.as_raw()) => Some("refused: another user's array".into()),
+        Ok(peer) if !allowed(peer.uid.as_raw()) => {
+            Some("refused: another user serves this array: give the command as that user or as root".into())
+        }
         Ok(_) if clients.len() >= CLIENTS_MAX => Some(format!("busy: {CLIENTS_MAX} clients are connected")),
         Ok(_) => None,
     };
@@ -269,7 +271,7 @@ fn answer(line: &[u8], backend: &dyn Backend) -> Answer {
     };
     let changes = !matches!(request, Request::Status {} | Request::Lost { .. });
     if changes {
-        tracing::info!("control: {}", String::from_utf8_lossy(line));
+        tracing::info!("command: {}", request.in_words());
     }
     let answer = match request {
         Request::Status {} => match backend.status() {
@@ -287,7 +289,7 @@ fn answer(line: &[u8], backend: &dyn Backend) -> Answer {
         Request::Stop { force } => Answer::of(backend.stop(force)),
     };
     if let (true, Answer::Error { error }) = (changes, &answer) {
-        tracing::warn!("control: {error}");
+        tracing::warn!("command refused: {error}");
     }
     if changes {
         log::settle();

@@ -186,7 +186,10 @@ fn other_users_are_refused() {
     assert!(peer_allowed(7, 7) && peer_allowed(0, 7) && !peer_allowed(8, 7) && !peer_allowed(7, 0));
     let stage = Stage::new(|_| false);
     let error = stage.client().command(&Request::Stop { force: false }).unwrap_err();
-    assert_eq!(error.line(), "refused: another user's array");
+    assert_eq!(
+        error.line(),
+        "refused: another user serves this array: give the command as that user or as root"
+    );
     assert!(stage.fake.calls.lock().unwrap().is_empty());
 }
 

@@ -93,7 +93,7 @@ fn a_killed_array_grows_and_is_resynced() {
     array.members.iter().for_each(|member| lengthen(member, 8, 12));
     array.serve(&["--reactors", "1"]).kill();
     let log = std::fs::read_to_string(lab.path("tank.log")).expect("a log");
-    assert!(log.contains(" grow tank`"), "the log does not say so: {log}");
+    assert!(log.contains(&format!(" grow {}", array.members[0].display())), "the log does not say so: {log}");
     lab.striate_ok(&grow_args(&array.members));
     let in_doubt = array.scrub();
     assert!(in_doubt.need_sync > 0, "a grown array is taken for one that was stopped in order: {in_doubt:?}");
@@ -112,7 +112,10 @@ fn what_is_refused_changes_nothing() {
     let mut client = server.connect();
     client.write(0, &pattern(1, 0, client.size_bytes as usize));
     let refused = lab.striate_refuses(&grow_args(&array.members));
-    assert!(refused.contains("locked by another process"), "while it is served: {refused}");
+    assert!(
+        refused.contains(&format!("is in use (by process {}, striate)", server.pid())),
+        "while it is served: {refused}"
+    );
     drop(client);
     server.stop();
 
@@ -125,7 +128,7 @@ fn what_is_refused_changes_nothing() {
     let said = lab.striate_ok(&grow_args(&array.members));
     assert!(said.starts_with("nothing to grow: tank: ") && said.contains("slot 0 ("), "{said}");
     let refused = lab.striate_refuses(&grow_args(&array.members[..4]));
-    assert!(refused.contains("slot 4 is missing or not in sync"), "a member short: {refused}");
+    assert!(refused.contains("slot 4 is missing: an array is grown when"), "a member short: {refused}");
     assert!(content() == before, "what was refused changed a member");
     lengthen(&array.members[0], 8, 12);
     lab.striate_ok(&grow_args(&array.members));

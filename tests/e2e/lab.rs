@@ -191,6 +191,8 @@ impl Lab {
         );
         assert!(!stderr.trim().is_empty(), "{what}: refused without a word");
         assert!(!stderr.contains("panicked at"), "{what}: panicked\n{stderr}");
+        let is_plain = !stderr.replace("[::", "[").contains("::") && !stderr.contains(": :");
+        assert!(is_plain, "{what}: a doubled colon or a Rust path\n{stderr}");
         stderr
     }
 

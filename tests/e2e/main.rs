@@ -11,6 +11,7 @@
 //! mounts, which need root, and the heavy loads. Environment: STRIATE_E2E_KILLS (crashes a level, 2 when not set),
 //! STRIATE_E2E_MIB (data that fio writes in a case), STRIATE_E2E_SEED, TMPDIR.
 
+mod advice;
 mod bad_input;
 mod clients;
 mod content;
@@ -29,6 +30,7 @@ mod kill;
 mod lab;
 mod ledger;
 mod manners;
+mod manual;
 mod nbd_client;
 mod process;
 mod rebuild;

@@ -186,6 +186,29 @@ fn clients_that_prove_nothing_hear_nothing() {
     server.terminate();
 }
 
+/// The commands of docs/operating.md make certificates that serve.
+#[test]
+fn the_manual_makes_certificates() {
+    let lab = Lab::new();
+    let array = lab.create("tls", Shape::RAID5);
+    let manual = include_str!("../../docs/operating.md");
+    let from = manual.find("openssl req -x509").expect("the manual says how");
+    let script = manual[from..].split_inclusive("\ndone\n").next().expect("a loop");
+    let directory = lab.path("pki");
+    std::fs::create_dir(&directory).expect("a directory");
+    let made = timed("sh").args(["-ec", script]).current_dir(&directory).output().expect("a shell");
+    succeeded("the manual's commands", &made);
+    let text = directory.to_str().expect("UTF-8");
+    let server = array.serve(&["--nbd", "127.0.0.1:0", "--nbd-tls", text]);
+    let uri = format!(
+        "nbds+unix:///?socket={}&tls-certificates={text}&tls-hostname=box.example.com",
+        server.socket.display()
+    );
+    let size = succeeded("nbdinfo", &run("nbdinfo", &["--size", &uri]));
+    assert_eq!(size.trim(), server.status().size_bytes.to_string());
+    server.terminate();
+}
+
 /// Certificates decide who may listen and connect: those of clients, not only that of the server.
 #[test]
 fn certificates_open_the_network() {

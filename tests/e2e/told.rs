@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use engine::status::Health;
 
 use crate::content::pattern;
-use crate::lab::{Lab, Server, Shape};
+use crate::lab::{Lab, Server, Shape, timed};
 
 const SHAPE: Shape = Shape { member_mib: 24, ..Shape::RAID6 };
 
@@ -176,4 +176,116 @@ fn advice_works_as_printed() {
     server.wait();
     assert_eq!(server.status().health, Health::Optimal);
     server.stop();
+}
+
+/// Runs a command on a terminal of 50 columns, by script(1), and returns what it shows.
+fn on_a_terminal(lab: &Lab, command: &str, no_color: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_striate");
+    let shown = format!("stty cols 50; {program} {command}");
+    let mut script = timed("script");
+    script.args(["--quiet", "--command", &shown, "/dev/null"]);
+    script.env("STRIATE_RUN_DIR", lab.path("run")).env("NO_COLOR", no_color);
+    String::from_utf8_lossy(&script.output().expect("script(1)").stdout).into_owned()
+}
+
+/// A terminal shows colours unless NO_COLOR forbids them; a pipe does not. No word of a table is broken where the terminal is narrow.
+#[test]
+fn colours_are_for_terminals() {
+    let lab = Lab::new();
+    let array = lab.create("coloured", Shape { member_mib: 24, ..Shape::RAID5 });
+    let server = array.serve(&[]);
+    server.fail(1);
+    let (escape, red) = ("\u{1b}[", "\u{1b}[31mNO REDUNDANCY\u{1b}[0m");
+    let status = on_a_terminal(&lab, "status", "");
+    assert!(status.contains(red), "{status:?}");
+    let plain = on_a_terminal(&lab, "status", "1");
+    assert!(!plain.contains(escape), "{plain:?}");
+    assert_eq!(plain.replace('\r', ""), status.replace('\r', "").replace(red, "NO REDUNDANCY"));
+    let piped = lab.striate_ok(&["status"]);
+    assert_eq!(plain.replace('\r', ""), piped, "a table is the same at 50 columns");
+    // The log of a server, which is refused after it has said that it waits.
+    let serve = "serve --wait 1 /dev/striate-none";
+    let log = on_a_terminal(&lab, serve, "");
+    assert!(log.contains("not there yet") && log.contains(escape), "{log:?}");
+    let log = on_a_terminal(&lab, serve, "1");
+    assert!(log.contains("not there yet") && !log.contains(escape), "{log:?}");
+    // Lines of the log name no module, and commands are words.
+    let log = server.log();
+    assert!(!log.contains(escape) && !log.contains("::") && !log.contains('{'), "{log}");
+    assert!(log.contains("command: fail slot 1"), "{log}");
+    server.stop();
+}
+
+/// Refusals as they are printed, whole: what, of which member, and what to do.
+#[test]
+fn refusals_are_plain() {
+    let lab = Lab::new();
+    let array = lab.create("plain", Shape { members: 3, member_mib: 24, ..Shape::RAID5 });
+    let path = |name: &str| lab.path(name).display().to_string();
+    let [m0, m1, m2] = ["plain.0", "plain.1", "plain.2"].map(path);
+    let (none, blank, short) = (path("none"), path("blank"), path("short"));
+    lab.file("blank", 24 << 20);
+    lab.file("short", 4 << 20);
+    let check = |args: &[&str], expected: &str| {
+        let said = lab.striate_refuses(args);
+        assert_eq!(said, format!("striate: {expected}\n"), "{args:?}");
+    };
+    let missing = "array plain cannot start: 1 of 3 members are here and in sync, and it needs 2. Attach what is missing: \
+                   slot 0: its device is not here; slot 2: its device is not here";
+    check(&["serve", &m1], missing);
+    check(&["scrub", &m1], missing);
+    check(
+        &["serve", &m0, &none],
+        &format!(
+            "no member: {none}: no such device or file; check the path; or leave it out, to serve without it"
+        ),
+    );
+    check(
+        &["scrub", &m0, &m2],
+        "plain: slot 1 is missing: parity is compared when every member is there and in sync: serve the array, fill the slot, wait \
+         for its rebuild, stop the array, and scrub it then",
+    );
+    check(
+        &["create", "other", "--level", "5", &blank, &none, &m0],
+        &format!("{none}: no such device or file; check the path, or give --size to make a file there"),
+    );
+    let server = array.serve(&[]);
+    let uuid = server.status().uuid;
+    check(
+        &["scrub", &m0, &m1, &m2],
+        &format!(
+            "{m0}: is in use (by process {}, striate); stop that program first, or choose another device",
+            server.pid()
+        ),
+    );
+    check(
+        &["replace", "plain", "1", &m2],
+        &format!("{m2}: is the member of slot 2 of plain: give a device that is in no array"),
+    );
+    server.fail(1);
+    check(
+        &["replace", "plain", "1", &short],
+        &format!(
+            "{short}: has 4194304 bytes, and a member of this array needs {}: give a larger device",
+            needed(&lab, &m0)
+        ),
+    );
+    server.stop();
+    // A member is named by its array, its UUID and its date.
+    let refused = lab.striate_refuses(&["create", "other", "--level", "5", &blank, &m1, &m0]);
+    let holds = format!(
+        "striate: {m1}: holds the member of slot 1 of the Striate array plain (UUID {uuid}, created 20"
+    );
+    assert!(refused.starts_with(&holds), "{refused}");
+    assert!(refused.ends_with("): give --force to overwrite it, or another device\n"), "{refused}");
+}
+
+/// The bytes that a member of an array of these members has to have: up to the end of its data.
+fn needed(lab: &Lab, member: &str) -> u64 {
+    let text = lab.striate_ok(&["detail", "--json", member]);
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let number =
+        |field: &str| json[0]["superblock"][field].as_u64().unwrap_or_else(|| panic!("{field}: {text}"));
+    // Two data members hold what hosts see.
+    number("data_offset_bytes") + number("size_bytes") / 2
 }

@@ -23,7 +23,7 @@ pub fn blank_text(text: &str) -> String {
 }
 
 /// Where the comment or literal that begins at `at` ends; `at` itself when none begins there.
-fn text_end(bytes: &[u8], at: usize) -> usize {
+pub fn text_end(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     let word_before = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
     if rest.starts_with(b"//") {

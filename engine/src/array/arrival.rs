@@ -102,7 +102,10 @@ impl Array {
                 .answer
                 .send(Err(format!("another slot is being rebuilt: wait for it (`striate wait {name}`)")));
         } else if view.writable.has(joining.slot) {
-            let why = format!("slot {0} is in use: `striate fail {name} {0}` first", joining.slot);
+            let why = format!(
+                "slot {0} is in use: to take its member out of service: `striate fail {name} {0}`",
+                joining.slot
+            );
             joining.answer.send(Err(why));
         } else {
             steward.arrival = Some(Arrival::new(joining, data_offset_bytes, beat));

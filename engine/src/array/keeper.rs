@@ -396,7 +396,7 @@ impl Array {
                     steward.begin_rebuild(&shared, joining.slot, 0);
                     joining.answer.send(Ok(()));
                 } else {
-                    joining.answer.send(Err("a superblock could not be written; try again".into()));
+                    joining.answer.send(Err("the superblocks of the others could not be written, and the log says of which: try again".into()));
                 }
             }
             Purpose::Filled { slot } => {

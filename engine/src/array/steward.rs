@@ -397,9 +397,9 @@ impl Array {
         } else if self.steward().is_stopping() {
             Some(IS_STOPPING.into())
         } else if !view.writable.has(slot) {
-            Some(format!("slot {slot} is not in use"))
+            Some(format!("slot {slot} is not in use: nothing is to be taken out of service"))
         } else if view.readable.minus(one).count() < needs.data {
-            Some(format!("slot {slot} cannot be spared: the array would lose data"))
+            Some(self.not_spared(slot))
         } else {
             None
         }
@@ -436,6 +436,19 @@ impl Array {
                 self.steward_mut().failing.push((slot, answer));
             }
         }
+    }
+
+    /// Why a slot is not failed of whose members no other may be lost, and what to do.
+    fn not_spared(&self, slot: u8) -> String {
+        let (view, name) = (self.shared.members.view(), self.steward().keeper.name());
+        let empty = self.shared.geometry.slots().minus(view.writable).iter().next();
+        let what_to_do = empty.map_or_else(
+            || format!("wait for the rebuild (`striate wait {name}`)"),
+            |empty| format!("fill slot {empty} first: `striate replace {name} {empty} DEVICE`"),
+        );
+        format!(
+            "slot {slot} cannot be spared, and the array would lose data: not all other slots are in sync: {what_to_do}"
+        )
     }
 
     /// Why a slot is not failed while stripes need a resync, and what to do.

@@ -27,7 +27,7 @@ impl fmt::Display for Whose {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssemblyError {
     /// No candidate has a superblock.
-    #[error("no member of an array was given{}", join(listing, |(path, why)| format!("\n  {path}: {why}")))]
+    #[error("no member of an array was given: {}", join(listing, |(path, why)| format!("{path}: {why}")))]
     NoMembers {
         /// What was given, and why it is none.
         listing: Vec<(String, LeftOutReason)>,
@@ -42,8 +42,8 @@ pub enum AssemblyError {
     },
     /// Members of more than one array.
     #[error(
-        "the devices belong to more than one array; give those of one:{}",
-        join(listing, |(path, name, array)| format!("\n  {path}: {name} ({array})"))
+        "the devices belong to more than one array; give those of one: {}",
+        join(listing, |(path, name, array)| format!("{path}: {name} ({array})"))
     )]
     MixedArrays {
         /// Path, name and uuid.
@@ -69,8 +69,8 @@ pub enum AssemblyError {
     },
     /// Another host's array.
     #[error(
-        "array {name} belongs to host {owner}, and this is {host}. If it is not in use there, take it with \
-         `serve --foreign-host`"
+        "array {name} belongs to host {owner}, and this is {host}. If it is not in use there, give \
+         --foreign-host to take it"
     )]
     ForeignHost {
         /// Its name.
@@ -106,11 +106,18 @@ pub enum AssemblyError {
     #[error(
         "the members ran apart: {one} is at epoch {}, {other} at epoch {}, and neither follows the other. \
          Each side may hold data that the other lacks. Start with the members of the side to keep, look at the \
-         data, then give each of the others to `striate replace NAME SLOT PATH --force`, which wipes it and fills it anew",
+         data, then fill each of the others anew (what it holds is overwritten): \
+         `striate replace {name} {} {} --force`, or for the other side `striate replace {name} {} {} --force`",
         epoch(one_epoch),
-        epoch(other_epoch)
+        epoch(other_epoch),
+        other.slot,
+        other.path,
+        one.slot,
+        one.path
     )]
     Fork {
+        /// The name of the array.
+        name: String,
         /// A holder of the newest epoch.
         one: Whose,
         /// It.
@@ -123,9 +130,9 @@ pub enum AssemblyError {
     /// More is missing than the level bears.
     #[error(
         "array {name} cannot start: {in_sync} of {members} members are here and in sync, and it needs {needed}. \
-         Attach what is missing:{}{}",
-        join(listing, |(slot, why)| format!("\n  slot {slot}: {why}")),
-        join(left_out, |(path, why)| format!("\n  {path}: left out: {why}"))
+         Attach what is missing: {}{}",
+        join(listing, |(slot, why)| format!("slot {slot}: {why}")),
+        left_out.iter().map(|(path, why)| format!("; {path}: left out: {why}")).collect::<String>()
     )]
     NotEnough {
         /// Its name.
@@ -144,7 +151,7 @@ pub enum AssemblyError {
     /// Enough to run, and another half may be running elsewhere.
     #[error(
         "array {name} has {in_sync} of {members} members here, which is not more than half: the others might be in \
-         use without these. If they are not, `serve --run-degraded`"
+         use without these. If they are not, give --run-degraded to serve these"
     )]
     NoMajority {
         /// Its name.
@@ -161,5 +168,5 @@ fn epoch(name: &EpochName) -> String {
 }
 
 fn join<T>(items: &[T], line: impl Fn(&T) -> String) -> String {
-    items.iter().map(line).collect()
+    items.iter().map(line).collect::<Vec<_>>().join("; ")
 }

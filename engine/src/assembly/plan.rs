@@ -167,6 +167,7 @@ pub(super) fn newest(
     match epochs::newest(present) {
         Newest::Epoch { holder } => Ok(holder),
         Newest::Apart { holder, other } if present.iter().any(could_start) => Err(AssemblyError::Fork {
+            name: present[holder].record().name.to_string(),
             one: present[holder].whose(),
             one_epoch: present[holder].epoch(),
             other: present[other].whose(),

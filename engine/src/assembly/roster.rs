@@ -137,7 +137,7 @@ pub enum ChangeRefused {
         needed: usize,
     },
     /// The slot is not in a state that allows it.
-    #[error("slot {slot} is {state:?}, and it would have to be {needed}")]
+    #[error("slot {slot} is {}, and it would have to be {needed}", in_words(*state))]
     WrongState {
         /// Which.
         slot: usize,
@@ -166,6 +166,15 @@ pub enum ChangeRefused {
     /// A count of epochs or writes that cannot have come about honestly.
     #[error("a superblock counts to {COUNT_MAX}: it was not written by this program")]
     Exhausted,
+}
+
+const fn in_words(state: SlotState) -> &'static str {
+    match state {
+        SlotState::Empty => "empty",
+        SlotState::InSync => "in sync",
+        SlotState::Rebuilding => "being rebuilt",
+        SlotState::Failed => "failed",
+    }
 }
 
 /// Whether the record that is written is on one copy of every participant already.

@@ -9,7 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// Nothing is there.
-    #[error("{path}: no such device or file; check the path (`create --size SIZE` makes files)", path = path.display())]
+    #[error("{path}: no such device or file; check the path", path = path.display())]
     Missing {
         /// The path of the device or file.
         path: PathBuf,
@@ -45,18 +45,20 @@ pub enum DeviceError {
         path: PathBuf,
     },
     /// A block device that something else has claimed.
-    #[error("{path}: is in use ({by}); release it first, or choose another device", path = path.display())]
+    #[error("{path}: is in use ({by}); {advice}", path = path.display(), advice = by.advice())]
     Held {
         /// The path of the device or file.
         path: PathBuf,
         /// Who has it, as far as can be told.
         by: Holder,
     },
-    /// A file that another server has.
-    #[error("{path}: is locked by another process, most likely another server of the same array; stop that one first", path = path.display())]
+    /// A file that a server has locked.
+    #[error("{path}: is in use ({by}); {advice}", path = path.display(), advice = by.advice())]
     Locked {
         /// The path of the device or file.
         path: PathBuf,
+        /// The process that has it, as far as can be told.
+        by: Holder,
     },
     /// A file that a server answers for.
     #[error("{path}: is a file on {file_system}, whose server may leave a request without an answer for ever, and with it every member of the array; put it on a local file system, or attach it (losetup --find --show --direct-io=on {path}) and name the loop device", path = path.display())]
@@ -131,8 +133,32 @@ pub enum Holder {
         /// Their names, as in `md0`.
         names: Vec<String>,
     },
+    /// This very process: a member that has failed stays open until the server ends.
+    ThisServer,
+    /// A process that has it open.
+    Process {
+        /// Its number.
+        pid: u32,
+        /// Its name, as the kernel has it.
+        name: String,
+    },
     /// It cannot be told: another server, another program.
     Unknown,
+}
+
+impl Holder {
+    /// Words for what to do.
+    fn advice(&self) -> &'static str {
+        match self {
+            Holder::ThisServer => {
+                "choose another device; one that has failed is free once the array is stopped"
+            }
+            Holder::Mount { .. } | Holder::Swap | Holder::Devices { .. } => {
+                "release it first, or choose another device"
+            }
+            Holder::Process { .. } | Holder::Unknown => "stop that program first, or choose another device",
+        }
+    }
 }
 
 impl std::fmt::Display for Holder {
@@ -141,6 +167,10 @@ impl std::fmt::Display for Holder {
             Holder::Mount { mount_point } => write!(f, "mounted at {mount_point}"),
             Holder::Swap => write!(f, "used as swap"),
             Holder::Devices { names } => write!(f, "part of {}", names.join(", ")),
+            Holder::ThisServer => {
+                write!(f, "by this server: it is a member, or was one until it failed")
+            }
+            Holder::Process { pid, name } => write!(f, "by process {pid}, {name}"),
             Holder::Unknown => write!(f, "by another program, perhaps another server of the same array"),
         }
     }

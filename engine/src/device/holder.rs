@@ -1,8 +1,9 @@
-//! Who has a block device, for the text of an error: from /proc/self/mountinfo, /proc/swaps and sysfs.
-//! Best effort; a race with an unmount yields "unknown".
+//! The holder of a device or a file, for the text of an error: from /proc/self/mountinfo, /proc/swaps, sysfs, /proc/locks and the open
+//! files of processes. Best effort; a race with an unmount yields "unknown", and so do processes of other users.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use super::error::Holder;
 
@@ -16,16 +17,63 @@ pub(super) fn of(number: u64) -> Holder {
         return Holder::Mount { mount_point };
     }
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let is_swap = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).any(|path| {
-        fs::metadata(path).is_ok_and(|metadata| {
-            names.contains(&number_text(std::os::unix::fs::MetadataExt::rdev(&metadata)))
-        })
-    });
+    let is_swap =
+        swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).any(|path| {
+            fs::metadata(path).is_ok_and(|metadata| names.contains(&number_text(metadata.rdev())))
+        });
     if is_swap {
         return Holder::Swap;
     }
     let holders: Vec<String> = directory(&sysfs.join("holders"));
-    if holders.is_empty() { Holder::Unknown } else { Holder::Devices { names: holders } }
+    if !holders.is_empty() {
+        return Holder::Devices { names: holders };
+    }
+    // Several programs may have it open, and one of them has claimed it: most likely a server of an array.
+    let mut found: Vec<Holder> = processes_with(number).into_iter().map(process).collect();
+    found.sort_by_key(|holder| !matches!(holder, Holder::Process { name, .. } if name == "striate"));
+    found.into_iter().next().unwrap_or(Holder::Unknown)
+}
+
+/// The holder of a lock on a file.
+pub(super) fn of_lock(file: &fs::File) -> Holder {
+    let Ok(metadata) = file.metadata() else { return Holder::Unknown };
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    lock_owner(&locks, &place).map_or(Holder::Unknown, process)
+}
+
+/// The process that has locked a file: the fifth and the sixth field of a line of /proc/locks, see proc_locks(5). A lock of an open
+/// file description has the number -1.
+fn lock_owner(locks: &str, place: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let at = fields.iter().position(|field| *field == place)?;
+        fields.get(at.checked_sub(1)?)?.parse().ok()
+    })
+}
+
+fn process(pid: u32) -> Holder {
+    if pid == std::process::id() {
+        return Holder::ThisServer;
+    }
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Holder::Process { pid, name: name.trim().to_owned() }
+}
+
+/// Other processes that have a block device open. This one has it open too, to look at it before it claims it. Looks at paths in /dev
+/// only: any other may lie on a file system that does not answer.
+fn processes_with(number: u64) -> Vec<u32> {
+    let is_it = |path: &Path| {
+        path.starts_with("/dev") && fs::metadata(path).is_ok_and(|metadata| metadata.rdev() == number)
+    };
+    let has_it = |pid: &u32| {
+        let files = PathBuf::from(format!("/proc/{pid}/fd"));
+        let paths = directory(&files).into_iter().filter_map(|name| fs::read_link(files.join(name)).ok());
+        paths.into_iter().any(|path| is_it(&path))
+    };
+    let pids = directory(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
+    pids.filter(|pid| *pid != std::process::id()).filter(has_it).collect()
 }
 
 /// The mount point of the first mounted device among `numbers` ("8:1"): the third and fifth fields of
@@ -72,6 +120,17 @@ fn directory(path: &std::path::Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn locks_have_owners() {
+        let locks = "1: OFDLCK ADVISORY  WRITE -1 fe:01:98765 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 4711 fe:01:98765 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 4712 fe:01:98766 0 EOF\n";
+        assert_eq!(lock_owner(locks, "fe:01:98765"), Some(4711));
+        assert_eq!(lock_owner(locks, "fe:01:98766"), Some(4712));
+        assert_eq!(lock_owner(locks, "fe:01:1"), None);
+        assert_eq!(process(std::process::id()), Holder::ThisServer);
+    }
 
     #[test]
     fn mount_points_are_found_by_number() {

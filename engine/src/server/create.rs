@@ -50,16 +50,26 @@ pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Re
             made.0.push(path.clone());
         }
     }
+    if options.file_bytes.is_none()
+        && let Some(missing) = options.members.iter().find(|path| !path.exists())
+    {
+        return Err(ServerError(format!(
+            "{}: no such device or file; check the path, or give --size to make a file there",
+            missing.display()
+        )));
+    }
     let devices = open_all(&options.members, Access::ReadWrite)?;
     for device in &devices {
         refuse_content(device, options.force)?;
     }
     let zones = common_zones(&devices, &shape)?;
-    let logical_block_bytes =
-        devices.iter().map(|device| device.facts().logical_block_bytes).max().unwrap_or(512).max(512);
+    let block_bytes = |device: &Device| device.facts().logical_block_bytes;
+    let coarsest = devices.iter().max_by_key(|device| block_bytes(device)).expect("a shape has members");
+    let logical_block_bytes = block_bytes(coarsest).max(512);
     if logical_block_bytes > 4096 {
         return Err(ServerError(format!(
-            "a member has blocks of {logical_block_bytes} bytes; at most 4096 are taken"
+            "{}: has blocks of {logical_block_bytes} bytes; at most 4096 are taken: choose another device",
+            coarsest.path().display()
         )));
     }
 

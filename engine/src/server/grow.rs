@@ -1,7 +1,7 @@
 //! Growing a stopped array into room that its members have got.
 
-use crate::assembly::{Assembly, AssemblyOptions, LeftOut, SlotPlan, assemble};
-use crate::device::{Access, Device};
+use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
+use crate::device::{Access, Device, DeviceKind};
 use crate::format::superblock::Record;
 use crate::format::zones::{Zones, usable};
 use crate::frontend::ublk::{Existing, existing};
@@ -12,6 +12,7 @@ use super::fit::check_blocks;
 use super::front::{MemberTraits, shape_of};
 use super::note::announce;
 use super::open::{ControlRing, candidates, ends, leave_out_overwritten, open_all};
+use super::words::{after_path, not_in_sync, shell_path};
 use super::{GrowOptions, Grown, ServerError, random, this_host};
 
 /// Adds as many stripes as every member has room for. Changes nothing where there is none, or where a member is missing or
@@ -45,13 +46,10 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         bitmap_is_full: zones.stripes == zones.stripes_max(),
         failed_slots: Vec::new(),
     };
-    if let Some(slot) = assembly.slots.iter().position(|plan| !matches!(plan, SlotPlan::InSync { .. })) {
-        let left_out =
-            |out: &LeftOut| format!("; {}: {}", devices[out.candidate].path().display(), out.reason);
+    if let Some(what) = not_in_sync(&assembly, &devices) {
         return Err(ServerError(format!(
-            "{}: slot {slot} is missing or not in sync: an array is grown when every member is there and in sync; replace it first, and wait for its rebuild{}",
-            grown.name,
-            assembly.left_out.iter().map(left_out).collect::<String>()
+            "{}: {what}: an array is grown when every member is there and in sync: serve it, fill the slot, wait for its rebuild, stop the array, and grow it then",
+            grown.name
         )));
     }
     if grown.to_bytes > grown.from_bytes {
@@ -59,6 +57,7 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
         let noted = announce(options.run_dir.as_deref(), record, seed)?;
         refuse_unannounced(record, &noted)?;
         let lost = grow(&mut ring.bench(), &assembly, zones, seed)
+            .map_err(|error| after_path(error.slot(), &error, &assembly, &devices))
             .map_err(|error| format!("{}: not grown: {error}", grown.name));
         grown.failed_slots = ring.outcome(&devices, lost)?.iter().collect();
     }
@@ -113,7 +112,10 @@ pub(super) fn could_grow(assembly: &Assembly, devices: &[Device]) -> Option<Stri
     // Not for the odd stripe.
     (whole && then - now > now / 100).then(|| {
         let percent = (then - now) * 100 / now;
-        let name = assembly.record.name.as_str();
-        format!("every member is longer than the array uses: `striate grow {name}` while it is stopped gives it {percent} % more")
+        // A search by name looks at block devices only.
+        let is_found_by_name = devices.iter().all(|device| device.kind() == DeviceKind::Block);
+        let paths = || devices.iter().map(|device| shell_path(device.path())).collect::<Vec<_>>().join(" ");
+        let what = if is_found_by_name { assembly.record.name.to_string() } else { paths() };
+        format!("every member is longer than the array uses: `striate grow {what}` while it is stopped gives it {percent} % more")
     })
 }

@@ -20,6 +20,7 @@ use crate::start::{Bench, SCRATCH_BYTES, read_superblocks};
 use super::ServerError;
 use super::bounded::{each_within, no_answer, patience};
 use super::patient::PatientRing;
+use super::words::member_held;
 
 /// How many times the patience a device has to write its caches back. A file that was just copied may have gigabytes of dirty pages:
 /// left out as silent, a good member would become stale.
@@ -136,7 +137,9 @@ pub(super) fn refuse_content(device: &Device, force: bool) -> Result<(), ServerE
 /// Refuses a device that holds something, by its ends.
 pub(super) fn refuse_ends(device: &Device, ends: Result<Ends, DeviceError>) -> Result<(), ServerError> {
     let (head, tail) = ends?;
-    match signatures::detect_foreign(&head, &tail, device.facts().end_bytes) {
+    let (size, end) = (device.facts().size_bytes, device.facts().end_bytes);
+    let foreign = || signatures::detect_foreign(&head, &tail, end).map(String::from);
+    match member_held(&head, size).or_else(foreign) {
         Some(what) => Err(ServerError(format!(
             "{}: holds {what}: give --force to overwrite it, or another device",
             device.path().display()

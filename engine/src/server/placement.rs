@@ -114,8 +114,9 @@ fn count(cpus: &[usize], reactors: usize, allowed: &[usize]) -> Result<usize, Se
     }
     for (at, cpu) in cpus.iter().enumerate() {
         if !allowed.contains(cpu) {
+            let allowed = allowed.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
             return Err(ServerError(format!(
-                "CPU {cpu} is not one that this process may use: it has {allowed:?}"
+                "CPU {cpu} is not one that this process may use: it has {allowed}"
             )));
         }
         if cpus[..at].contains(cpu) {

@@ -185,7 +185,7 @@ impl Server {
             ));
         }
         let memory = Memory::new(&vec![memory_bytes; count]).map_err(|error| {
-            ServerError(format!("cannot allocate {count} x {memory_bytes} bytes: {error}"))
+            ServerError(format!("cannot allocate {count} x {memory_bytes} bytes (--memory): {error}"))
         })?;
         placement.populate(&memory);
         let no_bell = |error| ServerError(format!("cannot make an eventfd: {error}"));
@@ -193,7 +193,8 @@ impl Server {
             (0..count).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(no_bell)?;
         let (front, shares) = Front::open(block_device, &options, &record, read_only, count)?;
         let start_options = StartOptions { host, read_only, trust_parity: options.trust_parity, seed };
-        let started = start(&mut control.bench(), &assembly, &start_options);
+        let started = start(&mut control.bench(), &assembly, &start_options)
+            .map_err(|error| super::words::after_path(error.slot(), &error, &assembly, &devices));
         let started = control.outcome(&devices, started)?;
         drop(control);
 
@@ -203,7 +204,7 @@ impl Server {
         let begin = |note| Noter::start(note, position, seed, limit(Thread::Noter));
         let noter = note.map(begin).transpose()?;
         let (noter, noting) = noter.unzip();
-        warnings.extend(warnings::of_start(&started));
+        warnings.extend(warnings::of_start(&started, &assembly, &devices));
         if !read_only {
             for taken in overwritten.taken {
                 wipe_unused(&devices[taken], &record.zones)?;

@@ -14,6 +14,7 @@ use crate::start::{Bench, SCRATCH_BYTES, StartOptions, Started, start};
 use super::bounded::patience;
 use super::fit::check_blocks;
 use super::open::{ControlRing, candidates, open_all};
+use super::words::not_in_sync;
 use super::{Progress, ScrubReport, ServerError};
 
 /// Stripes named in a report.
@@ -41,12 +42,12 @@ fn scrub(
     check_blocks(&assembly, devices)?;
     let options = StartOptions { read_only: true, seed: 1, ..StartOptions::default() };
     let started = start(bench, &assembly, &options).map_err(|error| ServerError(error.to_string()))?;
-    if let Some(slot) = started.geometry.slots().minus(started.view.readable).iter().next() {
+    let name = assembly.record.name.as_str().to_string();
+    if let Some(what) = not_in_sync(&assembly, devices) {
         return Err(ServerError(format!(
-            "slot {slot} is missing or not in sync: parity can be compared when every member is there"
+            "{name}: {what}: parity is compared when every member is there and in sync: serve the array, fill the slot, wait for its rebuild, stop the array, and scrub it then"
         )));
     }
-    let name = assembly.record.name.as_str().to_string();
     let mut report = ScrubReport { name, ..ScrubReport::default() };
     let stripe_bytes = u64::from(started.geometry.chunk_bytes()) * u64::from(started.geometry.members());
     for stripe in 0..started.geometry.stripes() {

@@ -1,7 +1,10 @@
 //! Warnings of a start that went well enough.
 
 use crate::assembly::{Assembly, Candidate, LeftOutReason, SlotPlan};
+use crate::device::Device;
 use crate::start::Started;
+
+use super::words::{after_path, shell_word};
 
 /// What assembly found: who was left out and why, damaged superblocks, an unclean end.
 pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<String> {
@@ -11,9 +14,17 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
     for left_out in &assembly.left_out {
         let path = label(left_out.candidate);
         let advice = match left_out.reason {
-            LeftOutReason::Replaced { slot } => {
-                format!("; `striate replace {name} {slot} {path} --force` uses it again")
-            }
+            LeftOutReason::Replaced { slot } => match assembly.slots[slot] {
+                SlotPlan::InSync { .. } | SlotPlan::Rebuilding { .. } => {
+                    "; another device has its slot now, and this one is free for other use".into()
+                }
+                _ => {
+                    let path = shell_word(path);
+                    format!(
+                        "; to fill the slot with it again: `striate replace {name} {slot} {path} --force`"
+                    )
+                }
+            },
             LeftOutReason::NoMember(_) => String::new(),
         };
         warnings.push(format!("{path}: left out: {}{advice}", left_out.reason));
@@ -21,8 +32,9 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
     for (slot, plan) in assembly.slots.iter().enumerate() {
         match plan {
             SlotPlan::Stale { candidate, reason } => warnings.push(format!(
-                "{0}: left out of slot {slot}: it {reason}; to fill it anew: `striate replace {name} {slot} {0} --force`",
-                label(*candidate)
+                "{}: left out of slot {slot}: it {reason}; to fill it anew: `striate replace {name} {slot} {} --force`",
+                label(*candidate),
+                shell_word(label(*candidate))
             )),
             // The first notices say so: see `running/notices`.
             SlotPlan::Missing | SlotPlan::Failed | SlotPlan::Empty => {}
@@ -46,10 +58,13 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
 }
 
 /// What the load of the bitmap found.
-pub(super) fn of_start(started: &Started) -> Vec<String> {
+pub(super) fn of_start(started: &Started, assembly: &Assembly, devices: &[Device]) -> Vec<String> {
     let mut warnings = Vec::new();
     for slot in started.bad_places.iter() {
-        warnings.push(format!("slot {slot}: a part of its bitmap was damaged or could not be read"));
+        let text = format!(
+            "slot {slot}: a part of its bitmap was damaged or could not be read: copies on other members are used"
+        );
+        warnings.push(after_path(Some(slot.into()), &text, assembly, devices));
     }
     if started.stale_blocks > 0 {
         let what = if started.parity_trusted {

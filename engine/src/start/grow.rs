@@ -44,6 +44,17 @@ pub enum GrowError {
     Refused(#[from] StartError),
 }
 
+impl GrowError {
+    /// The slot that the error is about, if it is about one.
+    #[must_use]
+    pub const fn slot(&self) -> Option<usize> {
+        match self {
+            GrowError::NotInSync { slot } | GrowError::Member { slot, .. } => Some(*slot),
+            GrowError::Refused(error) => error.slot(),
+        }
+    }
+}
+
 impl From<ChangeRefused> for GrowError {
     fn from(refused: ChangeRefused) -> GrowError {
         GrowError::Refused(refused.into())

@@ -216,7 +216,10 @@ fn halves_that_ran_apart_are_refused_with_both_named() {
             text.contains("ran apart") && text.contains("(slot 0)") | text.contains("(slot 1)"),
             "{text}"
         );
-        assert!(text.contains("wipe"), "says what to do: {text}");
+        assert!(
+            text.contains("`striate replace ") && text.contains("is overwritten"),
+            "says what to do: {text}"
+        );
     }
     assert!(world.assemble(0b0011).is_ok() && world.assemble(0b1100).is_ok());
     // One of each: neither half could start, and the members that are not here might explain it.

@@ -327,7 +327,7 @@ impl Ublk {
             Movement::ByDriver { .. } => "reads and writes copied by the driver",
         };
         let partitions = if self.hides_partitions {
-            format!("; the kernel looks for no partitions: `partx --add {}` adds them", self.path())
+            format!("; the kernel looks for no partitions: `partx -a {}` adds them", self.path())
         } else {
             String::new()
         };
@@ -514,7 +514,7 @@ fn goes_later(device: u32, asked: &io::Result<()>) -> String {
         }
         // Drivers before Linux 6.9 remove a device only while the caller waits.
         Err(_) => format!(
-            "/dev/ublkb{device}: stopped; the next `serve` of the array, or `striate stop --force`, clears it away once this process has ended"
+            "/dev/ublkb{device}: stopped; the next start of the array clears it away once this process has ended, and so does a stop with --force"
         ),
     }
 }

@@ -405,7 +405,7 @@ impl Descriptors {
                     io::Error::from(error).kind(),
                     format!(
                         "the ublk driver does not let this server see requests: {error}: a server that was killed in its start may have the \
-                         block device still; give it up with `striate stop --force NAME`, and serve again"
+                         block device still; stop the array with --force, which gives that up, and serve again"
                     ),
                 )
             })?;

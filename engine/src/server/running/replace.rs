@@ -20,6 +20,7 @@ use crate::array::Order;
 use crate::array::arrival::has_failed;
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
+use crate::geometry::Slots;
 use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring, UringDevice};
 
@@ -67,19 +68,35 @@ impl Server {
         let rebuilding = self.shared.steward.rebuild_slot.load(Ordering::Relaxed);
         let name = self.record.name.as_str();
         let why = if self.read_only {
-            "the array is read-only".into()
+            "the array is served read-only: serve it without --read-only to fill a slot".into()
         } else if self.is_stopping.load(Ordering::Acquire) {
             "the array is being stopped".into()
         } else if self.shared.failed() {
             has_failed(name)
         } else if self.shared.members.view().writable.has(slot) {
-            format!("slot {slot} is in use: `striate fail {name} {slot}` first")
+            self.in_use(slot)
         } else if rebuilding > 0 {
             format!("slot {} is being rebuilt: wait for it (`striate wait {name}`)", rebuilding - 1)
         } else {
             return Ok(());
         };
         Err(ServerError(why))
+    }
+
+    /// The refusal of a slot that has a member, and what to do: a member that cannot be spared is not to be failed.
+    fn in_use(&self, slot: u8) -> String {
+        let (view, geometry, name) =
+            (self.shared.members.view(), &self.shared.geometry, self.record.name.as_str());
+        let by = self.devices.name(self.shared.members.device(slot)).unwrap_or_default();
+        let others_missing = geometry.slots().minus(view.readable).minus(Slots::one(slot));
+        match others_missing.iter().next() {
+            Some(other) if others_missing.count() >= u32::from(geometry.parities()) => format!(
+                "slot {slot} is in use by {by}, and cannot be spared: slot {other} is not in sync: fill that first"
+            ),
+            _ => format!(
+                "slot {slot} is in use by {by}: to take it out of service: `striate fail {name} {slot}`"
+            ),
+        }
     }
 
     /// Puts a new device in an empty slot and starts its rebuild. What the device holds is overwritten only
@@ -103,7 +120,7 @@ impl Server {
         let needed = self.record.zones.end_bytes();
         if facts.size_bytes < needed {
             return Err(ServerError(format!(
-                "{}: has {} bytes, and a member of this array needs {needed}",
+                "{}: has {} bytes, and a member of this array needs {needed}: give a larger device",
                 path.display(),
                 facts.size_bytes
             )));

@@ -1,0 +1,115 @@
+//! The commands of docs/operating.md, in its order, on files.
+//!
+//! Method: the lines of its code blocks that begin with `striate` are run as they are, with a file for each path in /dev, and, where
+//! a name is searched for on block devices, with the members in its place. What the manual tells in words happens in between: a member
+//! fails, the service is stopped, drives become larger. Oracle: each command succeeds, the prose's promises hold (the array is optimal,
+//! larger, and its parity matches), and what a host wrote is read back.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+
+use engine::status::Health;
+
+use crate::content::pattern;
+use crate::lab::{Lab, Server};
+
+const MEMBER_MIB: u64 = 24;
+
+/// The commands of the code blocks, without comments.
+fn commands() -> Vec<Vec<String>> {
+    let blocks = include_str!("../../docs/operating.md").split("\n```").skip(1).step_by(2);
+    let lines = blocks.flat_map(|block| block.lines().skip(1));
+    let line = |line: &str| {
+        let line = line.trim_start_matches("$ ").split(" #").next().unwrap_or_default();
+        line.split_whitespace().map(str::to_string).collect::<Vec<_>>()
+    };
+    lines.map(line).filter(|words| words.first().is_some_and(|word| word == "striate")).collect()
+}
+
+/// The file that stands for a device.
+fn file_of(lab: &Lab, device: &str) -> PathBuf {
+    lab.path(device.trim_start_matches("/dev/"))
+}
+
+fn lengthen(members: &[PathBuf]) {
+    for member in members {
+        let open = OpenOptions::new().write(true).open(member).expect("a member");
+        open.set_len(MEMBER_MIB << 21).expect("a sparse file");
+    }
+}
+
+#[test]
+fn the_manual_is_played() {
+    let lab = Lab::new();
+    let (mut members, data) = (Vec::<PathBuf>::new(), pattern(1, 0, 4 << 20));
+    let mut server: Option<Server<'_>> = None;
+    let mut played = Vec::new();
+    for words in commands() {
+        let typed: Vec<String> = words[1..].to_vec();
+        let verb = typed[0].clone();
+        played.push(verb.clone());
+        // A name that is searched for, and paths of devices.
+        let on_files = |members: &[PathBuf]| -> Vec<String> {
+            let path = |path: &Path| path.to_string_lossy().into_owned();
+            let is_searched = matches!(verb.as_str(), "scrub" | "grow");
+            let word = |word: &String| match word.as_str() {
+                "media" if is_searched => members.iter().map(|member| path(member)).collect(),
+                device if device.starts_with("/dev/") => vec![path(&file_of(&lab, device))],
+                _ => vec![word.clone()],
+            };
+            typed.iter().flat_map(word).collect()
+        };
+        match verb.as_str() {
+            "create" => {
+                let devices = typed.iter().filter(|word| word.starts_with("/dev/"));
+                members = devices
+                    .map(|device| lab.file(device.trim_start_matches("/dev/"), MEMBER_MIB << 20))
+                    .collect();
+                lab.striate_ok(&on_files(&members));
+            }
+            // Played by tls.rs, with its certificates.
+            "serve" if typed.iter().any(|word| word == "--nbd-tls") => {}
+            "serve" => {
+                let started = Server::start(&lab, "media", &members, &[]);
+                started.connect().write(0, &data);
+                server = Some(started);
+            }
+            "replace" => {
+                let slot: usize = typed[2].parse().expect("a slot");
+                server.as_ref().expect("it is served").fail(slot);
+                members[slot] = lab.file(typed[3].trim_start_matches("/dev/"), MEMBER_MIB << 20);
+                lab.striate_ok(&on_files(&members));
+            }
+            "wait" => {
+                lab.striate_ok(&on_files(&members));
+                assert_eq!(server.as_ref().expect("it is served").status().health, Health::Optimal);
+            }
+            "grow" => {
+                // `systemctl stop` is a signal, and `systemctl start` serves again.
+                server.take().expect("it is served").terminate();
+                lengthen(&members);
+                let said = lab.striate_ok(&on_files(&members));
+                assert!(said.starts_with("grown: media: from "), "{said}");
+                server = Some(Server::start(&lab, "media", &members, &[]));
+            }
+            "stop" => {
+                let served = server.take().expect("it is served");
+                assert!(served.connect().read(0, data.len()) == data, "the data has changed");
+                lab.striate_ok(&on_files(&members));
+                served.ended();
+            }
+            "scrub" => {
+                let said = lab.striate_ok(&on_files(&members));
+                assert!(said.ends_with("every parity matches\n"), "{said}");
+            }
+            "status" => {
+                let said = lab.striate_ok(&on_files(&members));
+                assert!(said.starts_with("NAME "), "{said}");
+            }
+            other => panic!("the manual has a new command, {other}: play it here"),
+        }
+    }
+    for verb in ["create", "serve", "status", "replace", "wait", "grow", "stop", "scrub"] {
+        assert!(played.iter().any(|one| one == verb), "the manual does not say how to {verb}: {played:?}");
+    }
+}
