@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of what `--json` says: it grows with each change that a program could stumble over.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// The state of a whole array.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,6 +106,57 @@ pub struct MemberStatus {
     pub failure: Option<String>,
     /// How its I/O travels, if it is there.
     pub route: Option<MemberRoute>,
+    /// The serial number of its device, where the kernel knew one when the device was opened. A file has none.
+    #[serde(default)]
+    pub serial: Option<String>,
+    /// What its device was asked since it became a member or the array was started; none if there is no device. A device that
+    /// replaces another begins at zero.
+    #[serde(default)]
+    pub io: Option<MemberCounters>,
+}
+
+/// Operations of one device that have completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberCounters {
+    /// Reads: data, parity and metadata.
+    pub reads: TransferCounters,
+    /// Writes: data, parity and metadata.
+    pub writes: TransferCounters,
+    /// Flushes without an error.
+    pub flushes: u64,
+    /// Flushes that failed.
+    pub flush_errors: u64,
+    /// Deallocations (discards), whether the device took the advice or not.
+    pub deallocations: u64,
+}
+
+/// Reads or writes of one device that have completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferCounters {
+    /// Operations without an error.
+    pub count: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Operations that failed, for whatever reason.
+    pub errors: u64,
+    /// How long operations without an error took; none if there were none.
+    pub latency_ns: Option<LatencyNs>,
+}
+
+/// Latencies in nanoseconds, from the turn of the reactor in which an operation was asked for to the turn that found it completed.
+/// A percentile is at most a quarter above the exact one, and never below it; below 1 us it is 1023. The maximum is exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyNs {
+    /// Half of the operations took no longer.
+    pub p50: u64,
+    /// 90 of 100 took no longer.
+    pub p90: u64,
+    /// 99 of 100 took no longer.
+    pub p99: u64,
+    /// 999 of 1000 took no longer.
+    pub p999: u64,
+    /// The longest.
+    pub max: u64,
 }
 
 /// How a member's I/O travels.

@@ -15,8 +15,8 @@ use crate::output::{print, print_json};
 use crate::rundir::RunDir;
 use crate::units::{about_size, exact_size, grouped};
 
-use super::scan;
 use super::status::{LIST_IS_FULL, describe_job, health_text, picture};
+use super::{member_io, scan};
 
 /// What is asked about.
 enum Subject<'a> {
@@ -190,6 +190,11 @@ fn running_text(status: &ArrayStatus) -> String {
         }
     }
     counters_text(status, &mut lines);
+    let table = member_io::table(status);
+    if !table.is_empty() {
+        lines.heading("members' I/O: of each device since it became a member or the array was started");
+        lines.0 += &table;
+    }
     lines.0
 }
 
