@@ -4,7 +4,8 @@
 //!     cli        what can be typed                 names, units, members   the words in it
 //!     commands   a verb each                       output, log, journal, meter, failure, advice  what the operator sees
 //!     control    commands to a running server      rundir                  where that is found
-//!     demo       the whole story, with nbd_client  engine                  all that touches members
+//!     demo       the whole story, with nbd_client  documents               what verbs print with --json
+//!     engine     all that touches members
 //! ```
 //! This package is the control plane: no byte of a host's data passes through it, but for the demo's.
 
@@ -18,13 +19,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::failure::Outcome;
+use crate::documents::{ErrorDocument, ErrorKind};
+use crate::failure::{Failure, Outcome};
 
 mod advice;
 mod cli;
 mod commands;
 mod control;
 mod demo;
+mod documents;
 mod failure;
 mod journal;
 mod log;
@@ -38,7 +41,10 @@ mod sandbox;
 mod units;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     if let Some(run_dir) = cli.run_dir.as_deref().filter(|given| !rundir::is_default(given)) {
         advice::name_run_dir(run_dir);
     }
@@ -48,9 +54,32 @@ fn main() -> ExitCode {
         Ok(Outcome::Checked(verdict)) => ExitCode::from(verdict as u8),
         Err(failure) => {
             log::say(&failure.line());
+            if cli.verb.json() {
+                print_error(ErrorKind::Failed, &failure);
+            }
             ExitCode::FAILURE
         }
     };
     log::settle();
     code
+}
+
+/// Ends a command line that clap does not accept, or that asks for help.
+fn usage(error: &clap::Error) -> ExitCode {
+    let words: Vec<_> = std::env::args_os().take_while(|word| word != "--").collect();
+    if error.use_stderr() && words.iter().any(|word| word == "--json") {
+        let text = error.render().to_string();
+        // The reason comes first; an empty line, usage and advice follow.
+        let reason = text.split("\n\n").next().unwrap_or_default();
+        print_error(ErrorKind::Usage, &Failure::new(reason.trim_start_matches("error: ")));
+    }
+    // A reader that has gone is told nothing.
+    let _ = error.print();
+    ExitCode::from(error.exit_code() as u8)
+}
+
+/// Prints the document of a failure. The exit code and the line on standard error say the same, so a reader that has gone misses nothing.
+fn print_error(kind: ErrorKind, failure: &Failure) {
+    let message = advice::typed(&failure.line()).into_owned();
+    let _ = output::print_json(&ErrorDocument::new(kind, message));
 }

@@ -7,6 +7,7 @@ pub const SCHEMA_VERSION: u32 = 4;
 
 /// The state of a whole array.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ArrayStatus {
     /// [`SCHEMA_VERSION`] of the server.
     #[serde(default)]
@@ -58,6 +59,7 @@ pub struct ArrayStatus {
 
 /// The process that serves an array.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServerStatus {
     /// The version of the program.
     pub version: String,
@@ -71,6 +73,7 @@ pub struct ServerStatus {
 
 /// How well an array is. The worst that is true counts, and the order is from well to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Every slot in sync.
@@ -87,6 +90,7 @@ pub enum Health {
 
 /// The state of one slot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemberStatus {
     /// Its place.
     pub slot: usize,
@@ -117,6 +121,7 @@ pub struct MemberStatus {
 
 /// Operations of one device that have completed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemberCounters {
     /// Reads: data, parity and metadata.
     pub reads: TransferCounters,
@@ -132,6 +137,7 @@ pub struct MemberCounters {
 
 /// Reads or writes of one device that have completed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TransferCounters {
     /// Operations without an error.
     pub count: u64,
@@ -146,6 +152,7 @@ pub struct TransferCounters {
 /// Latencies in nanoseconds, from the turn of the reactor in which an operation was asked for to the turn that found it completed.
 /// A percentile is at most a quarter above the exact one, and never below it; below 1 us it is 1023. The maximum is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LatencyNs {
     /// Half of the operations took no longer.
     pub p50: u64,
@@ -161,6 +168,7 @@ pub struct LatencyNs {
 
 /// How a member's I/O travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemberRoute {
     /// `passthrough`, `block`, `file`.
     pub kind: RouteKind,
@@ -172,6 +180,7 @@ pub struct MemberRoute {
 
 /// See [`MemberRoute::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RouteKind {
     /// By NVMe commands, around the block layer.
@@ -197,6 +206,7 @@ impl std::fmt::Display for MemberRoute {
 
 /// What a slot is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
     /// Holds what it should.
@@ -211,6 +221,7 @@ pub enum MemberState {
 
 /// How many stripes are in which state (as they would be on disk).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CellCounts {
     /// Never written, or discarded; reads as zeros.
     pub unwritten: u64,
@@ -231,6 +242,7 @@ pub struct CellCounts {
 /// Parts of the array that nobody can compute any more, as listed on the members. Reading them is an error until they are written,
 /// or their stripe is discarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LostRowsStatus {
     /// Bytes in all.
     pub bytes: u64,
@@ -242,6 +254,7 @@ pub struct LostRowsStatus {
 
 /// A part of the list of what is lost: see `lost` of the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LostPieces {
     /// As a host addresses them, in order: first byte and length.
     pub pieces: Vec<(u64, u64)>,
@@ -262,6 +275,7 @@ pub const LOST_PIECES_SHOWN: usize = 100;
 
 /// A long-running job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Background {
     /// `resync` or `rebuild`.
     pub kind: BackgroundKind,
@@ -277,6 +291,7 @@ pub struct Background {
 
 /// See [`Background::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BackgroundKind {
     /// Make parity match data.
@@ -287,6 +302,7 @@ pub enum BackgroundKind {
 
 /// Counted since the start, over all reactors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Counters {
     /// Reads answered.
     pub reads: u64,
