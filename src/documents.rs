@@ -93,7 +93,7 @@ pub struct Created<'a> {
     pub chunk_bytes: u32,
     /// How many members there are.
     pub members: usize,
-    /// What hosts will see.
+    /// The size that hosts will see.
     pub size_bytes: u64,
     /// How the stripes start: `zero`, `lazy`, `sync` or `assume-clean`.
     pub init: &'a str,
@@ -111,7 +111,7 @@ pub struct Ready<'a> {
     pub name: &'a str,
     /// `ublk` or `nbd`.
     pub kind: &'a str,
-    /// Where hosts reach it: a device, `unix:PATH` or `HOST:PORT`.
+    /// Addresses at which hosts reach it: a device, `unix:PATH` or `HOST:PORT`.
     pub exports: &'a [String],
     /// The server's process.
     pub pid: u32,
@@ -150,7 +150,7 @@ pub struct Unserved<'a> {
     pub error: String,
 }
 
-/// What is known of an array that is not served.
+/// The health of an array that is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -171,7 +171,7 @@ pub struct ExaminedMembers<'a> {
     pub members: &'a [Examined],
 }
 
-/// `lost.json`: data that nobody can compute. Reading it is an error until it is written or discarded.
+/// `lost.json`: data that cannot be computed. Reading it is an error until it is written or discarded.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lost<'a> {
@@ -232,11 +232,11 @@ pub struct Stopped<'a> {
     /// The array's name.
     pub name: &'a str,
     pub outcome: StopOutcome,
-    /// What stays, and why, in words.
+    /// Lines for the operator about what stays, and why.
     pub warnings: Vec<String>,
 }
 
-/// What `stop` did.
+/// The outcome of `stop`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]

@@ -113,7 +113,7 @@ pub struct MemberStatus {
     /// The serial number of its device, where the kernel knew one when the device was opened. A file has none.
     #[serde(default)]
     pub serial: Option<String>,
-    /// What its device was asked since it became a member or the array was started; none if there is no device. A device that
+    /// Counters of its device since it became a member or the array was started; none if there is no device. A device that
     /// replaces another begins at zero.
     #[serde(default)]
     pub io: Option<MemberCounters>,

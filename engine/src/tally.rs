@@ -1,4 +1,4 @@
-//! What each reactor counts: cache lines that it alone writes, and that any thread may read.
+//! Counters of each reactor: cache lines that it alone writes, and that any thread may read.
 //!
 //! `tally/devices` has the counters of each member's device, and `tally/latency` the histograms in them.
 

@@ -1,4 +1,4 @@
-//! What is counted of each member: operations, bytes, errors and latencies.
+//! Counters of each member: operations, bytes, errors and latencies.
 //!
 //! Method: an array is driven as reactor.rs drives it, by a clock that moves by random steps, over members that complete operations in any
 //! order, fail some of them, and take as long as the dice say. Oracle: the ring's own list of every operation with the times of its two

@@ -233,7 +233,7 @@ impl Drop for Server {
     }
 }
 
-/// What is read of `striate status --json`.
+/// The part of `striate status --json` that is read.
 #[derive(Deserialize)]
 struct Statuses {
     arrays: Vec<ArrayStatus>,

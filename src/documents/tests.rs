@@ -72,7 +72,7 @@ fn with_version(schema: Value) -> Value {
     Value::Object(version.into_iter().chain(keys).collect())
 }
 
-/// What a program sees: without titles and descriptions.
+/// The part of a schema that a program depends on: without titles and descriptions.
 fn shape(schema: &Value) -> Value {
     let is_word = |(key, value): &(&String, &Value)| {
         // A property may have these names too; then it is an object.

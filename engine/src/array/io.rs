@@ -58,7 +58,7 @@ pub(super) struct Io {
 }
 const _: () = assert!(size_of::<Option<Io>>() == 64);
 
-/// What a member was asked, and in which turn: the time of the turn in nanoseconds times four, and the operation in the lowest two bits.
+/// The operation and the turn of a member I/O: the time of the turn in nanoseconds times four, and the operation in the lowest two bits.
 ///
 /// Stamps are kept by tag, beside [`Io`] and not in it: an `Io` is copied twice on its way, and two more fields in it made a write of
 /// 4 KiB on null members 3 ns slower (of 234 ns). Eight stamps are in one cache line, and cost nothing that can be measured.
@@ -77,7 +77,7 @@ impl Stamp {
         Stamp(now_ns << 2 | operation as u64)
     }
 
-    /// What was asked, and how long it took if it has completed in the turn of this time.
+    /// The operation, and how long it took if it has completed in the turn of this time.
     #[inline]
     const fn ended(self, now_ns: u64) -> (Operation, u64) {
         let operation = match self.0 & 3 {

@@ -1,4 +1,4 @@
-//! What each device was asked and how long it took, as one reactor counts it.
+//! Counters of each member's device, as one reactor keeps them: operations, bytes, errors and latencies.
 //!
 //! Counters belong to the device, not to its slot: a device that takes a slot has an index of its own, and its counters begin at zero.
 //! An operation is counted when it completes, if its slot still has that device. What the kernel gives back of a member whose slot has
@@ -8,7 +8,8 @@
 //! comparison for the maximum. The number of operations is the sum of the buckets. There is room for every device that a ring may know,
 //! 116 KB for each reactor, side by side: no pointer to follow, and nothing to allocate when a device arrives. A write of 4 KiB on null
 //! members, four member I/Os of 234 ns, takes 7 ns more with it; a read of 34 ns, 0.3 to 0.7 ns more. Measured and not better: counters
-//! aligned to 2 KiB (aliasing), fewer fields, and a list of completions that is counted once a turn.
+//! aligned to 2 KiB (aliasing), fewer fields, and a list of completions that is counted once a turn. Through io_uring on files such a write
+//! takes 10 us of CPU time, and the difference is lost in the noise.
 
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ struct Transfers {
     latencies: Latencies,
 }
 
-/// What one reactor has asked of one device.
+/// Operations of one reactor on one device.
 #[derive(Default)]
 pub struct DeviceTally {
     /// Reads, and writes.
@@ -39,7 +40,7 @@ pub struct DeviceTally {
     deallocations: Count,
 }
 
-/// What a device can be asked.
+/// The kinds of operations on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Read some bytes.
@@ -99,7 +100,7 @@ impl DeviceTallies {
         &self.0[usize::from(device.0)]
     }
 
-    /// What all reactors have counted of a device.
+    /// Counters of a device, added up over all reactors.
     #[must_use]
     pub fn sum(tallies: &[Tally], device: DeviceIndex) -> MemberCounters {
         let all: Vec<&DeviceTally> = tallies.iter().map(|tally| tally.devices.of(device)).collect();

@@ -23,7 +23,7 @@ fn world(seed: u64, level: Level, members: usize) -> World {
     World::new(Config { seed, level, members, chunk_bytes, stripes: 40, initial, reactors: 1 })
 }
 
-/// What was counted of the device that the slot has.
+/// Counters of the device that the slot has.
 fn counters(world: &World, slot: u8) -> MemberCounters {
     DeviceTallies::sum(&world.shared.tallies, world.shared.members.device(slot))
 }
