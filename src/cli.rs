@@ -61,6 +61,27 @@ pub enum Verb {
     Demo(Demo),
 }
 
+impl Verb {
+    /// Whether the answer is to be JSON, an error too.
+    pub const fn json(&self) -> bool {
+        match self {
+            Verb::Create(Create { json, .. })
+            | Verb::Serve(Serve { json, .. })
+            | Verb::Status(Status { json, .. })
+            | Verb::Detail(Detail { json, .. })
+            | Verb::Lost(Lost { json, .. })
+            | Verb::Fail(Fail { json, .. })
+            | Verb::Replace(Replace { json, .. })
+            | Verb::Stop(Stop { json, .. })
+            | Verb::Wait(Wait { json, .. })
+            | Verb::Grow(Grow { json, .. })
+            | Verb::Scrub(Scrub { json, .. })
+            | Verb::Bench(Bench { json, .. })
+            | Verb::Demo(Demo { json, .. }) => *json,
+        }
+    }
+}
+
 /// Make an array of block devices or files
 #[derive(Debug, Args)]
 pub struct Create {
@@ -210,6 +231,9 @@ pub struct Serve {
     /// the whole machine, not only the array. To find out whether the sandbox is at fault
     #[arg(long, conflicts_with = "allow_path")]
     pub no_sandbox: bool,
+    /// Say `ready`, or why the array is not served, as JSON
+    #[arg(long)]
+    pub json: bool,
     /// How much to log on standard error [default: $STRIATE_LOG, or info]
     #[arg(long, value_enum)]
     pub log: Option<LogLevel>,
@@ -245,7 +269,7 @@ pub enum LogLevel {
 pub struct Status {
     /// Only this one
     pub name: Option<ArrayName>,
-    /// Report as JSON, an array of arrays
+    /// Report as JSON
     #[arg(long)]
     pub json: bool,
     /// For monitoring: one line, and exit code 0 (well), 1 (warning), 2 (critical) or 3 (unknown)
@@ -289,6 +313,9 @@ pub struct Fail {
     /// Which member; a number is a slot (`./2` is a file)
     #[arg(value_parser = MemberId::parse, value_name = "SLOT|PATH")]
     pub member: MemberId,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Put a device in the slot of a lost member and rebuild
@@ -304,6 +331,9 @@ pub struct Replace {
     /// Overwrite it though it holds another array or a file system
     #[arg(long)]
     pub force: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Stop a running array cleanly
@@ -315,6 +345,9 @@ pub struct Stop {
     /// server has died, clear away what it left: its sockets, and its block device, whose I/O then fails
     #[arg(long)]
     pub force: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Wait until no resync or rebuild is going on
@@ -325,6 +358,9 @@ pub struct Wait {
     /// Give up (exit code 1) after this long
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<u64>,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Let a stopped array use what its members have more than they had; what it holds stays where it is
@@ -441,6 +477,9 @@ pub struct Demo {
     /// Leave the files there at the end
     #[arg(long)]
     pub keep: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn parse_level(text: &str) -> Result<Level, String> {

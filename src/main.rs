@@ -5,7 +5,8 @@
 //!     commands   a verb each                       output, log, journal, meter, failure, advice  what the operator sees
 //!     control    commands to a running server      rundir                  where that is found
 //!     sandbox    what each thread may still do     tls                     encryption of NBD clients
-//!     demo       the whole story, with nbd_client  engine                  all that touches members
+//!     demo       the whole story, with nbd_client  documents               what verbs print with --json
+//!     engine     all that touches members
 //! ```
 //! This package is the control plane: no byte of a host's data passes through it, but for those of clients that use TLS, and the demo's.
 
@@ -19,13 +20,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::failure::Outcome;
+use crate::documents::{ErrorDocument, ErrorKind};
+use crate::failure::{Failure, Outcome};
 
 mod advice;
 mod cli;
 mod commands;
 mod control;
 mod demo;
+mod documents;
 mod failure;
 mod journal;
 mod log;
@@ -40,7 +43,10 @@ mod tls;
 mod units;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse().with_environment();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli.with_environment(),
+        Err(error) => return usage(&error),
+    };
     if let Some(run_dir) = cli.run_dir.as_deref().filter(|given| !rundir::is_default(given)) {
         advice::name_run_dir(run_dir);
     }
@@ -50,9 +56,33 @@ fn main() -> ExitCode {
         Ok(Outcome::Checked(verdict)) => ExitCode::from(verdict as u8),
         Err(failure) => {
             log::say(&failure.line());
+            if cli.verb.json() {
+                let kind = if failure.exit_code() == 2 { ErrorKind::Usage } else { ErrorKind::Failed };
+                print_error(kind, &failure);
+            }
             ExitCode::from(failure.exit_code())
         }
     };
     log::settle();
     code
+}
+
+/// Ends a command line that clap does not accept, or that asks for help.
+fn usage(error: &clap::Error) -> ExitCode {
+    let words: Vec<_> = std::env::args_os().take_while(|word| word != "--").collect();
+    if error.use_stderr() && words.iter().any(|word| word == "--json") {
+        let text = error.render().to_string();
+        // The reason comes first; an empty line, usage and advice follow.
+        let reason = text.split("\n\n").next().unwrap_or_default();
+        print_error(ErrorKind::Usage, &Failure::new(reason.trim_start_matches("error: ")));
+    }
+    // A reader that has gone is told nothing.
+    let _ = error.print();
+    ExitCode::from(error.exit_code() as u8)
+}
+
+/// Prints the document of a failure. The exit code and the line on standard error say the same, so a reader that has gone misses nothing.
+fn print_error(kind: ErrorKind, failure: &Failure) {
+    let message = advice::typed(&failure.line()).into_owned();
+    let _ = output::print_json(&ErrorDocument::new(kind, message));
 }

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::advice;
+use crate::documents::Document;
 use crate::failure::{Context, Result};
 
 /// Whether a terminal may be shown colours: NO_COLOR, not empty, forbids them (<https://no-color.org>).
@@ -37,10 +38,21 @@ pub fn print_to_reader(text: &str) -> Result<bool> {
     write(&advice::typed(text))
 }
 
-/// Writes `value` as indented JSON and a newline.
-pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).context(|| "cannot write JSON".into())?;
+/// Writes a document, with its version, as indented JSON and a newline.
+pub fn print_json<T: Serialize>(content: &T) -> Result<()> {
+    print_json_as_it_is(&Document::of(content))
+}
+
+/// Writes a document that has its version already.
+pub fn print_json_as_it_is<T: Serialize>(document: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(document).context(|| "cannot write JSON".into())?;
     write(&(text + "\n")).map(drop)
+}
+
+/// A document, with its version, as one line of JSON: for verbs that go on after it.
+pub fn json_line<T: Serialize>(content: &T) -> Result<String> {
+    let text = serde_json::to_string(&Document::of(content)).context(|| "cannot write JSON".into())?;
+    Ok(text + "\n")
 }
 
 fn write(text: &str) -> Result<bool> {

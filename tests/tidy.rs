@@ -100,7 +100,7 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("device", &["limits", "ring"]),
     ("slab", &["limits"]),
-    ("tally", &["status"]),
+    ("tally", &["limits", "ring", "status"]),
     ("threads", &[]),
     (
         "array",

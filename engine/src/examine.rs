@@ -16,6 +16,7 @@ use crate::status::MemberState;
 
 /// One path, looked at.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Examined {
     /// As it was given.
     pub path: PathBuf,
@@ -32,6 +33,7 @@ pub struct Examined {
 
 /// The content of a superblock, in the words of `docs/format.md`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExaminedSuperblock {
     /// The array's name.
     pub name: String,
@@ -66,6 +68,7 @@ pub struct ExaminedSuperblock {
 
 /// A line of the per-slot table.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExaminedSlot {
     /// The slot's state on record.
     pub state: MemberState,

@@ -167,6 +167,8 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
 
     /// One turn; whether it brought anything.
     pub fn turn(&mut self) -> bool {
+        let now_ns = self.clock.now_ns();
+        self.array.begin_turn(now_ns);
         let room = self.array.room().min(REQUESTS_PER_TURN);
         self.frontend.gather(&self.memory, &mut self.pool, room, &mut self.requests);
         let mut moved = !self.requests.is_empty();
@@ -178,7 +180,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
             moved = true;
             self.array.take_mail(MESSAGES_PER_TURN);
         }
-        self.array.advance(&mut self.ring, self.clock.now_ns());
+        self.array.advance(&mut self.ring, now_ns);
         self.ring.turn(&mut self.completions);
         moved |= !self.completions.is_empty() || self.frontend.has_arrivals();
         for completion in self.completions.drain(..) {

@@ -98,6 +98,7 @@ pub struct GrowOptions {
 
 /// What growing came to.
 #[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Grown {
     /// The array's name.
     pub name: String,
@@ -180,6 +181,7 @@ pub struct Progress {
 
 /// What a scrub of a stopped array found.
 #[derive(Clone, Debug, Default, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ScrubReport {
     /// The array's name.
     pub name: String,

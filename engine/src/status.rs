@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of what `--json` says: it grows with each change that a program could stumble over.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// The state of a whole array.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ArrayStatus {
     /// [`SCHEMA_VERSION`] of the server.
     #[serde(default)]
@@ -58,6 +59,7 @@ pub struct ArrayStatus {
 
 /// The process that serves an array.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServerStatus {
     /// The version of the program.
     pub version: String,
@@ -71,6 +73,7 @@ pub struct ServerStatus {
 
 /// How well an array is. The worst that is true counts, and the order is from well to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Every slot in sync.
@@ -87,6 +90,7 @@ pub enum Health {
 
 /// The state of one slot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemberStatus {
     /// Its place.
     pub slot: usize,
@@ -106,10 +110,65 @@ pub struct MemberStatus {
     pub failure: Option<String>,
     /// How its I/O travels, if it is there.
     pub route: Option<MemberRoute>,
+    /// The serial number of its device, where the kernel knew one when the device was opened. A file has none.
+    #[serde(default)]
+    pub serial: Option<String>,
+    /// Counters of its device since it became a member or the array was started; none if there is no device. A device that
+    /// replaces another begins at zero.
+    #[serde(default)]
+    pub io: Option<MemberCounters>,
+}
+
+/// Operations of one device that have completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct MemberCounters {
+    /// Reads: data, parity and metadata.
+    pub reads: TransferCounters,
+    /// Writes: data, parity and metadata.
+    pub writes: TransferCounters,
+    /// Flushes without an error.
+    pub flushes: u64,
+    /// Flushes that failed.
+    pub flush_errors: u64,
+    /// Deallocations (discards), whether the device took the advice or not.
+    pub deallocations: u64,
+}
+
+/// Reads or writes of one device that have completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TransferCounters {
+    /// Operations without an error.
+    pub count: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Operations that failed, for whatever reason.
+    pub errors: u64,
+    /// How long operations without an error took; none if there were none.
+    pub latency_ns: Option<LatencyNs>,
+}
+
+/// Latencies in nanoseconds, from the turn of the reactor in which an operation was asked for to the turn that found it completed.
+/// A percentile is at most a quarter above the exact one, and never below it; below 1 us it is 1023. The maximum is exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct LatencyNs {
+    /// Half of the operations took no longer.
+    pub p50: u64,
+    /// 90 of 100 took no longer.
+    pub p90: u64,
+    /// 99 of 100 took no longer.
+    pub p99: u64,
+    /// 999 of 1000 took no longer.
+    pub p999: u64,
+    /// The longest.
+    pub max: u64,
 }
 
 /// How a member's I/O travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemberRoute {
     /// `passthrough`, `block`, `file`.
     pub kind: RouteKind,
@@ -121,6 +180,7 @@ pub struct MemberRoute {
 
 /// See [`MemberRoute::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RouteKind {
     /// By NVMe commands, around the block layer.
@@ -146,6 +206,7 @@ impl std::fmt::Display for MemberRoute {
 
 /// What a slot is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
     /// Holds what it should.
@@ -160,6 +221,7 @@ pub enum MemberState {
 
 /// How many stripes are in which state (as they would be on disk).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CellCounts {
     /// Never written, or discarded; reads as zeros.
     pub unwritten: u64,
@@ -180,6 +242,7 @@ pub struct CellCounts {
 /// Parts of the array that nobody can compute any more, as listed on the members. Reading them is an error until they are written,
 /// or their stripe is discarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LostRowsStatus {
     /// Bytes in all.
     pub bytes: u64,
@@ -191,6 +254,7 @@ pub struct LostRowsStatus {
 
 /// A part of the list of what is lost: see `lost` of the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LostPieces {
     /// As a host addresses them, in order: first byte and length.
     pub pieces: Vec<(u64, u64)>,
@@ -211,6 +275,7 @@ pub const LOST_PIECES_SHOWN: usize = 100;
 
 /// A long-running job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Background {
     /// `resync` or `rebuild`.
     pub kind: BackgroundKind,
@@ -226,6 +291,7 @@ pub struct Background {
 
 /// See [`Background::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BackgroundKind {
     /// Make parity match data.
@@ -236,6 +302,7 @@ pub enum BackgroundKind {
 
 /// Counted since the start, over all reactors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Counters {
     /// Reads answered.
     pub reads: u64,

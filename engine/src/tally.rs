@@ -1,8 +1,15 @@
-//! What each reactor counts: one cache line or two that only it writes, and anyone may read.
+//! Counters of each reactor: cache lines that it alone writes, and that any thread may read.
+//!
+//! `tally/devices` has the counters of each member's device, and `tally/latency` the histograms in them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::status::Counters;
+
+mod devices;
+mod latency;
+
+pub use devices::{DeviceTallies, DeviceTally, Operation};
 
 /// A counter with one writer.
 #[derive(Default)]
@@ -12,6 +19,14 @@ impl Count {
     /// Adds, as the only writer: a load and a store, no bus lock.
     pub fn add(&self, more: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+    }
+
+    /// Makes it this value, if it is less.
+    #[inline]
+    fn raise(&self, value: u64) {
+        if value > self.0.load(Ordering::Relaxed) {
+            self.0.store(value, Ordering::Relaxed);
+        }
     }
 
     /// Its value.
@@ -31,6 +46,8 @@ macro_rules! tally {
             $(pub $name: Count,)*
             /// Stripes marked for a write. Not shown: the sweep looks whether there are new ones.
             pub marks: Count,
+            /// Counters of the members' devices.
+            pub devices: DeviceTallies,
         }
 
         impl Tally {

@@ -9,15 +9,16 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::Bench;
+use crate::documents::NullDevice;
 use crate::failure::{Context, Failure, Outcome, Result};
-use crate::output::{print, print_json};
+use crate::output::{json_line, print, print_json};
 use crate::units::{about_ns, about_rate, about_size, exact_size, grouped};
 
 /// Measures and reports; an error of a request is a problem.
 pub fn bench(options: &Bench) -> Result<Outcome> {
     if let Some(size_bytes) = options.ublk_null {
         let without: Vec<_> = options.ublk_without.iter().map(|&feature| feature.into()).collect();
-        return ublk_null(size_bytes, options.cores, &without);
+        return ublk_null(size_bytes, options, &without);
     }
     let engine_options = engine_options(options)?;
     let report = run(&engine_options)?;
@@ -30,10 +31,14 @@ pub fn bench(options: &Bench) -> Result<Outcome> {
 }
 
 /// Serves a block device that stores nothing, until a signal.
-fn ublk_null(size_bytes: u64, queues: usize, without: &[UblkFeature]) -> Result<Outcome> {
+fn ublk_null(size_bytes: u64, options: &Bench, without: &[UblkFeature]) -> Result<Outcome> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context(|| "cannot catch signals".into())?;
-    let null = UblkNull::start(size_bytes, queues, without).map_err(ServerError::from)?;
-    print(&format!("ready: null ublk {}\n", null.path()))?;
+    let null = UblkNull::start(size_bytes, options.cores, without).map_err(ServerError::from)?;
+    if options.json {
+        print(&json_line(&NullDevice { event: "ready", path: &null.path() })?)?;
+    } else {
+        print(&format!("ready: null ublk {}\n", null.path()))?;
+    }
     let _signal = signals.forever().next();
     null.stop().map_err(ServerError::from)?;
     Ok(Outcome::Fine)

@@ -10,17 +10,22 @@ use crate::control::LINE_TIME_MAX;
 use crate::control::client::{Client, Unreachable, connect_within, not_served};
 use crate::control::message::Request;
 use crate::control::server::Claim;
+use crate::documents::{Failed, Replaced, StopOutcome, Stopped};
 use crate::failure::{Context, Failure, Outcome, Result};
 use crate::log;
 use crate::names::ArrayName;
-use crate::output::print;
+use crate::output::{print, print_json};
 use crate::rundir::RunDir;
 
 /// Takes a member out of service.
 pub fn fail(options: &Fail, run_dir: Option<&RunDir>) -> Result<Outcome> {
     let mut client = Client::connect(run_dir, &options.name)?;
     client.command(&Request::Fail { member: options.member.clone() })?;
-    print(&format!("failed: {}: {}\n", options.name, options.member))?;
+    if options.json {
+        print_json(&Failed { name: options.name.as_str(), member: &options.member })?;
+    } else {
+        print(&format!("failed: {}: {}\n", options.name, options.member))?;
+    }
     Ok(Outcome::Fine)
 }
 
@@ -31,7 +36,15 @@ pub fn replace(options: &Replace, run_dir: Option<&RunDir>) -> Result<Outcome> {
     // The server looks closely; a slip of the pen need not get that far.
     path.metadata().context(what)?;
     let mut client = Client::connect(run_dir, &options.name)?;
-    client.command(&Request::Replace { slot: options.slot.clone(), path, force: options.force })?;
+    client.command(&Request::Replace {
+        slot: options.slot.clone(),
+        path: path.clone(),
+        force: options.force,
+    })?;
+    if options.json {
+        print_json(&Replaced { name: options.name.as_str(), member: &options.slot, path: &path })?;
+        return Ok(Outcome::Fine);
+    }
     print(&format!(
         "rebuilding: {}: {} on {}: `striate wait {}` shows progress\n",
         options.name,
@@ -50,7 +63,11 @@ pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
         Ok(mut client) => {
             let warnings = client.command(&Request::Stop { force: options.force })?;
             warnings.iter().for_each(|warning| log::say(warning));
-            print(&format!("stopped: {name}\n"))?;
+            if options.json {
+                print_json(&Stopped { name: name.as_str(), outcome: StopOutcome::Stopped, warnings })?;
+            } else {
+                print(&format!("stopped: {name}\n"))?;
+            }
             return Ok(Outcome::Fine);
         }
         Err(Unreachable::Failed(failure)) => return Err(failure),
@@ -81,7 +98,12 @@ pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
     if let (Some(claim), Some(run_dir), true) = (&claim, run_dir, is_dead) {
         clear_sockets(claim, name, run_dir)?;
     }
-    print(&format!("cleared: {name}: what its server left is gone; the members can be served again\n"))?;
+    if options.json {
+        let outcome = StopOutcome::Cleared;
+        print_json(&Stopped { name: name.as_str(), outcome, warnings: Vec::new() })?;
+    } else {
+        print(&format!("cleared: {name}: what its server left is gone; the members can be served again\n"))?;
+    }
     Ok(Outcome::Fine)
 }
 

@@ -2,27 +2,14 @@
 
 use engine::format::Shape;
 use engine::server::{CreateOptions, Progress, create as engine_create};
-use engine::status::{MemberRoute, RouteKind};
-use serde::Serialize;
+use engine::status::RouteKind;
 
 use crate::cli::Create;
+use crate::documents::Created;
 use crate::failure::{Failure, Outcome, Result};
 use crate::meter::Meter;
 use crate::output::{print, print_json};
 use crate::units::{about_size, exact_size};
-
-/// What `create --json` reports.
-#[derive(Serialize)]
-struct Report<'a> {
-    name: &'a str,
-    uuid: &'a str,
-    level: u8,
-    chunk_bytes: u32,
-    members: usize,
-    size_bytes: u64,
-    init: &'a str,
-    routes: &'a [MemberRoute],
-}
 
 /// Makes the array.
 pub fn create(options: &Create) -> Result<Outcome> {
@@ -44,7 +31,7 @@ pub fn create(options: &Create) -> Result<Outcome> {
     drop(meter);
     let created = created?;
     if options.json {
-        print_json(&Report {
+        print_json(&Created {
             name: options.name.as_str(),
             uuid: &created.uuid,
             level: options.level.number(),

@@ -8,15 +8,16 @@ use engine::status::{ArrayStatus, LOST_PIECES_SHOWN, MemberState};
 
 use crate::cli::Detail;
 use crate::control::client::Client;
+use crate::documents::ExaminedMembers;
 use crate::failure::{Failure, Outcome, Result};
 use crate::log;
 use crate::names::ArrayName;
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, print_json_as_it_is};
 use crate::rundir::RunDir;
 use crate::units::{about_size, exact_size, grouped};
 
-use super::scan;
 use super::status::{LIST_IS_FULL, describe_job, health_text, picture};
+use super::{member_io, scan};
 
 /// What is asked about.
 enum Subject<'a> {
@@ -33,7 +34,7 @@ pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
         Subject::Running(name, run_dir) => {
             let status = Client::connect(Some(&run_dir), &name)?.status()?;
             if options.json {
-                print_json(&status)?
+                print_json_as_it_is(&status)?
             } else {
                 print(&running_text(&status))?
             }
@@ -42,7 +43,7 @@ pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
         Subject::Members(paths) => {
             let examined = examine(paths, 0)?;
             if options.json {
-                print_json(&examined)?
+                print_json(&ExaminedMembers { members: &examined })?
             } else {
                 print(&members_text(&examined))?
             }
@@ -190,6 +191,11 @@ fn running_text(status: &ArrayStatus) -> String {
         }
     }
     counters_text(status, &mut lines);
+    let table = member_io::table(status);
+    if !table.is_empty() {
+        lines.heading("members' I/O: of each device since it became a member or the array was started");
+        lines.0 += &table;
+    }
     lines.0
 }
 

@@ -5,33 +5,12 @@
 //!     2048 128
 //! ```
 
-use serde::Serialize;
-
 use crate::cli::Lost;
 use crate::control::client::Client;
+use crate::documents::{self, LostPiece};
 use crate::failure::{Outcome, Result};
 use crate::output::{print, print_json};
 use crate::rundir::RunDir;
-
-/// The answer as JSON.
-#[derive(Serialize)]
-struct Report<'a> {
-    name: &'a str,
-    uuid: &'a str,
-    logical_block_bytes: u32,
-    lost_bytes: u64,
-    pieces: Vec<Piece>,
-}
-
-#[derive(Serialize)]
-struct Piece {
-    offset_bytes: u64,
-    len_bytes: u64,
-    /// The first byte, in logical blocks.
-    first_block: u64,
-    /// The length in logical blocks.
-    blocks: u64,
-}
 
 /// Lists lost data. The exit code is 0 if there is none, else 1.
 pub fn lost(options: &Lost, run_dir: Option<&RunDir>) -> Result<Outcome> {
@@ -39,16 +18,16 @@ pub fn lost(options: &Lost, run_dir: Option<&RunDir>) -> Result<Outcome> {
     let status = client.status()?;
     let block = u64::from(status.logical_block_bytes);
     // Lost pieces are whole rows of 4 KiB, and so whole blocks.
-    let piece = |(offset_bytes, len_bytes): (u64, u64)| Piece {
+    let piece = |(offset_bytes, len_bytes): (u64, u64)| LostPiece {
         offset_bytes,
         len_bytes,
         first_block: offset_bytes / block,
         blocks: len_bytes / block,
     };
-    let pieces: Vec<Piece> = client.lost()?.into_iter().map(piece).collect();
+    let pieces: Vec<LostPiece> = client.lost()?.into_iter().map(piece).collect();
     let outcome = if pieces.is_empty() { Outcome::Fine } else { Outcome::Problem };
     if options.json {
-        print_json(&Report {
+        print_json(&documents::Lost {
             name: &status.name,
             uuid: &status.uuid,
             logical_block_bytes: status.logical_block_bytes,

@@ -16,6 +16,7 @@ mod create;
 mod detail;
 mod grow;
 mod lost;
+mod member_io;
 mod notices;
 pub mod scan;
 mod scrub;

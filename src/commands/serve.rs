@@ -30,10 +30,11 @@ use tracing::level_filters::LevelFilter;
 use crate::cli::{LogLevel, Serve};
 use crate::control::message::MemberId;
 use crate::control::server::{Backend, Claim, peer_allowed};
+use crate::documents::Ready;
 use crate::failure::{Context, Failure, Outcome, Result};
 use crate::log;
 use crate::names::ArrayName;
-use crate::output::print;
+use crate::output::{json_line, print};
 use crate::rundir::{RunDir, own_uid};
 use crate::sandbox::{Choice, Thread};
 use crate::tls::Tls;
@@ -117,7 +118,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     };
     // Before `ready`: from then on hosts and operators count on it.
     limiter(Thread::Main)();
-    announce(&name, kind, &status.exports);
+    announce(&ready_lines(options, &name, kind, &status.exports)?);
     let stopped = run_until_stopped(&running, &happened);
     control.close();
     writer.end();
@@ -275,13 +276,22 @@ fn tell_route(member: &MemberStatus) {
     }
 }
 
+/// The word that hosts can use the array: a line for each export, or one of JSON.
+fn ready_lines(options: &Serve, name: &ArrayName, kind: &str, exports: &[String]) -> Result<String> {
+    if options.json {
+        let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION"));
+        return json_line(&Ready { event: "ready", name: name.as_str(), kind, exports, pid, version });
+    }
+    Ok(exports.iter().map(|export| format!("ready: {name} {kind} {export}\n")).collect())
+}
+
 /// How long a reader of standard output may take for what it waits for, before the log says that it has not.
 const READY_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Tells whoever waits for it: a script that reads standard output, and the service manager. The array is served, heard or not.
-fn announce(name: &ArrayName, kind: &str, exports: &[String]) {
+fn announce(lines: &str) {
     log::settle();
-    let lines = exports.iter().map(|export| format!("ready: {name} {kind} {export}\n")).collect::<String>();
+    let lines = lines.to_string();
     let (done, printed) = channel();
     let print = move || drop(done.send(print(&lines).map_err(|failure| failure.line())));
     let spawned = std::thread::Builder::new().name("ready".into()).spawn(print);

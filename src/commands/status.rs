@@ -7,11 +7,11 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use engine::server::leftovers;
 use engine::status::{ArrayStatus, Background, Health, MemberState, MemberStatus, SCHEMA_VERSION};
-use serde::Serialize;
 
 use crate::advice;
 use crate::cli::Status;
 use crate::control::client::{Client, Unreachable, not_served, server_gone};
+use crate::documents::{Arrays, StatusEntry, Unserved, UnservedHealth};
 use crate::failure::{Failure, Outcome, Result, Verdict};
 use crate::log;
 use crate::meter::time_left;
@@ -42,7 +42,7 @@ pub fn status(options: &Status, run_dir: Result<Option<RunDir>>) -> Result<Outco
         }
         let entries = collected?;
         if options.json {
-            print_json(&entries.iter().map(Entry::as_json).collect::<Vec<_>>())?;
+            print_json(&Arrays { arrays: entries.iter().map(Entry::as_json).collect() })?;
         } else {
             let clear = if options.watch.is_some() && is_terminal { "\x1b[H\x1b[2J" } else { "" };
             let served: Vec<&ArrayStatus> = entries.iter().filter_map(Entry::served).collect();
@@ -78,37 +78,21 @@ enum Entry {
     Unknown { name: ArrayName, why: Failure },
 }
 
-/// An entry as JSON: the whole status of an array that is served, or a few words of any other.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Json<'a> {
-    Served(&'a ArrayStatus),
-    Other {
-        schema: u32,
-        name: &'a str,
-        health: &'static str,
-        /// Block devices that wait for a server.
-        block_devices: Vec<String>,
-        /// The reason, in words.
-        error: String,
-    },
-}
-
 impl Entry {
-    fn as_json(&self) -> Json<'_> {
+    fn as_json(&self) -> StatusEntry<'_> {
         let (name, health, devices) = match self {
-            Entry::Served(status) => return Json::Served(status),
-            Entry::Gone { name, devices } => (name, "server_gone", &devices[..]),
-            Entry::Waiting { name, devices } => (name, "waiting", &devices[..]),
-            Entry::Unknown { name, .. } => (name, "unknown", &[][..]),
+            Entry::Served(status) => return StatusEntry::Served(status),
+            Entry::Gone { name, devices } => (name, UnservedHealth::ServerGone, &devices[..]),
+            Entry::Waiting { name, devices } => (name, UnservedHealth::Waiting, &devices[..]),
+            Entry::Unknown { name, .. } => (name, UnservedHealth::Unknown, &[][..]),
         };
-        Json::Other {
+        StatusEntry::Unserved(Unserved {
             schema: SCHEMA_VERSION,
             name: name.as_str(),
             health,
             block_devices: devices.iter().map(|device| format!("/dev/ublkb{device}")).collect(),
             error: advice::typed(&self.complaint().unwrap_or_default()).into_owned(),
-        }
+        })
     }
 
     fn served(&self) -> Option<&ArrayStatus> {

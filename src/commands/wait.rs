@@ -10,9 +10,10 @@ use engine::status::{ArrayStatus, Background, BackgroundKind, Health, MemberStat
 
 use crate::cli::Wait;
 use crate::control::client::Client;
+use crate::documents::Waited;
 use crate::failure::{Failure, Outcome, Result};
 use crate::meter::Meter;
-use crate::output::print;
+use crate::output::{print, print_json};
 use crate::rundir::RunDir;
 
 use super::status::{LIST_IS_FULL, health_text, picture};
@@ -52,6 +53,11 @@ pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
         std::thread::sleep(POLL_INTERVAL);
     };
     drop(shown);
+    if options.json {
+        let outcome = outcome(&status, &rebuilt);
+        print_json(&Waited { ended_well: outcome == Outcome::Fine, array: &status })?;
+        return Ok(outcome);
+    }
     print(&format!("{}: {} {}\n", status.name, health_text(&status), picture(&status.members)))?;
     if status.lost_rows.bytes > 0 {
         let bytes = status.lost_rows.bytes;

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use engine::examine::{ExaminedSlot, ExaminedSuperblock};
 use engine::status::{
-    ArrayStatus, CellCounts, Counters, Health, LostPieces, MemberRoute, MemberState, MemberStatus, RouteKind,
+    ArrayStatus, CellCounts, Counters, Health, LostPieces, MemberCounters, MemberRoute, MemberState,
+    MemberStatus, RouteKind,
 };
 
 use super::client::{Client, Unreachable, connect_within};
@@ -33,6 +34,8 @@ pub fn example_status(name: &str) -> ArrayStatus {
         refusals: 0,
         failure: None,
         route: Some(MemberRoute { kind: RouteKind::Block, polled: true, note: "a partition".into() }),
+        serial: Some(format!("S{slot}")),
+        io: Some(MemberCounters::default()),
     };
     ArrayStatus {
         schema: engine::status::SCHEMA_VERSION,

@@ -16,8 +16,10 @@ use engine::status::{ArrayStatus, Health};
 use rustix::process::{Signal, kill_process};
 
 use crate::cli::Demo;
+use crate::documents::Told;
 use crate::failure::{Context, Failure, Outcome, Result};
 use crate::nbd_client::{Client, NbdError};
+use crate::output::print_json;
 use crate::units::{about_rate, about_size, grouped};
 
 use archive::Archive;
@@ -45,7 +47,7 @@ const LOAD_TIME: Duration = Duration::from_millis(700);
 pub fn run(options: &Demo) -> Result<Outcome> {
     let archive = Archive::of_system(options.source.as_deref())?;
     let stage = Stage::new(options.dir.as_deref(), options.keep)?;
-    let mut teller = Teller::new();
+    let mut teller = Teller::new(options.json);
     let mut dice = Dice::new(options.seed);
     let members: Vec<PathBuf> = (0..MEMBERS).map(|slot| stage.file(&format!("member{slot}"))).collect();
     let mut play = Play { stage: &stage, archive: &archive, members, shadow: Shadow::zeros(0)? };
@@ -57,7 +59,11 @@ pub fn run(options: &Demo) -> Result<Outcome> {
     play.replace_and_check(server, &mut teller)?;
     seed_scenario(&stage, &mut teller, &mut dice)?;
 
-    teller.chapter(&format!("All of it right, in {:.1} s.", teller.elapsed().as_secs_f64()))?;
+    let seconds = teller.elapsed().as_secs_f64();
+    teller.chapter(&format!("All of it right, in {seconds:.1} s."))?;
+    if options.json {
+        print_json(&Told { seed: options.seed, seconds })?;
+    }
     Ok(Outcome::Fine)
 }
 

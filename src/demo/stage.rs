@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use engine::status::ArrayStatus;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::failure::{Context, Failure, Result};
@@ -106,9 +107,9 @@ impl Stage {
     /// What `striate status --json` says of the one array that runs.
     pub fn status(&self, name: &str) -> Result<ArrayStatus> {
         let text = self.run(&["status", "--json", name])?;
-        let mut statuses: Vec<ArrayStatus> =
+        let mut statuses: Statuses =
             serde_json::from_str(&text).context(|| "`striate status --json` is not understood".into())?;
-        statuses.pop().ok_or_else(|| Failure::new("`striate status --json` is empty"))
+        statuses.arrays.pop().ok_or_else(|| Failure::new("`striate status --json` is empty"))
     }
 
     /// Starts a server and returns once hosts can connect.
@@ -232,8 +233,16 @@ impl Drop for Server {
     }
 }
 
+/// The part of `striate status --json` that is read.
+#[derive(Deserialize)]
+struct Statuses {
+    arrays: Vec<ArrayStatus>,
+}
+
 /// Who tells the story.
 pub struct Teller {
+    /// Whether only the end counts.
+    is_silent: bool,
     /// Before what went well: a tick where the terminal can show one.
     mark: &'static str,
     /// When the story began.
@@ -243,28 +252,37 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// Starts the clock.
-    pub fn new() -> Self {
+    /// Starts the clock. With JSON the story is not told.
+    pub fn new(json: bool) -> Self {
         let now = Instant::now();
-        Self { mark: if utf8() { "\u{2713}" } else { "ok" }, started: now, step_started: now }
+        Self {
+            is_silent: json,
+            mark: if utf8() { "\u{2713}" } else { "ok" },
+            started: now,
+            step_started: now,
+        }
+    }
+
+    fn say(&self, text: &str) -> Result<()> {
+        if self.is_silent { Ok(()) } else { print(text) }
     }
 
     /// A heading.
     pub fn chapter(&mut self, text: &str) -> Result<()> {
         self.step_started = Instant::now();
-        print(&format!("\n{text}\n"))
+        self.say(&format!("\n{text}\n"))
     }
 
     /// Something went well; says how long it took.
     pub fn done(&mut self, text: &str) -> Result<()> {
         let took = self.step_started.elapsed();
         self.step_started = Instant::now();
-        print(&format!("  {} {text}  ({:.1} s)\n", self.mark, took.as_secs_f64()))
+        self.say(&format!("  {} {text}  ({:.1} s)\n", self.mark, took.as_secs_f64()))
     }
 
     /// Something to know, neither good nor bad.
     pub fn note(&self, text: &str) -> Result<()> {
-        print(&format!("    {text}\n"))
+        self.say(&format!("    {text}\n"))
     }
 
     /// Since the story began.

@@ -362,8 +362,10 @@ impl<'lab> Server<'lab> {
     #[track_caller]
     pub fn status(&self) -> ArrayStatus {
         let text = self.lab.striate_ok(&["status", &self.name, "--json"]);
-        let mut list: Vec<ArrayStatus> =
+        let document: Value =
             serde_json::from_str(&text).unwrap_or_else(|error| panic!("status: {error}: {text}"));
+        let mut list: Vec<ArrayStatus> = serde_json::from_value(document["arrays"].clone())
+            .unwrap_or_else(|error| panic!("status: {error}: {text}"));
         assert_eq!(list.len(), 1, "status of one array: {text}");
         list.remove(0)
     }

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use engine::status::MemberState;
+use engine::status::{ArrayStatus, MemberState};
+use serde::Deserialize as _;
 
 use crate::content::pattern;
 use crate::lab::{Array, Lab, Shape, timed};
@@ -51,8 +52,9 @@ impl<'lab> Process<'lab> {
 
     fn members(&self) -> Vec<MemberState> {
         let text = self.array.lab.striate_ok(&["status", &self.array.name, "--json"]);
-        let statuses: Vec<engine::status::ArrayStatus> = serde_json::from_str(&text).expect("a status");
-        statuses[0].members.iter().map(|member| member.state).collect()
+        let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let status = ArrayStatus::deserialize(&document["arrays"][0]).expect("a status");
+        status.members.iter().map(|member| member.state).collect()
     }
 
     /// Writes and reads back.

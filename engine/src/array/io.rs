@@ -5,6 +5,7 @@ use crate::geometry::Slots;
 use crate::memory::Span;
 use crate::ring::blame::{Blame, blame};
 use crate::ring::{DeviceIndex, MemberIo, MemberOp, Ring};
+use crate::tally::Operation;
 
 use super::Array;
 use super::parked::Holds;
@@ -57,6 +58,38 @@ pub(super) struct Io {
 }
 const _: () = assert!(size_of::<Option<Io>>() == 64);
 
+/// The operation and the turn of a member I/O: the time of the turn in nanoseconds times four, and the operation in the lowest two bits.
+///
+/// Stamps are kept by tag, beside [`Io`] and not in it: an `Io` is copied twice on its way, and two more fields in it made a write of
+/// 4 KiB on null members 3 ns slower (of 234 ns). Eight stamps are in one cache line, and cost nothing that can be measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stamp(u64);
+
+impl Stamp {
+    #[inline]
+    const fn new(now_ns: u64, io: MemberIo) -> Stamp {
+        let operation = match io {
+            MemberIo::Read => Operation::Read,
+            MemberIo::Write(_) => Operation::Write,
+            MemberIo::Flush => Operation::Flush,
+            MemberIo::Deallocate => Operation::Deallocate,
+        };
+        Stamp(now_ns << 2 | operation as u64)
+    }
+
+    /// The operation, and how long it took if it has completed in the turn of this time.
+    #[inline]
+    const fn ended(self, now_ns: u64) -> (Operation, u64) {
+        let operation = match self.0 & 3 {
+            0 => Operation::Read,
+            1 => Operation::Write,
+            2 => Operation::Flush,
+            _ => Operation::Deallocate,
+        };
+        (operation, now_ns.saturating_sub(self.0 >> 2))
+    }
+}
+
 impl Array {
     /// Pushes one member I/O.
     #[inline]
@@ -104,7 +137,15 @@ impl Array {
             self.parking.look_again();
         }
         let tag = self.ios.insert(Io { what, slot, device, span, beat: self.watch.beat() });
+        self.stamps[tag as usize] = Stamp::new(self.now_ns, io);
         ring.push(MemberOp { tag, ..op });
+    }
+
+    /// Counts a completed operation of the device that its slot has.
+    #[inline(always)]
+    pub(super) fn count_io(&self, tag: u32, io: &Io, result: Result<(), i32>) {
+        let (operation, took_ns) = self.stamps[tag as usize].ended(self.now_ns);
+        self.counters.of(io.device).add(operation, io.span.len_bytes, took_ns, result);
     }
 
     /// Advises a member that it may forget a range.

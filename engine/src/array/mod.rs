@@ -48,7 +48,7 @@ use crate::memory::{KEPT_BACK_OF_OPERATIONS, Pool, Span};
 use crate::request::{Reply, Request, RequestError};
 use crate::ring::{Completion, Ring};
 use crate::slab::Slab;
-use crate::tally::Tally;
+use crate::tally::{DeviceTallies, Tally};
 
 pub(crate) mod arrival;
 mod asked;
@@ -90,7 +90,7 @@ use asked::Question;
 use flush::FlushGate;
 use host::{HostRead, HostRequest};
 use intent::BlockWrites;
-use io::{Io, IoFor};
+use io::{Io, IoFor, Stamp};
 pub(crate) use jobs::{JOBS_MAX, JobAsk, JobEnd};
 pub use noting::{NoteOrder, NoteOrders, Noting, Position};
 use op::{Phase, Segments, StripeOp};
@@ -134,6 +134,8 @@ pub struct Array {
     /// The batch of each op, by its index: beside the ops, which are made and dropped for each stripe.
     segments: Box<[Segments]>,
     ios: Slab<Io>,
+    /// When each of them was pushed, by tag. Only counters depend on it.
+    stamps: Box<[Stamp]>,
     host_reads: usize,
     /// The first op of each lock slot that this reactor owns.
     owned: Box<[u8]>,
@@ -162,6 +164,8 @@ pub struct Array {
     /// Reactor 0 has the steward.
     steward: Option<Box<Steward>>,
     watch: Watch,
+    /// Counters of the members' devices, which are in this reactor's tally too.
+    counters: DeviceTallies,
     parking: Parking,
     replies: Vec<Reply>,
     now_ns: u64,
@@ -186,6 +190,7 @@ impl Array {
         let blocks = BlockWrites::new(&mut pool, &sizes, shared.bitmap.blocks());
         let steward = (me == 0).then(|| Box::new(Steward::new(&shared, &mut pool)));
         pool.pin_taken();
+        let counters = shared.tallies[usize::from(me)].devices.clone();
         Array {
             me,
             pool,
@@ -195,6 +200,7 @@ impl Array {
             ops: Slab::new(sizes.ops),
             segments: vec![Segments::EMPTY; sizes.ops].into_boxed_slice(),
             ios: Slab::new(sizes.ios() + sizes.parked()),
+            stamps: vec![Stamp::default(); sizes.ios() + sizes.parked()].into_boxed_slice(),
             host_reads: 0,
             owned: vec![NO_OP; bitmap::LOCK_SLOTS].into_boxed_slice(),
             short: Short::default(),
@@ -211,6 +217,7 @@ impl Array {
             blocks,
             steward,
             watch,
+            counters,
             parking: Parking::new(sizes.parked(), sizes.requests),
             replies: Vec::with_capacity(sizes.requests),
             now_ns: 0,
@@ -283,6 +290,12 @@ impl Array {
         }
     }
 
+    /// Begins a turn: member operations that are pushed and completed from here on have this time. ([`Array::advance`] does so too, but
+    /// requests are taken before it, perhaps after a long sleep.)
+    pub fn begin_turn(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
     /// Takes a request; its answer comes by [`Array::take_replies`]. The caller has looked for
     /// [`room`](Array::room).
     pub fn submit<R: Ring>(&mut self, ring: &mut R, request: Request) {
@@ -294,6 +307,7 @@ impl Array {
         let io = self.ios.remove(completion.tag);
         if self.is_current(&io) {
             self.watch.hear(io.slot);
+            self.count_io(completion.tag, &io, completion.result);
         }
         if self.shared.read_only {
             self.shared.members.heard(io.slot);

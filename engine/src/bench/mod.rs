@@ -37,6 +37,7 @@ mod generator;
 
 /// What one member is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BenchMember {
     /// Stores nothing and answers at once.
@@ -58,6 +59,7 @@ pub enum BenchMember {
 
 /// Which requests are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum BenchPattern {
     /// Reads, one after the other.
@@ -74,9 +76,11 @@ pub enum BenchPattern {
 
 /// What to measure.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BenchOptions {
     /// RAID-5 or RAID-6; 5 or 6 in JSON.
     #[serde(serialize_with = "level_as_number")]
+    #[cfg_attr(feature = "schema", schemars(with = "u8"))]
     pub level: Level,
     /// In slot order.
     pub members: Vec<BenchMember>,
@@ -109,6 +113,7 @@ fn level_as_number<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok,
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BenchReport {
     /// Requests a second.
     pub iops: f64,
@@ -132,6 +137,7 @@ pub struct BenchReport {
 
 /// Nanoseconds from submission to reply.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BenchLatency {
     /// Half of the requests were quicker.
     pub p50: u64,
@@ -145,6 +151,7 @@ pub struct BenchLatency {
 
 /// The ceilings of the same machine in the same run; `None` where one does not apply.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BenchCeilings {
     /// Requests a second of the generator alone, on all cores.
     pub generator_iops: Option<f64>,

@@ -495,7 +495,7 @@ mod tests {
         let note = Note::of(&directory, 4, Uuid::from_u128(7));
         note.write(&note.noted(Position::of(&found), &[A])).unwrap();
         let copy = record(4, 0x40, &[0x30], 3);
-        assert_eq!(announce(Some(&directory), &copy, GROWTH).unwrap(), []);
+        assert_eq!(announce(Some(&directory), &copy, GROWTH).unwrap(), [0u32; 0]);
         note.check(&grown).expect_err("an old copy that grows changes no note");
         assert_eq!(announce(Some(&directory), &found, GROWTH).unwrap(), [4]);
         for (what, found) in [
@@ -506,8 +506,8 @@ mod tests {
         ] {
             note.check(&found).expect(what);
         }
-        assert_eq!(announce(None, &copy, GROWTH).unwrap(), []);
-        assert_eq!(announce(Some(&directory.join("none")), &copy, GROWTH).unwrap(), []);
+        assert_eq!(announce(None, &copy, GROWTH).unwrap(), [0u32; 0]);
+        assert_eq!(announce(Some(&directory.join("none")), &copy, GROWTH).unwrap(), [0u32; 0]);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

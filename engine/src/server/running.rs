@@ -15,14 +15,12 @@ use crate::events::Event;
 use crate::format::superblock::Record;
 use crate::geometry::Slots;
 use crate::mailbox::Mailboxes;
-use crate::members::MemberView;
 use crate::memory::{KEPT_BACK_OF_REQUESTS, Memory, Pool};
 use crate::reactor::{Bell, Reactor, ReactorPort};
 use crate::ring::{DeviceIndex, Uring, UringConfig};
 use crate::start::{StartOptions, start};
 use crate::status::{
-    ArrayStatus, Background, BackgroundKind, CellCounts, MemberState, MemberStatus, SCHEMA_VERSION,
-    ServerStatus,
+    ArrayStatus, Background, BackgroundKind, CellCounts, MemberState, SCHEMA_VERSION, ServerStatus,
 };
 use crate::tally::Tally;
 use crate::threads::{Routes, Thread};
@@ -35,12 +33,13 @@ use super::locked::lock_memory;
 use super::noter::Noter;
 use super::open::{ControlRing, Opened, candidates, leave_out_overwritten, open_within, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
-use super::{ServeOptions, ServerError, random, route, seconds_since_1970, warnings};
+use super::{ServeOptions, ServerError, random, seconds_since_1970, warnings};
 
 mod answers;
 mod cache_looks;
 mod devices;
 mod lost;
+mod member;
 mod notices;
 mod privileges;
 mod replace;
@@ -384,33 +383,6 @@ impl Server {
             }
         }
         found
-    }
-
-    fn member_status(&self, slot: u8, view: &MemberView) -> MemberStatus {
-        let members = &self.shared.members;
-        let failure = members.failure(slot);
-        let state = if view.readable.has(slot) {
-            MemberState::InSync
-        } else if view.writable.has(slot) {
-            MemberState::Rebuilding
-        } else if failure.is_some() {
-            MemberState::Failed
-        } else {
-            self.absent[usize::from(slot)].unwrap_or(MemberState::Failed)
-        };
-        // A slot that was empty from the start has no device, and the index that stands there means another's.
-        let was_here = view.readable.has(slot) || view.writable.has(slot) || failure.is_some();
-        let device = was_here.then(|| self.devices.get(members.device(slot))).flatten();
-        MemberStatus {
-            slot: slot.into(),
-            state,
-            path: device.as_ref().map(|device| device.path().display().to_string()),
-            read_errors: members.read_errors(slot),
-            repairs: members.repairs(slot),
-            refusals: members.refusals(slot),
-            failure: failure.map(|failure| failure.to_string()),
-            route: device.as_ref().map(|device| route::of(device, &self.rings)),
-        }
     }
 
     /// Resync or rebuild, if one goes on or is due; `unsynced` stripes need a resync and can have one.

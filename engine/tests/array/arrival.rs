@@ -9,6 +9,8 @@ use engine::array::Order;
 use engine::format::Level;
 use engine::members::{Failure, MEMBER_PATIENCE_S};
 use engine::ring::DeviceIndex;
+use engine::status::MemberCounters;
+use engine::tally::DeviceTallies;
 
 use crate::world::{Answered, Config, Initial, World};
 
@@ -19,6 +21,11 @@ const AT_ONCE_NS: u64 = SECOND / 10;
 fn world(seed: u64, level: Level, members: usize) -> World {
     let (initial, chunk_bytes) = (Initial::All(Cell::Clean), 4096);
     World::new(Config { seed, level, members, chunk_bytes, stripes: 40, initial, reactors: 1 })
+}
+
+/// Counters of the device that the slot has.
+fn counters(world: &World, slot: u8) -> MemberCounters {
+    DeviceTallies::sum(&world.shared.tallies, world.shared.members.device(slot))
 }
 
 /// The answer to an order, and how long it took.
@@ -60,15 +67,24 @@ fn a_device_is_wiped_before_it_is_on_record() {
     for seed in 0..4 {
         let level = [Level::Raid5, Level::Raid6][seed as usize % 2];
         let mut world = world(seed, level, 4);
+        world.load(60);
         fail_and_record(&mut world, 1);
+        let old = counters(&world, 1);
+        assert!(old.reads.count > 0 && old.writes.count > 0, "{old:?}");
         let device = world.new_device();
         let answered = world.order_join(1, device);
+        // The counters are the device's. They begin when the device is a member, so the wiping (MiBs) is not in them.
+        world.turn_until("a member", |world| world.shared.members.device(1) == device);
+        let fresh = counters(&world, 1);
+        assert!(fresh.reads.count == 0 && fresh.writes.bytes < 64 << 10, "{fresh:?}");
         // Hosts are served meanwhile, and in the end it was looked at.
         world.load(60);
         assert_eq!(answer(&mut world, &answered).0, Ok(()));
         assert_eq!(world.disks.borrow()[usize::from(device.0)].joins, None);
         world.turn_until("a rebuild", |world| world.shared.members.record().readable.has(1));
         world.verify();
+        let rebuilt = counters(&world, 1);
+        assert!(rebuilt.reads.count > 0 && rebuilt.writes.bytes > fresh.writes.bytes, "{rebuilt:?}");
     }
 }
 

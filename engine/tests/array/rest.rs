@@ -21,7 +21,7 @@ fn reads_wake_no_array() {
     world.stop();
     let mut world = world.restart(Serve::ReadWrite);
     assert!(!world.shared.members.view().readable.has(2));
-    assert_eq!(world.failing_reads(4096), []);
+    assert_eq!(world.failing_reads(4096), [0u64; 0]);
     assert!(!world.shared.steward.rest.is_over(), "superblocks were written for a read");
     assert!(!world.fails(RequestKind::Write { fua: false }, 0, 4096));
     assert!(world.shared.steward.rest.is_over());

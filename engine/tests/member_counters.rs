@@ -1,0 +1,269 @@
+//! Counters of each member: operations, bytes, errors and latencies.
+//!
+//! Method: an array is driven as reactor.rs drives it, by a clock that moves by random steps, over members that complete operations in any
+//! order, fail some of them, and take as long as the dice say. Oracle: the ring's own list of every operation with the times of its two
+//! turns. Percentiles are taken from the sorted list and rounded up by the rule of the manual: to the last value of a quarter of a
+//! power of two. All figures must be equal, none nearly so.
+
+use std::cell::Cell as Shelf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use bitmap::{Bitmap, Cell, StripeLocks};
+use engine::array::{Array, Beginning, Layout, Shared, StewardState};
+use engine::geometry::{Geometry, Slots};
+use engine::mailbox::Mailboxes;
+use engine::members::{MemberView, Members};
+use engine::memory::{Memory, Pool, Span};
+use engine::request::{Request, RequestKind};
+use engine::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
+use engine::status::{LatencyNs, MemberCounters, TransferCounters};
+use engine::tally::{DeviceTallies, Tally};
+
+const MIB: usize = 1 << 20;
+const MEMBERS: u8 = 4;
+const CHUNK_BYTES: u32 = 16 << 10;
+const STRIPES: u64 = 64;
+const DATA_OFFSET_BYTES: u64 = 4 << 20;
+/// Requests in flight.
+const DEPTH: usize = 16;
+const EIO: i32 = 5;
+
+/// Numbers that look random, from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// An operation of which the ring knows the end.
+struct Ended {
+    device: DeviceIndex,
+    io: MemberIo,
+    bytes: u32,
+    took_ns: u64,
+    succeeded: bool,
+}
+
+/// Completes operations at random, fails some reads in the data zone, and keeps the oracle.
+struct RandomRing {
+    dice: Dice,
+    /// The time of the turn that goes on.
+    now_ns: Rc<Shelf<u64>>,
+    in_flight: Vec<(MemberOp, u64)>,
+    ended: Vec<Ended>,
+}
+
+impl Ring for RandomRing {
+    fn push(&mut self, op: MemberOp) {
+        self.in_flight.push((op, self.now_ns.get()));
+    }
+
+    fn turn(&mut self, completions: &mut Vec<Completion>) {
+        for at in (0..self.in_flight.len()).rev() {
+            if self.dice.below(3) > 0 {
+                continue;
+            }
+            let (op, pushed_ns) = self.in_flight.swap_remove(at);
+            // Errors are rare: more than 64 on a member within a minute fail it.
+            let may_fail = op.io == MemberIo::Read && op.offset_bytes >= DATA_OFFSET_BYTES;
+            let succeeded = !(may_fail && self.dice.below(400) == 0);
+            self.ended.push(Ended {
+                device: op.device,
+                io: op.io,
+                bytes: op.span.len_bytes,
+                took_ns: self.now_ns.get() - pushed_ns,
+                succeeded,
+            });
+            completions.push(Completion { tag: op.tag, result: if succeeded { Ok(()) } else { Err(EIO) } });
+        }
+    }
+
+    fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
+}
+
+struct Driven {
+    shared: Arc<Shared>,
+    array: Array,
+    ring: RandomRing,
+    dice: Dice,
+    now_ns: Rc<Shelf<u64>>,
+    /// Memory of each request in flight, by its tag.
+    spans: Vec<Span>,
+    idle: Vec<usize>,
+}
+
+impl Driven {
+    fn new(seed: u64) -> Driven {
+        let geometry = Geometry::new(MEMBERS, 1, CHUNK_BYTES, STRIPES);
+        let memory = Memory::new(&[32 * MIB, 2 * DEPTH * MIB]).expect("memory for a test");
+        let now_ns = Rc::new(Shelf::new(0));
+        let devices: Vec<DeviceIndex> = (0..MEMBERS).map(DeviceIndex).collect();
+        let all = MemberView { readable: geometry.slots(), writable: geometry.slots() };
+        let shared = Arc::new(Shared {
+            geometry,
+            layout: Layout {
+                uuid: [1; 16],
+                bitmap_offset_bytes: 1 << 20,
+                data_offset_bytes: DATA_OFFSET_BYTES,
+                logical_block_bytes: 512,
+            },
+            bitmap: Bitmap::new(STRIPES, Cell::Clean),
+            lost: engine::lost::LostRows::none(geometry),
+            locks: StripeLocks::new(),
+            // Members 0 and 1 have a volatile cache: the others are never flushed.
+            members: Members::new(all, 0, &devices, Slots::one(0).or(Slots::one(1))),
+            memory: memory.clone(),
+            mailboxes: Mailboxes::new(vec![Box::new(|| {})]),
+            tallies: vec![Tally::default()],
+            steward: StewardState::new(Beginning { roster: None, seed: 1, rebuilding: None }),
+            read_only: false,
+            deallocations: AtomicU32::new(0),
+        });
+        let mut pool = Pool::new(&memory, 1);
+        Driven {
+            array: Array::new(0, shared.clone(), Pool::new(&memory, 0)),
+            shared,
+            ring: RandomRing {
+                dice: Dice(seed ^ 0x5555),
+                now_ns: now_ns.clone(),
+                in_flight: Vec::new(),
+                ended: Vec::new(),
+            },
+            dice: Dice(seed),
+            now_ns,
+            spans: (0..DEPTH).map(|_| pool.take(64 << 10).expect("a fresh pool has room")).collect(),
+            idle: (0..DEPTH).collect(),
+        }
+    }
+
+    /// Any request anywhere. What it reads or writes is of no interest here.
+    fn request(&mut self, tag: usize) -> Request {
+        let kind = match self.dice.below(12) {
+            0..6 => RequestKind::Read,
+            6..10 => RequestKind::Write { fua: false },
+            10 => RequestKind::Flush,
+            _ => RequestKind::Discard,
+        };
+        let stripe_bytes = u64::from(self.shared.geometry.stripe_bytes());
+        let (len_bytes, unit) = match kind {
+            RequestKind::Flush => {
+                return Request { tag: tag as u64, kind, offset_bytes: 0, len_bytes: 0, span: Span::EMPTY };
+            }
+            RequestKind::Discard => (stripe_bytes, stripe_bytes),
+            _ => (512 << self.dice.below(7), 512),
+        };
+        let places = (self.shared.geometry.size_bytes() - len_bytes) / unit + 1;
+        let offset_bytes = self.dice.below(places) * unit;
+        let has_data = kind != RequestKind::Discard;
+        let span = if has_data { self.spans[tag].part(0, len_bytes as u32) } else { Span::EMPTY };
+        Request { tag: tag as u64, kind, offset_bytes, len_bytes, span }
+    }
+
+    /// The steps as in reactor.rs. Steps of the clock reach from less than a bucket to seconds.
+    fn turn(&mut self, asks: bool) {
+        let bits = 1 + self.dice.below(31);
+        let step_ns = self.dice.below(1 << bits);
+        self.now_ns.set(self.now_ns.get() + step_ns);
+        self.array.begin_turn(self.now_ns.get());
+        while asks && let Some(tag) = self.idle.pop() {
+            let request = self.request(tag);
+            self.array.submit(&mut self.ring, request);
+        }
+        self.array.advance(&mut self.ring, self.now_ns.get());
+        let mut completions = Vec::new();
+        self.ring.turn(&mut completions);
+        completions.into_iter().for_each(|completion| self.array.complete(&mut self.ring, completion));
+        self.idle.extend(self.array.take_replies().map(|reply| reply.tag as usize));
+    }
+}
+
+/// The last value of the quarter of a power of two that a latency is in, as the manual has it.
+fn rounded_up(ns: u64) -> u64 {
+    let mut width = 256;
+    let mut last = 1023;
+    while ns > last {
+        // Four quarters, and the next power of two has wider ones.
+        width <<= u32::from((last + 1).is_power_of_two() && last > 1023);
+        last += width;
+    }
+    last
+}
+
+/// Counters from the ring's list.
+fn expected(ended: &[Ended], device: DeviceIndex) -> MemberCounters {
+    let of = |is: fn(MemberIo) -> bool| ended.iter().filter(move |one| one.device == device && is(one.io));
+    let transfers = |is: fn(MemberIo) -> bool| {
+        let mut took: Vec<u64> = of(is).filter(|one| one.succeeded).map(|one| one.took_ns).collect();
+        took.sort_unstable();
+        let longest = took.last().copied().unwrap_or(0);
+        let at = |permille: usize| rounded_up(took[(took.len() * permille).div_ceil(1000) - 1]).min(longest);
+        TransferCounters {
+            count: took.len() as u64,
+            bytes: of(is).filter(|one| one.succeeded).map(|one| u64::from(one.bytes)).sum(),
+            errors: of(is).filter(|one| !one.succeeded).count() as u64,
+            latency_ns: (!took.is_empty()).then(|| LatencyNs {
+                p50: at(500),
+                p90: at(900),
+                p99: at(990),
+                p999: at(999),
+                max: longest,
+            }),
+        }
+    };
+    MemberCounters {
+        reads: transfers(|io| io == MemberIo::Read),
+        writes: transfers(|io| matches!(io, MemberIo::Write(_))),
+        flushes: of(|io| io == MemberIo::Flush).count() as u64,
+        flush_errors: 0,
+        deallocations: of(|io| io == MemberIo::Deallocate).count() as u64,
+    }
+}
+
+#[test]
+fn every_operation_is_counted_exactly() {
+    for seed in 1..=4u64 {
+        let mut driven = Driven::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        (0..6_000).for_each(|_| driven.turn(true));
+        while driven.idle.len() < DEPTH {
+            driven.turn(false);
+        }
+        let mut errors = 0;
+        for device in (0..MEMBERS).map(DeviceIndex) {
+            let told = DeviceTallies::sum(&driven.shared.tallies, device);
+            assert_eq!(told, expected(&driven.ring.ended, device), "seed {seed}, {device:?}");
+            assert!(told.reads.count > 1_000 && told.writes.count > 1_000, "too little to tell: {told:?}");
+            assert_eq!(told.flushes > 0, device.0 < 2, "{told:?}");
+            assert!(told.deallocations > 0, "{told:?}");
+            errors += told.reads.errors;
+        }
+        assert!(errors > 0, "no read has failed: seed {seed}");
+    }
+}
+
+/// The oracle's rule, by examples that are easy to check by hand.
+#[test]
+fn the_rule_of_rounding() {
+    for (ns, told) in [
+        (0, 1023),
+        (1023, 1023),
+        (1024, 1279),
+        (1279, 1279),
+        (1280, 1535),
+        (2047, 2047),
+        (2048, 2559),
+        (4096, 5119),
+        (1_000_000, 1_048_575),
+        (1_048_576, 1_310_719),
+    ] {
+        assert_eq!(rounded_up(ns), told, "{ns}");
+    }
+}
