@@ -15,12 +15,13 @@ use crate::lab::{Lab, Server};
 
 const MEMBER_MIB: u64 = 24;
 
-/// The commands of the code blocks, without comments.
+/// The commands of the code blocks, without comments and what they are piped into.
 fn commands() -> Vec<Vec<String>> {
     let blocks = include_str!("../../docs/operating.md").split("\n```").skip(1).step_by(2);
     let lines = blocks.flat_map(|block| block.lines().skip(1));
     let line = |line: &str| {
         let line = line.trim_start_matches("$ ").split(" #").next().unwrap_or_default();
+        let line = line.split(" | ").next().unwrap_or_default();
         line.split_whitespace().map(str::to_string).collect::<Vec<_>>()
     };
     lines.map(line).filter(|words| words.first().is_some_and(|word| word == "striate")).collect()
@@ -49,9 +50,10 @@ fn the_manual_is_played() {
         let verb = typed[0].clone();
         played.push(verb.clone());
         // A name that is searched for, and paths of devices.
+        let is_served = server.is_some();
         let on_files = |members: &[PathBuf]| -> Vec<String> {
             let path = |path: &Path| path.to_string_lossy().into_owned();
-            let is_searched = matches!(verb.as_str(), "scrub" | "grow");
+            let is_searched = matches!(verb.as_str(), "scrub" | "grow") || verb == "detail" && !is_served;
             let word = |word: &String| match word.as_str() {
                 "media" if is_searched => members.iter().map(|member| path(member)).collect(),
                 device if device.starts_with("/dev/") => vec![path(&file_of(&lab, device))],
@@ -102,9 +104,12 @@ fn the_manual_is_played() {
                 let said = lab.striate_ok(&on_files(&members));
                 assert!(said.ends_with("every parity matches\n"), "{said}");
             }
-            "status" => {
+            "status" | "detail" => {
                 let said = lab.striate_ok(&on_files(&members));
-                assert!(said.starts_with("NAME "), "{said}");
+                assert!(
+                    said.starts_with(if typed.contains(&"--json".to_string()) { "{" } else { "NAME " }),
+                    "{said}"
+                );
             }
             other => panic!("the manual has a new command, {other}: play it here"),
         }

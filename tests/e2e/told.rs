@@ -284,8 +284,9 @@ fn refusals_are_plain() {
 fn needed(lab: &Lab, member: &str) -> u64 {
     let text = lab.striate_ok(&["detail", "--json", member]);
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let number =
-        |field: &str| json[0]["superblock"][field].as_u64().unwrap_or_else(|| panic!("{field}: {text}"));
+    let number = |field: &str| {
+        json["members"][0]["superblock"][field].as_u64().unwrap_or_else(|| panic!("{field}: {text}"))
+    };
     // Two data members hold what hosts see.
     number("data_offset_bytes") + number("size_bytes") / 2
 }
