@@ -346,8 +346,12 @@ mod tests {
             stripe_bytes: 262_144,
         };
         let mut script = Script { says, hears: Vec::new() };
+        let seat = || {
+            assert_ne!(security, Security::Required, "a seat before TLS");
+            None
+        };
         let outcome = greet(&mut script).and_then(|client| match client {
-            Some(client) => negotiate(&mut script, client, security, &export, &|| None),
+            Some(client) => negotiate(&mut script, client, security, &export, &seat),
             None => Ok(Outcome::Goodbye),
         });
         (outcome, script.hears)
