@@ -41,6 +41,7 @@ pub struct Tls {
     directory: PathBuf,
     config: Arc<ServerConfig>,
     proves_clients: bool,
+    has_revocations: bool,
 }
 
 impl Tls {
@@ -70,15 +71,17 @@ impl Tls {
         })?;
         // Connections are few and long: a session is not taken up again.
         config.send_tls13_tickets = 0;
-        Ok(Tls { directory: directory.to_path_buf(), config: Arc::new(config), proves_clients })
+        let has_revocations = proves_clients && is_there(&directory.join("ca-crl.pem"))?;
+        let (directory, config) = (directory.to_path_buf(), Arc::new(config));
+        Ok(Tls { directory, config, proves_clients, has_revocations })
     }
 
     /// A line for the log.
     pub fn describe(&self) -> String {
-        let clients = if self.proves_clients {
-            "clients need a certificate of ca-cert.pem"
-        } else {
-            "clients need no certificate, for there is no ca-cert.pem"
+        let clients = match (self.proves_clients, self.has_revocations) {
+            (true, true) => "clients need a certificate of ca-cert.pem that is not in ca-crl.pem",
+            (true, false) => "clients need a certificate of ca-cert.pem; there is no ca-crl.pem",
+            (false, _) => "clients need no certificate, for there is no ca-cert.pem",
         };
         format!("TLS with the certificates of {}: {clients}", self.directory.display())
     }
@@ -167,7 +170,8 @@ fn private(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn is_there(path: &Path) -> Result<bool> {
-    match path.metadata() {
+    // A link that leads nowhere is there: without what it should lead to, more clients would get in.
+    match path.symlink_metadata() {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(unusable(path)(error)),

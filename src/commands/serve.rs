@@ -259,7 +259,11 @@ fn engine_options(
 fn encryption(options: &Serve) -> Result<Option<Arc<dyn Encryption>>> {
     let Some(directory) = &options.nbd_tls else { return Ok(None) };
     let tls = Tls::read(directory)?;
-    tracing::info!("{}", tls.describe());
+    if tls.proves_clients() {
+        tracing::info!("{}", tls.describe());
+    } else {
+        tracing::warn!("{}", tls.describe());
+    }
     Ok(Some(Arc::new(tls)))
 }
 

@@ -61,6 +61,7 @@ fn write_one(array: &str, visit: &Visit) {
             peer.name,
             peer.at
         ),
+        Visit::MoreRefused(count) => tracing::warn!(array, "{count} more NBD clients were refused"),
         Visit::Left { peer, why, traffic } => {
             let (sent, received) = (traffic.sent_bytes, traffic.received_bytes);
             let text = format!(

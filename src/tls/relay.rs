@@ -84,7 +84,10 @@ impl Piece {
 }
 
 impl<'a> Relay<'a> {
-    pub fn new(tls: ServerConnection, client: &'a OwnedFd, plain: &'a OwnedFd) -> Relay<'a> {
+    pub fn new(mut tls: ServerConnection, client: &'a OwnedFd, plain: &'a OwnedFd) -> Relay<'a> {
+        // New keys are sent among the replies, and take room that a piece was to have. A piece is taken when all before it has left, so
+        // the session never holds more than one.
+        tls.set_buffer_limit(None);
         let reply = vec![0; PIECE_BYTES].into();
         let (client, plain) = (client.as_fd(), plain.as_fd());
         let (sealed, opened) = (Piece::new(), Piece::new());
@@ -95,7 +98,28 @@ impl<'a> Relay<'a> {
     /// Until one side is gone and the other has what was left.
     pub fn run(mut self) {
         while self.turn().is_ok() {}
-        let _gone_or_not = (shutdown(self.plain, Shutdown::Both), shutdown(self.client, Shutdown::Both));
+        let _gone_or_not = shutdown(self.plain, Shutdown::Both);
+        if self.plain_is_done && !self.tls.wants_write() && shutdown(self.client, Shutdown::Write).is_ok() {
+            self.hear_out();
+        }
+        let _gone_or_not = shutdown(self.client, Shutdown::Both);
+    }
+
+    /// Drops what the client still sends, until it has seen the end: a TCP socket that is closed with something unread takes its last
+    /// replies with it.
+    fn hear_out(&mut self) {
+        let end = self.end.unwrap_or_else(now);
+        loop {
+            let left = end.saturating_duration_since(now());
+            let mut wait = [PollFd::from_borrowed_fd(self.client, PollFlags::IN)];
+            let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+            let is_over = left.is_zero() || poll(&mut wait, Some(&timeout)).is_err();
+            match recv(self.client, &mut self.reply[..], RecvFlags::DONTWAIT) {
+                Ok((_, count)) if count > 0 && !is_over => {}
+                Err(Errno::AGAIN | Errno::INTR) if !is_over => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
     }
 
     /// Moves what can be moved, and waits for more.

@@ -187,7 +187,14 @@ fn exactly_clients_with_a_certificate_of_the_authority_may_connect() {
     let refusal = accepted(&world, Some(issue(&world.issuer, 7))).unwrap_err();
     assert!(refusal.contains("Revoked"), "{refusal}");
 
-    std::fs::remove_file(world.path("ca-cert.pem")).unwrap();
+    // Links that lead nowhere let nobody in.
+    for file in ["ca-crl.pem", "ca-cert.pem"] {
+        std::fs::remove_file(world.path(file)).unwrap();
+        std::os::unix::fs::symlink("nowhere", world.path(file)).unwrap();
+        let refusal = world.refusal();
+        assert!(refusal.contains(file) && refusal.contains("No such file"), "{refusal}");
+        std::fs::remove_file(world.path(file)).unwrap();
+    }
     assert!(!world.read().unwrap().proves_clients());
     assert_eq!(accepted(&world, None), Ok(()));
 }
@@ -219,6 +226,32 @@ fn what_one_side_sends_the_other_receives() {
     server.join().unwrap();
 }
 
+/// New keys take room among the replies, and cost none of them. (Once here a relay ended at them.)
+#[test]
+fn a_client_asks_for_new_keys() {
+    let world = World::new();
+    let (mut client, mut reactor, server) = world.relay();
+    let replies = pattern(4 << 20);
+    client.write_all(b"x").unwrap();
+    reactor.read_exact(&mut [0]).unwrap();
+    let mut heard = vec![0; replies.len()];
+    for part in heard.chunks_mut(1 << 20) {
+        client.conn.refresh_traffic_keys().unwrap();
+        client.write_all(b"x").unwrap();
+        client.flush().unwrap();
+        reactor.read_exact(&mut [0]).unwrap();
+        let (mut to, bytes) = (reactor.try_clone().unwrap(), replies[..1 << 20].to_vec());
+        let writer = std::thread::spawn(move || to.write_all(&bytes));
+        client.read_exact(part).expect("all of it comes");
+        writer.join().unwrap().unwrap();
+    }
+    assert!(heard.chunks(1 << 20).all(|part| part == &replies[..1 << 20]));
+    drop(reactor);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "the farewell");
+    drop(client);
+    server.join().unwrap();
+}
+
 #[test]
 fn a_client_that_is_done_has_its_replies() {
     for has_farewell in [true, false] {
@@ -240,6 +273,7 @@ fn a_client_that_is_done_has_its_replies() {
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).unwrap();
         assert_eq!(heard, b"its reply");
+        drop(client);
         server.join().unwrap();
     }
 }

@@ -213,6 +213,11 @@ impl Reception {
         Some(Seat { door, listener, seated })
     }
 
+    /// The clients whose bytes threads may carry at the same time: twice the seats, for a client that has lost its seat may be seen off.
+    pub(super) fn relays_max(&self) -> usize {
+        2 * CONNECTIONS_MAX * self.doors.len()
+    }
+
     /// Clients that have a seat, at all reactors.
     pub(super) fn seated(&self) -> usize {
         self.doors.iter().map(|door| door.seated_count()).sum()

@@ -85,9 +85,12 @@ pub(crate) struct Relays(Arc<(Mutex<usize>, Condvar)>);
 pub(super) struct Counted(Relays);
 
 impl Relays {
-    pub(super) fn begin(&self) -> Counted {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Counted(self.clone())
+    /// Counts one more, if there are fewer than so many.
+    pub(super) fn begin(&self, most: usize) -> Option<Counted> {
+        let mut count = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_room = *count < most;
+        *count += usize::from(is_room);
+        is_room.then(|| Counted(self.clone()))
     }
 
     /// Waits until none goes on, at most for so long: clients then have the last replies.

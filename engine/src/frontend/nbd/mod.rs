@@ -7,6 +7,7 @@
 //!     handshake   what is said, over anything that reads and writes
 //!     encryption  TLS, which the program brings
 //!     negotiation   its bytes, pure
+//!     shaking     the handshakes that go on, and which gives way
 //!     single        one client without those threads
 //!   visits     clients that come and go, for a log
 //!   door       from those threads to a reactor                a queue and a bell
@@ -49,6 +50,7 @@ mod outbox;
 mod peer_user;
 mod protocol;
 mod server;
+mod shaking;
 mod share;
 mod single;
 mod slots;

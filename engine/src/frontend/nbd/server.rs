@@ -7,8 +7,8 @@
 //!
 //! The thread of a client that uses TLS stays when the handshake is done, and carries the client's bytes (`encryption`).
 //!
-//! Each listener has its own 32 handshakes, so silent clients of one address do not keep those of another out, and a client
-//! that says nothing for 3 s is hung up on.
+//! Each listener has its own 32 handshakes, so silent clients of one address do not keep those of another out, a client
+//! that says nothing for 3 s is hung up on, and if all 32 go on one of them gives way to a new client (`shaking`).
 //!
 //! Reactors are not stopped from here: [`Frontend::close`](crate::frontend::Frontend::close) is theirs.
 
@@ -30,15 +30,20 @@ use super::door::{Accepted, Door, Origin, Reception};
 use super::encryption::{Encryption, Relays, Sealed, Security};
 use super::frontend::NbdFrontend;
 use super::handshake::{Greeted, Outcome, greet, negotiate};
-use super::limits::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_PER_LISTENER};
+use super::limits::{HANDSHAKE_SILENCE_MAX, HANDSHAKE_TIME_MAX};
 use super::listen::{Access, Address, Listening, widen};
 use super::peer_user::PeerUsers;
+use super::shaking::{Place, Shaking, Source};
 use super::visits::{Peer, Visit, Visits};
 use super::{ExportInfo, NbdError};
 use crate::threads::{Routes, Thread, Threads};
 
 /// How long a listener rests when the system has no descriptor or thread for a client.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Refused clients that are told of one by one: beyond that an intruder writes the log.
+const REFUSALS_PER_MINUTE: u32 = 20;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Listeners and handshakes never reach a member, and a server of NBD has no block device.
 const ROUTES: Routes = Routes { block_device: false, passthrough: false };
@@ -69,8 +74,8 @@ struct Shared {
     /// the rest.
     stopping: AtomicBool,
     bell: OwnedFd,
-    /// Sockets of handshakes that go on, and the listener of each.
-    handshakes: Mutex<Vec<(usize, Arc<OwnedFd>)>>,
+    handshakes: Mutex<Shaking>,
+    refusals: Mutex<Refusals>,
     /// Told when a handshake ends.
     ended: Condvar,
 }
@@ -125,7 +130,8 @@ impl NbdServer {
             reception: Reception::new(doors.into(), &origins),
             stopping: AtomicBool::new(false),
             bell: eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?,
-            handshakes: Mutex::new(Vec::new()),
+            handshakes: Mutex::default(),
+            refusals: Mutex::default(),
             ended: Condvar::new(),
         });
         let mut server = NbdServer { shared, listeners: Vec::new(), addresses: Vec::new(), visits };
@@ -181,7 +187,7 @@ impl Drop for NbdServer {
         }
         let mut handshakes = self.shared.handshakes();
         while !handshakes.is_empty() {
-            for (_, socket) in handshakes.iter() {
+            for socket in handshakes.sockets() {
                 let _gone_or_not = shutdown(socket, Shutdown::Both);
             }
             handshakes = self.shared.ended.wait(handshakes).unwrap_or_else(PoisonError::into_inner);
@@ -190,11 +196,24 @@ impl Drop for NbdServer {
 }
 
 impl Shared {
-    fn handshakes(&self) -> MutexGuard<'_, Vec<(usize, Arc<OwnedFd>)>> {
+    fn handshakes(&self) -> MutexGuard<'_, Shaking> {
         self.handshakes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts in a handshake of a listener, if there is room for it.
+    /// Tells of a client that was refused, unless there are too many of them for a log to be of use.
+    fn refuse(&self, visit: Visit) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        match refusals.admit(now()) {
+            Some(0) => self.reception.tell(visit),
+            Some(untold) => {
+                self.reception.tell(Visit::MoreRefused(untold));
+                self.reception.tell(visit);
+            }
+            None => {}
+        }
+    }
+
+    /// Counts in a handshake of a listener; another of its handshakes may have to give way.
     fn begin(
         self: &Arc<Shared>,
         listener: usize,
@@ -202,12 +221,14 @@ impl Shared {
         socket: OwnedFd,
         peer: Arc<Peer>,
     ) -> Option<Handshake> {
-        let mut handshakes = self.handshakes();
-        if handshakes.iter().filter(|(other, _)| *other == listener).count() >= HANDSHAKES_PER_LISTENER {
-            return None;
-        }
         let socket = Arc::new(socket);
-        handshakes.push((listener, Arc::clone(&socket)));
+        match self.handshakes().enter(listener, Source::of(&peer.name), Arc::clone(&socket)) {
+            Place::Free => {}
+            Place::Taken(other) => {
+                let _gone_or_not = shutdown(other, Shutdown::Both);
+            }
+            Place::None => return None,
+        }
         let security = match (&self.encryption, origin) {
             (None, Origin::Unix | Origin::Tcp) => Security::NotOffered,
             (Some(_), Origin::Unix) => Security::Offered,
@@ -243,7 +264,7 @@ fn welcome(shared: &Arc<Shared>, listening: &Listening, listener: usize, client:
     let peer = Arc::new(listening.peer(&client));
     // The table of the kernel may be long, and is read once for each client; this thread has nothing to do meanwhile.
     if let Some(user) = listening.refuses(shared.access, &shared.users, &client) {
-        return shared.reception.tell(Visit::Refused { peer, user });
+        return shared.refuse(Visit::Refused { peer, user });
     }
     if let Some(handshake) = shared.begin(listener, listening.origin(), client, peer) {
         let thread = thread::Builder::new().name("nbd-handshake".into()).stack_size(HANDSHAKE_STACK_BYTES);
@@ -274,6 +295,32 @@ fn now() -> Instant {
 fn is_scarcity(error: rustix::io::Errno) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&error)
+}
+
+/// The clients that were refused lately.
+#[derive(Default)]
+struct Refusals {
+    /// The beginning of the current minute, and what was told in it.
+    minute: Option<(Instant, u32)>,
+    /// Clients that were refused and not told of.
+    untold: u32,
+}
+
+impl Refusals {
+    /// Whether one more is told of: then how many were not, before it.
+    fn admit(&mut self, now: Instant) -> Option<u32> {
+        let (began, told) = self
+            .minute
+            .filter(|(began, _)| now.saturating_duration_since(*began) < MINUTE)
+            .unwrap_or((now, 0));
+        let is_told = told < REFUSALS_PER_MINUTE;
+        self.minute = Some((began, told + u32::from(is_told)));
+        if is_told {
+            return Some(std::mem::take(&mut self.untold));
+        }
+        self.untold = self.untold.saturating_add(1);
+        None
+    }
 }
 
 /// A handshake that is counted.
@@ -312,8 +359,15 @@ impl Handshake {
             Ok(session) => session,
             Err(error) => {
                 let is_late = matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock);
-                let why = if is_late { "it did not answer in time".into() } else { error.to_string() };
-                return self.shared.reception.tell(Visit::NotTrusted { peer: Arc::clone(&self.peer), why });
+                let why = match error.kind() {
+                    _ if is_late => "it did not answer in time".into(),
+                    ErrorKind::UnexpectedEof => "it left, or gave way to another client".into(),
+                    _ => error.to_string(),
+                };
+                if !self.shared.stopping.load(Ordering::Acquire) {
+                    self.shared.refuse(Visit::NotTrusted { peer: Arc::clone(&self.peer), why });
+                }
+                return;
             }
         };
         let mut sealed = Sealed { wire, session: session.as_mut() };
@@ -326,7 +380,8 @@ impl Handshake {
         if [&ours, &reactors].into_iter().any(|socket| widen(socket).is_err()) {
             return;
         }
-        let _counted = self.shared.relays.begin();
+        // As many as there are seats, and some whose clients are being seen off.
+        let Some(_counted) = self.shared.relays.begin(self.shared.reception.relays_max()) else { return };
         let peer = Peer { name: format!("{} by TLS", self.peer.name), at: self.peer.at.clone() };
         self.shared.reception.enter(Accepted { socket: reactors, peer: Arc::new(peer), terms, seat });
         let socket = Arc::clone(&self.socket);
@@ -347,7 +402,7 @@ impl Handshake {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.shared.handshakes().retain(|(_, socket)| !Arc::ptr_eq(socket, &self.socket));
+        self.shared.handshakes().leave(&self.socket);
         self.shared.ended.notify_all();
     }
 }
@@ -384,5 +439,19 @@ impl Write for Wire {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_clients_do_not_fill_a_log() {
+        let (began, mut refusals) = (now(), Refusals::default());
+        let told = (0..100).filter(|_| refusals.admit(began) == Some(0)).count();
+        assert_eq!(told, REFUSALS_PER_MINUTE as usize);
+        assert_eq!(refusals.admit(began + MINUTE), Some(100 - REFUSALS_PER_MINUTE), "the others are counted");
+        assert_eq!(refusals.admit(began + MINUTE), Some(0));
     }
 }

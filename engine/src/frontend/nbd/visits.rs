@@ -29,6 +29,8 @@ pub enum Visit {
         /// The reason, as the encryption tells it.
         why: String,
     },
+    /// So many more clients were refused, too many to tell of each.
+    MoreRefused(u32),
     /// The server has closed its connection.
     Left {
         /// The client.

@@ -327,7 +327,7 @@ impl Ublk {
             Movement::ByDriver { .. } => "reads and writes copied by the driver",
         };
         let partitions = if self.hides_partitions {
-            format!("; the kernel looks for no partitions: `partx -a {}` adds them", self.path())
+            format!("; the kernel looks for no partitions: `partx -u {}` adds them", self.path())
         } else {
             String::new()
         };

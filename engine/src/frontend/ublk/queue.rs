@@ -27,6 +27,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
@@ -400,14 +401,13 @@ impl Descriptors {
                     offset,
                 )
             }
-            .map_err(|error| {
-                io::Error::new(
-                    io::Error::from(error).kind(),
-                    format!(
-                        "the ublk driver does not let this server see requests: {error}: a server that was killed in its start may have the \
-                         block device still; stop the array with --force, which gives that up, and serve again"
-                    ),
-                )
+            .map_err(|error| match error {
+                Errno::INVAL => io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the ublk driver does not let this server see requests: an older version that was killed in its start may have the block \
+                     device still; give it up with `striate stop --force NAME`, and serve again",
+                ),
+                _ => error.into(),
             })?;
             Ok(NonNull::new(start.cast()).expect("a mapping is not at 0"))
         };

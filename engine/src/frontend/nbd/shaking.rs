@@ -1,0 +1,150 @@
+//! The handshakes that go on, and which of them gives way to a new client.
+//!
+//! A listener has places for [`HANDSHAKES_PER_LISTENER`]. A client that comes when all are taken takes that of another: of the source with
+//! the most of them, the oldest. So whoever fills the places with connections that say little, as anybody who reaches the address can,
+//! keeps those of others out for no longer than a handshake takes. A source is an address of IPv4, a network of 64 bits of IPv6 (one
+//! machine has all of it), or a process by a unix socket.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::limits::HANDSHAKES_PER_LISTENER;
+
+/// Where a client comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Source(String);
+
+impl Source {
+    /// The source of a client of this name: an address with a port, or a process.
+    pub(super) fn of(name: &str) -> Source {
+        let address = name.parse::<SocketAddr>().map(|address| address.ip().to_canonical());
+        Source(match address {
+            Ok(IpAddr::V6(address)) => format!("{:x?}", &address.segments()[..4]),
+            Ok(IpAddr::V4(address)) => address.to_string(),
+            Err(_) => name.to_string(),
+        })
+    }
+}
+
+/// One that goes on.
+struct Entry {
+    listener: usize,
+    source: Source,
+    socket: Arc<OwnedFd>,
+    /// Whether its place was given to another client: it is about to end.
+    has_given_way: bool,
+}
+
+/// The handshakes of all listeners, the oldest first.
+#[derive(Default)]
+pub(super) struct Shaking(Vec<Entry>);
+
+/// The outcome of a client that wants a place.
+pub(super) enum Place {
+    /// There was one.
+    Free,
+    /// That of another client, whose socket this is: it is to be shut.
+    Taken(Arc<OwnedFd>),
+    /// None: those that gave way have not ended yet.
+    None,
+}
+
+impl Shaking {
+    /// Finds a place for a client, and notes it.
+    pub(super) fn enter(&mut self, listener: usize, source: Source, socket: Arc<OwnedFd>) -> Place {
+        if self.0.iter().filter(|entry| entry.listener == listener).count() >= 2 * HANDSHAKES_PER_LISTENER {
+            return Place::None;
+        }
+        let place = match self.gives_way(listener) {
+            Some(at) => {
+                self.0[at].has_given_way = true;
+                Place::Taken(Arc::clone(&self.0[at].socket))
+            }
+            None => Place::Free,
+        };
+        self.0.push(Entry { listener, source, socket, has_given_way: false });
+        place
+    }
+
+    /// The handshake that has to give way to one more; `None` if there is room.
+    fn gives_way(&self, listener: usize) -> Option<usize> {
+        let mine: Vec<usize> = (0..self.0.len())
+            .filter(|&at| self.0[at].listener == listener && !self.0[at].has_given_way)
+            .collect();
+        if mine.len() < HANDSHAKES_PER_LISTENER {
+            return None;
+        }
+        let of_its_source =
+            |&at: &usize| mine.iter().filter(|&&other| self.0[other].source == self.0[at].source).count();
+        // The last of equals by `max_by_key` is the first of them backwards: the oldest.
+        mine.iter().rev().copied().max_by_key(of_its_source)
+    }
+
+    /// Forgets one that has ended.
+    pub(super) fn leave(&mut self, socket: &Arc<OwnedFd>) {
+        self.0.retain(|entry| !Arc::ptr_eq(&entry.socket, socket));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn sockets(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        self.0.iter().map(|entry| &entry.socket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket() -> Arc<OwnedFd> {
+        Arc::new(std::fs::File::open("/dev/null").unwrap().into())
+    }
+
+    #[test]
+    fn the_source_with_the_most_gives_way() {
+        let mut shaking = Shaking::default();
+        let greedy = Source::of("192.0.2.1:5");
+        let first = socket();
+        let polite = socket();
+        assert!(matches!(shaking.enter(0, Source::of("192.0.2.2:9"), Arc::clone(&polite)), Place::Free));
+        assert!(matches!(shaking.enter(0, greedy.clone(), Arc::clone(&first)), Place::Free));
+        for port in 2..HANDSHAKES_PER_LISTENER {
+            let source = Source::of(&format!("192.0.2.1:{port}"));
+            assert!(matches!(shaking.enter(0, source, socket()), Place::Free));
+        }
+        assert!(
+            matches!(shaking.enter(1, greedy.clone(), socket()), Place::Free),
+            "places of another listener"
+        );
+        let other = Source::of("192.0.2.3:1");
+        match shaking.enter(0, other.clone(), socket()) {
+            Place::Taken(gone) => assert!(Arc::ptr_eq(&gone, &first), "the oldest of the greedy one"),
+            Place::Free | Place::None => panic!("the places are taken"),
+        }
+        // However many come, the polite client keeps its place, and what has given way and not ended is bounded.
+        let mut none = 0;
+        for _ in 0..3 * HANDSHAKES_PER_LISTENER {
+            match shaking.enter(0, greedy.clone(), socket()) {
+                Place::Taken(gone) => assert!(!Arc::ptr_eq(&gone, &polite)),
+                Place::Free => panic!("the places are taken"),
+                Place::None => none += 1,
+            }
+        }
+        assert_eq!(none, 3 * HANDSHAKES_PER_LISTENER - (HANDSHAKES_PER_LISTENER - 1));
+        shaking.leave(&first);
+        assert!(matches!(shaking.enter(0, greedy, socket()), Place::Taken(_)));
+    }
+
+    #[test]
+    fn a_source_is_a_machine() {
+        assert_eq!(Source::of("192.0.2.1:5"), Source::of("192.0.2.1:6"));
+        assert_eq!(Source::of("[::ffff:192.0.2.1]:5"), Source::of("192.0.2.1:6"));
+        assert_ne!(Source::of("192.0.2.1:5"), Source::of("192.0.2.2:5"));
+        assert_eq!(Source::of("[2001:db8::1]:5"), Source::of("[2001:db8::ffff:1]:6"));
+        assert_ne!(Source::of("[2001:db8::1]:5"), Source::of("[2001:db8:0:1::1]:5"));
+        assert_ne!(Source::of("pid 5 of uid 7"), Source::of("pid 6 of uid 7"));
+    }
+}
