@@ -356,7 +356,6 @@ fn handshakes_are_bounded_in_time_and_number() {
     }
     let mut one_more = server.simple();
     assert_eq!(one_more.read(0, 512), Ok(vec![0; 512]), "the oldest gives way");
-    assert!(since.elapsed() < Duration::from_secs(3), "nobody waited for the silent ones");
     assert_eq!(silent[0].read(&mut [0]).unwrap(), 0, "it was hung up on");
     let mut by_tcp = Client::go(server.tcp(), false);
     assert_eq!(by_tcp.read(0, 512), Ok(vec![0; 512]), "the other one has");
