@@ -228,4 +228,26 @@ mod tests {
         let refused = control.exchange(1, 2, 77u64).unwrap_err();
         assert_eq!((refused.kind(), control.given_up), (io::ErrorKind::TimedOut, Some(99)));
     }
+
+    /// A command that does not come back: the wait ends, and the next command is refused until the first one is back.
+    #[test]
+    fn nothing_waits_for_ever_for_the_driver() {
+        let (mut waited_for, bell) = std::os::unix::net::UnixStream::pair().unwrap();
+        let file = OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+        let ring = IoUring::<squeue::Entry128, cqueue::Entry>::builder().build(4).unwrap();
+        let mut control = Control { file, ring, features: None, plain: false, count: 7, given_up: None };
+        let entry = opcode::PollAdd::new(types::Fd(bell.as_raw_fd()), libc::POLLIN as u32).build();
+        // SAFETY: a poll has no memory.
+        unsafe { control.ring.submission().push(&entry.user_data(7).into()) }.unwrap();
+        let late = control.submit_and_wait(7, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut, "{late}");
+        control.given_up = Some(7);
+        assert_eq!(control.tell(1, 2, 0).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        std::io::Write::write_all(&mut waited_for, &[0]).unwrap();
+        let is_refused =
+            |outcome: io::Result<()>| outcome.is_err_and(|it| it.kind() == io::ErrorKind::TimedOut);
+        // The kernel may take a moment to tell of it.
+        assert!((0..1000).any(|_| !is_refused(control.tell(1, 2, 0)) || control.ring.submit().is_err()));
+        assert_eq!(control.given_up, None);
+    }
 }
