@@ -548,7 +548,7 @@ fn parse_size_u32(text: &str) -> Result<u32, String> {
     parse_size(text)?.try_into().map_err(|_| "4G or more is too large here".into())
 }
 
-/// As much as a reactor can work with, and half of the least as earlier versions took it.
+/// A size that a reactor can work with; half of the least too, as earlier versions took it.
 fn parse_memory(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         bytes @ 0x100_0000..=0x4000_0000 => Ok(bytes),

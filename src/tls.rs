@@ -122,7 +122,7 @@ impl Session for sealed::Client {
     }
 }
 
-/// Who may connect.
+/// The clients that may connect.
 fn verifier(
     directory: &Path,
     ca_path: &Path,

@@ -90,7 +90,7 @@ pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
         }
         (_, true) => {}
     }
-    // As long as this lives, no server of the name starts, and takes over what is being removed.
+    // The claim: as long as it lives, no server of the name starts, and takes over what is being removed.
     let claim = run_dir.map(|run_dir| Claim::take(run_dir, name)).transpose()?;
     for Leftover { device, .. } in devices {
         remove_leftover(device, run_dir.map(RunDir::path))?;

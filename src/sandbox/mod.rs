@@ -3,7 +3,7 @@
 //! A server reads bytes that strangers wrote (superblocks, NBD clients), and as root it could do anything with the machine. A bug that such
 //! bytes can reach should cost the array at most, and not the machine.
 //!
-//! That holds against a wrong path, a confused command, and a bug that makes a thread do a thing that its list does not have. It does not
+//! The sandbox holds against a wrong path, a confused command, and a bug that makes a thread do a thing that its list does not have. It does not
 //! hold against an intruder whose code runs in a thread: all threads share one memory, so each is worth the strongest of them. (Rings,
 //! whose operations no filter sees, refuse what the engine does not ask of them: ring/uring/queue.rs, `restrict`.)
 //!

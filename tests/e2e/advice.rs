@@ -157,7 +157,7 @@ fn a_member_that_comes_back() {
     stage.is_well(server);
 }
 
-/// As above, with drives that are found by the array's name. A drive that another program has is refused.
+/// The same story with drives that are found by the array's name. A drive that another program has is refused.
 #[test]
 #[ignore = "needs root for loop devices"]
 fn a_drive_that_comes_back() {
@@ -213,7 +213,7 @@ fn a_member_fails() {
     assert_eq!(server.slot_state(2), MemberState::InSync);
     server.stop();
     stage.array.members[2] = fresh;
-    // The same of a slot that is empty from the start on.
+    // A slot that is empty from the start on.
     let without: Vec<PathBuf> = stage.array.members[1..].to_vec();
     let server = stage.array.serve_members(&without, &[]);
     let log = until_logged(&server, "member_missing");
@@ -435,7 +435,7 @@ fn lost_data() {
     server.stop();
 }
 
-/// What `striate lost` prints: first block and blocks of each piece.
+/// The output of `striate lost`: first block and blocks of each piece.
 fn pieces(command: &str) -> (Output, Vec<(u64, u64)>) {
     let output = typed(command);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -4,7 +4,7 @@ use crate::text::{blank_text, text_end};
 
 /// A string literal of a program's text.
 pub struct Literal {
-    /// Its value, escapes resolved.
+    /// The value, escapes resolved.
     pub value: String,
     /// The functions and macros that it is an argument of, the nearest first.
     pub calls: Vec<String>,

@@ -137,9 +137,9 @@ pub enum Holder {
     ThisServer,
     /// A process that has it open.
     Process {
-        /// Its number.
+        /// The number of the process.
         pid: u32,
-        /// Its name, as the kernel has it.
+        /// The name of the process, as the kernel has it.
         name: String,
     },
     /// It cannot be told: another server, another program.

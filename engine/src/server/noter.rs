@@ -30,7 +30,7 @@ pub(super) struct Noter {
     common: Arc<Common>,
 }
 
-/// What the two halves share.
+/// The part that the two halves share.
 #[derive(Default)]
 struct Common {
     /// A warning that the server has not told yet.

@@ -1,4 +1,4 @@
-//! What NBD clients are told of stripes. (That no hole hides an acknowledged write is checked at each answer: `holes_are_zeros`.)
+//! The states of stripes that NBD clients are told. (No hole hides an acknowledged write: `holes_are_zeros` checks it at each answer.)
 
 use bitmap::Cell;
 use engine::format::Level;

@@ -7,7 +7,7 @@
 //! A reactor serves an encrypted client like any other, by a unix socket. The thread that shook hands with the client stays, and carries
 //! the bytes between the two sockets. So the work of a cipher, and a client that stalls within a record, are never a reactor's.
 //!
-//! Who must use it is [`Security`]: clients by TCP, once the program has brought an encryption; clients by unix sockets may.
+//! Clients by TCP must use it, once the program has brought an encryption; clients by unix sockets may ([`Security`]).
 
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
@@ -81,7 +81,7 @@ impl<W: Read + Write> Write for Sealed<'_, W> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Relays(Arc<(Mutex<usize>, Condvar)>);
 
-/// One that goes on, for as long as this lives.
+/// A relay that goes on, for as long as this lives.
 pub(super) struct Counted(Relays);
 
 impl Relays {

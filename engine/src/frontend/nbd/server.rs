@@ -380,7 +380,7 @@ impl Handshake {
         if [&ours, &reactors].into_iter().any(|socket| widen(socket).is_err()) {
             return;
         }
-        // As many as there are seats, and some whose clients are being seen off.
+        // Threads for all seats, and for clients that are being seen off.
         let Some(_counted) = self.shared.relays.begin(self.shared.reception.relays_max()) else { return };
         let peer = Peer { name: format!("{} by TLS", self.peer.name), at: self.peer.at.clone() };
         self.shared.reception.enter(Accepted { socket: reactors, peer: Arc::new(peer), terms, seat });

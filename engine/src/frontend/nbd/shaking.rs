@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::limits::HANDSHAKES_PER_LISTENER;
 
-/// Where a client comes from.
+/// The machine or the process that a client comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source(String);
 
@@ -27,7 +27,7 @@ impl Source {
     }
 }
 
-/// One that goes on.
+/// A handshake that goes on.
 struct Entry {
     listener: usize,
     source: Source,
@@ -44,7 +44,7 @@ pub(super) struct Shaking(Vec<Entry>);
 pub(super) enum Place {
     /// There was one.
     Free,
-    /// That of another client, whose socket this is: it is to be shut.
+    /// The place of another client, whose socket this is: it is to be shut.
     Taken(Arc<OwnedFd>),
     /// None: those that gave way have not ended yet.
     None,
