@@ -56,7 +56,9 @@ trait Fixture: Sized {
     type Host: Host;
 
     /// Whether it is read once it begins, though no host has asked: who opens it during that waits for the end.
-    const IS_READ_FIRST: bool = false;
+    fn is_read_first(&self) -> bool {
+        false
+    }
 
     /// Most reactors that it can serve.
     fn reactors_max() -> usize {
@@ -234,7 +236,7 @@ fn check_close_with_requests_in_flight<F: Fixture>() {
     fixture.begin();
     // What the kernel asks of a new block device is answered before anything is held: the reactor ends with nobody behind it,
     // and a request that came too late for it would be waited for until this process ends.
-    if F::IS_READ_FIRST {
+    if fixture.is_read_first() {
         support::eventually("the kernel looks for partitions", || array.requests.load(Ordering::Relaxed) > 0);
     }
     let mut host = fixture.connect();
@@ -333,8 +335,10 @@ impl<const BATCHES: bool> Fixture for Device<BATCHES> {
     type Frontend = UblkFrontend;
     type Host = DeviceHost;
 
-    /// For partitions. Since Linux 7 in its own time; it holds the disk's `open_mutex` meanwhile.
-    const IS_READ_FIRST: bool = true;
+    /// For partitions, since Linux 7 in its own time; the kernel holds the disk's `open_mutex` meanwhile. Before, it looks for none.
+    fn is_read_first(&self) -> bool {
+        !self.ublk.hides_partitions()
+    }
 
     fn reactors_max() -> usize {
         let cpus = thread::available_parallelism().unwrap().get();
