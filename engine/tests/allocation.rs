@@ -5,18 +5,16 @@
 //! itself is made before the count begins, and so are the first requests of each kind: a member's failure, a
 //! change of the record and the begin of a rebuild may allocate, and are not in it.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-
-use bitmap::{Bitmap, Cell, StripeLocks};
-use engine::array::{Array, Beginning, Layout, Shared, StewardState};
+use bitmap::Cell;
+use engine::array::Array;
 use engine::geometry::{Geometry, Slots};
-use engine::mailbox::Mailboxes;
-use engine::members::{MemberView, Members};
 use engine::memory::{Memory, Pool, Span};
 use engine::request::{Request, RequestKind};
 use engine::ring::{Completion, DeviceIndex, InstantDevice, InstantRing, Ring};
-use engine::tally::Tally;
+
+#[path = "support/shared.rs"]
+mod shared;
+use shared::Plain;
 
 const MIB: usize = 1 << 20;
 const CHUNK_BYTES: u32 = 16 << 10;
@@ -46,35 +44,18 @@ impl Driven {
         let memory = Memory::new(&[32 * MIB, 2 * DEPTH * MIB]).expect("memory for a test");
         let mut ring = InstantRing::new(memory.clone());
         let size_bytes = DATA_OFFSET_BYTES + STRIPES * u64::from(CHUNK_BYTES);
-        let devices: Vec<DeviceIndex> = (0..members).map(DeviceIndex).collect();
-        for device in &devices {
-            ring.set_device(*device, Some(InstantDevice::Null { size_bytes }));
+        for slot in 0..members {
+            ring.set_device(DeviceIndex(slot), Some(InstantDevice::Null { size_bytes }));
         }
-        let present = geometry.slots().minus(lost);
-        let shared = Arc::new(Shared {
+        let shared = Plain {
             geometry,
-            layout: Layout {
-                uuid: [1; 16],
-                bitmap_offset_bytes: 1 << 20,
-                data_offset_bytes: DATA_OFFSET_BYTES,
-                logical_block_bytes: 512,
-            },
-            bitmap: Bitmap::new(STRIPES, cell),
-            lost: engine::lost::LostRows::none(geometry),
-            locks: StripeLocks::new(),
-            members: Members::new(
-                MemberView { readable: present, writable: present },
-                0,
-                &devices,
-                geometry.slots(),
-            ),
-            memory: memory.clone(),
-            mailboxes: Mailboxes::new(vec![Box::new(|| {})]),
-            tallies: vec![Tally::default()],
-            steward: StewardState::new(Beginning { roster: None, seed: 1, rebuilding: None }),
-            read_only: false,
-            deallocations: AtomicU32::new(0),
-        });
+            stripes: STRIPES,
+            cell,
+            present: geometry.slots().minus(lost),
+            volatile: geometry.slots(),
+            data_offset_bytes: DATA_OFFSET_BYTES,
+        }
+        .shared(&memory);
         let mut pool = Pool::new(&memory, 1);
         Driven {
             array: Array::new(0, shared, Pool::new(&memory, 0)),

@@ -8,18 +8,19 @@
 use std::cell::Cell as Shelf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
-use bitmap::{Bitmap, Cell, StripeLocks};
-use engine::array::{Array, Beginning, Layout, Shared, StewardState};
+use bitmap::Cell;
+use engine::array::{Array, Shared};
 use engine::geometry::{Geometry, Slots};
-use engine::mailbox::Mailboxes;
-use engine::members::{MemberView, Members};
 use engine::memory::{Memory, Pool, Span};
 use engine::request::{Request, RequestKind};
 use engine::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
 use engine::status::{LatencyNs, MemberCounters, TransferCounters};
-use engine::tally::{DeviceTallies, Tally};
+use engine::tally::DeviceTallies;
+
+#[path = "support/shared.rs"]
+mod shared;
+use shared::Plain;
 
 const MIB: usize = 1 << 20;
 const MEMBERS: u8 = 4;
@@ -106,28 +107,16 @@ impl Driven {
         let geometry = Geometry::new(MEMBERS, 1, CHUNK_BYTES, STRIPES);
         let memory = Memory::new(&[32 * MIB, 2 * DEPTH * MIB]).expect("memory for a test");
         let now_ns = Rc::new(Shelf::new(0));
-        let devices: Vec<DeviceIndex> = (0..MEMBERS).map(DeviceIndex).collect();
-        let all = MemberView { readable: geometry.slots(), writable: geometry.slots() };
-        let shared = Arc::new(Shared {
+        let shared = Plain {
             geometry,
-            layout: Layout {
-                uuid: [1; 16],
-                bitmap_offset_bytes: 1 << 20,
-                data_offset_bytes: DATA_OFFSET_BYTES,
-                logical_block_bytes: 512,
-            },
-            bitmap: Bitmap::new(STRIPES, Cell::Clean),
-            lost: engine::lost::LostRows::none(geometry),
-            locks: StripeLocks::new(),
-            // Members 0 and 1 have a volatile cache: the others are never flushed.
-            members: Members::new(all, 0, &devices, Slots::one(0).or(Slots::one(1))),
-            memory: memory.clone(),
-            mailboxes: Mailboxes::new(vec![Box::new(|| {})]),
-            tallies: vec![Tally::default()],
-            steward: StewardState::new(Beginning { roster: None, seed: 1, rebuilding: None }),
-            read_only: false,
-            deallocations: AtomicU32::new(0),
-        });
+            stripes: STRIPES,
+            cell: Cell::Clean,
+            present: geometry.slots(),
+            // The others are never flushed.
+            volatile: Slots::one(0).or(Slots::one(1)),
+            data_offset_bytes: DATA_OFFSET_BYTES,
+        }
+        .shared(&memory);
         let mut pool = Pool::new(&memory, 1);
         Driven {
             array: Array::new(0, shared.clone(), Pool::new(&memory, 0)),

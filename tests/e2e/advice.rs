@@ -157,7 +157,7 @@ fn a_member_that_comes_back() {
     stage.is_well(server);
 }
 
-/// The same story with drives that are found by the array's name. A drive that another program has is refused.
+/// A drive is away and comes back, where drives are found by the name of the array. A drive that another program has is refused.
 #[test]
 #[ignore = "needs root for loop devices"]
 fn a_drive_that_comes_back() {

@@ -235,7 +235,7 @@ fn certificates_open_the_network() {
     array.serve(&[]).terminate();
 }
 
-/// A client with a write under way is told the end, and the server does not wait for one that hears nothing.
+/// A forced stop ends the connection of a client that uses TLS, and the server does not wait until the client notices.
 #[test]
 fn a_stop_ends_sessions() {
     let lab = Lab::new();
