@@ -53,12 +53,18 @@ impl Tls {
         let certificates = certificates(&cert_path)?;
         let ca_path = directory.join("ca-cert.pem");
         let proves_clients = is_there(&ca_path)?;
+        let crl_path = directory.join("ca-crl.pem");
+        let has_revocations = proves_clients && is_there(&crl_path)?;
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(unusable(directory))?;
         let builder = if proves_clients {
-            builder.with_client_cert_verifier(verifier(directory, &ca_path, provider)?)
+            builder.with_client_cert_verifier(verifier(
+                &ca_path,
+                has_revocations.then_some(&crl_path),
+                provider,
+            )?)
         } else {
             builder.with_no_client_auth()
         };
@@ -71,7 +77,6 @@ impl Tls {
         })?;
         // Connections are few and long: a session is not taken up again.
         config.send_tls13_tickets = 0;
-        let has_revocations = proves_clients && is_there(&directory.join("ca-crl.pem"))?;
         let (directory, config) = (directory.to_path_buf(), Arc::new(config));
         Ok(Tls { directory, config, proves_clients, has_revocations })
     }
@@ -124,22 +129,21 @@ impl Session for sealed::Client {
 
 /// The clients that may connect.
 fn verifier(
-    directory: &Path,
     ca_path: &Path,
+    crl_path: Option<&PathBuf>,
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca_path)? {
         roots.add(certificate).map_err(unusable(ca_path))?;
     }
-    let crl_path = directory.join("ca-crl.pem");
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    let builder = if is_there(&crl_path)? {
-        let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(&crl_path)
+    let builder = if let Some(crl_path) = crl_path {
+        let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(crl_path)
             .and_then(Iterator::collect)
-            .map_err(unusable(&crl_path))?;
+            .map_err(unusable(crl_path))?;
         if lists.is_empty() {
-            return Err(unusable(&crl_path)("it holds no list of revoked certificates in PEM"));
+            return Err(unusable(crl_path)("it holds no list of revoked certificates in PEM"));
         }
         builder.with_crls(lists)
     } else {
