@@ -1,7 +1,7 @@
 //! The documents that verbs print with `--json`, one type for each.
 //!
 //! - Standard output holds one JSON object, whether the verb succeeds or fails. `serve` and `bench --ublk-null`, which go on after it, print it
-//!   as one line.
+//!   as one line, and an [`ErrorDocument`] behind it if they do not end well.
 //! - Every document has `schema`, the version of all of them: [`SCHEMA_VERSION`].
 //! - A verb that fails, or a command line that makes no sense, prints an [`ErrorDocument`] in place of its own document. The line on
 //!   standard error and the exit code are the same as without `--json`.
@@ -73,7 +73,9 @@ pub enum ErrorKind {
 impl ErrorDocument {
     /// From a message with commands in backquotes.
     pub fn new(kind: ErrorKind, message: String) -> ErrorDocument {
-        let quoted = message.split('`').skip(1).step_by(2);
+        // With an odd number of backquotes, one is part of a path, and nothing says where a command begins.
+        let is_paired = message.matches('`').count().is_multiple_of(2);
+        let quoted = message.split('`').skip(1).step_by(2).filter(|_| is_paired);
         let commands = quoted.filter(|text| text.starts_with("striate ")).map(String::from).collect();
         ErrorDocument { error: ErrorReport { kind, message, commands } }
     }

@@ -9,8 +9,8 @@
 //! | `ca-cert.pem` | authorities of clients' certificates | if it is there, clients must have a certificate of one of them |
 //! | `ca-crl.pem` | lists of certificates that were revoked | if it is there, those are refused |
 //!
-//! TLS 1.3 only: every client that is named above speaks it, and in TLS 1.2 a connection would have to end after 16 million records
-//! (256 GiB). The library, rustls, knows no pre-shared keys.
+//! TLS 1.3 only: qemu and libnbd have it, and in TLS 1.2 a connection would have to end after 16 million records
+//! of AES-GCM (256 GiB). The library, rustls, knows no pre-shared keys.
 //!
 //! The files are read once, at the start: a server in its sandbox opens none of them later.
 
@@ -121,7 +121,7 @@ impl Session for sealed::Client {
     }
 
     fn relay(self: Box<Self>, client: &OwnedFd, plain: OwnedFd) {
-        // A name for whoever looks which threads work.
+        // So that `top -H` shows the cost of TLS.
         let _named_or_not = rustix::thread::set_name(c"nbd-tls");
         relay::Relay::new(self.0, client, &plain).run();
     }

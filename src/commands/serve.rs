@@ -128,7 +128,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-/// The options, those that were not given taken from the environment.
+/// The log level: --log, else $STRIATE_LOG, else info.
 fn log_level(options: &Serve) -> Result<LogLevel> {
     let given = std::env::var("STRIATE_LOG").unwrap_or_default();
     match (options.log, given.as_str()) {

@@ -230,7 +230,7 @@ fn limited_calls(thread: Thread) -> Vec<Limited> {
     calls
 }
 
-/// The program by which clone3 does not exist.
+/// A filter that makes clone3 fail with ENOSYS.
 fn without_clone3() -> Result<BpfProgram, seccompiler::BackendError> {
     let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let unknown = SeccompAction::Errno(libc::ENOSYS as u32);

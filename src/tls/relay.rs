@@ -95,7 +95,7 @@ impl<'a> Relay<'a> {
         Relay { tls, client, plain, sealed, opened, reply, client_is_done, is_told, plain_is_done, end }
     }
 
-    /// Until one side is gone and the other has what was left.
+    /// Relays until one side has closed and the other has received the remaining bytes.
     pub fn run(mut self) {
         while self.turn().is_ok() {}
         let _gone_or_not = shutdown(self.plain, Shutdown::Both);
@@ -166,7 +166,7 @@ impl<'a> Relay<'a> {
         }
         let mut moved = false;
         while self.opened.is_empty() && !self.client_is_done {
-            // First: the session may have more of what came before, as that of the handshake does.
+            // Decrypted bytes first: the session may still hold some that came with the handshake.
             match self.opened.fill(|bytes| self.tls.reader().read(bytes)) {
                 Ok(0) => self.client_is_done = true,
                 Ok(_) => moved = true,
@@ -240,7 +240,7 @@ impl<'a> Relay<'a> {
             PollFd::from_borrowed_fd(self.client, of_client),
             PollFd::from_borrowed_fd(self.plain, of_plain),
         ];
-        // A socket that is closed would end each wait at once. Nothing that it still holds has to be waited for.
+        // A closed socket would report HUP at every poll. Its remaining bytes can be read without waiting.
         let waits = if self.end.is_some() { &mut both[..1] } else { &mut both[..] };
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(waits, timeout.as_ref()) {

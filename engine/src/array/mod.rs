@@ -134,7 +134,7 @@ pub struct Array {
     /// The batch of each op, by its index: beside the ops, which are made and dropped for each stripe.
     segments: Box<[Segments]>,
     ios: Slab<Io>,
-    /// When each of them was pushed, by tag. Only counters depend on it.
+    /// Operation and push time of each member I/O in `ios`, by tag. Only counters depend on it.
     stamps: Box<[Stamp]>,
     host_reads: usize,
     /// The first op of each lock slot that this reactor owns.

@@ -20,8 +20,8 @@ use crate::ring::Uring;
 use super::note::Note;
 use super::{ServeOptions, ServerError};
 
-/// How long a stop waits for clients that use TLS to have their last replies.
-const SEEING_OFF_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a stop waits until TLS relays have sent the last replies.
+const RELAY_DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A front end as a whole.
 pub(super) enum Front {
@@ -279,10 +279,10 @@ impl Front {
         }
     }
 
-    /// Lets clients have the replies that are on their way, once the reactors have ended.
-    pub(super) fn see_off(&self) {
+    /// Waits until the TLS relays have sent the last replies, once the reactors have ended.
+    pub(super) fn drain_relays(&self) {
         match self {
-            Front::Nbd { relays, .. } => relays.wait(SEEING_OFF_TIME_MAX),
+            Front::Nbd { relays, .. } => relays.wait(RELAY_DRAIN_TIME_MAX),
             Front::Ublk { .. } => {}
         }
     }

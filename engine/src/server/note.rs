@@ -291,7 +291,7 @@ fn instance(number: u32) -> u64 {
 /// The content of a file; an error if it cannot be read.
 fn content(path: &Path) -> io::Result<Content> {
     match std::fs::read(path) {
-        // Made, and never written: its file system had no room.
+        // Created, but the file system was full before anything was written.
         Ok(bytes) if bytes.is_empty() => Ok(Content::Nothing),
         Ok(bytes) => Ok(Noted::decode(&bytes).map_or(Content::Unknown, Content::Note)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Content::Nothing),

@@ -213,7 +213,8 @@ impl Reception {
         Some(Seat { door, listener, seated })
     }
 
-    /// The clients whose bytes threads may carry at the same time: twice the seats, for a client that has lost its seat may be seen off.
+    /// The maximum number of TLS relay threads: twice the seats, because a relay whose connection the reactor has closed may still be
+    /// sending the last replies.
     pub(super) fn relays_max(&self) -> usize {
         2 * CONNECTIONS_MAX * self.doors.len()
     }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A reactor serves an encrypted client like any other, by a unix socket. The thread that shook hands with the client stays, and carries
-//! the bytes between the two sockets. So the work of a cipher, and a client that stalls within a record, are never a reactor's.
+//! the bytes between the two sockets. So a reactor never encrypts, and never waits for the rest of a TLS record.
 //!
 //! Clients by TCP must use it, once the program has brought an encryption; clients by unix sockets may ([`Security`]).
 
@@ -45,11 +45,11 @@ pub trait Session: Send {
 /// The place of encryption in a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Security {
-    /// There is none.
+    /// The server has no TLS.
     NotOffered,
     /// The client may ask for it.
     Offered,
-    /// The client hears of nothing before it has asked for it.
+    /// Every option but STARTTLS and ABORT is refused until TLS is started.
     Required,
     /// All that is said is encrypted.
     InUse,
@@ -81,7 +81,7 @@ impl<W: Read + Write> Write for Sealed<'_, W> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Relays(Arc<(Mutex<usize>, Condvar)>);
 
-/// A relay that goes on, for as long as this lives.
+/// Counts one running relay, until it is dropped.
 pub(super) struct Counted(Relays);
 
 impl Relays {
@@ -93,7 +93,7 @@ impl Relays {
         is_room.then(|| Counted(self.clone()))
     }
 
-    /// Waits until none goes on, at most for so long: clients then have the last replies.
+    /// Waits up to `patience` until all relays have ended, so that clients receive their last replies.
     pub(crate) fn wait(&self, patience: Duration) {
         let (count, ended) = &*self.0;
         let count = count.lock().unwrap_or_else(PoisonError::into_inner);

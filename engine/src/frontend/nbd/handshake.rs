@@ -168,7 +168,7 @@ impl<W: Wire> Talk<'_, W> {
         None
     }
 
-    /// The client is told to begin, if it can.
+    /// Answers STARTTLS: acknowledges it, or refuses it with a reason.
     fn start_tls(&mut self, data: &[u8]) -> Option<Outcome> {
         let (reply, text) = match self.security {
             _ if !data.is_empty() => (ReplyType::Invalid, "the option has no data"),

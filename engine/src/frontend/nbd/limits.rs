@@ -67,8 +67,7 @@ pub(super) const LONG_OPERATIONS_MAX: u32 = 64;
 /// In a turn pieces of long trims and zeroes take one in so many of the places for requests first, and then what others leave.
 pub(super) const LONG_PLACES_OF_ROOM: usize = 4;
 
-/// Stripes that one answer about what the array holds looks at, and a connection in a turn before the answer that reaches it: some 50 us
-/// of a reactor's time.
+/// Stripes that are examined for one BLOCK_STATUS answer at most. A connection also ends its turn once its answers have examined so many.
 pub(super) const MAP_STRIPES_MAX: u64 = 16_384;
 
 /// Runs of stripes that one answer puts together. Each looks through the list of lost rows, which has up to 768 places.

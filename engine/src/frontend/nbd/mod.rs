@@ -7,7 +7,7 @@
 //!     handshake   what is said, over anything that reads and writes
 //!     encryption  TLS, which the program brings
 //!     negotiation   its bytes, pure
-//!     shaking     the handshakes that go on, and which gives way
+//!     shaking     the handshakes in progress, and which is evicted
 //!     single        one client without those threads
 //!   visits     clients that come and go, for a log
 //!   door       from those threads to a reactor                a queue and a bell

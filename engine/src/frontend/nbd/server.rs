@@ -8,7 +8,7 @@
 //! The thread of a client that uses TLS stays when the handshake is done, and carries the client's bytes (`encryption`).
 //!
 //! Each listener has its own 32 handshakes, so silent clients of one address do not keep those of another out, a client
-//! that says nothing for 3 s is hung up on, and if all 32 go on one of them gives way to a new client (`shaking`).
+//! that says nothing for 3 s is hung up on, and when all 32 are in use a new client evicts one (`shaking`).
 //!
 //! Reactors are not stopped from here: [`Frontend::close`](crate::frontend::Frontend::close) is theirs.
 
@@ -41,7 +41,7 @@ use crate::threads::{Routes, Thread, Threads};
 /// How long a listener rests when the system has no descriptor or thread for a client.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Refused clients that are told of one by one: beyond that an intruder writes the log.
+/// Refusals that are logged each minute. Further ones are only counted, so that an attacker cannot flood the log.
 const REFUSALS_PER_MINUTE: u32 = 20;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -192,6 +192,11 @@ impl Drop for NbdServer {
             }
             handshakes = self.shared.ended.wait(handshakes).unwrap_or_else(PoisonError::into_inner);
         }
+        drop(handshakes);
+        let mut refusals = self.shared.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.suppressed > 0 {
+            self.shared.reception.tell(Visit::MoreRefused(std::mem::take(&mut refusals.suppressed)));
+        }
     }
 }
 
@@ -205,15 +210,15 @@ impl Shared {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         match refusals.admit(now()) {
             Some(0) => self.reception.tell(visit),
-            Some(untold) => {
-                self.reception.tell(Visit::MoreRefused(untold));
+            Some(suppressed) => {
+                self.reception.tell(Visit::MoreRefused(suppressed));
                 self.reception.tell(visit);
             }
             None => {}
         }
     }
 
-    /// Counts in a handshake of a listener; another of its handshakes may have to give way.
+    /// Registers a handshake of a listener. If all its places are taken, another handshake is evicted.
     fn begin(
         self: &Arc<Shared>,
         listener: usize,
@@ -300,25 +305,25 @@ fn is_scarcity(error: rustix::io::Errno) -> bool {
 /// The clients that were refused lately.
 #[derive(Default)]
 struct Refusals {
-    /// The beginning of the current minute, and what was told in it.
+    /// The beginning of the current minute, and the refusals logged in it.
     minute: Option<(Instant, u32)>,
-    /// Clients that were refused and not told of.
-    untold: u32,
+    /// Refusals that were not logged.
+    suppressed: u32,
 }
 
 impl Refusals {
-    /// Whether one more is told of: then how many were not, before it.
+    /// Records a refusal. Returns `Some(suppressed)` if it is to be logged, with the number suppressed since the last one that was.
     fn admit(&mut self, now: Instant) -> Option<u32> {
-        let (began, told) = self
+        let (began, logged) = self
             .minute
             .filter(|(began, _)| now.saturating_duration_since(*began) < MINUTE)
             .unwrap_or((now, 0));
-        let is_told = told < REFUSALS_PER_MINUTE;
-        self.minute = Some((began, told + u32::from(is_told)));
-        if is_told {
-            return Some(std::mem::take(&mut self.untold));
+        let is_logged = logged < REFUSALS_PER_MINUTE;
+        self.minute = Some((began, logged + u32::from(is_logged)));
+        if is_logged {
+            return Some(std::mem::take(&mut self.suppressed));
         }
-        self.untold = self.untold.saturating_add(1);
+        self.suppressed = self.suppressed.saturating_add(1);
         None
     }
 }
@@ -340,7 +345,7 @@ impl Handshake {
         let mut wire = Wire { socket: Arc::clone(&self.socket), deadline };
         let Ok(Some(client)) = greet(&mut wire) else { return };
         match self.negotiate(&mut wire, client, self.security) {
-            Ok(Outcome::Welcome(seat, terms)) => {
+            Ok(Outcome::Welcome(seat, terms)) if self.shared.handshakes().accept(&self.socket) => {
                 // The connection gets a descriptor of its own: ours is shared with `stop`.
                 if let Ok(socket) = self.socket.try_clone() {
                     let peer = Arc::clone(&self.peer);
@@ -348,7 +353,7 @@ impl Handshake {
                 }
             }
             Ok(Outcome::Encrypt) => self.encrypt(&mut wire, client),
-            Ok(Outcome::Goodbye) | Err(_) => {}
+            Ok(Outcome::Welcome(..) | Outcome::Goodbye) | Err(_) => {}
         }
     }
 
@@ -361,7 +366,7 @@ impl Handshake {
                 let is_late = matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock);
                 let why = match error.kind() {
                     _ if is_late => "it did not answer in time".into(),
-                    ErrorKind::UnexpectedEof => "it left, or gave way to another client".into(),
+                    ErrorKind::UnexpectedEof => "it left, or another client needed its place".into(),
                     _ => error.to_string(),
                 };
                 if !self.shared.stopping.load(Ordering::Acquire) {
@@ -373,6 +378,9 @@ impl Handshake {
         let mut sealed = Sealed { wire, session: session.as_mut() };
         let outcome = self.negotiate(&mut sealed, client, Security::InUse);
         let Ok(Outcome::Welcome(seat, terms)) = outcome else { return };
+        if !self.shared.handshakes().accept(&self.socket) {
+            return;
+        }
         let flags = SocketFlags::CLOEXEC;
         let Ok((ours, reactors)) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None) else {
             return;

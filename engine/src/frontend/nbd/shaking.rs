@@ -1,8 +1,7 @@
 //! The handshakes that go on, and which of them gives way to a new client.
 //!
-//! A listener has places for [`HANDSHAKES_PER_LISTENER`]. A client that comes when all are taken takes that of another: of the source with
-//! the most of them, the oldest. So whoever fills the places with connections that say little, as anybody who reaches the address can,
-//! keeps those of others out for no longer than a handshake takes. A source is an address of IPv4, a network of 64 bits of IPv6 (one
+//! A listener has places for [`HANDSHAKES_PER_LISTENER`]. When all are taken, a new client evicts a handshake: the oldest of the source
+//! that has the most. So one source that opens many silent connections cannot keep clients of other sources out. A source is an address of IPv4, a network of 64 bits of IPv6 (one
 //! machine has all of it), or a process by a unix socket.
 
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +33,8 @@ struct Entry {
     socket: Arc<OwnedFd>,
     /// Whether its place was given to another client: it is about to end.
     has_given_way: bool,
+    /// Whether the client was accepted: it has a connection, which no other client may cost it.
+    is_accepted: bool,
 }
 
 /// The handshakes of all listeners, the oldest first.
@@ -63,14 +64,15 @@ impl Shaking {
             }
             None => Place::Free,
         };
-        self.0.push(Entry { listener, source, socket, has_given_way: false });
+        self.0.push(Entry { listener, source, socket, has_given_way: false, is_accepted: false });
         place
     }
 
     /// The handshake that has to give way to one more; `None` if there is room.
     fn gives_way(&self, listener: usize) -> Option<usize> {
         let mine: Vec<usize> = (0..self.0.len())
-            .filter(|&at| self.0[at].listener == listener && !self.0[at].has_given_way)
+            .filter(|&at| self.0[at].listener == listener)
+            .filter(|&at| !self.0[at].has_given_way && !self.0[at].is_accepted)
             .collect();
         if mine.len() < HANDSHAKES_PER_LISTENER {
             return None;
@@ -81,7 +83,16 @@ impl Shaking {
         mine.iter().rev().copied().max_by_key(of_its_source)
     }
 
-    /// Forgets one that has ended.
+    /// Notes that the client was accepted; `false` if its place was given away before that.
+    pub(super) fn accept(&mut self, socket: &Arc<OwnedFd>) -> bool {
+        let entry = self.0.iter_mut().find(|entry| Arc::ptr_eq(&entry.socket, socket));
+        entry.is_some_and(|entry| {
+            entry.is_accepted = !entry.has_given_way;
+            entry.is_accepted
+        })
+    }
+
+    /// Forgets a handshake that has ended.
     pub(super) fn leave(&mut self, socket: &Arc<OwnedFd>) {
         self.0.retain(|entry| !Arc::ptr_eq(&entry.socket, socket));
     }
@@ -134,6 +145,8 @@ mod tests {
             }
         }
         assert_eq!(none, 3 * HANDSHAKES_PER_LISTENER - (HANDSHAKES_PER_LISTENER - 1));
+        assert!(!shaking.accept(&first), "its place was given away");
+        assert!(shaking.accept(&polite));
         shaking.leave(&first);
         assert!(matches!(shaking.enter(0, greedy, socket()), Place::Taken(_)));
     }

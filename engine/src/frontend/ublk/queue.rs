@@ -120,8 +120,8 @@ impl UblkPlace {
             Exchange::single(ring.open_lane(fd)?, self.tags.clone(), bytes, self.plain)
         };
         // Before the mapping: Linux 6.12 ties the device to the process that maps its descriptors, and unties it in a recovery, which it
-        // refuses (EINVAL) to begin before a queue has fetched. After a kill in between nobody could map them again.
-        let admin = self.unprivileged.then(LaidDown::new).transpose()?;
+        // refuses (EINVAL) to begin before a queue has fetched. After a kill between the two, no later server could map them.
+        let admin = self.unprivileged.then(WithoutSysAdmin::new).transpose()?;
         ring.submit_lane();
         drop(admin);
         let descriptors = Descriptors::map(&self.file, &self.tags)?;
@@ -437,24 +437,24 @@ impl Drop for Descriptors {
     }
 }
 
-/// The right of an administrator, which the calling thread does not have for as long as this lives.
-struct LaidDown(CapabilitySets);
+/// Drops CAP_SYS_ADMIN from the effective set of the calling thread until this value is dropped.
+struct WithoutSysAdmin(CapabilitySets);
 
-impl LaidDown {
-    fn new() -> io::Result<LaidDown> {
+impl WithoutSysAdmin {
+    fn new() -> io::Result<WithoutSysAdmin> {
         let before = capabilities(None)?;
         let mut without = before;
         without.effective.remove(CapabilitySet::SYS_ADMIN);
         set_capabilities(None, without)?;
-        Ok(LaidDown(before))
+        Ok(WithoutSysAdmin(before))
     }
 }
 
-impl Drop for LaidDown {
+impl Drop for WithoutSysAdmin {
     fn drop(&mut self) {
-        // Taken up from the permitted set, which is as it was.
-        let taken_up = set_capabilities(None, self.0);
-        debug_assert!(taken_up.is_ok());
+        // From the permitted set, which was not changed.
+        let restored = set_capabilities(None, self.0);
+        debug_assert!(restored.is_ok());
     }
 }
 

@@ -53,7 +53,7 @@ impl Noted {
 
     /// This note, with another server that may begin epochs from now on.
     pub fn and_by(mut self, seed: u64) -> Noted {
-        // The first is of the server that ran last: it may have left a change that was not noted.
+        // The first seed is kept: it is of the server that ran last, which may have made a change that the note does not contain.
         if self.seeds.len() == SEEDS_MAX {
             self.seeds.remove(1);
         }

@@ -148,7 +148,7 @@ impl Server {
         let drained = self.drain().and_then(|()| self.drain());
         let mut outcome = drained.and_then(|()| Ok(order_stop(&self.shared)?));
         let left = self.end_reactors();
-        self.front.see_off();
+        self.front.drain_relays();
         if left.has_panicked {
             outcome = Err(ServerError("a reactor panicked".into()));
         }
