@@ -55,7 +55,7 @@ pub struct ErrorReport {
     pub kind: ErrorKind,
     /// The reason in words: what, to which array or device, and what to do about it.
     pub message: String,
-    /// Commands that the message advises, as they can be typed.
+    /// Commands that the message advises, as they can be typed; without those in which something is to be filled in (`DEVICE`).
     pub commands: Vec<String>,
 }
 
@@ -76,7 +76,9 @@ impl ErrorDocument {
         // With an odd number of backquotes, one is part of a path, and nothing says where a command begins.
         let is_paired = message.matches('`').count().is_multiple_of(2);
         let quoted = message.split('`').skip(1).step_by(2).filter(|_| is_paired);
-        let commands = quoted.filter(|text| text.starts_with("striate ")).map(String::from).collect();
+        let is_place = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
+        let is_command = |text: &&str| text.starts_with("striate ") && !text.split(' ').any(is_place);
+        let commands = quoted.filter(is_command).map(String::from).collect();
         ErrorDocument { error: ErrorReport { kind, message, commands } }
     }
 }

@@ -17,6 +17,7 @@
 )]
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -42,6 +43,9 @@ mod sandbox;
 mod tls;
 mod units;
 
+/// How long a server that failed waits for the reader of standard output.
+const ERROR_TIME_MAX: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli.with_environment(),
@@ -58,7 +62,11 @@ fn main() -> ExitCode {
             log::say(&failure.line());
             if cli.verb.json() {
                 let kind = if failure.exit_code() == 2 { ErrorKind::Usage } else { ErrorKind::Failed };
-                print_error(kind, &failure);
+                match cli.verb {
+                    // Its reader may have had `ready` and never read again, and a server that has failed must still end.
+                    cli::Verb::Serve(_) => print_error_in_time(kind, &failure),
+                    _ => print_error(kind, &failure),
+                }
             }
             ExitCode::from(failure.exit_code())
         }
@@ -83,6 +91,19 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 /// Prints the document of a failure. The exit code and the line on standard error say the same, so a reader that has gone misses nothing.
 fn print_error(kind: ErrorKind, failure: &Failure) {
-    let message = advice::typed(&failure.line()).into_owned();
-    let _ = output::print_json(&ErrorDocument::new(kind, message));
+    let _ = output::print_json(&error_document(kind, failure));
+}
+
+/// The same as one line, after the line that said `ready`, and without waiting long for the reader.
+fn print_error_in_time(kind: ErrorKind, failure: &Failure) {
+    let Ok(line) = output::json_line(&error_document(kind, failure)) else { return };
+    let (done, printed) = std::sync::mpsc::channel();
+    let print = move || drop(done.send(output::print(&line)));
+    if std::thread::Builder::new().name("ready".into()).spawn(print).is_ok() {
+        let _in_time_or_not = printed.recv_timeout(ERROR_TIME_MAX);
+    }
+}
+
+fn error_document(kind: ErrorKind, failure: &Failure) -> ErrorDocument {
+    ErrorDocument::new(kind, advice::typed(&failure.line()).into_owned())
 }

@@ -538,4 +538,21 @@ mod tests {
         announce(Some(&directory), &found, A).unwrap_err();
         std::fs::remove_dir_all(&directory).unwrap();
     }
+
+    /// A device is removed, another gets its number, and only then the note of the first is removed.
+    #[test]
+    fn the_note_of_a_later_device_stays() {
+        let directory = temporary("later");
+        let (mut note, _) = example();
+        note.path = directory.join("ublkb0.note");
+        let mut later = note.clone();
+        (note.device.instance, later.device.instance) = (1, 2);
+        let noted = later.noted(Position { epoch: EPOCH, moves: 1 }, &[A]);
+        later.write(&noted).unwrap();
+        note.remove();
+        assert!(note.path.exists(), "it is of a later device");
+        later.remove();
+        assert!(!note.path.exists());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }

@@ -78,8 +78,8 @@ impl Latencies {
     /// Counts an operation that took so long.
     #[inline]
     pub fn add(&self, ns: u64) {
-        self.buckets[bucket_of(ns)].add(1);
         self.max_ns.raise(ns);
+        self.buckets[bucket_of(ns)].add(1);
     }
 }
 
@@ -94,10 +94,10 @@ impl Sum {
     pub fn of<'a>(all: impl Iterator<Item = &'a Latencies>) -> Sum {
         let mut sum = Sum { max_ns: 0, buckets: [0; BUCKETS] };
         for one in all {
-            sum.max_ns = sum.max_ns.max(one.max_ns.get());
             for (total, count) in sum.buckets.iter_mut().zip(&one.buckets) {
                 *total += count.get();
             }
+            sum.max_ns = sum.max_ns.max(one.max_ns.get());
         }
         sum
     }

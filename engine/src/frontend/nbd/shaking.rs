@@ -146,9 +146,12 @@ mod tests {
         }
         assert_eq!(none, 3 * HANDSHAKES_PER_LISTENER - (HANDSHAKES_PER_LISTENER - 1));
         assert!(!shaking.accept(&first), "its place was given away");
-        assert!(shaking.accept(&polite));
         shaking.leave(&first);
-        assert!(matches!(shaking.enter(0, greedy, socket()), Place::Taken(_)));
+        assert!(matches!(shaking.enter(0, greedy.clone(), socket()), Place::Taken(_)));
+        // An accepted client needs no place of a handshake, and cannot lose what it has.
+        assert!(shaking.accept(&polite));
+        shaking.0.retain(|entry| !entry.has_given_way);
+        assert!(matches!(shaking.enter(0, greedy, socket()), Place::Free));
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl UblkPlace {
         };
         // Before the mapping: Linux 6.12 ties the device to the process that maps its descriptors, and unties it in a recovery, which it
         // refuses (EINVAL) to begin before a queue has fetched. After a kill between the two, no later server could map them.
-        let admin = self.unprivileged.then(WithoutSysAdmin::new).transpose()?;
+        // Where a thread may not change its capabilities, the kernel looks for partitions as it always did.
+        let admin = self.unprivileged.then(WithoutSysAdmin::new).and_then(Result::ok);
         ring.submit_lane();
         drop(admin);
         let descriptors = Descriptors::map(&self.file, &self.tags)?;
