@@ -189,27 +189,3 @@ fn a_member_that_is_late_is_waited_for() {
     assert!(log.contains(&left_out), "{log}");
     server.stop();
 }
-
-/// A reactor that has slept takes the time of the turn, not of its last one: a read after a rest has not waited for the rest.
-#[test]
-fn a_rest_is_no_latency() {
-    let lab = Lab::new();
-    let array = lab.create("rested", Shape::RAID5);
-    let server = array.serve(&["--reactors", "1"]);
-    let mut client = server.connect();
-    client.write(0, &[1; 4096]);
-    server.wait_until_idle();
-    let longest = || {
-        let status = server.status();
-        let latencies = status.members.iter().filter_map(|member| member.io.as_ref()?.reads.latency_ns);
-        latencies.map(|latency| latency.max).max()
-    };
-    let before = longest();
-    std::thread::sleep(Duration::from_secs(4));
-    client.read(0, 4096);
-    let after = longest().expect("a read was counted");
-    let rest_ns = 3_000_000_000;
-    assert!(after < rest_ns || Some(after) == before, "{after} ns, {before:?} before the rest");
-    drop(client);
-    server.stop();
-}
