@@ -14,7 +14,7 @@ use engine::mailbox::Mailboxes;
 use engine::members::{MemberView, Members};
 use engine::memory::{Memory, Pool, Span};
 use engine::request::{Request, RequestKind};
-use engine::ring::{Completion, DeviceIndex, InstantDevice, InstantRing, Ring};
+use engine::ring::{DeviceIndex, InstantDevice, InstantRing};
 use engine::tally::Tally;
 
 const MIB: usize = 1 << 20;
@@ -28,7 +28,6 @@ const BATCH: usize = 32;
 struct Bench {
     array: Array,
     ring: InstantRing,
-    completions: Vec<Completion>,
     size_bytes: u64,
     spans: Vec<Span>,
     random: u64,
@@ -72,7 +71,6 @@ impl Bench {
         Bench {
             array: Array::new(0, shared, Pool::new(&memory, 0)),
             ring,
-            completions: Vec::with_capacity(8192),
             size_bytes: geometry.size_bytes(),
             spans,
             random: 0x9e37_79b9_7f4a_7c15,
@@ -93,15 +91,11 @@ impl Bench {
             let offset_bytes = self.offset(len_bytes.into());
             let span = self.spans[nth].part(0, len_bytes);
             let request = Request { tag: nth as u64, kind, offset_bytes, len_bytes: len_bytes.into(), span };
-            self.array.submit(&mut self.ring, request);
+            self.array.submit(&mut self.ring, 1, request);
         }
         let mut answered = 0;
         while answered < BATCH {
-            self.array.advance(&mut self.ring, 1);
-            self.ring.turn(&mut self.completions);
-            for completion in self.completions.drain(..) {
-                self.array.complete(&mut self.ring, completion);
-            }
+            self.array.turn(&mut self.ring, 1, 0);
             for reply in self.array.take_replies() {
                 assert_eq!(reply.result, Ok(()));
                 answered += 1;

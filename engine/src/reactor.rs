@@ -16,10 +16,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use crate::array::{Array, Shared};
 use crate::clock::Clock;
 use crate::frontend::Frontend;
-use crate::limits::IO_IN_FLIGHT_MAX;
 use crate::memory::{Memory, Pool};
 use crate::request::Request;
-use crate::ring::{Completion, Ring};
+use crate::ring::Ring;
 
 /// Turns without anything before a reactor goes to sleep.
 const SPINS_BEFORE_SLEEP: u32 = 256;
@@ -98,7 +97,6 @@ pub struct Reactor<R: Ring, F: Frontend, C: Clock> {
     port: Arc<ReactorPort<R>>,
     bell: Arc<Bell>,
     requests: Vec<Request>,
-    completions: Vec<Completion>,
     draining: Option<Sender<()>>,
 }
 
@@ -129,7 +127,6 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
             port,
             bell,
             requests: Vec::with_capacity(REQUESTS_PER_TURN),
-            completions: Vec::with_capacity(IO_IN_FLIGHT_MAX),
             draining: None,
         }
     }
@@ -168,24 +165,18 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
     /// One turn; whether it brought anything.
     pub fn turn(&mut self) -> bool {
         let now_ns = self.clock.now_ns();
-        self.array.begin_turn(now_ns);
         let room = self.array.room().min(REQUESTS_PER_TURN);
         self.frontend.gather(&self.memory, &mut self.pool, room, &mut self.requests);
         let mut moved = !self.requests.is_empty();
         self.requests.iter().for_each(|request| self.array.anticipate(request));
         for request in self.requests.drain(..) {
-            self.array.submit(&mut self.ring, request);
+            self.array.submit(&mut self.ring, now_ns, request);
         }
-        if self.shared.mailboxes.has_mail(self.me) {
-            moved = true;
-            self.array.take_mail(MESSAGES_PER_TURN);
-        }
-        self.array.advance(&mut self.ring, now_ns);
-        self.ring.turn(&mut self.completions);
-        moved |= !self.completions.is_empty() || self.frontend.has_arrivals();
-        for completion in self.completions.drain(..) {
-            self.array.complete(&mut self.ring, completion);
-        }
+        // Looked at first: taking from mailboxes that are empty costs barriers.
+        let has_mail = self.shared.mailboxes.has_mail(self.me);
+        let messages_max = if has_mail { MESSAGES_PER_TURN } else { 0 };
+        moved |= self.array.turn(&mut self.ring, now_ns, messages_max) || has_mail;
+        moved |= self.frontend.has_arrivals();
         let frontend = &self.frontend;
         self.array.exchange_spans(&mut self.ring, &mut self.pool, |bytes| frontend.span_bytes(bytes));
         let mut replied = false;

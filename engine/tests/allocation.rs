@@ -10,7 +10,7 @@ use engine::array::Array;
 use engine::geometry::{Geometry, Slots};
 use engine::memory::{Memory, Pool, Span};
 use engine::request::{Request, RequestKind};
-use engine::ring::{Completion, DeviceIndex, InstantDevice, InstantRing, Ring};
+use engine::ring::{DeviceIndex, InstantDevice, InstantRing};
 
 #[path = "support/shared.rs"]
 mod shared;
@@ -28,7 +28,6 @@ const TURN_NS: u64 = 2_000_000;
 struct Driven {
     array: Array,
     ring: InstantRing,
-    completions: Vec<Completion>,
     size_bytes: u64,
     /// Memory of each request in flight, by its tag.
     spans: Vec<Span>,
@@ -60,7 +59,6 @@ impl Driven {
         Driven {
             array: Array::new(0, shared, Pool::new(&memory, 0)),
             ring,
-            completions: Vec::with_capacity(8192),
             size_bytes: geometry.size_bytes(),
             spans: (0..DEPTH).map(|_| pool.take(MIB as u32).expect("a fresh pool has room")).collect(),
             idle: (0..DEPTH).collect(),
@@ -100,19 +98,14 @@ impl Driven {
         }
     }
 
-    /// The steps as in reactor.rs.
     fn turn(&mut self) {
+        self.now_ns += TURN_NS;
         while let Some(tag) = self.idle.pop() {
             let request = self.request(tag);
             self.array.anticipate(&request);
-            self.array.submit(&mut self.ring, request);
+            self.array.submit(&mut self.ring, self.now_ns, request);
         }
-        self.now_ns += TURN_NS;
-        self.array.advance(&mut self.ring, self.now_ns);
-        self.ring.turn(&mut self.completions);
-        for completion in self.completions.drain(..) {
-            self.array.complete(&mut self.ring, completion);
-        }
+        self.array.turn(&mut self.ring, self.now_ns, 0);
         for reply in self.array.take_replies() {
             assert_eq!(reply.result, Ok(()));
             self.idle.push(reply.tag as usize);

@@ -157,20 +157,17 @@ impl Driven {
         Request { tag: tag as u64, kind, offset_bytes, len_bytes, span }
     }
 
-    /// The steps as in reactor.rs. Steps of the clock reach from less than a bucket to seconds.
+    /// Steps of the clock reach from less than a bucket to seconds.
     fn turn(&mut self, asks: bool) {
         let bits = 1 + self.dice.below(31);
         let step_ns = self.dice.below(1 << bits);
         self.now_ns.set(self.now_ns.get() + step_ns);
-        self.array.begin_turn(self.now_ns.get());
+        let now_ns = self.now_ns.get();
         while asks && let Some(tag) = self.idle.pop() {
             let request = self.request(tag);
-            self.array.submit(&mut self.ring, request);
+            self.array.submit(&mut self.ring, now_ns, request);
         }
-        self.array.advance(&mut self.ring, self.now_ns.get());
-        let mut completions = Vec::new();
-        self.ring.turn(&mut completions);
-        completions.into_iter().for_each(|completion| self.array.complete(&mut self.ring, completion));
+        self.array.turn(&mut self.ring, now_ns, 0);
         self.idle.extend(self.array.take_replies().map(|reply| reply.tag as usize));
     }
 }

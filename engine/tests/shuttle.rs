@@ -115,19 +115,17 @@ impl Reactor {
             self.shared.memory.with_mut(span, |bytes| bytes.fill(with));
         }
         let (offset_bytes, len_bytes) = (first * BLOCK as u64, count * BLOCK as u64);
-        self.array.submit(&mut self.ring, Request { tag: nth as u64, kind, offset_bytes, len_bytes, span });
+        let now_ns = self.clock.load(Ordering::Relaxed);
+        self.array.submit(
+            &mut self.ring,
+            now_ns,
+            Request { tag: nth as u64, kind, offset_bytes, len_bytes, span },
+        );
     }
 
-    /// A turn, in the product's order.
     fn turn(&mut self) {
-        self.array.take_mail(2);
         let now_ns = self.clock.fetch_add(TURN_NS, Ordering::Relaxed);
-        self.array.advance(&mut self.ring, now_ns);
-        let mut completions = Vec::new();
-        self.ring.turn(&mut completions);
-        for completion in completions {
-            self.array.complete(&mut self.ring, completion);
-        }
+        self.array.turn(&mut self.ring, now_ns, 2);
         self.replies.extend(self.array.take_replies());
         thread::yield_now();
     }

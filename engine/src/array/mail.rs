@@ -8,7 +8,7 @@ use crate::mailbox::{Answer as Ended, Ask};
 use super::Array;
 
 impl Array {
-    /// Takes up to so many messages of other reactors; whether there were any. Answers and asks take turns. Asks are left where they
+    /// Takes up to so many messages of other reactors; whether there were any. A step of [`Array::turn`]. Answers and asks take turns. Asks are left where they
     /// are while there is no room for them; answers need none.
     pub fn take_mail(&mut self, messages_max: usize) -> bool {
         for nth in 0..messages_max {

@@ -4,6 +4,7 @@
 //! submit(request) --> host.rs: split by stripe --+-- healthy read --> member, no lock
 //!                                                |
 //!                                                +-- part --> own the stripe --> stripe op
+//! turn() = take_mail(), advance(), the ring's turn, complete(completion)...
 //! advance() --> start the ops of this turn: all parts of a stripe that arrived together are one op
 //!               write.rs: plan, read, parity, intent, write, acknowledge       read.rs: reconstruct
 //! complete(completion) --> the I/O's owner goes on
@@ -168,6 +169,8 @@ pub struct Array {
     counters: DeviceTallies,
     parking: Parking,
     replies: Vec<Reply>,
+    /// Empty between turns.
+    completions: Vec<Completion>,
     now_ns: u64,
 }
 
@@ -220,6 +223,7 @@ impl Array {
             counters,
             parking: Parking::new(sizes.parked(), sizes.requests),
             replies: Vec::with_capacity(sizes.requests),
+            completions: Vec::with_capacity(sizes.ios() + sizes.parked()),
             now_ns: 0,
             shared,
             sizes,
@@ -290,19 +294,30 @@ impl Array {
         }
     }
 
-    /// Begins a turn: member operations that are pushed and completed from here on have this time. ([`Array::advance`] does so too, but
-    /// requests are taken before it, perhaps after a long sleep.)
-    pub fn begin_turn(&mut self, now_ns: u64) {
+    /// Takes a request at this time; its answer comes by [`Array::take_replies`]. The caller has looked for
+    /// [`room`](Array::room). (The time is that of the turn that follows: before a request is taken the reactor may have slept.)
+    pub fn submit<R: Ring>(&mut self, ring: &mut R, now_ns: u64, request: Request) {
         self.now_ns = now_ns;
-    }
-
-    /// Takes a request; its answer comes by [`Array::take_replies`]. The caller has looked for
-    /// [`room`](Array::room).
-    pub fn submit<R: Ring>(&mut self, ring: &mut R, request: Request) {
         self.take_request(ring, request);
     }
 
-    /// Takes the end of a member operation.
+    /// A turn, without requests and answers: mail, what waits, submission, completions. The order is part of what is correct: completions
+    /// come last, so that the time for which a member is silent never counts what has arrived already (`watch`). Says whether anything
+    /// has come. [`Array::exchange_spans`] and [`Array::take_replies`] follow.
+    pub fn turn<R: Ring>(&mut self, ring: &mut R, now_ns: u64, messages_max: usize) -> bool {
+        let mut has_come = self.take_mail(messages_max);
+        self.advance(ring, now_ns);
+        let mut completions = std::mem::take(&mut self.completions);
+        ring.turn(&mut completions);
+        has_come |= !completions.is_empty();
+        for completion in completions.drain(..) {
+            self.complete(ring, completion);
+        }
+        self.completions = completions;
+        has_come
+    }
+
+    /// Takes the end of a member operation. A step of [`Array::turn`].
     pub fn complete<R: Ring>(&mut self, ring: &mut R, completion: Completion) {
         let io = self.ios.remove(completion.tag);
         if self.is_current(&io) {
@@ -346,7 +361,7 @@ impl Array {
     }
 
     /// Goes on with everything that can: starts this turn's stripe ops, polls what waits, does a bounded
-    /// piece of background work.
+    /// piece of background work. A step of [`Array::turn`], public for checkers that put other steps between.
     pub fn advance<R: Ring>(&mut self, ring: &mut R, now_ns: u64) {
         self.now_ns = now_ns;
         self.watch_advance(ring);

@@ -4,6 +4,7 @@ use bitmap::Cell;
 use engine::format::Level;
 use engine::members::Failure;
 use engine::request::RequestKind;
+use engine::tally::DeviceTallies;
 
 use crate::world::restart::Serve;
 use crate::world::{Config, Initial, World};
@@ -25,6 +26,24 @@ fn reads_wake_no_array() {
     assert!(!world.shared.steward.rest.is_over(), "superblocks were written for a read");
     assert!(!world.fails(RequestKind::Write { fua: false }, 0, 4096));
     assert!(world.shared.steward.rest.is_over());
+}
+
+/// A reactor that sleeps hears of no time. The first request afterwards goes to a member that has not been busy meanwhile.
+#[test]
+fn the_sleep_of_a_reactor_is_no_latency_of_a_member() {
+    let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
+    let config =
+        Config { seed: 4, level, members: 4, chunk_bytes: 4 << 10, stripes: 40, initial, reactors: 1 };
+    let mut world = World::new(config);
+    world.pass(1);
+    world.sleep(60);
+    assert!(world.ask(RequestKind::Read, 0, 4096));
+    world.settle();
+    let device = world.shared.members.device(world.geometry.rotation(0).slot_of(0));
+    let reads = DeviceTallies::sum(&world.shared.tallies, device).reads;
+    assert_eq!(reads.count, 1, "the read of the host and no other");
+    let longest_ns = reads.latency_ns.expect("it has ended").max;
+    assert!(longest_ns < 10_000_000_000, "{longest_ns} ns");
 }
 
 /// A drive dies while a stripe of which it holds data needs a resync, and no host writes. The reads of the resync fail and do not count

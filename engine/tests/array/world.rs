@@ -14,7 +14,7 @@ use engine::format::{Level, Shape};
 use engine::geometry::{Geometry, Slots};
 use engine::memory::{Memory, Pool, Span};
 use engine::request::{Reply, Request, RequestKind};
-use engine::ring::{DeviceIndex, Ring as _};
+use engine::ring::DeviceIndex;
 use engine::start::SCRATCH_BYTES;
 use uuid::Uuid;
 
@@ -156,18 +156,14 @@ impl World {
         }
     }
 
-    /// A turn of every reactor, in any order; the steps as in reactor.rs.
+    /// A turn of every reactor, in any order.
     pub fn turn(&mut self) {
         self.now_ns += self.rng.below(10_000_000);
         let first = self.rng.below(self.reactors.len() as u64) as usize;
         for nth in 0..self.reactors.len() {
             let me = (first + nth) % self.reactors.len();
             let (array, ring) = &mut self.reactors[me];
-            array.take_mail(64);
-            array.advance(ring, self.now_ns);
-            let mut completions = Vec::new();
-            ring.turn(&mut completions);
-            completions.into_iter().for_each(|completion| array.complete(ring, completion));
+            array.turn(ring, self.now_ns, 64);
             array.exchange_spans(ring, &mut self.host_pool, |bytes| bytes);
             let replies: Vec<Reply> = array.take_replies().collect();
             replies.into_iter().for_each(|reply| self.answered(me, reply));
@@ -266,7 +262,7 @@ impl World {
         let request = Request { tag, kind, offset_bytes, len_bytes, span };
         self.asked.push(Asked { request, reactor, bytes, torn });
         let (array, ring) = &mut self.reactors[reactor];
-        array.submit(ring, request);
+        array.submit(ring, self.now_ns, request);
         let replies: Vec<Reply> = array.take_replies().collect();
         replies.into_iter().for_each(|reply| self.answered(reactor, reply));
         true

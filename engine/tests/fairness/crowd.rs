@@ -144,7 +144,6 @@ pub struct Crowd {
     pub clients: Vec<Client>,
     dice: Dice,
     pub turn: u64,
-    completions: Vec<Completion>,
 }
 
 impl Crowd {
@@ -204,7 +203,6 @@ impl Crowd {
             clients: Vec::new(),
             dice: Dice(0x9e37_79b9_7f4a_7c15),
             turn: 0,
-            completions: Vec::new(),
         }
     }
 
@@ -254,12 +252,7 @@ impl Crowd {
         }
         for me in 0..self.reactors.len() {
             let (array, ring) = &mut self.reactors[me];
-            array.take_mail(256);
-            array.advance(ring, self.turn * TURN_NS);
-            ring.turn(&mut self.completions);
-            for completion in self.completions.drain(..) {
-                array.complete(ring, completion);
-            }
+            array.turn(ring, self.turn * TURN_NS, 256);
             for reply in array.take_replies() {
                 assert_eq!(reply.result, Ok(()));
                 let client = &mut self.clients[reply.tag as usize];
@@ -283,7 +276,11 @@ impl Crowd {
         let offset_bytes = range.start + self.dice.below(places) * unit;
         self.clients[at].asked = Some(self.turn);
         let (array, ring) = &mut self.reactors[reactor];
-        array.submit(ring, Request { tag: at as u64, kind, offset_bytes, len_bytes, span });
+        array.submit(
+            ring,
+            self.turn * TURN_NS,
+            Request { tag: at as u64, kind, offset_bytes, len_bytes, span },
+        );
     }
 
     /// The longest wait of these clients, in turns.

@@ -24,6 +24,7 @@ impl World {
         let (array, ring) = &mut self.reactors[0];
         array.submit(
             ring,
+            self.now_ns,
             Request { tag: HOST_PAGES, kind: RequestKind::Read, offset_bytes, len_bytes, span },
         );
     }
@@ -65,6 +66,11 @@ impl World {
         while self.now_ns < until_ns {
             self.turn();
         }
+    }
+
+    /// Lets some time pass in which no reactor turns.
+    pub fn sleep(&mut self, seconds: u64) {
+        self.now_ns += seconds * 1_000_000_000;
     }
 
     /// A bad sector and a lost member are one loss too many for some levels: first what has met one is done.

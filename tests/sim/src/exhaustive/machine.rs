@@ -514,7 +514,8 @@ impl<'a> Machine<'a> {
         self.asked.insert(tag, Asked { ask, start, bus_moment, span });
         let request = Request { tag, kind, offset_bytes: first * u64::from(BLOCK_BYTES), len_bytes, span };
         let Reactor { array, ring, .. } = &mut self.reactors[me];
-        array.submit(ring, request);
+        let now_ns = self.bus.borrow().now_ns;
+        array.submit(ring, now_ns, request);
     }
 
     fn answered(&mut self, reply: Reply) {

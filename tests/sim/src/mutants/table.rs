@@ -2,6 +2,7 @@
 
 mod by_simulator;
 mod by_tests;
+mod by_tests_of_starts;
 
 /// A way to break the engine.
 #[derive(Clone, Copy, Debug)]
@@ -63,5 +64,5 @@ pub const CONTROL: &str = "Control";
 
 /// Every mutant.
 pub fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    by_simulator::MUTANTS.iter().chain(by_tests::MUTANTS)
+    by_simulator::MUTANTS.iter().chain(by_tests::MUTANTS).chain(by_tests_of_starts::MUTANTS)
 }

@@ -18,7 +18,6 @@ use engine::format::zones::{ZoneError, Zones, zones};
 use engine::geometry::Geometry;
 use engine::memory::{Memory, Pool};
 use engine::request::Reply;
-use engine::ring::Ring as _;
 use engine::start::{Bench, SCRATCH_BYTES, write_new};
 use engine::tally::Tally;
 use uuid::Uuid;
@@ -312,7 +311,7 @@ impl World {
         self.turn(at)
     }
 
-    /// One turn of a reactor, in the product's order. Whether it moved.
+    /// One turn of a reactor. Whether it moved.
     fn turn(&mut self, at: usize) -> bool {
         {
             let mut bus = self.bus.borrow_mut();
@@ -335,18 +334,11 @@ impl World {
         let begun_before = had_failed.then(blocks_begun);
         let states_before = self.bus.borrow().aim.is_some().then(|| self.states());
         let Reactor { array, ring } = &mut self.reactors[at];
-        let mut moved = array.take_mail(self.rng.below(8) as usize);
-        array.advance(ring, now_ns);
+        let mut moved = array.turn(ring, now_ns, self.rng.below(8) as usize);
         assert!(
             begun_before.is_none_or(|before| before == blocks_begun()),
             "E2: an array that has failed writes a bitmap block, perhaps over the newest complete generation"
         );
-        let mut completions = Vec::new();
-        ring.turn(&mut completions);
-        moved |= !completions.is_empty();
-        for completion in completions {
-            array.complete(ring, completion);
-        }
         array.exchange_spans(ring, self.host_pool.as_mut().expect("a host has its memory"), |bytes| bytes);
         let replies: Vec<Reply> = array.take_replies().collect();
         assert!(

@@ -89,7 +89,7 @@ impl World {
         });
         let request = Request { tag, kind, offset_bytes: first * SECTOR as u64, len_bytes, span };
         let Reactor { array, ring } = &mut self.reactors[reactor];
-        array.submit(ring, request);
+        array.submit(ring, asked_ns, request);
         true
     }
 

@@ -41,6 +41,15 @@ pub(super) const EDITS: &[Edit] = &[
         "            if shared.failed() && !mutant!(BlockInFailedArray) {
                 // The previous write",
     ),
+    e(
+        ARRAY,
+        "        self.now_ns = now_ns;
+        self.take_request(ring, request);",
+        "        if !mutant!(TurnWithoutTime) {
+            self.now_ns = now_ns;
+        }
+        self.take_request(ring, request);",
+    ),
     // order
     e(
         WANTED,
