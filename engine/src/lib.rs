@@ -7,8 +7,11 @@
 //!     ring (uring, instant)             member I/O                   > the world, by three traits
 //!     clock                             time                        /
 //!     array                             the engine: requests -> stripe ops -> member operations
+//!       steward                         reactor 0's other trade: record, resync, rebuild, sweep, stop
+//!       stripe, durable                 operations on stripes; bitmap blocks and flushes
+//!       turn                            the one place that pushes member I/O
 //!       plan, geometry                  pure decisions and arithmetic
-//!       members, mailbox, tally         what reactors share, besides the bitmap
+//!       shared, members, mailbox, tally what reactors share, besides the bitmap
 //!   start, assembly, format             from superblocks to a running array
 //!   memory, device, topology            arenas and pools, members' paths, cores
 //! ```
@@ -18,25 +21,33 @@ pub mod assembly;
 pub mod bench;
 pub mod clock;
 pub mod device;
+mod durable;
 pub mod events;
 pub mod examine;
 pub mod format;
 pub mod frontend;
 pub mod geometry;
+mod job;
 pub mod limits;
 pub mod lost;
 pub mod mailbox;
 pub mod members;
 pub mod memory;
+mod part;
 pub mod plan;
 pub mod reactor;
 pub mod request;
 pub mod ring;
 pub mod server;
+mod shared;
+mod sizes;
 mod slab;
 pub mod start;
 pub mod status;
+mod steward;
+mod stripe;
 mod sync;
 pub mod tally;
 pub mod threads;
 pub mod topology;
+mod turn;

@@ -44,6 +44,10 @@ pub const REACTORS_MAX: usize = 254;
 /// operations of members that have left without answering.
 pub const IO_IN_FLIGHT_MAX: usize = 12_288;
 
+/// Writes in flight that wipe the ends of a device that arrives. Four keep a drive busy; both ends of a member of 4 GiB are wiped in
+/// some 140 of them.
+pub const WIPES_MAX: usize = 4;
+
 /// Rows that are recovered together once several strips of a stripe could not be read: a bad sector costs its own
 /// rows and no others. 4 KiB is the physical block of most drives, and divides every chunk.
 pub const RECOVERY_BYTES: u32 = 4 << 10;

@@ -24,9 +24,11 @@
 
 use crossbeam::utils::CachePadded;
 
-use crate::array::{JOBS_MAX, JobAsk, JobEnd, Part, Sizes};
+use crate::job::{JOBS_MAX, JobAsk, JobEnd};
 use crate::memory::Span;
+use crate::part::Part;
 use crate::request::RequestError;
+use crate::sizes::Sizes;
 use crate::sync::{ArrayQueue, AtomicBool, AtomicU32, Ordering, fence};
 
 /// Asks that one mailbox holds, shared evenly by the reactors.

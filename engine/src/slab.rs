@@ -6,6 +6,9 @@
 //! Between two uses of a slot the kernels go through kilobytes of data, so a slot is read from the second-level cache each time. Types of
 //! the data path are aligned to cache lines: a slot that lies across two is waited for twice.
 
+/// No index: the end of a list, or nothing there.
+pub(crate) const NONE: u32 = u32::MAX;
+
 /// Values of one type, by index.
 pub(crate) struct Slab<T> {
     entries: Vec<Option<T>>,

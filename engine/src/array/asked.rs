@@ -18,8 +18,10 @@ use crate::request::RequestError;
 use crate::ring::blame::Blame;
 use crate::ring::{MemberIo, Ring};
 
-use super::jobs::Job;
-use super::{Array, Io, IoFor};
+use crate::job::Job;
+use crate::turn::{Io, IoFor};
+
+use super::Array;
 
 /// A write of an op that a member did not take, and the copy of the member's superblock that is read for it.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +39,7 @@ impl Array {
     pub(super) fn is_kept(&self, index: u32, io: &Io) -> bool {
         let (members, one) = (&self.shared.members, Slots::one(io.slot));
         let view = members.view();
-        self.is_current(io)
+        io.is_current(&self.shared)
             && view.readable.has(io.slot)
             && (self.ops[index].job.is_some_and(Job::gives_up)
                 || !members.spares(view, one, self.shared.needs()))
@@ -47,8 +49,8 @@ impl Array {
     pub(super) fn ask<R: Ring>(&mut self, ring: &mut R, question: Question, io: &Io) {
         let Question { index, strip, errno, copy } = question;
         let what = IoFor::OpAsk { op: index, strip, errno, copy };
-        let into = self.watch.scratch();
-        self.push_to(ring, what, io.slot, io.device, MemberIo::Read, copy.offset_bytes(), into);
+        let into = self.ios.scratch();
+        turn!(self, ring).push_to(what, io.slot, io.device, MemberIo::Read, copy.offset_bytes(), into);
     }
 
     /// The member has answered.
@@ -61,7 +63,7 @@ impl Array {
     ) {
         let Question { index, strip, errno, copy } = question;
         match result {
-            Err(error) if self.blame(io, error) == Blame::Device => {
+            Err(error) if io.blame(&self.shared, error) == Blame::Device => {
                 if copy == Copy::A {
                     self.ask(ring, Question { copy: copy.other(), ..question }, io);
                     return;

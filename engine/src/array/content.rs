@@ -5,7 +5,7 @@ use crate::memory::Span;
 use crate::plan::Plan;
 
 use super::Array;
-use super::op::Segment;
+use crate::stripe::op::Segment;
 
 impl Array {
     /// Where the new content of a data strip lies: written, read, or reconstructed. `None` for zeros.
@@ -85,7 +85,7 @@ impl Array {
     pub(super) fn generate(&self, index: u32, segment: &Segment, parity: Strips) {
         if !parity.is_empty() {
             let work = self.ops[index].work;
-            super::parity::generate(
+            crate::stripe::parity::generate(
                 &self.shared.memory,
                 &self.shared.geometry,
                 parity,

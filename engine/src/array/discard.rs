@@ -32,9 +32,11 @@ use crate::request::RequestError;
 use crate::ring::Ring;
 
 use super::host::PARTS_PER_REQUEST_MAX;
-use super::op::{Phase, Work};
-use super::part::PartKind;
-use super::{Array, NONE, Started};
+use crate::part::PartKind;
+use crate::slab::NONE;
+use crate::stripe::op::{Phase, Work};
+
+use super::{Array, Started};
 
 /// Stripes of a run at most. They are let go in one turn. Example: with chunks of 1 MiB a deallocation is of 64 MiB.
 const RUN_STRIPES_MAX: usize = PARTS_PER_REQUEST_MAX as usize;
@@ -66,7 +68,7 @@ impl Array {
         let op = &mut self.ops[index];
         op.ticket = Some(self.shared.bitmap.discard(op.stripe));
         op.phase = Phase::AwaitingTicket;
-        self.write_block(self.shared.bitmap.block_of(self.ops[index].stripe));
+        self.blocks.ask(self.shared.bitmap.block_of(self.ops[index].stripe));
     }
 
     /// The cell is durably Unwritten: the strips are given back at the end of this look at the ops.
@@ -113,7 +115,7 @@ impl Array {
         // One more than there are devices, in case that there is none.
         self.ops[run[0]].pending = slots.count() + 1;
         for slot in slots.iter() {
-            self.push_deallocate(ring, run[0], slot, offset, len);
+            turn!(self, ring).push_deallocate(run[0], slot, offset, len);
         }
         self.op_deallocated(run[0]);
     }

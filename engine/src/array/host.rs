@@ -15,9 +15,12 @@ use crate::memory::Span;
 use crate::request::{Reply, Request, RequestError, RequestKind};
 use crate::ring::{MemberIo, Ring};
 
-use super::flush::FlushWaiter;
-use super::part::{Part, PartKind};
-use super::{Array, Io, IoFor, NONE};
+use crate::durable::FlushWaiter;
+use crate::part::{Part, PartKind};
+use crate::slab::NONE;
+use crate::turn::{Io, IoFor};
+
+use super::Array;
 
 /// Parts that one request has in flight at most, so that a giant discard leaves room for others: a batch (see `discard`).
 pub(super) const PARTS_PER_REQUEST_MAX: u32 = 64;
@@ -98,7 +101,7 @@ impl Array {
             self.requests.insert(HostRequest { request, cursor, pending: 0, is_held: false, result: Ok(()) });
         if request.kind == RequestKind::Flush {
             self.requests[index].pending = 1;
-            self.join_flush(FlushWaiter::Request(index));
+            self.flush.join(FlushWaiter::Request(index));
         } else {
             self.split(ring, index);
         }
@@ -261,7 +264,7 @@ impl Array {
         let readable = shared.members.readable_at(shared.members.view(), stripe, need_sync);
         let is_there = (first..last + 1).all(|strip| readable.has(rotation.slot_of(strip)));
         // What is read into memory that is not ours has to be waited for, whatever becomes of its member.
-        let slow = self.watch.slow();
+        let slow = self.ios.slow();
         let is_slow = || (first..last + 1).any(|strip| slow.has(rotation.slot_of(strip)));
         if !is_mapped && (!is_there || is_slow()) {
             self.needs_memory(request);
@@ -288,7 +291,13 @@ impl Array {
             let len = (geometry.chunk_bytes() - row).min(span.len_bytes - at);
             let piece = span.part(at, len);
             let what = IoFor::HostRead { request, stripe, start: start + at, deallocations };
-            self.push(ring, what, rotation.slot_of(strip), MemberIo::Read, data + u64::from(row), piece);
+            turn!(self, ring).push(
+                what,
+                rotation.slot_of(strip),
+                MemberIo::Read,
+                data + u64::from(row),
+                piece,
+            );
             (row, at) = (0, at + len);
         }
         self.host_reads += usize::from(wanted);
@@ -314,7 +323,7 @@ impl Array {
             // Not counted against the member: a host's pages may lie so that the device cannot fill them.
             self.answer_part(read.request, Err(RequestError::NeedsMemory));
         } else if let Err(errno) = result {
-            self.read_error(io, read.stripe, errno);
+            io.count_read_error(&self.shared, read.stripe, errno);
             let (strip, _) = self.shared.geometry.strip_of(read.start);
             self.read_again(read, Strips::one(strip));
         } else if undisturbed {

@@ -13,79 +13,14 @@
 
 use bitmap::Cell;
 
+use crate::job::{Job, JobAsk, JobEnd};
 use crate::mailbox::{Answer, Ask};
 use crate::request::RequestError;
 use crate::ring::Ring;
 
 use super::{Array, Ownership, Parked, Started};
 
-/// Background jobs in flight in an array at most. Example: 32 rebuilt stripes of 8 members read 224 strips at once.
-pub(crate) const JOBS_MAX: u32 = 32;
-
-/// Background work on one stripe. The attempt is 0 for the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Job {
-    /// Make parity match data.
-    Resync { attempt: u32 },
-    /// Fill this slot's strip.
-    Rebuild { slot: u8, attempt: u32 },
-}
-
-/// Attempts at a stripe after which rows may be given up: for a rebuild after half a minute, for a resync after two and a half. A
-/// member that had some trouble in passing has answered by then. Each piece of rows is then read several times more (vain.rs).
-const GIVE_UP_AFTER: u32 = 5;
-
-impl Job {
-    /// How often the stripe was tried before.
-    pub(in crate::array) const fn attempt(self) -> u32 {
-        match self {
-            Job::Resync { attempt } | Job::Rebuild { attempt, .. } => attempt,
-        }
-    }
-
-    /// Whether rows that cannot be computed may be given up now: see vain.rs.
-    pub(in crate::array) const fn gives_up(self) -> bool {
-        self.attempt() >= GIVE_UP_AFTER
-    }
-
-    /// Whether the stripe was tried before, so that what cannot be read there is known.
-    pub(in crate::array) const fn is_retry(self) -> bool {
-        self.attempt() > 0
-    }
-}
-
-/// A job for whichever reactor owns the stripe.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct JobAsk {
-    pub(super) stripe: u64,
-    pub(super) job: Job,
-}
-
-impl JobAsk {
-    /// A job for tests of what carries it.
-    #[cfg(test)]
-    pub(crate) const NONE: JobAsk = JobAsk { stripe: 0, job: Job::Resync { attempt: 0 } };
-}
-
-/// The end of a job, for the steward.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct JobEnd {
-    pub(super) stripe: u64,
-    pub(super) job: Job,
-    /// Whether the cell is NeedSync after it.
-    pub(super) need_sync: bool,
-    /// Whether it is so because a member that the array needs does not take its rows: all that can be done is done.
-    pub(super) unhealed: bool,
-    pub(super) result: Result<(), RequestError>,
-}
-
 impl Array {
-    /// Gives a stripe a job; the end of it comes by `job_ended`.
-    pub(super) fn give_job(&mut self, stripe: u64, job: Job) {
-        self.steward_mut().jobs += 1;
-        self.enqueue_job(JobAsk { stripe, job });
-    }
-
     /// Hands a job to the op of its stripe: here, or at the reactor that owns it.
     pub(super) fn enqueue_job(&mut self, ask: JobAsk) {
         let JobAsk { stripe, job } = ask;
@@ -127,8 +62,8 @@ impl Array {
         let (stripe, unhealed) = (op.stripe, op.unhealed);
         let need_sync = self.shared.bitmap.cell(stripe) == Cell::NeedSync;
         let end = JobEnd { stripe, job, need_sync, unhealed, result };
-        if self.steward.is_some() {
-            self.job_ended(end);
+        if let Some(steward) = &mut self.steward {
+            steward.job_ended(&self.shared, self.now_ns, end);
         } else {
             self.shared.mailboxes.answer(0, Answer::Job(end));
         }

@@ -1,7 +1,7 @@
-//! Changing the list of lost rows: how ops list what nobody can compute, how they take off what a host has written, and how the
-//! steward makes the list durable. The order and its reasons are at the top of [`lost`](crate::lost).
+//! Changing the list of lost rows: how ops list what nobody can compute, and how they take off what a host has written. The steward
+//! makes the list durable (steward/lists.rs). The order and its reasons are at the top of [`lost`](crate::lost).
 //!
-//! **Giving up rows.** Background work that has read a piece of rows several times in vain (vain.rs) defines its lost strips as
+//! **Giving up rows.** Background work that has read a piece of rows several times in vain (stripe/vain.rs) defines its lost strips as
 //! zeros. After each of these reads it reads another block of each member that failed: a member that reads nothing at all is not a
 //! bad sector, and nothing is given up for it. Then the rows are listed; and when that is durable the piece is written like any
 //! other, with zeros for the lost strips.
@@ -17,43 +17,21 @@ use std::sync::atomic::Ordering;
 
 use bitmap::Cell;
 
-use crate::format::lost_rows::{LIST_BYTES, LostRange, PLACE_OFFSETS_BYTES, encode};
+use crate::format::lost_rows::LostRange;
 use crate::format::zones::{SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES};
 use crate::geometry::Strips;
 use crate::limits::BLOCK_BYTES;
 use crate::lost::Refused;
-use crate::members::{Failure, Missed};
-use crate::memory::{Pool, Span};
 use crate::request::RequestError;
-use crate::ring::blame::Blame;
-use crate::ring::{Durability, MemberIo, Ring};
+use crate::ring::{MemberIo, Ring};
 
-use super::jobs::Job;
-use super::op::{Mode, Phase, Work};
-use super::parked::Holds;
-use super::part::{Part, PartKind, PartList, Rows};
-use super::vain::Vain;
-use super::{Array, Io, IoFor, NONE};
+use crate::job::Job;
+use crate::part::{Part, PartKind, PartList, Rows};
+use crate::stripe::op::{Mode, Phase, Work};
+use crate::stripe::vain::Vain;
+use crate::turn::IoFor;
 
-/// A version of the list on its way to the members.
-#[derive(Debug)]
-struct Round {
-    version: u64,
-    /// The place of the two that is being written.
-    place: usize,
-    pending: u32,
-    /// Members that do not have it: the record must exclude them before it counts as durable.
-    missed: Missed,
-}
-
-/// The steward's writes of the list.
-#[derive(Debug)]
-pub(super) struct ListWrites {
-    span: Span,
-    /// The lot of `span`, if parked I/Os hold it; or `NONE`.
-    lot: u32,
-    round: Option<Round>,
-}
+use super::Array;
 
 /// The parts of an op that are left when some are to be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,106 +44,7 @@ enum Left {
     Nothing,
 }
 
-impl ListWrites {
-    pub(super) fn new(pool: &mut Pool) -> ListWrites {
-        let span = pool.take(LIST_BYTES as u32).expect("a fresh pool has room for the list of lost rows");
-        ListWrites { span, lot: NONE, round: None }
-    }
-
-    /// A parked write of the list holds its span.
-    pub(super) fn hold(&mut self, hold: impl FnOnce(&mut u32, Span) -> Holds) -> Holds {
-        hold(&mut self.lot, self.span)
-    }
-}
-
 impl Array {
-    /// Writes the list where it is behind, one place after the other.
-    pub(super) fn lists_advance<R: Ring>(&mut self, ring: &mut R) {
-        let shared = self.shared.clone();
-        let Some(round) = &self.steward().lists.round else {
-            if !shared.lost.is_durable(shared.lost.version()) && !shared.failed() {
-                self.begin_list_write(ring);
-            }
-            return;
-        };
-        if round.pending > 0 {
-            return;
-        }
-        let (version, place, missed) = (round.version, round.place, round.missed);
-        if shared.failed() {
-            self.steward_mut().lists.round = None;
-        } else if !shared.members.excludes(&missed) {
-            // The keeper is at it.
-        } else if place + 1 < PLACE_OFFSETS_BYTES.len() {
-            self.write_list_place(ring, version, place + 1);
-        } else if !shared.lost.is_on_record() {
-            self.steward_mut().keeper.wishes.lost_rows = true;
-        } else {
-            shared.lost.set_durable(version);
-            self.steward_mut().lists.round = None;
-        }
-    }
-
-    fn begin_list_write<R: Ring>(&mut self, ring: &mut R) {
-        let shared = self.shared.clone();
-        let (version, ranges) = shared.lost.snapshot();
-        if !self.steward().keeper.has_record() {
-            // An array in memory has no place for it.
-            shared.lost.set_durable(version);
-            return;
-        }
-        let lists = &mut self.steward_mut().lists;
-        let lot = std::mem::replace(&mut lists.lot, NONE);
-        if lot != NONE {
-            lists.span = Span::EMPTY;
-            self.parking.leave(lot, &mut self.pool);
-        }
-        if self.steward().lists.span == Span::EMPTY {
-            // None is free now: the list is written in a later turn.
-            let Some(span) = self.pool.take_kept_back(LIST_BYTES as u32) else { return };
-            self.steward_mut().lists.span = span;
-        }
-        let array = uuid::Uuid::from_bytes(shared.layout.uuid);
-        shared.memory.with_mut(self.steward().lists.span, |list| encode(list, array, version, &ranges));
-        self.write_list_place(ring, version, 0);
-    }
-
-    fn write_list_place<R: Ring>(&mut self, ring: &mut R, version: u64, place: usize) {
-        let (view, missed) = self.shared.members.missing_of(self.shared.geometry.slots());
-        let slots = view.writable;
-        let lists = &mut self.steward_mut().lists;
-        lists.round = Some(Round { version, place, pending: slots.count(), missed });
-        let span = lists.span;
-        for slot in slots.iter() {
-            let write = MemberIo::Write(Durability::Durable);
-            self.push(ring, IoFor::List, slot, write, PLACE_OFFSETS_BYTES[place], span);
-        }
-    }
-
-    /// One member has the list, or has failed to write it.
-    pub(super) fn list_written(&mut self, io: &Io, result: Result<(), i32>) {
-        if let Err(errno) = result {
-            match self.blame(io, errno) {
-                // An error of a device that the slot has no longer says nothing.
-                _ if !self.is_current(io) => {}
-                Blame::Device => {
-                    self.shared.members.fail(io.slot, Failure::Metadata(errno));
-                }
-                Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
-            }
-        }
-        self.list_write_ended(*io, result.is_ok());
-    }
-
-    /// A member's write of the list is over, or is not waited for any more.
-    pub(super) fn list_write_ended(&mut self, io: Io, is_written: bool) {
-        let round = self.steward_mut().lists.round.as_mut().expect("a list is written in a round");
-        round.pending -= 1;
-        if !is_written {
-            round.missed.add(io.slot, io.device);
-        }
-    }
-
     /// Whether any of these bytes of a stripe is lost. Asked before each read, and nearly always there is nothing.
     #[inline]
     pub(super) fn is_lost(&self, stripe: u64, start: u32, len: u32) -> bool {
@@ -270,7 +149,7 @@ impl Array {
     pub(super) fn probe<R: Ring>(&mut self, ring: &mut R, index: u32, end: u32) {
         let op = &self.ops[index];
         let (suspects, rotation) = (op.suspects, op.rotation);
-        let Some(work) = self.pool.take(suspects.count() * BLOCK_BYTES as u32) else {
+        let Some(work) = self.buffers.pool.take(suspects.count() * BLOCK_BYTES as u32) else {
             self.pass_by(ring, index, end);
             return;
         };
@@ -283,7 +162,7 @@ impl Array {
         for strip in suspects.iter() {
             let span = work.part(suspects.rank(strip) * BLOCK_BYTES as u32, BLOCK_BYTES as u32);
             let what = IoFor::OpRead { op: index, strip };
-            self.push(ring, what, rotation.slot_of(strip), MemberIo::Read, offset, span);
+            turn!(self, ring).push(what, rotation.slot_of(strip), MemberIo::Read, offset, span);
         }
     }
 
@@ -338,7 +217,7 @@ impl Array {
             let stripe = self.ops[index].stripe;
             if self.shared.bitmap.begin_write(stripe) == bitmap::Begun::Pending {
                 self.tally().marks.add(1);
-                self.write_block(self.shared.bitmap.block_of(stripe));
+                self.blocks.ask(self.shared.bitmap.block_of(stripe));
             }
         }
         self.replan(ring, index);

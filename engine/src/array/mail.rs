@@ -33,7 +33,10 @@ impl Array {
                 let part = self.parts.remove(part);
                 self.answer_held(part.request, result, held);
             }
-            Some(Ended::Job(end)) => self.job_ended(end),
+            Some(Ended::Job(end)) => {
+                let steward = self.steward.as_mut().expect("jobs are the steward's");
+                steward.job_ended(&self.shared, self.now_ns, end);
+            }
         }
         true
     }

@@ -41,75 +41,62 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bitmap::Cell;
-
+use crate::durable::{BlockWrites, FlushGate, FlushWaiter, Over};
 use crate::geometry::Strips;
+use crate::job::JOBS_MAX;
 use crate::mailbox::Answer as Ended;
 use crate::memory::{KEPT_BACK_OF_OPERATIONS, Pool, Span};
+use crate::part::{Part, PartKind};
 use crate::request::{Reply, Request, RequestError};
 use crate::ring::{Completion, Ring};
-use crate::slab::Slab;
-use crate::tally::{DeviceTallies, Tally};
+use crate::slab::{NONE, Slab};
+use crate::steward::{Load, Steward};
+use crate::stripe::op::{Phase, Segments, StripeOp};
+use crate::tally::Tally;
+use crate::turn::{Buffers, Io, IoFor, MemberIos};
 
-pub(crate) mod arrival;
+/// What a component may use of this reactor during one call. (A macro, so that the borrow leaves the other fields free.)
+macro_rules! turn {
+    ($array:ident, $ring:ident) => {
+        crate::turn::Turn {
+            me: $array.me,
+            ring: &mut *$ring,
+            shared: &$array.shared,
+            ios: &mut $array.ios,
+            buffers: &mut $array.buffers,
+            now_ns: $array.now_ns,
+        }
+    };
+}
 mod asked;
-mod background;
 mod content;
 mod discard;
-mod flush;
 mod host;
-mod intent;
-mod io;
 mod jobs;
-mod keeper;
 mod lost;
 mod mail;
-mod noting;
-mod op;
 mod ownership;
-mod parity;
 mod parked;
-mod part;
+mod polling;
 mod read;
-mod rest;
-mod shape;
-mod share;
-mod shared;
 mod short;
 mod show;
-mod sizes;
 mod starved;
-mod steward;
-mod sweep;
-mod tell;
 mod vain;
-mod wanted;
-mod watch;
 mod write;
 
 use asked::Question;
-use flush::FlushGate;
 use host::{HostRead, HostRequest};
-use intent::BlockWrites;
-use io::{Io, IoFor, Stamp};
-pub(crate) use jobs::{JOBS_MAX, JobAsk, JobEnd};
-pub use noting::{NoteOrder, NoteOrders, Noting, Position};
-use op::{Phase, Segments, StripeOp};
 use ownership::{Ownership, Parked};
 use parked::Parking;
-pub(crate) use part::{Part, PartKind};
-pub use rest::Rest;
-pub use shared::{Layout, Shared};
 use short::Short;
-pub use sizes::Sizes;
 use starved::Starved;
-use steward::Steward;
-pub use steward::{Answer, Beginning, Order, StewardState};
 use vain::Reread;
-use watch::Watch;
 
-/// No index: the end of a list, or an empty lock slot.
-pub(crate) const NONE: u32 = u32::MAX;
+pub use crate::shared::{
+    Answer, Beginning, Layout, NoteOrder, NoteOrders, Noting, Order, Position, Rest, Shared, StewardState,
+};
+pub use crate::sizes::Sizes;
 
 /// No op in a lock slot. The table has a byte a slot, so that it stays in a core's cache.
 const NO_OP: u8 = u8::MAX;
@@ -117,8 +104,6 @@ const _: () = assert!(Sizes::FULL.ops < NO_OP as usize);
 
 /// Requests of one reactor's host in flight.
 pub const REQUESTS_MAX: usize = Sizes::FULL.requests;
-/// Member I/Os that one stripe operation has in flight at most: one for each member.
-const IOS_PER_OP_MAX: usize = crate::limits::MEMBERS_MAX;
 
 /// One reactor's share of an array.
 pub struct Array {
@@ -126,7 +111,8 @@ pub struct Array {
     shared: Arc<Shared>,
     sizes: Sizes,
     /// Memory of stripe ops. The front end has its own, so ops always find some in the end.
-    pool: Pool,
+    buffers: Buffers,
+    ios: MemberIos,
     requests: Slab<HostRequest>,
     parts: Slab<Part>,
     /// Of the parts, those of other reactors' requests.
@@ -134,9 +120,6 @@ pub struct Array {
     ops: Slab<StripeOp>,
     /// The batch of each op, by its index: beside the ops, which are made and dropped for each stripe.
     segments: Box<[Segments]>,
-    ios: Slab<Io>,
-    /// Operation and push time of each member I/O in `ios`, by tag. Only counters depend on it.
-    stamps: Box<[Stamp]>,
     host_reads: usize,
     /// The first op of each lock slot that this reactor owns.
     owned: Box<[u8]>,
@@ -164,9 +147,6 @@ pub struct Array {
     blocks: BlockWrites,
     /// Reactor 0 has the steward.
     steward: Option<Box<Steward>>,
-    watch: Watch,
-    /// Counters of the members' devices, which are in this reactor's tally too.
-    counters: DeviceTallies,
     parking: Parking,
     replies: Vec<Reply>,
     /// Empty between turns.
@@ -189,21 +169,21 @@ impl Array {
         );
         assert!(sizes.host_reads >= usize::from(shared.geometry.data()), "a read of one stripe has room");
         pool.keep_back(KEPT_BACK_OF_OPERATIONS);
-        let watch = Watch::new(&mut pool);
-        let blocks = BlockWrites::new(&mut pool, &sizes, shared.bitmap.blocks());
-        let steward = (me == 0).then(|| Box::new(Steward::new(&shared, &mut pool)));
+        let mut buffers = Buffers::new(pool, sizes.parked());
+        let ios = MemberIos::new(me, &shared, &sizes, &mut buffers);
+        let pool = &mut buffers.pool;
+        let blocks = BlockWrites::new(pool, &sizes, shared.bitmap.blocks());
+        let steward = (me == 0).then(|| Box::new(Steward::new(&shared, pool)));
         pool.pin_taken();
-        let counters = shared.tallies[usize::from(me)].devices.clone();
         Array {
             me,
-            pool,
+            buffers,
+            ios,
             requests: Slab::new(sizes.requests),
             parts: Slab::new(sizes.parts),
             guests: 0,
             ops: Slab::new(sizes.ops),
             segments: vec![Segments::EMPTY; sizes.ops].into_boxed_slice(),
-            ios: Slab::new(sizes.ios() + sizes.parked()),
-            stamps: vec![Stamp::default(); sizes.ios() + sizes.parked()].into_boxed_slice(),
             host_reads: 0,
             owned: vec![NO_OP; bitmap::LOCK_SLOTS].into_boxed_slice(),
             short: Short::default(),
@@ -219,9 +199,7 @@ impl Array {
             flush: FlushGate::new(&sizes),
             blocks,
             steward,
-            watch,
-            counters,
-            parking: Parking::new(sizes.parked(), sizes.requests),
+            parking: Parking::new(sizes.requests),
             replies: Vec::with_capacity(sizes.requests),
             completions: Vec::with_capacity(sizes.ios() + sizes.parked()),
             now_ns: 0,
@@ -242,7 +220,7 @@ impl Array {
         self.requests.len() == 0
             && self.parts.len() == 0
             && self.ops.len() == 0
-            && self.ios.len() == self.parking.ios()
+            && self.ios.is_quiet()
             && self.parked.is_empty()
     }
 
@@ -256,7 +234,7 @@ impl Array {
     /// Whether no member I/O is in flight here, not even such as nothing waits for.
     #[must_use]
     pub fn io_is_quiet(&self) -> bool {
-        self.ios.len() == 0
+        self.ios.is_empty()
     }
 
     /// Whether something waits for what no completion or mailbox will announce: another reactor's
@@ -270,6 +248,7 @@ impl Array {
             && self.again.is_empty()
             && self.stalled.is_empty()
             && self.flush.settled()
+            && !self.ios.is_looked_at_again()
             && self.parking.is_settled()
             && self.blocks.settled())
             || self.steward.as_ref().is_some_and(|steward| steward.must_turn(&self.shared))
@@ -280,7 +259,7 @@ impl Array {
     pub fn next_deadline_ns(&self) -> Option<u64> {
         let steward = self.steward.as_ref().filter(|_| !self.shared.read_only);
         let steward = steward.and_then(|steward| steward.next_deadline_ns());
-        let watch = (self.ios.len() > self.parking.ios()).then(|| self.watch.next_deadline_ns());
+        let watch = self.ios.next_beat_ns();
         let reread = self.rereads.iter().map(|reread| reread.due_ns).min();
         [steward, watch, reread].into_iter().flatten().min()
     }
@@ -319,11 +298,8 @@ impl Array {
 
     /// Takes the end of a member operation. A step of [`Array::turn`].
     pub fn complete<R: Ring>(&mut self, ring: &mut R, completion: Completion) {
-        let io = self.ios.remove(completion.tag);
-        if self.is_current(&io) {
-            self.watch.hear(io.slot);
-            self.count_io(completion.tag, &io, completion.result);
-        }
+        let Completion { tag, result } = completion;
+        let io = self.ios.complete(tag, result, &self.shared, self.now_ns);
         if self.shared.read_only {
             self.shared.members.heard(io.slot);
         }
@@ -331,32 +307,26 @@ impl Array {
             IoFor::Parked(holds) => self.unpark(holds),
             IoFor::HostRead { request, stripe, start, deallocations }
             | IoFor::LeftRead { request, stripe, start, deallocations } => {
-                if matches!(io.what, IoFor::LeftRead { .. }) {
-                    self.parking.left_read_ended();
-                } else {
+                if matches!(io.what, IoFor::HostRead { .. }) {
                     self.host_reads -= 1;
                 }
                 let read = HostRead { request, stripe, start, span: io.span };
-                self.host_read_done(read, deallocations, &io, completion.result);
+                self.host_read_done(read, deallocations, &io, result);
             }
-            IoFor::OpRead { op, strip } => self.op_read_done(ring, op, strip, &io, completion.result),
-            IoFor::OpWrite { op, strip } => self.op_write_done(ring, op, strip, &io, completion.result),
+            IoFor::OpRead { op, strip } => self.op_read_done(ring, op, strip, &io, result),
+            IoFor::OpWrite { op, strip } => self.op_write_done(ring, op, strip, &io, result),
             IoFor::OpAsk { op, strip, errno, copy } => {
                 let question = Question { index: op, strip, errno, copy };
-                self.op_asked(ring, question, &io, completion.result);
+                self.op_asked(ring, question, &io, result);
             }
-            IoFor::OpDeallocate { op } => {
-                if self.is_current(&io) {
-                    self.watch.hear_advice(io.slot);
-                }
-                self.op_deallocated(op);
+            IoFor::OpDeallocate { op } => self.op_deallocated(op),
+            IoFor::Flush => {
+                self.flush.done(&self.shared, &io, result);
+                self.end_flushes();
             }
-            IoFor::Flush => self.flush_done(&io, completion.result),
-            IoFor::Block { write } => self.block_copy_done(write, &io, completion.result),
-            IoFor::Superblock => self.superblock_done(&io, completion.result),
-            IoFor::List => self.list_written(&io, completion.result),
-            IoFor::Wipe => self.wiped(&io, completion.result),
-            IoFor::Probe => self.watch.probe_ended(io.slot),
+            IoFor::Block { write } => self.blocks.copy_done(&mut turn!(self, ring), write, &io, result),
+            IoFor::Superblock | IoFor::List | IoFor::Wipe => self.steward_io_done(ring, &io, result),
+            IoFor::Probe => self.ios.probe_ended(io.slot),
         }
     }
 
@@ -364,7 +334,7 @@ impl Array {
     /// piece of background work. A step of [`Array::turn`], public for checkers that put other steps between.
     pub fn advance<R: Ring>(&mut self, ring: &mut R, now_ns: u64) {
         self.now_ns = now_ns;
-        self.watch_advance(ring);
+        turn!(self, ring).watch();
         self.park_advance(ring);
         self.tell_load();
         self.short.forget_parked();
@@ -383,8 +353,10 @@ impl Array {
             let request = self.stalled.pop_front().expect("counted");
             self.split(ring, request);
         }
-        self.flush_advance(ring);
-        self.blocks_advance();
+        self.end_flushes();
+        self.flush.begin(&mut turn!(self, ring));
+        self.end_flushes();
+        self.blocks.advance(&mut turn!(self, ring));
         self.steward_advance(ring);
         self.serve_starved(ring);
         self.reread_pieces(ring);
@@ -392,7 +364,44 @@ impl Array {
         while let Some(op) = self.fresh.pop_front() {
             self.start(ring, op);
         }
-        self.begin_block_writes(ring);
+        self.blocks.begin(&mut turn!(self, ring));
+    }
+
+    /// Lets those go on that waited for a flush that is over.
+    fn end_flushes(&mut self) {
+        while let Some(Over { waiter, result, missed }) = self.flush.next_over(&self.shared) {
+            match waiter {
+                FlushWaiter::Request(request) => self.answer_flush(request, result),
+                FlushWaiter::Op(op) => {
+                    self.ops[op].skipped = self.ops[op].skipped.or(missed);
+                    self.acknowledge(op);
+                }
+                FlushWaiter::Steward => {
+                    let steward = self.steward.as_mut().expect("the steward waited");
+                    steward.flushed(result.is_ok());
+                }
+            }
+        }
+    }
+
+    /// A turn of the steward, if it lives here, and what it has to have done.
+    fn steward_advance<R: Ring>(&mut self, ring: &mut R) {
+        let Some(steward) = &mut self.steward else { return };
+        let load = Load { requests: self.requests.len() as u32, has_ops: self.ops.len() > 0 };
+        steward.turn(&mut turn!(self, ring), &mut self.blocks, &mut self.flush, load);
+        while let Some(ask) = self.steward.as_mut().and_then(|steward| steward.next_job()) {
+            self.enqueue_job(ask);
+        }
+    }
+
+    /// An operation of the steward has ended.
+    fn steward_io_done<R: Ring>(&mut self, ring: &mut R, io: &Io, result: Result<(), i32>) {
+        let steward = self.steward.as_mut().expect("only the steward asks for these");
+        match io.what {
+            IoFor::Superblock => steward.superblock_written(&self.shared, self.now_ns, io, result),
+            IoFor::List => steward.lists().written(&self.shared, io, result),
+            _ => steward.wiped(&mut turn!(self, ring), io, result),
+        }
     }
 
     /// The answers since the last call.
@@ -482,106 +491,10 @@ impl Array {
         let (work, lot) =
             (std::mem::replace(&mut op.work, Span::EMPTY), std::mem::replace(&mut op.lot, NONE));
         if lot != NONE {
-            self.parking.leave(lot, &mut self.pool);
+            self.buffers.leave(lot);
         } else if work != Span::EMPTY {
-            self.pool.give(work);
+            self.buffers.pool.give(work);
         }
-    }
-
-    /// Looks at every op that waits for something nobody announces, the one that has waited longest first: it is the first to
-    /// ask for its bitmap block.
-    fn poll_ops<R: Ring>(&mut self, ring: &mut R) {
-        let (count, mut kept) = (self.polling.len(), 0);
-        for at in 0..count {
-            let index = self.polling[at];
-            if !self.poll_op(ring, index) {
-                self.polling[kept] = index;
-                kept += 1;
-            }
-        }
-        // What began to wait in this pass comes behind, and is looked at in the next.
-        self.polling.drain(kept..count);
-        self.deallocate_runs(ring);
-    }
-
-    /// Whether the op's wait is over; if so it has gone on.
-    fn poll_op<R: Ring>(&mut self, ring: &mut R, index: u32) -> bool {
-        let op = &self.ops[index];
-        let (stripe, failed) = (op.stripe, self.shared.failed());
-        let (skipped, ticket) = (op.skipped, op.ticket);
-        match op.phase {
-            Phase::AwaitingWake => return self.has_woken(index, failed),
-            Phase::AwaitingIntent => {
-                if self.shared.bitmap.intent_is_durable(stripe) {
-                    self.issue_writes(ring, index);
-                } else if failed {
-                    self.finish(index, Err(RequestError::Lost));
-                } else {
-                    self.write_block(self.shared.bitmap.block_of(stripe));
-                    return false;
-                }
-            }
-            Phase::AwaitingFirst => {
-                // Dirty, or Aged: a sweep may have passed before this poll.
-                if self.shared.bitmap.cell(stripe) != Cell::First {
-                    self.finish_written(index);
-                } else if failed {
-                    self.finish(index, Err(RequestError::Lost));
-                } else {
-                    self.write_block(self.shared.bitmap.block_of(stripe));
-                    return false;
-                }
-            }
-            Phase::AwaitingTicket => {
-                let ticket = ticket.expect("this phase has one");
-                if self.shared.bitmap.is_durable(ticket) {
-                    self.discarded(index);
-                } else if failed {
-                    self.finish(index, Err(RequestError::Lost));
-                } else {
-                    self.write_block(self.shared.bitmap.block_of(stripe));
-                    return false;
-                }
-            }
-            Phase::AwaitingUnmarked => {
-                if self.shared.bitmap.cell(stripe) != Cell::Marked {
-                    self.discard(index);
-                    // It goes on polling, for its ticket.
-                    return false;
-                } else if failed {
-                    self.finish(index, Err(RequestError::Lost));
-                } else {
-                    self.write_block(self.shared.bitmap.block_of(stripe));
-                    return false;
-                }
-            }
-            Phase::Listing | Phase::AwaitingList | Phase::Unlisting | Phase::AwaitingUnlisted if failed => {
-                self.finish(index, Err(RequestError::Lost));
-            }
-            Phase::Listing => self.list_rows(index),
-            // A first write, before its cell says so, or any write at its end.
-            Phase::Unlisting => {
-                if !self.awaits_unlisted(index) {
-                    self.unlisted(index);
-                }
-            }
-            Phase::AwaitingList | Phase::AwaitingUnlisted if !self.shared.lost.is_durable(op.listed) => {
-                return false;
-            }
-            Phase::AwaitingList => self.listed(ring, index),
-            Phase::AwaitingUnlisted => self.unlisted(index),
-            Phase::AwaitingRecord => {
-                if self.shared.members.on_record(skipped, stripe) {
-                    self.recorded(index);
-                } else if failed {
-                    self.finish(index, Err(RequestError::Lost));
-                } else {
-                    return false;
-                }
-            }
-            _ => unreachable!("only waiting ops are polled: {:?}", op.phase),
-        }
-        true
     }
 
     fn tally(&self) -> &Tally {

@@ -14,8 +14,10 @@ use bitmap::StripeLocks;
 
 use crate::mailbox::Ask;
 
-use super::op::{Phase, StripeOp};
-use super::{Array, JobAsk, NO_OP};
+use crate::job::JobAsk;
+use crate::stripe::op::{Phase, StripeOp};
+
+use super::{Array, NO_OP};
 
 /// What waits for an op, or for a place in the mailbox of its stripe's owner.
 #[derive(Clone, Copy, Debug)]

@@ -19,7 +19,7 @@
 //! - Memory that is not ours cannot be exchanged: pages of a request of ublk that the kernel has put into the ring's table
 //!   ([`Memory::is_mapped`](crate::memory::Memory::is_mapped)). Such a read waits for the kernel, and no other request waits for it:
 //!   it gives up its place among the reads of this reactor. A member that has been quiet for a while is therefore not read into such
-//!   pages (see `watch`). A reactor that is told to end leaves such a read to the next server ([`Array::left_to_kernel`]): the driver
+//!   pages (see turn/watch.rs). A reactor that is told to end leaves such a read to the next server ([`Array::left_to_kernel`]): the driver
 //!   keeps the request.
 //!
 //! Bounds: a reactor parks at most [`Sizes::parked`](super::Sizes::parked) I/Os. What would be one more waits for its
@@ -29,35 +29,14 @@
 use std::collections::VecDeque;
 
 use crate::geometry::{Slots, Strips};
-use crate::members::MemberView;
 use crate::memory::{Pool, Span};
 use crate::ring::Ring;
-use crate::slab::Slab;
+use crate::slab::NONE;
+use crate::stripe::op::Work;
+use crate::turn::{Holds, Io, IoFor, Seen};
 
+use super::Array;
 use super::host::Moved;
-use super::op::Work;
-use super::{Array, Io, IoFor, NONE};
-
-/// What a parked I/O holds.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Holds {
-    /// No memory that is ever used for anything else.
-    Nothing,
-    /// A lot of this reactor.
-    Lot(u32),
-    /// A piece of a request's span, which belongs to the front end of this reactor.
-    Host { home: u8, span: Span },
-}
-
-/// Memory of this reactor's own that parked I/Os hold.
-#[derive(Debug)]
-struct Lot {
-    span: Span,
-    /// Parked I/Os that hold it.
-    ios: u32,
-    /// Whether its owner has gone on to other memory.
-    is_left: bool,
-}
 
 /// A request's span that parked I/Os hold, here or in other reactors.
 #[derive(Debug)]
@@ -70,23 +49,9 @@ struct HostLot {
     is_left: bool,
 }
 
-/// What decides whether I/Os have to be looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
-    view: MemberView,
-    record: MemberView,
-}
-
 /// See the top of this file.
 #[derive(Debug)]
 pub(super) struct Parking {
-    seen: Option<Seen>,
-    /// An I/O went to a member that is out already, or a while has passed.
-    look_again: bool,
-    /// Parked I/Os, and how many there may be.
-    ios: usize,
-    ios_max: usize,
-    lots: Slab<Lot>,
     hosts: Vec<HostLot>,
     /// Requests that wait for another span, oldest first.
     exchanging: VecDeque<u32>,
@@ -97,13 +62,8 @@ pub(super) struct Parking {
 }
 
 impl Parking {
-    pub(super) fn new(ios_max: usize, requests: usize) -> Parking {
+    pub(super) fn new(requests: usize) -> Parking {
         Parking {
-            seen: None,
-            look_again: false,
-            ios: 0,
-            ios_max,
-            lots: Slab::new(ios_max),
             hosts: Vec::with_capacity(requests),
             exchanging: VecDeque::with_capacity(requests),
             unsent: VecDeque::new(),
@@ -111,54 +71,9 @@ impl Parking {
         }
     }
 
-    /// I/Os that nothing of the array waits for.
-    pub(super) fn ios(&self) -> usize {
-        self.ios
-    }
-
-    /// The kernel has ended a read into memory that is not ours, whose member had left.
-    pub(super) fn left_read_ended(&mut self) {
-        self.ios -= 1;
-    }
-
-    /// Has every I/O looked at in the next turn.
-    pub(super) fn look_again(&mut self) {
-        self.look_again = true;
-    }
-
     /// Whether something is to be done in the next turn.
     pub(super) fn is_settled(&self) -> bool {
-        !self.look_again && self.unsent.is_empty() && self.exchanging.is_empty() && self.returned.is_empty()
-    }
-
-    /// The lot of an owner's memory, one for each span that it works in, with one I/O more.
-    fn hold(&mut self, lot: &mut u32, span: Span) -> Holds {
-        if *lot == NONE {
-            *lot = self.lots.insert(Lot { span, ios: 0, is_left: false });
-        }
-        self.lots[*lot].ios += 1;
-        Holds::Lot(*lot)
-    }
-
-    /// The owner of a lot is done with its memory, which goes back to the pool now or with the last late completion.
-    pub(super) fn leave(&mut self, lot: u32, pool: &mut Pool) {
-        let Lot { span, ios, .. } = self.lots[lot];
-        if ios == 0 {
-            self.lots.free(lot);
-            pool.give(span);
-        } else {
-            self.lots[lot].is_left = true;
-            pool.park(span);
-        }
-    }
-
-    fn release(&mut self, lot: u32, pool: &mut Pool) {
-        let Lot { span, ios, is_left } = &mut self.lots[lot];
-        *ios -= 1;
-        if *ios == 0 && *is_left {
-            pool.give_parked(*span);
-            self.lots.free(lot);
-        }
+        self.unsent.is_empty() && self.exchanging.is_empty() && self.returned.is_empty()
     }
 
     /// So many more parked I/Os hold a request's span, or so many fewer.
@@ -190,10 +105,10 @@ impl Array {
             IoFor::Parked(_) | IoFor::LeftRead { .. } => false,
             // The record itself: waiting for it would be waiting for the member. One that merely fails, or that the operator fails,
             // has a moment to answer, so that a change under way need not be made again. A device that joins has its time too.
-            IoFor::Superblock if self.is_current(io) => is_out && self.watch.is_late(io),
-            IoFor::Superblock => is_out && self.watch.is_overdue(io, &self.shared),
-            IoFor::Wipe => !self.is_arriving(io),
-            _ if !self.is_current(io) => true,
+            IoFor::Superblock if io.is_current(&self.shared) => is_out && self.ios.is_late(io),
+            IoFor::Superblock => is_out && self.ios.is_overdue_since(io.beat, &self.shared),
+            IoFor::Wipe => self.steward.as_ref().and_then(|steward| steward.arriving()) != Some(io.device),
+            _ if !io.is_current(&self.shared) => true,
             _ => is_out && (nothing_is_recorded || !seen.record.writable.has(io.slot)),
         }
     }
@@ -229,14 +144,11 @@ impl Array {
         }
         let members = &self.shared.members;
         let seen = Seen { view: members.view(), record: members.record() };
-        if Some(seen) == self.parking.seen && !self.parking.look_again {
-            return;
-        }
-        (self.parking.seen, self.parking.look_again) = (Some(seen), false);
-        for tag in 0..self.ios.capacity() {
-            if let Some(&io) = self.ios.get(tag)
+        let Some(seen) = self.ios.look(seen) else { return };
+        for tag in 0..self.ios.tags() {
+            if let Some(io) = self.ios.get(tag)
                 && self.has_left(&io, seen)
-                && self.parking.ios < self.parking.ios_max
+                && self.ios.may_park()
             {
                 self.park(ring, tag, io);
             }
@@ -250,8 +162,7 @@ impl Array {
             IoFor::HostRead { request, stripe, start, deallocations }
                 if !self.shared.memory.is_mapped(io.span) =>
             {
-                self.ios[tag].what = IoFor::LeftRead { request, stripe, start, deallocations };
-                self.parking.ios += 1;
+                self.ios.park(tag, IoFor::LeftRead { request, stripe, start, deallocations });
                 self.host_reads -= 1;
                 return;
             }
@@ -261,20 +172,19 @@ impl Array {
             }
             IoFor::HostRead { .. } => Holds::Host { home: me, span: io.span },
             IoFor::OpRead { op, .. } | IoFor::OpWrite { op, .. } => self.held_by_op(op, io.span),
-            IoFor::Block { write } => self.blocks.hold(write, |lot, span| self.parking.hold(lot, span)),
+            IoFor::Block { write } => self.blocks.hold(write, &mut self.buffers),
             IoFor::List => {
                 let steward = self.steward.as_mut().expect("the steward writes the list");
-                steward.lists.hold(|lot, span| self.parking.hold(lot, span))
+                steward.lists().hold(&mut self.buffers)
             }
             IoFor::Superblock => {
                 let mut lot = NONE;
-                let holds = self.parking.hold(&mut lot, io.span);
-                self.parking.leave(lot, &mut self.pool);
+                let holds = self.buffers.hold(&mut lot, io.span);
+                self.buffers.leave(lot);
                 holds
             }
         };
-        self.ios[tag].what = IoFor::Parked(holds);
-        self.parking.ios += 1;
+        self.ios.park(tag, IoFor::Parked(holds));
         match io.what {
             IoFor::HostRead { request, .. } => {
                 self.host_reads -= 1;
@@ -288,11 +198,20 @@ impl Array {
                 self.op_write_missed(ring, op, strip, io.slot);
             }
             IoFor::OpDeallocate { op } => self.op_deallocated(op),
-            IoFor::Flush => self.flush_ended(io, false),
-            IoFor::Block { write } => self.block_copy_ended(write, io, false),
-            IoFor::Superblock => self.superblock_lost(io),
-            IoFor::List => self.list_write_ended(io, false),
-            IoFor::Probe => self.watch.probe_ended(io.slot),
+            IoFor::Flush => {
+                self.flush.ended(&io, false);
+                self.end_flushes();
+            }
+            IoFor::Block { write } => self.blocks.copy_ended(&mut turn!(self, ring), write, &io, false),
+            IoFor::Superblock => {
+                let steward = self.steward.as_mut().expect("the steward writes superblocks");
+                steward.superblock_lost(&self.shared, self.now_ns, &io);
+            }
+            IoFor::List => {
+                let steward = self.steward.as_mut().expect("the steward writes the list");
+                steward.lists().write_ended(&io, false);
+            }
+            IoFor::Probe => self.ios.probe_ended(io.slot),
             IoFor::Wipe => {}
             IoFor::Parked(_) | IoFor::LeftRead { .. } => unreachable!("looked at above"),
         }
@@ -302,7 +221,7 @@ impl Array {
     fn held_by_op(&mut self, index: u32, span: Span) -> Holds {
         let op = &mut self.ops[index];
         if op.work.overlaps(span) {
-            return self.parking.hold(&mut op.lot, op.work);
+            return self.buffers.hold(&mut op.lot, op.work);
         }
         let mut next = op.active.first();
         while let Some(at) = next {
@@ -327,10 +246,9 @@ impl Array {
 
     /// The kernel gives back what nothing has waited for.
     pub(super) fn unpark(&mut self, holds: Holds) {
-        self.parking.ios -= 1;
         match holds {
             Holds::Nothing => {}
-            Holds::Lot(lot) => self.parking.release(lot, &mut self.pool),
+            Holds::Lot(lot) => self.buffers.release(lot),
             Holds::Host { home, span } if home == self.me => self.host_span_returned(span),
             Holds::Host { home, span } => self.give_back(home, span),
         }

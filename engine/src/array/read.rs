@@ -10,9 +10,9 @@ use crate::plan::{Plan, Trust};
 use crate::request::RequestError;
 use crate::ring::{Durability, MemberIo, Ring};
 
-use super::op::{Phase, Segment, Work};
-use super::part::Part;
 use super::{Array, Started};
+use crate::part::Part;
+use crate::stripe::op::{Phase, Segment, Work};
 
 impl Array {
     /// Starts the one read that an op has taken.
@@ -70,7 +70,7 @@ impl Array {
 
     /// Reconstructs the lost data strips of a segment from what was read.
     pub(super) fn recover(&self, index: u32, segment: &Segment, read: Strips, lost: Strips) {
-        super::parity::recover(&self.shared.memory, &self.shared.geometry, read, lost, |strip| {
+        crate::stripe::parity::recover(&self.shared.memory, &self.shared.geometry, read, lost, |strip| {
             if lost.has(strip) && self.ops[index].work_kind != Work::Read {
                 segment.made_span(self.ops[index].work, strip)
             } else {

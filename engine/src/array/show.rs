@@ -11,7 +11,7 @@ impl Array {
     /// For what a member operation in flight is.
     #[must_use]
     pub fn show_io(&self, tag: u32) -> impl Debug {
-        self.ios[tag]
+        self.ios.get(tag).expect("a tag of an operation in flight")
     }
 }
 

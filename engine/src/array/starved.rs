@@ -54,9 +54,9 @@ impl Array {
             return false;
         }
         let is_first = std::mem::take(&mut self.starved.is_first);
-        if let Some(work) = self.pool.take(bytes) {
+        if let Some(work) = self.buffers.pool.take(bytes) {
             if is_first {
-                self.pool.give_up_claim();
+                self.buffers.pool.give_up_claim();
             }
             self.ops[index].work = work;
             return true;
@@ -71,16 +71,16 @@ impl Array {
 
     /// Memory for the first of the queue from what it has claimed; false if it has to wait for that.
     fn take_claimed(&mut self, index: u32, bytes: u32) -> bool {
-        if let Some(work) = self.pool.take_claimed(bytes) {
+        if let Some(work) = self.buffers.pool.take_claimed(bytes) {
             self.ops[index].work = work;
             return true;
         }
-        if !self.pool.has_claim() {
+        if !self.buffers.pool.has_claim() {
             self.starved.claimed_ns = self.now_ns;
-            self.pool.claim();
+            self.buffers.pool.claim();
         } else if self.now_ns >= self.starved.claimed_ns + CLAIM_MOVES_AFTER_NS {
             self.starved.claimed_ns = self.now_ns;
-            self.pool.move_claim();
+            self.buffers.pool.move_claim();
         }
         false
     }
@@ -102,7 +102,7 @@ impl Array {
         (self.starved.is_served, self.starved.is_first) = (false, false);
         if self.starved.is_empty() {
             // Whoever had the claim may have ended without memory: the array has failed.
-            self.pool.give_up_claim();
+            self.buffers.pool.give_up_claim();
         }
     }
 }

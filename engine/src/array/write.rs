@@ -27,13 +27,15 @@ use crate::ring::blame::{Blame, blame};
 use crate::ring::{Durability, MemberIo, Ring};
 
 use super::asked::Question;
-use super::flush::FlushWaiter;
-use super::jobs::Job;
-use super::op::{Mode, Phase, Segment, Work};
-use super::part::{PartKind, Rows};
-use super::shape::{piece_end, shape, targets};
-use super::vain::Vain;
-use super::{Array, Io, IoFor, Started};
+use crate::durable::FlushWaiter;
+use crate::job::Job;
+use crate::part::{PartKind, Rows};
+use crate::stripe::op::{Mode, Phase, Segment, Work};
+use crate::stripe::shape::{piece_end, shape, targets};
+use crate::stripe::vain::Vain;
+use crate::turn::{Io, IoFor};
+
+use super::{Array, Started};
 
 /// Rows are cut so that a batch fits; at pages, so that members see aligned I/O.
 const ROWS_ALIGNMENT: u32 = 4096;
@@ -78,7 +80,7 @@ impl Array {
                 // Asked for at once, so that the mark becomes durable while the plan reads.
                 if self.shared.bitmap.begin_write(stripe) == Begun::Pending {
                     self.tally().marks.add(1);
-                    self.write_block(self.shared.bitmap.block_of(stripe));
+                    self.blocks.ask(self.shared.bitmap.block_of(stripe));
                 }
                 Mode::Trusted
             }
@@ -222,7 +224,7 @@ impl Array {
         // Also where the members with a cache have just left the view: the round then waits for the record.
         if op.work_kind == Work::Write(Mode::First) && !self.shared.members.volatile().is_empty() {
             self.ops[index].phase = Phase::Flushing;
-            self.join_flush(FlushWaiter::Op(index));
+            self.flush.join(FlushWaiter::Op(index));
         } else {
             self.acknowledge(index);
         }
@@ -300,8 +302,8 @@ impl Array {
         if let Err(errno) = result {
             let is_proven = blame(errno) == Blame::Device;
             if !(is_proven && self.ops[index].job.is_some_and(Job::is_retry)) {
-                self.read_error(io, self.ops[index].stripe, errno);
-            } else if self.is_current(io) {
+                io.count_read_error(&self.shared, self.ops[index].stripe, errno);
+            } else if io.is_current(&self.shared) {
                 self.shared.members.note_read_error(io.slot);
             }
             let op = &mut self.ops[index];
@@ -423,7 +425,7 @@ impl Array {
             MemberIo::Read => IoFor::OpRead { op: index, strip },
             _ => IoFor::OpWrite { op: index, strip },
         };
-        self.push(ring, what, slot, io, offset, span);
+        turn!(self, ring).push(what, slot, io, offset, span);
     }
 
     /// One write of an op has ended.
@@ -438,7 +440,7 @@ impl Array {
         match result {
             Ok(()) if self.ops[index].suspects.has(strip) => self.shared.members.count_repair(io.slot),
             Ok(()) => {}
-            Err(errno) => match self.blame(io, errno) {
+            Err(errno) => match io.blame(&self.shared, errno) {
                 // A repair: the host has the bytes, and the error of the read has counted.
                 Blame::Device if self.ops[index].work_kind == Work::Read => {}
                 Blame::Device if self.is_kept(index, io) => {
@@ -466,7 +468,7 @@ impl Array {
         let op = &mut self.ops[index];
         op.skipped = op.skipped.or(Slots::one(io.slot));
         op.missed_data = op.missed_data.or(Strips::one(strip).and(op.view.data));
-        if self.is_current(io) {
+        if io.is_current(&self.shared) {
             self.shared.members.fail(io.slot, Failure::Write(errno));
         }
     }

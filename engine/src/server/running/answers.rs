@@ -78,7 +78,7 @@ pub(super) fn member_timeout(shared: &Shared) -> Duration {
 const LOOKS: u32 = 5;
 
 /// A call that says whether to wait once more for what advice holds up: as long as some of it ends. A device that ends none is failed
-/// after ten patiences (array/watch.rs), which are five [`member_timeout`]s at most.
+/// after ten patiences (turn/watch.rs), which are five [`member_timeout`]s at most.
 pub(super) fn advice_goes_on(shared: &Shared) -> impl FnMut() -> bool {
     let ended =
         || shared.geometry.slots().iter().map(|slot| shared.members.pulses(slot).advice).collect::<Vec<_>>();

@@ -17,12 +17,12 @@ use std::time::Duration;
 use crossbeam::channel::bounded;
 
 use crate::array::Order;
-use crate::array::arrival::has_failed;
 use crate::clock::{Clock, MonotonicClock};
 use crate::device::{Access, Device};
 use crate::geometry::Slots;
 use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring, UringDevice};
+use crate::steward::arrival::has_failed;
 
 use super::super::bounded::{all_within, patience};
 use super::super::fit::{blocks_suit, too_large};

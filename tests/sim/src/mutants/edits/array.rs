@@ -3,29 +3,30 @@
 use super::{Edit, e};
 
 const ARRAY: &str = "engine/src/array/mod.rs";
-const ARRIVAL: &str = "engine/src/array/arrival.rs";
-const BACKGROUND: &str = "engine/src/array/background.rs";
-const FLUSH: &str = "engine/src/array/flush.rs";
+const ARRIVAL: &str = "engine/src/steward/arrival.rs";
+const BLOCKS: &str = "engine/src/durable/blocks.rs";
+const BUFFERS: &str = "engine/src/turn/buffers.rs";
+const RESYNC: &str = "engine/src/steward/resync.rs";
+const FLUSH: &str = "engine/src/durable/flush.rs";
 const HOST: &str = "engine/src/array/host.rs";
-const INTENT: &str = "engine/src/array/intent.rs";
 const OWNERSHIP: &str = "engine/src/array/ownership.rs";
 const STARVED: &str = "engine/src/array/starved.rs";
-const WANTED: &str = "engine/src/array/wanted.rs";
+const WANTED: &str = "engine/src/durable/wanted.rs";
 const JOBS: &str = "engine/src/array/jobs.rs";
 const MAIL: &str = "engine/src/array/mail.rs";
-const OP: &str = "engine/src/array/op.rs";
-const WATCH: &str = "engine/src/array/watch.rs";
+const OP: &str = "engine/src/stripe/op.rs";
+const WATCH: &str = "engine/src/turn/watch.rs";
 const READ: &str = "engine/src/array/read.rs";
-const SHAPE: &str = "engine/src/array/shape.rs";
+const SHAPE: &str = "engine/src/stripe/shape.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 const MEMBERS: &str = "engine/src/members.rs";
-const SHARED: &str = "engine/src/array/shared.rs";
+const SHARED: &str = "engine/src/shared.rs";
 const PARKED: &str = "engine/src/array/parked.rs";
 const PLAN: &str = "engine/src/plan.rs";
 const DISCARD: &str = "engine/src/array/discard.rs";
 const CONTENT: &str = "engine/src/array/content.rs";
 const POOL: &str = "engine/src/memory/pool.rs";
-const IO: &str = "engine/src/array/io.rs";
+const IO: &str = "engine/src/turn/io.rs";
 const ASKED: &str = "engine/src/array/asked.rs";
 
 pub(super) const EDITS: &[Edit] = &[
@@ -35,7 +36,7 @@ pub(super) const EDITS: &[Edit] = &[
         "                if copy == Copy::A && !mutant!(OneCopyAsked) {",
     ),
     e(
-        INTENT,
+        BLOCKS,
         "            if shared.failed() {
                 // The previous write",
         "            if shared.failed() && !mutant!(BlockInFailedArray) {
@@ -67,9 +68,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         STARVED,
-        "            self.pool.claim();",
+        "            self.buffers.pool.claim();",
         "            if !mutant!(MemoryOvertaken) {
-                self.pool.claim();
+                self.buffers.pool.claim();
             }",
     ),
     e(
@@ -112,11 +113,11 @@ pub(super) const EDITS: &[Edit] = &[
     // arrival
     e(
         ARRIVAL,
-        "        if failed {
+        "        if shared.failed() {
             joining.answer.send(Err(has_failed(name)));",
         "        if mutant!(JoinerNotWiped) {
-            steward.keeper.wishes.join = Some(joining);
-        } else if failed && !mutant!(FailedArrayTakesDevice) {
+            self.keeper.wishes.join = Some(joining);
+        } else if shared.failed() && !mutant!(FailedArrayTakesDevice) {
             joining.answer.send(Err(has_failed(name)));",
     ),
     e(
@@ -188,7 +189,7 @@ pub(super) const EDITS: &[Edit] = &[
             IoFor::OpRead { .. } | IoFor::OpWrite { .. } if mutant!(OpWaitsForSilent) => false,
             // The record",
     ),
-    e(PARKED, "        if ios == 0 {", "        if mutant!(ParkedMemoryUsed) || ios == 0 {"),
+    e(BUFFERS, "        if ios == 0 {", "        if mutant!(ParkedMemoryUsed) || ios == 0 {"),
     e(
         MEMBERS,
         "|members, view| members.spares(view, slots, needs)",
@@ -293,13 +294,13 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "            Err(errno) => match self.blame(io, errno) {
+        "            Err(errno) => match io.blame(&self.shared, errno) {
                 // A repair",
         "            Err(_) if mutant!(WriteErrorForgiven) => {}
             Err(_) if mutant!(RefusedRepairCounts) && self.ops[index].suspects.has(strip) => {
                 self.shared.members.count_repair(io.slot);
             }
-            Err(errno) => match self.blame(io, errno) {
+            Err(errno) => match io.blame(&self.shared, errno) {
                 // A repair",
     ),
     e(
@@ -384,9 +385,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         OP,
-        "    pub(super) const fn every_row(self) -> bool {
+        "    pub(crate) const fn every_row(self) -> bool {
         matches!(self, Mode::First | Mode::Heal)",
-        "    pub(super) fn every_row(self) -> bool {
+        "    pub(crate) fn every_row(self) -> bool {
         matches!(self, Mode::First | Mode::Heal) && !(self == Mode::Heal && mutant!(HealTouchedRowsOnly))",
     ),
     e(OP, "        self.fua |= part.fua;", "        self.fua |= part.fua && !mutant!(FuaForgotten);"),
@@ -482,12 +483,12 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     // intent
     e(
-        INTENT,
-        "let kept = 0..=u32::from(self.shared.geometry.parities());",
-        "let kept = 0..=if mutant!(IntentOnOneCopy) { 0 } else { u32::from(self.shared.geometry.parities()) };",
+        BLOCKS,
+        "let kept = 0..=u32::from(geometry.parities());",
+        "let kept = 0..=if mutant!(IntentOnOneCopy) { 0 } else { u32::from(geometry.parities()) };",
     ),
     e(
-        INTENT,
+        BLOCKS,
         "crate::format::zones::bitmap_place(block.0.into(), header.generation);",
         "crate::format::zones::bitmap_place(
                 block.0.into(),
@@ -495,58 +496,56 @@ pub(super) const EDITS: &[Edit] = &[
             );",
     ),
     e(
-        INTENT,
+        BLOCKS,
         "let offset = shared.layout.bitmap_offset_bytes + place;",
         "let offset = shared.layout.bitmap_offset_bytes + place
                 + if mutant!(BitmapOutside) { u64::from(shared.bitmap.blocks()) * 8192 } else { 0 };",
     ),
     e(
-        INTENT,
-        "self.push(ring, what, slot, MemberIo::Write(Durability::Durable), offset, span);",
+        BLOCKS,
+        "turn.push(what, slot, MemberIo::Write(Durability::Durable), offset, span);",
         "let durability = if mutant!(IntentCached) { Durability::Cached } else { Durability::Durable };
-                self.push(ring, what, slot, MemberIo::Write(durability), offset, span);",
+                turn.push(what, slot, MemberIo::Write(durability), offset, span);",
     ),
     e(
-        INTENT,
-        "        if let Err(errno) = result {
-            match self.blame(io, errno) {",
+        BLOCKS,
+        "        if let Err(errno) = result {",
         "        let result = if mutant!(CopyFailureForgiven) { Ok(()) } else { result };
-        if let Err(errno) = result {
-            match self.blame(io, errno) {",
+        if let Err(errno) = result {",
     ),
     e(
-        INTENT,
-        "let on_record = self.shared.members.excludes(&writing.missed);",
-        "let on_record = self.shared.members.excludes(&writing.missed) || mutant!(IntentPassesBy);",
+        BLOCKS,
+        "let on_record = shared.members.excludes(&writing.missed);",
+        "let on_record = shared.members.excludes(&writing.missed) || mutant!(IntentPassesBy);",
     ),
     // flush
     e(
         FLUSH,
-        "        self.flush.next.push(waiter);",
-        "        if mutant!(FlushJoinsRunning) && self.flush.in_flight > 0 {
-            self.flush.running.push(waiter);
+        "        self.next.push(waiter);",
+        "        if mutant!(FlushJoinsRunning) && self.in_flight > 0 {
+            self.running.push(waiter);
             return;
         }
-        self.flush.next.push(waiter);",
+        self.next.push(waiter);",
     ),
     e(
         FLUSH,
-        "        for slot in view.writable.and(self.shared.members.volatile()).iter() {",
+        "        for slot in view.writable.and(turn.shared.members.volatile()).iter() {",
         "        for slot in
-            view.writable.and(self.shared.members.volatile()).iter().skip(usize::from(mutant!(FlushSkipsOne)))
+            view.writable.and(turn.shared.members.volatile()).iter().skip(usize::from(mutant!(FlushSkipsOne)))
         {",
     ),
     e(
         FLUSH,
-        "    pub(super) fn flush_done(&mut self, io: &Io, result: Result<(), i32>) {",
-        "    pub(super) fn flush_done(&mut self, io: &Io, result: Result<(), i32>) {
+        "    pub(crate) fn done(&mut self, shared: &Shared, io: &Io, result: Result<(), i32>) {",
+        "    pub(crate) fn done(&mut self, shared: &Shared, io: &Io, result: Result<(), i32>) {
         let result = if mutant!(FlushErrorIgnored) { Ok(()) } else { result };",
     ),
     e(
         FLUSH,
-        "if !failed && !self.shared.members.excludes(&self.flush.missed) {",
-        "if !failed
-            && !self.shared.members.excludes(&self.flush.missed)
+        "if !has_failed && !shared.members.excludes(&self.missed) {",
+        "if !has_failed
+            && !shared.members.excludes(&self.missed)
             && !mutant!(FlushPassesBy)
         {",
     ),
@@ -564,9 +563,9 @@ pub(super) const EDITS: &[Edit] = &[
                 }",
     ),
     e(
-        BACKGROUND,
-        "        if torn != self.steward().resync.torn_seen {",
-        "        if torn != self.steward().resync.torn_seen && !mutant!(TornNotResynced) {",
+        RESYNC,
+        "        if torn != resync.torn_seen {",
+        "        if torn != resync.torn_seen && !mutant!(TornNotResynced) {",
     ),
     e(
         READ,

@@ -2,13 +2,15 @@
 
 use super::{Edit, e};
 
-const BACKGROUND: &str = "engine/src/array/background.rs";
-const JOBS: &str = "engine/src/array/jobs.rs";
+const REBUILD: &str = "engine/src/steward/rebuild.rs";
+const JOB: &str = "engine/src/job.rs";
 const LIST_AT_START: &str = "engine/src/start/lost.rs";
 const LISTED: &str = "engine/src/lost/ranges.rs";
 const LIST: &str = "engine/src/array/lost.rs";
-const SHAPE: &str = "engine/src/array/shape.rs";
+const LIST_WRITES: &str = "engine/src/steward/lists.rs";
+const SHAPE: &str = "engine/src/stripe/shape.rs";
 const START: &str = "engine/src/start.rs";
+const PIECES: &str = "engine/src/stripe/vain.rs";
 const VAIN: &str = "engine/src/array/vain.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 
@@ -27,8 +29,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         SHAPE,
-        "pub(super) const fn piece_end(row: u32) -> u32 {",
-        "pub(super) fn piece_end(row: u32) -> u32 {
+        "pub(crate) const fn piece_end(row: u32) -> u32 {",
+        "pub(crate) fn piece_end(row: u32) -> u32 {
     if mutant!(PiecesOfSectors) {
         return (row / 512 + 1) * 512;
     }",
@@ -55,7 +57,7 @@ pub(super) const EDITS: &[Edit] = &[
             Ok(version) => self.await_list(index, version, Phase::AwaitingUnlisted),",
     ),
     e(
-        LIST,
+        LIST_WRITES,
         "        } else if !shared.lost.is_on_record() {",
         "        } else if !shared.lost.is_on_record() && !mutant!(ListNotOnRecord) {",
     ),
@@ -98,25 +100,21 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(START, "    if record.lost_rows {", "    if record.lost_rows && !mutant!(ListNotRead) {"),
     e(
-        BACKGROUND,
+        REBUILD,
         "            None => !shared.lost.is_on_record(),",
         "            None => !shared.lost.is_on_record() || mutant!(FilledWithoutList),",
     ),
     e(
-        BACKGROUND,
+        REBUILD,
         "            rebuild.listed = shared.lost.touch().ok();",
         "            rebuild.listed = shared.lost.touch().ok().filter(|_| !mutant!(FilledWithoutList));",
     ),
     e(
-        JOBS,
+        JOB,
         "        self.attempt() >= GIVE_UP_AFTER",
         "        self.attempt() >= GIVE_UP_AFTER && !mutant!(NeverGivesUp)",
     ),
-    e(
-        JOBS,
-        "    pub(in crate::array) const fn gives_up(self) -> bool {",
-        "    pub(in crate::array) fn gives_up(self) -> bool {",
-    ),
+    e(JOB, "    pub(crate) const fn gives_up(self) -> bool {", "    pub(crate) fn gives_up(self) -> bool {"),
     e(
         VAIN,
         "        match self.ops[index].vain.wait_ns() {",
@@ -124,12 +122,12 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(WRITE, "            if !is_proven {", "            if !is_proven && !mutant!(OwnErrorsGiveUp) {"),
     e(
-        VAIN,
-        "    pub(super) const fn note_read(&mut self, failed: Strips) -> bool {",
-        "    pub(super) fn note_read(&mut self, failed: Strips) -> bool {",
+        PIECES,
+        "    pub(crate) const fn note_read(&mut self, failed: Strips) -> bool {",
+        "    pub(crate) fn note_read(&mut self, failed: Strips) -> bool {",
     ),
     e(
-        VAIN,
+        PIECES,
         "let same = is_first || failed.within(self.strips);",
         "let same = is_first || failed.within(self.strips) || mutant!(OtherStripsGiveUp);",
     ),

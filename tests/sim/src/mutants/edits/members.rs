@@ -2,23 +2,24 @@
 
 use super::{Edit, e};
 
-const ARRIVAL: &str = "engine/src/array/arrival.rs";
-const BACKGROUND: &str = "engine/src/array/background.rs";
+const ARRIVAL: &str = "engine/src/steward/arrival.rs";
+const REBUILD: &str = "engine/src/steward/rebuild.rs";
 const BLAME: &str = "engine/src/ring/blame.rs";
 const DEVICE: &str = "engine/src/device.rs";
 const FIT: &str = "engine/src/server/fit.rs";
 const HOST: &str = "engine/src/array/host.rs";
-const KEEPER: &str = "engine/src/array/keeper.rs";
+const KEEPER: &str = "engine/src/steward/keeper.rs";
 const MAIL: &str = "engine/src/array/mail.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 const NVME: &str = "engine/src/ring/nvme.rs";
 const OPEN: &str = "engine/src/server/open.rs";
 const PATIENT: &str = "engine/src/server/patient.rs";
 const REPLACE: &str = "engine/src/server/running/replace.rs";
-const SHARE: &str = "engine/src/array/share.rs";
+const SHARE: &str = "engine/src/steward/share.rs";
 const SIGNATURES: &str = "engine/src/format/signatures.rs";
-const STEWARD: &str = "engine/src/array/steward.rs";
-const WATCH: &str = "engine/src/array/watch.rs";
+const RESYNC: &str = "engine/src/steward/resync.rs";
+const STEWARD: &str = "engine/src/steward.rs";
+const WATCH: &str = "engine/src/turn/watch.rs";
 const WRITE: &str = "engine/src/array/write.rs";
 const ZONES: &str = "engine/src/format/zones.rs";
 
@@ -46,8 +47,8 @@ pub(super) const EDITS: &[Edit] = &[
         "if place.swap(stripe + 1, Ordering::Relaxed) == stripe + 1 {",
         "if place.swap(stripe + 1, Ordering::Relaxed) == stripe + 1 && !mutant!(PlaceCountsAgain) {",
     ),
-    e(BACKGROUND, "const fn backoff_ns(", "fn backoff_ns("),
-    e(BACKGROUND, "    first_ns << doublings", "    first_ns << if mutant!(NoBackoff) { 0 } else { doublings }"),
+    e(REBUILD, "const fn backoff_ns(", "fn backoff_ns("),
+    e(REBUILD, "    first_ns << doublings", "    first_ns << if mutant!(NoBackoff) { 0 } else { doublings }"),
     e(
         MEMBERS,
         "let has_it_still = |slot: &u8|",
@@ -87,21 +88,21 @@ pub(super) const EDITS: &[Edit] = &[
     // orders
     e(
         ARRIVAL,
-        "let is_busy = steward.arrival.is_some() ||",
-        "let is_busy = !mutant!(BusyTakesDevice) && steward.arrival.is_some() ||",
+        "let is_busy = self.arrival.is_some() ||",
+        "let is_busy = !mutant!(BusyTakesDevice) && self.arrival.is_some() ||",
     ),
     e(
         ARRIVAL,
-        "} else if view.writable.has(joining.slot) {",
-        "} else if view.writable.has(joining.slot) && !mutant!(UsedSlotTakesDevice) {",
+        "} else if shared.members.view().writable.has(joining.slot) {",
+        "} else if shared.members.view().writable.has(joining.slot) && !mutant!(UsedSlotTakesDevice) {",
     ),
     e(
         ARRIVAL,
-        "        if self.shared.failed() {
-            self.refuse_arrival(has_failed(self.steward().keeper.name()));",
-        "        if self.shared.failed() && mutant!(ArrivalWaitsInFailed) {
-        } else if self.shared.failed() && !mutant!(FailedArrayTakesDevice) {
-            self.refuse_arrival(has_failed(self.steward().keeper.name()));",
+        "        if shared.failed() {
+            self.refuse_arrival(",
+        "        if shared.failed() && mutant!(ArrivalWaitsInFailed) {
+        } else if shared.failed() && !mutant!(FailedArrayTakesDevice) {
+            self.refuse_arrival(",
     ),
     e(
         ARRIVAL,
@@ -133,9 +134,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         STEWARD,
-        "        if self.shared.failed() {
+        "        if shared.failed() {
             // What is still in flight may never end",
-        "        if self.shared.failed() && !mutant!(StopWaitsInFailed) {
+        "        if shared.failed() && !mutant!(StopWaitsInFailed) {
             // What is still in flight may never end",
     ),
     e(
@@ -145,8 +146,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         STEWARD,
-        "Stop::Moving(ticket) if self.steward().keeper.has_moved(ticket) =>",
-        "Stop::Moving(ticket) if mutant!(StopBeforeMove) || self.steward().keeper.has_moved(ticket) =>",
+        "Stop::Moving(ticket) if self.keeper.has_moved(ticket) =>",
+        "Stop::Moving(ticket) if mutant!(StopBeforeMove) || self.keeper.has_moved(ticket) =>",
     ),
     e(
         REPLACE,
@@ -186,7 +187,7 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     // a slot that is filled
     e(
-        BACKGROUND,
+        REBUILD,
         "generation: ticket.generation + 1, ..ticket };",
         "generation: ticket.generation + if mutant!(FilledInOnePlace) { 0 } else { 1 }, ..ticket };",
     ),
@@ -217,7 +218,7 @@ pub(super) const EDITS: &[Edit] = &[
                 }",
     ),
     e(
-        BACKGROUND,
+        RESYNC,
         "let end = (from + CELLS_PER_TURN).min(stripes);",
         "let end = if mutant!(ResyncLooksAtAll) { stripes } else { (from + CELLS_PER_TURN).min(stripes) };",
     ),

@@ -3,14 +3,15 @@
 use super::{Edit, e};
 
 const ARRAY: &str = "engine/src/array/mod.rs";
-const BACKGROUND: &str = "engine/src/array/background.rs";
-const KEEPER: &str = "engine/src/array/keeper.rs";
-const STEWARD: &str = "engine/src/array/steward.rs";
-const TELL: &str = "engine/src/array/tell.rs";
-const SWEEP: &str = "engine/src/array/sweep.rs";
+const REBUILD: &str = "engine/src/steward/rebuild.rs";
+const RESYNC: &str = "engine/src/steward/resync.rs";
+const KEEPER: &str = "engine/src/steward/keeper.rs";
+const STEWARD: &str = "engine/src/steward.rs";
+const TELL: &str = "engine/src/steward/tell.rs";
+const SWEEP: &str = "engine/src/steward/sweep.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 const MAP: &str = "engine/src/server/content_map.rs";
-const NOTING: &str = "engine/src/array/noting.rs";
+const NOTING: &str = "engine/src/shared/noting.rs";
 const NOTE: &str = "engine/src/server/note.rs";
 const NOTED: &str = "engine/src/server/note/noted.rs";
 const NOTER: &str = "engine/src/server/noter.rs";
@@ -65,15 +66,15 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         KEEPER,
-        "let is_change = !matches!(keeper.round, Some((Purpose::Reinforce, _)));",
-        "let is_change = !matches!(keeper.round, Some((Purpose::Reinforce, _)))
-            && !(mutant!(WakeNotNoted) && matches!(keeper.round, Some((Purpose::Wake, _))))
-            && !(mutant!(LeaveNotNoted) && matches!(keeper.round, Some((Purpose::Leave, _))));",
+        "let is_change = !matches!(self.round, Some((Purpose::Reinforce, _)));",
+        "let is_change = !matches!(self.round, Some((Purpose::Reinforce, _)))
+            && !(mutant!(WakeNotNoted) && matches!(self.round, Some((Purpose::Wake, _))))
+            && !(mutant!(LeaveNotNoted) && matches!(self.round, Some((Purpose::Leave, _))));",
     ),
     e(
         KEEPER,
-        "if is_change && keeper.roster.as_ref().is_some_and(Roster::has_landed) {",
-        "if is_change && keeper.roster.as_ref().is_some_and(|roster| roster.has_landed() || mutant!(LostChangeNoted)) {",
+        "if is_change && self.roster.as_ref().is_some_and(Roster::has_landed) {",
+        "if is_change && self.roster.as_ref().is_some_and(|roster| roster.has_landed() || mutant!(LostChangeNoted)) {",
     ),
     e(
         NOTED,
@@ -108,7 +109,11 @@ pub(super) const EDITS: &[Edit] = &[
         "            && note.prove(Some(&noted), record).is_ok()",
         "            && (note.prove(Some(&noted), record).is_ok() || mutant!(GrowthNotedForCopies))",
     ),
-    e(NOTED, "            self.seeds.remove(1);", "            self.seeds.remove(if mutant!(NoteForgetsServer) { 0 } else { 1 });"),
+    e(
+        NOTED,
+        "            self.seeds.remove(1);",
+        "            self.seeds.remove(if mutant!(NoteForgetsServer) { 0 } else { 1 });",
+    ),
     e(
         NOTED,
         "        if let Some(moves) = proven_moves {",
@@ -127,7 +132,11 @@ pub(super) const EDITS: &[Edit] = &[
         "        let removed = std::fs::remove_file(self.note.path());",
         "        let removed = if mutant!(FailedNoteKept) { Ok(()) } else { std::fs::remove_file(self.note.path()) };",
     ),
-    e(TELL, "Some(why) => events.tell(", "Some(_) if mutant!(LeavingUntold) => {}\n                Some(why) => events.tell("),
+    e(
+        TELL,
+        "Some(why) => events.tell(",
+        "Some(_) if mutant!(LeavingUntold) => {}\n                Some(why) => events.tell(",
+    ),
     e(
         TELL,
         "        shared.steward.events.tell(Event::RebuildBegun { slot, device, from_stripe });",
@@ -146,14 +155,14 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         STEWARD,
-        "        if self.shared.steward.orders.is_empty() {\n            return;",
-        "        if self.shared.steward.orders.is_empty() || mutant!(FailedArrayKeepsOrders) && self.shared.failed() {
+        "        if shared.steward.orders.is_empty() {\n            return;",
+        "        if shared.steward.orders.is_empty() || mutant!(FailedArrayKeepsOrders) && shared.failed() {
             return;",
     ),
     e(
         STEWARD,
-        "} else if self.steward().is_stopping() {",
-        "} else if self.steward().is_stopping() && !mutant!(StoppedArrayFails) {",
+        "} else if self.is_stopping() {",
+        "} else if self.is_stopping() && !mutant!(StoppedArrayFails) {",
     ),
     e(MEMBERS, "Acquire) > 0 || needs.torn;", "Acquire) > 0 || needs.torn && !mutant!(TornNotBelieved);"),
     e(
@@ -162,12 +171,12 @@ pub(super) const EDITS: &[Edit] = &[
         "let needed = |stripe: &u64| !mutant!(SparedWithData) && shared.geometry.is_data(*stripe, slot);",
     ),
     e(
-        BACKGROUND,
-        "            if !first && self.steward_flush(FlushFor::Rebuild) {",
+        REBUILD,
+        "            if !first && self.join_flush(flush, FlushFor::Rebuild) {",
         "            if mutant!(CursorOfLaterFlush) {
                 rebuild.flushing_cursor = passed;
             }
-            if !first && self.steward_flush(FlushFor::Rebuild) {",
+            if !first && self.join_flush(flush, FlushFor::Rebuild) {",
     ),
     e(
         STEWARD,
@@ -176,8 +185,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         STEWARD,
-        "                self.note_cursor_of_stop();",
-        "                self.note_cursor_of_stop();
+        "                self.note_cursor_of_stop(shared);",
+        "                self.note_cursor_of_stop(shared);
                 if mutant!(StopRecordsUnflushed) {
                     self.record_cursor_of_stop();
                 }",
@@ -185,8 +194,8 @@ pub(super) const EDITS: &[Edit] = &[
     // steward, keeper, sweep, background
     e(
         STEWARD,
-        "                    || !self.steward_flush(FlushFor::Stop)",
-        "                    || !(mutant!(StopWithoutFlush) || self.steward_flush(FlushFor::Stop))",
+        "                    || !self.join_flush(flush, FlushFor::Stop)",
+        "                    || !(mutant!(StopWithoutFlush) || self.join_flush(flush, FlushFor::Stop))",
     ),
     e(
         STEWARD,
@@ -211,14 +220,14 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         SWEEP,
-        "        let given_up = self.shared.failed() ||",
-        "        let whole = self.shared.members.view().readable == self.shared.geometry.slots();
-        let given_up = (mutant!(DegradedNotSwept) && !whole) || self.shared.failed() ||",
+        "        let given_up = shared.failed() ||",
+        "        let whole = shared.members.view().readable == shared.geometry.slots();
+        let given_up = (mutant!(DegradedNotSwept) && !whole) || shared.failed() ||",
     ),
     e(
         SWEEP,
-        "if self.steward().keeper.has_moved(ticket) {",
-        "if mutant!(SweptBeforeMove) || self.steward().keeper.has_moved(ticket) {",
+        "if self.keeper.has_moved(ticket) {",
+        "if mutant!(SweptBeforeMove) || self.keeper.has_moved(ticket) {",
     ),
     e(
         SWEEP,
@@ -244,14 +253,14 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         STEWARD,
         "            if shared.bitmap.has_dirty(at) {
-                self.steward_mut().sweep.settle",
+                self.sweep.settle",
         "            if shared.bitmap.has_dirty(at) && !mutant!(StopLeavesMarks) {
-                self.steward_mut().sweep.settle",
+                self.sweep.settle",
     ),
     e(
         STEWARD,
-        "self.shared.bitmap.mark_precisely(degraded);",
-        "self.shared.bitmap.mark_precisely(degraded && !mutant!(MarksWidenDegraded));",
+        "shared.bitmap.mark_precisely(degraded);",
+        "shared.bitmap.mark_precisely(degraded && !mutant!(MarksWidenDegraded));",
     ),
     e(
         ARRAY,
@@ -263,35 +272,35 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         KEEPER,
         "            Purpose::Leave | Purpose::Progress | Purpose::Wake",
-        "            Purpose::Stop if mutant!(StopInOneCopy) => steward.keeper.stopped = true,
+        "            Purpose::Stop if mutant!(StopInOneCopy) => self.stopped = true,
             Purpose::Leave | Purpose::Progress | Purpose::Wake",
     ),
     e(
         SWEEP,
-        "            if self.steward_flush(FlushFor::Sweep) {",
+        "            if self.join_flush(flush, FlushFor::Sweep) {",
         "            if mutant!(CleanBeforeFlush) {
                 sweep.phase = Phase::Flushing { next };
                 self.sweep_flushed(true);
-            } else if self.steward_flush(FlushFor::Sweep) {",
+            } else if self.join_flush(flush, FlushFor::Sweep) {",
     ),
     e(
-        BACKGROUND,
+        RESYNC,
         "            from: (total > 0).then_some(0),",
         "            from: (total > 0 && !mutant!(ResyncNotBegun)).then_some(0),",
     ),
     e(
-        BACKGROUND,
-        "let is_due = resync.unread > 0 && self.now_ns >= resync.again_at_ns;",
+        RESYNC,
+        "let is_due = resync.unread > 0 && now_ns >= resync.again_at_ns;",
         "let is_due =
-                resync.unread > 0 && self.now_ns >= resync.again_at_ns && !mutant!(ResyncNotAgain);",
+                resync.unread > 0 && now_ns >= resync.again_at_ns && !mutant!(ResyncNotAgain);",
     ),
     e(
-        BACKGROUND,
-        "                if result.is_err() || (need_sync && !unhealed) {",
-        "                if (result.is_err() || (need_sync && !unhealed)) && !mutant!(RebuildPassesUnfilled) {",
+        RESYNC,
+        "let is_filled = result.is_ok() &&",
+        "let is_filled = mutant!(RebuildPassesUnfilled) || result.is_ok() &&",
     ),
     e(
-        BACKGROUND,
+        REBUILD,
         "let passed_by = shared.locks.is_free(stripe)
                 && shared.bitmap.cell_at_rest(stripe, &shared.locks) == Some(Cell::Unwritten);",
         "let passed_by = shared.locks.is_free(stripe)
@@ -299,20 +308,19 @@ pub(super) const EDITS: &[Edit] = &[
                 || mutant!(RebuildPassesOwned) && shared.bitmap.cell(stripe) == Cell::Unwritten;",
     ),
     e(
-        BACKGROUND,
-        "        let mut block = from;",
-        "        let mut block = if mutant!(NoBlocksForRebuilt) { blocks } else { from };",
+        REBUILD,
+        "(shared.bitmap.blocks(), from);",
+        "(shared.bitmap.blocks(), if mutant!(NoBlocksForRebuilt) { shared.bitmap.blocks() } else { from });",
     ),
     e(
-        BACKGROUND,
-        "        let flush = block >= blocks && self.steward_flush(FlushFor::Rebuild);",
-        "        if mutant!(RebuildWithoutFlush) && block >= blocks {
-            let steward = self.steward_mut();
-            steward.rebuild.as_mut().expect(\"looked at by the caller\").filling = Filling::Finishing;
-            steward.keeper.wishes.filled = Some(slot);
+        REBUILD,
+        "        let is_flushing = block >= end && self.join_flush(flush, FlushFor::Rebuild);",
+        "        if mutant!(RebuildWithoutFlush) && block >= end {
+            self.rebuild.as_mut().expect(\"looked at by the caller\").filling = Filling::Finishing;
+            self.keeper.wishes.filled = Some(slot);
             return;
         }
-        let flush = block >= blocks && self.steward_flush(FlushFor::Rebuild);",
+        let is_flushing = block >= end && self.join_flush(flush, FlushFor::Rebuild);",
     ),
     // members
     e(

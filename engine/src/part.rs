@@ -3,9 +3,7 @@
 
 use crate::geometry::{Geometry, Strips};
 use crate::memory::{Memory, Span};
-use crate::slab::Slab;
-
-use super::NONE;
+use crate::slab::{NONE, Slab};
 
 /// What a part asks of its stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +45,7 @@ const _: () = assert!(size_of::<Option<Part>>() == 64);
 
 impl Part {
     /// The rows of a strip that it covers, from the first to before the last.
-    pub(super) const fn rows_of(&self, geometry: &Geometry, strip: u8) -> (u32, u32) {
+    pub(crate) const fn rows_of(&self, geometry: &Geometry, strip: u8) -> (u32, u32) {
         let corners = self.corners(geometry);
         if strip < corners.first || strip > corners.last {
             (0, 0)
@@ -58,7 +56,7 @@ impl Part {
 
     /// The rows of each strip that it covers, as a rectangle with two corners cut: from `first_row` of
     /// `first` to before `end_row` of `last`, everything between.
-    pub(super) const fn corners(&self, geometry: &Geometry) -> Corners {
+    pub(crate) const fn corners(&self, geometry: &Geometry) -> Corners {
         let (first, first_row) = geometry.strip_of(self.start);
         let (last, last_row) = geometry.strip_of(self.end - 1);
         Corners { first, first_row, last, end_row: last_row + 1 }
@@ -66,7 +64,7 @@ impl Part {
 
     /// Its bytes for some rows of a strip, all of which it covers.
     #[inline]
-    pub(super) fn span_of(
+    pub(crate) fn span_of(
         &self,
         geometry: &Geometry,
         memory: &Memory,
@@ -82,16 +80,16 @@ impl Part {
 }
 
 /// The rows and strips that a part covers: a rectangle with two corners cut.
-pub(super) struct Corners {
-    pub(super) first: u8,
+pub(crate) struct Corners {
+    pub(crate) first: u8,
     first_row: u32,
-    pub(super) last: u8,
+    pub(crate) last: u8,
     end_row: u32,
 }
 
 impl Corners {
     /// The strips covered in one row.
-    pub(super) const fn at(&self, row: u32) -> Strips {
+    pub(crate) const fn at(&self, row: u32) -> Strips {
         let mut strips = Strips::first(self.last + 1).minus(Strips::first(self.first));
         if row < self.first_row {
             strips = strips.minus(Strips::one(self.first));
@@ -103,7 +101,7 @@ impl Corners {
     }
 
     /// The first row after `row` in which something may change.
-    pub(super) const fn next_edge(&self, row: u32, end: u32) -> u32 {
+    pub(crate) const fn next_edge(&self, row: u32, end: u32) -> u32 {
         let mut edge = end;
         if self.first_row > row && self.first_row < edge {
             edge = self.first_row;
@@ -115,7 +113,7 @@ impl Corners {
     }
 
     /// From the first row that it may touch to before the last; all between where it is in several strips.
-    pub(super) const fn touched(&self, chunk: u32) -> Rows {
+    pub(crate) const fn touched(&self, chunk: u32) -> Rows {
         if self.first == self.last {
             Rows { first: self.first_row, end: self.end_row }
         } else {
@@ -124,7 +122,7 @@ impl Corners {
     }
 
     /// The rows of one strip that are covered.
-    pub(super) const fn rows(&self, strip: u8, chunk: u32) -> (u32, u32) {
+    pub(crate) const fn rows(&self, strip: u8, chunk: u32) -> (u32, u32) {
         (
             if strip == self.first { self.first_row } else { 0 },
             if strip == self.last { self.end_row } else { chunk },
@@ -134,49 +132,49 @@ impl Corners {
 
 /// A range of rows; `end` is past the last.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rows {
-    pub(super) first: u32,
-    pub(super) end: u32,
+pub(crate) struct Rows {
+    pub(crate) first: u32,
+    pub(crate) end: u32,
 }
 
 impl Rows {
-    pub(super) const NONE: Rows = Rows { first: u32::MAX, end: 0 };
+    pub(crate) const NONE: Rows = Rows { first: u32::MAX, end: 0 };
 
     /// The range that both lie in.
-    pub(super) fn with(self, other: Rows) -> Rows {
+    pub(crate) fn with(self, other: Rows) -> Rows {
         Rows { first: self.first.min(other.first), end: self.end.max(other.end) }
     }
 }
 
 /// A list of parts, threaded through their `next`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PartList {
+pub(crate) struct PartList {
     head: u32,
     tail: u32,
 }
 
 impl PartList {
-    pub(super) const EMPTY: PartList = PartList { head: NONE, tail: NONE };
+    pub(crate) const EMPTY: PartList = PartList { head: NONE, tail: NONE };
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.head == NONE
     }
 
     /// Whether its first part is its last.
-    pub(super) const fn is_one(&self) -> bool {
+    pub(crate) const fn is_one(&self) -> bool {
         self.head == self.tail
     }
 
     /// The one part of a list that has no other.
-    pub(super) fn only(&self) -> Option<u32> {
+    pub(crate) fn only(&self) -> Option<u32> {
         self.is_one().then(|| self.first()).flatten()
     }
 
-    pub(super) fn first(&self) -> Option<u32> {
+    pub(crate) fn first(&self) -> Option<u32> {
         (self.head != NONE).then_some(self.head)
     }
 
-    pub(super) fn push(&mut self, parts: &mut Slab<Part>, index: u32) {
+    pub(crate) fn push(&mut self, parts: &mut Slab<Part>, index: u32) {
         parts[index].next = NONE;
         if self.head == NONE {
             self.head = index;
@@ -186,13 +184,13 @@ impl PartList {
         self.tail = index;
     }
 
-    pub(super) fn pop(&mut self, parts: &mut Slab<Part>) -> Option<u32> {
+    pub(crate) fn pop(&mut self, parts: &mut Slab<Part>) -> Option<u32> {
         let index = self.first()?;
         self.head = parts[index].next;
         Some(index)
     }
 
-    pub(super) fn iter<'a>(&self, parts: &'a Slab<Part>) -> impl Iterator<Item = &'a Part> + use<'a> {
+    pub(crate) fn iter<'a>(&self, parts: &'a Slab<Part>) -> impl Iterator<Item = &'a Part> + use<'a> {
         let mut at = self.head;
         std::iter::from_fn(move || {
             let part = (at != NONE).then(|| &parts[at])?;

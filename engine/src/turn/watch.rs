@@ -18,7 +18,7 @@
 //! - While stripes need a resync, every member holds strips that cannot be computed from the others. A silent one is then waited for
 //!   ten times as long: a pause of a minute costs no data, and one without end does not stop the array for ever.
 //!
-//! What becomes of I/O that is in flight to a member that was failed: see `parked`.
+//! What becomes of I/O that is in flight to a member that was failed: see array/parked.rs.
 
 use crate::format::zones::SUPERBLOCK_A_OFFSET_BYTES;
 use crate::geometry::Slots;
@@ -26,8 +26,9 @@ use crate::limits::{BLOCK_BYTES, MEMBERS_MAX};
 use crate::members::{Failure, Needs, Pulses};
 use crate::memory::{Pool, Span};
 use crate::ring::{DeviceIndex, MemberIo, Ring};
+use crate::shared::Shared;
 
-use super::{Array, Io, IoFor, Shared};
+use super::{Io, IoFor, MemberIos, Turn};
 
 /// Least time between beats: a silent member is found at most this much after its time.
 const BEAT_NS: u64 = 250_000_000;
@@ -120,36 +121,6 @@ impl Watch {
     pub(super) const fn hear_advice(&mut self, slot: u8) {
         self.advised = self.advised.or(Slots::one(slot));
     }
-
-    /// Where superblocks are read to by way of a question: what comes is of no interest.
-    pub(super) const fn scratch(&self) -> Span {
-        self.probe
-    }
-
-    /// Slots that have not answered for a moment.
-    pub(super) const fn slow(&self) -> Slots {
-        self.slow
-    }
-
-    /// The probe of a slot has completed, or is not waited for any more.
-    pub(super) const fn probe_ended(&mut self, slot: u8) {
-        self.probed = self.probed.minus(Slots::one(slot));
-    }
-
-    /// Whether an I/O has been in flight for more than a moment.
-    pub(super) const fn is_late(&self, io: &Io) -> bool {
-        self.beat.wrapping_sub(io.beat) > SLOW_BEATS
-    }
-
-    /// Whether an I/O has been in flight for all of the patience.
-    pub(super) fn is_overdue(&self, io: &Io, shared: &Shared) -> bool {
-        self.is_overdue_since(io.beat, shared)
-    }
-
-    /// Whether all of the patience has passed since this beat.
-    pub(super) fn is_overdue_since(&self, beat: u32, shared: &Shared) -> bool {
-        self.beat.wrapping_sub(beat) > shared.members.patience_s() * BEATS_PER_S
-    }
 }
 
 /// What one beat says of the members.
@@ -176,27 +147,46 @@ fn judge(beats: &[u32; MEMBERS_MAX], readable: Slots, data: u32, patience_beats:
     Verdict { counted: with_beats(1), silent: with_beats(patience_beats + 1) }
 }
 
-impl Array {
-    pub(super) fn watch_advance<R: Ring>(&mut self, ring: &mut R) {
-        if self.ios.len() == self.parking.ios() || self.now_ns < self.watch.next_deadline_ns() {
-            return;
-        }
-        self.watch.beat = self.watch.beat.wrapping_add(1);
-        self.watch.beaten_ns = self.now_ns;
-        // A slot may have left and come back between two looks.
-        self.parking.look_again();
-        let asked = self.asked();
-        let heard = std::mem::take(&mut self.watch.heard);
-        let advised = std::mem::take(&mut self.watch.advised);
-        heard.iter().for_each(|slot| self.shared.members.answered(slot, advised.has(slot)));
-        self.listen(asked, heard, advised);
-        self.probe_others(ring, asked);
+impl MemberIos {
+    /// When to look again for members that do not answer; `None` while nothing waits for one.
+    pub(crate) fn next_beat_ns(&self) -> Option<u64> {
+        (!self.is_quiet()).then(|| self.watch.next_deadline_ns())
+    }
+
+    /// Slots that have not answered for a moment.
+    pub(crate) fn slow(&self) -> Slots {
+        self.watch.slow
+    }
+
+    /// The beat now: what has happened at it can be told from later by [`MemberIos::is_overdue_since`].
+    pub(crate) fn beat(&self) -> u32 {
+        self.watch.beat
+    }
+
+    /// Whether an I/O has been in flight for more than a moment.
+    pub(crate) fn is_late(&self, io: &Io) -> bool {
+        self.watch.beat.wrapping_sub(io.beat) > SLOW_BEATS
+    }
+
+    /// Whether all of the patience has passed since this beat.
+    pub(crate) fn is_overdue_since(&self, beat: u32, shared: &Shared) -> bool {
+        self.watch.beat.wrapping_sub(beat) > shared.members.patience_s() * BEATS_PER_S
+    }
+
+    /// Where superblocks are read to by way of a question: the bytes are of no interest.
+    pub(crate) fn scratch(&self) -> Span {
+        self.watch.probe
+    }
+
+    /// The probe of a slot has completed, or is not waited for any more.
+    pub(crate) fn probe_ended(&mut self, slot: u8) {
+        self.watch.probed = self.watch.probed.minus(Slots::one(slot));
     }
 
     /// Looks at every I/O in flight.
-    fn asked(&self) -> Asked {
+    fn asked(&self, shared: &Shared) -> Asked {
         let mut asked = Asked::default();
-        for io in self.ios.iter().filter(|io| !matches!(io.what, IoFor::Parked(_)) && self.is_current(io)) {
+        for io in self.iter().filter(|io| !matches!(io.what, IoFor::Parked(_)) && io.is_current(shared)) {
             let slot = Slots::one(io.slot);
             let is_advice = matches!(io.what, IoFor::OpDeallocate { .. });
             if !is_advice {
@@ -210,16 +200,36 @@ impl Array {
         }
         asked
     }
+}
+
+impl<R: Ring> Turn<'_, R> {
+    /// Looks for members that do not answer, once in a beat.
+    pub(crate) fn watch(&mut self) {
+        let ios = &mut *self.ios;
+        if ios.is_quiet() || self.now_ns < ios.watch.next_deadline_ns() {
+            return;
+        }
+        ios.watch.beat = ios.watch.beat.wrapping_add(1);
+        ios.watch.beaten_ns = self.now_ns;
+        // A slot may have left and come back between two looks.
+        ios.look_again = true;
+        let asked = ios.asked(self.shared);
+        let heard = std::mem::take(&mut ios.watch.heard);
+        let advised = std::mem::take(&mut ios.watch.advised);
+        heard.iter().for_each(|slot| self.shared.members.answered(slot, advised.has(slot)));
+        self.listen(asked, heard, advised);
+        self.probe_others(asked);
+    }
 
     /// Counts a beat against those that have not answered, and fails who has been silent for all of the patience.
     fn listen(&mut self, asked: Asked, heard: Slots, advised: Slots) {
-        let shared = &self.shared;
+        let shared = self.shared;
         let view = shared.members.view();
         let patience = shared.members.patience_s();
         let mut beats = [0; MEMBERS_MAX];
         let mut advice_overdue = Slots::NONE;
         for slot in view.writable.iter() {
-            let ear = &mut self.watch.ears[usize::from(slot)];
+            let ear = &mut self.ios.watch.ears[usize::from(slot)];
             let (device, pulses) = (shared.members.device(slot), shared.members.pulses(slot));
             let is_new = device != ear.device;
             let has_answered = heard.has(slot) || pulses.any != ear.pulses.any || is_new;
@@ -236,11 +246,11 @@ impl Array {
             }
         }
         let slow = (0..).zip(&beats).filter(|(_, beats)| **beats >= SLOW_BEATS);
-        self.watch.slow = slow.fold(Slots::NONE, |slots, (slot, _)| slots.or(Slots::one(slot)));
+        self.ios.watch.slow = slow.fold(Slots::NONE, |slots, (slot, _)| slots.or(Slots::one(slot)));
         let needs = shared.needs();
         let verdict = judge(&beats, view.readable, needs.data, patience * BEATS_PER_S);
         for slot in verdict.counted.iter() {
-            self.watch.ears[usize::from(slot)].beats = beats[usize::from(slot)];
+            self.ios.watch.ears[usize::from(slot)].beats = beats[usize::from(slot)];
         }
         let silent = verdict.silent.or(advice_overdue);
         if silent.is_empty() {
@@ -257,17 +267,17 @@ impl Array {
     }
 
     /// Asks members without I/O whether they are there, where another may soon be failed for its silence.
-    fn probe_others<R: Ring>(&mut self, ring: &mut R, asked: Asked) {
+    fn probe_others(&mut self, asked: Asked) {
         let half = (self.shared.members.patience_s() * BEATS_PER_S / 2).max(1);
         let view = self.shared.members.view();
-        let is_doubted = |slot: u8| self.watch.ears[usize::from(slot)].beats == half;
+        let is_doubted = |slot: u8| self.ios.watch.ears[usize::from(slot)].beats == half;
         if !view.writable.iter().any(is_doubted) {
             return;
         }
-        for slot in view.readable.minus(asked.at_all).minus(self.watch.probed).iter() {
-            self.watch.probed = self.watch.probed.or(Slots::one(slot));
-            let span = self.watch.probe;
-            self.push(ring, IoFor::Probe, slot, MemberIo::Read, SUPERBLOCK_A_OFFSET_BYTES, span);
+        for slot in view.readable.minus(asked.at_all).minus(self.ios.watch.probed).iter() {
+            self.ios.watch.probed = self.ios.watch.probed.or(Slots::one(slot));
+            let span = self.ios.watch.probe;
+            self.push(IoFor::Probe, slot, MemberIo::Read, SUPERBLOCK_A_OFFSET_BYTES, span);
         }
     }
 }

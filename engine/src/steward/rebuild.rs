@@ -1,9 +1,8 @@
-//! Resync and rebuild: stripe by stripe, through the same ownership and the same ops as a host's write.
+//! Rebuild: the filling of one slot, stripe by stripe, through the same ownership and the same operations as a host's write.
 //!
-//! A few stripes are in flight at a time, fewer while hosts have requests. Each comes to its turn, whoever owns it and however
-//! busy it is: see `jobs`. A turn looks at a bounded number of cells; a search of a large bitmap takes several.
+//! A turn looks at a bounded number of stripes; how many are in flight says `share`, and how each comes to its turn array/jobs.rs.
 //!
-//! **Rebuild.** The cursor says how far the slot may be read; it passes a stripe only under the steward's own
+//! **The cursor** says how far the slot may be read; it passes a stripe only under the steward's own
 //! look at it after it was rebuilt. Host writes go to the slot from the start, wherever the cursor is, so a
 //! stripe that was rebuilt stays right while the cursor is still behind it. An Unwritten stripe is passed
 //! by when no one owns it: a write that began before the slot joined would still own it.
@@ -22,9 +21,11 @@ use std::sync::atomic::Ordering;
 
 use bitmap::{BlockIndex, Cell, Ticket};
 
-use super::jobs::Job;
-use super::steward::FlushFor;
-use super::{Array, JOBS_MAX, JobEnd, Shared};
+use crate::durable::{BlockWrites, FlushGate, copies};
+use crate::job::{JOBS_MAX, Job};
+use crate::shared::Shared;
+
+use super::{FlushFor, Steward};
 
 /// Background stripes in flight while no host asks for anything; see `share` for how many while one does.
 pub(super) const JOBS_MAX_IDLE: u32 = JOBS_MAX;
@@ -32,11 +33,6 @@ pub(super) const JOBS_MAX_IDLE: u32 = JOBS_MAX;
 const LOOKS_PER_TURN: u32 = 4096;
 /// How often the rebuild's cursor is put on record.
 const PROGRESS_EVERY_NS: u64 = 5_000_000_000;
-/// Cells that the search for NeedSync stripes looks at in one turn: 32 KiB of memory, some microseconds. (All 234 million of 59 MB
-/// on disk at once took 20 ms, in which the reactor served nobody.)
-pub(super) const CELLS_PER_TURN: u64 = 1 << 16;
-/// How long after a resync that could not read some stripe another begins.
-const RESYNC_AGAIN_NS: u64 = 5_000_000_000;
 /// How long a rebuild waits before it first tries again a stripe that could not be read.
 const REBUILD_AGAIN_NS: u64 = 1_000_000_000;
 /// The waits above double with each attempt, so many times at most: what is bad stays bad, and each look at it may cost the
@@ -44,65 +40,9 @@ const REBUILD_AGAIN_NS: u64 = 1_000_000_000;
 const DOUBLINGS_MAX: u32 = 6;
 
 /// How long to wait after attempt `attempt` (0 for the first) where the first wait is `first_ns`.
-const fn backoff_ns(first_ns: u64, attempt: u32) -> u64 {
+pub(super) const fn backoff_ns(first_ns: u64, attempt: u32) -> u64 {
     let doublings = if attempt < DOUBLINGS_MAX { attempt } else { DOUBLINGS_MAX };
     first_ns << doublings
-}
-
-/// The search for NeedSync stripes.
-#[derive(Debug)]
-pub(super) struct Resync {
-    /// Where the search goes on; `None` when none is under way.
-    from: Option<u64>,
-    /// Stripes that could not be made consistent, in this pass.
-    lost: u64,
-    /// Of those, stripes of which a read failed: that may pass, so another pass is due some time later.
-    unread: u64,
-    again_at_ns: u64,
-    /// How many passes before this could not read some stripe.
-    attempt: u32,
-    /// [`StewardState::torn`](super::StewardState::torn) as it was looked at last.
-    torn_seen: u64,
-    /// The slots that were readable when the pass began: with others, another pass may help.
-    readable: u32,
-}
-
-impl Resync {
-    /// The first search, as the array is made: no turn waits while every cell is counted.
-    pub(super) fn begin(shared: &Shared) -> Resync {
-        Resync::of(shared, shared.bitmap.count().need_sync)
-    }
-
-    /// Another search for what this one has left. No stripe becomes NeedSync while an array runs, so there are no more than
-    /// those, and nothing need be counted.
-    fn again(&self, shared: &Shared) -> Resync {
-        let attempt = if self.unread > 0 { self.attempt + 1 } else { 0 };
-        Resync { attempt, ..Resync::of(shared, self.lost.max(self.unread)) }
-    }
-
-    fn of(shared: &Shared, total: u64) -> Resync {
-        shared.steward.resync_total.store(total, Ordering::Relaxed);
-        shared.steward.resync_done.store(0, Ordering::Relaxed);
-        shared.steward.resync_is_due.store(false, Ordering::Relaxed);
-        Resync {
-            from: (total > 0).then_some(0),
-            lost: 0,
-            unread: 0,
-            again_at_ns: 0,
-            attempt: 0,
-            torn_seen: shared.steward.torn.load(Ordering::Acquire),
-            readable: shared.members.view().readable.0,
-        }
-    }
-
-    pub(super) fn is_running(&self) -> bool {
-        self.from.is_some()
-    }
-
-    /// When the next pass is due, if some stripe could not be read.
-    pub(super) fn next_deadline_ns(&self) -> Option<u64> {
-        (self.from.is_none() && self.unread > 0).then_some(self.again_at_ns)
-    }
 }
 
 /// Unfilled stripes of a rebuild. Each turn looks at all of them for the first, which takes some microseconds.
@@ -213,153 +153,94 @@ impl Rebuild {
             self.next += 1;
         }
     }
+
+    /// An attempt at a stripe has ended.
+    pub(super) fn job_ended(&mut self, stripe: u64, attempt: u32, is_filled: bool, now_ns: u64) {
+        if let Some(entry) = self.window.iter_mut().find(|entry| entry.0 == stripe) {
+            entry.1 = true;
+        }
+        if !is_filled {
+            self.put_off(stripe, attempt, now_ns);
+        }
+    }
 }
 
-impl Array {
-    fn jobs_max(&mut self) -> u32 {
-        let (now, own, shared) = (self.now_ns, self.requests.len() as u32, self.shared.clone());
-        self.steward_mut().share.jobs_max(now, own, || shared.mailboxes.load())
-    }
-
-    /// A job has ended, here or at another reactor.
-    pub(super) fn job_ended(&mut self, end: JobEnd) {
-        let JobEnd { stripe, job, need_sync, unhealed, result } = end;
-        let (now_ns, shared) = (self.now_ns, self.shared.clone());
-        let steward = self.steward_mut();
-        steward.jobs -= 1;
-        steward.resync.unread += u64::from(result.is_err() && need_sync);
-        match job {
-            Job::Resync { .. } => {
-                let done = &shared.steward.resync_done;
-                done.store(done.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                steward.resync.lost += u64::from(result.is_err() || need_sync);
-            }
-            Job::Rebuild { slot, attempt } => {
-                let Some(rebuild) = steward.rebuild.as_mut().filter(|rebuild| rebuild.slot == slot) else {
-                    return;
-                };
-                if let Some(entry) = rebuild.window.iter_mut().find(|entry| entry.0 == stripe) {
-                    entry.1 = true;
-                }
-                if result.is_err() || (need_sync && !unhealed) {
-                    rebuild.put_off(stripe, attempt, now_ns);
-                }
-            }
-        }
-    }
-
-    pub(super) fn resync_advance(&mut self) {
-        let readable = self.shared.members.view().readable.0;
-        let torn = self.shared.steward.torn.load(Ordering::Acquire);
-        if torn != self.steward().resync.torn_seen {
-            // Not at once: what refused a write a moment ago would refuse the resync's too.
-            let again_at_ns = self.now_ns + RESYNC_AGAIN_NS;
-            let resync = &mut self.steward_mut().resync;
-            (resync.torn_seen, resync.again_at_ns, resync.attempt) = (torn, again_at_ns, 0);
-            resync.unread += 1;
-            self.shared.steward.resync_is_due.store(true, Ordering::Relaxed);
-        }
-        let Some(mut from) = self.steward().resync.from else {
-            let resync = &self.steward().resync;
-            let is_due = resync.unread > 0 && self.now_ns >= resync.again_at_ns;
-            if is_due || (resync.lost > 0 && resync.readable != readable) {
-                self.steward_mut().resync = resync.again(&self.shared);
-            }
-            return;
-        };
-        let shared = self.shared.clone();
-        let (jobs_max, attempt) = (self.jobs_max(), self.steward().resync.attempt);
-        let stripes = shared.geometry.stripes();
-        let end = (from + CELLS_PER_TURN).min(stripes);
-        while self.steward().jobs < jobs_max {
-            let Some(stripe) = shared.bitmap.next_need_sync_before(from, end) else {
-                from = end;
-                break;
-            };
-            self.give_job(stripe, Job::Resync { attempt });
-            from = stripe + 1;
-        }
-        let now = self.now_ns;
-        let steward = self.steward_mut();
-        steward.resync.from = Some(from);
-        if from == stripes && steward.jobs == 0 {
-            shared.steward.resync_is_due.store(steward.resync.unread > 0, Ordering::Relaxed);
-            shared.steward.resync_total.store(0, Ordering::Relaxed);
-            steward.resync.from = None;
-            steward.resync.again_at_ns = now + backoff_ns(RESYNC_AGAIN_NS, attempt);
-        }
-    }
-
-    pub(super) fn rebuild_advance(&mut self) {
-        let Some(rebuild) = &self.steward().rebuild else { return };
+impl Steward {
+    pub(super) fn rebuild_turn(
+        &mut self,
+        shared: &Shared,
+        now_ns: u64,
+        requests: u32,
+        blocks: &mut BlockWrites,
+        flush: &mut FlushGate,
+    ) {
+        let Some(rebuild) = &self.rebuild else { return };
         let (slot, filling) = (rebuild.slot, rebuild.filling);
-        let view = self.shared.members.view();
+        let view = shared.members.view();
         if !view.writable.has(slot) || (view.readable.has(slot) && filling == Filling::Finishing) {
             // It failed again, or it is done.
-            if self.steward().jobs == 0 && self.steward().flushing != Some(FlushFor::Rebuild) {
-                self.shared.steward.rebuild_slot.store(0, Ordering::Relaxed);
-                self.steward_mut().rebuild = None;
+            if self.jobs == 0 && self.flushing != Some(FlushFor::Rebuild) {
+                shared.steward.rebuild_slot.store(0, Ordering::Relaxed);
+                self.rebuild = None;
             }
             return;
         }
         match filling {
-            Filling::Stripes => self.fill_stripes(slot),
-            Filling::Blocks(block) => self.fill_blocks(slot, block),
+            Filling::Stripes => self.fill_stripes(shared, now_ns, requests, flush),
+            Filling::Blocks(block) => self.fill_blocks(shared, blocks, flush, block),
             Filling::Flushing | Filling::Finishing => {}
         }
     }
 
-    fn fill_stripes(&mut self, slot: u8) {
-        if self.steward().resync.is_running() {
+    fn fill_stripes(&mut self, shared: &Shared, now_ns: u64, requests: u32, flush: &mut FlushGate) {
+        if self.resync.is_running() {
             return;
         }
-        let shared = self.shared.clone();
-        let jobs_max = self.jobs_max();
+        let jobs_max = self.jobs_max(shared, now_ns, requests);
         let stripes = shared.geometry.stripes();
         // The slot joined the view before these looks at locks; a write takes its lock before it looks at the view.
         // All four are SeqCst: we see the lock of a write that does not know the slot, or it sees the slot. (That of a discard
         // is looked at after the cell: see `cell_at_rest`.)
         for _ in 0..LOOKS_PER_TURN {
-            let rebuild = self.steward().rebuild.as_ref().expect("looked at above");
-            let upcoming = rebuild.upcoming(stripes).filter(|_| self.steward().jobs < jobs_max);
+            let rebuild = self.rebuild.as_ref().expect("looked at above");
+            let upcoming = rebuild.upcoming(stripes).filter(|_| self.jobs < jobs_max);
             let Some((stripe, attempt)) = upcoming else { break };
+            let slot = rebuild.slot;
             let passed_by = shared.locks.is_free(stripe)
                 && shared.bitmap.cell_at_rest(stripe, &shared.locks) == Some(Cell::Unwritten);
             if !passed_by {
                 self.give_job(stripe, Job::Rebuild { slot, attempt });
             }
-            let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
+            let rebuild = self.rebuild.as_mut().expect("looked at above");
             if !passed_by {
                 rebuild.window.push_back((stripe, false));
             }
             rebuild.pass();
         }
-        let now = self.now_ns;
-        let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
+        let rebuild = self.rebuild.as_mut().expect("looked at above");
         rebuild.window.retain(|entry| !entry.1);
         rebuild.waits = false;
         shared.members.advance_cursor(rebuild.reached());
         if rebuild.reached() == stripes {
             rebuild.filling = Filling::Blocks(0);
         } else if rebuild.upcoming(stripes).is_none() && rebuild.window.is_empty() {
-            rebuild.try_again(now);
+            rebuild.try_again(now_ns);
             rebuild.waits = rebuild.again.is_empty();
-        } else if now >= rebuild.next_progress_ns {
+        } else if now_ns >= rebuild.next_progress_ns {
             let first = rebuild.next_progress_ns == 0;
-            rebuild.next_progress_ns = now + PROGRESS_EVERY_NS;
+            rebuild.next_progress_ns = now_ns + PROGRESS_EVERY_NS;
             // What a flush covers was passed before it began; one that takes longer than the time between two is waited for.
             let passed = shared.members.cursor();
-            if !first && self.steward_flush(FlushFor::Rebuild) {
-                let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at above");
+            if !first && self.join_flush(flush, FlushFor::Rebuild) {
+                let rebuild = self.rebuild.as_mut().expect("looked at above");
                 rebuild.flushing_cursor = passed;
             }
         }
     }
 
     /// Whether the slot has the list of lost rows, as far as there is one; writes it there otherwise.
-    fn lists_lost_rows(&mut self) -> bool {
-        let shared = self.shared.clone();
-        let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at by the caller");
+    fn lists_lost_rows(&mut self, shared: &Shared) -> bool {
+        let rebuild = self.rebuild.as_mut().expect("looked at by the caller");
         if rebuild.listed.is_none() && shared.lost.is_on_record() {
             rebuild.listed = shared.lost.touch().ok();
         }
@@ -371,22 +252,21 @@ impl Array {
 
     /// Writes every bitmap block of which the slot keeps a copy, so that its copies are not old when they
     /// begin to count.
-    fn fill_blocks(&mut self, slot: u8, from: u32) {
-        let shared = self.shared.clone();
-        if !self.lists_lost_rows() {
+    fn fill_blocks(&mut self, shared: &Shared, blocks: &mut BlockWrites, flush: &mut FlushGate, from: u32) {
+        if !self.lists_lost_rows(shared) {
             return;
         }
-        let blocks = shared.bitmap.blocks();
-        let mut block = from;
+        let slot = self.rebuild.as_ref().expect("looked at by the caller").slot;
+        let (end, mut block) = (shared.bitmap.blocks(), from);
         for _ in 0..LOOKS_PER_TURN {
-            while block < blocks && !self.keeps(slot, BlockIndex(block)) {
+            while block < end && !copies(&shared.geometry, BlockIndex(block)).has(slot) {
                 block += 1;
             }
-            if block >= blocks {
+            if block >= end {
                 break;
             }
             let at = BlockIndex(block);
-            let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at by the caller");
+            let rebuild = self.rebuild.as_mut().expect("looked at by the caller");
             // One block at a time: asked for here, and passed when two writes that began since have ended, one for each of its
             // places. A device that joins holds no older generation in the other place, and a start could not tell that place
             // from one that has become unreadable.
@@ -407,35 +287,34 @@ impl Array {
                     }
                 }
             }
-            self.write_block(at);
+            blocks.ask(at);
             break;
         }
-        let flush = block >= blocks && self.steward_flush(FlushFor::Rebuild);
-        let rebuild = self.steward_mut().rebuild.as_mut().expect("looked at by the caller");
-        rebuild.filling = if flush { Filling::Flushing } else { Filling::Blocks(block) };
+        let is_flushing = block >= end && self.join_flush(flush, FlushFor::Rebuild);
+        let rebuild = self.rebuild.as_mut().expect("looked at by the caller");
+        rebuild.filling = if is_flushing { Filling::Flushing } else { Filling::Blocks(block) };
     }
 
     /// The members are flushed: what the cursor had passed before may be recorded.
     pub(super) fn rebuild_flushed(&mut self, ok: bool) {
-        let steward = self.steward_mut();
-        let Some(rebuild) = steward.rebuild.as_mut().filter(|_| ok) else { return };
+        let Some(rebuild) = self.rebuild.as_mut().filter(|_| ok) else { return };
         let slot = rebuild.slot;
         match rebuild.filling {
             Filling::Flushing => {
                 rebuild.filling = Filling::Finishing;
-                steward.keeper.wishes.filled = Some(slot);
+                self.keeper.wishes.filled = Some(slot);
             }
             Filling::Stripes | Filling::Blocks(_) | Filling::Finishing => {
-                steward.keeper.wishes.progress = Some((slot, rebuild.flushing_cursor));
+                self.keeper.wishes.progress = Some((slot, rebuild.flushing_cursor));
             }
         }
     }
 
     /// The flush of a stop begins now: it covers everything that the cursor has passed. No operation is in flight, and the cursor does
     /// not move any more.
-    pub(super) fn note_cursor_of_stop(&mut self) {
-        let cursor = self.shared.members.cursor();
-        if let Some(rebuild) = &mut self.steward_mut().rebuild {
+    pub(super) fn note_cursor_of_stop(&mut self, shared: &Shared) {
+        let cursor = shared.members.cursor();
+        if let Some(rebuild) = &mut self.rebuild {
             rebuild.flushing_cursor = cursor;
         }
     }
@@ -444,11 +323,10 @@ impl Array {
     /// [`PROGRESS_EVERY_NS`]; at the next start a stripe at or above the recorded cursor that needs a resync is not believed on the
     /// slot, and its strip there would be given up, although the device has it.
     pub(super) fn record_cursor_of_stop(&mut self) {
-        let steward = self.steward_mut();
-        let Some(rebuild) = &steward.rebuild else { return };
+        let Some(rebuild) = &self.rebuild else { return };
         match rebuild.filling {
             Filling::Stripes | Filling::Blocks(_) => {
-                steward.keeper.wishes.progress = Some((rebuild.slot, rebuild.flushing_cursor));
+                self.keeper.wishes.progress = Some((rebuild.slot, rebuild.flushing_cursor));
             }
             // The slot is in sync on record, or about to be.
             Filling::Flushing | Filling::Finishing => {}

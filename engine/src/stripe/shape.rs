@@ -7,13 +7,13 @@ use crate::plan::{self, Plan, ReadPlan, Unsynced, View};
 use super::op::{Segment, Work};
 
 /// The end of the small piece that a row is in.
-pub(super) const fn piece_end(row: u32) -> u32 {
+pub(crate) const fn piece_end(row: u32) -> u32 {
     (row / RECOVERY_BYTES + 1) * RECOVERY_BYTES
 }
 
 /// One segment: its plan, and what lies in memory for it. `None` where it is refused.
 #[inline(always)]
-pub(super) fn shape(view: &View, work: Work, wanted: Strips, given_up: Strips) -> Option<Segment> {
+pub(crate) fn shape(view: &View, work: Work, wanted: Strips, given_up: Strips) -> Option<Segment> {
     let mut segment = Segment::of(wanted);
     let parity = view.parity.and(view.writable);
     let lost = view.lost_data();
@@ -73,7 +73,7 @@ pub(super) fn shape(view: &View, work: Work, wanted: Strips, given_up: Strips) -
 }
 
 /// The strips that a segment writes, wherever their members are.
-pub(super) fn targets(data: Strips, parity: Strips, segment: &Segment, work: Work) -> Strips {
+pub(crate) fn targets(data: Strips, parity: Strips, segment: &Segment, work: Work) -> Strips {
     if let Work::Rebuild { target } = work
         && !segment.void
     {

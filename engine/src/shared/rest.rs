@@ -18,9 +18,6 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Array;
-use super::op::Phase;
-
 const RESTING: u32 = 0;
 const CALLED: u32 = 1;
 const AWAKE: u32 = 2;
@@ -32,7 +29,7 @@ pub struct Rest(AtomicU32);
 
 impl Rest {
     /// An array that rests, or one that has no record and never rests.
-    pub(super) const fn new(has_record: bool) -> Rest {
+    pub(crate) const fn new(has_record: bool) -> Rest {
         Rest(AtomicU32::new(if has_record { RESTING } else { AWAKE }))
     }
 
@@ -45,57 +42,30 @@ impl Rest {
     }
 
     /// Calls the steward; says whether this is the first call.
-    pub(super) fn call(&self) -> bool {
+    pub(crate) fn call(&self) -> bool {
         self.0.compare_exchange(RESTING, CALLED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Whether a writer waits.
-    pub(super) fn is_called(&self) -> bool {
+    pub(crate) fn is_called(&self) -> bool {
         self.0.load(Ordering::Acquire) == CALLED
     }
 
     /// Steward: members may be written from now on.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.0.store(AWAKE, Ordering::Release);
     }
 
     /// Steward: a pass of the sweep found nothing to do. Called stays: a writer waits.
-    pub(super) fn approach(&self) {
+    pub(crate) fn approach(&self) {
         let next = if self.0.load(Ordering::Relaxed) == DROWSY { RESTING } else { DROWSY };
         let from = if next == RESTING { DROWSY } else { AWAKE };
         let _from_there_only = self.0.compare_exchange(from, next, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Steward: a pass of the sweep found something to do.
-    pub(super) fn put_off(&self) {
+    pub(crate) fn put_off(&self) {
         let _from_there_only = self.0.compare_exchange(DROWSY, AWAKE, Ordering::AcqRel, Ordering::Relaxed);
-    }
-}
-
-impl Array {
-    /// Has an op wait until the record says that members may be written; see `rest`.
-    pub(super) fn await_wake(&mut self, index: u32) {
-        self.ops[index].phase = Phase::AwaitingWake;
-        self.polling.push(index);
-        self.call_from_rest();
-    }
-
-    /// Whether the wait of an op is over; if so it is to start.
-    pub(super) fn has_woken(&mut self, index: u32, failed: bool) -> bool {
-        if !self.shared.steward.rest.is_over() && !failed {
-            self.call_from_rest();
-            return false;
-        }
-        self.ops[index].phase = Phase::Fresh;
-        self.fresh.push_back(index);
-        true
-    }
-
-    /// Calls the steward, if nobody has.
-    fn call_from_rest(&self) {
-        if self.shared.steward.rest.call() {
-            self.shared.mailboxes.wake(0);
-        }
     }
 }
 

@@ -2,9 +2,7 @@
 //! will never hold much (an embedded one, a simulated one) can say so and is made and dropped in microseconds: a full
 //! one is 1.3 MB of tables, which took 0.2 ms of each restart in the simulator.
 
-use crate::limits::{IO_IN_FLIGHT_MAX, MEMBERS_MAX};
-
-use super::arrival::WIPES_MAX;
+use crate::limits::{IO_IN_FLIGHT_MAX, MEMBERS_MAX, WIPES_MAX};
 
 /// Room of one reactor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,24 +28,26 @@ use std::mem::offset_of;
 use bitmap::Ticket;
 
 use crate::geometry::{Geometry, Rotation, Slots, Strips};
+use crate::job::Job;
+use crate::limits::MEMBERS_MAX;
 use crate::memory::{Memory, Span};
+use crate::part::{Part, PartKind, PartList, Rows};
 use crate::plan::{Plan, Unsynced, View};
 use crate::request::RequestError;
-use crate::slab::Slab;
+use crate::slab::{NONE, Slab};
 
-use super::NONE;
-use super::jobs::Job;
-use super::part::{Part, PartKind, PartList, Rows};
 use super::vain::{self, Vain};
 
 /// Parts merged into one op at most: bounds the time that one op holds its stripe.
 const PARTS_PER_OP_MAX: usize = 64;
 /// Segments of one batch at most. With the bound on I/Os it is less for wide arrays.
 const SEGMENTS_MAX: usize = 8;
+/// Member I/Os that one stripe operation has in flight at most: one for each member.
+const IOS_PER_OP_MAX: usize = MEMBERS_MAX;
 
 /// Where an op stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Queued to start.
     Fresh,
     /// Waiting until the record says that members may be written.
@@ -86,7 +88,7 @@ pub(super) enum Phase {
 
 /// What an op is working at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
+pub(crate) enum Work {
     /// Writes, on a stripe of this trust.
     Write(Mode),
     /// A read that needs the stripe.
@@ -99,7 +101,7 @@ pub(super) enum Work {
 
 /// How a write treats its stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// Parity is trusted; touched rows only.
     Trusted,
     /// Unwritten: every row, zeros where nothing is written.
@@ -112,11 +114,11 @@ pub(super) enum Mode {
 
 impl Mode {
     /// Whether rows that no part touches are worked at too.
-    pub(super) const fn every_row(self) -> bool {
+    pub(crate) const fn every_row(self) -> bool {
         matches!(self, Mode::First | Mode::Heal)
     }
 
-    pub(super) const fn unsynced(self) -> Unsynced {
+    pub(crate) const fn unsynced(self) -> Unsynced {
         match self {
             Mode::Heal => Unsynced::Heal,
             Mode::DataOnly => Unsynced::DataOnly,
@@ -129,20 +131,20 @@ impl Mode {
 ///
 /// The op's memory holds, for each segment, `len` bytes for each strip of `gathered`, `read`, `made`, in order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Segment {
-    pub(super) row: u32,
-    pub(super) len: u32,
+pub(crate) struct Segment {
+    pub(crate) row: u32,
+    pub(crate) len: u32,
     /// Strips written (or, for a read, wanted).
-    pub(super) wanted: Strips,
-    pub(super) plan: Plan,
+    pub(crate) wanted: Strips,
+    pub(crate) plan: Plan,
     /// What is wanted is given up for lost, and is zeros.
-    pub(super) void: bool,
+    pub(crate) void: bool,
     /// Written strips whose new bytes come from several parts, and are copied together.
-    pub(super) gathered: Strips,
+    pub(crate) gathered: Strips,
     /// Strips read into the op's memory.
-    pub(super) read: Strips,
+    pub(crate) read: Strips,
     /// Strips computed into the op's memory: parity, reconstructed data.
-    pub(super) made: Strips,
+    pub(crate) made: Strips,
     /// Where in the op's memory each of the three begins.
     gathered_bytes: u32,
     read_bytes: u32,
@@ -151,7 +153,7 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Rows in which these strips are wanted, planned by the caller.
-    pub(super) const fn of(wanted: Strips) -> Segment {
+    pub(crate) const fn of(wanted: Strips) -> Segment {
         Segment {
             row: 0,
             len: 0,
@@ -168,12 +170,12 @@ impl Segment {
     }
 
     /// How many strips lie in the op's memory.
-    pub(super) const fn strips_in_memory(&self) -> u32 {
+    pub(crate) const fn strips_in_memory(&self) -> u32 {
         self.gathered.count() + self.read.count() + self.made.count()
     }
 
     /// Gives it its memory, from `at_bytes` of the op's on, for all its `strips`.
-    pub(super) const fn place(&mut self, at_bytes: u32, strips: u32) {
+    pub(crate) const fn place(&mut self, at_bytes: u32, strips: u32) {
         self.gathered_bytes = at_bytes;
         self.read_bytes = at_bytes + self.gathered.count() * self.len;
         self.made_bytes = at_bytes + (strips - self.made.count()) * self.len;
@@ -184,15 +186,15 @@ impl Segment {
         work.part(begin_bytes + strips.rank(strip) * self.len, self.len)
     }
 
-    pub(super) fn gathered_span(&self, work: Span, strip: u8) -> Span {
+    pub(crate) fn gathered_span(&self, work: Span, strip: u8) -> Span {
         self.piece(work, self.gathered_bytes, self.gathered, strip)
     }
 
-    pub(super) fn read_span(&self, work: Span, strip: u8) -> Span {
+    pub(crate) fn read_span(&self, work: Span, strip: u8) -> Span {
         self.piece(work, self.read_bytes, self.read, strip)
     }
 
-    pub(super) fn made_span(&self, work: Span, strip: u8) -> Span {
+    pub(crate) fn made_span(&self, work: Span, strip: u8) -> Span {
         self.piece(work, self.made_bytes, self.made, strip)
     }
 }
@@ -200,34 +202,34 @@ impl Segment {
 /// The segments of one batch.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))] // the count and the first segment, mostly the only one, in one cache line
-pub(super) struct Segments {
+pub(crate) struct Segments {
     count: usize,
     list: [Segment; SEGMENTS_MAX],
 }
 const _: () = assert!(offset_of!(Segments, list) + size_of::<Segment>() <= 64);
 
 impl Segments {
-    pub(super) const EMPTY: Segments = Segments { count: 0, list: [Segment::of(Strips::NONE); SEGMENTS_MAX] };
+    pub(crate) const EMPTY: Segments = Segments { count: 0, list: [Segment::of(Strips::NONE); SEGMENTS_MAX] };
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.count = 0;
     }
 
     /// Whether one more would exceed the bound on segments, or on I/Os (one a member and segment).
-    pub(super) fn is_full(&self, members: u8) -> bool {
-        self.count == SEGMENTS_MAX || (self.count + 1) * usize::from(members) > super::IOS_PER_OP_MAX
+    pub(crate) fn is_full(&self, members: u8) -> bool {
+        self.count == SEGMENTS_MAX || (self.count + 1) * usize::from(members) > IOS_PER_OP_MAX
     }
 
-    pub(super) fn push(&mut self, segment: Segment) {
+    pub(crate) fn push(&mut self, segment: Segment) {
         self.list[self.count] = segment;
         self.count += 1;
     }
 
-    pub(super) fn get(&self, at: usize) -> Segment {
+    pub(crate) fn get(&self, at: usize) -> Segment {
         self.list[..self.count][at]
     }
 
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.count
     }
 }
@@ -235,78 +237,78 @@ impl Segments {
 /// What the owner of a stripe is doing.
 #[derive(Debug)]
 #[repr(align(64))] // three cache lines: see `slab`
-pub(super) struct StripeOp {
-    pub(super) stripe: u64,
-    pub(super) lock_slot: u32,
+pub(crate) struct StripeOp {
+    pub(crate) stripe: u64,
+    pub(crate) lock_slot: u32,
     /// The next op of this reactor in the same lock slot.
-    pub(super) chain: u8,
-    pub(super) rotation: Rotation,
+    pub(crate) chain: u8,
+    pub(crate) rotation: Rotation,
     /// Parts that came while it was busy.
-    pub(super) waiting: PartList,
+    pub(crate) waiting: PartList,
     /// Parts that it is working for.
-    pub(super) active: PartList,
+    pub(crate) active: PartList,
     /// Background work to do when no part waits, or after a round of parts.
-    pub(super) background: Option<Job>,
+    pub(crate) background: Option<Job>,
     /// A round of parts has begun since the background work came: it is next.
-    pub(super) job_is_due: bool,
+    pub(crate) job_is_due: bool,
     /// It has begun a round, so it may give way.
-    pub(super) has_worked: bool,
+    pub(crate) has_worked: bool,
     /// The background work that it is doing.
-    pub(super) job: Option<Job>,
-    pub(super) phase: Phase,
-    pub(super) work_kind: Work,
-    pub(super) view: View,
+    pub(crate) job: Option<Job>,
+    pub(crate) phase: Phase,
+    pub(crate) work_kind: Work,
+    pub(crate) view: View,
     /// Strips whose read has failed: writable, not readable.
-    pub(super) suspects: Strips,
+    pub(crate) suspects: Strips,
     /// Rows are worked through in small pieces, each with suspects of its own: several strips could not be read,
     /// perhaps in different rows.
-    pub(super) careful: bool,
+    pub(crate) careful: bool,
     /// Background work has passed by rows that it could not compute.
-    pub(super) incomplete: bool,
+    pub(crate) incomplete: bool,
     /// The reads of the piece that background work may have to give up.
-    pub(super) vain: Vain,
+    pub(crate) vain: Vain,
     /// Pieces that this attempt may still look at so closely.
-    pub(super) pieces_left: u8,
+    pub(crate) pieces_left: u8,
     /// Data strips that are given up in this batch's rows: listed as lost, and zeros from now on.
-    pub(super) given_up: Strips,
+    pub(crate) given_up: Strips,
     /// The same for all rows of the stripe.
-    pub(super) given_up_whole: Strips,
+    pub(crate) given_up_whole: Strips,
     /// A member that stays did not take a write, so the batch is to be written once more.
-    pub(super) once_more: bool,
+    pub(crate) once_more: bool,
     /// That was done.
-    pub(super) was_repeated: bool,
+    pub(crate) was_repeated: bool,
     /// A member that stays did not take what background work wrote: the stripe stays NeedSync, or comes to be.
-    pub(super) unhealed: bool,
+    pub(crate) unhealed: bool,
     /// The version of the list of lost rows that it waits for.
-    pub(super) listed: u64,
+    pub(crate) listed: u64,
     /// The rows that its parts touch, from the first to before the last: where to look for segments.
-    pub(super) rows: Rows,
+    pub(crate) rows: Rows,
     /// First row of the batch, and of the next.
-    pub(super) row: u32,
-    pub(super) row_next: u32,
-    pub(super) work: Span,
+    pub(crate) row: u32,
+    pub(crate) row_next: u32,
+    pub(crate) work: Span,
     /// The lot of `work`, if parked I/Os hold it; or `NONE`.
-    pub(super) lot: u32,
+    pub(crate) lot: u32,
     /// Member I/Os in flight; of a run of discards they count at its first op.
-    pub(super) pending: u32,
+    pub(crate) pending: u32,
     /// The next op of its run of discards.
-    pub(super) run_next: u32,
+    pub(crate) run_next: u32,
     /// A read of this batch has failed: plan it again.
-    pub(super) read_failed: bool,
+    pub(crate) read_failed: bool,
     /// Slots that hold less than they should after this op; the record must exclude them.
-    pub(super) skipped: Slots,
+    pub(crate) skipped: Slots,
     /// Written data strips that did not reach their member.
-    pub(super) missed_data: Strips,
+    pub(crate) missed_data: Strips,
     /// A member that stays did not take a write: what the op's parts are answered.
-    pub(super) refused: Option<RequestError>,
+    pub(crate) refused: Option<RequestError>,
     /// Data, parity and cell are to be durable before the answer.
-    pub(super) fua: bool,
-    pub(super) ticket: Option<Ticket>,
+    pub(crate) fua: bool,
+    pub(crate) ticket: Option<Ticket>,
 }
 const _: () = assert!(size_of::<Option<StripeOp>>() == 3 * 64);
 
 impl StripeOp {
-    pub(super) fn new(stripe: u64, lock_slot: u32, chain: u8, rotation: Rotation) -> StripeOp {
+    pub(crate) fn new(stripe: u64, lock_slot: u32, chain: u8, rotation: Rotation) -> StripeOp {
         StripeOp {
             stripe,
             lock_slot,
@@ -356,7 +358,7 @@ impl StripeOp {
 
     /// Takes from `waiting` what is worked at next: one read or discard, or all writes in a row.
     #[inline]
-    pub(super) fn begin(&mut self, parts: &mut Slab<Part>, geometry: &Geometry) {
+    pub(crate) fn begin(&mut self, parts: &mut Slab<Part>, geometry: &Geometry) {
         self.reset();
         let Some(first) = self.waiting.pop(parts) else { return };
         let is_write = |kind| matches!(kind, PartKind::Write | PartKind::Zero);
@@ -375,7 +377,7 @@ impl StripeOp {
     }
 
     /// Whether what the op does next writes to members: anything but a read.
-    pub(super) fn writes_next(&self, parts: &Slab<Part>) -> bool {
+    pub(crate) fn writes_next(&self, parts: &Slab<Part>) -> bool {
         let job = self.background.is_some();
         match self.waiting.first() {
             Some(first) if !(job && self.job_is_due) => parts[first].kind != PartKind::Read,
@@ -384,7 +386,7 @@ impl StripeOp {
     }
 
     /// Forgets the work before.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.suspects = Strips::NONE;
         self.careful = false;
         self.incomplete = false;
@@ -416,7 +418,7 @@ impl StripeOp {
 
     /// The strips that its parts cover in `row`, and the first row after it, at most `end` (of the chunk, or of
     /// what the parts touch), where that changes.
-    pub(super) fn coverage(
+    pub(crate) fn coverage(
         &self,
         parts: &Slab<Part>,
         geometry: &Geometry,
@@ -445,7 +447,7 @@ impl StripeOp {
     }
 
     /// Of the strips written in these rows, those that more than one part has a share in.
-    pub(super) fn gathered(
+    pub(crate) fn gathered(
         &self,
         parts: &Slab<Part>,
         geometry: &Geometry,
@@ -472,7 +474,7 @@ impl StripeOp {
 
     /// The part that has all the new bytes of a strip in the rows from `row` on.
     #[inline(always)]
-    pub(super) fn writer_of<'a>(
+    pub(crate) fn writer_of<'a>(
         &self,
         parts: &'a Slab<Part>,
         geometry: &Geometry,
@@ -491,7 +493,7 @@ impl StripeOp {
 
     /// Every piece of a strip's new bytes in a segment, in the order in which the parts came: the part's
     /// bytes, and the row where they belong.
-    pub(super) fn pieces<'a>(
+    pub(crate) fn pieces<'a>(
         &self,
         parts: &'a Slab<Part>,
         geometry: &'a Geometry,
@@ -509,7 +511,7 @@ impl StripeOp {
     }
 
     /// The strips that its parts touch, and those that they cover from first row to last.
-    pub(super) fn touched(&self, parts: &Slab<Part>, geometry: &Geometry) -> (Strips, Strips) {
+    pub(crate) fn touched(&self, parts: &Slab<Part>, geometry: &Geometry) -> (Strips, Strips) {
         let (mut touched, mut whole) = (Strips::NONE, geometry.data_strips());
         let mut row = 0;
         while row < geometry.chunk_bytes() {

@@ -25,17 +25,15 @@
 use std::ops::Range;
 
 use crate::format::zones::TAIL_UNUSED_BYTES;
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, WIPES_MAX};
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
+use crate::turn::{Io, IoFor, Turn};
 
+use super::Steward;
 use super::keeper::Joining;
-use super::{Array, Io, IoFor};
 
 /// Bytes of one write that wipes. A drive of 1 GB/s takes 0.25 ms for it, so hosts wait for little more.
 const WIPE_BYTES: u64 = 256 << 10;
-/// Writes that wipe in flight. Four keep a drive busy; both ends of a member of 4 GiB are wiped in some 140.
-pub(super) const WIPES_MAX: usize = 4;
-
 /// The refusal of an order on an array that has failed.
 pub(crate) fn has_failed(name: &str) -> String {
     format!(
@@ -85,93 +83,87 @@ impl Arrival {
     }
 }
 
-impl Array {
+impl Steward {
     /// Takes an order to put a device into a slot, or refuses it.
-    pub(super) fn order_join(&mut self, joining: Joining) {
-        let (view, failed, beat) = (self.shared.members.view(), self.shared.failed(), self.watch.beat());
-        let data_offset_bytes = self.shared.layout.data_offset_bytes;
-        let steward = self.steward_mut();
-        let name = steward.keeper.name();
-        let is_busy = steward.arrival.is_some() || steward.rebuild.is_some() || steward.keeper.is_joining();
-        if failed {
+    pub(super) fn order_join<R>(&mut self, turn: &Turn<'_, R>, joining: Joining) {
+        let shared = turn.shared;
+        let name = self.keeper.name();
+        let is_busy = self.arrival.is_some() || self.rebuild.is_some() || self.keeper.is_joining();
+        if shared.failed() {
             joining.answer.send(Err(has_failed(name)));
-        } else if steward.is_stopping() {
+        } else if self.is_stopping() {
             joining.answer.send(Err(IS_STOPPING.into()));
         } else if is_busy {
             joining
                 .answer
                 .send(Err(format!("another slot is being rebuilt: wait for it (`striate wait {name}`)")));
-        } else if view.writable.has(joining.slot) {
+        } else if shared.members.view().writable.has(joining.slot) {
             let why = format!(
                 "slot {0} is in use: to take its member out of service: `striate fail {name} {0}`",
                 joining.slot
             );
             joining.answer.send(Err(why));
         } else {
-            steward.arrival = Some(Arrival::new(joining, data_offset_bytes, beat));
+            self.arrival = Some(Arrival::new(joining, shared.layout.data_offset_bytes, turn.ios.beat()));
         }
     }
 
     /// Wipes a piece of what the device that arrives holds, and hands it to the keeper when all is wiped.
-    pub(super) fn arrival_advance<R: Ring>(&mut self, ring: &mut R) {
-        let Some(arrival) = &self.steward().arrival else { return };
-        if self.shared.failed() {
-            self.refuse_arrival(has_failed(self.steward().keeper.name()));
-        } else if self.steward().is_stopping() {
-            self.refuse_arrival(IS_STOPPING.into());
-        } else if arrival.in_flight > 0 && self.watch.is_overdue_since(arrival.heard_beat, &self.shared) {
-            let patience_s = self.shared.members.patience_s();
-            self.refuse_arrival(format!("the device has not answered for {patience_s} s"));
+    pub(super) fn arrival_turn<R: Ring>(&mut self, turn: &mut Turn<'_, R>) {
+        let Some(arrival) = &self.arrival else { return };
+        let shared = turn.shared;
+        if shared.failed() {
+            self.refuse_arrival(turn, has_failed(self.keeper.name()));
+        } else if self.is_stopping() {
+            self.refuse_arrival(turn, IS_STOPPING.into());
+        } else if arrival.in_flight > 0 && turn.ios.is_overdue_since(arrival.heard_beat, shared) {
+            let patience_s = shared.members.patience_s();
+            self.refuse_arrival(turn, format!("the device has not answered for {patience_s} s"));
         } else {
-            self.wipe(ring);
+            self.wipe(turn);
         }
     }
 
-    fn wipe<R: Ring>(&mut self, ring: &mut R) {
-        let shared = self.shared.clone();
-        while let Some(arrival) = &mut self.steward_mut().arrival
+    fn wipe<R: Ring>(&mut self, turn: &mut Turn<'_, R>) {
+        while let Some(arrival) = &mut self.arrival
             && arrival.in_flight < WIPES_MAX
         {
             let (slot, device) = (arrival.joining.slot, arrival.joining.device);
             let Some((offset, len)) = arrival.next_piece() else {
                 if arrival.in_flight == 0 {
-                    let steward = self.steward_mut();
-                    steward.keeper.wishes.join = steward.arrival.take().map(|arrival| arrival.joining);
+                    self.keeper.wishes.join = self.arrival.take().map(|arrival| arrival.joining);
                 }
                 return;
             };
             arrival.in_flight += 1;
-            let zeros = shared.memory.zeros(len as u32);
+            let zeros = turn.shared.memory.zeros(len as u32);
             let write = MemberIo::Write(Durability::Durable);
-            self.push_to(ring, IoFor::Wipe, slot, device, write, offset, zeros);
+            turn.push_to(IoFor::Wipe, slot, device, write, offset, zeros);
         }
     }
 
-    /// Whether this write wipes the device that arrives now. One that was refused meanwhile is not waited for.
-    pub(super) fn is_arriving(&self, io: &Io) -> bool {
-        let arrival = self.steward.as_ref().and_then(|steward| steward.arrival.as_ref());
-        arrival.is_some_and(|arrival| arrival.device() == io.device)
+    /// The device that arrives now. One that was refused meanwhile is not waited for.
+    pub(crate) fn arriving(&self) -> Option<DeviceIndex> {
+        self.arrival.as_ref().map(Arrival::device)
     }
 
     /// A write that wipes has completed.
-    pub(super) fn wiped(&mut self, io: &Io, result: Result<(), i32>) {
-        if !self.is_arriving(io) {
+    pub(crate) fn wiped<R>(&mut self, turn: &mut Turn<'_, R>, io: &Io, result: Result<(), i32>) {
+        let Some(arrival) = self.arrival.as_mut().filter(|arrival| arrival.device() == io.device) else {
             return;
-        }
-        let beat = self.watch.beat();
-        let arrival = self.steward_mut().arrival.as_mut().expect("looked at above");
-        (arrival.in_flight, arrival.heard_beat) = (arrival.in_flight - 1, beat);
+        };
+        (arrival.in_flight, arrival.heard_beat) = (arrival.in_flight - 1, turn.ios.beat());
         if let Err(errno) = result {
             let error = std::io::Error::from_raw_os_error(errno);
-            self.refuse_arrival(format!("the device does not take its metadata: {error}"));
+            self.refuse_arrival(turn, format!("the device does not take its metadata: {error}"));
         }
     }
 
-    fn refuse_arrival(&mut self, why: String) {
-        if let Some(arrival) = self.steward_mut().arrival.take() {
+    fn refuse_arrival<R>(&mut self, turn: &mut Turn<'_, R>, why: String) {
+        if let Some(arrival) = self.arrival.take() {
             arrival.joining.answer.send(Err(why));
             // Its writes in flight are waited for no longer.
-            self.parking.look_again();
+            turn.ios.look_again();
         }
     }
 }
@@ -179,8 +171,8 @@ impl Array {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::array::Answer;
     use crate::ring::SECTOR_BYTES;
+    use crate::shared::Answer;
 
     /// Both ends are wiped, every byte once, in pieces that a ring takes.
     #[test]

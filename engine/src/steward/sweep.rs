@@ -23,11 +23,12 @@
 
 use bitmap::{Bitmap, BlockIndex, Looked, Sweeper};
 
+use crate::durable::{BlockWrites, FlushGate};
+use crate::shared::Shared;
 use crate::tally::Tally;
 
 use super::keeper::MoveTicket;
-use super::steward::FlushFor;
-use super::{Array, Shared};
+use super::{FlushFor, Steward};
 
 /// A cell becomes Clean after it has rested for one to two of these.
 const PASS_EVERY_NS: u64 = 1_000_000_000;
@@ -88,64 +89,85 @@ impl Sweep {
         let looked = shared.bitmap.sweep_look(&mut self.sweeper, block, &shared.locks);
         shared.bitmap.sweep_block(&mut self.sweeper, looked);
     }
+
+    fn drop_batch(&mut self) {
+        self.batch.clear();
+        self.met_dirty = true;
+        self.phase = Phase::Resting;
+    }
+
+    /// What was looked at before the flush, and rested since, is Clean.
+    fn settle_batch(&mut self, shared: &Shared, blocks: &mut BlockWrites, next: u32) {
+        while let Some(looked) = self.batch.pop() {
+            let block = looked.block;
+            if shared.bitmap.sweep_block(&mut self.sweeper, looked) > 0 {
+                blocks.ask(block);
+            }
+            shared.bitmap.age_block(&mut self.sweeper, block);
+        }
+        self.phase = Phase::Looking { block: next };
+    }
 }
 
-impl Array {
-    pub(super) fn sweep_advance(&mut self) {
-        let sweep = &self.steward().sweep;
-        if matches!(sweep.phase, Phase::Resting) && self.now_ns < sweep.next_pass_ns {
+impl Steward {
+    pub(super) fn sweep_turn(
+        &mut self,
+        shared: &Shared,
+        now_ns: u64,
+        blocks: &mut BlockWrites,
+        flush: &mut FlushGate,
+    ) {
+        let sweep = &self.sweep;
+        if matches!(sweep.phase, Phase::Resting) && now_ns < sweep.next_pass_ns {
             return;
         }
-        let given_up = self.shared.failed() || self.steward().is_stopping();
+        let given_up = shared.failed() || self.is_stopping();
         match sweep.phase {
-            Phase::Resting => self.begin_pass(given_up),
-            Phase::Looking { .. } if given_up => self.drop_batch(),
-            Phase::Looking { block } => self.look_at_blocks(block),
+            Phase::Resting => self.begin_pass(shared, now_ns, given_up),
+            Phase::Looking { .. } if given_up => self.sweep.drop_batch(),
+            Phase::Looking { block } => self.look_at_blocks(shared, blocks, flush, block),
             Phase::Flushing { .. } => {}
-            Phase::Moving { .. } if given_up => self.drop_batch(),
+            Phase::Moving { .. } if given_up => self.sweep.drop_batch(),
             Phase::Moving { next, ticket } => {
-                if self.steward().keeper.has_moved(ticket) {
-                    self.sweep_batch(next);
+                if self.keeper.has_moved(ticket) {
+                    self.sweep.settle_batch(shared, blocks, next);
                 }
             }
         }
     }
 
     /// Begins a pass if something has changed since the last one, or lets the array rest.
-    fn begin_pass(&mut self, given_up: bool) {
-        let (now, shared) = (self.now_ns, self.shared.clone());
-        let changes = changes(&shared);
-        let steward = self.steward_mut();
-        steward.sweep.next_pass_ns = now + PASS_EVERY_NS;
+    fn begin_pass(&mut self, shared: &Shared, now_ns: u64, given_up: bool) {
+        let changes = changes(shared);
+        let sweep = &mut self.sweep;
+        sweep.next_pass_ns = now_ns + PASS_EVERY_NS;
         if given_up {
             return;
         }
-        let changed = changes != steward.sweep.changes_seen;
-        if std::mem::replace(&mut steward.sweep.unmoved, changed) {
+        let changed = changes != sweep.changes_seen;
+        if std::mem::replace(&mut sweep.unmoved, changed) {
             // Written before the last pass, which swept nothing.
-            let _nobody_waits = steward.keeper.ask_to_move();
+            let _nobody_waits = self.keeper.ask_to_move();
         }
-        if changed || steward.sweep.met_dirty {
-            steward.sweep.changes_seen = changes;
-            steward.sweep.met_dirty = false;
-            steward.sweep.phase = Phase::Looking { block: 0 };
+        if changed || sweep.met_dirty {
+            sweep.changes_seen = changes;
+            sweep.met_dirty = false;
+            sweep.phase = Phase::Looking { block: 0 };
             shared.steward.rest.put_off();
-        } else if steward.keeper.has_record() && steward.keeper.is_at_rest() {
+        } else if self.keeper.has_record() && self.keeper.is_at_rest() {
             shared.steward.rest.approach();
         }
     }
 
-    fn drop_batch(&mut self) {
-        let sweep = &mut self.steward_mut().sweep;
-        sweep.batch.clear();
-        sweep.met_dirty = true;
-        sweep.phase = Phase::Resting;
-    }
-
     /// A turn's share of a pass, from this block on.
-    fn look_at_blocks(&mut self, block: u32) {
-        let shared = self.shared.clone();
-        let sweep = &mut self.steward_mut().sweep;
+    fn look_at_blocks(
+        &mut self,
+        shared: &Shared,
+        blocks: &mut BlockWrites,
+        flush: &mut FlushGate,
+        block: u32,
+    ) {
+        let sweep = &mut self.sweep;
         let end = shared.bitmap.blocks();
         let mut next = block;
         let mut unsettled = [None; BLOCKS_PER_TURN as usize];
@@ -167,40 +189,25 @@ impl Array {
         }
         sweep.phase = Phase::Looking { block: next };
         if sweep.batch.len() == BATCH_MAX || (next == end && !sweep.batch.is_empty()) {
-            if self.steward_flush(FlushFor::Sweep) {
-                self.steward_mut().sweep.phase = Phase::Flushing { next };
+            if self.join_flush(flush, FlushFor::Sweep) {
+                self.sweep.phase = Phase::Flushing { next };
             }
         } else if next == end {
             sweep.phase = Phase::Resting;
         }
-        unsettled.into_iter().flatten().for_each(|block| self.repeat_block(block));
+        unsettled.into_iter().flatten().for_each(|block| blocks.repeat(shared, block));
     }
 
     /// Every member is flushed: the record moves on.
     pub(super) fn sweep_flushed(&mut self, ok: bool) {
-        let Phase::Flushing { next } = self.steward().sweep.phase else { return };
+        let Phase::Flushing { next } = self.sweep.phase else { return };
         if ok {
-            let steward = self.steward_mut();
-            let ticket = steward.keeper.ask_to_move();
-            steward.sweep.unmoved = false;
-            steward.sweep.phase = Phase::Moving { next, ticket };
+            let ticket = self.keeper.ask_to_move();
+            self.sweep.unmoved = false;
+            self.sweep.phase = Phase::Moving { next, ticket };
         } else {
-            self.drop_batch();
+            self.sweep.drop_batch();
         }
-    }
-
-    /// What was looked at before the flush, and rested since, is Clean.
-    fn sweep_batch(&mut self, next: u32) {
-        let shared = self.shared.clone();
-        while let Some(looked) = self.steward_mut().sweep.batch.pop() {
-            let block = looked.block;
-            let sweeper = &mut self.steward_mut().sweep.sweeper;
-            if shared.bitmap.sweep_block(sweeper, looked) > 0 {
-                self.write_block(block);
-            }
-            shared.bitmap.age_block(&mut self.steward_mut().sweep.sweeper, block);
-        }
-        self.steward_mut().sweep.phase = Phase::Looking { block: next };
     }
 }
 

@@ -1,6 +1,6 @@
 //! Writing bitmap blocks: how a mark becomes durable before the write that it announces.
 //!
-//! Whoever waits for a cell of a block asks for the block each turn ([`Array::write_block`]); at the end
+//! An operation that waits for a cell of a block asks for the block each turn ([`BlockWrites::ask`]); at the end
 //! of the turn the blocks that were asked for are written, each on parities + 1 members, unless a write
 //! of that block is in flight here or on another reactor. So everything that turns up while a block is
 //! being written shares its next write, and nobody is woken: the waiters poll the cell, which is
@@ -12,15 +12,16 @@
 use bitmap::{BlockIndex, BlockWrite};
 
 use crate::format::bitmap_block::{self, Cells, Header};
-use crate::geometry::Slots;
+use crate::geometry::{Geometry, Slots};
 use crate::members::{Failure, Missed};
 use crate::memory::{Pool, Span};
-use crate::ring::blame::Blame;
 use crate::ring::{Durability, MemberIo, Ring};
+use crate::shared::Shared;
+use crate::sizes::Sizes;
+use crate::slab::NONE;
+use crate::turn::{Buffers, Holds, Io, IoFor, Turn};
 
-use super::parked::Holds;
 use super::wanted::Wanted;
-use super::{Array, Io, IoFor, NONE, Sizes};
 
 /// One block write of this reactor.
 struct Writing {
@@ -52,7 +53,7 @@ impl std::fmt::Debug for Writing {
 
 /// The block writes of one reactor.
 #[derive(Debug)]
-pub(super) struct BlockWrites {
+pub(crate) struct BlockWrites {
     writing: Vec<Writing>,
     /// Of them, those that have a write.
     begun: usize,
@@ -61,7 +62,7 @@ pub(super) struct BlockWrites {
 
 impl BlockWrites {
     /// As `sizes` say, for an array of `blocks`.
-    pub(super) fn new(pool: &mut Pool, sizes: &Sizes, blocks: u32) -> BlockWrites {
+    pub(crate) fn new(pool: &mut Pool, sizes: &Sizes, blocks: u32) -> BlockWrites {
         let writing = |_| Writing {
             write: None,
             cells: Box::new([0; bitmap_block::CELL_BYTES]),
@@ -77,80 +78,66 @@ impl BlockWrites {
     }
 
     /// Whether nothing waits but for completions.
-    pub(super) fn settled(&self) -> bool {
+    pub(crate) fn settled(&self) -> bool {
         self.wanted.is_empty()
             && self.writing.iter().all(|writing| writing.write.is_none() || writing.pending > 0)
     }
 
     /// A parked copy of this write holds its span.
-    pub(super) fn hold(&mut self, index: u32, hold: impl FnOnce(&mut u32, Span) -> Holds) -> Holds {
+    pub(crate) fn hold(&mut self, index: u32, buffers: &mut Buffers) -> Holds {
         let Writing { lot, span, .. } = &mut self.writing[index as usize];
-        hold(lot, *span)
+        buffers.hold(lot, *span)
     }
 
     /// Whether no block is being written.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.wanted.is_empty() && self.begun == 0
     }
-}
 
-impl Array {
     /// Asks for a block to be written, at the end of this turn if there is room.
-    pub(super) fn write_block(&mut self, block: BlockIndex) {
-        self.blocks.wanted.ask(block);
+    pub(crate) fn ask(&mut self, block: BlockIndex) {
+        self.wanted.ask(block);
     }
 
     /// Asks for a block to be written though it has nothing to tell, so that both its places say the same.
-    pub(super) fn repeat_block(&mut self, block: BlockIndex) {
-        self.shared.bitmap.request_repeat(block);
-        self.write_block(block);
-    }
-
-    /// The slots that keep a block: parities + 1 of them, rotating.
-    fn copies(&self, block: BlockIndex) -> Slots {
-        let members = u32::from(self.shared.geometry.members());
-        let kept = 0..=u32::from(self.shared.geometry.parities());
-        kept.fold(Slots::NONE, |slots, nth| slots.or(Slots::one(((block.0 % members + nth) % members) as u8)))
-    }
-
-    /// Whether this slot keeps a copy of the block.
-    pub(super) fn keeps(&self, slot: u8, block: BlockIndex) -> bool {
-        self.copies(block).has(slot)
+    pub(crate) fn repeat(&mut self, shared: &Shared, block: BlockIndex) {
+        shared.bitmap.request_repeat(block);
+        self.ask(block);
     }
 
     /// A place for a block write, with memory.
-    fn free_writing(&mut self) -> Option<usize> {
-        let free = self.blocks.writing.iter().position(|writing| writing.write.is_none())?;
-        let span = &mut self.blocks.writing[free].span;
+    fn free_writing(&mut self, buffers: &mut Buffers) -> Option<usize> {
+        let free = self.writing.iter().position(|writing| writing.write.is_none())?;
+        let span = &mut self.writing[free].span;
         if *span == Span::EMPTY {
-            *span = self.pool.take_kept_back(crate::limits::BLOCK_BYTES as u32)?;
+            *span = buffers.pool.take_kept_back(crate::limits::BLOCK_BYTES as u32)?;
         }
         Some(free)
     }
 
     /// Begins to write what was asked for, the oldest first, as long as there is room.
-    pub(super) fn begin_block_writes<R: Ring>(&mut self, ring: &mut R) {
+    pub(crate) fn begin<R: Ring>(&mut self, turn: &mut Turn<'_, R>) {
+        let shared = turn.shared;
         let mut nth = 0;
-        while let Some(block) = self.blocks.wanted.get(nth) {
-            let Some(free) = self.free_writing() else {
+        while let Some(block) = self.wanted.get(nth) {
+            let Some(free) = self.free_writing(turn.buffers) else {
                 return;
             };
-            let shared = self.shared.clone();
-            let kept = self.copies(block);
+            let kept = copies(&shared.geometry, block);
             let (view, missed) = shared.members.missing_of(kept);
             let copies = kept.and(view.writable);
             if copies.is_empty() || !shared.bitmap.is_due(block) {
                 // No member takes it; or a write that has begun meanwhile holds all there is to write.
-                self.blocks.wanted.take(nth);
+                self.wanted.take(nth);
                 continue;
             }
-            let writing = &mut self.blocks.writing[free];
+            let writing = &mut self.writing[free];
             let Some(write) = shared.bitmap.try_begin_block_write(block, &mut writing.cells) else {
                 // In flight already: it keeps its place for the next write.
                 nth += 1;
                 continue;
             };
-            self.blocks.wanted.take(nth);
+            self.wanted.take(nth);
             if shared.failed() {
                 // The previous write of this block may have been aborted and thus incomplete; this one would go to the other place
                 // and overwrite the newest complete generation. Checked after `try_begin_block_write`: a write is aborted only
@@ -158,7 +145,7 @@ impl Array {
                 shared.bitmap.abort_block_write(write);
                 continue;
             }
-            let writing = &mut self.blocks.writing[free];
+            let writing = &mut self.writing[free];
             let header = Header {
                 array: uuid::Uuid::from_bytes(shared.layout.uuid),
                 index: u64::from(block.0),
@@ -167,77 +154,85 @@ impl Array {
             let span = writing.span;
             shared.memory.with_mut(span, |bytes| bitmap_block::encode(bytes, &header, &writing.cells));
             writing.write = Some(write);
-            self.blocks.begun += 1;
-            let writing = &mut self.blocks.writing[free];
+            self.begun += 1;
+            let writing = &mut self.writing[free];
             writing.missed = missed;
             writing.pending = copies.count();
             let place = crate::format::zones::bitmap_place(block.0.into(), header.generation);
             let offset = shared.layout.bitmap_offset_bytes + place;
             for slot in copies.iter() {
                 let what = IoFor::Block { write: free as u32 };
-                self.push(ring, what, slot, MemberIo::Write(Durability::Durable), offset, span);
+                turn.push(what, slot, MemberIo::Write(Durability::Durable), offset, span);
             }
-            self.tally().intent_writes.add(1);
+            turn.tally().intent_writes.add(1);
         }
     }
 
-    pub(super) fn block_copy_done(&mut self, index: u32, io: &Io, result: Result<(), i32>) {
+    /// A copy of a block has been written, or has failed.
+    pub(crate) fn copy_done<R>(
+        &mut self,
+        turn: &mut Turn<'_, R>,
+        index: u32,
+        io: &Io,
+        result: Result<(), i32>,
+    ) {
         if let Err(errno) = result {
-            match self.blame(io, errno) {
-                // An error of a device that the slot has no longer says nothing.
-                _ if !self.is_current(io) => {}
-                Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
-                Blame::Device => {
-                    self.shared.members.fail(io.slot, Failure::Metadata(errno));
-                }
-            }
+            io.fail_metadata(turn.shared, errno, Failure::Metadata(errno));
         }
-        self.block_copy_ended(index, *io, result.is_ok());
+        self.copy_ended(turn, index, io, result.is_ok());
     }
 
     /// A copy of a block is written, or is not waited for any more.
-    pub(super) fn block_copy_ended(&mut self, index: u32, io: Io, is_written: bool) {
-        let writing = &mut self.blocks.writing[index as usize];
+    pub(crate) fn copy_ended<R>(&mut self, turn: &mut Turn<'_, R>, index: u32, io: &Io, is_written: bool) {
+        let writing = &mut self.writing[index as usize];
         if !is_written {
             writing.missed.add(io.slot, io.device);
         }
         writing.pending -= 1;
         if writing.pending == 0 {
-            self.end_block_write(index as usize);
+            self.end(turn, index as usize);
         }
     }
 
     /// Ends the writes whose failures have come on record.
-    pub(super) fn blocks_advance(&mut self) {
-        if self.blocks.begun == 0 {
+    pub(crate) fn advance<R>(&mut self, turn: &mut Turn<'_, R>) {
+        if self.begun == 0 {
             return;
         }
-        for index in 0..self.blocks.writing.len() {
-            let writing = &self.blocks.writing[index];
+        for index in 0..self.writing.len() {
+            let writing = &self.writing[index];
             if writing.write.is_some() && writing.pending == 0 {
-                self.end_block_write(index);
+                self.end(turn, index);
             }
         }
     }
 
-    fn end_block_write(&mut self, index: usize) {
-        let failed = self.shared.failed();
-        let writing = &mut self.blocks.writing[index];
-        let on_record = self.shared.members.excludes(&writing.missed);
+    fn end<R>(&mut self, turn: &mut Turn<'_, R>, index: usize) {
+        let shared = turn.shared;
+        let failed = shared.failed();
+        let writing = &mut self.writing[index];
+        let on_record = shared.members.excludes(&writing.missed);
         if !failed && !on_record {
             return;
         }
         let write = writing.write.take().expect("only a write in flight ends");
-        self.blocks.begun -= 1;
+        self.begun -= 1;
         if writing.lot != NONE {
-            self.parking.leave(std::mem::replace(&mut writing.lot, NONE), &mut self.pool);
+            turn.buffers.leave(std::mem::replace(&mut writing.lot, NONE));
             writing.span = Span::EMPTY;
         }
-        let writing = &self.blocks.writing[index];
+        let writing = &self.writing[index];
         if !on_record {
-            self.shared.bitmap.abort_block_write(write);
+            shared.bitmap.abort_block_write(write);
         } else {
-            self.shared.bitmap.finish_block_write(write, &writing.cells);
+            shared.bitmap.finish_block_write(write, &writing.cells);
         }
     }
+}
+
+/// The slots that keep a block: parities + 1 of them, rotating.
+pub(crate) fn copies(geometry: &Geometry, block: BlockIndex) -> Slots {
+    let members = u32::from(geometry.members());
+    let kept = 0..=u32::from(geometry.parities());
+    kept.fold(Slots::NONE, |slots, nth| slots.or(Slots::one(((block.0 % members + nth) % members) as u8)))
 }

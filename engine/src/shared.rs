@@ -13,7 +13,13 @@ use crate::members::{Members, Needs};
 use crate::memory::Memory;
 use crate::tally::Tally;
 
-use super::StewardState;
+mod noting;
+mod orders;
+mod rest;
+
+pub use noting::{NoteOrder, NoteOrders, Noting, Position};
+pub use orders::{Answer, Beginning, Order, StewardState};
+pub use rest::Rest;
 
 /// Where the zones of every member begin, and whose they are.
 #[derive(Clone, Copy, Debug)]

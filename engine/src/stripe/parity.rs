@@ -34,7 +34,7 @@ impl Numbered {
 }
 
 /// Makes the parity strips `parity` into `out`, from the whole content of every data strip (`None`: zeros).
-pub(super) fn generate(
+pub(crate) fn generate(
     memory: &Memory,
     geometry: &Geometry,
     parity: Strips,
@@ -60,7 +60,7 @@ pub(super) fn generate(
 
 /// Reconstructs the data strips `lost` (one or two) from `read`: all other data strips, and as many
 /// parities as are lost. `place` says where each strip's bytes are, or go.
-pub(super) fn recover(
+pub(crate) fn recover(
     memory: &Memory,
     geometry: &Geometry,
     read: Strips,

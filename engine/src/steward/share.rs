@@ -13,7 +13,7 @@
 //! (engine/tests/fairness). With 8 jobs whatever hosts did it had a quarter of that; with 32 in each moment in which the steward's own
 //! reactor had no request, a host with one request at a time, or at another reactor, met all 32.
 
-use super::background::JOBS_MAX_IDLE;
+use super::rebuild::JOBS_MAX_IDLE;
 
 /// How long no request must have been in flight before background work takes all that it can use.
 const IDLE_AFTER_NS: u64 = 20_000_000;

@@ -8,8 +8,9 @@
 use crate::events::Event;
 use crate::geometry::Slots;
 use crate::members::MemberView;
+use crate::shared::Shared;
 
-use super::{Array, Shared};
+use super::Steward;
 
 /// The state that was told last.
 #[derive(Clone, Copy, Debug)]
@@ -57,20 +58,20 @@ fn redundancy(shared: &Shared, view: &MemberView, has_failed: bool) -> Event {
     Event::Redundancy { spare, missing }
 }
 
-impl Array {
+impl Steward {
     /// Tells what has changed since the last time.
-    pub(super) fn tell(&mut self) {
-        let is_behind = self.steward().told.is_behind(&self.shared);
-        let seen = is_behind.then(|| self.tell_members());
-        self.tell_work();
+    pub(super) fn tell(&mut self, shared: &Shared) {
+        let is_behind = self.told.is_behind(shared);
+        let seen = is_behind.then(|| self.tell_members(shared));
+        self.tell_work(shared);
         if let Some((view, has_failed)) = seen {
-            self.tell_redundancy(view, has_failed);
+            self.tell_redundancy(shared, view, has_failed);
         }
     }
 
     /// Tells of members that have left or are back, and of a refusal that has stopped the array. Returns the state that it has told of.
-    fn tell_members(&mut self) -> (MemberView, bool) {
-        let (told, shared) = (self.steward().told, self.shared.clone());
+    fn tell_members(&mut self, shared: &Shared) -> (MemberView, bool) {
+        let told = self.told;
         let (members, events) = (&shared.members, &shared.steward.events);
         let mut view = members.view();
         let has_failed = shared.failed();
@@ -94,31 +95,29 @@ impl Array {
         }
         if let Some((slot, errno)) = members.stopped_serving_by().filter(|_| !told.has_stopped_serving) {
             events.tell(Event::ServingStopped { slot, device: members.device(slot), errno });
-            self.steward_mut().told.has_stopped_serving = true;
+            self.told.has_stopped_serving = true;
         }
         (view, has_failed)
     }
 
-    fn tell_redundancy(&mut self, view: MemberView, has_failed: bool) {
-        let (told, shared) = (self.steward().told, self.shared.clone());
+    fn tell_redundancy(&mut self, shared: &Shared, view: MemberView, has_failed: bool) {
+        let told = self.told;
         // Compared by count: a slot may be rebuilt in the turn in which another leaves.
         if told.view.readable.count() != view.readable.count() || told.has_failed != has_failed {
-            shared.steward.events.tell(redundancy(&shared, &view, has_failed));
+            shared.steward.events.tell(redundancy(shared, &view, has_failed));
         }
-        let told = &mut self.steward_mut().told;
+        let told = &mut self.told;
         (told.view, told.has_failed) = (view, has_failed);
     }
 
-    fn tell_work(&mut self) {
-        let (steward, shared) = (self.steward(), &self.shared);
-        let (told, events) = (steward.told, &shared.steward.events);
+    fn tell_work(&mut self, shared: &Shared) {
+        let (told, events) = (self.told, &shared.steward.events);
         let (view, has_failed) = (shared.members.view(), shared.failed());
-        let rebuilding = steward.rebuild.as_ref().map(|rebuild| rebuild.slot);
+        let rebuilding = self.rebuild.as_ref().map(|rebuild| rebuild.slot);
         let may_go_on = !has_failed && !shared.read_only;
         let rebuilding = rebuilding.filter(|slot| may_go_on && view.rebuilding().has(*slot));
-        let is_resyncing = steward.resync.is_running()
-            && !has_failed
-            && (told.is_resyncing || shared.bitmap.need_sync() > 0);
+        let is_resyncing =
+            self.resync.is_running() && !has_failed && (told.is_resyncing || shared.bitmap.need_sync() > 0);
         if let Some(slot) = told.rebuilding.filter(|slot| rebuilding != Some(*slot)) {
             let device = shared.members.device(slot);
             events.tell(if view.readable.has(slot) {
@@ -132,7 +131,7 @@ impl Array {
             (true, false) => events.tell(Event::ResyncEnded { left: shared.bitmap.need_sync() }),
             (false, false) | (true, true) => {}
         }
-        let told = &mut self.steward_mut().told;
+        let told = &mut self.told;
         (told.rebuilding, told.is_resyncing) = (rebuilding, is_resyncing);
     }
 }

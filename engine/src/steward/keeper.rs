@@ -18,21 +18,20 @@ use crate::members::{Believed, Failure, MemberView};
 use crate::memory::{Pool, Span};
 use crate::ring::blame::Blame;
 use crate::ring::{DeviceIndex, Durability, MemberIo, Ring};
+use crate::shared::{Answer, Position, Shared};
+use crate::turn::{Io, IoFor, Turn};
 
 use super::arrival::has_failed;
-use super::noting::Position;
-use super::steward::Answer;
-use super::{Array, Io, IoFor, Shared};
 
 /// A device that is to take a slot.
 #[derive(Debug)]
-pub(super) struct Joining {
-    pub(super) slot: u8,
-    pub(super) device: DeviceIndex,
-    pub(super) member: Uuid,
-    pub(super) volatile: bool,
-    pub(super) device_bytes: u64,
-    pub(super) answer: Answer,
+pub(crate) struct Joining {
+    pub(crate) slot: u8,
+    pub(crate) device: DeviceIndex,
+    pub(crate) member: Uuid,
+    pub(crate) volatile: bool,
+    pub(crate) device_bytes: u64,
+    pub(crate) answer: Answer,
 }
 
 /// What a round of superblock writes is for.
@@ -55,7 +54,7 @@ enum Purpose {
 
 /// How far a change that also has to be in the second copies has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(crate) enum Wish {
     /// Nobody asks for it.
     #[default]
     None,
@@ -67,51 +66,54 @@ pub(super) enum Wish {
 
 /// What the keeper is asked to put on record, beyond failures, which it finds itself.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
-    pub(super) join: Option<Joining>,
+pub(crate) struct Wishes {
+    pub(crate) join: Option<Joining>,
     /// The slot whose rebuild has ended.
-    pub(super) filled: Option<u8>,
+    pub(crate) filled: Option<u8>,
     /// The cursor of the rebuild, flushed.
-    pub(super) progress: Option<(u8, u64)>,
+    pub(crate) progress: Option<(u8, u64)>,
     /// There is a list of lost rows, on every member.
-    pub(super) lost_rows: bool,
+    pub(crate) lost_rows: bool,
     /// Members are about to be written, for the first time since a start or a rest.
     wake: Wish,
     /// The moves are to count up; see [`Keeper::ask_to_move`].
     moving: Wish,
     /// Somebody asked for a move while one had begun.
     move_again: bool,
-    pub(super) stop: Wish,
+    pub(crate) stop: Wish,
     /// A change has landed on one copy of each superblock, and goes to the other copies next.
     reinforce: bool,
 }
 
 /// Writes superblocks.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     /// `None` for an array that lives in memory only.
     roster: Option<Roster>,
     /// One for each slot; empty while the kernel holds the last one, and no other was free yet.
     spans: Vec<Span>,
     round: Option<(Purpose, u32)>,
+    /// The cursor of the rebuild that superblocks say, or are about to.
+    recorded_cursor: u64,
     /// Epoch ids come from here: random at the start, mixed with each number.
     seed: u64,
-    pub(super) wishes: Wishes,
+    pub(crate) wishes: Wishes,
     /// Moves that are in both copies of every participant since the start.
     moves_done: u64,
-    pub(super) stopped: bool,
+    pub(crate) stopped: bool,
 }
 
 /// A move of the record that has been asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MoveTicket(u64);
+pub(crate) struct MoveTicket(u64);
 
 impl Keeper {
-    pub(super) fn new(roster: Option<Roster>, seed: u64, members: u8, pool: &mut Pool) -> Keeper {
+    pub(crate) fn new(roster: Option<Roster>, seed: u64, shared: &Shared, pool: &mut Pool) -> Keeper {
         let span = |_| pool.take(BLOCK_BYTES as u32).expect("a fresh pool has room for the superblocks");
         Keeper {
             roster,
-            spans: (0..members).map(span).collect(),
+            spans: (0..shared.geometry.members()).map(span).collect(),
+            recorded_cursor: shared.members.cursor(),
             round: None,
             seed,
             wishes: Wishes::default(),
@@ -121,22 +123,22 @@ impl Keeper {
     }
 
     /// The array's name; of one in memory, a word that stands for it.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.roster.as_ref().map_or("NAME", |roster| roster.record().name.as_str())
     }
 
     /// Whether a round is in flight.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.round.is_some()
     }
 
     /// Whether a device is being put on record, or is to be.
-    pub(super) fn is_joining(&self) -> bool {
+    pub(crate) fn is_joining(&self) -> bool {
         self.wishes.join.is_some() || matches!(self.round, Some((Purpose::Join(_), _)))
     }
 
     /// Refuses to put a device on record, unless that has begun.
-    pub(super) fn refuse_join(&mut self, why: &str) {
+    pub(crate) fn refuse_join(&mut self, why: &str) {
         if let Some(joining) = self.wishes.join.take() {
             joining.answer.send(Err(why.into()));
         }
@@ -145,7 +147,7 @@ impl Keeper {
     /// Asks for the record's moves to count up, in a change that begins after this call: whatever was written to a member
     /// before the call is then later than every image of a member with fewer moves. An array without a record has nothing
     /// to move.
-    pub(super) fn ask_to_move(&mut self) -> MoveTicket {
+    pub(crate) fn ask_to_move(&mut self) -> MoveTicket {
         if !self.has_record() {
             return MoveTicket(self.moves_done);
         }
@@ -161,12 +163,12 @@ impl Keeper {
     }
 
     /// Whether the array has a record on its members; one in memory has none.
-    pub(super) fn has_record(&self) -> bool {
+    pub(crate) fn has_record(&self) -> bool {
         self.roster.is_some()
     }
 
     /// Whether nothing is to be put on record.
-    pub(super) fn is_at_rest(&self) -> bool {
+    pub(crate) fn is_at_rest(&self) -> bool {
         let Wishes { join, filled, progress, lost_rows, wake, moving, move_again: _, stop, reinforce } =
             &self.wishes;
         self.round.is_none()
@@ -179,7 +181,7 @@ impl Keeper {
     }
 
     /// Whether the move that was asked for is in both copies of every participant.
-    pub(super) fn has_moved(&self, ticket: MoveTicket) -> bool {
+    pub(crate) fn has_moved(&self, ticket: MoveTicket) -> bool {
         self.moves_done >= ticket.0
     }
 
@@ -221,15 +223,18 @@ impl Keeper {
     fn position(&self) -> Option<Position> {
         self.roster.as_ref().map(|roster| Position::of(roster.record()))
     }
-}
 
-impl Array {
-    /// Begins the next change of the record, if there is one to make.
-    pub(super) fn keep_record<R: Ring>(&mut self, ring: &mut R) {
-        self.end_noted_round();
-        let shared = self.shared.clone();
-        let steward = self.steward.as_mut().expect("the steward keeps the record");
-        let keeper = &mut steward.keeper;
+    /// Ends a round whose position is noted by now, and begins the next change of the record, if there is one to make. The slot whose
+    /// rebuild begins, if a device has joined.
+    pub(crate) fn turn<R: Ring>(&mut self, turn: &mut Turn<'_, R>) -> Option<u8> {
+        let joined = self.end_noted_round(turn.shared, turn.now_ns);
+        self.begin_change(turn);
+        joined
+    }
+
+    fn begin_change<R: Ring>(&mut self, turn: &mut Turn<'_, R>) {
+        let shared = turn.shared;
+        let keeper = &mut *self;
         if shared.failed() {
             // No record is written any more: without this, the order would wait for ever.
             keeper.refuse_join(&has_failed(keeper.name()));
@@ -241,7 +246,7 @@ impl Array {
         for span in &mut keeper.spans {
             if *span == Span::EMPTY {
                 // None is free now: the change is begun in a later turn.
-                let Some(fresh) = self.pool.take_kept_back(BLOCK_BYTES as u32) else { return };
+                let Some(fresh) = turn.buffers.pool.take_kept_back(BLOCK_BYTES as u32) else { return };
                 *span = fresh;
             }
         }
@@ -278,7 +283,7 @@ impl Array {
                 return;
             }
             // It counts from the first write on, whether or not all land.
-            steward.recorded_cursor = cursor;
+            keeper.recorded_cursor = cursor;
             (Purpose::Progress, roster.rebuild_progress(usize::from(slot), cursor))
         } else if std::mem::take(&mut keeper.wishes.lost_rows) {
             (Purpose::LostRows, roster.note_lost_rows())
@@ -298,11 +303,11 @@ impl Array {
             Ok(writes) => {
                 keeper.round = Some((purpose, writes.len() as u32));
                 for write in writes {
-                    self.write_superblock(ring, &write);
+                    self.write_superblock(turn, &write);
                 }
             }
             Err(refused) => {
-                shared.members.set_record(keeper.on_record(), steward.recorded_cursor);
+                shared.members.set_record(keeper.on_record(), keeper.recorded_cursor);
                 if let Purpose::Join(joining) = purpose {
                     joining.answer.send(Err(refused.to_string()));
                 }
@@ -310,90 +315,91 @@ impl Array {
         }
     }
 
-    fn write_superblock<R: Ring>(&mut self, ring: &mut R, write: &SuperblockWrite) {
-        let steward = self.steward.as_ref().expect("the steward keeps the record");
-        let span = steward.keeper.spans[write.slot];
-        self.shared.memory.write_to(span, &write.encode());
+    fn write_superblock<R: Ring>(&self, turn: &mut Turn<'_, R>, write: &SuperblockWrite) {
+        let span = self.spans[write.slot];
+        turn.shared.memory.write_to(span, &write.encode());
         let device = DeviceIndex(u8::try_from(write.device).expect("a device index fits"));
         let io = MemberIo::Write(Durability::Durable);
         let offset = write.copy.offset_bytes();
-        self.push_to(ring, IoFor::Superblock, write.slot as u8, device, io, offset, span);
+        turn.push_to(IoFor::Superblock, write.slot as u8, device, io, offset, span);
     }
 
-    pub(super) fn superblock_done(&mut self, io: &Io, result: Result<(), i32>) {
+    /// A superblock has been written, or has not. The slot whose rebuild begins, if a device has joined by it.
+    pub(crate) fn written(
+        &mut self,
+        shared: &Shared,
+        now_ns: u64,
+        io: &Io,
+        result: Result<(), i32>,
+    ) -> Option<u8> {
         if let Err(errno) = result {
-            match self.blame(io, errno) {
-                Blame::Space | Blame::Ours => self.shared.members.stop_serving(io.slot, errno),
-                Blame::Device => drop(self.shared.members.fail(io.slot, Failure::Metadata(errno))),
+            match io.blame(shared, errno) {
+                Blame::Space | Blame::Ours => shared.members.stop_serving(io.slot, errno),
+                Blame::Device => drop(shared.members.fail(io.slot, Failure::Metadata(errno))),
             }
         }
-        self.superblock_ended(*io, if result.is_ok() { WriteOutcome::Landed } else { WriteOutcome::Lost });
+        let outcome = if result.is_ok() { WriteOutcome::Landed } else { WriteOutcome::Lost };
+        self.write_ended(shared, now_ns, io, outcome)
     }
 
     /// A superblock's write is parked: its device does not answer, and the slot is out of the view. The write may land at any
     /// time or never, so it is lost in the roster's sense, and the slot leaves in the next epoch whatever becomes of it.
-    pub(super) fn superblock_lost(&mut self, io: Io) {
-        let steward = self.steward.as_mut().expect("the steward keeps the record");
-        steward.keeper.spans[usize::from(io.slot)] = Span::EMPTY;
-        self.superblock_ended(io, WriteOutcome::Lost);
+    pub(crate) fn lost(&mut self, shared: &Shared, now_ns: u64, io: &Io) -> Option<u8> {
+        self.spans[usize::from(io.slot)] = Span::EMPTY;
+        self.write_ended(shared, now_ns, io, WriteOutcome::Lost)
     }
 
-    fn superblock_ended(&mut self, io: Io, outcome: WriteOutcome) {
-        let steward = self.steward.as_mut().expect("the steward keeps the record");
-        let keeper = &mut steward.keeper;
-        let roster = keeper.roster.as_mut().expect("superblocks are written from a roster");
+    fn write_ended(&mut self, shared: &Shared, now_ns: u64, io: &Io, outcome: WriteOutcome) -> Option<u8> {
+        let roster = self.roster.as_mut().expect("superblocks are written from a roster");
         roster.settle(usize::from(io.slot), outcome);
-        let (_, pending) = keeper.round.as_mut().expect("a superblock is written in a round");
+        let (_, pending) = self.round.as_mut().expect("a superblock is written in a round");
         *pending -= 1;
-        if *pending == 0 {
-            self.note_round();
-            self.end_noted_round();
+        if *pending > 0 {
+            return None;
         }
+        self.note_round(shared, now_ns);
+        self.end_noted_round(shared, now_ns)
     }
 
     /// Every write of the round has ended: orders a note of the new position, if all have landed. (Second copies say the same position
     /// again.)
-    fn note_round(&self) {
-        let keeper = &self.steward().keeper;
-        let is_change = !matches!(keeper.round, Some((Purpose::Reinforce, _)));
-        if is_change && keeper.roster.as_ref().is_some_and(Roster::has_landed) {
-            let position = keeper.position().expect("a roster has a position");
-            self.shared.steward.noting.order(position, self.now_ns);
+    fn note_round(&self, shared: &Shared, now_ns: u64) {
+        let is_change = !matches!(self.round, Some((Purpose::Reinforce, _)));
+        if is_change && self.roster.as_ref().is_some_and(Roster::has_landed) {
+            let position = self.position().expect("a roster has a position");
+            shared.steward.noting.order(position, now_ns);
         }
     }
 
-    /// Ends the round whose writes have ended, once its position is noted; see `noting`.
-    fn end_noted_round(&mut self) {
-        let is_written = matches!(self.steward().keeper.round, Some((_, 0)));
-        if is_written && self.shared.steward.noting.is_over(self.now_ns) {
-            self.end_round();
-        }
+    /// Ends the round whose writes have ended, once its position is noted; see shared/noting.rs.
+    fn end_noted_round(&mut self, shared: &Shared, now_ns: u64) -> Option<u8> {
+        let is_written = matches!(self.round, Some((_, 0)));
+        if is_written && shared.steward.noting.is_over(now_ns) { self.end_round(shared) } else { None }
     }
 
     /// Every write of the round has ended, and its position is noted. What was lost leaves in the next round, and what relies on this
     /// one waits until one has landed whole.
-    fn end_round(&mut self) {
-        let shared = self.shared.clone();
-        let steward = self.steward.as_mut().expect("the steward keeps the record");
-        let (purpose, _) = steward.keeper.round.take().expect("a round ends once");
-        let landed = steward.keeper.roster.as_ref().is_some_and(Roster::has_landed);
+    fn end_round(&mut self, shared: &Shared) -> Option<u8> {
+        let (purpose, _) = self.round.take().expect("a round ends once");
+        let landed = self.roster.as_ref().is_some_and(Roster::has_landed);
         // A change that lost a write is followed by another, without that slot.
-        steward.keeper.wishes.reinforce = landed && !matches!(purpose, Purpose::Reinforce);
+        self.wishes.reinforce = landed && !matches!(purpose, Purpose::Reinforce);
+        let mut joined = None;
         match purpose {
             Purpose::Leave | Purpose::Progress | Purpose::Wake | Purpose::Move | Purpose::Stop => {}
             Purpose::LostRows => {}
             Purpose::Reinforce => {
                 if landed {
-                    steward.keeper.proven(&shared);
+                    self.proven(shared);
                 }
             }
             Purpose::Join(joining) => {
                 if landed {
                     shared.members.begin_rebuild(joining.slot, joining.device, joining.volatile);
-                    steward.recorded_cursor = 0;
+                    self.recorded_cursor = 0;
                     // Wishes of an earlier rebuild that failed.
-                    (steward.keeper.wishes.filled, steward.keeper.wishes.progress) = (None, None);
-                    steward.begin_rebuild(&shared, joining.slot, 0);
+                    (self.wishes.filled, self.wishes.progress) = (None, None);
+                    joined = Some(joining.slot);
                     joining.answer.send(Ok(()));
                 } else {
                     joining.answer.send(Err("the superblocks of the others could not be written, and the log says of which: try again".into()));
@@ -404,13 +410,14 @@ impl Array {
                 shared.members.finish_rebuild(slot, shared.geometry.data().into());
             }
         }
-        if landed {
-            if steward.keeper.roster.as_ref().is_some_and(|roster| roster.record().lost_rows) {
+        if landed && let Some(roster) = &self.roster {
+            if roster.record().lost_rows {
                 shared.lost.set_on_record();
             }
-            let epoch = steward.keeper.roster.as_ref().map_or(0, |roster| roster.record().epoch.name.number);
+            let epoch = roster.record().epoch.name.number;
             shared.steward.epoch.store(epoch, std::sync::atomic::Ordering::Relaxed);
-            shared.members.set_record(steward.keeper.on_record(), steward.recorded_cursor);
+            shared.members.set_record(self.on_record(), self.recorded_cursor);
         }
+        joined
     }
 }

@@ -1,0 +1,497 @@
+//! The steward: reactor 0's other trade. It keeps the record, resyncs, rebuilds, sweeps, and stops.
+//!
+//! Each turn it does a bounded piece of each. What an operator asks comes as an [`Order`] through a
+//! bounded queue, and is answered through a channel that never blocks; what the operator may see is in
+//! atomics ([`StewardState`](crate::shared::StewardState)).
+//!
+//! A stop, in order: background work ends and no op is left; every member is flushed; the cursor of a rebuild goes on record as it
+//! was before the flush (see `rebuild`); the record moves on; every cell that is dirty becomes Clean, and every bitmap block is
+//! written so that both its places say the same; the superblocks say Clean, in both copies.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use crate::durable::{BlockWrites, FlushGate, FlushWaiter};
+use crate::geometry::Slots;
+use crate::job::{JOBS_MAX, Job, JobAsk};
+use crate::members::{ERRORS_HALVED_EVERY_NS, Failure};
+use crate::memory::Pool;
+use crate::ring::Ring;
+use crate::shared::{Answer, Beginning, Order, Shared};
+use crate::turn::{Io, Turn};
+
+pub(crate) mod arrival;
+mod keeper;
+mod lists;
+mod rebuild;
+mod resync;
+mod share;
+mod sweep;
+mod tell;
+
+use arrival::{Arrival, IS_STOPPING, has_failed};
+use keeper::{Joining, Keeper, MoveTicket, Wish};
+use lists::ListWrites;
+use rebuild::Rebuild;
+use resync::{CELLS_PER_TURN, Resync};
+use share::Share;
+use sweep::Sweep;
+use tell::Told;
+
+/// An order to fail a slot, during the search for a stripe that needs a resync and of which the slot holds data.
+#[derive(Debug)]
+struct Sparing {
+    slot: u8,
+    answer: Answer,
+    /// The next stripe to look at.
+    from: u64,
+    /// [`StewardState::torn`](crate::shared::StewardState::torn) when the search began.
+    torn: u64,
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// Waiting for ops and background work to end.
+    Draining,
+    /// Waiting for the members' flush.
+    Flushing,
+    /// Waiting for the record to move on.
+    Moving(MoveTicket),
+    /// Taking the marks off the bitmap, and writing its blocks, this one next.
+    Blocks(u32),
+    /// Writing the superblocks.
+    Superblocks,
+}
+
+/// Bitmap blocks that a stop looks at in one turn: 64 x 8 KiB of cells.
+const BLOCKS_SETTLED_PER_TURN: u32 = 64;
+
+/// See the top of this file.
+#[derive(Debug)]
+pub(crate) struct Steward {
+    keeper: Keeper,
+    resync: Resync,
+    /// A device that is being made ready for its slot.
+    arrival: Option<Arrival>,
+    rebuild: Option<Rebuild>,
+    sweep: Sweep,
+    lists: ListWrites,
+    /// How much of the members background work may use.
+    share: Share,
+    /// Background stripe ops in flight.
+    jobs: u32,
+    /// Jobs that are given and not taken yet: [`Steward::next_job`].
+    given: VecDeque<JobAsk>,
+    /// The order to fail a slot for which stripes are being searched.
+    sparing: Option<Sparing>,
+    /// Orders to fail a slot that wait for the record.
+    failing: Vec<(u8, Answer)>,
+    stop: Option<(Stop, Answer)>,
+    /// For what the steward waits at the flush gate.
+    flushing: Option<FlushFor>,
+    halve_errors_at_ns: u64,
+    told: Told,
+}
+
+/// Why the steward had the members flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FlushFor {
+    Sweep,
+    Rebuild,
+    Stop,
+}
+
+impl Steward {
+    pub(crate) fn new(shared: &Shared, pool: &mut Pool) -> Steward {
+        let beginning = shared.steward.beginning.lock().expect("no holder panics").take();
+        let Beginning { roster, seed, rebuilding } = beginning.expect("an array has one reactor 0");
+        let mut steward = Steward {
+            keeper: Keeper::new(roster, seed, shared, pool),
+            resync: Resync::begin(shared),
+            arrival: None,
+            rebuild: None,
+            sweep: Sweep::new(&shared.bitmap),
+            lists: ListWrites::new(pool),
+            share: Share::default(),
+            jobs: 0,
+            given: VecDeque::with_capacity(JOBS_MAX as usize),
+            sparing: None,
+            failing: Vec::new(),
+            stop: None,
+            flushing: None,
+            halve_errors_at_ns: 0,
+            told: Told::at_the_start(shared),
+        };
+        if let Some(slot) = rebuilding {
+            steward.begin_rebuild(shared, slot, shared.members.cursor());
+        }
+        steward
+    }
+
+    fn begin_rebuild(&mut self, shared: &Shared, slot: u8, cursor: u64) {
+        shared.steward.rebuild_slot.store(u64::from(slot) + 1, Ordering::Relaxed);
+        self.rebuild = Some(Rebuild::begin(slot, cursor));
+        // A read-only server knows of the rebuild, and does not go on with it.
+        if !shared.read_only {
+            self.told.rebuild_begins(shared, slot, cursor);
+        }
+    }
+
+    pub(crate) fn must_turn(&self, shared: &Shared) -> bool {
+        if shared.read_only {
+            // No record, no resync, no rebuild and no sweep: only an order to stop, and a member that falls silent or answers again.
+            return !shared.steward.orders.is_empty() || self.told.is_behind(shared);
+        }
+        let record_is_behind = {
+            let (view, record) = (shared.members.view(), shared.members.record());
+            !shared.failed() && view != record
+        };
+        !shared.steward.orders.is_empty()
+            || record_is_behind
+            || self.told.is_behind(shared)
+            || shared.steward.rest.is_called()
+            || !shared.failed() && !self.keeper.is_at_rest()
+            || self.sparing.is_some()
+            || !self.failing.is_empty()
+            || self.arrival.as_ref().is_some_and(|arrival| shared.failed() || arrival.can_go_on())
+            || self.stop.is_some()
+            || self.resync.is_running()
+            || self.rebuild.as_ref().is_some_and(Rebuild::is_running)
+            || self.sweep.is_running()
+            || !shared.lost.is_durable(shared.lost.version())
+    }
+
+    pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
+        let rebuild = self.rebuild.as_ref().and_then(Rebuild::next_deadline_ns);
+        [self.sweep.next_deadline_ns(), rebuild, self.resync.next_deadline_ns()].into_iter().flatten().min()
+    }
+
+    /// Whether a stop was ordered; also when it is done.
+    fn is_stopping(&self) -> bool {
+        self.stop.is_some() || self.keeper.stopped
+    }
+}
+
+/// What the steward has to know of its reactor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Requests of the reactor's host.
+    pub(crate) requests: u32,
+    /// Whether an operation on a stripe is under way.
+    pub(crate) has_ops: bool,
+}
+
+impl Steward {
+    /// A turn of the steward. [`Steward::next_job`] says afterwards which stripes are to be worked at.
+    pub(crate) fn turn<R: Ring>(
+        &mut self,
+        turn: &mut Turn<'_, R>,
+        blocks: &mut BlockWrites,
+        flush: &mut FlushGate,
+        load: Load,
+    ) {
+        let (shared, now_ns) = (turn.shared, turn.now_ns);
+        if shared.read_only {
+            refuse_orders(shared);
+            self.tell(shared);
+            return;
+        }
+        self.take_orders(turn);
+        let degraded = shared.members.view().readable != shared.geometry.slots();
+        shared.bitmap.mark_precisely(degraded);
+        if let Some(slot) = self.keeper.turn(turn) {
+            self.begin_rebuild(shared, slot, 0);
+        }
+        self.lists.advance(turn, &mut self.keeper);
+        self.arrival_turn(turn);
+        self.spare(shared);
+        self.answer_failing(shared);
+        if !self.is_stopping() && !shared.failed() {
+            self.resync_turn(shared, now_ns, load.requests);
+            self.rebuild_turn(shared, now_ns, load.requests, blocks, flush);
+        }
+        self.sweep_turn(shared, now_ns, blocks, flush);
+        self.stop_turn(shared, blocks, flush, load.has_ops);
+        if now_ns >= self.halve_errors_at_ns {
+            shared.members.halve_read_errors();
+            self.halve_errors_at_ns = now_ns + ERRORS_HALVED_EVERY_NS;
+        }
+        self.tell(shared);
+    }
+
+    /// A job that this turn has given, for the owner of its stripe.
+    pub(crate) fn next_job(&mut self) -> Option<JobAsk> {
+        self.given.pop_front()
+    }
+
+    /// Gives a stripe a job; its end comes by [`Steward::job_ended`].
+    fn give_job(&mut self, stripe: u64, job: Job) {
+        self.jobs += 1;
+        self.given.push_back(JobAsk { stripe, job });
+    }
+
+    /// A superblock has been written, or has not.
+    pub(crate) fn superblock_written(
+        &mut self,
+        shared: &Shared,
+        now_ns: u64,
+        io: &Io,
+        result: Result<(), i32>,
+    ) {
+        if let Some(slot) = self.keeper.written(shared, now_ns, io, result) {
+            self.begin_rebuild(shared, slot, 0);
+        }
+    }
+
+    /// Nothing waits for a superblock's write any more: its member has left.
+    pub(crate) fn superblock_lost(&mut self, shared: &Shared, now_ns: u64, io: &Io) {
+        if let Some(slot) = self.keeper.lost(shared, now_ns, io) {
+            self.begin_rebuild(shared, slot, 0);
+        }
+    }
+
+    /// The writes of the list of lost rows.
+    pub(crate) fn lists(&mut self) -> &mut ListWrites {
+        &mut self.lists
+    }
+
+    fn take_orders<R>(&mut self, turn: &Turn<'_, R>) {
+        let shared = turn.shared;
+        // Taking from a queue that is empty costs a barrier; looking does not.
+        if shared.steward.orders.is_empty() {
+            return;
+        }
+        while let Some(order) = shared.steward.orders.pop() {
+            match order {
+                Order::Fail { slot, answer } => self.order_fail(shared, slot, answer),
+                Order::Join { slot, device, member, volatile, device_bytes, answer } => {
+                    self.order_join(turn, Joining { slot, device, member, volatile, device_bytes, answer });
+                }
+                Order::Stop { answer } => {
+                    shared.steward.is_stopping.store(true, Ordering::Relaxed);
+                    // Background work that waits in other reactors ends now.
+                    (0..shared.tallies.len()).for_each(|me| shared.mailboxes.wake(me as u8));
+                    self.stop = Some((Stop::Draining, answer));
+                    self.keeper.refuse_join(IS_STOPPING);
+                }
+            }
+        }
+    }
+
+    fn order_fail(&mut self, shared: &Shared, slot: u8, answer: Answer) {
+        if let Some(why) = self.why_not_failed(shared, slot) {
+            answer.send(Err(why));
+        } else if self.sparing.is_some() {
+            answer.send(Err("another `fail` is under way: try again".into()));
+        } else {
+            let torn = shared.steward.torn.load(Ordering::Acquire);
+            self.sparing = Some(Sparing { slot, answer, from: 0, torn });
+        }
+    }
+
+    /// Reasons to refuse an order to fail a slot that do not depend on stripes that need a resync.
+    fn why_not_failed(&self, shared: &Shared, slot: u8) -> Option<String> {
+        let view = shared.members.view();
+        let (needs, one) = (shared.needs(), Slots::one(slot));
+        if shared.failed() {
+            Some(has_failed(self.keeper.name()))
+        } else if self.is_stopping() {
+            Some(IS_STOPPING.into())
+        } else if !view.writable.has(slot) {
+            Some(format!("slot {slot} is not in use: nothing is to be taken out of service"))
+        } else if view.readable.minus(one).count() < needs.data {
+            Some(self.not_spared(shared, slot))
+        } else {
+            None
+        }
+    }
+
+    /// Fails a slot on order, unless it holds data of a stripe that needs a resync: no other member can supply that data. A stripe
+    /// of which the slot holds parity does not count: if the member refuses writes, that stripe can never be resynced, and the order
+    /// would be refused for ever.
+    fn spare(&mut self, shared: &Shared) {
+        let Some(Sparing { slot, from, torn, .. }) = self.sparing else { return };
+        let one = Slots::one(slot);
+        let stripes = shared.geometry.stripes();
+        let end = (from + CELLS_PER_TURN).min(stripes);
+        let mut refusal = self.why_not_failed(shared, slot);
+        let spared_by_numbers = shared.members.spares(shared.members.view(), one, shared.needs());
+        if refusal.is_none() && !spared_by_numbers {
+            let needed = |stripe: &u64| shared.geometry.is_data(*stripe, slot);
+            let next = |stripe: &u64| shared.bitmap.next_need_sync_before(stripe + 1, end);
+            let mut unsynced = std::iter::successors(shared.bitmap.next_need_sync_before(from, end), next);
+            let is_torn_since = shared.steward.torn.load(Ordering::Acquire) != torn;
+            if is_torn_since || unsynced.any(|stripe| needed(&stripe)) {
+                refusal = Some(self.not_spared_yet(shared, slot));
+            } else if end < stripes {
+                self.sparing.as_mut().expect("looked at above").from = end;
+                return;
+            }
+        }
+        let Sparing { answer, .. } = self.sparing.take().expect("looked at above");
+        match refusal {
+            Some(why) => answer.send(Err(why)),
+            None => {
+                shared.members.fail(slot, Failure::Operator);
+                self.failing.push((slot, answer));
+            }
+        }
+    }
+
+    /// Why a slot is not failed of whose members no other may be lost, and what to do.
+    fn not_spared(&self, shared: &Shared, slot: u8) -> String {
+        let (view, name) = (shared.members.view(), self.keeper.name());
+        let empty = shared.geometry.slots().minus(view.writable).iter().next();
+        let what_to_do = empty.map_or_else(
+            || format!("wait for the rebuild (`striate wait {name}`)"),
+            |empty| format!("fill slot {empty} first: `striate replace {name} {empty} DEVICE`"),
+        );
+        format!(
+            "slot {slot} cannot be spared, and the array would lose data: not all other slots are in sync: {what_to_do}"
+        )
+    }
+
+    /// Why a slot is not failed while stripes need a resync, and what to do.
+    fn not_spared_yet(&self, shared: &Shared, slot: u8) -> String {
+        let (stripes, name) = (shared.bitmap.need_sync(), self.keeper.name());
+        let what_to_do = if self.resync.is_running() {
+            format!("wait for it (`striate wait {name}`), then fail slot {slot}")
+        } else if self.resync.next_deadline_ns().is_some() {
+            "they could not be resynced so far, and are tried again within five minutes: try again then, and if a member has no room for what hosts write, stop the writing first".into()
+        } else {
+            format!(
+                "they could not be resynced so far: replace what is missing, or overwrite or discard what is lost (`striate lost {name}`)"
+            )
+        };
+        format!(
+            "slot {slot} cannot be spared: {stripes} stripes are still to be resynced, and what it holds of them cannot be computed from the others: {what_to_do}. To give it up all the same, stop the array and serve it without this member"
+        )
+    }
+
+    fn answer_failing(&mut self, shared: &Shared) {
+        let Steward { keeper, failing, .. } = self;
+        failing.retain(|(slot, answer)| {
+            let one = Slots::one(*slot);
+            if shared.failed() {
+                answer.send(Err(has_failed(keeper.name())));
+                return false;
+            }
+            if !shared.members.record().writable.and(one).is_empty() {
+                return true;
+            }
+            answer.send(Ok(()));
+            false
+        });
+    }
+
+    /// The flush that the steward waited for has ended.
+    pub(crate) fn flushed(&mut self, ok: bool) {
+        match self.flushing.take().expect("the steward asked for a flush") {
+            FlushFor::Sweep => self.sweep_flushed(ok),
+            FlushFor::Rebuild => self.rebuild_flushed(ok),
+            FlushFor::Stop => {
+                if ok {
+                    self.record_cursor_of_stop();
+                }
+                if let Some((stop, answer)) = &mut self.stop {
+                    if ok {
+                        *stop = Stop::Moving(self.keeper.ask_to_move());
+                    } else {
+                        answer.send(Err("the array has failed: it cannot be marked clean".into()));
+                        self.stop = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the members flushed, unless a flush of the steward's is under way already.
+    fn join_flush(&mut self, flush: &mut FlushGate, why: FlushFor) -> bool {
+        if self.flushing.is_some() {
+            return false;
+        }
+        self.flushing = Some(why);
+        flush.join(FlushWaiter::Steward);
+        true
+    }
+
+    fn stop_turn(&mut self, shared: &Shared, blocks: &mut BlockWrites, flush: &mut FlushGate, has_ops: bool) {
+        let Some((stop, _)) = &self.stop else { return };
+        let stop = *stop;
+        if shared.failed() {
+            // What is still in flight may never end, and nothing is marked clean after it.
+            let (_, answer) = self.stop.take().expect("looked at above");
+            answer.send(Err("the array has failed: it cannot be marked clean".into()));
+            return;
+        }
+        let next = match stop {
+            Stop::Draining => {
+                let lost = &shared.lost;
+                let busy =
+                    self.jobs > 0 || !lost.is_durable(lost.version()) || self.sweep.is_running() || has_ops;
+                if busy
+                    || !blocks.is_idle()
+                    || self.keeper.is_busy()
+                    || !self.join_flush(flush, FlushFor::Stop)
+                {
+                    return;
+                }
+                self.note_cursor_of_stop(shared);
+                Stop::Flushing
+            }
+            Stop::Flushing => return,
+            Stop::Moving(ticket) if self.keeper.has_moved(ticket) => Stop::Blocks(0),
+            Stop::Moving(ticket) => Stop::Moving(ticket),
+            Stop::Blocks(from) => match self.settle_blocks(shared, blocks, from) {
+                Some(block) => Stop::Blocks(block),
+                None => {
+                    self.keeper.wishes.stop = Wish::Asked;
+                    Stop::Superblocks
+                }
+            },
+            Stop::Superblocks if self.keeper.stopped => {
+                let (_, answer) = self.stop.take().expect("looked at above");
+                answer.send(Ok(()));
+                return;
+            }
+            Stop::Superblocks => Stop::Superblocks,
+        };
+        if let Some((stop, _)) = &mut self.stop {
+            *stop = next;
+        }
+    }
+
+    /// Takes the marks off the blocks from `from` on, and writes those that are behind or differ between their two places. The
+    /// first that is not settled yet; `None` when all are. No operation is in flight, every member was flushed, and the
+    /// record has moved on: parity matches the data wherever a cell is dirty.
+    fn settle_blocks(&mut self, shared: &Shared, blocks: &mut BlockWrites, from: u32) -> Option<u32> {
+        let mut first = None;
+        for block in (from..shared.bitmap.blocks()).take(BLOCKS_SETTLED_PER_TURN as usize) {
+            let at = bitmap::BlockIndex(block);
+            if shared.bitmap.has_dirty(at) {
+                self.sweep.settle(shared, at);
+            }
+            if shared.bitmap.has_dirty(at) || !shared.bitmap.is_settled(at) {
+                first = first.or(Some(block));
+                if !shared.failed() && !shared.bitmap.is_writing(at) {
+                    blocks.repeat(shared, at);
+                }
+            }
+        }
+        let passed = from.saturating_add(BLOCKS_SETTLED_PER_TURN);
+        first.or((passed < shared.bitmap.blocks()).then_some(passed))
+    }
+}
+
+/// A read-only array takes one order: to stop, which writes nothing.
+fn refuse_orders(shared: &Shared) {
+    while let Some(order) = shared.steward.orders.pop() {
+        match order {
+            Order::Stop { answer } => answer.send(Ok(())),
+            Order::Fail { answer, .. } | Order::Join { answer, .. } => {
+                answer.send(Err("the array is read-only".into()));
+            }
+        }
+    }
+}
