@@ -1,6 +1,6 @@
-//! TLS for NBD clients: the certificates of a directory, and a session for each client.
+//! TLS for NBD clients: the certificates or the keys of a directory, and a session for each client.
 //!
-//! The files are those that qemu, nbdkit and libvirt use, in PEM:
+//! The files are those that qemu, nbdkit and libvirt use:
 //!
 //! | file | of | |
 //! |---|---|---|
@@ -8,10 +8,20 @@
 //! | `server-key.pem` | its private key | needed; refused if every user can read it |
 //! | `ca-cert.pem` | authorities of clients' certificates | if it is there, clients must have a certificate of one of them |
 //! | `ca-crl.pem` | lists of certificates that were revoked | if it is there, those are refused |
+//! | `keys.psk` | users and their pre-shared keys | instead of all others; refused if every user can read it |
+//!
+//! A directory with `keys.psk` and one of the others is refused. Either way in would be enough for a client, so a forgotten file would let
+//! clients in that its owner believes to be kept out.
 //!
 //! TLS 1.3 only: qemu and libnbd have it, and in TLS 1.2 a connection would have to end after 16 million records
-//! of AES-GCM (256 GiB). The library, rustls, knows no pre-shared keys. The handshake ([`sealed`]) and the relay ([`relay`]) know it by the trait
-//! [`channel::Channel`] only.
+//! of AES-GCM (256 GiB). Certificates are the work of rustls, which has no pre-shared keys; those are the work of s2n-tls. Both are behind
+//! one trait, [`channel::Channel`], so that the handshake and the relay are written once:
+//!
+//! ```text
+//!   certificates (rustls)  --+
+//!                            +-- channel --+-- sealed: the handshake
+//!   shared_keys (s2n-tls)  --+             +-- relay: the bytes after it
+//! ```
 //!
 //! The files are read once, at the start: a server in its sandbox opens none of them later.
 
@@ -24,31 +34,95 @@ use engine::server::{Encryption, Session, Wire};
 
 use crate::failure::Result;
 use certificates::Certificates;
+use channel::Channel;
+use files::{is_there, unusable};
+#[cfg(feature = "tls-psk")]
+use shared_keys::SharedKeys;
 
 mod certificates;
 mod channel;
 mod files;
+#[cfg(feature = "tls-psk")]
+mod keys;
 mod piece;
 mod relay;
 mod sealed;
+#[cfg(feature = "tls-psk")]
+mod shared_keys;
 
-/// The certificates of a server.
+/// The name of the file of pre-shared keys.
+const KEYS: &str = "keys.psk";
+
+/// What a server of TLS and its clients prove themselves by.
 pub struct Tls {
     directory: PathBuf,
-    certificates: Certificates,
+    proof: Proof,
+}
+
+enum Proof {
+    Certificates(Certificates),
+    #[cfg(feature = "tls-psk")]
+    Keys(SharedKeys),
 }
 
 impl Tls {
     /// Reads the files of a directory.
     pub fn read(directory: &Path) -> Result<Tls> {
-        let certificates = Certificates::read(directory)?;
-        Ok(Tls { directory: directory.to_path_buf(), certificates })
+        let keys_path = directory.join(KEYS);
+        let proof = if is_there(&keys_path)? {
+            refuse_both(directory, &keys_path)?;
+            read_keys(&keys_path)?
+        } else {
+            Proof::Certificates(Certificates::read(directory)?)
+        };
+        Ok(Tls { directory: directory.to_path_buf(), proof })
     }
 
     /// A line for the log.
     pub fn describe(&self) -> String {
-        format!("TLS with the certificates of {}: {}", self.directory.display(), self.certificates.describe())
+        let directory = self.directory.display();
+        match &self.proof {
+            Proof::Certificates(certificates) => {
+                format!("TLS with the certificates of {directory}: {}", certificates.describe())
+            }
+            #[cfg(feature = "tls-psk")]
+            Proof::Keys(keys) => {
+                let count = keys.count();
+                format!("TLS with the pre-shared keys of {directory}/{KEYS}: users that may connect: {count}")
+            }
+        }
     }
+
+    fn begin(&self) -> io::Result<Box<dyn Channel>> {
+        match &self.proof {
+            Proof::Certificates(certificates) => certificates.begin(),
+            #[cfg(feature = "tls-psk")]
+            Proof::Keys(keys) => keys.begin(),
+        }
+    }
+}
+
+/// Refuses a directory that has keys and certificates.
+fn refuse_both(directory: &Path, keys_path: &Path) -> Result<()> {
+    use certificates::{CA_CERT, CA_CRL, SERVER_CERT, SERVER_KEY};
+    for other in [SERVER_CERT, SERVER_KEY, CA_CERT, CA_CRL] {
+        if is_there(&directory.join(other))? {
+            return Err(unusable(keys_path)(format!(
+                "there is {other} beside it, and a server has either certificates or pre-shared keys: use a directory for each"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "tls-psk")]
+fn read_keys(path: &Path) -> Result<Proof> {
+    SharedKeys::read(path).map(Proof::Keys)
+}
+
+#[cfg(not(feature = "tls-psk"))]
+fn read_keys(path: &Path) -> Result<Proof> {
+    Err(unusable(path)("this program was built without pre-shared keys (the feature tls-psk)"))
 }
 
 impl fmt::Debug for Tls {
@@ -59,17 +133,25 @@ impl fmt::Debug for Tls {
 
 impl Encryption for Tls {
     fn proves_clients(&self) -> bool {
-        self.certificates.proves_clients
+        match &self.proof {
+            Proof::Certificates(certificates) => certificates.proves_clients,
+            #[cfg(feature = "tls-psk")]
+            Proof::Keys(_) => true,
+        }
     }
 
     fn accept(&self, wire: &mut dyn Wire) -> io::Result<Box<dyn Session>> {
-        let mut client = sealed::Client(self.certificates.begin()?);
+        let mut client = sealed::Client(self.begin()?);
         client.shake_hands(wire)?;
         Ok(Box::new(client))
     }
 }
 
 impl Session for sealed::Client {
+    fn user(&self) -> Option<String> {
+        self.0.user()
+    }
+
     fn read(&mut self, wire: &mut dyn Wire, into: &mut [u8]) -> io::Result<usize> {
         sealed::Client::read(self, wire, into)
     }

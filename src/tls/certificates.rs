@@ -88,6 +88,10 @@ impl Certificates {
 }
 
 impl Channel for ServerConnection {
+    fn user(&self) -> Option<String> {
+        None
+    }
+
     fn is_handshaking(&self) -> bool {
         rustls::CommonState::is_handshaking(self)
     }

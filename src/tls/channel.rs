@@ -1,4 +1,4 @@
-//! The TLS of one client: sealed bytes in and out on one side, plain bytes on the other, and no socket.
+//! The TLS of one client as both libraries do it: sealed bytes in and out on one side, plain bytes on the other, and no socket.
 //!
 //! ```text
 //!   the client's socket --hear--> |         | --open--> plain bytes of the client
@@ -6,12 +6,18 @@
 //!   the client's socket <--give-- |         | <--seal-- plain bytes for the client
 //! ```
 //!
-//! rustls does it ([`certificates`](super::certificates)). The handshake ([`sealed`](super::sealed)) and the relay ([`relay`](super::relay)) know nothing else of it.
+//! - rustls, for certificates: [`certificates`](super::certificates).
+//! - s2n-tls, for pre-shared keys: [`shared_keys`](super::shared_keys).
+//!
+//! The handshake ([`sealed`](super::sealed)) and the relay ([`relay`](super::relay)) know nothing else of a library.
 
 use std::io::{self, Read, Write};
 
 /// The server's side of TLS with one client.
 pub trait Channel: Send {
+    /// The user of a pre-shared key that the client has proven to be; `None` during the handshake, and with certificates.
+    fn user(&self) -> Option<String>;
+
     /// Whether the handshake of TLS is not complete yet.
     fn is_handshaking(&self) -> bool;
 

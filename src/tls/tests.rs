@@ -1,4 +1,5 @@
-//! Certificates made for each test, and a client of the same library. The relay is tested in `relay/tests.rs`.
+//! Certificates made for each test, and a client of the same library. Keys are tested in `shared_keys/tests.rs`, and what is the same for
+//! both in `relay/tests.rs`.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! The relay, between a client and a reactor that the test plays.
+//! The relay, between a client of each library and a reactor that the test plays.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,9 +9,11 @@ use engine::server::Session;
 use rustls::{ClientConnection, StreamOwned};
 
 use super::*;
+#[cfg(feature = "tls-psk")]
+use crate::tls::shared_keys::tests as keys;
 use crate::tls::tests::{Serve, World, issue};
 
-/// A client of a library.
+/// A client of either library.
 pub(in crate::tls) trait Peer: Read + Write {
     /// Has the next bytes begin with new keys, and asks the server for some where the library can.
     fn new_keys(&mut self);
@@ -43,6 +45,13 @@ fn with_a_certificate() -> Relayed {
     (Box::new(client), reactor, server)
 }
 
+#[cfg(feature = "tls-psk")]
+fn with_a_key() -> Relayed {
+    let (plain, reactor) = UnixStream::pair().unwrap();
+    let (client, server) = keys::connect(relay_to(plain));
+    (Box::new(client), reactor, server)
+}
+
 fn relay_to(plain: UnixStream) -> impl Serve {
     move |session: io::Result<Box<dyn Session>>, socket: OwnedFd| {
         session.expect("the client may connect").relay(&socket, plain.into());
@@ -50,7 +59,11 @@ fn relay_to(plain: UnixStream) -> impl Serve {
 }
 
 /// How the clients of each library connect.
-const CLIENTS: &[fn() -> Relayed] = &[with_a_certificate];
+const CLIENTS: &[fn() -> Relayed] = &[
+    with_a_certificate,
+    #[cfg(feature = "tls-psk")]
+    with_a_key,
+];
 
 /// Bytes of which each place has its own.
 fn pattern(len: usize) -> Vec<u8> {
