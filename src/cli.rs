@@ -194,8 +194,9 @@ pub struct Serve {
     /// Take an array that another host created or served last
     #[arg(long)]
     pub foreign_host: bool,
-    /// Serve NBD by TCP with TLS only, with server-cert.pem and server-key.pem of this directory. With a ca-cert.pem
-    /// there, exactly clients with a certificate of it may connect
+    /// Serve NBD by TCP with TLS only, with server-cert.pem and server-key.pem of this directory, or with its keys.psk.
+    /// With a ca-cert.pem there, exactly clients with a certificate of it may connect; with keys.psk, exactly clients
+    /// with a key of it
     #[arg(long, value_name = "DIR")]
     pub nbd_tls: Option<PathBuf>,
     /// Let clients of other machines in, whoever they are: where the network is trusted

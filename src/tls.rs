@@ -1,6 +1,6 @@
-//! TLS for NBD clients: the certificates of a directory, and a session for each client.
+//! TLS for NBD clients: the certificates or the keys of a directory, and a session for each client.
 //!
-//! The files are those that qemu, nbdkit and libvirt use, in PEM:
+//! The files are those that qemu, nbdkit and libvirt use:
 //!
 //! | file | of | |
 //! |---|---|---|
@@ -8,88 +8,121 @@
 //! | `server-key.pem` | its private key | needed; refused if every user can read it |
 //! | `ca-cert.pem` | authorities of clients' certificates | if it is there, clients must have a certificate of one of them |
 //! | `ca-crl.pem` | lists of certificates that were revoked | if it is there, those are refused |
+//! | `keys.psk` | users and their pre-shared keys | instead of all others; refused if every user can read it |
+//!
+//! A directory with `keys.psk` and one of the others is refused. Either way in would be enough for a client, so a forgotten file would let
+//! clients in that its owner believes to be kept out.
 //!
 //! TLS 1.3 only: qemu and libnbd have it, and in TLS 1.2 a connection would have to end after 16 million records
-//! of AES-GCM (256 GiB). The library, rustls, knows no pre-shared keys.
+//! of AES-GCM (256 GiB). Certificates are the work of rustls, which has no pre-shared keys; those are the work of s2n-tls. Both are behind
+//! one trait, [`channel::Channel`], so that the handshake and the relay are written once:
+//!
+//! ```text
+//!   certificates (rustls)  --+
+//!                            +-- channel --+-- sealed: the handshake
+//!   shared_keys (s2n-tls)  --+             +-- relay: the bytes after it
+//! ```
 //!
 //! The files are read once, at the start: a server in its sandbox opens none of them later.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use engine::server::{Encryption, Session, Wire};
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::version::TLS13;
-use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
+use certificates::Certificates;
+use channel::Channel;
+use files::{is_there, unusable};
+#[cfg(feature = "tls-psk")]
+use shared_keys::SharedKeys;
 
+mod certificates;
+mod channel;
+mod files;
+#[cfg(feature = "tls-psk")]
+mod keys;
+mod piece;
 mod relay;
 mod sealed;
+#[cfg(feature = "tls-psk")]
+mod shared_keys;
 
-/// The certificates of a server.
+/// The name of the file of pre-shared keys.
+const KEYS: &str = "keys.psk";
+
+/// What a server of TLS and its clients prove themselves by.
 pub struct Tls {
     directory: PathBuf,
-    config: Arc<ServerConfig>,
-    proves_clients: bool,
-    has_revocations: bool,
+    proof: Proof,
+}
+
+enum Proof {
+    Certificates(Certificates),
+    #[cfg(feature = "tls-psk")]
+    Keys(SharedKeys),
 }
 
 impl Tls {
     /// Reads the files of a directory.
     pub fn read(directory: &Path) -> Result<Tls> {
-        let key_path = directory.join("server-key.pem");
-        let key = PrivateKeyDer::from_pem_slice(&private(&key_path)?).map_err(unusable(&key_path))?;
-        let cert_path = directory.join("server-cert.pem");
-        let certificates = certificates(&cert_path)?;
-        let ca_path = directory.join("ca-cert.pem");
-        let proves_clients = is_there(&ca_path)?;
-        let crl_path = directory.join("ca-crl.pem");
-        let has_revocations = proves_clients && is_there(&crl_path)?;
-        let provider = Arc::new(default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(unusable(directory))?;
-        let builder = if proves_clients {
-            builder.with_client_cert_verifier(verifier(
-                &ca_path,
-                has_revocations.then_some(&crl_path),
-                provider,
-            )?)
+        let keys_path = directory.join(KEYS);
+        let proof = if is_there(&keys_path)? {
+            refuse_both(directory, &keys_path)?;
+            read_keys(&keys_path)?
         } else {
-            builder.with_no_client_auth()
+            Proof::Certificates(Certificates::read(directory)?)
         };
-        let mut config = builder.with_single_cert(certificates, key).map_err(|error| {
-            Failure::new(format!(
-                "cannot use {} with {}: {error}: give the key that belongs to the certificate",
-                cert_path.display(),
-                key_path.display()
-            ))
-        })?;
-        // Connections are few and long: a session is not taken up again.
-        config.send_tls13_tickets = 0;
-        let (directory, config) = (directory.to_path_buf(), Arc::new(config));
-        Ok(Tls { directory, config, proves_clients, has_revocations })
+        Ok(Tls { directory: directory.to_path_buf(), proof })
     }
 
     /// A line for the log.
     pub fn describe(&self) -> String {
-        let clients = match (self.proves_clients, self.has_revocations) {
-            (true, true) => "clients need a certificate of ca-cert.pem that is not in ca-crl.pem",
-            (true, false) => "clients need a certificate of ca-cert.pem; there is no ca-crl.pem",
-            (false, _) => "clients need no certificate, for there is no ca-cert.pem",
-        };
-        format!("TLS with the certificates of {}: {clients}", self.directory.display())
+        let directory = self.directory.display();
+        match &self.proof {
+            Proof::Certificates(certificates) => {
+                format!("TLS with the certificates of {directory}: {}", certificates.describe())
+            }
+            #[cfg(feature = "tls-psk")]
+            Proof::Keys(keys) => {
+                let count = keys.count();
+                format!("TLS with the pre-shared keys of {directory}/{KEYS}: users that may connect: {count}")
+            }
+        }
     }
+
+    fn begin(&self) -> io::Result<Box<dyn Channel>> {
+        match &self.proof {
+            Proof::Certificates(certificates) => certificates.begin(),
+            #[cfg(feature = "tls-psk")]
+            Proof::Keys(keys) => keys.begin(),
+        }
+    }
+}
+
+/// Refuses a directory that has keys and certificates.
+fn refuse_both(directory: &Path, keys_path: &Path) -> Result<()> {
+    use certificates::{CA_CERT, CA_CRL, SERVER_CERT, SERVER_KEY};
+    for other in [SERVER_CERT, SERVER_KEY, CA_CERT, CA_CRL] {
+        if is_there(&directory.join(other))? {
+            return Err(unusable(keys_path)(format!(
+                "there is {other} beside it, and a server has either certificates or pre-shared keys: use a directory for each"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "tls-psk")]
+fn read_keys(path: &Path) -> Result<Proof> {
+    SharedKeys::read(path).map(Proof::Keys)
+}
+
+#[cfg(not(feature = "tls-psk"))]
+fn read_keys(path: &Path) -> Result<Proof> {
+    Err(unusable(path)("this program was built without pre-shared keys (the feature tls-psk)"))
 }
 
 impl fmt::Debug for Tls {
@@ -100,18 +133,25 @@ impl fmt::Debug for Tls {
 
 impl Encryption for Tls {
     fn proves_clients(&self) -> bool {
-        self.proves_clients
+        match &self.proof {
+            Proof::Certificates(certificates) => certificates.proves_clients,
+            #[cfg(feature = "tls-psk")]
+            Proof::Keys(_) => true,
+        }
     }
 
     fn accept(&self, wire: &mut dyn Wire) -> io::Result<Box<dyn Session>> {
-        let connection = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;
-        let mut client = sealed::Client(connection);
+        let mut client = sealed::Client(self.begin()?);
         client.shake_hands(wire)?;
         Ok(Box::new(client))
     }
 }
 
 impl Session for sealed::Client {
+    fn user(&self) -> Option<String> {
+        self.0.user()
+    }
+
     fn read(&mut self, wire: &mut dyn Wire, into: &mut [u8]) -> io::Result<usize> {
         sealed::Client::read(self, wire, into)
     }
@@ -125,66 +165,6 @@ impl Session for sealed::Client {
         let _named_or_not = rustix::thread::set_name(c"nbd-tls");
         relay::Relay::new(self.0, client, &plain).run();
     }
-}
-
-/// The clients that may connect.
-fn verifier(
-    ca_path: &Path,
-    crl_path: Option<&PathBuf>,
-    provider: Arc<rustls::crypto::CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca_path)? {
-        roots.add(certificate).map_err(unusable(ca_path))?;
-    }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    let builder = if let Some(crl_path) = crl_path {
-        let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(crl_path)
-            .and_then(Iterator::collect)
-            .map_err(unusable(crl_path))?;
-        if lists.is_empty() {
-            return Err(unusable(crl_path)("it holds no list of revoked certificates in PEM"));
-        }
-        builder.with_crls(lists)
-    } else {
-        builder
-    };
-    builder.build().map_err(unusable(ca_path))
-}
-
-/// The certificates of a file, at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let all: std::result::Result<Vec<_>, pem::Error> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let all = all.map_err(unusable(path))?;
-    if all.is_empty() {
-        return Err(unusable(path)("it holds no certificate in PEM"));
-    }
-    Ok(all)
-}
-
-/// The bytes of a file that not every user can read.
-fn private(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(unusable(path))?;
-    let mode = file.metadata().map_err(unusable(path))?.mode();
-    if mode & 0o004 != 0 {
-        return Err(unusable(path)(format!("every user can read it: chmod 600 {}", path.display())));
-    }
-    io::read_to_string(file).map(String::into_bytes).map_err(unusable(path))
-}
-
-fn is_there(path: &Path) -> Result<bool> {
-    // A link that leads nowhere is there: without what it should lead to, more clients would get in.
-    match path.symlink_metadata() {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(unusable(path)(error)),
-    }
-}
-
-/// The failure of a file.
-fn unusable<E: fmt::Display>(path: &Path) -> impl Fn(E) -> Failure + '_ {
-    move |error| Failure::new(format!("cannot use {}: {error}", path.display()))
 }
 
 #[cfg(test)]

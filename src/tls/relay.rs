@@ -12,24 +12,23 @@
 //!   [`FAREWELL_TIME_MAX`].
 //! - When both directions of the client's socket are closed, or what it says is not TLS, both sockets are shut.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
-use rustls::ServerConnection;
 
-/// The pieces: four records of TLS.
-const PIECE_BYTES: usize = 64 << 10;
+use super::channel::Channel;
+use super::piece::{PIECE_BYTES, Piece};
 
 /// How long a client may take for what is left when the reactor has closed its connection.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The two sockets of a client, and what is between them.
 pub struct Relay<'a> {
-    tls: ServerConnection,
+    tls: Box<dyn Channel>,
     client: BorrowedFd<'a>,
     plain: BorrowedFd<'a>,
     /// Bytes of the client that are still sealed.
@@ -51,43 +50,8 @@ pub struct Relay<'a> {
 /// The relay is over.
 struct Over;
 
-/// Bytes in a buffer that is filled once it is empty.
-struct Piece {
-    bytes: Box<[u8]>,
-    from: usize,
-    to: usize,
-}
-
-impl Piece {
-    fn new() -> Piece {
-        Piece { bytes: vec![0; PIECE_BYTES].into(), from: 0, to: 0 }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.from == self.to
-    }
-
-    fn left(&self) -> &[u8] {
-        &self.bytes[self.from..self.to]
-    }
-
-    fn take(&mut self, count: usize) {
-        self.from += count;
-    }
-
-    /// Fills the buffer, which is empty; what `fill` says of it.
-    fn fill<E>(&mut self, fill: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
-        let filled = fill(&mut self.bytes);
-        (self.from, self.to) = (0, *filled.as_ref().unwrap_or(&0));
-        filled
-    }
-}
-
 impl<'a> Relay<'a> {
-    pub fn new(mut tls: ServerConnection, client: &'a OwnedFd, plain: &'a OwnedFd) -> Relay<'a> {
-        // New keys are sent among the replies, and take room that a piece was to have. A piece is taken when all before it has left, so
-        // the session never holds more than one.
-        tls.set_buffer_limit(None);
+    pub fn new(tls: Box<dyn Channel>, client: &'a OwnedFd, plain: &'a OwnedFd) -> Relay<'a> {
         let reply = vec![0; PIECE_BYTES].into();
         let (client, plain) = (client.as_fd(), plain.as_fd());
         let (sealed, opened) = (Piece::new(), Piece::new());
@@ -99,7 +63,7 @@ impl<'a> Relay<'a> {
     pub fn run(mut self) {
         while self.turn().is_ok() {}
         let _gone_or_not = shutdown(self.plain, Shutdown::Both);
-        if self.plain_is_done && !self.tls.wants_write() && shutdown(self.client, Shutdown::Write).is_ok() {
+        if self.plain_is_done && !self.tls.has_sealed() && shutdown(self.client, Shutdown::Write).is_ok() {
             self.hear_out();
         }
         let _gone_or_not = shutdown(self.client, Shutdown::Both);
@@ -125,7 +89,7 @@ impl<'a> Relay<'a> {
     /// Moves what can be moved, and waits for more.
     fn turn(&mut self) -> Result<(), Over> {
         while self.pass_replies()? | self.pass_requests()? {}
-        if self.plain_is_done && !self.tls.wants_write() {
+        if self.plain_is_done && !self.tls.has_sealed() {
             return Err(Over);
         }
         self.wait()
@@ -134,22 +98,22 @@ impl<'a> Relay<'a> {
     /// Moves a piece of the replies on; whether anything moved.
     fn pass_replies(&mut self) -> Result<bool, Over> {
         let mut moved = false;
-        if !self.plain_is_done && !self.tls.wants_write() {
+        if !self.plain_is_done && !self.tls.has_sealed() {
             match recv(self.plain, &mut self.reply[..], RecvFlags::DONTWAIT) {
                 Ok((_, count)) if count > 0 => {
-                    self.tls.writer().write_all(&self.reply[..count]).map_err(|_| Over)?;
+                    self.tls.seal(&self.reply[..count]).map_err(|_| Over)?;
                     moved = true;
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Ok(_) | Err(_) => {
                     self.plain_is_done = true;
                     self.end.get_or_insert_with(|| now() + FAREWELL_TIME_MAX);
-                    self.tls.send_close_notify();
+                    self.tls.say_farewell();
                 }
             }
         }
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Sending(self.client)) {
+        while self.tls.has_sealed() {
+            match self.tls.give(&mut Sending(self.client)) {
                 Ok(_) => moved = true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -167,7 +131,7 @@ impl<'a> Relay<'a> {
         let mut moved = false;
         while self.opened.is_empty() && !self.client_is_done {
             // Decrypted bytes first: the session may still hold some that came with the handshake.
-            match self.opened.fill(|bytes| self.tls.reader().read(bytes)) {
+            match self.opened.fill(|bytes| self.tls.open(bytes)) {
                 Ok(0) => self.client_is_done = true,
                 Ok(_) => moved = true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -175,7 +139,7 @@ impl<'a> Relay<'a> {
                         break;
                     }
                 }
-                Err(_) => return Err(Over),
+                Err(_) => return Err(self.refuse()),
             }
         }
         if !self.opened.is_empty() {
@@ -210,17 +174,18 @@ impl<'a> Relay<'a> {
         }
         let mut left = self.sealed.left();
         if !left.is_empty() {
-            let count = self.tls.read_tls(&mut left).map_err(|_| Over)?;
+            let Ok(count) = self.tls.hear(&mut left) else { return Err(self.refuse()) };
             self.sealed.take(count);
-            if self.tls.process_new_packets().is_err() {
-                // The client is told why by an alert, if it listens.
-                let _heard_or_not = self.tls.write_tls(&mut Sending(self.client));
-                return Err(Over);
-            }
             // Behind the farewell of TLS nothing counts.
             self.client_is_done |= count == 0;
         }
         Ok(true)
+    }
+
+    /// Ends the relay because of what the client sent. An alert tells the client, if it listens.
+    fn refuse(&mut self) -> Over {
+        let _heard_or_not = self.tls.give(&mut Sending(self.client));
+        Over
     }
 
     /// Waits until one of the sockets can go on; over when it cannot any more.
@@ -232,9 +197,9 @@ impl<'a> Relay<'a> {
         let mut of_client = PollFlags::empty();
         let wants_client = !self.client_is_done && self.opened.is_empty();
         of_client.set(PollFlags::IN, wants_client && self.end.is_none());
-        of_client.set(PollFlags::OUT, self.tls.wants_write());
+        of_client.set(PollFlags::OUT, self.tls.has_sealed());
         let mut of_plain = PollFlags::empty();
-        of_plain.set(PollFlags::IN, !self.tls.wants_write());
+        of_plain.set(PollFlags::IN, !self.tls.has_sealed());
         of_plain.set(PollFlags::OUT, !self.opened.is_empty());
         let mut both = [
             PollFd::from_borrowed_fd(self.client, of_client),
@@ -280,3 +245,6 @@ impl Write for Sending<'_> {
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+pub(super) mod tests;

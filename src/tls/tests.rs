@@ -1,30 +1,50 @@
-//! Certificates made for each test, a client of the same library, and the relay between it and a reactor that the test plays.
+//! Certificates made for each test, and a client of the same library. Keys are tested in `shared_keys/tests.rs`, and what is the same for
+//! both in `relay/tests.rs`.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 
 use super::*;
 
+/// What a session, or the reason why there is none, is given to.
+pub(super) trait Serve: FnOnce(io::Result<Box<dyn Session>>, OwnedFd) + Send + 'static {}
+
+impl<F: FnOnce(io::Result<Box<dyn Session>>, OwnedFd) + Send + 'static> Serve for F {}
+
+/// A server for one client.
+pub(super) fn serve_one(tls: Tls, serve: impl Serve) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let session = tls.accept(&mut socket);
+        serve(session, socket.into());
+    });
+    (address, server)
+}
+
 /// An authority, and the directory of a server with a certificate of it.
-struct World {
+pub(super) struct World {
     directory: TempDir,
     authority: Certificate,
-    issuer: Issuer<'static, KeyPair>,
+    pub(super) issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate of an authority, and its key.
-fn issue(issuer: &Issuer<'static, KeyPair>, serial: u64) -> (Certificate, KeyPair) {
+pub(super) fn issue(issuer: &Issuer<'static, KeyPair>, serial: u64) -> (Certificate, KeyPair) {
     let mut params = CertificateParams::new(vec!["localhost".to_string()]).unwrap();
     params.serial_number = Some(SerialNumber::from(serial));
     let key = KeyPair::generate().unwrap();
@@ -32,7 +52,7 @@ fn issue(issuer: &Issuer<'static, KeyPair>, serial: u64) -> (Certificate, KeyPai
 }
 
 impl World {
-    fn new() -> World {
+    pub(super) fn new() -> World {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -63,20 +83,21 @@ impl World {
         self.read().expect_err("it is refused").line()
     }
 
-    /// A client that trusts the authority and has this certificate, connected to a server that `serve` plays.
-    fn connect(
+    /// A client that trusts the authority and has this certificate, connected to a server of this directory.
+    pub(super) fn connect(
         &self,
         own: Option<(Certificate, KeyPair)>,
-        serve: impl FnOnce(io::Result<Box<dyn Session>>, OwnedFd) + Send + 'static,
+        serve: impl Serve,
     ) -> (StreamOwned<ClientConnection, TcpStream>, JoinHandle<()>) {
-        let tls = self.read().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = std::thread::spawn(move || {
-            let (mut socket, _) = listener.accept().unwrap();
-            let session = tls.accept(&mut socket);
-            serve(session, socket.into());
-        });
+        let (address, server) = serve_one(self.read().unwrap(), serve);
+        (self.client(address, own), server)
+    }
+
+    pub(super) fn client(
+        &self,
+        address: SocketAddr,
+        own: Option<(Certificate, KeyPair)>,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -92,23 +113,8 @@ impl World {
         };
         let name = ServerName::try_from("localhost").unwrap();
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        (StreamOwned::new(connection, TcpStream::connect(address).unwrap()), server)
+        StreamOwned::new(connection, TcpStream::connect(address).unwrap())
     }
-
-    /// A client with a good certificate, and the reactor's end of its connection.
-    fn relay(&self) -> (StreamOwned<ClientConnection, TcpStream>, UnixStream, JoinHandle<()>) {
-        let (plain, reactor) = UnixStream::pair().unwrap();
-        let serve = move |session: io::Result<Box<dyn Session>>, socket: OwnedFd| {
-            session.expect("its certificate is good").relay(&socket, plain.into());
-        };
-        let (client, server) = self.connect(Some(issue(&self.issuer, 2)), serve);
-        (client, reactor, server)
-    }
-}
-
-/// Bytes of which each place has its own.
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
 }
 
 #[test]
@@ -197,127 +203,4 @@ fn exactly_clients_with_a_certificate_of_the_authority_may_connect() {
     }
     assert!(!world.read().unwrap().proves_clients());
     assert_eq!(accepted(&world, None), Ok(()));
-}
-
-/// Much more than all buffers hold, both ways at once, and neither side reads before it has sent all.
-#[test]
-fn what_one_side_sends_the_other_receives() {
-    let world = World::new();
-    let (mut client, reactor, server) = world.relay();
-    let (requests, replies) = (pattern(5 << 20), pattern((5 << 20) + 12345));
-    let serve = {
-        let (mut from, mut to) = (reactor.try_clone().unwrap(), reactor);
-        let (requests, replies) = (requests.clone(), replies.clone());
-        std::thread::spawn(move || {
-            let writer = std::thread::spawn(move || to.write_all(&replies).map(|()| to).unwrap());
-            let mut heard = vec![0; requests.len()];
-            from.read_exact(&mut heard).unwrap();
-            assert!(heard == requests, "as it was sent");
-            drop(writer.join().unwrap());
-        })
-    };
-    // The client writes while replies pile up, which it does not read.
-    client.write_all(&requests).unwrap();
-    client.flush().unwrap();
-    let mut heard = Vec::new();
-    client.read_to_end(&mut heard).expect("the farewell of TLS came: nothing was cut off");
-    assert!(heard == replies, "as it was sent");
-    serve.join().unwrap();
-    server.join().unwrap();
-}
-
-/// New keys take room among the replies, and cost none of them. (Once here a relay ended at them.)
-#[test]
-fn a_client_asks_for_new_keys() {
-    let world = World::new();
-    let (mut client, mut reactor, server) = world.relay();
-    let replies = pattern(4 << 20);
-    client.write_all(b"x").unwrap();
-    reactor.read_exact(&mut [0]).unwrap();
-    let mut heard = vec![0; replies.len()];
-    for part in heard.chunks_mut(1 << 20) {
-        client.conn.refresh_traffic_keys().unwrap();
-        client.write_all(b"x").unwrap();
-        client.flush().unwrap();
-        reactor.read_exact(&mut [0]).unwrap();
-        let (mut to, bytes) = (reactor.try_clone().unwrap(), replies[..1 << 20].to_vec());
-        let writer = std::thread::spawn(move || to.write_all(&bytes));
-        client.read_exact(part).expect("all of it comes");
-        writer.join().unwrap().unwrap();
-    }
-    assert!(heard.chunks(1 << 20).all(|part| part == &replies[..1 << 20]));
-    drop(reactor);
-    assert_eq!(client.read(&mut [0]).unwrap(), 0, "the farewell");
-    drop(client);
-    server.join().unwrap();
-}
-
-#[test]
-fn a_client_that_is_done_has_its_replies() {
-    for has_farewell in [true, false] {
-        let world = World::new();
-        let (mut client, mut reactor, server) = world.relay();
-        client.write_all(b"the last request").unwrap();
-        if has_farewell {
-            client.conn.send_close_notify();
-        }
-        client.flush().unwrap();
-        if !has_farewell {
-            client.sock.shutdown(std::net::Shutdown::Write).unwrap();
-        }
-        let mut heard = Vec::new();
-        reactor.read_to_end(&mut heard).unwrap();
-        assert_eq!(heard, b"the last request", "and the end");
-        reactor.write_all(b"its reply").unwrap();
-        drop(reactor);
-        let mut heard = Vec::new();
-        client.read_to_end(&mut heard).unwrap();
-        assert_eq!(heard, b"its reply");
-        drop(client);
-        server.join().unwrap();
-    }
-}
-
-/// Each side that goes ends the relay, and the other side hears of it.
-#[test]
-fn a_relay_ends_with_either_side() {
-    // A client that is gone.
-    let world = World::new();
-    let (mut client, mut reactor, server) = world.relay();
-    client.write_all(b"x").unwrap();
-    reactor.read_exact(&mut [0]).unwrap();
-    drop(client);
-    assert_eq!(reactor.read(&mut [0]).unwrap(), 0, "the reactor hears of the end");
-    drop(reactor);
-    server.join().unwrap();
-    // A client that says what is not TLS.
-    let (mut client, mut reactor, server) = world.relay();
-    client.write_all(b"x").unwrap();
-    reactor.read_exact(&mut [0]).unwrap();
-    client.sock.write_all(&[0x5a; 1000]).unwrap();
-    assert_eq!(reactor.read(&mut [0]).unwrap(), 0, "nothing of it reaches the reactor");
-    server.join().unwrap();
-    // A reactor that hangs up on a client that does not read what was sent to it.
-    let (mut client, mut reactor, server) = world.relay();
-    client.write_all(b"x").unwrap();
-    reactor.read_exact(&mut [0]).unwrap();
-    reactor.set_nonblocking(true).unwrap();
-    let reply = pattern(1 << 20);
-    let mut sent = 0;
-    for _ in 0..200 {
-        match reactor.write(&reply) {
-            Ok(count) => sent += count,
-            Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
-        }
-    }
-    assert!(sent > 0);
-    drop(reactor);
-    server.join().unwrap();
-    let mut heard = Vec::new();
-    let end = client.read_to_end(&mut heard);
-    assert!(
-        end.is_err() || heard.len() == sent,
-        "nothing is missing without a word: {} of {sent}",
-        heard.len()
-    );
 }

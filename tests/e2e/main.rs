@@ -33,6 +33,8 @@ mod manners;
 mod manual;
 mod nbd_client;
 mod process;
+#[cfg(feature = "tls-psk")]
+mod psk;
 mod rebuild;
 mod sandbox;
 mod seed;

@@ -69,7 +69,7 @@ fn the_manual_is_played() {
                     .collect();
                 lab.striate_ok(&on_files(&members));
             }
-            // Played by tls.rs, with its certificates.
+            // Played by tls.rs with its certificates, and by psk.rs with its keys.
             "serve" if typed.iter().any(|word| word == "--nbd-tls") => {}
             "serve" => {
                 let started = Server::start(&lab, "media", &members, &[]);

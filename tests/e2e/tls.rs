@@ -1,4 +1,4 @@
-//! TLS: stock clients with certificates, and clients that must not get in.
+//! TLS with certificates: stock clients that have one, and clients that must not get in. Pre-shared keys are in `psk`.
 //!
 //! Method: an authority and certificates of its are made for each test. nbdinfo, nbdcopy and qemu connect by TCP with TLS. Oracles: what
 //! they read and write, `cmp`, their refusals, and the server's log.
@@ -16,13 +16,13 @@ use serde_json::Value;
 use crate::lab::{Lab, Server, Shape, run, succeeded, timed};
 
 /// An authority, and a directory that server and clients take their files from.
-struct Certificates {
+pub struct Certificates {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Certificates {
-    fn new(lab: &Lab, name: &str) -> Certificates {
+    pub fn new(lab: &Lab, name: &str) -> Certificates {
         let directory = lab.path(name);
         std::fs::create_dir(&directory).expect("a directory");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
@@ -70,7 +70,7 @@ impl Certificates {
         (["--nbd", &listen, "--nbd-tls", self.text()].map(String::from).to_vec(), port)
     }
 
-    fn uri(&self, port: u16) -> String {
+    pub fn uri(&self, port: u16) -> String {
         format!("nbds://127.0.0.1:{port}/?tls-certificates={}", self.text())
     }
 
@@ -85,11 +85,11 @@ impl Certificates {
     }
 }
 
-fn serve<'a>(array: &'a crate::lab::Array<'a>, options: &[String]) -> Server<'a> {
+pub fn serve<'a>(array: &'a crate::lab::Array<'a>, options: &[String]) -> Server<'a> {
     array.serve(&options.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn log_has(server: &Server<'_>, text: &str) -> bool {
+pub fn log_has(server: &Server<'_>, text: &str) -> bool {
     (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
         server.log().contains(text)

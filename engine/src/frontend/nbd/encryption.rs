@@ -31,6 +31,9 @@ pub trait Encryption: Debug + Send + Sync {
 
 /// The encrypted connection of one client.
 pub trait Session: Send {
+    /// The name that the client has proven to have, for the log; `None` if its proof has no name.
+    fn user(&self) -> Option<String>;
+
     /// Reads what the client said, at least a byte of it; 0 at the end.
     fn read(&mut self, wire: &mut dyn Wire, into: &mut [u8]) -> io::Result<usize>;
 

@@ -115,8 +115,8 @@ impl Listening {
                 if let Some(far) = resolved.iter().find(|at| !is_open && !is_loopback(at.ip())) {
                     return Err(NbdError(format!(
                         "cannot listen on {text}: {far} can be reached from other machines, and clients have nothing to prove: give \
-                         certificates for both sides with --nbd-tls; or use a loopback address or a unix socket; or --allow-remote, if \
-                         the network is trusted"
+                         certificates for both sides or pre-shared keys with --nbd-tls; or use a loopback address or a unix socket; \
+                         or --allow-remote, if the network is trusted"
                     )));
                 }
                 resolved.iter().map(|at| listen_tcp(at).map_err(failed)).collect()

@@ -390,7 +390,8 @@ impl Handshake {
         }
         // Threads for all seats, and for clients that are being seen off.
         let Some(_counted) = self.shared.relays.begin(self.shared.reception.relays_max()) else { return };
-        let peer = Peer { name: format!("{} by TLS", self.peer.name), at: self.peer.at.clone() };
+        let user = session.user().map(|user| format!(" as {user}")).unwrap_or_default();
+        let peer = Peer { name: format!("{} by TLS{user}", self.peer.name), at: self.peer.at.clone() };
         self.shared.reception.enter(Accepted { socket: reactors, peer: Arc::new(peer), terms, seat });
         let socket = Arc::clone(&self.socket);
         drop(self);
