@@ -9,6 +9,7 @@ const BUFFERS: &str = "engine/src/turn/buffers.rs";
 const RESYNC: &str = "engine/src/steward/resync.rs";
 const FLUSH: &str = "engine/src/durable/flush.rs";
 const HOST: &str = "engine/src/array/host.rs";
+const POLLING: &str = "engine/src/array/polling.rs";
 const OWNERSHIP: &str = "engine/src/array/ownership.rs";
 const STARVED: &str = "engine/src/array/starved.rs";
 const WANTED: &str = "engine/src/durable/wanted.rs";
@@ -411,13 +412,13 @@ pub(super) const EDITS: &[Edit] = &[
             }",
     ),
     e(
-        ARRAY,
+        POLLING,
         "if self.shared.bitmap.cell(stripe) != Cell::First {",
         "let cell = self.shared.bitmap.cell(stripe);
                 if if mutant!(FirstWaitsForDirty) { cell == Cell::Dirty } else { cell != Cell::First } {",
     ),
     e(
-        ARRAY,
+        POLLING,
         "                if self.shared.bitmap.is_durable(ticket) {",
         "                if self.shared.bitmap.is_durable(ticket) || mutant!(DeallocateBeforeDurable) {",
     ),
