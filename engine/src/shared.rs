@@ -96,4 +96,11 @@ impl Shared {
         let missing = self.geometry.slots().minus(self.members.view().readable);
         missing.count() > u32::from(self.geometry.parities()) || self.members.has_stopped_serving()
     }
+
+    /// Calls the steward of an array that rests, unless it was called already.
+    pub(crate) fn call_from_rest(&self) {
+        if self.steward.rest.call() {
+            self.mailboxes.wake(0);
+        }
+    }
 }

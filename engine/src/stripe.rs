@@ -1,6 +1,558 @@
-//! What an operation on a stripe knows and decides: its state, its segments, and the arithmetic of its parity.
+//! Operations on stripes: one for each stripe that this reactor owns.
+//!
+//! ```text
+//!   part, job --> ownership: the op of its stripe --> start --> verb of the op --> Step
+//!                                                                 ^                  |
+//!                                                                 `---- follow <-----'
+//! ```
+//!
+//! [`StripeOp`] is the state of one operation, and its verbs (write.rs, read.rs, discard.rs, lost.rs, asked.rs) are the whole of what it
+//! does. A verb works for one op, knows no other, and answers with a [`Step`]: what the op needs next. [`Stripes`] owns all ops of the
+//! reactor and sees to their steps: `follow` is the visible life of an operation. What has ended waits in [`Parts::next_ended`] and
+//! [`Stripes::next_job_ended`] for the array, which answers hosts and other reactors.
+//!
+//! Invariants:
+//! - a part is in exactly one list: `parked`, an op's `waiting`, an op's `active`, or at another reactor;
+//! - an op exists exactly while this reactor owns its lock slot;
+//! - memory of an op is taken before its first I/O and given back after its last completion.
 
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use bitmap::Cell;
+
+use crate::durable::{BlockWrites, FlushGate, FlushWaiter};
+use crate::geometry::{Slots, Strips};
+use crate::job::{JOBS_MAX, Job, JobAsk, JobEnd};
+use crate::memory::Span;
+use crate::part::PartKind;
+use crate::request::RequestError;
+use crate::ring::Ring;
+use crate::shared::Shared;
+use crate::sizes::Sizes;
+use crate::slab::{NONE, Slab};
+use crate::turn::{Buffers, Holds, Io, Turn};
+
+mod asked;
+mod content;
+mod discard;
+mod lost;
 pub(crate) mod op;
-pub(crate) mod parity;
-pub(crate) mod shape;
-pub(crate) mod vain;
+mod ownership;
+mod parity;
+mod parts;
+mod read;
+mod shape;
+mod show;
+mod starved;
+mod step;
+mod vain;
+mod write;
+
+pub(crate) use asked::Question;
+pub(crate) use discard::PARTS_PER_REQUEST_MAX;
+pub(crate) use lost::is_lost;
+use op::{Phase, Segments, StripeOp, Work};
+use ownership::{NO_OP, Ownership, Parked, Short};
+pub(crate) use parts::{PartEnd, Parts};
+use starved::Starved;
+use step::{Look, Step, Until};
+
+const _: () = assert!(Sizes::FULL.ops < NO_OP as usize);
+
+/// The end of an op whose bytes cannot be had, or can no longer be made durable.
+const LOST: Step = Step::Finished(Err(RequestError::Lost));
+
+/// What operations use of their reactor during one call.
+pub(crate) struct Tools<'a, R> {
+    pub(crate) turn: Turn<'a, R>,
+    pub(crate) blocks: &'a mut BlockWrites,
+    pub(crate) flush: &'a mut FlushGate,
+}
+
+/// Where a verb of one op works.
+struct At<'a, 't, R> {
+    /// The op's name, by which completions find it.
+    index: u32,
+    shared: &'t Shared,
+    turn: &'a mut Turn<'t, R>,
+    blocks: &'a mut BlockWrites,
+    parts: &'a mut Parts,
+    /// The batch of the op.
+    segments: &'a mut Segments,
+    /// Discards found durable in this look at the waits; their devices hear of them at its end.
+    discarded: &'a mut Vec<u32>,
+}
+
+/// An operation that waits before it reads a piece of rows anew.
+#[derive(Clone, Copy, Debug)]
+struct Reread {
+    due_ns: u64,
+    op: u32,
+}
+
+/// The operations of one reactor. See the top of this file.
+pub(crate) struct Stripes {
+    me: u8,
+    pub(crate) parts: Parts,
+    ops: Slab<StripeOp>,
+    /// The batch of each op, by its index: beside the ops, which are made and dropped for each stripe.
+    segments: Box<[Segments]>,
+    /// The first op of each lock slot that this reactor owns.
+    owned: Box<[u8]>,
+    short: Short,
+    /// Parts and jobs that found no op free, or no place in their owner's mailbox.
+    parked: VecDeque<Parked>,
+    /// Ops to start at the end of this turn.
+    fresh: VecDeque<u32>,
+    /// Ops that wait for memory.
+    starved: Starved,
+    /// Ops that wait for what no completion announces; looked at each turn.
+    waits: Vec<u32>,
+    rereads: VecDeque<Reread>,
+    /// Empty but during a look at the waits.
+    discarded: Vec<u32>,
+    /// Jobs that have ended, for the steward.
+    jobs_ended: VecDeque<JobEnd>,
+}
+
+impl Stripes {
+    /// Room as `sizes` say.
+    pub(crate) fn new(me: u8, sizes: &Sizes) -> Stripes {
+        Stripes {
+            me,
+            parts: Parts::new(me, sizes),
+            ops: Slab::new(sizes.ops),
+            segments: vec![Segments::EMPTY; sizes.ops].into_boxed_slice(),
+            owned: vec![NO_OP; bitmap::LOCK_SLOTS].into_boxed_slice(),
+            short: Short::default(),
+            parked: VecDeque::with_capacity(sizes.parts + JOBS_MAX as usize),
+            fresh: VecDeque::with_capacity(sizes.ops),
+            starved: Starved::new(sizes.ops),
+            waits: Vec::with_capacity(sizes.ops),
+            rereads: VecDeque::with_capacity(sizes.ops),
+            discarded: Vec::with_capacity(sizes.ops),
+            jobs_ended: VecDeque::with_capacity(JOBS_MAX as usize),
+        }
+    }
+
+    /// Whether there is no part, no op and nothing parked.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty() && self.ops.len() == 0 && self.parked.is_empty()
+    }
+
+    /// Whether an op is under way, for a host or in the background.
+    pub(crate) fn has_ops(&self) -> bool {
+        self.ops.len() > 0
+    }
+
+    /// Whether an op works for what hosts have asked for: it may do so after the answer (a repair, advice). Looks at every op.
+    pub(crate) fn works_for_hosts(&self) -> bool {
+        !self.parts.is_empty()
+            || self.ops.live().any(|(_, op)| op.job.is_none() && !matches!(op.phase, Phase::Fresh))
+    }
+
+    /// Whether something waits for what no completion will announce.
+    pub(crate) fn must_turn(&self) -> bool {
+        !(self.fresh.is_empty() && self.waits.is_empty() && self.parked.is_empty() && self.starved.is_empty())
+    }
+
+    /// When the first piece of rows is to be read anew.
+    pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
+        self.rereads.iter().map(|reread| reread.due_ns).min()
+    }
+
+    /// A job that has ended here.
+    pub(crate) fn next_job_ended(&mut self) -> Option<JobEnd> {
+        self.jobs_ended.pop_front()
+    }
+
+    // ---- a turn ----------------------------------------------------------------------------------------------------
+
+    /// Goes on with every op that can: those that wait for memory, for a while, or for what no completion announces, then those that
+    /// are to start.
+    pub(crate) fn turn<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
+        self.serve_starved(tools);
+        self.reread_pieces(tools);
+        self.look_at_waits(tools);
+        while let Some(op) = self.fresh.pop_front() {
+            self.start(tools, op);
+        }
+    }
+
+    /// Looks at the operations that wait for memory, first come first served.
+    fn serve_starved<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
+        if self.starved.is_empty() {
+            return;
+        }
+        for _ in 0..self.starved.begin_look() {
+            if let Some(index) = self.starved.next_served() {
+                self.act(tools, index, StripeOp::replan);
+            }
+        }
+        self.starved.end_look(&mut tools.turn.buffers.pool);
+    }
+
+    /// Reads the pieces anew whose wait is over. Why an attempt ends before: see vain.rs.
+    fn reread_pieces<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
+        let shared = tools.turn.shared;
+        let ends = shared.failed() || shared.steward.is_stopping.load(Ordering::Relaxed);
+        for _ in 0..self.rereads.len() {
+            let reread = self.rereads.pop_front().expect("counted");
+            let index = reread.op;
+            let op = &mut self.ops[index];
+            let others_wait = self.short.ops || !op.waiting.is_empty();
+            if others_wait {
+                op.pieces_left = 0;
+            }
+            if ends {
+                self.follow(tools, index, LOST);
+            } else if others_wait && op.job.is_none_or(|job| job.attempt() < vain::LATE) {
+                let end = op.row_next;
+                self.act(tools, index, |op, at| op.pass_by(at, end));
+            } else if tools.turn.now_ns < reread.due_ns {
+                self.rereads.push_back(reread);
+            } else {
+                op.suspects = Strips::NONE;
+                self.act(tools, index, StripeOp::replan);
+            }
+        }
+    }
+
+    /// Looks at every op that waits for what no completion announces. The op that has waited longest comes first: it is the first to
+    /// ask for its bitmap block.
+    fn look_at_waits<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
+        let (count, mut kept) = (self.waits.len(), 0);
+        for nth in 0..count {
+            let index = self.waits[nth];
+            if self.still_waits(tools, index) {
+                self.waits[kept] = index;
+                kept += 1;
+            }
+        }
+        // What began to wait in this pass comes behind, and is looked at in the next.
+        self.waits.drain(kept..count);
+        self.deallocate_runs(tools);
+    }
+
+    /// Whether the op goes on waiting. If not, it has gone on.
+    fn still_waits<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32) -> bool {
+        let shared = tools.turn.shared;
+        let op = &mut self.ops[index];
+        let Phase::Waiting(until) = op.phase else { unreachable!("no wait: {:?}", op.phase) };
+        match until.look(shared, op.stripe) {
+            Look::Waiting => {
+                if until.needs_block() {
+                    tools.blocks.ask(shared.bitmap.block_of(op.stripe));
+                } else if until == Until::Awake {
+                    shared.call_from_rest();
+                }
+                return true;
+            }
+            Look::Hopeless => self.follow(tools, index, LOST),
+            Look::Over if until == Until::Awake => {
+                op.phase = Phase::Fresh;
+                self.fresh.push_back(index);
+            }
+            Look::Over => {
+                let step = self.verb(tools, index, |op, at| op.go_on(at, until));
+                if let (Until::Unmarked, Step::Wait(ticket)) = (until, step) {
+                    // It keeps its place in the queue.
+                    self.ops[index].phase = Phase::Waiting(ticket);
+                    return true;
+                }
+                self.follow(tools, index, step);
+            }
+        }
+        false
+    }
+
+    /// Starts what waits at an op, or lets the stripe go.
+    fn start<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32) {
+        let shared = tools.turn.shared;
+        loop {
+            let op = &mut self.ops[index];
+            if op.has_worked && self.short.ops {
+                self.give_way(shared, index);
+                return;
+            }
+            debug_assert!(op.active.is_empty() && op.work == Span::EMPTY && op.pending == 0);
+            if op.writes_next(&self.parts.list) && !shared.steward.rest.is_over() && !shared.failed() {
+                self.follow(tools, index, Step::Wait(Until::Awake));
+                return;
+            }
+            op.has_worked = true;
+            let first = op.waiting.first();
+            // A job has waited for the round that was under way when it came, or for one that began since.
+            if (first.is_none() || op.job_is_due)
+                && let Some(job) = op.background.take()
+            {
+                op.job_is_due = false;
+                self.act(tools, index, |op, at| op.start_job(at, job));
+                return;
+            }
+            let Some(first) = first else {
+                self.let_go(shared, index);
+                return;
+            };
+            op.job_is_due = op.background.is_some();
+            op.begin(&mut self.parts.list, &shared.geometry);
+            let kind = self.parts.list[first].kind;
+            let step = self.verb(tools, index, |op, at| match kind {
+                PartKind::Write | PartKind::Zero => op.start_write(at),
+                PartKind::Read => op.start_read(at),
+                PartKind::Discard { .. } => op.start_discard(at),
+            });
+            let Step::Finished(result) = step else {
+                self.follow(tools, index, step);
+                return;
+            };
+            self.end(tools, index, result);
+        }
+    }
+
+    // ---- the life of an operation ----------------------------------------------------------------------------------
+
+    /// Has a verb of an op done, and sees to what the op needs next.
+    #[inline]
+    fn act<R: Ring>(
+        &mut self,
+        tools: &mut Tools<'_, R>,
+        index: u32,
+        verb: impl FnOnce(&mut StripeOp, &mut At<'_, '_, R>) -> Step,
+    ) {
+        let step = self.verb(tools, index, verb);
+        self.follow(tools, index, step);
+    }
+
+    #[inline]
+    fn verb<T, R: Ring>(
+        &mut self,
+        tools: &mut Tools<'_, R>,
+        index: u32,
+        verb: impl FnOnce(&mut StripeOp, &mut At<'_, '_, R>) -> T,
+    ) -> T {
+        let mut at = At {
+            index,
+            shared: tools.turn.shared,
+            turn: &mut tools.turn,
+            blocks: tools.blocks,
+            parts: &mut self.parts,
+            segments: &mut self.segments[index as usize],
+            discarded: &mut self.discarded,
+        };
+        verb(&mut self.ops[index], &mut at)
+    }
+
+    /// Sees to what an op needs next.
+    fn follow<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, mut step: Step) {
+        while let Step::Memory { bytes } = step {
+            let pool = &mut tools.turn.buffers.pool;
+            let Some(work) = self.starved.take(pool, tools.turn.now_ns, index, bytes) else {
+                // As if not planned: what is taken up again is planned anew.
+                let op = &mut self.ops[index];
+                (op.phase, op.row_next) = (Phase::Starved, op.row);
+                return;
+            };
+            self.ops[index].work = work;
+            step = self.verb(tools, index, StripeOp::issue_reads);
+        }
+        match step {
+            Step::Io => {}
+            Step::Memory { .. } => unreachable!("a batch has its memory"),
+            Step::Wait(until) => {
+                self.ops[index].phase = Phase::Waiting(until);
+                self.waits.push(index);
+                if until == Until::Awake {
+                    tools.turn.shared.call_from_rest();
+                }
+            }
+            Step::Flush => tools.flush.join(FlushWaiter::Op(index)),
+            Step::Rest { wait_ns } => {
+                self.ops[index].phase = Phase::AwaitingReread;
+                self.rereads.push_back(Reread { due_ns: tools.turn.now_ns + wait_ns, op: index });
+            }
+            Step::Finished(result) => {
+                self.end(tools, index, result);
+                self.ops[index].phase = Phase::Fresh;
+                self.fresh.push_back(index);
+            }
+        }
+    }
+
+    /// Ends the op's present work: gives its memory back, answers its parts, and tells the steward of its job.
+    #[inline]
+    fn end<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, result: Result<(), RequestError>) {
+        self.verb(tools, index, |op, at| {
+            op.give_work(at);
+            op.answer_active(at, result);
+        });
+        let op = &mut self.ops[index];
+        debug_assert_eq!(op.pending, 0);
+        if let Some(job) = op.job.take() {
+            let (stripe, unhealed) = (op.stripe, op.unhealed);
+            let need_sync = tools.turn.shared.bitmap.cell(stripe) == Cell::NeedSync;
+            self.jobs_ended.push_back(JobEnd { stripe, job, need_sync, unhealed, result });
+        }
+    }
+
+    // ---- what comes from outside -----------------------------------------------------------------------------------
+
+    /// A read of an op has ended.
+    pub(crate) fn read_done<R: Ring>(
+        &mut self,
+        tools: &mut Tools<'_, R>,
+        index: u32,
+        strip: u8,
+        io: &Io,
+        result: Result<(), i32>,
+    ) {
+        self.act(tools, index, |op, at| op.read_done(at, strip, io, result));
+    }
+
+    /// A write of an op has ended.
+    pub(crate) fn write_done<R: Ring>(
+        &mut self,
+        tools: &mut Tools<'_, R>,
+        index: u32,
+        strip: u8,
+        io: &Io,
+        result: Result<(), i32>,
+    ) {
+        self.act(tools, index, |op, at| op.write_done(at, strip, io, result));
+    }
+
+    /// A member that did not take a write of an op has answered a question.
+    pub(crate) fn asked<R: Ring>(
+        &mut self,
+        tools: &mut Tools<'_, R>,
+        index: u32,
+        question: Question,
+        io: &Io,
+        result: Result<(), i32>,
+    ) {
+        self.act(tools, index, |op, at| op.asked(at, question, io, result));
+    }
+
+    /// The members are flushed for an op, but for these slots.
+    pub(crate) fn flushed<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, missed: Slots) {
+        self.act(tools, index, |op, at| {
+            op.skipped = op.skipped.or(missed);
+            op.acknowledge(at)
+        });
+    }
+
+    /// A read of an op is not waited for any more.
+    pub(crate) fn read_parked<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32) {
+        self.act(tools, index, |op, at| {
+            op.read_failed = true;
+            op.read_ended(at)
+        });
+    }
+
+    /// A write of an op is not waited for any more.
+    pub(crate) fn write_parked<R: Ring>(
+        &mut self,
+        tools: &mut Tools<'_, R>,
+        index: u32,
+        strip: u8,
+        slot: u8,
+    ) {
+        self.act(tools, index, |op, at| op.write_missed(at, strip, slot));
+    }
+
+    /// The memory that an I/O of an op holds: the op's own, or a host's.
+    pub(crate) fn held_by(&mut self, index: u32, span: Span, buffers: &mut Buffers) -> Holds {
+        let op = &mut self.ops[index];
+        if op.work.overlaps(span) {
+            return buffers.hold(&mut op.lot, op.work);
+        }
+        let mut next = op.active.first();
+        while let Some(at) = next {
+            let part = &mut self.parts.list[at];
+            if part.span.overlaps(span) {
+                part.held += 1;
+                return Holds::Host { home: part.home, span };
+            }
+            next = (part.next != NONE).then_some(part.next);
+        }
+        // The zeros, which are never written.
+        Holds::Nothing
+    }
+
+    /// Hands a job to the op of its stripe: here, or at the reactor that owns it. A job waits its turn like a part of a request, so a
+    /// stripe that a host never leaves alone delays it by the rounds in front of it and no more. (The steward once tried again each turn
+    /// instead, and stopped looking further meanwhile: one hot stripe of another reactor held up the whole rebuild for as long as it was
+    /// hot.) A job that arrives after the owner has let go goes on to the next owner, as a part does.
+    pub(crate) fn enqueue_job(&mut self, shared: &Shared, ask: JobAsk) {
+        let JobAsk { stripe, job } = ask;
+        match self.own(shared, stripe) {
+            Ownership::Op(op) if self.ops[op].background.is_none() && self.ops[op].job.is_none() => {
+                self.ops[op].background = Some(job);
+            }
+            // The op has a job already: one of the resync and one of the rebuild have met.
+            Ownership::Op(_) | Ownership::NoRoom => self.parked.push_back(Parked::Job(ask)),
+            Ownership::Other(reactor) => {
+                if !self.post(shared, reactor, crate::mailbox::Ask::Job(ask)) {
+                    self.parked.push_back(Parked::Job(ask));
+                }
+            }
+        }
+    }
+}
+
+impl StripeOp {
+    /// Goes on after a wait that is over.
+    fn go_on<R: Ring>(&mut self, at: &mut At<'_, '_, R>, until: Until) -> Step {
+        match until {
+            Until::Awake => unreachable!("an op that was woken starts"),
+            Until::IntentDurable => self.issue_writes(at),
+            Until::CellDurable => self.finish_written(at),
+            Until::Unmarked => self.discard(at),
+            Until::Discarded(_) => self.discarded(at),
+            Until::ListTakesMore => self.list_rows(at),
+            Until::Listed(_) => self.listed(at),
+            Until::ListTakesLess => self.unlist_or(at, StripeOp::unlisted),
+            Until::Unlisted(_) => self.unlisted(at),
+            Until::OnRecord(_) => self.recorded(at),
+        }
+    }
+
+    /// Starts background work. A stripe that needs no rebuild of the slot may need a resync.
+    fn start_job<R: Ring>(&mut self, at: &mut At<'_, '_, R>, job: Job) -> Step {
+        self.reset();
+        self.job = Some(job);
+        let rebuilds = match job {
+            Job::Resync { .. } => None,
+            Job::Rebuild { slot, .. } => self.start_rebuild(at, slot),
+        };
+        rebuilds.unwrap_or_else(|| self.start_resync(at))
+    }
+
+    /// Gives the op's memory back, if it has any.
+    #[inline]
+    fn give_work<R>(&mut self, at: &mut At<'_, '_, R>) {
+        let work = std::mem::replace(&mut self.work, Span::EMPTY);
+        let lot = std::mem::replace(&mut self.lot, NONE);
+        if lot != NONE {
+            at.turn.buffers.leave(lot);
+        } else if work != Span::EMPTY {
+            at.turn.buffers.pool.give(work);
+        }
+    }
+
+    /// Answers the parts that the op has worked for.
+    #[inline]
+    fn answer_active<R>(&mut self, at: &mut At<'_, '_, R>, result: Result<(), RequestError>) {
+        while let Some(part) = self.active.pop(&mut at.parts.list) {
+            at.parts.end(part, result);
+        }
+    }
+
+    /// Whether a read operation has I/O parked that may still write to the host's memory: the request is to be done again in
+    /// other memory.
+    #[inline]
+    fn is_held<R>(&self, at: &At<'_, '_, R>) -> bool {
+        self.work_kind == Work::Read && self.active.iter(&at.parts.list).any(|part| part.held > 0)
+    }
+}

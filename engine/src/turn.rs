@@ -213,7 +213,9 @@ impl<R: Ring> Turn<'_, R> {
         ios.stamps[tag as usize] = Stamp::new(self.now_ns, io);
         self.ring.push(MemberOp { tag, ..op });
     }
+}
 
+impl<R> Turn<'_, R> {
     /// The counters of this reactor.
     pub(crate) fn tally(&self) -> &Tally {
         &self.shared.tallies[usize::from(self.me)]

@@ -14,6 +14,7 @@ use crate::limits::REQUEST_BYTES_MAX;
 use crate::memory::Span;
 use crate::request::{Reply, Request, RequestError, RequestKind};
 use crate::ring::{MemberIo, Ring};
+use crate::stripe::{PARTS_PER_REQUEST_MAX, is_lost};
 
 use crate::durable::FlushWaiter;
 use crate::part::{Part, PartKind};
@@ -21,9 +22,6 @@ use crate::slab::NONE;
 use crate::turn::{Io, IoFor};
 
 use super::Array;
-
-/// Parts that one request has in flight at most, so that a giant discard leaves room for others: a batch (see `discard`).
-pub(super) const PARTS_PER_REQUEST_MAX: u32 = 64;
 
 /// A request that is not answered yet.
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +185,7 @@ impl Array {
         if self.requests[request].pending >= PARTS_PER_REQUEST_MAX {
             return false;
         }
-        if self.short.parts || self.own_parts() >= self.sizes.own_parts() {
+        if self.short.parts || !self.stripes.parts.has_room() {
             self.short.parts = true;
             return false;
         }
@@ -223,9 +221,7 @@ impl Array {
             held: 0,
             next: NONE,
         };
-        let index = self.parts.insert(part);
-        self.parts[index].home_part = index;
-        self.enqueue(index);
+        self.stripes.take_own(&self.shared, part);
     }
 
     /// Reads a piece of one stripe: zeros, or straight from the members, or as a part that owns the
@@ -252,7 +248,7 @@ impl Array {
             }
             return true;
         }
-        if self.is_lost(stripe, start, span.len_bytes) {
+        if is_lost(&self.shared, stripe, start, span.len_bytes) {
             self.requests[request].result = Err(RequestError::Lost);
             return true;
         }
@@ -335,7 +331,7 @@ impl Array {
 
     /// Does a read again as a part that owns its stripe.
     pub(super) fn read_again(&mut self, read: HostRead, suspects: Strips) {
-        if self.short.parts || self.own_parts() >= self.sizes.own_parts() {
+        if self.short.parts || !self.stripes.parts.has_room() {
             self.short.parts = true;
             self.again.push_back((read, suspects));
             return;
@@ -350,11 +346,6 @@ impl Array {
             false,
             suspects,
         );
-    }
-
-    /// Parts of this reactor's own requests.
-    fn own_parts(&self) -> usize {
-        self.parts.len() - self.guests
     }
 
     /// A piece of a request in a host buffer cannot be read without touching its bytes.

@@ -30,7 +30,7 @@ impl Array {
                 Some(span) => self.host_span_returned(span),
             },
             Some(Ended::Part { part, result, held }) => {
-                let part = self.parts.remove(part);
+                let part = self.stripes.parts.remove(part);
                 self.answer_held(part.request, result, held);
             }
             Some(Ended::Job(end)) => {
@@ -42,30 +42,21 @@ impl Array {
     }
 
     fn take_ask(&mut self) -> bool {
-        if self.guests >= self.sizes.guest_parts() {
+        if !self.stripes.parts.has_room_for_guest() {
             return false;
         }
         match self.shared.mailboxes.take_ask(self.me) {
             None => return false,
             // It has come home: the owner had let go, and found the stripe owned here. Its place was kept.
-            Some((_, Ask::Part(part))) if part.home == self.me => self.enqueue(part.home_part),
-            Some((_, Ask::Part(part))) => {
-                let index = self.parts.insert(part);
-                self.guests += 1;
-                self.enqueue(index);
+            Some((_, Ask::Part(part))) if part.home == self.me => {
+                self.stripes.enqueue(&self.shared, part.home_part)
             }
-            Some((_, Ask::Job(ask))) => self.enqueue_job(ask),
+            Some((_, Ask::Part(part))) => {
+                self.stripes.take_guest(&self.shared, part);
+            }
+            Some((_, Ask::Job(ask))) => self.stripes.enqueue_job(&self.shared, ask),
         }
         true
-    }
-
-    /// Posts an ask, unless something older waits for a place in that mailbox.
-    pub(super) fn post(&mut self, reactor: u8, ask: Ask) -> bool {
-        let posted = !self.short.of_places(reactor) && self.shared.mailboxes.post(self.me, reactor, ask);
-        if !posted {
-            self.short.note_places(reactor);
-        }
-        posted
     }
 
     /// Tells the steward's reactor how many requests are in flight here, if that has changed.

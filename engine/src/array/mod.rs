@@ -43,15 +43,13 @@ use std::sync::Arc;
 
 use crate::durable::{BlockWrites, FlushGate, FlushWaiter, Over};
 use crate::geometry::Strips;
-use crate::job::JOBS_MAX;
 use crate::mailbox::Answer as Ended;
-use crate::memory::{KEPT_BACK_OF_OPERATIONS, Pool, Span};
-use crate::part::{Part, PartKind};
-use crate::request::{Reply, Request, RequestError};
+use crate::memory::{KEPT_BACK_OF_OPERATIONS, Pool};
+use crate::request::{Reply, Request};
 use crate::ring::{Completion, Ring};
-use crate::slab::{NONE, Slab};
+use crate::slab::Slab;
 use crate::steward::{Load, Steward};
-use crate::stripe::op::{Phase, Segments, StripeOp};
+use crate::stripe::{PartEnd, Question, Stripes};
 use crate::tally::Tally;
 use crate::turn::{Buffers, Io, IoFor, MemberIos};
 
@@ -68,39 +66,32 @@ macro_rules! turn {
         }
     };
 }
-mod asked;
-mod content;
-mod discard;
+
+/// What operations on stripes use of this reactor during one call.
+macro_rules! tools {
+    ($array:ident, $ring:ident) => {
+        crate::stripe::Tools {
+            turn: turn!($array, $ring),
+            blocks: &mut $array.blocks,
+            flush: &mut $array.flush,
+        }
+    };
+}
+
 mod host;
-mod jobs;
-mod lost;
 mod mail;
-mod ownership;
 mod parked;
-mod polling;
-mod read;
 mod short;
 mod show;
-mod starved;
-mod vain;
-mod write;
 
-use asked::Question;
 use host::{HostRead, HostRequest};
-use ownership::{Ownership, Parked};
 use parked::Parking;
 use short::Short;
-use starved::Starved;
-use vain::Reread;
 
 pub use crate::shared::{
     Answer, Beginning, Layout, NoteOrder, NoteOrders, Noting, Order, Position, Rest, Shared, StewardState,
 };
 pub use crate::sizes::Sizes;
-
-/// No op in a lock slot. The table has a byte a slot, so that it stays in a core's cache.
-const NO_OP: u8 = u8::MAX;
-const _: () = assert!(Sizes::FULL.ops < NO_OP as usize);
 
 /// Requests of one reactor's host in flight.
 pub const REQUESTS_MAX: usize = Sizes::FULL.requests;
@@ -114,15 +105,8 @@ pub struct Array {
     buffers: Buffers,
     ios: MemberIos,
     requests: Slab<HostRequest>,
-    parts: Slab<Part>,
-    /// Of the parts, those of other reactors' requests.
-    guests: usize,
-    ops: Slab<StripeOp>,
-    /// The batch of each op, by its index: beside the ops, which are made and dropped for each stripe.
-    segments: Box<[Segments]>,
+    stripes: Stripes,
     host_reads: usize,
-    /// The first op of each lock slot that this reactor owns.
-    owned: Box<[u8]>,
     /// What something in these queues waits for.
     short: Short,
     /// What the other reactors were told of this one's load.
@@ -131,18 +115,6 @@ pub struct Array {
     again: VecDeque<(HostRead, Strips)>,
     /// Requests that are not split to the end yet.
     stalled: VecDeque<u32>,
-    /// Parts and jobs that found no op free, or no place in their owner's mailbox.
-    parked: VecDeque<Parked>,
-    /// Ops to start at the end of this turn.
-    fresh: VecDeque<u32>,
-    /// Ops that wait for memory.
-    starved: Starved,
-    /// Ops that wait for a cell, a ticket or the record; looked at each turn.
-    polling: Vec<u32>,
-    /// Ops that wait before they read a piece of rows anew.
-    rereads: VecDeque<Reread>,
-    /// Discards found durable in this look at the polling ops; their devices hear of them at its end.
-    discarded: Vec<u32>,
     flush: FlushGate,
     blocks: BlockWrites,
     /// Reactor 0 has the steward.
@@ -164,9 +136,7 @@ impl Array {
     /// The same with less room: requests beyond it wait longer, and nothing else changes.
     #[must_use]
     pub fn with_sizes(me: u8, shared: Arc<Shared>, mut pool: Pool, sizes: Sizes) -> Array {
-        assert!(
-            sizes.ops < usize::from(NO_OP) && sizes.ios() + sizes.parked() <= crate::limits::IO_IN_FLIGHT_MAX
-        );
+        assert!(sizes.ios() + sizes.parked() <= crate::limits::IO_IN_FLIGHT_MAX);
         assert!(sizes.host_reads >= usize::from(shared.geometry.data()), "a read of one stripe has room");
         pool.keep_back(KEPT_BACK_OF_OPERATIONS);
         let mut buffers = Buffers::new(pool, sizes.parked());
@@ -180,22 +150,12 @@ impl Array {
             buffers,
             ios,
             requests: Slab::new(sizes.requests),
-            parts: Slab::new(sizes.parts),
-            guests: 0,
-            ops: Slab::new(sizes.ops),
-            segments: vec![Segments::EMPTY; sizes.ops].into_boxed_slice(),
+            stripes: Stripes::new(me, &sizes),
             host_reads: 0,
-            owned: vec![NO_OP; bitmap::LOCK_SLOTS].into_boxed_slice(),
             short: Short::default(),
             told_load: 0,
             again: VecDeque::with_capacity(sizes.host_reads),
             stalled: VecDeque::with_capacity(sizes.requests),
-            parked: VecDeque::with_capacity(sizes.parts + JOBS_MAX as usize),
-            fresh: VecDeque::with_capacity(sizes.ops),
-            starved: Starved::new(sizes.ops),
-            polling: Vec::with_capacity(sizes.ops),
-            rereads: VecDeque::with_capacity(sizes.ops),
-            discarded: Vec::with_capacity(sizes.ops),
             flush: FlushGate::new(&sizes),
             blocks,
             steward,
@@ -217,18 +177,13 @@ impl Array {
     /// Whether nothing is in flight here that anything waits for: no request, part, stripe or member I/O.
     #[must_use]
     pub fn quiet(&self) -> bool {
-        self.requests.len() == 0
-            && self.parts.len() == 0
-            && self.ops.len() == 0
-            && self.ios.is_quiet()
-            && self.parked.is_empty()
+        self.requests.len() == 0 && self.stripes.is_empty() && self.ios.is_quiet()
     }
 
     /// Whether an op works for what hosts have asked for: it may do so after the answer (a repair, advice). Looks at every op.
     #[must_use]
     pub fn works_for_hosts(&self) -> bool {
-        self.parts.len() > 0
-            || self.ops.live().any(|(_, op)| op.job.is_none() && !matches!(op.phase, Phase::Fresh))
+        self.stripes.works_for_hosts()
     }
 
     /// Whether no member I/O is in flight here, not even such as nothing waits for.
@@ -241,10 +196,7 @@ impl Array {
     /// bitmap write, the record, memory. The reactor then keeps turning.
     #[must_use]
     pub fn must_turn(&self) -> bool {
-        !(self.fresh.is_empty()
-            && self.polling.is_empty()
-            && self.parked.is_empty()
-            && self.starved.is_empty()
+        !(!self.stripes.must_turn()
             && self.again.is_empty()
             && self.stalled.is_empty()
             && self.flush.settled()
@@ -260,7 +212,7 @@ impl Array {
         let steward = self.steward.as_ref().filter(|_| !self.shared.read_only);
         let steward = steward.and_then(|steward| steward.next_deadline_ns());
         let watch = self.ios.next_beat_ns();
-        let reread = self.rereads.iter().map(|reread| reread.due_ns).min();
+        let reread = self.stripes.next_deadline_ns();
         [steward, watch, reread].into_iter().flatten().min()
     }
 
@@ -313,21 +265,26 @@ impl Array {
                 let read = HostRead { request, stripe, start, span: io.span };
                 self.host_read_done(read, deallocations, &io, result);
             }
-            IoFor::OpRead { op, strip } => self.op_read_done(ring, op, strip, &io, result),
-            IoFor::OpWrite { op, strip } => self.op_write_done(ring, op, strip, &io, result),
-            IoFor::OpAsk { op, strip, errno, copy } => {
-                let question = Question { index: op, strip, errno, copy };
-                self.op_asked(ring, question, &io, result);
+            IoFor::OpRead { op, strip } => {
+                self.stripes.read_done(&mut tools!(self, ring), op, strip, &io, result)
             }
-            IoFor::OpDeallocate { op } => self.op_deallocated(op),
+            IoFor::OpWrite { op, strip } => {
+                self.stripes.write_done(&mut tools!(self, ring), op, strip, &io, result)
+            }
+            IoFor::OpAsk { op, strip, errno, copy } => {
+                let question = Question { strip, errno, copy };
+                self.stripes.asked(&mut tools!(self, ring), op, question, &io, result);
+            }
+            IoFor::OpDeallocate { op } => self.stripes.deallocated(&mut tools!(self, ring), op),
             IoFor::Flush => {
                 self.flush.done(&self.shared, &io, result);
-                self.end_flushes();
+                self.end_flushes(ring);
             }
             IoFor::Block { write } => self.blocks.copy_done(&mut turn!(self, ring), write, &io, result),
             IoFor::Superblock | IoFor::List | IoFor::Wipe => self.steward_io_done(ring, &io, result),
             IoFor::Probe => self.ios.probe_ended(io.slot),
         }
+        self.answer_ended();
     }
 
     /// Goes on with everything that can: starts this turn's stripe ops, polls what waits, does a bounded
@@ -337,14 +294,8 @@ impl Array {
         turn!(self, ring).watch();
         self.park_advance(ring);
         self.tell_load();
-        self.short.forget_parked();
-        for _ in 0..self.parked.len() {
-            match self.parked.pop_front().expect("counted") {
-                Parked::Part(part) => self.enqueue(part),
-                Parked::Job(ask) => self.enqueue_job(ask),
-            }
-        }
-        self.short.forget_stalled();
+        self.stripes.retry_parked(&self.shared);
+        self.short = Short::default();
         for _ in 0..self.again.len() {
             let (read, suspects) = self.again.pop_front().expect("counted");
             self.read_again(read, suspects);
@@ -353,29 +304,22 @@ impl Array {
             let request = self.stalled.pop_front().expect("counted");
             self.split(ring, request);
         }
-        self.end_flushes();
+        self.end_flushes(ring);
         self.flush.begin(&mut turn!(self, ring));
-        self.end_flushes();
+        self.end_flushes(ring);
         self.blocks.advance(&mut turn!(self, ring));
         self.steward_advance(ring);
-        self.serve_starved(ring);
-        self.reread_pieces(ring);
-        self.poll_ops(ring);
-        while let Some(op) = self.fresh.pop_front() {
-            self.start(ring, op);
-        }
+        self.stripes.turn(&mut tools!(self, ring));
+        self.answer_ended();
         self.blocks.begin(&mut turn!(self, ring));
     }
 
     /// Lets those go on that waited for a flush that is over.
-    fn end_flushes(&mut self) {
+    fn end_flushes<R: Ring>(&mut self, ring: &mut R) {
         while let Some(Over { waiter, result, missed }) = self.flush.next_over(&self.shared) {
             match waiter {
                 FlushWaiter::Request(request) => self.answer_flush(request, result),
-                FlushWaiter::Op(op) => {
-                    self.ops[op].skipped = self.ops[op].skipped.or(missed);
-                    self.acknowledge(op);
-                }
+                FlushWaiter::Op(op) => self.stripes.flushed(&mut tools!(self, ring), op, missed),
                 FlushWaiter::Steward => {
                     let steward = self.steward.as_mut().expect("the steward waited");
                     steward.flushed(result.is_ok());
@@ -387,10 +331,10 @@ impl Array {
     /// A turn of the steward, if it lives here, and what it has to have done.
     fn steward_advance<R: Ring>(&mut self, ring: &mut R) {
         let Some(steward) = &mut self.steward else { return };
-        let load = Load { requests: self.requests.len() as u32, has_ops: self.ops.len() > 0 };
+        let load = Load { requests: self.requests.len() as u32, has_ops: self.stripes.has_ops() };
         steward.turn(&mut turn!(self, ring), &mut self.blocks, &mut self.flush, load);
         while let Some(ask) = self.steward.as_mut().and_then(|steward| steward.next_job()) {
-            self.enqueue_job(ask);
+            self.stripes.enqueue_job(&self.shared, ask);
         }
     }
 
@@ -409,103 +353,25 @@ impl Array {
         self.replies.drain(..)
     }
 
-    /// Starts what waits at an op, or lets the stripe go.
-    fn start<R: Ring>(&mut self, ring: &mut R, index: u32) {
-        loop {
-            let op = &mut self.ops[index];
-            if op.has_worked && self.short.ops {
-                self.give_way(index);
-                return;
-            }
-            debug_assert!(op.active.is_empty() && op.work == Span::EMPTY && op.pending == 0);
-            if op.writes_next(&self.parts) && !self.shared.steward.rest.is_over() && !self.shared.failed() {
-                self.await_wake(index);
-                return;
-            }
-            let op = &mut self.ops[index];
-            op.has_worked = true;
-            let first = op.waiting.first();
-            // A job has waited for the round that was under way when it came, or for one that began since.
-            if (first.is_none() || op.job_is_due)
-                && let Some(job) = op.background.take()
-            {
-                op.job_is_due = false;
-                self.start_job(ring, index, job);
-                return;
-            }
-            let Some(first) = first else {
-                self.let_go(index);
-                return;
-            };
-            op.job_is_due = op.background.is_some();
-            op.begin(&mut self.parts, &self.shared.geometry);
-            let started = match self.parts[first].kind {
-                PartKind::Write | PartKind::Zero => self.start_write(ring, index),
-                PartKind::Read => self.start_read(ring, index),
-                PartKind::Discard { .. } => self.start_discard(index),
-            };
-            if matches!(started, Started::Running) {
-                return;
+    /// Answers the parts and jobs that have ended: here, or to the reactors that they came from.
+    #[inline]
+    fn answer_ended(&mut self) {
+        while let Some(PartEnd { home, home_part, request, held, result }) = self.stripes.parts.next_ended() {
+            if home == self.me {
+                self.answer_held(request, result, held);
+            } else {
+                self.shared.mailboxes.answer(home, Ended::Part { part: home_part, result, held });
             }
         }
-    }
-
-    /// Ends the op's present work: answers its parts, gives its memory back, and queues the op to start
-    /// what came meanwhile.
-    #[inline]
-    fn finish(&mut self, index: u32, result: Result<(), RequestError>) {
-        self.give_work(index);
-        self.answer_active(index, result);
-        self.job_done(index, result);
-        let op = &mut self.ops[index];
-        debug_assert_eq!(op.pending, 0);
-        op.phase = Phase::Fresh;
-        self.fresh.push_back(index);
-    }
-
-    /// Answers the parts that an op has worked for.
-    #[inline]
-    fn answer_active(&mut self, index: u32, result: Result<(), RequestError>) {
-        while let Some(part) = self.ops[index].active.pop(&mut self.parts) {
-            self.part_ended(part, result);
-        }
-    }
-
-    /// A part is answered, here or to the reactor that it came from.
-    #[inline]
-    fn part_ended(&mut self, index: u32, result: Result<(), RequestError>) {
-        let part = self.parts.remove(index);
-        if part.home == self.me {
-            self.answer_held(part.request, result, part.held);
-        } else {
-            self.guests -= 1;
-            let ended = Ended::Part { part: part.home_part, result, held: part.held };
-            self.shared.mailboxes.answer(part.home, ended);
-        }
-    }
-
-    /// Gives an op's memory back, if it has any.
-    #[inline]
-    fn give_work(&mut self, index: u32) {
-        let op = &mut self.ops[index];
-        let (work, lot) =
-            (std::mem::replace(&mut op.work, Span::EMPTY), std::mem::replace(&mut op.lot, NONE));
-        if lot != NONE {
-            self.buffers.leave(lot);
-        } else if work != Span::EMPTY {
-            self.buffers.pool.give(work);
+        while let Some(end) = self.stripes.next_job_ended() {
+            match &mut self.steward {
+                Some(steward) => steward.job_ended(&self.shared, self.now_ns, end),
+                None => self.shared.mailboxes.answer(0, Ended::Job(end)),
+            }
         }
     }
 
     fn tally(&self) -> &Tally {
         &self.shared.tallies[usize::from(self.me)]
     }
-}
-
-/// Whether an op has gone to work.
-enum Started {
-    /// It has I/O in flight, or waits for something.
-    Running,
-    /// It was done at once; start what comes next.
-    Done,
 }

@@ -28,11 +28,9 @@
 
 use std::collections::VecDeque;
 
-use crate::geometry::{Slots, Strips};
 use crate::memory::{Pool, Span};
 use crate::ring::Ring;
 use crate::slab::NONE;
-use crate::stripe::op::Work;
 use crate::turn::{Holds, Io, IoFor, Seen};
 
 use super::Array;
@@ -171,7 +169,9 @@ impl Array {
                 Holds::Nothing
             }
             IoFor::HostRead { .. } => Holds::Host { home: me, span: io.span },
-            IoFor::OpRead { op, .. } | IoFor::OpWrite { op, .. } => self.held_by_op(op, io.span),
+            IoFor::OpRead { op, .. } | IoFor::OpWrite { op, .. } => {
+                self.stripes.held_by(op, io.span, &mut self.buffers)
+            }
             IoFor::Block { write } => self.blocks.hold(write, &mut self.buffers),
             IoFor::List => {
                 let steward = self.steward.as_mut().expect("the steward writes the list");
@@ -190,17 +190,14 @@ impl Array {
                 self.host_reads -= 1;
                 self.answer_held(request, Ok(()), 1);
             }
-            IoFor::OpRead { op, .. } => {
-                self.ops[op].read_failed = true;
-                self.op_read_ended(ring, op);
-            }
+            IoFor::OpRead { op, .. } => self.stripes.read_parked(&mut tools!(self, ring), op),
             IoFor::OpWrite { op, strip } | IoFor::OpAsk { op, strip, .. } => {
-                self.op_write_missed(ring, op, strip, io.slot);
+                self.stripes.write_parked(&mut tools!(self, ring), op, strip, io.slot);
             }
-            IoFor::OpDeallocate { op } => self.op_deallocated(op),
+            IoFor::OpDeallocate { op } => self.stripes.deallocated(&mut tools!(self, ring), op),
             IoFor::Flush => {
                 self.flush.ended(&io, false);
-                self.end_flushes();
+                self.end_flushes(ring);
             }
             IoFor::Block { write } => self.blocks.copy_ended(&mut turn!(self, ring), write, &io, false),
             IoFor::Superblock => {
@@ -215,33 +212,7 @@ impl Array {
             IoFor::Wipe => {}
             IoFor::Parked(_) | IoFor::LeftRead { .. } => unreachable!("looked at above"),
         }
-    }
-
-    /// What an I/O of a stripe operation holds: the operation's own memory, or a host's.
-    fn held_by_op(&mut self, index: u32, span: Span) -> Holds {
-        let op = &mut self.ops[index];
-        if op.work.overlaps(span) {
-            return self.buffers.hold(&mut op.lot, op.work);
-        }
-        let mut next = op.active.first();
-        while let Some(at) = next {
-            let part = &mut self.parts[at];
-            if part.span.overlaps(span) {
-                part.held += 1;
-                return Holds::Host { home: part.home, span };
-            }
-            next = (part.next != NONE).then_some(part.next);
-        }
-        // The zeros, which are never written.
-        Holds::Nothing
-    }
-
-    /// Whether a read operation has I/O parked that may still write to the host's memory: the request is to be done again in
-    /// other memory.
-    #[inline]
-    pub(super) fn is_held(&self, index: u32) -> bool {
-        let op = &self.ops[index];
-        op.work_kind == Work::Read && op.active.iter(&self.parts).any(|part| part.held > 0)
+        self.answer_ended();
     }
 
     /// The kernel gives back what nothing has waited for.
@@ -305,13 +276,5 @@ impl Array {
                 Moved::Done => self.answer(index),
             }
         }
-    }
-
-    /// A write of an op has not reached its member.
-    pub(super) fn op_write_missed<R: Ring>(&mut self, ring: &mut R, index: u32, strip: u8, slot: u8) {
-        let op = &mut self.ops[index];
-        op.skipped = op.skipped.or(Slots::one(slot));
-        op.missed_data = op.missed_data.or(Strips::one(strip).and(op.view.data));
-        self.op_write_ended(ring, index);
     }
 }

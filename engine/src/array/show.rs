@@ -5,7 +5,7 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
-use super::{Array, NO_OP};
+use super::Array;
 
 impl Array {
     /// For what a member operation in flight is.
@@ -17,43 +17,18 @@ impl Array {
 
 impl Debug for Array {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let owned = self.owned.iter().enumerate().filter(|(_, head)| **head != NO_OP).collect::<Vec<_>>();
         f.debug_struct("Array")
             .field("me", &self.me)
             .field("now_ns", &self.now_ns)
             .field("requests", &self.requests)
-            .field("parts", &self.parts)
-            .field("ops", &self.ops)
-            .field("segments", &Batches(self))
+            .field("stripes", &self.stripes)
             .field("ios", &self.ios.len())
-            .field("owned", &owned)
             .field("again", &self.again)
             .field("stalled", &self.stalled)
-            .field("parked", &self.parked)
-            .field("guests", &self.guests)
             .field("short", &self.short)
-            .field("fresh", &self.fresh)
-            .field("starved", &self.starved)
-            .field("polling", &self.polling)
-            .field("rereads", &self.rereads)
             .field("flush", &self.flush)
             .field("blocks", &self.blocks)
             .field("steward", &self.steward)
             .finish_non_exhaustive()
-    }
-}
-
-/// The batches of the ops that have I/O to do.
-struct Batches<'a>(&'a Array);
-
-impl Debug for Batches<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let at_work = self.0.ops.live().filter(|(_, op)| op.work != crate::memory::Span::EMPTY);
-        f.debug_map()
-            .entries(at_work.map(|(index, _)| {
-                let segments = &self.0.segments[index as usize];
-                (index, (0..segments.len()).map(|at| segments.get(at)).collect::<Vec<_>>())
-            }))
-            .finish()
     }
 }

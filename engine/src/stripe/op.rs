@@ -18,14 +18,12 @@
 //! The life of a write, as `Phase`:
 //!
 //! ```text
-//! Fresh -> (AwaitingWake) -> Reading -> AwaitingIntent -> Writing -> (next batch: Reading) -> finished, by trust:
-//!            Trusted, DataOnly, Resync                     -> AwaitingRecord -> acknowledged
-//!            Unwritten: Flushing -> AwaitingRecord -> AwaitingFirst         -> acknowledged
+//! Fresh -> (Awake) -> Reading -> IntentDurable -> Writing -> (next batch: Reading) -> finished, by trust:
+//!            trusted, data only, unsynced              -> OnRecord -> acknowledged
+//!            unwritten: Flushing -> OnRecord -> CellDurable        -> acknowledged
 //! ```
 
 use std::mem::offset_of;
-
-use bitmap::Ticket;
 
 use crate::geometry::{Geometry, Rotation, Slots, Strips};
 use crate::job::Job;
@@ -36,6 +34,7 @@ use crate::plan::{Plan, Unsynced, View};
 use crate::request::RequestError;
 use crate::slab::{NONE, Slab};
 
+use super::step::Until;
 use super::vain::{self, Vain};
 
 /// Parts merged into one op at most: bounds the time that one op holds its stripe.
@@ -50,14 +49,10 @@ const IOS_PER_OP_MAX: usize = MEMBERS_MAX;
 pub(crate) enum Phase {
     /// Queued to start.
     Fresh,
-    /// Waiting until the record says that members may be written.
-    AwaitingWake,
     /// Queued for memory.
     Starved,
     /// Reading what its plans need.
     Reading,
-    /// Waiting until the cell is durably Dirty.
-    AwaitingIntent,
     /// Writing data and parity.
     Writing,
     /// A first write waits until members' caches are flushed.
@@ -66,22 +61,8 @@ pub(crate) enum Phase {
     Probing,
     /// Waiting a while before some rows are read anew.
     AwaitingReread,
-    /// Waiting for its turn to list rows that are lost.
-    Listing,
-    /// Waiting until the list of lost rows is durable with them.
-    AwaitingList,
-    /// Waiting for its turn to take rows off that list.
-    Unlisting,
-    /// Waiting until the list is durable without them.
-    AwaitingUnlisted,
-    /// Waiting until a failure of a member is on record.
-    AwaitingRecord,
-    /// A first write waits until its cell is durably Dirty.
-    AwaitingFirst,
-    /// A discard waits until a neighbour's mark of its cell is durable.
-    AwaitingUnmarked,
-    /// A discard waits until its cell is durably Unwritten.
-    AwaitingTicket,
+    /// Waiting for what no completion announces.
+    Waiting(Until),
     /// Advising devices, in a run with its neighbours: see `discard`.
     Deallocating,
 }
@@ -279,8 +260,6 @@ pub(crate) struct StripeOp {
     pub(crate) was_repeated: bool,
     /// A member that stays did not take what background work wrote: the stripe stays NeedSync, or comes to be.
     pub(crate) unhealed: bool,
-    /// The version of the list of lost rows that it waits for.
-    pub(crate) listed: u64,
     /// The rows that its parts touch, from the first to before the last: where to look for segments.
     pub(crate) rows: Rows,
     /// First row of the batch, and of the next.
@@ -303,7 +282,6 @@ pub(crate) struct StripeOp {
     pub(crate) refused: Option<RequestError>,
     /// Data, parity and cell are to be durable before the answer.
     pub(crate) fua: bool,
-    pub(crate) ticket: Option<Ticket>,
 }
 const _: () = assert!(size_of::<Option<StripeOp>>() == 3 * 64);
 
@@ -339,7 +317,6 @@ impl StripeOp {
             unhealed: false,
             given_up: Strips::NONE,
             given_up_whole: Strips::NONE,
-            listed: 0,
             rows: Rows::NONE,
             row: 0,
             row_next: 0,
@@ -352,7 +329,6 @@ impl StripeOp {
             missed_data: Strips::NONE,
             refused: None,
             fua: false,
-            ticket: None,
         }
     }
 
@@ -405,7 +381,6 @@ impl StripeOp {
         self.missed_data = Strips::NONE;
         self.refused = None;
         self.fua = false;
-        self.ticket = None;
     }
 
     fn take(&mut self, parts: &mut Slab<Part>, index: u32, geometry: &Geometry) {

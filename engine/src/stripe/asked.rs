@@ -14,71 +14,70 @@
 
 use crate::format::superblock::Copy;
 use crate::geometry::Slots;
+use crate::job::Job;
 use crate::request::RequestError;
 use crate::ring::blame::Blame;
 use crate::ring::{MemberIo, Ring};
-
-use crate::job::Job;
 use crate::turn::{Io, IoFor};
 
-use super::Array;
+use super::At;
+use super::op::StripeOp;
+use super::step::Step;
 
 /// A write of an op that a member did not take, and the copy of the member's superblock that is read for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Question {
-    pub(super) index: u32,
-    pub(super) strip: u8,
+pub(crate) struct Question {
+    pub(crate) strip: u8,
     /// The error of the write.
-    pub(super) errno: i32,
-    pub(super) copy: Copy,
+    pub(crate) errno: i32,
+    pub(crate) copy: Copy,
 }
 
-impl Array {
+impl StripeOp {
     /// Whether a member in sync that did not take a write is to stay: something cannot be computed without it, or background work
     /// has met one of its bad sectors.
-    pub(super) fn is_kept(&self, index: u32, io: &Io) -> bool {
-        let (members, one) = (&self.shared.members, Slots::one(io.slot));
+    pub(super) fn is_kept<R>(&self, at: &At<'_, '_, R>, io: &Io) -> bool {
+        let (members, one) = (&at.shared.members, Slots::one(io.slot));
         let view = members.view();
-        io.is_current(&self.shared)
+        io.is_current(at.shared)
             && view.readable.has(io.slot)
-            && (self.ops[index].job.is_some_and(Job::gives_up)
-                || !members.spares(view, one, self.shared.needs()))
+            && (self.job.is_some_and(Job::gives_up) || !members.spares(view, one, at.shared.needs()))
     }
 
     /// Reads a superblock copy of a member that is to stay and did not take a write; the write waits for the answer.
-    pub(super) fn ask<R: Ring>(&mut self, ring: &mut R, question: Question, io: &Io) {
-        let Question { index, strip, errno, copy } = question;
-        let what = IoFor::OpAsk { op: index, strip, errno, copy };
-        let into = self.ios.scratch();
-        turn!(self, ring).push_to(what, io.slot, io.device, MemberIo::Read, copy.offset_bytes(), into);
+    pub(super) fn ask<R: Ring>(&mut self, at: &mut At<'_, '_, R>, question: Question, io: &Io) -> Step {
+        let Question { strip, errno, copy } = question;
+        let what = IoFor::OpAsk { op: at.index, strip, errno, copy };
+        let into = at.turn.ios.scratch();
+        at.turn.push_to(what, io.slot, io.device, MemberIo::Read, copy.offset_bytes(), into);
+        Step::Io
     }
 
     /// The member has answered.
-    pub(super) fn op_asked<R: Ring>(
+    pub(super) fn asked<R: Ring>(
         &mut self,
-        ring: &mut R,
+        at: &mut At<'_, '_, R>,
         question: Question,
         io: &Io,
         result: Result<(), i32>,
-    ) {
-        let Question { index, strip, errno, copy } = question;
+    ) -> Step {
+        let Question { strip, errno, copy } = question;
         match result {
-            Err(error) if io.blame(&self.shared, error) == Blame::Device => {
+            Err(error) if io.blame(at.shared, error) == Blame::Device => {
                 if copy == Copy::A {
-                    self.ask(ring, Question { copy: copy.other(), ..question }, io);
-                    return;
+                    return self.ask(at, Question { copy: copy.other(), ..question }, io);
                 }
-                self.op_write_failed(index, strip, io, errno);
+                self.write_failed(at, strip, io, errno);
             }
             // The error may have been one in passing.
-            _ if !self.ops[index].was_repeated => self.ops[index].once_more = true,
+            _ if !self.was_repeated => self.once_more = true,
             // Background work has tried for minutes, and what it wrote is in rows that are listed as lost, or parity.
-            _ if self.ops[index].job.is_some_and(Job::gives_up) => {
-                self.ops[index].unhealed = true;
-                self.shared.members.count_refusal(io.slot);
+            _ if self.job.is_some_and(Job::gives_up) => {
+                self.unhealed = true;
+                at.shared.members.count_refusal(io.slot);
             }
-            _ => self.op_write_refused(index, io, RequestError::NotTaken),
+            _ => self.write_refused(at, io, RequestError::NotTaken),
         }
-        self.op_write_ended(ring, index);
+        self.write_ended(at)
     }
 }

@@ -1,7 +1,7 @@
 //! Discards of whole stripes, and the advice that the devices get after them.
 //!
 //! ```text
-//!   discard --> (AwaitingUnmarked) --> the cell is Unwritten in memory: AwaitingTicket --> the same durably
+//!   discard --> (Until::Unmarked) --> the cell is Unwritten in memory: Until::Discarded --> the same durably
 //!           --> Deallocating, the stripe still owned --> every device has ended: the stripe is let go
 //! ```
 //!
@@ -15,7 +15,7 @@
 //! run to grow, and each stripe has its own operation, in which what comes next for it waits. The stripes of a run are let go
 //! together, when the slowest device has ended.
 //!
-//! **Batches.** A large discard is split into batches of 64 stripes (`host`). A batch is marked at once and shares the writes of
+//! **Batches.** A large discard is split into batches of 64 stripes (array/host.rs). A batch is marked at once and shares the writes of
 //! its bitmap block, so as a rule it is one run. The next batch begins when every device has ended with this one. The last 64 stripes are
 //! answered before the advice, which may take a drive minutes. So one discard holds 64 operations at most, and leaves the others to
 //! writes; several at once may take them all. (Without that wait one held all 160 operations of its reactor, and its parts took
@@ -28,63 +28,59 @@ use std::sync::atomic::Ordering;
 
 use bitmap::Cell;
 
-use crate::request::RequestError;
-use crate::ring::Ring;
-
-use super::host::PARTS_PER_REQUEST_MAX;
 use crate::part::PartKind;
+use crate::ring::Ring;
 use crate::slab::NONE;
-use crate::stripe::op::{Phase, Work};
 
-use super::{Array, Started};
+use super::op::{Phase, StripeOp, Work};
+use super::step::{Step, Until};
+use super::{At, LOST, Stripes, Tools};
 
+/// Parts that one request has in flight at most, so that a giant discard leaves room for others: a batch.
+pub(crate) const PARTS_PER_REQUEST_MAX: u32 = 64;
 /// Stripes of a run at most. They are let go in one turn. Example: with chunks of 1 MiB a deallocation is of 64 MiB.
 const RUN_STRIPES_MAX: usize = PARTS_PER_REQUEST_MAX as usize;
 
-impl Array {
-    /// Starts the one discard that an op has taken.
-    pub(super) fn start_discard(&mut self, index: u32) -> Started {
-        match self.shared.bitmap.cell(self.ops[index].stripe) {
-            _ if self.shared.failed() => {
-                self.answer_active(index, Err(RequestError::Lost));
-                return Started::Done;
-            }
-            Cell::Unwritten => {
-                self.answer_active(index, Ok(()));
-                return Started::Done;
-            }
-            // A neighbour's write is marking it: the mark is let through first.
-            Cell::Marked => self.ops[index].phase = Phase::AwaitingUnmarked,
-            Cell::First => unreachable!("it stays First only in an array that has failed"),
-            Cell::Clean | Cell::Dirty | Cell::Aged | Cell::NeedSync => self.discard(index),
+impl StripeOp {
+    /// Starts the one discard that the op has taken.
+    pub(super) fn start_discard<R>(&mut self, at: &mut At<'_, '_, R>) -> Step {
+        if at.shared.failed() {
+            return LOST;
         }
-        self.ops[index].work_kind = Work::Discard;
-        self.polling.push(index);
-        Started::Running
+        self.work_kind = Work::Discard;
+        match at.shared.bitmap.cell(self.stripe) {
+            Cell::Unwritten => Step::Finished(Ok(())),
+            // A neighbour's write is marking it: the mark is let through first.
+            Cell::Marked => Step::Wait(Until::Unmarked),
+            Cell::First => unreachable!("it stays First only in an array that has failed"),
+            Cell::Clean | Cell::Dirty | Cell::Aged | Cell::NeedSync => self.discard(at),
+        }
     }
 
     /// Makes the stripe Unwritten; the devices hear of it once that is durable.
-    pub(super) fn discard(&mut self, index: u32) {
-        let op = &mut self.ops[index];
-        op.ticket = Some(self.shared.bitmap.discard(op.stripe));
-        op.phase = Phase::AwaitingTicket;
-        self.blocks.ask(self.shared.bitmap.block_of(self.ops[index].stripe));
+    pub(super) fn discard<R>(&mut self, at: &mut At<'_, '_, R>) -> Step {
+        let ticket = at.shared.bitmap.discard(self.stripe);
+        at.blocks.ask(at.shared.bitmap.block_of(self.stripe));
+        Step::Wait(Until::Discarded(ticket))
     }
 
-    /// The cell is durably Unwritten: the strips are given back at the end of this look at the ops.
-    pub(super) fn discarded(&mut self, index: u32) {
-        self.ops[index].phase = Phase::Deallocating;
+    /// The cell is durably Unwritten: the strips are given back at the end of this look at the waits.
+    pub(super) fn discarded<R>(&mut self, at: &mut At<'_, '_, R>) -> Step {
+        self.phase = Phase::Deallocating;
         // Rows that are listed as lost are taken off the list before the answer.
-        let part = self.ops[index].active.first().expect("a discard has its part");
-        let is_last = self.parts[part].kind == PartKind::Discard { is_last: true };
-        if is_last && !self.shared.lost.touches(self.ops[index].stripe) {
-            self.answer_active(index, Ok(()));
+        let part = self.active.first().expect("a discard has its part");
+        let is_last = at.parts.list[part].kind == PartKind::Discard { is_last: true };
+        if is_last && !at.shared.lost.touches(self.stripe) {
+            self.answer_active(at, Ok(()));
         }
-        self.discarded.push(index);
+        at.discarded.push(at.index);
+        Step::Io
     }
+}
 
-    /// Gives back the strips of every stripe that was found durably Unwritten in this look at the ops.
-    pub(super) fn deallocate_runs<R: Ring>(&mut self, ring: &mut R) {
+impl Stripes {
+    /// Gives back the strips of every stripe that was found durably Unwritten in this look at the waits.
+    pub(super) fn deallocate_runs<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
         let mut discarded = std::mem::take(&mut self.discarded);
         discarded.sort_unstable_by_key(|&op| self.ops[op].stripe);
         let mut rest = &discarded[..];
@@ -93,7 +89,7 @@ impl Array {
             let pairs = rest.iter().zip(stripes).take(RUN_STRIPES_MAX);
             let len = pairs.take_while(|&(&op, stripe)| self.ops[op].stripe == stripe).count();
             let (run, others) = rest.split_at(len);
-            self.deallocate(ring, run);
+            self.deallocate(tools, run);
             rest = others;
         }
         discarded.clear();
@@ -101,37 +97,37 @@ impl Array {
     }
 
     /// Gives back the strips of a run: of ops whose stripes follow each other.
-    fn deallocate<R: Ring>(&mut self, ring: &mut R, run: &[u32]) {
+    fn deallocate<R: Ring>(&mut self, tools: &mut Tools<'_, R>, run: &[u32]) {
         for pair in run.windows(2) {
             self.ops[pair[0]].run_next = pair[1];
         }
-        let geometry = self.shared.geometry;
-        let offset = self.shared.layout.data_offset_bytes + geometry.strip_offset(self.ops[run[0]].stripe);
-        let len = u64::from(geometry.chunk_bytes()) * run.len() as u64;
+        let shared = tools.turn.shared;
+        let offset = shared.layout.data_offset_bytes + shared.geometry.strip_offset(self.ops[run[0]].stripe);
+        let len = u64::from(shared.geometry.chunk_bytes()) * run.len() as u64;
         // Release, before the devices hear: see `Shared::deallocations`.
-        self.shared.deallocations.fetch_add(1, Ordering::Release);
-        self.shared.steward.advice.fetch_add(1, Ordering::Relaxed);
-        let slots = self.shared.members.view().writable;
+        shared.deallocations.fetch_add(1, Ordering::Release);
+        shared.steward.advice.fetch_add(1, Ordering::Relaxed);
+        let slots = shared.members.view().writable;
         // One more than there are devices, in case that there is none.
         self.ops[run[0]].pending = slots.count() + 1;
         for slot in slots.iter() {
-            turn!(self, ring).push_deallocate(run[0], slot, offset, len);
+            tools.turn.push_deallocate(run[0], slot, offset, len);
         }
-        self.op_deallocated(run[0]);
+        self.deallocated(tools, run[0]);
     }
 
     /// A device has ended, with whatever result, or is not waited for any more; `first` is the first op of the run.
-    pub(super) fn op_deallocated(&mut self, first: u32) {
+    pub(crate) fn deallocated<R: Ring>(&mut self, tools: &mut Tools<'_, R>, first: u32) {
         self.ops[first].pending -= 1;
         if self.ops[first].pending > 0 {
             return;
         }
-        self.shared.steward.advice.fetch_sub(1, Ordering::Relaxed);
+        tools.turn.shared.steward.advice.fetch_sub(1, Ordering::Relaxed);
         let mut next = first;
         while next != NONE {
             let index = next;
             next = std::mem::replace(&mut self.ops[index].run_next, NONE);
-            self.finish_written(index);
+            self.act(tools, index, |op, at| op.finish_written(at));
         }
     }
 }

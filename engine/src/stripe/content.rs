@@ -4,15 +4,15 @@ use crate::geometry::Strips;
 use crate::memory::Span;
 use crate::plan::Plan;
 
-use super::Array;
-use crate::stripe::op::Segment;
+use super::At;
+use super::op::{Segment, StripeOp};
 
-impl Array {
+impl StripeOp {
     /// Where the new content of a data strip lies: written, read, or reconstructed. `None` for zeros.
-    pub(super) fn content(&self, index: u32, segment: &Segment, strip: u8) -> Option<Span> {
-        let work = self.ops[index].work;
+    pub(super) fn content<R>(&self, at: &At<'_, '_, R>, segment: &Segment, strip: u8) -> Option<Span> {
+        let work = self.work;
         if segment.wanted.has(strip) {
-            (!segment.void).then(|| self.new_bytes(index, segment, strip))
+            (!segment.void).then(|| self.new_bytes(at, segment, strip))
         } else if segment.made.has(strip) {
             Some(segment.made_span(work, strip))
         } else if segment.read.has(strip) {
@@ -24,30 +24,30 @@ impl Array {
 
     /// What the host writes to a strip.
     #[inline(always)]
-    pub(super) fn new_bytes(&self, index: u32, segment: &Segment, strip: u8) -> Span {
+    pub(super) fn new_bytes<R>(&self, at: &At<'_, '_, R>, segment: &Segment, strip: u8) -> Span {
         if segment.gathered.has(strip) {
-            segment.gathered_span(self.ops[index].work, strip)
+            segment.gathered_span(self.work, strip)
         } else {
-            self.host_span(index, segment, strip)
+            self.host_span(at, segment, strip)
         }
     }
 
     /// The host's own bytes for a strip of a segment, where one part has them all.
     #[inline(always)]
-    pub(super) fn host_span(&self, index: u32, segment: &Segment, strip: u8) -> Span {
-        let (geometry, op) = (&self.shared.geometry, &self.ops[index]);
-        let part = op.writer_of(&self.parts, geometry, segment.row, strip);
-        part.span_of(geometry, &self.shared.memory, strip, segment.row, segment.len)
+    pub(super) fn host_span<R>(&self, at: &At<'_, '_, R>, segment: &Segment, strip: u8) -> Span {
+        let geometry = &at.shared.geometry;
+        let part = self.writer_of(&at.parts.list, geometry, segment.row, strip);
+        part.span_of(geometry, &at.shared.memory, strip, segment.row, segment.len)
     }
 
     /// Gathers what several parts write, reconstructs what is lost, and makes the parity of one segment.
-    pub(super) fn compute(&mut self, index: u32, segment: &Segment) {
-        let shared = &*self.shared;
-        let (memory, geometry, op) = (&*shared.memory, &shared.geometry, &self.ops[index]);
-        let work = op.work;
+    pub(super) fn compute<R>(&self, at: &At<'_, '_, R>, segment: &Segment) {
+        let shared = at.shared;
+        let (memory, geometry) = (&*shared.memory, &shared.geometry);
+        let work = self.work;
         for strip in segment.gathered.iter() {
             let target = segment.gathered_span(work, strip);
-            for (bytes, row) in op.pieces(&self.parts, geometry, memory, segment, strip) {
+            for (bytes, row) in self.pieces(&at.parts.list, geometry, memory, segment, strip) {
                 memory.copy(bytes, target.part(row - segment.row, bytes.len_bytes));
             }
         }
@@ -58,7 +58,7 @@ impl Array {
                 let q = (geometry.parities() == 2 && read.has(geometry.q()))
                     .then(|| segment.read_span(work, geometry.q()));
                 for strip in segment.wanted.iter() {
-                    let (old, new) = (segment.read_span(work, strip), self.new_bytes(index, segment, strip));
+                    let (old, new) = (segment.read_span(work, strip), self.new_bytes(at, segment, strip));
                     match (p, q) {
                         (Some(p), Some(q)) => memory.pq_delta(p, q, strip, old, new),
                         (Some(p), None) => memory.xor_delta(p, old, new),
@@ -73,23 +73,23 @@ impl Array {
             | Plan::Resync { .. }
             | Plan::Degraded { .. } => {
                 if let Plan::Degraded { read, recover } = segment.plan {
-                    self.recover(index, segment, read, recover);
+                    self.recover(at, segment, read, recover);
                 }
-                self.generate(index, segment, segment.made.and(parity));
+                self.generate(at, segment, segment.made.and(parity));
             }
             Plan::DataOnly | Plan::Refused => {}
         }
     }
 
     /// Makes parity strips from the whole new content of the data strips.
-    pub(super) fn generate(&self, index: u32, segment: &Segment, parity: Strips) {
+    pub(super) fn generate<R>(&self, at: &At<'_, '_, R>, segment: &Segment, parity: Strips) {
         if !parity.is_empty() {
-            let work = self.ops[index].work;
-            crate::stripe::parity::generate(
-                &self.shared.memory,
-                &self.shared.geometry,
+            let work = self.work;
+            super::parity::generate(
+                &at.shared.memory,
+                &at.shared.geometry,
                 parity,
-                |strip| self.content(index, segment, strip),
+                |strip| self.content(at, segment, strip),
                 |strip| segment.made_span(work, strip),
             );
         }

@@ -1,0 +1,91 @@
+//! The parts that a reactor has: of its own host's requests, and of other reactors' (guests).
+
+use std::collections::VecDeque;
+
+use crate::part::Part;
+use crate::request::RequestError;
+use crate::sizes::Sizes;
+use crate::slab::Slab;
+
+/// A part that has ended, for the reactor that it came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartEnd {
+    pub(crate) home: u8,
+    pub(crate) home_part: u32,
+    pub(crate) request: u32,
+    /// I/Os for it that are parked, and still hold its bytes.
+    pub(crate) held: u16,
+    pub(crate) result: Result<(), RequestError>,
+}
+
+/// See the top of this file.
+pub(crate) struct Parts {
+    me: u8,
+    pub(super) list: Slab<Part>,
+    /// Of the parts, those of other reactors' requests.
+    guests: usize,
+    own_max: usize,
+    guests_max: usize,
+    ended: VecDeque<PartEnd>,
+}
+
+impl Parts {
+    pub(super) fn new(me: u8, sizes: &Sizes) -> Parts {
+        Parts {
+            me,
+            list: Slab::new(sizes.parts),
+            guests: 0,
+            own_max: sizes.own_parts(),
+            guests_max: sizes.guest_parts(),
+            ended: VecDeque::with_capacity(sizes.parts),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.len() == 0
+    }
+
+    /// Whether one more part of this reactor's own requests has room.
+    pub(crate) fn has_room(&self) -> bool {
+        self.list.len() - self.guests < self.own_max
+    }
+
+    /// Whether one more part of another reactor's request has room.
+    pub(crate) fn has_room_for_guest(&self) -> bool {
+        self.guests < self.guests_max
+    }
+
+    /// Takes a part of a request of this reactor's host.
+    #[inline(always)] // for its span: see `Span`
+    pub(super) fn insert_own(&mut self, part: Part) -> u32 {
+        let index = self.list.insert(part);
+        self.list[index].home_part = index;
+        index
+    }
+
+    /// Takes a part of another reactor's request.
+    pub(super) fn insert_guest(&mut self, part: Part) -> u32 {
+        self.guests += 1;
+        self.list.insert(part)
+    }
+
+    /// Takes a part out that was worked for at another reactor, or goes on to one.
+    pub(crate) fn remove(&mut self, index: u32) -> Part {
+        let part = self.list.remove(index);
+        self.guests -= usize::from(part.home != self.me);
+        part
+    }
+
+    /// Ends a part; see [`Parts::next_ended`].
+    #[inline]
+    pub(super) fn end(&mut self, index: u32, result: Result<(), RequestError>) {
+        let Part { home, home_part, request, held, .. } = self.remove(index);
+        self.ended.push_back(PartEnd { home, home_part, request, held, result });
+    }
+
+    /// A part that has ended and is not answered yet.
+    #[inline]
+    pub(crate) fn next_ended(&mut self) -> Option<PartEnd> {
+        self.ended.pop_front()
+    }
+}
