@@ -121,7 +121,13 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
             "slab", "turn",
         ],
     ),
-    ("stripe", &["geometry", "job", "limits", "memory", "part", "plan", "request", "slab"]),
+    (
+        "stripe",
+        &[
+            "durable", "format", "geometry", "job", "limits", "lost", "mailbox", "members", "memory", "part",
+            "plan", "request", "ring", "shared", "sizes", "slab", "turn",
+        ],
+    ),
     (
         "steward",
         &[
@@ -138,8 +144,8 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     (
         "array",
         &[
-            "durable", "format", "geometry", "job", "limits", "lost", "mailbox", "members", "memory", "part",
-            "plan", "request", "ring", "shared", "sizes", "slab", "steward", "stripe", "tally", "turn",
+            "durable", "geometry", "job", "limits", "lost", "mailbox", "members", "memory", "part",
+            "request", "ring", "shared", "sizes", "slab", "steward", "stripe", "tally", "turn",
         ],
     ),
 ];

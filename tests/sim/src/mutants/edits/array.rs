@@ -9,26 +9,26 @@ const BUFFERS: &str = "engine/src/turn/buffers.rs";
 const RESYNC: &str = "engine/src/steward/resync.rs";
 const FLUSH: &str = "engine/src/durable/flush.rs";
 const HOST: &str = "engine/src/array/host.rs";
-const POLLING: &str = "engine/src/array/polling.rs";
-const OWNERSHIP: &str = "engine/src/array/ownership.rs";
-const STARVED: &str = "engine/src/array/starved.rs";
+const STEP: &str = "engine/src/stripe/step.rs";
+const OWNERSHIP: &str = "engine/src/stripe/ownership.rs";
+const STARVED: &str = "engine/src/stripe/starved.rs";
 const WANTED: &str = "engine/src/durable/wanted.rs";
-const JOBS: &str = "engine/src/array/jobs.rs";
+const STRIPES: &str = "engine/src/stripe.rs";
 const MAIL: &str = "engine/src/array/mail.rs";
 const OP: &str = "engine/src/stripe/op.rs";
 const WATCH: &str = "engine/src/turn/watch.rs";
-const READ: &str = "engine/src/array/read.rs";
+const READ: &str = "engine/src/stripe/read.rs";
 const SHAPE: &str = "engine/src/stripe/shape.rs";
-const WRITE: &str = "engine/src/array/write.rs";
+const WRITE: &str = "engine/src/stripe/write.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 const SHARED: &str = "engine/src/shared.rs";
 const PARKED: &str = "engine/src/array/parked.rs";
 const PLAN: &str = "engine/src/plan.rs";
-const DISCARD: &str = "engine/src/array/discard.rs";
-const CONTENT: &str = "engine/src/array/content.rs";
+const DISCARD: &str = "engine/src/stripe/discard.rs";
+const CONTENT: &str = "engine/src/stripe/content.rs";
 const POOL: &str = "engine/src/memory/pool.rs";
 const IO: &str = "engine/src/turn/io.rs";
-const ASKED: &str = "engine/src/array/asked.rs";
+const ASKED: &str = "engine/src/stripe/asked.rs";
 
 pub(super) const EDITS: &[Edit] = &[
     e(
@@ -64,23 +64,23 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         STARVED,
-        "if !self.starved.is_empty() && !self.starved.is_served {",
-        "if !self.starved.is_empty() && !self.starved.is_served && !mutant!(MemoryOvertaken) {",
+        "if !self.is_empty() && !self.is_served {",
+        "if !self.is_empty() && !self.is_served && !mutant!(MemoryOvertaken) {",
     ),
     e(
         STARVED,
-        "            self.buffers.pool.claim();",
+        "            pool.claim();",
         "            if !mutant!(MemoryOvertaken) {
-                self.buffers.pool.claim();
+                pool.claim();
             }",
     ),
     e(
-        JOBS,
-        "if !self.post(reactor, Ask::Job(ask)) {",
-        "if mutant!(JobNotHandedOver) || !self.post(reactor, Ask::Job(ask)) {",
+        STRIPES,
+        "if !self.post(shared, reactor, crate::mailbox::Ask::Job(ask)) {",
+        "if mutant!(JobNotHandedOver) || !self.post(shared, reactor, crate::mailbox::Ask::Job(ask)) {",
     ),
     e(
-        ARRAY,
+        STRIPES,
         "if (first.is_none() || op.job_is_due)",
         "if (first.is_none() || op.job_is_due && !mutant!(JobNeverDue))",
     ),
@@ -90,7 +90,7 @@ pub(super) const EDITS: &[Edit] = &[
         "if self.short.ops && !mutant!(OpsOvertaken) || self.ops.room() == 0 {",
     ),
     e(
-        ARRAY,
+        STRIPES,
         "if op.has_worked && self.short.ops {",
         "if op.has_worked && self.short.ops && !mutant!(BusyOpStays) {",
     ),
@@ -104,7 +104,7 @@ pub(super) const EDITS: &[Edit] = &[
             };",
     ),
     e(
-        ARRAY,
+        OWNERSHIP,
         "match self.parked.pop_front().expect(\"counted\") {",
         "let parked =
                 if mutant!(ParkedLastFirst) { self.parked.pop_back() } else { self.parked.pop_front() };
@@ -149,9 +149,9 @@ pub(super) const EDITS: &[Edit] = &[
         "        if mutant!(NobodyProbed) || !view.writable.iter().any(is_doubted) {",
     ),
     e(
-        ARRAY,
-        "        !(self.fresh.is_empty()\n",
-        "        !((mutant!(FreshMaySleep) || self.fresh.is_empty())\n",
+        STRIPES,
+        "!(self.fresh.is_empty()",
+        "!((mutant!(FreshMaySleep) || self.fresh.is_empty())",
     ),
     // parked
     e(
@@ -232,37 +232,37 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "        if self.shared.failed() {
-            self.answer_active(",
+        "        if at.shared.failed() {
+            return LOST;",
         "        let goes_on = match trust {
             Trust::Unwritten => mutant!(FirstInFailedArray),
             Trust::Trusted => mutant!(WriteInFailedArray),
             Trust::NeedSync => false,
         };
-        if self.shared.failed() && !goes_on {
-            self.answer_active(",
+        if at.shared.failed() && !goes_on {
+            return LOST;",
     ),
     e(
         WRITE,
-        "        if trusted && self.shared.bitmap.cell(self.ops[index].stripe) == Cell::Marked {",
+        "        if trusted && at.shared.bitmap.cell(self.stripe) == Cell::Marked {",
         "        if trusted
-            && self.shared.bitmap.cell(self.ops[index].stripe) == Cell::Marked
+            && at.shared.bitmap.cell(self.stripe) == Cell::Marked
             && !mutant!(DataBeforeIntent)
         {",
     ),
     e(
         WRITE,
-        "        let healing = op.work_kind == Work::Write(Mode::Heal);
-        self.look(index);",
-        "        let healing = op.work_kind == Work::Write(Mode::Heal);
+        "        let resyncs = self.work_kind == Work::Write(Mode::Heal);
+        self.look(at);",
+        "        let resyncs = self.work_kind == Work::Write(Mode::Heal);
         if !mutant!(PlanOfBefore) {
-            self.look(index);
+            self.look(at);
         }",
     ),
     e(
         WRITE,
-        "            op.read_failed = true;",
-        "            op.read_failed = !mutant!(ReconstructFromFailed);",
+        "            self.read_failed = true;",
+        "            self.read_failed = !mutant!(ReconstructFromFailed);",
     ),
     e(
         CONTENT,
@@ -272,16 +272,16 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "                op.skipped = op.skipped.or(rotation.slots_of(missed));",
+        "                self.skipped = self.skipped.or(rotation.slots_of(missed));",
         "                if !mutant!(SkippedNotNoted) {
-                    op.skipped = op.skipped.or(rotation.slots_of(missed));
+                    self.skipped = self.skipped.or(rotation.slots_of(missed));
                 }",
     ),
     e(
         WRITE,
         "            for strip in targets.and(writable).iter() {",
-        "            let filled = rotation.strips_on(self.shared.members.view().rebuilding());
-            let writable = if mutant!(RebuildSkipsWrites) && !matches!(op.work_kind, Work::Rebuild { .. }) {
+        "            let filled = rotation.strips_on(shared.members.view().rebuilding());
+            let writable = if mutant!(RebuildSkipsWrites) && !matches!(self.work_kind, Work::Rebuild { .. }) {
                 writable.minus(filled)
             } else {
                 writable
@@ -295,80 +295,78 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "            Err(errno) => match io.blame(&self.shared, errno) {
+        "            Err(errno) => match io.blame(at.shared, errno) {
                 // A repair",
         "            Err(_) if mutant!(WriteErrorForgiven) => {}
-            Err(_) if mutant!(RefusedRepairCounts) && self.ops[index].suspects.has(strip) => {
-                self.shared.members.count_repair(io.slot);
+            Err(_) if mutant!(RefusedRepairCounts) && self.suspects.has(strip) => {
+                at.shared.members.count_repair(io.slot);
             }
-            Err(errno) => match io.blame(&self.shared, errno) {
+            Err(errno) => match io.blame(at.shared, errno) {
                 // A repair",
     ),
     e(
         WRITE,
-        "Blame::Device if self.ops[index].work_kind == Work::Read => {}",
-        "Blame::Device if self.ops[index].work_kind == Work::Read && !mutant!(RepairFailsMember) => {}",
+        "Blame::Device if self.work_kind == Work::Read => {}",
+        "Blame::Device if self.work_kind == Work::Read && !mutant!(RepairFailsMember) => {}",
     ),
     e(
         WRITE,
-        "Blame::Device if self.is_kept(index, io) => {",
-        "Blame::Device if self.is_kept(index, io) && !mutant!(NeededFailsByWrite) => {",
+        "Blame::Device if self.is_kept(at, io) => {",
+        "Blame::Device if self.is_kept(at, io) && !mutant!(NeededFailsByWrite) => {",
     ),
     e(
         WRITE,
-        "Work::Write(Mode::Heal) if op.unhealed => {}",
-        "Work::Write(Mode::Heal) if op.unhealed && !mutant!(UnhealedIsSynced) => {}",
+        "Work::Write(Mode::Heal) if self.unhealed => {}",
+        "Work::Write(Mode::Heal) if self.unhealed && !mutant!(UnhealedIsSynced) => {}",
     ),
     e(
         WRITE,
-        "Work::Rebuild { .. } if op.unhealed => {",
-        "Work::Rebuild { .. } if op.unhealed && !mutant!(UnhealedIsTrusted) => {",
+        "Work::Rebuild { .. } if self.unhealed => self.tear(at),",
+        "Work::Rebuild { .. } if self.unhealed && !mutant!(UnhealedIsTrusted) => self.tear(at),",
     ),
     e(
         WRITE,
-        "        self.ops[index].pending -= 1;
-        if self.ops[index].pending == 0 {
-            self.writes_done(ring, index);",
-        "        self.ops[index].pending -= 1;
+        "        self.pending -= 1;
+        if self.pending == 0 { self.writes_done(at)",
+        "        self.pending -= 1;
         if mutant!(MemoryGivenEarly) {
-            self.give_work(index);
+            self.give_work(at);
         }
-        if self.ops[index].pending == 0 {
-            self.writes_done(ring, index);",
+        if self.pending == 0 { self.writes_done(at)",
     ),
     e(
         WRITE,
-        "if op.work_kind == Work::Write(Mode::First) && !self.shared.members.volatile().is_empty() {",
+        "if self.work_kind == Work::Write(Mode::First) && !at.shared.members.volatile().is_empty() {",
         "let volatile = if mutant!(FlushOfView) {
-            self.shared.members.volatile().and(self.shared.members.view().writable)
+            at.shared.members.volatile().and(at.shared.members.view().writable)
         } else {
-            self.shared.members.volatile()
+            at.shared.members.volatile()
         };
-        if op.work_kind == Work::Write(Mode::First)
+        if self.work_kind == Work::Write(Mode::First)
             && !volatile.is_empty()
             && !mutant!(NoFlushBeforeFirst)
         {",
     ),
     e(
         WRITE,
-        "        } else if self.shared.members.on_record(op.skipped, op.stripe) {
-            self.recorded(index);",
-        "        } else if self.shared.members.on_record(op.skipped, op.stripe) || mutant!(AckBeforeRecord) {
-            self.recorded(index);",
+        "        } else if at.shared.members.on_record(self.skipped, self.stripe) {
+            self.recorded(at)",
+        "        } else if at.shared.members.on_record(self.skipped, self.stripe) || mutant!(AckBeforeRecord) {
+            self.recorded(at)",
     ),
     e(
         WRITE,
-        "        self.ops[index].phase = Phase::AwaitingFirst;",
+        "        Step::Wait(Until::CellDurable)",
         "        if mutant!(FirstBeforeDurable) {
-            self.answer_active(index, Ok(()));
+            self.answer_active(at, Ok(()));
         }
-        self.ops[index].phase = Phase::AwaitingFirst;",
+        Step::Wait(Until::CellDurable)",
     ),
     e(
         WRITE,
         "            Work::Write(Mode::Trusted | Mode::DataOnly) => {}",
         "            Work::Write(Mode::DataOnly) if mutant!(DataOnlySynced) => {
-                self.shared.bitmap.resynced(op.stripe);
+                at.shared.bitmap.resynced(self.stripe);
             }
             Work::Write(Mode::Trusted | Mode::DataOnly) => {}",
     ),
@@ -394,7 +392,7 @@ pub(super) const EDITS: &[Edit] = &[
     e(OP, "        self.fua |= part.fua;", "        self.fua |= part.fua && !mutant!(FuaForgotten);"),
     // ownership, polling
     e(
-        ARRAY,
+        STRIPES,
         "            || self.ops.live().any(|(_, op)| op.job.is_none() && !matches!(op.phase, Phase::Fresh))",
         "            || !mutant!(StopPassesAdvice)
                 && self.ops.live().any(|(_, op)| op.job.is_none() && !matches!(op.phase, Phase::Fresh))",
@@ -406,21 +404,19 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         MAIL,
-        "Some((_, Ask::Part(part))) if part.home == self.me => self.enqueue(part.home_part),",
-        "Some((_, Ask::Part(part))) if part.home == self.me && !mutant!(PartLeftBehind) => {
-                self.enqueue(part.home_part)
-            }",
+        "Some((_, Ask::Part(part))) if part.home == self.me =>",
+        "Some((_, Ask::Part(part))) if part.home == self.me && !mutant!(PartLeftBehind) =>",
     ),
     e(
-        POLLING,
-        "if self.shared.bitmap.cell(stripe) != Cell::First {",
-        "let cell = self.shared.bitmap.cell(stripe);
-                if if mutant!(FirstWaitsForDirty) { cell == Cell::Dirty } else { cell != Cell::First } {",
+        STEP,
+        "Until::CellDurable => shared.bitmap.cell(stripe) != Cell::First,",
+        "Until::CellDurable if mutant!(FirstWaitsForDirty) => shared.bitmap.cell(stripe) == Cell::Dirty,
+            Until::CellDurable => shared.bitmap.cell(stripe) != Cell::First,",
     ),
     e(
-        POLLING,
-        "                if self.shared.bitmap.is_durable(ticket) {",
-        "                if self.shared.bitmap.is_durable(ticket) || mutant!(DeallocateBeforeDurable) {",
+        STEP,
+        "Until::Discarded(ticket) => shared.bitmap.is_durable(ticket),",
+        "Until::Discarded(ticket) => shared.bitmap.is_durable(ticket) || mutant!(DeallocateBeforeDurable),",
     ),
     // discard
     e(
@@ -444,8 +440,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         DISCARD,
-        "is_last && !self.shared.lost",
-        "(is_last || mutant!(BatchNotWaitedFor)) && !self.shared.lost",
+        "is_last && !at.shared.lost",
+        "(is_last || mutant!(BatchNotWaitedFor)) && !at.shared.lost",
     ),
     // host
     e(
@@ -558,9 +554,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "                self.tear(op.stripe);",
+        "                self.tear(at);",
         "                if !mutant!(RefusedStaysTrusted) {
-                    self.tear(op.stripe);
+                    self.tear(at);
                 }",
     ),
     e(
@@ -570,8 +566,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         READ,
-        "if self.shared.read_only { Strips::NONE }",
-        "if self.shared.read_only && !mutant!(RescueRepairs) { Strips::NONE }",
+        "if at.shared.read_only { Strips::NONE }",
+        "if at.shared.read_only && !mutant!(RescueRepairs) { Strips::NONE }",
     ),
     e(
         MEMBERS,

@@ -6,13 +6,13 @@ const REBUILD: &str = "engine/src/steward/rebuild.rs";
 const JOB: &str = "engine/src/job.rs";
 const LIST_AT_START: &str = "engine/src/start/lost.rs";
 const LISTED: &str = "engine/src/lost/ranges.rs";
-const LIST: &str = "engine/src/array/lost.rs";
+const LIST: &str = "engine/src/stripe/lost.rs";
 const LIST_WRITES: &str = "engine/src/steward/lists.rs";
 const SHAPE: &str = "engine/src/stripe/shape.rs";
 const START: &str = "engine/src/start.rs";
 const PIECES: &str = "engine/src/stripe/vain.rs";
-const VAIN: &str = "engine/src/array/vain.rs";
-const WRITE: &str = "engine/src/array/write.rs";
+const STRIPES: &str = "engine/src/stripe.rs";
+const WRITE: &str = "engine/src/stripe/write.rs";
 
 pub(super) const EDITS: &[Edit] = &[
     e(
@@ -42,19 +42,19 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         LIST,
-        "!self.shared.lost.is_empty() && self.lists(",
-        "!self.shared.lost.is_empty() && !mutant!(LostRowsServed) && self.lists(",
+        "!shared.lost.is_empty() && lists(",
+        "!shared.lost.is_empty() && !mutant!(LostRowsServed) && lists(",
     ),
     e(
         LIST,
-        "self.await_list(index, version, Phase::AwaitingList);",
-        "self.await_list(index, if mutant!(ZerosBeforeList) { 0 } else { version }, Phase::AwaitingList);",
+        "await_list(at, Until::Listed(version))",
+        "await_list(at, Until::Listed(if mutant!(ZerosBeforeList) { 0 } else { version }))",
     ),
     e(
         LIST,
-        "Ok(version) => self.await_list(index, version, Phase::AwaitingUnlisted),",
-        "Ok(_) if mutant!(AcknowledgedWhileListed) => self.unlisted(index),
-            Ok(version) => self.await_list(index, version, Phase::AwaitingUnlisted),",
+        "Ok(version) => await_list(at, Until::Unlisted(version)),",
+        "Ok(_) if mutant!(AcknowledgedWhileListed) => self.unlisted(at),
+            Ok(version) => await_list(at, Until::Unlisted(version)),",
     ),
     e(
         LIST_WRITES,
@@ -63,20 +63,20 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         LIST,
-        "self.shared.deallocations.fetch_add(1, Ordering::Release);",
+        "at.shared.deallocations.fetch_add(1, Ordering::Release);",
         "if !mutant!(ReadsMissListing) {
-            self.shared.deallocations.fetch_add(1, Ordering::Release);
+            at.shared.deallocations.fetch_add(1, Ordering::Release);
         }",
     ),
     e(
         WRITE,
-        "self.ops[index].fua |= self.shared.lost.touches(stripe);",
-        "self.ops[index].fua |= self.shared.lost.touches(stripe) && !mutant!(UnlistedBeforeDurable);",
+        "self.fua |= at.shared.lost.touches(self.stripe);",
+        "self.fua |= at.shared.lost.touches(self.stripe) && !mutant!(UnlistedBeforeDurable);",
     ),
     e(
         LIST,
-        "        if op.work_kind == Work::Write(Mode::First) {",
-        "        if op.work_kind == Work::Write(Mode::First) && !mutant!(FirstStaysListed) {",
+        "        if self.work_kind == Work::Write(Mode::First) {",
+        "        if self.work_kind == Work::Write(Mode::First) && !mutant!(FirstStaysListed) {",
     ),
     e(
         LISTED,
@@ -116,9 +116,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(JOB, "    pub(crate) const fn gives_up(self) -> bool {", "    pub(crate) fn gives_up(self) -> bool {"),
     e(
-        VAIN,
-        "        match self.ops[index].vain.wait_ns() {",
-        "        match self.ops[index].vain.wait_ns().filter(|_| !mutant!(OneReadGivesUp)) {",
+        LIST,
+        "        match self.vain.wait_ns() {",
+        "        match self.vain.wait_ns().filter(|_| !mutant!(OneReadGivesUp)) {",
     ),
     e(WRITE, "            if !is_proven {", "            if !is_proven && !mutant!(OwnErrorsGiveUp) {"),
     e(
@@ -132,35 +132,35 @@ pub(super) const EDITS: &[Edit] = &[
         "let same = is_first || failed.within(self.strips) || mutant!(OtherStripsGiveUp);",
     ),
     e(
-        VAIN,
-        "self.shared.steward.is_stopping.load(Ordering::Relaxed);",
-        "self.shared.steward.is_stopping.load(Ordering::Relaxed) && !mutant!(StopWaitsForPieces);",
+        STRIPES,
+        "shared.steward.is_stopping.load(Ordering::Relaxed);",
+        "shared.steward.is_stopping.load(Ordering::Relaxed) && !mutant!(StopWaitsForPieces);",
     ),
     e(
         LIST,
-        "        if is_job && self.shared.steward.is_stopping.load(Ordering::Relaxed) {",
-        "        if is_job && !mutant!(StopWaitsForPieces) && self.shared.steward.is_stopping.load(Ordering::Relaxed) {",
+        "        if is_job && at.shared.steward.is_stopping.load(Ordering::Relaxed) {",
+        "        if is_job && !mutant!(StopWaitsForPieces) && at.shared.steward.is_stopping.load(Ordering::Relaxed) {",
     ),
     e(
-        VAIN,
+        STRIPES,
         "                let end = op.row_next;
-                self.pass_by(ring, index, end);",
+                self.act(tools, index, |op, at| op.pass_by(at, end));",
         "                let end = op.row_next;
                 if mutant!(HasteGivesUp) {
                     op.suspects = Strips::NONE;
-                    self.replan(ring, index);
+                    self.act(tools, index, StripeOp::replan);
                     continue;
                 }
-                self.pass_by(ring, index, end);",
+                self.act(tools, index, |op, at| op.pass_by(at, end));",
     ),
     e(
-        VAIN,
-        "others_wait && op.job.is_none_or(|job| job.attempt() < LATE)",
-        "others_wait && (mutant!(HostsKeepHole) || op.job.is_none_or(|job| job.attempt() < LATE))",
+        STRIPES,
+        "others_wait && op.job.is_none_or(|job| job.attempt() < vain::LATE)",
+        "others_wait && (mutant!(HostsKeepHole) || op.job.is_none_or(|job| job.attempt() < vain::LATE))",
     ),
     e(
         LIST,
-        "        if by_suspects && !op.careful {",
-        "        if by_suspects && !op.careful && !mutant!(StripeRecoveredWhole) {",
+        "        if by_suspects && !self.careful {",
+        "        if by_suspects && !self.careful && !mutant!(StripeRecoveredWhole) {",
     ),
 ];

@@ -9,7 +9,7 @@ const DEVICE: &str = "engine/src/device.rs";
 const FIT: &str = "engine/src/server/fit.rs";
 const HOST: &str = "engine/src/array/host.rs";
 const KEEPER: &str = "engine/src/steward/keeper.rs";
-const MAIL: &str = "engine/src/array/mail.rs";
+const PARTS: &str = "engine/src/stripe/parts.rs";
 const MEMBERS: &str = "engine/src/members.rs";
 const NVME: &str = "engine/src/ring/nvme.rs";
 const OPEN: &str = "engine/src/server/open.rs";
@@ -20,7 +20,7 @@ const SIGNATURES: &str = "engine/src/format/signatures.rs";
 const RESYNC: &str = "engine/src/steward/resync.rs";
 const STEWARD: &str = "engine/src/steward.rs";
 const WATCH: &str = "engine/src/turn/watch.rs";
-const WRITE: &str = "engine/src/array/write.rs";
+const WRITE: &str = "engine/src/stripe/write.rs";
 const ZONES: &str = "engine/src/format/zones.rs";
 
 pub(super) const EDITS: &[Edit] = &[
@@ -39,8 +39,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "if !(is_proven && self.ops[index].job.is_some_and(Job::is_retry)) {",
-        "if mutant!(RetryCounts) || !(is_proven && self.ops[index].job.is_some_and(Job::is_retry)) {",
+        "if !(is_proven && self.job.is_some_and(Job::is_retry)) {",
+        "if mutant!(RetryCounts) || !(is_proven && self.job.is_some_and(Job::is_retry)) {",
     ),
     e(
         MEMBERS,
@@ -49,11 +49,7 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(REBUILD, "const fn backoff_ns(", "fn backoff_ns("),
     e(REBUILD, "    first_ns << doublings", "    first_ns << if mutant!(NoBackoff) { 0 } else { doublings }"),
-    e(
-        MEMBERS,
-        "let has_it_still = |slot: &u8|",
-        "let has_it_still = |slot: &u8| mutant!(ExcludedBySlot) ||",
-    ),
+    e(MEMBERS, "let has_it_still = |slot: &u8|", "let has_it_still = |slot: &u8| mutant!(ExcludedBySlot) ||"),
     // silence
     e(
         PATIENT,
@@ -176,8 +172,8 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         WRITE,
-        "let durable = if fua { volatile } else { volatile.and(write_through) };",
-        "let durable = if fua {
+        "let durable = if self.fua { volatile } else { volatile.and(write_through) };",
+        "let durable = if self.fua {
                 volatile
             } else if mutant!(CacheNotWrittenThrough) {
                 Slots::NONE
@@ -194,17 +190,17 @@ pub(super) const EDITS: &[Edit] = &[
     // order, shares, bounded turns
     e(
         HOST,
-        "        if self.short.parts || self.own_parts() >= self.sizes.own_parts() {
+        "        if self.short.parts || !self.stripes.parts.has_room() {
             self.short.parts = true;
             return false;",
-        "        if self.short.parts && !mutant!(PartsOvertaken) || self.own_parts() >= self.sizes.own_parts() {
+        "        if self.short.parts && !mutant!(PartsOvertaken) || !self.stripes.parts.has_room() {
             self.short.parts = true;
             return false;",
     ),
     e(
-        MAIL,
-        "if self.guests >= self.sizes.guest_parts() {",
-        "if self.guests >= self.sizes.guest_parts() && !(mutant!(GuestsTakeAllParts) && self.parts.room() > 0) {",
+        PARTS,
+        "self.guests < self.guests_max",
+        "self.guests < self.guests_max || mutant!(GuestsTakeAllParts) && self.list.room() > 0",
     ),
     e(
         SHARE,
@@ -242,11 +238,7 @@ pub(super) const EDITS: &[Edit] = &[
         "            self.takes(offset_bytes, len_bytes.into()) || mutant!(HalfBlocksSent),",
     ),
     e(DEVICE, "one.meets(two)", "one.meets(two) && !mutant!(TwoNamesAreTwo)"),
-    e(
-        OPEN,
-        "        if take {\n",
-        "        if take || mutant!(OverwrittenServed) {\n",
-    ),
+    e(OPEN, "        if take {\n", "        if take || mutant!(OverwrittenServed) {\n"),
     e(
         SIGNATURES,
         "    let in_head = foreign.into_iter().find(",

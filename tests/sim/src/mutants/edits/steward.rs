@@ -2,7 +2,7 @@
 
 use super::{Edit, e};
 
-const ARRAY: &str = "engine/src/array/mod.rs";
+const STRIPES: &str = "engine/src/stripe.rs";
 const REBUILD: &str = "engine/src/steward/rebuild.rs";
 const RESYNC: &str = "engine/src/steward/resync.rs";
 const KEEPER: &str = "engine/src/steward/keeper.rs";
@@ -263,11 +263,11 @@ pub(super) const EDITS: &[Edit] = &[
         "shared.bitmap.mark_precisely(degraded && !mutant!(MarksWidenDegraded));",
     ),
     e(
-        ARRAY,
-        "if op.writes_next(&self.parts) && !self.shared.steward.rest.is_over()",
+        STRIPES,
+        "if op.writes_next(&self.parts.list) && !shared.steward.rest.is_over()",
         "if !mutant!(WriteBeforeWake)
-                && (op.writes_next(&self.parts) || mutant!(ReadsWake))
-                && !self.shared.steward.rest.is_over()",
+                && (op.writes_next(&self.parts.list) || mutant!(ReadsWake))
+                && !shared.steward.rest.is_over()",
     ),
     e(
         KEEPER,
