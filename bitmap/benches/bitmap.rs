@@ -1,11 +1,11 @@
 //! What the cells cost on the write path: nanoseconds that every write pays, and those that few pay.
 //!
 //! ```text
-//!   cargo bench -p bitmap
+//!   cargo bench -p stripe-bitmap
 //! ```
 //! Contended runs give each of two threads half of the iterations; the time is that of the slower.
 
-use bitmap::{
+use stripe_bitmap::{
     Begun, Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, LoadMode, STRIPES_PER_BLOCK, STRIPES_PER_REGION,
     StripeLocks,
 };

@@ -4,7 +4,7 @@
 
 #![cfg(not(loom))]
 
-use bitmap::{
+use stripe_bitmap::{
     Begun, Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, LoadMode, STRIPES_PER_BLOCK, StripeLocks,
 };
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::SeqCst};
