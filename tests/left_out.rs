@@ -4,6 +4,7 @@
 //! (`cargo test --test left_out -- --ignored NAME`), it runs its command, so it does not pass by not running.
 //! Oracle: the exit code of the command; and tests/README.md, which has to name every command.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Tests that are not run unless asked for: a name and a command.
@@ -38,8 +39,10 @@ left_out! {
 
 fn run(command: &str) {
     let mut words = command.split_whitespace();
-    let mut process = Command::new(words.next().expect("a program"));
-    let status = process.args(words).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    let (root, program) = (Path::new(env!("CARGO_MANIFEST_DIR")), words.next().expect("a program"));
+    // A path is one below the root; a plain name is looked up in PATH.
+    let program = if program.contains('/') { root.join(program) } else { PathBuf::from(program) };
+    let status = Command::new(program).args(words).current_dir(root).status();
     let status = status.unwrap_or_else(|error| panic!("{command}: {error}"));
     assert!(status.success(), "{command}: {status}");
 }

@@ -163,6 +163,12 @@ const CRATES_MAY_USE: &[(&str, &[&str])] = &[
     ("striate", &["stripe-bitmap", "engine", "parity-simd"]),
 ];
 
+/// The longest line of prose in a document. Tables, code blocks and drawings may be wider.
+const PROSE_COLUMNS_MAX: usize = 110;
+
+/// Documents whose prose is still wider.
+const WIDE_DOCUMENTS: &[&str] = &["ARCHITECTURE.md"];
+
 /// The map of the house: how long it may be.
 const ARCHITECTURE_LINES_MAX: usize = 250;
 
@@ -411,6 +417,26 @@ fn documents_point_at_what_is_there() {
         }
     }
     report("links in documents resolve", breaches);
+}
+
+#[test]
+fn prose_is_not_too_wide() {
+    let mut breaches = Vec::new();
+    for path in files_with_extension("md").into_iter().filter(|path| !WIDE_DOCUMENTS.contains(&path.as_str()))
+    {
+        let text = read(&path).expect("listed just now");
+        let mut in_code = false;
+        for (index, line) in text.lines().enumerate() {
+            let columns = line.chars().count();
+            if line.trim_start().starts_with("```") {
+                in_code = !in_code;
+            } else if !in_code && !line.trim_start().starts_with('|') && columns > PROSE_COLUMNS_MAX {
+                breaches
+                    .push(format!("{path}:{}: {columns} columns, at most {PROSE_COLUMNS_MAX}", index + 1));
+            }
+        }
+    }
+    report("prose in documents is easy to read beside code", breaches);
 }
 
 #[test]

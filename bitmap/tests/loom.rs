@@ -22,10 +22,10 @@
 
 #![cfg(loom)]
 
-use stripe_bitmap::{Begun, Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, StripeLocks, Ticket};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
+use stripe_bitmap::{Begun, Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, StripeLocks, Ticket};
 
 const BLOCK: BlockIndex = BlockIndex(0);
 

@@ -4,11 +4,11 @@
 
 #![cfg(not(loom))]
 
+use proptest::prelude::*;
 use stripe_bitmap::{
     Begun, Bitmap, BlockIndex, BlockWrite, CELL_BYTES_PER_BLOCK, Cell, CellCountsRaw, Event, LoadMode,
     Looked, STRIPES_PER_BLOCK, STRIPES_PER_REGION, StripeLocks, Sweeper, Ticket, WIDEN_AFTER_MARKS, next,
 };
-use proptest::prelude::*;
 
 /// Two blocks; the second is partial, and so are its last region and word.
 const STRIPES: u64 = STRIPES_PER_BLOCK + 75;
