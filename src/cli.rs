@@ -1,7 +1,7 @@
-//! The command line: verbs and options, in mdadm's manner where that fits.
+//! The command line: verbs and options, like mdadm's where that fits.
 //!
-//! This file says what can be typed and what it means; the rooms in `commands/` do it. What clap cannot
-//! accept ends with exit code 2 before anything is touched.
+//! This file defines what can be typed and what it means; the modules of `commands/` carry it out. A command
+//! line that clap does not accept ends with exit code 2 before anything is touched.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ use crate::units::parse_size;
 #[command(after_help = "Sizes: 512, 64K, 1GiB (powers of 1024).  \
     Exit codes: 0 done, 1 failed or a problem was found, 2 usage.")]
 pub struct Cli {
-    /// Where running arrays are found [default: $STRIATE_RUN_DIR, or /run/striate as root, else
+    /// Directory of the sockets of running arrays [default: $STRIATE_RUN_DIR, or /run/striate as root, else
     /// $XDG_RUNTIME_DIR/striate]
     #[arg(long, global = true, value_name = "DIR", display_order = 900)]
     pub run_dir: Option<PathBuf>,
@@ -34,8 +34,8 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line with what the environment says where it says nothing. (clap would do it, and then show such an option in the
-    /// usage of every error, as if it were required.)
+    /// Fills options that were not typed from the environment. (clap could do that, but it would then show
+    /// such an option in the usage of every error, as if it were required.)
     pub fn with_environment(mut self) -> Self {
         let run_dir = || std::env::var_os("STRIATE_RUN_DIR").filter(|value| !value.is_empty());
         self.run_dir = self.run_dir.or_else(|| run_dir().map(PathBuf::from));
@@ -62,7 +62,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Whether the answer is to be JSON, an error too.
+    /// Whether results and errors are printed as JSON.
     pub const fn json(&self) -> bool {
         match self {
             Verb::Create(Create { json, .. })
@@ -82,27 +82,27 @@ impl Verb {
     }
 }
 
-/// Make an array of block devices or files
+/// Create an array from block devices or files
 #[derive(Debug, Args)]
 pub struct Create {
     /// The array's name: letters, digits, `.`, `_`, `-`
     pub name: ArrayName,
-    /// 5 survives the loss of any one member, 6 of any two
+    /// RAID level: 5 tolerates the loss of any one member, 6 of any two
     #[arg(long, short, value_parser = parse_level, value_name = "5|6")]
     pub level: Level,
-    /// Bytes placed on one member before moving on to the next, 4K to 1M
+    /// Chunk size: bytes placed on one member before the next one, 4K to 1M
     #[arg(long, short, value_parser = parse_size_u32, default_value = "64K")]
     pub chunk: u32,
-    /// How the stripes start
+    /// Initial state of the stripes
     #[arg(long, value_enum, default_value_t = InitChoice::Auto)]
     pub init: InitChoice,
-    /// Make members that do not exist as sparse files of this size
+    /// Create members that do not exist, as sparse files of this size
     #[arg(long, value_parser = parse_size)]
     pub size: Option<u64>,
     /// Overwrite members that hold another array or a file system
     #[arg(long)]
     pub force: bool,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
     /// Block devices or files, in slot order
@@ -113,15 +113,15 @@ pub struct Create {
 /// How the stripes of a new array start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum InitChoice {
-    /// Zero where every member zeroes fast, lazy otherwise
+    /// `zero` if every member zeroes fast, else `lazy`
     Auto,
-    /// Zero every member now; parity is right from the start
+    /// Zero every member now; the parity matches from the start
     Zero,
-    /// Nothing now; each stripe is zeroed before its first write
+    /// Write nothing now; zero each stripe before its first write
     Lazy,
-    /// Keep what the members hold; the first server computes parity
+    /// Keep what the members hold; the first server computes the parity
     Sync,
-    /// Keep what the members hold, parity too; you vouch for it
+    /// Keep what the members hold; you guarantee that the parity matches
     AssumeClean,
 }
 
@@ -137,8 +137,8 @@ impl From<InitChoice> for Init {
     }
 }
 
-/// What a block device can do without: see [`UblkFeature`]. (Not documented one by one, or the help of their commands
-/// would take two lines for every option.)
+/// Features of the ublk driver that can be switched off; see [`UblkFeature`]. The variants have no
+/// documentation of their own, because clap would then take two lines for every option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum UblkFeatureChoice {
     BatchIo,
@@ -161,95 +161,96 @@ impl From<UblkFeatureChoice> for UblkFeature {
 /// Assemble an array from its members and serve it, in the foreground
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// The array's name, to look for it on all block devices; or every member of it that is there
+    /// The array's name, to search all block devices for it; or all members of it that are present
     #[arg(required = true, value_name = "NAME|MEMBER")]
     pub members: Vec<PathBuf>,
     #[command(flatten)]
     pub array: ByName,
-    /// Wait so long for members that are not there yet; then start without them, if enough are there
+    /// How long to wait for missing members before starting without them
     #[arg(long, default_value_t = 30, value_name = "SECS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub wait: u32,
-    /// Polled threads, one a CPU, near the members; 0: half of the CPUs, at most 4
+    /// Number of polled threads, one per CPU, near the members; 0: half of the CPUs, at most 4
     #[arg(long, default_value = "0", value_name = "N", value_parser = up_to::<0, REACTORS_MAX>)]
     pub reactors: usize,
-    /// The CPUs to poll on, one reactor each, as in `2,4-6`
+    /// CPUs to run reactors on, one each, such as `2,4-6`
     #[arg(long, value_parser = parse_cpus, conflicts_with = "reactors", value_name = "LIST")]
     pub cpus: Option<CpuList>,
-    /// Make a block device, /dev/ublkbN [default where the kernel has ublk and this is root]
+    /// Serve a block device, /dev/ublkbN [default if the kernel has ublk and this is root]
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, conflicts_with = "nbd")]
     #[expect(clippy::option_option, reason = "not given, given without a number, given with one")]
     pub ublk: Option<Option<u32>>,
-    /// Make the block device without these features of the kernel's driver, should one be at fault
+    /// Do not use these features of the kernel's ublk driver, if one of them is at fault
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FEATURE", conflicts_with = "nbd")]
     pub ublk_without: Vec<UblkFeatureChoice>,
-    /// Listen for NBD clients; may be repeated [default elsewhere: unix:RUN_DIR/NAME.nbd]
+    /// Listen for NBD clients; may be repeated [default without ublk: unix:RUN_DIR/NAME.nbd]
     #[arg(long, value_name = "unix:PATH|HOST:PORT", value_parser = parse_address)]
     pub nbd: Vec<String>,
     /// Refuse writes, and write nothing to the members
     #[arg(long)]
     pub read_only: bool,
-    /// Start though no majority of the members is there
+    /// Start without a majority of the members; you guarantee that the others do not run elsewhere
     #[arg(long)]
     pub run_degraded: bool,
-    /// Take an array that another host created or served last
+    /// Accept an array that another host created or served last
     #[arg(long)]
     pub foreign_host: bool,
-    /// Serve NBD by TCP with TLS only, with server-cert.pem and server-key.pem of this directory, or with its keys.psk.
-    /// With a ca-cert.pem there, exactly clients with a certificate of it may connect; with keys.psk, exactly clients
-    /// with a key of it
+    /// Require TLS for NBD over TCP, with server-cert.pem and server-key.pem from this directory, or with its
+    /// keys.psk. With a ca-cert.pem only clients with a certificate signed by that one may connect, with
+    /// keys.psk only clients with a key from it
     #[arg(long, value_name = "DIR")]
     pub nbd_tls: Option<PathBuf>,
-    /// Let clients of other machines in, whoever they are: where the network is trusted
+    /// Accept NBD clients of other machines without knowing who they are; for a trusted network only
     #[arg(long)]
     pub allow_remote: bool,
-    /// Let NBD clients of every user of this machine in by TCP on loopback; otherwise yours and root's
+    /// Accept NBD clients of every user of this machine over TCP on loopback, not only yours and root's
     #[arg(long)]
     pub allow_local_users: bool,
-    /// The group whose users may connect to NBD's unix sockets; otherwise you and root only
+    /// Group whose users may connect to the unix sockets of NBD, beside you and root
     #[arg(long, value_name = "GROUP", value_parser = parse_group)]
     pub nbd_group: Option<u32>,
-    /// Serve NBD although a block device of the array waits for its server: what is mounted on it loses its data
+    /// Serve NBD even if a block device of the array waits for its server; a file system on it loses its data
     #[arg(long)]
     pub despite_block_device: bool,
-    /// Take members that another program has written to, as a partition table on them shows
+    /// Accept members that another program has written to, for example a partition table
     #[arg(long)]
     pub take_overwritten: bool,
-    /// Answer reads of lost strips from parity that may not match: a guess, in so many words
+    /// Reconstruct lost strips from parity that may not match; what is read may be wrong, without an error
     #[arg(long)]
     pub trust_parity: bool,
-    /// Fail a member that leaves an I/O unanswered for so long
+    /// Fail a member that completes no I/O for this long
     #[arg(long, default_value_t = 30, value_name = "SECS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub member_timeout: u32,
-    /// Data memory of each reactor
+    /// Memory for data per reactor, 32M to 1G
     #[arg(long, value_parser = parse_memory, default_value = "64M", value_name = "SIZE")]
     pub memory: u64,
-    /// Let `replace` take new members from beneath this directory; may be repeated [always: /dev and the
-    /// directories of members]
+    /// Allow `replace` to take new members from below this directory; may be repeated [always allowed: /dev
+    /// and the directories of members]
     #[arg(long, value_name = "DIR")]
     pub allow_path: Vec<PathBuf>,
-    /// Let the server open every file and make every system call that its user may. A bug in it can then cost
-    /// the whole machine, not only the array. To find out whether the sandbox is at fault
+    /// Run without the sandbox, to find out whether it is at fault. The server may then open every file and
+    /// make every system call that its user may, so a bug in it can cost the whole machine, not only the
+    /// array
     #[arg(long, conflicts_with = "allow_path")]
     pub no_sandbox: bool,
-    /// Say `ready`, or why the array is not served, as JSON
+    /// Print `ready`, or why the array is not served, as JSON
     #[arg(long)]
     pub json: bool,
-    /// How much to log on standard error [default: $STRIATE_LOG, or info]
+    /// Level of the log on standard error [default: $STRIATE_LOG, or info]
     #[arg(long, value_enum)]
     pub log: Option<LogLevel>,
 }
 
-/// Which array a name means.
+/// The option that says which array a name means.
 #[derive(Debug, Args)]
 pub struct ByName {
-    /// The array's UUID, where several have the name
+    /// The array's UUID, if several arrays have the name
     #[arg(long, value_name = "UUID", value_parser = parse_uuid)]
     pub uuid: Option<String>,
 }
 
 impl ByName {
-    /// To look for it now.
+    /// A search for this UUID.
     pub fn search(&self) -> Search<'_> {
         Search { uuid: self.uuid.as_deref(), ..Search::default() }
     }
@@ -268,15 +269,15 @@ pub enum LogLevel {
 /// Show running arrays
 #[derive(Debug, Args)]
 pub struct Status {
-    /// Only this one
+    /// Only this array
     pub name: Option<ArrayName>,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// For monitoring: one line, and exit code 0 (well), 1 (warning), 2 (critical) or 3 (unknown)
+    /// For monitoring: print one line; exit code 0 (well), 1 (warning), 2 (critical) or 3 (unknown)
     #[arg(long, conflicts_with_all = ["json", "watch"])]
     pub check: bool,
-    /// Show again every so many seconds, until interrupted
+    /// Repeat every SECS seconds (1 if no number is given) until interrupted
     #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "1", conflicts_with = "json")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub watch: Option<u32>,
@@ -288,20 +289,20 @@ pub struct Detail {
     /// The name of a running array, or paths of members
     #[arg(required = true, value_name = "NAME|MEMBER")]
     pub subjects: Vec<PathBuf>,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// Print KEY=value lines for udev, of one member; nothing (exit code 1) if it is none
+    /// Print KEY=value lines about one member for udev; nothing, and exit code 1, if it is not a member
     #[arg(long, conflicts_with = "json")]
     pub export: bool,
 }
 
-/// List what of a running array's data is lost: reading it is an error until it is written or discarded
+/// List the lost data of a running array: reading it is an error until it is written or discarded
 #[derive(Debug, Args)]
 pub struct Lost {
     /// The running array
     pub name: ArrayName,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -311,28 +312,28 @@ pub struct Lost {
 pub struct Fail {
     /// The running array
     pub name: ArrayName,
-    /// Which member; a number is a slot (`./2` is a file)
+    /// The member, by slot number or path (`./2` is a file)
     #[arg(value_parser = MemberId::parse, value_name = "SLOT|PATH")]
     pub member: MemberId,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Put a device in the slot of a lost member and rebuild
+/// Put a new device in the slot of a lost member and rebuild
 #[derive(Debug, Args)]
 pub struct Replace {
     /// The running array
     pub name: ArrayName,
-    /// The slot to fill; or the member that it had, by its path (`./2` is a file)
+    /// The slot to fill, by number or by the path of its old member (`./2` is a file)
     #[arg(value_parser = MemberId::parse, value_name = "SLOT|OLD-PATH")]
     pub slot: MemberId,
     /// The new device
     pub path: PathBuf,
-    /// Overwrite it though it holds another array or a file system
+    /// Overwrite a device that holds another array or a file system
     #[arg(long)]
     pub force: bool,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -342,29 +343,29 @@ pub struct Replace {
 pub struct Stop {
     /// The running array
     pub name: ArrayName,
-    /// Stop though its block device is in use, or clients are connected; they get errors. If the
-    /// server has died, clear away what it left: its sockets, and its block device, whose I/O then fails
+    /// Stop even if the block device is in use or clients are connected; they get errors. If the server has
+    /// died, remove its sockets and its block device; I/O that waits for the device fails
     #[arg(long)]
     pub force: bool,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Wait until no resync or rebuild is going on
+/// Wait until no resync or rebuild is running
 #[derive(Debug, Args)]
 pub struct Wait {
     /// The running array
     pub name: ArrayName,
-    /// Give up (exit code 1) after this long
+    /// Give up after this time, with exit code 1
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<u64>,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Let a stopped array use what its members have more than they had; what it holds stays where it is
+/// Grow a stopped array into new space on its members; existing data stays in place
 #[derive(Debug, Args)]
 pub struct Grow {
     /// The array's name, to look for it on all block devices; or every member of it
@@ -372,10 +373,10 @@ pub struct Grow {
     pub members: Vec<PathBuf>,
     #[command(flatten)]
     pub array: ByName,
-    /// Take an array that another host created or served last
+    /// Accept an array that another host created or served last
     #[arg(long)]
     pub foreign_host: bool,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -388,60 +389,60 @@ pub struct Scrub {
     pub members: Vec<PathBuf>,
     #[command(flatten)]
     pub array: ByName,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Measure the engine without a front end; file members are overwritten
+/// Measure the engine without a front end; members that are drives or files are overwritten
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// 5 or 6
+    /// RAID level
     #[arg(long, short, value_parser = parse_level, default_value = "5", value_name = "5|6")]
     pub level: Level,
     /// Members, separated by commas: null:SIZE or mem:SIZE, with *COUNT for several, or a path
     #[arg(long, default_value = "null:1T*5", value_name = "SPEC,...")]
     pub members: MemberList,
-    /// Bytes placed on one member before moving on to the next
+    /// Chunk size: bytes placed on one member before the next one
     #[arg(long, short, value_parser = parse_size_u32, default_value = "64K")]
     pub chunk: u32,
-    /// Which requests
+    /// Kind of requests
     #[arg(long, value_enum, default_value_t = Pattern::Randread)]
     pub rw: Pattern,
-    /// Of 100 requests of randrw, how many are reads
+    /// Percentage of reads among the requests of randrw
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100), default_value_t = 50, value_name = "PERCENT")]
     pub rwmixread: u8,
-    /// Length of a request
+    /// Size of a request
     #[arg(long, value_parser = parse_size_u32, default_value = "4K", value_name = "SIZE")]
     pub bs: u32,
-    /// Requests in flight on each core
+    /// Requests in flight per core
     #[arg(long, value_parser = up_to::<1, REQUESTS_MAX>, default_value = "128", value_name = "N")]
     pub qd: usize,
-    /// Reactors, one a core
+    /// Number of reactors, one per core
     #[arg(long, value_parser = up_to::<1, REACTORS_MAX>, default_value = "1", value_name = "N")]
     pub cores: usize,
-    /// How long to measure
+    /// Duration of the measurement, in seconds
     #[arg(long, value_parser = seconds, default_value = "3")]
     pub secs: f64,
-    /// Run without the member of this slot
+    /// Run without the member in this slot
     #[arg(long, value_name = "SLOT")]
     pub degraded: Option<usize>,
     /// Read back and compare what was written
     #[arg(long)]
     pub verify: bool,
-    /// Serve a ublk device of this size that stores nothing, a queue for each of --cores, until a signal: the
-    /// ceiling of the block device. Needs root
+    /// Serve a ublk device of this size that stores nothing, until a signal comes: the ceiling of a block
+    /// device. It has one queue for each of --cores. Needs root
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub ublk_null: Option<u64>,
-    /// Make that device without these features of the kernel's driver
+    /// Do not use these features of the kernel's ublk driver for that device
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FEATURE", requires = "ublk_null")]
     pub ublk_without: Vec<UblkFeatureChoice>,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// fio's names for what to do.
+/// Kinds of requests, by the names that fio uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Pattern {
     Read,
@@ -463,22 +464,22 @@ impl From<Pattern> for BenchPattern {
     }
 }
 
-/// Show what it is for, on sparse files, in a minute; needs no root and no drives
+/// Show what Striate does, on sparse files, in a minute; needs no root and no drives
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Where to make the files [default: the system's directory for temporary files]
+    /// Directory to make the files in [default: the system's directory for temporary files]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// The tree to store, at most 48 MiB of it [default: /usr/share/doc, or whatever is there]
+    /// Directory tree to store, at most 48 MiB of it [default: /usr/share/doc, or what exists instead]
     #[arg(long, value_name = "DIR")]
     pub source: Option<PathBuf>,
-    /// Where the dice start; the same seed makes the same writes
+    /// Seed of the random choices; the same seed makes the same writes
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub seed: u64,
-    /// Leave the files there at the end
+    /// Keep the files at the end
     #[arg(long)]
     pub keep: bool,
-    /// Report as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -491,14 +492,14 @@ fn parse_level(text: &str) -> Result<Level, String> {
     }
 }
 
-/// An address of NBD, as it was typed.
+/// Checks an address of NBD, and returns it as it was typed.
 fn parse_address(text: &str) -> Result<String, String> {
     let address = text.parse::<Address>().map_err(|error| error.to_string())?;
     drop(address);
     Ok(text.into())
 }
 
-/// A group by number, or by name as /etc/group has it.
+/// Parses a group: its number, or its name in /etc/group.
 fn parse_group(text: &str) -> Result<u32, String> {
     if let Ok(number) = text.parse() {
         return Ok(number);
@@ -549,7 +550,8 @@ fn parse_size_u32(text: &str) -> Result<u32, String> {
     parse_size(text)?.try_into().map_err(|_| "4G or more is too large here".into())
 }
 
-/// A size that a reactor can work with; half of the least too, as earlier versions took it.
+/// A size that a reactor can work with. Accepts 16M too, half of the documented minimum: earlier versions
+/// did.
 fn parse_memory(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         bytes @ 0x100_0000..=0x4000_0000 => Ok(bytes),

@@ -1,18 +1,18 @@
 //! What the cells cost on the write path: nanoseconds that every write pays, and those that few pay.
 //!
 //! ```text
-//!   cargo bench -p bitmap
+//!   cargo bench -p stripe-bitmap
 //! ```
 //! Contended runs give each of two threads half of the iterations; the time is that of the slower.
 
-use bitmap::{
-    Begun, Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, LoadMode, STRIPES_PER_BLOCK, STRIPES_PER_REGION,
-    StripeLocks,
-};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
+use stripe_bitmap::{
+    Begun, Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, LoadMode, STRIPES_PER_BLOCK, STRIPES_PER_REGION,
+    StripeLocks,
+};
 
 const BLOCK: BlockIndex = BlockIndex(0);
 /// 64 blocks: 512 KiB of words, more than a first-level cache and less than a second.

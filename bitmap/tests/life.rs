@@ -3,7 +3,7 @@
 
 #![cfg(not(loom))]
 
-use bitmap::{
+use stripe_bitmap::{
     Begun, Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, CellCountsRaw, LoadMode, STRIPES_PER_BLOCK,
     STRIPES_PER_REGION, StripeLocks, WIDEN_AFTER_MARKS,
 };

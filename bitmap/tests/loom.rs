@@ -1,7 +1,7 @@
 //! Models: loom runs each with every interleaving, and every value that the orderings allow a load to return.
 //!
 //! ```text
-//!   RUSTFLAGS="--cfg loom" cargo test -p bitmap --release --test loom
+//!   RUSTFLAGS="--cfg loom" cargo test -p stripe-bitmap --release --test loom
 //! ```
 //! Method: a bitmap of one or two stripes, a disk of one word, two or three threads of a few steps each. Some
 //! models bound the preemptions (the bound stands in the call of `broken`). Oracle: the disk. A write to the members
@@ -22,10 +22,10 @@
 
 #![cfg(loom)]
 
-use bitmap::{Begun, Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, StripeLocks, Ticket};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
+use stripe_bitmap::{Begun, Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, StripeLocks, Ticket};
 
 const BLOCK: BlockIndex = BlockIndex(0);
 

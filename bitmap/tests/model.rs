@@ -1,14 +1,14 @@
 //! The bitmap against a naive model: random verbs, one thread. Oracle: a `Vec<Cell>` for RAM and one for the disk, moved
-//! by [`bitmap::next`] one cell at a time, and rules written from the crate's page. After every verb all cells, counts and
+//! by [`stripe_bitmap::next`] one cell at a time, and rules written from the crate's page. After every verb all cells, counts and
 //! scans agree, and cells that say durable are Dirty or NeedSync on the model's disk.
 
 #![cfg(not(loom))]
 
-use bitmap::{
+use proptest::prelude::*;
+use stripe_bitmap::{
     Begun, Bitmap, BlockIndex, BlockWrite, CELL_BYTES_PER_BLOCK, Cell, CellCountsRaw, Event, LoadMode,
     Looked, STRIPES_PER_BLOCK, STRIPES_PER_REGION, StripeLocks, Sweeper, Ticket, WIDEN_AFTER_MARKS, next,
 };
-use proptest::prelude::*;
 
 /// Two blocks; the second is partial, and so are its last region and word.
 const STRIPES: u64 = STRIPES_PER_BLOCK + 75;

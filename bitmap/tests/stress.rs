@@ -4,10 +4,10 @@
 
 #![cfg(not(loom))]
 
-use bitmap::{
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::SeqCst};
+use stripe_bitmap::{
     Begun, Bitmap, BlockIndex, CELL_BYTES_PER_BLOCK, Cell, LoadMode, STRIPES_PER_BLOCK, StripeLocks,
 };
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::SeqCst};
 
 const STRIPES: u64 = STRIPES_PER_BLOCK + 700;
 const WRITES_PER_REACTOR: u64 = 60_000;

@@ -1,10 +1,10 @@
-//! Which kernels serve the free functions of this crate: chosen once, at the first call.
+//! The choice of the kernels that serve the free functions of this crate: made once, at the first call.
 //!
-//! Flags alone do not decide. AVX-512 halves the instructions, but some CPUs split its registers or slow their
-//! clock for it, and there AVX2 generates P+Q faster. So the candidates run against each other for a moment, on
-//! the two shapes that matter, in cache, and a later candidate must win by [`MARGIN_PERCENT`]: noise must not make
-//! two starts of one machine differ without cause. Tests, benches and operators can decide for themselves
-//! ([`select`]) or go round the choice ([`kernels_available`]).
+//! CPU flags alone do not decide. AVX-512 halves the instructions, but some CPUs split its registers or lower
+//! their clock for it, and there AVX2 generates P+Q faster. So the candidates run against each other for at
+//! most 2 ms, on the two shapes that matter (P alone; P with Q), in cache. A less preferred candidate must
+//! win by [`MARGIN_PERCENT`]: noise must not make two starts of one machine differ. Tests, benches and
+//! operators can choose themselves ([`select`]) or use kernels directly ([`kernels_available`]).
 
 use std::hint::black_box;
 use std::sync::OnceLock;
@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 use crate::arch::{TABLES, Table};
 use crate::kernels::Kernels;
 
-/// Strip length of the measurement: with four data strips and two of parity, 48 KiB, about a first-level cache.
+/// Strip length of the measurement: with four data strips and two of parity, 48 KiB, about a first-level
+/// cache.
 const STRIP_BYTES: usize = 8 << 10;
 
 /// Data strips of the measurement.
 const DATA_STRIPS: usize = 4;
 
-/// Rounds, in each of which every candidate runs once; its best round counts. One run takes 0.3 to 1 us, so four
-/// candidates take 4 * 2 * 100 * 1 us = 0.8 ms at the worst, within the budget of 2 ms.
+/// Rounds, in each of which every candidate runs once; its best round counts. One run takes 0.3 to 1 us, so
+/// four candidates take 4 * 2 * 100 * 1 us = 0.8 ms at the worst, within the budget of 2 ms.
 const ROUNDS: usize = 100;
 
 /// How much faster a less preferred candidate must be.
@@ -28,23 +29,36 @@ const MARGIN_PERCENT: u128 = 5;
 
 static SELECTED: OnceLock<Kernels> = OnceLock::new();
 
-/// The kernels behind the free functions: selected by name, or measured now.
+/// The kernels behind the free functions: those that [`select`] named, or the fastest, measured at the first
+/// call.
+///
+/// ```
+/// println!("parity by {}", parity_simd::kernels()); // for example: avx2-gfni
+/// ```
 #[inline]
 pub fn kernels() -> &'static Kernels {
     SELECTED.get_or_init(fastest)
 }
 
 /// Every set of kernels that this CPU can run, the one expected to be fastest first, `portable` last.
+///
+/// ```
+/// for kernels in parity_simd::kernels_available() {
+///     let mut p = [0; 32];
+///     kernels.xor_generate(&mut p, &[&[1; 32], &[2; 32]]);
+///     assert_eq!(p, [3; 32], "{kernels}");
+/// }
+/// ```
 pub fn kernels_available() -> Vec<Kernels> {
     runnable().map(|table| Kernels::new(table, table)).collect()
 }
 
-/// Why [`select`] did not.
+/// Why [`select`] refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelectError {
-    /// No kernels of this name run on this CPU; [`kernels_available`] tells which do.
+    /// No kernels of this name run on this CPU; [`kernels_available`] lists those that do.
     Unavailable,
-    /// The choice was made already: by an earlier `select`, or by the first use.
+    /// An earlier `select`, or the first call of a free function, has already chosen.
     TooLate,
 }
 
@@ -64,7 +78,16 @@ impl std::fmt::Display for SelectError {
 
 impl std::error::Error for SelectError {}
 
-/// Makes the kernels called `name` serve the free functions. Before their first use, or not at all.
+/// Makes the kernels called `name` serve the free functions.
+///
+/// ```standalone_crate
+/// parity_simd::select("portable").expect("runs everywhere, and nothing was called yet");
+/// assert_eq!(parity_simd::kernels().name_q(), "portable");
+/// assert!(parity_simd::select("portable").is_err(), "the choice is made once");
+/// ```
+///
+/// # Errors
+/// [`SelectError::Unavailable`] if this CPU cannot run them, [`SelectError::TooLate`] after the first use.
 pub fn select(name: &str) -> Result<(), SelectError> {
     let table = runnable().find(|table| table.name == name).ok_or(SelectError::Unavailable)?;
     SELECTED.set(Kernels::new(table, table)).map_err(|_| SelectError::TooLate)

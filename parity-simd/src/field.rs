@@ -16,7 +16,7 @@
 /// The low byte of the field's polynomial: what x^8 is congruent to.
 pub(crate) const POLYNOMIAL: u8 = 0x1d;
 
-/// The highest data index: g^255 is g^0 again.
+/// The highest data index. g^255 equals g^0, so index 255 would have the coefficient of index 0.
 pub const INDEX_MAX: u8 = 254;
 
 /// 2 * `value` in the field.
@@ -24,7 +24,11 @@ pub(crate) const fn double(value: u8) -> u8 {
     (value << 1) ^ if value & 0x80 != 0 { POLYNOMIAL } else { 0 }
 }
 
-/// `left` * `right` in the field, by shift and add: the definition.
+/// `left` * `right` in GF(2^8), by shift and add: the definition.
+///
+/// ```
+/// assert_eq!(parity_simd::product(2, 0x80), 0x1d); // x * x^7 = x^8, which is 0x1d modulo 0x11d
+/// ```
 pub const fn product(left: u8, right: u8) -> u8 {
     let (mut sum, mut addend, mut bits) = (0, left, right);
     while bits != 0 {
@@ -37,12 +41,23 @@ pub const fn product(left: u8, right: u8) -> u8 {
     sum
 }
 
-/// g^`exponent`; the exponent counts modulo 255.
+/// g^`exponent`: the coefficient of data strip `exponent` in Q. Exponents count modulo 255.
+///
+/// ```
+/// use parity_simd::{power, product};
+/// assert_eq!([power(0), power(1), power(8)], [1, 2, 0x1d]);
+/// assert_eq!(power(9), product(2, power(8)));
+/// ```
 pub const fn power(exponent: u8) -> u8 {
     POWERS[exponent as usize]
 }
 
-/// 1 / `value`. `value` is not zero: zero has no inverse.
+/// 1 / `value`. Panics on zero, which has no inverse.
+///
+/// ```
+/// use parity_simd::{inverse, product};
+/// assert!((1..=255).all(|value| product(value, inverse(value)) == 1));
+/// ```
 pub const fn inverse(value: u8) -> u8 {
     assert!(value != 0, "zero has no inverse in GF(2^8)");
     INVERSES[value as usize]
@@ -70,7 +85,8 @@ static INVERSES: [u8; 256] = {
     inverses
 };
 
-/// A constant to multiply by, in every shape that some vector unit wants it. 40 bytes, aligned to a line half.
+/// A constant to multiply by, in every shape that some vector unit wants it. 40 bytes, aligned to a line
+/// half.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 pub(crate) struct Factor {
@@ -116,9 +132,9 @@ static FACTORS: [Factor; 256] = {
 /// The matrix of x -> `value` * x, as gf2p8affineqb reads it.
 ///
 /// The instruction computes, for each byte x (Intel SDM, GF2P8AFFINEQB):
-/// `result.bit[i] = parity(matrix.byte[7 - i] & x) ^ imm8.bit[i]`, so row i, which yields result bit i, lives in
-/// byte 7 - i. Bit j of row i says whether bit j of x contributes to result bit i, and the contribution of bit j
-/// is `value` * 2^j. The identity comes out as 0x0102_0408_1020_4080, as the manual has it.
+/// `result.bit[i] = parity(matrix.byte[7 - i] & x) ^ imm8.bit[i]`, so row i, which yields result bit i, lives
+/// in byte 7 - i. Bit j of row i says whether bit j of x contributes to result bit i, and the contribution of
+/// bit j is `value` * 2^j. The identity comes out as 0x0102_0408_1020_4080, as the manual has it.
 pub(crate) const fn matrix(value: u8) -> u64 {
     let mut matrix = 0;
     let mut row = 0;

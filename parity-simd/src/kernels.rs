@@ -1,8 +1,9 @@
-//! The safe face of a kernel table: checks the shapes, then calls.
+//! The safe interface of a kernel table: checks the shapes, then calls.
 //!
-//! A [`Kernels`] exists only for tables that this CPU runs ([`crate::dispatch`] makes them), so the one thing left
-//! to check at each call is the shape: strips equally long, indices distinct and at most [`INDEX_MAX`]. That is a
-//! comparison a strip, and stays on in release; a strip of another length is a bug of the caller, and panics.
+//! A [`Kernels`] exists only for tables that this CPU runs ([`crate::dispatch`] makes them). So each call has
+//! to check only the shapes: strips equally long, indices distinct and at most [`INDEX_MAX`]. That costs one
+//! comparison per strip and stays on in release. A strip of another length is a bug of the caller, and
+//! panics.
 #![expect(unsafe_code, reason = "calls through a table, after checking what the table demands")]
 
 use core::fmt;
@@ -10,7 +11,17 @@ use core::fmt;
 use crate::arch::Table;
 use crate::field::{Factor, INDEX_MAX, inverse, power};
 
-/// The kernels of one instruction set, or of two: XOR alone from one, everything with Q from another.
+/// The kernels of one instruction set, or of two: P alone from one, everything with Q from the other.
+///
+/// Its methods are the free functions of this crate, on these kernels.
+///
+/// ```
+/// let portable = parity_simd::kernels_available().pop().expect("portable kernels run everywhere");
+/// assert_eq!((portable.name_xor(), portable.name_q()), ("portable", "portable"));
+/// let mut p = [0; 16];
+/// portable.xor_generate(&mut p, &[&[1; 16], &[2; 16]]);
+/// assert_eq!(p, [3; 16]);
+/// ```
 #[derive(Clone, Copy)]
 pub struct Kernels {
     /// Serves the calls that only add.
@@ -37,7 +48,7 @@ impl Kernels {
         self.q.name
     }
 
-    /// See [`crate::xor_generate`].
+    /// [`crate::xor_generate`] on these kernels.
     pub fn xor_generate(&self, p: &mut [u8], data: &[&[u8]]) {
         match data.split_first() {
             None => p.fill(0),
@@ -46,17 +57,17 @@ impl Kernels {
         }
     }
 
-    /// See [`crate::pq_generate`].
+    /// [`crate::pq_generate`] on these kernels.
     pub fn pq_generate(&self, p: &mut [u8], q: &mut [u8], data: &[(u8, &[u8])]) {
         if is_past_caches(q.len(), data.len()) {
             return self.pq_generate_streamed(p, q, data);
         }
         assert_equally_long(q.len(), [&*p]);
-        // SAFETY: `new` asked the CPU; lengths were compared above and by `with_ascending`, which also orders.
+        // SAFETY: `new` asked the CPU; the lengths are compared, here and by `with_ascending`, which orders.
         with_ascending(q.len(), data, |data| unsafe { (self.q.pq_generate)(p, q, data) });
     }
 
-    /// See [`crate::xor_generate_streamed`].
+    /// [`crate::xor_generate_streamed`] on these kernels.
     pub fn xor_generate_streamed(&self, p: &mut [u8], data: &[&[u8]]) {
         let Some((first, rest)) = data.split_first() else { return p.fill(0) };
         assert_equally_long(p.len(), data.iter().copied());
@@ -64,64 +75,64 @@ impl Kernels {
         unsafe { (self.xor.xor_generate_streamed)(p, first, rest) }
     }
 
-    /// See [`crate::pq_generate_streamed`].
+    /// [`crate::pq_generate_streamed`] on these kernels.
     pub fn pq_generate_streamed(&self, p: &mut [u8], q: &mut [u8], data: &[(u8, &[u8])]) {
         assert_equally_long(q.len(), [&*p]);
-        // SAFETY: `new` asked the CPU; lengths were compared above and by `with_ascending`, which also orders.
+        // SAFETY: `new` asked the CPU; the lengths are compared, here and by `with_ascending`, which orders.
         with_ascending(q.len(), data, |data| unsafe { (self.q.pq_generate_streamed)(p, q, data) });
     }
 
-    /// See [`crate::q_generate`].
+    /// [`crate::q_generate`] on these kernels.
     pub fn q_generate(&self, q: &mut [u8], data: &[(u8, &[u8])]) {
         // SAFETY: `new` asked the CPU; `with_ascending` compares the lengths and orders.
         with_ascending(q.len(), data, |data| unsafe { (self.q.q_generate)(q, data) });
     }
 
-    /// See [`crate::xor_delta`].
+    /// [`crate::xor_delta`] on these kernels.
     pub fn xor_delta(&self, p: &mut [u8], old: &[u8], new: &[u8]) {
         assert_equally_long(p.len(), [old, new]);
         // SAFETY: `new` asked the CPU; the lengths were compared.
         unsafe { (self.xor.xor_delta)(p, old, new) }
     }
 
-    /// See [`crate::pq_delta`].
+    /// [`crate::pq_delta`] on these kernels.
     pub fn pq_delta(&self, p: &mut [u8], q: &mut [u8], index: u8, old: &[u8], new: &[u8]) {
         assert_equally_long(q.len(), [&*p, old, new]);
         // SAFETY: `new` asked the CPU; the lengths were compared.
         unsafe { (self.q.pq_delta)(p, q, coefficient(index), old, new) }
     }
 
-    /// See [`crate::q_delta`].
+    /// [`crate::q_delta`] on these kernels.
     pub fn q_delta(&self, q: &mut [u8], index: u8, old: &[u8], new: &[u8]) {
         assert_equally_long(q.len(), [old, new]);
         // SAFETY: `new` asked the CPU; the lengths were compared.
         unsafe { (self.q.q_delta)(q, coefficient(index), old, new) }
     }
 
-    /// See [`crate::multiply_accumulate`].
+    /// [`crate::multiply_accumulate`] on these kernels.
     pub fn multiply_accumulate(&self, out: &mut [u8], factor: u8, source: &[u8]) {
         assert_equally_long(out.len(), [source]);
         // SAFETY: `new` asked the CPU; the lengths were compared.
         unsafe { (self.q.multiply_accumulate)(out, Factor::of(factor), source) }
     }
 
-    /// See [`crate::recover_one_with_p`].
+    /// [`crate::recover_one_with_p`] on these kernels.
     pub fn recover_one_with_p(&self, out: &mut [u8], present: &[&[u8]], p: &[u8]) {
         self.xor_all(out, p, present);
     }
 
-    /// See [`crate::recover_one_with_q`].
+    /// [`crate::recover_one_with_q`] on these kernels.
     pub fn recover_one_with_q(&self, out: &mut [u8], index: u8, present: &[(u8, &[u8])], q: &[u8]) {
         assert_equally_long(out.len(), [q]);
         assert_absent(index, present);
         let scale = Factor::of(inverse(coefficient(index).value));
         with_ascending(out.len(), present, |present| {
-            // SAFETY: `new` asked the CPU; lengths were compared above and by `with_ascending`, which also orders.
+            // SAFETY: `new` asked the CPU; the lengths are compared, here and by `with_ascending`, which orders.
             unsafe { (self.q.recover_one_with_q)(out, scale, present, q) }
         });
     }
 
-    /// See [`crate::recover_two`].
+    /// [`crate::recover_two`] on these kernels.
     pub fn recover_two(
         &self,
         (out_a, index_a): (&mut [u8], u8),
@@ -140,7 +151,7 @@ impl Kernels {
         let scale_p = Factor::of(crate::field::product(a, scale_q));
         let scale_q = Factor::of(scale_q);
         with_ascending(out_a.len(), present, |present| {
-            // SAFETY: `new` asked the CPU; lengths were compared above and by `with_ascending`, which also orders.
+            // SAFETY: `new` asked the CPU; the lengths are compared, here and by `with_ascending`, which orders.
             unsafe { (self.q.recover_two)(out_a, out_b, scale_p, scale_q, present, p, q) }
         });
     }
@@ -170,9 +181,10 @@ impl fmt::Display for Kernels {
     }
 }
 
-/// From so many bytes of data on, parity is stored past the caches whatever the caller knows of them. A stripe of
-/// this size and its parity about fill a second-level cache; in it, streaming 4+2 strips of 64 KiB costs a third, out
-/// of it ordinary stores cost a fifth, and stripes so large are seldom in it (benches/record/).
+/// From so many bytes of data on, parity is stored past the caches whatever the caller knows of them. A
+/// stripe of this size and its parity about fill a second-level cache; in it, streaming 4+2 strips of 64 KiB
+/// costs a third, out of it ordinary stores cost a fifth, and stripes so large are seldom in it
+/// (benches/record/).
 const STREAMED_FROM_BYTES: usize = 256 << 10;
 
 /// Whether a call with so many data strips is better streamed.
@@ -210,8 +222,8 @@ fn assert_absent(index: u8, present: &[(u8, &[u8])]) {
 
 /// Checks `data`, all of `bytes` bytes with distinct indices, and passes it on in ascending order of index.
 ///
-/// Callers have it in order as a rule: then it is passed as it is. Otherwise a sorted copy is, on the stack, since
-/// nothing on the data path may allocate.
+/// Callers have it in order as a rule: then it is passed as it is. Otherwise a sorted copy is, on the stack,
+/// since nothing on the data path may allocate.
 #[inline]
 #[track_caller]
 fn with_ascending(bytes: usize, data: &[(u8, &[u8])], call: impl FnOnce(&[(u8, &[u8])])) {

@@ -1,47 +1,68 @@
-//! The definition, a byte at a time. Slow, short, and the oracle of every kernel.
+//! The definition, one byte at a time: slow and short. Tests compare every kernel with it.
 //!
-//! P = sum of D_i, Q = sum of g^i * D_i, over GF(2^8) with polynomial 0x11d and g = 2; a strip that is not given
-//! counts as zeros. Nothing here shares code with the kernels except the field's [`product`] and [`power`], and
-//! those are held to a third party's definition in tests/oracle.rs.
+//! P = sum of D_i and Q = sum of g^i * D_i, over GF(2^8) with polynomial 0x11d and g = 2. A strip that is not
+//! given counts as zeros. This module shares only [`product`] and [`power`] with the kernels; tests/oracle.rs
+//! compares these two, and P and Q, with another crate.
+//!
+//! ```
+//! use parity_simd::reference;
+//! let (d0, d1) = ([3, 0, 7], [4, 9, 255]);
+//! let (mut p, mut q) = ([0; 3], [0; 3]);
+//! reference::xor_generate(&mut p, &[&d0, &d1]);
+//! reference::q_generate(&mut q, &[(0, &d0), (1, &d1)]);
+//!
+//! let (mut a, mut b) = ([0; 3], [0; 3]);
+//! reference::recover_two((&mut a, 0), (&mut b, 1), &[], &p, &q);
+//! assert_eq!((a, b), (d0, d1));
+//! reference::recover_one_with_q(&mut a, 0, &[(1, &d1)], &q);
+//! assert_eq!(a, d0);
+//!
+//! reference::xor_delta(&mut p, &d0, &d1);
+//! reference::q_delta(&mut q, 0, &d0, &d1);
+//! assert_eq!(p, [0; 3]); // both strips are d1 now
+//! let mut sum = q;
+//! reference::multiply_accumulate(&mut sum, 1 ^ 2, &d1);
+//! assert_eq!(sum, [0; 3]); // and q is d1 + 2 * d1
+//! ```
 
 use crate::field::{inverse, power, product};
 
-/// `p` = XOR of `data`.
+/// Sets `p` to the XOR of `data`.
 pub fn xor_generate(p: &mut [u8], data: &[&[u8]]) {
     for (at, p) in p.iter_mut().enumerate() {
         *p = data.iter().fold(0, |sum, strip| sum ^ strip[at]);
     }
 }
 
-/// `q` = sum of g^index * strip.
+/// Sets `q` to the sum of g^index * strip.
 pub fn q_generate(q: &mut [u8], data: &[(u8, &[u8])]) {
     for (at, q) in q.iter_mut().enumerate() {
         *q = data.iter().fold(0, |sum, (index, strip)| sum ^ product(power(*index), strip[at]));
     }
 }
 
-/// `p` ^= `old` ^ `new`.
+/// Updates `p` for a strip that changes: `p` ^= `old` ^ `new`.
 pub fn xor_delta(p: &mut [u8], old: &[u8], new: &[u8]) {
     for (at, p) in p.iter_mut().enumerate() {
         *p ^= old[at] ^ new[at];
     }
 }
 
-/// `q` ^= g^`index` * (`old` ^ `new`).
+/// Updates `q` for strip `index`, which changes: `q` ^= g^`index` * (`old` ^ `new`).
 pub fn q_delta(q: &mut [u8], index: u8, old: &[u8], new: &[u8]) {
     for (at, q) in q.iter_mut().enumerate() {
         *q ^= product(power(index), old[at] ^ new[at]);
     }
 }
 
-/// `out` ^= `factor` * `source`.
+/// Adds `factor` * `source` to `out`.
 pub fn multiply_accumulate(out: &mut [u8], factor: u8, source: &[u8]) {
     for (at, out) in out.iter_mut().enumerate() {
         *out ^= product(factor, source[at]);
     }
 }
 
-/// The lost strip `index`, from the other data strips and Q.
+/// Recovers the lost strip `index` from the other data strips and Q.
 pub fn recover_one_with_q(out: &mut [u8], index: u8, present: &[(u8, &[u8])], q: &[u8]) {
     q_generate(out, present);
     for (at, out) in out.iter_mut().enumerate() {
@@ -49,7 +70,8 @@ pub fn recover_one_with_q(out: &mut [u8], index: u8, present: &[(u8, &[u8])], q:
     }
 }
 
-/// The lost strips `a.1` and `b.1`, from the other data strips, P and Q: two equations in two unknowns.
+/// Recovers the lost strips `a.1` and `b.1` from the other data strips, P and Q: two equations in two
+/// unknowns.
 pub fn recover_two(a: (&mut [u8], u8), b: (&mut [u8], u8), present: &[(u8, &[u8])], p: &[u8], q: &[u8]) {
     let ((out_a, a), (out_b, b)) = (a, b);
     for at in 0..out_a.len() {

@@ -1,21 +1,22 @@
 //! The verbs that a kernel asks of a vector unit.
 //!
-//! A kernel is written once, over any [`Vector`]; arch/ has one implementation for each instruction set. A value
-//! of such a type is a proof that the CPU has the instructions: the only ways to make the first one, `zero` and
-//! `load`, are unsafe and demand it, so the arithmetic on values is safe to call.
+//! A kernel is written once, over any [`Vector`]; arch/ has one implementation for each instruction set. A
+//! value of such a type is a proof that the CPU has the instructions: the only ways to make the first one,
+//! `zero` and `load`, are unsafe and demand it, so the arithmetic on values is safe to call.
 //!
 //! **Horner's rule, lifted.** Q is evaluated from the highest index down, q <- 2q ^ d. Doubling needs the
 //! polynomial in the bytes whose top bit is set, and the cheapest byte select that AVX2 and AVX-512 have, the
-//! shuffle, selects where the top bit is *clear*: it yields 2q ^ 0x1d. That constant can be absorbed for good:
-//! let x be the element with 2x ^ 0x1d = x, and carry q ^ x instead of q. Then
+//! shuffle, selects where the top bit is *clear*: it yields 2q ^ 0x1d. That constant can be absorbed for
+//! good: let x be the element with 2x ^ 0x1d = x, and carry q ^ x instead of q. Then
 //!
 //! ```text
 //!   2(q ^ x) ^ 0x1d  =  2q ^ (2x ^ 0x1d)  =  2q ^ x
 //! ```
 //!
-//! so the carried value stays off by the same x at every step, and is put right once at the end. [`Vector::lift`]
-//! and [`Vector::lower`] are those two corrections; where doubling is exact they do nothing. It saves one of five
-//! operations a source and vector (compare, add, and, xor, xor becomes shuffle, add, xor, xor).
+//! so the carried value stays off by the same x at every step, and is put right once at the end.
+//! [`Vector::lift`] and [`Vector::lower`] are those two corrections; where doubling is exact they do nothing.
+//! It saves one of five operations a source and vector (compare, add, and, xor, xor becomes shuffle, add,
+//! xor, xor).
 #![expect(unsafe_code, reason = "declares the operations that need a CPU feature or a raw pointer")]
 
 use crate::field::Factor;
@@ -62,8 +63,8 @@ pub(crate) trait Vector: Copy {
         unsafe { self.store(to) }
     }
 
-    /// Orders streamed stores before every later store, as ordinary ones are: to be called before a kernel returns,
-    /// or a device could be told of parity that is still in a write-combining buffer.
+    /// Orders streamed stores before every later store, as ordinary ones are: to be called before a kernel
+    /// returns, or a device could be told of parity that is still in a write-combining buffer.
     #[inline(always)]
     fn drain() {}
 

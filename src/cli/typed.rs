@@ -12,7 +12,9 @@ use super::Cli;
 const DOCUMENTS: &[(&str, &str)] = &[
     ("README.md", include_str!("../../README.md")),
     ("docs/operating.md", include_str!("../../docs/operating.md")),
+    ("docs/performance.md", include_str!("../../docs/performance.md")),
     ("docs/testing.md", include_str!("../../docs/testing.md")),
+    ("docs/findings.md", include_str!("../../docs/findings.md")),
     ("docs/format.md", include_str!("../../docs/format.md")),
 ];
 
