@@ -1,7 +1,7 @@
-//! The command line: verbs and options, in mdadm's manner where that fits.
+//! The command line: verbs and options, in the manner of mdadm where that fits.
 //!
-//! This file says what can be typed and what it means; the rooms in `commands/` do it. What clap cannot
-//! accept ends with exit code 2 before anything is touched.
+//! This file defines what can be typed and what it means; the files in `commands/` carry it out. A command
+//! line that clap does not accept ends with exit code 2 before anything is touched.
 
 use std::path::PathBuf;
 
@@ -34,8 +34,8 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line with what the environment says where it says nothing. (clap would do it, and then show such an option in the
-    /// usage of every error, as if it were required.)
+    /// Fills in options that were not given from the environment. (clap can do that, but then shows such an
+    /// option in the usage of every error, as if it were required.)
     pub fn with_environment(mut self) -> Self {
         let run_dir = || std::env::var_os("STRIATE_RUN_DIR").filter(|value| !value.is_empty());
         self.run_dir = self.run_dir.or_else(|| run_dir().map(PathBuf::from));
@@ -62,7 +62,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Whether the answer is to be JSON, an error too.
+    /// Whether output is JSON, errors included.
     pub const fn json(&self) -> bool {
         match self {
             Verb::Create(Create { json, .. })
@@ -249,7 +249,7 @@ pub struct ByName {
 }
 
 impl ByName {
-    /// To look for it now.
+    /// A search for the array that does not wait.
     pub fn search(&self) -> Search<'_> {
         Search { uuid: self.uuid.as_deref(), ..Search::default() }
     }
@@ -491,14 +491,14 @@ fn parse_level(text: &str) -> Result<Level, String> {
     }
 }
 
-/// An address of NBD, as it was typed.
+/// Checks an NBD address, and keeps it as it was typed.
 fn parse_address(text: &str) -> Result<String, String> {
     let address = text.parse::<Address>().map_err(|error| error.to_string())?;
     drop(address);
     Ok(text.into())
 }
 
-/// A group by number, or by name as /etc/group has it.
+/// Parses a group: a number, or a name in /etc/group.
 fn parse_group(text: &str) -> Result<u32, String> {
     if let Ok(number) = text.parse() {
         return Ok(number);
@@ -526,7 +526,7 @@ fn parse_uuid(text: &str) -> Result<String, String> {
 /// CPU numbers, in the order given.
 pub type CpuList = std::sync::Arc<[usize]>;
 
-/// The kernel's notation: numbers and ranges, separated by commas.
+/// Parses CPUs in the kernel's notation: numbers and ranges, separated by commas.
 fn parse_cpus(text: &str) -> Result<CpuList, String> {
     const CPUS_MAX: usize = 1 << 16;
     let number = |text: &str| match text.parse::<usize>() {
@@ -549,7 +549,8 @@ fn parse_size_u32(text: &str) -> Result<u32, String> {
     parse_size(text)?.try_into().map_err(|_| "4G or more is too large here".into())
 }
 
-/// A size that a reactor can work with; half of the least too, as earlier versions took it.
+/// Parses a size that a reactor can work with. Half of the documented least (16 MiB) is accepted too, because
+/// earlier versions took it.
 fn parse_memory(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         bytes @ 0x100_0000..=0x4000_0000 => Ok(bytes),

@@ -261,7 +261,7 @@ mod tests {
             queue.put(line.into());
         }
         assert_eq!(queue.lost.load(Ordering::Relaxed), 2);
-        // The notes before `a` and before `b` both find no room.
+        // The note about lost lines can be written neither before `a` nor before `b`.
         let mut taken = Vec::new();
         let waiting: Vec<Message> = messages.try_iter().collect();
         let (sender, messages) = bounded(3);

@@ -69,7 +69,7 @@ enum Proof {
 }
 
 impl Tls {
-    /// Reads the files of a directory.
+    /// Reads the files of a directory: either keys or certificates.
     pub fn read(directory: &Path) -> Result<Tls> {
         let keys_path = directory.join(KEYS);
         let proof = if is_there(&keys_path)? {

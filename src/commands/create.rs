@@ -11,7 +11,7 @@ use crate::meter::Meter;
 use crate::output::{print, print_json};
 use crate::units::{about_size, exact_size};
 
-/// Makes the array.
+/// Makes the array and reports its size, its init and the routes of its members.
 pub fn create(options: &Create) -> Result<Outcome> {
     let shape = Shape { level: options.level, members: options.members.len(), chunk_bytes: options.chunk };
     shape.check().map_err(|error| Failure::usage(error.to_string()))?;

@@ -20,7 +20,7 @@ use crate::rundir::{LockState, RunDir};
 pub struct Client {
     /// The array whose server this is, for messages.
     name: ArrayName,
-    /// The socket.
+    /// The connection to the control socket.
     stream: UnixStream,
     /// Bytes that arrived and are not yet a whole line.
     lines: Lines,

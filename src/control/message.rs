@@ -71,7 +71,7 @@ impl Request {
     }
 }
 
-/// A member, by place or by path.
+/// A member, by slot or by path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum MemberId {

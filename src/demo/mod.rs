@@ -43,7 +43,7 @@ const LOST_SLOT: usize = 2;
 /// How long writes go on before an event, and after it.
 const LOAD_TIME: Duration = Duration::from_millis(700);
 
-/// Runs the demo.
+/// Runs the demo from beginning to end.
 pub fn run(options: &Demo) -> Result<Outcome> {
     let archive = Archive::of_system(options.source.as_deref())?;
     let stage = Stage::new(options.dir.as_deref(), options.keep)?;

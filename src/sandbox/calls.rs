@@ -96,8 +96,8 @@ const SOCKETS: &[c_long] = &[
 ];
 
 /// Calls of a reactor: rings, descriptors that become ready, and the copies of a block device's requests.
-/// When a member refuses a write for lack of space, the reactor asks for its kind and its end (ring/uring.rs,
-/// `ends_before`), because a drive that was pulled gives the same error.
+/// When a member refuses a write for lack of space, the reactor asks for the file type and the end of that
+/// member (ring/uring.rs, `ends_before`), because a drive that was pulled gives the same error as a full one.
 const REACTOR: &[c_long] = &[
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,

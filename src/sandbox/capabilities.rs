@@ -3,7 +3,7 @@
 //!
 //! | capability | operation | when |
 //! |---|---|---|
-//! | SYS_ADMIN | commands to the ublk control device (a) | start, stop, takeover: main, control threads |
+//! | SYS_ADMIN | commands to the ublk control device (a) | start, stop, hand-over: main, control |
 //! | | NVMe commands through /dev/ngXnY (b) | reactors; where a new member is examined |
 //! | | BLKFLSBUF, which drops cached pages of a passthrough member | when it is opened and closed |
 //! | | io_uring_setup under kernel.io_uring_disabled=1 | start only |

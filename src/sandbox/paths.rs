@@ -16,8 +16,8 @@
 //! the rule covers only that file, not its directory.
 //!
 //! The server can therefore still damage disks: it may write to any device node that its user may open,
-//! because an operator may name any of them. Such a thread cannot write to /etc or /proc/sys, and it can
-//! neither create nor execute anything there.
+//! because an operator may name any of them. It cannot write to /etc or /proc/sys, it can create files only
+//! in the run directory, and it can execute none.
 //!
 //! Landlock checks a path when a file is opened. Files that are already open keep their rights, so the
 //! members, rings and sockets of the start need no rule, and I/O costs nothing more. TCP connections and new

@@ -17,7 +17,7 @@ use super::channel::Channel;
 use super::files::{is_there, private, unusable};
 use crate::failure::{Failure, Result};
 
-/// The name of each file.
+/// The file names of the certificates, the key and the revocations.
 pub const SERVER_CERT: &str = "server-cert.pem";
 pub const SERVER_KEY: &str = "server-key.pem";
 pub const CA_CERT: &str = "ca-cert.pem";

@@ -74,7 +74,7 @@ struct Device {
     /// The number of the current read; an answer to an earlier read is dropped.
     read: u64,
     failures: u32,
-    /// The last answer.
+    /// The last answer of the device.
     found: Option<Examined>,
 }
 
