@@ -1,7 +1,8 @@
-//! Commands in advice, as they can be typed: with the run directory, if it is not the default one.
+//! Commands in advice, in a form that can be typed: with the run directory, if it is not the default one.
 //!
-//! Texts name commands in backquotes (`` `striate wait media` ``), wherever they are made, in the engine too, which knows no command
-//! line. The places that write texts for an operator (`log`, `output`, `commands/notices`) put the option in.
+//! Texts name commands in backquotes (`` `striate wait media` ``). The engine writes such texts too and knows
+//! no command line. So the places that print texts for an operator (`log`, `output`, `commands/notices`)
+//! insert the option.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -9,16 +10,16 @@ use std::sync::OnceLock;
 
 use engine::server::shell_path;
 
-/// `--run-dir DIR`, where commands need it.
+/// The text `--run-dir DIR`, if commands need it.
 static OPTION: OnceLock<String> = OnceLock::new();
 
-/// From here on, advice names this run directory.
+/// Makes all advice from here on name this run directory.
 pub fn name_run_dir(path: &Path) {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let _first_counts = OPTION.set(format!("--run-dir {}", shell_path(&absolute)));
 }
 
-/// The text with the option in each command.
+/// Inserts the option in each command of a text.
 pub fn typed(text: &str) -> Cow<'_, str> {
     OPTION.get().map_or(Cow::Borrowed(text), |option| with_option(text, option))
 }

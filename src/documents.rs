@@ -1,16 +1,19 @@
 //! The documents that verbs print with `--json`, one type for each.
 //!
-//! - Standard output holds one JSON object, whether the verb succeeds or fails. `serve` and `bench --ublk-null`, which go on after it, print it
-//!   as one line, and an [`ErrorDocument`] behind it if they do not end well.
+//! - Standard output holds one JSON object, whether the verb succeeds or fails. `serve` and `bench
+//!   --ublk-null` keep running after it: they print it as one line, followed by an [`ErrorDocument`] if they
+//!   do not end well.
 //! - Every document has `schema`, the version of all of them: [`SCHEMA_VERSION`].
-//! - A verb that fails, or a command line that makes no sense, prints an [`ErrorDocument`] in place of its own document. The line on
-//!   standard error and the exit code are the same as without `--json`.
+//! - A verb that fails, or a command line that makes no sense, prints an [`ErrorDocument`] in place of its
+//!   own document. The line on standard error and the exit code are the same as without `--json`.
 //!
-//! The error is on standard output because standard error also carries progress, notices and advice, so that a program could not parse it.
-//! (nvme-cli and terraform do so; gh and zpool leave errors as text, and scripts that use them compare texts.)
+//! Errors go to standard output because standard error also carries progress, notices and advice, so a
+//! program could not parse it. (nvme-cli and terraform do the same; gh and zpool leave errors as text, and
+//! scripts that use them compare texts.)
 //!
-//! docs/schema has a JSON schema for each document, which the tests below generate from these types. The content of `grow.json`, `scrub.json`
-//! and `bench.json` is the engine's: `Grown`, `ScrubReport`, `BenchReport`.
+//! docs/schema has a JSON schema for each document, which the tests below generate from these types,
+//! descriptions included. The engine defines the content of `grow.json`, `scrub.json` and `bench.json`:
+//! `Grown`, `ScrubReport`, `BenchReport`.
 
 use std::path::Path;
 
@@ -71,9 +74,9 @@ pub enum ErrorKind {
 }
 
 impl ErrorDocument {
-    /// From a message with commands in backquotes.
+    /// Makes the document of a message that has commands in backquotes.
     pub fn new(kind: ErrorKind, message: String) -> ErrorDocument {
-        // With an odd number of backquotes, one is part of a path, and nothing says where a command begins.
+        // If the number of backquotes is odd, one is part of a path, and nothing says where a command begins.
         let is_paired = message.matches('`').count().is_multiple_of(2);
         let quoted = message.split('`').skip(1).step_by(2).filter(|_| is_paired);
         let is_place = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());

@@ -1,25 +1,25 @@
-//! Why a command failed, as one line for an operator, and what it is worth as an exit code.
+//! Why a command failed, as one line for an operator, and the exit code of the program.
 //!
 //! ```text
-//!     0   done, and nothing was found wrong
+//!     0   done, and no problem was found
 //!     1   the operation failed (a `Failure`), or found a problem (`Outcome::Problem`)
-//!     2   the command line makes no sense: clap says so before any command runs, or a command where options do not fit each
-//!         other (`Failure::usage`)
-//!     0 to 3 of `status --check` are those of monitoring plugins (a `Verdict`)
+//!     2   the command line makes no sense: clap says so before any command runs, or a command does
+//!         where options do not fit each other (`Failure::usage`)
+//!     `status --check` ends with 0 to 3, as monitoring plugins do (a `Verdict`)
 //! ```
 //!
-//! A line reads `striate: WHAT: WHICH: WHAT TO DO`, so that logs of many machines can be cut by `: `.
+//! A line reads `striate: WHAT: WHICH: WHAT TO DO`, so that the logs of many machines can be split at `: `.
 
 use engine::server::ServerError;
 
 /// How a command that did its work ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done, nothing to complain of.
+    /// The command is done and found no problem.
     Fine,
-    /// Done, and what was found or left behind needs an operator: exit code 1.
+    /// The command is done, but something it found or left behind needs an operator: exit code 1.
     Problem,
-    /// A monitoring system asked: its exit codes.
+    /// The command was a check for a monitoring system, with exit codes of its own.
     Checked(Verdict),
 }
 
@@ -43,19 +43,19 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// Why a command could not do its work.
+/// The reason why a command could not do its work.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
     text: String,
-    /// The command line makes no sense, whatever the state of the machine.
+    /// Whether the command line itself makes no sense, in any state of the machine.
     is_usage: bool,
 }
 
-/// What every command returns.
+/// The result of every command.
 pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
-    /// A failure in words: what, which, what to do.
+    /// A failure in words: what happened, to which array or member, what to do.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_usage: false }
     }
@@ -70,12 +70,12 @@ impl Failure {
         if self.is_usage { 2 } else { 1 }
     }
 
-    /// The line without the program's name. Never more than one line, whatever went into it.
+    /// The line without the program's name. Line breaks in the text are joined, so this is always one line.
     pub fn line(&self) -> String {
         let parts = self.text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
         parts.fold(String::new(), |line, part| match line.as_str() {
             "" => part.to_string(),
-            // The head of a list.
+            // A list follows its heading.
             head if head.ends_with(':') => format!("{head} {part}"),
             _ => format!("{line}: {part}"),
         })
@@ -88,9 +88,9 @@ impl From<ServerError> for Failure {
     }
 }
 
-/// Says what was being done when an error of the system came.
+/// Adds to an error of the system what the program was doing.
 pub trait Context<T> {
-    /// `what` is the beginning of the line, the error follows.
+    /// Turns an error into a failure whose line is `what`, followed by the error.
     fn context(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 

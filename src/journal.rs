@@ -1,8 +1,10 @@
-//! The journal of systemd, for lines that have fields: one datagram each, in the native protocol, never waited for.
+//! Writes lines that have fields to the journal of systemd: one datagram each, in the native protocol,
+//! without ever waiting.
 //!
-//! Source: systemd's "Native Journal Protocol" (systemd.io/JOURNAL_NATIVE_PROTOCOL). Where the service manager has connected standard
-//! error to the journal, JOURNAL_STREAM names that stream by device and inode. (The crate tracing-journald sends the same datagrams
-//! from the thread that logs, and waits there while the journal does not take them.)
+//! Source: systemd's "Native Journal Protocol" (systemd.io/JOURNAL_NATIVE_PROTOCOL). If the service manager
+//! has connected standard error to the journal, JOURNAL_STREAM names that stream by device and inode. (The
+//! crate tracing-journald sends the same datagrams from the thread that logs, and blocks that thread while
+//! the journal does not take them.)
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -10,7 +12,8 @@ use std::path::Path;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Whether standard error is a stream to the journal. Lines that are written there may begin with their priority (sd-daemon(3)).
+/// Whether standard error is a stream to the journal. A line written there may begin with its priority
+/// (sd-daemon(3)).
 pub fn is_stderr() -> bool {
     let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
     rustix::fs::fstat(std::io::stderr().as_fd())
@@ -21,7 +24,7 @@ pub fn is_stderr() -> bool {
 pub struct Journal(UnixDatagram);
 
 impl Journal {
-    /// The journal that standard error goes to, if it goes to one.
+    /// Connects to the journal, if standard error goes to one.
     pub fn of_this_process() -> Option<Journal> {
         is_stderr().then(|| Journal::at(Path::new(SOCKET)))?
     }
@@ -33,7 +36,8 @@ impl Journal {
         Some(Journal(socket))
     }
 
-    /// Sends an entry; names of fields are capital letters and `_`. Returns whether the journal has taken it.
+    /// Sends an entry. Field names consist of capital letters and `_`. Returns whether the journal took the
+    /// entry.
     pub fn send(&self, fields: &[(&str, &str)]) -> bool {
         let mut entry = Vec::new();
         for (name, value) in fields {

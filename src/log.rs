@@ -1,14 +1,16 @@
-//! Standard error: lines that never hold up the program, and never end it.
+//! Standard error: log lines that never block the program and never end it.
 //!
 //! ```text
 //!     tracing, `say` --> a queue of [`LINES_MAX`] --> the thread `log` --> a copy of standard error
 //! ```
-//! A server outlives the readers of its log: a full pipe, a terminal that is gone, a full disk. Under a mounted file
-//! system none of them may stop it. So a single thread writes, a line that finds the queue full or cannot be written is dropped, and
-//! the next line that goes out is preceded by how many were; so is the end of the log. Commands that end soon have no such thread,
-//! and write at once. (The writer without blocking that `tracing-appender` has waits without end for the reader when it is closed.)
+//! A server outlives the readers of its log: a full pipe, a closed terminal, a full disk. None of them may
+//! stop a server below a mounted file system. So a single thread writes. A line that finds the queue full, or
+//! that cannot be written, is dropped; the number of dropped lines is written before the next line, or at the
+//! end of the log. Commands that end soon have no such thread and write directly. (The non-blocking writer of
+//! `tracing-appender` waits for its reader without a limit when it is closed.)
 //!
-//! If standard error is the journal, each line begins with its priority, `<3>` to `<7>`, which the journal takes off.
+//! If standard error is the journal, each line begins with its priority, `<3>` to `<7>`, which the journal
+//! removes.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -25,27 +27,29 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::failure::{Context, Result};
 use crate::{advice, journal, output};
 
-/// Lines that wait to be written at most.
+/// The most lines that wait to be written.
 const LINES_MAX: usize = 1024;
-/// How long anything waits until lines are written.
+/// How long a caller waits until lines are written.
 const SETTLE_TIME_MAX: Duration = Duration::from_millis(500);
-/// Interruptions of one write. A signal that comes at each attempt (a terminal that stops its writers) must not keep the thread busy.
+/// How often one write may be interrupted. A signal at each attempt (a terminal that stops its writers) must
+/// not keep the thread busy.
 const INTERRUPTIONS_MAX: usize = 8;
 
 enum Message {
     Line(Vec<u8>),
-    /// Asks for an answer once every line before this is written.
+    /// Asks for an answer once every line before this message is written.
     Settle(Sender<()>),
 }
 
-/// The queue of this process, once it serves.
+/// The queue of this process; set once it serves.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 struct Queue {
     messages: Sender<Message>,
-    /// Lines that were dropped since the last that was written. Relaxed: it guards nothing.
+    /// How many lines were dropped since the last line that was written. Relaxed: no other memory depends on
+    /// it.
     lost: AtomicU64,
-    /// A wait has ended in vain, and no line has been written since. Relaxed: it guards nothing.
+    /// Whether a wait timed out and no line has been written since. Relaxed: no other memory depends on it.
     is_stalled: AtomicBool,
 }
 
@@ -61,7 +65,7 @@ impl Queue {
     }
 }
 
-/// Starts the thread, which first calls `limit`, and has `tracing` and panics go through it.
+/// Starts the log thread, which first calls `limit`, and directs `tracing` and panics to it.
 pub fn start(level: LevelFilter, limit: impl FnOnce() + Send + 'static) -> Result<()> {
     let failed = || "cannot start the log".to_string();
     let (is_terminal, file) = {
@@ -81,10 +85,10 @@ pub fn start(level: LevelFilter, limit: impl FnOnce() + Send + 'static) -> Resul
         .log_internal_errors(false)
         .with_max_level(level)
         .with_ansi(is_terminal && output::may_colour())
-        // The module that writes a line is for developers.
+        // The module that writes a line is of interest only to developers.
         .with_target(level > LevelFilter::INFO)
         .init();
-    // Asked now: the threads that write lines may not ask later.
+    // Asked now, because confined threads can no longer ask.
     LazyLock::force(&HAS_PRIORITIES);
     std::panic::set_hook(Box::new(|panic| {
         say(&format!("{panic}\n{}", std::backtrace::Backtrace::capture()));
@@ -107,7 +111,7 @@ const fn priority(level: &Level) -> u8 {
     }
 }
 
-/// The bytes of a text of one or several lines.
+/// Makes the bytes of a text of one or more lines.
 fn lines(text: &str, priority: u8, has_priorities: bool) -> Vec<u8> {
     let text = advice::typed(text);
     if !has_priorities {
@@ -121,13 +125,13 @@ pub fn say(line: &str) {
     let line = lines(&format!("striate: {line}\n"), ERROR, *HAS_PRIORITIES);
     match QUEUE.get() {
         Some(queue) => queue.put(line),
-        // Without a reader, or with a full disk, nothing is left to be done.
+        // If the reader is gone or the disk is full, there is nothing left to do.
         None => drop(std::io::stderr().write_all(&line)),
     }
 }
 
-/// Waits until every line so far is written, so that the log is complete before a client hears an answer. Waits for a limited time,
-/// and not again before a log that stalls goes on.
+/// Waits until every line so far is written, so that the log is complete before a client gets its answer. The
+/// wait has a limit, and once it has timed out, callers do not wait again until the log writes a line.
 pub fn settle() {
     let Some(queue) = QUEUE.get() else { return };
     if queue.is_stalled.load(Ordering::Relaxed) {
@@ -161,7 +165,7 @@ struct Line {
 }
 
 impl Write for Line {
-    /// Takes a line as a whole: `tracing` writes it at once.
+    /// Takes a complete line: `tracing` writes each line with one call.
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         self.queue.put(lines(&String::from_utf8_lossy(line), self.priority, *HAS_PRIORITIES));
         Ok(line.len())
@@ -176,7 +180,7 @@ fn write_all(messages: &Receiver<Message>, queue: &Queue, mut out: impl Write) {
     for message in messages {
         match message {
             Message::Line(line) => {
-                // A line that does not get out is lost like those before it.
+                // A line that cannot be written is counted as lost, like those before it.
                 let is_written = write_lost(queue, &mut out) && write_line(&mut out, &line).is_ok();
                 if !is_written {
                     queue.lost.fetch_add(1, Ordering::Relaxed);
@@ -184,7 +188,7 @@ fn write_all(messages: &Receiver<Message>, queue: &Queue, mut out: impl Write) {
                 queue.is_stalled.store(false, Ordering::Relaxed);
             }
             Message::Settle(done) => {
-                // The log may end here: then no later line would say how many were dropped.
+                // The log may end here, and then no later line would report how many were dropped.
                 write_lost(queue, &mut out);
                 let _waiter_may_be_gone = done.send(());
             }
@@ -192,7 +196,7 @@ fn write_all(messages: &Receiver<Message>, queue: &Queue, mut out: impl Write) {
     }
 }
 
-/// Writes how many lines were dropped, if some were. Returns whether that has got out.
+/// Writes how many lines were dropped, if any. Returns whether that was written.
 fn write_lost(queue: &Queue, out: &mut impl Write) -> bool {
     let lost = queue.lost.swap(0, Ordering::Relaxed);
     if lost == 0 {
@@ -225,7 +229,7 @@ fn write_line(out: &mut impl Write, mut line: &[u8]) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    /// A reader that takes the writes that it is told to, and refuses the others.
+    /// A reader that takes or refuses each write as `takes` says.
     struct Reader<'a> {
         takes: &'a [bool],
         taken: &'a mut Vec<u8>,
@@ -238,7 +242,7 @@ mod tests {
             if !takes {
                 return Err(ErrorKind::StorageFull.into());
             }
-            // In pieces, as a pipe may.
+            // Takes a write in pieces, as a pipe may.
             let count = bytes.len().div_ceil(2);
             self.taken.extend_from_slice(&bytes[..count]);
             Ok(count)
@@ -257,7 +261,7 @@ mod tests {
             queue.put(line.into());
         }
         assert_eq!(queue.lost.load(Ordering::Relaxed), 2);
-        // Neither the note that goes before `a` nor that before `b` finds room.
+        // The note about lost lines can be written neither before `a` nor before `b`.
         let mut taken = Vec::new();
         let waiting: Vec<Message> = messages.try_iter().collect();
         let (sender, messages) = bounded(3);

@@ -1,14 +1,16 @@
 //! The command line and daemon of Striate.
 //!
 //! ```text
-//!     cli        what can be typed                 names, units, members   the words in it
-//!     commands   a verb each                       output, log, journal, meter, failure, advice  what the operator sees
-//!     control    commands to a running server      rundir                  where that is found
-//!     sandbox    what each thread may still do     tls                     encryption of NBD clients
-//!     demo       the whole story, with nbd_client  documents               what verbs print with --json
-//!     engine     all that touches members
+//!     cli        what can be typed               names, units, members   the words in it
+//!     commands   one file for each verb          output, log, journal, meter, failure, advice
+//!                                                                        what the operator sees
+//!     control    commands to a running server    rundir                  its files
+//!     sandbox    what each thread may still do   tls                     encryption of NBD clients
+//!     demo       the whole story, and nbd_client documents               what verbs print with --json
+//!     engine     everything that touches members
 //! ```
-//! This package is the control plane: no byte of a host's data passes through it, but for those of clients that use TLS, and the demo's.
+//! This package is the control plane. No byte of a host's data passes through it, except for clients that
+//! use TLS, and for the demo.
 
 #![deny(
     clippy::print_stderr,
@@ -63,7 +65,8 @@ fn main() -> ExitCode {
             if cli.verb.json() {
                 let kind = if failure.exit_code() == 2 { ErrorKind::Usage } else { ErrorKind::Failed };
                 match cli.verb {
-                    // Its reader may have had `ready` and never read again, and a server that has failed must still end.
+                    // The reader of `serve` may stop reading after `ready`, but a server that failed must
+                    // still end.
                     cli::Verb::Serve(_) => print_error_in_time(kind, &failure),
                     _ => print_error(kind, &failure),
                 }
@@ -75,7 +78,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// Ends a command line that clap does not accept, or that asks for help.
+/// Ends the program if clap does not accept the command line, or if it asks for help.
 fn usage(error: &clap::Error) -> ExitCode {
     let words: Vec<_> = std::env::args_os().take_while(|word| word != "--").collect();
     if error.use_stderr() && words.iter().any(|word| word == "--json") {
@@ -84,17 +87,19 @@ fn usage(error: &clap::Error) -> ExitCode {
         let reason = text.split("\n\n").next().unwrap_or_default();
         print_error(ErrorKind::Usage, &Failure::new(reason.trim_start_matches("error: ")));
     }
-    // A reader that has gone is told nothing.
+    // If the reader has gone, there is nothing left to do.
     let _ = error.print();
     ExitCode::from(error.exit_code() as u8)
 }
 
-/// Prints the document of a failure. The exit code and the line on standard error say the same, so a reader that has gone misses nothing.
+/// Prints the document of a failure. The exit code and the line on standard error say the same, so a write
+/// that fails is ignored.
 fn print_error(kind: ErrorKind, failure: &Failure) {
     let _ = output::print_json(&error_document(kind, failure));
 }
 
-/// The same as one line, after the line that said `ready`, and without waiting long for the reader.
+/// Prints the document of a failure as one line, like `ready` before it, and waits at most [`ERROR_TIME_MAX`]
+/// for the reader.
 fn print_error_in_time(kind: ErrorKind, failure: &Failure) {
     let Ok(line) = output::json_line(&error_document(kind, failure)) else { return };
     let (done, printed) = std::sync::mpsc::channel();

@@ -5,8 +5,8 @@
 //!     spec   = kind [ "*" count ]
 //!     kind   = "null:" size | "mem:" size | path
 //! ```
-//! A path with a comma in it, or that ends in `*` and digits, cannot be written; give it a link. A path
-//! has no count: no file can be two members.
+//! A path that contains a comma, or ends in `*` and digits, cannot be written here; use a link to it. A path
+//! has no count, because no file can be two members.
 
 use std::str::FromStr;
 

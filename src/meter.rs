@@ -1,5 +1,5 @@
 //! Progress of a long step, on standard error: a bar with rate and time left on a terminal, a plain line
-//! every few seconds anywhere else (a log, a pipe), and nothing at all when the step was short.
+//! every few seconds elsewhere (a log, a pipe), and nothing if the step is short.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -9,18 +9,19 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::log;
 use crate::units::{about_rate, about_size, about_time, percent};
 
-/// Plain lines come no closer than this.
+/// The least time between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// One step's progress, in bytes.
+/// The progress of one step, in bytes.
 pub struct Meter {
-    /// What is being done, as the line begins.
+    /// The beginning of the line: what is being done.
     label: String,
-    /// When it began.
+    /// The time at which the step began.
     started: Instant,
-    /// Done when it began: a rebuild that is half done has no rate of its own yet.
+    /// Bytes that were already done when the step began. The rate excludes them: a rebuild that starts half
+    /// done has no rate yet.
     first_bytes: Option<u64>,
-    /// How it is shown.
+    /// How the progress is shown.
     shown: Shown,
 }
 
@@ -48,7 +49,7 @@ impl Meter {
         Self { label, started: now, first_bytes: None, shown }
     }
 
-    /// The step has come to `done` of `total` bytes.
+    /// Shows that `done` of `total` bytes are done.
     pub fn update(&mut self, done: u64, total: u64) {
         let first = *self.first_bytes.get_or_insert(done);
         let text = || describe(done, total, done.saturating_sub(first), self.started.elapsed());
@@ -67,7 +68,7 @@ impl Meter {
     }
 }
 
-/// The step is over, however it ended: the bar goes away.
+/// Clears the bar when the step is over, however it ended.
 impl Drop for Meter {
     fn drop(&mut self) {
         if let Shown::Bar(bar) = &self.shown {
@@ -76,7 +77,7 @@ impl Drop for Meter {
     }
 }
 
-/// `43.1 % of 1.20 TiB, 2.10 GiB/s, 5 min left`.
+/// Describes the progress: `43.1 % of 1.20 TiB, 2.10 GiB/s, 5 min left`.
 fn describe(done: u64, total: u64, since_start: u64, elapsed: Duration) -> String {
     let mut text = format!("{} of {}", percent(done, total), about_size(total));
     let rate = (since_start as f64 / elapsed.as_secs_f64().max(1e-3)) as u64;

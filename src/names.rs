@@ -1,7 +1,8 @@
-//! The name of an array: 1..=64 bytes of letters, digits, `.`, `_` and `-`, the first no dot or dash.
+//! The name of an array: 1..=64 bytes of letters, digits, `.`, `_` and `-`, of which the first is no dot or
+//! dash.
 //!
-//! The name becomes a file name in the run directory, so what it may hold is a matter of safety: it can
-//! name nothing outside (`..`, `/`), hide nothing (a leading dot) and be taken for no option (a leading dash).
+//! The name becomes a file name in the run directory. Its characters are limited so that it cannot name a
+//! file elsewhere (`..`, `/`), make a hidden file (a leading dot) or be taken for an option (a leading dash).
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use std::str::FromStr;
 /// The longest name, as in the superblock.
 const NAME_BYTES_MAX: usize = 64;
 
-/// A name that an array may have.
+/// A valid name of an array.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ArrayName(String);
 

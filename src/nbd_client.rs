@@ -1,13 +1,13 @@
-//! A small NBD client, for the demo: what a host does to an export, on a unix socket.
+//! A small NBD client for the demo: does what a host does to an export, on a unix socket.
 //!
-//! Fixed newstyle negotiation with `NBD_OPT_GO`, structured replies where the server has them (simple
-//! ones otherwise), read, write, flush, trim, disconnect. Numbers and names are those of the protocol
-//! document (NetworkBlockDevice/nbd, doc/proto.md).
+//! Fixed newstyle negotiation with `NBD_OPT_GO`, structured replies if the server has them (simple ones
+//! otherwise), read, write, flush, trim, disconnect. Numbers and names are those of the protocol document
+//! (NetworkBlockDevice/nbd, doc/proto.md).
 //!
-//! Reads are pipelined inside [`Client::read`]. Writes are pipelined by the caller: [`Client::start_write`]
-//! sends one, [`Client::finish_write`] takes the next answer, in whichever order the server gives them. The
-//! two are not mixed: a read is only begun when no write is in flight. So neither side can block on the
-//! other: what the server sends while we send is sixteen bytes a write, and fits its socket buffer.
+//! [`Client::read`] pipelines reads itself. The caller pipelines writes: [`Client::start_write`] sends one,
+//! and [`Client::finish_write`] takes the next answer, in the server's order. The two are not mixed: a read
+//! begins only when no write is in flight. So client and server cannot block on each other: while this side
+//! sends, the server sends only sixteen bytes per write, which fit into its socket buffer.
 
 use std::io::{BufReader, Error, ErrorKind, Read, Result as IoResult, Write};
 use std::os::unix::net::UnixStream;
@@ -42,24 +42,24 @@ const CHUNK_OFFSET_DATA: u16 = 1;
 const CHUNK_OFFSET_HOLE: u16 = 2;
 const CHUNK_ERROR_BIT: u16 = 1 << 15;
 
-/// The longest option reply or error chunk that is taken; real ones have some tens of bytes.
+/// The longest option reply or error chunk that is accepted; real ones have some tens of bytes.
 const TEXT_BYTES_MAX: u32 = 16 << 10;
 
-/// A read is cut into pieces of this size, so many of them in flight: a little over the bandwidth-delay
-/// product of a local socket.
+/// The size of the pieces of a read, and how many of them are in flight: together a little more than the
+/// bandwidth-delay product of a local socket.
 const READ_PIECE_BYTES: usize = 256 << 10;
 const READ_PIECES_IN_FLIGHT: usize = 8;
 
-/// A server that does not answer for so long is taken for stuck. Long, because its members may be files on a disk that is busy
-/// with something else.
+/// How long a server may take to answer before it counts as stuck. The time is long because members may be
+/// files on a disk that is busy with other work.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// How a request can fail.
+/// The ways a request can fail.
 #[derive(Debug)]
 pub enum NbdError {
-    /// The server answered with this error number (5 is EIO), and goes on.
+    /// The server answered with this error number (5 is EIO), and the connection is still usable.
     Refused(u32),
-    /// The connection is gone or makes no sense.
+    /// The connection is gone, or sent something that makes no sense.
     Broken(Error),
 }
 
@@ -83,26 +83,26 @@ type Result<T> = std::result::Result<T, NbdError>;
 /// A connection in transmission phase.
 #[derive(Debug)]
 pub struct Client {
-    /// Replies, a few at a time.
+    /// Buffered input for replies.
     reader: BufReader<UnixStream>,
-    /// Requests, at once.
+    /// Unbuffered output for requests.
     writer: UnixStream,
     /// Size of the export.
     size_bytes: u64,
-    /// The next request's name.
+    /// The cookie of the next request.
     next_cookie: u64,
 }
 
-/// The reads in flight and where their bytes go.
+/// The reads in flight, and the buffer for their bytes.
 struct Window<'a> {
     first_cookie: u64,
     offset: u64,
     buffer: &'a mut [u8],
-    /// Bytes still to come, of each piece.
+    /// Bytes still missing of each piece.
     missing: Vec<usize>,
 }
 
-/// One answer, or one chunk of a structured one.
+/// A whole answer, or one chunk of a structured answer.
 struct Answer {
     cookie: u64,
     done: bool,
@@ -143,7 +143,7 @@ impl Client {
         self.writer.write_all(&u32::from(ours).to_be_bytes())?;
 
         self.option(OPT_STRUCTURED_REPLY, &[])?;
-        // Either answer will do: replies say by their magic which kind they are.
+        // Both answers are fine: each reply says by its magic which kind it is.
         self.option_reply(OPT_STRUCTURED_REPLY)?;
 
         let length = u32::try_from(name.len()).map_err(|_| strange("the name is too long"))?;
@@ -187,8 +187,8 @@ impl Client {
         Ok((kind, self.bytes(length)?))
     }
 
-    /// Fills `buffer` from `offset`. When the server refuses a part, that is the result, and what the
-    /// buffer holds is undefined.
+    /// Fills `buffer` from `offset`. If the server refuses a part, the result is that error, and the content
+    /// of the buffer is undefined.
     pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let mut at = offset;
         let mut refused = None;
@@ -224,13 +224,13 @@ impl Client {
         Ok(refused)
     }
 
-    /// Sends a write; its answer comes from [`Client::finish_write`] under the returned name.
+    /// Sends a write, and returns its cookie; [`Client::finish_write`] returns the answer under that cookie.
     pub fn start_write(&mut self, offset: u64, data: &[u8]) -> Result<u64> {
         let length = u32::try_from(data.len()).map_err(|_| strange("the write is too long"))?;
         Ok(self.send(CMD_WRITE, offset, length, data)?)
     }
 
-    /// Takes the next answer: the write's name, and whether it was refused (with which error number).
+    /// Takes the next answer: the cookie of the write, and the error number if the write was refused.
     pub fn finish_write(&mut self) -> Result<(u64, std::result::Result<(), u32>)> {
         let mut error = None;
         loop {
@@ -248,7 +248,7 @@ impl Client {
         self.finish()
     }
 
-    /// Returns once everything acknowledged before is durable.
+    /// Flushes: returns once everything acknowledged before is durable.
     pub fn flush(&mut self) -> Result<()> {
         self.send(CMD_FLUSH, 0, 0, &[])?;
         self.finish()
@@ -260,7 +260,7 @@ impl Client {
         self.finish()
     }
 
-    /// Says goodbye.
+    /// Ends the connection in order.
     pub fn disconnect(mut self) -> Result<()> {
         self.send(CMD_DISC, 0, 0, &[])?;
         Ok(())
@@ -353,18 +353,18 @@ impl Client {
 }
 
 impl Window<'_> {
-    /// Which piece a reply belongs to.
+    /// The piece that a reply belongs to.
     fn piece(&self, cookie: u64) -> IoResult<usize> {
         let piece = cookie.checked_sub(self.first_cookie).and_then(|piece| usize::try_from(piece).ok());
         piece.filter(|piece| *piece < self.missing.len()).ok_or_else(|| strange("a reply to no request"))
     }
 
-    /// Where a piece begins, in the export.
+    /// The offset in the export at which a piece begins.
     fn start(&self, piece: usize) -> u64 {
         self.offset + (piece * READ_PIECE_BYTES) as u64
     }
 
-    /// Where `length` bytes at `offset` of the export go, which must lie within the piece.
+    /// The part of the buffer for `length` bytes at `offset` of the export, which must lie within the piece.
     fn place(&mut self, piece: usize, offset: u64, length: usize) -> IoResult<&mut [u8]> {
         let first = piece * READ_PIECE_BYTES;
         let last = self.buffer.len().min(first + READ_PIECE_BYTES);
@@ -387,13 +387,13 @@ fn strange(what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    //! Against a scripted server: each case is the bytes that it sends after the handshake, and what the
-    //! client makes of them. (The demo and the end-to-end tests use the real one.)
+    //! Tests against a scripted server: each case is the bytes that it sends after the handshake, and what
+    //! the client makes of them. (The demo and the end-to-end tests use the real server.)
     use std::os::unix::net::UnixListener;
 
     use super::*;
 
-    /// Serves one client: the handshake for an export of 1 MiB, then `script` whatever it asks.
+    /// Serves one client: the handshake for an export of 1 MiB, then `script`, whatever the client asks.
     fn connect(script: Vec<u8>) -> (Client, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("nbd");
@@ -492,7 +492,7 @@ mod tests {
     #[test]
     fn a_server_that_lies_is_found_out() {
         let scripts = [
-            // Short, twice, elsewhere, to another request, unknown, and not a reply at all.
+            // Too short, sent twice, outside the piece, to another request, unknown, and not a reply at all.
             data_chunk(1, CHUNK_DONE, 0, b"abcd"),
             [data_chunk(1, 0, 0, b"abcd"), data_chunk(1, CHUNK_DONE, 0, b"abcdefgh")].concat(),
             data_chunk(1, CHUNK_DONE, 4, b"abcdefgh"),

@@ -1,18 +1,19 @@
-//! The run directory: where running arrays are found.
+//! The run directory, in which commands find running arrays.
 //!
 //! ```text
 //!     RUN_DIR/NAME.sock    control socket of the server of NAME, mode 0600
 //!     RUN_DIR/NAME.lock    held (flock) by that server as long as it lives; the file itself stays
 //!     RUN_DIR/NAME.nbd     the export that NAME gets when no --nbd is given
-//!     RUN_DIR/ublkbN.note  in which state the server of /dev/ublkbN has left its array (the engine's server/note.rs)
+//!     RUN_DIR/ublkbN.note  the state in which the server of /dev/ublkbN has left its array
+//!                          (the engine's server/note.rs)
 //! ```
 //!
-//! It is `--run-dir`, or else STRIATE_RUN_DIR, or else `/run/striate` for root, or else the directory
+//! The directory is the first of these: `--run-dir`; STRIATE_RUN_DIR; `/run/striate` for root; the directory
 //! `striate` in `$XDG_RUNTIME_DIR`. A server creates it with mode 0700.
 //!
-//! A user who can write in the directory could put a socket of their own in the place of a server's, and a user who can write in
-//! one of its parents could put another directory in its place. Both sides refuse such a directory. (In a parent with the
-//! sticky bit, such as `/tmp`, only the owner of an entry can replace it.)
+//! A user who can write in the directory could replace a server's socket by another one, and a user who can
+//! write in one of its parents could replace the directory. Servers and commands refuse such a directory.
+//! (In a parent with the sticky bit, such as `/tmp`, only the owner of an entry can replace it.)
 
 use std::fs::{DirBuilder, File, Metadata};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -23,26 +24,26 @@ use rustix::fs::{FlockOperation, flock};
 use crate::failure::{Context, Failure, Result};
 use crate::names::ArrayName;
 
-/// `sun_path` of a unix socket address, less its final zero.
+/// The longest path of a unix socket: `sun_path` of its address, less the final zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// The lock of a name.
+/// The state of a name's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockState {
-    /// There is none: no server had this name.
+    /// The lock file does not exist: no server had this name.
     None,
-    /// A server had it, and has ended.
+    /// A server had the name, and has ended.
     Free,
-    /// A server lives.
+    /// A server holds the name.
     Held,
 }
 
-/// A run directory that was found in order.
+/// A run directory that passed the checks.
 #[derive(Clone, Debug)]
 pub struct RunDir(PathBuf);
 
 impl RunDir {
-    /// The directory for a server: created if need be, and checked.
+    /// Returns the directory for a server: created if necessary, and checked.
     pub fn create(given: Option<&Path>) -> Result<Self> {
         let path = choose(given, own_uid(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))?;
         DirBuilder::new()
@@ -53,10 +54,11 @@ impl RunDir {
         Self::checked(path)
     }
 
-    /// The directory for a client: `None` when no server has created it yet.
+    /// Returns the directory for a client, or `None` if no server has created it yet.
     pub fn find(given: Option<&Path>) -> Result<Option<Self>> {
         let path = choose(given, own_uid(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))?;
-        // A directory that cannot be looked at may hold the sockets of any number of arrays.
+        // A directory that cannot be examined is an error, because it may hold the sockets of any number of
+        // arrays.
         match path.try_exists() {
             Ok(false) => Ok(None),
             Ok(true) => Self::checked(path).map(Some),
@@ -68,9 +70,9 @@ impl RunDir {
 
     fn checked(path: PathBuf) -> Result<Self> {
         let what = || format!("cannot look at the run directory {}", path.display());
-        // Absolute, because the path of an export is told to other programs.
+        // Absolute, because the path of an export is given to other programs.
         let path = std::path::absolute(&path).context(what)?;
-        // Links on the way are checked by where they are, and by where they lead.
+        // Check links on the path in two places: where the link is, and where it leads.
         let real = path.canonicalize().context(what)?;
         for directory in path.ancestors().chain(real.ancestors()) {
             let is_parent = directory != path && directory != real;
@@ -110,7 +112,7 @@ impl RunDir {
     /// Whether a server holds the lock of a name.
     pub fn lock_state(&self, name: &ArrayName) -> LockState {
         let Ok(lock) = File::open(self.lock(name)) else { return LockState::None };
-        // Held for a moment: a server that starts meanwhile tries again (`Claim::take`).
+        // Held only for a moment; a server that starts meanwhile tries again (`Claim::take`).
         match flock(&lock, FlockOperation::NonBlockingLockShared) {
             Ok(()) => LockState::Free,
             Err(_) => LockState::Held,
@@ -128,7 +130,8 @@ impl RunDir {
         Ok(path)
     }
 
-    /// The names that servers have had in this directory, in order. A server takes its lock first, and the lock stays.
+    /// The names that servers have had in this directory, in order. A server takes its lock first, and the
+    /// lock stays.
     pub fn known(&self) -> Result<Vec<ArrayName>> {
         let entries = std::fs::read_dir(&self.0).context(|| format!("cannot list {}", self.0.display()))?;
         let mut names: Vec<ArrayName> = entries
@@ -139,13 +142,13 @@ impl RunDir {
     }
 }
 
-/// Whether commands look into this directory by themselves.
+/// Whether commands look into this directory without `--run-dir`.
 pub fn is_default(path: &Path) -> bool {
     choose(None, own_uid(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
         .is_ok_and(|default| default == path)
 }
 
-/// The user this process acts as.
+/// The user id that this process acts as.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
@@ -161,8 +164,8 @@ fn choose(given: Option<&Path>, uid: u32, user_runtime_dir: Option<PathBuf>) -> 
     }
 }
 
-/// Why a directory cannot be trusted, if it cannot. The group may write if it is the user's own, as a
-/// umask of 002 makes it on systems where every user has a group.
+/// Says why a directory cannot be trusted, if there is a reason. Its group may write if that is the user's
+/// own group: a umask of 002 makes directories so on systems where every user has a group.
 fn objection(metadata: &Metadata, uid: u32, is_parent: bool) -> Option<&'static str> {
     const STICKY: u32 = 0o1000;
     let own_group = metadata.gid() == rustix::process::getegid().as_raw();
@@ -222,7 +225,7 @@ mod tests {
             let refused = RunDir::find(Some(given)).unwrap_err().line();
             assert!(refused.contains("its parent") && refused.contains("others may write"), "{refused}");
         }
-        // The sticky bit, as /tmp has it.
+        // The parent has the sticky bit now, as /tmp has.
         std::fs::set_permissions(&parent, PermissionsExt::from_mode(0o1777)).unwrap();
         for given in [&path, &link] {
             RunDir::find(Some(given)).unwrap();

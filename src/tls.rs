@@ -1,21 +1,24 @@
 //! TLS for NBD clients: the certificates or the keys of a directory, and a session for each client.
 //!
-//! The files are those that qemu, nbdkit and libvirt use:
+//! The files have the names that qemu, nbdkit and libvirt use:
 //!
-//! | file | of | |
+//! | file | contents | |
 //! |---|---|---|
-//! | `server-cert.pem` | the server's certificate, and those between it and its authority | needed |
-//! | `server-key.pem` | its private key | needed; refused if every user can read it |
-//! | `ca-cert.pem` | authorities of clients' certificates | if it is there, clients must have a certificate of one of them |
-//! | `ca-crl.pem` | lists of certificates that were revoked | if it is there, those are refused |
-//! | `keys.psk` | users and their pre-shared keys | instead of all others; refused if every user can read it |
+//! | `server-cert.pem` | the server's certificate, and the chain to its authority | required |
+//! | `server-key.pem` | its private key | required (a) |
+//! | `ca-cert.pem` | authorities of clients' certificates | if present, clients need a certificate of one |
+//! | `ca-crl.pem` | lists of revoked certificates | if present, those are refused |
+//! | `keys.psk` | users and their pre-shared keys | instead of all others (a) |
 //!
-//! A directory with `keys.psk` and one of the others is refused. Either way in would be enough for a client, so a forgotten file would let
-//! clients in that its owner believes to be kept out.
+//! (a) Refused if every user can read it.
 //!
-//! TLS 1.3 only: qemu and libnbd have it, and in TLS 1.2 a connection would have to end after 16 million records
-//! of AES-GCM (256 GiB). Certificates are the work of rustls, which has no pre-shared keys; those are the work of s2n-tls. Both are behind
-//! one trait, [`channel::Channel`], so that the handshake and the relay are written once:
+//! A directory with `keys.psk` and one of the other files is refused. With both, either way in would be
+//! enough for a client, so a forgotten file would admit clients that its owner believes to be kept out.
+//!
+//! TLS 1.3 only: qemu and libnbd have it, and in TLS 1.2 a connection would have to end after 16 million
+//! records of AES-GCM (256 GiB). Certificates are handled by rustls, which has no pre-shared keys; those are
+//! handled by s2n-tls. Both are behind one trait, [`channel::Channel`], so that the handshake and the relay
+//! are written once:
 //!
 //! ```text
 //!   certificates (rustls)  --+
@@ -23,7 +26,7 @@
 //!   shared_keys (s2n-tls)  --+             +-- relay: the bytes after it
 //! ```
 //!
-//! The files are read once, at the start: a server in its sandbox opens none of them later.
+//! The files are read once, at the start: a server in its sandbox cannot open them later.
 
 use std::fmt;
 use std::io;
@@ -53,7 +56,7 @@ mod shared_keys;
 /// The name of the file of pre-shared keys.
 const KEYS: &str = "keys.psk";
 
-/// What a server of TLS and its clients prove themselves by.
+/// The certificates or the keys with which the server and its clients prove who they are.
 pub struct Tls {
     directory: PathBuf,
     proof: Proof,
@@ -66,7 +69,7 @@ enum Proof {
 }
 
 impl Tls {
-    /// Reads the files of a directory.
+    /// Reads the files of a directory: either keys or certificates.
     pub fn read(directory: &Path) -> Result<Tls> {
         let keys_path = directory.join(KEYS);
         let proof = if is_there(&keys_path)? {
@@ -78,7 +81,7 @@ impl Tls {
         Ok(Tls { directory: directory.to_path_buf(), proof })
     }
 
-    /// A line for the log.
+    /// Describes the certificates or the keys in one line for the log.
     pub fn describe(&self) -> String {
         let directory = self.directory.display();
         match &self.proof {
@@ -102,7 +105,7 @@ impl Tls {
     }
 }
 
-/// Refuses a directory that has keys and certificates.
+/// Refuses a directory that has both keys and certificates.
 fn refuse_both(directory: &Path, keys_path: &Path) -> Result<()> {
     use certificates::{CA_CERT, CA_CRL, SERVER_CERT, SERVER_KEY};
     for other in [SERVER_CERT, SERVER_KEY, CA_CERT, CA_CRL] {
@@ -161,7 +164,7 @@ impl Session for sealed::Client {
     }
 
     fn relay(self: Box<Self>, client: &OwnedFd, plain: OwnedFd) {
-        // So that `top -H` shows the cost of TLS.
+        // The name makes the cost of TLS visible in `top -H`.
         let _named_or_not = rustix::thread::set_name(c"nbd-tls");
         relay::Relay::new(self.0, client, &plain).run();
     }

@@ -1,20 +1,20 @@
 //! Sizes, rates and times as people write and read them.
 //!
 //! A size is a whole number of bytes with an optional power of 1024: `512`, `64K`, `64KiB`, `1G`, `16TiB`.
-//! `KB` and its kin mean 1000 to some and 1024 to others, so they are refused rather than guessed.
+//! `KB` and similar units mean 1000 to some and 1024 to others, so they are refused instead of guessed.
 //!
 //! ```text
 //!     parse_size      "64K" -> 65536          what an operator types
-//!     exact_size      65536 -> "64K"          typed back in it gives the same number
-//!     about_size      15360950534144 -> "14.0 TiB"    to be read, not to be typed
+//!     exact_size      65536 -> "64K"          typed again, it gives the same number
+//!     about_size      15360950534144 -> "14.0 TiB"    for reading, not for typing
 //! ```
 
 use std::time::Duration;
 
-/// Each unit and the power of 1024 it stands for.
+/// Each unit and its power of 1024.
 const UNITS: [(char, u32); 5] = [('K', 1), ('M', 2), ('G', 3), ('T', 4), ('P', 5)];
 
-/// Bytes of a size as an operator writes it.
+/// Parses a size as an operator writes it, in bytes.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits_end);
@@ -52,7 +52,7 @@ pub fn exact_size(bytes: u64) -> String {
     best
 }
 
-/// A size to be read: three significant figures or so.
+/// Formats a size for reading, with about three significant figures.
 pub fn about_size(bytes: u64) -> String {
     let power = UNITS.iter().rev().find(|(_, power)| bytes >= 1024u64.pow(*power));
     match power {
@@ -65,12 +65,12 @@ pub fn about_size(bytes: u64) -> String {
     }
 }
 
-/// Bytes a second, to be read.
+/// Formats a rate in bytes per second for reading.
 pub fn about_rate(bytes_per_s: u64) -> String {
     format!("{}/s", about_size(bytes_per_s))
 }
 
-/// A count to be read: `1,234,567`.
+/// Formats a count for reading: `1,234,567`.
 pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -83,7 +83,7 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
-/// Nanoseconds to be read: `840 ns`, `12.3 us`, `4.56 ms`, `1.20 s`.
+/// Formats nanoseconds for reading: `840 ns`, `12.3 us`, `4.56 ms`, `1.20 s`.
 pub fn about_ns(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
@@ -93,7 +93,7 @@ pub fn about_ns(ns: u64) -> String {
     }
 }
 
-/// Time left, to be read: `8 s`, `3 min`, `2 h 05 min`.
+/// Formats a remaining time for reading: `8 s`, `3 min`, `2 h 05 min`.
 pub fn about_time(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -103,7 +103,7 @@ pub fn about_time(time: Duration) -> String {
     }
 }
 
-/// `done` of `total` in percent with one decimal; 100.0 when there is nothing to do.
+/// Formats `done` of `total` in percent with one decimal; 100.0 if there is nothing to do.
 pub fn percent(done: u64, total: u64) -> String {
     if total == 0 {
         return "100.0 %".into();

@@ -1,8 +1,9 @@
-//! Commands that documents and messages name can be typed.
+//! Checks that the commands named in documents and messages can be typed.
 //!
-//! Method: the lines of code blocks and the words between backquotes that begin with the program's name are parsed as a command line.
-//! Oracle: the definition of the command line. What only names a verb in running text may lack its arguments; a line of a code block
-//! and a command in a message may not. Whether commands do what they are for, tests/e2e/advice.rs and manual.rs try.
+//! Method: parse as a command line each line of a code block, and each text in backquotes, that begins with
+//! the program's name. Oracle: the definition of the command line. A text that only names a verb in running
+//! text may lack its arguments; a line of a code block and a command in a message may not. Whether commands
+//! do what the text says is tested by tests/e2e/advice.rs and manual.rs.
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -18,7 +19,7 @@ const DOCUMENTS: &[(&str, &str)] = &[
     ("docs/format.md", include_str!("../../docs/format.md")),
 ];
 
-/// The messages of the program, one a line.
+/// The messages of the program, one per line.
 const MESSAGES: &str = include_str!("../../tests/messages/all.txt");
 
 /// The error of a command line, if it has one.
@@ -38,7 +39,7 @@ fn typed(document: &str) -> Vec<String> {
     parts.filter(|part| part.starts_with("striate ")).collect()
 }
 
-/// The commands between backquotes.
+/// The commands in backquotes.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').filter(|code| code.starts_with("striate ") && !code.contains('\n'))
 }
@@ -65,9 +66,9 @@ fn documents_name_commands_that_exist() {
 fn messages_name_commands_that_can_be_typed() {
     let mut count = 0;
     for message in MESSAGES.lines() {
-        // Between its backquotes a message has code, and the demo's messages have what it ran.
+        // Skip the demo's own message, whose backquotes hold whatever command it ran.
         for command in named(message).filter(|command| *command != "striate {}") {
-            // Values that are put in: a name and a path may be numbers.
+            // Fill in values: "1" is valid as a name and as a path.
             let mut pieces = command.split('{');
             let head = pieces.next().unwrap_or_default().to_string();
             let filled = pieces

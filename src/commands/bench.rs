@@ -1,4 +1,4 @@
-//! `bench`: the engine without a front end, measured.
+//! `bench`: measures the engine without a front end.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ use crate::failure::{Context, Failure, Outcome, Result};
 use crate::output::{json_line, print, print_json};
 use crate::units::{about_ns, about_rate, about_size, exact_size, grouped};
 
-/// Measures and reports; an error of a request is a problem.
+/// Measures and reports. Requests that ended with an error are a problem.
 pub fn bench(options: &Bench) -> Result<Outcome> {
     if let Some(size_bytes) = options.ublk_null {
         let without: Vec<_> = options.ublk_without.iter().map(|&feature| feature.into()).collect();
@@ -123,7 +123,7 @@ fn text(report: &BenchReport) -> String {
     text
 }
 
-/// `raid5 of 5 (null:1T*5), chunk 64K: randwrite 4K, 128 in flight on 1 core, 3 s`.
+/// Describes the load: `raid5 of 5 (null:1T*5), chunk 64K: randwrite 4K, 128 in flight on 1 core, 3 s`.
 fn load(config: &BenchOptions) -> String {
     let pattern = serde_json::to_value(config.pattern).ok();
     let mut text = format!(
@@ -144,7 +144,7 @@ fn load(config: &BenchOptions) -> String {
     text
 }
 
-/// The members as they are written on the command line.
+/// The members in the form of the command line.
 fn specs(members: &[BenchMember]) -> String {
     let runs = members.chunk_by(|one, other| one == other).map(|run| {
         let one = match &run[0] {

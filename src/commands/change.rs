@@ -33,7 +33,7 @@ pub fn fail(options: &Fail, run_dir: Option<&RunDir>) -> Result<Outcome> {
 pub fn replace(options: &Replace, run_dir: Option<&RunDir>) -> Result<Outcome> {
     let what = || format!("cannot use {}", options.path.display());
     let path = std::path::absolute(&options.path).context(what)?;
-    // The server looks closely; a slip of the pen need not get that far.
+    // The server checks the device closely; this finds a mistyped path before the server is asked.
     path.metadata().context(what)?;
     let mut client = Client::connect(run_dir, &options.name)?;
     client.command(&Request::Replace {
@@ -74,7 +74,7 @@ pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
         Err(Unreachable::Dead) => true,
         Err(Unreachable::NotServed) => false,
     };
-    // A user who may not look finds no device.
+    // A user who may not list the devices gets an empty list.
     let devices = leftovers(name.as_str()).unwrap_or_default();
     match (devices.first().map(|one| one.device), options.force) {
         (None, _) if !is_dead => return Err(not_served(name, run_dir)),
@@ -90,7 +90,8 @@ pub fn stop(options: &Stop, run_dir: Option<&RunDir>) -> Result<Outcome> {
         }
         (_, true) => {}
     }
-    // The claim: as long as it lives, no server of the name starts, and takes over what is being removed.
+    // While the claim lives, no server of this name can start and take over the things that are being
+    // removed.
     let claim = run_dir.map(|run_dir| Claim::take(run_dir, name)).transpose()?;
     for Leftover { device, .. } in devices {
         remove_leftover(device, run_dir.map(RunDir::path))?;
@@ -112,7 +113,7 @@ fn clear_sockets(claim: &Claim, name: &ArrayName, run_dir: &RunDir) -> Result<()
     claim.remove_dead_socket()?;
     let export = run_dir.nbd_socket(name)?;
     let is_socket = export.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
-    // A server of another array may have been told to listen there.
+    // The server of another array may be listening on this path; then it stays.
     let is_dead = connect_within(&export, LINE_TIME_MAX)
         .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
     if is_socket && is_dead {

@@ -1,4 +1,5 @@
-//! How the threads of `serve` enter the sandbox: what is known of a server, put into the words of [`crate::sandbox`].
+//! How the threads of `serve` enter the sandbox: turns the facts about a server into the terms of
+//! [`crate::sandbox`].
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::rundir::own_uid;
 use crate::sandbox::{Choice, Facts, Places, Reach, Sandbox, Thread, has_lock_limit};
 
-/// The sandbox of a server, and where its files are.
+/// The sandbox of a server, and the places of its files.
 pub struct Confined {
     sandbox: Sandbox,
     places: Places,
@@ -17,29 +18,30 @@ pub struct Confined {
     facts: Facts,
 }
 
-/// The facts about a server that runs.
+/// The facts about a running server.
 pub struct Known {
     facts: Facts,
     reach: Reach,
 }
 
 impl Confined {
-    /// Gives up what no start needs; to be called before there are threads. `may_be_block_device` says whether hosts may come to use a
-    /// block device. Returns lines for the log, too.
+    /// Gives up every privilege that a start does not need. Must be called before there are threads.
+    /// `may_be_block_device` says whether hosts may later use a block device. Also returns lines for the log.
     pub fn begin(choice: Choice, may_be_block_device: bool) -> (Confined, Vec<String>) {
         let (sandbox, lines) = Sandbox::begin(choice);
-        // After `begin`, which may have raised the limit.
+        // The limit is read after `begin`, which may have raised it.
         let has_lock_limit = has_lock_limit();
         let facts = Facts { block_device: may_be_block_device, has_lock_limit, ..Facts::default() };
         (Confined { sandbox, places: Places::default(), facts }, lines)
     }
 
-    /// For a thread that opens nothing, before anything is known.
+    /// The limiter of a thread that opens nothing, for use before anything about the server is known.
     pub fn at_once(&self, thread: Thread) -> impl FnOnce() + Send + use<> {
         self.sandbox.limiter(thread, self.facts, &Reach::default())
     }
 
-    /// Learns where the files of a server will be: members, its run directory, its addresses of NBD, and places of replacements.
+    /// Takes in where the files of a server will be: members, its run directory, its NBD addresses, and
+    /// directories of replacements.
     pub fn learn(
         &mut self,
         members: &[PathBuf],
@@ -66,7 +68,7 @@ impl Confined {
         Ok(())
     }
 
-    /// For the engine, whose threads confine themselves by this.
+    /// The limiter of the engine's threads, which confine themselves with it.
     pub fn threads(&self) -> Threads {
         let (sandbox, reach) = (self.sandbox.clone(), Reach::of_start(&self.places.run_dir));
         let known = self.facts;
@@ -75,14 +77,14 @@ impl Confined {
         })
     }
 
-    /// Learns of a server that runs where its members really are.
+    /// Takes in where the members of a running server really are.
     pub fn of_server(&mut self, server: &Server) -> Known {
         self.places.members.extend(server.places());
         self.facts.others_own_files = self.places.others_own(own_uid());
         Known { facts: with(self.facts, server.routes()), reach: Reach::new(&self.places) }
     }
 
-    /// For a thread of a server that runs, before it is started.
+    /// The limiter of a thread of a running server; made before the thread is started.
     pub fn limiter(&self, thread: Thread, known: &Known) -> impl FnOnce() + Send + use<> {
         self.sandbox.limiter(thread, known.facts, &known.reach)
     }

@@ -1,4 +1,4 @@
-//! `create`: makes an array and says what it came to.
+//! `create`: makes an array and reports it.
 
 use engine::format::Shape;
 use engine::server::{CreateOptions, Progress, create as engine_create};
@@ -11,7 +11,7 @@ use crate::meter::Meter;
 use crate::output::{print, print_json};
 use crate::units::{about_size, exact_size};
 
-/// Makes the array.
+/// Makes the array and reports its size, its init and the routes of its members.
 pub fn create(options: &Create) -> Result<Outcome> {
     let shape = Shape { level: options.level, members: options.members.len(), chunk_bytes: options.chunk };
     shape.check().map_err(|error| Failure::usage(error.to_string()))?;
@@ -52,7 +52,7 @@ pub fn create(options: &Create) -> Result<Outcome> {
             created.init,
             created.uuid,
         ))?;
-        // Of files there is nothing to tell.
+        // The route of a file is not worth a line.
         for (path, route) in options.members.iter().zip(&created.routes) {
             if route.kind != RouteKind::File {
                 print(&format!("{}: by {route}\n", path.display()))?;

@@ -19,13 +19,13 @@ use crate::units::{about_size, exact_size, grouped};
 use super::status::{LIST_IS_FULL, describe_job, health_text, picture};
 use super::{member_io, scan};
 
-/// What is asked about.
+/// The subject of the request.
 enum Subject<'a> {
     Running(ArrayName, RunDir),
     Members(&'a [PathBuf]),
 }
 
-/// Shows it.
+/// Shows everything about the subject.
 pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
     if options.export {
         return export(&options.subjects);
@@ -57,8 +57,9 @@ pub fn detail(options: &Detail, run_dir: Option<&Path>) -> Result<Outcome> {
     }
 }
 
-/// A member's identity as blkid(8) prints it with `--output udev`, for systems whose libblkid does not know members (packaging/util-linux
-/// has a patch). A device that is no member is no error to complain of: udev asks about every device.
+/// Prints a member's identity as blkid(8) does with `--output udev`, for systems whose libblkid does not know
+/// members (packaging/util-linux has a patch). A device that is no member causes no message: udev asks about
+/// every device.
 fn export(paths: &[PathBuf]) -> Result<Outcome> {
     let [path] = paths else { return Err(Failure::usage("--export: give one device")) };
     let examined = examine(std::slice::from_ref(path), 0)?;
@@ -76,7 +77,8 @@ fn exported(superblock: &ExaminedSuperblock) -> String {
     )
 }
 
-/// One word that has a control socket is a running array; everything else is a path.
+/// Interprets the arguments: a single word with a control socket is a running array; everything else is a
+/// path.
 fn subject<'a>(subjects: &'a [PathBuf], run_dir: Option<&Path>) -> Result<Subject<'a>> {
     if let [one] = subjects
         && let Some(Ok(name)) = one.to_str().map(str::parse::<ArrayName>)
@@ -102,14 +104,14 @@ impl Lines {
         writeln!(self.0, "{key:>16}  {value}").expect("a string takes all");
     }
 
-    /// A heading, with an empty line above.
+    /// Adds a heading, with an empty line above.
     fn heading(&mut self, text: impl std::fmt::Display) {
         let gap = if self.0.is_empty() { "" } else { "\n" };
         writeln!(self.0, "{gap}{text}").expect("a string takes all");
     }
 }
 
-/// As in `2 on CPUs 4, 5`.
+/// Describes the seats of reactors, as in `2 on CPU 4, 5`.
 fn reactors(seats: &[Option<usize>]) -> String {
     let cpus: Vec<String> = seats.iter().flatten().map(ToString::to_string).collect();
     match (cpus.len(), seats.len() - cpus.len()) {
@@ -224,13 +226,14 @@ fn counters_text(status: &ArrayStatus, lines: &mut Lines) {
     lines.add("written", about_size(counters.write_bytes));
 }
 
-/// No member; says why. The engine's reason may name the path by itself.
+/// The failure for a path that is no member, with the reason. The engine's reason may already contain the
+/// path.
 pub fn undecodable(one: &Examined) -> Failure {
     let (path, reason) = (one.path.display().to_string(), one.error.as_deref().unwrap_or("no superblock"));
     Failure::new(if reason.contains(&path) { reason.into() } else { format!("{path}: {reason}") })
 }
 
-/// The members that are some; the others are told of on standard error.
+/// Describes the paths that are members; standard error reports the others.
 fn members_text(examined: &[Examined]) -> String {
     let mut lines = Lines::default();
     for one in examined {

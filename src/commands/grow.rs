@@ -1,4 +1,4 @@
-//! `grow`: lets a stopped array use what its members have more than they had.
+//! `grow`: grows a stopped array into new space on its members.
 
 use std::path::Path;
 
@@ -12,10 +12,11 @@ use crate::units::about_size;
 
 use super::scan;
 
-/// Grows, and says from what to what. A member that failed meanwhile is a problem; that there was nothing to gain is none.
+/// Grows the array, and reports the old and the new size. A member that failed meanwhile is a problem; an
+/// array that cannot grow is not.
 pub fn grow(options: &Grow, run_dir: Option<&Path>) -> Result<Outcome> {
     let members = scan::members(&options.members, options.array.search())?;
-    // Without a run directory no block device was served from here, and none waits for the array.
+    // Without a run directory, no block device was served from here, so none waits for the array.
     let run_dir = RunDir::find(run_dir).ok().flatten().map(|run_dir| run_dir.path().to_path_buf());
     let grown = grow_offline(&GrowOptions { members, foreign_host_ok: options.foreign_host, run_dir })?;
     if options.json {

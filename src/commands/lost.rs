@@ -1,4 +1,4 @@
-//! `lost`: the data of an array that cannot be computed, as a script that restores it needs it.
+//! `lost`: lists the data of an array that cannot be computed, in a form for scripts that restore it.
 //!
 //! ```text
 //!     # lost of media, in logical blocks of 512 bytes: first block, blocks
@@ -12,12 +12,12 @@ use crate::failure::{Outcome, Result};
 use crate::output::{print, print_json};
 use crate::rundir::RunDir;
 
-/// Lists lost data. The exit code is 0 if there is none, else 1.
+/// Lists lost data. The exit code is 0 if there is none, otherwise 1.
 pub fn lost(options: &Lost, run_dir: Option<&RunDir>) -> Result<Outcome> {
     let mut client = Client::connect(run_dir, &options.name)?;
     let status = client.status()?;
     let block = u64::from(status.logical_block_bytes);
-    // Lost pieces are whole rows of 4 KiB, and so whole blocks.
+    // Lost pieces are whole rows of 4 KiB, and therefore whole blocks.
     let piece = |(offset_bytes, len_bytes): (u64, u64)| LostPiece {
         offset_bytes,
         len_bytes,

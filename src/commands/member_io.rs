@@ -1,4 +1,4 @@
-//! The table of `detail` about each member's device: what it was asked, how often it failed, and how long it took.
+//! The table of `detail` about each member's device: its operations, their errors, and their latency.
 //!
 //! ```text
 //!     SLOT  SERIAL  I/O     COUNT  BYTES     ERRORS  P50      P90      P99       P99.9    MAX
@@ -33,7 +33,8 @@ pub fn table(status: &ArrayStatus) -> String {
     table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_string() + "\n").collect()
 }
 
-/// A line for reads and writes each, and for flushes and deallocations if there were some.
+/// The lines of a member: one for reads, one for writes, and one each for flushes and deallocations if there
+/// were any.
 fn lines(io: &MemberCounters) -> Vec<Vec<String>> {
     let rare = [("flushes", io.flushes, io.flush_errors), ("deallocations", io.deallocations, 0)];
     let rare = rare.into_iter().filter(|(_, count, errors)| count + errors > 0);

@@ -1,7 +1,7 @@
-//! The verbs, a file for each group of them.
+//! The verbs, one file for each group.
 //!
-//! Each takes its parsed options and returns an [`Outcome`] or a `Failure`; none exits by itself, prints
-//! an error by itself, or touches a member other than through the engine.
+//! Each verb takes its parsed options and returns an [`Outcome`] or a `Failure`. No verb exits, prints its
+//! error, or touches a member except through the engine.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ mod status;
 mod visits;
 mod wait;
 
-/// Does what was typed.
+/// Runs the verb of the command line.
 pub fn run(cli: &Cli) -> Result<Outcome> {
     let run_dir: Option<&Path> = cli.run_dir.as_deref();
     match &cli.verb {

@@ -1,5 +1,6 @@
-//! The notices of a running array, written to the log as they come: one line each, with the same fields for every kind. Where the log is
-//! the journal of systemd, these are fields of the entry: `journalctl STRIATE_KIND=member_failed`.
+//! The notices of a running array, written to the log as they come: one line each, with the same fields for
+//! every kind. If the log is the journal of systemd, these are fields of the entry: `journalctl
+//! STRIATE_KIND=member_failed`.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -14,18 +15,19 @@ use crate::failure::{Context, Result};
 use crate::journal::Journal;
 use crate::names::ArrayName;
 
-/// The pause between two looks for repairs and lost data, which are no events.
+/// The pause between two checks for repairs and lost data, which cause no events.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the end waits for the last lines.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// A thread that writes down the notices of an array.
+/// A thread that writes the notices of an array to the log.
 pub struct Writer {
-    /// A channel that ends when all is written.
+    /// A channel that closes when all notices are written.
     writing: Receiver<()>,
 }
 
-/// Writes the notices down until the server has stopped, on a thread that calls `limit` once it has what it needs.
+/// Writes notices until the server has stopped, on a thread that calls `limit` once it has opened what it
+/// needs.
 pub fn write_down(
     mut notices: Notices,
     array: ArrayName,
@@ -55,7 +57,7 @@ impl Writer {
 }
 
 fn write_one(array: &ArrayName, notice: &Notice, journal: Option<&Journal>) {
-    // `--log` counts for the journal too.
+    // `--log` limits the journal too.
     if level(notice.severity) > LevelFilter::current() {
         return;
     }
@@ -81,9 +83,9 @@ const fn level(severity: Severity) -> Level {
     }
 }
 
-/// Sends a notice as an entry of the journal. Returns whether the journal has taken it.
+/// Sends a notice as an entry of the journal. Returns whether the journal took it.
 fn send(journal: &Journal, array: &ArrayName, notice: &Notice, kind: &str) -> bool {
-    // As in syslog: error, warning, informational.
+    // Priorities of syslog: error, warning, informational.
     let priority = match notice.severity {
         Severity::Alarm => "3",
         Severity::Warning => "4",

@@ -1,13 +1,14 @@
 //! The search for an array's members by its name, on every block device of the machine.
 //!
 //! ```text
-//!     devices: read all --> superblocks of that name --> one UUID: that array --> wait for its late members --> serve
-//!                                                    `-> none, several, copies --> wait, then refuse
+//!     devices: read all --> superblocks of the name --> one UUID: that array --> wait for members --> serve
+//!                                                   `-> none, several, copies --> wait, then refuse
 //! ```
-//! Any program that can write to some block device of the machine, a guest in its volume too, can write a superblock of any name. So
-//! a second UUID of the name is refused, however many members it has, unless `--uuid` says which is meant; and so is an array that
-//! belongs to no host, which only `--uuid` or its paths can mean. This does not help while none of the real members is there: a name is
-//! not an identity.
+//! Any program that can write to some block device of the machine, even a guest in its volume, can write a
+//! superblock with any name. Two kinds of arrays are therefore refused: a second UUID of the name, however
+//! many members it has, unless `--uuid` says which one is meant; and an array that belongs to no host, which
+//! must be named by `--uuid` or by its paths. This does not help while none of the real members is there: a
+//! name is not an identity.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,22 +27,22 @@ mod devices;
 
 use devices::{Devices, PassedOver};
 
-/// The pause between two looks for a late member.
+/// The pause between two checks for a late member.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// How to look.
+/// The parameters of a search.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Search<'a> {
-    /// The array, where several have the name.
+    /// The UUID of the array, if several have the name.
     pub uuid: Option<&'a str>,
     /// How long to wait for members that belong to the array and are not there yet.
     pub wait: Duration,
-    /// How long a device may take to answer, seconds; 0: as long as the engine's default.
+    /// How long a device may take to answer, in seconds; 0 means the engine's default.
     pub member_timeout_s: u32,
 }
 
-/// The members that were typed: paths, made absolute because commands name members from other directories; or, for one word that is
-/// a name, the devices that hold the array of that name.
+/// The members that the command line means. Paths are made absolute, because commands name members from other
+/// directories. A single word that is a name stands for the devices that hold the array of that name.
 pub fn members(typed: &[PathBuf], search: Search<'_>) -> Result<Vec<PathBuf>> {
     match typed {
         [one] => match as_name(one) {
@@ -52,15 +53,17 @@ pub fn members(typed: &[PathBuf], search: Search<'_>) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// A single word as the name of an array. It is a path if it has a slash, or if a file or a block device of this name is in the working
-/// directory. A directory is no member: a service that runs in `/` may serve an array named `media` beside the directory /media.
+/// Reads a single word as the name of an array. The word is a path if it has a slash, or if the working
+/// directory has a file or a block device of that name. Directories do not count: a service that runs in `/`
+/// may serve an array named `media` although there is a directory /media.
 pub fn as_name(word: &Path) -> Option<ArrayName> {
     let name = word.to_str()?.parse().ok()?;
     let kind = rustix::fs::stat(word).map(|stat| FileType::from_raw_mode(stat.st_mode));
     (!matches!(kind, Ok(FileType::RegularFile | FileType::BlockDevice))).then_some(name)
 }
 
-/// Given paths. A device that is only late has no path yet. (A file that is not there is a slip, and is none later either.)
+/// Makes paths absolute, and waits for those in /dev that do not exist yet: the device may only be late. (Any
+/// other path that does not exist is a typing mistake, and waiting would not help.)
 fn paths(typed: &[PathBuf], search: Search<'_>) -> Result<Vec<PathBuf>> {
     let absolute = typed.iter().map(std::path::absolute).collect::<std::io::Result<Vec<PathBuf>>>();
     let paths = absolute.context(|| "cannot use a member's path".into())?;
@@ -89,7 +92,7 @@ fn of_array(name: &ArrayName, search: Search<'_>) -> Result<Vec<PathBuf>> {
     found
 }
 
-/// Looks until the array is there as a whole or the wait is over; then takes what is there.
+/// Searches until the whole array is there or the time is over, then takes what is there.
 fn search_for(name: &ArrayName, search: Search<'_>, devices: &mut Devices) -> Result<Vec<PathBuf>> {
     let until = Instant::now() + search.wait;
     let mut is_told = search.wait.is_zero();
@@ -143,7 +146,8 @@ fn at_last(
     Ok(found.taken())
 }
 
-/// Devices that may hold a member that is absent, with the reason why they were not read; empty if there are none.
+/// Describes devices that may hold an absent member, with the reason why they were not read; empty if there
+/// are none.
 fn not_looked_at(seen: &BTreeMap<PathBuf, Examined>, passed_over: &[PassedOver]) -> String {
     let passed_over = passed_over.iter().map(|one| format!("{} ({})", one.path.display(), one.why));
     let failed = seen.values().filter(|one| one.unread && !is_forbidden(&one.path));
@@ -155,7 +159,7 @@ fn not_looked_at(seen: &BTreeMap<PathBuf, Examined>, passed_over: &[PassedOver])
     parts.map(|(head, list)| format!("{head}{list}")).collect::<Vec<_>>().join("; ")
 }
 
-/// Whether this process may not open a device.
+/// Whether this process lacks the right to open a device.
 fn is_forbidden(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::READ_OK) == Err(rustix::io::Errno::ACCESS)
 }
@@ -164,10 +168,11 @@ fn slots(slots: &[usize]) -> String {
     slots.iter().map(|slot| format!("slot {slot}")).collect::<Vec<_>>().join(", ")
 }
 
-/// The array that is meant, as far as it is there.
+/// The array that is meant, with those of its members that are there.
 struct Found<'a> {
     members: Vec<&'a Examined>,
-    /// Devices that may be members, or claim to be of another array of the name, and are left out: a line each.
+    /// A line for each device that is left out: it may be a member, or claims to belong to another array of
+    /// the name.
     others: Vec<String>,
 }
 
@@ -176,7 +181,7 @@ impl Found<'_> {
         self.members.iter().filter_map(|one| one.superblock.as_ref())
     }
 
-    /// Slots that take part according to the newest superblock, and of which no device is here.
+    /// Slots that take part according to the newest superblock, but whose device is not there.
     fn absent(&self) -> Vec<usize> {
         let Some(newest) = self.superblocks().max_by_key(|one| (one.epoch, one.sequence)) else {
             return Vec::new();
@@ -187,14 +192,14 @@ impl Found<'_> {
         (0..newest.slots.len()).filter(takes_part).filter(|slot| !is_here(slot)).collect()
     }
 
-    /// The paths of the members. Tells the operator which devices are left out.
+    /// The paths of the members. Logs which devices are left out.
     fn taken(&self) -> Vec<PathBuf> {
         self.others.iter().for_each(|other| log::say(other));
         self.members.iter().map(|one| one.path.clone()).collect()
     }
 }
 
-/// The array of that name with the UUID that is asked for; without one, the only array of that name.
+/// Chooses the array of that name with the given UUID; without a UUID, the only array of that name.
 fn choose<'a>(
     name: &ArrayName,
     uuid: Option<&str>,
@@ -264,8 +269,8 @@ fn belongs_to_no_host(one: &Examined) -> bool {
         .is_some_and(|superblock| superblock.host.is_empty() && superblock.host_id.is_empty())
 }
 
-/// The refusal of devices that hold the same member, if some do: one of them is a copy (a clone, a snapshot, a path of a multipath
-/// device), and only the operator knows which.
+/// Refuses devices that hold the same member: one of them is a copy (a clone, a snapshot, a path of a
+/// multipath device), and only the operator knows which.
 fn copies(members: &[&Examined]) -> Option<Failure> {
     let identity = |one: &Examined| one.superblock.as_ref().map(|superblock| superblock.member_uuid.clone());
     let is_second = |(index, one): &(usize, &&Examined)| {
@@ -331,7 +336,8 @@ mod tests {
         assert!(refused.line().contains("no member found: surely-no-array"), "{}", refused.line());
     }
 
-    /// A device that says it is in a slot of a RAID-5 of four named `tank`, of an epoch, in which some slots take part.
+    /// Adds a device whose superblock is that of one slot of a RAID-5 of four named `tank`, at an epoch, in
+    /// which some slots take part.
     fn device(
         seen: &mut BTreeMap<PathBuf, Examined>,
         path: &str,
@@ -372,7 +378,7 @@ mod tests {
     fn the_newest_superblock_says_which_slots_are_absent() {
         let (mut seen, name) = (BTreeMap::new(), "tank".parse().unwrap());
         device(&mut seen, "/dev/a", "u", 0, 7, [true, true, true, false]);
-        // The member of slot 3 left before, and its superblock is of then.
+        // The member of slot 3 left at an earlier epoch, and its superblock still shows that epoch.
         device(&mut seen, "/dev/d", "u", 3, 5, [true; 4]);
         assert_eq!(choose(&name, None, &seen).unwrap().absent(), [1, 2]);
         device(&mut seen, "/dev/b", "u", 1, 7, [true, true, true, false]);
@@ -389,7 +395,7 @@ mod tests {
         }
         assert_eq!(choose(&name, None, &seen).unwrap().members.len(), 3);
         device(&mut seen, "/dev/guest", "theirs", 0, 9, [true; 4]);
-        // However few its members are: those of the other array may be late.
+        // A second array is refused even if it has few members: those of the other array may only be late.
         let refused = choose(&name, None, &seen).err().unwrap().line();
         assert!(
             refused.contains("ours on /dev/a, /dev/b, /dev/c; theirs on /dev/guest")
@@ -437,7 +443,7 @@ mod tests {
         let word = |name: &str| directory.path().join(name);
         std::fs::create_dir(word("media")).unwrap();
         std::fs::write(word("file"), "").unwrap();
-        // Words are looked up in the working directory; this one is that of the package.
+        // The function looks words up in the working directory, which is that of the package here.
         assert_eq!(as_name(Path::new("src")).unwrap().as_str(), "src", "a directory");
         assert_eq!(as_name(Path::new("Cargo.toml")), None, "a file");
         assert_eq!(as_name(Path::new("tank")).unwrap().as_str(), "tank");

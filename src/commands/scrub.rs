@@ -10,7 +10,7 @@ use crate::units::grouped;
 
 use super::scan;
 
-/// Compares, reports; a mismatch is a problem.
+/// Compares and reports. A mismatch is a problem.
 pub fn scrub(options: &Scrub) -> Result<Outcome> {
     let mut meter = Meter::new("scrub");
     let report = scrub_offline(

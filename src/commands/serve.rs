@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!     give up privileges -> examine: the name -> claim the name -> start the engine
-//!        -> listen for commands -> enter the sandbox -> `ready` -> ... -> a signal, or `stop` -> (quiesce) -> drain, flush, clean -> exit 0
+//!        -> listen for commands -> enter the sandbox -> `ready` -> ... -> a signal, or `stop`
+//!        -> (quiesce) -> drain, flush, clean -> exit 0
 //! ```
 //!
-//! While the array is being started, a signal that asks for an end ends the process as a crash would: nothing has been acknowledged to
-//! a host. Later, the first one stops the array as `stop` does; but a block device that is in use is left for the next
-//! server, so that the program can be replaced under a mounted file system: its driver is told to hold requests back from
-//! then on, if it can. Another one, 2 s later or more, when the drain takes too
-//! long for an operator, ends the process at once with exit code 1: an unclean stop, which costs a resync. See [`signals`].
+//! While the array is being started, a signal that asks for an end ends the process as a crash would; that is
+//! safe, because nothing has been acknowledged to a host. Later, the first such signal stops the array as
+//! `stop` does. A block device that is in use is left for the next server, so that the program can be
+//! replaced under a mounted file system; its driver is told to hold requests back from then on, if it can.
+//! Another signal, 2 s later or more, is for an operator to whom the drain takes too long: it ends the
+//! process at once with exit code 1. That is an unclean stop, which costs a resync. See [`signals`].
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -43,18 +45,18 @@ use super::confine::Confined;
 use super::detail::undecodable;
 use super::{notices, scan, signals, visits};
 
-/// Why the server should end, or did.
+/// An event that ends the server.
 enum Event {
     /// A signal asks for a stop.
     Signal,
-    /// The array was stopped; how that went.
+    /// The array was stopped, with or without an error.
     Stopped(std::result::Result<(), String>),
 }
 
-/// Serves until it is stopped.
+/// Serves the array until it is stopped.
 pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     let choice = if options.no_sandbox { Choice::Leave } else { Choice::Confine };
-    // Threads inherit what is given up here.
+    // First, because threads inherit the privileges that are left here.
     let (mut confined, not_given_up) = Confined::begin(choice, options.nbd.is_empty());
     log::start(level(log_level(options)?), confined.at_once(Thread::Log))?;
     not_given_up.iter().for_each(|line| tracing::warn!("{line}"));
@@ -85,7 +87,8 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
         let parts = std::iter::once(error.to_string()).chain(silent);
         Failure::new(parts.collect::<Vec<_>>().join("; "))
     })?;
-    // Before this a signal ends the process at once: nothing would read the event, and a device may hold the start up.
+    // Until here a signal ends the process at once: nothing would read the event, and a device may hold up
+    // the start.
     let (events, happened) = channel();
     let of_signal = events.clone();
     signals.stop_by(move || drop(of_signal.send(Event::Signal)))?;
@@ -116,7 +119,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
             return Err(failure);
         }
     };
-    // Before `ready`: from then on hosts and operators count on it.
+    // The main thread is confined before `ready`: from then on, hosts and operators rely on the sandbox.
     limiter(Thread::Main)();
     announce(&ready_lines(options, &name, kind, &status.exports)?);
     let stopped = run_until_stopped(&running, &happened);
@@ -150,12 +153,13 @@ const fn level(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// The name that the members agree on, if all that were given are members. (mdadm too aborts when a device
-/// that it was told to use has no superblock: it is more likely a slip than a wish to go without.)
+/// Returns the name that the members agree on, if all devices given are members. (mdadm too aborts if a
+/// device that it was told to use has no superblock: that is more likely a mistake than a wish to go without
+/// the device.)
 fn name_of(examined: &[Examined]) -> Result<ArrayName> {
     let reason = |one: &Examined| undecodable(one).line().trim_end_matches('.').to_string();
     let without = || examined.iter().filter(|one| one.superblock.is_none());
-    // A device that does not answer may be a member.
+    // A device that does not answer may be a member, so it is no stranger.
     let strangers: Vec<String> = without().filter(|one| !one.silent).map(reason).collect();
     let known: Vec<_> =
         examined.iter().filter_map(|one| Some((&one.path, one.superblock.as_ref()?))).collect();
@@ -189,7 +193,7 @@ fn name_of(examined: &[Examined]) -> Result<ArrayName> {
         .map_err(|error| Failure::new(format!("bad array name on disk: {:?}: {error}", first.name)))
 }
 
-/// How hosts reach the array.
+/// The way in which hosts reach the array.
 enum Way {
     BlockDevice(UblkChoice),
     Nbd(Vec<String>),
@@ -204,7 +208,8 @@ impl Way {
     }
 }
 
-/// As told; otherwise a block device where that can be, or else a socket at the array's place in the run directory.
+/// Chooses the way: the one that the options give; else a block device if one can be made; else the array's
+/// socket in the run directory.
 fn way(options: &Serve, run_dir: &RunDir, name: &ArrayName) -> Result<Way> {
     if !options.nbd.is_empty() {
         return Ok(Way::Nbd(options.nbd.clone()));
@@ -255,7 +260,8 @@ fn engine_options(
     })
 }
 
-/// The certificates are read before anything is started, and while every file can be.
+/// Reads the certificates or keys. This happens before anything is started, while the process can still read
+/// every file.
 fn encryption(options: &Serve) -> Result<Option<Arc<dyn Encryption>>> {
     let Some(directory) = &options.nbd_tls else { return Ok(None) };
     let tls = Tls::read(directory)?;
@@ -271,7 +277,7 @@ fn in_sync(status: &ArrayStatus) -> usize {
     status.members.iter().filter(|member| member.state == MemberState::InSync).count()
 }
 
-/// By which way a member's I/O goes, and why.
+/// Logs the route of a member's I/O, and why it was chosen.
 fn tell_route(member: &MemberStatus) {
     let (Some(path), Some(route)) = (&member.path, &member.route) else { return };
     match route.kind {
@@ -280,7 +286,7 @@ fn tell_route(member: &MemberStatus) {
     }
 }
 
-/// The word that hosts can use the array: a line for each export, or one of JSON.
+/// The message that hosts can use the array: a line for each export, or one line of JSON.
 fn ready_lines(options: &Serve, name: &ArrayName, kind: &str, exports: &[String]) -> Result<String> {
     if options.json {
         let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION"));
@@ -289,10 +295,11 @@ fn ready_lines(options: &Serve, name: &ArrayName, kind: &str, exports: &[String]
     Ok(exports.iter().map(|export| format!("ready: {name} {kind} {export}\n")).collect())
 }
 
-/// How long a reader of standard output may take for what it waits for, before the log says that it has not.
+/// How long the reader of standard output may take to read `ready` before a warning is logged.
 const READY_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Tells whoever waits for it: a script that reads standard output, and the service manager. The array is served, heard or not.
+/// Announces that the array is served, to a script that reads standard output and to the service manager. The
+/// array is served even if the message cannot be delivered.
 fn announce(lines: &str) {
     log::settle();
     let lines = lines.to_string();
@@ -320,7 +327,7 @@ fn run_until_stopped(running: &Running, happened: &Receiver<Event>) -> std::resu
         match happened.recv_timeout(CACHES_EVERY) {
             Err(RecvTimeoutError::Timeout) if is_to_end => running.end_by_signal(),
             Err(RecvTimeoutError::Timeout) => {
-                // Nobody may have it while the array is being stopped, and then nothing is to be looked at.
+                // The server is gone while the array is being stopped; then there is nothing to check.
                 let look = |server: &Server| {
                     server.note_trouble().into_iter().chain(server.look_at_caches()).collect::<Vec<_>>()
                 };
@@ -339,12 +346,13 @@ fn run_until_stopped(running: &Running, happened: &Receiver<Event>) -> std::resu
     }
 }
 
-/// The array while it runs, as commands see it.
+/// The running array, as commands see it.
 struct Running {
-    /// `None` once it is being stopped. The lock is held to look, never during a command: a command that waits for a device that
-    /// does not answer holds up no other, and not the stop.
+    /// The server; `None` once it is being stopped. The lock is held only to clone the `Arc`, never during a
+    /// command. Otherwise a command that waits for a device that does not answer would block all others, and
+    /// the stop.
     server: Mutex<Option<Arc<Server>>>,
-    /// Where the end is told.
+    /// The channel that reports the end.
     events: Sender<Event>,
 }
 
@@ -399,8 +407,9 @@ impl Backend for Running {
 }
 
 impl Running {
-    /// Begins the end that a signal asks for. The end comes as an event, from here or from the `stop` that was first. Where it cannot
-    /// begin (the driver of the block device does not answer), it is to be tried again.
+    /// Begins the end that a signal asks for. The event of the end comes from here, or from a `stop` that was
+    /// first. If the end cannot begin (the driver of the block device does not answer), the main loop tries
+    /// again later.
     fn end_by_signal(&self) {
         let ended = self.end(Stop::HandOver);
         if let (Err(error), Ok(server)) = (ended, self.lock())
@@ -410,7 +419,8 @@ impl Running {
         }
     }
 
-    /// Stops the array; a block device that is in use stays, as `how` says. Returns what the operator should know.
+    /// Stops the array. `how` says whether a block device that is in use stays. Returns warnings for the
+    /// operator.
     fn end(&self, how: Stop) -> std::result::Result<Vec<String>, String> {
         self.with(|server| server.close(how).map_err(|error| error.to_string()))?;
         let server = self.lock()?.take().ok_or(STOPPING)?;
@@ -427,7 +437,7 @@ impl Running {
     }
 }
 
-/// How a block device is left to the next server.
+/// Logs in which state a block device is left to the next server.
 fn tell_quiesced(quiesced: &Quiesced) {
     match quiesced {
         Quiesced::Held => {
@@ -444,8 +454,8 @@ fn tell_quiesced(quiesced: &Quiesced) {
     }
 }
 
-/// The refusal of a path that the server has for a slot already. A member that has failed stays open until the server ends: the kernel
-/// may still have I/O of it.
+/// The refusal of a path that the server already has for a slot. A member that has failed stays open until
+/// the server ends, because the kernel may still have I/O in flight to it.
 fn is_known(path: &Path, slot: usize, status: &ArrayStatus) -> String {
     let name = &status.name;
     match status.members[slot].state {
@@ -466,7 +476,8 @@ fn is_known(path: &Path, slot: usize, status: &ArrayStatus) -> String {
 /// How long a path may take to resolve.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(5);
 
-/// The slot that is meant: by number, by the path it was opened with, or by another path to that file.
+/// Finds the slot of a member given by number, by the path it was opened with, or by another path to that
+/// file.
 fn find_slot(member: &MemberId, status: &ArrayStatus) -> std::result::Result<usize, String> {
     let path = match member {
         MemberId::Slot(slot) if *slot < status.members.len() => return Ok(*slot),
@@ -484,7 +495,7 @@ fn find_slot(member: &MemberId, status: &ArrayStatus) -> std::result::Result<usi
     if let Some((slot, _)) = known().find(|(_, known)| known == path) {
         return Ok(slot);
     }
-    // A path may lead through a file system that does not answer, perhaps that of the very member.
+    // A path may lead through a file system that does not answer, perhaps that of the member itself.
     let paths = std::iter::once(path.clone()).chain(known().map(|(_, known)| known)).collect();
     let real = each_within(paths, RESOLVED_WITHIN, |path: PathBuf| path.canonicalize().ok());
     let real: Vec<Option<PathBuf>> = real.into_iter().map(Option::flatten).collect();
@@ -512,7 +523,7 @@ mod tests {
         assert!(find_slot(&MemberId::Slot(3), &status).unwrap_err().contains("slots 0 to 2"));
         assert_eq!(find_slot(&MemberId::Path(file), &status), Ok(1));
         assert_eq!(find_slot(&MemberId::Path(link), &status), Ok(1));
-        // A member whose node is gone is still known by its path.
+        // A member whose device node is gone is still known by its path.
         assert_eq!(find_slot(&MemberId::Path("/gone/m0".into()), &status), Ok(0));
         assert!(find_slot(&MemberId::Path("/gone/m9".into()), &status).is_err());
     }

@@ -1,22 +1,25 @@
-//! What a signal means to a server.
+//! The effect of each signal on a server.
 //!
 //! | signal | while the array is being started | while it is served |
 //! |---|---|---|
-//! | TERM, INT | the process ends as by a crash | the array is stopped; another one, 2 s later or more, ends the process at once |
-//! | HUP, USR1, USR2, ALRM, VTALRM, PROF, IO, PWR, STKFLT | passed over | passed over |
-//! | real-time signals | passed over | passed over |
-//! | TSTP, TTIN, TTOU | passed over | passed over |
-//! | XFSZ, XCPU | passed over | passed over |
+//! | TERM, INT | the process ends as by a crash | the array is stopped (a) |
+//! | HUP, USR1, USR2, ALRM, VTALRM, PROF, IO, PWR, STKFLT | ignored | ignored |
+//! | real-time signals | ignored | ignored |
+//! | TSTP, TTIN, TTOU | ignored | ignored |
+//! | XFSZ, XCPU | ignored | ignored |
 //! | PIPE | not delivered: Rust has it ignored | the same |
-//! | QUIT and what stands for a fault | the process ends as by a crash, perhaps with a core | the same |
+//! | QUIT and the signals of faults | the process ends as by a crash, perhaps with a core | the same |
 //!
-//! Hosts depend on a server longer than the terminal that it was started from: a session that is lost (HUP), a tool that means "open
-//! your log again" (HUP, USR1), or a key that suspends (TSTP) neither ends nor halts it. A write beyond a limit of
-//! this process (XFSZ) fails with EFBIG, which is no fault of the member.
+//! (a) Another one, 2 s later or more, ends the process at once.
 //!
-//! A single wish to end may come as several signals within microseconds: `timeout` of GNU signals its child and then the child's process
-//! group, and a shell or a service manager may signal the group beside a wrapper. So repeats within [`REPEAT_TIME`] of the first are
-//! passed over; otherwise they would turn a clean stop into a resync.
+//! Hosts depend on a server for longer than the terminal from which it was started. So a lost session (HUP),
+//! a tool that means "reopen your log" (HUP, USR1), or a key that suspends (TSTP) neither ends nor stops it.
+//! A write beyond a limit of this process (XFSZ) fails with EFBIG, which is no fault of the member.
+//!
+//! A single wish to end may arrive as several signals within microseconds: `timeout` of GNU signals its child
+//! and then the child's process group, and a shell or a service manager may signal a wrapper and the group.
+//! Repeats within [`REPEAT_TIME`] of the first are therefore ignored; otherwise they would turn a clean stop
+//! into a resync.
 
 use std::ops::RangeInclusive;
 use std::sync::mpsc::{Sender, channel};
@@ -36,16 +39,17 @@ const ENDS: [i32; 2] = [SIGTERM, SIGINT];
 /// Signals of Linux that signal-hook has no names for.
 const SIGPWR: i32 = 30;
 const SIGSTKFLT: i32 = 16;
-/// Signals that would end or halt the process, and are passed over.
+/// Signals that would end or halt the process; the server logs and ignores them.
 const PASSED_OVER: [i32; 14] = [
     SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGTSTP, SIGTTIN, SIGTTOU, SIGXFSZ,
     SIGXCPU, SIGPWR, SIGSTKFLT,
 ];
-/// Real-time signals, but for those that the C library keeps for its threads (32 and 33 in glibc, 34 too in musl).
+/// Real-time signals, except those that the C library reserves for its threads (32 and 33 in glibc, also 34
+/// in musl).
 fn real_time() -> RangeInclusive<i32> {
     libc::SIGRTMIN()..=libc::SIGRTMAX()
 }
-/// How long after the first signal that asks for an end others mean the same wish.
+/// How long after the first signal that asks for an end further ones count as repeats of it.
 const REPEAT_TIME: Duration = Duration::from_secs(2);
 
 type Stop = Box<dyn Fn() + Send>;
@@ -53,11 +57,11 @@ type Stop = Box<dyn Fn() + Send>;
 /// The consequence of a signal that asks for an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// The array is stopped.
+    /// Stop the array.
     Stop,
-    /// A repeat of the first signal: nothing.
+    /// Do nothing: the signal repeats the first.
     Repeat,
-    /// The process ends at once.
+    /// End the process at once.
     AtOnce,
 }
 
@@ -70,13 +74,13 @@ fn end(since_first: Option<Duration>) -> End {
     }
 }
 
-/// The signals of this process, and the thread that takes them.
+/// The watched signals of this process, and the channel to the thread that takes them.
 pub struct Watched {
     signals: Handle,
     stop: Sender<Stop>,
 }
 
-/// From here on some signals are passed over. The thread that looks at them first calls `limit`.
+/// Begins to ignore some signals. The thread that receives them first calls `limit`.
 pub fn watch(limit: impl FnOnce() + Send + 'static) -> Result<Watched> {
     let failed = || "cannot catch signals".to_string();
     let mut signals = Signals::new(PASSED_OVER.into_iter().chain(real_time())).context(failed)?;
@@ -84,7 +88,7 @@ pub fn watch(limit: impl FnOnce() + Send + 'static) -> Result<Watched> {
     let (sender, stop) = channel::<Stop>();
     let watch = move || {
         limit();
-        // Ends are caught only once there is a stop.
+        // Signals that ask for an end are caught only after `stop_by`, so a stop will come.
         let mut first: Option<Instant> = None;
         for signal in signals.forever() {
             if !ENDS.contains(&signal) {
@@ -114,7 +118,8 @@ pub fn watch(limit: impl FnOnce() + Send + 'static) -> Result<Watched> {
 }
 
 impl Watched {
-    /// From here on the first signal that asks for an end stops the array, and one that is not a repeat of it ends the process.
+    /// From here on, the first signal that asks for an end stops the array, and one that is not a repeat of
+    /// it ends the process.
     pub fn stop_by(&self, stop: impl Fn() + Send + 'static) -> Result<()> {
         let _ = self.stop.send(Box::new(stop));
         ENDS.iter()

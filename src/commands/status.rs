@@ -1,4 +1,4 @@
-//! `status`: the running arrays, a line each.
+//! `status`: the running arrays, one line each.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use crate::units::{about_rate, about_size, about_time, percent};
 
 use super::wait::job_name;
 
-/// Shows one array or all, once or again and again.
+/// Shows one array or all, once or repeatedly.
 pub fn status(options: &Status, run_dir: Result<Option<RunDir>>) -> Result<Outcome> {
     let run_dir = match run_dir {
-        // A monitor has to hear of a run directory that cannot be used, by its own exit code.
+        // With --check, an unusable run directory is reported by the exit codes of monitoring.
         Err(failure) if options.check => return check(Err(failure)),
         found => found?,
     };
     let is_terminal = std::io::stdout().is_terminal();
-    // A user who may not look finds no device.
+    // A user who may not list the devices gets an empty list.
     let leftovers = |name: &ArrayName| {
         let found = leftovers(name.as_str()).unwrap_or_default();
         found.into_iter().filter(|one| one.has_hosts).map(|one| one.device).collect()
@@ -46,7 +46,7 @@ pub fn status(options: &Status, run_dir: Result<Option<RunDir>>) -> Result<Outco
         } else {
             let clear = if options.watch.is_some() && is_terminal { "\x1b[H\x1b[2J" } else { "" };
             let served: Vec<&ArrayStatus> = entries.iter().filter_map(Entry::served).collect();
-            // A reader that has gone is shown nothing again.
+            // If the reader has gone, stop: there is nothing to show again.
             let is_coloured = is_terminal && may_colour();
             if !print_to_reader(&format!("{clear}{}", table(&served, is_coloured)))? {
                 return Ok(Outcome::Fine);
@@ -72,7 +72,8 @@ enum Entry {
     Served(Box<ArrayStatus>),
     /// The server of the array has died. Block devices may wait for the next one.
     Gone { name: ArrayName, devices: Vec<u32> },
-    /// The server of the array has ended, and left block devices that wait for the next one: all I/O of their users waits.
+    /// The server of the array has ended, and left block devices that wait for the next one: all I/O of their
+    /// users waits.
     Waiting { name: ArrayName, devices: Vec<u32> },
     /// The server does not answer, or cannot be asked.
     Unknown { name: ArrayName, why: Failure },
@@ -125,13 +126,13 @@ impl Entry {
     }
 }
 
-/// `I/O of /dev/ublkb0 waits for the next server`.
+/// Describes waiting devices: `I/O of /dev/ublkb0 waits for the next server`.
 fn wait(devices: &[u32]) -> String {
     let paths = devices.iter().map(|device| format!("/dev/ublkb{device}")).collect::<Vec<_>>();
     format!("I/O of {} waits for the next server", paths.join(", "))
 }
 
-/// A single line for a monitoring system: the worst state, and the arrays in it.
+/// Prints one line for a monitoring system: the worst state, and the arrays.
 fn check(collected: Result<Vec<Entry>>) -> Result<Outcome> {
     let describe_any = |entry: &Entry| entry.complaint().or_else(|| entry.served().map(describe));
     let mut found: Vec<(Verdict, String)> = match collected {
@@ -171,7 +172,8 @@ fn describe(status: &ArrayStatus) -> String {
     format!("{} {} {}{background}", status.name, health_text(status), picture(&status.members))
 }
 
-/// The arrays that are known in a run directory, or one of them. `leftovers` finds the block devices that wait for an array.
+/// Collects the arrays that are known in a run directory, or one of them. `leftovers` finds the block devices
+/// that wait for an array.
 fn collect(
     only: Option<&ArrayName>,
     run_dir: Option<&RunDir>,
@@ -185,7 +187,7 @@ fn collect(
     Ok(run_dir.known()?.iter().filter_map(|name| look(name, Some(run_dir), leftovers)).collect())
 }
 
-/// The state of an array; `None` if it has no server and nothing waits for one.
+/// The state of an array; `None` if it has no server and no device waits for one.
 fn look(
     name: &ArrayName,
     run_dir: Option<&RunDir>,
@@ -204,7 +206,8 @@ fn look(
     }
 }
 
-/// The table of arrays; on a terminal the health has a colour. No line is cut or wrapped: that is the terminal's to do.
+/// The table of arrays; on a terminal the health has a colour. Lines are not cut or wrapped: the terminal
+/// does that.
 fn table(statuses: &[&ArrayStatus], is_coloured: bool) -> String {
     if statuses.is_empty() {
         return "no array is served\n".into();
@@ -229,7 +232,7 @@ fn table(statuses: &[&ArrayStatus], is_coloured: bool) -> String {
     lines.zip(statuses).map(coloured).fold(head, |text, line| text + &line)
 }
 
-/// A line of the table with its health in green, yellow or red.
+/// Colours the health in a line of the table green, yellow or red.
 fn in_colour(line: &str, status: &ArrayStatus) -> String {
     let number = match verdict(status.health) {
         Verdict::Ok => 32,
@@ -243,7 +246,8 @@ fn in_colour(line: &str, status: &ArrayStatus) -> String {
 /// The reason why a rebuild or a resync may not go on.
 pub const LIST_IS_FULL: &str = "the list of lost rows is full: overwrite or discard some, or nothing is rebuilt or resynced where more is lost";
 
-/// The health of an array in the words of the manual, and what else holds: `degraded`, `DATA LOST (64 KiB), read-only`.
+/// The health of an array in the words of the manual, and additional facts: `degraded`, `DATA LOST (64 KiB
+/// lost), read-only`.
 pub fn health_text(status: &ArrayStatus) -> String {
     let mut text = match status.health {
         Health::Optimal => "optimal".to_string(),
@@ -264,7 +268,7 @@ pub fn health_text(status: &ArrayStatus) -> String {
     text
 }
 
-/// The picture of the slots that mdstat has: `U` for each slot in sync, `_` for each that is not.
+/// The slots in the notation of mdstat: `U` for each slot in sync, `_` for each that is not.
 pub fn picture(members: &[MemberStatus]) -> String {
     let letters = members.iter().map(|member| if member.state == MemberState::InSync { 'U' } else { '_' });
     format!("[{}]", letters.collect::<String>())
@@ -279,7 +283,7 @@ fn background(status: &ArrayStatus) -> String {
     if parts.is_empty() { "-".into() } else { parts.join("; ") }
 }
 
-/// A job in one line: `rebuild of slot 2: 43.1 %, 1.20 GiB/s, 3 min left`.
+/// Describes a job in one line: `rebuild of slot 2: 43.1 %, 1.20 GiB/s, 3 min left`.
 pub fn describe_job(job: &Background, chunk_bytes: u32) -> String {
     let mut text = format!("{}: {}", job_name(job), percent(job.done_stripes, job.total_stripes));
     if job.bytes_per_s > 0 {
@@ -325,7 +329,7 @@ mod tests {
         assert_eq!(unreachable.unwrap(), Outcome::Checked(Verdict::Unknown));
     }
 
-    /// A server was replaced, and the new one has not come: its lock stays, and its device waits.
+    /// A server has ended for its successor, which has not come: its lock file stays, and its device waits.
     #[test]
     fn a_block_device_that_waits_is_critical() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Clients of NBD that come and go, written to the log: what is ordinary at the level debug, and connections that the server had to end
-//! at the level info.
+//! Clients of NBD that come and go, written to the log: ordinary connections at the level debug, and
+//! connections that the server had to end at the level info.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::names::ArrayName;
 /// How long the end waits for the last lines.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// A thread that writes down which clients come and go.
+/// A thread that logs which clients come and go.
 pub struct Writer {
-    /// Ends when all is written.
+    /// A channel that closes when all visits are written.
     writing: Receiver<()>,
 }
 
-/// Writes them until the server has stopped.
+/// Writes visits until the server has stopped, on a thread that first calls `limit`.
 pub fn write_down(visits: Visits, array: ArrayName, limit: impl FnOnce() + Send + 'static) -> Result<Writer> {
     let (written, writing) = channel();
     let write = move || {
@@ -36,7 +36,7 @@ pub fn write_down(visits: Visits, array: ArrayName, limit: impl FnOnce() + Send 
 }
 
 impl Writer {
-    /// After the server has stopped: waits for the last of them.
+    /// Waits for the last visits, after the server has stopped.
     pub fn end(self) {
         let _all_are_written = self.writing.recv_timeout(END_TIME_MAX);
     }

@@ -1,9 +1,9 @@
 //! `wait`: returns when no resync or rebuild is going on.
 //!
-//! Exit code 1 when the time is up, when the array has failed, or when a slot that was being rebuilt is
-//! not in sync afterwards, and whenever rows are lost: `replace && wait && unplug the old one` must stop at the `wait`, however quick
-//! the rebuild was. A
-//! rebuild or resync for which the list of lost rows has no more room does not end by itself, so it ends the waiting too.
+//! The exit code is 1 in these cases: the time is up; the array has failed; a slot that was being rebuilt is
+//! not in sync afterwards; or rows are lost. `replace && wait && unplug the old one` must stop at the `wait`,
+//! however quick the rebuild was. A rebuild or resync for which the list of lost rows has no more room does
+//! not end by itself, so it ends the waiting too.
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,11 @@ use crate::rundir::RunDir;
 
 use super::status::{LIST_IS_FULL, health_text, picture};
 
-/// The pause between two questions to the server.
+/// The pause between two requests to the server.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A rebuild that stands still for so long while the list of lost rows is full waits for room in it. (A rebuild that is only
-/// slow passes thousands of stripes in this time.)
+/// How long a rebuild must stand still, with a full list of lost rows, before it counts as waiting for room
+/// in the list. (A rebuild that is only slow passes thousands of stripes in this time.)
 const STUCK_TIME: Duration = Duration::from_secs(5);
 
 /// Waits, and shows progress.
@@ -74,7 +74,8 @@ pub fn wait(options: &Wait, run_dir: Option<&RunDir>) -> Result<Outcome> {
     Ok(outcome(&status, &rebuilt))
 }
 
-/// Whether a resync has left stripes because the list of lost rows is full: between two attempts, minutes apart, none is going on.
+/// Whether a resync has left stripes because the list of lost rows is full. Between two attempts, which are
+/// minutes apart, no resync shows as a job.
 fn needs_room(status: &ArrayStatus) -> bool {
     status.lost_rows.is_full && status.cells.need_sync > status.cells.lost
 }
@@ -87,7 +88,7 @@ fn stuck(status: &ArrayStatus, job: &Background) -> Failure {
     ))
 }
 
-/// Brings the meter up to date; another job than before gets a meter of its own.
+/// Updates the meter; a different job than before gets a meter of its own.
 fn show(shown: &mut Option<(String, Meter)>, job: &Background, status: &ArrayStatus) {
     let label = format!("{}: {}", status.name, job_name(job));
     if shown.as_ref().is_some_and(|(known, _)| *known != label) {
@@ -131,7 +132,8 @@ mod tests {
         assert_eq!(outcome(&status, &[1]), Outcome::Fine);
         status.health = Health::Degraded;
         status.members[1].state = MemberState::Failed;
-        // Waiting for a resync while another member is missing is fine; the missing one was known.
+        // Waiting for a resync while another member is missing ends well: that member was known to be
+        // missing.
         assert_eq!(outcome(&status, &[]), Outcome::Fine);
         assert_eq!(outcome(&status, &[1]), Outcome::Problem);
         status.members[1].state = MemberState::InSync;

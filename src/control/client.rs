@@ -18,22 +18,22 @@ use crate::rundir::{LockState, RunDir};
 /// A connection to the server of one array.
 #[derive(Debug)]
 pub struct Client {
-    /// Whose server it is, for messages.
+    /// The array whose server this is, for messages.
     name: ArrayName,
-    /// The socket.
+    /// The connection to the control socket.
     stream: UnixStream,
-    /// What has arrived.
+    /// Bytes that arrived and are not yet a whole line.
     lines: Lines,
 }
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Debug)]
 pub enum Unreachable {
     /// No server has this name.
     NotServed,
-    /// One had, and died: its socket is still there.
+    /// A server had this name and died: its socket is still there.
     Dead,
-    /// Something else, for the operator.
+    /// Any other reason, as a failure for the operator.
     Failed(Failure),
 }
 
@@ -44,7 +44,8 @@ impl Client {
         let stream = connect_within(&path, LINE_TIME_MAX).map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => match run_dir.lock_state(name) {
                 LockState::Held => Unreachable::Failed(busy(name)),
-                // The lock is there and free, and so is the socket: a server had both, and died.
+                // Lock and socket are there, but nothing holds or serves them: the server that had both has
+                // died.
                 LockState::Free if error.kind() == ErrorKind::ConnectionRefused => Unreachable::Dead,
                 LockState::Free | LockState::None => Unreachable::NotServed,
             },
@@ -60,7 +61,7 @@ impl Client {
         Ok(Self { name: name.clone(), stream, lines: Lines::default() })
     }
 
-    /// Connects; a server that is not there is a failure.
+    /// Connects. A server that is not there is a failure.
     pub fn connect(run_dir: Option<&RunDir>, name: &ArrayName) -> Result<Self> {
         let Some(run_dir) = run_dir else { return Err(not_served(name, None)) };
         Self::try_connect(run_dir, name).map_err(|reason| match reason {
@@ -70,7 +71,7 @@ impl Client {
         })
     }
 
-    /// What is going on. A server that does not say so in time is a failure.
+    /// Asks for the status. A server that does not answer in time is a failure.
     pub fn status(&mut self) -> Result<ArrayStatus> {
         self.stream.set_read_timeout(Some(LINE_TIME_MAX)).context(|| self.name.to_string())?;
         match self.ask(&Request::Status {})? {
@@ -80,7 +81,7 @@ impl Client {
         }
     }
 
-    /// What is lost, all of it.
+    /// Asks for the whole list of lost pieces.
     pub fn lost(&mut self) -> Result<Vec<(u64, u64)>> {
         self.stream.set_read_timeout(Some(LINE_TIME_MAX)).context(|| self.name.to_string())?;
         let (mut pieces, mut from) = (Vec::new(), Some(0));
@@ -88,7 +89,7 @@ impl Client {
             match self.ask(&Request::Lost { from_stripe })? {
                 Answer::Lost { lost } => {
                     lost.pieces.into_iter().for_each(|piece| add_piece(&mut pieces, piece));
-                    // A server that does not come forward would be asked for ever.
+                    // Stop if the server does not advance; otherwise it would be asked for ever.
                     from = lost.next_stripe.filter(|next| *next > from_stripe);
                 }
                 Answer::Error { error } => return Err(Failure::new(error)),
@@ -105,8 +106,8 @@ impl Client {
         ))
     }
 
-    /// Has something done. It takes the time it takes: a stop drains, a replacement is examined; a
-    /// server that dies meanwhile ends the connection. Returns warnings.
+    /// Has the server carry out a command, and returns warnings. There is no time limit: a stop drains, a
+    /// replacement is examined. A server that dies meanwhile ends the connection.
     pub fn command(&mut self, request: &Request) -> Result<Vec<String>> {
         self.stream.set_read_timeout(None).context(|| self.name.to_string())?;
         match self.ask(request)? {
@@ -117,8 +118,8 @@ impl Client {
     }
 
     fn ask(&mut self, request: &Request) -> Result<Answer> {
-        // A server that refuses a client answers and closes at once: the write may fail, and the answer
-        // still tells why.
+        // A server that refuses a client answers and closes at once: the write may fail although the answer
+        // says why, so the answer is read in either case.
         let written = self.stream.write_all(&encode(request));
         let line = self.lines.next(&mut self.stream, |_| Ok(())).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -139,8 +140,9 @@ impl Client {
     }
 }
 
-/// Connects to a socket. A server that accepts no more clients (it was stopped, say) would hold a plain `connect` for ever once its
-/// queue is full: after `limit` this is the error `TimedOut`.
+/// Connects to a socket within `limit`, or returns the error `TimedOut`. A plain `connect` would hang for
+/// ever on a server that accepts no more clients (one that was stopped by a signal, say), once its queue is
+/// full.
 pub fn connect_within(path: &Path, limit: Duration) -> std::io::Result<UnixStream> {
     const PAUSE: Duration = Duration::from_millis(20);
     let address = SocketAddrUnix::new(path)?;
@@ -161,21 +163,21 @@ pub fn connect_within(path: &Path, limit: Duration) -> std::io::Result<UnixStrea
     }
 }
 
-/// The failure of a server that holds the lock of its name and has no socket that answers.
+/// The failure when a server holds the lock of its name but its socket does not answer.
 fn busy(name: &ArrayName) -> Failure {
     Failure::new(format!(
         "busy: {name}: its server is being started or ended: try again when it is ready or gone"
     ))
 }
 
-/// The failure of a server that has died.
+/// The failure when a server has died.
 pub fn server_gone(name: &ArrayName) -> Failure {
     Failure::new(format!(
         "server gone: {name}: it ended without a stop; serve the members again, resync follows; or, if there is to be no next server, `striate stop {name}` says how to clear away what it left"
     ))
 }
 
-/// The failure of a server that is not there.
+/// The failure when no server has this name.
 pub fn not_served(name: &ArrayName, run_dir: Option<&RunDir>) -> Failure {
     let place = run_dir.map_or(String::new(), |run_dir| format!(" in {}", run_dir.path().display()));
     Failure::new(format!(

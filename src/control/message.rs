@@ -1,4 +1,4 @@
-//! What goes over the control socket, one JSON object a line.
+//! The messages of the control socket, one JSON object per line.
 //!
 //! ```text
 //!     {"verb":"status"}                                          {"answer":"status","status":{...}}
@@ -9,8 +9,7 @@
 //!     {"verb":"stop"}                                            {"answer":"done","warnings":["..."]}
 //! ```
 //!
-//! Unknown verbs and unknown fields are errors: a field that a server does not know could be the one
-//! that the client relied on.
+//! Unknown verbs and unknown fields are errors: the client may rely on a field that the server does not know.
 
 use std::fmt;
 use std::io::{Error, ErrorKind, Read, Result};
@@ -21,41 +20,42 @@ use serde::{Deserialize, Serialize};
 
 use super::LINE_BYTES_MAX;
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// What is going on?
+    /// Ask for the status.
     Status {},
-    /// What is lost?
+    /// Ask for lost pieces.
     Lost {
-        /// Stripes before this one are known already.
+        /// The first stripe to list; the client knows those before it.
         from_stripe: u64,
     },
-    /// Fail a member; answered once it is on record.
+    /// Fail a member. The answer comes once it is on record.
     Fail {
-        /// Which.
+        /// The member to fail.
         member: MemberId,
     },
-    /// Put a device in a slot and rebuild; answered once the rebuild has begun.
+    /// Put a device in a slot and rebuild. The answer comes once the rebuild has begun.
     Replace {
         /// The slot, or the path of the member in it.
         slot: MemberId,
         /// The new device, an absolute path.
         path: PathBuf,
-        /// Overwrite it though it carries another array or a file system.
+        /// Whether to overwrite the device even if it carries another array or a file system.
         force: bool,
     },
-    /// Stop cleanly; answered once the array is marked clean.
+    /// Stop cleanly. The answer comes once the array is marked clean.
     Stop {
-        /// Though its block device is in use.
+        /// Whether to stop even if the block device is in use.
         #[serde(default)]
         force: bool,
     },
 }
 
 impl Request {
-    /// The request as a line of the log. No name of a file ends the line.
+    /// The request in words, for one line of the log. Control characters in a path are replaced, so that no
+    /// file name can end the line.
     pub fn in_words(&self) -> String {
         let forced = |force: bool| if force { ", with --force" } else { "" };
         let text = match self {
@@ -71,13 +71,13 @@ impl Request {
     }
 }
 
-/// A member, by place or by path.
+/// A member, by slot or by path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum MemberId {
-    /// Its slot.
+    /// A member by its slot.
     Slot(usize),
-    /// The absolute path it was opened by, or another path to the same file.
+    /// A member by the absolute path it was opened by, or by another path to the same file.
     Path(PathBuf),
 }
 
@@ -91,7 +91,7 @@ impl fmt::Display for MemberId {
 }
 
 impl MemberId {
-    /// A number is a slot, anything else a path (`./2` for a file of that name).
+    /// Parses a number as a slot and anything else as a path (`./2` for a file of that name).
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return text.parse().map(Self::Slot).map_err(|_| "the slot is too large".into());
@@ -100,35 +100,35 @@ impl MemberId {
     }
 }
 
-/// What the server answers.
+/// An answer of the server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
-    /// To [`Request::Status`].
+    /// Answer to [`Request::Status`].
     Status {
-        /// What is going on.
+        /// The status of the array.
         status: Box<ArrayStatus>,
     },
-    /// To [`Request::Lost`].
+    /// Answer to [`Request::Lost`].
     Lost {
-        /// As many pieces as an answer holds.
+        /// The pieces that fit in one answer.
         lost: LostPieces,
     },
-    /// It is done.
+    /// The command was carried out.
     Done {
-        /// Lines for the operator: what stays, and why.
+        /// Lines for the operator: what was left behind, and why.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
     },
-    /// It is not done, or was not understood.
+    /// The request failed, or was not understood.
     Error {
-        /// What, which, what to do.
+        /// A line for the operator: what happened, to which array or member, and what to do.
         error: String,
     },
 }
 
 impl Answer {
-    /// From a command's result, which is warnings.
+    /// The answer to a command, from its result: warnings, or an error.
     pub fn of(result: std::result::Result<Vec<String>, String>) -> Self {
         match result {
             Ok(warnings) => Self::Done { warnings },
@@ -137,25 +137,26 @@ impl Answer {
     }
 }
 
-/// One line as it goes out, newline included.
+/// Encodes a message as one line, newline included.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     let mut line = serde_json::to_vec(message).expect("a message of plain values has a JSON form");
     line.push(b'\n');
     line
 }
 
-/// Collects bytes of a stream into lines, never more than a line's worth of memory.
+/// Collects bytes of a stream into lines, and never keeps more than one line's worth of memory.
 #[derive(Debug, Default)]
 pub struct Lines {
-    /// What has arrived and was not yet taken.
+    /// Bytes that arrived and were not yet taken.
     pending: Vec<u8>,
 }
 
 impl Lines {
-    /// Reads until a line is whole, without its newline; `None` at the end of the stream.
+    /// Reads until a line is complete, and returns it without its newline; `None` at the end of the stream.
     ///
     /// `before_read` is called before each read and may set the stream's time limit, or give up. A line
-    /// longer than [`LINE_BYTES_MAX`] is `InvalidData`; a stream that ends within one, `UnexpectedEof`.
+    /// longer than [`LINE_BYTES_MAX`] is the error `InvalidData`; a stream that ends within a line is
+    /// `UnexpectedEof`.
     pub fn next<R: Read>(
         &mut self,
         stream: &mut R,
@@ -239,7 +240,7 @@ mod tests {
         assert!(MemberId::parse("99999999999999999999999").is_err());
     }
 
-    /// A stream that gives its bytes in pieces of one length.
+    /// A stream that returns its bytes in pieces of one length.
     struct Pieces<'a>(&'a [u8], usize);
 
     impl Read for Pieces<'_> {

@@ -1,15 +1,17 @@
-//! The listening side of the control socket: a thread that accepts, and one for each client.
+//! The listening side of the control socket: one thread that accepts, and one for each client.
 //!
 //! ```text
-//!     Claim::take     the lock is held, no live server has this name; a dead one's socket stays, as a sign of the crash
-//!        |            (the array is assembled meanwhile: a process without the lock opens no member)
+//!     Claim::take     the lock is held, no live server has this name; the socket of a dead server stays,
+//!        |            as a sign of the crash (meanwhile the array is assembled: a process without the
+//!        |            lock opens no member)
 //!     listen          the dead socket is removed, a new one bound, mode 0600; clients are served
 //!        |
-//!     close           no new clients, answers under way are finished (a command that waits for a device: not), the socket is gone
+//!     close           no new clients; answers under way are finished (except a command that waits for a
+//!                     device); the socket is removed
 //! ```
 //!
-//! Whether a server is alive is asked of the lock, not of the socket: two servers that start at the same
-//! moment both see a stale socket, but only one of them gets the lock. The kernel drops it with the process.
+//! The lock, not the socket, tells whether a server is alive: two servers that start at the same moment both
+//! see a stale socket, but only one of them gets the lock. The kernel drops the lock with the process.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Result as IoResult, Write};
@@ -33,37 +35,37 @@ use crate::log;
 use crate::names::ArrayName;
 use crate::rundir::RunDir;
 
-/// What commands act upon. Called by several threads at once; an `Err` is a line for the operator.
+/// The array that commands act upon. Several threads call it at once; an `Err` is a line for the operator.
 pub trait Backend: Send + Sync + 'static {
-    /// What is going on.
+    /// Returns the status.
     fn status(&self) -> std::result::Result<ArrayStatus, String>;
-    /// What is lost, from a stripe on.
+    /// Returns lost pieces, from a stripe on.
     fn lost(&self, from_stripe: u64) -> std::result::Result<LostPieces, String>;
     /// Fails a member; returns once it is on record.
     fn fail(&self, member: &MemberId) -> std::result::Result<(), String>;
     /// Puts a device in a slot; returns once the rebuild has begun.
     fn replace(&self, slot: &MemberId, path: &Path, force: bool) -> std::result::Result<(), String>;
-    /// Stops the array; returns once it is marked clean. What is left to know comes as warnings.
+    /// Stops the array; returns once it is marked clean. Warnings say what the operator should still know.
     fn stop(&self, force: bool) -> std::result::Result<Vec<String>, String>;
 }
 
-/// Who may command a server that runs as `own_uid`: the same user, and root.
+/// Whether a peer may command a server that runs as `own_uid`: only the same user and root may.
 pub fn peer_allowed(peer_uid: u32, own_uid: u32) -> bool {
     peer_uid == own_uid || peer_uid == 0
 }
 
-/// The right to serve a name in a run directory, held as long as this lives.
+/// The right to serve a name in a run directory, held as long as this value lives.
 #[derive(Debug)]
 pub struct Claim {
-    /// Where the control socket will be.
+    /// The path of the control socket.
     path: PathBuf,
-    /// Locked; the lock goes with the file.
+    /// The locked file. Closing it releases the lock.
     _lock: File,
 }
 
 impl Claim {
-    /// Takes the name, unless a live server has it. The socket of a dead server stays: if this start fails, `status` goes on to
-    /// report the crash.
+    /// Takes the name, unless a live server has it. The socket of a dead server stays: if this start fails,
+    /// `status` still reports the crash.
     pub fn take(run_dir: &RunDir, name: &ArrayName) -> Result<Self> {
         let lock_path = run_dir.lock(name);
         let lock = OpenOptions::new()
@@ -80,7 +82,7 @@ impl Claim {
         }
         let path = run_dir.control_socket(name)?;
         match connect_within(&path, LINE_TIME_MAX) {
-            // A program that does not know of the lock listens there.
+            // A program that does not use the lock listens on the socket.
             Ok(_) => return Err(served_already(name)),
             Err(error) if error.kind() == ErrorKind::TimedOut => return Err(served_already(name)),
             Err(_) => {}
@@ -88,13 +90,13 @@ impl Claim {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Removes the socket that a dead server has left, if it has.
+    /// Removes the socket of a dead server, if there is one.
     pub fn remove_dead_socket(&self) -> Result<()> {
         remove_if_there(&self.path)
     }
 
-    /// Binds the socket and serves clients whose user id `allowed` admits. The thread that accepts them first calls `limit`; those of
-    /// clients inherit what that does.
+    /// Binds the socket and serves clients whose user id `allowed` admits. The thread that accepts them first
+    /// calls `limit`; the threads of clients inherit its effect.
     pub fn listen(
         self,
         backend: Arc<dyn Backend>,
@@ -117,7 +119,8 @@ impl Claim {
     }
 }
 
-/// Takes the lock of a name. A client that looks at it (`RunDir::lock_state`) has it for a moment, so one refusal proves no server.
+/// Takes the lock of a name. A client that looks at the lock (`RunDir::lock_state`) holds it for a moment, so
+/// a single refusal does not prove that there is a server.
 fn lock_or_wait(lock: &File) -> std::result::Result<(), Errno> {
     const TRIES: u32 = 10;
     const PAUSE: Duration = Duration::from_millis(20);
@@ -136,7 +139,7 @@ fn served_already(name: &ArrayName) -> Failure {
     ))
 }
 
-/// Removes a file that a dead server has left, if it has.
+/// Removes a file of a dead server, if there is one.
 fn remove_if_there(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -149,26 +152,26 @@ fn remove_if_there(path: &Path) -> Result<()> {
 /// A control socket in service.
 #[derive(Debug)]
 pub struct ControlServer {
-    /// Held until the end.
+    /// The claim on the name, held until the end.
     claim: Claim,
-    /// The other handle of what the acceptor waits on.
+    /// A second handle of the socket that the acceptor waits on, to shut it down.
     listener: UnixListener,
-    /// Ends when the listener is shut down, and ends its clients.
+    /// The accepting thread. It ends when the listener is shut down, and ends its clients.
     acceptor: JoinHandle<()>,
 }
 
 impl ControlServer {
-    /// Ends the service. An answer that is under way, to `stop` above all, is still delivered, unless it takes longer than
-    /// [`CLOSE_TIME_MAX`]: a command may wait for a device that never answers.
+    /// Ends the service. An answer that is under way (to `stop`, above all) is still delivered, unless it
+    /// takes longer than [`CLOSE_TIME_MAX`]: a command may wait for a device that never answers.
     pub fn close(self) {
-        // On Linux this makes a blocked accept(2) return EINVAL (net/unix/af_unix.c, unix_accept).
+        // On Linux, the shutdown makes a blocked accept(2) return EINVAL (net/unix/af_unix.c, unix_accept).
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         let _ = self.acceptor.join();
         let _ = std::fs::remove_file(&self.claim.path);
     }
 }
 
-/// A connected client: its thread, and a handle to hurry it.
+/// A connected client: its thread, and a handle that ends its reads.
 struct Client {
     thread: JoinHandle<()>,
     stream: UnixStream,
@@ -184,7 +187,7 @@ fn accept(listener: &UnixListener, backend: &Arc<dyn Backend>, allowed: &dyn Fn(
             }
             Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => break,
             Err(error) => {
-                // Out of descriptors, say: it passes, and spinning would not help.
+                // Out of descriptors, for example: this passes, and retrying at once would only spin.
                 tracing::warn!("control socket: {error}");
                 std::thread::sleep(Duration::from_millis(100));
             }
@@ -223,7 +226,8 @@ fn admit(
     let backend = Arc::clone(backend);
     let conversation = move || {
         converse(&mut stream, &*backend);
-        // The acceptor has a handle as well, until it next looks: dropping ours would not end it.
+        // Shut down, not only drop: the acceptor keeps a second handle until its next client, so a drop would
+        // not close the connection.
         let _ = stream.shutdown(Shutdown::Both);
     };
     let spawned = std::thread::Builder::new().name("control-client".into()).spawn(conversation);
@@ -255,7 +259,7 @@ fn converse(stream: &mut UnixStream, backend: &dyn Backend) {
     }
 }
 
-/// Gives the next read what is left until `deadline`.
+/// Limits the next read to the time left until `deadline`.
 fn limit_read(stream: &UnixStream, deadline: Instant) -> IoResult<()> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {

@@ -1,7 +1,8 @@
-//! The control socket against a fake array: what is answered, who is refused, what is capped.
+//! The control socket against a fake array: what is answered, which clients are refused, which sizes and
+//! times are limited.
 //!
-//! The oracle is the fake's own record of the calls that reached it. Clients are raw sockets where the
-//! rules are broken, and [`Client`] where they are kept.
+//! Oracle: the fake's own record of the calls that reached it. Clients are raw sockets where a test breaks
+//! the rules, and [`Client`] where it keeps them.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +24,7 @@ use super::{CLIENTS_MAX, LINE_BYTES_MAX, LINE_TIME_MAX};
 use crate::names::ArrayName;
 use crate::rundir::RunDir;
 
-/// A healthy RAID-5 of three.
+/// The status of a healthy RAID-5 of three.
 pub fn example_status(name: &str) -> ArrayStatus {
     let member = |slot| MemberStatus {
         slot,
@@ -61,7 +62,7 @@ pub fn example_status(name: &str) -> ArrayStatus {
     }
 }
 
-/// What a member of that array says of itself.
+/// The superblock of a member of that array.
 pub fn example_superblock(name: &str, array_uuid: &str) -> ExaminedSuperblock {
     let slot = ExaminedSlot { state: MemberState::InSync, epoch: 1, rebuild_cursor_stripes: None };
     ExaminedSuperblock {
@@ -82,7 +83,7 @@ pub fn example_superblock(name: &str, array_uuid: &str) -> ExaminedSuperblock {
     }
 }
 
-/// An array that only writes down what it is told; slot 9 cannot fail.
+/// A fake array that only notes its calls; slot 9 cannot fail.
 #[derive(Default)]
 struct Fake {
     calls: Mutex<Vec<String>>,
@@ -118,7 +119,7 @@ impl Backend for Fake {
     }
 }
 
-/// A served fake in a directory of its own.
+/// A fake array, served in a directory of its own.
 struct Stage {
     run_dir: RunDir,
     name: ArrayName,
@@ -148,10 +149,10 @@ impl Stage {
     }
 }
 
-/// All that comes until the server closes.
+/// Reads until the server closes.
 fn drain(mut stream: UnixStream) -> String {
     let mut text = Vec::new();
-    // A reset instead of an end is a close as well: the server left bytes of ours unread.
+    // A reset counts as a close too: the server left some bytes of this client unread.
     let _ = stream.read_to_end(&mut text);
     String::from_utf8(text).unwrap()
 }
@@ -224,7 +225,7 @@ fn a_client_that_drips_is_cut_off() {
     let stage = Stage::new(|_| true);
     let mut stream = stage.raw();
     let started = Instant::now();
-    // A byte now and then keeps no connection: the line has to be whole in time.
+    // A byte now and then does not keep a connection open: the line has to be complete in time.
     while stream.write_all(b" ").is_ok() && started.elapsed() < 3 * LINE_TIME_MAX {
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -255,7 +256,7 @@ fn a_live_name_is_refused_and_a_dead_one_taken_over() {
 
     stage.control.take().unwrap().close();
     let path = stage.run_dir.control_socket(&stage.name).unwrap();
-    // What kill -9 leaves: a socket that nobody listens on, and a lock file that nobody holds.
+    // A server that is killed leaves a socket without a listener, and a lock file without a holder.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(matches!(Client::try_connect(&stage.run_dir, &stage.name), Err(Unreachable::Dead)));
     // A start that fails leaves the sign of the crash.
@@ -267,7 +268,7 @@ fn a_live_name_is_refused_and_a_dead_one_taken_over() {
     assert_eq!(stage.client().status().unwrap().name, "fake");
     control.close();
 
-    // Somebody listens who holds no lock: not ours to remove.
+    // A program that listens without holding the lock: its socket must stay.
     let _foreign = std::os::unix::net::UnixListener::bind(&path).unwrap();
     assert!(Claim::take(&stage.run_dir, &stage.name).is_err());
     assert!(path.exists());

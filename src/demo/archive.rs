@@ -1,7 +1,7 @@
 //! A real directory tree as one archive, to be stored on a device without a file system and read back.
 //!
-//! The archive is the demo's payload because it checks itself twice: as bytes against the copy in
-//! memory, and, unpacked, file by file against the tree it was made from.
+//! The demo stores an archive because it can be checked in two ways: as bytes, against the copy in memory;
+//! and unpacked, file by file, against the tree it was made from.
 
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -12,29 +12,29 @@ use tar::{Builder, EntryType, Header};
 
 use crate::failure::{Context, Failure, Result};
 
-/// The archive's size stays below this, so that the demo stays below its minute.
+/// The largest archive. The limit keeps the demo below one minute.
 pub const ARCHIVE_BYTES_MAX: usize = 48 << 20;
 
-/// A tree of this size is taken at once; of smaller ones, the largest.
+/// A tree that yields this many bytes is taken at once; if none does, the largest is taken.
 const ARCHIVE_BYTES_ENOUGH: usize = 24 << 20;
 
-/// One file is at most this long, so that there are many.
+/// The longest file in the archive, so that there are many files.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// Trees that a system may have, most telling first. Containers have stripped documentation.
+/// Trees that a system may have, the most convincing first. Containers often have no documentation.
 const SOURCES: [&str; 6] = ["/usr/share/doc", "/usr/share", "/usr/include", "/usr/lib", "/etc", "."];
 
 /// An archive in memory.
 pub struct Archive {
-    /// What it was made from.
+    /// The tree that it was made from.
     pub source: PathBuf,
-    /// As it is stored.
+    /// The bytes of the archive, as they are stored.
     pub bytes: Vec<u8>,
     /// How many files are in it.
     pub files: u64,
 }
 
-/// What comparing the files came to.
+/// The result of comparing the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
     /// Files equal to their originals.
@@ -44,7 +44,7 @@ pub struct Compared {
 }
 
 impl Archive {
-    /// Of the given tree, or of the first that this system has enough of.
+    /// Makes an archive of the given tree, or of the first known tree on this system that is large enough.
     pub fn of_system(source: Option<&Path>) -> Result<Self> {
         if let Some(source) = source {
             let archive = Self::of(source)?;
@@ -79,7 +79,7 @@ impl Archive {
         Ok(Self { source: source.into(), bytes, files })
     }
 
-    /// Unpacks `stored` (what was read back) and compares each file with its original on disk.
+    /// Unpacks `stored`, the bytes that were read back, and compares each file with its original on disk.
     pub fn compare_files(&self, stored: &[u8]) -> Result<Compared> {
         let what = || "what was read back is no archive".to_string();
         let mut compared = Compared::default();
@@ -114,8 +114,8 @@ fn modified(metadata: &Metadata) -> u64 {
     u64::try_from(metadata.mtime()).unwrap_or(0)
 }
 
-/// Adds a directory's files and those below it, in order of name, until the archive is full. What cannot
-/// be read, and what is neither file nor directory, is left out.
+/// Adds the files of a directory, and of those below it, in order of name, until the archive is full. Files
+/// that cannot be read, and entries that are neither file nor directory, are left out.
 fn pack(
     root: &Path,
     directory: &Path,
@@ -139,7 +139,7 @@ fn pack(
     Ok(())
 }
 
-/// Adds one file, if it can be read and there is room.
+/// Adds one file, if it can be read and there is room. Returns whether it was added.
 fn pack_file(root: &Path, path: &Path, builder: &mut Builder<Vec<u8>>) -> std::io::Result<bool> {
     let Ok(mut file) = File::open(path) else { return Ok(false) };
     let metadata = file.metadata()?;
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(archive.files, 2);
         assert_eq!(archive.compare_files(&archive.bytes).unwrap(), Compared { equal: 2, changed: 0 });
 
-        // A byte of content flipped is found; 512 bytes of header come first, then `one`.
+        // One changed byte of content is found: `one` comes after 512 bytes of header.
         let mut wrong = archive.bytes.clone();
         wrong[512 + 77] ^= 1;
         assert!(archive.compare_files(&wrong).unwrap_err().line().starts_with("WRONG DATA"));

@@ -1,12 +1,12 @@
-//! Repeatable chance: SplitMix64 (Steele, Lea, Flood 2014), enough for offsets and for bytes that no
-//! other write has. Not for anything secret.
+//! Repeatable random numbers: SplitMix64 (Steele, Lea, Flood 2014). Good enough for offsets, and for bytes
+//! that no other write has; not for secrets.
 
-/// A stream of numbers that its seed decides.
+/// A stream of numbers that is determined by its seed.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// From a seed.
+    /// A stream that begins at a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -25,7 +25,7 @@ impl Dice {
         self.next() % bound
     }
 
-    /// Fills `bytes`.
+    /// Fills `bytes` with random bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for piece in bytes.chunks_mut(8) {
             let bits = self.next().to_le_bytes();

@@ -1,9 +1,9 @@
-//! Writes under way, and a shadow of what the device must hold.
+//! Writes in flight, and a shadow of the content that the device must have.
 //!
-//! The shadow is the demo's oracle: every acknowledged write is in it, nothing else. Writes that were in
-//! flight when the server was killed are *open*: each of their blocks may hold the old bytes or the new
-//! ones, and what it turns out to hold it has to hold from then on ([`Shadow::settle`]). Writes in flight
-//! at the same time never overlap, so there is one right answer to every read.
+//! The shadow is the demo's oracle: it contains every acknowledged write, and nothing else. Writes that were
+//! in flight when the server was killed are *open*: each of their blocks may hold the old bytes or the new
+//! ones. Once a read has shown which, the device must hold those bytes from then on ([`Shadow::settle`]).
+//! Writes in flight at the same time never overlap, so every read has one right answer.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,22 +14,22 @@ use crate::failure::{Failure, Result};
 use crate::nbd_client::{Client, NbdError};
 use crate::units::about_size;
 
-/// Writes in flight.
+/// How many writes are in flight.
 const QUEUE_DEPTH: usize = 32;
 
-/// Writes are whole blocks of this size, and reads that are refused are narrowed down to it. Logical
-/// blocks of the device are this or smaller.
+/// The unit of writes, and the size down to which refused reads are narrowed. Logical blocks of the device
+/// are this large or smaller.
 pub const BLOCK_BYTES: usize = 4096;
 
-/// Whole device reads go by this much.
+/// The length of one read when the whole device is read.
 const READ_BYTES: usize = 4 << 20;
 
 /// Lengths of writes, in blocks: mostly small, some of many strips.
 const LENGTHS: [u64; 8] = [1, 1, 1, 2, 4, 8, 16, 64];
 
-/// What the device must hold.
+/// The content that the device must have.
 pub struct Shadow {
-    /// Every byte of it.
+    /// Every byte of the device.
     pub bytes: Vec<u8>,
     /// Writes that a kill left unanswered.
     open: Vec<Write>,
@@ -46,20 +46,20 @@ impl Write {
     }
 }
 
-/// What a load came to.
+/// The result of a load.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadReport {
     /// Writes that were acknowledged.
     pub writes: u64,
-    /// Their bytes.
+    /// The bytes of those writes.
     pub bytes: u64,
-    /// How long it took.
+    /// How long the load took.
     pub elapsed: Duration,
     /// Writes that were in flight when the connection broke, if it did.
     pub open: usize,
 }
 
-/// What the open writes turned out to be, in blocks.
+/// The outcome of the open writes, in blocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settled {
     /// Blocks that hold the new bytes.
@@ -71,15 +71,15 @@ pub struct Settled {
 }
 
 impl Shadow {
-    /// Of a device that reads as zeros.
+    /// The shadow of a device that reads as zeros.
     pub fn zeros(size_bytes: u64) -> Result<Self> {
         let len =
             usize::try_from(size_bytes).map_err(|_| Failure::new("the device is too large to shadow"))?;
         Ok(Self { bytes: vec![0; len], open: Vec::new() })
     }
 
-    /// Compares the whole device. Returns the blocks that could not be read, as ranges; a wrong byte is
-    /// a failure.
+    /// Compares the whole device with the shadow. Returns the blocks that could not be read, as ranges; a
+    /// wrong byte is a failure.
     pub fn verify(&self, client: &mut Client) -> Result<Vec<Range<usize>>> {
         let mut buffer = vec![0; READ_BYTES];
         let mut refused = Vec::new();
@@ -90,7 +90,7 @@ impl Shadow {
         Ok(refused)
     }
 
-    /// Compares one range; where the array refuses, the halves of it, down to a block.
+    /// Compares one range. If the array refuses to read it, compares its halves, down to a block.
     fn verify_range(
         &self,
         client: &mut Client,
@@ -117,7 +117,7 @@ impl Shadow {
         }
     }
 
-    /// Looks at what became of the open writes and holds the device to it from now on.
+    /// Reads which bytes the open writes have left, and expects the device to keep them from now on.
     pub fn settle(&mut self, client: &mut Client) -> Result<Settled> {
         let mut settled = Settled::default();
         let mut found = [0; BLOCK_BYTES];
@@ -131,7 +131,8 @@ impl Shadow {
                         old.copy_from_slice(&found);
                         if fresh { settled.new += 1 } else { settled.old += 1 }
                     }
-                    // Never answered and not to be read: whoever wrote it knows to write it again.
+                    // The write was never answered and its block cannot be read: a host knows that it must
+                    // write it again.
                     Err(NbdError::Refused(_)) => settled.refused += 1,
                     Err(error) => return Err(Failure::new(format!("cannot read at {offset}: {error}"))),
                 }
@@ -140,8 +141,8 @@ impl Shadow {
         Ok(settled)
     }
 
-    /// Writes random data at random places of `area` until `go_on` says no or the connection breaks.
-    /// A write that is refused is a failure.
+    /// Writes random data at random places of `area` until `go_on` returns false or the connection breaks. A
+    /// write that is refused is a failure.
     pub fn load(
         &mut self,
         client: &mut Client,
@@ -161,7 +162,7 @@ impl Shadow {
                         in_flight.insert(cookie, write);
                     }
                     Err(_) => {
-                        // Part of it may have gone out.
+                        // The write counts as open: part of it may have been sent.
                         self.open.push(write);
                         break;
                     }
@@ -197,7 +198,7 @@ impl Shadow {
     }
 }
 
-/// A write that overlaps none in flight.
+/// A random write that overlaps none in flight.
 fn roll(dice: &mut Dice, area: &Range<usize>, in_flight: &BTreeMap<u64, Write>) -> Write {
     loop {
         let length = LENGTHS[dice.below(LENGTHS.len() as u64) as usize] as usize * BLOCK_BYTES;
@@ -212,8 +213,8 @@ fn roll(dice: &mut Dice, area: &Range<usize>, in_flight: &BTreeMap<u64, Write>) 
     }
 }
 
-/// Whether a block that was being written holds the new bytes. A device block is the unit in which a
-/// write may be torn, and is not larger than the smallest unit looked at here.
+/// Whether a block of an interrupted write holds the new bytes. Each unit of 512 bytes must be all old or all
+/// new: a write is torn only between blocks of the device, and those are at least this large.
 fn new_or_old(found: &[u8], new: &[u8], old: &[u8], offset: usize) -> Result<bool> {
     const UNIT: usize = 512;
     let mut fresh = true;
@@ -230,7 +231,7 @@ fn new_or_old(found: &[u8], new: &[u8], old: &[u8], offset: usize) -> Result<boo
     Ok(fresh)
 }
 
-/// A failure that says where the first wrong byte is.
+/// Compares bytes. The failure says where the first wrong byte is.
 pub fn compare(found: &[u8], expected: &[u8], offset: usize) -> Result<()> {
     if found == expected {
         return Ok(());

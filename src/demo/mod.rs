@@ -1,13 +1,13 @@
 //! `demo`: the whole story, on sparse files, in a minute, without root and without drives.
 //!
 //! ```text
-//!     mod      the story              archive   the real data        dice   repeatable chance
-//!     stage    its directory, its     load      writes under way,    seed   the scenario that the
-//!              servers, its voice               and the oracle              project began with
+//!     mod      the story              archive   the real data        dice   repeatable random numbers
+//!     stage    its directory, its     load      writes in flight,    seed   the scenario that the
+//!              servers, its output              and the oracle              project began with
 //! ```
-//! It plays with this very program, run as `striate create`, `serve` and so on, because a server has to
-//! be killed; it is host and operator, and knows nothing of the engine. The story ends at the first byte
-//! that is wrong, with exit code 1.
+//! The demo runs this same program as `striate create`, `serve` and so on, in processes of their own, because
+//! a server has to be killed. It acts as host and operator, and uses nothing of the engine. The demo ends at
+//! the first wrong byte, with exit code 1.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,13 +37,13 @@ const NAME: &str = "demo";
 const MEMBERS: usize = 5;
 const MEMBER_SIZE: &str = "64M";
 
-/// The member that fails.
+/// The slot of the member that fails.
 const LOST_SLOT: usize = 2;
 
-/// How long writes go on before something happens to them, and after.
+/// How long writes go on before an event, and after it.
 const LOAD_TIME: Duration = Duration::from_millis(700);
 
-/// Tells it.
+/// Runs the demo from beginning to end.
 pub fn run(options: &Demo) -> Result<Outcome> {
     let archive = Archive::of_system(options.source.as_deref())?;
     let stage = Stage::new(options.dir.as_deref(), options.keep)?;
@@ -67,22 +67,22 @@ pub fn run(options: &Demo) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-/// When a load ends.
+/// The condition that ends a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
-    /// When what happens to the array has happened.
+    /// The action on the array has been carried out.
     Acted,
-    /// When the connection breaks.
+    /// The connection has broken.
     Broken,
 }
 
-/// The main story's people and props.
+/// The state of the main story.
 struct Play<'a> {
     stage: &'a Stage,
     archive: &'a Archive,
     /// Paths in slot order; the lost one is replaced in the end.
     members: Vec<PathBuf>,
-    /// What the device must hold.
+    /// The content that the device must have.
     shadow: Shadow,
 }
 
@@ -187,8 +187,8 @@ impl Play<'_> {
         Ok(server)
     }
 
-    /// What lay on the lost member in stripes whose parity was being written is refused, not guessed. An
-    /// operator restores it from a copy; the shadow is one.
+    /// Writes the refused blocks again, as an operator would from a copy (here, the shadow). The array
+    /// refuses blocks of the lost member in stripes whose parity was being written; it does not guess them.
     fn restore_refused(
         &self,
         client: &mut Client,
@@ -258,7 +258,7 @@ impl Play<'_> {
         teller.done(&format!("{}, {} in flight at the kill", told(&report), report.open))
     }
 
-    /// Random writes while `act` runs in a thread of its own.
+    /// Writes random data while `act` runs in a thread of its own.
     fn load_while(
         &mut self,
         server: &Server,
@@ -267,7 +267,8 @@ impl Play<'_> {
         act: impl FnOnce() -> Result<()> + Send,
     ) -> Result<LoadReport> {
         let mut client = server.connect()?;
-        // The archive stays as it is, but for its end: writes go to where it is and where it is not.
+        // Writes touch only the last, partial MiB of the archive's area and what follows, so that the archive
+        // stays.
         let area = self.archive.bytes.len().next_multiple_of(1 << 20)..self.shadow.bytes.len();
         let shadow = &mut self.shadow;
         std::thread::scope(|scope| {
@@ -297,7 +298,7 @@ impl Play<'_> {
         ))
     }
 
-    /// Every byte of the device, and every file of the archive against its original.
+    /// Checks every byte of the device, and every file of the archive against its original.
     fn verify(&self, server: &Server, teller: &mut Teller) -> Result<()> {
         let mut client = server.connect()?;
         let started = std::time::Instant::now();
@@ -347,7 +348,7 @@ fn expect_health(status: &ArrayStatus, health: Health) -> Result<()> {
     Err(Failure::new(format!("the array is {:?} and should be {health:?}", status.health)))
 }
 
-/// `1,234 writes of 45.6 MiB acknowledged at 78.9 MiB/s`.
+/// Describes a load: `1,234 writes of 45.6 MiB in all acknowledged, at 78.9 MiB/s`.
 fn told(report: &LoadReport) -> String {
     let rate = report.bytes as f64 / report.elapsed.as_secs_f64().max(1e-3);
     format!(
@@ -358,8 +359,8 @@ fn told(report: &LoadReport) -> String {
     )
 }
 
-/// Writes `bytes` from the start of the device, a few pieces at a time, and flushes. The last piece is
-/// filled up with zeros to whole blocks.
+/// Writes `bytes` from the start of the device, a few pieces at a time, and flushes. The last piece is padded
+/// with zeros to whole blocks.
 fn store(client: &mut Client, bytes: &[u8]) -> std::result::Result<(), NbdError> {
     const PIECE_BYTES: usize = 1 << 20;
     const PIECES_IN_FLIGHT: usize = 8;

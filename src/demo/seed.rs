@@ -1,15 +1,15 @@
 //! The scenario that this project began with.
 //!
-//! A stripe was never written, so its parity is whatever the disks held before. A small write comes. Done
-//! as read-modify-write, the parity is as meaningless after it as before. Then the member that was just
-//! written is lost, and reading it back reconstructs noise. Here: members full of noise, an array that
-//! starts Unwritten, one 4 KiB write to one strip of each stripe, and the loss of every member (RAID-5)
-//! and every pair of members (RAID-6), each on an array of its own.
+//! A stripe was never written, so its parity is whatever the disks held before. Then a small write comes.
+//! Done as read-modify-write, it leaves a parity as meaningless as before. If the member that was just
+//! written is then lost, reading it back reconstructs noise. Here: members full of noise, an array that
+//! starts Unwritten, one 4 KiB write to one strip of each stripe, and the loss of every member (RAID-5) and
+//! of every pair of members (RAID-6), each on an array of its own.
 //!
-//! Stripe `t` of `n` members with `d` data strips gets its write in data strip `t / n`, for `t` below
-//! `n * d`. Rotation has period `n`, so every data strip is written in every rotation: whichever slots are
-//! lost, stripes whose written strip lay there are among them, `d` of them for each slot. The next `n * d`
-//! stripes get the same after they were written full and discarded, which makes them Unwritten again.
+//! With `n` members and `d` data strips, stripe `t` gets its write in data strip `t / n`, for `t` below `n *
+//! d`. Rotation has period `n`, so every data strip is written in every rotation. For each slot that is lost
+//! there are therefore `d` stripes whose written strip was on it. The next `n * d` stripes get the same
+//! writes after they were written in full and discarded, which makes them Unwritten again.
 
 use std::path::PathBuf;
 
@@ -18,13 +18,13 @@ use super::load::{BLOCK_BYTES, compare};
 use super::stage::Stage;
 use crate::failure::{Context, Failure, Result};
 
-/// Small, so that a lost strip is soon read.
+/// A small chunk, so that a lost strip is read quickly.
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// What was done on all arrays together.
+/// The totals over all arrays.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SeedReport {
-    /// Arrays made, and sets of members lost.
+    /// Arrays made; on each, one set of members is lost.
     pub losses: u64,
     /// Small writes into unwritten and discarded stripes.
     pub writes: u64,
@@ -32,7 +32,7 @@ pub struct SeedReport {
     pub bytes: u64,
 }
 
-/// Every single member of `members`, or every pair, depending on the level.
+/// Plays the scenario for every single member of `members`, or for every pair, depending on the level.
 pub fn play(stage: &Stage, level: u8, members: usize, dice: &mut Dice) -> Result<SeedReport> {
     let mut report = SeedReport::default();
     let noise = noise(dice);
@@ -44,14 +44,14 @@ pub fn play(stage: &Stage, level: u8, members: usize, dice: &mut Dice) -> Result
     Ok(report)
 }
 
-/// What a used disk holds: bytes that are neither zeros nor equal anywhere.
+/// The content of a used disk: bytes that are not zeros and do not repeat.
 fn noise(dice: &mut Dice) -> Vec<u8> {
     let mut noise = vec![0; 8 << 20];
     dice.fill(&mut noise);
     noise
 }
 
-/// The sets of slots that the level can lose, the largest ones.
+/// The largest sets of slots that the level can lose.
 fn losses(level: u8, members: usize) -> Vec<Vec<usize>> {
     match level {
         5 => (0..members).map(|slot| vec![slot]).collect(),

@@ -1,5 +1,5 @@
-//! Where the demo plays: a directory of its own, this very program run as its commands and servers, and
-//! the lines that tell the story.
+//! The place where the demo runs: a directory of its own, this program run as commands and servers, and the
+//! lines that tell the story.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -17,22 +17,22 @@ use crate::failure::{Context, Failure, Result};
 use crate::nbd_client::Client;
 use crate::output::print;
 
-/// A server that is not ready after so long is taken for stuck.
+/// How long a server may take to become ready. After that it counts as stuck.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The directory and the program.
 pub struct Stage {
-    /// Members, run directory and logs.
+    /// The directory of members, run directory and logs.
     directory: PathBuf,
-    /// This program.
+    /// The path of this program.
     executable: PathBuf,
-    /// Keep the directory at the end.
+    /// Whether to keep the directory at the end.
     keep: bool,
-    /// What to clear away when somebody loses patience.
+    /// The server and the directory to clear away when a signal ends the demo.
     ends: Arc<Mutex<Ends>>,
 }
 
-/// What must not outlive the demo.
+/// The server and the directory that must not outlive the demo.
 struct Ends {
     directory: Option<PathBuf>,
     server: Option<Pid>,
@@ -50,7 +50,7 @@ impl Ends {
 }
 
 impl Stage {
-    /// A new directory in `parent`, or where temporary files go.
+    /// Makes a new directory in `parent`, or in the system's directory of temporary files.
     pub fn new(parent: Option<&Path>, keep: bool) -> Result<Self> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
         let what = || format!("cannot make a directory in {}", parent.display());
@@ -76,12 +76,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Where it is.
+    /// The directory of the demo.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// A file in it.
+    /// The path of a file in the directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -104,7 +104,7 @@ impl Stage {
         command
     }
 
-    /// What `striate status --json` says of the one array that runs.
+    /// Returns what `striate status --json` says of the one array that runs.
     pub fn status(&self, name: &str) -> Result<ArrayStatus> {
         let text = self.run(&["status", "--json", name])?;
         let mut statuses: Statuses =
@@ -117,7 +117,8 @@ impl Stage {
         let log_path = self.file("serve.log");
         let log = File::create(&log_path).context(|| format!("cannot write {}", log_path.display()))?;
         let started = Instant::now();
-        // Where this is root and the kernel has ublk too: the demo is an NBD client.
+        // An NBD address is given even if the user is root and the kernel has ublk, because the demo is an
+        // NBD client.
         let address = format!("unix:{}", self.file("run").join(format!("{name}.nbd")).display());
         let mut words: Vec<PathBuf> =
             ["serve", "--reactors", "1", "--nbd", &address].map(PathBuf::from).into();
@@ -148,7 +149,7 @@ impl Stage {
     }
 }
 
-/// The first line that comes in time, or nothing.
+/// Returns the first line, or nothing if it does not come in time.
 fn first_line(stdout: std::process::ChildStdout) -> String {
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -176,7 +177,7 @@ fn lock(ends: &Mutex<Ends>) -> std::sync::MutexGuard<'_, Ends> {
 pub struct Server {
     child: Child,
     name: String,
-    /// Where hosts connect, `unix:PATH`.
+    /// The address for hosts, `unix:PATH`.
     address: String,
     /// How long it took until hosts could connect.
     pub ready_after: Duration,
@@ -184,22 +185,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// A host's connection.
+    /// Connects as a host.
     pub fn connect(&self) -> Result<Client> {
         Client::connect(&self.address, &self.name).context(|| format!("cannot connect to {}", self.address))
     }
 
-    /// Its process, for somebody who wants to kill it.
+    /// The server's process id, for a kill.
     pub fn pid(&self) -> Option<Pid> {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
-    /// Waits for its end.
+    /// Waits for the server to end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         self.child.wait().context(|| format!("the server of {}", self.name))
     }
 
-    /// Asks it to stop, as a service manager would, and sees that it ends well.
+    /// Asks the server to stop, as a service manager would, and checks that it ends well.
     pub fn stop(mut self) -> Result<()> {
         if let Some(pid) = self.pid() {
             kill_process(pid, Signal::TERM).context(|| format!("cannot stop the server of {}", self.name))?;
@@ -211,7 +212,7 @@ impl Server {
         Err(Failure::new(format!("the server of {} ended with {status}: {}", self.name, self.log_tail())))
     }
 
-    /// The last lines of its log.
+    /// The last lines of the server's log.
     pub fn log_tail(&self) -> String {
         const TAIL_BYTES: u64 = 2048;
         let read = || -> std::io::Result<String> {
@@ -233,21 +234,21 @@ impl Drop for Server {
     }
 }
 
-/// The part of `striate status --json` that is read.
+/// The part of `striate status --json` that the demo reads.
 #[derive(Deserialize)]
 struct Statuses {
     arrays: Vec<ArrayStatus>,
 }
 
-/// Who tells the story.
+/// Prints the story.
 pub struct Teller {
-    /// Whether only the end counts.
+    /// Whether only the end is printed.
     is_silent: bool,
-    /// Before what went well: a tick where the terminal can show one.
+    /// The mark before a step that went well: a tick if the terminal can show one.
     mark: &'static str,
-    /// When the story began.
+    /// The time at which the story began.
     started: Instant,
-    /// When the step being told began.
+    /// The time at which the current step began.
     step_started: Instant,
 }
 
@@ -267,31 +268,32 @@ impl Teller {
         if self.is_silent { Ok(()) } else { print(text) }
     }
 
-    /// A heading.
+    /// Prints a heading.
     pub fn chapter(&mut self, text: &str) -> Result<()> {
         self.step_started = Instant::now();
         self.say(&format!("\n{text}\n"))
     }
 
-    /// Something went well; says how long it took.
+    /// Reports a step that went well, and how long it took.
     pub fn done(&mut self, text: &str) -> Result<()> {
         let took = self.step_started.elapsed();
         self.step_started = Instant::now();
         self.say(&format!("  {} {text}  ({:.1} s)\n", self.mark, took.as_secs_f64()))
     }
 
-    /// Something to know, neither good nor bad.
+    /// Prints a fact that is neither good nor bad.
     pub fn note(&self, text: &str) -> Result<()> {
         self.say(&format!("    {text}\n"))
     }
 
-    /// Since the story began.
+    /// The time since the story began.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 }
 
-/// Whether the locale says that the terminal understands UTF-8: the first of the three that is set counts.
+/// Whether the locale says that the terminal understands UTF-8. The first of the three variables that is set
+/// decides.
 fn utf8() -> bool {
     let set = ["LC_ALL", "LC_CTYPE", "LANG"]
         .into_iter()

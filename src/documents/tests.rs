@@ -1,8 +1,9 @@
-//! The schemas in docs/schema, generated anew from the types and compared.
+//! Generates the schemas in docs/schema from the types, and compares them with the files.
 //!
-//! Method: STRIATE_BLESS=1 writes the files. It refuses if what a program parses has changed (anything but descriptions) while
-//! [`SCHEMA_VERSION`] is still that of the file: such a change needs a new version. To change a version that was never released, remove its
-//! file first. tests/json.rs holds the documents of the real program against these files.
+//! Method: STRIATE_BLESS=1 writes the files. It refuses if anything that a program parses has changed
+//! (anything but descriptions) while [`SCHEMA_VERSION`] is still that of the file: such a change needs a new
+//! version. To change a version that was never released, remove its file first. tests/json.rs checks the
+//! documents of the real program against these files.
 
 use std::path::PathBuf;
 
@@ -14,7 +15,8 @@ use serde_json::{Map, Value};
 
 use super::*;
 
-/// The schema of a `MemberId`, which cannot derive it: another crate, of fuzz targets, compiles control/message.rs too.
+/// The schema of a `MemberId`. It cannot be derived there, because the crate of fuzz targets compiles
+/// control/message.rs too.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 #[expect(dead_code, reason = "a schema is all that is wanted of it")]
@@ -25,10 +27,10 @@ pub enum MemberSchema {
     Path(PathBuf),
 }
 
-/// The key under which a file says which version it is of.
+/// The key of a schema file that holds its version.
 const VERSION: &str = "x-striate-schema";
 
-/// The schema of a type as it is written: a field with a default for older servers is always there.
+/// The schema of a type as it is written: a field that has a default for older servers is always present.
 fn schema<T: JsonSchema>() -> Value {
     SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>().to_value()
 }
@@ -65,17 +67,17 @@ fn documents() -> Vec<(&'static str, Value)> {
     documents
 }
 
-/// The schema with its version in front.
+/// Puts the version in front of a schema.
 fn with_version(schema: Value) -> Value {
     let Value::Object(keys) = schema else { panic!("the schema of a document is an object") };
     let version = Map::from_iter([(VERSION.to_string(), SCHEMA_VERSION.into())]);
     Value::Object(version.into_iter().chain(keys).collect())
 }
 
-/// The part of a schema that a program depends on: without titles and descriptions.
+/// The part of a schema that a program depends on: everything except titles and descriptions.
 fn shape(schema: &Value) -> Value {
     let is_word = |(key, value): &(&String, &Value)| {
-        // A property may have these names too; then it is an object.
+        // Properties may have these names too; their value is then an object.
         value.is_string() && ["title", "description"].contains(&key.as_str())
     };
     match schema {
@@ -88,7 +90,7 @@ fn shape(schema: &Value) -> Value {
     }
 }
 
-/// Why a file may not be replaced by this schema.
+/// The reason why this schema may not replace a file, if there is one.
 fn refusal(old: &Value, new: &Value) -> Option<&'static str> {
     let is_same_version = old[VERSION] == new[VERSION];
     (is_same_version && shape(old) != shape(new)).then_some("another shape, and no other SCHEMA_VERSION")

@@ -1,20 +1,24 @@
-//! The system calls that a thread may make from now on: an allow-list for each kind of thread, as a seccomp filter.
+//! The system calls that a thread may make from now on: an allow-list for each kind of thread, as a seccomp
+//! filter.
 //!
-//! The lists were taken from traces (`strace -f`) of servers under load, during a replacement and at their end, and from the code. What
-//! traces do not show is in [`COMMON`], for any thread may need it:
+//! The lists were taken from traces (`strace -f`) of servers under load, during a replacement and at their
+//! end, and from the code. Calls that any thread may need, but that traces do not show, are in [`COMMON`]:
 //!
 //! - the allocator (of glibc and musl), locks, time, and the start and the end of a thread;
 //! - a panic: its text is put into the queue of the log or written, then abort(3) raises SIGABRT by tgkill;
-//! - a signal: the kernel hands it to any thread, and the handler (signal-hook) tells the thread `signals` by send(2). Without `sendto`
-//!   in a list, a SIGTERM that met that thread would be lost.
+//! - a signal: the kernel delivers it to any thread, and the handler (signal-hook) tells the thread `signals`
+//!   by send(2). Without `sendto` in a thread's list, a SIGTERM delivered to that thread would be lost.
 //!
-//! No list has execve, ptrace, mount, bpf, kill or a call that makes a ring. Where the argument of a call matters and is a plain number, it
-//! is in the list too: no memory becomes executable, `tgkill` meets this process only, and `clone` starts threads only. The arguments of
-//! clone3 are in memory, where a filter cannot look. It fails with ENOSYS, as in an old kernel, and the C library takes `clone`.
+//! No list contains execve, ptrace, mount, bpf, kill or a call that makes a ring. Where the argument of a
+//! call matters and is a plain number, the list restricts the argument too: no memory becomes executable,
+//! `tgkill` reaches only this process, and `clone` starts only threads. The arguments of clone3 are in
+//! memory, where a filter cannot look. It fails with ENOSYS, as in an old kernel, and the C library falls
+//! back to `clone`.
 //!
-//! The kernel remembers for each call without such an argument that it is allowed (Linux 5.11, kernel/seccomp.c, seccomp_cache_prepare),
-//! so the calls of a turn do not run the filter. Reads of 4 KiB over NBD at depth 32, medians of three on a machine with other work: 62.9 K/s
-//! with the sandbox, 62.3 K/s without. The noise was 10 %.
+//! The kernel caches that a call without such an argument is allowed (Linux 5.11, kernel/seccomp.c,
+//! seccomp_cache_prepare), so the calls of a reactor's turn do not run the filter. Reads of 4 KiB over NBD at
+//! depth 32, medians of three runs on a machine with other work: 62.9 K/s with the sandbox, 62.3 K/s without.
+//! The noise was 10 %.
 
 use std::collections::BTreeMap;
 
@@ -37,13 +41,14 @@ const fn limited(call: c_long, argument: u8, mask: u64, value: u64) -> Limited {
     Limited { call, argument, mask, value }
 }
 
-/// asm-generic/ioctls.h; its type in `libc` depends on the C library.
+/// `ioctl` request that makes a socket non-blocking (asm-generic/ioctls.h). Its type in `libc` depends on the
+/// C library.
 const FIONBIO: u64 = 0x5421;
 
-/// All bits of an argument that is an `int`.
+/// Mask that selects all bits of an argument that is an `int`.
 const WHOLE: u64 = u32::MAX as u64;
 
-/// Of every thread: memory, locks, time, its end, a panic, a signal.
+/// Calls of every thread: memory, locks, time, its end, a panic, a signal.
 const COMMON: &[c_long] = &[
     libc::SYS_brk,
     libc::SYS_clock_getres,
@@ -79,7 +84,7 @@ const COMMON: &[c_long] = &[
     libc::SYS_writev,
 ];
 
-/// Sockets of clients.
+/// Calls on the sockets of clients.
 const SOCKETS: &[c_long] = &[
     libc::SYS_fcntl,
     libc::SYS_getsockopt,
@@ -90,8 +95,9 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_shutdown,
 ];
 
-/// A reactor: rings, descriptors that become ready, and the copies of a block device's requests. It asks for the kind and the end of a
-/// member that refuses a write for want of room (ring/uring.rs, `ends_before`): a drive that was pulled looks so too.
+/// Calls of a reactor: rings, descriptors that become ready, and the copies of a block device's requests.
+/// When a member refuses a write for lack of space, the reactor asks for the file type and the end of that
+/// member (ring/uring.rs, `ends_before`), because a drive that was pulled gives the same error as a full one.
 const REACTOR: &[c_long] = &[
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
@@ -110,11 +116,11 @@ const REACTOR: &[c_long] = &[
     libc::SYS_timerfd_settime,
 ];
 
-/// Accepting clients, and starting a thread for each, which confines itself further.
+/// Calls to accept clients and to start a thread for each, which confines itself further.
 const ACCEPTING: &[c_long] =
     &[libc::SYS_accept4, libc::SYS_clone3, libc::SYS_seccomp, libc::SYS_set_tid_address];
 
-/// Opening, writing and removing files.
+/// Calls to open, write and remove files.
 const FILES: &[c_long] = &[
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
@@ -130,7 +136,7 @@ const FILES: &[c_long] = &[
     libc::SYS_unlinkat,
 ];
 
-/// Opening new members, and speaking with the drivers of devices.
+/// Calls to open new members and to talk to device drivers.
 const DEVICES: &[c_long] = &[
     libc::SYS_dup,
     libc::SYS_eventfd2,
@@ -154,10 +160,12 @@ const DEVICES: &[c_long] = &[
     libc::SYS_uname,
 ];
 
-/// Telling the service manager that the server ends: a socket of this machine only, see [`limited_calls`].
+/// Calls to tell the service manager that the server ends, through a socket of this machine only: see
+/// [`limited_calls`].
 const NOTIFYING: &[c_long] = &[libc::SYS_connect];
 
-/// Older forms of calls above, which some libc uses; newer machines have none of them.
+/// Older forms of the calls above, which some C libraries use on x86-64. Newer architectures do not have
+/// them.
 #[cfg(target_arch = "x86_64")]
 mod older {
     use libc::c_long;
@@ -179,15 +187,16 @@ mod older {
     pub(super) const DEVICES: &[c_long] = &[];
 }
 
-/// The calls of a thread, whatever their arguments.
+/// The calls that a thread may make with any arguments.
 fn calls(thread: Thread) -> Vec<c_long> {
     let of_its_own: &[&[c_long]] = match thread {
         Thread::Log => &[],
-        // The pipe of the handler is a pair of sockets.
+        // The pipe of the signal handler is a pair of sockets.
         Thread::Signals => &[&[libc::SYS_recvfrom]],
         Thread::Reactor => &[SOCKETS, REACTOR, older::REACTOR],
         Thread::Handshake => &[SOCKETS],
-        // The tables of the kernel that tell whose a client is are open already.
+        // `pread64` reads the kernel's tables that tell which user a client belongs to; they are already
+        // open.
         Thread::Listener => {
             &[SOCKETS, ACCEPTING, &[libc::SYS_getpeername, libc::SYS_getsockname, libc::SYS_pread64]]
         }
@@ -199,14 +208,15 @@ fn calls(thread: Thread) -> Vec<c_long> {
     [COMMON, older::COMMON].iter().chain(of_its_own).flat_map(|list| list.iter().copied()).collect()
 }
 
-/// The calls of a thread that depend on an argument. Several of one call: either will do.
+/// The calls that a thread may make only with certain arguments. If a call is listed twice, either condition
+/// suffices.
 fn limited_calls(thread: Thread) -> Vec<Limited> {
     let executable = libc::PROT_EXEC as u64;
     let mut calls = vec![
         limited(libc::SYS_mmap, 2, executable, 0),
         limited(libc::SYS_mprotect, 2, executable, 0),
         limited(libc::SYS_tgkill, 0, WHOLE, std::process::id().into()),
-        // The name of a thread, set by itself; and what every filter begins with.
+        // A thread sets its own name, and no_new_privs before each filter.
         limited(libc::SYS_prctl, 0, WHOLE, libc::PR_SET_NAME as u64),
         limited(libc::SYS_prctl, 0, WHOLE, libc::PR_SET_NO_NEW_PRIVS as u64),
     ];
@@ -214,11 +224,11 @@ fn limited_calls(thread: Thread) -> Vec<Limited> {
     match thread {
         Thread::Log | Thread::Signals | Thread::Note => {}
         Thread::Handshake => calls.push(limited(libc::SYS_socketpair, 0, WHOLE, libc::AF_UNIX as u64)),
-        // An accepted socket.
+        // `FIONBIO` makes an accepted socket non-blocking.
         Thread::Reactor => calls.push(limited(libc::SYS_ioctl, 1, WHOLE, FIONBIO)),
         Thread::Listener => {
             calls.push(limited(libc::SYS_clone, 0, only_threads, only_threads));
-            // Of its handshakes: the way between a client that uses TLS and a reactor.
+            // The handshakes inherit this filter. A socket pair connects a TLS client to its reactor.
             calls.push(limited(libc::SYS_socketpair, 0, WHOLE, libc::AF_UNIX as u64));
         }
         Thread::Control => calls.push(limited(libc::SYS_clone, 0, only_threads, only_threads)),
@@ -237,7 +247,7 @@ fn without_clone3() -> Result<BpfProgram, seccompiler::BackendError> {
     SeccompFilter::new(rules, SeccompAction::Allow, unknown, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
-/// The program that the kernel runs at each call of such a thread.
+/// The filter program that the kernel runs at each call of a thread of this kind.
 fn program(thread: Thread) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
         calls(thread).into_iter().map(|call| (call, Vec::new())).collect();
@@ -251,12 +261,13 @@ fn program(thread: Thread) -> Result<BpfProgram, seccompiler::BackendError> {
     SeccompFilter::new(rules, refuse, SeccompAction::Allow, machine)?.try_into()
 }
 
-/// Refuses all other calls of the calling thread, and of those that it starts later.
+/// Refuses all other calls of the calling thread and of all threads that it starts later.
 pub(super) fn filter(thread: Thread) -> Result<(), String> {
     let failed = |error: seccompiler::Error| {
         format!("seccomp: {error}: threads of the server may make any system call")
     };
-    // A filter keeps a thread from adding another, unless it starts threads; so the one that all have comes first.
+    // The clone3 filter is the same for all threads and comes first: a program without the seccomp call
+    // forbids adding another filter.
     [without_clone3(), program(thread)].into_iter().try_for_each(|program| {
         let program = program.map_err(|error| failed(error.into()))?;
         seccompiler::apply_filter(&program).map_err(failed)
@@ -313,7 +324,7 @@ mod tests {
         }
     }
 
-    /// A handshake has the filter of its listener as well, so its own must be a part of that.
+    /// A handshake also has the filter of its listener, so its own list must be a subset of the listener's.
     #[test]
     fn a_handshake_may_do_what_its_listener_lets_it() {
         let listener = calls(Thread::Listener);

@@ -1,24 +1,33 @@
-//! The capabilities that a thread of the server keeps: a decision from plain values, and the system calls that carry it out.
+//! The capabilities that a thread of the server keeps: a pure decision, and the system calls that carry it
+//! out.
 //!
 //! | capability | operation | when |
 //! |---|---|---|
-//! | SYS_ADMIN | commands to the ublk driver's control device (ublk_drv.c, ublk_ctrl_uring_cmd) | start, stop, hand over: main and control threads |
-//! | | NVMe commands by /dev/ngXnY (nvme/host/ioctl.c, nvme_cmd_allowed): each read and write before Linux 6.2, Identify Controller always | reactors; where a new member is looked at |
+//! | SYS_ADMIN | commands to the ublk control device (a) | start, stop, hand-over: main, control |
+//! | | NVMe commands through /dev/ngXnY (b) | reactors; where a new member is examined |
 //! | | BLKFLSBUF, which drops cached pages of a passthrough member | when it is opened and closed |
 //! | | io_uring_setup under kernel.io_uring_disabled=1 | start only |
-//! | SYS_RESOURCE | PR_SET_IO_FLUSHER of a reactor that serves a block device; raising RLIMIT_MEMLOCK | start only |
-//! | IPC_LOCK | mlockall, buffers that are registered with io_uring, both beyond RLIMIT_MEMLOCK | start |
-//! | | memory that is mapped after mlockall | every thread of a server of a block device, if the limit could not be raised |
+//! | SYS_RESOURCE | PR_SET_IO_FLUSHER of a reactor that serves a block device | start only |
+//! | | raising RLIMIT_MEMLOCK | start only |
+//! | IPC_LOCK | mlockall, and io_uring's registered buffers, beyond RLIMIT_MEMLOCK | start |
+//! | | memory that is mapped after mlockall | every thread with a block device (c) |
 //! | CHOWN | giving a unix socket to the group of `--nbd-group` | start only |
 //! | DAC_OVERRIDE | opening members and devices that another user owns | start |
-//! | | notes, sockets and replacements where another user owns such a file or its directory | as long as it runs, if so |
+//! | | notes, sockets and replacements (d) | as long as the server runs |
 //!
-//! Nothing needs another one. Pinning a thread to a CPU (SYS_NICE), a member's serial number (sysfs), O_EXCL, discards and zeroing of block
-//! devices take none; SYS_RAWIO is for SCSI commands, ports and /dev/mem. A member of a server without SYS_ADMIN that would be reached by
-//! passthrough is reached by its block device.
+//! - (a) Checked in ublk_drv.c, ublk_ctrl_uring_cmd.
+//! - (b) Checked in nvme/host/ioctl.c, nvme_cmd_allowed: each read and write before Linux 6.2, Identify
+//!   Controller always.
+//! - (c) If the limit could not be raised.
+//! - (d) If another user owns such a file or its directory.
 //!
-//! Root without DAC_OVERRIDE is still uid 0, and may write what belongs to root: /etc, /proc/sys/kernel/core_pattern. Landlock is against
-//! that ([`super::paths`]).
+//! No other capability is needed. Pinning a thread to a CPU (SYS_NICE), reading a member's serial number
+//! (sysfs), O_EXCL, discards and zeroing of block devices work without any; SYS_RAWIO is for SCSI commands,
+//! ports and /dev/mem. Without SYS_ADMIN, a server uses the block device of a member that it would otherwise
+//! reach by passthrough.
+//!
+//! Root without DAC_OVERRIDE is still uid 0, and may write files that belong to root: /etc,
+//! /proc/sys/kernel/core_pattern. Landlock prevents that ([`super::paths`]).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use rustix::thread::{
@@ -28,24 +37,25 @@ use rustix::thread::{
 
 use super::Thread;
 
-/// A start needs no more than these.
+/// All capabilities that a start needs.
 const START: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::IPC_LOCK)
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::SYS_RESOURCE);
 
-/// The facts that decide, besides the thread.
+/// The facts, besides the kind of thread, that decide which capabilities it keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Hosts use a block device of this machine.
+    /// Whether hosts use a block device of this machine.
     pub block_device: bool,
-    /// A member is reached by NVMe passthrough.
+    /// Whether a member is reached by NVMe passthrough.
     pub passthrough: bool,
-    /// Another user owns a member, the run directory, the directory of a socket, or a place of replacements.
+    /// Whether another user owns a member, the run directory, the directory of a socket, or a directory of
+    /// replacements.
     pub others_own_files: bool,
-    /// RLIMIT_MEMLOCK limits how much memory the process may lock. (The memory of a server of a block device is locked, and so is what
-    /// any of its threads maps later.)
+    /// Whether RLIMIT_MEMLOCK limits how much memory the process may lock. (The memory of a server with a
+    /// block device is locked, including memory that any of its threads maps later.)
     pub has_lock_limit: bool,
 }
 
@@ -73,11 +83,13 @@ pub fn has_lock_limit() -> bool {
     getrlimit(Resource::Memlock).current.is_some()
 }
 
-/// Gives up what no start needs, before there are threads. Returns what the system does not let it give up.
+/// Gives up every privilege that a start does not need, before there are threads. Returns a line for each
+/// failure.
 pub(super) fn begin() -> Vec<String> {
     umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let is_privileged = set_no_new_privs(true);
-    // Root, or a unit without a limit. Others have the limit that they have, and a start says if it is too low.
+    // Succeeds for root, and where the unit sets no limit. Otherwise the limit stays, and a start reports if
+    // it is too low.
     let _raised_or_not = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     let outcomes = [
         is_privileged.map_err(|error| format!("cannot set no_new_privs: {error}")),
@@ -87,14 +99,15 @@ pub(super) fn begin() -> Vec<String> {
     outcomes.into_iter().filter_map(Result::err).collect()
 }
 
-/// Without CAP_SETPCAP the set stays as it was given; with no_new_privs no program that is executed gains anything by it.
+/// Empties the bounding set of capabilities. Without CAP_SETPCAP the set stays unchanged, which is safe: with
+/// no_new_privs, no program that is executed gains a capability from it.
 fn empty_bounding_set() -> Result<(), String> {
     let sets = capabilities(None).map_err(|error| format!("cannot read capabilities: {error}"))?;
     if !sets.effective.contains(CapabilitySet::SETPCAP) {
         return Ok(());
     }
     for bit in 0..u64::BITS {
-        // A kernel knows fewer than 64, and says EINVAL of the others.
+        // A kernel knows fewer than 64 capabilities, and answers EINVAL for the other bits.
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(error) => return Err(format!("cannot empty the bounding set of capabilities: {error}")),
@@ -103,7 +116,7 @@ fn empty_bounding_set() -> Result<(), String> {
     Ok(())
 }
 
-/// Gives up all capabilities of the calling thread but these, in every set.
+/// Gives up all capabilities of the calling thread except `kept`, in every set.
 pub(super) fn keep(kept: CapabilitySet) -> Result<(), String> {
     let failed = |error| format!("cannot give up capabilities: {error}");
     let sets = capabilities(None).map_err(failed)?;
@@ -120,7 +133,7 @@ pub(super) fn keep(kept: CapabilitySet) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// The table of `super`, as data: (thread, block device, passthrough, others own files) -> kept.
+    /// Checks the table of `super` as data: (thread, block device, passthrough, others own files) -> kept.
     #[test]
     fn a_thread_keeps_what_its_work_needs() {
         const NONE: CapabilitySet = CapabilitySet::empty();
@@ -140,7 +153,8 @@ mod tests {
         }
     }
 
-    /// Memory is locked for the whole process, so each thread that maps some needs the right to lock it, or no limit.
+    /// Memory is locked for the whole process, so a thread that maps memory needs either the right to lock
+    /// it, or no limit.
     #[test]
     fn every_thread_may_map_memory_that_is_locked() {
         let facts = Facts { block_device: true, has_lock_limit: true, ..Facts::default() };

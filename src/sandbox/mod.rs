@@ -1,44 +1,52 @@
 //! The sandbox of `serve`: what each of its threads may still do once the array is served.
 //!
-//! A server reads bytes that strangers wrote (superblocks, NBD clients), and as root it could do anything with the machine. A bug that such
-//! bytes can reach should cost the array at most, and not the machine.
+//! A server reads bytes that strangers wrote (superblocks, messages of NBD clients), and as root it could do
+//! anything to the machine. A bug that such bytes can reach should cost at most the array, never the machine.
 //!
-//! The sandbox holds against a wrong path, a confused command, and a bug that makes a thread do a thing that its list does not have. It does not
-//! hold against an intruder whose code runs in a thread: all threads share one memory, so each is worth the strongest of them. (Rings,
-//! whose operations no filter sees, refuse what the engine does not ask of them: ring/uring/queue.rs, `restrict`.)
+//! The sandbox contains a wrong path, a confused command, and a bug that makes a thread do something its list
+//! does not allow. It does not contain an intruder who runs code in a thread: all threads share one memory,
+//! so such an intruder has the privileges of the most privileged thread. (No filter sees the operations of an
+//! io_uring; the rings therefore refuse every operation that the engine does not use: ring/uring/queue.rs,
+//! `restrict`.)
 //!
 //! ```text
-//!   begin             first of all, no thread yet: no_new_privs, umask 077, RLIMIT_MEMLOCK, an empty bounding set, the
-//!     |               capabilities that a start needs (capabilities::START)
+//!   begin             first of all, before any thread: no_new_privs, umask 077, RLIMIT_MEMLOCK, an empty
+//!     |               bounding set, and only the capabilities that a start needs (capabilities::START)
 //!     |--> log, signals                       confined at once
 //!     |    members are opened, rings and sockets made, the block device started
 //!     |--> reactors, listeners, note          each confined when it is set up, before it serves anything
-//!     |--> notices, control                   the same
+//!     |--> notices, control                   confined in the same way
 //!     v
 //!   confine(Main)     the main thread, last
 //! ```
 //!
-//! A thread confines itself: capabilities, Landlock domains and seccomp filters belong to threads, and a thread that is started inherits
-//! those of its parent. (Landlock and seccomp have a TSYNC that reaches all threads at once, capabilities have none, and every thread
-//! here needs a different set.) A helper thread that looked at a device before the array was served, and still waits for that device,
-//! keeps the privileges of the start; it ends as soon as the device answers.
+//! A thread confines itself: capabilities, Landlock domains and seccomp filters belong to threads, and a new
+//! thread inherits them from its parent. (Landlock and seccomp have a TSYNC flag that reaches all threads at
+//! once, but capabilities have none, and every thread here needs a different set.) A helper thread that
+//! looked at a device before the array was served, and still waits for that device, keeps the privileges of
+//! the start; it ends as soon as the device answers.
 //!
 //! | thread | capabilities | files that it can open (Landlock) | system calls (seccomp) |
 //! |---|---|---|---|
 //! | log, signals, notices | none | none | write, memory, time, waiting |
-//! | reactor | SYS_ADMIN if a member is reached by NVMe passthrough | none | and io_uring, its sockets |
+//! | reactor | SYS_ADMIN if a member uses NVMe passthrough | none | and io_uring, its sockets |
 //! | listener | none | none | and accept, starting a thread |
-//! | handshake, and TLS of its client | as its listener | as its listener | the sockets of its client |
+//! | handshake, TLS of its client | those of its listener | those of its listener | sockets of its client |
 //! | note | DAC_OVERRIDE if others own files | the run directory | and opening, writing, removing a file |
-//! | control and its helpers, main | the same, and SYS_ADMIN with a block device or passthrough | [`paths`] | and files, devices, io_uring |
+//! | control and its helpers, main | (a) | [`paths`] | and files, devices, io_uring |
 //!
-//! With a block device, all of them have IPC_LOCK where the limit of locked memory could not be lifted. Why each capability: [`capabilities`].
+//! (a) DAC_OVERRIDE if others own files, and SYS_ADMIN with a block device or passthrough. "And" in the last
+//! column means: in addition to the calls of the first row.
 //!
-//! A system call that is not in the list of its thread fails with EPERM; it does not kill the process. A list may miss a call that some
-//! later libc makes in some rare case. Killed for that, the server would leave its hosts waiting, with a resync to do; with an error it
-//! goes on, and an intruder is refused all the same.
+//! With a block device, every thread also has IPC_LOCK if the limit of locked memory could not be raised.
+//! [`capabilities`] says what each capability is for.
 //!
-//! A missing protection is told in one line, and the server goes on: old kernels have no Landlock, and containers may forbid seccomp.
+//! A system call that is not in its thread's list fails with EPERM; it does not kill the process. A list may
+//! miss a call that a later libc makes in a rare case. Killed for such a call, the server would leave its
+//! hosts waiting and a resync to do; with an error it continues, and an intruder is refused all the same.
+//!
+//! A protection that the system does not offer is logged in one line, and the server continues without it:
+//! old kernels have no Landlock, and containers may forbid seccomp.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,24 +58,24 @@ mod paths;
 pub use capabilities::{Facts, has_lock_limit};
 pub use paths::{Places, Reach};
 
-/// A thread of the server, by its work.
+/// A thread of the server, named by its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thread {
-    /// Writes lines to a descriptor that is open: the log, notices.
+    /// The log and the notices: write lines to a descriptor that is already open.
     Log,
-    /// Waits for signals.
+    /// The thread that waits for signals.
     Signals,
-    /// A reactor: one io_uring, and the hosts.
+    /// A reactor: serves hosts, with one io_uring.
     Reactor,
-    /// Accepts NBD clients.
+    /// The thread that accepts NBD clients.
     Listener,
-    /// Shakes hands with one of them.
+    /// The thread that does the handshake with one NBD client.
     Handshake,
-    /// Writes the note of a block device.
+    /// The thread that writes the note of a block device.
     Note,
-    /// Carries out commands of operators. Its helpers open new members.
+    /// The threads that carry out commands of operators; their helpers open new members.
     Control,
-    /// Waits for the end, and stops the array.
+    /// The main thread: waits for the end, and stops the array.
     Main,
 }
 
@@ -85,44 +93,47 @@ impl From<engine::threads::Thread> for Thread {
 /// Whether threads are confined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Confine each thread, as the table above says.
+    /// Confine each thread as the table in the module documentation says.
     Confine,
-    /// Each thread keeps what a start needs (`--no-sandbox`).
+    /// Leave each thread the privileges of a start (`--no-sandbox`).
     Leave,
 }
 
-/// The sandbox of this process, for each thread to confine itself by.
+/// The sandbox of this process. Each thread uses it to confine itself.
 #[derive(Clone)]
 pub struct Sandbox {
     choice: Choice,
-    /// Lines that were told, so that none is told by every thread.
+    /// Lines already logged. Without it every thread would repeat the same warning.
     told: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Sandbox {
-    /// Gives up what no start needs. To be called before the first thread is started. Returns what the system does not let it give up, for
-    /// the log, which is started after this.
+    /// Gives up every privilege that a start does not need. Must be called before the first thread is
+    /// started. Returns a line for each privilege that the system does not let go; the caller logs them,
+    /// because the log starts only after this.
     pub fn begin(choice: Choice) -> (Sandbox, Vec<String>) {
         let sandbox = Sandbox { choice, told: Arc::default() };
         (sandbox, capabilities::begin())
     }
 
-    /// Confines the calling thread, and those that it starts later. `reach` is what a thread that opens files may open.
+    /// Confines the calling thread and all threads that it starts later. `reach` lists the files that threads
+    /// may open.
     pub fn confine(&self, thread: Thread, facts: Facts, reach: &Reach) {
         if self.choice == Choice::Leave {
             return;
         }
-        // A handshake has the domain and the capabilities of its listener, whose filter lets it add a filter and nothing else.
+        // A handshake inherits the domain and the capabilities of its listener, whose filter only allows it
+        // to add a filter.
         let is_inherited = thread == Thread::Handshake;
         let restricted = if is_inherited { Ok(()) } else { paths::restrict(reach.of(thread)) };
         let reduced =
             if is_inherited { Ok(()) } else { capabilities::keep(capabilities::kept(thread, facts)) };
-        // Last: a filter of system calls keeps a thread from the other two.
+        // The filter of system calls comes last: it forbids the calls that the other two need.
         let outcomes = [restricted, reduced, calls::filter(thread)];
         outcomes.into_iter().filter_map(Result::err).for_each(|line| self.tell_once(line));
     }
 
-    /// A function for a thread that is about to be started, to be called by it.
+    /// Returns a function that a thread calls, when it starts, to confine itself.
     pub fn limiter(&self, thread: Thread, facts: Facts, reach: &Reach) -> impl FnOnce() + Send + use<> {
         let (sandbox, reach) = (self.clone(), reach.clone());
         move || sandbox.confine(thread, facts, &reach)

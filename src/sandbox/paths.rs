@@ -1,22 +1,27 @@
 //! The files that a thread can open from now on: the rules of its Landlock domain.
 //!
-//! Most threads open nothing. Those that carry out commands of operators open new members, and at the end remove sockets:
+//! Most threads open nothing. The threads that carry out commands of operators open new members, and at the
+//! end remove sockets:
 //!
 //! | path | right | for |
 //! |---|---|---|
-//! | /dev | read, write, device commands | members that come later (`replace`), /dev/ublkbN, /dev/ngXnY |
-//! | the directories of members that are files, and of the files below loop devices; `--allow-path` | read, write | replacements |
-//! | the run directory | read, write, make and remove files and sockets | notes, locks, sockets |
+//! | /dev | read, write, device commands | later members (`replace`), /dev/ublkbN, /dev/ngXnY |
+//! | directories of members (a); `--allow-path` | read, write | replacements |
+//! | the run directory | read, write, make and remove files, sockets | notes, locks, sockets |
 //! | the directories of NBD's sockets | remove files | the end of the server |
-//! | /sys, /proc | read | serial numbers, queues, caches, what holds a device |
+//! | /sys, /proc | read | serial numbers, queues, caches, holders of a device |
 //! | the program itself | read | the text of a panic |
 //!
-//! So the server can still damage disks: it may write to any device node that its user may open, since an operator may name any of them.
-//! Such a thread cannot write to /etc or /proc/sys, and it can neither make nor execute anything. A member directly in `/` adds that file only, and
-//! not its directory.
+//! (a) Directories of members that are files, and of files below loop devices. For a member directly in `/`,
+//! the rule covers only that file, not its directory.
 //!
-//! Landlock looks at a path when a file is opened. What is open already keeps its rights, so the members, rings and sockets of the start
-//! need no rule, and I/O costs nothing more. TCP connections and new listening sockets are refused too (Linux 6.7).
+//! The server can therefore still damage disks: it may write to any device node that its user may open,
+//! because an operator may name any of them. It cannot write to /etc or /proc/sys, it can create files only
+//! in the run directory, and it can execute none.
+//!
+//! Landlock checks a path when a file is opened. Files that are already open keep their rights, so the
+//! members, rings and sockets of the start need no rule, and I/O costs nothing more. TCP connections and new
+//! listening sockets are refused too (Linux 6.7).
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -29,7 +34,7 @@ use landlock::{
 
 use super::Thread;
 
-/// The version whose rights are meant here. Kernels without some of them enforce the others.
+/// The Landlock version whose rights are meant here. A kernel that lacks some of them enforces the others.
 const VERSION: ABI = ABI::V5;
 
 /// The paths of the server's files.
@@ -41,17 +46,17 @@ pub struct Places {
     pub run_dir: PathBuf,
     /// Unix sockets of NBD.
     pub sockets: Vec<PathBuf>,
-    /// Directories of replacements that the operator has named.
+    /// Directories of replacements that the operator named.
     pub allowed: Vec<PathBuf>,
 }
 
 impl Places {
-    /// Whether a user other than `uid` owns something here, so that opening it takes CAP_DAC_OVERRIDE.
+    /// Whether a user other than `uid` owns one of these paths, so that opening it needs CAP_DAC_OVERRIDE.
     pub fn others_own(&self, uid: u32) -> bool {
         let directories = self.members.iter().chain(&self.sockets).flat_map(|path| path.ancestors().skip(1));
         let here = self.members.iter().chain(&self.allowed).map(PathBuf::as_path);
         let all = here.chain(directories).chain([self.run_dir.as_path()]);
-        // Directories of root can be read by everyone who may need to: /dev, for one.
+        // Directories of root are skipped: every user who may need them can read them, /dev for one.
         let is_others =
             |path: &Path| path.metadata().is_ok_and(|found| found.uid() != uid && found.uid() != 0);
         all.into_iter().any(is_others)
@@ -65,9 +70,9 @@ pub(super) enum Right {
     Read,
     /// Remove files.
     Remove,
-    /// Read and write what is there.
+    /// Read and write existing files.
     Use,
-    /// And make and remove files.
+    /// Read, write, make and remove files.
     Keep,
 }
 
@@ -94,13 +99,13 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Of a server that is running. May wait for the file systems of its members.
+    /// The rules of a server that is running. This may wait for the file systems of its members.
     pub fn new(places: &Places) -> Reach {
         let run_dir = vec![(places.run_dir.clone(), Right::Keep)];
         Reach { all: rules(places, std::env::current_exe().ok(), |path| path.canonicalize().ok()), run_dir }
     }
 
-    /// Of a server of which only the run directory is known.
+    /// The rules of a server of which only the run directory is known.
     pub fn of_start(run_dir: &Path) -> Reach {
         Reach { run_dir: vec![(run_dir.to_path_buf(), Right::Keep)], all: Vec::new() }
     }
@@ -133,7 +138,7 @@ fn rules(places: &Places, program: Option<PathBuf>, resolve: impl Fn(&Path) -> O
     rules.into_iter().collect()
 }
 
-/// Puts the calling thread, and those that it starts later, into a domain with these rules.
+/// Puts the calling thread and all threads that it starts later into a domain with these rules.
 pub(super) fn restrict(rules: &[Rule]) -> Result<(), String> {
     let failed = |error: RulesetError| {
         format!("Landlock: {error}: the server can open every file that its user may open")

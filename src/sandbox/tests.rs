@@ -1,4 +1,5 @@
-//! Threads that are really confined. Oracle: the kernel refuses what a thread has no need of, and lets the rest through.
+//! Tests with threads that are really confined. Oracle: the kernel refuses what a thread does not need, and
+//! lets the rest through.
 //!
 //! Only the thread of a test is confined, and it ends with the test.
 
@@ -18,7 +19,7 @@ fn within<T: Send + 'static>(
     act: impl FnOnce() -> T + Send + 'static,
 ) -> std::thread::Result<T> {
     let body = move || {
-        // A filter needs it, and it is of no concern to other tests.
+        // A filter needs no_new_privs, which does not disturb other tests.
         rustix::thread::set_no_new_privs(true).unwrap();
         let (reach, facts) = (Reach::new(&places), Facts::default());
         paths::restrict(reach.of(thread)).expect("this kernel has Landlock");
@@ -33,7 +34,7 @@ fn is_refused<T>(outcome: std::io::Result<T>) -> bool {
     outcome.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
 }
 
-/// The line of /proc/self/status, or of another such file, that begins with this word.
+/// The value of field `name` in /proc/self/status, or in another file of that form.
 fn field(status: &str, name: &str) -> String {
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_default().trim().to_string()
@@ -43,7 +44,8 @@ fn field(status: &str, name: &str) -> String {
 fn a_reactor_opens_executes_and_connects_nothing() {
     for thread in [Thread::Reactor, Thread::Listener, Thread::Handshake, Thread::Log, Thread::Signals] {
         let outcomes = within(thread, Places::default(), || {
-            // Not `spawn`, which would fail for the new process: this is execve itself, in this very process.
+            // `exec`, not `spawn`: this calls execve in this process, while `spawn` would fail earlier, at
+            // the new process.
             let executed = Err::<(), _>(Command::new("/bin/true").exec());
             [
                 is_refused(File::open("/etc/passwd")),
@@ -66,7 +68,7 @@ fn a_confined_thread_works_and_may_panic() {
         std::io::stderr().write_all(b"").is_ok() && lock.into_inner().unwrap() == 64 * 63 / 2
     });
     assert!(worked.unwrap());
-    // A drive that was pulled is told from a full one by its end, by the reactor that the drive refuses a write.
+    // A reactor whose drive refuses a write asks for the drive's end, to tell a pulled drive from a full one.
     let file = tempfile::tempfile().unwrap();
     let asked = within(Thread::Reactor, Places::default(), move || {
         file.metadata().is_ok() && (&file).seek(std::io::SeekFrom::End(0)).is_ok()
@@ -75,7 +77,7 @@ fn a_confined_thread_works_and_may_panic() {
     assert!(within(Thread::Reactor, Places::default(), || panic!("as it should")).is_err());
 }
 
-/// A thread that carries out commands opens new members, and nothing of the machine's.
+/// A thread that carries out commands can open new members, but no other file of the machine.
 #[test]
 fn a_command_opens_members_and_not_the_machine() {
     let directory = tempfile::tempdir().unwrap();
@@ -95,7 +97,7 @@ fn a_command_opens_members_and_not_the_machine() {
             assert!(File::create(path("run/note")).is_ok() && std::fs::remove_file(path("run/note")).is_ok());
             assert!(open(Path::new("/dev/null")).is_ok());
             assert!(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").is_ok());
-            // The user of this test owns them, or is root; the domain of the thread refuses.
+            // The user of this test owns these files, or is root; only the domain of the thread refuses.
             let refused = |outcome: Result<(), ErrorKind>| outcome == Err(ErrorKind::PermissionDenied);
             assert!(refused(open(&path("elsewhere/file")).map(drop)));
             assert!(refused(open(Path::new("/proc/sys/kernel/core_pattern")).map(drop)));
@@ -107,7 +109,7 @@ fn a_command_opens_members_and_not_the_machine() {
     }
 }
 
-/// Threads can be started where a thread has to, and processes and namespaces nowhere.
+/// The threads that must start threads can; no thread can make a process or a namespace.
 #[test]
 #[expect(unsafe_code, reason = "calls that no library makes with such arguments")]
 fn threads_are_started_and_nothing_else() {
@@ -115,11 +117,11 @@ fn threads_are_started_and_nothing_else() {
         let started = within(thread, Places::default(), || {
             let spawned = std::thread::Builder::new().spawn(|| 7).is_ok_and(|it| it.join().is_ok());
             let errno = |result: i64| (result == -1).then(|| std::io::Error::last_os_error().raw_os_error());
-            // SAFETY: the call has no arguments that it could read, and is refused before that.
+            // SAFETY: the kernel refuses the call before it reads any argument.
             let newer = errno(unsafe { libc::syscall(libc::SYS_clone3, 0, 0) });
-            // SAFETY: a flag without memory; refused.
+            // SAFETY: the only argument is a flag, no memory; the call is refused.
             let namespace = errno(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER) });
-            // SAFETY: a new process would be refused; no stack is given.
+            // SAFETY: the call is refused before it makes a process, and no stack is given.
             let process = errno(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) });
             (spawned, newer, namespace, process)
         });
@@ -128,10 +130,10 @@ fn threads_are_started_and_nothing_else() {
     }
 }
 
-/// A confined thread has what the table says, and what it starts has it too.
+/// A confined thread has the privileges of the table, and so do the threads that it starts.
 #[test]
 fn the_kernel_tells_that_a_thread_is_confined() {
-    // /proc cannot be opened from within a reactor; its parent looks.
+    // A confined thread cannot open /proc, so its parent looks.
     let (ready, is_ready) = std::sync::mpsc::channel();
     let (end, may_end) = std::sync::mpsc::channel::<()>();
     let confined = std::thread::spawn(move || {

@@ -17,7 +17,7 @@ use super::channel::Channel;
 use super::files::{is_there, private, unusable};
 use crate::failure::{Failure, Result};
 
-/// The names of the files.
+/// The file names of the certificates, the key and the revocations.
 pub const SERVER_CERT: &str = "server-cert.pem";
 pub const SERVER_KEY: &str = "server-key.pem";
 pub const CA_CERT: &str = "ca-cert.pem";
@@ -26,7 +26,7 @@ pub const CA_CRL: &str = "ca-crl.pem";
 /// The certificates of a server.
 pub struct Certificates {
     config: Arc<ServerConfig>,
-    /// Clients need a certificate too.
+    /// Whether clients need a certificate too.
     pub proves_clients: bool,
     has_revocations: bool,
 }
@@ -63,12 +63,12 @@ impl Certificates {
                 key_path.display()
             ))
         })?;
-        // Connections are few and long: a session is not taken up again.
+        // No session tickets: connections are few and long, so clients do not resume sessions.
         config.send_tls13_tickets = 0;
         Ok(Certificates { config: Arc::new(config), proves_clients, has_revocations })
     }
 
-    /// Which clients may connect, for the log.
+    /// Describes for the log which clients may connect.
     pub fn describe(&self) -> &'static str {
         match (self.proves_clients, self.has_revocations) {
             (true, true) => "clients need a certificate of ca-cert.pem that is not in ca-crl.pem",
@@ -80,8 +80,9 @@ impl Certificates {
     /// The channel of a new client.
     pub fn begin(&self) -> io::Result<Box<dyn Channel>> {
         let mut connection = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;
-        // New keys are sent among the replies, and take room that a piece was to have. A piece is sealed when all before it was given, so
-        // the connection never holds more than one.
+        // No limit on the buffer: messages with new keys are sent among the replies and would take room that
+        // a piece needs. The connection still never holds more than one piece, since a piece is sealed only
+        // when everything before it was given.
         connection.set_buffer_limit(None);
         Ok(Box::new(connection))
     }
@@ -123,7 +124,7 @@ impl Channel for ServerConnection {
     }
 }
 
-/// The clients that may connect.
+/// A verifier that admits clients with a certificate of `ca_path` that no list of `crl_path` revokes.
 fn verifier(
     ca_path: &Path,
     crl_path: Option<&PathBuf>,
@@ -148,7 +149,7 @@ fn verifier(
     builder.build().map_err(unusable(ca_path))
 }
 
-/// The certificates of a file, at least one.
+/// Reads the certificates of a file, at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let all: std::result::Result<Vec<_>, pem::Error> =
         CertificateDer::pem_file_iter(path).and_then(Iterator::collect);

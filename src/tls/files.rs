@@ -1,4 +1,4 @@
-//! The files of a directory of TLS.
+//! The files of a TLS directory.
 
 use std::fmt;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::failure::{Failure, Result};
 
-/// The text of a file that not every user can read.
+/// Reads a file, unless every user can read it.
 pub fn private(path: &Path) -> Result<String> {
     let file = File::open(path).map_err(unusable(path))?;
     let mode = file.metadata().map_err(unusable(path))?.mode();
@@ -18,9 +18,10 @@ pub fn private(path: &Path) -> Result<String> {
     io::read_to_string(file).map_err(unusable(path))
 }
 
-/// Whether there is such a file.
+/// Whether a file exists.
 pub fn is_there(path: &Path) -> Result<bool> {
-    // A link that leads nowhere is there: without what it should lead to, more clients would get in.
+    // A dangling link counts as a file: if it were ignored, more clients would be admitted than its owner
+    // meant.
     match path.symlink_metadata() {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -28,7 +29,7 @@ pub fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// The failure of a file.
+/// The failure of a file that cannot be used.
 pub fn unusable<E: fmt::Display>(path: &Path) -> impl Fn(E) -> Failure + '_ {
     move |error| Failure::new(format!("cannot use {}: {error}", path.display()))
 }

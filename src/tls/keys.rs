@@ -1,6 +1,7 @@
 //! The file of pre-shared keys: the users that may connect, and a key for each.
 //!
-//! The format is that of GnuTLS, which qemu, nbdkit and libnbd use too: lines `USER:KEY`, the key in hexadecimal.
+//! The format is that of GnuTLS, which qemu, nbdkit and libnbd use too: lines `USER:KEY`, the key in
+//! hexadecimal.
 //!
 //! ```text
 //!   alice:1b4ce2a8f1f0d3b6ad8c6e2f1a0b9c8d7e6f5a4b3c2d1e0ff0e1d2c3b4a59687
@@ -9,20 +10,23 @@
 //! | a line | is |
 //! |---|---|
 //! | empty | skipped |
-//! | `#...` | refused: GnuTLS takes the rest for a name in hexadecimal, and no client of NBD has one; a comment does not exist |
+//! | `#...` | refused (a) |
 //! | with a key of less than [`KEY_BYTES_MIN`] | refused |
 //! | with a key of zeros only | refused: a key that was never filled |
-//! | with a user of an earlier line | refused: it is not known which key is meant |
+//! | with a user of an earlier line | refused: it is not clear which key is meant |
 //!
-//! Messages name the line and the user, never a key or what might be one.
+//! (a) GnuTLS reads the rest of such a line as a name in hexadecimal, which no NBD client uses. The format
+//! has no comments.
+//!
+//! Messages name the line and the user, never a key or text that might be one.
 
 use std::path::Path;
 
 use super::files::unusable;
 use crate::failure::Result;
 
-/// RFC 9257, section 6: a key has at least 128 bits. qemu and nbdkit have no limit. A short key could be guessed at leisure by
-/// whoever has recorded one handshake.
+/// The shortest key: at least 128 bits (RFC 9257, section 6). qemu and nbdkit have no limit. An attacker who
+/// has recorded one handshake could guess a short key offline.
 pub const KEY_BYTES_MIN: usize = 16;
 
 /// The longest key that `psktool` makes.
@@ -31,8 +35,8 @@ pub const KEY_BYTES_MAX: usize = 512;
 /// The longest name that GnuTLS looks up (lib/auth/psk.h, MAX_USERNAME_SIZE).
 pub const NAME_BYTES_MAX: usize = 128;
 
-/// The library compares a client's name with every user's, and each handshake begins with a copy of all keys. Example: 256 users cost a
-/// handshake 0.3 ms.
+/// The most users of a file. The library compares a client's name with every user's, and each handshake
+/// begins with a copy of all keys. Example: 256 users cost a handshake 0.3 ms.
 pub const USERS_MAX: usize = 256;
 
 /// A user that may connect.
@@ -42,7 +46,7 @@ pub struct User {
     pub key: Vec<u8>,
 }
 
-/// The users of a file with this text, at least one.
+/// Parses the users of a file's text, at least one. `path` is for messages.
 pub fn parse(path: &Path, text: &str) -> Result<Vec<User>> {
     let mut users: Vec<(usize, User)> = Vec::new();
     for (line, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim_end().is_empty()) {
@@ -62,7 +66,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<User>> {
     Ok(users.into_iter().map(|(_, user)| user).collect())
 }
 
-/// The user of a line, or what is wrong with it.
+/// Parses the user of a line, or says what is wrong with it.
 fn user(line: &str) -> std::result::Result<User, String> {
     if line.starts_with('#') {
         return Err("it begins with #: comments and names in hexadecimal are not taken".into());

@@ -1,9 +1,9 @@
-//! Bytes on their way, in a buffer that is filled once it is empty.
+//! A buffer of bytes in transit: filled when it is empty, then used from the front.
 
-/// Four records of TLS.
+/// The size of a piece: four records of TLS.
 pub const PIECE_BYTES: usize = 64 << 10;
 
-/// A buffer, and the part of it that is still to be used.
+/// A buffer, and the range of it that is still to be used.
 pub struct Piece {
     bytes: Box<[u8]>,
     from: usize,
@@ -28,7 +28,7 @@ impl Piece {
         assert!(self.from <= self.to, "more is taken than there was");
     }
 
-    /// Fills the buffer, which is empty, by `fill`, and returns its result.
+    /// Fills the buffer, which must be empty, with `fill`, and returns the result of `fill`.
     pub fn fill<E>(&mut self, fill: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
         assert!(self.is_empty(), "what is left would be lost");
         let filled = fill(&mut self.bytes);

@@ -1,16 +1,19 @@
-//! Bytes between a client that uses TLS and a reactor, both ways, on one thread.
+//! Moves bytes between a TLS client and a reactor, in both directions, on one thread.
 //!
 //! ```text
 //!   client --recv--> sealed --TLS--> opened --send--> plain
 //!   client <--send-- TLS <--------------------recv--- plain
 //! ```
 //!
-//! - Each way holds a piece of bounded length, and takes the next when that is gone. So a side that does not take its bytes stops the
-//!   side that sends them, as without TLS, and the reactor's watch on stalled clients sees the same.
-//! - A client that closes its direction is closed for the reactor too, and still gets its replies.
-//! - When the reactor closes the plain socket, the client gets what was left, a farewell of TLS, and the end, within
-//!   [`FAREWELL_TIME_MAX`].
-//! - When both directions of the client's socket are closed, or what it says is not TLS, both sockets are shut.
+//! - Each direction holds one piece of bounded length, and takes the next when that is gone. A side that does
+//!   not take its bytes therefore stops the side that sends them, as without TLS, and the reactor detects a
+//!   stalled client in the same way.
+//! - If the client closes its direction, the relay closes it for the reactor too; the client still gets its
+//!   replies.
+//! - If the reactor closes the plain socket, the client gets the remaining bytes, a farewell of TLS, and the
+//!   end, within [`FAREWELL_TIME_MAX`].
+//! - If both directions of the client's socket are closed, or the client sends bytes that are not TLS, both
+//!   sockets are shut down.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,10 +26,10 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, sen
 use super::channel::Channel;
 use super::piece::{PIECE_BYTES, Piece};
 
-/// How long a client may take for what is left when the reactor has closed its connection.
+/// How long a client may take to receive the remaining bytes after the reactor has closed its connection.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The two sockets of a client, and what is between them.
+/// The two sockets of a client, and the bytes between them.
 pub struct Relay<'a> {
     tls: Box<dyn Channel>,
     client: BorrowedFd<'a>,
@@ -37,17 +40,18 @@ pub struct Relay<'a> {
     opened: Piece,
     /// Bytes of the reactor, on their way into the session.
     reply: Box<[u8]>,
-    /// The client sends nothing more, and all that it sent is opened.
+    /// Whether the client sends nothing more, and all that it sent is opened.
     client_is_done: bool,
-    /// The reactor has heard that.
+    /// Whether the reactor has been told that the client is done.
     is_told: bool,
-    /// The reactor sends nothing more, and all that it sent is in the session.
+    /// Whether the reactor sends nothing more, and all that it sent is in the session.
     plain_is_done: bool,
-    /// The reactor has closed its connection. Until when the client may take what is left.
+    /// The deadline for the client to take the remaining bytes; set once the reactor has closed its
+    /// connection.
     end: Option<Instant>,
 }
 
-/// The relay is over.
+/// The sign that the relay is over.
 struct Over;
 
 impl<'a> Relay<'a> {
@@ -69,8 +73,9 @@ impl<'a> Relay<'a> {
         let _gone_or_not = shutdown(self.client, Shutdown::Both);
     }
 
-    /// Drops what the client still sends, until it has seen the end: a TCP socket that is closed with something unread takes its last
-    /// replies with it.
+    /// Reads and drops what the client still sends, until the client closes or the time is over. Without
+    /// this, the kernel would reset a TCP socket that has unread bytes when it is closed, and the client
+    /// would lose the last replies.
     fn hear_out(&mut self) {
         let end = self.end.unwrap_or_else(now);
         loop {
@@ -86,7 +91,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Moves what can be moved, and waits for more.
+    /// Moves all bytes that can move now, then waits for more.
     fn turn(&mut self) -> Result<(), Over> {
         while self.pass_replies()? | self.pass_requests()? {}
         if self.plain_is_done && !self.tls.has_sealed() {
@@ -95,7 +100,7 @@ impl<'a> Relay<'a> {
         self.wait()
     }
 
-    /// Moves a piece of the replies on; whether anything moved.
+    /// Moves a piece of the replies on. Returns whether anything moved.
     fn pass_replies(&mut self) -> Result<bool, Over> {
         let mut moved = false;
         if !self.plain_is_done && !self.tls.has_sealed() {
@@ -123,14 +128,14 @@ impl<'a> Relay<'a> {
         Ok(moved)
     }
 
-    /// Moves a piece of what the client sends on; whether anything moved.
+    /// Moves a piece of the client's bytes on. Returns whether anything moved.
     fn pass_requests(&mut self) -> Result<bool, Over> {
         if self.end.is_some() {
             return Ok(false);
         }
         let mut moved = false;
         while self.opened.is_empty() && !self.client_is_done {
-            // Decrypted bytes first: the session may still hold some that came with the handshake.
+            // Decrypted bytes first: the session may still hold some that arrived with the handshake.
             match self.opened.fill(|bytes| self.tls.open(bytes)) {
                 Ok(0) => self.client_is_done = true,
                 Ok(_) => moved = true,
@@ -149,7 +154,8 @@ impl<'a> Relay<'a> {
                     moved = true;
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                // The reactor has closed its socket: what it said before is still to be heard.
+                // The reactor has closed its socket: drop these bytes, and go on to pass its last replies to
+                // the client.
                 Err(_) => self.opened.take(self.opened.left().len()),
             }
         }
@@ -160,12 +166,13 @@ impl<'a> Relay<'a> {
         Ok(moved)
     }
 
-    /// Gives the session what the client sent; whether there was something.
+    /// Gives the session sealed bytes of the client. Returns whether there were any.
     fn hear(&mut self) -> Result<bool, Over> {
         if self.sealed.is_empty() {
             let client = self.client;
             match self.sealed.fill(|bytes| recv(client, bytes, RecvFlags::DONTWAIT).map(|(_, count)| count)) {
-                // A client that leaves without the farewell of TLS has left all the same: NBD tells the length of whatever it sends.
+                // A client that closes without the farewell of TLS counts as done too. That is safe: NBD
+                // states the length of everything it sends, so a cut is noticed.
                 Ok(0) => self.client_is_done = true,
                 Ok(_) => {}
                 Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
@@ -176,19 +183,19 @@ impl<'a> Relay<'a> {
         if !left.is_empty() {
             let Ok(count) = self.tls.hear(&mut left) else { return Err(self.refuse()) };
             self.sealed.take(count);
-            // Behind the farewell of TLS nothing counts.
+            // Bytes behind the farewell of TLS are ignored.
             self.client_is_done |= count == 0;
         }
         Ok(true)
     }
 
-    /// Ends the relay because of what the client sent. An alert tells the client, if it listens.
+    /// Ends the relay because of what the client sent. An alert tells the client why, if it still reads.
     fn refuse(&mut self) -> Over {
         let _heard_or_not = self.tls.give(&mut Sending(self.client));
         Over
     }
 
-    /// Waits until one of the sockets can go on; over when it cannot any more.
+    /// Waits until one of the sockets can go on. Returns `Over` if the client is gone, or its time is over.
     fn wait(&mut self) -> Result<(), Over> {
         let left = self.end.map(|end| end.saturating_duration_since(now()));
         if left.is_some_and(|left| left.is_zero()) {
@@ -205,7 +212,8 @@ impl<'a> Relay<'a> {
             PollFd::from_borrowed_fd(self.client, of_client),
             PollFd::from_borrowed_fd(self.plain, of_plain),
         ];
-        // A closed socket would report HUP at every poll. Its remaining bytes can be read without waiting.
+        // After the reactor has closed, the plain socket would report HUP at every poll, and the loop would
+        // spin. Its remaining bytes can be read without waiting.
         let waits = if self.end.is_some() { &mut both[..1] } else { &mut both[..] };
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(waits, timeout.as_ref()) {
@@ -223,7 +231,7 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// The socket of a client, which takes what it has room for.
+/// The socket of a client, as a writer that takes what fits without blocking.
 struct Sending<'a>(BorrowedFd<'a>);
 
 impl Write for Sending<'_> {
@@ -241,7 +249,7 @@ impl Write for Sending<'_> {
     }
 }
 
-/// The clock of farewells.
+/// The clock for farewells.
 fn now() -> Instant {
     Instant::now()
 }

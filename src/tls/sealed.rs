@@ -1,4 +1,4 @@
-//! A session in a handshake: one thing at a time, over a wire whose reads and writes end in time.
+//! A session during the handshake: one step at a time, over a wire whose reads and writes have time limits.
 
 use std::io::{self, ErrorKind};
 
@@ -6,11 +6,11 @@ use engine::server::Wire;
 
 use super::channel::Channel;
 
-/// A client, by the server's side of its session.
+/// A client, as the server's side of its session.
 pub struct Client(pub Box<dyn Channel>);
 
 impl Client {
-    /// The handshake of TLS. When it fails, the client is told why by an alert, if it listens.
+    /// Does the TLS handshake. If it fails, an alert tells the client why, if the client still reads.
     pub fn shake_hands(&mut self, wire: &mut dyn Wire) -> io::Result<()> {
         while self.0.is_handshaking() {
             self.flush(wire)?;
@@ -21,13 +21,13 @@ impl Client {
         self.flush(wire)
     }
 
-    /// Reads what the client said; 0 at its end.
+    /// Reads bytes of the client; returns 0 at their end.
     pub fn read(&mut self, wire: &mut dyn Wire, into: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.open(into) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.hear(wire)?;
-                    // An answer of TLS itself, to new keys of the client for example.
+                    // TLS itself may have an answer to send, for example to new keys of the client.
                     self.flush(wire)?;
                 }
                 read => return read,

@@ -1,17 +1,18 @@
 //! TLS with pre-shared keys, by s2n-tls.
 //!
-//! The library is in C. It reads and writes by callbacks, which here move bytes between it and two buffers in memory ([`Buffers`]), so that
-//! it is a [`Channel`] like rustls and has no socket.
+//! The library is written in C. It reads and writes by callbacks, which here move bytes between the library
+//! and two buffers in memory ([`Buffers`]). So it is a [`Channel`] like rustls, and has no socket.
 //!
-//! - TLS 1.3 with a Diffie-Hellman exchange (psk_dhe_ke) only: a key that becomes known later does not open what was recorded before. The
-//!   hash of the keys is SHA-256, the only one that GnuTLS gives to keys of a file (RFC 8446, section 4.2.11), so AES-128-GCM or
-//!   ChaCha20-Poly1305 encrypts.
-//! - The server has no certificate, so the handshake of a client without a key of the file has no way to go on.
-//! - No delay after an error. By default the library makes the thread of a bad client sleep for 10 to 30 s, against attacks on paddings of CBC
-//!   (`s2n_connection_calculate_blinding`). TLS 1.3 has no CBC, and the place of a handshake would be held for as long.
-//! - In a sandbox the library has all it needs: its initialization, by the first key, prepares AWS-LC for that
-//!   (CRYPTO_pre_sandbox_init), random numbers come from getrandom(2), the Rust allocator has its memory (no mlock), and nothing is
-//!   registered with atexit(3).
+//! - TLS 1.3 with a Diffie-Hellman exchange (psk_dhe_ke) only: a key that leaks later does not decrypt what
+//!   was recorded before. The hash of the keys is SHA-256, the only one that GnuTLS gives to keys of a file
+//!   (RFC 8446, section 4.2.11), so AES-128-GCM or ChaCha20-Poly1305 encrypts.
+//! - The server has no certificate, so the handshake of a client without a key of the file cannot succeed.
+//! - No delay after an error. By default the library makes the thread of a bad client sleep for 10 to 30 s,
+//!   against attacks on CBC padding (`s2n_connection_calculate_blinding`). TLS 1.3 has no CBC, and the sleep
+//!   would occupy one of the places for handshakes.
+//! - The library works inside the sandbox: its initialization, by the first key, prepares AWS-LC for that
+//!   (CRYPTO_pre_sandbox_init), random numbers come from getrandom(2), its memory comes from the Rust
+//!   allocator (no mlock), and nothing is registered with atexit(3).
 
 #![expect(unsafe_code, reason = "the callbacks of a library in C, and their context")]
 
@@ -35,11 +36,12 @@ use super::keys::{User, parse};
 use super::piece::Piece;
 use crate::failure::Result;
 
-/// TLS 1.3 with its three ciphers, and P-256, X25519 and P-384. Policies of the library with a date in their names do not change.
+/// The library's security policy: TLS 1.3 with its three ciphers, and P-256, X25519 and P-384. Policies with
+/// a date in their names do not change.
 const POLICY: &str = "AWS-CRT-SDK-TLSv1.3-2023";
 
-/// The names of two errors of the library: the key of a user is another one, and the handshake would need a certificate, as the client
-/// has not named a user of the file.
+/// The names of two errors of the library: the client's key is not that of the user it names; and the
+/// handshake would need a certificate, because the client has not named a user of the file.
 const WRONG_KEY: &str = "S2N_ERR_BAD_PSK_BINDER";
 const NO_KEY: &str = "S2N_ERR_NO_VALID_SIGNATURE_SCHEME";
 
@@ -90,7 +92,8 @@ impl SharedKeys {
         let buffers = Arc::new(Mutex::new(Buffers { heard: Piece::new(), sealed: Vec::new(), given: 0 }));
         let context = Arc::as_ptr(&buffers).cast_mut().cast::<c_void>();
         connection.set_receive_callback(Some(receive))?.set_send_callback(Some(send))?;
-        // SAFETY: the context lives as long as the connection: `Shared` has both, and drops the connection first.
+        // SAFETY: the context lives as long as the connection: `Shared` has both, and drops the connection
+        // first.
         unsafe { connection.set_receive_context(context)? };
         // SAFETY: as above.
         unsafe { connection.set_send_context(context)? };
@@ -100,18 +103,20 @@ impl SharedKeys {
 
 /// Bytes between the library and a client.
 struct Buffers {
-    /// What the client sent and the library has not read.
+    /// Bytes of the client that the library has not read yet.
     heard: Piece,
-    /// What the library has written for the client.
+    /// Bytes that the library has written for the client.
     sealed: Vec<u8>,
     /// How many bytes of `sealed` were given to the client.
     given: usize,
 }
 
-/// A connection of the library. The order of the fields is that of their end: callbacks of the connection use the buffers.
+/// A connection of the library. The order of the fields matters: the connection is dropped first, because its
+/// callbacks use the buffers.
 struct Shared {
     connection: Connection,
-    /// Locked for a callback, or between two calls of the library; both on the thread of the channel.
+    /// The buffers. They are locked for a callback, or between two calls of the library; both happen on the
+    /// thread of the channel.
     buffers: Arc<Mutex<Buffers>>,
 }
 
@@ -120,7 +125,7 @@ fn lock(buffers: &Mutex<Buffers>) -> MutexGuard<'_, Buffers> {
 }
 
 impl Shared {
-    /// Continues the handshake with what was heard.
+    /// Continues the handshake with the bytes heard so far.
     fn negotiate(&mut self) -> io::Result<()> {
         match self.connection.poll_negotiate() {
             Poll::Pending => return Ok(()),
@@ -131,7 +136,8 @@ impl Shared {
                 return Err(io::Error::new(ErrorKind::InvalidData, why));
             }
         }
-        // The policy and the lack of a certificate leave no other way to here. Were there one, its client has proven nothing.
+        // A second check: the policy and the lack of a certificate already leave no other way to get here. If
+        // there were one, its client would have proven nothing.
         let has_key = self.connection.negotiated_psk_identity_length().is_ok_and(|length| length > 0);
         let is_new = self.connection.actual_protocol_version().is_ok_and(|it| it == Version::TLS13);
         if !(has_key && is_new) {
@@ -140,7 +146,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Why there is no session, for an operator.
+    /// Says for an operator why there is no session.
     fn explain(&self, error: &Error) -> String {
         match error.name() {
             WRONG_KEY => {
@@ -153,7 +159,7 @@ impl Shared {
         }
     }
 
-    /// The user of the file that the client has named, whether it has that user's key or not.
+    /// The user of the file that the client has named, whether or not the client has that user's key.
     fn named(&self) -> Option<String> {
         let length = self.connection.negotiated_psk_identity_length().ok().filter(|&length| length > 0)?;
         let mut name = vec![0; length];
@@ -167,8 +173,9 @@ impl Shared {
     }
 }
 
-/// Whether a ClientHello has an extension; `None` if it ends early. The layout, without the header of the message, is that of RFC 8446,
-/// section 4.1.2: `version:2 random:32 session:<1> ciphers:<2> compression:<1> extensions:<2>`, an extension `type:2 data:<2>`.
+/// Whether a ClientHello has an extension; `None` if the message ends early. The layout, without the header
+/// of the message, is that of RFC 8446, section 4.1.2: `version:2 random:32 session:<1> ciphers:<2>
+/// compression:<1> extensions:<2>`, an extension `type:2 data:<2>`.
 fn has_extension(hello: &[u8], wanted: u16) -> Option<bool> {
     fn number(bytes: &mut &[u8], length: usize) -> Option<usize> {
         let (number, rest) = bytes.split_at_checked(length)?;
@@ -208,7 +215,7 @@ impl Channel for Shared {
     fn hear(&mut self, wire: &mut dyn Read) -> io::Result<usize> {
         let mut buffers = lock(&self.buffers);
         if !buffers.heard.is_empty() {
-            // The library waits for something else than these bytes, which it never does here.
+            // The library waits for something other than these bytes, which never happens here.
             return Err(ErrorKind::InvalidData.into());
         }
         let count = buffers.heard.fill(|bytes| wire.read(bytes))?;
@@ -221,7 +228,7 @@ impl Channel for Shared {
 
     fn open(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut opened = 0;
-        // A call opens one record.
+        // Each call opens one record.
         while opened < into.len() {
             match self.connection.poll_recv(&mut into[opened..]) {
                 Poll::Ready(Ok(0)) => return Ok(opened),
@@ -241,7 +248,7 @@ impl Channel for Shared {
         while !bytes.is_empty() {
             match self.connection.poll_send(bytes) {
                 Poll::Ready(sealed) => bytes = &bytes[sealed?..],
-                // The buffer takes everything.
+                // Cannot happen: the buffer takes everything.
                 Poll::Pending => return Err(ErrorKind::WriteZero.into()),
             }
         }
@@ -267,18 +274,18 @@ impl Channel for Shared {
     }
 
     fn say_farewell(&mut self) {
-        // After an error of the client this is an alert.
+        // After an error of the client, this sends an alert instead.
         let _said_or_too_late = self.connection.poll_shutdown_send();
     }
 }
 
-/// Gives the library what was heard; -1 with EAGAIN if that is nothing.
+/// Gives the library bytes that were heard, or returns -1 with EAGAIN if there are none.
 ///
 /// # Safety
 ///
 /// `context` points to a `Mutex<Buffers>`, and `into` to `len` bytes that may be written.
 unsafe extern "C" fn receive(context: *mut c_void, into: *mut u8, len: u32) -> c_int {
-    // SAFETY: by contract; shared, as all its users have it.
+    // SAFETY: `context` is valid by contract; the reference is shared, as are all others to it.
     let buffers = unsafe { &*context.cast::<Mutex<Buffers>>() };
     let mut buffers = lock(buffers);
     let heard = buffers.heard.left();
@@ -293,16 +300,16 @@ unsafe extern "C" fn receive(context: *mut c_void, into: *mut u8, len: u32) -> c
     count as c_int
 }
 
-/// Takes what the library writes, all of it.
+/// Takes all bytes that the library writes.
 ///
 /// # Safety
 ///
 /// `context` points to a `Mutex<Buffers>`, and `from` to `len` bytes.
 unsafe extern "C" fn send(context: *mut c_void, from: *const u8, len: u32) -> c_int {
-    // SAFETY: by contract; shared, as all its users have it.
+    // SAFETY: `context` is valid by contract; the reference is shared, as are all others to it.
     let buffers = unsafe { &*context.cast::<Mutex<Buffers>>() };
     let count = len.min(c_int::MAX as u32);
-    // SAFETY: by contract; at most `len`.
+    // SAFETY: `from` has `len` bytes by contract, and `count` is at most `len`.
     let bytes = unsafe { std::slice::from_raw_parts(from, count as usize) };
     lock(buffers).sealed.extend_from_slice(bytes);
     count as c_int

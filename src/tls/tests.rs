@@ -1,5 +1,5 @@
-//! Certificates made for each test, and a client of the same library. Keys are tested in `shared_keys/tests.rs`, and what is the same for
-//! both in `relay/tests.rs`.
+//! TLS with certificates that each test makes, and a client of the same library. `shared_keys/tests.rs` tests
+//! keys, and `relay/tests.rs` what is the same for both.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// What a session, or the reason why there is none, is given to.
+/// A function that receives a session, or the reason why there is none.
 pub(super) trait Serve: FnOnce(io::Result<Box<dyn Session>>, OwnedFd) + Send + 'static {}
 
 impl<F: FnOnce(io::Result<Box<dyn Session>>, OwnedFd) + Send + 'static> Serve for F {}
@@ -36,14 +36,14 @@ pub(super) fn serve_one(tls: Tls, serve: impl Serve) -> (SocketAddr, JoinHandle<
     (address, server)
 }
 
-/// An authority, and the directory of a server with a certificate of it.
+/// An authority, and the directory of a server with a certificate from it.
 pub(super) struct World {
     directory: TempDir,
     authority: Certificate,
     pub(super) issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate of an authority, and its key.
+/// Issues a certificate of an authority, and its key.
 pub(super) fn issue(issuer: &Issuer<'static, KeyPair>, serial: u64) -> (Certificate, KeyPair) {
     let mut params = CertificateParams::new(vec!["localhost".to_string()]).unwrap();
     params.serial_number = Some(SerialNumber::from(serial));
@@ -151,7 +151,7 @@ fn files_that_cannot_be_used_are_named() {
     }
 }
 
-/// The handshake of a client: whether there was a session, and the reason if not.
+/// Does the handshake of a client: returns whether there was a session, and the reason if not.
 fn accepted(world: &World, own: Option<(Certificate, KeyPair)>) -> std::result::Result<(), String> {
     let (told, heard) = std::sync::mpsc::channel();
     let serve = move |session: io::Result<Box<dyn Session>>, _| {
@@ -193,7 +193,7 @@ fn exactly_clients_with_a_certificate_of_the_authority_may_connect() {
     let refusal = accepted(&world, Some(issue(&world.issuer, 7))).unwrap_err();
     assert!(refusal.contains("Revoked"), "{refusal}");
 
-    // Links that lead nowhere let nobody in.
+    // Dangling links admit no client.
     for file in ["ca-crl.pem", "ca-cert.pem"] {
         std::fs::remove_file(world.path(file)).unwrap();
         std::os::unix::fs::symlink("nowhere", world.path(file)).unwrap();

@@ -1,18 +1,20 @@
-//! The block devices of the machine, read again and again during a search.
+//! The block devices of the machine, read repeatedly during a search.
 //!
 //! ```text
-//!     /proc/partitions --> new, or changed --> due --> being read --> read: kept until its line in the list changes
+//!     /proc/partitions --> new, or changed --> due --> being read --> read: kept until its line changes
 //!                                               ^          |
-//!                                               |          +-- failed: due again, after ever longer pauses
-//!                                               |          `-- no answer: named as silent; its answer counts whenever it comes
-//!                                               `-- no thread
+//!                                               |          +-- failed: due again, after a longer pause
+//!                                               |          `-- no answer: silent; a late answer counts
+//!                                               `-- no thread could be started
 //! ```
-//! - A clean read is kept, an error never is: the link of a drive may come up while the search waits.
-//! - Not read are devices that another device is made of (one half of a mirror, a path of a multipath device: the other device
-//!   counts), and devices of `SERVED` or on one of those: a guest decides what is on them.
-//! - At most [`READS_MAX`] reads run at a time, but for those that are late. One read has one thread. The kernel ends the thread of a
-//!   device that does not answer no earlier than the read, and the process no earlier than its threads: see [`Devices::hanging`].
-//!   A device whose driver says that it does not answer now is not read.
+//! - A successful read is kept, an error never is: the link of a drive may come up while the search waits.
+//! - Two kinds of devices are not read: those that another device is made of (one half of a mirror, a path of
+//!   a multipath device), because the other device counts; and devices of `SERVED` or on top of one, because
+//!   a guest decides what is on them.
+//! - At most [`READS_MAX`] reads run at a time, not counting late ones. Each read has one thread. If a device
+//!   does not answer, the kernel ends its thread no earlier than the read, and the process no earlier than
+//!   its threads: see [`Devices::hanging`]. A device whose driver says that it does not answer now is not
+//!   read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,23 +26,26 @@ use engine::examine::{self, Examined};
 
 use crate::failure::{Context, Result};
 
-/// The list of block devices and their partitions that the kernel gives.
+/// The kernel's list of block devices and their partitions.
 const PARTITIONS: &str = "/proc/partitions";
-/// The kernel's account of what a block device is made of (`slaves`), and of what is made of it (`holders`).
+/// The kernel's directory that says which devices a block device is made of (`slaves`), and which are made of
+/// it (`holders`).
 const CLASS_BLOCK: &str = "/sys/class/block";
-/// Block devices that are served by programs such as this one: a read of one whose server is gone waits for ever.
+/// Names of block devices that are served by programs such as this one. A read of such a device never returns
+/// if its server is gone.
 const SERVED: [&str; 2] = ["ublkb", "nbd"];
-/// Devices may be made of devices; the kernel allows no more than eight such layers.
+/// How many layers of devices may lie on each other; the kernel allows no more than eight.
 const LAYERS_MAX: usize = 8;
 /// States in which drivers hold requests back: of NVMe controllers, then of SCSI devices.
 const HELD_BACK: [&str; 7] =
     ["new", "connecting", "resetting", "deleting", "blocked", "created-blocked", "quiesce"];
 
-/// Reads that run at a time. Beyond this a machine with hundreds of volumes gains nothing, and may have no threads left.
+/// How many reads run at a time. With more, a machine with hundreds of volumes gains nothing, and may run out
+/// of threads.
 const READS_MAX: usize = 32;
-/// A read that takes longer leaves its place to the next one.
+/// How long a read may take before it no longer counts against [`READS_MAX`].
 const LATE_TIME: Duration = Duration::from_secs(2);
-/// Longest time that one look takes.
+/// The longest time that one look takes.
 const LOOK_TIME_MAX: Duration = Duration::from_millis(250);
 /// The pause after the first failed read of a device. It doubles with each failure, six times at most: 16 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -53,7 +58,7 @@ pub struct PassedOver {
     pub why: String,
 }
 
-/// The devices that are to be read, each with its line in the list, and those that are not.
+/// The devices to read, each with its line in the list, and the devices that are passed over.
 type Listed = (BTreeMap<PathBuf, String>, Vec<PassedOver>);
 
 enum State {
@@ -63,22 +68,22 @@ enum State {
 }
 
 struct Device {
-    /// The line of the device in the list. Another line means another device, or another size.
+    /// The line of the device in the list. A different line means another device, or another size.
     line: String,
     state: State,
-    /// The number of the read under way: an answer to an earlier one is dropped.
+    /// The number of the current read; an answer to an earlier read is dropped.
     read: u64,
     failures: u32,
-    /// The last answer.
+    /// The last answer of the device.
     found: Option<Examined>,
 }
 
-/// The number of a read, and what it has found.
+/// The number of a read, and its result.
 type Answer = (u64, Examined);
 
 type Reader = Arc<dyn Fn(&Path) -> Examined + Send + Sync>;
 
-/// See the top of this file.
+/// All block devices, with the state of their reads. The module documentation explains the states.
 pub struct Devices {
     list: PathBuf,
     class_block: PathBuf,
@@ -111,7 +116,8 @@ impl Devices {
         }
     }
 
-    /// Reads what is due, and takes answers for a moment. Returns early once every device has been read or has failed.
+    /// Reads devices that are due, and takes answers for a moment. Returns early once every device has been
+    /// read or has failed.
     pub fn look(&mut self) -> Result<()> {
         let list =
             std::fs::read_to_string(&self.list).context(|| format!("cannot read {}", self.list.display()))?;
@@ -139,7 +145,7 @@ impl Devices {
         }
     }
 
-    /// Whether some device has not been read yet, has not failed, and is not silent either.
+    /// Whether there is a device that has not been read yet, has not failed, and is not silent.
     pub fn is_busy(&self) -> bool {
         self.known.values().any(|device| match device.state {
             State::Due(_) => device.found.is_none(),
@@ -148,7 +154,7 @@ impl Devices {
         })
     }
 
-    /// The last answer of each device, or that it has not answered.
+    /// The last answer of each device, or the fact that it has not answered.
     pub fn seen(&self) -> BTreeMap<PathBuf, Examined> {
         let seen = self.known.iter().filter_map(|(path, device)| {
             let found = match device.state {
@@ -235,7 +241,7 @@ fn read(path: &Path, class_block: &Path) -> Examined {
     }
 }
 
-/// The state of a device, or of the disk that it is a part of, if it is one of [`HELD_BACK`].
+/// The state of a device, or of the disk that it is a part of, if that state is one of [`HELD_BACK`].
 fn held_back(class_block: &Path, name: &str) -> Option<String> {
     let files = ["device/state", "../device/state"].map(|file| class_block.join(name).join(file));
     let state = files.iter().find_map(|file| std::fs::read_to_string(file).ok())?;
@@ -243,12 +249,12 @@ fn held_back(class_block: &Path, name: &str) -> Option<String> {
     HELD_BACK.iter().any(|held| state.starts_with(held)).then(|| state.to_string())
 }
 
-/// A text of `/proc/partitions`: a heading, an empty line, then `major minor blocks name`.
+/// Parses the text of `/proc/partitions`: a heading, an empty line, then `major minor blocks name`.
 fn listed(list: &str, class_block: &Path) -> Listed {
     let (mut devices, mut passed_over) = (BTreeMap::new(), Vec::new());
     for line in list.lines().skip(2) {
         let Some(name) = line.split_whitespace().nth(3) else { continue };
-        // The kernel writes the slashes of /dev/cciss/c0d0 so.
+        // The kernel writes `!` for the slashes of names such as /dev/cciss/c0d0.
         let path = Path::new("/dev").join(name.replace('!', "/"));
         match passed_over_for(class_block, name) {
             Some(why) => passed_over.push(PassedOver { path, why }),
@@ -344,7 +350,7 @@ mod tests {
         assert!(found.unread && found.error.unwrap().contains("`blocked`"));
     }
 
-    /// `count` devices, read by `reader`.
+    /// A machine with `count` devices, read by `reader`.
     fn machine(
         count: usize,
         reader: impl Fn(&Path) -> Examined + Send + Sync + 'static,
@@ -385,7 +391,7 @@ mod tests {
             devices.look().unwrap();
         }
         assert_eq!(reads.load(Ordering::SeqCst), 3);
-        // The device has another size now.
+        // The device has another size now, so it is read again.
         std::fs::write(directory.path().join("partitions"), "heading\n\n8 0 2 sd0\n").unwrap();
         look_until(&mut devices, |_| reads.load(Ordering::SeqCst) == 4);
     }

@@ -15,9 +15,9 @@ use crate::tls::tests::{Serve, World, issue};
 
 /// A client of either library.
 pub(in crate::tls) trait Peer: Read + Write {
-    /// Has the next bytes begin with new keys, and asks the server for some where the library can.
+    /// Makes the next bytes begin with new keys, and asks the server for new keys if the library can.
     fn new_keys(&mut self);
-    /// Says the farewell of TLS, with the next flush.
+    /// Sends the farewell of TLS with the next flush.
     fn say_farewell(&mut self);
     fn socket(&mut self) -> &mut TcpStream;
 }
@@ -58,19 +58,20 @@ fn relay_to(plain: UnixStream) -> impl Serve {
     }
 }
 
-/// How the clients of each library connect.
+/// Functions that connect a client of each library.
 const CLIENTS: &[fn() -> Relayed] = &[
     with_a_certificate,
     #[cfg(feature = "tls-psk")]
     with_a_key,
 ];
 
-/// Bytes of which each place has its own.
+/// Bytes that differ by position, so that moved bytes are noticed.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
 }
 
-/// Much more than all buffers hold, both ways at once, and neither side reads before it has sent all.
+/// Sends much more than all buffers hold, in both directions at once; neither side reads before it has sent
+/// everything.
 #[test]
 fn what_one_side_sends_the_other_receives() {
     for connect in CLIENTS {
@@ -87,7 +88,7 @@ fn what_one_side_sends_the_other_receives() {
                 drop(writer.join().unwrap());
             })
         };
-        // The client writes while replies pile up, which it does not read.
+        // The client writes while replies that it does not read pile up.
         client.write_all(&requests).unwrap();
         client.flush().unwrap();
         let mut heard = Vec::new();
@@ -98,7 +99,8 @@ fn what_one_side_sends_the_other_receives() {
     }
 }
 
-/// New keys take room among the replies, and cost none of them. (Once here a relay ended at them.)
+/// New keys take room among the replies, and no reply may be lost to them. (A relay once ended at this
+/// point.)
 #[test]
 fn a_client_asks_for_new_keys() {
     for connect in CLIENTS {
@@ -152,11 +154,11 @@ fn a_client_that_is_done_has_its_replies() {
     }
 }
 
-/// Each side that goes ends the relay, and the other side hears of it.
+/// The relay ends when either side goes, and the other side learns of it.
 #[test]
 fn a_relay_ends_with_either_side() {
     for connect in CLIENTS {
-        // A client that is gone.
+        // Case 1: the client closes.
         let (mut client, mut reactor, server) = connect();
         client.write_all(b"x").unwrap();
         reactor.read_exact(&mut [0]).unwrap();
@@ -164,14 +166,14 @@ fn a_relay_ends_with_either_side() {
         assert_eq!(reactor.read(&mut [0]).unwrap(), 0, "the reactor hears of the end");
         drop(reactor);
         server.join().unwrap();
-        // A client that says what is not TLS.
+        // Case 2: the client sends bytes that are not TLS.
         let (mut client, mut reactor, server) = connect();
         client.write_all(b"x").unwrap();
         reactor.read_exact(&mut [0]).unwrap();
         client.socket().write_all(&[0x5a; 1000]).unwrap();
         assert_eq!(reactor.read(&mut [0]).unwrap(), 0, "nothing of it reaches the reactor");
         server.join().unwrap();
-        // A reactor that hangs up on a client that does not read what was sent to it.
+        // Case 3: the reactor closes while its client does not read its replies.
         let (mut client, mut reactor, server) = connect();
         client.write_all(b"x").unwrap();
         reactor.read_exact(&mut [0]).unwrap();

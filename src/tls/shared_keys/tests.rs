@@ -1,4 +1,4 @@
-//! Pre-shared keys: the file, who may connect, and a client of the same library.
+//! Pre-shared keys: the file, which clients may connect, and a client of the same library.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use crate::tls::{KEYS, Tls};
 
 const KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
-/// The directory of a server with users.
+/// The directory of a server with these users.
 fn directory(users: &[(&str, &str)]) -> TempDir {
     let directory = TempDir::new().unwrap();
     let lines: String = users.iter().map(|(user, key)| format!("{user}:{key}\n")).collect();
@@ -33,14 +33,14 @@ fn refusal(directory: &TempDir) -> String {
     Tls::read(directory.path()).expect_err("it is refused").line()
 }
 
-/// A client by a channel of the library, on a socket that waits.
+/// A client that uses a channel of the library, on a blocking socket.
 pub(in crate::tls) struct KeyClient {
     channel: Shared,
     socket: TcpStream,
 }
 
 impl KeyClient {
-    /// Shakes hands as this user.
+    /// Does the handshake as this user.
     fn connect(address: SocketAddr, user: &str, key: &str) -> io::Result<KeyClient> {
         let keys = SharedKeys::read(&directory(&[(user, key)]).path().join(KEYS)).unwrap();
         let mut client = KeyClient {
@@ -91,7 +91,7 @@ impl Write for KeyClient {
 }
 
 impl Peer for KeyClient {
-    // The library does not ask its peer for new keys, and answers one that does.
+    // The library never asks its peer for new keys, but answers a peer that asks.
     fn new_keys(&mut self) {
         self.channel.connection.request_key_update(PeerKeyUpdate::KeyUpdateNotRequested).unwrap();
     }
@@ -112,7 +112,8 @@ pub(in crate::tls) fn connect(serve: impl Serve) -> (KeyClient, JoinHandle<()>) 
     (KeyClient::connect(address, "alice", KEY).expect("its key is good"), server)
 }
 
-/// A server with users, and what it says of a client that `play` plays: nothing, or why it was refused.
+/// Starts a server with users and a client that `play` plays. Returns why the server refused the client, if
+/// it did.
 fn verdict(users: &[(&str, &str)], play: impl FnOnce(SocketAddr)) -> std::result::Result<(), String> {
     let (told, heard) = std::sync::mpsc::channel();
     let serve = move |session: io::Result<Box<dyn Session>>, _| {
@@ -143,12 +144,14 @@ fn exactly_users_of_the_file_may_connect() {
             is_connected = KeyClient::connect(address, user, key).is_ok();
         });
         assert_eq!(said, expected.map_err(String::from), "{user}");
-        // The last word of a handshake is the client's, so a refusal by it would be seen here only.
+        // The client sends the last message of a handshake, so only this would notice a refusal by the
+        // client.
         assert_eq!(is_connected, said.is_ok(), "{user}");
     }
 }
 
-/// A client with a certificate, one that has no newer TLS than 1.2, and some that do not speak TLS.
+/// A client with a certificate, one that has no newer TLS than 1.2, and some that do not speak TLS are
+/// refused.
 #[test]
 fn what_is_no_key_is_refused() {
     let (world, users) = (World::new(), [("alice", KEY)]);
@@ -163,7 +166,7 @@ fn what_is_no_key_is_refused() {
     let cases: &[(&[u8], &str)] = &[
         (&hello, "protocol version is not supported"),
         (&hello[..20], "unexpected end of file"),
-        // As the header of a record, these tell of more bytes than there are.
+        // Read as the header of a record, these bytes announce more bytes than there are.
         (&[0x5a; 4096], "unexpected end of file"),
         (b"GET / HTTP/1.1\r\n\r\n", "unexpected end of file"),
         (&[22, 3, 1, 0, 4, 9, 0, 0, 0], "Bad message"),
@@ -190,14 +193,14 @@ fn files_that_let_others_in_are_refused() {
     assert!(said.contains("keys.psk: users that may connect: 2") && !said.contains(KEY), "{said}");
     write(&good, KEYS, &format!("alice:{KEY}"), 0o604);
     assert!(refusal(&good).contains("keys.psk: every user can read it: chmod 600 "), "{}", refusal(&good));
-    // No certificates beside keys, not even such as lead nowhere.
+    // A certificate file beside the keys is refused, even a dangling link.
     for other in ["server-cert.pem", "server-key.pem", "ca-cert.pem", "ca-crl.pem"] {
         let both = directory(&users);
         std::os::unix::fs::symlink("nowhere", both.path().join(other)).unwrap();
         let line = refusal(&both);
         assert!(line.contains(&format!("there is {other} beside it")), "{line}");
     }
-    // A link that leads nowhere is no reason to take certificates instead.
+    // A dangling link of keys must not make the server use certificates instead.
     let lost = TempDir::new().unwrap();
     std::os::unix::fs::symlink("nowhere", lost.path().join(KEYS)).unwrap();
     assert!(refusal(&lost).contains("keys.psk: No such file"), "{}", refusal(&lost));
@@ -205,7 +208,8 @@ fn files_that_let_others_in_are_refused() {
     assert!(line.contains("keys.psk: line 2: the key of user bob has 1 bytes"), "{line}");
 }
 
-/// A hello of a client that ends anywhere is no panic, and tells nothing of what would have come.
+/// A ClientHello may be cut off anywhere: reading it does not panic, and does not report an extension that is
+/// not there.
 #[test]
 fn a_hello_is_read_to_its_end() {
     let head = [&[3, 3][..], &[7; 32], &[1, 9], &[0, 2, 0x13, 1], &[1, 0]].concat();
@@ -214,7 +218,7 @@ fn a_hello_is_read_to_its_end() {
     assert_eq!(has_extension(&hello, PRE_SHARED_KEY), Some(true));
     assert_eq!(has_extension(&hello, 10), Some(true));
     assert_eq!(has_extension(&hello, 11), Some(false));
-    // Up to the end of the number of the extension.
+    // The length up to the end of the extension's number.
     let known = head.len() + 2 + 7;
     for end in 0..known {
         assert_ne!(has_extension(&hello[..end], PRE_SHARED_KEY), Some(true), "{end}");
