@@ -3,7 +3,7 @@
 //! An operation is carried out when it completes, with the bytes that its span holds then. Those bytes must
 //! not have changed since the push, because the engine has lent them. A power cut comes at a push or a
 //! completion that was chosen beforehand. Writes in flight at the cut land not at all, in part, or whole.
-//! From then on every operation fails and changes nothing, until the world starts anew.
+//! From then on every operation fails and changes nothing, until the power returns.
 //!
 //! During a run, [`Probes`] record moments at which the power *could* have gone. Each is examined later in a
 //! world of its own: see `crash`.

@@ -80,7 +80,7 @@ pub struct Asked {
     pub start: u64,
     /// Moment of the bus at which the request began.
     pub bus_moment: u64,
-    /// Simulated time when it began.
+    /// Simulated time at which the request began, ns.
     pub asked_ns: u64,
     /// Whether some stripe of the request was `NeedSync`, or the array was degraded, when the request began.
     pub excused: bool,

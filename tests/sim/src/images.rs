@@ -29,7 +29,7 @@ pub struct Image {
     pub disk: usize,
     /// Content of the disk.
     pub content: Disk,
-    /// The moment of the bus at which it was taken.
+    /// Moment of the bus at which the image was taken.
     pub moment: u64,
 }
 

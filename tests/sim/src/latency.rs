@@ -49,7 +49,7 @@ impl Latency {
         Latency { max_ns, slow: None }
     }
 
-    /// Reads of data usually take up to 2 s, so anything that reads every stripe takes long. Writes of
+    /// Reads of data usually take about a second, so anything that reads every stripe takes long. Writes of
     /// superblocks are as slow, so many requests are acknowledged meanwhile.
     #[must_use]
     pub const fn slow_to_fill() -> Latency {

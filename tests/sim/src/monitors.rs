@@ -102,7 +102,7 @@ impl Monitors {
         Monitors { watched, superblocks_changed: true, ..Monitors::default() }
     }
 
-    /// Forgets everything known from before a power cut.
+    /// Resumes the checks after a power cut, and forgets everything known from before.
     pub fn power_on(&mut self) {
         self.off = false;
         self.superblocks_changed = true;

@@ -244,7 +244,7 @@ impl Oracle {
         }
     }
 
-    /// Notes what a read that began at `start` returned. Returns false if the read may not return that.
+    /// Notes what a read that began at `start` returned. Returns false if the read must not return that.
     #[must_use]
     pub fn read_ends(&mut self, block: u64, start: Moment, name: Name) -> bool {
         if !self.allows(block, start, name) {

@@ -6,13 +6,13 @@ use super::Bus;
 /// ([`ENDLESS`]), this includes the operations that were in flight when it began.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
-    /// The disk.
+    /// Index of the silent disk.
     pub disk: usize,
     /// Time at which the silence began.
     pub since_ns: u64,
     /// Time at which the silence ends, or [`ENDLESS`] if only [`Bus::wake`] ends it.
     pub until_ns: u64,
-    /// Time at which an operation was first pushed during the silence.
+    /// Time at which an operation other than a deallocation was first pushed during the silence.
     pub asked_ns: Option<u64>,
     /// Whether stripes needed a resync meanwhile: the array then waits ten times its patience.
     pub unsynced: bool,

@@ -22,7 +22,7 @@ impl Machine<'_> {
         });
     }
 
-    /// Whether the content of a stripe's strips does not matter yet.
+    /// Whether a stripe reads as zeros, so that the content of its strips does not matter yet.
     pub(super) fn holds_nothing(&self, stripe: u64) -> bool {
         matches!(self.shared.bitmap.cell(stripe), Cell::Unwritten | Cell::First)
     }
@@ -74,7 +74,7 @@ impl Machine<'_> {
         self.check_parity("a superblock is durable");
     }
 
-    /// I3 for every stripe at rest.
+    /// Checks I3 for every stripe at rest.
     pub fn check_parity(&self, why: &str) {
         let mut bus = self.bus.borrow_mut();
         if bus.monitors.watched.is_none() {

@@ -1,10 +1,10 @@
 //! Every power cut of a state: each block that is not durable is old or new, independently of the others.
 //!
 //! The unit is the logical block, which a power cut leaves whole; only a metadata block may also be torn. For
-//! each subset of the blocks, the array is started from the remaining content, with all members and without
-//! every set of members that the level can miss. It resyncs, and every block is read. A block with a write in
-//! flight may read as old or new; any other block must read as its durable content. An image that was checked
-//! once is not checked again, whichever state it came from.
+//! each subset of the blocks, the array is started from the remaining content: once with all members, and
+//! once for each set of missing members that the level tolerates. It resyncs, and every block is read. A
+//! block with a write in flight may read as old or new; any other block must read as its durable content. An
+//! image that was checked once is not checked again, whichever state it came from.
 
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
@@ -193,8 +193,8 @@ impl Cuts {
         });
         for missing in 0..1u32 << members {
             let missing = Slots(missing);
-            // The dead member stays away, or returns with its old content. Including it, the level can miss
-            // this many members.
+            // The dead member stays away, or returns with its old content. Together with it, at most as many
+            // members are missing as the level can miss.
             if missing.or(dead).count() > template.geometry.parities().into() {
                 continue;
             }

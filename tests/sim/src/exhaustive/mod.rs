@@ -7,7 +7,7 @@
 //!   crash    every cut of a state, and its recovery  checks   the checks at every event
 //! ```
 //!
-//! This is stateless model checking: a state is reached by running the product anew with the choices that
+//! This is stateless model checking: a state is reached by running the product again with the choices that
 //! lead there. A choice is an event: the host submits its next request, an operation in flight completes, a
 //! reactor takes a message or turns, a second passes, or a member dies. A state that was seen before is not
 //! explored again. Two states are the same if everything that decides what can happen next is the same: the

@@ -251,8 +251,8 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// Moving or rewording an engine rule fails here if the rule's mutant lost its text, before the mutants
-    /// are built.
+    /// Fails if a rule of the engine was moved or reworded so that its mutant lost its text. This test
+    /// reports it before the mutants are built.
     #[test]
     fn every_edit_has_its_text() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -22,7 +22,7 @@ pub struct Mutant {
 pub enum SeenBy {
     /// The simulator, in all its scenarios.
     Simulator,
-    /// One scenario, for a bug that a minute of all scenarios would not show: its chance is one in many
+    /// A single scenario, for a bug that a minute of all scenarios would not show: its chance is one in many
     /// thousands.
     Scenario(&'static str),
     /// Cases of an engine test: the simulator has no measure for their subject, or meets it too rarely.

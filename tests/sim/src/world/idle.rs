@@ -12,7 +12,6 @@
 //! A rebuild writes too: it overwrites rows that cannot be computed, on members in sync
 //! ([`World::note_bad_sectors`]). Stripes that needed a resync before may still need it. After damage to
 //! metadata, nothing is promised.
-//! needed a resync before may need it still. Damage to metadata ends the promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

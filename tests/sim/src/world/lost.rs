@@ -175,7 +175,7 @@ impl World {
         listed
     }
 
-    /// Notes that these sectors were read. A sector that was lost and is no longer listed may not be lost
+    /// Notes that these sectors were read. A sector that was lost and is no longer listed must not be lost
     /// again: a stripe whose discard was finished after a power cut reads as zeros, and must continue to.
     /// (During a discard or an overwrite it also reads like that, but a power cut may undo it, so such
     /// sectors are skipped. Write-zeroes of a whole stripe count as a discard.)

@@ -58,7 +58,8 @@ impl World {
     }
 
     /// Takes the array back to an earlier stop: all disks get the content that they had then, and disks that
-    /// came later are removed. Returns false and does nothing if too few disks of that time are still alive.
+    /// came later are removed. Returns false and does nothing if too few of the disks in sync at that time
+    /// are still alive.
     pub fn return_to(&mut self, stop: &Stop) -> bool {
         let alive = self.alive_disks();
         let back = stop.in_sync.iter().filter(|disk| alive.contains(disk)).count();
