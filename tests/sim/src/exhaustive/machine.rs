@@ -194,8 +194,7 @@ fn boot<'a>(
     let assembly = assemble(&candidates, &options).ok()?;
     let mut started =
         start(&mut bench, &assembly, &StartOptions { seed: 77, ..StartOptions::default() }).ok()?;
-    // The writes by which an array wakes are made here and are not explored: otherwise each exploration would
-    // begin with those superblock writes.
+    // The array wakes here; otherwise each exploration would begin with its superblock writes.
     if let Some(roster) = &mut started.roster {
         for second_copies in [false, true] {
             let writes = if second_copies { roster.reinforce() } else { roster.wake() }.ok()?;
@@ -289,8 +288,7 @@ impl<'a> Machine<'a> {
         machine
     }
 
-    /// Starts the array on what a cut has left, on these of its members. Returns `None` if the start is
-    /// refused.
+    /// Starts the array from what a cut left on these members. Returns `None` if the start is refused.
     #[must_use]
     pub fn recovered(
         template: &'a Template,
@@ -306,8 +304,7 @@ impl<'a> Machine<'a> {
         boot(template, bus, devices, oracle, None)
     }
 
-    /// Takes the present content of all members as the initial data, since a resync will make parity match
-    /// it.
+    /// Takes the members' present content as the initial data, since a resync makes parity match it.
     fn remember_media(&mut self) {
         let mut bus = self.bus.borrow_mut();
         for block in 0..self.blocks() {
