@@ -1,24 +1,24 @@
-//! One fault, aimed: at the n-th operation of a kind on a spot of a member.
+//! A single fault, aimed at the n-th operation of a kind on a spot of a member.
 //!
-//! | fault | when | what a level must bear |
+//! | fault | when | what the level must tolerate |
 //! |---|---|---|
-//! | Error, Busy | at the end | nothing landed, `EIO` or `EAGAIN` is said |
-//! | Torn | at the end | some of its blocks landed, `EIO` is said |
-//! | Landed | at the end | all of it landed, `EIO` is said all the same |
-//! | Latent | at the end of a read | its blocks cannot be read until they are rewritten |
-//! | Slow, Stuck | from its begin | it ends after 2 s, after 20 s |
-//! | Death | at the end | the member is gone, this operation with it |
+//! | Error, Busy | at the end | nothing landed; the answer is `EIO` or `EAGAIN` |
+//! | Torn | at the end | some of the blocks landed; the answer is `EIO` |
+//! | Landed | at the end | all of it landed; the answer is `EIO` all the same |
+//! | Latent | at the end of a read | the blocks cannot be read until they are rewritten |
+//! | Slow, Stuck | from the beginning | the operation ends after 2 s, after 20 s |
+//! | Death | at the end | the member is dead, and this operation fails with it |
 //! | CutBefore, CutAfter | in flight, at the end | the power goes |
-//! | Lost, Misdirected, Flip | at the end of a metadata write | success is said; nothing landed, or in the block's other place, or with one bit wrong |
+//! | Lost, Misdirected, Flip | end of a metadata write | success; not written, or elsewhere, or a bit wrong |
 //!
-//! The last three are asked of metadata only: strips carry no checksums, and a level cannot survive what nobody can
-//! notice.
+//! "Elsewhere" is the other place of the same block. The last three faults are aimed at metadata only: strips
+//! carry no checksums, and a level cannot survive an error that it cannot notice.
 
 use crate::disk::{Place, ZoneKind};
 use engine::geometry::Geometry;
 use engine::ring::{Durability, MemberIo};
 
-/// What goes wrong; see the table.
+/// A fault; see the table above.
 #[expect(missing_docs, reason = "the table above names each")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -38,7 +38,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All of them.
+    /// Every fault.
     pub const ALL: [Fault; 13] = [
         Fault::Error,
         Fault::Busy,
@@ -57,13 +57,13 @@ impl Fault {
 }
 
 impl Fault {
-    /// Success is said of what did not happen so.
+    /// Whether the member reports success for something that did not happen as reported.
     #[must_use]
     pub const fn is_a_lie(self) -> bool {
         matches!(self, Fault::Lost | Fault::Misdirected | Fault::Flip)
     }
 
-    /// Whether the member may have to leave the array for it.
+    /// Whether the member may have to leave the array because of this fault.
     #[must_use]
     pub const fn may_cost_a_member(self) -> bool {
         match self {
@@ -74,7 +74,7 @@ impl Fault {
     }
 }
 
-/// Where on a member.
+/// The spot on a member that an operation touches.
 #[expect(missing_docs, reason = "the zones, and what a strip is in its stripe")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Spot {
@@ -88,7 +88,7 @@ pub enum Spot {
     Device,
 }
 
-/// What is asked of the member.
+/// The kind of operation that a member is asked for.
 #[expect(missing_docs, reason = "the operations")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ask {
@@ -100,7 +100,7 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// Of an operation.
+    /// The kind of an operation.
     #[must_use]
     pub const fn of(io: MemberIo) -> Ask {
         match io {
@@ -140,21 +140,21 @@ pub fn spot_of(place: Option<Place>, geometry: &Geometry, slot: Option<u8>) -> O
 /// A fault that waits for its operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Aim {
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
-    /// Where.
+    /// The spot on the member that it is aimed at.
     pub spot: Spot,
-    /// At what.
+    /// The kind of operation that it is aimed at.
     pub ask: Ask,
-    /// Not on this disk.
+    /// A disk that the fault never hits.
     pub spared: Option<usize>,
-    /// After so many others of the kind.
+    /// Number of matching operations to let pass first.
     pub after: u64,
-    /// It has been hit: the place.
+    /// Once the fault was hit: the place of the operation.
     pub hit: Option<Option<Place>>,
 }
 
-/// What an array, or the stripe that is hit, is in.
+/// The state of the array, or of the stripe that is hit.
 #[expect(missing_docs, reason = "the states of the matrix")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
@@ -166,13 +166,13 @@ pub enum State {
 }
 
 impl State {
-    /// All of them.
+    /// Every state.
     pub const ALL: [State; 5] =
         [State::Synced, State::NeedSync, State::Unwritten, State::Degraded, State::Rebuilding];
 }
 
 impl Aim {
-    /// Whether it is hit now; counts down.
+    /// Whether this operation is hit. Counts down the operations to let pass.
     pub fn is_hit(&mut self, disk: usize, place: Option<Place>, spot: Option<Spot>, ask: Ask) -> bool {
         if self.hit.is_some() || spot != Some(self.spot) || ask != self.ask || self.spared == Some(disk) {
             return false;

@@ -1,11 +1,11 @@
-//! The wire between rings and disks: what is in flight, the clock, the power, and the trace.
+//! The wire between rings and disks: operations in flight, the clock, the power, and the trace.
 //!
-//! An operation is carried out when it completes, with the bytes that its span holds then, and the bytes must not
-//! have changed since it was pushed: the engine has lent them. A cut of the power comes at a push or a completion
-//! that was chosen beforehand; what is in flight then lands not at all, in part, or whole, and from then on every
-//! operation fails and changes nothing, until the world starts anew.
+//! An operation is carried out when it completes, with the bytes that its span holds then. Those bytes must
+//! not have changed since the push, because the engine has lent them. A power cut comes at a push or a
+//! completion that was chosen beforehand. Writes in flight at the cut land not at all, in part, or whole.
+//! From then on every operation fails and changes nothing, until the power returns.
 //!
-//! Moments at which the power *could* have gone are taken on the way ([`Probes`]), and looked into later, each in a
+//! During a run, [`Probes`] record moments at which the power *could* have gone. Each is examined later in a
 //! world of its own: see `crash`.
 
 use std::rc::Rc;
@@ -27,7 +27,7 @@ mod silence;
 pub use silence::{ENDLESS, Silence};
 
 const EIO: i32 = 5;
-/// What the memory of a read holds until it completes.
+/// Filler for the memory of a read until the read completes.
 const JUNK: u8 = 0xee;
 const EAGAIN: i32 = 11;
 const ENOSPC: i32 = 28;
@@ -35,23 +35,23 @@ const ENOSPC: i32 = 28;
 /// An operation in flight.
 #[derive(Clone)]
 pub struct InFlight {
-    /// The ring that it came by.
+    /// The ring that pushed the operation.
     pub ring: u32,
-    /// Where it goes.
+    /// Index of the disk.
     pub disk: usize,
-    /// What it is.
+    /// The operation.
     pub op: MemberOp,
-    /// Where on the disk; `None` for a flush.
+    /// The place on the disk; `None` for a flush.
     pub place: Option<Place>,
-    /// The bytes as they were pushed.
+    /// The bytes of a write at the time of the push.
     pub pushed: Rc<[u8]>,
-    /// When.
+    /// Moment of the push.
     pub pushed_at: u64,
     due_ns: u64,
     order: u64,
 }
 
-/// All that is below the engine, at a moment at which the power could have gone.
+/// The state of everything below the engine at a moment at which the power could have gone.
 #[derive(Clone)]
 pub struct Moment {
     disks: Vec<Disk>,
@@ -61,13 +61,13 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// When it was.
+    /// The count of events at this moment.
     #[must_use]
     pub const fn at(&self) -> u64 {
         self.moment
     }
 
-    /// Whether a cut now has more than one outcome.
+    /// Whether a power cut at this moment has more than one outcome.
     #[must_use]
     pub fn is_open(&self) -> bool {
         let writes = self.in_flight.iter().any(|op| matches!(op.op.io, MemberIo::Write(_)));
@@ -75,91 +75,95 @@ impl Moment {
     }
 }
 
-/// Which moments are taken. Its chance is its own: taking one changes nothing of what comes after.
+/// Chooses the moments to record. The generator is separate, so that recording a moment does not change the
+/// run.
 pub struct Probes {
-    /// Chance.
+    /// Generator for these choices only.
     pub rng: Rng,
-    /// Of 100 pushes and completions of writes of strips, and of flushes.
+    /// Percentage of pushes and completions of strip writes and flushes that are recorded.
     pub data_percent: u64,
-    /// Of 100 pushes and completions of superblocks and bitmap blocks.
+    /// Percentage of pushes and completions of metadata writes that are recorded.
     pub metadata_percent: u64,
-    /// How many more.
+    /// Number of moments that may still be recorded.
     pub left: u32,
-    /// Those taken.
+    /// Recorded moments.
     pub taken: Vec<Moment>,
 }
 
-/// When the power goes.
+/// The point at which the power goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// After so many operations were pushed.
+    /// After this many operations were pushed.
     Pushes(u64),
-    /// After so many operations completed.
+    /// After this many operations completed.
     Completions(u64),
-    /// After so many metadata writes were pushed.
+    /// After this many metadata writes were pushed.
     MetadataPushes(u64),
-    /// After so many metadata writes completed.
+    /// After this many metadata writes completed.
     MetadataCompletions(u64),
 }
 
 /// Everything below the engine.
 pub struct Bus {
-    /// Chance for all that is below the engine.
+    /// Random numbers for everything below the engine.
     pub rng: Rng,
-    /// Simulated time.
+    /// Simulated time, ns.
     pub now_ns: u64,
-    /// Counts events: a finer order than time.
+    /// Count of events: a finer order than time.
     pub moment: u64,
-    /// Every disk there ever was.
+    /// All disks that were ever part of the world.
     pub disks: Vec<Disk>,
-    /// No power: everything fails, nothing changes.
+    /// Whether the power is off: every operation fails and changes nothing.
     pub off: bool,
-    /// When the power goes.
+    /// The planned power cut, if any.
     pub cut: Option<Cut>,
-    /// A turn that finds nothing lets time pass: control steps wait.
+    /// Whether a turn that finds nothing due lets time pass until something is. Set for the control steps
+    /// that wait for each of their operations.
     pub blocking: bool,
-    /// Operations complete when they are [released](Bus::release), not by the clock; and nothing is left to chance.
+    /// Whether operations complete when they are [released](Bus::release) instead of by the clock. Nothing is
+    /// random then.
     pub by_choice: bool,
-    /// The engine's memory.
+    /// The memory that the engine's spans refer to.
     pub memory: Arc<Memory>,
-    /// What watches.
+    /// Invariants that are checked at each operation.
     pub monitors: Monitors,
-    /// How long operations take.
+    /// Distribution of the times that operations take.
     pub latency: Latency,
-    /// Sectors of every disk stay bad until they are written.
+    /// Whether bad sectors of all disks stay bad until they are written.
     pub lasting: bool,
-    /// Bad sectors of strips are worn: they take no writes either.
+    /// Whether bad sectors of strips are worn, that is, refuse writes as well.
     pub worn: bool,
-    /// Writes of strips that a disk refused since somebody looked: which disk, and the first sector.
+    /// Writes of strips that a disk has refused since the world last took this list: the disk and the first
+    /// sector.
     pub refused_strips: Vec<(usize, u64)>,
-    /// Everything that happened, hashed.
+    /// Hash of all events.
     pub trace: u64,
-    /// Print it too.
+    /// Whether to print all events.
     pub verbose: bool,
-    /// Moments that are taken.
+    /// Moments to record.
     pub probes: Probes,
     /// A fault that waits for its operation.
     pub aim: Option<Aim>,
-    /// Operations that ended with an aimed fault, and writes that a disk was made to fail.
+    /// Number of operations that an aimed fault hit, plus writes that a disk was made to fail.
     pub faults_hit: u32,
-    /// Disks that do not answer, or did not a while ago.
+    /// Disks that do not answer, or did not until recently.
     pub silences: Vec<Silence>,
-    /// When the last operation ends that an aimed fault or a slow deallocation holds up.
+    /// Time at which the last operation ends that an aimed fault or a slow deallocation delays.
     pub stuck_until_ns: u64,
-    /// Disks whose deallocations take this long, whatever else they do at once.
+    /// For each disk, the extra time that its deallocations take, whatever else the disk does meanwhile.
     pub slow_advice_ns: Vec<u64>,
-    /// How much longer a flush takes, and a read.
+    /// Extra time that a flush takes, and extra time that a read takes.
     pub slow_ns: (u64, u64),
-    /// What disks held at earlier moments.
+    /// Contents of disks at earlier moments.
     pub images: Vec<Rc<Image>>,
-    /// When the next images are taken.
+    /// Plan for the next images, if any.
     pub camera: Option<Camera>,
-    /// The array is served read-only, or is only looked at: a write to any disk ends the run.
+    /// Whether the array is served read-only or only looked at: a write to any disk ends the run.
     pub read_only: bool,
-    /// The slot of each disk, as far as it has one.
+    /// The slot of each disk, if it has one.
     pub slots: Vec<Option<u8>>,
     in_flight: Vec<InFlight>,
-    /// Operations carried out.
+    /// Number of operations carried out.
     pub operations: u64,
 }
 
@@ -206,7 +210,7 @@ impl Bus {
         }
     }
 
-    /// Notes an event.
+    /// Counts an event, adds it to the trace, and prints it if the run is verbose.
     pub fn note(&mut self, word: u64, text: impl FnOnce() -> String) {
         self.moment += 1;
         self.trace = mix(self.trace ^ word);
@@ -215,31 +219,31 @@ impl Bus {
         }
     }
 
-    /// Whether anything that a disk was asked is not carried out yet.
+    /// Whether an operation on this disk is still in flight.
     #[must_use]
     pub fn is_asked(&self, disk: usize) -> bool {
         self.in_flight.iter().any(|op| op.disk == disk)
     }
 
-    /// What is in flight.
+    /// All operations in flight.
     #[must_use]
     pub fn in_flight(&self) -> &[InFlight] {
         &self.in_flight
     }
 
-    /// The next turn of its ring completes this operation of [`Bus::in_flight`].
+    /// Makes the ring's next turn complete this operation of [`Bus::in_flight`].
     pub fn release(&mut self, nth: usize) {
         self.in_flight[nth].due_ns = 0;
     }
 
-    /// When the next operation is due.
+    /// Time at which the next operation is due.
     #[must_use]
     pub fn next_due_ns(&self) -> Option<u64> {
         self.in_flight.iter().map(|op| op.due_ns).min()
     }
 
-    /// A bus at a moment of another, on other memory. What is wrong with the disks is mended, except that the dead
-    /// stay dead.
+    /// A bus that continues from a recorded moment of another bus, with other memory. Disks are healed,
+    /// except that dead disks stay dead.
     #[must_use]
     pub fn at(moment: &Moment, rng: Rng, memory: Arc<Memory>, latency: Latency, verbose: bool) -> Bus {
         let mut bus = Bus::new(rng, memory, latency, verbose);
@@ -254,7 +258,7 @@ impl Bus {
         bus
     }
 
-    /// Perhaps the power could have gone here.
+    /// Records this moment with the probability that [`Probes`] gives.
     fn probe(&mut self, op: MemberIo, metadata: bool) {
         if self.probes.left == 0 || self.off || matches!(op, MemberIo::Read) {
             return;
@@ -267,7 +271,7 @@ impl Bus {
         }
     }
 
-    /// All that is below the engine, now.
+    /// The current state of everything below the engine.
     #[must_use]
     pub fn moment_now(&self) -> Moment {
         Moment {
@@ -295,7 +299,7 @@ impl Bus {
         }
     }
 
-    /// The power goes now.
+    /// Cuts the power now.
     pub fn lose_power(&mut self) {
         self.note(1, || "POWER CUT".into());
         self.off = true;
@@ -304,7 +308,7 @@ impl Bus {
         self.monitors.off = true;
         let mut in_flight = std::mem::take(&mut self.in_flight);
         self.rng.shuffle(&mut in_flight);
-        // In some cuts all that is in flight fares alike.
+        // In some cuts, all operations in flight share one outcome.
         let common = if self.rng.chance(35) { Some(self.rng.pick(&[0, 1, 2, 2])) } else { None };
         for op in &in_flight {
             if !self.disks[op.disk].dead {
@@ -318,11 +322,11 @@ impl Bus {
         let mut rng = self.rng.clone();
         self.disks.iter_mut().for_each(|disk| disk.lose_power(&mut rng));
         self.rng = rng;
-        // The engine is still turning: its operations end, and nobody hears of it.
+        // The engine still turns: its operations end with errors that no longer matter.
         self.in_flight = in_flight;
     }
 
-    /// The power is back, and nothing is in flight.
+    /// Restores the power, with nothing in flight.
     pub fn power_on(&mut self) {
         self.in_flight.clear();
         self.silences.clear();
@@ -334,7 +338,7 @@ impl Bus {
         self.monitors.power_on();
     }
 
-    /// Whether anything is in flight.
+    /// Whether nothing is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
@@ -350,7 +354,7 @@ impl Bus {
         let mut pushed: Rc<[u8]> = Rc::new([]);
         match op.io {
             MemberIo::Write(_) => pushed = self.memory.with(op.span, |bytes| Rc::from(bytes)),
-            // Junk: whoever looks before the completion sees it.
+            // Junk, so that an engine that looks before the completion is caught.
             MemberIo::Read => self.memory.with_mut(op.span, |bytes| bytes.fill(JUNK)),
             MemberIo::Flush | MemberIo::Deallocate => {}
         }
@@ -400,7 +404,8 @@ impl Bus {
             MemberIo::Deallocate => {
                 let slow_ns = self.slow_advice_ns.get(disk).copied().unwrap_or(0);
                 if slow_ns > 0 {
-                    // Its stripe is marked until then; and where nothing else is due, time passes in one step up to its end.
+                    // The stripe stays marked until the deallocation ends. If nothing else is due, time jumps
+                    // to that end in one step.
                     self.stuck_until_ns = self.stuck_until_ns.max(now + slow_ns);
                 }
                 latency + slow_ns
@@ -445,7 +450,8 @@ impl Bus {
             let next = self.in_flight.iter().filter(|op| op.ring == ring).map(|op| op.due_ns).min();
             self.now_ns = self.now_ns.max(next.unwrap_or(0));
         }
-        // One by one: at a cut, those that were due as well may still land in part.
+        // One by one: if a completion triggers a cut, the other operations that were due may still land in
+        // part.
         while let Some(op) = self.take_due(ring) {
             let result = if self.off { Err(EIO) } else { self.carry_out(&op) };
             self.operations += 1;
@@ -500,7 +506,7 @@ impl Bus {
                     return Err(EIO);
                 }
                 self.memory.with_mut(op.op.span, |bytes| {
-                    // Several probes may share their memory, and nobody looks at what they read.
+                    // Several probes may share their memory, and their content is not used.
                     let is_probe = place.zone == ZoneKind::Superblock;
                     assert!(
                         is_probe || bytes.iter().all(|byte| *byte == JUNK),
@@ -578,7 +584,7 @@ impl Bus {
     }
 }
 
-/// Whether this is a write of something that a start reads. The log zone is only wiped.
+/// Whether this is a write of metadata that a start reads. The log zone is excluded: it is only ever wiped.
 fn is_metadata_write(io: MemberIo, place: Option<Place>) -> bool {
     let is_metadata = |place: Place| match place.zone {
         ZoneKind::Superblock | ZoneKind::Bitmap | ZoneKind::List => true,

@@ -1,7 +1,7 @@
 //! Many seeds on all cores, until enough histories are done.
 //!
-//! A seed decides the scenario and the flavour too, so that one number repeats a run. Seeds follow each other from a
-//! base; where none is given it is made from the commit, so that each push explores what none before it did.
+//! A seed also decides the scenario and the flavour, so one number repeats a run. Seeds are consecutive from
+//! a base. Without a given base, the base is derived from the commit, so that each push explores new seeds.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use crate::rng::mix;
 use crate::runner::{Failure, attempt};
 use crate::story::{Outcome, SELDOM_EVERY, Scenario};
 
-/// What a seed stands for.
+/// The scenario and the flavour that a seed stands for.
 #[must_use]
 pub fn story_of(seed: u64) -> (Scenario, Flavour) {
     let drawn = mix(seed ^ 0x5712_1a7e);
@@ -30,44 +30,45 @@ pub fn story_of(seed: u64) -> (Scenario, Flavour) {
     (scenario, flavour)
 }
 
-/// How much is to be done.
+/// Targets and limits of a campaign.
 #[derive(Clone, Copy, Debug)]
 pub struct Goal {
     /// The first seed.
     pub base: u64,
-    /// Power-cut histories at least.
+    /// Fewest power-cut histories.
     pub cuts: u64,
-    /// Member-death histories at least.
+    /// Fewest member-death histories.
     pub deaths: u64,
-    /// It stops after this time, whatever is done.
+    /// Time limit: the campaign stops then, whether or not the targets are reached.
     pub within: Duration,
-    /// That time is the processor's, not the clock's: on a machine that has other work, too.
+    /// Whether the time limit counts processor time instead of elapsed time, for a machine that also does
+    /// other work.
     pub processor_time: bool,
-    /// Seeds run at the same time.
+    /// Number of seeds that run at the same time.
     pub threads: usize,
-    /// Go on after failures.
+    /// Whether to continue after a failure.
     pub keep_going: bool,
-    /// Only this scenario.
+    /// The only scenario to run, if any.
     pub scenario: Option<Scenario>,
-    /// Only this flavour.
+    /// The only flavour to run, if any.
     pub flavour: Option<Flavour>,
 }
 
-/// What was done.
+/// Results of a campaign.
 #[derive(Default)]
 pub struct Done {
-    /// By scenario and flavour: runs, and what they came to.
+    /// Number of runs and their summed outcomes, by scenario and flavour.
     pub by_story: BTreeMap<(&'static str, &'static str), (u64, Outcome)>,
-    /// Runs that were done twice, and left the same trace.
+    /// Number of runs that were done twice and left the same trace.
     pub repeated: u64,
-    /// Every failure, in the order in which they were found.
+    /// All failures, in the order in which they were found.
     pub failures: Vec<Failure>,
-    /// How long it took.
+    /// Duration of the campaign, seconds.
     pub seconds: f64,
 }
 
 impl Done {
-    /// All scenarios together.
+    /// Totals over all scenarios.
     #[must_use]
     pub fn total(&self) -> (u64, Outcome) {
         let mut total = (0, Outcome::default());
@@ -79,7 +80,7 @@ impl Done {
     }
 }
 
-/// One in so many runs is done twice.
+/// Interval of repeated runs: one in this many is done twice, to check that it leaves the same trace.
 const REPEATED_EVERY: u64 = 64;
 
 /// Runs a campaign.
@@ -136,7 +137,7 @@ pub fn campaign(goal: &Goal) -> Done {
     done
 }
 
-/// The runs that failed once (tests/sim/seeds.txt): they pass, and go on being run.
+/// Runs that failed once (tests/sim/seeds.txt). They pass now, and are still run.
 #[must_use]
 pub fn stored_seeds() -> Vec<(u64, Scenario, Flavour)> {
     let stored = |line: &str| {
@@ -150,20 +151,20 @@ pub fn stored_seeds() -> Vec<(u64, Scenario, Flavour)> {
         .collect()
 }
 
-/// What this process has used of the processor; nothing where the system does not say it.
+/// Processor time that this process has used; zero if the system does not report it.
 fn processor_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
-    // Fields 14 and 15 of proc(5), in ticks of 10 ms; two are before the name.
+    // Fields 14 and 15 of proc(5), in ticks of 10 ms. Skips 11, because `after_name` begins at field 3.
     let ticks = after_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok());
     Duration::from_millis(10 * ticks.sum::<u64>())
 }
 
-/// A base seed from the commit that is checked out; from nothing where there is none.
+/// A base seed derived from the commit that is checked out, or from nothing if there is none.
 #[must_use]
 pub fn base_of_commit() -> u64 {
     let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output();
     let head = head.map(|output| output.stdout).unwrap_or_default();
-    // Short enough to be read and typed; a campaign of a million seeds stays apart from most others.
+    // Short enough to read and type; a campaign of a million seeds rarely overlaps another.
     head.iter().fold(0, |seed, &byte| mix(seed ^ u64::from(byte))) % 1_000_000_000_000
 }

@@ -1,10 +1,10 @@
 //! The shape of a run, drawn from its seed, and the knobs that make it smaller.
 //!
-//! **Small** worlds have a few stripes of one-page strips: a restart of one takes a fraction of a millisecond, and
-//! rules break in them as well as in large ones. **Full** worlds have up to sixteen members, chunks up to 64 KiB, odd
-//! numbers of stripes, several bitmap blocks; a share of every campaign is of them. **Skewed** worlds are small ones in which one
-//! kind of operation, say the writes of bitmap blocks, is overtaken by all others: an order that an engine only happens to keep
-//! is not kept there.
+//! **Small** worlds have a few stripes of one-page strips: a restart takes a fraction of a millisecond, and
+//! rules break in them as well as in large ones. **Full** worlds have up to sixteen members, chunks up to 64
+//! KiB, odd numbers of stripes, and several bitmap blocks; a share of every campaign uses them. **Skewed**
+//! worlds are small ones in which all other operations overtake one kind of operation, for example the writes
+//! of bitmap blocks. An engine that keeps an order only by chance breaks it there.
 
 use bitmap::Cell;
 use engine::array::Sizes;
@@ -14,30 +14,30 @@ use crate::disk::SECTOR;
 use crate::latency::Latency;
 use crate::rng::Rng;
 
-/// How many worlds have members with blocks of 4096 bytes.
+/// Percentage of worlds whose members have blocks of 4096 bytes.
 const LARGE_BLOCKS_PERCENT: u64 = 12;
-/// Reactors of a world at most.
+/// Most reactors that a world may have.
 pub const REACTORS_MAX: usize = 3;
 
 /// How large a world is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// 3 to 6 members, 1 to 6 stripes, now and then some thousand.
+    /// 3 to 6 members; 1 to 6 stripes, and now and then a few thousand.
     Small,
     /// 3 to 16 members, up to 40,000 stripes.
     Full,
-    /// As small, and one kind of operation takes many times longer than the rest.
+    /// Small, with one kind of operation that takes many times longer than the rest.
     Skewed,
 }
 
 impl Flavour {
-    /// By name, in lower case.
+    /// The flavour with this name, in lower case.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Flavour> {
         [Flavour::Small, Flavour::Full, Flavour::Skewed].into_iter().find(|flavour| flavour.name() == name)
     }
 
-    /// Its name.
+    /// The name of the flavour, in lower case.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -48,27 +48,28 @@ impl Flavour {
     }
 }
 
-/// Bounds upon what the seed draws. Turning one down makes another run of the seed, which may fail in the same way.
+/// Upper bounds on what the seed draws. Turning one down makes another run of the seed, which may fail in the
+/// same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Knobs {
-    /// How large.
+    /// Size of the world.
     pub flavour: Flavour,
-    /// Members at most.
+    /// Most members.
     pub members: u64,
-    /// Stripes at most.
+    /// Most stripes.
     pub stripes: u64,
-    /// Requests in flight at most.
+    /// Most requests in flight.
     pub depth: u64,
-    /// Percent of the requests of each load.
+    /// Percentage of each load's requests that are made.
     pub load: u64,
-    /// Reactors at most.
+    /// Most reactors.
     pub reactors: u64,
-    /// Of the histories that branch off at moments of the run, only this one.
+    /// The only branch to run, of the histories that branch off at moments of the run; `None` for all.
     pub only: Option<u32>,
 }
 
 impl Knobs {
-    /// All that the flavour allows.
+    /// The widest bounds that the flavour allows.
     #[must_use]
     pub const fn of(flavour: Flavour) -> Knobs {
         let (members, stripes) = match flavour {
@@ -82,36 +83,36 @@ impl Knobs {
 /// The shape of a run.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Level, members, chunk.
+    /// Level, members and chunk size.
     pub shape: Shape,
-    /// Stripes.
+    /// Number of stripes.
     pub stripes: u64,
-    /// Stripes for which the disks have room beyond those.
+    /// Number of further stripes that the disks have room for.
     pub room_stripes: u64,
-    /// Reactors.
+    /// Number of reactors.
     pub reactors: usize,
-    /// Room of each.
+    /// Buffer and pool sizes of each reactor.
     pub sizes: Sizes,
-    /// Logical blocks of the members and of the array.
+    /// Logical block size of the members and of the array.
     pub block_bytes: u32,
-    /// Which members have a volatile cache.
+    /// For each member, whether it has a volatile cache.
     pub volatile: Vec<bool>,
-    /// How cells begin.
+    /// State of every cell at the beginning.
     pub initial: Cell,
-    /// How long operations of members take.
+    /// How long the operations of members take.
     pub latency: Latency,
-    /// What it was drawn within.
+    /// The bounds within which the shape was drawn.
     pub knobs: Knobs,
 }
 
 impl Config {
-    /// Sectors of a logical block.
+    /// Sectors in a logical block.
     #[must_use]
     pub const fn block_sectors(&self) -> u64 {
         self.block_bytes as u64 / SECTOR as u64
     }
 
-    /// Random, within the knobs.
+    /// Draws a shape within the knobs.
     pub fn random(rng: &mut Rng, knobs: Knobs) -> Config {
         let full = knobs.flavour == Flavour::Full;
         let level = rng.pick(&[Level::Raid5, Level::Raid6]);
@@ -125,12 +126,13 @@ impl Config {
         };
         let caches = rng.below(3);
         let volatile = (0..members).map(|_| caches == 2 || caches == 1 && rng.chance(50)).collect();
-        // Now and then several bitmap blocks: copies rotate, and the last is partial.
+        // Now and then several bitmap blocks: the slots of their copies rotate, and the last block is
+        // partial.
         let many = full && rng.chance(6) && chunk_bytes == 4096 && members <= 8;
         let stripes = match (full, many) {
             (_, true) => rng.between(16_129, 40_000),
             (true, false) => rng.between(4, 40),
-            // Now and then cells in several sectors of their block, which then can be torn.
+            // Now and then cells in several sectors of their block: a power cut can then tear the block.
             (false, false) if rng.chance(8) => rng.between(1_900, 3_900),
             (false, false) => rng.between(1, 6),
         };
@@ -148,7 +150,7 @@ impl Config {
             room_stripes: 0,
             reactors: rng.between(1, reactors_max.min(knobs.reactors)) as usize,
             sizes: if full && rng.chance(50) { Sizes::FULL } else { Sizes::SMALL },
-            // Drawn aside: the rest of the run does not depend on it.
+            // Drawn from a copy of the generator, so that the rest of the run does not depend on it.
             block_bytes: if Rng::new(rng.clone().next()).chance(LARGE_BLOCKS_PERCENT) { 4096 } else { 512 },
             volatile,
             initial,

@@ -1,15 +1,16 @@
-//! One simulated member: what it holds, what of it is durable, and what is wrong with it.
+//! A simulated member: its content, the durable part of it, and its faults.
 //!
 //! ```text
 //!   write completed --> volatile cache (every version of a sector) --flush, FUA--> durable
 //!   power cut: each cached sector keeps its durable content or any of its versions, independently
 //! ```
 //!
-//! Media that was never written holds random bytes of the seed, so a stale read shows. Zones are typed: an access
-//! that crosses zones, or lies outside of all, is a bug of the engine and ends the run, but for zeros over what a device held
-//! that joins (see `ring`). Only the zones are stored, page by page, and a page exists from its first access on.
+//! Media that was never written holds random bytes derived from the seed, so a stale read shows. Zones are
+//! typed: an access that crosses zones, or lies outside of all zones, is a bug of the engine and ends the
+//! run. The only exception is zeros over the old content of a device that joins (see `ring`). Only the zones
+//! are stored, page by page, and a page is created at its first access.
 //!
-//! A clone shares its pages and the versions in the cache until one side writes, so a moment of a world costs
+//! A clone shares its pages and cached versions until one side writes, so a snapshot of a world costs
 //! microseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,15 +22,15 @@ use engine::ring::MemberOp;
 
 use crate::rng::{Rng, mix};
 
-/// The unit in which content is written and named. Anything is torn, cached or lost by the disk's logical block, which is one
-/// sector or eight.
+/// The unit in which content is written and named. Faults act on the disk's logical block, one sector or
+/// eight: a block is torn, cached or lost as a whole.
 pub const SECTOR: usize = 512;
 /// The unit in which content is stored.
 pub const PAGE: usize = 4096;
 /// Sectors of a page.
 pub const SECTORS_PER_PAGE: u64 = (PAGE / SECTOR) as u64;
 
-/// Both places of the list of lost rows.
+/// Bytes of both places of the list of lost rows.
 const LIST_ZONE_BYTES: u64 = (PLACE_OFFSETS_BYTES.len() * LIST_BYTES) as u64;
 
 /// The bytes of a sector.
@@ -40,95 +41,97 @@ pub type Sector = [u8; SECTOR];
 pub enum ZoneKind {
     /// Either copy of the superblock.
     Superblock,
-    /// The bitmap.
+    /// The bitmap blocks.
     Bitmap,
-    /// Strips.
+    /// The strips.
     Data,
-    /// What is reserved for a log.
+    /// The zone that is reserved for a log.
     Log,
     /// The list of lost rows.
     List,
-    /// Between the zones or behind them, where the engine writes nothing but zeros.
+    /// The space between the zones and behind them. The engine writes nothing but zeros there.
     Around,
 }
 
-/// Where an access lies: its zone, and its sectors in the compact numbering of the disk.
+/// Location of an access: its zone, and its sectors in the disk's compact numbering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Which zone.
+    /// The zone of the access.
     pub zone: ZoneKind,
     /// First byte within the zone (for superblocks: 0 for A, 4096 for B).
     pub offset_in_zone: u64,
-    /// First sector.
+    /// First sector, in the disk's compact numbering.
     pub first: u64,
-    /// How many.
+    /// Number of sectors.
     pub count: u64,
 }
 
 impl Place {
-    /// Its sectors.
+    /// The sectors of the access.
     #[must_use]
     pub fn sectors(&self) -> std::ops::Range<u64> {
         self.first..self.first + self.count
     }
 }
 
-/// A sector of which newer content is in the volatile cache.
+/// A sector with newer content in the volatile cache.
 #[derive(Clone)]
 pub struct Cached {
-    /// What a power cut may go back to.
+    /// The content that a power cut may restore.
     pub durable: Rc<Sector>,
-    /// Every version since, with the moment when its write completed.
+    /// Every newer version, with the moment at which its write completed.
     pub versions: Vec<(u64, Rc<Sector>)>,
 }
 
-/// Operations that a disk does not carry out, for no fault of its own.
+/// Operations that a disk refuses although it is not broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What is said.
+    /// The error that is returned.
     pub errno: i32,
-    /// Of 100 operations.
+    /// Percentage of operations that are refused.
     pub percent: u64,
-    /// Metadata and flushes, or strips.
+    /// Whether metadata writes and flushes are refused, rather than operations on strips.
     pub metadata: bool,
 }
 
-/// One simulated member.
+/// A simulated member.
 #[derive(Clone)]
 pub struct Disk {
     seed: u64,
     zones: Zones,
-    /// Sectors of a logical block: the unit of its accesses, and of what is torn, lost with the cache, or unreadable.
+    /// Sectors in a logical block: the unit of accesses, and of what is torn, lost with the cache, or
+    /// unreadable.
     pub block_sectors: u64,
-    /// Whether it has a volatile cache.
+    /// Whether the disk has a volatile cache.
     pub volatile: bool,
-    /// All I/O fails.
+    /// Whether all I/O fails.
     pub dead: bool,
-    /// Media that was never written reads as zeros.
+    /// Whether media that was never written reads as zeros instead of random bytes.
     pub blank: bool,
     pages: Vec<Option<Rc<[u8; PAGE]>>>,
     cache: BTreeMap<u64, Cached>,
     /// Sectors that cannot be read until they are rewritten.
     pub bad: BTreeSet<u64>,
-    /// Sectors of which a read has failed: a write to them may be a repair.
+    /// Sectors for which a read has failed: a write to them may be a repair.
     pub failed_reads: BTreeSet<u64>,
-    /// Sectors that could not be read until they were healed: what the engine had begun then, it may end.
+    /// Sectors that were unreadable until they were healed. An operation of the engine that met them before
+    /// may still end with an error.
     pub was_bad: BTreeSet<u64>,
-    /// Sectors stay bad until they are written.
+    /// Whether bad sectors survive [`Disk::heal`] and stay bad until they are written.
     pub lasting: bool,
-    /// How many of the next reads of data fail, though nothing is wrong.
+    /// Number of upcoming reads of data that fail although the sectors are good.
     pub transient_reads: u32,
-    /// How many of the next writes fail, perhaps in part done.
+    /// Number of upcoming writes that fail; some of their blocks may land.
     pub failing_writes: u32,
-    /// The write after so many others fails.
+    /// Number of writes to carry out before one fails.
     pub write_fails_after: Option<u32>,
-    /// How many of the next writes of strips fail.
+    /// Number of upcoming writes of strips that fail.
     pub failing_data_writes: u32,
-    /// The next write of a strip fails as soon as some superblock is being written.
+    /// Whether the next write of a strip fails once a superblock write was pushed to any disk.
     pub armed: bool,
-    /// How many of the next flushes fail.
+    /// Number of upcoming flushes that fail.
     pub failing_flushes: u32,
-    /// What it refuses.
+    /// Operations that the disk refuses, if any.
     pub refusal: Option<Refusal>,
 }
 
@@ -160,7 +163,7 @@ impl Disk {
         }
     }
 
-    /// Where `len` bytes from `offset` lie. Panics when they are not in one zone.
+    /// Maps `len` bytes from `offset` to their zone and sectors. Panics if they are not in one zone.
     #[must_use]
     pub fn place(&self, offset: u64, len: u64) -> Place {
         let within = |start: u64, bytes: u64| offset >= start && offset + len <= start + bytes;
@@ -176,14 +179,15 @@ impl Disk {
             let before = 2 + self.zones.bitmap.len_bytes / PAGE as u64;
             (ZoneKind::Data, before + inside / PAGE as u64, inside)
         } else if within(self.log_offset(), self.zones.data.offset_bytes - self.log_offset()) {
-            // Behind the data, so that a disk whose log is never touched has no pages for it.
+            // The log's pages come behind the data, so that a disk whose log is never touched has no pages
+            // for it.
             let inside = offset - self.log_offset();
             (ZoneKind::Log, self.log_page() + inside / PAGE as u64, inside)
         } else if within(PLACE_OFFSETS_BYTES[0], LIST_ZONE_BYTES) {
             let inside = offset - PLACE_OFFSETS_BYTES[0];
             (ZoneKind::List, self.list_page() + inside / PAGE as u64, inside)
         } else if self.is_around(offset, len) {
-            // Zeros are written there and nothing is read, so it has no sectors.
+            // Only zeros are written around the zones and nothing is read, so the space needs no sectors.
             return Place { zone: ZoneKind::Around, offset_in_zone: offset, first: 0, count: 0 };
         } else {
             panic!("ZONES: an access of {len} bytes at {offset} crosses zones");
@@ -210,7 +214,7 @@ impl Disk {
         self.log_page() + (self.zones.data.offset_bytes - self.log_offset()) / PAGE as u64
     }
 
-    /// The pieces of so many bytes around the data zone that lie in one zone each, or between zones.
+    /// Cuts a range of bytes where zones begin and end: each piece lies in one zone, or between zones.
     #[must_use]
     pub fn pieces(&self, offset: u64, len: u64) -> Vec<(u64, u64)> {
         let page = PAGE as u64;
@@ -227,7 +231,7 @@ impl Disk {
         let end = offset + len;
         let cuts = bounds.into_iter().filter(|bound| offset < *bound && *bound < end);
         let mut starts: Vec<u64> = std::iter::once(offset).chain(cuts).collect();
-        // The list of lost rows ends where the bitmap begins.
+        // The list of lost rows ends where the bitmap begins, so that bound occurs twice.
         starts.dedup();
         let ends = starts.iter().copied().skip(1).chain([end]);
         starts.iter().copied().zip(ends).map(|(start, end)| (start, end - start)).collect()
@@ -239,7 +243,8 @@ impl Disk {
         is_before_bitmap || offset >= self.zones.data.offset_bytes + self.zones.data.len_bytes
     }
 
-    /// A place of metadata, durably, that is not zeros: in the list of lost rows, the bitmap or the log.
+    /// Describes the first page of the bitmap, the log or the list of lost rows that durably holds anything
+    /// but zeros.
     #[must_use]
     pub fn foreign_metadata(&mut self) -> Option<String> {
         let bitmap = 2..2 + self.zones.bitmap.len_bytes / PAGE as u64;
@@ -256,7 +261,7 @@ impl Disk {
         Some(format!("page {page}, in {zone}"))
     }
 
-    /// Where rows of a strip lie.
+    /// Maps rows of a strip to their place, from an offset in the data zone.
     #[must_use]
     pub fn place_in_data(&self, offset: u64, len: u64) -> Place {
         self.place(self.zones.data.offset_bytes + offset, len)
@@ -278,7 +283,7 @@ impl Disk {
         })
     }
 
-    /// What a read of a sector returns.
+    /// The content that a read of a sector returns.
     pub fn sector(&mut self, sector: u64) -> &Sector {
         let at = (sector % SECTORS_PER_PAGE) as usize * SECTOR;
         self.page(sector / SECTORS_PER_PAGE)[at..at + SECTOR].try_into().expect("a sector")
@@ -290,7 +295,7 @@ impl Disk {
         (&mut page[at..at + SECTOR]).try_into().expect("a sector")
     }
 
-    /// What is left of a sector after a power cut that keeps nothing of the cache.
+    /// The content of a sector after a power cut that keeps nothing of the cache.
     pub fn durable_sector(&mut self, sector: u64) -> &Sector {
         if self.cache.contains_key(&sector) { &self.cache[&sector].durable } else { self.sector(sector) }
     }
@@ -301,21 +306,21 @@ impl Disk {
         !self.cache.is_empty()
     }
 
-    /// Reads what a read returns.
+    /// Reads the current content, including the cache.
     pub fn read(&mut self, place: Place, into: &mut [u8]) {
         for (sector, bytes) in place.sectors().zip(into.chunks_exact_mut(SECTOR)) {
             bytes.copy_from_slice(self.sector(sector));
         }
     }
 
-    /// Reads what is durable.
+    /// Reads the durable content.
     pub fn read_durable(&mut self, place: Place, into: &mut [u8]) {
         for (sector, bytes) in place.sectors().zip(into.chunks_exact_mut(SECTOR)) {
             bytes.copy_from_slice(self.durable_sector(sector));
         }
     }
 
-    /// Reads what is durable of a block of metadata: zeros, where some of it cannot be read.
+    /// Reads the durable content of a metadata block, or zeros if any of its sectors is unreadable.
     pub fn read_metadata(&mut self, place: Place, into: &mut [u8]) {
         if place.sectors().any(|sector| self.bad.contains(&sector)) {
             into.fill(0);
@@ -324,7 +329,7 @@ impl Disk {
         }
     }
 
-    /// A sector is written, at this moment: into the cache, if there is one.
+    /// Writes a sector at the given moment: into the cache, if the disk has one.
     pub fn write_sector(&mut self, sector: u64, bytes: &Sector, moment: u64) {
         self.bad.remove(&sector);
         self.was_bad.remove(&sector);
@@ -337,11 +342,11 @@ impl Disk {
         *self.sector_mut(sector) = *bytes;
     }
 
-    /// A write that is durable when it completes.
+    /// Writes content that is durable when the write completes.
     pub fn write_durable(&mut self, place: Place, bytes: &[u8]) {
         let is_pages = (place.first | place.count).is_multiple_of(SECTORS_PER_PAGE);
         if place.zone == ZoneKind::Log && is_pages && bytes.iter().all(|byte| *byte == 0) {
-            // One page for all: a log that is wiped takes no memory.
+            // All pages share one page of zeros, so that wiping a log takes no memory.
             let (first, zeros) = (place.first / SECTORS_PER_PAGE, Rc::new([0; PAGE]));
             for page in first..first + place.count / SECTORS_PER_PAGE {
                 *self.page(page) = Rc::clone(&zeros);
@@ -357,14 +362,14 @@ impl Disk {
         self.force(place);
     }
 
-    /// Sectors become durable as they are (FUA).
+    /// Makes the current content of some sectors durable (FUA).
     pub fn force(&mut self, place: Place) {
         if !self.cache.is_empty() {
             place.sectors().for_each(|sector| drop(self.cache.remove(&sector)));
         }
     }
 
-    /// What completed before `moment` becomes durable.
+    /// Makes everything durable that completed before `moment`.
     pub fn flush(&mut self, moment: u64) {
         self.cache.retain(|_, cached| {
             let covered = cached.versions.iter().take_while(|version| version.0 < moment).count();
@@ -376,13 +381,15 @@ impl Disk {
         });
     }
 
-    /// Whether a sector's newest content is in the cache only, from a write that completed before `moment`.
+    /// Whether the newest content of a sector is only in the cache, from a write that completed before
+    /// `moment`.
     #[must_use]
     pub fn is_cached(&self, sector: u64, moment: u64) -> bool {
         self.cache.get(&sector).is_some_and(|cached| cached.versions[0].0 < moment)
     }
 
-    /// A sector of bitmap or data whose newest content is in the cache only, from a write that completed before `moment`.
+    /// A sector behind the superblocks whose newest content is only in the cache, from a write that completed
+    /// before `moment`.
     #[must_use]
     pub fn any_cached(&self, moment: u64) -> Option<u64> {
         let behind_superblocks = self.cache.range(2 * SECTORS_PER_PAGE..);
@@ -392,9 +399,9 @@ impl Disk {
             .map(|(sector, _)| *sector)
     }
 
-    /// The power goes: each cached sector keeps one of its contents.
+    /// Cuts the power: each cached sector keeps one of its contents.
     pub fn lose_power(&mut self, rng: &mut Rng) {
-        // In some cuts everything cached is lost, in some nothing: the extremes find more than the middle.
+        // Some cuts lose the whole cache and some lose nothing: the extremes find more bugs than mixtures.
         let style = rng.below(3);
         let mut of_block = (None, 0);
         for (sector, cached) in std::mem::take(&mut self.cache) {
@@ -415,41 +422,42 @@ impl Disk {
         }
     }
 
-    /// Whether an operation is of whole blocks.
+    /// Whether an operation covers whole logical blocks.
     #[must_use]
     pub const fn has_whole_blocks(&self, op: &MemberOp) -> bool {
         let block_bytes = self.block_sectors * SECTOR as u64;
         op.offset_bytes.is_multiple_of(block_bytes) && op.len_bytes.is_multiple_of(block_bytes)
     }
 
-    /// The block of a sector cannot be read until it is written.
+    /// Makes the block of a sector unreadable until it is written.
     pub fn spoil(&mut self, sector: u64) {
         let first = sector / self.block_sectors * self.block_sectors;
         self.bad.extend(first..first + self.block_sectors);
     }
 
-    /// One bit decays, durably, and nobody is told.
+    /// Flips one bit durably; no operation reports it.
     pub fn flip(&mut self, sector: u64, bit: u64) {
         self.sector_mut(sector)[bit as usize / 8] ^= 1 << (bit % 8);
     }
 
-    /// The sectors in the cache.
+    /// All sectors in the cache.
     pub fn cached(&self) -> impl Iterator<Item = (u64, &Cached)> {
         self.cache.iter().map(|(sector, cached)| (*sector, cached))
     }
 
-    /// Pages of 4 KiB: two superblocks, the bitmap, the data; and of the log what was ever touched.
+    /// Number of 4 KiB pages: two superblocks, the bitmap, the data, and the log as far as it was ever
+    /// touched.
     #[must_use]
     pub const fn pages(&self) -> u64 {
         self.pages.len() as u64
     }
 
-    /// What a read of a page returns.
+    /// The content that a read of a page returns.
     pub fn page_now(&mut self, page: u64) -> &[u8; PAGE] {
         self.page(page)
     }
 
-    /// A page holds this, durably.
+    /// Sets the durable content of a page.
     pub fn put_page(&mut self, page: u64, bytes: &[u8]) {
         (page * SECTORS_PER_PAGE..(page + 1) * SECTORS_PER_PAGE).for_each(|sector| {
             self.cache.remove(&sector);
@@ -457,14 +465,14 @@ impl Disk {
         Rc::make_mut(self.page(page)).copy_from_slice(bytes);
     }
 
-    /// A sector holds this, durably.
+    /// Sets the durable content of a sector.
     pub fn put_sector(&mut self, sector: u64, bytes: &Sector) {
         self.cache.remove(&sector);
         self.bad.remove(&sector);
         *self.sector_mut(sector) = *bytes;
     }
 
-    /// Both superblocks are zeros, durably.
+    /// Zeroes both superblocks durably.
     pub fn wipe_superblocks(&mut self) {
         for sector in 0..2 * SECTORS_PER_PAGE {
             self.cache.remove(&sector);
@@ -472,7 +480,7 @@ impl Disk {
         }
     }
 
-    /// The disk as a copy of it would be that is made now: of what a reader sees, or of what a power cut would leave of it.
+    /// A copy of the disk as made now: of what a reader sees, or of what a power cut would leave.
     #[must_use]
     pub fn image(&self, as_read: bool) -> Disk {
         let mut image = self.clone();
@@ -487,7 +495,7 @@ impl Disk {
         image
     }
 
-    /// Nothing is wrong with it any more.
+    /// Clears all faults except death; with `lasting`, bad sectors remain.
     pub fn heal(&mut self) {
         if !self.lasting {
             self.was_bad.append(&mut self.bad);
@@ -501,17 +509,17 @@ impl Disk {
         self.refusal = None;
     }
 
-    /// Its length.
+    /// Length of the device in bytes.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.zones.end_bytes()
     }
 }
 
-/// The name of a sector's content.
+/// The name of a sector's content: a hash, or 0 for zeros.
 #[must_use]
 pub fn name_of(bytes: &[u8]) -> u64 {
-    // Four lanes, since a multiplication waits for the one before.
+    // Four lanes, because each multiplication of a lane waits for the one before.
     let mut lanes = [1u64, 2, 3, 4];
     let mut any = 0;
     for words in bytes.chunks_exact(32) {

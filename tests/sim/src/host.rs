@@ -1,4 +1,4 @@
-//! The simulated host: what it asks for next, and what it has asked for.
+//! The simulated host: the next request to make, and the requests in flight.
 
 use engine::memory::Span;
 use engine::request::RequestKind;
@@ -6,40 +6,42 @@ use engine::request::RequestKind;
 use crate::disk::SECTOR;
 use crate::rng::{Rng, mix};
 
-/// Of 100 discards of whole stripes, those of as many stripes as a batch of the engine has, or of all that there are.
+/// Percentage of the discards of whole stripes that cover as many stripes as the engine discards in one
+/// batch, or all stripes that there are.
 const LONG_DISCARDS_PERCENT: u64 = 25;
 /// Sectors of a long discard: about 100 stripes of five members, if a chunk is 4 KiB.
 const LONG_DISCARD_SECTORS: u64 = 3_200;
 
-/// How a host behaves, chosen once a run.
+/// How a host behaves, chosen once per run.
 #[derive(Clone, Debug)]
 pub struct Habits {
-    /// Requests in flight at most.
+    /// Most requests in flight.
     pub depth: u64,
-    /// Of 100 requests: reads, flushes, discards, write-zeroes; the rest are writes.
+    /// Percentage of requests that are reads. What reads, flushes, discards and write-zeroes leave of 100 is
+    /// writes.
     pub reads: u64,
-    /// See `reads`.
+    /// Percentage of requests that are flushes.
     pub flushes: u64,
-    /// See `reads`.
+    /// Percentage of requests that are discards.
     pub discards: u64,
-    /// See `reads`.
+    /// Percentage of requests that are write-zeroes.
     pub zeroes: u64,
-    /// Of 100 writes, those with FUA.
+    /// Percentage of writes that have FUA.
     pub fua: u64,
     /// Longest read or write, in sectors.
     pub sectors_max: u64,
-    /// Of 100 requests, those to the hot stripes.
+    /// Percentage of requests that go to the hot stripes.
     pub hot: u64,
-    /// The hot stripes.
+    /// Indices of the hot stripes.
     pub hot_stripes: Vec<u64>,
-    /// Of 100 writes, those that go on where the last one ended.
+    /// Percentage of writes that continue where the last one ended.
     pub sequential: u64,
-    /// Of 100 writes, those of whole chunks or stripes.
+    /// Percentage of writes that cover whole chunks or stripes.
     pub aligned: u64,
 }
 
 impl Habits {
-    /// Random habits for an array of `stripes` with `stripe_sectors` each.
+    /// Draws habits for an array of `stripes` stripes with `stripe_sectors` sectors each.
     pub fn random(rng: &mut Rng, stripes: u64, stripe_sectors: u64, depth_max: u64) -> Habits {
         let mut hot_stripes: Vec<u64> = (0..rng.between(1, 4)).map(|_| rng.below(stripes)).collect();
         hot_stripes.push(stripes - 1);
@@ -62,46 +64,46 @@ impl Habits {
 /// A request in flight.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Its name.
+    /// Tag of the request.
     pub tag: u64,
-    /// Which reactor has it.
+    /// Index of the reactor that serves the request.
     pub reactor: usize,
-    /// What it is.
+    /// Kind of request.
     pub kind: RequestKind,
     /// First sector.
     pub first: u64,
-    /// Sectors.
+    /// Number of sectors.
     pub count: u64,
-    /// Its bytes.
+    /// Memory of the request.
     pub span: Span,
-    /// The oracle's moment when it began.
+    /// Moment of the oracle at which the request began.
     pub start: u64,
-    /// The bus's moment when it began.
+    /// Moment of the bus at which the request began.
     pub bus_moment: u64,
-    /// Simulated time when it began.
+    /// Simulated time at which the request began, ns.
     pub asked_ns: u64,
-    /// Some stripe of it was NeedSync, or the array degraded, when it began.
+    /// Whether some stripe of the request was `NeedSync`, or the array was degraded, when the request began.
     pub excused: bool,
-    /// The array had failed when it began.
+    /// Whether the array had failed when the request began.
     pub had_failed: bool,
-    /// The bus's count of faults when it began.
+    /// The bus's count of faults when the request began.
     pub faults_hit: u32,
 }
 
-/// What to ask for next.
+/// The next request to make.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
-    /// What.
+    /// Kind of request.
     pub kind: RequestKind,
     /// First sector.
     pub first: u64,
-    /// Sectors.
+    /// Number of sectors.
     pub count: u64,
 }
 
-/// Where the last write ended, and the next content.
+/// The host: its habits, where its last write ended, and the number of its last content.
 pub struct Host {
-    /// How it behaves.
+    /// How the host behaves.
     pub habits: Habits,
     sequential_at: u64,
     contents: u64,
@@ -114,20 +116,22 @@ impl Host {
         Host { habits, sequential_at: 0, contents: 0 }
     }
 
-    /// The same host after a power cut: it writes nothing that was written before.
+    /// A host that continues after a power cut. Its new contents differ from everything written before.
     #[must_use]
     pub fn resuming(host: &Host) -> Host {
         Host { habits: host.habits.clone(), sequential_at: 0, contents: host.contents + (1 << 40) }
     }
 
-    /// The array has so many stripes: its last one is hot.
+    /// Adapts to an array of this many stripes: drops hot stripes behind the end, and makes the last stripe
+    /// hot.
     pub fn fit(&mut self, stripes: u64) {
         let hot = &mut self.habits.hot_stripes;
         hot.retain(|&stripe| stripe < stripes);
         hot.push(stripes - 1);
     }
 
-    /// The next request to an array of `sectors` sectors in stripes of `stripe_sectors`, chunks of `chunk_sectors`.
+    /// The next request to an array of `sectors` sectors, in stripes of `stripe_sectors` and chunks of
+    /// `chunk_sectors`.
     pub fn wish(&mut self, rng: &mut Rng, sectors: u64, stripe_sectors: u64, chunk_sectors: u64) -> Wish {
         let habits = &self.habits;
         let roll = rng.below(100);
@@ -150,7 +154,7 @@ impl Host {
             (RequestKind::Flush, 0, 0)
         } else if roll < zeroes {
             let whole = rng.chance(60);
-            // Drawn aside: the rest of the run does not depend on it.
+            // Drawn from a copy of the generator, so that the rest of the run does not depend on it.
             let is_long = Rng::new(rng.clone().next()).chance(LONG_DISCARDS_PERCENT);
             let (first, count) = if whole {
                 let (stripes, long) = (rng.between(1, 3), (LONG_DISCARD_SECTORS / stripe_sectors).max(6));

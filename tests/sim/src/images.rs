@@ -1,14 +1,16 @@
-//! Older contents of members: what a snapshot, a clone or an operator's copy would bring back, and what proves that it is old.
+//! Older contents of members, as a snapshot, a clone or an operator's copy would bring them back, and the
+//! proof that they are old.
 //!
-//! An image is the content of one disk at one moment of the run, either as a reader saw it or as a power cut would have left
-//! it. [`Bus::remember`] takes images now; a [`Camera`] takes them in the middle of a load, a start or a stop. A story puts
-//! images back in place of what the disks hold, and starts the array: see `story::rollback`.
+//! An image is the content of one disk at one moment of the run: either as a reader saw it, or as a power cut
+//! would have left it. [`Bus::remember`] takes images now; a [`Camera`] takes them during a load, a start or
+//! a stop. A story replaces the contents of disks by images, and starts the array: see `story::rollback`.
 //!
-//! **What an engine can know.** The record counts its epochs, and within an epoch its moves. A change is on one copy of every
-//! participant before it is written to their second copies, so a disk that holds it in both copies proves that all
-//! participants have held it. An image with an older record than that is known to be old, and must not be believed.
-//! After a stop in order this is true of every image that was taken before it. After a power cut an image may be as new as
-//! the last change that is proven: it cannot be told from what the cut could have left, and the stories do not put it back.
+//! **What an engine can know.** The record counts its epochs, and within an epoch its moves. A change is on
+//! one copy of every participant before it is written to their second copies. So a disk that holds the change
+//! in both copies proves that all participants have held it. An image with an older record is then known to
+//! be old, and the engine must not believe it. After a stop in order, this applies to every image that was
+//! taken before the stop. After a power cut, an image may be as new as the last proven change: nothing
+//! distinguishes it from what the cut could have left, and the stories do not put it back.
 
 use std::rc::Rc;
 
@@ -17,32 +19,32 @@ use engine::format::superblock::{Copy, Record, decode};
 use crate::bus::Bus;
 use crate::disk::{Disk, PAGE};
 
-/// Images that are kept, beside those of stops in order.
+/// Most images that are kept, not counting those of stops in order.
 const IMAGES_MAX: usize = 12;
 
-/// What one disk held at one moment.
+/// Content of one disk at one moment.
 #[derive(Clone)]
 pub struct Image {
-    /// The disk.
+    /// Index of the disk.
     pub disk: usize,
-    /// Its content.
+    /// Content of the disk.
     pub content: Disk,
-    /// The moment of the bus at which it was taken.
+    /// Moment of the bus at which the image was taken.
     pub moment: u64,
 }
 
-/// Takes images of some disks after so many operations were pushed or completed.
+/// Takes images of some disks after a number of operations were pushed or completed.
 #[derive(Clone, Debug)]
 pub struct Camera {
-    /// Operations until then.
+    /// Number of operations to wait for.
     pub after: u64,
-    /// The disks.
+    /// The disks to take images of.
     pub disks: Vec<usize>,
-    /// What a reader sees, with the content of volatile caches; else what a power cut would leave.
+    /// Whether to take what a reader sees, including volatile caches; otherwise what a power cut would leave.
     pub as_read: bool,
 }
 
-/// How new a record is: its epoch, and its moves within the epoch.
+/// Age of a record: its epoch, and its moves within the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Age {
     /// Number of the epoch.
@@ -72,7 +74,7 @@ impl Bus {
         disks.iter().map(image).collect()
     }
 
-    /// Takes images of these disks now, and keeps them among the others.
+    /// Takes images of these disks now, and keeps them with the others.
     pub fn keep_images(&mut self, disks: &[usize], as_read: bool) {
         for image in self.remember(disks, as_read) {
             if self.images.len() >= IMAGES_MAX {
@@ -83,7 +85,8 @@ impl Bus {
         }
     }
 
-    /// An operation was pushed, or has completed: perhaps the camera's moment has come.
+    /// Counts an operation that was pushed or has completed, and takes the images when the camera's count is
+    /// reached.
     pub(crate) fn count_down_camera(&mut self) {
         let Some(camera) = &mut self.camera else { return };
         if camera.after > 0 {
@@ -94,14 +97,15 @@ impl Bus {
         self.keep_images(&camera.disks, camera.as_read);
     }
 
-    /// Disks of another life of the array, which has not taken them in, are taken out of the machine.
+    /// Removes disks whose superblocks belong to another life of the array, and which the array has not taken
+    /// in.
     pub fn take_apart_away(&mut self) {
         for &disk in &self.monitors.apart {
             self.disks[disk].dead = true;
         }
     }
 
-    /// The disk holds from now on what it held then. What it holds until now.
+    /// Replaces the content of a disk by an image, and returns the content until now.
     pub fn put_back(&mut self, image: &Image) -> Image {
         let disk = image.disk;
         self.note(19, || format!("ROLLBACK of disk {disk} to moment {}", image.moment));
@@ -113,7 +117,7 @@ impl Bus {
     }
 }
 
-/// The ages of the two copies of a disk's superblock, as far as they are valid.
+/// Ages of the two superblock copies of a disk; `None` for a copy that is not valid.
 #[must_use]
 pub fn ages(disk: &mut Disk) -> [Option<Age>; 2] {
     [Copy::A, Copy::B].map(|copy| {
@@ -123,8 +127,9 @@ pub fn ages(disk: &mut Disk) -> [Option<Age>; 2] {
     })
 }
 
-/// How new the record is that these disks prove to have been on all participants. Two copies of different epochs prove nothing: the
-/// older one may have been broken off before all its participants held it, and the newer one begun from there.
+/// The newest record that these disks prove to have been on all participants. Two copies of different epochs
+/// prove nothing: a crash may have interrupted the older epoch before all its participants held it, and the
+/// newer epoch began from there.
 #[must_use]
 pub fn proven(bus: &mut Bus, disks: &[usize]) -> Option<Age> {
     let of_disk = |&disk: &usize| match ages(&mut bus.disks[disk]) {
@@ -134,7 +139,7 @@ pub fn proven(bus: &mut Bus, disks: &[usize]) -> Option<Age> {
     disks.iter().filter_map(of_disk).max()
 }
 
-/// Whether an image is known to be old, where the others prove as much as this.
+/// Whether an image is known to be old, given the newest proven record.
 #[must_use]
 pub fn is_known_to_be_old(image: &Image, proven: Option<Age>) -> bool {
     let newest = ages(&mut image.content.clone()).into_iter().flatten().max();

@@ -1,4 +1,4 @@
-//! How long an operation of a member takes.
+//! How long an operation of a member takes in simulated time.
 
 use engine::ring::MemberIo;
 
@@ -6,30 +6,31 @@ use crate::aim::Ask;
 use crate::disk::ZoneKind;
 use crate::rng::Rng;
 
-/// How long operations take.
+/// Distribution of the times that operations take.
 #[derive(Clone, Copy, Debug)]
 pub struct Latency {
-    /// The longest as a rule, ns; one in eight takes up to eight times that.
+    /// Usual upper bound, ns; one operation in eight takes up to eight times that.
     pub max_ns: u64,
-    /// Kinds of operations that take longer still.
+    /// Kinds of operations that take even longer.
     pub slow: Option<Slow>,
 }
 
-/// A zone, none for what is asked of a member as a whole, and what is asked.
+/// A kind of operation: the zone (`None` for operations on a member as a whole) and the request.
 type Kind = (Option<ZoneKind>, Ask);
 
-/// Operations that all others overtake: what has to wait for them, and does not, is seen.
+/// Operations so slow that all others overtake them. An engine that should wait for them, and does not, is
+/// caught.
 #[derive(Clone, Copy, Debug)]
 pub struct Slow {
-    /// Of which kinds.
+    /// The kinds of operations that are slow.
     kinds: &'static [Kind],
-    /// Of this disk; none for all disks.
+    /// The disk that is slow; `None` for all disks.
     disk: Option<usize>,
-    /// How many times longer it takes.
+    /// Factor by which these operations are slower.
     times: u64,
 }
 
-/// Kinds of operations of which one may be slow.
+/// The kinds of operations from which the slow one is drawn.
 const KINDS: [Kind; 8] = [
     (Some(ZoneKind::Superblock), Ask::Durable),
     (Some(ZoneKind::Bitmap), Ask::Durable),
@@ -42,22 +43,22 @@ const KINDS: [Kind; 8] = [
 ];
 
 impl Latency {
-    /// Of any operation up to `max_ns`, and eight times that.
+    /// Any operation takes up to `max_ns`, and one in eight up to eight times that.
     #[must_use]
     pub const fn even(max_ns: u64) -> Latency {
         Latency { max_ns, slow: None }
     }
 
-    /// Reads of data take a second as a rule, so what reads every stripe takes long; so do writes of superblocks, and what is
-    /// acknowledged meanwhile is much.
+    /// Reads of data usually take about a second, so anything that reads every stripe takes long. Writes of
+    /// superblocks are as slow, so many requests are acknowledged meanwhile.
     #[must_use]
     pub const fn slow_to_fill() -> Latency {
         let kinds = &[(Some(ZoneKind::Data), Ask::Read), (Some(ZoneKind::Superblock), Ask::Durable)];
         Latency { max_ns: 2_000_000, slow: Some(Slow { kinds, disk: None, times: 1_000 }) }
     }
 
-    /// One of the kinds up to a thousand times slower than the rest, on one of so many disks or on all; yet never so
-    /// slow that an array loses its patience with a member.
+    /// Makes one kind of operation up to a thousand times slower than the rest, on one of `disks` disks or on
+    /// all. No operation is so slow that the array loses its patience with the member.
     #[must_use]
     pub fn skewed(rng: &mut Rng, disks: usize) -> Latency {
         let kinds = std::slice::from_ref(&KINDS[rng.below(KINDS.len() as u64) as usize]);
@@ -66,7 +67,8 @@ impl Latency {
         Latency { max_ns: rng.pick(&[1_000, 20_000, 100_000]), slow: Some(Slow { kinds, disk, times }) }
     }
 
-    /// One of the kinds some times slower than the rest, on one of so many disks or on all, and no faster than a disk.
+    /// Makes one kind of operation 5 or 20 times slower than the rest, on one of `disks` disks or on all; no
+    /// operation is faster than on a real disk.
     #[must_use]
     pub fn slowed(rng: &mut Rng, disks: usize) -> Latency {
         let skewed = Latency::skewed(rng, disks);
@@ -74,7 +76,7 @@ impl Latency {
         Latency { max_ns: 50_000, slow: skewed.slow.map(|slow| Slow { times, ..slow }) }
     }
 
-    /// Of one operation, ns.
+    /// Draws the time that one operation takes, ns.
     pub fn draw(&self, rng: &mut Rng, disk: usize, zone: Option<ZoneKind>, io: MemberIo) -> u64 {
         let latency_ns = match rng.below(8) {
             0 => rng.below(self.max_ns * 8),
@@ -86,7 +88,7 @@ impl Latency {
         latency_ns * self.slow.filter(is_slow).map_or(1, |slow| slow.times)
     }
 
-    /// The longest as a rule of those that are slow, ns.
+    /// Usual upper bound for the slow operations, ns.
     #[must_use]
     pub fn slowest_ns(&self) -> u64 {
         self.max_ns * self.slow.map_or(1, |slow| slow.times)

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!   story    what happens in a run, as scenarios    config   the shape of a run, and its knobs
-//!   world    reactors, stepped in order             host     what is asked, at random
+//!   world    reactors, stepped in order             host     random requests
 //!   oracle   what a read may return                 monitors I1..I6, at the members
-//!   bus      what is in flight, the clock, power cuts; `ring` is the engine's end of it
+//!   bus      operations in flight, the clock, power cuts; `ring` is the engine's end of it
 //!   disk     one member: cache, media, faults       aim      one fault, at the n-th operation of a kind
 //!   images   what members held at earlier moments
-//!   latency  how long operations take, and which of them are overtaken by all others
+//!   latency  how long operations take, and which kind of operation all others overtake
 //!   matrix   every fault at every operation in every state
 //!   mutants  engines broken on purpose
-//!   campaign many seeds on all cores, and counts    shrink   a smaller run that fails alike
+//!   campaign many seeds on all cores, and counts    shrink   a smaller run that fails in the same way
 //!   exhaustive   a small world of its own: every interleaving and every cut, over the same bus and oracles
 //! ```
 //! Nothing here copies the engine: arrays are created, assembled, started and run by the product's code.

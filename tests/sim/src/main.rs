@@ -41,7 +41,7 @@ struct Options {
     histories: Option<u64>,
     deaths: Option<u64>,
     minutes: Option<f64>,
-    /// Minutes that a campaign takes, however many histories that makes.
+    /// How long a campaign runs, in minutes; it runs as many histories as fit into that time.
     time: Option<f64>,
     threads: Option<usize>,
     scenario: Option<Scenario>,
@@ -126,7 +126,7 @@ fn number(text: &str) -> u64 {
     text.replace([',', '_'], "").parse().unwrap_or_else(|_| usage())
 }
 
-/// One seed, told line by line.
+/// Runs one seed and prints each transition.
 fn replay(seed: u64, options: &Options) -> i32 {
     let (scenario, flavour) = story_of(seed);
     let (scenario, flavour) = (options.scenario.unwrap_or(scenario), options.flavour.unwrap_or(flavour));
@@ -154,8 +154,9 @@ fn replay(seed: u64, options: &Options) -> i32 {
     }
 }
 
-/// For `--mutants`: one core, until something fails. In a scenario of its own first what failed there once: a bug of one history
-/// in a million would not show in the time that there is.
+/// Runs on one core until something fails, or until the time is over. Used by `--mutants`. With a scenario,
+/// the stored seeds that once failed in it run first: a bug that shows in one history of a million would
+/// otherwise not show in the time available.
 fn until_killed(base: u64, seconds: u64, scenario: Option<Scenario>) -> i32 {
     let stored = stored_seeds().into_iter().filter(|&(_, of, _)| scenario == Some(of));
     let failed_again = stored

@@ -11,12 +11,12 @@ use crate::aim::{Fault, State};
 use crate::runner::attempt_cell;
 use crate::story::matrix::{Place, all, illegal, seed_of};
 
-/// Cells that must be hit, at least.
+/// Fewest cells of the matrix that must be hit.
 const CELLS_MIN: usize = 1_500;
-/// Attempts at a cell.
+/// Most attempts at one cell.
 const ATTEMPTS: u64 = 300;
 
-/// Runs the matrix; the exit code.
+/// Runs the matrix, and returns the exit code.
 #[must_use]
 pub fn run(base: u64, threads: usize) -> i32 {
     let begun = Instant::now();
@@ -35,7 +35,8 @@ pub fn run(base: u64, threads: usize) -> i32 {
                 runs.fetch_add(1, Ordering::Relaxed);
                 match attempt_cell(&places[at], seed, false) {
                     Ok(None) => {}
-                    // What was hit may have come into another state meanwhile: that cell is counted.
+                    // The stripe that was hit may have changed its state since: the hit counts for the cell
+                    // of that state.
                     Ok(Some(hit)) => {
                         if let Some(cell) = places.iter().position(|place| *place == hit) {
                             hits.lock().expect("no holder panics")[cell] += 1;
@@ -77,7 +78,7 @@ pub fn run(base: u64, threads: usize) -> i32 {
     i32::from(!missed.is_empty() || !wrong.is_empty() || hit < CELLS_MIN)
 }
 
-/// One attempt at one cell, told line by line.
+/// Runs one attempt at one cell and prints each transition.
 #[must_use]
 pub fn replay(cell: u64, attempt: u64, base: u64) -> i32 {
     let place = all().nth(cell as usize).expect("the matrix has such a cell");
@@ -94,7 +95,7 @@ pub fn replay(cell: u64, attempt: u64, base: u64) -> i32 {
     }
 }
 
-/// A line for each level, state and fault: legal cells that were hit, of how many.
+/// Prints a row for each level and state, with a column for each fault: hit cells / legal cells.
 fn print(places: &[Place], legal: &[usize], hits: &[u32]) {
     let mut table: BTreeMap<(bool, State), BTreeMap<Fault, (u32, u32)>> = BTreeMap::new();
     for &at in legal {

@@ -1,15 +1,17 @@
-//! Invariants that are checked at the members, where they break, long before a host could see it.
+//! Invariants that are checked at the members: a violation shows there long before a host could see it.
 //!
-//! - I1: when a data or parity write is submitted, every copy of the cell's bitmap block that an assembly now
-//!   would read says Dirty or NeedSync, durably; or all of them say Unwritten. (Writes to a slot that would not be
-//!   in sync, and repairs of sectors that could not be read, need no intent.)
-//! - I2: when a block that says Clean where it did not becomes durable, no member in sync has a sector of that
-//!   stripe in its cache, or a write to it in flight.
-//! - G1: when strips are given back, every copy of their cells that an assembly now would read says Unwritten, durably.
-//! - B11: when the first superblock is written to a device that joins, all other metadata on it is zeros, durably.
-//! - C1, I3, I6 are asked for by the world, at acknowledgements and when all is quiet.
+//! - I1: when a data or parity write is submitted, every copy of the cell's bitmap block that an assembly
+//!   would read now says Dirty or `NeedSync` durably, or all of them say Unwritten. (Writes to a slot that
+//!   would not be in sync, and repairs of sectors that could not be read, need no intent.)
+//! - I2: when a block that newly says Clean becomes durable, no member in sync has a sector of that stripe in
+//!   its cache, or a write to it in flight.
+//! - G1: when strips are deallocated, every copy of their cells that an assembly would read now says
+//!   Unwritten, durably.
+//! - B11: when the first superblock is written to a device that joins, all other metadata on it is zeros,
+//!   durably.
+//! - C1, I3, I6 are called by the world, at acknowledgements and when the array is at rest.
 //!
-//! Who would be in sync is decided by the product's own assembly over what is durable at that moment.
+//! The product's own assembly decides which members would be in sync, from what is durable at that moment.
 
 use std::collections::BTreeSet;
 
@@ -34,50 +36,52 @@ pub mod code {
     pub const DIRTY: u8 = 3;
 }
 
-/// What the monitors know of the array.
+/// Facts about the array that the monitors need.
 #[derive(Clone, Copy)]
 pub struct Watched {
-    /// Its identity.
+    /// UUID of the array.
     pub array: Uuid,
-    /// Its shape.
+    /// Shape of the array.
     pub shape: Shape,
-    /// Its arithmetic.
+    /// Geometry of the array.
     pub geometry: Geometry,
-    /// Its zones.
+    /// Zones of each member.
     pub zones: Zones,
 }
 
-/// See the top of this file.
+/// State of the monitors; the invariants are at the top of this file.
 #[derive(Default)]
 pub struct Monitors {
-    /// The array; `None` while it is created.
+    /// The watched array; `None` while it is created.
     pub watched: Option<Watched>,
-    /// The power is off, or the array is being started.
+    /// Whether the checks at writes are suspended: the power is off, or the array is being started.
     pub off: bool,
-    /// I2 needs devices without read errors: a repair may be cached.
+    /// Whether read errors happen. I2 is not checked then: a repair may be cached.
     pub repairs_happen: bool,
-    /// `believed` is to be computed anew.
+    /// Whether `believed` is out of date.
     pub superblocks_changed: bool,
-    /// Disks that an order has the array take in, until the first superblock of it is written to them.
+    /// Disks that an order makes the array take in, until the first superblock is written to them.
     pub joining: BTreeSet<usize>,
-    /// Disks with superblocks of another life of the array. No start sees them, until an order has the array take them in.
+    /// Disks with superblocks of another life of the array. A start does not see them until an order makes
+    /// the array take them in.
     pub apart: BTreeSet<usize>,
-    /// The world is to compare the members with what was acknowledged.
+    /// Whether the world should compare the members with what was acknowledged.
     pub look_at_members: bool,
     believed: Believed,
-    /// What each disk's bitmap blocks said, as of the last look.
+    /// Content of each disk's bitmap blocks at the last look.
     known: Vec<Vec<Option<Box<Cells>>>>,
 }
 
-/// The disks that an assembly would believe, by slot. None at all when it would refuse.
+/// The disks that an assembly would believe, by slot. Empty if the assembly would refuse.
 #[derive(Clone, Default)]
 pub struct Believed {
-    /// Each disk with the first stripe that it would not be believed in.
+    /// For each slot, the disk and the first stripe for which it would not be believed.
     slots: Vec<Option<(usize, u64)>>,
 }
 
 impl Believed {
-    /// The disk that would be believed to hold this slot's strip of a stripe: one in sync, or one that is filled so far.
+    /// The disk that would be believed to hold this slot's strip of a stripe: a disk in sync, or a disk whose
+    /// rebuild has passed the stripe.
     #[must_use]
     pub fn disk(&self, slot: usize, stripe: u64) -> Option<usize> {
         self.slots.get(slot).copied().flatten().filter(|&(_, end)| stripe < end).map(|(disk, _)| disk)
@@ -92,13 +96,13 @@ pub fn cell_in(cells: &Cells, stripe: u64) -> u8 {
 }
 
 impl Monitors {
-    /// Monitors of an array that they have not seen before.
+    /// Monitors for an array that they have not seen before.
     #[must_use]
     pub fn watching(watched: Option<Watched>) -> Monitors {
         Monitors { watched, superblocks_changed: true, ..Monitors::default() }
     }
 
-    /// After a cut: everything is looked at anew.
+    /// Resumes the checks after a power cut, and forgets everything known from before.
     pub fn power_on(&mut self) {
         self.off = false;
         self.superblocks_changed = true;
@@ -115,19 +119,19 @@ impl Monitors {
         bus.monitors.believed.clone()
     }
 
-    /// Of those, by slot, the ones that it would take for in sync. Empty when it would refuse.
+    /// By slot, the disks that an assembly would take to be in sync. Empty if it would refuse.
     pub fn in_sync(bus: &mut Bus) -> Vec<Option<usize>> {
         let believed = Monitors::believed(bus);
         (0..believed.slots.len()).map(|slot| believed.disk(slot, u64::MAX - 1)).collect()
     }
 
-    /// A bitmap block as it is durable on a disk.
+    /// The newest durable content of a bitmap block on a disk.
     pub fn durable_block(bus: &mut Bus, disk: usize, block: u64) -> Option<Box<Cells>> {
         let places = Monitors::durable_places(bus, disk, block).into_iter().flatten();
         places.max_by_key(|(generation, _)| *generation).map(|(_, cells)| cells)
     }
 
-    /// What both places of a bitmap block on a disk hold durably, and their generations.
+    /// The durable contents of both places of a bitmap block on a disk, with their generations.
     pub fn durable_places(
         bus: &mut Bus,
         disk: usize,
@@ -143,7 +147,8 @@ impl Monitors {
         })
     }
 
-    /// The disks that keep a block, as far as an assembly would believe them.
+    /// Slots and disks that keep copies of a block, restricted to those that an assembly would take to be in
+    /// sync.
     pub fn keepers(bus: &mut Bus, block: u64) -> Vec<(usize, usize)> {
         let watched = bus.monitors.watched.expect("an array is watched");
         let in_sync = Monitors::in_sync(bus);
@@ -151,30 +156,33 @@ impl Monitors {
         keepers.filter_map(|slot| Some((slot, in_sync.get(slot).copied().flatten()?))).collect()
     }
 
-    /// By slot, the copies of a bitmap block that an assembly would read, as they are durable.
+    /// By slot, the durable copies of a bitmap block that an assembly would read.
     pub fn stored_block(bus: &mut Bus, block: u64) -> Vec<(usize, Option<Box<Cells>>)> {
         let keepers = Monitors::keepers(bus, block).into_iter();
         keepers.map(|(slot, disk)| (slot, Monitors::durable_block(bus, disk, block))).collect()
     }
 
-    /// By slot, what the copies of a stripe's cell that an assembly would read say durably.
+    /// By slot, the durable cell of a stripe in each copy that an assembly would read.
     pub fn stored_cells(bus: &mut Bus, stripe: u64) -> Vec<(usize, Option<u8>)> {
         let stored = Monitors::stored_block(bus, stripe / engine::format::zones::CELLS_PER_BLOCK);
         stored.into_iter().map(|(slot, cells)| (slot, cells.map(|cells| cell_in(&cells, stripe)))).collect()
     }
 
-    /// B11: the first superblock of a device that joins is written when nothing that it held of metadata is left.
+    /// B11: when the first superblock of a joining device is written, none of the device's old metadata is
+    /// left.
     fn superblock_pushed(bus: &mut Bus, disk: usize, bytes: &[u8]) {
         if bytes.iter().all(|byte| *byte == 0) || !bus.monitors.joining.remove(&disk) {
             return;
         }
         if bus.aim.is_some_and(|aim| aim.hit.is_some() && aim.fault.is_a_lie()) {
-            // It may be what the device says that it has wiped.
+            // The lie may concern the wipe: the old metadata may still be there although the device said that
+            // it was wiped.
             return;
         }
         bus.monitors.apart.remove(&disk);
         let foreign = bus.disks[disk].foreign_metadata();
-        // (Where a member that has failed joins again at once, strips may still be on their way to it, planned before it failed.)
+        // Strips are exempt: if a failed member joins again at once, writes of strips planned before it
+        // failed may still be in flight to it.
         let is_wipe =
             |op: &InFlight| op.disk == disk && op.place.is_some_and(|place| place.zone != ZoneKind::Data);
         assert!(
@@ -184,7 +192,7 @@ impl Monitors {
         );
     }
 
-    /// An operation on these sectors was asked for.
+    /// Checks an operation on these sectors when it is pushed.
     pub(crate) fn pushed(bus: &mut Bus, io: MemberIo, disk: usize, place: Place, bytes: &[u8]) {
         match io {
             MemberIo::Write(_) => Monitors::write_pushed(bus, disk, place, bytes),
@@ -193,7 +201,7 @@ impl Monitors {
         }
     }
 
-    /// I1 and B11.
+    /// Checks I1, and B11 for superblocks.
     fn write_pushed(bus: &mut Bus, disk: usize, place: Place, bytes: &[u8]) {
         let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
         if place.zone == ZoneKind::Superblock {
@@ -215,7 +223,7 @@ impl Monitors {
         }
         let cells = Monitors::stored_cells(bus, stripe);
         let is_marked = |(_, cell): &(usize, Option<u8>)| matches!(cell, Some(code::DIRTY | code::NEED_SYNC));
-        // A copy that lied about a write is one fault: the others must say it.
+        // A copy that lied about a write is one fault: the other copies must still say it.
         let lied = bus.aim.is_some_and(|aim| aim.hit.is_some() && aim.fault.is_a_lie());
         let marked = if lied { cells.iter().any(is_marked) } else { cells.iter().all(is_marked) };
         let is_unwritten = |(_, cell): &(usize, Option<u8>)| matches!(cell, Some(code::UNWRITTEN));
@@ -227,7 +235,7 @@ impl Monitors {
         );
     }
 
-    /// G1.
+    /// Checks G1.
     fn deallocation_pushed(bus: &mut Bus, disk: usize, place: Place) {
         let Some(watched) = bus.monitors.watched.filter(|_| !bus.monitors.off) else { return };
         let chunk_bytes = u64::from(watched.geometry.chunk_bytes());
@@ -244,7 +252,7 @@ impl Monitors {
         }
     }
 
-    /// I2, and what is remembered for the next.
+    /// Checks I2, and updates what the monitors know of the disk.
     pub(crate) fn write_completed(bus: &mut Bus, disk: usize, place: Place) {
         match place.zone {
             ZoneKind::Superblock => {
@@ -268,7 +276,7 @@ impl Monitors {
         }
     }
 
-    /// C1: nothing that completed before `moment` is in the cache of a member that an assembly would believe.
+    /// C1: no member that an assembly would believe has anything in its cache that completed before `moment`.
     pub fn check_flushed(bus: &mut Bus, moment: u64) {
         for (slot, disk) in Monitors::in_sync(bus).into_iter().enumerate() {
             let Some(disk) = disk else { continue };
@@ -280,8 +288,8 @@ impl Monitors {
         }
     }
 
-    /// The parity of rows of a stripe against the data, on the members that an assembly would believe. Only what can
-    /// be computed from their data strips.
+    /// I3: the parity of rows of a stripe matches the data on the members that an assembly would believe. Not
+    /// checked if a data strip cannot be read.
     pub fn check_parity(bus: &mut Bus, stripe: u64, row: u64, len: u64, why: &str) {
         let watched = bus.monitors.watched.expect("an array is watched");
         let geometry = watched.geometry;
@@ -327,7 +335,7 @@ impl Monitors {
     }
 }
 
-/// What the superblocks of every disk say, durably.
+/// The candidates that the durable superblocks of all disks make for an assembly.
 fn candidates(bus: &mut Bus) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     for (index, disk) in bus.disks.iter_mut().enumerate() {
@@ -344,8 +352,9 @@ fn candidates(bus: &mut Bus) -> Vec<Candidate> {
     candidates
 }
 
-/// How many of these disks may be left out of a start, whichever they are: by the newest record, and by the one before
-/// it and those in sync, which count where the newest is on few disks only.
+/// How many of these disks may be left out of a start, in any combination. This is the minimum over the
+/// newest record and those records that could decide if the newest is on few disks only: the previous
+/// epoch's, and those of disks in sync.
 pub fn spare_at_start(bus: &mut Bus, present: &[usize], in_sync: &[usize]) -> usize {
     let candidates = candidates(bus);
     let found: Vec<_> = present.iter().filter_map(|&disk| candidates[disk].found.as_ref().ok()).collect();
@@ -357,7 +366,8 @@ pub fn spare_at_start(bus: &mut Bus, present: &[usize], in_sync: &[usize]) -> us
         };
         found.iter().filter(is_in_sync).count().saturating_sub(record.shape.data_strips())
     };
-    // Where two halves may have run without each other, that one did not is known from the other only.
+    // Two halves of such an array may have run without each other, and only the other half's record tells
+    // that one did not. So every record counts.
     let halves = |record: &Record| 2 * record.shape.data_strips() == record.shape.members;
     let counts = |disk: usize, record: &Record| {
         halves(record) || in_sync.contains(&disk) || record.epoch.name.number + 1 >= newest
@@ -388,7 +398,7 @@ fn block_completed(bus: &mut Bus, watched: &Watched, disk: usize, block: u64) {
     }
     let Some(cells) = Monitors::durable_block(bus, disk, block) else { return };
     let before = bus.monitors.known[disk][block as usize].take();
-    // A start reads the blocks of members in sync only. What a device writes late that has left says nothing.
+    // A start reads the blocks of members in sync only. Late writes of a device that has left do not count.
     let counts = !bus.monitors.repairs_happen && Monitors::in_sync(bus).contains(&Some(disk));
     if let (Some(before), true) = (before, counts) {
         let first = block * engine::format::zones::CELLS_PER_BLOCK;
@@ -406,7 +416,7 @@ fn check_swept(bus: &mut Bus, watched: &Watched, stripe: u64) {
     let chunk = u64::from(watched.geometry.chunk_bytes());
     for disk in Monitors::in_sync(bus).into_iter().flatten() {
         let place = bus.disks[disk].place_in_data(watched.geometry.strip_offset(stripe), chunk);
-        // What is rewritten after a read error is what was there before.
+        // A rewrite after a read error writes the old content again, so it may be cached.
         if bus.disks[disk].dead
             || place.sectors().any(|sector| bus.disks[disk].failed_reads.contains(&sector))
         {

@@ -1,21 +1,22 @@
-//! End to end: what each sector of the array may read as.
+//! The end-to-end oracle: the contents that each sector of the array may read as.
 //!
-//! A sector has *candidates*: contents that a read may return. A write adds one when it is submitted; when it is
-//! acknowledged, those that were settled before it began are gone. A second set, for after a power cut, forgets
-//! only what a *durable* write replaced: one with FUA, one that a flush covered, or any where no member has a
-//! volatile cache. A read that returns one of several candidates while no write is in flight settles the sector.
+//! A sector has *candidates*: contents that a read may return. A write adds a candidate when it is submitted.
+//! When the write is acknowledged, candidates that were settled before it began are dropped. A second set,
+//! for after a power cut, drops only what a *durable* write replaced: a write with FUA, a write that a flush
+//! covered, or any write if no member has a volatile cache. If a read returns one of several candidates while
+//! no write is in flight, that candidate is the only one left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::rng::mix;
 
-/// The content's name: see [`name_of`](crate::disk::name_of).
+/// The name of a sector's content: see [`name_of`](crate::disk::name_of).
 pub type Name = u64;
 
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     name: Name,
-    /// The write; 0 for what was there before.
+    /// Tag of the write; 0 for content from before.
     write: u64,
     start: u64,
     end: Option<u64>,
@@ -26,30 +27,30 @@ struct Candidate {
 struct Block {
     live: Vec<Candidate>,
     after_cut: Vec<Candidate>,
-    /// What reads that began before a moment may still return.
+    /// Contents that only reads which began before the given moment may still return.
     past: Vec<(Name, u64)>,
-    /// A write ended with an error: content need not be stable before the next one that does not.
+    /// A write failed here: reads may return either content until the next successful write.
     shaky: bool,
     /// Nothing was written here since the start.
     untouched: bool,
 }
 
-/// The oracle.
+/// The contents that each sector may read as, now and after a power cut.
 #[derive(Clone)]
 pub struct Oracle {
     blocks: BTreeMap<u64, Block>,
     /// Blocks whose two sets differ.
     unsettled: BTreeSet<u64>,
-    /// Whether an acknowledged write may be lost before a flush.
+    /// Whether an acknowledged write may be lost until a flush covers it.
     volatile: bool,
     now: u64,
-    /// Sectors that the array has listed as lost, and that no write has replaced since.
+    /// Sectors that the array has listed as lost, and that no later write has replaced.
     pub lost: BTreeSet<u64>,
-    /// Stripes that the array is known to have: it never has fewer again.
+    /// Number of stripes that the array is known to have. An array never shrinks.
     pub stripes: u64,
 }
 
-/// A moment of the oracle's.
+/// A point in the oracle's own time.
 pub type Moment = u64;
 
 impl Block {
@@ -79,17 +80,17 @@ impl Oracle {
         }
     }
 
-    /// A block that is not zeros at the beginning.
+    /// Sets the content of a block that is not zeros at the beginning.
     pub fn initial(&mut self, block: u64, name: Name) {
         self.blocks.insert(block, Block::new(name));
     }
 
-    /// Every block that was ever written or discarded.
+    /// All blocks that were ever written or discarded.
     pub fn touched(&self) -> impl Iterator<Item = u64> + '_ {
         self.blocks.keys().copied()
     }
 
-    /// Now.
+    /// The current moment.
     #[must_use]
     pub const fn now(&self) -> Moment {
         self.now
@@ -104,7 +105,7 @@ impl Oracle {
         self.blocks.entry(block).or_insert_with(|| Block::new(0))
     }
 
-    /// A write of these blocks is submitted.
+    /// Notes that a write of these blocks is submitted.
     pub fn write_begins(&mut self, write: u64, first: u64, names: &[Name]) -> Moment {
         let start = self.tick();
         for (block, &name) in (first..).zip(names) {
@@ -118,7 +119,7 @@ impl Oracle {
         start
     }
 
-    /// It is answered.
+    /// Notes that a write is answered.
     pub fn write_ends(&mut self, write: u64, first: u64, count: u64, ok: bool, fua: bool) {
         let end = self.tick();
         let durable = ok && (fua || !self.volatile);
@@ -158,8 +159,9 @@ impl Oracle {
         }
     }
 
-    /// What it knows, as a number: the same for two oracles that will allow the same from now on. Of moments (its own
-    /// and those of `outstanding` requests) only the order counts.
+    /// A hash of what the oracle knows: equal for two oracles that will allow the same reads from now on.
+    /// Only the order of moments counts (the oracle's own, and those of `outstanding` requests), not their
+    /// values.
     #[must_use]
     pub fn fingerprint(&self, outstanding: &[Moment]) -> u64 {
         let candidates =
@@ -184,7 +186,7 @@ impl Oracle {
                 add(by.end.map_or(u64::MAX, rank));
             }
             for (name, gone) in &block.past {
-                // Who began after it was gone does not see it.
+                // A read that began after this content was gone cannot return it.
                 if outstanding.iter().any(|start| start < gone) {
                     add(*name);
                     add(rank(*gone));
@@ -194,30 +196,31 @@ impl Oracle {
         hash
     }
 
-    /// A flush is submitted.
+    /// Notes that a flush is submitted.
     pub fn flush_begins(&mut self) -> Moment {
         self.tick()
     }
 
-    /// A flush that began at `start` is acknowledged.
+    /// Notes that a flush that began at `start` is acknowledged.
     pub fn flush_ends(&mut self, start: Moment) {
         let blocks = &mut self.blocks;
         self.unsettled.retain(|block| {
             let entry = blocks.get_mut(block).expect("an unsettled block is known");
             let covered = entry.after_cut.iter().filter(|by| by.ok && by.end.is_some_and(|end| end < start));
-            // The latest start of a write that is durable now: whatever had ended before it is gone.
+            // The latest start among writes that are durable now: content of writes that had ended before it
+            // is gone.
             let latest = covered.map(|by| by.start).max().unwrap_or(0);
             entry.after_cut.retain(|candidate| candidate.end.is_none_or(|end| end >= latest));
             entry.after_cut.len() > 1 || entry.live.len() > 1
         });
     }
 
-    /// A read begins; its moment is given back when it ends.
+    /// Notes that a read begins, and returns the moment to pass in when it ends.
     pub fn read_begins(&mut self) -> Moment {
         self.tick()
     }
 
-    /// What a read that began at `start` may return of a block.
+    /// The contents that a read that began at `start` may return for a block.
     #[must_use]
     pub fn allowed(&self, block: u64, start: Moment) -> Vec<Name> {
         match self.blocks.get(&block) {
@@ -229,7 +232,7 @@ impl Oracle {
         }
     }
 
-    /// Whether a read that began at `start` may return this.
+    /// Whether a read that began at `start` may return this content.
     #[must_use]
     pub fn allows(&self, block: u64, start: Moment, name: Name) -> bool {
         match self.blocks.get(&block) {
@@ -241,7 +244,7 @@ impl Oracle {
         }
     }
 
-    /// A read that began at `start` returned this. False where that may not be.
+    /// Notes what a read that began at `start` returned. Returns false if the read must not return that.
     #[must_use]
     pub fn read_ends(&mut self, block: u64, start: Moment, name: Name) -> bool {
         if !self.allows(block, start, name) {
@@ -261,12 +264,12 @@ impl Oracle {
         true
     }
 
-    /// The power went: requests in flight are forgotten, what was not durable may be gone.
+    /// Applies a power cut: requests in flight are forgotten, and content that was not durable may be gone.
     pub fn power_cut(&mut self) {
         *self = self.after_power_cut();
     }
 
-    /// The oracle as it is when the power goes now; this one goes on.
+    /// A copy of the oracle as it would be if the power went now.
     #[must_use]
     pub fn after_power_cut(&self) -> Oracle {
         let now = self.now + 1;
@@ -293,7 +296,7 @@ impl Oracle {
         }
     }
 
-    /// The array was stopped in order: what was acknowledged is durable.
+    /// Notes that the array was stopped in order: everything acknowledged is durable.
     pub fn clean_stop(&mut self) {
         self.tick();
         for entry in self.blocks.values_mut() {

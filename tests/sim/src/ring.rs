@@ -1,8 +1,8 @@
-//! The engine's `Ring`, on the bus: what it pushes flies there, and ends when the world says so.
+//! The engine's `Ring` on the simulated bus. The bus decides when a pushed operation completes.
 //!
-//! An operation lies in one zone of its disk, or the bus ends the run. The one exception is zeros over what a device held before the
-//! data zone, with which the engine makes a device its own: the ring cuts such a write where zones begin and end, as a drive
-//! does at a boundary, and completes it with its last piece.
+//! An operation must lie in one zone of its disk, or the bus ends the run. The only exception is zeros over
+//! the old content of a device that joins, before the data zone. The ring cuts such a write where zones begin
+//! and end, as a drive does at a boundary, and completes it with its last piece.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,22 +16,23 @@ use crate::bus::Bus;
 pub struct SimRing {
     bus: Rc<RefCell<Bus>>,
     name: u32,
-    /// Disk of each device.
+    /// The disk of each device index.
     pub devices: Vec<usize>,
-    /// Devices from this index on were offered to an array that takes none: they are asked nothing.
+    /// Devices from this index on were offered to an array that takes none. Any operation on them ends the
+    /// run.
     pub members: usize,
-    /// Operations that were cut: the tag, how many pieces are in flight, and what those before came to.
+    /// Operations that were cut: the tag, the number of pieces in flight, and the result so far.
     cut: Vec<(u32, usize, Result<(), i32>)>,
 }
 
 impl SimRing {
-    /// A ring that knows these disks, in the order of their device index.
+    /// A ring that knows these disks, by device index.
     #[must_use]
     pub fn new(bus: &Rc<RefCell<Bus>>, name: u32, devices: Vec<usize>) -> SimRing {
         SimRing { bus: Rc::clone(bus), name, devices, members: usize::MAX, cut: Vec::new() }
     }
 
-    /// The disk of a device.
+    /// The disk behind a device index.
     #[must_use]
     pub fn disk(&self, device: DeviceIndex) -> Option<usize> {
         self.devices.get(usize::from(device.0)).copied()

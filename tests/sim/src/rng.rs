@@ -1,10 +1,11 @@
-//! Chance, from one seed: splitmix64 (Steele, Lea, Flood 2014). Small, fast, and the same for ever.
+//! Random numbers from one seed: splitmix64 (Steele, Lea, Flood 2014). Small and fast, and a seed always
+//! gives the same stream.
 
 /// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
-/// One step of splitmix64, as a hash of its argument.
+/// A step of splitmix64, used as a hash of its argument.
 #[must_use]
 pub const fn mix(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -14,7 +15,7 @@ pub const fn mix(seed: u64) -> u64 {
 }
 
 impl Rng {
-    /// The stream of a seed.
+    /// The stream that belongs to a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Rng {
         Rng(mix(seed))
@@ -37,17 +38,17 @@ impl Rng {
         from + self.below(to - from + 1)
     }
 
-    /// True in `percent` of 100 cases.
+    /// True with a probability of `percent` in 100.
     pub const fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these.
+    /// Picks one element at random.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }
 
-    /// Shuffles in place.
+    /// Shuffles the list in place.
     pub fn shuffle<T>(&mut self, list: &mut [T]) {
         for at in (1..list.len()).rev() {
             list.swap(at, self.below(at as u64 + 1) as usize);

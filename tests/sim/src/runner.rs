@@ -1,4 +1,4 @@
-//! Runs seeds, catches violations, and says how to repeat them.
+//! Runs seeds, catches violations, and prints the command that repeats them.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,13 +10,13 @@ use crate::story::{BRANCH, Memories, Outcome, Scenario, matrix, run};
 /// A seed that failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// The seed.
+    /// The seed that failed.
     pub seed: u64,
-    /// The scenario.
+    /// Scenario of the run.
     pub scenario: Scenario,
-    /// Within which it was drawn; `only` says in which branch it failed.
+    /// Bounds within which the run was drawn; `only` names the branch that failed.
     pub knobs: Knobs,
-    /// What was violated, and where.
+    /// The violated check, and its place in the source.
     pub what: String,
 }
 
@@ -25,7 +25,7 @@ thread_local! {
     static MEMORIES: Memories = Memories::fresh();
 }
 
-/// Panics are remembered, not printed.
+/// Installs a panic hook that remembers the message instead of printing it.
 fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -41,7 +41,7 @@ fn quiet_panics() {
     });
 }
 
-/// Runs something, and says what it panicked with.
+/// Runs a function, and returns the panic message if it panicked.
 pub fn caught<T>(act: impl FnOnce() -> T) -> Result<T, String> {
     quiet_panics();
     catch_unwind(AssertUnwindSafe(act)).map_err(|_| LAST_PANIC.with(|last| last.borrow().clone()))
@@ -57,7 +57,7 @@ pub fn attempt(seed: u64, scenario: Scenario, knobs: Knobs, verbose: bool) -> Re
     })
 }
 
-/// Runs one attempt at a cell of the matrix; what it says if something is violated.
+/// Runs one attempt at a cell of the matrix. Returns the message if a check is violated.
 pub fn attempt_cell(
     place: &matrix::Place,
     seed: u64,
@@ -70,14 +70,14 @@ pub fn attempt_cell(
 }
 
 impl Failure {
-    /// Which check at which line: what is the same in two failures of one kind.
+    /// The kind of a failure: the source line of the check that failed.
     #[must_use]
     pub fn kind(&self) -> &str {
         let place = self.what.rsplit('[').next().unwrap_or_default();
         place.split(']').next().unwrap_or_default()
     }
 
-    /// Who saw it: an oracle or a monitor by its name, or the engine's own assertions.
+    /// The detector of the failure: the tag of an oracle or a monitor, or the engine's own assertions.
     #[must_use]
     pub fn seen_by(&self) -> &str {
         let tag = self.what.split(':').next().unwrap_or_default();
@@ -87,7 +87,7 @@ impl Failure {
         if is_tag { tag } else { "assertion" }
     }
 
-    /// The command that repeats it.
+    /// The command that repeats the failure.
     #[must_use]
     pub fn command(&self) -> String {
         let Knobs { flavour, members, stripes, depth, load, reactors, only } = self.knobs;

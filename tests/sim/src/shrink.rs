@@ -1,14 +1,15 @@
-//! A smaller run that fails alike: knobs are turned down one by one, and stay down where the failure stays.
+//! Finds a smaller run that fails in the same way: knobs are turned down one by one, and stay down if the
+//! failure remains.
 //!
-//! A turned knob makes another run of the seed, so a few seeds beside it are tried as well. What is compared is the
-//! kind of the failure: which check at which line.
+//! A turned knob makes another run of the seed, so a few neighbouring seeds are tried as well. Two failures
+//! are the same if their kinds are equal: the source line of the check that failed.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Knobs;
 use crate::runner::{Failure, attempt};
 
-/// How long it tries.
+/// Time limit for one search.
 const WITHIN: Duration = Duration::from_secs(20);
 /// Seeds tried for each turn of a knob.
 const SEEDS: u64 = 12;

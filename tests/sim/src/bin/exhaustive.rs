@@ -1,4 +1,4 @@
-//! `exhaustive [--quick] [--scope NAME] [--minutes N] [--replay PATH]`
+//! Explores small scopes exhaustively: `exhaustive [--quick] [--scope NAME] [--minutes N] [--replay PATH]`.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What goes wrong with an operation: writes that land in part, aimed faults, strips that are given back.
+//! Faults of operations: writes that land in part, aimed faults, deallocated strips.
 
 use engine::ring::MemberIo;
 
@@ -9,7 +9,8 @@ use crate::rng::Rng;
 use super::{Bus, EAGAIN, EIO, ENOSPC, InFlight, show};
 
 impl Bus {
-    /// The fault that is aimed at this operation, if it is hit now. Those of its begin are hit when it is pushed.
+    /// The aimed fault, if it hits this operation now. `begins` tells the push from the completion: some
+    /// faults act at the push, the others at the end.
     pub(super) fn aimed(
         &mut self,
         disk: usize,
@@ -45,12 +46,12 @@ impl Bus {
         self.in_flight.iter().any(|op| op.disk == disk && changes(op.op.io))
     }
 
-    /// Whether a sector of this disk takes no write.
+    /// Whether a sector of this disk refuses writes.
     fn is_worn(&self, disk: usize, sector: u64) -> bool {
         self.worn && self.disks[disk].bad.contains(&sector)
     }
 
-    /// Not at all, whole, or some of its blocks.
+    /// Lands a write not at all, whole, or in some of its blocks.
     pub(super) fn land_in_part(&mut self, op: &InFlight, common: Option<u64>) {
         let style = common.unwrap_or_else(|| self.rng.below(3));
         let Some(place) = op.place.filter(|_| style > 0) else { return };
@@ -66,7 +67,7 @@ impl Bus {
         }
     }
 
-    /// Strips are given back: zeros, junk, or what was there.
+    /// Deallocates strips: afterwards they hold zeros, junk, or the old content.
     pub(super) fn forget(&mut self, op: &InFlight) {
         let (mut style, place) = (self.rng.below(3), op.place.expect("a deallocation has a place"));
         if self.by_choice {
@@ -85,7 +86,7 @@ impl Bus {
         }
     }
 
-    /// Whether this is a write of a strip that meets a worn sector. Nothing of it lands.
+    /// Whether this is a write of a strip that meets a worn sector. Nothing of such a write lands.
     fn wears_out(&mut self, op: &InFlight) -> bool {
         let Some(place) = op.place.filter(|place| place.zone == ZoneKind::Data) else { return false };
         let is_refused = self.worn
@@ -98,7 +99,7 @@ impl Bus {
         is_refused
     }
 
-    /// What a disk answers that refuses this operation. Of a write that found no room, a part may have landed.
+    /// The error of a disk that refuses this operation. Part of a write that found no room may have landed.
     pub(super) fn refused(&mut self, op: &InFlight) -> Option<i32> {
         if self.wears_out(op) {
             return Some(EIO);
@@ -128,7 +129,8 @@ impl Bus {
         Some(errno)
     }
 
-    /// An aimed fault at the end of an operation; `None` where the operation goes on.
+    /// Applies an aimed fault at the end of an operation. Returns `None` if the operation is carried out all
+    /// the same.
     pub(super) fn go_wrong(&mut self, op: &InFlight, fault: Fault) -> Option<Result<(), i32>> {
         self.note(14, || format!("FAULT {fault:?} on disk {}: {:?} {}", op.disk, op.op.io, show(op.place)));
         self.monitors.superblocks_changed = true;

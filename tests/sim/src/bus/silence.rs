@@ -1,27 +1,28 @@
-//! Disks that do not answer, for a while or for good.
+//! Disks that do not answer, for a while or for ever.
 
 use super::Bus;
 
-/// A disk that does not answer: what it is asked meanwhile, and what was in flight when it began, ends when that is over.
+/// The silence of one disk. Operations pushed meanwhile end after the silence. In a silence without an end
+/// ([`ENDLESS`]), this includes the operations that were in flight when it began.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
-    /// The disk.
+    /// Index of the silent disk.
     pub disk: usize,
-    /// When it began.
+    /// Time at which the silence began.
     pub since_ns: u64,
-    /// When it is over; [`ENDLESS`] for when [`Bus::wake`] says so.
+    /// Time at which the silence ends, or [`ENDLESS`] if only [`Bus::wake`] ends it.
     pub until_ns: u64,
-    /// When it was asked first.
+    /// Time at which an operation other than a deallocation was first pushed during the silence.
     pub asked_ns: Option<u64>,
-    /// Whether stripes needed a resync meanwhile: the array then waits for ten times its patience.
+    /// Whether stripes needed a resync meanwhile: the array then waits ten times its patience.
     pub unsynced: bool,
 }
 
-/// The end of a silence that does not end by itself.
+/// The end of a silence that only [`Bus::wake`] ends.
 pub const ENDLESS: u64 = u64::MAX;
 
 impl Bus {
-    /// A disk does not answer from now on.
+    /// Makes a disk stop answering from now on.
     pub fn fall_silent(&mut self, disk: usize, until_ns: u64) {
         self.note(16, || format!("SILENCE of disk {disk}"));
         let since_ns = self.now_ns;
@@ -33,13 +34,13 @@ impl Bus {
         }
     }
 
-    /// The silence of a disk, while it lasts.
+    /// The present silence of a disk, if any.
     #[must_use]
     pub fn silence_of(&self, disk: usize) -> Option<&Silence> {
         self.silences.iter().find(|silence| silence.disk == disk && self.now_ns < silence.until_ns)
     }
 
-    /// A silent disk answers again: what it was asked is carried out, late and in any order.
+    /// Makes a silent disk answer again: its pending operations are carried out late and in any order.
     pub fn wake(&mut self, disk: usize) {
         let Some(at) = self.silences.iter().position(|silence| silence.disk == disk) else { return };
         self.note(17, || format!("WAKING of disk {disk}"));
@@ -49,7 +50,7 @@ impl Bus {
         }
     }
 
-    /// Every silent disk answers again.
+    /// Makes every silent disk answer again.
     pub fn wake_all(&mut self) {
         let silent: Vec<usize> = self.silences.iter().map(|silence| silence.disk).collect();
         silent.into_iter().for_each(|disk| self.wake(disk));

@@ -1,4 +1,4 @@
-//! What is checked while a machine runs: the simulator's rules, on logical blocks.
+//! Checks at each event of a machine: the simulator's rules, on logical blocks.
 
 use bitmap::Cell;
 
@@ -22,12 +22,12 @@ impl Machine<'_> {
         });
     }
 
-    /// Whether what a stripe's strips hold is of no matter yet.
+    /// Whether a stripe reads as zeros, so that the content of its strips does not matter yet.
     pub(super) fn holds_nothing(&self, stripe: u64) -> bool {
         matches!(self.shared.bitmap.cell(stripe), Cell::Unwritten | Cell::First)
     }
 
-    /// I6, C2, I3 for what is acknowledged.
+    /// I6, C2 and I3 for the blocks of an acknowledged write.
     pub(super) fn check_written(&mut self, asked: &Asked, fua: bool) {
         let mut bus = self.bus.borrow_mut();
         let in_sync = Monitors::in_sync(&mut bus);
@@ -53,7 +53,7 @@ impl Machine<'_> {
         self.check_parity("acknowledged");
     }
 
-    /// I6 after each superblock.
+    /// I6, checked after each superblock.
     pub(super) fn check_members(&mut self) {
         let mut bus = self.bus.borrow_mut();
         let in_sync = Monitors::in_sync(&mut bus);
@@ -74,7 +74,7 @@ impl Machine<'_> {
         self.check_parity("a superblock is durable");
     }
 
-    /// I3 for every stripe at rest.
+    /// Checks I3 for every stripe at rest.
     pub fn check_parity(&self, why: &str) {
         let mut bus = self.bus.borrow_mut();
         if bus.monitors.watched.is_none() {

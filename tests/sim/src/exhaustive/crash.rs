@@ -1,9 +1,10 @@
-//! Every power cut of a state: each block that is not durable is old or new, independently.
+//! Every power cut of a state: each block that is not durable is old or new, independently of the others.
 //!
-//! The unit is the logical block (a power cut leaves it whole); a metadata block may also be torn. For each subset the
-//! array is started from what is left, with all members and with every set of members missing that the level bears;
-//! it resyncs, and every block is read: old or new where a write was in flight, else what was durable. What was
-//! checked once is not checked again, whichever state it came from.
+//! The unit is the logical block, which a power cut leaves whole; only a metadata block may also be torn. For
+//! each subset of the blocks, the array is started from the remaining content: once with all members, and
+//! once for each set of missing members that the level tolerates. It resyncs, and every block is read. A
+//! block with a write in flight may read as old or new; any other block must read as its durable content. An
+//! image that was checked once is not checked again, whichever state it came from.
 
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
@@ -21,41 +22,41 @@ use crate::rng::{Rng, mix};
 
 type Page = [u8; PAGE];
 
-/// Subsets of one state at most: beyond that the scope is too large to be called exhaustive.
+/// Most subsets of one state: with more, the scope is too large for an exhaustive check.
 const SUBSETS_MAX: u64 = 1 << 16;
 
-/// What was counted.
+/// Counts of cuts, images and starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CutCounts {
-    /// Subsets of blocks, over all states.
+    /// Number of subsets of blocks, over all states.
     pub subsets: u64,
-    /// Different contents of the members among them, with what may be read then.
+    /// Number of different images among them: the members' contents together with what may be read then.
     pub images: u64,
-    /// Arrays started from one.
+    /// Number of arrays started from these images.
     pub starts: u64,
 }
 
-/// The images that were checked.
+/// The images that were already checked, with the counts.
 #[derive(Default)]
 pub struct Cuts {
-    /// What was counted.
+    /// Counts so far.
     pub counts: CutCounts,
     checked: HashSet<u64>,
 }
 
-/// A block that is not durable: what a cut may leave of it.
+/// A block that is not durable, and the contents that a cut may leave in it.
 struct Unit {
     disk: usize,
     page: u64,
     options: Vec<Rc<Page>>,
 }
 
-/// How a page of a disk counts in the fingerprint of an image.
+/// The share of a disk's page in the fingerprint of an image.
 fn share(disk: usize, page: u64, bytes: &Page) -> u64 {
     mix(mix(page << 8 | disk as u64) ^ name_of(bytes))
 }
 
-/// What each page of a disk holds durably.
+/// Durable content of a page of a disk.
 fn durable_page(disk: &mut Disk, page: u64) -> Page {
     let mut bytes = [0; PAGE];
     for (sector, bytes) in (page * SECTORS_PER_PAGE..).zip(bytes.chunks_exact_mut(SECTOR)) {
@@ -64,7 +65,7 @@ fn durable_page(disk: &mut Disk, page: u64) -> Page {
     bytes
 }
 
-/// The blocks of a bus that are not durable.
+/// All blocks below the bus that are not durable.
 fn units(bus: &mut Bus) -> Vec<Unit> {
     let mut units: BTreeMap<(usize, u64), Vec<Page>> = BTreeMap::new();
     for (number, disk) in bus.disks.iter_mut().enumerate() {
@@ -91,7 +92,7 @@ fn units(bus: &mut Bus) -> Vec<Unit> {
         {
             let mut new = [0; PAGE];
             if io == MemberIo::Deallocate {
-                // As the bus does it.
+                // The same junk that the bus writes for a deallocation.
                 let mut rng = Rng::new(place.first);
                 new.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&rng.next().to_le_bytes()));
             } else {
@@ -119,7 +120,7 @@ fn units(bus: &mut Bus) -> Vec<Unit> {
 }
 
 impl Cuts {
-    /// Tries every cut of a machine's present state.
+    /// Checks every cut of a machine's present state.
     pub fn check(&mut self, machine: &Machine<'_>, template: &Template, memories: &Memories) {
         let mut oracle = machine.oracle.clone();
         oracle.power_cut();
@@ -167,7 +168,7 @@ impl Cuts {
                 };
                 self.start_all(template, memories, &oracle, disks);
             }
-            // The next in mixed radix.
+            // Counts up to the next choice, in mixed radix.
             let Some(up) = (0..units.len()).find(|&nth| chosen[nth] + 1 < units[nth].options.len()) else {
                 return;
             };
@@ -176,7 +177,7 @@ impl Cuts {
         }
     }
 
-    /// Starts the array from an image, with every set of members that it has to be able to do without.
+    /// Starts the array from an image, once for each set of members that it must be able to do without.
     fn start_all(
         &mut self,
         template: &Template,
@@ -192,7 +193,8 @@ impl Cuts {
         });
         for missing in 0..1u32 << members {
             let missing = Slots(missing);
-            // The dead one stays away, or returns as it was; the level bears so many others.
+            // The dead member stays away, or returns with its old content. Together with it, at most as many
+            // members are missing as the level can miss.
             if missing.or(dead).count() > template.geometry.parities().into() {
                 continue;
             }
@@ -204,7 +206,7 @@ impl Cuts {
     }
 }
 
-/// Starts from what a cut has left, resyncs, reads everything.
+/// Starts the array from what a cut has left, resyncs it, and reads everything.
 pub fn recover(
     template: &Template,
     memories: &Memories,

@@ -1,4 +1,4 @@
-//! One run of a scope: the product's array over the bus, driven choice by choice.
+//! A run of a scope: the product's array over the bus, driven choice by choice.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,34 +26,34 @@ use crate::oracle::Oracle;
 use crate::ring::SimRing;
 use crate::rng::Rng;
 
-/// The logical block of every scope: what a power cut leaves whole.
+/// Logical block size of every scope. A power cut leaves a logical block whole.
 pub const BLOCK_BYTES: u32 = 4096;
-/// Reactors at most.
+/// Most reactors.
 const REACTORS_MAX: usize = 2;
-/// The arena of the host's buffers, and of the control steps.
+/// The arena for the host's buffers.
 pub(super) const HOST_ARENA: u16 = REACTORS_MAX as u16;
-/// See `HOST_ARENA`.
+/// The arena for the control steps.
 pub const SCRATCH_ARENA: u16 = HOST_ARENA + 1;
 const MIB: usize = 1 << 20;
-/// Room for a handful of requests: a world is made for every path.
+/// Room for a handful of requests. Kept small, because each path gets an array of its own.
 const SIZES: Sizes = Sizes { requests: 8, parts: 32, ops: 8, host_reads: 16, block_writes: 2 };
-/// The clock at the first choice.
+/// Time at the first choice.
 const BEGUN_NS: u64 = 1 << 40;
-/// By how much a tick sets it forward: a pass of the sweep is due.
+/// Time that passes in a tick: enough that a pass of the sweep is due.
 const TICK_NS: u64 = 1_000_000_001;
-/// Turns that take a reactor from any event to rest, as long as nothing else happens.
+/// Turns after which a reactor is at rest after any event, if nothing else happens.
 const TURNS_TO_REST: usize = 4;
 
-/// Memory of the run, and of the recoveries that are tried out meanwhile.
+/// Memory for a run, and for the recoveries that are tried during it.
 pub struct Memories {
-    /// The run's.
+    /// Memory of the run.
     pub main: Arc<Memory>,
-    /// The recoveries'.
+    /// Memory of the recoveries.
     pub recovery: Arc<Memory>,
 }
 
 impl Memories {
-    /// Mapped once a thread.
+    /// Maps both memories; done once per thread.
     #[must_use]
     pub fn new() -> Memories {
         let memory = || {
@@ -69,23 +69,23 @@ impl Default for Memories {
     }
 }
 
-/// What may happen next.
+/// An event that may happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// The host submits its next request.
     Submit,
     /// An operation in flight completes, and its reactor turns.
     Complete {
-        /// Its ring.
+        /// Ring of the operation.
         ring: u32,
-        /// Its name there.
+        /// Tag of the operation in its ring.
         tag: u32,
     },
-    /// An operation in flight completes; the turn goes on.
+    /// An operation in flight completes, without a turn of its reactor.
     Arrive {
-        /// Its ring.
+        /// Ring of the operation.
         ring: u32,
-        /// Its name there.
+        /// Tag of the operation in its ring.
         tag: u32,
     },
     /// A reactor takes one message, and turns.
@@ -106,7 +106,7 @@ pub(super) struct Asked {
     pub(super) span: Span,
 }
 
-/// A ring that may lie.
+/// A ring that may carry out metadata writes otherwise than asked; see [`Lie`].
 pub struct MachineRing {
     ring: SimRing,
     lie: Option<Lie>,
@@ -141,7 +141,7 @@ impl Ring for MachineRing {
 pub(super) struct Reactor {
     pub(super) array: Array,
     ring: MachineRing,
-    /// Completions arrived since the last turn.
+    /// Whether completions have arrived since the last turn.
     pub(super) arrived: bool,
 }
 
@@ -149,27 +149,27 @@ pub(super) struct Reactor {
 pub struct Machine<'a> {
     pub(super) template: &'a Template,
     pub(super) scope: &'a Scope,
-    /// Below the engine.
+    /// Everything below the engine.
     pub bus: Rc<RefCell<Bus>>,
     pub(super) memory: Arc<Memory>,
-    /// The host's buffers.
+    /// Pool of the host's buffers.
     host_pool: Pool,
     pub(super) reactors: Vec<Reactor>,
-    /// What the reactors share.
+    /// State that the reactors share.
     pub shared: Arc<Shared>,
-    /// What reads may return.
+    /// The contents that reads may return.
     pub oracle: Oracle,
     pub(super) asked: BTreeMap<u64, Asked>,
     pub(super) submitted: usize,
     pub(super) ticks: u8,
     pub(super) dead: bool,
-    /// Stripes that were NeedSync when a member was or became missing: errors are excused there.
+    /// Stripes that were `NeedSync` when a member was or became missing: errors are excused there.
     pub lossy: BTreeSet<u64>,
-    /// What was read of blocks of stripes that are still owned.
+    /// Content that reads have returned for blocks of stripes that are still owned.
     pub(super) seen: BTreeMap<(usize, u64), u64>,
 }
 
-/// Starts the array from `devices`, as the product does. `None` when it is refused.
+/// Starts the array from `devices`, as the product does. Returns `None` if the start is refused.
 fn boot<'a>(
     template: &'a Template,
     bus: Bus,
@@ -194,7 +194,7 @@ fn boot<'a>(
     let assembly = assemble(&candidates, &options).ok()?;
     let mut started =
         start(&mut bench, &assembly, &StartOptions { seed: 77, ..StartOptions::default() }).ok()?;
-    // How an array wakes is not among what is explored: each exploration would begin with its superblock writes.
+    // The array wakes here; otherwise each exploration would begin with its superblock writes.
     if let Some(roster) = &mut started.roster {
         for second_copies in [false, true] {
             let writes = if second_copies { roster.reinforce() } else { roster.wake() }.ok()?;
@@ -271,7 +271,7 @@ fn boot<'a>(
 }
 
 impl<'a> Machine<'a> {
-    /// The scope's array, started on whole members, before the first choice.
+    /// The scope's array before the first choice, started on all its members.
     #[must_use]
     pub fn new(template: &'a Template, memories: &Memories, verbose: bool) -> Machine<'a> {
         let mut bus =
@@ -288,7 +288,7 @@ impl<'a> Machine<'a> {
         machine
     }
 
-    /// The array on what a cut has left, on these of its members. `None` when it is refused.
+    /// Starts the array from what a cut left on these members. Returns `None` if the start is refused.
     #[must_use]
     pub fn recovered(
         template: &'a Template,
@@ -304,7 +304,7 @@ impl<'a> Machine<'a> {
         boot(template, bus, devices, oracle, None)
     }
 
-    /// What a resync takes for data: whatever the members hold.
+    /// Takes the members' present content as the initial data, since a resync makes parity match it.
     fn remember_media(&mut self) {
         let mut bus = self.bus.borrow_mut();
         for block in 0..self.blocks() {
@@ -314,7 +314,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Logical blocks of the array.
+    /// Number of logical blocks of the array.
     #[must_use]
     pub fn blocks(&self) -> u64 {
         self.template.geometry.size_bytes() / u64::from(BLOCK_BYTES)
@@ -324,7 +324,7 @@ impl<'a> Machine<'a> {
         self.template.geometry.locate(block * u64::from(BLOCK_BYTES)).0
     }
 
-    /// The slot of a block, and its page on a disk. Disk `i` is slot `i` throughout.
+    /// The slot of a block, and its page on the disk. Disk `i` is always in slot `i`.
     pub(super) fn home_of(&self, bus: &Bus, block: u64) -> (usize, u64) {
         let geometry = &self.template.geometry;
         let (stripe, within) = geometry.locate(block * u64::from(BLOCK_BYTES));
@@ -334,7 +334,7 @@ impl<'a> Machine<'a> {
         (slot, bus.disks[slot].place_in_data(offset, u64::from(BLOCK_BYTES)).first / SECTORS_PER_PAGE)
     }
 
-    /// Whether the slot of a block is one of these disks'.
+    /// The slot of a block, and so the disk that holds it.
     #[must_use]
     pub fn slot_of(&self, block: u64) -> usize {
         self.home_of(&self.bus.borrow(), block).0
@@ -344,7 +344,7 @@ impl<'a> Machine<'a> {
         self.lossy.extend((0..STRIPES).filter(|&stripe| self.shared.bitmap.cell(stripe) == Cell::NeedSync));
     }
 
-    /// What may happen next, in an order that depends on nothing but the state's history.
+    /// All events that may happen next, in an order that depends only on the history of the state.
     #[must_use]
     pub fn choices(&self) -> Vec<Choice> {
         let mut choices = Vec::new();
@@ -382,13 +382,13 @@ impl<'a> Machine<'a> {
         choices
     }
 
-    /// Whether the host has asked for everything and was answered.
+    /// Whether the host has made all requests and all were answered.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.submitted == self.scope.asks.len() && self.asked.is_empty()
     }
 
-    /// One event.
+    /// Carries out one event.
     pub fn take(&mut self, choice: Choice) {
         match choice {
             Choice::Submit => {
@@ -448,7 +448,7 @@ impl<'a> Machine<'a> {
         replies.into_iter().for_each(|reply| self.answered(reply));
     }
 
-    /// An operation completes at its reactor.
+    /// Completes an operation and hands the completion to its reactor.
     fn arrive(&mut self, ring: u32, tag: u32) {
         let mut completions = Vec::new();
         let reactor = &mut self.reactors[ring as usize];
@@ -557,7 +557,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Lets everything in flight complete, in order, until nothing moves.
+    /// Lets everything in flight complete, in order, until nothing moves any more.
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
             (0..self.reactors.len()).for_each(|me| self.rest(me));
@@ -579,18 +579,18 @@ impl<'a> Machine<'a> {
         panic!("I8: nothing moves any more, and {:?} wait", self.asked.keys().collect::<Vec<_>>());
     }
 
-    /// Reads every block; which could not be read.
+    /// Reads every block, and returns the blocks that could not be read.
     pub fn read_all(&mut self) -> Vec<u64> {
         let mut lost = Vec::new();
         for block in 0..self.blocks() {
             let before = self.oracle.now();
             let lossy = std::mem::take(&mut self.lossy);
-            // Errors are collected here, and excused or not by the caller.
+            // Excuse all errors here: the caller decides which of them are allowed.
             self.lossy = (0..STRIPES).collect();
             self.submit(0, super::scope::read(block, 1), 20);
             self.settle();
             self.lossy = lossy;
-            // A read that was answered with data has moved the oracle's clock twice.
+            // A read that was answered with data has advanced the oracle's clock twice.
             if self.oracle.now() < before + 2 {
                 lost.push(block);
             }

@@ -1,23 +1,26 @@
-//! Small scope, exhaustively: all interleavings and all power cuts of the product's array on two stripes.
+//! Exhaustive checks in a small scope: all interleavings and all power cuts of the product's array on two
+//! stripes.
 //!
 //! ```text
-//!   scope    what is asked, and what may happen      machine  one run, choice by choice
-//!   scopes   all that are gone through               state    the state of one as a number
-//!   crash    every cut of a state, and its recovery  checks   what is checked at every event
+//!   scope    the requests, and the possible events   machine  one run, choice by choice
+//!   scopes   all scopes that are explored            state    the state of a machine as a number
+//!   crash    every cut of a state, and its recovery  checks   the checks at every event
 //! ```
 //!
-//! Stateless model checking: a state is reached by running the product anew with the choices that lead there. A choice
-//! is an event: the host submits its next request, an operation in flight completes, a reactor takes a message or
-//! turns, a second passes, a member dies. States that have been seen are not gone into again. Two states are the same
-//! when everything is that decides what can happen next: the engine's structures as text (`Debug` of `Array`, bitmap,
-//! members, mailboxes), caches, media and operations in flight by content, what stripes that are owned were read as,
-//! and what the oracle would allow. Names (slots of slabs, addresses of buffers) count too, so the same state may be
-//! seen twice under other names, but two that differ are not taken for one, but for a collision of 64 bits.
+//! This is stateless model checking: a state is reached by running the product again with the choices that
+//! lead there. A choice is an event: the host submits its next request, an operation in flight completes, a
+//! reactor takes a message or turns, a second passes, or a member dies. A state that was seen before is not
+//! explored again. Two states are the same if everything that decides what can happen next is the same: the
+//! engine's structures as text (`Debug` of `Array`, bitmap, members, mailboxes); caches, media and operations
+//! in flight by content; what was read from stripes that are owned; and what the oracle would allow. Names
+//! (slots of slabs, addresses of buffers) count too. So a state may be explored twice under different names,
+//! but two different states are never taken for the same, except by a collision of 64-bit hashes.
 //!
-//! The oracles are the simulator's: the monitors in the members (I1, I2, I6, C1, C2, I3) at every event, what reads
-//! return, and for each cut what can be read after it, with every member and without.
+//! The oracles are the simulator's. At every event, the monitors check the members (I1, I2, I6, C1, C2, I3),
+//! and reads are checked against the oracle. For each cut, everything is read after a start, with all members
+//! and with members missing.
 //!
-//! Interleavings are the paths of the graph of states, counted when it is complete.
+//! The interleavings are the paths of the graph of states. They are counted when the graph is complete.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -35,42 +38,42 @@ use scope::{Scope, Template};
 
 use crate::runner::caught;
 
-/// What an exploration came to.
+/// Result of an exploration.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Different states.
+    /// Number of different states.
     pub states: u64,
-    /// Events between them.
+    /// Number of events between them.
     pub events: u64,
-    /// Paths from the first state to an end.
+    /// Number of paths from the first state to an end.
     pub interleavings: f64,
-    /// Ends: all is answered and nothing more can happen.
+    /// Number of ends: states in which everything is answered and nothing more can happen.
     pub ends: u64,
-    /// Events of the longest path.
+    /// Number of events on the longest path.
     pub longest: usize,
-    /// Power cuts.
+    /// Counts of the power cuts.
     pub cuts: CutCounts,
-    /// How long it took.
+    /// Duration of the exploration.
     pub took: Duration,
 }
 
-/// What broke a rule.
+/// A violation of a rule.
 #[derive(Clone, Debug)]
 pub struct Violation {
-    /// The rule, and where.
+    /// The rule, and the place of its check.
     pub what: String,
-    /// The choices that lead there: the place of each among those there were.
+    /// The choices that lead there: for each, its index among the choices that were possible.
     pub path: Vec<u8>,
 }
 
-/// A part of the tree that is still to be gone into.
+/// A branch of the tree that is still to be explored.
 struct Branch {
     path: Vec<u8>,
-    /// The state that its last choice is made in.
+    /// Number of the state in which the last choice of the path is made.
     from: u32,
 }
 
-/// Goes through everything. `None` when the time is over before that.
+/// Explores all states of a scope. Returns `None` if the time runs out first.
 pub fn explore(
     scope: &Scope,
     memories: &Memories,
@@ -111,9 +114,9 @@ pub fn explore(
 struct Walk<'a> {
     template: &'a Template,
     memories: &'a Memories,
-    /// The states, numbered as they were found.
+    /// Known states, numbered in the order in which they were found.
     known: HashMap<u64, u32>,
-    /// Events, by the numbers of the states.
+    /// Events, as pairs of state numbers.
     edges: Vec<(u32, u32)>,
     ends: u64,
     longest: usize,
@@ -123,7 +126,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Runs the choices of `path`, then goes on with the first choice of each new state until there is none.
+    /// Runs the choices of `path`, then follows the first choice of each new state until there is none.
     fn follow(&mut self, path: &mut Vec<u8>, from: u32) {
         let mut machine = Machine::new(self.template, self.memories, false);
         for &nth in path.iter() {
@@ -136,7 +139,7 @@ impl Walk<'_> {
             let number = self.known.len() as u32;
             let number = match self.known.entry(state) {
                 std::collections::hash_map::Entry::Occupied(seen) => {
-                    // A turn that changed nothing is no event.
+                    // A turn that changed nothing does not count as an event.
                     if *seen.get() != from {
                         self.edges.push((from, *seen.get()));
                     }
@@ -160,7 +163,8 @@ impl Walk<'_> {
                 return;
             }
             if only_turns {
-                // Nothing but turns can happen, and somebody waits: they have to be enough.
+                // Only turns are possible, and a request is still unanswered: turns alone must lead to its
+                // answer.
                 machine.settle();
                 return;
             }
@@ -176,7 +180,7 @@ impl Walk<'_> {
     }
 }
 
-/// All is answered: every block reads as it should, on every member.
+/// Checks a final state: parity matches, and every block reads as it should.
 fn end(machine: &mut Machine<'_>) {
     machine.check_parity("all is quiet");
     let lost = machine.read_all();
@@ -187,7 +191,7 @@ fn end(machine: &mut Machine<'_>) {
     );
 }
 
-/// Runs one path aloud.
+/// Runs one path and prints each choice.
 pub fn replay(scope: &Scope, memories: &Memories, path: &[u8]) {
     let template = Template::new(scope, memories);
     let mut machine = Machine::new(&template, memories, true);
@@ -205,7 +209,7 @@ pub fn replay(scope: &Scope, memories: &Memories, path: &[u8]) {
     }
 }
 
-/// How many paths a graph without cycles has, from state 0 to a state without events.
+/// Number of paths in a graph without cycles, from state 0 to a state without events.
 fn paths(states: usize, edges: &[(u32, u32)]) -> f64 {
     let mut next: Vec<Vec<u32>> = vec![Vec::new(); states];
     let mut arriving = vec![0u32; states];

@@ -1,4 +1,4 @@
-//! What is enumerated: an array of two stripes, a few requests, and what may happen to it.
+//! A scope to explore: an array of two stripes, a few requests, and the events that may happen.
 
 use bitmap::Cell;
 use engine::assembly::NewArray;
@@ -20,26 +20,26 @@ use crate::monitors::Watched;
 use crate::ring::SimRing;
 use crate::rng::Rng;
 
-/// Stripes of every scope.
+/// Number of stripes in every scope.
 pub const STRIPES: u64 = 2;
 
-/// A request of the host. Requests are submitted in their order, each at any moment.
+/// A request of the host. Requests are submitted in order, each at any moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask {
-    /// What.
+    /// Kind of request.
     pub kind: RequestKind,
     /// First logical block (4 KiB).
     pub first: u64,
-    /// How many.
+    /// Number of blocks.
     pub count: u64,
 }
 
-/// A metadata write that is not what it says: the checker must find out.
+/// A metadata write that the ring carries out otherwise than asked. The checker must detect this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
-    /// Writes of the bitmap that are to be durable rest in the cache.
+    /// Durable writes of the bitmap stay in the cache.
     BitmapCached,
-    /// Superblocks that are to be durable rest in the cache.
+    /// Durable writes of superblocks stay in the cache.
     SuperblocksCached,
 }
 
@@ -48,40 +48,41 @@ pub enum Lie {
 pub enum Turns {
     /// A reactor turns until it is at rest before the next completion arrives.
     Eager,
-    /// One turn an event; further turns are events of their own, before or after any other.
+    /// Each event is a single turn; further turns are events of their own, before or after any other event.
     Single,
-    /// As `Single`, and several completions may arrive in one turn.
+    /// Like `Single`, and several completions may arrive in one turn.
     Batched,
 }
 
-/// What is enumerated.
+/// An array, its requests, and the events that may happen.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    /// Its name.
+    /// Name of the scope.
     pub name: String,
-    /// Level, members, chunk.
+    /// Level, members and chunk size.
     pub shape: Shape,
-    /// Every member has a volatile cache.
+    /// Whether every member has a volatile cache.
     pub volatile: bool,
-    /// How cells begin. NeedSync: with whatever the members held.
+    /// State of every cell at the beginning. With `NeedSync`, the data is whatever the members held.
     pub initial: Cell,
-    /// Reactors; request `i` goes to reactor `i` modulo their number.
+    /// Number of reactors; request `i` goes to reactor `i` modulo this number.
     pub reactors: usize,
-    /// What is asked.
+    /// Requests of the host.
     pub asks: Vec<Ask>,
-    /// How often the clock may be set forward by a second, which lets the sweep pass.
+    /// Number of times that the clock may advance by a second, which lets a sweep pass.
     pub ticks: u8,
     /// Whether one member may die, at any moment.
     pub death: bool,
     /// Whether the power may go, at any moment.
     pub cuts: bool,
-    /// See there.
+    /// Granularity of the interleaving of turns.
     pub turns: Turns,
-    /// For the checker's own test.
+    /// A lie of the ring, for the checker's own test.
     pub lie: Option<Lie>,
-    /// Without the monitors in the members, violations are found by what is read after a cut.
+    /// Whether the monitors check the members. Without them, a violation shows only in what is read after a
+    /// cut.
     pub monitors: bool,
-    /// It takes seconds.
+    /// Whether exploring this scope takes only seconds.
     pub quick: bool,
 }
 
@@ -91,32 +92,32 @@ pub const fn write(first: u64, count: u64) -> Ask {
     Ask { kind: RequestKind::Write { fua: false }, first, count }
 }
 
-/// A write that is to be durable.
+/// A durable write (FUA) of some blocks.
 #[must_use]
 pub const fn write_fua(first: u64, count: u64) -> Ask {
     Ask { kind: RequestKind::Write { fua: true }, first, count }
 }
 
-/// A read.
+/// A read of some blocks.
 #[must_use]
 pub const fn read(first: u64, count: u64) -> Ask {
     Ask { kind: RequestKind::Read, first, count }
 }
 
-/// A discard.
+/// A discard of some blocks.
 #[must_use]
 pub const fn discard(first: u64, count: u64) -> Ask {
     Ask { kind: RequestKind::Discard, first, count }
 }
 
-/// A flush.
+/// A flush of the array.
 #[must_use]
 pub const fn flush() -> Ask {
     Ask { kind: RequestKind::Flush, first: 0, count: 0 }
 }
 
 impl Scope {
-    /// An array of `members` slots with volatile caches, one reactor, cuts, no death and no sweep.
+    /// A scope with `members` slots with volatile caches, one reactor, and cuts; without death and sweep.
     #[must_use]
     pub fn new(name: impl Into<String>, level: Level, members: usize, initial: Cell, asks: &[Ask]) -> Scope {
         Scope {
@@ -139,20 +140,20 @@ impl Scope {
 
 /// The array of a scope, created and not started.
 pub struct Template {
-    /// The scope.
+    /// The scope that the array belongs to.
     pub scope: Scope,
-    /// Arithmetic.
+    /// Geometry of the array.
     pub geometry: Geometry,
-    /// For the monitors.
+    /// Facts that the monitors need.
     pub watched: Watched,
-    /// The members.
+    /// The members, as created.
     pub disks: Vec<Disk>,
-    /// Moments and chance go on from here.
+    /// State of the random numbers after the creation; runs continue from here.
     pub rng: Rng,
 }
 
 impl Template {
-    /// Creates the array, with the product's code.
+    /// Creates the array with the product's code.
     #[must_use]
     pub fn new(scope: &Scope, memories: &Memories) -> Template {
         let shape = scope.shape;
@@ -199,7 +200,7 @@ impl Template {
     }
 }
 
-/// The zones of two stripes.
+/// Zones of the smallest device with exactly two stripes.
 fn two_stripes(shape: &Shape) -> Zones {
     let chunk = u64::from(shape.chunk_bytes);
     let mut bytes = 1 << 20;

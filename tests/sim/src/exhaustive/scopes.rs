@@ -1,19 +1,21 @@
-//! The scopes that are gone through: all of them in the long run, the quick ones on every commit.
+//! The scopes that are explored: all of them in long runs, the quick ones on every commit.
 //!
-//! Blocks 0 and 1 are the data strips of stripe 0, blocks 2 and 3 those of stripe 1 (4 members of RAID-5 have three each).
+//! Blocks 0 and 1 are the data strips of stripe 0, blocks 2 and 3 those of stripe 1 (with 4 members, a RAID-5
+//! stripe has three data strips).
 
 use bitmap::Cell;
 use engine::format::Level;
 
 use super::scope::{Ask, Lie, Scope, Turns, discard, flush, read, write, write_fua};
 
-/// Those that take seconds.
+/// The scopes that take only seconds.
 #[must_use]
 pub fn quick() -> Vec<Scope> {
     all().into_iter().filter(|scope| scope.quick).collect()
 }
 
-/// Two writes of one stripe, on top of each other, and of two stripes; what flushes, reads and discards do between.
+/// Request sequences: writes to the same blocks, to one stripe or to two, with flushes, reads and discards in
+/// between.
 const STORIES: &[(&str, &[Ask])] = &[
     ("write", &[write(0, 1)]),
     ("write full", &[write(0, 2)]),
@@ -30,20 +32,20 @@ const STORIES: &[(&str, &[Ask])] = &[
     ("three writes", &[write(0, 1), write(1, 1), write(2, 1)]),
 ];
 
-/// Those that together take half an hour of two cores.
+/// The scopes that together take half an hour on two cores.
 #[must_use]
 pub fn all() -> Vec<Scope> {
     every().0
 }
 
-/// Two that had not ended after ten minutes of a core each, and are gone through by name only: a resync of four members beside
-/// a write, a flush and a death.
+/// Two scopes that had not ended after ten minutes of a core each, and are explored only by name: a resync of
+/// four members together with a write, a flush and a death.
 #[must_use]
 pub fn beyond() -> Vec<Scope> {
     every().1
 }
 
-/// All, and beyond.
+/// The scopes of [`all`], and those of [`beyond`].
 fn every() -> (Vec<Scope>, Vec<Scope>) {
     let (mut scopes, mut beyond) = (Vec::new(), Vec::new());
     let cells = [("clean", Cell::Clean), ("unwritten", Cell::Unwritten), ("unsynced", Cell::NeedSync)];
@@ -52,7 +54,7 @@ fn every() -> (Vec<Scope>, Vec<Scope>) {
             let scope = Scope::new(format!("5x3 {cell_name}: {story}"), Level::Raid5, 3, cell, asks);
             scopes.extend(variants(&scope));
         }
-        // The first stories again where they are told differently.
+        // The first stories again, on arrays in which they take another course.
         for (story, asks) in &STORIES[..6] {
             let four = Scope::new(format!("5x4 {cell_name}: {story}"), Level::Raid5, 4, cell, asks);
             let six = Scope::new(format!("6x4 {cell_name}: {story}"), Level::Raid6, 4, cell, asks);
@@ -75,13 +77,13 @@ fn every() -> (Vec<Scope>, Vec<Scope>) {
     (scopes, beyond)
 }
 
-/// What else may happen during a story: a member dies, turns are interleaved finely, the sweep passes, two reactors
-/// contend.
+/// The variants of a scope: plain, a member dies, turns are interleaved finely, the sweep passes, two
+/// reactors contend.
 fn variants(scope: &Scope) -> [Scope; 5] {
     let name = |what| format!("{}, {what}", scope.name);
     let (asks, clean, synced) =
         (scope.asks.len(), scope.initial == Cell::Clean, scope.initial != Cell::NeedSync);
-    // Where a resync goes on as well there are ten times as many states.
+    // A resync in the same scope multiplies the states by ten.
     let plain = asks == 1 || (asks == 2 && synced) || clean;
     let scope = &Scope { quick: plain, ..scope.clone() };
     let (short, two) = (asks == 1, asks <= 2 && plain);
@@ -94,7 +96,7 @@ fn variants(scope: &Scope) -> [Scope; 5] {
     ]
 }
 
-/// Arrays on members that lie about what is durable: the checker is to find every one.
+/// Arrays on members that lie about what is durable: the checker must detect each lie.
 #[must_use]
 pub fn lies() -> Vec<Scope> {
     let mut scopes = Vec::new();

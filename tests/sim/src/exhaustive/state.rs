@@ -1,4 +1,4 @@
-//! The state of a machine as a number, so that equal ones are gone into once.
+//! The state of a machine as a number, so that equal states are explored once.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::disk::{PAGE, name_of};
 use crate::rng::mix;
 
 impl Machine<'_> {
-    /// The state, as a number: the same only for states from which the same can happen.
+    /// A hash of the state. States with the same hash have the same futures, except for collisions.
     pub fn fingerprint(&mut self, text: &mut String) -> u64 {
         text.clear();
         for reactor in &self.reactors {
@@ -69,7 +69,7 @@ impl Machine<'_> {
         hash
     }
 
-    /// What is below the engine, as a number.
+    /// A hash of everything below the engine.
     fn below(&self, bus: &mut Bus, text: &mut String) -> u64 {
         let flushes: Vec<(usize, u64)> = (bus.in_flight().iter())
             .filter(|op| op.op.io == MemberIo::Flush)
@@ -105,7 +105,7 @@ impl Machine<'_> {
                 MemberIo::Flush => 3,
                 MemberIo::Deallocate => 4,
             };
-            // What it is for, instead of its tag: names do not make a difference.
+            // The purpose of the operation instead of its tag, because names make no difference.
             text.clear();
             write!(text, "{:?}", self.reactors[op.ring as usize].array.show_io(op.op.tag)).expect("a string");
             forget_addresses(text);
@@ -119,7 +119,8 @@ impl Machine<'_> {
     }
 }
 
-/// Where the pools of the reactors have put something makes no difference: drops the offsets of their spans.
+/// Removes the offsets of spans from a text: the position of a buffer in a reactor's pool makes no
+/// difference.
 fn forget_addresses(text: &mut String) {
     const SPAN: &str = "Span { arena: ";
     const OFFSET: &str = ", offset_bytes: ";

@@ -1,4 +1,4 @@
-//! The crates with every edit made, in target/mutants, and one binary of them.
+//! Copies the crates to target/mutants, makes every edit, and builds one binary with all mutants.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,12 @@ use std::process::Command;
 use super::edits::{EDITS, Edit};
 use super::table::mutants;
 
-/// The environment variable that says which mutant runs.
+/// The environment variable that chooses the mutant to run.
 pub const CHOICE: &str = "SIM_MUTANT";
 /// Crates that are copied.
 const CRATES: [&str; 4] = ["parity-simd", "bitmap", "engine", "tests/sim"];
-/// Tests of the engine that are to see mutants, beside its unit tests ([`UNIT_TESTS`]). They need nothing but the copied crates.
+/// Tests of the engine that must detect mutants, in addition to its unit tests ([`UNIT_TESTS`]). They need
+/// only the copied crates.
 const TESTS: [&str; 4] = [
     "engine/tests/array",
     "engine/tests/fairness",
@@ -20,15 +21,14 @@ const TESTS: [&str; 4] = [
 ];
 /// The name of the engine's unit tests in the table.
 pub const UNIT_TESTS: &str = "unit";
-/// Crates with edits, each with the module that says which mutant runs.
+/// Crates with edits. Each gets a module that says which mutant runs.
 const EDITED: [&str; 2] = ["bitmap", "engine"];
-/// Sections of the workspace's manifest that the copy has too.
+/// Sections of the workspace's manifest that the copy keeps.
 const SECTIONS: [&str; 3] = ["[workspace", "[profile.", "[workspace.lints"];
 
-/// Makes the copy, in target/mutants, and builds it. The path of the simulator there.
+/// Makes the copy in target/mutants and builds it. Returns the path of the simulator there.
 ///
-/// # Errors
-/// What is wrong with the table, or with the build.
+/// # Errors An error in the table, or in the build.
 pub fn build(root: &Path) -> Result<PathBuf, String> {
     let copy = copy(root);
     for (name, text) in sources(root)? {
@@ -54,12 +54,12 @@ pub fn build(root: &Path) -> Result<PathBuf, String> {
     Ok(copy.join("target/sim/sim"))
 }
 
-/// Where the copy is.
+/// Path of the copy.
 fn copy(root: &Path) -> PathBuf {
     root.join("target/mutants")
 }
 
-/// Cargo, in the copy.
+/// A cargo command in the copy.
 fn cargo(copy: &Path) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
@@ -69,10 +69,10 @@ fn cargo(copy: &Path) -> Command {
     cargo
 }
 
-/// Arguments of cargo for tests of the engine.
+/// Cargo's arguments for tests of the engine.
 const TEST: [&str; 6] = ["test", "--quiet", "--profile", "sim", "-p", "engine"];
 
-/// Arguments of cargo that name one test target.
+/// Cargo's arguments that name one test target.
 #[must_use]
 pub fn target(test: &str) -> Vec<String> {
     match test {
@@ -85,7 +85,8 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// A run of those cases of a test of the engine whose names contain `case`, in the copy, one after the other.
+/// The command that runs those cases of an engine test whose names contain `case`, one after the other, in
+/// the copy.
 #[must_use]
 pub fn run_of_test(root: &Path, test: &str, case: &str) -> Command {
     let mut cargo = cargo(&copy(root));
@@ -93,11 +94,10 @@ pub fn run_of_test(root: &Path, test: &str, case: &str) -> Command {
     cargo
 }
 
-/// What is copied, each file by its name below the root, with every edit made.
+/// The files to copy, each by its name below the root, with every edit made.
 ///
-/// # Errors
-/// A mutant without an edit, an edit of a file or of a text that is not there: the source has moved on, and
-/// the table has to follow.
+/// # Errors A mutant without an edit, or an edit of a file or text that does not exist: the source has
+/// changed, and the table must follow.
 fn sources(root: &Path) -> Result<Vec<(String, String)>, String> {
     for mutant in mutants() {
         let call = format!("mutant!({})", mutant.name);
@@ -124,7 +124,7 @@ fn sources(root: &Path) -> Result<Vec<(String, String)>, String> {
     }
 }
 
-/// Sources and manifests of a crate; no build output.
+/// Collects the sources and manifests of a crate, without build output.
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -173,7 +173,7 @@ fn edited(name: &str, text: String) -> Result<String, String> {
     Ok(if is_stripped { without_tests(&out) } else { out })
 }
 
-/// `mutant!(NAME)` becomes a question to the crate's module.
+/// Replaces `mutant!(NAME)` by a call into the crate's `mutant` module.
 fn guarded(to: &str) -> Result<String, String> {
     let (mut out, mut rest) = (String::new(), to);
     while let Some(at) = rest.find("mutant!(") {
@@ -187,7 +187,7 @@ fn guarded(to: &str) -> Result<String, String> {
     Ok(out + rest)
 }
 
-/// A manifest without what is only for tests and benches.
+/// A manifest without the parts that only tests and benches need.
 fn without_tests(manifest: &str) -> String {
     let mut keep = true;
     let is_kept = |line: &&str| {
@@ -200,7 +200,7 @@ fn without_tests(manifest: &str) -> String {
     manifest.lines().filter(is_kept).fold(String::new(), |out, line| out + line + "\n")
 }
 
-/// The workspace's manifest, without the package at its root, and of no more members than are copied.
+/// The workspace's manifest, without the package at its root, and with only the copied crates as members.
 fn workspace(manifest: &str) -> String {
     let mut keep = false;
     let mut out = String::new();
@@ -217,7 +217,8 @@ fn workspace(manifest: &str) -> String {
     out
 }
 
-/// The module that says which mutant runs: chosen once, by name, from the environment.
+/// The source of the module that says which mutant runs. The mutant is chosen once, by its name in the
+/// environment.
 fn module() -> String {
     let names: Vec<String> = mutants().map(|mutant| format!("{:?}", mutant.name)).collect();
     format!(
@@ -235,7 +236,7 @@ fn module() -> String {
     )
 }
 
-/// Writes a file if it is not so already, so that cargo builds only what has changed.
+/// Writes a file only if its content changes, so that cargo builds only what has changed.
 fn write(path: &Path, text: &str) -> Result<(), String> {
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
@@ -250,7 +251,8 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// Whoever moves or rewords a rule of the engine hears of its mutant here, before the mutants are built.
+    /// Fails if a rule of the engine was moved or reworded so that its mutant lost its text. This test
+    /// reports it before the mutants are built.
     #[test]
     fn every_edit_has_its_text() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -1,4 +1,4 @@
-//! The edits of the mutants: a text of the engine, and what stands there where a mutant runs.
+//! The edits of the mutants: a text of the engine, and the text that replaces it.
 
 mod array;
 mod disk;
@@ -6,14 +6,14 @@ mod lost;
 mod members;
 mod steward;
 
-/// One place of the source, broken where `mutant!(NAME)` says so.
+/// A place in the source, with code that breaks it if `mutant!(NAME)` says so.
 #[derive(Clone, Copy, Debug)]
 pub struct Edit {
-    /// Which file.
+    /// Path of the file.
     pub file: &'static str,
-    /// A text that occurs there exactly once.
+    /// A text that occurs exactly once in the file.
     pub from: &'static str,
-    /// What replaces it.
+    /// The text that replaces it.
     pub to: &'static str,
 }
 
@@ -21,5 +21,5 @@ const fn e(file: &'static str, from: &'static str, to: &'static str) -> Edit {
     Edit { file, from, to }
 }
 
-/// Every edit. Some only make room for others: a `const fn` cannot ask which mutant runs.
+/// Every edit. Some edits only enable others: a `const fn` cannot ask which mutant runs.
 pub const EDITS: [&[Edit]; 5] = [array::EDITS, disk::EDITS, lost::EDITS, members::EDITS, steward::EDITS];

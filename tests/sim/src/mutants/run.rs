@@ -1,4 +1,4 @@
-//! Each mutant by name, until it is killed.
+//! Runs each mutant by name until it is killed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 use super::build::{CHOICE, build, run_of_test, target};
 use super::table::{CONTROL, Mutant, SeenBy, mutants};
 
-/// A mutant that lives longer, in seconds of one core, has survived.
+/// Time limit in seconds of one core: a mutant that lives longer has survived.
 const WITHIN_S: u64 = 120;
-/// The engine without a mutant must run that long without a failure.
+/// Seconds for which the engine without a mutant must run without a failure.
 const CONTROL_S: u64 = 20;
-/// Who must have killed something: each proves that it looks.
+/// Oracles, monitors and tests that must each have killed a mutant. This proves that each of them works.
 const WATCHERS: [&str; 14] =
     ["READ", "I1", "I2", "I3", "I6", "I8", "C1", "C2", "A4", "E2", "F6", "SWEPT", "FAIRNESS", "ARRAY"];
 
-/// How one went.
+/// Result of one mutant.
 struct Fate {
     mutant: Mutant,
-    /// What was printed for the failure: who saw it, scenario, seed.
+    /// The reported failure: the check that failed, the scenario and the seed.
     killed: Option<Kill>,
-    /// The engine without it fails there too.
+    /// Whether the engine without the mutant fails there too.
     is_false: bool,
     seconds: f64,
 }
@@ -39,7 +39,8 @@ struct Kill {
     story: String,
 }
 
-/// Builds the mutants and runs those named in `only`, with commas between (all, if that is empty); the exit code.
+/// Builds the mutants and runs those named in `only`, separated by commas (all, if empty). Returns the exit
+/// code.
 #[must_use]
 pub fn run(root: &Path, only: &str, base: u64, threads: usize) -> i32 {
     let begun = Instant::now();
@@ -90,7 +91,7 @@ fn try_to_kill(root: &Path, binary: &Path, mutant: Mutant, base: u64) -> Fate {
     };
     command.env(CHOICE, mutant.name).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("what was just built runs");
-    // A mutant that spins inside of the engine is not killed by any oracle; it is ended here, and has survived.
+    // An oracle cannot kill a mutant that spins inside the engine. It is ended here, and counts as survived.
     let patience = Duration::from_secs(5 * within + 30);
     let output = loop {
         match child.try_wait() {
@@ -119,8 +120,9 @@ fn try_to_kill(root: &Path, binary: &Path, mutant: Mutant, base: u64) -> Fate {
     Fate { mutant, killed, is_false, seconds: begun.elapsed().as_secs_f64() }
 }
 
-/// Whether the engine without a mutant fails in this story too (`SCENARIO FLAVOUR seed N: ...`): then the story says nothing of the
-/// mutant. (A test of the engine has passed without one, or the suite of tests has failed.)
+/// Whether the engine without a mutant also fails in this story (`SCENARIO FLAVOUR seed N: ...`). If so, the
+/// story says nothing about the mutant. (An engine test needs no such run: it has passed without a mutant, or
+/// the suite has failed.)
 fn fails_without(binary: &Path, story: &str) -> bool {
     let mut words = story.split_whitespace();
     let (Some(scenario), Some(flavour), Some("seed"), Some(seed)) =
@@ -137,7 +139,7 @@ fn fails_without(binary: &Path, story: &str) -> bool {
     !status.is_ok_and(|status| status.success())
 }
 
-/// The first test that failed, of what `cargo test` printed.
+/// The first failed test in the output of `cargo test`.
 fn failed_test(text: &str) -> Option<&str> {
     let (_, panic) = text.split_once("\n---- ")?;
     panic.split_once(" stdout ----").map(|(name, _)| name)

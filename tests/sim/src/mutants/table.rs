@@ -1,4 +1,5 @@
-//! The mutants, by the rule that they break: those that the simulator sees, and those that tests of the engine see.
+//! The mutants, by the rule that they break. The simulator detects some of them, and tests of the engine the
+//! others.
 
 mod by_simulator;
 mod by_tests;
@@ -7,27 +8,28 @@ mod by_tests_of_starts;
 /// A way to break the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutant {
-    /// Its name, as in the edits.
+    /// Name of the mutant, as in the edits.
     pub name: &'static str,
-    /// The rule that it breaks, by its number in the list at the end of docs/testing.md, and the bug of another system or
-    /// of this one that it is, where it is one.
+    /// The rule that the mutant breaks, by its number in the list at the end of docs/testing.md. If it
+    /// repeats a bug of this or another system, that bug too.
     pub rule: &'static str,
-    /// Who is to see it.
+    /// The test or simulation that must detect the mutant.
     pub seen_by: SeenBy,
 }
 
-/// Who is to see a mutant.
+/// The tests or simulations that can detect a mutant.
 #[derive(Clone, Copy, Debug)]
 pub enum SeenBy {
     /// The simulator, in all its scenarios.
     Simulator,
-    /// This scenario, where a minute of all scenarios would not: a chance in many thousands.
+    /// A single scenario, for a bug that a minute of all scenarios would not show: its chance is one in many
+    /// thousands.
     Scenario(&'static str),
-    /// Cases of a test of the engine: the simulator has no measure for what they are about, or meets it too rarely.
+    /// Cases of an engine test: the simulator has no measure for their subject, or meets it too rarely.
     Test {
-        /// The test, by its name below engine/tests; `unit` for the engine's unit tests.
+        /// Name of the test below engine/tests; `unit` for the engine's unit tests.
         test: &'static str,
-        /// What the names of the cases contain; empty for all.
+        /// Part of the names of the cases; empty for all cases.
         case: &'static str,
     },
 }
@@ -44,22 +46,22 @@ const fn seen_by_test(test: &'static str, name: &'static str, rule: &'static str
     Mutant { name, rule, seen_by: SeenBy::Test { test, case: "" } }
 }
 
-/// Seen by cases of one test of the engine.
+/// A mutant that cases of one engine test detect.
 const fn in_case(test: &'static str, case: &'static str, name: &'static str, rule: &'static str) -> Mutant {
     Mutant { name, rule, seen_by: SeenBy::Test { test, case } }
 }
 
-/// Seen by cases of engine/tests/array.
+/// A mutant that cases of engine/tests/array detect.
 const fn seen_in_array(case: &'static str, name: &'static str, rule: &'static str) -> Mutant {
     in_case("array", case, name, rule)
 }
 
-/// Seen by unit tests of the engine.
+/// A mutant that unit tests of the engine detect.
 const fn seen_by_unit(case: &'static str, name: &'static str, rule: &'static str) -> Mutant {
     in_case("unit", case, name, rule)
 }
 
-/// One that breaks nothing: it must survive.
+/// The mutant that breaks nothing: it must survive.
 pub const CONTROL: &str = "Control";
 
 /// Every mutant.

@@ -1,5 +1,5 @@
-//! What comes after a power cut at a moment of a run: a real start, a check of everything, and one of several things
-//! that must then hold too.
+//! The aftermath of a power cut at a moment of a run: a real start, a check of everything, and then one of
+//! several continuations.
 
 use crate::rng::{Rng, mix};
 
@@ -7,7 +7,7 @@ use super::rollback::Down;
 use super::{BRANCH, Flavour, Story};
 
 impl Story {
-    /// Has the bus take moments of this run.
+    /// Makes the bus record moments of this run.
     pub(super) fn take_moments(&mut self, seed: u64) {
         let mut rng = Rng::new(seed);
         let mut bus = self.world.bus.borrow_mut();
@@ -21,7 +21,7 @@ impl Story {
         probes.rng = rng;
     }
 
-    /// Looks into the moments taken since the last time: each in up to three worlds.
+    /// Examines the moments recorded since the last call, each in up to three worlds.
     pub(super) fn explore(&mut self) {
         for crash in std::mem::take(&mut self.world.crashes) {
             let worlds = if crash.is_open() { 3 } else { 1 };
@@ -70,7 +70,7 @@ impl Story {
         self.verify();
         match self.world.rng.below(100) {
             0..25 => {}
-            // What the resync leaves is consistent.
+            // The resync leaves everything consistent.
             25..45 => {
                 self.settle();
                 self.verify();
@@ -85,13 +85,13 @@ impl Story {
                 }
                 self.die_all();
             }
-            // And another cut.
+            // A load, and another power cut.
             80..92 => {
                 self.load_and_cut();
                 self.restart(missing);
                 self.verify();
             }
-            // Who is missing is replaced, and another dies.
+            // The missing member is replaced, and another member dies.
             _ => {
                 self.replace();
                 self.settle();
@@ -101,7 +101,8 @@ impl Story {
         }
     }
 
-    /// Members die, as many as the level bears, with writes between now and then; all is checked after each.
+    /// Kills members, as many as the level tolerates, with writes in between. Everything is checked after
+    /// each death.
     fn die_all(&mut self) {
         if self.world.has_worn() {
             return;

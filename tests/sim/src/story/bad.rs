@@ -1,29 +1,36 @@
-//! Bad sectors that stay bad until they are written, on several members, in the same rows and in others, while slots are filled,
-//! stripes are resynced and the power goes. Nothing excuses an error but that its rows cannot be computed.
+//! Bad sectors that stay bad until they are written, on several members, in the same rows and in others,
+//! while slots are filled, stripes are resynced and the power goes. An error is excused only if its rows
+//! cannot be computed.
 //!
-//! In a quarter of the arrays bad sectors are worn: they take no writes either. A write that meets one may be refused, and a resync may
-//! leave its stripe NeedSync. No member dies beside them: what such a stripe may lose then is not modelled.
+//! In a quarter of the arrays, bad sectors are worn: they refuse writes too. A write that meets a worn sector
+//! may be refused, and a resync may leave its stripe `NeedSync`. No other member dies in these arrays: what
+//! such a stripe may lose then is not modelled.
 //!
-//! In a third of the others, reads of good sectors fail now and then while slots are filled and stripes are resynced. No more than
-//! [`LAPSES`] of a disk fail within [`LAPSE_NS`], which are too few to give anything up for, so such an error excuses nothing.
+//! In a third of the other arrays, reads of good sectors fail now and then while slots are filled and stripes
+//! are resynced. At most [`LAPSES`] reads of a disk fail within [`LAPSE_NS`]. That is too few for the engine
+//! to give anything up, so such an error excuses nothing.
 
 use crate::rng::Rng;
 
 use super::Story;
 
-/// In this time a rebuild and a resync give up what cannot be read.
+/// Time within which a rebuild and a resync give up what cannot be read.
 const ENDED_NS: u64 = 500_000_000_000;
-/// Reads of a disk that fail one after the other: the first is that of a batch, mostly, and the next is that of a piece. The engine
-/// reads a piece four times before it gives it up. So two such errors before that and two more meanwhile are not enough.
+/// Number of consecutive reads of a disk that fail: usually the first is the read of a batch, and the second
+/// that of a piece. The engine reads a piece four times before it gives it up. So two such errors before, and
+/// two more during the four reads, are not enough.
 const LAPSES: u32 = 2;
-/// The least time between two times that reads of a disk fail. It is longer than the engine takes to read a piece four times.
+/// Shortest time between two series of failing reads. It is longer than the engine takes to read a piece four
+/// times.
 const LAPSE_NS: u64 = 5_000_000_000;
-/// So long reads fail now and then. Then there is time for one more attempt of a resync, which comes after up to 160 s.
+/// Length of the period in which reads fail now and then. Then time is left for one more attempt of a resync,
+/// which comes after up to 160 s.
 const LAPSES_END_NS: u64 = 250_000_000_000;
 
 impl Story {
     pub(super) fn bad(&mut self) {
-        // Drawn aside: the stored seeds of before do what they did, or the same with worn sectors.
+        // Drawn from a copy of the generator, so that older stored seeds do what they did before, except for
+        // worn sectors.
         let mut aside = Rng::new(self.world.rng.clone().next());
         let is_worn = aside.chance(25);
         let mut lapses = (!is_worn && aside.chance(33)).then_some(aside);
@@ -80,7 +87,8 @@ impl Story {
             self.verify();
         }
         if is_worn {
-            // The drives are replaced by good copies while the array is down: the next start resyncs what was left.
+            // Good copies replace the drives while the array is down: the next start resyncs what was left
+            // unsynced.
             {
                 let mut bus = self.world.bus.borrow_mut();
                 bus.worn = false;
@@ -95,7 +103,7 @@ impl Story {
         self.end();
     }
 
-    /// A rest in which a few reads of good sectors fail now and then.
+    /// Rests while a few reads of good sectors fail now and then.
     fn rest_with_lapses(&mut self, rng: &mut Rng) {
         let (mut left_ns, disks) = (LAPSES_END_NS, self.world.bus.borrow().disks.len() as u64);
         while left_ns > 0 {

@@ -1,8 +1,9 @@
-//! Many requests at a time, at an array that is short of everything.
+//! Many concurrent requests at an array that is short of every resource.
 //!
-//! A few operations, parts, reads and block writes must do for up to 48 requests in flight, over several bitmap blocks or on a few
-//! stripes that are never left alone; members are slow, or one kind of their operations is. How old a request may become:
-//! see `world::crowd`. Then a member is replaced under the same load, and the slot is filled all the same.
+//! A few operations, parts, reads and block writes must serve up to 48 requests in flight. The requests are
+//! spread over several bitmap blocks, or go to a few stripes that are always in use. All members are slow, or
+//! one kind of operation is. `world::crowd` says how old a request may become. Then a member is replaced
+//! under the same load, and the slot must still be filled.
 
 use bitmap::Cell;
 use engine::array::Sizes;
@@ -13,7 +14,7 @@ use crate::rng::Rng;
 
 use super::Story;
 
-/// An array that is short of everything.
+/// Makes the array short of every resource.
 pub(super) fn short(rng: &mut Rng, config: &mut Config) {
     config.latency = match rng.below(3) {
         0 => Latency::even(rng.pick(&[20_000, 100_000, 1_000_000])),
@@ -27,7 +28,7 @@ pub(super) fn short(rng: &mut Rng, config: &mut Config) {
         block_writes: rng.between(1, 2) as usize,
     };
     if rng.chance(50) {
-        // Over several bitmap blocks, each of which is to be written before a first write is acknowledged.
+        // Several bitmap blocks; each must be written before a first write in it is acknowledged.
         (config.initial, config.shape.chunk_bytes) = (Cell::Unwritten, 4096);
         config.stripes = 16_128 * rng.between(2, 3);
     } else {
@@ -39,7 +40,7 @@ pub(super) fn short(rng: &mut Rng, config: &mut Config) {
 impl Story {
     pub(super) fn crowd(&mut self) {
         self.world.crowd_in();
-        // No worlds that branch off: this is about those that go on.
+        // No worlds branch off: this scenario is about requests that continue to be served.
         self.world.bus.borrow_mut().probes.left = 0;
         let count = self.requests(300, 1000);
         self.world.crowd(count, |_| false);
@@ -56,7 +57,7 @@ impl Story {
         self.verify();
     }
 
-    /// The slot is filled although some stripes are never left alone.
+    /// Checks that the slot is filled although some stripes are always in use.
     fn fill_in_a_crowd(&mut self) {
         let is_filling = |world: &crate::world::World| {
             !world.is_off()
@@ -67,7 +68,7 @@ impl Story {
             return;
         }
         let stripes = self.world.geometry.stripes();
-        // A rebuild has 4 jobs in flight at least, each of which waits as long as a request may.
+        // A rebuild has at least 4 jobs in flight, and each waits as long as a request may.
         let patience_ns = 2_000_000_000 + stripes * 200 * self.world.config.latency.slowest_ns();
         let until_ns = self.world.bus.borrow().now_ns + patience_ns;
         while is_filling(&self.world) && self.world.bus.borrow().now_ns < until_ns {

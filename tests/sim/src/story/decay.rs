@@ -1,20 +1,27 @@
-//! Metadata that decays while the array is down: sectors that cannot be read, bits that flip, foreign bytes.
+//! Metadata that decays while the array is down: unreadable sectors, flipped bits, foreign bytes.
 //!
-//! Each place of each block of metadata is hit: both copies of a superblock, both places of each copy of a bitmap block, both places
-//! of the list of lost rows, which a third of these arrays have; with all members and with some missing. Then the array is started, now and then read-only first, and verified.
+//! Each place of each metadata block is hit: both copies of a superblock, both places of each copy of a
+//! bitmap block, and both places of the list of lost rows, which a third of these arrays have. All members
+//! are present, or some are missing. Then the array is started, now and then read-only first, and verified.
 //!
-//! - Whatever was damaged, older cells never count for the newest: what was acknowledged reads right, and parity matches.
-//! - One damaged block after a stop in order costs nothing, also with as many members missing as the level can miss: the array
-//!   starts, every member in sync stays so, and every cell says what it said (KEPT).
-//! - One damaged block after a power cut costs at most the cells of that block, and these only if no other member here keeps it.
-//! - After a power cut the newest place of a block may be lost on every member that keeps it. No cell is then what it was before
-//!   (OLDER). This is looked at read-only, and the damage is taken back: what its stripes read as is not decided. Nor is it after a
-//!   start that repairs such places and is cut, once or several times, with members missing: in a world aside, which is thrown away.
-//! - After a stop in order one place of the list of lost rows may be damaged on every member, which costs nothing. Where all places are,
-//!   the start is refused: lost rows are never read as data (READ).
+//! - Whatever was damaged, older cells never count as the newest: acknowledged data reads right, and parity
+//!   matches.
+//! - One damaged block after a stop in order costs nothing, even with as many members missing as the level
+//!   can miss: the array starts, every member in sync stays in sync, and every cell says what it said before
+//!   (KEPT).
+//! - One damaged block after a power cut costs at most the cells of that block, and only if no other present
+//!   member keeps it.
+//! - After a power cut, the newest place of a block may be lost on every member that keeps it. Then no cell
+//!   goes back to an older state (OLDER). This is checked read-only and the damage is undone, since the
+//!   content that the block's stripes then read as is not defined. OLDER also holds after a start that
+//!   repairs such places and is cut, once or several times, with members missing. That is checked in a world
+//!   aside, which is then discarded.
+//! - After a stop in order, one place of the list of lost rows may be damaged on every member, which costs
+//!   nothing. If all places are damaged, the start is refused: lost rows are never read as data (READ).
 //! - A start leaves every member in sync with two good copies of its superblock.
-//! - An installer's partition table, in a member's first and last blocks, is damage to one block of metadata, and to nothing else.
-//! - More damage than that may make a start impossible. It is then refused, and has changed nothing.
+//! - An installer's partition table, in a member's first and last blocks, damages one block of metadata and
+//!   nothing else.
+//! - Worse damage may make a start impossible. The start is then refused, and has changed nothing.
 
 use bitmap::Cell;
 
@@ -26,7 +33,7 @@ use super::Story;
 use super::rollback::Down;
 
 impl Story {
-    /// All damage is done by an installer that takes a member for an empty disk.
+    /// The decay story with one kind of damage: an installer takes a member for an empty disk.
     pub(super) fn foreign(&mut self) {
         self.partitioned = true;
         self.decay();
@@ -60,7 +67,8 @@ impl Story {
         self.end();
     }
 
-    /// A member dies before its stripes are in sync, so what it held of them is lost, and listed once its slot is filled.
+    /// Makes a member die before its stripes are in sync: its strips are lost, and listed once its slot is
+    /// filled.
     fn lose_rows(&mut self) {
         self.die();
         self.load(1, 6);
@@ -73,7 +81,7 @@ impl Story {
         Down::Cut
     }
 
-    /// A stop in order, unless the power goes.
+    /// Stops the array in order, unless the power goes meanwhile.
     fn stop_or_cut(&mut self) -> Down {
         let Some(answer) = self.world.order_stop() else {
             self.world.after_cut();
@@ -83,7 +91,7 @@ impl Story {
         Down::Stopped
     }
 
-    /// Some metadata decays, and the array is started, perhaps without some members.
+    /// Damages some metadata, and starts the array, perhaps without some members.
     pub(super) fn start_decayed(&mut self, down: Down) {
         let missing = self.chance(50);
         self.choose_present(missing);
@@ -102,8 +110,9 @@ impl Story {
             let images = bus.remember(&present, true);
             images.into_iter().map(|image| (*image).clone()).collect()
         };
-        // A block whose only keeper here cannot show the newest generation after a cut needs a resync throughout, and what its
-        // Unwritten stripes then read as is not decided.
+        // If the only present keeper of a block cannot show the newest generation after a cut, the whole
+        // block needs a resync. What its Unwritten stripes then read as is not defined, so bitmap blocks are
+        // spared unless all members are present.
         let whole = in_sync.len() == usize::from(self.world.geometry.members());
         let damaged = self.world.damaged.clone();
         let spots = self.damage_metadata(&in_sync, down, whole);
@@ -157,8 +166,8 @@ impl Story {
         self.restart_present(false);
     }
 
-    /// In a world aside the newest place of a block is lost on some members that keep it, and the power goes in the start that repairs it,
-    /// and in the next one, each with other members missing.
+    /// OLDER with interrupted repairs, in a world aside: some members lose the newest place of a block. The
+    /// power goes in the start that repairs it, and in later starts, each with other members missing.
     fn repair_aside(&mut self) {
         let seed = self.world.rng.next();
         let world = self.world.aside(seed, &self.memories.aside, self.verbose);
@@ -187,7 +196,8 @@ impl Story {
 
     fn damage_metadata(&mut self, disks: &[usize], down: Down, whole: bool) -> Vec<Spot> {
         if !self.world.damaged.is_empty() {
-            // A start that was cut may not have repaired it, and more damage beside it is too much.
+            // A start that was cut may not have repaired the old damage, and more damage in addition would be
+            // too much.
             return self.world.damaged.clone();
         }
         if self.partitioned {
@@ -202,7 +212,7 @@ impl Story {
             return lists;
         }
         let bitmaps_too = down == Down::Stopped || whole;
-        // A cut tears blocks by itself.
+        // Only one block after a power cut, since the cut itself tears blocks.
         let many = !self.chance(70) && down == Down::Stopped;
         let count = if many { self.world.rng.between(2, 4) } else { 1 };
         let mut spots: Vec<Spot> = Vec::new();
@@ -225,7 +235,8 @@ impl Story {
         spots
     }
 
-    /// The list of lost rows decays on every member: one of its places, or both. `None` where there is no list.
+    /// Damages the list of lost rows on every member: one of its places, or both. Returns `None` if there is
+    /// no list.
     fn damage_lists(&mut self, all: &[Spot]) -> Option<Vec<Spot>> {
         let only = if self.chance(70) { Some(self.world.rng.below(2) as usize) } else { None };
         let is_hit = |spot: &Spot| match spot.block {
@@ -243,8 +254,9 @@ impl Story {
     }
 }
 
-/// Whether a start must stand this damage beside the other: of the cells only one place, and then no member that loses both
-/// copies of its superblock. What more damage leaves of the cells nobody can say.
+/// Whether a start must tolerate this damage in addition to the rest: at most one place of a bitmap block,
+/// and then no member that loses both copies of its superblock. What worse damage leaves of the cells cannot
+/// be predicted.
 fn may_join(spots: &[Spot], spot: Spot) -> bool {
     let is_bitmap = |spot: &Spot| matches!(spot.block, Block::Bitmap { .. });
     let is_superblock = |spot: &Spot| matches!(spot.block, Block::Superblock(_));

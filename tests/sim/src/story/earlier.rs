@@ -1,10 +1,11 @@
-//! Devices that join with the content of another life of the same array.
+//! Devices that join with content from another life of the same array.
 //!
-//! The array is stopped, goes on, and is then set back to the stop as a whole, as from a backup, or as one half of a fork does when the
-//! other half is given up. Some of its devices do not take part in that: they keep what they held in the other life, superblocks and
-//! all, and join as replacements. (No start sees them before: of two lives it would refuse the array.) Their bitmap blocks carry the
-//! identity of the array, and generations that may be higher than those of the life that goes on. None of that may count: what is
-//! read afterwards is what this life acknowledged. It is the array that wipes what they held, when it takes them in.
+//! The array is stopped and goes on. Then it is set back to the stop as a whole, as from a backup, or as when
+//! one half of a fork is given up. Some devices are not set back: they keep what they held in the other life,
+//! including superblocks, and join as replacements. (No start sees them before they join: it would refuse an
+//! array with two lives.) Their bitmap blocks have the array's identity, and their generations may be higher
+//! than those of the life that goes on. None of that may count: reads afterwards return what this life
+//! acknowledged. The array itself wipes the old content when it takes the devices in.
 
 use std::rc::Rc;
 
@@ -39,7 +40,7 @@ impl Story {
         (probes.data_percent, probes.metadata_percent) = (data_percent, metadata_percent);
     }
 
-    /// Writes, rests and ends: all of it is forgotten but by those that join later.
+    /// Writes, rests and ends. All of this life is forgotten, except on the devices that join later.
     fn live_another_life(&mut self) {
         for _ in 0..self.world.rng.between(1, 3) {
             self.load(5, 60);
@@ -56,8 +57,8 @@ impl Story {
         }
     }
 
-    /// The array is that of the last stop, without some members. They join with what they hold of the other life. False where
-    /// none can be missed.
+    /// Sets the array back to its last stop without some members. They join later with their content from the
+    /// other life. Returns false if no member can be spared.
     fn set_back_without_some(&mut self) -> bool {
         let stop = Rc::clone(self.world.stops.last().expect("the array was stopped in order"));
         let mut joiners = stop.in_sync().to_vec();
@@ -95,7 +96,7 @@ impl Story {
         true
     }
 
-    /// A device that was in the array before joins in some slot.
+    /// Orders a device that was in the array before to join in some slot.
     fn take_in(&mut self, disk: usize) {
         let slots = self.world.empty_slots();
         if !slots.is_empty() && !self.world.is_off() {

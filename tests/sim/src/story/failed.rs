@@ -1,10 +1,10 @@
-//! An array that has failed: it takes no order, and it is whole again when it is started with the members that it had lost.
+//! A failed array: it takes no orders, and a start with the lost members makes it whole again.
 
 use super::Story;
 
 impl Story {
-    /// Orders to an array that has failed. Then all that was lost is back, the array is started again, and takes in the device that it
-    /// has refused.
+    /// Gives orders to a failed array. Then the lost members return, the array is started again, and takes in
+    /// the device that it had refused.
     pub(super) fn order_when_failed(&mut self) {
         if self.world.is_off() || !self.world.running().failed() {
             return;
@@ -39,7 +39,7 @@ impl Story {
         self.verify();
     }
 
-    /// A device that was refused by the array before it was started again is no worse than any other.
+    /// Orders the device that was refused before the start to join: the earlier refusal must not matter.
     fn take_in_the_refused(&mut self, disk: usize) {
         if self.world.is_off() {
             return;

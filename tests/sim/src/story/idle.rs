@@ -1,8 +1,8 @@
-//! Arrays that rest, whole and degraded, and what it costs when they end without a stop.
+//! Arrays that rest, whole and degraded, and the cost of an unclean end.
 //!
-//! An array is written, loses as many members as its level can miss, and rests. Then the power goes; or it is stopped, started
-//! and only read, and then the power goes; or it is written a little, and the power goes. See `world::idle` for what
-//! may be lost.
+//! An array is written, loses as many members as its level can miss, and rests. Then it ends in one of three
+//! ways: the power goes; or it is stopped, started and only read before the power goes; or it is written a
+//! little before the power goes. See `world::idle` for what may be lost.
 
 use super::Story;
 

@@ -1,41 +1,42 @@
-//! The kinds of stories, and how many of each a campaign has.
+//! The kinds of stories, and their shares of a campaign.
 
 /// A kind of story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
-    /// Loads, and members that die without a power cut, as many as the level bears.
+    /// Loads, and members that die without a power cut, as many as the level tolerates.
     Deaths,
     /// Power cuts, many in a row, also during starts; now and then a member is missing afterwards.
     Cuts,
     /// Death, replacement, rebuild under load, with cuts; then another death.
     Rebuild,
-    /// Read, write and flush errors.
+    /// Errors of reads, writes and flushes.
     Faults,
     /// Stops in order, and starts.
     Stops,
-    /// Starts that break off one after the other, each with other members missing.
+    /// Starts that are cut, one after the other, each with other members missing.
     Starts,
-    /// The same, and who was missing stays away: it comes back several epochs behind.
+    /// Like `Starts`, but a missing member stays away, and comes back several epochs behind.
     Absent,
-    /// Growth of the stopped array into room of its members, with cuts and failures in the midst of it.
+    /// Growth of the stopped array into room on its members, with cuts and failures during the growth.
     Grow,
-    /// The bug that started it all: a small write to an unsynced stripe, then a member dies.
+    /// The bug that this project began with: a small write to an unsynced stripe, then a member dies.
     Seed,
-    /// Members leave and come at the worst moments: with the n-th write of a load, with a superblock in flight.
+    /// Members leave and come back at the worst moments: at the n-th write of a load, or with a superblock
+    /// write in flight.
     Leaving,
-    /// Stripes that nobody can vouch for are written anew or discarded while a slot is filled.
+    /// Stripes whose content is uncertain are rewritten or discarded while a slot is filled.
     Lost,
-    /// A slot is filled for so long that its cursor comes on record; cuts, stops and failures in the midst of it.
+    /// Rebuilds so long that the cursor is put on record, with cuts, stops and failures meanwhile.
     Filling,
-    /// Operations that members refuse for no fault of their own: see `refused`.
+    /// Operations that members refuse although they are not broken: see `refused`.
     Refused,
     /// Arrays that are only read, from members with bad sectors: see `refused`.
     Rescue,
-    /// All of it.
+    /// All of the above, mixed.
     Mixed,
     /// Members go back to what they held at an earlier moment: see `rollback`.
     Rollback,
-    /// Members do not answer, for a while or never, one, several or all of them: see `silent`.
+    /// Members do not answer, for a while or never; one, several or all of them: see `silent`.
     Silent,
     /// Metadata decays while the array is down: see `decay`.
     Decay,
@@ -45,18 +46,18 @@ pub enum Scenario {
     Idle,
     /// Devices join with the content of another life of the array: see `earlier`.
     Earlier,
-    /// Bad sectors of several members while slots are filled and stripes are resynced; errors where rows cannot be computed, and
-    /// nowhere else.
+    /// Bad sectors on several members while slots are filled and stripes are resynced. Errors are allowed
+    /// only for rows that cannot be computed.
     Bad,
-    /// Many requests at a time, at an array that is short of everything: see `crowd`.
+    /// Many concurrent requests at an array that is short of every resource: see `crowd`.
     Crowd,
 }
 
-/// One run of a campaign in so many is of a scenario that takes long.
+/// Interval of long scenarios: one run of a campaign in this many.
 pub const SELDOM_EVERY: u64 = 16;
 
 impl Scenario {
-    /// The scenarios of a campaign that names none: the seed picks one of them.
+    /// Scenarios from which the seed picks if the campaign names none.
     pub const MIX: [Scenario; 13] = [
         Scenario::Deaths,
         Scenario::Cuts,
@@ -72,7 +73,7 @@ impl Scenario {
         Scenario::Rescue,
         Scenario::Mixed,
     ];
-    /// Scenarios of which a campaign has few, one run in [`SELDOM_EVERY`]: they take long.
+    /// Scenarios that take long; a campaign has few of them, one run in [`SELDOM_EVERY`].
     pub const SELDOM: [Scenario; 10] = [
         Scenario::Filling,
         Scenario::Rollback,
@@ -86,18 +87,18 @@ impl Scenario {
         Scenario::Bad,
     ];
 
-    /// All of them.
+    /// Every scenario.
     pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario::MIX.into_iter().chain(Scenario::SELDOM)
     }
 
-    /// By name, in lower case.
+    /// The scenario with this name, in lower case.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Scenario> {
         Scenario::all().find(|scenario| scenario.name() == name)
     }
 
-    /// Its name.
+    /// The name of the scenario, in lower case.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

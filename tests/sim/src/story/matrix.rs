@@ -1,9 +1,10 @@
 //! The single-fault matrix: every fault, at every operation on every spot of a member, in every state.
 //!
-//! For each cell a small array is brought into the state, one fault is aimed, and the host, the operator and the power
-//! do what there is to do until the fault is hit. Then all must hold that holds elsewhere: monitors, oracle, a restart,
-//! a resync. A cell is counted under the state in which what was hit really was. Cells that the level need not bear,
-//! or that cannot come, are not legal; [`illegal`] says why, and every legal cell must be hit.
+//! For each cell, a small array is brought into the state, one fault is aimed, and the host, the operator and
+//! the power act until the fault is hit. Then every check that holds elsewhere must hold: monitors, oracle, a
+//! restart, a resync. A hit is counted for the state in which the stripe or array really was. Cells that the
+//! level need not tolerate, or that cannot occur, are not legal; [`illegal`] gives the reason. Every legal
+//! cell must be hit.
 
 use std::sync::Arc;
 
@@ -24,17 +25,17 @@ use super::{BRANCH, Memories, Story};
 /// A cell of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// RAID-5 of four, RAID-6 of seven.
+    /// RAID-5 with four members, or RAID-6 with seven.
     pub level: Level,
     /// Whether the members have volatile caches.
     pub cached: bool,
-    /// In which state.
+    /// State of the array, or of the stripe that is hit.
     pub state: State,
-    /// Where.
+    /// Spot on a member.
     pub spot: Spot,
-    /// At what.
+    /// Kind of operation.
     pub ask: Ask,
-    /// What goes wrong.
+    /// Kind of fault.
     pub fault: Fault,
 }
 
@@ -64,7 +65,7 @@ pub fn all() -> impl Iterator<Item = Place> {
     })
 }
 
-/// Why a cell is not legal.
+/// The reason why a cell is not legal, or `None` if it is legal.
 #[must_use]
 pub fn illegal(place: &Place) -> Option<&'static str> {
     let Place { level, cached, state, spot, ask, fault } = *place;
@@ -129,7 +130,8 @@ pub fn illegal(place: &Place) -> Option<&'static str> {
     None
 }
 
-/// Runs until the fault is hit, and checks all; which cell it was, if it was hit. Panics at the first violation.
+/// Runs until the fault is hit, and checks everything. Returns the cell that was hit, if any. Panics at the
+/// first violation.
 #[must_use]
 pub fn run_cell(place: &Place, seed: u64, memories: &Memories, verbose: bool) -> Option<Place> {
     let mut rng = Rng::new(seed);
@@ -138,7 +140,7 @@ pub fn run_cell(place: &Place, seed: u64, memories: &Memories, verbose: bool) ->
     let knobs = Knobs::of(Flavour::Small);
     let config = Config {
         shape: Shape { level: place.level, members, chunk_bytes: 4096 },
-        // Enough that some are NeedSync still when the fault comes.
+        // Enough stripes that some are still `NeedSync` when the fault is hit.
         stripes: if place.state == State::NeedSync { 24 } else { 3 },
         room_stripes: 0,
         reactors: 1,
@@ -166,7 +168,7 @@ pub fn run_cell(place: &Place, seed: u64, memories: &Memories, verbose: bool) ->
     Some(Place { state, ..*place })
 }
 
-/// A seed for the n-th attempt at a cell.
+/// The seed for an attempt at a cell.
 #[must_use]
 pub fn seed_of(cell: u64, attempt: u64, base: u64) -> u64 {
     mix(base ^ mix(cell << 16 | attempt))
@@ -202,7 +204,7 @@ impl Story {
         self.world.hit_state.is_some()
     }
 
-    /// Host, operator and time do what they can until the fault is hit.
+    /// Lets host, operator and time act until the fault is hit.
     fn provoke(&mut self, place: &Place) {
         let metadata = !matches!(place.spot, Spot::Data | Spot::P | Spot::Q | Spot::Device);
         let superblock = matches!(place.spot, Spot::SuperblockA | Spot::SuperblockB);
@@ -271,7 +273,7 @@ impl Story {
         self.world.submit(Wish { kind: RequestKind::Discard, first, count });
     }
 
-    /// In order, or by a power cut; the fault may be hit on the way up.
+    /// Stops the array in order or by a power cut, and starts it. The fault may be hit during the start.
     fn stop_and_start(&mut self, round: u64) {
         if round.is_multiple_of(2) || self.world.rebuilds() {
             self.world.cut_now();
@@ -304,7 +306,7 @@ impl Story {
         );
     }
 
-    /// All is mended, started, resynced and checked.
+    /// Heals the disks, starts the array, resyncs it, and checks everything.
     fn after_hit(&mut self) {
         if !self.world.is_off() && self.chance(50) {
             self.world.drain();

@@ -1,4 +1,4 @@
-//! What happens in a run: a story of loads, faults, cuts and starts, drawn from the seed.
+//! The story of a run: loads, faults, cuts and starts, drawn from the seed.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -28,27 +28,28 @@ mod silent;
 
 pub use kinds::{SELDOM_EVERY, Scenario};
 
-/// What a run came to, if nothing was violated.
+/// Result of a run without violations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The hash of everything that happened.
+    /// Hash of all events.
     pub trace: u64,
-    /// Requests answered.
+    /// Number of requests answered.
     pub answered: u64,
-    /// Of those, with an error.
+    /// Number of requests answered with an error.
     pub errors: u64,
-    /// Member operations.
+    /// Number of member operations.
     pub operations: u64,
-    /// Power-cut histories: cuts that a restart and a check of everything followed.
+    /// Number of power-cut histories: cuts followed by a restart and a check of everything.
     pub cuts: u64,
-    /// Member-death histories: members lost while the power was on, and everything checked afterwards.
+    /// Number of member-death histories: members lost while the power was on, followed by a check of
+    /// everything.
     pub deaths: u64,
-    /// Simulated time.
+    /// Simulated time, ns.
     pub sim_ns: u64,
 }
 
 impl Outcome {
-    /// Adds what another came to.
+    /// Adds the outcome of another run.
     pub fn add(&mut self, other: &Outcome) {
         self.trace = mix(self.trace ^ other.trace);
         self.answered += other.answered;
@@ -60,19 +61,19 @@ impl Outcome {
     }
 }
 
-/// Memory of a thread, for one run after another.
+/// Memories of a thread, which its runs use one after the other.
 #[derive(Clone)]
 pub struct Memories {
-    /// Of the run.
+    /// Memory of the run itself.
     pub trunk: Arc<Memory>,
-    /// Of the worlds that branch off.
+    /// Memory of the worlds that branch off.
     pub branch: Arc<Memory>,
-    /// Of worlds beside one of those.
+    /// Memory of worlds aside of the run or of a branch.
     pub aside: Arc<Memory>,
 }
 
 impl Memories {
-    /// Mapped, all zeros.
+    /// Maps all memories, filled with zeros.
     #[must_use]
     pub fn fresh() -> Memories {
         Memories { trunk: fresh_memory(), branch: fresh_memory(), aside: fresh_memory() }
@@ -80,11 +81,11 @@ impl Memories {
 }
 
 thread_local! {
-    /// The branch that this thread is in, for whoever reports a failure.
+    /// The branch that this thread is running, for the report of a failure.
     pub static BRANCH: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// One run. Panics at the first violation.
+/// Runs one story. Panics at the first violation.
 #[must_use]
 pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, verbose: bool) -> Outcome {
     let mut rng = Rng::new(seed);
@@ -95,7 +96,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         config.stripes = config.stripes.min(12);
     }
     if scenario == Scenario::Grow {
-        // Within the bitmap block that there is; in some runs into the next one, or over several.
+        // Growth stays within the present bitmap block; in some runs it reaches the next block, or several.
         config.stripes = config.stripes.min(6);
         config.room_stripes = rng.pick(&[1, 5, 12]);
         if rng.chance(10) {
@@ -107,7 +108,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         }
     }
     if scenario == Scenario::Leaving && rng.chance(40) {
-        // The one member with a cache may leave between the data of a first write and their flush.
+        // The only member with a cache may leave between the data writes of a first write and their flush.
         let one = rng.below(config.volatile.len() as u64) as usize;
         config.volatile.fill(false);
         config.volatile[one] = true;
@@ -125,17 +126,17 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
     if scenario == Scenario::Decay {
         match rng.below(100) {
             0..30 => {
-                // The cells are in several sectors of their block, so that its writes tear.
+                // Cells in several sectors of their block, so that writes of the block can tear.
                 config.shape.chunk_bytes = 4096;
                 (config.initial, config.stripes) = (bitmap::Cell::Unwritten, rng.between(1_800, 2_400));
             }
-            // Rows are lost, and listed.
+            // Unsynced stripes, so that rows are lost and listed.
             30..60 => (config.initial, config.stripes) = (bitmap::Cell::NeedSync, config.stripes.min(6)),
             _ => {}
         }
     }
     if scenario == Scenario::Idle && rng.chance(50) {
-        // Several regions of cells; with all of them Clean, marks that widen are seen.
+        // Several regions of cells. If all cells begin Clean, marks that spread too far are detected.
         config.stripes = rng.between(40, 400);
         if rng.chance(50) {
             config.initial = bitmap::Cell::Clean;
@@ -145,7 +146,7 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
         crowd::short(&mut rng, &mut config);
     }
     if scenario == Scenario::Filling {
-        // So slow, and so many stripes, that it takes some seconds.
+        // So slow, and so many stripes, that a rebuild takes some seconds.
         config.shape.chunk_bytes = 4096;
         (config.initial, config.stripes) = (bitmap::Cell::Clean, rng.between(60, 160));
         config.latency = Latency::slow_to_fill();
@@ -192,8 +193,8 @@ pub fn run(seed: u64, scenario: Scenario, knobs: Knobs, memories: &Memories, ver
     story.outcome()
 }
 
-/// Starts are what [`Scenario::Absent`] is about: few stripes and requests, and as a rule as few members as the level has, so
-/// that two copies torn are all witnesses.
+/// Bounds for [`Scenario::Absent`], which is about starts: few stripes and requests, and usually the fewest
+/// members that the level allows. Two torn superblock copies are then all witnesses.
 fn rare(rng: &mut Rng, knobs: Knobs) -> Knobs {
     let members = if rng.chance(75) { knobs.members.min(3) } else { knobs.members };
     Knobs { members, stripes: knobs.stripes.min(6), ..knobs }
@@ -204,28 +205,29 @@ struct Story {
     knobs: Knobs,
     memories: Memories,
     verbose: bool,
-    /// Power cuts and deaths that no check has followed yet.
+    /// Power cuts that no check has followed yet. `pending_deaths` counts deaths in the same way.
     pending_cuts: u64,
     pending_deaths: u64,
-    /// Nothing else goes wrong than what was aimed.
+    /// Whether nothing may go wrong except the aimed fault.
     single_fault: bool,
-    /// How often a restart is a storm: starts that break off one after the other, each with others missing.
+    /// Percentage of restarts that are a storm: consecutive starts that are cut, each with other members
+    /// missing.
     storm_percent: u64,
-    /// How often members are missing at a start of a storm.
+    /// Percentage of starts in a storm at which members are missing.
     missing_percent: u64,
-    /// How often who was missing at a start is missing at the next one too.
+    /// Percentage of starts at which the members missing at the previous start stay away.
     stay_percent: u64,
-    /// How often members get older content back after a power cut.
+    /// Percentage of power cuts after which members get older content back.
     rollback_percent: u64,
-    /// How often metadata decays after a power cut.
+    /// Percentage of power cuts after which metadata decays.
     decay_percent: u64,
-    /// Whether that is an installer's work.
+    /// Whether the decay is an installer's partition table.
     partitioned: bool,
-    /// How often the array is grown before a start.
+    /// Percentage of starts before which the array is grown.
     grow_percent: u64,
-    /// Disks that were not dead, and missing at the last start.
+    /// Disks that were alive but missing at the last start.
     away: Vec<usize>,
-    /// Worlds that branched off.
+    /// Number of worlds that branched off.
     branches: u32,
     outcome: Outcome,
 }
@@ -253,7 +255,7 @@ impl Story {
         }
     }
 
-    /// What it came to, with what branched off.
+    /// The outcome of the run and of its branches.
     fn outcome(&self) -> Outcome {
         let (world, mut outcome) = (&self.world, self.outcome);
         let bus = world.bus.borrow();
@@ -269,7 +271,7 @@ impl Story {
         outcome
     }
 
-    /// Everything is read and checked: what was cut or died before has come to its end.
+    /// Reads and checks everything. Cuts and deaths before this point now count as histories.
     fn verify(&mut self) {
         self.world.verify();
         if !self.world.is_off() {
@@ -309,7 +311,7 @@ impl Story {
         self.heal();
         self.world.settle();
         if !self.world.is_off() && self.world.left_unsynced().is_some() {
-            // What could not be read is tried again after some seconds or minutes.
+            // Rows that could not be read are tried again after some seconds or minutes.
             for attempt in 0..60 {
                 let is_whole = attempt == 0 || self.world.is_whole();
                 if !self.world.is_off() && is_whole && self.world.left_unsynced().is_some() {
@@ -357,7 +359,7 @@ impl Story {
         }
     }
 
-    /// The operator fails a random slot.
+    /// Orders the array to fail a random slot.
     fn be_failed(&mut self) {
         let slot = self.world.random_slot();
         let disk = self.world.disk_of(slot);
@@ -369,8 +371,8 @@ impl Story {
         }
     }
 
-    /// The operator fails a slot that can be spared by number. Nothing is lost by it (E7): while stripes need a resync it is refused.
-    /// Whether it was failed.
+    /// Orders the array to fail a slot whose loss the level tolerates. E7: this must not lose anything, so
+    /// the order is refused while stripes need a resync. Returns whether the slot was failed.
     fn order_to_fail(&mut self, slot: u8) -> bool {
         let unsynced = |story: &Story| story.world.running().bitmap.next_need_sync(0);
         let before = unsynced(self);
@@ -389,7 +391,7 @@ impl Story {
         }
     }
 
-    /// A device for an empty slot: new, or one that was in the array before.
+    /// Orders a device to join in an empty slot: a new device, or one that was in the array before.
     fn replace(&mut self) {
         let slots = self.world.empty_slots();
         if slots.is_empty() {
@@ -402,7 +404,7 @@ impl Story {
                 .filter(|slot| !slots.contains(slot))
                 .map(|slot| self.world.disk_of(slot))
                 .collect();
-            // A device that the kernel still has I/O for is held open, and cannot be taken.
+            // A device for which the kernel still has I/O is held open, and cannot be taken.
             let is_free = |disk: &usize| !used.contains(disk) && !bus.is_asked(*disk);
             (0..bus.disks.len()).filter(|disk| bus.disks[*disk].dead && is_free(disk)).collect()
         };
@@ -410,7 +412,7 @@ impl Story {
         if self.world.bus.borrow().disks.len() >= DISKS_MAX {
             return;
         }
-        // A refusal is an answer too: another slot may be in work.
+        // A refusal is a valid answer: another slot may be being rebuilt.
         if let Some(Ok(())) = self.world.order_join(slot, reuse)
             && !self.world.is_off()
         {
@@ -422,7 +424,7 @@ impl Story {
         }
     }
 
-    /// Something is wrong with the disk that is being filled, or with one that it is filled from.
+    /// Breaks the disk that is being filled, or a disk that it is filled from.
     fn disturb_rebuild(&mut self) {
         let Some(slot) = self.world.running().members.view().rebuilding().iter().next() else { return };
         if self.chance(50) {
@@ -461,7 +463,8 @@ impl Story {
 
     fn fault(&mut self) {
         self.world.mark_lossy();
-        // Without a member to spare only reads may fail, and what they were for is lost until all is healed.
+        // Without a member to spare, only reads may fail, and the rows that they were for are lost until the
+        // disks are healed.
         let kinds = if self.world.spare() == 0 { 2 } else { 4 };
         self.world.beyond_level |= kinds == 2;
         match self.world.rng.below(kinds) {
@@ -469,7 +472,8 @@ impl Story {
                 self.world.bus.borrow_mut().monitors.repairs_happen = true;
                 let stripes = self.world.geometry.stripes();
                 for _ in 0..self.world.rng.between(1, 8) {
-                    // One member for all: two damaged strips of a stripe may be more than it bears.
+                    // Always the same member: two damaged strips of one stripe may be more than the level
+                    // tolerates.
                     let slot = self.world.geometry.members() - 1;
                     let stripe = self.world.rng.below(stripes.min(40));
                     let disk = self.world.disk_of(slot);

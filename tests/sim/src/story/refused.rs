@@ -1,11 +1,13 @@
-//! Operations that members do not carry out for no fault of their own: a full file system (`ENOSPC`), a malformed request
-//! (`EINVAL`). And arrays that are only read, on members that are failing.
+//! Operations that members refuse although they are not broken: a full file system (`ENOSPC`), a malformed
+//! request (`EINVAL`). Also arrays that are only read, from failing members.
 //!
-//! - No member leaves for a refusal, in memory or on record, however many there are.
-//! - A request whose write was refused is answered with an error; its stripe is consistent, or is known not to be (I3).
-//! - Once nothing is refused any more every stripe is made consistent again, and whatever was acknowledged reads right.
-//! - Metadata that is refused stops the whole array, and the next start finds every member in sync.
-//! - A read-only array reads all that its level can give, whatever the sectors that cannot be read, and writes nothing (`READONLY`).
+//! - No member leaves because of refusals, in memory or on record, however many there are.
+//! - A request whose write was refused is answered with an error. Its stripe is consistent, or is known not
+//!   to be (I3).
+//! - Once refusals end, every stripe is made consistent again, and everything acknowledged reads right.
+//! - Refused metadata stops the whole array, and the next start finds every member in sync.
+//! - A read-only array reads everything that its level can provide, whatever sectors are unreadable, and
+//!   writes nothing (`READONLY`).
 
 use engine::request::RequestKind;
 
@@ -56,7 +58,7 @@ impl Story {
         self.end();
     }
 
-    /// What was refused is tried again, and the waits between the attempts double, up to five minutes.
+    /// Waits until refused stripes are resynced. The waits between the attempts double, up to five minutes.
     fn await_resync(&mut self) {
         for _ in 0..8 {
             if self.world.is_off() || self.world.running().bitmap.next_need_sync(0).is_none() {
@@ -66,7 +68,7 @@ impl Story {
         }
     }
 
-    /// One member, or all of them, refuse some of their reads or writes of strips.
+    /// Makes one member, or all of them, refuse some of their reads or writes of strips.
     fn refuse_strips(&mut self) {
         let all = self.chance(40);
         let only = self.world.random_slot();
@@ -85,7 +87,7 @@ impl Story {
         self.world.beyond_level |= errno == EINVAL;
     }
 
-    /// A member refuses its metadata: the array stops as a whole, and starts with every member.
+    /// Makes a member refuse metadata: the whole array stops, and the next start includes every member.
     fn refuse_metadata(&mut self) {
         let errno = self.world.rng.pick(&[ENOSPC, EINVAL]);
         let slot = self.world.random_slot();
@@ -117,7 +119,8 @@ impl Story {
         self.verify();
     }
 
-    /// The array is served read-only from members with bad sectors, as many members as the level can miss.
+    /// Serves the array read-only from members with bad sectors, with as many members missing as the level
+    /// can miss.
     pub(super) fn rescue(&mut self) {
         self.world.bus.borrow_mut().monitors.repairs_happen = true;
         for _ in 0..self.world.rng.between(1, 3) {

@@ -1,4 +1,4 @@
-//! Starts after a power cut: which disks are there, and when the power goes again.
+//! Starts after a power cut: the disks that are present, and the moment at which the power goes again.
 
 use crate::bus::Cut;
 use crate::monitors::{Monitors, spare_at_start};
@@ -7,14 +7,14 @@ use crate::world::{Block, GrowOutcome, Spot, StartOutcome};
 
 use super::Story;
 
-/// How often an array is looked at before it is started: see `World::look`.
+/// Percentage of starts before which the array is looked at: see `World::look`.
 const LOOKS_PERCENT: u64 = 3;
 
 impl Story {
-    /// After a cut: start, perhaps with cuts in the start, perhaps without some member.
+    /// Starts the array after a cut, perhaps with cuts during the start, perhaps without some members.
     pub(super) fn restart(&mut self, missing: bool) {
         if self.chance(30) {
-            // What died may be back, as it was.
+            // Dead disks may come back with the content that they had.
             let mut bus = self.world.bus.borrow_mut();
             for (disk, of_disk) in bus.disks.iter_mut().enumerate() {
                 of_disk.dead &= self.world.gone.contains(&disk);
@@ -50,7 +50,7 @@ impl Story {
                 _ => Cut::MetadataCompletions(self.world.rng.below(12)),
             });
             cuts_left = cuts_left.saturating_sub(1);
-            // Drawn aside: the run is the same with and without the look.
+            // Drawn from a copy of the generator, so that the run is the same with and without the look.
             if !self.single_fault && Rng::new(self.world.rng.clone().next()).chance(LOOKS_PERCENT) {
                 let present = self.world.present.clone();
                 self.look_read_only_from(&present, true);
@@ -63,19 +63,19 @@ impl Story {
                     self.pending_cuts += 1;
                     self.world.after_cut();
                 }
-                // Too many members went back in time: this is the end of the branch.
+                // Too many members went back in time: the branch ends here.
                 StartOutcome::Refused if self.world.older => return self.world.cut_now(),
                 StartOutcome::Refused => panic!("START: refused, and enough members are there"),
             }
         }
     }
 
-    /// Whether another fault may come with a start.
+    /// Whether another fault may accompany a start.
     fn may_suffer_more(&self) -> bool {
         !self.single_fault && self.world.damaged.is_empty()
     }
 
-    /// A moment in a start at which the power goes.
+    /// Draws a moment during a start at which the power goes.
     pub(super) fn cut_in_a_start(&mut self) -> Cut {
         match self.world.rng.below(3) {
             0 => Cut::Completions(self.world.rng.below(40)),
@@ -84,7 +84,8 @@ impl Story {
         }
     }
 
-    /// Grows the array, or tries to, perhaps with a cut or a failing member. Whether the power is still on.
+    /// Tries to grow the array, perhaps with a cut or a failing member. Returns whether the power is still
+    /// on.
     fn grow_before_start(&mut self) -> bool {
         let spare = self.choose_present(false);
         if spare > 0 && self.chance(15) {
@@ -108,17 +109,18 @@ impl Story {
         true
     }
 
-    /// What was to fail during a start fails no more.
+    /// Clears the write failures that were planned for a start.
     fn forgive_disks(&mut self) {
         for disk in &mut self.world.bus.borrow_mut().disks {
             (disk.write_fails_after, disk.failing_writes) = (None, 0);
         }
     }
 
-    /// Every disk that is not dead; without some that are in sync, if that is wished and the level bears it, and perhaps
-    /// without those that were away before. How many more may be lost.
+    /// Chooses the disks that are present: every disk that is alive, perhaps without those that were away
+    /// before, and, if `missing`, without some that are in sync, as far as the level tolerates. Returns how
+    /// many more may be lost.
     pub(super) fn choose_present(&mut self, missing: bool) -> usize {
-        // Of a damaged bitmap block the other keepers are needed, until a start has repaired it.
+        // The other keepers of a damaged bitmap block are needed until a start has repaired it.
         let is_bitmap = |spot: &Spot| matches!(spot.block, Block::Bitmap { .. });
         let missing = missing && !self.world.damaged.iter().any(is_bitmap);
         let mut bus = self.world.bus.borrow_mut();
@@ -149,8 +151,8 @@ impl Story {
         spare
     }
 
-    /// Those that were missing at the last start and are in sync. Who is not in sync is missed by nobody, and may stay away,
-    /// or leave, whatever the level bears.
+    /// The disks in sync that were missing at the last start and stay away. A disk that is not in sync is not
+    /// needed, so it may stay away, or leave, however many members the level can miss.
     fn who_stays_away(&mut self, present: &mut Vec<usize>, in_sync: &[usize]) -> Vec<usize> {
         let mut away = std::mem::take(&mut self.away);
         if !self.chance(self.stay_percent) {

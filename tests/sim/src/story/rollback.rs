@@ -1,13 +1,16 @@
-//! Members that went back in time: a restored snapshot, a clone, a disk whose link was down while the others went on.
+//! Members that went back in time: a restored snapshot, a clone, or a disk whose link was down while the
+//! others went on.
 //!
-//! Images are taken before the first start, at rest, in the middle of loads, of starts and of stops, and after stops. When the
-//! array is down, after a stop in order or a power cut, some members get older content back, and the array is started,
-//! now and then read-only first. Whatever runs is verified as ever: every acknowledged byte is there and parity matches, so a
-//! member with older content was left out, or does not differ. A start may be refused instead; then the members get back
-//! what they held, and the array starts. It may not be refused where it was stopped in order and enough members were not touched.
+//! Images are taken before the first start, at rest, during loads, starts and stops, and after stops. When
+//! the array is down, after a stop in order or a power cut, some members get older content back. The array is
+//! then started, now and then read-only first. An array that runs is verified as usual: every acknowledged
+//! byte is there and parity matches, so a member with older content was left out, or does not differ. The
+//! start may be refused instead; then the members get back what they held, and the array starts. A start must
+//! not be refused if the array was stopped in order and enough members were not touched.
 //!
-//! Three ways: one member or several, as many as the level can miss; more than that; all members, to one stop in order. The
-//! last is the array of then, and what was acknowledged by then must be there.
+//! There are three ways. Some members go back, up to as many as the level can miss; or more than that; or all
+//! members go back to one stop in order. In the last case the result is the array as of that stop, and
+//! everything that was acknowledged by then must be there.
 
 use std::rc::Rc;
 
@@ -16,10 +19,10 @@ use crate::world::StartOutcome;
 
 use super::Story;
 
-/// How the array came to be down.
+/// The way in which the array went down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Down {
-    /// It was stopped in order.
+    /// The array was stopped in order.
     Stopped,
     /// The power went.
     Cut,
@@ -64,13 +67,13 @@ impl Story {
         }
     }
 
-    /// Images of one disk, or of two, taken now.
+    /// Takes images of one or two disks now.
     fn remember_some(&mut self) {
         let (disks, as_read) = (self.some_disks(), self.chance(50));
         self.world.bus.borrow_mut().keep_images(&disks, as_read);
     }
 
-    /// The same, some operations from now.
+    /// Takes images of one or two disks after some more operations.
     fn take_images_in_the_middle(&mut self, within: u64) {
         let camera = Camera {
             after: self.world.rng.below(within),
@@ -95,7 +98,7 @@ impl Story {
         Down::Cut
     }
 
-    /// A power cut may come where an operator only meant to stop.
+    /// Stops the array and keeps its state. A power cut may come before the stop has ended.
     pub(super) fn stop_and_remember(&mut self) -> Down {
         if self.chance(30) {
             self.take_images_in_the_middle(30);
@@ -109,7 +112,7 @@ impl Story {
         Down::Stopped
     }
 
-    /// Some members get older content back, and the array is started.
+    /// Puts older content back on some members, and starts the array.
     pub(super) fn start_rolled_back(&mut self, down: Down) {
         let in_sync = self.world.in_sync_disks();
         let data = usize::from(self.world.geometry.data());
@@ -132,7 +135,8 @@ impl Story {
         self.start_expecting(must_run, held, was_older);
     }
 
-    /// Puts older content on up to `many` disks, and on no disk of which nothing could tell. What they held.
+    /// Puts older content on up to `many` disks. After a power cut, only images that the other disks prove to
+    /// be old are used. Returns what the disks held before.
     fn put_back(&mut self, many: usize, down: Down, in_sync: &[usize]) -> Vec<Image> {
         let mut victims: Vec<Rc<Image>> = Vec::new();
         let mut images = self.images();
@@ -153,19 +157,20 @@ impl Story {
         victims.iter().map(|image| bus.put_back(image)).collect()
     }
 
-    /// All images of disks that are not dead, those of stops too.
+    /// All images of disks that are not dead, including those taken at stops.
     fn images(&self) -> Vec<Rc<Image>> {
         let alive = self.world.alive_disks();
         let kept = self.world.bus.borrow().images.clone();
-        // What a disk held at the last stop it may hold still.
+        // A disk may still hold what it held at the last stop; the image then changes nothing.
         let stops = self.world.stops.iter().flat_map(|stop| stop.images().iter().cloned());
         kept.into_iter().chain(stops).filter(|image| alive.contains(&image.disk)).collect()
     }
 
-    /// Starts; where that is refused, and may be, with what the disks `held` before. In a branch of a start in which a member
-    /// `was_older` already, that may be refused too.
+    /// Starts the array. If the start is refused, and need not succeed, the disks get back what they `held`
+    /// before, and the array is started again. In a branch of a start in which a member `was_older` already,
+    /// that start may be refused too.
     fn start_expecting(&mut self, must_run: bool, held: Vec<Image>, was_older: bool) {
-        // A branch of a start in which a member had gone back knows no better than that start.
+        // A branch of a start with an older member knows no more than that start, so it may be refused too.
         let must_run = must_run && !(self.world.older && held.is_empty());
         if self.chance(15) {
             self.look_read_only(must_run);
@@ -197,7 +202,7 @@ impl Story {
         self.restart_present(false);
     }
 
-    /// Looks at the array that every disk makes up that is not dead.
+    /// Looks at the array that all living disks make up.
     fn look_read_only(&mut self, must_run: bool) {
         let alive = self.world.alive_disks();
         self.look_read_only_from(&alive, must_run);

@@ -26,7 +26,8 @@ impl Story {
         }
     }
 
-    /// One more dies than the level bears: whatever is answered is true, and all is answered.
+    /// Kills one more member than the level tolerates. Every answer must be true, and every request must be
+    /// answered.
     pub(super) fn beyond(&mut self) {
         self.world.beyond_level = true;
         let count = self.requests(3, 40);
@@ -82,7 +83,7 @@ impl Story {
 
     pub(super) fn faults(&mut self) {
         for _ in 0..self.world.rng.between(1, 5) {
-            // Not after a load: then the resync of a start has long ended.
+            // Sometimes without a load first: after one, the resync of a start has long ended.
             if self.chance(60) {
                 self.load(5, 60);
             }
@@ -137,13 +138,13 @@ impl Story {
     }
 
     pub(super) fn absent(&mut self) {
-        // In some runs one is away for long, in some another one each time.
+        // In some runs one member is away for long; in others a different member is away each time.
         (self.storm_percent, self.missing_percent) = (95, 60);
         self.stay_percent = self.world.rng.pick(&[20, 50, 80]);
         self.knobs.load = self.knobs.load.min(20);
         self.world.bus.borrow_mut().probes.metadata_percent = 100;
         for _ in 0..self.world.rng.between(2, 5) {
-            // Who is being filled may be away too.
+            // The member that is being filled may be away too.
             if self.chance(30) {
                 if self.world.spare() > 0 && self.world.empty_slots().is_empty() {
                     self.die_or_be_failed();
@@ -247,7 +248,7 @@ impl Story {
         self.end();
     }
 
-    /// A member, one with a cache if there is any, fails with the n-th write of a load.
+    /// Makes a member fail the n-th write of a load; usually a member with a cache, if there is one.
     fn fail_in_a_load(&mut self) {
         let slots: Vec<u8> = self.world.running().members.view().readable.iter().collect();
         let has_cache = |slot: &u8| self.world.bus.borrow().disks[self.world.disk_of(*slot)].volatile;
@@ -266,7 +267,7 @@ impl Story {
         self.load(5, 40);
     }
 
-    /// A slot that is being filled fails a write while its record is being written.
+    /// Makes a slot that is being filled fail a write while its record is being written.
     fn fail_while_recorded(&mut self) {
         if self.world.empty_slots().is_empty() && self.world.spare() > 0 {
             self.die();
@@ -289,7 +290,7 @@ impl Story {
         }
     }
 
-    /// A slot is filled from members of which some reads fail for a while.
+    /// Fills a slot from members of which some reads fail for a while.
     fn fill_from_bad_blocks(&mut self) {
         if self.world.empty_slots().is_empty() && self.world.spare() > 0 {
             self.die();
@@ -312,7 +313,7 @@ impl Story {
 
     pub(super) fn lost(&mut self) {
         for _ in 0..self.world.rng.between(1, 3) {
-            // Before the resync has come far.
+            // Before the resync has progressed far.
             if self.world.spare() > 0 && self.world.empty_slots().is_empty() {
                 self.die_or_be_failed();
             }
@@ -342,8 +343,8 @@ impl Story {
         self.end();
     }
 
-    /// Stripes are discarded that are listed as lost by now, and the power goes before all of them are off the list. Then a part of
-    /// each is written: the rest of a stripe that was discarded still reads as zeros.
+    /// Discards stripes that are listed as lost by now, and cuts the power before all of them are off the
+    /// list. Then a part of each stripe is written: the rest of a discarded stripe must still read as zeros.
     fn discard_and_cut(&mut self) {
         self.world.rest(1_000_000_000);
         if self.world.is_off() {
@@ -387,7 +388,7 @@ impl Story {
         };
         probes(self, 0, 0);
         self.load(10, 60);
-        // A slow one, and the power goes: nothing else is needed for what a flush does not cover.
+        // One slow rebuild and a power cut are enough to test rows that a flush does not cover.
         let slowly = self.chance(40);
         let rounds = if slowly { 1 } else { self.world.rng.between(2, 5) };
         for _ in 0..rounds {
@@ -409,7 +410,7 @@ impl Story {
                     self.load_and_cut();
                     self.restart(false);
                     if self.chance(50) {
-                        // What it was filled up to says nothing of who comes after it.
+                        // The cursor of the failed device must not count for the device that comes after it.
                         self.fail_who_is_filled();
                         self.heal();
                         self.replace();
@@ -428,7 +429,8 @@ impl Story {
         self.end();
     }
 
-    /// A slot is filled for some 20 s, and a flush takes longer than it is from one record of the cursor to the next.
+    /// Fills a slot for some 20 s, with flushes that take longer than the interval between two records of the
+    /// cursor.
     fn fill_slowly(&mut self) {
         let flush_ns = self.world.rng.between(5_500_000_000, 9_000_000_000);
         let read_ns = 600_000_000_000 / self.world.geometry.stripes().max(100);
@@ -442,7 +444,7 @@ impl Story {
         self.world.bus.borrow_mut().slow_ns = (0, 0);
     }
 
-    /// The slot that is being filled fails the n-th write of a load.
+    /// Makes the slot that is being filled fail the n-th write of a load.
     fn fail_who_is_filled(&mut self) {
         if self.world.is_off() {
             return;
@@ -456,7 +458,7 @@ impl Story {
         self.load(5, 40);
     }
 
-    /// Where no stripe is lost any more, a slot is filled before long.
+    /// Checks that a slot is filled before long once no stripe is lost any more.
     fn check_filled(&mut self) {
         if !self.world.is_off() && self.world.running().bitmap.next_need_sync(0).is_none() {
             self.world.rest(5_000_000_000 + 200 * self.world.config.latency.slowest_ns());
@@ -468,7 +470,7 @@ impl Story {
         self.explore();
     }
 
-    /// All of a stripe is written or discarded.
+    /// Writes or discards a whole stripe.
     fn renew(&mut self, stripe: u64) {
         let sectors = u64::from(self.world.geometry.stripe_bytes()) / 512;
         let kind = match self.world.rng.below(4) {
@@ -508,7 +510,7 @@ impl Story {
         self.end();
     }
 
-    /// Everything is in order again, as far as it can be, and verified.
+    /// Puts everything in order again, as far as possible, and verifies it.
     pub(super) fn end(&mut self) {
         self.heal();
         self.verify();

@@ -1,4 +1,5 @@
-//! Members that do not answer: for a while, or never, one or several or all, and what they carry out late.
+//! Members that do not answer, for a while or for ever; one, several or all of them; and operations that they
+//! carry out late.
 
 use engine::request::RequestKind;
 
@@ -7,13 +8,13 @@ use crate::host::Wish;
 
 use super::Story;
 
-/// Within this time after the last silent member is out on record every request is answered: what was in flight to it is
-/// read again or written without it.
+/// Time within which every request is answered after the record excludes the last silent member. Operations
+/// that were in flight to that member are repeated without it.
 const GOES_ON_WITHIN_NS: u64 = 1_000_000_000;
 
 impl Story {
-    /// A member does not answer for thrice the array's patience: it is failed, unless the array cannot do without it. While stripes
-    /// need a resync that is so of every member (E7).
+    /// Makes a member silent for three times the array's patience. The member is failed, unless the array
+    /// needs it. While stripes need a resync, the array needs every member (E7).
     pub(super) fn silence(&mut self) {
         if self.world.is_off() {
             return;
@@ -68,8 +69,9 @@ impl Story {
         self.end();
     }
 
-    /// As many as can be spared, or fewer, never answer: they are failed together, and nothing waits for them any more. Their
-    /// slots are filled with others, and then they carry out what they were asked, or fail it.
+    /// Makes as many members as can be spared, or fewer, silent for ever. They are failed together, and
+    /// nothing waits for them any more. Their slots are filled with other devices; later the silent members
+    /// carry out their operations, or fail them.
     fn never_answer(&mut self) {
         let spare = self.world.spare();
         if spare == 0 || self.world.is_off() {
@@ -86,7 +88,7 @@ impl Story {
         let disks: Vec<usize> = slots.iter().map(|&slot| self.world.disk_of(slot)).collect();
         self.world.mark_lossy();
         if self.chance(50) {
-            // In the middle of what they are asked.
+            // The members fall silent with requests in flight.
             let (few, ns) = (self.requests(2, 20), self.world.rng.below(200_000));
             for _ in 0..few {
                 self.world.submit_random();
@@ -101,7 +103,8 @@ impl Story {
         self.ask_everybody();
         self.load(2, 30);
         let patience_ns = 1_000_000_000 * u64::from(self.world.running().members.patience_s());
-        // Ten times as long while stripes need a resync; by beats, which are longer here than by the clock.
+        // Ten times as long while stripes need a resync; counted in beats, which are longer here than by the
+        // clock.
         let patiences = if self.world.running().bitmap.need_sync() > 0 { 18 } else { 3 };
         self.world.rest(patiences * patience_ns);
         if self.world.is_off() {
@@ -146,7 +149,8 @@ impl Story {
         self.world.rest(10_000_000);
     }
 
-    /// Nobody answers for longer than the patience, and perhaps only one is asked: nobody has failed.
+    /// Makes all members silent for longer than the patience, perhaps with only one of them asked. None may
+    /// be failed.
     fn all_are_silent_for_a_while(&mut self) {
         self.heal();
         self.world.rest(5_000_000_000);
@@ -178,7 +182,7 @@ impl Story {
         }
     }
 
-    /// Deallocations take twice the patience, everything else does not: nobody has failed.
+    /// Makes deallocations take twice the patience, and nothing else. No member may be failed.
     fn slow_advice(&mut self) {
         self.heal();
         if self.world.is_off() || self.world.rebuilds() {
@@ -207,7 +211,7 @@ impl Story {
         }
     }
 
-    /// A request that reaches every member.
+    /// Submits requests that reach every member.
     fn ask_everybody(&mut self) {
         for _ in 0..self.world.geometry.members() {
             let stripe = self.world.rng.below(self.world.geometry.stripes());

@@ -1,4 +1,4 @@
-//! Answers and members against the oracle.
+//! Checks of answers and members against the oracle.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::monitors::{Monitors, code};
 use super::World;
 
 impl World {
-    /// I6 in full, after each superblock: every member that an assembly would now believe holds what was acknowledged,
-    /// and the parity of stripes at rest.
+    /// I6 in full, after each superblock: every member that an assembly would believe now holds what was
+    /// acknowledged. Also checks the parity of stripes at rest.
     pub(super) fn check_members(&mut self) {
         let shared = Arc::clone(self.running());
         let mut bus = self.bus.borrow_mut();
@@ -59,8 +59,8 @@ impl World {
         self.note_readable(asked.first, asked.count);
     }
 
-    /// I6, C2: every member that an assembly would believe has what was acknowledged; with FUA, durably. And where
-    /// the stripe is at rest its parity matches (I3).
+    /// I6 and C2: every member that an assembly would believe has what was acknowledged; with FUA, durably.
+    /// If the stripe is at rest, its parity matches (I3).
     pub(super) fn check_written(&mut self, asked: &Asked, fua: bool) {
         let shared = Arc::clone(self.running());
         let mut bus = self.bus.borrow_mut();
@@ -90,7 +90,8 @@ impl World {
                     "C2: request #{} with FUA is acknowledged, and sector {sector} on disk {disk} is not durable",
                     asked.tag
                 );
-                // Where neither a host nor background work can have written the parity since, it must be durable too.
+                // If neither a host nor background work can have written the parity since, the parity must be
+                // durable too.
                 let is_alone = self.asked.is_empty() && self.written_at < asked.start && !self.is_busy();
                 if is_alone && shared.locks.is_free(stripe) {
                     self.check_parity_durable(&mut bus, &in_sync, stripe, offset);
@@ -125,7 +126,7 @@ impl World {
         }
     }
 
-    /// Reads everything that was ever written, and some that was not, and checks all parity.
+    /// Reads everything that was ever written and some that was not, and checks all parity.
     pub fn verify(&mut self) {
         self.drain();
         if self.is_off() {
@@ -162,7 +163,8 @@ impl World {
         self.drain();
     }
 
-    /// Lets an array that is whole rest for some seconds: no stripe is left that a crash would make it resync (B4).
+    /// B4: after a whole array has rested for some seconds, no stripe is left that would need a resync after
+    /// a crash.
     pub fn check_swept(&mut self) {
         let is_whole = |world: &World| {
             !world.is_off() && world.running().members.view().readable == world.geometry.slots()
@@ -190,7 +192,7 @@ impl World {
         }
     }
 
-    /// D7: what the bitmap said when the array was stopped in order it says when it is started again.
+    /// D7: when the array is started again after a stop in order, the bitmap says what it said at the stop.
     pub(super) fn check_kept(&mut self) {
         let Some(cells) = self.cells_at_stop.take() else { return };
         let as_stored = |cell| if cell == Cell::Aged { Cell::Dirty } else { cell };
@@ -202,17 +204,18 @@ impl World {
         }
     }
 
-    /// What the bitmap says of every stripe.
+    /// The bitmap's cell of every stripe.
     pub(super) fn cells(&self) -> Vec<Cell> {
         let bitmap = &self.running().bitmap;
         (0..self.geometry.stripes()).map(|stripe| bitmap.cell(stripe)).collect()
     }
 
-    /// I3 everywhere: no host request may be in flight.
+    /// Checks I3 for every stripe at rest. No host request may be in flight.
     pub fn check_all_parity(&mut self, why: &str) {
         let shared = Arc::clone(self.running());
         if shared.failed() {
-            // What was being written when too many were lost is torn, was not acknowledged, and stays so.
+            // Writes in flight when too many members were lost may be torn. They were not acknowledged, and
+            // stay torn.
             return;
         }
         let mut bus = self.bus.borrow_mut();

@@ -1,8 +1,8 @@
-//! A world at a moment of another at which the power could have gone.
+//! Worlds that branch off at a moment at which the power could have gone.
 //!
-//! The engine's part of the other world is not needed: with the power it is gone anyway. So a moment is the members,
-//! what was in flight to them, and what the oracle says a read may return after a cut; and of one moment several
-//! worlds are made, each with other writes landed and other caches lost.
+//! The branch does not need the engine's state, because the engine is gone with the power anyway. So a moment
+//! consists of the members, the operations in flight to them, and what the oracle lets a read return after a
+//! cut. Several worlds are made from one moment, each with other writes landed and other cached content lost.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ use super::World;
 use super::decay::Spot;
 use super::idle::{Idle, Loss};
 
-/// See the top of this file.
+/// A moment at which the power could have gone; see the top of this file.
 pub struct Crash {
     moment: Moment,
     oracle: Rc<Oracle>,
@@ -33,7 +33,7 @@ pub struct Crash {
 }
 
 impl Crash {
-    /// Whether a cut here has more than one outcome.
+    /// Whether a cut at this moment has more than one outcome.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.moment.is_open()
@@ -41,7 +41,8 @@ impl Crash {
 }
 
 impl World {
-    /// Keeps the moments that the bus has taken, with what the oracle knows now: no answer since has been given.
+    /// Keeps the moments that the bus has recorded, together with what the oracle knows now. No request was
+    /// answered since they were recorded, so that knowledge applies to them.
     pub(super) fn keep_crashes(&mut self) {
         let mut bus = self.bus.borrow_mut();
         if bus.probes.taken.is_empty() {
@@ -67,7 +68,7 @@ impl World {
         self.crashes.extend(taken.into_iter().map(crash));
     }
 
-    /// The array is down: a world beside this one, in which it may be started without consequences for this one.
+    /// Copies a stopped array into a world of its own. A start there has no consequences in this world.
     #[must_use]
     pub fn aside(&self, seed: u64, memory: &Arc<Memory>, verbose: bool) -> World {
         let moment = self.bus.borrow().moment_now();
@@ -77,7 +78,8 @@ impl World {
         self.branch(&crash, seed, memory, verbose)
     }
 
-    /// The world in which the power goes at this moment; `seed` decides what of it survives.
+    /// The world in which the power goes at this moment; `seed` decides which writes and cached sectors
+    /// survive.
     #[must_use]
     pub fn branch(&self, crash: &Crash, seed: u64, memory: &Arc<Memory>, verbose: bool) -> World {
         let mut rng = Rng::new(seed);
@@ -123,7 +125,7 @@ impl World {
             waits: super::crowd::Waits::default(),
             cells_at_stop: None,
             crashes: Vec::new(),
-            // Rolling back all members to a stop is tried in the run itself.
+            // Rolling back all members to a stop is tried in the main run only.
             stops: Vec::new(),
             older: crash.older,
             damaged: crash.damaged.clone(),

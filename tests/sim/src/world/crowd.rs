@@ -1,25 +1,27 @@
-//! F6: requests are served in the order in which they come, also while a host has new ones all the time.
+//! F6: requests are served in the order of their arrival, even if a host always has new ones.
 //!
-//! A request that waits behind a queue waits about as long as those before it did, and then takes the time of its own operations. So
-//! the oldest request in flight is held against some times the mean wait of the load so far, and a long time for its own
-//! operations. A request that is overtaken for ever passes any such bound.
+//! A request that waits in a queue waits about as long as the requests before it, and then takes the time of
+//! its own operations. So the age of the oldest request in flight is compared with a multiple of the load's
+//! mean wait, plus a long time for its own operations. A request that is overtaken for ever exceeds any such
+//! bound.
 
 use engine::request::RequestKind;
 
 use super::World;
 
-/// A request may wait so many times as long as the mean write.
+/// Longest wait of a request, in multiples of the mean wait of a write.
 const TIMES_THE_MEAN: u64 = 12;
-/// And it may take so many times as long as the slowest operation of a member does as a rule: some ten steps that follow
-/// each other, of which one in eight takes eight times that, and waits for steps of other requests.
+/// Longest time for a request's own operations, in multiples of the slowest operation's usual time. A request
+/// takes some ten consecutive steps; one step in eight takes up to eight times as long, and waits for steps
+/// of other requests.
 const TIMES_AN_OPERATION: u64 = 200;
 
-/// How long writes waited during a load.
+/// Waiting times of the writes of one load.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Waits {
-    /// Together, ns.
+    /// Sum of the waiting times, ns.
     pub total_ns: u64,
-    /// How many were answered.
+    /// Number of writes that were answered.
     pub answered: u64,
 }
 
@@ -32,14 +34,15 @@ impl Waits {
         }
     }
 
-    /// How old a request may become.
+    /// The age that a request may reach, ns.
     fn age_max_ns(self, slowest_ns: u64) -> u64 {
         TIMES_THE_MEAN * self.total_ns / self.answered.max(1) + TIMES_AN_OPERATION * slowest_ns
     }
 }
 
 impl World {
-    /// Requests at random, as many in flight as the host's depth allows at all times, until `enough` or so many are asked.
+    /// Makes random requests, always as many in flight as the host's depth allows, until `enough` returns
+    /// true or `count` requests were made.
     pub fn crowd(&mut self, count: u64, mut enough: impl FnMut(&World) -> bool) {
         self.waits = Waits::default();
         let (mut left, mut idle) = (count, 0);
@@ -60,7 +63,7 @@ impl World {
         let age_max_ns = self.waits.age_max_ns(self.config.latency.slowest_ns());
         for asked in &self.asked {
             let age_ns = now - asked.asked_ns;
-            // A discard of many stripes queues with each batch of them anew.
+            // A discard of many stripes queues again for each batch of them.
             let steps = match asked.kind {
                 RequestKind::Discard | RequestKind::WriteZeroes { .. } => {
                     (asked.count / self.stripe_sectors()).div_ceil(self.config.sizes.ops as u64).max(1)
@@ -76,7 +79,7 @@ impl World {
         }
     }
 
-    /// Many requests at a time, at few stripes or all over.
+    /// Sets habits with many requests in flight, to a few hot stripes or spread over the array.
     pub fn crowd_in(&mut self) {
         let habits = &mut self.host.habits;
         habits.depth = self.rng.between(12, 48);

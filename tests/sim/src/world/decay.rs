@@ -1,4 +1,4 @@
-//! Metadata that cannot be read, or has decayed, while an array is down.
+//! Metadata that becomes unreadable, or decays, while the array is down.
 
 use engine::format::lost_rows::{LIST_BYTES, PLACE_OFFSETS_BYTES};
 use engine::format::superblock::{Copy, decode};
@@ -9,15 +9,15 @@ use crate::monitors::{Monitors, code};
 
 use super::{StartOutcome, World};
 
-/// The second copy of a GPT, at the end of a device: its entries and its header.
+/// Length of the second copy of a GPT at the end of a device: its entries and its header.
 const GPT_COPY_BYTES: u64 = 33 * SECTOR as u64;
 
 /// A block of metadata on one disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spot {
-    /// The disk.
+    /// Index of the disk.
     pub disk: usize,
-    /// Which of its blocks.
+    /// The block on that disk.
     pub block: Block,
 }
 
@@ -28,32 +28,32 @@ pub enum Block {
     Superblock(Copy),
     /// A place of a bitmap block.
     Bitmap {
-        /// The bitmap block.
+        /// Index of the bitmap block.
         block: u64,
-        /// Which of its places.
+        /// Index of the place, 0 or 1.
         place: u64,
     },
     /// A place of the list of lost rows: several blocks with one checksum.
     List {
-        /// Which of its places.
+        /// Index of the place, 0 or 1.
         place: usize,
     },
 }
 
-/// What happens to a block.
+/// Kind of damage to a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decay {
-    /// One of its sectors cannot be read until it is written again.
+    /// A sector of the block cannot be read until it is written again.
     OneSector,
-    /// None of its sectors can.
+    /// None of the block's sectors can be read until they are written again.
     AllSectors,
-    /// One bit is another one.
+    /// A bit of the block is flipped.
     Flip,
-    /// Foreign bytes lie over all of it.
+    /// Foreign bytes replace the whole block.
     Overwritten,
 }
 
-/// What the copies of each stripe's cell said, by slot, of those that a start would read.
+/// For each stripe, the cell in each copy that a start would read, by slot.
 pub type CellsBefore = Vec<Vec<(usize, Option<u8>)>>;
 
 impl World {
@@ -98,7 +98,7 @@ impl World {
         self.bus.borrow().disks[spot.disk].place(offset_bytes, len_bytes as u64)
     }
 
-    /// A block of metadata decays. The array is down.
+    /// Damages a block of metadata. The array is down.
     pub fn decay(&mut self, spot: Spot, decay: Decay) {
         self.idle.forget();
         let place = self.place_of(spot);
@@ -120,7 +120,8 @@ impl World {
         }
     }
 
-    /// An installer partitions a disk: a GPT in its first blocks, and the copy of it in the last ones. The array is down.
+    /// Writes a partition table, as an installer does: a GPT in the disk's first blocks, and its copy in the
+    /// last ones. The array is down.
     pub fn partition(&mut self, disk: usize) -> Spot {
         self.idle.forget();
         let mut bus = self.bus.borrow_mut();
@@ -137,7 +138,7 @@ impl World {
         Spot { disk: disk_at, block: Block::Superblock(Copy::A) }
     }
 
-    /// What the copies of each stripe's cell say, of those that are in sync and among these disks.
+    /// For each stripe, the cell in each copy that is in sync and on one of these disks.
     #[must_use]
     pub fn cells_stored_on(&self, disks: &[usize]) -> CellsBefore {
         let mut bus = self.bus.borrow_mut();
@@ -153,9 +154,10 @@ impl World {
         stored.collect()
     }
 
-    /// Looks at the array that these disks make up, with a place of one bitmap block lost on each of those in sync that keep it,
-    /// mostly the newest. OLDER: no cell is then what it was before. (A flipped bit is not tried: a damaged place looks as if the
-    /// power had gone while it was being written, so where no other member shows it whole the generation before counts.)
+    /// Looks at the array that these disks make up, after every member in sync has lost its newest place of
+    /// one bitmap block. OLDER: no cell goes back to an older state. The damage is undone afterwards. (A
+    /// flipped bit is not tried: a damaged place looks like a write that the power cut interrupted. If no
+    /// other member has that generation whole, the one before it counts.)
     pub fn look_without_newest(&mut self, disks: &[usize], in_sync: &[usize]) {
         let before = self.cells_stored_on(disks);
         let whole = self.bus.borrow().disks.clone();
@@ -168,7 +170,8 @@ impl World {
         (bus.disks, bus.monitors.superblocks_changed) = (whole, true);
     }
 
-    /// The newest place of one bitmap block becomes unreadable on each of these disks that keeps it, or on so many percent of them. Which did.
+    /// Makes the newest place of one bitmap block unreadable, with a probability of `percent` for each of
+    /// these disks that keeps the block. Returns the damaged places.
     pub fn lose_newest(&mut self, in_sync: &[usize], percent: u64) -> Vec<Spot> {
         let block = self.rng.below(self.zones.bitmap_blocks());
         let spots: Vec<Spot> = (self.metadata(in_sync).into_iter())
@@ -189,12 +192,12 @@ impl World {
         lost
     }
 
-    /// OLDER, of the array that these disks make up.
+    /// Checks OLDER on the array that these disks make up.
     pub fn look_for_older(&mut self, disks: &[usize], before: &CellsBefore) -> StartOutcome {
         self.look_with(disks, |world| world.check_no_cell_older(before))
     }
 
-    /// OLDER: after a power cut each cell is what some copy said last, or needs a resync.
+    /// OLDER: after a power cut, each cell is what some copy said last, or needs a resync.
     fn check_no_cell_older(&self, before: &CellsBefore) {
         let bitmap = &self.running().bitmap;
         for (stripe, copies) in (0..).zip(before) {
@@ -207,7 +210,7 @@ impl World {
         }
     }
 
-    /// DECAY: every member in sync has both copies of its superblock again.
+    /// DECAY: every member in sync has two good copies of its superblock again.
     pub fn check_repaired(&self) {
         let mut bus = self.bus.borrow_mut();
         for slot in self.running().members.view().readable.iter() {
@@ -224,7 +227,8 @@ impl World {
         }
     }
 
-    /// DECAY: a stripe needs a resync only if some copy of its cell said that it might, or its block was left with no copy.
+    /// DECAY: a stripe needs a resync only if some copy of its cell said that it might, or if no copy of its
+    /// block was left.
     pub fn check_no_cell_lost(&self, before: &CellsBefore, damaged: Spot) {
         let bitmap = &self.running().bitmap;
         for (stripe, cells) in (0..).zip(before) {

@@ -1,15 +1,17 @@
-//! What an unclean end may cost: which stripes may need a resync after it.
+//! The stripes that may need a resync after an unclean end.
 //!
-//! A stripe that needs a resync while a member is missing has lost that member's strip, so on an array that is degraded every
-//! mark on disk is a stripe at risk. The rule is that marks follow what is being written, and nothing else:
+//! A stripe that needs a resync while a member is missing has lost that member's strip. So on a degraded
+//! array, every mark on disk is a stripe at risk. The rule is that marks follow what is being written, and
+//! nothing else:
 //!
-//! - An array that has rested for some seconds has no mark on disk, whole or degraded. So has one that was stopped in order. An
-//!   unclean end from there on, until something is written, costs nothing: IDLE.
-//! - On an array that has been degraded for some seconds a cut costs only stripes of regions that were written within the last
-//!   seconds: LOSS.
+//! - IDLE: an array that has rested for some seconds has no mark on disk, whole or degraded; the same holds
+//!   after a stop in order. From then on, until something is written, an unclean end costs nothing.
+//! - LOSS: on an array that has been degraded for some seconds, a power cut costs only stripes of regions
+//!   that were written within the last seconds.
 //!
-//! A rebuild writes too: it overwrites rows that cannot be computed, on members in sync ([`World::note_bad_sectors`]). Stripes that
-//! needed a resync before may need it still. Damage to metadata ends the promise.
+//! A rebuild writes too: it overwrites rows that cannot be computed, on members in sync
+//! ([`World::note_bad_sectors`]). Stripes that needed a resync before may still need it. After damage to
+//! metadata, nothing is promised.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -22,43 +24,43 @@ use crate::monitors::{Monitors, cell_in, code};
 
 use super::World;
 
-/// Cells that are marked together.
+/// Number of cells that are marked together.
 const REGION_STRIPES: u64 = 32;
-/// An array has rested after so long, and as long as its slowest operations take a few hundred times.
+/// An array has rested after this time plus a few hundred times its slowest operation.
 const RESTED_NS: u64 = 5_000_000_000;
 
-/// Which stripes an unclean end may cost.
+/// Stripes that an unclean end may cost.
 #[derive(Clone, Debug)]
 pub struct Loss {
-    /// Those that needed a resync before.
+    /// Stripes that needed a resync before.
     before: Rc<BTreeSet<u64>>,
-    /// All stripes of these regions.
+    /// Regions of which any stripe may be lost.
     regions: BTreeSet<u64>,
 }
 
-/// What is known of the array's marks.
+/// Knowledge about the array's marks.
 #[derive(Default)]
 pub struct Idle {
-    /// Whether anybody looks.
+    /// Whether IDLE and LOSS are checked in this run.
     pub watched: bool,
-    /// The array rests, and these stripes need a resync.
+    /// Set while the array rests: the stripes that need a resync.
     rests: Option<Rc<BTreeSet<u64>>>,
-    /// Since when members are missing, and what needed a resync when that began.
+    /// Set while members are missing: since when, and the stripes that needed a resync at that time.
     degraded: Option<(u64, Rc<BTreeSet<u64>>)>,
-    /// When each region was written last.
+    /// Time at which each region was last written.
     written: BTreeMap<u64, u64>,
-    /// What the last unclean end may have cost.
+    /// Stripes that the last unclean end may have cost.
     pub loss: Option<Loss>,
 }
 
 impl Idle {
-    /// Of a world in which the power has just gone.
+    /// State after the power has just gone.
     #[must_use]
     pub fn after(watched: bool, loss: Option<Loss>) -> Idle {
         Idle { watched, loss, ..Idle::default() }
     }
 
-    /// Nothing is promised from here on.
+    /// Forgets everything: nothing is promised from here on.
     pub fn forget(&mut self) {
         *self = Idle { watched: self.watched, ..Idle::default() };
     }
@@ -74,7 +76,7 @@ impl World {
         Rc::new(cells.filter(|(_, cell)| *cell == Cell::NeedSync).map(|(stripe, _)| stripe).collect())
     }
 
-    /// Stripes are being written, or were until now.
+    /// Notes that stripes are being written, or were until now.
     pub(super) fn note_written(&mut self, first: u64, count: u64) {
         if !self.idle.watched || count == 0 {
             return;
@@ -87,7 +89,7 @@ impl World {
         self.idle.rests = None;
     }
 
-    /// Looks whether members are missing.
+    /// Notes whether members are missing, and since when.
     pub(super) fn note_degraded(&mut self) {
         if !self.idle.watched {
             return;
@@ -99,8 +101,9 @@ impl World {
         }
     }
 
-    /// A rebuild that meets bad sectors on a member in sync gives up their rows after some attempts, and overwrites them. The
-    /// mark for that is on disk before the write, so until the sectors are good the rebuild may be about to write there.
+    /// Counts stripes with bad sectors as written while a rebuild runs. A rebuild that meets bad sectors on a
+    /// member in sync gives up their rows after some attempts and overwrites them. The mark for this is on
+    /// disk before the write, so until the sectors are good, the rebuild may be about to write there.
     pub(super) fn note_bad_sectors(&mut self) {
         if !self.idle.watched || !self.bus.borrow().lasting || !self.rebuilds() {
             return;
@@ -122,7 +125,7 @@ impl World {
         }
     }
 
-    /// What an unclean end may cost now; `None` where nothing is promised.
+    /// The stripes that an unclean end may cost now; `None` if nothing is promised.
     pub(super) fn loss(&self) -> Option<Loss> {
         if !self.idle.watched {
             return None;
@@ -138,8 +141,8 @@ impl World {
         if since_ns + rested_ns > now_ns || self.running().failed() {
             return None;
         }
-        // The flush before a sweep waits for a silent member, and a stripe is marked until its slowest operation ends, also
-        // that of a discard which was answered long ago.
+        // The flush before a sweep waits for a silent member. A stripe also stays marked until its slowest
+        // operation ends, even the deallocation for a discard that was answered long ago.
         let is_recent = |end_ns: u64| end_ns.saturating_add(rested_ns) > now_ns;
         let bus = self.bus.borrow();
         if is_recent(bus.stuck_until_ns) || bus.silences.iter().any(|silence| is_recent(silence.until_ns)) {
@@ -147,7 +150,7 @@ impl World {
         }
         let recent = self.idle.written.iter().filter(|(_, at_ns)| *at_ns + rested_ns > now_ns);
         let mut regions: BTreeSet<u64> = recent.map(|(region, _)| *region).collect();
-        // What is in flight counts as written now, however long ago it was asked.
+        // A request in flight counts as written now, however old it is.
         for asked in self.asked.iter().filter(|asked| asked.count > 0) {
             let stripe = |sector| sector / self.stripe_sectors() / REGION_STRIPES;
             regions.extend(stripe(asked.first)..=stripe(asked.first + asked.count - 1));
@@ -155,7 +158,7 @@ impl World {
         Some(Loss { before: Rc::clone(before), regions })
     }
 
-    /// IDLE, LOSS: after an unclean end only those stripes need a resync that may.
+    /// IDLE, LOSS: after an unclean end, only stripes that the end may have cost need a resync.
     pub(super) fn check_loss(&mut self) {
         let Some(Loss { before, regions }) = self.idle.loss.take() else { return };
         let now = self.need_sync();
@@ -182,7 +185,7 @@ impl World {
         }
     }
 
-    /// Lets an array rest, whole or degraded: no stripe is left that an unclean end would cost.
+    /// Lets an array rest, whole or degraded, and checks that an unclean end would then cost no stripe.
     pub fn check_idle(&mut self) {
         if self.is_off() || self.running().failed() {
             return;
@@ -202,7 +205,7 @@ impl World {
         self.idle.rests = Some(self.need_sync());
     }
 
-    /// No copy of a cell that a start would read says Dirty.
+    /// Checks that no copy of a cell that a start would read says Dirty.
     pub(super) fn check_no_mark(&self, why: &str) {
         let mut bus = self.bus.borrow_mut();
         for block in 0..self.zones.bitmap_blocks() {
@@ -219,7 +222,8 @@ impl World {
         }
     }
 
-    /// Whichever of a block's places is lost while the array rests, the other says the same.
+    /// Checks that both places of a block say the same while the array rests, so that losing either one costs
+    /// nothing.
     fn check_places_alike(&self) {
         let mut bus = self.bus.borrow_mut();
         for block in 0..self.zones.bitmap_blocks() {
@@ -237,7 +241,7 @@ impl World {
         }
     }
 
-    /// The array was stopped in order, with these stripes in need of a resync.
+    /// Notes that the array was stopped in order, with the stripes that needed a resync then.
     pub(super) fn note_stop(&mut self) {
         if !self.idle.watched {
             return;

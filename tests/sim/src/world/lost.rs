@@ -1,10 +1,11 @@
-//! What may be lost: which rows the members that are there cannot make up for, and what the array lists as lost.
+//! LOST: the rows that the present members cannot compute, and the rows that the array lists as lost.
 //!
-//! The truth is looked up below the engine: which sectors of which disks cannot be read, which slots are not in sync, which stripes
-//! are NeedSync. A piece of rows of a data strip is *not computable* when its strip is not readable there and the readable parity does
-//! not make up for all that is missing. Only such a piece may be answered with an error, and only such a piece may be listed
-//! (LOST). What is listed stays an error until it is overwritten, for the oracle too. The list is bounded, and a full one stops a rebuild
-//! for good. Worlds here are too small to fill it; so it is held that no list could be shorter.
+//! The truth is looked up below the engine: the unreadable sectors of each disk, the slots that are not in
+//! sync, and the stripes that are `NeedSync`. A piece of rows of a data strip is *not computable* if its
+//! strip is not readable there and the readable parity cannot replace everything that is missing. Only such a
+//! piece may be answered with an error, and only such a piece may be listed. Listed rows stay an error until
+//! they are overwritten, for the oracle too. The list is bounded, and a full list stops a rebuild for good.
+//! Worlds here are too small to fill it, so the check is instead that no shorter list would do.
 
 use std::collections::BTreeSet;
 
@@ -17,12 +18,12 @@ use crate::host::Asked;
 
 use super::{Block, Spot, World};
 
-/// Sectors that the engine gives up together.
+/// Number of sectors that the engine gives up together.
 const PIECE_SECTORS: u64 = RECOVERY_BYTES as u64 / SECTOR as u64;
 
 impl World {
-    /// Whether an error is excused: some of these sectors of the array cannot be computed now, or are listed as lost. A write may also
-    /// meet another strip that is lost in its rows.
+    /// Whether an error is excused: some of these sectors cannot be computed now, or are listed as lost. A
+    /// write may also meet another lost strip in the same rows.
     pub(super) fn is_lost(&self, first: u64, count: u64, is_read: bool) -> bool {
         if self.oracle.lost.range(first..first + count).next().is_some() {
             return true;
@@ -38,7 +39,8 @@ impl World {
         })
     }
 
-    /// What cannot be computed at some moment may be answered with an error, also if it is repaired before the answer comes.
+    /// Marks requests in flight as excused if their rows cannot be computed now. An error may answer them
+    /// even if the sectors are repaired before the answer.
     pub(super) fn note_errors_to_come(&mut self) {
         if !self.bus.borrow().lasting {
             return;
@@ -51,8 +53,8 @@ impl World {
         }
     }
 
-    /// Whether the piece of rows that this sector is in can be computed from what can be read, and whether those rows of every data
-    /// strip can.
+    /// Whether the piece of rows that contains this sector can be computed from what is readable, and whether
+    /// those rows can be computed for every data strip.
     fn is_computable(&self, sector: u64) -> (bool, bool) {
         let (stripe, within) = self.geometry.locate(sector * SECTOR as u64);
         let (wanted, row) = self.geometry.strip_of(within);
@@ -77,7 +79,7 @@ impl World {
         (is_there(wanted) || all, all)
     }
 
-    /// LOST: what the array has listed in this step is not computable.
+    /// LOST: rows that the array has newly listed are not computable.
     pub(super) fn check_listed(&mut self) {
         let version = self.running().lost.version();
         if version == self.listed_version {
@@ -100,8 +102,8 @@ impl World {
         self.oracle.lost.extend(listed);
     }
 
-    /// LOST: no list with fewer ranges says the same. A range is whole strips of a slot, between which the slot has nothing but parity,
-    /// or rows of one strip.
+    /// LOST: no list with fewer ranges would say the same. A range is either rows of one strip, or whole
+    /// strips of a slot with nothing but the slot's parity between them.
     fn check_ranges(&self) {
         let ranges = self.running().lost.ranges();
         let strip_sectors = self.geometry.chunk_bytes() / SECTOR as u32;
@@ -134,9 +136,9 @@ impl World {
         );
     }
 
-    /// LOST: a start lists nothing that had not been listed before, or that was written since. (A discard is in the bitmap first, and may
-    /// be in the list later. Where no copy of the bitmap block is left that says so, the stripe is one that needs a resync, and
-    /// what the list still says of it counts.)
+    /// LOST: a start lists nothing that was not listed before, and nothing that was written since. (A discard
+    /// is in the bitmap first and may reach the list later. If no copy of the bitmap block that records the
+    /// discard is left, the stripe needs a resync, and what the list still says of it counts.)
     pub(super) fn check_list_at_start(&mut self) {
         let listed = self.listed();
         let is_forgotten = |sector: u64| {
@@ -152,7 +154,7 @@ impl World {
         self.oracle.lost.extend(listed);
     }
 
-    /// The sectors that the array lists as lost, but for stripes that read as zeros all the same.
+    /// The sectors that the array lists as lost, except in stripes that read as zeros anyway.
     fn listed(&self) -> BTreeSet<u64> {
         let mut listed = BTreeSet::new();
         let shared = self.running();
@@ -173,11 +175,12 @@ impl World {
         listed
     }
 
-    /// These sectors were read. What had been lost, and is not listed any more, may not be lost again: a stripe whose discard a power
-    /// cut has finished reads as zeros, and goes on to do so. (While it is being discarded or overwritten it reads as that too, and a
-    /// power cut may take it back. Zeros for a whole stripe are a discard.)
+    /// Notes that these sectors were read. A sector that was lost and is no longer listed must not be lost
+    /// again: a stripe whose discard was finished after a power cut reads as zeros, and must continue to.
+    /// (During a discard or an overwrite it also reads like that, but a power cut may undo it, so such
+    /// sectors are skipped. Write-zeroes of a whole stripe count as a discard.)
     pub(super) fn note_readable(&mut self, first: u64, count: u64) {
-        // (In an array that has failed the same is true of a discard that was given up.)
+        // (In a failed array, a discard that was given up may be undone in the same way.)
         if self.running().failed() || self.oracle.lost.range(first..first + count).next().is_none() {
             return;
         }
@@ -201,7 +204,8 @@ impl World {
         }
     }
 
-    /// Sectors of several members become unreadable and stay so until they are written, one in a few stripes or several in one.
+    /// Makes sectors of several members unreadable until they are written: one sector in each of a few
+    /// stripes, or several in one stripe.
     pub fn spoil(&mut self) {
         let stripes = self.geometry.stripes().min(40);
         let mut stripe = self.rng.below(stripes);
@@ -215,7 +219,8 @@ impl World {
         }
     }
 
-    /// Whether a strip of this stripe has a worn sector: a resync cannot write there, and may leave the stripe NeedSync.
+    /// Whether a strip of this stripe has a worn sector. A resync cannot write there, and may leave the
+    /// stripe `NeedSync`.
     #[must_use]
     pub fn is_worn(&self, stripe: u64) -> bool {
         let bus = self.bus.borrow();
@@ -234,7 +239,7 @@ impl World {
         self.bus.borrow().worn && (0..self.geometry.stripes()).any(|stripe| self.is_worn(stripe))
     }
 
-    /// The first stripe that needs a resync and could have one.
+    /// The first stripe that needs a resync and has no worn sector that would prevent it.
     #[must_use]
     pub fn left_unsynced(&self) -> Option<u64> {
         let bitmap = &self.running().bitmap;
@@ -249,8 +254,8 @@ impl World {
         !self.is_off() && self.running().members.view().readable == self.geometry.slots()
     }
 
-    /// After a long rest: every slot that has a device is filled, and no stripe is NeedSync that has all its data members and no worn
-    /// sector.
+    /// After a long rest, every slot that has a device is filled. If the array is whole, no stripe is
+    /// `NeedSync` unless it has a worn sector.
     pub fn check_ended(&self) {
         if self.is_off() || self.running().failed() {
             return;

@@ -1,9 +1,9 @@
-//! The world: reactors over a bus, a host, the oracle; one seed decides all of it.
+//! The world: reactors over a bus, a host, and the oracle. A single seed decides everything.
 //!
-//! `start` assembles, starts and grows arrays, `requests` asks and takes answers, `checks` holds them against the oracle and
-//! the members, `orders` is the operator and the weather, `crash` makes a world of a moment of another, `rollback` puts older
-//! contents back in place of what members hold, `decay` damages metadata, `idle` says what
-//! an unclean end may cost.
+//! `start` assembles, starts and grows arrays. `requests` makes requests and takes answers, and `checks`
+//! compares these and the members with the oracle. `orders` gives the operator's orders and breaks devices.
+//! `crash` branches off worlds at power cuts, `rollback` puts older contents back on members, `decay` damages
+//! metadata, and `idle` says what an unclean end may cost.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -52,7 +52,7 @@ pub use orders::DISKS_MAX;
 pub use rollback::Stop;
 pub use start::{GrowOutcome, StartOutcome};
 
-/// Every request is answered within this time.
+/// Time within which every request must be answered.
 const ANSWERED_WITHIN_NS: u64 = 30_000_000_000;
 const MIB: usize = 1 << 20;
 
@@ -61,86 +61,90 @@ struct Reactor {
     ring: SimRing,
 }
 
-/// Memory is mapped once for all runs of a thread: no run may depend on what an earlier one left in it, and the
-/// comparison of traces would show it.
+/// Memory for the runs of one thread, mapped once. A run must not depend on what an earlier run left in it;
+/// comparing traces would show that.
 #[must_use]
 pub fn fresh_memory() -> Arc<Memory> {
-    // Each size of buffer takes a MiB of its own, and silent members keep what they were given: with four, an array that has one of
-    // each size there has nothing left. So they have 32, as the product's.
+    // Each size of buffer takes a MiB of its own, and silent members keep the buffers of their operations.
+    // With 4 MiB per reactor, one buffer of each size held there would exhaust the memory. Arenas therefore
+    // have 32 MiB, like the product's.
     let mut arenas = vec![32 * MIB; REACTORS_MAX];
     arenas.push(8 * MIB);
     arenas.push(MIB);
     Memory::new(&arenas).expect("memory for a world")
 }
 
-/// See the top of this file.
+/// An array with everything around it; see the top of this file.
 pub struct World {
-    /// Chance above the bus.
+    /// Random numbers for everything above the bus.
     pub rng: Rng,
-    /// The shape.
+    /// Shape of the run.
     pub config: Config,
-    /// Its arithmetic.
+    /// Geometry of the array.
     pub geometry: Geometry,
     zones: Zones,
-    /// What the array's zones would be with all the room that the disks have.
+    /// Zones of the array if it used all the room that the disks have.
     room: Zones,
-    /// The length of every device.
+    /// Length of every device.
     device_bytes: u64,
     array_uuid: Uuid,
-    /// Below the engine.
+    /// Disks, power and time: everything below the engine.
     pub bus: Rc<RefCell<Bus>>,
     memory: Arc<Memory>,
     reactors: Vec<Reactor>,
-    /// What the reactors share, while they run.
+    /// State that the reactors share; `None` while the array does not run.
     pub shared: Option<Arc<Shared>>,
-    /// What an operator has heard since the start.
+    /// State of the array as an operator knows it from events since the start.
     hearsay: Option<told::Hearsay>,
     host: Host,
-    /// `None` only while another takes its place.
+    /// The host's memory; `None` only while it is being replaced.
     host_pool: Option<Pool>,
     oracle: Oracle,
     asked: Vec<Asked>,
     next_tag: u64,
-    /// Stripes of which something may be lost: they were NeedSync when the array was started without a member.
+    /// Stripes that may have lost something: they were `NeedSync` when a member was missing or might be lost.
     pub lossy: BTreeSet<u64>,
-    /// Stripes of requests that were answered with an error: members may differ there, and nobody was promised anything.
+    /// Stripes of requests that were answered with an error. Members may differ there, since nothing was
+    /// promised.
     torn: BTreeSet<u64>,
-    /// Errors are no violation for now: more is broken than the level bears. Wrong bytes still are.
+    /// Whether errors are excused for now, because more is broken than the level tolerates. Wrong bytes are
+    /// never excused.
     pub beyond_level: bool,
-    /// Requests answered.
+    /// Number of requests answered.
     pub answered: u64,
-    /// Of those, with an error.
+    /// Number of requests answered with an error.
     pub errors: u64,
     /// Disks that take part or may return.
     pub present: Vec<usize>,
-    /// The state of what an aimed fault has hit, just before.
+    /// State of the stripe or array that an aimed fault has hit, just before the hit.
     pub hit_state: Option<State>,
-    /// The state that the array was in when it last ran.
+    /// State of the array when it last ran.
     pub stored_state: State,
-    /// What the bitmap said at a stop in order; not after a start that came to nothing.
+    /// Cells at the last stop in order; `None` after a later start that failed.
     cells_at_stop: Option<Vec<Cell>>,
-    /// The version of the list of lost rows that was looked at last.
+    /// Version of the list of lost rows at the last check.
     listed_version: u64,
-    /// The oracle's moment when a write was answered last.
+    /// The oracle's moment at which a write was last answered.
     written_at: u64,
-    /// How long the writes of the present load waited: see `crowd`.
+    /// Waiting times of the writes of the present load: see `crowd`.
     waits: crowd::Waits,
-    /// Moments at which the power could have gone, to be looked into.
+    /// Moments at which the power could have gone, to be examined later.
     pub crashes: Vec<Crash>,
-    /// The array as it was left by stops in order, and when it was created.
+    /// The array as each stop in order left it, and as it was created.
     pub stops: Vec<Rc<Stop>>,
-    /// Blocks of metadata that have been damaged since a start that repaired them all.
+    /// Damaged blocks of metadata that no start has repaired yet.
     pub damaged: Vec<Spot>,
-    /// Some disks hold older content than they held, and no start has decided on them yet: a start may be refused.
+    /// Whether some disks hold older content than before and no start has decided on them yet. A start may be
+    /// refused then.
     pub older: bool,
-    /// Disks that a return of the whole array to a stop has done away with.
+    /// Disks that were removed when the whole array went back to an earlier stop.
     pub gone: BTreeSet<usize>,
-    /// What an unclean end may cost.
+    /// Knowledge about what an unclean end may cost.
     pub idle: Idle,
 }
 
 impl World {
-    /// An array, created and not started.
+    /// A world with an array that is created and not started.
     #[must_use]
     pub fn new(seed: u64, config: Config, memory: Arc<Memory>, verbose: bool) -> World {
         let mut rng = Rng::new(seed);
@@ -235,7 +239,7 @@ impl World {
             array: self.array_uuid,
             shape: self.config.shape,
             geometry: self.geometry,
-            // Places are the same in both, and the array may grow.
+            // Offsets are the same as in the zones of today, and the array may grow.
             zones: self.room,
         });
         bus.monitors.power_on();
@@ -245,7 +249,8 @@ impl World {
         }
     }
 
-    /// What a resync takes for data: whatever the members hold.
+    /// Takes the present content of all members as the initial data, since a resync will make parity match
+    /// it.
     fn remember_media(&mut self) {
         let mut bus = self.bus.borrow_mut();
         for sector in 0..self.sectors() {
@@ -257,7 +262,7 @@ impl World {
         }
     }
 
-    /// Sectors of the array.
+    /// Number of sectors of the array.
     #[must_use]
     pub const fn sectors(&self) -> u64 {
         self.geometry.size_bytes() / SECTOR as u64
@@ -275,7 +280,7 @@ impl World {
         (usize::from(slot), self.geometry.strip_offset(stripe) + u64::from(row))
     }
 
-    /// The shared state of a running array.
+    /// The shared state of the running array.
     #[must_use]
     pub fn running(&self) -> &Arc<Shared> {
         self.shared.as_ref().expect("the array runs")
@@ -287,7 +292,7 @@ impl World {
         self.bus.borrow().off
     }
 
-    /// After a cut: the engine is gone, and what it had not promised with it.
+    /// Applies a power cut: forgets the engine, and everything that it had not promised.
     pub fn after_cut(&mut self) {
         self.idle = Idle::after(self.idle.watched, self.loss());
         self.forget_engine();
@@ -300,24 +305,26 @@ impl World {
         self.shared = None;
         self.hearsay = None;
         self.asked.clear();
-        // The engine may have given a request another span, and may have parked the one that it came with.
+        // The engine may have given a request another span, and may have parked the span that the request
+        // came with.
         self.host_pool = None;
         self.host_pool = Some(Pool::new(&self.memory, REACTORS_MAX as u16));
     }
 
-    /// One turn of some reactor. Whether it moved.
+    /// Runs one turn of a random reactor. Returns whether it made progress.
     pub fn step(&mut self) -> bool {
         let at = self.rng.below(self.reactors.len() as u64) as usize;
         self.turn(at)
     }
 
-    /// One turn of a reactor. Whether it moved.
+    /// Runs one turn of a reactor. Returns whether it made progress.
     fn turn(&mut self, at: usize) -> bool {
         {
             let mut bus = self.bus.borrow_mut();
             let next = bus.next_due_ns();
             let random = self.rng.below(1500);
-            // Who waits for a silent disk looks at it now and then, and does not sleep until it speaks.
+            // While a disk is silent, time advances in short hops, so that a reactor waiting for it looks now
+            // and then instead of sleeping until the disk answers.
             let is_silent = bus.silences.iter().any(|silence| bus.now_ns < silence.until_ns);
             let hop_ns = if is_silent { 100_000_000 } else { u64::MAX };
             bus.now_ns = match next {
@@ -367,7 +374,7 @@ impl World {
         moved
     }
 
-    /// The state of the array, and of each stripe.
+    /// The state of the array, and the state of each stripe.
     fn states(&self) -> (State, Vec<State>) {
         let shared = self.running();
         let view = shared.members.view();
@@ -388,8 +395,8 @@ impl World {
         (whole.or(of_array).expect("a stripe is in some state"), stripes)
     }
 
-    /// Whether an aimed fault has been hit in this step, and what was the state of what it hit. A fault that may cost the array a
-    /// member costs the stripes that are NeedSync now their strips on that member.
+    /// Notes the hit of an aimed fault in this step, with the previous state of what it hit. If the fault may
+    /// cost the array a member, stripes that are `NeedSync` now may lose their strips on that member.
     fn note_hit(&mut self, before: &(State, Vec<State>)) {
         self.stored_state = before.0;
         let Some(aim) = self.bus.borrow().aim else { return };
@@ -403,7 +410,7 @@ impl World {
         }
     }
 
-    /// With no request and no background work left, every reactor comes to hold nothing.
+    /// Runs until every reactor holds nothing. No request and no background work may be left.
     pub fn come_to_rest(&mut self) {
         for _ in 0..2_000 {
             let quiet = |reactor: &Reactor| reactor.array.quiet();
@@ -411,7 +418,7 @@ impl World {
                 return;
             }
             if self.reactors.iter().all(quiet) {
-                // Who has something to tell does not sleep.
+                // Events are checked only once the steward has nothing left to tell.
                 if !self.reactors[0].array.must_turn() {
                     self.check_told();
                 }
@@ -422,13 +429,13 @@ impl World {
         panic!("I8: a reactor holds something though every request is answered");
     }
 
-    /// Requests in flight.
+    /// Number of requests in flight.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.asked.len()
     }
 
-    /// `count` random requests, as many at a time as the host's depth allows.
+    /// Makes `count` random requests, as many at a time as the host's depth allows.
     pub fn load(&mut self, count: u64) {
         let mut left = count;
         let mut idle = 0;
@@ -441,12 +448,13 @@ impl World {
         }
     }
 
-    /// What a request may take. Slow devices are excused, and a turn here can be a long one.
+    /// Time limit for a request. It grows with the latency of the devices, since a turn here can be long.
     fn answered_within_ns(&self) -> u64 {
         ANSWERED_WITHIN_NS + 500 * self.config.latency.slowest_ns()
     }
 
-    /// Steps; when nothing moves for long, time flies, and in the end it is a hang.
+    /// Runs a step. After many steps without progress, time jumps ahead; a request that stays unanswered ends
+    /// the run.
     fn step_watched(&mut self, idle: &mut u64) {
         *idle = if self.step() { 0 } else { *idle + 1 };
         if *idle > 200 {
@@ -455,9 +463,10 @@ impl World {
         if *idle > 200 || self.rng.below(256) == 0 {
             let now = self.bus.borrow().now_ns;
             let within = self.answered_within_ns();
-            // What a member that does not answer may hold up: its own silence, if that ends, and the time until it is failed.
-            // Members are waited for ten times as long while stripes need a resync; by beats, which are longer here than by the
-            // clock, since time flies in steps of up to 100 ms and each reactor has its turn.
+            // A silent member may hold a request up for the length of its silence, if that ends, or until the
+            // member is failed. Members are waited for ten times as long while stripes need a resync.
+            // Patience is counted in beats, which are longer here than by the clock: time jumps in steps of
+            // up to 100 ms, and each reactor needs its turn.
             let unsynced = self.running().bitmap.need_sync() > 0;
             self.bus.borrow_mut().silences.iter_mut().for_each(|silence| silence.unsynced |= unsynced);
             let patience_ns = 1_000_000_000 * u64::from(self.running().members.patience_s());
@@ -473,7 +482,7 @@ impl World {
         }
     }
 
-    /// Until every request is answered.
+    /// Steps until every request is answered.
     pub fn drain(&mut self) {
         let mut idle = 0;
         while self.outstanding() > 0 && !self.is_off() {
@@ -481,7 +490,7 @@ impl World {
         }
     }
 
-    /// Lets time pass, without requests.
+    /// Lets time pass without requests.
     pub fn rest(&mut self, ns: u64) {
         let until = self.bus.borrow().now_ns + ns;
         let mut still = 0;
@@ -496,7 +505,7 @@ impl World {
         }
     }
 
-    /// Lets time pass until no resync and no rebuild is under way; false when that does not come.
+    /// Lets time pass until no resync and no rebuild is running. Returns false if they do not end.
     pub fn settle(&mut self) -> bool {
         for _ in 0..1_200 {
             if self.is_off() || !self.is_busy() {
@@ -507,7 +516,7 @@ impl World {
         false
     }
 
-    /// Whether background work goes on.
+    /// Whether background work is running.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         use std::sync::atomic::Ordering::Relaxed;

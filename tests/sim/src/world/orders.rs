@@ -1,4 +1,4 @@
-//! What an operator orders, and what befalls members.
+//! Orders of an operator, and faults of members.
 
 use crossbeam::channel::{Receiver, bounded};
 use engine::array::{Answer, Order};
@@ -13,7 +13,7 @@ use super::{World, random_uuid};
 /// An order whose answer is awaited.
 type Pending = Receiver<Result<(), String>>;
 
-/// Disks of a world at most: each costs time at every look at all superblocks.
+/// Most disks in a world. Each disk adds time to every look at all superblocks.
 pub const DISKS_MAX: usize = 24;
 
 impl World {
@@ -26,7 +26,7 @@ impl World {
 
     pub(super) fn await_answer(&mut self, pending: &Pending, what: &str) -> Option<Result<(), String>> {
         let begun = self.bus.borrow().now_ns;
-        // An order takes several changes of the record, one after the other.
+        // An order takes several consecutive changes of the record.
         let within = 4 * self.answered_within_ns();
         let mut idle = 0;
         loop {
@@ -41,14 +41,15 @@ impl World {
         }
     }
 
-    /// The operator fails a slot.
+    /// Orders the array to fail a slot.
     pub fn order_fail(&mut self, slot: u8) -> Option<Result<(), String>> {
         self.bus.borrow_mut().note(6, || format!("ORDER fail slot {slot}"));
         let pending = self.order(|answer| Order::Fail { slot, answer });
         self.await_answer(&pending, "Fail")
     }
 
-    /// A disk, new or with what it held as a member, joins in a slot. If it is refused, its index is free for the next one.
+    /// Orders a disk to join in a slot: a new disk, or one that was a member before. If it is refused, its
+    /// device index is free for the next disk.
     pub fn order_join(&mut self, slot: u8, reuse: Option<usize>) -> Option<Result<(), String>> {
         let (disk, pending) = self.offer(slot, reuse);
         let answer = self.await_answer(&pending, "Join");
@@ -60,7 +61,8 @@ impl World {
         answer
     }
 
-    /// Every ring knows a disk, new or with what it held as a member, and the array is asked to take it into a slot.
+    /// Makes a disk known to every ring, and asks the array to take it into a slot. The disk is new, or was a
+    /// member before.
     fn offer(&mut self, slot: u8, reuse: Option<usize>) -> (usize, Pending) {
         let volatile = self.config.volatile.contains(&true) && self.rng.chance(50);
         let mut bus = self.bus.borrow_mut();
@@ -97,12 +99,14 @@ impl World {
         (disk, pending)
     }
 
-    /// A disk of a later life of the array was put in to be offered, and is none of this life's.
+    /// Removes a disk of a later life of the array again. It was put in only to be offered, and does not
+    /// belong to this life.
     fn take_out_if_gone(&mut self, disk: usize) {
         self.bus.borrow_mut().disks[disk].dead |= self.gone.contains(&disk);
     }
 
-    /// The disk that was offered last is not a member. As in the server, its index is free once nothing is in flight to it.
+    /// Removes the disk that was offered last and did not become a member. As in the server, its device index
+    /// is free once nothing is in flight to the disk.
     fn take_back(&mut self, disk: usize) {
         self.take_out_if_gone(disk);
         let mut bus = self.bus.borrow_mut();
@@ -115,8 +119,9 @@ impl World {
         }
     }
 
-    /// Orders to an array that takes none: it has failed, was stopped, or is read-only. ORDER: each is refused with that reason in the
-    /// steward's next turn. D9: the disk that is offered is asked nothing, so its index is free again. Which disk that is.
+    /// Gives orders to an array that takes none: it has failed, was stopped, or is read-only. ORDER: each
+    /// order is refused with that reason in the steward's next turn. D9: nothing is asked of the offered
+    /// disk, so its device index is free again. Returns the disk that was offered.
     pub fn order_in_vain(&mut self, why: &str) -> Option<usize> {
         let members = self.reactors[0].ring.devices.len();
         self.reactors.iter_mut().for_each(|reactor| reactor.ring.members = members);
@@ -151,7 +156,8 @@ impl World {
         offered
     }
 
-    /// A disk that had died and is back under another name: no slot is written on it. In other cases a new one is offered.
+    /// A dead disk that is in no writable slot, to be offered as if it had come back under another name.
+    /// Often `None`; a new disk is offered then.
     fn device_that_is_back(&mut self) -> Option<usize> {
         let bus = self.bus.borrow();
         let writable = self.running().members.view().writable;
@@ -172,7 +178,7 @@ impl World {
         );
     }
 
-    /// Stops in order. The front end is drained.
+    /// Stops the array in order. Requests are drained first.
     pub fn order_stop(&mut self) -> Option<Result<(), String>> {
         self.drain();
         let (mut idle, begun) = (0, self.bus.borrow().now_ns);
@@ -197,13 +203,14 @@ impl World {
                 self.order_in_vain("is being stopped");
                 self.bus.borrow_mut().read_only = false;
             }
-            // Another server may have them now. (What was asked of a member that has left may come at any time.)
+            // Another server may own the members from now on. (Operations on a member that has left may still
+            // be in flight.)
             let members = self.running().members.view().writable;
             let changed = members.iter().find(|&slot| self.bus.borrow().is_being_changed(self.disk_of(slot)));
             assert!(changed.is_none(), "STOP: slot {changed:?} is being written when the stop is answered");
             self.forget_engine();
             self.oracle.clean_stop();
-            // Nothing is lost with the power, from now on.
+            // From now on, a power cut loses nothing.
             let mut bus = self.bus.borrow_mut();
             let moment = bus.moment;
             Monitors::check_flushed(&mut bus, moment);
@@ -213,14 +220,14 @@ impl World {
         Some(answer)
     }
 
-    /// The disk of each slot that is readable now.
+    /// The disk in a slot.
     #[must_use]
     pub fn disk_of(&self, slot: u8) -> usize {
         let device = self.running().members.device(slot);
         self.reactors[0].ring.disk(device).expect("a slot has a device")
     }
 
-    /// The slots whose disk is dead.
+    /// Slots whose disk is dead.
     #[must_use]
     pub fn dead_slots(&self) -> Slots {
         let bus = self.bus.borrow();
@@ -228,7 +235,7 @@ impl World {
         self.geometry.slots().iter().filter(dead).fold(Slots::NONE, |slots, slot| slots.or(Slots::one(slot)))
     }
 
-    /// How many more members may be lost.
+    /// Number of further members that may be lost.
     #[must_use]
     pub fn spare(&self) -> u64 {
         let readable = self.running().members.view().readable;
@@ -243,25 +250,25 @@ impl World {
         (good.count() as u64).saturating_sub(u64::from(self.geometry.data()))
     }
 
-    /// A random slot that is readable.
+    /// A random readable slot.
     pub fn random_slot(&mut self) -> u8 {
         let slots: Vec<u8> = self.running().members.view().readable.iter().collect();
         self.rng.pick(&slots)
     }
 
-    /// Whether a slot is being filled.
+    /// Whether a rebuild is filling a slot.
     #[must_use]
     pub fn rebuilds(&self) -> bool {
         !self.running().members.view().rebuilding().is_empty()
     }
 
-    /// Slots without a device that takes writes.
+    /// Slots without a writable device.
     #[must_use]
     pub fn empty_slots(&self) -> Vec<u8> {
         self.geometry.slots().minus(self.running().members.view().writable).iter().collect()
     }
 
-    /// Random blocks of data or parity on a disk become unreadable.
+    /// Makes random blocks of a strip unreadable.
     pub fn damage(&mut self, disk: usize, stripe: u64, sectors: u64) {
         let chunk = u64::from(self.geometry.chunk_bytes());
         let mut bus = self.bus.borrow_mut();
@@ -273,7 +280,7 @@ impl World {
         bus.note(9, || format!("DAMAGE disk {disk} stripe {stripe}"));
     }
 
-    /// Power is cut at this moment.
+    /// Cuts the power now.
     pub fn cut_now(&mut self) {
         self.bus.borrow_mut().lose_power();
     }

@@ -1,9 +1,10 @@
-//! A look at the array in between: it is started read-only, everything is read, and it is left as it was.
+//! Read-only looks at a stopped array: it is started, everything is read, and everything is left as it was.
 //!
-//! Nothing may be written to any disk meanwhile (READONLY, see [`Bus::push`](crate::bus::Bus)), so the start that comes next
-//! finds what it would have found; and since chance and time are put back too, the run goes on as it would have without the look.
-//! Of writes that a power cut interrupted a look shows one outcome, and does not make it stay: the member that alone holds it may
-//! be missing at the next start. So what the oracle learnt by it is forgotten as well.
+//! Nothing may be written to any disk meanwhile (READONLY, see [`Bus::push`](crate::bus::Bus)), so the next
+//! start finds what it would have found without the look. Random numbers and time are restored too, so the
+//! run continues as without the look. For writes that a power cut interrupted, a look shows one outcome and
+//! does not make it permanent: the only member that holds it may be missing at the next start. So what the
+//! oracle learnt from the look is forgotten as well.
 
 use engine::members::READ_ERRORS_MAX;
 use engine::request::RequestKind;
@@ -13,8 +14,8 @@ use crate::host::Wish;
 use super::{StartOutcome, World};
 
 impl World {
-    /// Looks at the array that these disks make up. Now and then some sectors of a member that is not needed cannot be read: they
-    /// are recovered, and not repaired.
+    /// Looks at the array that these disks make up. Now and then, some sectors of a member that can be spared
+    /// are unreadable: they are recovered, and not repaired.
     pub fn look(&mut self, disks: &[usize]) -> StartOutcome {
         self.look_with(disks, |world| {
             if world.spare() > 0 && world.rng.chance(50) {
@@ -30,7 +31,7 @@ impl World {
         })
     }
 
-    /// Looks, in this way, at the array that these disks make up.
+    /// Starts the array that these disks make up read-only, calls `way`, and restores the world.
     pub(super) fn look_with(&mut self, disks: &[usize], way: impl FnOnce(&mut World)) -> StartOutcome {
         let (rng, present) = (self.rng.clone(), std::mem::replace(&mut self.present, disks.to_vec()));
         let (bus_rng, now_ns, probes_left, camera) = {
@@ -60,7 +61,7 @@ impl World {
         let disk = self.disk_of(slot);
         let stripes = self.geometry.stripes();
         if self.rng.chance(10) {
-            // As many as would fail the member of an array that is written.
+            // Read errors in so many stripes would fail the member of a writable array.
             let end = stripes.min(u64::from(2 * READ_ERRORS_MAX));
             return (0..end).for_each(|stripe| self.damage(disk, stripe, 1));
         }

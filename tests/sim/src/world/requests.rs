@@ -1,4 +1,4 @@
-//! What the host asks, and what it is answered.
+//! Requests of the host, and their answers.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::monitors::Monitors;
 use super::{Reactor, World};
 
 impl World {
-    /// A random wish of the host's becomes a request.
+    /// Makes the host's next random request.
     pub fn submit_random(&mut self) {
         let chunk_sectors = u64::from(self.geometry.chunk_bytes()) / SECTOR as u64;
         let (sectors, stripe_sectors) = (self.sectors(), self.stripe_sectors());
@@ -20,7 +20,7 @@ impl World {
         self.submit(wish);
     }
 
-    /// Submits a request at a random reactor, of whole blocks; false when there is no room.
+    /// Submits a request, rounded to whole blocks, to a random reactor. Returns false if there is no room.
     pub fn submit(&mut self, wish: Wish) -> bool {
         let (kind, block) = (wish.kind, self.config.block_sectors());
         let (first, count) = (wish.first / block * block, wish.count.next_multiple_of(block));
@@ -93,14 +93,15 @@ impl World {
         true
     }
 
-    /// Whether some disk refuses operations for no fault of its own.
+    /// Whether some disk refuses operations although it is not broken.
     #[must_use]
     pub fn is_refusing(&self) -> bool {
         let bus = self.bus.borrow();
         bus.worn || bus.disks.iter().any(|disk| disk.refusal.is_some())
     }
 
-    /// Whether a disk may refuse what this request needs: a worn sector refuses writes of its own stripe only.
+    /// Whether a disk may refuse an operation that this request needs. A worn sector refuses only writes of
+    /// its own stripe.
     fn may_refuse(&self, asked: &Asked) -> bool {
         let stripes =
             asked.first / self.stripe_sectors()..(asked.first + asked.count).div_ceil(self.stripe_sectors());
@@ -114,8 +115,8 @@ impl World {
         self.shared.as_ref().is_some_and(|shared| shared.read_only)
     }
 
-    /// Whether an error is none of the engine's fault: a stripe of the range was found unsynced when a member was
-    /// missing, or more is broken than the level bears.
+    /// Whether an error is excused: a stripe of the range needed a resync when a member was missing, its rows
+    /// cannot be computed, or more is broken than the level tolerates.
     pub(super) fn is_excused(&self, first: u64, count: u64, is_read: bool) -> bool {
         if self.beyond_level {
             return true;
@@ -127,7 +128,7 @@ impl World {
         stripes.into_iter().any(|stripe| self.lossy.contains(&stripe))
     }
 
-    /// Stripes of which a write was refused are lost in part.
+    /// Marks stripes as lossy for which a disk refused a write.
     fn mark_refused(&mut self) {
         let mut bus = self.bus.borrow_mut();
         let chunk_bytes = u64::from(self.geometry.chunk_bytes());
@@ -139,7 +140,7 @@ impl World {
         self.lossy.extend(refused.into_iter().map(stripe_of));
     }
 
-    /// What is NeedSync now may be lost with what is about to happen.
+    /// Marks stripes that are `NeedSync` now as lossy: the coming fault may cost them a strip.
     pub fn mark_lossy(&mut self) {
         let shared = Arc::clone(self.running());
         let mut next = shared.bitmap.next_need_sync(0);
@@ -171,15 +172,17 @@ impl World {
             let is_short = self.running().members.view().readable != self.geometry.slots()
                 || !self.dead_slots().is_empty();
             if self.is_refusing() && is_short {
-                // A write that was refused has torn its stripe, and a strip of it is missing, perhaps on a disk whose death nothing has
-                // noticed yet. That write need not be answered yet:
-                // a request of several stripes has one answer, and this one may be a read of a stripe that is torn already. What
-                // was NeedSync before in an array that is short of a member is in this set anyway. Within a turn a stripe may have been
-                // torn, read and discarded, so what was refused counts too.
+                // A refused write has torn its stripe while a strip is missing, perhaps on a disk whose death
+                // was not noticed yet. The refused write may still be unanswered: a request of several
+                // stripes has one answer, and this answer may belong to a read of a stripe that is already
+                // torn. Stripes that were `NeedSync` before, in an array that is short of a member, are in
+                // this set anyway. Within one turn a stripe may have been torn, read and discarded, so
+                // stripes with refused writes count as well.
                 self.mark_lossy();
                 self.mark_refused();
             }
-            // A batch is written twice before it is refused: one fault refuses nothing, two may have met the batch and its repetition.
+            // A batch is written twice before it is refused: a single fault never refuses it, but two faults
+            // may have hit the batch and its repetition.
             let is_unlucky = self.bus.borrow().faults_hit - asked.faults_hit > 1;
             let refused = match error {
                 RequestError::NoSpace => self.may_refuse(&asked),
@@ -192,8 +195,8 @@ impl World {
                         || self.is_excused(asked.first, asked.count, asked.kind == RequestKind::Read));
             assert!(excused, "ERROR: {asked:?} is answered {error:?}, and nothing excuses it");
             if refused && asked.kind != RequestKind::Read {
-                // Its stripes may be NeedSync now, and are then resynced and swept like others: what an unclean end may cost is
-                // counted anew from here.
+                // The request's stripes may be `NeedSync` now, and are then resynced and swept like others.
+                // What an unclean end may cost is counted afresh from here.
                 self.idle.forget();
             }
             if asked.kind != RequestKind::Flush && asked.count > 0 && !refused {

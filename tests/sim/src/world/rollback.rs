@@ -1,4 +1,4 @@
-//! Members that hold older content than they should, and the array as earlier stops left it.
+//! Members with older content than they should have, and the array as earlier stops left it.
 
 use std::rc::Rc;
 
@@ -10,22 +10,22 @@ use super::World;
 
 /// The array as a stop in order left it.
 pub struct Stop {
-    /// Every disk that was not dead.
+    /// Images of all disks that were not dead.
     images: Vec<Rc<Image>>,
-    /// Those in sync.
+    /// Disks that were in sync.
     in_sync: Vec<usize>,
-    /// What was acknowledged by then.
+    /// The oracle at the stop: it knows what was acknowledged by then.
     oracle: Oracle,
 }
 
 impl Stop {
-    /// Every disk that was not dead.
+    /// Images of all disks that were not dead.
     #[must_use]
     pub fn images(&self) -> &[Rc<Image>] {
         &self.images
     }
 
-    /// Those in sync.
+    /// Disks that were in sync.
     #[must_use]
     pub fn in_sync(&self) -> &[usize] {
         &self.in_sync
@@ -33,7 +33,7 @@ impl Stop {
 }
 
 impl World {
-    /// The disks that are in sync by what they hold, and not dead.
+    /// Disks that are in sync according to their content, and not dead.
     #[must_use]
     pub fn in_sync_disks(&self) -> Vec<usize> {
         let mut bus = self.bus.borrow_mut();
@@ -43,22 +43,23 @@ impl World {
         disks
     }
 
-    /// Every disk that is not dead.
+    /// Disks that are not dead.
     #[must_use]
     pub fn alive_disks(&self) -> Vec<usize> {
         let bus = self.bus.borrow();
         (0..bus.disks.len()).filter(|&disk| !bus.disks[disk].dead).collect()
     }
 
-    /// Keeps the array as it is now, stopped in order: each disk, and what was acknowledged.
+    /// Keeps the stopped array as it is now: the content of each disk, and what was acknowledged.
     pub fn remember_stop(&mut self) {
         let (alive, in_sync) = (self.alive_disks(), self.in_sync_disks());
         let images = self.bus.borrow_mut().remember(&alive, true);
         self.stops.push(Rc::new(Stop { images, in_sync, oracle: self.oracle.clone() }));
     }
 
-    /// All disks hold what they held when the array was stopped, and those that came later are gone: it is the array of then.
-    /// False, and nothing is done, where too few of the disks of then are still there.
+    /// Takes the array back to an earlier stop: all disks get the content that they had then, and disks that
+    /// came later are removed. Returns false and does nothing if too few of the disks in sync at that time
+    /// are still alive.
     pub fn return_to(&mut self, stop: &Stop) -> bool {
         let alive = self.alive_disks();
         let back = stop.in_sync.iter().filter(|disk| alive.contains(disk)).count();
@@ -66,7 +67,7 @@ impl World {
             return false;
         }
         let mut bus = self.bus.borrow_mut();
-        // A disk that is dead now holds what came later, and stays away.
+        // A dead disk holds later content, and must not come back.
         let dead = (0..bus.disks.len()).filter(|disk| !alive.contains(disk));
         self.gone.extend(dead);
         for disk in alive {
@@ -89,7 +90,7 @@ impl World {
         true
     }
 
-    /// How new a record these disks prove: see [`images`](crate::images).
+    /// The newest record that these disks prove: see [`images`](crate::images).
     #[must_use]
     pub fn proven_by(&self, disks: &[usize]) -> Option<Age> {
         proven(&mut self.bus.borrow_mut(), disks)

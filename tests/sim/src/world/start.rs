@@ -1,5 +1,5 @@
-//! A start, as the product does it: superblocks, assembly, epoch, bitmap, reactors; perhaps with the power going in the
-//! midst of it.
+//! Starts an array as the product does: superblocks, assembly, epoch, bitmap, reactors. The power may go
+//! during the start.
 
 use std::sync::Arc;
 
@@ -20,42 +20,43 @@ use crate::ring::SimRing;
 use super::told::Hearsay;
 use super::{Reactor, World};
 
-/// What a start came to.
+/// Outcome of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartOutcome {
-    /// It runs.
+    /// The array runs.
     Running,
-    /// The power went.
+    /// The power went during the start.
     PowerCut,
-    /// It was refused.
+    /// The start was refused.
     Refused,
 }
 
-/// What a start is for.
+/// Access for which an array is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
     ReadWrite,
     ReadOnly,
 }
 
-/// What growing came to.
+/// Outcome of growing an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrowOutcome {
-    /// It is on record.
+    /// The new size is on record.
     Grown,
-    /// The power went.
+    /// The power went while the array was growing.
     PowerCut,
-    /// It was refused: nothing has changed.
+    /// Growing was refused, and nothing has changed.
     Refused,
 }
 
 impl World {
-    /// Starts the array from the disks that are present, as the product does.
+    /// Starts the array from the present disks, as the product does.
     pub fn start(&mut self, cut: Option<Cut>) -> StartOutcome {
         self.start_for(cut, Access::ReadWrite)
     }
 
-    /// Starts the array read-only: from now on until it is [left](World::leave_read_only) nothing may be written to any disk.
+    /// Starts the array read-only. Until [`leave_read_only`](World::leave_read_only), nothing may be written
+    /// to any disk.
     pub fn start_read_only(&mut self) -> StartOutcome {
         let (cells, loss) = (self.cells_at_stop.clone(), self.idle.loss.clone());
         let outcome = self.start_for(None, Access::ReadOnly);
@@ -63,7 +64,7 @@ impl World {
         outcome
     }
 
-    /// A read-only array ends. It has changed nothing, so the next start finds what this one found.
+    /// Ends a read-only array. It has changed nothing, so the next start finds what this one found.
     pub fn leave_read_only(&mut self) {
         self.forget_engine();
         self.bus.borrow_mut().read_only = false;
@@ -126,7 +127,7 @@ impl World {
         bus.note(5, || format!("started: unclean {unclean}, {view:?}, rebuilding {rebuilding:?}"));
         drop(bus);
         self.keep_crashes();
-        // From now on: what was cut before may still be as it was.
+        // Set only now, since a growth before this start that was cut may or may not have become durable.
         self.oracle.stripes = stripes;
         let members = started.members(volatile);
         let roster = started.roster;
@@ -178,7 +179,7 @@ impl World {
         Bench { ring, memory, scratch: memory.arena(REACTORS_MAX as u16 + 1).part(0, SCRATCH_BYTES) }
     }
 
-    /// The power is on, and what the superblocks say is put together.
+    /// Turns the power on, reads the superblocks, and assembles the array.
     fn assemble(
         &self,
         bench: &mut Bench<'_, SimRing>,
@@ -194,7 +195,7 @@ impl World {
             bus.cut = cut;
             bus.note(2, || format!("{what} with disks {devices:?}, {cut:?}"));
         }
-        // Looking writes nothing, so a start that is refused has changed nothing.
+        // Reading superblocks writes nothing, so a refused start has changed nothing.
         self.bus.borrow_mut().read_only = true;
         let mut candidates = Vec::new();
         for (index, &disk) in devices.iter().enumerate() {
@@ -217,8 +218,8 @@ impl World {
         }
     }
 
-    /// Grows the stopped array by a part of the room that there is, as the product does. Refused where a member is missing, or
-    /// fails, or there is no room left.
+    /// Grows the stopped array by part of the available room, as the product does. Growing is refused if a
+    /// member is missing or fails, or if no room is left.
     pub fn grow(&mut self, cut: Option<Cut>) -> GrowOutcome {
         let (devices, cells) = (self.present.clone(), self.cells_at_stop.take());
         let mut ring = SimRing::new(&self.bus, 99, devices.clone());
@@ -261,7 +262,7 @@ impl World {
         outcome
     }
 
-    /// Steps that wait for each of their operations have ended.
+    /// Ends the control steps, which waited for each of their operations.
     fn leave_the_bench(&mut self) {
         let mut bus = self.bus.borrow_mut();
         bus.blocking = false;

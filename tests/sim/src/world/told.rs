@@ -1,5 +1,6 @@
-//! TELL: an operator who only hears events, from the start of an array on, knows at every rest which members take part, how many are in
-//! sync, which slot is being rebuilt, and whether the array has failed; and nothing is told twice.
+//! TELL: events alone tell an operator the truth. Whenever the array rests, the events since its start say
+//! which members take part, how many are in sync, which slot is being rebuilt, and whether the array has
+//! failed. No event is told twice.
 
 use std::sync::Arc;
 
@@ -10,21 +11,21 @@ use engine::geometry::Slots;
 
 use super::World;
 
-/// Events that may wait: they are heard after every turn.
+/// Most events that may be queued. They are read after every turn.
 const WAITING_MAX: usize = 64;
 
-/// The state of an array as its events tell it.
+/// State of an array as its events tell it.
 pub(super) struct Hearsay {
     events: Receiver<Event>,
     writable: Slots,
-    /// Slots that are not in sync.
+    /// Number of slots that are not in sync.
     missing: u8,
     has_failed: bool,
     rebuilding: Option<u8>,
 }
 
 impl Hearsay {
-    /// Of an array that is about to run. Every slot is taken to be in sync until an event says otherwise.
+    /// State before the first event: every slot is assumed to be in sync until an event says otherwise.
     pub(super) fn of(shared: &Shared) -> Hearsay {
         Hearsay {
             events: shared.steward.events.listen(WAITING_MAX),
@@ -73,7 +74,7 @@ impl World {
         }
     }
 
-    /// All is quiet.
+    /// TELL: compares what was told with the array's state. Nothing may be in progress.
     pub(super) fn check_told(&self) {
         let (Some(hearsay), shared) = (&self.hearsay, Arc::clone(self.running())) else { return };
         let view = shared.members.view();

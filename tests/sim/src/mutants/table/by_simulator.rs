@@ -1,8 +1,8 @@
-//! Mutants that the simulator sees, in all its scenarios or in one.
+//! Mutants that the simulator detects, in all its scenarios or in one of them.
 
 use super::{Mutant, m, shown_in};
 
-/// By the rule that they break.
+/// The mutants, ordered by the rule that they break.
 pub(super) const MUTANTS: &[Mutant] = &[
     m("RmwOnUnwritten", "A1: rmw on an Unwritten stripe (the bug that this project began with, first form)"),
     m("RmwOnNeedSync", "A1: rmw on a NeedSync stripe (second form)"),

@@ -1,8 +1,9 @@
-//! Mutants of the array at work that tests of the engine see: the simulator has no measure for them, or meets them too rarely.
+//! Mutants of the running array that tests of the engine detect: the simulator has no measure for them, or
+//! meets them too rarely.
 
 use super::{Mutant, in_case, seen_by_test, seen_by_unit, seen_in_array};
 
-/// By the rule that they break.
+/// The mutants, ordered by the rule that they break.
 pub(super) const MUTANTS: &[Mutant] = &[
     seen_in_array(
         "refused::what_only_a_slot",

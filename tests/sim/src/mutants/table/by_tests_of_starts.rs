@@ -1,8 +1,8 @@
-//! Mutants of starts, records, notes and clients that tests of the engine see.
+//! Mutants of starts, records, notes and clients that tests of the engine detect.
 
 use super::{Mutant, in_case, seen_by_test, seen_by_unit, seen_in_array};
 
-/// By the rule that they break.
+/// The mutants, ordered by the rule that they break.
 pub(super) const MUTANTS: &[Mutant] = &[
     in_case(
         "start_blocks",
