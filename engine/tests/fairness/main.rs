@@ -61,8 +61,8 @@ fn operations_are_first_come_first_served() {
     assert!(longest < 120, "a write waited {longest} turns");
 }
 
-/// Operations always have more work for the stripes they own, as many stripes as there are operations. A
-/// client of another stripe still gets its turn.
+/// As many stripes as there are operations are in constant use. A client of one more stripe still gets an
+/// operation.
 #[test]
 fn a_busy_operation_gives_way() {
     let mut crowd = Crowd::new(Shape { sizes: FEW, ..Shape::AMPLE });

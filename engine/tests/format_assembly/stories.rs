@@ -212,8 +212,8 @@ fn a_joiner_that_others_went_on_without_is_replaced() {
 /// 1. A first device was to be filled, and several starts reached it alone, so its epoch is the highest.
 /// 2. Slots 0 and 1, which know nothing of that, filled a second device, and then slot 1 left.
 ///
-/// Slot 0 shows that the first device holds nothing that the array lacks. The second device keeps the slot,
-/// although the first device's record names the first for it.
+/// Slot 0 shows that the first device holds nothing that the array lacks. The second device keeps the
+/// slot, although the first comes after it in the list of devices.
 #[test]
 fn a_joiner_that_was_replaced_leaves_the_slot_alone() {
     let mut world = settled(Level::Raid5, 3);

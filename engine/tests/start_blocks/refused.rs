@@ -14,7 +14,7 @@ const SUPERBLOCKS: Range<u64> = 0..PLACE_OFFSETS_BYTES[0];
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
-/// Starts all while device 1 refuses these writes.
+/// Starts all members while device 1 refuses writes in this range.
 fn start_refused(array: &mut Members, errno: i32, bytes: Range<u64>) -> Result<Started, StartError> {
     let trouble = Trouble { refuses: Some((1, errno, bytes)), ..Trouble::default() };
     array.start(&ALL, StartOptions::default(), trouble).result
@@ -24,8 +24,9 @@ fn start(array: &mut Members, present: &[usize]) -> Started {
     array.start(present, StartOptions::default(), Trouble::default()).result.expect("enough members are well")
 }
 
-/// A member that fails the superblock write of a start leaves, and the record says that it held the epoch before. The other members hold
-/// the new epoch in both copies; with one copy only, its decay would put a member back by an epoch.
+/// A member that fails the superblock write of a start leaves, and the record says that it held the epoch
+/// before. The other members hold the new epoch in both copies; if they held it in one copy only, decay of
+/// that copy would set a member back by an epoch.
 #[test]
 fn a_member_that_fails_its_superblock_leaves() {
     let mut array = Members::in_use(Level::Raid5, 3);
@@ -41,7 +42,8 @@ fn a_member_that_fails_its_superblock_leaves() {
     assert_eq!(slots[1], SlotPlan::Stale { candidate: 1, reason: StaleReason::LeftInSync });
 }
 
-/// A full file system is no fault of the member: the start is refused, no member leaves, and the next start finds all of them.
+/// A full file system is no fault of the member: the start is refused, no member leaves, and the next start
+/// finds all of them.
 #[test]
 fn a_member_without_room_stops_the_start() {
     let mut array = Members::in_use(Level::Raid5, 3);
@@ -60,8 +62,8 @@ fn with_list() -> (Members, Vec<LostRange>) {
     (array, list)
 }
 
-/// The power went while a list was written, and one member alone has it. A start that believes it writes it to the others, so that
-/// the next start, without that member, believes the same.
+/// The power went while a list was written, and one member alone holds it. A start that believes this list
+/// writes it to the others, so that the next start, without that member, believes it too.
 #[test]
 fn a_list_that_one_member_has_is_given_to_all() {
     let (mut array, mut list) = with_list();
