@@ -382,7 +382,7 @@ fn a_signature_beside_two_good_superblocks_leaves_a_member_out() {
     array.scrub_is_clean("with members that were overwritten");
 }
 
-/// A table behind the data counts like one in front of it, although no data lies there.
+/// A partition table behind the data counts like one in front of it, although no data lies there.
 #[test]
 fn a_table_at_the_end_of_a_member_leaves_it_out() {
     let lab = Lab::new();
@@ -400,7 +400,8 @@ fn a_table_at_the_end_of_a_member_leaves_it_out() {
     server.stop();
 }
 
-/// A stop writes both superblocks, over what an installer has put there while the array ran; its signature is still there.
+/// A stop writes both superblocks over the table that an installer has written while the array ran; but the
+/// table's signature remains.
 #[test]
 fn a_member_that_gets_a_partition_table_while_it_is_served_is_left_out_by_the_next_start() {
     let lab = Lab::new();
