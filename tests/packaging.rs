@@ -33,7 +33,7 @@ fn the_unit_leaves_little_open() {
     assert!(!errors.contains("Unknown") && !errors.contains("Failed to parse"), "{errors}");
 }
 
-/// There is only one unit file: the manual links to it, and its table names the privileges that the unit
+/// The tree has only one unit file: the manual links to it, and its table names the privileges that the unit
 /// grants.
 #[test]
 fn the_manual_speaks_of_the_unit() {

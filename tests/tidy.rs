@@ -167,7 +167,7 @@ const CRATES_MAY_USE: &[(&str, &[&str])] = &[
 /// Longest permitted ARCHITECTURE.md.
 const ARCHITECTURE_LINES_MAX: usize = 250;
 
-// ---- the rules ------------------------------------------------------------------------------------------------------
+// ---- the rules ------------------------------------------------------------------------------------------
 
 #[test]
 fn every_file_opens_with_its_design() {

@@ -52,7 +52,7 @@ const EIO: i32 = 5;
 
 /// A front end and the way to reach it; the methods are in the order of its life.
 trait Fixture: Sized {
-    /// What a reactor's thread opens its front end from.
+    /// The reactor's share, from which its thread opens the front end.
     type Share: Send + 'static;
     type Frontend: Frontend;
     type Host: Host;

@@ -323,7 +323,7 @@ fn a_client_that_pauses_alone_keeps_what_it_has() {
     for _ in 0..32 {
         paused.send(READ, 0, 0, MIB, &[]);
     }
-    std::thread::sleep(Duration::from_secs(25)); // two looks at who has stalled
+    std::thread::sleep(Duration::from_secs(25)); // two checks for stalled clients
     for _ in 0..32 {
         paused.hear(&|_| Some((0, MIB))).unwrap().result.unwrap();
     }
@@ -385,7 +385,7 @@ fn handshakes_are_bounded_in_time_and_number() {
     server.stop();
 }
 
-/// A client that finds no place is refused, but the next one gets the place of a client of the same listener
+/// A client that finds no place is refused, but a later one gets the place of a client of the same listener
 /// that has never used it. Clients that have used their places stay, and so do those of other listeners. (All
 /// unused clients of all listeners used to be hung up on.)
 #[test]

@@ -54,7 +54,7 @@ fn every_option_is_answered_and_the_next_is_heard() {
         (11, vec![], ERR_UNSUP), // EXTENDED_HEADERS
         (4, vec![], ERR_UNSUP),  // PEEK_EXPORT, withdrawn
         (0xdead_beef, vec![7; 5000], ERR_UNSUP),
-        (0xdead_beef, vec![7; 100_000], (1 << 31) + 9), // dropped, and said to be too big
+        (0xdead_beef, vec![7; 100_000], (1 << 31) + 9), // skipped, and answered "too big"
         (10, meta("tank", &["base:allocation"]), ERR_INVALID), // before STRUCTURED_REPLY
         (8, vec![1], ERR_INVALID),
         (8, vec![], ACK),

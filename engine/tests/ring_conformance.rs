@@ -1,4 +1,4 @@
-//! One suite for every ring: RAM, null, io_uring over files with direct I/O, over tmpfs, over loop devices;
+//! The suite for every ring: RAM, null, io_uring over files with direct I/O, over tmpfs, over loop devices;
 //! and over NVMe drives if the machine has some whose content may be lost.
 //!
 //! Method: a `Bench` is a ring with some devices of one size; each case is a function over any bench, and

@@ -370,7 +370,7 @@ fn a_signature_beside_two_good_superblocks_leaves_a_member_out() {
             }
             assert!(log.contains("--take-overwritten"), "{what}: does not say how to go on:\n{log}");
             assert_eq!(fingerprints(&array.members), before, "{what}: a member has changed");
-            // The advice works, and the next start needs no such word.
+            // The advice works, and the next start needs no such option.
             for options in [&["--take-overwritten"][..], &[]] {
                 let server = array.serve(options);
                 assert_eq!(server.status().health, Health::Optimal, "{what} {options:?}");

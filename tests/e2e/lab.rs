@@ -175,8 +175,7 @@ impl Lab {
         succeeded(&format!("striate {}", shown(args)), &output)
     }
 
-    /// Runs the command line; it must refuse, with an exit code (not a signal, not a panic) and an
-    /// explanation, which is returned.
+    /// Runs the command line; it must refuse (no panic, no signal) and explain; returns the explanation.
     #[track_caller]
     pub fn striate_refuses<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
         let output = self.striate(args);
@@ -269,8 +268,7 @@ impl Array<'_> {
         Server::start(self.lab, &self.name, members, options)
     }
 
-    /// Reads every stripe of the stopped array and compares parity. Panics unless all is consistent and
-    /// trusted.
+    /// Compares parity in every stripe of the stopped array. Panics unless all is consistent and trusted.
     #[track_caller]
     pub fn scrub_is_clean(&self, when: &str) {
         let scrub = self.scrub();
@@ -382,8 +380,7 @@ impl<'lab> Server<'lab> {
         assert_eq!(self.slot_state(slot), MemberState::Failed, "slot {slot} after `fail`");
     }
 
-    /// Fails a slot of an array that may still be resyncing: until the resync ends the order is refused, with
-    /// advice.
+    /// Fails a slot. While a resync runs the order is refused, with advice; then it is repeated.
     #[track_caller]
     pub fn fail_once_synced(&self, slot: usize) {
         let output = self.lab.striate(&["fail", &self.name, &slot.to_string()]);
@@ -439,8 +436,7 @@ impl<'lab> Server<'lab> {
     /// Processor time that the server has used, in the kernel's ticks (a hundredth of a second each).
     pub fn cpu_ticks(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
-        // The name is in parentheses; after it come the other fields: utime and stime are fields 14 and 15 of
-        // the line.
+        // After the name, which is in parentheses: utime and stime are fields 14 and 15 of the line.
         let fields: Vec<&str> = text.rsplit(')').next().expect("a name").split_whitespace().collect();
         [11, 12].iter().map(|at: &usize| fields[*at].parse::<u64>().expect("a number")).sum()
     }
@@ -529,8 +525,7 @@ impl Drop for Server<'_> {
     }
 }
 
-/// Reads the server's output until it says that it is ready; a thread keeps reading, so that the server never
-/// blocks.
+/// Reads the output until the server is ready; a thread reads on, so that the server never blocks.
 fn wait_for_ready(stdout: impl Read + Send + 'static) -> Result<(), String> {
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
@@ -575,8 +570,7 @@ pub fn succeeded(what: &str, output: &Output) -> String {
     stdout
 }
 
-/// Checks that need root are `#[ignore]`d; if they are asked for and cannot run, they must fail rather than
-/// be skipped.
+/// Fails without root: an `#[ignore]`d check that is asked for must not pass by being skipped.
 #[track_caller]
 pub fn assert_root(what: &str) {
     let id = succeeded("id", &run("id", &["-u"]));

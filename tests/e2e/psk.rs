@@ -267,7 +267,7 @@ fn the_manual_makes_keys() {
     server.terminate();
 }
 
-/// Keys decide which addresses and clients are permitted; a directory whose safety is in doubt is refused.
+/// Keys decide which addresses and clients are permitted; a directory that may be unsafe is refused.
 #[test]
 fn keys_open_the_network() {
     let lab = Lab::new();

@@ -130,7 +130,7 @@ fn check(shape: Shape, before: Before, lost: Lost, slots: &[usize]) {
         slots.iter().for_each(|slot| server.fail_once_synced(*slot));
         assert_same(&format!("{what}: degraded"), 0, &client.read(0, range_bytes as usize), &expected);
     }
-    // Second reason for a wrong strip: another small write beside the first, with the member gone.
+    // The strips could also be wrong after a second small write beside the first, with the member gone.
     let more: Vec<_> = writes.iter().map(|(offset, data)| (offset ^ 4096, data.clone())).collect();
     for (offset, data) in &more {
         client.write(*offset, data);
@@ -146,7 +146,7 @@ fn check(shape: Shape, before: Before, lost: Lost, slots: &[usize]) {
     server.stop();
 }
 
-/// One small write per stripe; the strip changes when all rotations have been hit.
+/// Makes one small write per stripe; the strip changes when all rotations have been hit.
 fn small_writes(shape: &Shape, stripes: u64) -> Vec<(u64, Vec<u8>)> {
     let one = |stripe: u64| {
         let strip = stripe / shape.members as u64;

@@ -1,4 +1,4 @@
-//! One array over [`Disk`]s, stepped a turn at a time, and a model of what the host knows of its content.
+//! An array over [`Disk`]s, stepped a turn at a time, and a model of what the host knows of its content.
 
 use std::cell::RefCell;
 use std::ops::Range;

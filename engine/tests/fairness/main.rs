@@ -39,7 +39,7 @@ fn block_writes_are_first_come_first_served() {
     assert!(longest < 120, "a write waited {longest} turns");
 }
 
-/// One write of 256 KiB among 200 writes of 64 KiB, which take every 64 KiB that becomes free.
+/// A write of 256 KiB among 200 writes of 64 KiB, which take every 64 KiB that becomes free.
 #[test]
 fn who_needs_much_memory_is_not_overtaken() {
     let mut crowd = Crowd::new(Shape { members: 10, parities: 2, ..Shape::AMPLE });
@@ -91,7 +91,7 @@ fn a_hot_stripe_keeps_no_read_and_no_discard_waiting() {
     assert!(longest < 800, "a request waited {longest} turns");
 }
 
-/// One request of 86 parts, among small ones that take every part that becomes free.
+/// A request of 86 parts, among small ones that take every part that becomes free.
 #[test]
 fn parts_are_first_come_first_served() {
     let sizes = Sizes { parts: 64, ops: 64, ..FEW };

@@ -190,7 +190,7 @@ impl Random {
     }
 }
 
-/// One end of a run, chosen uniformly without keeping all of them (reservoir sampling).
+/// An end of a run, chosen uniformly without keeping all of them (reservoir sampling).
 fn random_end(world: &World, random: &mut Random) -> Option<World> {
     let (mut chosen, mut count) = (None, 0);
     runs(world, &mut |end| {
@@ -248,7 +248,7 @@ fn random_walks() {
     }
 }
 
-/// One copy is damaged: the device then shows the epoch before, and must not be believed beyond what it
+/// A copy is damaged: the device then shows the epoch before, and must not be believed beyond what it
 /// knows.
 #[test]
 fn decay_of_one_copy_loses_nothing() {

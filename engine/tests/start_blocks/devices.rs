@@ -264,7 +264,7 @@ impl Members {
         Outcome { result, lots }
     }
 
-    /// Those of these devices that are in sync.
+    /// Lists those of these devices that are in sync.
     pub fn in_sync(&mut self, present: &[usize]) -> Vec<usize> {
         let slots = self.assembly(present).slots;
         let device = |plan: &SlotPlan| match *plan {

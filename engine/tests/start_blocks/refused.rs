@@ -74,7 +74,8 @@ fn a_list_that_one_member_has_is_given_to_all() {
     }
 }
 
-/// A member that fails the write of the list leaves: a later start from its old list would serve lost rows as zeros.
+/// A member that fails the write of the list leaves: a later start from its old list would serve lost rows as
+/// zeros.
 #[test]
 fn a_member_that_fails_its_list_leaves() {
     let (mut array, list) = with_list();
@@ -84,8 +85,9 @@ fn a_member_that_fails_its_list_leaves() {
     assert_eq!(array.in_sync(&ALL), [0, 2]);
 }
 
-/// No member that is there has the list, so the start is refused. It has not put on record that the third member is missing: that one
-/// has the list, and the next start, with it, finds all three in sync.
+/// The list cannot be read on the two members that are present, so the start is refused. It must not record
+/// that the third member is missing: that member has the list, and the next start, with it, finds all three in
+/// sync.
 #[test]
 fn a_start_without_the_list_leaves_no_member_out() {
     let (mut array, list) = with_list();
@@ -98,8 +100,8 @@ fn a_start_without_the_list_leaves_no_member_out() {
     assert_eq!(start(&mut array, &ALL).lost.ranges(), list);
 }
 
-/// One place of the list cannot be read on any member, and the power goes while the start writes the list: the copies in the
-/// other place are still there.
+/// A place of the list is unreadable on every member, and the power goes while the start writes the list:
+/// the copies in the other place remain.
 #[test]
 fn a_start_that_is_cut_leaves_the_good_place_of_the_list() {
     for bad in [0, 1] {

@@ -98,7 +98,7 @@ impl World {
         self.disks.borrow().iter().map(|disk| disk.bytes.clone()).collect()
     }
 
-    /// Both copies of the superblock of every disk.
+    /// The superblocks of every disk, both copies.
     pub fn superblocks(&self) -> Vec<Superblock> {
         let disks = self.disks.borrow();
         let copies = disks.iter().flat_map(|disk| [Copy::A, Copy::B].map(|copy| (disk, copy)));
