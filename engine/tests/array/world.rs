@@ -562,7 +562,7 @@ impl World {
         };
         let at =
             |strip: u8| (stripe * u64::from(geometry.stripe_bytes())) as usize + usize::from(strip) * chunk;
-        // Where the host does not know the content, take the member's; parity must agree with that too.
+        // If the host does not know the content, take the member's; parity must agree with that too.
         let data: Vec<(u8, &[u8])> = geometry
             .data_strips()
             .iter()

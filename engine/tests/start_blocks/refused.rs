@@ -86,8 +86,8 @@ fn a_member_that_fails_its_list_leaves() {
 }
 
 /// The list cannot be read on the two members that are present, so the start is refused. It must not record
-/// that the third member is missing: that member has the list, and the next start, with it, finds all three in
-/// sync.
+/// that the third member is missing: that member has the list, and the next start, with it, finds all three
+/// in sync.
 #[test]
 fn a_start_without_the_list_leaves_no_member_out() {
     let (mut array, list) = with_list();
