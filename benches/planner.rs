@@ -1,5 +1,5 @@
-//! What a decision costs: one `plan_write` or `plan_read` of typical stripes. It is paid once for each range of rows,
-//! so it has to vanish beside an I/O.
+//! The cost of a decision: `plan_write` or `plan_read` for typical stripes. It is paid once for each range of
+//! rows, so it has to be negligible beside an I/O.
 //!
 //! `cargo bench --bench planner`
 
@@ -8,7 +8,7 @@ use engine::geometry::Strips;
 use engine::plan::{Trust, Unsynced, View, plan_read, plan_rebuild, plan_write};
 use std::hint::black_box;
 
-/// A stripe of 8 data strips and P and Q, without the strips `lost`.
+/// A stripe of eight data strips and P and Q, without the strips `lost`.
 fn view(trust: Trust, lost: Strips) -> View {
     let all = Strips::first(10);
     View {

@@ -1,5 +1,5 @@
-//! What a request costs the engine: nanoseconds of one core for each, over null members, which answer at once. The
-//! array is driven as the reactor drives it, a batch of requests a turn, without a front end.
+//! The cost of a request in the engine: nanoseconds of one core for each, over null members, which answer at
+//! once. The array is driven as the reactor drives it, a batch of requests per turn, without a front end.
 //!
 //! `cargo bench --bench stripe`; the time shown is that of a turn, the rate that of its requests.
 
@@ -21,10 +21,10 @@ const MIB: usize = 1 << 20;
 const CHUNK_BYTES: u32 = 64 << 10;
 /// 64 bitmap blocks of cells: more than a first-level cache.
 const STRIPES: u64 = 1 << 20;
-/// Requests of a turn.
+/// Number of requests in a turn.
 const BATCH: usize = 32;
 
-/// One reactor's turn, without reactor and front end.
+/// An array and its ring, without reactor and front end.
 struct Bench {
     array: Array,
     ring: InstantRing,
@@ -54,7 +54,7 @@ impl Bench {
         let shared = Arc::new(Shared {
             geometry,
             layout,
-            // Dirty, as a random load soon has it: the marks are bitmap's own bench.
+            // Dirty, as under a random load before long: the cost of marks is measured by bitmap's own bench.
             bitmap: Bitmap::new(STRIPES, Cell::Dirty),
             lost: engine::lost::LostRows::none(geometry),
             locks: StripeLocks::new(),
@@ -85,7 +85,8 @@ impl Bench {
         ((u128::from(self.random) * u128::from(self.size_bytes / len_bytes)) >> 64) as u64 * len_bytes
     }
 
-    /// A batch of requests, turned until all are answered. The clock stands: nothing is swept.
+    /// Submits a batch of requests, and turns until all are answered. The clock stands still, so nothing is
+    /// swept.
     fn turn(&mut self, kind: RequestKind, len_bytes: u32) {
         for nth in 0..BATCH {
             let offset_bytes = self.offset(len_bytes.into());
@@ -104,7 +105,7 @@ impl Bench {
     }
 }
 
-/// What is asked, and how long it is; `None` for a whole stripe.
+/// The kind of request and its length; `None` for a whole stripe.
 const LOADS: [(&str, RequestKind, Option<u32>); 3] = [
     ("read 4K", RequestKind::Read, Some(4096)),
     ("write 4K, rmw", RequestKind::Write { fua: false }, Some(4096)),

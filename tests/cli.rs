@@ -1,11 +1,11 @@
-//! The command line from outside: what is a usage error, what the help says, and that a command that
-//! cannot do its work says so in one line and exits with 1.
+//! The command line from outside: usage errors, the help, and commands that cannot do their work, which say
+//! so in one line and exit with 1.
 //!
-//! Method: the built program, run. Oracle: exit codes as documented (0 done, 1 failed, 2 usage), and for
-//! help the texts in `tests/help/`, which are what a reviewer reads when options change. After a change
-//! that is meant, STRIATE_BLESS=1 writes them anew.
+//! Method: the built program is run. Oracle: the documented exit codes (0 done, 1 failed, 2 usage), and for
+//! the help the texts in `tests/help/`, which a reviewer reads when options change. After an intended change,
+//! STRIATE_BLESS=1 rewrites them.
 //!
-//! Nothing here needs an engine that works, a drive, or root.
+//! No test here needs a working engine, a drive, or root.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -24,7 +24,7 @@ fn striate(run_dir: &Path, words: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Exit code, standard output, standard error.
+/// Runs `striate`; returns exit code, standard output and standard error.
 fn check(words: &[&str]) -> (Option<i32>, String, String) {
     let directory = tempfile::tempdir().unwrap();
     let output = striate(&directory.path().join("run"), words);
@@ -74,7 +74,7 @@ fn usage_errors_exit_with_2() {
         &["bench", "--secs", "0"],
         &["bench", "--secs", "NaN"],
         &["bench", "--rwmixread", "101"],
-        // Options that do not fit each other.
+        // Options that do not fit together.
         &["bench", "--verify"],
         &["bench", "--degraded", "5"],
         &["bench", "--members", "null:1T*2"],
@@ -117,7 +117,8 @@ fn what_cannot_be_done_is_one_line_and_exit_code_1() {
     }
 }
 
-/// A variable of the environment counts as an option that was typed for no message: the usage of an error shows none as required.
+/// An environment variable does not count as a typed option in messages: the usage in an error shows no
+/// option as required.
 #[test]
 fn the_usage_of_an_error_is_that_of_the_help() {
     let directory = tempfile::tempdir().unwrap();
@@ -129,7 +130,7 @@ fn the_usage_of_an_error_is_that_of_the_help() {
     }
 }
 
-/// On a narrow terminal no word is broken: neither one of the help nor one of a table.
+/// On a narrow terminal no word is broken, neither in the help nor in a table.
 #[test]
 fn no_word_is_broken_at_50_columns() {
     let words = |text: &str| text.split_whitespace().map(str::to_string).collect::<Vec<_>>();
@@ -143,7 +144,7 @@ fn no_word_is_broken_at_50_columns() {
     }
 }
 
-/// `striate status --watch=3600 | head -1` ends as soon as `head` has.
+/// `striate status --watch=3600 | head -1` ends as soon as `head` ends.
 #[test]
 fn a_watch_ends_with_its_reader() {
     use std::io::{BufRead, BufReader};
@@ -198,7 +199,7 @@ fn a_dead_server_is_told_of_and_cleared_away() {
         let run_dir = directory.path().display();
         assert!(said.contains(&format!("`striate --run-dir {run_dir} {advice}")), "{said}");
     }
-    // A socket that no server of an array had is another program's.
+    // A socket that was not made by a server of an array belongs to another program.
     let stray = striate(directory.path(), &["stop", "--force", "stray"]);
     assert_eq!(stray.status.code(), Some(1));
     assert!(file("stray.sock").exists());

@@ -1,10 +1,10 @@
 //! `--json` of every verb, in success and in failure.
 //!
-//! Method: the built program over sparse files, as a user without privileges runs it. Oracle: standard output holds one JSON document
-//! that the schema in docs/schema accepts (the validator is json/schema.rs), the exit code is that of the same command without
-//! `--json`, and an error is on standard error too, in the same words.
+//! Method: the built program runs over sparse files, as an unprivileged user. Oracle: standard output is one
+//! JSON document that the schema in docs/schema accepts (the validator is json/schema.rs); the exit code is
+//! that of the same command without `--json`; and an error is also on standard error, in the same words.
 //!
-//! Not run: `bench --ublk-null`, which needs root.
+//! Not covered: `bench --ublk-null`, which needs root.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -18,7 +18,7 @@ mod schema;
 
 const MEMBERS: usize = 4;
 
-/// A directory with a run directory and files.
+/// A temporary directory with a run directory and files.
 struct Stage {
     directory: tempfile::TempDir,
 }
@@ -57,7 +57,8 @@ impl Stage {
         self.command(words).output().unwrap()
     }
 
-    /// The one document that a command prints, held against its schema; the exit code has to be this.
+    /// Runs a command and returns the single document that it prints, checked against its schema; checks the
+    /// exit code too.
     #[track_caller]
     fn document(&self, words: &[&str], name: &str, code: i32) -> Value {
         let output = self.run(words);
@@ -66,7 +67,7 @@ impl Stage {
         document(&out, name)
     }
 
-    /// The advice of one command, as it can be typed.
+    /// The advice of a single command, as it can be typed.
     fn advice(&self, words: &str) -> Value {
         serde_json::json!([format!("striate --run-dir {} {words}", self.file("run").display())])
     }
@@ -75,13 +76,13 @@ impl Stage {
         (0..MEMBERS).map(|slot| format!("@m{slot}")).collect()
     }
 
-    /// A command, with the members behind it.
+    /// A command followed by the members.
     fn with_members<'a>(&self, words: &[&'a str], members: &'a [String]) -> Vec<&'a str> {
         words.iter().copied().chain(members.iter().map(String::as_str)).collect()
     }
 }
 
-/// Parses a document and holds it against its schema.
+/// Parses a document and checks it against its schema.
 #[track_caller]
 fn document(text: &str, name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/schema/{name}.json"));
@@ -92,7 +93,7 @@ fn document(text: &str, name: &str) -> Value {
     value
 }
 
-/// Failures of every verb, as words without `--json`. None needs a server or root.
+/// Failures of every verb, as words without `--json`. They need neither a server nor root.
 const FAILURES: &[(&[&str], i32, &str)] = &[
     // The operation fails.
     (&["create", "a", "-l", "5", "@none/m0", "@none/m1", "@none/m2"], 1, "failed"),
@@ -108,7 +109,7 @@ const FAILURES: &[(&[&str], i32, &str)] = &[
     (&["scrub", "@none/m0"], 1, "failed"),
     (&["bench", "--members", "null:1K*5"], 1, "failed"),
     (&["demo", "--dir", "@none"], 1, "failed"),
-    // The command line makes no sense.
+    // The command line is invalid.
     (&["create", "a"], 2, "usage"),
     (&["serve"], 2, "usage"),
     (&["status", "--check"], 2, "usage"),
@@ -143,13 +144,13 @@ fn errors_of_every_verb_are_documents() {
         assert!(!message.is_empty() && !message.contains('\n'), "{words:?}: {message}");
         match *kind {
             "failed" => assert!(err.ends_with(&format!("striate: {message}\n")), "{words:?}: {err}{message}"),
-            // The lines of clap, joined.
+            // The message joins several lines of clap.
             _ => {
                 message.split(": ").for_each(|part| assert!(err.contains(part), "{words:?}: {err}{message}"))
             }
         }
     }
-    // Advice comes as commands too, as they can be typed.
+    // Advice is also given as commands, as they can be typed.
     let error = stage.document(&["detail", "a", "--json"], "error", 1);
     assert_eq!(error["error"]["commands"], stage.advice("status"), "{error}");
 }
@@ -248,7 +249,7 @@ fn a_life_of_an_array_in_documents() {
     assert_eq!(server.0.wait().unwrap().code(), Some(0));
 }
 
-/// The server is killed: an entry of its own kind, and what `stop --force` says.
+/// A server was killed: its entry in the status, and the answer of `stop --force`.
 #[test]
 fn a_dead_server_is_an_object() {
     let stage = Stage::new();

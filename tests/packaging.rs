@@ -1,12 +1,13 @@
-//! The unit in packaging/: what it leaves open, and that the manual speaks of this file.
+//! The unit in packaging/: how much it leaves open, and whether the manual refers to it.
 //!
-//! Oracle: `systemd-analyze security`, which rates a unit from 0 to 10 without starting it (systemd 250 or newer).
+//! Oracle: `systemd-analyze security`, which rates a unit from 0 to 10 without starting it (systemd 250 or
+//! newer).
 
 use std::path::PathBuf;
 use std::process::Command;
 
 const UNIT: &str = "packaging/striate@.service";
-/// The most that it may leave open, in tenths.
+/// Highest permitted exposure, in tenths.
 const EXPOSURE_MAX: &str = "25";
 
 fn text(path: &str) -> String {
@@ -28,11 +29,12 @@ fn the_unit_leaves_little_open() {
     assert!(output.status.success(), "more than {EXPOSURE_MAX} tenths\n{said}\n{errors}");
     let rated = said.lines().find(|line| line.contains("Overall exposure level"));
     assert!(rated.is_some(), "it was not rated\n{said}\n{errors}");
-    // This systemd passes over lines that it does not understand, and says so.
+    // systemd ignores lines that it does not understand, but reports them.
     assert!(!errors.contains("Unknown") && !errors.contains("Failed to parse"), "{errors}");
 }
 
-/// There is one unit, in one place: the manual names it, and its table names what the unit grants.
+/// The tree has only one unit file: the manual links to it, and its table names the privileges that the unit
+/// grants.
 #[test]
 fn the_manual_speaks_of_the_unit() {
     let (manual, unit) = (text("docs/operating.md"), text(UNIT));

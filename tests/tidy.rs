@@ -1,10 +1,10 @@
-//! What must hold of the tree itself.
+//! Rules for the source tree itself.
 //!
-//! Method: walk the source tree, blank out comments and strings, and compare what is left with the tables below. Oracle:
-//! the rules of ARCHITECTURE.md (which room may know which, where unsafe may be) and the house style (a file opens with
-//! `//!`, stays short, is reachable from a crate root; documents do not point at what is not there). Each rule collects
-//! every breach before it fails, so one run tells all there is to mend. A rule that is in the way is changed here, with
-//! its reason, not worked around.
+//! Method: walk the source tree, blank out comments and strings, and compare the rest with the tables below.
+//! Oracle: the rules of ARCHITECTURE.md (which room may use which, where unsafe may be) and the house style
+//! (a file opens with `//!`, stays short, is reachable from a crate root; documents do not point at what does
+//! not exist). Each rule collects every breach before it fails, so one run reports everything. A rule that is
+//! in the way is changed here, with its reason, not worked around.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,13 +28,13 @@ use tree::{
     sources,
 };
 
-/// Longest a file may be; past it, a noun inside is asking for its own file.
+/// Longest permitted file; in a longer one, a noun inside is asking for its own file.
 const FILE_LINES_MAX: usize = 600;
 
-/// Files that may be longer, how long, and why.
+/// Files that may be longer, their permitted length, and the reason.
 const LONG_FILES: &[(&str, usize, &str)] = &[];
 
-/// Where `unsafe` may be: a file, or a directory that ends in `/`; and what for.
+/// Places where `unsafe` may be: a file, or a directory that ends in `/`; and the reason.
 const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("parity-simd/src/", "kernels are instruction-set intrinsics"),
     ("parity-simd/benches/", "ISA-L beside them is a C library"),
@@ -56,16 +56,17 @@ const UNSAFE_ROOMS: &[(&str, &str)] = &[
     ("engine/examples/nbd_memory.rs", "as the reactor, which it stands in for"),
 ];
 
-/// Engine rooms that do no I/O, read no clock and roll no dice: they run in the simulator as they are.
+/// Engine rooms that do no I/O, read no clock and use no random numbers: they run in the simulator as they
+/// are.
 const PURE_ROOMS: &[&str] = &[
     "array", "assembly", "durable", "format", "geometry", "job", "limits", "lost", "members", "part", "plan",
     "shared", "sizes", "slab", "steward", "stripe", "turn",
 ];
 
-/// Words before a colon at the beginning of a text of the simulator that are no names of rules or monitors.
+/// Words before a colon at the beginning of a text of the simulator that do not name a rule or monitor.
 const NO_RULES: &[&str] = &["FAILED", "SCOPE"];
 
-/// What a pure room may not name.
+/// Paths that a pure room may not name.
 const IMPURE_PATHS: &[&str] = &[
     "std::fs",
     "std::net",
@@ -82,8 +83,8 @@ const IMPURE_PATHS: &[&str] = &[
     "HashSet",
 ];
 
-/// Which other rooms of the engine a room may name (`crate::ROOM`). Rooms that are not listed are held by
-/// [`FORBIDDEN_ROOMS`] only.
+/// The other rooms of the engine that a room may name (`crate::ROOM`). Rooms that are not listed are
+/// restricted by [`FORBIDDEN_ROOMS`] only.
 const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("clock", &[]),
@@ -93,7 +94,7 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ("request", &["limits", "memory"]),
     ("status", &[]),
     ("ring", &["limits", "memory"]),
-    // The ring: ublk's commands travel in the reactor's own.
+    // The ring, because ublk's commands travel in the reactor's own.
     ("frontend", &["limits", "memory", "request", "ring", "threads"]),
     ("format", &["limits", "geometry"]),
     ("lost", &["format", "geometry", "limits", "sync"]),
@@ -150,7 +151,7 @@ const ROOMS_MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Rooms at the top of the house, and the only ones that may know them.
+/// Rooms at the top of the house, with the only rooms that may name them.
 const FORBIDDEN_ROOMS: &[(&str, &[&str])] = &[
     ("server", &["bench", "examine"]), // its words for levels and errors
     ("bench", &[]),
@@ -161,7 +162,7 @@ const FORBIDDEN_ROOMS: &[(&str, &[&str])] = &[
     ("status", &["array", "bench", "examine", "reactor", "server", "tally"]),
 ];
 
-/// Which crates of the workspace a crate may depend on, in any table of its manifest.
+/// The crates of the workspace that a crate may depend on, in any table of its manifest.
 const CRATES_MAY_USE: &[(&str, &[&str])] = &[
     ("parity-simd", &[]),
     ("stripe-bitmap", &[]),
@@ -175,10 +176,10 @@ const PROSE_COLUMNS_MAX: usize = 110;
 /// Documents whose prose is still wider.
 const WIDE_DOCUMENTS: &[&str] = &["ARCHITECTURE.md"];
 
-/// The map of the house: how long it may be.
+/// Longest permitted ARCHITECTURE.md.
 const ARCHITECTURE_LINES_MAX: usize = 250;
 
-// ---- the rules ------------------------------------------------------------------------------------------------------
+// ---- the rules ------------------------------------------------------------------------------------------
 
 #[test]
 fn every_file_opens_with_its_design() {
@@ -249,7 +250,7 @@ fn pure_rooms_stay_pure() {
                 breaches.push(format!("{}:{line}: `{path}` in a pure room", file.path));
             }
         }
-        // `use std::{fs, ...}` names no path in one piece.
+        // `use std::{fs, ...}` does not contain the path in one piece.
         for (line, module) in std_groups(&code) {
             if IMPURE_PATHS.contains(&format!("std::{module}").as_str()) {
                 breaches.push(format!("{}:{line}: `std::{module}` in a pure room", file.path));
@@ -297,7 +298,8 @@ fn no_rooms_know_each_other_in_a_circle() {
         let room = file.room();
         knows.entry(room.clone()).or_default().extend(used.filter(|other| *other != room));
     }
-    // A room that knows no room that is left is taken away, until none is: what stays is in a circle, or knows one.
+    // Remove rooms that name no remaining room, until there is none: the rest is in a circle, or uses a room
+    // that is.
     while let Some(top) = knows
         .iter()
         .find(|(_, others)| others.iter().all(|other| !knows.contains_key(other)))
@@ -471,7 +473,7 @@ fn the_document_of_tests_fits_the_simulator() {
     report("docs/testing.md names every rule and every scenario of the simulator", breaches);
 }
 
-/// Fails with every breach, under the rule they break.
+/// Fails with every breach, under the rule that was broken.
 fn report(rule: &str, breaches: impl IntoIterator<Item = String>) {
     let breaches: Vec<String> = breaches.into_iter().collect();
     assert!(breaches.is_empty(), "\n{rule}:\n  {}\n", breaches.join("\n  "));

@@ -1,8 +1,8 @@
-//! Serves a RAM-backed store over NBD with one reactor: the front end by itself, to try clients against
-//! and to measure.
+//! Serves a RAM-backed store over NBD with one reactor: the front end alone, for trying clients and for
+//! measuring.
 //!
 //!     nbd_memory ADDRESS SIZE_MIB        serve until the process is ended
-//!     nbd_memory bench SECONDS           64 commands in flight over a unix socket, every 4 KiB
+//!     nbd_memory bench SECONDS           64 commands in flight over a unix socket, each of 4 KiB
 
 #![allow(
     clippy::disallowed_methods,
@@ -22,9 +22,9 @@ use engine::memory::{Memory, Pool};
 use engine::request::{Reply, Request, RequestKind};
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// Turns without work before the reactor sleeps.
+/// Number of turns without work before the reactor sleeps.
 const IDLE_TURNS_MAX: u32 = 1000;
-/// Commands in flight of the benchmark.
+/// Number of commands in flight in the benchmark.
 const DEPTH: usize = 64;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -55,7 +55,7 @@ fn start(address: Address, size_mib: u64) -> Result<(NbdServer, NbdFrontend), Bo
     Ok((server, frontends.into_iter().next().expect("one reactor")))
 }
 
-/// A reactor's loop: gather, execute at once, reply, settle; spin a while, then sleep.
+/// A reactor's loop: gather, execute at once, reply, settle; after some turns without work, sleep.
 fn serve(mut frontend: NbdFrontend, size_mib: usize) {
     let memory = Memory::new(&[64 << 20]).expect("64 MiB of memory");
     let mut pool = Pool::new(&memory, 0);
@@ -96,7 +96,7 @@ fn execute(store: &mut [u8], memory: &Memory, request: &Request) {
     }
 }
 
-/// Reads, then writes, 4 KiB at a time.
+/// Measures reads, then writes, of 4 KiB each.
 fn bench(duration: Duration) -> Result<(), Box<dyn Error>> {
     let path = std::env::temp_dir().join(format!("nbd-memory-{}.sock", std::process::id()));
     let (server, frontend) = start(Address::Unix(path.clone()), 64)?;

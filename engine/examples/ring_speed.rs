@@ -1,8 +1,9 @@
-//! How fast a ring is by itself: random transfers at a fixed depth, one core, no engine above.
+//! Measures the speed of a ring alone: random transfers at a fixed depth, one core, no engine above.
 //!
 //! `ring_speed TARGET [read|write] [BLOCK_BYTES] [DEPTH] [SECONDS] [spin|sleep]`, TARGET being `null`,
 //! `mem:MIB` or a path.
-//! To compare with: `fio --ioengine=io_uring --fixedbufs --registerfiles --direct=1 --rw=randread --bs=4k
+//!
+//! Compare with: `fio --ioengine=io_uring --fixedbufs --registerfiles --direct=1 --rw=randread --bs=4k
 //! --iodepth=64 --iodepth_batch_submit=16 --iodepth_batch_complete_min=1 --iodepth_batch_complete_max=64`.
 
 #![allow(
@@ -72,7 +73,7 @@ fn main() {
     }
 }
 
-/// Writes all of a RAM member once: what was never written is one page of zeros.
+/// Writes all of a RAM member once: memory that was never written is a single page of zeros, and so too fast.
 fn touch(ring: &mut InstantRing, memory: &Memory, size_bytes: u64) {
     let span = memory.zeros(1 << 20);
     let write = MemberOp {
@@ -139,7 +140,7 @@ impl Load {
     }
 }
 
-/// Time that this thread was on a CPU: on a busy machine the fairer clock.
+/// Time that this thread was on a CPU, which is a fairer measure on a busy machine.
 fn busy_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9

@@ -1,9 +1,9 @@
-//! A turn does not allocate: the memory of a running array is taken when it is made.
+//! A turn does not allocate: the memory of a running array is taken when the array is made.
 //!
-//! Method: arrays over null members are driven as the reactor drives them, with every kind of request in every
-//! size, whole and degraded, over stripes in every state, while a counting allocator looks on. The array
-//! itself is made before the count begins, and so are the first requests of each kind: a member's failure, a
-//! change of the record and the begin of a rebuild may allocate, and are not in it.
+//! Method: arrays over null members are driven as the reactor drives them, with every kind of request in
+//! every size, whole and degraded, over stripes in every state, while a counting allocator watches. The array
+//! is made before the count begins, and so are the first requests of each kind. Excluded are events that may
+//! allocate: a member's failure, a change of the record and the begin of a rebuild.
 
 use bitmap::Cell;
 use engine::array::Array;
@@ -20,9 +20,9 @@ const MIB: usize = 1 << 20;
 const CHUNK_BYTES: u32 = 16 << 10;
 const STRIPES: u64 = 1 << 15;
 const DATA_OFFSET_BYTES: u64 = 1 << 30;
-/// Requests in flight.
+/// Number of requests in flight.
 const DEPTH: usize = 32;
-/// A second passes in as many turns, so that the sweep is at work too.
+/// Time of a turn: a second passes in 500 turns, so that the sweep works too.
 const TURN_NS: u64 = 2_000_000;
 
 struct Driven {

@@ -1,12 +1,12 @@
-//! The list of lost rows on disk: what is written can be read, and nothing else can.
+//! The list of lost rows on disk: a list that was written can be read, and nothing else can.
 //!
-//! Method: one list, every byte of it changed, with the checksum as it was and repaired.
+//! Method: every byte of one list is changed, with the checksum left as it was and with it repaired.
 
 use engine::format::lost_rows::{self, Bounds, LIST_BYTES, ListError, LostRange};
 use uuid::Uuid;
 
-/// A list comes back as it was written; no byte of it may change; and with the checksum repaired nothing panics, and what is accepted
-/// lies inside of the array.
+/// A list reads back as it was written, and a change of any byte is detected. With the checksum repaired
+/// nothing panics, and what is accepted lies inside of the array.
 #[test]
 fn a_list_of_lost_rows_comes_back_whole_or_not_at_all() {
     let array = Uuid::from_u128(0x77);
@@ -28,7 +28,7 @@ fn a_list_of_lost_rows_comes_back_whole_or_not_at_all() {
         let mut bad = list.clone();
         bad[at] ^= 1 << (at % 8);
         assert!(lost_rows::decode(&bad, array, &bounds).is_err(), "byte {at}");
-        // The checksum is at 12.
+        // The checksum is at byte 12.
         bad[12..16].fill(0);
         let crc = crc32c::crc32c(&bad);
         bad[12..16].copy_from_slice(&crc.to_le_bytes());

@@ -1,19 +1,21 @@
-//! What every `Frontend` has to do, whatever protocol is behind it.
+//! The duties of every `Frontend`, whatever its protocol.
 //!
-//! Method: a front end is turned by the reactor of `support` over an array in RAM, which answers at once
-//! or late and out of order, with a pool that is ample or scarce and a room of many requests or of one;
-//! several hosts use it at the same time. The oracle of the data is a copy that each host keeps of its
-//! part of the array. The reactor itself checks that requests are well-formed, that tags and spans in
-//! flight are distinct, that the front end wakes it when there is work, and that after `close` it drains
-//! with every span given back.
+//! Method: a front end is turned by the reactor of `support` over an array in RAM, which answers at once or
+//! late and out of order, with a pool that is ample or scarce and room for many requests or for one; several
+//! hosts use it at the same time. The oracle of the data is a copy that each host keeps of its part of the
+//! array. The reactor itself checks that requests are well-formed, that tags and spans in flight are
+//! distinct, that the front end wakes it when there is work, and that after `close` the front end drains and
+//! returns every span.
 //!
-//! ublk is in it where STRIATE_FRONTEND_UBLK is set, for it wants root and a kernel with its driver (tests/guest has one, and
-//! runs this there). What a block device cannot be asked of all this:
+//! ublk takes part if STRIATE_FRONTEND_UBLK is set, because it needs root and a kernel with its driver
+//! (tests/guest has one, and runs this suite there). A few things cannot be asked of a block device:
 //!
-//! - more reactors than CPUs, for the driver gives a device one queue a CPU: as many as there are;
-//! - what is misaligned, beyond the end or on an array that is read only: the kernel refuses it by itself (the suite asks it
-//!   of nobody; of NBD, nbd_protocol does);
-//! - which error it was: the kernel has fewer, and the suite expects only EIO, the one that an array in service gives.
+//! - more reactors than CPUs: the driver gives a device at most one queue per CPU, so a ublk test uses as
+//!   many reactors as it can;
+//! - requests that are misaligned, beyond the end or writes to a read-only array: the kernel itself refuses
+//!   them (this suite makes none; nbd_protocol does, for NBD);
+//! - which error occurred: the kernel knows fewer errors, and the suite expects only EIO, the error that an
+//!   array in service gives.
 //!
 //! A further front end joins by implementing [`Fixture`] and adding a line to the tests at the end.
 
@@ -48,30 +50,31 @@ const SIZE_BYTES: usize = 32 * MIB;
 const HOSTS: usize = 4;
 const EIO: i32 = 5;
 
-/// A front end and the way to reach it, in the order of its life.
+/// A front end and the way to reach it; the methods are in the order of its life.
 trait Fixture: Sized {
-    /// What a reactor's thread opens its front end from.
+    /// The reactor's share, from which its thread opens the front end.
     type Share: Send + 'static;
     type Frontend: Frontend;
     type Host: Host;
 
-    /// Whether it is read once it begins, though no host has asked: who opens it during that waits for the end.
+    /// Whether the device is read when it begins, before any host asks. Opening it during that waits until
+    /// the read ends.
     fn is_read_first(&self) -> bool {
         false
     }
 
-    /// Most reactors that it can serve.
+    /// The largest number of reactors that it can serve.
     fn reactors_max() -> usize {
         usize::MAX
     }
 
-    /// A fixture of an array of `size_bytes`, with one share per reactor.
+    /// Creates a fixture of an array of `size_bytes`, with one share per reactor.
     fn start(size_bytes: usize, reactors: usize) -> (Self, Vec<Self::Share>);
 
-    /// On the reactor's thread.
+    /// Opens the front end, on the reactor's thread.
     fn open(share: Self::Share, memory: &Arc<Memory>, pool: &mut Pool) -> Opened<Self::Frontend>;
 
-    /// Lets hosts in, now that the reactors turn.
+    /// Lets hosts in, once the reactors turn.
     fn begin(&mut self) {}
 
     /// Whether reads may go into the pages of hosts' requests.
@@ -79,24 +82,24 @@ trait Fixture: Sized {
         false
     }
 
-    /// Another host.
+    /// Connects another host.
     fn connect(&self) -> Self::Host;
 
     /// Ends the export: hosts are gone, and the reactors still turn.
     fn close(&mut self) {}
 
-    /// Takes everything away, after the reactors; `last` is a host that is still there.
+    /// Removes everything, after the reactors have ended; `last` is a host that is still connected.
     fn end(self, last: Option<Self::Host>) {
         drop(last);
     }
 }
 
-/// What a host hears: an `errno` where it failed.
+/// The result that a host receives: an `errno` if the request failed.
 type Outcome<T> = Result<T, i32>;
 
 /// A host: what a user of the array can do. Every call returns when the array has answered.
 trait Host: Send + 'static {
-    /// On the thread that will use it, which is the host's `index`th.
+    /// Prepares the calling thread, which will use this host, the `index`th.
     fn settle(&mut self, _index: usize) {}
 
     fn read(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<Vec<u8>>;
@@ -106,7 +109,7 @@ trait Host: Send + 'static {
     fn flush(&mut self) -> Outcome<()>;
 }
 
-/// How a front end is turned.
+/// The conditions under which a front end is turned.
 #[derive(Clone, Copy, Debug)]
 struct Conditions {
     reactors: usize,
@@ -123,7 +126,7 @@ const CONDITIONS: [Conditions; 5] = [
     Conditions { reactors: 3, pace: Pace::Shuffled(3), pool_bytes: 4 * MIB, room: 16 },
 ];
 
-/// Every host, in its part of the array, gets back what it put there; and the front end drains.
+/// Checks that every host reads back what it wrote to its part of the array, and that the front end drains.
 fn check<F: Fixture>(conditions: Conditions) {
     let Conditions { pace, pool_bytes, room, .. } = conditions;
     let reactor_count = conditions.reactors.min(F::reactors_max());
@@ -164,7 +167,7 @@ fn turn<F: Fixture>(
     Reactor::start_with(open, Arc::clone(array), pace, pool_bytes, room)
 }
 
-/// What hosts asked has reached the array as that, and by every reactor.
+/// Checks that every kind of request has reached the array as that kind, and through every reactor.
 fn check_kinds(array: &RamArray, reactors: usize, zero_copy: bool) {
     let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
     for (kind, count) in [
@@ -180,7 +183,7 @@ fn check_kinds(array: &RamArray, reactors: usize, zero_copy: bool) {
     assert_eq!(of(&array.sent_back) > 0, zero_copy, "and some that had to be asked again");
 }
 
-/// A host's life: random operations on its part, checked against its copy, which is returned.
+/// Performs a host's random operations on its part, checked against its copy, which is returned.
 fn live(mut host: impl Host, index: usize, part_bytes: usize) -> Vec<u8> {
     let (start, seed) = ((index * part_bytes) as u64, index as u64 + 1);
     host.settle(index);
@@ -215,7 +218,8 @@ fn live(mut host: impl Host, index: usize, part_bytes: usize) -> Vec<u8> {
     copy
 }
 
-/// What the array cannot do is an error to the host, and nothing else suffers.
+/// Checks that a request which the array cannot carry out is an error to the host, and that nothing else
+/// suffers.
 fn check_errors<F: Fixture>(fixture: &F, array: &RamArray) {
     let mut host = fixture.connect();
     *array.lost.lock().unwrap() = MIB as u64..MIB as u64 + 4096;
@@ -228,14 +232,14 @@ fn check_errors<F: Fixture>(fixture: &F, array: &RamArray) {
     assert!(host.read(MIB as u64, 4096).unwrap() == [2; 4096]);
 }
 
-/// `close` with requests in the array: they are answered, and then there is nothing left.
+/// Checks `close` with requests in the array: they are answered, and then nothing is left.
 fn check_close_with_requests_in_flight<F: Fixture>() {
     let (mut fixture, mut shares) = F::start(SIZE_BYTES, 1);
     let array = RamArray::new(SIZE_BYTES);
     let reactor = turn::<F>(shares.remove(0), &array, Pace::Instant, 8 * MIB, 64);
     fixture.begin();
-    // What the kernel asks of a new block device is answered before anything is held: the reactor ends with nobody behind it,
-    // and a request that came too late for it would be waited for until this process ends.
+    // First wait until the kernel has looked for partitions. The reactor ends with no other behind it, so a
+    // read of the kernel that arrived too late would wait until this process ends.
     if fixture.is_read_first() {
         support::eventually("the kernel looks for partitions", || array.requests.load(Ordering::Relaxed) > 0);
     }
@@ -254,7 +258,7 @@ fn check_close_with_requests_in_flight<F: Fixture>() {
     fixture.end(Some(host));
 }
 
-/// NBD over a unix socket; `STRUCTURED` or simple replies.
+/// NBD over a unix socket, with structured or simple replies.
 struct Nbd<const STRUCTURED: bool> {
     _server: NbdServer,
     path: std::path::PathBuf,
@@ -318,7 +322,8 @@ impl Host for NbdHost {
     }
 }
 
-/// A block device, whose requests come in batches where the driver can and there is more than one queue.
+/// A block device. Its requests come in batches if `BATCHES`, the driver has them, and there is more than one
+/// queue.
 struct Device<const BATCHES: bool> {
     ublk: Ublk,
     closed: bool,
@@ -335,7 +340,8 @@ impl<const BATCHES: bool> Fixture for Device<BATCHES> {
     type Frontend = UblkFrontend;
     type Host = DeviceHost;
 
-    /// For partitions, since Linux 7 in its own time; the kernel holds the disk's `open_mutex` meanwhile. Before, it looks for none.
+    /// Whether the kernel looks for partitions: since Linux 7 it does so asynchronously, and holds the disk's
+    /// `open_mutex` meanwhile. Older kernels look for none.
     fn is_read_first(&self) -> bool {
         !self.ublk.hides_partitions()
     }
@@ -348,7 +354,7 @@ impl<const BATCHES: bool> Fixture for Device<BATCHES> {
 
     fn start(size_bytes: usize, reactors: usize) -> (Self, Vec<UblkPlace>) {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        // A device of its own for every fixture: one that bears the same name and identity would be taken over.
+        // Each fixture has a device of its own: a device with the same name and identity would be taken over.
         let identity = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let shape = UblkShape {
             size_bytes: size_bytes as u64,
@@ -356,7 +362,7 @@ impl<const BATCHES: bool> Fixture for Device<BATCHES> {
             physical_block_bytes: 4096,
             chunk_bytes: 64 << 10,
             stripe_bytes: 256 << 10,
-            // So that it is sent flushes, and FUA.
+            // With a volatile cache the kernel sends flushes and FUA.
             volatile_cache: true,
             read_only: false,
         };
@@ -395,12 +401,14 @@ impl<const BATCHES: bool> Fixture for Device<BATCHES> {
 
     fn end(mut self, last: Option<DeviceHost>) {
         let path = self.ublk.path();
-        // With force, if it was not closed before: its server is gone, and what the kernel still asks of it (since Linux 7 it
-        // reads partitions in its own time) waits for another. A host that closed it first would wait for that reading.
+        // Close with force unless it was closed before: its server has ended, and requests that the kernel
+        // still sends (since Linux 7 it reads partitions asynchronously) wait for another server. A host that
+        // closed it first would wait for that read.
         let has_server = self.closed;
         assert_eq!(self.ublk.close(true), Ok(Closed::Stopped));
         drop(last);
-        // Commands of a server that ended first are out until the process ends, and so the rest of the device is there.
+        // If the server ended before the close, its commands are not returned until the process ends, and the
+        // rest of the device stays until then.
         if has_server {
             self.ublk.remove().unwrap();
         }
@@ -408,13 +416,13 @@ impl<const BATCHES: bool> Fixture for Device<BATCHES> {
     }
 }
 
-/// What the kernel tells a program.
+/// The kernel's answer to a program, as an [`Outcome`].
 fn outcome<T>(result: io::Result<T>) -> Outcome<T> {
     result.map_err(|error| error.raw_os_error().expect("of the kernel"))
 }
 
 impl Host for DeviceHost {
-    /// Its thread keeps to a CPU of one queue, so that all queues have hosts.
+    /// Pins the host's thread to a CPU of one queue, so that every queue has hosts.
     fn settle(&mut self, index: usize) {
         let queues = format!("/sys/block/{}/mq", self.path.trim_start_matches("/dev/"));
         let queue = index % fs::read_dir(&queues).unwrap().count();
@@ -435,7 +443,7 @@ impl Host for DeviceHost {
         outcome(self.device.discard(offset_bytes, len_bytes as u64))
     }
 
-    /// By both ways in turn.
+    /// Writes zeroes, by the two ways in turn.
     fn write_zeroes(&mut self, offset_bytes: u64, len_bytes: usize) -> Outcome<()> {
         self.zeroings += 1;
         outcome(if self.zeroings.is_multiple_of(2) {
@@ -450,7 +458,7 @@ impl Host for DeviceHost {
     }
 }
 
-/// Whether the block device is to be tried. Where it is and cannot be, the test fails.
+/// Whether the block device is to be tested. If it is and cannot be, the test fails.
 fn is_ublk_wanted() -> bool {
     let wanted = std::env::var_os("STRIATE_FRONTEND_UBLK").is_some();
     if !wanted {

@@ -1,9 +1,10 @@
 //! Counters of each member: operations, bytes, errors and latencies.
 //!
-//! Method: an array is driven as reactor.rs drives it, by a clock that moves by random steps, over members that complete operations in any
-//! order, fail some of them, and take as long as the dice say. Oracle: the ring's own list of every operation with the times of its two
-//! turns. Percentiles are taken from the sorted list and rounded up by the rule of the manual: to the last value of a quarter of a
-//! power of two. All figures must be equal, none nearly so.
+//! Method: an array is driven as reactor.rs drives it, by a clock that moves by random steps, over members
+//! that complete operations in random order and time, and fail some of them. Oracle: the ring's own list of
+//! every operation with the times of its two turns. Percentiles are taken from the sorted list and rounded up
+//! by the rule of the manual: to the last value of a quarter of a power of two. All figures must be exactly
+//! equal.
 
 use std::cell::Cell as Shelf;
 use std::rc::Rc;
@@ -27,11 +28,11 @@ const MEMBERS: u8 = 4;
 const CHUNK_BYTES: u32 = 16 << 10;
 const STRIPES: u64 = 64;
 const DATA_OFFSET_BYTES: u64 = 4 << 20;
-/// Requests in flight.
+/// Number of requests in flight.
 const DEPTH: usize = 16;
 const EIO: i32 = 5;
 
-/// Numbers that look random, from a seed.
+/// Random numbers from a seed (xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -43,7 +44,7 @@ impl Dice {
     }
 }
 
-/// An operation of which the ring knows the end.
+/// An operation that has ended.
 struct Ended {
     device: DeviceIndex,
     io: MemberIo,
@@ -52,10 +53,10 @@ struct Ended {
     succeeded: bool,
 }
 
-/// Completes operations at random, fails some reads in the data zone, and keeps the oracle.
+/// Completes operations in random order, fails some reads in the data zone, and keeps the oracle.
 struct RandomRing {
     dice: Dice,
-    /// The time of the turn that goes on.
+    /// The time of the current turn.
     now_ns: Rc<Shelf<u64>>,
     in_flight: Vec<(MemberOp, u64)>,
     ended: Vec<Ended>,
@@ -72,7 +73,7 @@ impl Ring for RandomRing {
                 continue;
             }
             let (op, pushed_ns) = self.in_flight.swap_remove(at);
-            // Errors are rare: more than 64 on a member within a minute fail it.
+            // Errors are rare: more than 64 on a member within a minute would fail it.
             let may_fail = op.io == MemberIo::Read && op.offset_bytes >= DATA_OFFSET_BYTES;
             let succeeded = !(may_fail && self.dice.below(400) == 0);
             self.ended.push(Ended {
@@ -112,7 +113,7 @@ impl Driven {
             stripes: STRIPES,
             cell: Cell::Clean,
             present: geometry.slots(),
-            // The others are never flushed.
+            // The other members have no volatile cache and are never flushed.
             volatile: Slots::one(0).or(Slots::one(1)),
             data_offset_bytes: DATA_OFFSET_BYTES,
         }
@@ -134,7 +135,7 @@ impl Driven {
         }
     }
 
-    /// Any request anywhere. What it reads or writes is of no interest here.
+    /// A random request; the content of what it reads or writes does not matter here.
     fn request(&mut self, tag: usize) -> Request {
         let kind = match self.dice.below(12) {
             0..6 => RequestKind::Read,
@@ -157,7 +158,7 @@ impl Driven {
         Request { tag: tag as u64, kind, offset_bytes, len_bytes, span }
     }
 
-    /// Steps of the clock reach from less than a bucket to seconds.
+    /// Moves the clock by a random step, from less than a bucket to seconds, and turns once.
     fn turn(&mut self, asks: bool) {
         let bits = 1 + self.dice.below(31);
         let step_ns = self.dice.below(1 << bits);
@@ -172,19 +173,19 @@ impl Driven {
     }
 }
 
-/// The last value of the quarter of a power of two that a latency is in, as the manual has it.
+/// Rounds a latency up to the last value of its quarter of a power of two, as the manual says.
 fn rounded_up(ns: u64) -> u64 {
     let mut width = 256;
     let mut last = 1023;
     while ns > last {
-        // Four quarters, and the next power of two has wider ones.
+        // There are four quarters to a power of two; those of the next power are twice as wide.
         width <<= u32::from((last + 1).is_power_of_two() && last > 1023);
         last += width;
     }
     last
 }
 
-/// Counters from the ring's list.
+/// The expected counters, from the ring's list.
 fn expected(ended: &[Ended], device: DeviceIndex) -> MemberCounters {
     let of = |is: fn(MemberIo) -> bool| ended.iter().filter(move |one| one.device == device && is(one.io));
     let transfers = |is: fn(MemberIo) -> bool| {
@@ -235,7 +236,7 @@ fn every_operation_is_counted_exactly() {
     }
 }
 
-/// The oracle's rule, by examples that are easy to check by hand.
+/// Checks the oracle's rule on examples that are easy to verify by hand.
 #[test]
 fn the_rule_of_rounding() {
     for (ns, told) in [

@@ -1,7 +1,8 @@
-//! Clients that vanish, stall, babble or crowd: the others must not notice, and nothing may leak.
+//! Clients that vanish, stall, send garbage or come in crowds: other clients must not notice, and nothing may
+//! leak.
 //!
-//! Method: each misbehaviour is acted out against a server while a well-behaved client is served, and at
-//! the end the reactor of `support` checks that everything drained and every span came back.
+//! Method: a client misbehaves while a well-behaved client is served; at the end the reactor of `support`
+//! checks that everything drained and every span was returned.
 
 #![allow(
     clippy::disallowed_methods,
@@ -36,7 +37,7 @@ fn a_client_that_vanishes_with_requests_in_flight_leaves_nothing_behind() {
         eventually("its requests have arrived", || array.requests.load(Ordering::Relaxed) == 4);
         drop(client);
         std::thread::sleep(Duration::from_millis(20));
-        // Its spans are still the array's: what is left of the pool serves another.
+        // The departed client's spans are still with the array: the rest of the pool serves another client.
         let mut other = server.simple();
         let cookie = other.send(WRITE, 0, 8 << 20, 4096, &[2; 4096]);
         eventually("the other's too", || array.requests.load(Ordering::Relaxed) == 5);
@@ -80,7 +81,7 @@ fn clients_that_vanish_anywhere_in_a_conversation() {
     server.stop();
 }
 
-/// A client that does not read its answers is not read either, and costs others nothing.
+/// A client that does not read its answers is not read either, and other clients do not suffer.
 #[test]
 fn a_client_that_does_not_read_is_not_read() {
     let server = Setup { pool_bytes: 64 << 20, ..Setup::default() }.start();
@@ -104,8 +105,8 @@ fn a_client_that_does_not_read_is_not_read() {
     server.stop();
 }
 
-/// A client that reads nothing holds all memory but the bases of others. These serve others at once, and while they wait for more
-/// the stalled client loses what it holds.
+/// A client that reads nothing holds all memory except the bases of others. From these, other clients are
+/// served at once; while they wait for more memory, the stalled client loses what it holds.
 #[test]
 fn a_stalled_client_leaves_a_base_and_then_all_of_the_pool() {
     let server = Setup { pool_bytes: 8 << 20, ..Setup::default() }.start();
@@ -127,8 +128,9 @@ fn a_stalled_client_leaves_a_base_and_then_all_of_the_pool() {
     server.stop();
 }
 
-/// A client reads 8 MiB, of which the members are slow with one: the rest is in memory that another client would like to have. It is
-/// not the client's fault. (It used to be hung up on after 10 s, as if it did not read.)
+/// A client reads 8 MiB, and the members are slow with 1 MiB of it: the rest occupies memory that another
+/// client wants. The client is not to blame and stays connected. (It used to be hung up on after 10 s, as if
+/// it did not read.)
 #[test]
 fn a_client_that_waits_for_the_members_has_not_stalled() {
     let server = Setup { pool_bytes: 10 << 20, ..Setup::default() }.start();
@@ -148,14 +150,14 @@ fn a_client_that_waits_for_the_members_has_not_stalled() {
     server.stop();
 }
 
-/// A read of which every piece fails is answered with an error for each piece. A client that does not read these has no more of them
-/// than a connection has slots; the front end asserts it.
+/// A read that fails in every piece is answered with an error for each piece. A client that does not read
+/// these errors has at most as many pending as a connection has slots; the front end asserts that.
 #[test]
 fn errors_that_are_not_read_are_bounded() {
     let server = Setup { pool_bytes: 64 << 20, ..Setup::default() }.start();
     *server.array.lost.lock().unwrap() = 0..64 << 20;
     let mut lazy = server.structured();
-    // The answers are 200 KiB, of which socket buffers take a part.
+    // The answers are 200 KiB, of which the socket buffers take a part.
     let commands: Vec<u8> = (0..200).flat_map(|_| lazy.command(READ, 0, 0, 32 * MIB).1).collect();
     lazy.socket.write_all(&commands).unwrap();
     let mut other = server.simple();
@@ -168,8 +170,9 @@ fn errors_that_are_not_read_are_bounded() {
     server.stop();
 }
 
-/// A simple read of more than 1 MiB that meets a bad sector. Alone its client hears of the error. In a crowd it has no memory to be
-/// held until the last byte is read, so a part may have been sent: then the connection ends, and no wrong byte is sent.
+/// A simple read of more than 1 MiB that meets a bad sector. If the client is alone, it receives the error.
+/// In a crowd there is no memory to hold the answer until the last byte is read, so a part may already have
+/// been sent: then the connection ends, and no wrong byte is sent.
 #[test]
 fn a_long_read_that_fails_in_a_crowd_ends_its_connection_only() {
     let server = Setup { pool_bytes: 16 << 20, ..Setup::default() }.start();
@@ -190,8 +193,9 @@ fn a_long_read_that_fails_in_a_crowd_ends_its_connection_only() {
     server.stop();
 }
 
-/// A read that must not be fragmented waits for memory for 500 ms, and those that follow at once do not. Seconds later they wait
-/// again: what was short may be there soon. (They used to be refused at once for as long as nothing of that size was free.)
+/// A read that must not be fragmented waits up to 500 ms for memory; once it has been refused, reads that
+/// follow at once are refused without waiting. Seconds later they wait again, because memory may be free
+/// soon. (They used to be refused at once for as long as nothing of that size was free.)
 #[test]
 fn a_refusal_for_want_of_memory_is_not_remembered_for_ever() {
     let server = Setup { pool_bytes: 16 << 20, ..Setup::default() }.start();
@@ -215,7 +219,7 @@ fn a_refusal_for_want_of_memory_is_not_remembered_for_ever() {
     server.stop();
 }
 
-/// Clients that read one block after the other.
+/// Clients that each read one block after the other.
 struct Crowd {
     done: Arc<AtomicBool>,
     reading: Vec<std::thread::JoinHandle<()>>,
@@ -243,7 +247,8 @@ impl Crowd {
     }
 }
 
-/// Many clients that begin a large write and send hardly any of it: others are served as if they were not there.
+/// Many clients begin a large write and send hardly any of it: other clients are served as if they were
+/// alone.
 #[test]
 fn writes_that_trickle_in_hold_no_more_than_their_share() {
     let server = Setup { pool_bytes: 16 << 20, ..Setup::default() }.start();
@@ -263,7 +268,8 @@ fn writes_that_trickle_in_hold_no_more_than_their_share() {
     server.stop();
 }
 
-/// Reads that must not be fragmented are refused in a crowd rather than kept waiting, but never up to 64 KiB.
+/// In a crowd, reads that must not be fragmented are refused rather than kept waiting, but reads of up to 64
+/// KiB are never refused.
 #[test]
 fn an_unfragmented_read_is_answered_whatever_others_hold() {
     let server = Setup { pool_bytes: 16 << 20, ..Setup::default() }.start();
@@ -283,7 +289,8 @@ fn an_unfragmented_read_is_answered_whatever_others_hold() {
     server.stop();
 }
 
-/// A pipeline of reads at the lowest place and one read at a time at a higher one: each turn serves both.
+/// A client with a pipeline of reads, at the lowest place, and a client with one read at a time, at a higher
+/// place: each turn serves both.
 #[test]
 fn a_single_request_is_served_beside_a_pipeline() {
     let server = Setup { room: 32, ..Setup::default() }.start();
@@ -300,14 +307,15 @@ fn a_single_request_is_served_beside_a_pipeline() {
         modest.read(0, 512).unwrap();
         reads += 1;
     }
-    // Eight requests of the pipeline for each turn make 2,500 turns. Threads share cores with other tests, so far fewer will do.
+    // Eight requests of the pipeline per turn make 2,500 turns. The threads share cores with other tests, so
+    // the bound is far lower.
     assert!(reads > 50, "{reads} reads beside 20,000 of the pipeline");
     hearing.join().unwrap();
     writer.join().unwrap().unwrap();
     server.stop();
 }
 
-/// One that pauses alone is waited for, however long.
+/// A client that pauses while it is alone is waited for, however long.
 #[test]
 fn a_client_that_pauses_alone_keeps_what_it_has() {
     let server = Setup { pool_bytes: 2 << 20, ..Setup::default() }.start();
@@ -315,7 +323,7 @@ fn a_client_that_pauses_alone_keeps_what_it_has() {
     for _ in 0..32 {
         paused.send(READ, 0, 0, MIB, &[]);
     }
-    std::thread::sleep(Duration::from_secs(25)); // two looks at who has stalled
+    std::thread::sleep(Duration::from_secs(25)); // two checks for stalled clients
     for _ in 0..32 {
         paused.hear(&|_| Some((0, MIB))).unwrap().result.unwrap();
     }
@@ -377,8 +385,9 @@ fn handshakes_are_bounded_in_time_and_number() {
     server.stop();
 }
 
-/// A client that finds no place is refused, and one that has never used its place makes room, of the same listener. Those that have
-/// used theirs stay, and so do the others. (All unused clients of all listeners used to be hung up on.)
+/// A client that finds no place is refused, but a later one gets the place of a client of the same listener
+/// that has never used it. Clients that have used their places stay, and so do those of other listeners. (All
+/// unused clients of all listeners used to be hung up on.)
 #[test]
 fn a_place_that_was_never_used_is_given_up_to_a_newcomer() {
     let server = Setup::default().start();
@@ -422,7 +431,7 @@ fn stopping_does_not_wait_for_a_handshake() {
 #[test]
 fn as_many_clients_as_there_are_places_and_one_more() {
     let server = Setup { reactors: 2, pool_bytes: 8 << 20, ..Setup::default() }.start();
-    // Of the 64 places of each reactor eight are kept for clients of TCP.
+    // Each reactor has 64 places, of which eight are reserved for TCP clients.
     let mut clients: Vec<_> = (0..112).map(|_| server.simple()).collect();
     let mut by_tcp = Client::go(server.tcp(), false);
     assert_eq!(by_tcp.read(0, 512), Ok(vec![0; 512]));
@@ -445,7 +454,8 @@ fn as_many_clients_as_there_are_places_and_one_more() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever a client says, in the handshake or after it, others are served and nothing leaks.
+    /// Whatever bytes a client sends, in the handshake or after it, other clients are served and nothing
+    /// leaks.
     #[test]
     fn babble(
         early in prop::collection::vec(any::<u8>(), 0..200),

@@ -1,7 +1,9 @@
-//! Long trims and zeroes: they are cut, clients take turns with them, and nothing waits for them that need not.
+//! Long trims and zeroes: they are cut into pieces, clients take turns with them, and other commands do not
+//! wait for them without need.
 //!
-//! Method: an array in RAM that can be held shows what is in the engine at one time, and counts which pieces were carried out. Stripes
-//! of 4 KiB make pieces of 1 MiB, of which one is in the engine at a time.
+//! Method: an array in RAM that can be held shows which requests are in the engine at a time, and counts the
+//! pieces that were carried out. Stripes of 4 KiB make pieces of 1 MiB, one of which is in the engine at a
+//! time.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,13 +23,13 @@ use support::eventually;
 
 const MIB: u32 = 1 << 20;
 
-/// Time for what must not happen.
+/// Waits long enough to notice something that must not happen.
 fn a_while() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
-/// Long zeroes are cut at stripes, one piece at a time is in the engine, and other commands of the same client pass them by.
-/// (A second long command used to stop the client until the first had ended.)
+/// Long zeroes are cut at stripes, one piece at a time is in the engine, and other commands of the same
+/// client overtake them. (A second long command used to stop the client until the first had ended.)
 #[test]
 fn long_zeroes_are_cut_and_passed_by() {
     let server = Setup::default().start();
@@ -36,7 +38,7 @@ fn long_zeroes_are_cut_and_passed_by() {
     client.write(0, &vec![7; 4 << 20]).unwrap();
     array.held.store(true, Ordering::Relaxed);
     let before = array.requests.load(Ordering::Relaxed);
-    // Pieces of 1 MiB: from 512 on that are nine.
+    // Pieces of 1 MiB: a range of 8 MiB from 512 on has nine.
     let zeroes = [8 << 20, 8 << 20].map(|len| client.send(ZEROES, 0, 512, len, &[]));
     let read = client.send(READ, 0, 16 << 20, 4096, &[]);
     eventually("one piece and the read have arrived", || {
@@ -55,8 +57,8 @@ fn long_zeroes_are_cut_and_passed_by() {
     server.stop();
 }
 
-/// However many requests others have, each turn has a place for a piece. (Pieces used to have the places that others left, so eight
-/// clients with pipelines kept them waiting without end.)
+/// Each turn has a place for a piece, however many requests others have. (Pieces used to get only the places
+/// that others left, so eight clients with pipelines delayed them without end.)
 #[test]
 fn a_long_command_goes_on_beside_pipelines() {
     let server = Setup { room: 32, ..Setup::default() }.start();
@@ -76,14 +78,15 @@ fn a_long_command_goes_on_beside_pipelines() {
             (std::thread::spawn(hear), writer)
         })
         .collect();
-    // A single piece in the engine limits others to eight requests each, if not at once.
+    // A single piece in the engine limits each other client to eight requests, though not at once.
     eventually("the pipelines are full", || array.requests.load(Ordering::Relaxed) > 8 * 8);
-    // The client has sent nothing for so long, and nothing of it is in the engine. It waits, so it is active nevertheless.
+    // For this long the client sends nothing, and nothing of it is in the engine. It counts as active
+    // nevertheless, because it waits.
     std::thread::sleep(Duration::from_millis(500));
     array.held.store(false, Ordering::Relaxed);
     first.hear(&|_| None).unwrap().result.unwrap();
     client.hear(&|_| None).unwrap().result.unwrap();
-    // 18 turns of 32 would do.
+    // 18 turns with 32 requests each would suffice.
     let requests = array.requests_at_zeroes.load(Ordering::Relaxed);
     assert!(requests < 10_000, "{requests} of 160,000 requests came first");
     for (hearing, writer) in pipelines {
@@ -93,8 +96,8 @@ fn a_long_command_goes_on_beside_pipelines() {
     server.stop();
 }
 
-/// Stripes of 256 KiB: zeroes of 2 MiB are eight stripe operations, and 64 may be busy. So those of eight clients are in the engine
-/// together. (They used to be carried out one by one.)
+/// With stripes of 256 KiB, zeroes of 2 MiB are eight stripe operations, and 64 may be in use. So the zeroes
+/// of eight clients are in the engine together. (They used to be carried out one by one.)
 #[test]
 fn zeroes_of_a_few_stripes_do_not_wait_for_each_other() {
     let server = Setup { stripe_bytes: 256 << 10, ..Setup::default() }.start();
@@ -114,7 +117,8 @@ fn zeroes_of_a_few_stripes_do_not_wait_for_each_other() {
     server.stop();
 }
 
-/// A client with small pieces, and one with a large piece: the large piece, which needs all stripe operations, has its turn.
+/// A client with small pieces, and one with a large piece that needs all stripe operations: the large piece
+/// gets its turn.
 #[test]
 fn small_pieces_do_not_pass_a_large_one_by_for_ever() {
     let server = Setup { stripe_bytes: 256 << 10, ..Setup::default() }.start();
@@ -135,7 +139,8 @@ fn small_pieces_do_not_pass_a_large_one_by_for_ever() {
     server.stop();
 }
 
-/// The client hears of the error when the piece that met it has ended, and what would come after is not carried out.
+/// The client is told of the error when the piece that met it has ended, and the remaining pieces are not
+/// carried out.
 #[test]
 fn a_long_command_ends_with_the_piece_that_fails() {
     let server = Setup::default().start();
@@ -152,7 +157,7 @@ fn a_long_command_ends_with_the_piece_that_fails() {
     server.stop();
 }
 
-/// A flush is about what has been answered, so it need not wait for zeroes that have not.
+/// A flush covers commands that have been answered, so it need not wait for zeroes that have not.
 #[test]
 fn a_flush_passes_a_long_command_by() {
     let server = Setup::default().start();
@@ -168,7 +173,7 @@ fn a_flush_passes_a_long_command_by() {
     server.stop();
 }
 
-/// A client that takes its leave with NBD_CMD_DISC has all of its long commands carried out.
+/// If a client leaves with NBD_CMD_DISC, all of its long commands are still carried out.
 #[test]
 fn long_commands_before_a_disconnect_are_carried_out() {
     let server = Setup::default().start();
@@ -182,7 +187,8 @@ fn long_commands_before_a_disconnect_are_carried_out() {
     server.stop();
 }
 
-/// A stop waits for the piece that is in the engine, and for no other; the client hears no answer, as the command is not done.
+/// A stop waits only for the piece that is in the engine. The client receives no answer, because its command
+/// is not complete.
 #[test]
 fn a_stop_gives_up_the_rest_of_long_commands() {
     let server = Setup::default().start();
@@ -210,7 +216,7 @@ fn a_stop_gives_up_the_rest_of_long_commands() {
     other.expect_end();
 }
 
-/// Commands that a client had queued when it left are not carried out, except for what the engine holds.
+/// Commands that a departed client had queued are not carried out, except for those in the engine.
 #[test]
 fn what_a_departed_client_queued_is_dropped() {
     let server = Setup::default().start();

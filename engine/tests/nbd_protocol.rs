@@ -1,7 +1,7 @@
-//! The NBD server heard from outside: each option, command and error of the protocol.
+//! The NBD server seen from outside: each option, command and error of the protocol.
 //!
-//! Method: the client of `support` says exact bytes and hears exact bytes. The oracle is the protocol's
-//! specification, written down again in the client.
+//! Method: the client of `support` sends exact bytes and expects exact bytes. The oracle is the protocol's
+//! specification, written again, independently, in the client.
 
 #![allow(
     clippy::disallowed_methods,
@@ -54,7 +54,7 @@ fn every_option_is_answered_and_the_next_is_heard() {
         (11, vec![], ERR_UNSUP), // EXTENDED_HEADERS
         (4, vec![], ERR_UNSUP),  // PEEK_EXPORT, withdrawn
         (0xdead_beef, vec![7; 5000], ERR_UNSUP),
-        (0xdead_beef, vec![7; 100_000], (1 << 31) + 9), // dropped, and said to be too big
+        (0xdead_beef, vec![7; 100_000], (1 << 31) + 9), // skipped, and answered "too big"
         (10, meta("tank", &["base:allocation"]), ERR_INVALID), // before STRUCTURED_REPLY
         (8, vec![1], ERR_INVALID),
         (8, vec![], ACK),
@@ -94,7 +94,7 @@ fn the_export_is_described() {
     let sizes = [512u32, 64 << 10, 32 << 20].map(u32::to_be_bytes).concat();
     assert_eq!(infos[&3], sizes);
     assert_eq!(infos.len(), 4);
-    // Structured replies bring DF; read-only takes TRIM and WRITE_ZEROES away.
+    // Structured replies add DF; a read-only export lacks TRIM and WRITE_ZEROES.
     assert_eq!(server.structured().flags, 0b1001_1110_1101);
     server.stop();
     let server = Setup { read_only: true, ..Setup::default() }.start();
@@ -234,7 +234,7 @@ fn commands_byte_by_byte() {
     server.stop();
 }
 
-/// Many commands at once, answered in any order, each once.
+/// Many commands are sent at once, and each is answered once, in any order.
 #[test]
 fn pipelined_commands_are_each_answered_once() {
     for (structured, pace) in
@@ -247,7 +247,7 @@ fn pipelined_commands_are_each_answered_once() {
         let mut random = Random(6);
         let mut bytes = Vec::new();
         let mut ranges = HashMap::new();
-        // More than a connection has slots for: the rest waits in the socket.
+        // More commands than a connection has slots: the rest waits in the socket.
         for index in 0..700u64 {
             let len = 4096 * (1 + random.below(if index % 50 == 0 { 1000 } else { 4 })) as u32;
             let offset = (4096 * random.below(8192)) as u64;
@@ -277,7 +277,7 @@ fn thirty_two_mebibytes_at_once() {
         let data = Random(3).bytes(32 << 20);
         client.write(1 << 20, &data).unwrap();
         assert!(client.read(1 << 20, 32 << 20).unwrap() == data);
-        // Two of them, with small ones between that must not get into the streamed data.
+        // Two large reads, with small ones between them that must not get into the streamed data.
         let mut ranges = HashMap::new();
         let mut bytes = Vec::new();
         for (offset, len) in [(1 << 20, 32 << 20), (0, 512), (2 << 20, 31 << 20), (0, 512), (0, 1 << 20)] {
@@ -310,7 +310,8 @@ fn what_the_array_has_lost_is_an_io_error() {
     }
 }
 
-/// A simple read that was begun to be sent cannot be taken back: the protocol says hang up.
+/// A simple read whose answer has partly been sent cannot be taken back: the protocol demands that the server
+/// hangs up.
 #[test]
 fn a_streamed_read_that_fails_ends_the_connection() {
     let server = Setup { pool_bytes: 2 << 20, ..Setup::default() }.start();

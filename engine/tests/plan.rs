@@ -1,13 +1,15 @@
-//! The planner, by enumeration: every width 3..=8, both levels, every set of written strips, every loss of up to
-//! three strips (failed, or writable but unreadable), every trust.
+//! The planner, by enumeration: every width 3..=8, both levels, every set of written strips, every loss of up
+//! to three strips (failed, or writable but unreadable), every trust.
 //!
-//! Method: a stripe of real bytes. Strips that may not be read hold noise; so does the parity of a NeedSync stripe,
-//! and all of an Unwritten one. [`Stripe::write`] carries a plan out as array/write.rs does and can load only
-//! what the plan reads: a plan that uses what it may not use ends in wrong bytes, or trips over an assertion first.
+//! Method: a stripe of real bytes. Strips that may not be read hold noise; so do the parity of a NeedSync
+//! stripe and all strips of an Unwritten one. [`Stripe::write`] carries out a plan as array/write.rs does and
+//! can load only what the plan reads: a plan that uses what it may not use ends in wrong bytes, or fails an
+//! assertion first.
 //!
 //! Oracle: [`Known`], linear algebra over the code's definition. It knows nothing of rmw or rcw, only which
-//! sums of data strips follow from the strips at hand. What it can tell before a write, and what was written, it
-//! must be able to tell afterwards, and a plan is refused only where it could not tell the new parity.
+//! sums of data strips follow from the available strips. Everything that it can compute before a write, and
+//! what was written, it must be able to compute afterwards. A plan may be refused only if the oracle cannot
+//! compute the new parity.
 //!
 //! The number of cases is asserted: an enumeration that shrinks unnoticed proves nothing.
 
@@ -18,10 +20,10 @@ use parity_simd::{inverse, power, product, reference};
 const WIDTH_MAX: usize = 8;
 const LOST_MAX: u32 = 3;
 
-/// A strip: two bytes, so that a wrong one is right by chance once in 65,536.
+/// The bytes of a strip: two, so that a wrong strip is right by chance only once in 65,536.
 type Bytes = [u8; 2];
 
-/// One factor for each data strip: a sum of them.
+/// A linear combination of the data strips: a factor for each.
 type Sum = [u8; WIDTH_MAX];
 
 fn scaled(factor: u8, bytes: Bytes) -> Bytes {
@@ -32,14 +34,15 @@ fn plus(a: Bytes, b: Bytes) -> Bytes {
     [a[0] ^ b[0], a[1] ^ b[1]]
 }
 
-/// Noise that depends on where it is and on what for.
+/// Noise that depends on the seed and the strip.
 fn noise(seed: u32, strip: u8) -> Bytes {
     let mixed = (seed ^ u32::from(strip) << 24).wrapping_mul(0x9e37_79b1);
     let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca77);
     [(mixed >> 11) as u8, (mixed >> 20) as u8]
 }
 
-/// What a strip is of the data: itself, P the sum, Q the sum with powers of 2.
+/// A strip as a combination of the data strips: a data strip is itself, P the sum, Q the sum with powers of
+/// 2.
 fn sum_of(view: &View, strip: u8) -> Sum {
     let data = view.data.count() as u8;
     let mut sum = [0; WIDTH_MAX];
@@ -53,12 +56,12 @@ fn sum_of(view: &View, strip: u8) -> Sum {
     sum
 }
 
-/// A sum, and what it comes to.
+/// A combination of data strips, and its value.
 type Equation = (Sum, Bytes);
 
-/// What follows from some strips, if their parity is worth something: the oracle.
+/// All that follows from some strips, parity included if it is trusted: the oracle.
 struct Known {
-    /// Reduced equations in the data strips: the one at `i` has a 1 there, and no other has D`i`.
+    /// Equations in reduced form: the one at `i` has factor 1 for D`i`, and no other equation contains D`i`.
     equations: [Option<Equation>; WIDTH_MAX],
 }
 
@@ -78,7 +81,7 @@ impl Known {
         known
     }
 
-    /// What is left of an equation when all that is known has been taken away.
+    /// The remainder of an equation after all known equations were subtracted.
     fn reduced(&self, mut equation: Equation) -> Equation {
         for (pivot, known) in self.equations.iter().enumerate() {
             if let Some(known) = known {
@@ -88,14 +91,14 @@ impl Known {
         equation
     }
 
-    /// The value of a sum of data strips, if it can be told.
+    /// The value of a combination of data strips, if it can be computed.
     fn value(&self, sum: Sum) -> Option<Bytes> {
         let (rest, value) = self.reduced((sum, [0; 2]));
         (rest == [0; WIDTH_MAX]).then_some(value)
     }
 }
 
-/// `equation` less `factor` times `other`.
+/// `equation` minus `factor` times `other`.
 fn less(equation: Equation, factor: u8, other: Equation) -> Equation {
     if factor == 0 {
         return equation;
@@ -105,7 +108,7 @@ fn less(equation: Equation, factor: u8, other: Equation) -> Equation {
     (sum, plus(value, scaled(factor, other.1)))
 }
 
-/// One row of a stripe: what its members hold, and what it is to hold.
+/// A row of a stripe: the content of its members, and the content that it should have.
 #[derive(Clone)]
 struct Stripe {
     view: View,
@@ -134,7 +137,7 @@ impl Stripe {
         stripe
     }
 
-    /// Makes the true parity of the true data, a byte at a time.
+    /// Makes the correct parity of the correct data, a byte at a time.
     fn encode(&mut self) {
         let data: Vec<(u8, &[u8])> =
             self.view.data.iter().map(|strip| (strip, &self.truth[usize::from(strip)][..])).collect();
@@ -147,7 +150,7 @@ impl Stripe {
         }
     }
 
-    /// What can be told from the strips that may be read, where parity is worth something.
+    /// All that follows from the strips that may be read, parity included where it is trusted.
     fn known_before(&self) -> Known {
         let strips = match self.view.trust {
             Trust::Unwritten => Strips::NONE,
@@ -157,7 +160,8 @@ impl Stripe {
         Known::from(&self.view, strips, |strip| self.on_members[usize::from(strip)])
     }
 
-    /// Loads what a plan reads. This is the only way in for [`Stripe::write`] and [`Stripe::recover`].
+    /// Loads the strips that a plan reads: the only access that [`Stripe::write`] and [`Stripe::recover`]
+    /// have.
     fn load(&self, read: Strips) -> [Option<Bytes>; WIDTH_MAX] {
         assert!(read.within(self.view.readable), "reads what may not be read: {read:?}");
         let parity_is_read = !read.and(self.view.parity).is_empty();
@@ -199,7 +203,7 @@ impl Stripe {
         content
     }
 
-    /// Parity of the data, strips without content counting as zeros; what array/write.rs calls `generate`.
+    /// Parity of the data, where strips without content count as zeros; array/write.rs calls this `generate`.
     fn generate(&self, content: &[Option<Bytes>; WIDTH_MAX]) -> [Bytes; 2] {
         let data: Vec<(u8, Bytes)> =
             self.view.data.iter().filter_map(|strip| Some((strip, content[usize::from(strip)]?))).collect();
@@ -211,7 +215,7 @@ impl Stripe {
         [p, q]
     }
 
-    /// Carries a plan out. What it was to write, wherever the members are.
+    /// Carries out a plan; returns the strips that it had to write, on working members or not.
     fn write(&mut self, plan: Plan, written: Strips, new: impl Fn(u8) -> Bytes) -> Strips {
         let View { data, parity, writable, .. } = self.view;
         let (read, recover) = match plan {
@@ -253,12 +257,13 @@ impl Stripe {
     }
 }
 
-/// The case that a failed assertion speaks of.
+/// The description of a case, for a failed assertion.
 fn case(view: &View, what: &str, sets: &[Strips], answer: &dyn std::fmt::Debug) -> String {
     format!("{what} {sets:?} with {view:?}: {answer:?}")
 }
 
-/// Every stripe with up to [`LOST_MAX`] strips that may not be read, each of them writable or not.
+/// Calls `look` for every stripe with up to [`LOST_MAX`] strips that may not be read, each of them writable
+/// or not.
 fn views(trust: Trust, mut look: impl FnMut(View)) {
     for parities in 1..=2u8 {
         for width in parities + 2..=WIDTH_MAX as u8 {
@@ -287,7 +292,7 @@ fn beyond_the_level(view: &View) -> bool {
     view.data.or(view.parity).minus(view.writable).count() > view.parity.count()
 }
 
-/// Carries out a write of one row and holds what is there afterwards against the oracle.
+/// Carries out a write of one row and compares the result with the oracle.
 fn check_write(stripe: &mut Stripe, plan: Plan, written: Strips, seed: u32) {
     let view = stripe.view;
     if plan == Plan::Refused {
@@ -311,7 +316,7 @@ fn check_write(stripe: &mut Stripe, plan: Plan, written: Strips, seed: u32) {
         assert!(parity_is_left, "{}", say());
         return;
     }
-    // An Unwritten stripe's readable strips hold noise: only what was written counts.
+    // The readable strips of an Unwritten stripe hold noise: only written strips count.
     let held = if view.trust == Trust::Unwritten { Strips::NONE } else { view.readable };
     let good = held.or(targets).and(view.writable);
     assert!(good.iter().all(right), "wrong bytes on a member: {}", say());
@@ -327,8 +332,8 @@ fn check_write(stripe: &mut Stripe, plan: Plan, written: Strips, seed: u32) {
     }
 }
 
-/// Whether the new parity of every member that takes it follows from what may be read: the oracle's word on
-/// whether a write can be done without a guess.
+/// Whether the new parity of every member that takes it follows from what may be read: the oracle's answer to
+/// whether a write is possible without a guess.
 fn parity_can_be_told(stripe: &Stripe, known: &Known, written: Strips) -> bool {
     let view = &stripe.view;
     view.parity.and(view.writable).iter().all(|parity| {
@@ -360,7 +365,7 @@ fn writes_of_trusted_stripes() {
     assert!(cases > 150_000, "{cases}");
 }
 
-/// The fewest reads, and rmw on a tie: it touches fewer members.
+/// Checks that a plan has the fewest reads, and is rmw on a tie, which touches fewer members.
 fn check_reads(view: &View, written: Strips, plan: Plan) {
     let say = || case(view, "write", &[written], &plan);
     let untouched = view.data.minus(written);
@@ -392,7 +397,7 @@ fn check_reads(view: &View, written: Strips, plan: Plan) {
 fn first_writes() {
     let mut cases = 0u32;
     views(Trust::Unwritten, |view| {
-        // Rows in which nothing is written are a part of a first write too.
+        // A first write also covers rows in which nothing is written.
         for written in subsets(view.data) {
             for answer in [Unsynced::Heal, Unsynced::DataOnly, Unsynced::Refused] {
                 cases += 1;
@@ -410,8 +415,9 @@ fn first_writes() {
     assert!(cases > 450_000, "{cases}");
 }
 
-/// A write of several rows: some strips from the first row to the last (`whole`), some in a part of them
-/// (`touched`). A stripe of two rows shows every case, one with all that is touched, one with only what is whole.
+/// A write of several rows covers some strips from the first row to the last (`whole`), and some in a part of
+/// the rows (`touched` has both kinds). A stripe of two rows shows every case: in one row all touched strips
+/// are written, in the other only the whole ones.
 #[test]
 fn writes_of_stripes_that_need_a_resync() {
     let (mut cases, mut answers) = (0u32, [0u32; 3]);
@@ -423,8 +429,8 @@ fn writes_of_stripes_that_need_a_resync() {
                 answers[answer as usize] += 1;
                 let say = || case(&view, "touched, whole", &[touched, whole], &answer);
                 let mut rows = [touched, whole].map(|written| (written, Stripe::new(view, cases)));
-                // Parity can be had if it can be told in every row, from data alone. If not, what is written
-                // must be where a later read will look for it.
+                // Parity can be made if it can be computed in every row, from data alone. If not, everything
+                // written must be on strips that a later read can use.
                 let heals =
                     rows.iter().all(|(written, row)| parity_can_be_told(row, &row.known_before(), *written))
                         && view.lost_data().within(whole);
@@ -442,7 +448,7 @@ fn writes_of_stripes_that_need_a_resync() {
                         Unsynced::DataOnly => Plan::DataOnly,
                         Unsynced::Refused => Plan::Refused,
                     };
-                    // The bytes first: they tell what a wrong plan destroys.
+                    // The bytes first: they show what a wrong plan destroys.
                     check_write(row, plan, *written, cases);
                     assert_eq!(plan, expected, "{}", say());
                 }

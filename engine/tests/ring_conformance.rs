@@ -1,5 +1,5 @@
-//! One suite for every ring: RAM, null, io_uring over files with direct I/O, over tmpfs, over loop devices; and over NVMe
-//! drives where the machine has some to lose.
+//! The suite for every ring: RAM, null, io_uring over files with direct I/O, over tmpfs, over loop devices;
+//! and over NVMe drives if the machine has some whose content may be lost.
 //!
 //! Method: a `Bench` is a ring with some devices of one size; each case is a function over any bench, and
 //! `conforms` runs them all. Oracle: the contract at the top of ring/mod.rs, and a byte vector per device.
@@ -28,14 +28,14 @@ const DEVICES: u8 = 3;
 const MIB: u32 = 1 << 20;
 const EBADF: i32 = 9;
 
-/// A ring to be tried, with devices 0 to `DEVICES` - 1 of `DEVICE_BYTES` each.
+/// A ring under test, with devices 0 to `DEVICES` - 1 of at least `DEVICE_BYTES` each.
 struct Bench<R: Ring> {
     ring: R,
     memory: Arc<Memory>,
     pool: Pool,
-    /// Whether what is written can be read back.
+    /// Whether written data can be read back.
     remembers: Remembers,
-    /// Where its devices end; the suite's data stays below `DEVICE_BYTES`.
+    /// Size of the devices; the suite's data stays below `DEVICE_BYTES`.
     end_bytes: u64,
 }
 
@@ -51,7 +51,7 @@ fn memory() -> (Arc<Memory>, Pool) {
     (memory, pool)
 }
 
-/// The whole suite.
+/// Runs the whole suite.
 fn conforms<R: Ring>(mut bench: Bench<R>) {
     nothing_completes_before_a_turn(&mut bench);
     every_tag_completes_once_under_full_load(&mut bench);
@@ -74,12 +74,12 @@ impl<R: Ring> Bench<R> {
         self.pool.take(bytes).expect("the suite takes less than the pool has")
     }
 
-    /// One operation, carried out.
+    /// Carries out an operation and waits for it.
     fn run(&mut self, op: MemberOp) -> Result<(), i32> {
         blocking::run(&mut self.ring, &[op])[0]
     }
 
-    /// Turns until `count` operations have completed; no tag twice.
+    /// Turns until `count` operations have completed; no tag may complete twice.
     fn collect(&mut self, count: usize) -> HashMap<u32, Result<(), i32>> {
         let mut results = HashMap::new();
         let mut completions = Vec::with_capacity(IO_IN_FLIGHT_MAX);
@@ -138,7 +138,7 @@ fn nothing_completes_before_a_turn<R: Ring>(bench: &mut Bench<R>) {
     bench.pool.give(span);
 }
 
-/// As many as the trait allows, on all devices, again and again, with a few turns in between.
+/// Pushes as many operations as the trait allows, on all devices, repeatedly, with a few turns between.
 fn every_tag_completes_once_under_full_load<R: Ring>(bench: &mut Bench<R>) {
     let count = IO_IN_FLIGHT_MAX as u32 - 1;
     let spans: Vec<Span> = (0..count).map(|_| bench.take(4096)).collect();
@@ -186,8 +186,8 @@ fn flush_durable_write_and_deallocate_succeed<R: Ring>(bench: &mut Bench<R>) {
     bench.pool.give(span);
 }
 
-/// A reactor that sleeps after every turn that brought nothing is always woken. A hang is the failure: the
-/// ring's own descriptor, polled, was never woken for a read of a file (kernel 6.18, DEFER_TASKRUN).
+/// A reactor that sleeps after every turn without completions is always woken. The failure is a hang: when
+/// the ring's own descriptor was polled, a read of a file never woke it (kernel 6.18, DEFER_TASKRUN).
 fn sleeping_on_the_descriptor_is_enough<R: Ring>(bench: &mut Bench<R>) {
     let span = bench.take(MIB);
     for offset in 0..16 {
@@ -234,7 +234,8 @@ fn the_zero_arena_can_be_written_from<R: Ring>(bench: &mut Bench<R>) {
     bench.pool.give(span);
 }
 
-/// Batches of random reads and writes that do not overlap within a batch, against a vector per device.
+/// Batches of random reads and writes that do not overlap within a batch, compared with a byte vector per
+/// device.
 fn random_transfers_agree_with_the_model<R: Ring>(bench: &mut Bench<R>, seed: u64) {
     let mut random = Random(seed);
     let whole = DEVICE_BYTES as usize;
@@ -245,7 +246,8 @@ fn random_transfers_agree_with_the_model<R: Ring>(bench: &mut Bench<R>, seed: u6
         }
     }
     for batch in 0..16 {
-        // Cut every device at random places: the pieces between are the batch, so none overlap.
+        // Every device is cut at random places into pieces, which are the operations of the batch, so none
+        // overlap.
         let mut ops = Vec::new();
         for device in 0..DEVICES {
             let mut at = random.below(64) * 4096;
@@ -292,7 +294,7 @@ fn a_ring_may_be_dropped_with_operations_in_flight<R: Ring>(mut bench: Bench<R>)
     drop(bench.memory);
 }
 
-/// xorshift64.
+/// Random numbers (xorshift64).
 struct Random(u64);
 
 impl Random {
@@ -337,7 +339,7 @@ fn uring(paths: &[PathBuf], config: &UringConfig, adapt: impl Fn(&mut UringDevic
     conforms(Bench { ring, memory, pool, remembers: Remembers::Everything, end_bytes });
 }
 
-/// Files for one test, gone afterwards.
+/// Files for one test, removed afterwards.
 struct Files {
     directory: PathBuf,
     paths: Vec<PathBuf>,
@@ -371,17 +373,18 @@ fn uring_that_cuts_and_queues_conforms() {
     uring(&files.paths, &UringConfig::default(), cut);
 }
 
-/// Entries as long as passthrough wants them, and nothing that wants them.
+/// The ring has entries of the size that passthrough needs, but no operation needs them.
 #[test]
 fn a_wide_uring_over_files_conforms() {
     let files = Files::new(&std::env::temp_dir(), "wide");
     uring(&files.paths, &UringConfig { passthrough: true, ..UringConfig::default() }, |_| {});
 }
 
-/// A way to reach drives: its name, the ring, and what is changed of each device.
+/// A way to reach drives: its name, the ring's configuration, and a change to each device.
 type DriveCase<'c> = (&'c str, &'c UringConfig, fn(&mut UringDevice));
 
-/// STRIATE_RING_DRIVES names three NVMe drives of one size, apart by blanks. What they hold is lost.
+/// Tests the three NVMe drives of one size that STRIATE_RING_DRIVES names, separated by blanks. Their content
+/// is lost.
 #[test]
 fn uring_by_passthrough_conforms() {
     let Ok(names) = std::env::var("STRIATE_RING_DRIVES") else {
@@ -406,7 +409,7 @@ fn uring_by_passthrough_conforms() {
     let cases: [DriveCase<'_>; 7] = [
         ("passthrough", &passthrough, |_| {}),
         ("passthrough, cut and queued", &passthrough, cut),
-        // The kernel refuses, and the block device does it.
+        // The kernel refuses this command, and the block device carries it out.
         ("passthrough, longer than the drive takes", &passthrough, |device| device.transfer_bytes_max = MIB),
         ("block devices", &blocks, |device| device.polled = false),
         ("passthrough, polled", &polled, |_| {}),
@@ -423,7 +426,7 @@ fn uring_by_passthrough_conforms() {
     }
 }
 
-/// Operations become many pieces, of which two are in the kernel.
+/// Cuts operations into many pieces, of which two are in the kernel at a time.
 fn cut(device: &mut UringDevice) {
     (device.depth_max, device.transfer_bytes_max) = (2, 4096 * 3);
 }
@@ -443,7 +446,7 @@ fn uring_over_tmpfs_conforms() {
 struct Loops(Vec<PathBuf>);
 
 impl Loops {
-    /// `None` where none can be made.
+    /// Makes the loop devices; `None` if the machine cannot.
     fn over(files: &Files) -> Option<Loops> {
         let mut loops = Loops(Vec::new());
         for path in &files.paths {

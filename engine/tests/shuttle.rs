@@ -1,12 +1,14 @@
-//! Reactors as threads, under schedules at random (shuttle): what is between them has more states than loom can bear.
+//! Reactors as threads, under random schedules (shuttle): their interplay has too many states for loom.
 //!
-//! Method: two or three real arrays over members in RAM, one a thread, contend for stripes: parts go to the owner's mailbox,
-//! come home when it has let go, find it full. A schedule may change at every atomic of the bitmap, the stripe locks, the
-//! members and the mailboxes (`--cfg shuttle` makes them shuttle's), which are then sequentially consistent: orderings
-//! are loom's business. Oracle: each request is answered once; what is read in the end is what one order of the
-//! requests would have left; parity matches; nothing is left in flight, and no stripe is owned.
+//! Method: two or three real arrays over members in RAM, each on a thread, contend for stripes: parts go to
+//! the owner's mailbox, come home when the owner has released the stripe, or find the mailbox full. A
+//! schedule may change at every atomic of the bitmap, the stripe locks, the members and the mailboxes (with
+//! `--cfg shuttle` these are shuttle's own). Shuttle's atomics are sequentially consistent: loom checks the
+//! orderings. Oracle: each request is answered once; the final content is what some order of the requests
+//! would have left; parity matches; nothing is left in flight, and no stripe is owned.
 //!
-//! `SHUTTLE_RUNS` sets the schedules a test (300). Run by `.ci/run shuttle`; a failure prints the schedule to replay.
+//! `SHUTTLE_RUNS` sets the number of schedules per test (300). Run by `.ci/run shuttle`; a failure prints the
+//! schedule to replay.
 #![cfg(shuttle)]
 #![allow(clippy::disallowed_methods, reason = "a test stands for the world outside of the engine")]
 
@@ -32,7 +34,7 @@ const MEMBERS: u8 = 3;
 const STRIPES: u64 = 2;
 const BITMAP_BYTES: u64 = 2 * BLOCK as u64;
 const SIZES: Sizes = Sizes { requests: 8, parts: 32, ops: 8, host_reads: 16, block_writes: 2 };
-/// Every turn takes so long: a sweep passes now and then.
+/// Time of a turn: long enough that a sweep happens now and then.
 const TURN_NS: u64 = 20_000_000;
 
 /// Runs a model under many schedules, half of them with few preemptions (PCT).
@@ -46,7 +48,7 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
     Runner::new(PctScheduler::new_from_seed(2, 3, runs), config).run(move || again());
 }
 
-/// The members: bytes, and operations in flight that complete one a turn, in an order by chance.
+/// The members: bytes, and operations in flight, of which one completes per turn, in random order.
 struct RamRing {
     members: Arc<Vec<Mutex<Vec<u8>>>>,
     memory: Arc<Memory>,
@@ -79,7 +81,7 @@ impl Ring for RamRing {
     }
 }
 
-/// A request: what, its first block, how many, and the byte that a write fills its blocks with.
+/// A request: its kind, first block, number of blocks, and the byte that a write fills its blocks with.
 #[derive(Clone, Copy)]
 struct Ask(RequestKind, u64, u64, u8);
 
@@ -91,7 +93,7 @@ const fn read(first: u64, count: u64) -> Ask {
     Ask(RequestKind::Read, first, count, 0)
 }
 
-/// One reactor.
+/// A reactor on its thread.
 struct Reactor {
     me: u8,
     array: Array,
@@ -130,7 +132,7 @@ impl Reactor {
         thread::yield_now();
     }
 
-    /// Submits all of `asks`, and turns until every reactor's are answered.
+    /// Submits all of `asks`, and turns until the requests of every reactor are answered.
     fn run(mut self, asks: &[Ask], left: &AtomicUsize) -> Reactor {
         let mut submitted = 0;
         let mut told = false;
@@ -149,11 +151,11 @@ impl Reactor {
     }
 }
 
-/// What is left when all is answered.
+/// The result, when all requests are answered.
 struct Ended {
-    /// Per block, the byte that fills it.
+    /// The byte that fills each block.
     blocks: Vec<u8>,
-    /// Per reactor and request, the byte that fills a read's first block.
+    /// The byte that fills the first block of a read, by reactor and request.
     reads: BTreeMap<(usize, usize), u8>,
 }
 
@@ -162,12 +164,13 @@ fn arenas() -> Arc<Memory> {
     Memory::new(&[4 * MIB, 4 * MIB, 4 * MIB, MIB, MIB, MIB]).expect("memory for three reactors")
 }
 
-/// Runs reactors, a thread each, with mailboxes of so much room, on an array whose cells begin like this.
+/// Runs reactors on a thread each, with mailboxes of the given room, on an array whose cells all begin as
+/// `initial`.
 fn contend(memory: &Arc<Memory>, initial: Cell, room: usize, asks: &[&[Ask]]) -> Ended {
     let geometry = Geometry::new(MEMBERS, 1, BLOCK as u32, STRIPES);
     let all = MemberView { readable: geometry.slots(), writable: geometry.slots() };
     let devices: Vec<DeviceIndex> = (0..MEMBERS).map(DeviceIndex).collect();
-    // Data that nobody wrote yet: parity is right where it is trusted, and wrong where it is not.
+    // Initial data: its parity matches where it is trusted, and does not where the cells are `NeedSync`.
     let member = |slot: u8| {
         let fill = if initial == Cell::NeedSync { 0x11 << slot } else { 0 };
         Mutex::new(vec![fill; BITMAP_BYTES as usize + STRIPES as usize * BLOCK])
@@ -239,7 +242,7 @@ fn contend(memory: &Arc<Memory>, initial: Cell, room: usize, asks: &[&[Ask]]) ->
     Ended { blocks, reads }
 }
 
-/// Until nothing is in flight anywhere.
+/// Turns until nothing is in flight anywhere.
 fn settle(reactors: &mut [Reactor]) {
     for _ in 0..10_000 {
         let busy = |reactor: &Reactor| !reactor.array.quiet() || reactor.array.must_turn();
@@ -252,7 +255,7 @@ fn settle(reactors: &mut [Reactor]) {
     panic!("something is in flight for ever");
 }
 
-/// No stripe is owned, none needs a resync, and parity matches.
+/// Checks that no stripe is owned, none needs a resync, and parity matches.
 fn check_at_rest(shared: &Shared, members: &[Mutex<Vec<u8>>]) {
     for stripe in 0..STRIPES {
         assert!(shared.locks.is_free(stripe), "stripe {stripe} is owned, and nobody works at it");
@@ -314,7 +317,7 @@ fn first_writes_of_a_stripe() {
     });
 }
 
-/// A mailbox that is full is no end: the poster keeps what it has, also when all wait for each other.
+/// A full mailbox is no deadlock: the poster keeps its messages, even if all reactors wait for each other.
 #[test]
 fn mailboxes_of_one_message() {
     let memory = arenas();
@@ -332,7 +335,7 @@ fn mailboxes_of_one_message() {
     });
 }
 
-/// A stripe whose parity is wrong is resynced by reactor 0 while reactor 1 writes to it.
+/// Reactor 0 resyncs a stripe whose parity is wrong while reactor 1 writes to it.
 #[test]
 fn a_resync_and_a_writer() {
     let memory = arenas();
@@ -343,7 +346,7 @@ fn a_resync_and_a_writer() {
     });
 }
 
-/// A discard and a write of one stripe come one after the other.
+/// A discard and a write of one stripe take effect one after the other.
 #[test]
 fn a_discard_and_a_writer() {
     let memory = arenas();
@@ -355,7 +358,7 @@ fn a_discard_and_a_writer() {
     });
 }
 
-/// A reactor that goes to sleep: it says so, looks for mail once more, and waits for the bell.
+/// A reactor that goes to sleep: it announces that, looks for mail once more, and waits for the bell.
 fn sleeper(looks_again: bool) {
     let bell = Arc::new((shuttle::sync::Mutex::new(false), shuttle::sync::Condvar::new()));
     let rung = Arc::clone(&bell);
@@ -378,7 +381,7 @@ fn sleeper(looks_again: bool) {
         }
         mailboxes.about_to_sleep(0);
         if !looks_again || !mailboxes.has_mail(0) {
-            // A poll of the bell: it stays rung until it is silenced.
+            // Waits for the bell, which stays rung until it is silenced.
             let mut ringing = bell.0.lock().expect("no holder panics");
             while !*ringing {
                 ringing = bell.1.wait(ringing).expect("no holder panics");
@@ -395,7 +398,7 @@ fn who_sleeps_is_woken() {
     explore(|| sleeper(true));
 }
 
-/// The broken twin: without the second look it sleeps on its mail.
+/// The broken variant: without the second look, the reactor sleeps while it has mail.
 #[test]
 #[should_panic(expected = "deadlock")]
 fn who_does_not_look_again_is_not_woken() {

@@ -1,13 +1,13 @@
-//! What `read_superblocks` asks of a device before it believes what it reads.
+//! The operations that `read_superblocks` sends to a device before it believes what it reads.
 //!
-//! Method: a ring that keeps a list of what was asked, and refuses what it is told to. Oracle: the list.
+//! Method: a ring that lists the operations, and refuses those that it is told to refuse. Oracle: the list.
 
 use engine::format::superblock::NoMember;
 use engine::memory::{Memory, Span};
 use engine::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
 use engine::start::{Bench, SCRATCH_BYTES, read_superblocks};
 
-/// Every read brings zeros.
+/// A ring in which every read returns zeros.
 struct Witness {
     asked: Vec<MemberIo>,
     refused: Option<MemberIo>,
@@ -39,8 +39,8 @@ fn read(refused: Option<MemberIo>) -> (Vec<MemberIo>, NoMember) {
     (ring.asked, found.expect_err("zeros are no superblock"))
 }
 
-/// A superblock whose write failed may lie in the device's cache, and be gone after the next power cut: what is read
-/// must not be of that kind.
+/// A superblock whose write failed may exist only in the device's cache, and be gone after the next power
+/// cut: a start must not read such a one, so it flushes first.
 #[test]
 fn a_device_is_flushed_before_its_superblocks_are_read() {
     let (asked, found) = read(None);
@@ -48,7 +48,7 @@ fn a_device_is_flushed_before_its_superblocks_are_read() {
     assert_eq!(found, NoMember::Blank);
 }
 
-/// It may be the one without which the array cannot start.
+/// A start may need this very device.
 #[test]
 fn a_device_that_cannot_be_flushed_is_read_all_the_same() {
     assert_eq!(read(Some(MemberIo::Flush)).1, NoMember::Blank);

@@ -1,4 +1,4 @@
-//! [`fuzz::nbd`], for libFuzzer; in an ordinary build, on the files that are named.
+//! Runs [`fuzz::nbd`] by libFuzzer, or, in an ordinary build, on the named files.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -5,14 +5,14 @@ use std::io::Read;
 use crate::Bytes;
 use message::{Answer, Lines, Request, encode};
 
-/// As in the product's `control`.
+/// The limit of a line, as in the product's `control`.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
 #[path = "../../src/control/message.rs"]
 #[allow(dead_code, reason = "the client's half is not called here")]
 mod message;
 
-/// A stream that gives its bytes in pieces of one length.
+/// A stream that returns its bytes in pieces of one length.
 struct Pieces<'a>(&'a [u8], usize);
 
 impl Read for Pieces<'_> {
@@ -24,7 +24,8 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// A client of the control socket, and (the other way round) a server: first the length of a piece, then what is said.
+/// A client of the control socket, and (with roles exchanged) a server. The input is the length of a piece,
+/// then the bytes that are sent.
 pub fn control(data: &[u8]) {
     let mut bytes = Bytes(data);
     let piece = usize::from(bytes.byte()) + 1;

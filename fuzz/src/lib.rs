@@ -1,11 +1,11 @@
-//! What a fuzzer, or `cargo test` on its corpus, does with bytes that nobody vouches for.
+//! Functions that a fuzzer, or `cargo test` on its corpus, runs on untrusted bytes.
 //!
-//! Each target is a function of bytes. It panics when a rule is broken: a parser that panics itself, a structure that
-//! was accepted and is not consistent, an array that changes its shape because one member says so, a decoded value that
-//! does not survive its encoding. Checksums are repaired, or nothing would come past them.
+//! Each target is a function of bytes. It panics when a rule is broken: a parser panics, an accepted
+//! structure is not consistent, an array changes its shape because of a single member, or a decoded value
+//! changes when it is encoded again. Checksums are repaired, or almost every input would be rejected by them.
 //!
-//! `superblock`, `bitmap_block` and `start` take *edits* of honest blocks (see `metadata`), `nbd` and `control` what a
-//! client sends.
+//! `superblock`, `bitmap_block` and `start` take *edits* of valid blocks (see `metadata`), `nbd` and
+//! `control` the bytes that a client sends.
 
 mod control;
 mod metadata;
@@ -23,7 +23,7 @@ pub fn on_files(target: fn(&[u8])) {
     }
 }
 
-/// Takes bytes from the front; zeros when there are none left.
+/// Takes bytes from the front; returns zeros when none are left.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {

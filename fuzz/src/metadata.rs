@@ -1,7 +1,7 @@
-//! Metadata of members that were tampered with, checksums repaired.
+//! Metadata of members that were tampered with, with repaired checksums.
 //!
-//! An input is a byte of options and a list of edits of honest blocks, each `block, offset (2), length, bytes`: so most of
-//! what a fuzzer tries comes past the magic and is about the fields.
+//! An input is a byte of options and a list of edits of valid blocks, each `block, offset (2), length,
+//! bytes`. Thus most of a fuzzer's inputs pass the magic and test the fields.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::Bytes;
 
 type Block = [u8; 4096];
 
-/// Members of the honest array.
+/// Number of members of the unedited array.
 const MEMBERS: usize = 4;
-/// How long they are.
+/// Size of each member.
 const DEVICE_BYTES: u64 = 80 << 20;
-/// The honest array's chunk.
+/// Chunk size of the unedited array.
 const CHUNK_BYTES: u32 = 64 << 10;
 
 fn shape() -> Shape {
@@ -42,7 +42,7 @@ fn honest_zones() -> Zones {
     zones(DEVICE_BYTES, &shape()).expect("members are long enough")
 }
 
-/// The superblocks of the honest array.
+/// The superblocks of the unedited array.
 fn honest() -> Vec<SuperblockWrite> {
     let members: Vec<Uuid> = (1..=MEMBERS as u128).map(Uuid::from_u128).collect();
     create(&NewArray {
@@ -58,14 +58,14 @@ fn honest() -> Vec<SuperblockWrite> {
     })
 }
 
-/// Repairs the checksum of a superblock or a bitmap block: both have it at byte 12.
+/// Repairs the checksum of a superblock or a bitmap block, at byte 12 in both.
 fn seal(block: &mut Block) {
     block[12..16].fill(0);
     let crc = crc32c::crc32c(&block[..]);
     block[12..16].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Applies edits. Block 255 stands for all of them.
+/// Applies edits. Block 255 stands for all blocks.
 fn edit(bytes: &mut Bytes<'_>, blocks: &mut [Block]) {
     while !bytes.0.is_empty() {
         let which = bytes.byte();
@@ -79,7 +79,7 @@ fn edit(bytes: &mut Bytes<'_>, blocks: &mut [Block]) {
     }
 }
 
-/// What holds of every superblock that was accepted.
+/// Checks what must hold of every accepted superblock.
 fn check_superblock(superblock: &Superblock, copy: Copy) {
     let record = &superblock.record;
     assert_eq!(superblock.check(), Ok(()));
@@ -93,7 +93,7 @@ fn check_superblock(superblock: &Superblock, copy: Copy) {
     }
 }
 
-/// One member's superblocks say something else than the others'. Options: 1, the checksums are not repaired.
+/// Edits the superblocks of one member. Options: 1, the checksums are not repaired.
 pub fn superblock(data: &[u8]) {
     let mut bytes = Bytes(data);
     let options = bytes.byte();
@@ -129,7 +129,7 @@ pub fn superblock(data: &[u8]) {
     }
 }
 
-/// A bitmap block is something else. Options: 1, the checksum is not repaired; 2, the array was not stopped cleanly.
+/// Edits a bitmap block. Options: 1, the checksum is not repaired; 2, the array was not stopped cleanly.
 pub fn bitmap_block(data: &[u8]) {
     let mut bytes = Bytes(data);
     let options = bytes.byte();
@@ -162,7 +162,7 @@ pub fn bitmap_block(data: &[u8]) {
     assert_eq!(reloaded.count(), counts, "what is written is what is loaded");
 }
 
-/// Members, page by page.
+/// The members' content, page by page.
 struct Devices {
     pages: HashMap<(u8, u64), Block>,
     memory: Arc<Memory>,
@@ -205,8 +205,8 @@ thread_local! {
     static MEMORY: Arc<Memory> = Memory::new(&[SCRATCH_BYTES as usize]).expect("scratch");
 }
 
-/// A whole start from members whose superblocks and bitmap were tampered with: eight superblocks, then two places of the
-/// first bitmap block on each member. Options: 1, parity is trusted; 2, read only.
+/// Performs a whole start from edited members. The blocks are eight superblocks, then two places of the first
+/// bitmap block on each member. Options: 1, parity is trusted; 2, read only.
 pub fn start(data: &[u8]) {
     let mut bytes = Bytes(data);
     let options = bytes.byte();
@@ -261,7 +261,7 @@ pub fn start(data: &[u8]) {
         started.bitmap.finish_block_write(write, &cells);
     }
     if !said.read_only {
-        // What the start has left on the members can be started again.
+        // The members can be started again from what the start left on them.
         let found: Vec<Candidate> = (0..MEMBERS as u8)
             .map(|member| Candidate {
                 label: member.to_string(),

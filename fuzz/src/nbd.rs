@@ -12,12 +12,12 @@ use rustix::net::{recv, send, shutdown, socketpair};
 
 use crate::Bytes;
 
-/// The array that is served.
+/// Size of the array that is served.
 const SIZE_BYTES: u64 = 256 << 10;
-/// Turns in which a front end has done whatever it has to do: the longest input has less commands.
+/// Turns after which a front end must have drained: the longest input has fewer commands.
 const TURNS_MAX: usize = 100_000;
 
-/// Every other stripe was never written, and each third is in another state.
+/// A content in which every other stripe was never written, and each third of the others is unsynced.
 struct Chequered;
 
 impl Content for Chequered {
@@ -28,7 +28,7 @@ impl Content for Chequered {
     }
 }
 
-/// What a client says during the handshake, and where the answers go.
+/// The client's side of the handshake: reads take bytes of the input.
 struct Wire<'a, 'b>(&'b mut Bytes<'a>);
 
 impl Read for Wire<'_, '_> {
@@ -53,7 +53,8 @@ thread_local! {
     static MEMORY: Arc<Memory> = Memory::new(&[4 << 20]).expect("four MiB");
 }
 
-/// A byte of manners (logical block, read-only, whether replies come in order), then what the client sends.
+/// Talks to the front end. The input is a byte of settings (logical block, read-only, order of the replies),
+/// then the bytes that the client sends.
 pub fn nbd(data: &[u8]) {
     let mut bytes = Bytes(data);
     let manners = bytes.byte();
@@ -162,7 +163,7 @@ impl RamArray {
             RequestKind::Flush => {}
             RequestKind::Discard | RequestKind::WriteZeroes { .. } => self.bytes[range].fill(0),
         }
-        // Some blocks cannot be read.
+        // These blocks cannot be read.
         if (48 << 10..52 << 10).contains(&offset_bytes) { Err(RequestError::Lost) } else { Ok(()) }
     }
 }

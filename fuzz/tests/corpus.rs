@@ -1,5 +1,5 @@
-//! Every input in fuzz/corpus, through its target: on any machine, without a fuzzer. A bug that a fuzzer finds leaves its
-//! input there, under a name that says what it was.
+//! Runs every input in fuzz/corpus through its target, on any machine, without a fuzzer. If a fuzzer finds a
+//! bug, its input is added there, under a name that tells what the bug was.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn replay(name: &str, target: fn(&[u8])) {
             eprintln!("the input was {}", path.display());
             std::panic::resume_unwind(panic);
         }
-        // And cut short anywhere.
+        // The input is also tried cut short.
         for len in (0..input.len().min(64)).chain([input.len() / 2]) {
             target(&input[..len]);
         }

@@ -1,10 +1,11 @@
 //! Commands that messages recommend work as they are printed.
 //!
-//! Method: each check brings an array of files into the state in which a message is printed, takes the command out of the message, and
-//! gives it to a shell, unchanged but for the words in capitals that stand for something of the operator's (`DEVICE`, `NAME`). Oracle:
-//! the command succeeds, the trouble is gone, and what a host wrote before is read back. The run directory is not the default one, so
-//! a command that works names it. [`TRIED`] says which message each check tries, and [`NOT_TRIED`] which messages with a command have no
-//! check, and why; together they are all messages with a command in tests/messages/all.txt.
+//! Method: each check brings an array of files into the state in which a message is printed, takes the
+//! command from the message, and gives it to a shell, unchanged except for words in capitals that stand for
+//! something of the operator's (`DEVICE`, `NAME`). Oracle: the command succeeds, the problem is gone, and
+//! what a host wrote before reads back. The run directory is not the default one, so the command must name it
+//! to work. [`TRIED`] lists which check tries which message, and [`NOT_TRIED`] the messages with a command
+//! that have no check, and why; together they are all messages with a command in tests/messages/all.txt.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -18,7 +19,7 @@ use crate::lab::{Array, Backing, Lab, Server, Shape, run, succeeded, timed};
 
 const SMALL: Shape = Shape { member_mib: 24, ..Shape::RAID5 };
 const SMALL6: Shape = Shape { member_mib: 24, ..Shape::RAID6 };
-/// Large enough for a rebuild or a resync to last while commands run.
+/// Large enough that a rebuild or a resync lasts while commands run.
 const LARGE6: Shape = Shape { member_mib: 512, init: "assume-clean", ..Shape::RAID6 };
 
 /// A piece of each message that is tried, and the check that tries it.
@@ -44,7 +45,7 @@ const TRIED: &[(&str, fn())] = &[
     ("`striate detail NAME` shows it", a_uuid),
 ];
 
-/// A piece of each message that is not tried, and why.
+/// A piece of each message that is not tried, and the reason.
 const NOT_TRIED: &[(&str, &str)] = &[
     (
         "does not let this server see requests",
@@ -68,13 +69,13 @@ const NOT_TRIED: &[(&str, &str)] = &[
     ("`striate status --json` is", "of the demo, as above"),
 ];
 
-/// The commands of a text, with the program's name.
+/// The commands in a text that begin with the program's name.
 fn commands(text: &str) -> Vec<String> {
     let codes = text.split('`').skip(1).step_by(2);
     codes.filter(|code| code.starts_with("striate ")).map(str::to_string).collect()
 }
 
-/// The command that the last line with `part` in it recommends for `verb`.
+/// The command for `verb` in the last line that contains `part`.
 #[track_caller]
 fn recommended(lab: &Lab, text: &str, part: &str, verb: &str) -> String {
     let line = text.lines().rev().find(|line| line.contains(part));
@@ -84,7 +85,8 @@ fn recommended(lab: &Lab, text: &str, part: &str, verb: &str) -> String {
     found.unwrap_or_else(|| panic!("no `{head}` in: {line}"))
 }
 
-/// Has a shell run a command as it is printed, in a directory of no meaning and without the environment of these checks.
+/// Has a shell run a command as it is printed, in an unrelated directory and without the environment of these
+/// checks.
 fn typed(command: &str) -> Output {
     let program = Path::new(env!("CARGO_BIN_EXE_striate"));
     let path = std::env::var("PATH").unwrap_or_default();
@@ -99,7 +101,7 @@ fn typed_ok(command: &str) -> String {
     succeeded(command, &typed(command))
 }
 
-/// An array, and what a host has written to it.
+/// An array, and the data that a host has written to it.
 struct Stage<'a> {
     array: Array<'a>,
     data: Vec<u8>,
@@ -123,7 +125,7 @@ impl<'a> Stage<'a> {
         server
     }
 
-    /// The trouble is gone. Ends the server.
+    /// Checks that the problem is gone, and ends the server.
     #[track_caller]
     fn is_well(&self, server: Server<'_>) {
         self.is_served_well(server);
@@ -139,7 +141,8 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// A member is out of service while the array is written, and is there again at the next start, under a path that a shell would split.
+/// A member is out of service while the array is written, and is present again at the next start, under a
+/// path that a shell would split.
 #[test]
 fn a_member_that_comes_back() {
     let lab = Lab::new();
@@ -157,7 +160,8 @@ fn a_member_that_comes_back() {
     stage.is_well(server);
 }
 
-/// A drive is away and comes back, where drives are found by the name of the array. A drive that another program has is refused.
+/// A drive is absent and returns, and drives are found by the name of the array. A drive that another program
+/// holds is refused.
 #[test]
 #[ignore = "needs root for loop devices"]
 fn a_drive_that_comes_back() {
@@ -179,13 +183,13 @@ fn a_drive_that_comes_back() {
         recommended(&lab, &server.log(), &format!("{}: left out of slot 1", away.display()), "replace");
     let taken = rustix::fs::open(
         &away,
-        // Not for the servers that other tests start meanwhile.
+        // CLOEXEC, so that the servers that other tests start meanwhile do not inherit it.
         rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::EXCL | rustix::fs::OFlags::CLOEXEC,
         rustix::fs::Mode::empty(),
     )
     .expect("a server does not hold what it has left out");
     let refused = String::from_utf8_lossy(&typed(&command).stderr).into_owned();
-    // The server has no right to see the files of other processes; a command has, if it is root's.
+    // The server has no right to see the files of other processes; a command run by root has.
     assert!(refused.contains("is in use (by another program"), "{refused}");
     let scrub = ["scrub".as_ref(), away.as_os_str()];
     let refused = lab.striate_refuses(&scrub);
@@ -213,7 +217,7 @@ fn a_member_fails() {
     assert_eq!(server.slot_state(2), MemberState::InSync);
     server.stop();
     stage.array.members[2] = fresh;
-    // A slot that is empty from the start on.
+    // Here a slot is empty from the start on.
     let without: Vec<PathBuf> = stage.array.members[1..].to_vec();
     let server = stage.array.serve_members(&without, &[]);
     let log = until_logged(&server, "member_missing");
@@ -225,7 +229,7 @@ fn a_member_fails() {
     server.stop();
 }
 
-/// The device that has replaced another is missing, and the other one is there.
+/// The device that has replaced another is missing, and the replaced one is present.
 #[test]
 fn a_replaced_member_takes_its_slot_again() {
     let lab = Lab::new();
@@ -241,7 +245,7 @@ fn a_replaced_member_takes_its_slot_again() {
     stage.is_well(server);
 }
 
-/// A member that has failed is given to the server that still has it.
+/// A failed member is given again to the server that still has it.
 #[test]
 fn a_member_that_failed_is_given_again() {
     let lab = Lab::new();
@@ -268,7 +272,7 @@ fn a_slot_is_in_use() {
     typed_ok(&recommended(&lab, &refused, "slot 3 is in use by", "fail"));
     lab.striate_ok(&replace);
     server.wait();
-    // Nothing is advised that would be refused.
+    // No advice is given that would be refused.
     server.fail(0);
     let other = lab.member("other", &SMALL);
     let refused = lab.striate_refuses(&["replace", "advised", "2", other.to_str().expect("text")]);
@@ -351,7 +355,7 @@ fn a_member_cannot_be_spared_during_a_resync() {
     server.stop();
 }
 
-/// Both halves of a RAID-6 of four were served without the other.
+/// Each half of a RAID-6 of four was served without the other.
 #[test]
 fn halves_that_ran_apart() {
     let lab = Lab::new();
@@ -369,7 +373,7 @@ fn halves_that_ran_apart() {
     let refused = lab.striate_refuses(&args(members));
     let offered = commands(&refused);
     assert_eq!(offered.len(), 2, "{refused}");
-    // The side to keep is the first half: the command for a member of the other one is meant.
+    // The first half is kept: the command for a member of the other half is the right one.
     let server = stage.array.serve_members(&members[..2], &["--run-degraded"]);
     let of_other = |member: &PathBuf| offered.iter().find(|one| one.contains(&*member.to_string_lossy()));
     let (slot, command) =
@@ -413,14 +417,14 @@ fn lost_data() {
     server.kill();
     let server = stage.serve();
     let command = recommended(&lab, &until_logged(&server, "data_lost"), "data was lost", "lost");
-    // A list of something is a problem that was found.
+    // `lost` with a list means a problem, so its exit code is 1.
     let (listed, pieces) = pieces(&command);
     assert_eq!(listed.status.code(), Some(1));
     assert!(!pieces.is_empty());
     let command =
         recommended(&lab, &until_logged(&server, "resync_ended"), "could not be made to match", "detail");
     assert!(typed_ok(&command).contains("need sync"));
-    // A rebuild makes it final, and `wait` says so.
+    // A rebuild makes the loss final, and `wait` reports it.
     server.replace(2, &lab.member("fresh", &SMALL));
     let waited = lab.striate(&["wait", "advised"]);
     assert_eq!(waited.status.code(), Some(1), "rows are lost, however quick the rebuild was");
@@ -436,7 +440,7 @@ fn lost_data() {
     server.stop();
 }
 
-/// The output of `striate lost`: first block and blocks of each piece.
+/// The output of `striate lost`: first block and number of blocks of each piece.
 fn pieces(command: &str) -> (Output, Vec<(u64, u64)>) {
     let output = typed(command);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -462,7 +466,7 @@ fn a_dead_server() {
     stage.is_well(stage.serve());
 }
 
-/// Commands that look: they succeed, and show what there is.
+/// Recommended commands that only look: they succeed, and show the state.
 #[test]
 fn names_that_mean_nothing() {
     let lab = Lab::new();
@@ -492,14 +496,14 @@ fn a_uuid() {
     let stage = Stage::new(&lab, SMALL);
     let server = stage.begin();
     let refused = lab.striate_refuses(&["serve", "advised", "--uuid", "1"]);
-    // Usage errors are clap's, which knows no run directory.
+    // Usage errors come from clap, which knows no run directory.
     let command = commands(&refused).pop().unwrap_or_else(|| panic!("{refused}"));
     let shown = lab.striate_ok(&command.replace("NAME", "advised").split(' ').skip(1).collect::<Vec<_>>());
     assert!(shown.contains(&server.status().uuid), "{shown}");
     server.stop();
 }
 
-/// The log, once it has a notice of this kind.
+/// The log, as soon as it has a notice of this kind.
 #[track_caller]
 fn until_logged(server: &Server<'_>, kind: &str) -> String {
     let began = std::time::Instant::now();

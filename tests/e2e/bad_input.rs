@@ -1,8 +1,8 @@
-//! What an operator can get wrong.
+//! Mistakes of operators.
 //!
-//! Method: each case prepares a laboratory and gives one command line that must be refused. Oracle: an exit code that is
-//! neither zero nor a panic's nor a signal's, an explanation on stderr that names the member (or the word) that is wrong,
-//! and every file of the laboratory's members the same, byte for byte, as before. What would have been made is not there.
+//! Method: each case prepares a laboratory and gives one command line that must be refused. Oracle: an exit
+//! code that is neither zero nor that of a panic or a signal; an explanation on stderr that names the wrong
+//! member or word; every file of the laboratory's members unchanged, byte for byte; and no new file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::lab::{Lab, Shape, assert_root, create_args, run, succeeded};
 /// A command line that must be refused.
 struct Attempt {
     args: Vec<String>,
-    /// What the explanation must contain: the path of the member, or the word that makes no sense.
+    /// Text that the explanation must contain: the path of the member, or the invalid word.
     must_name: String,
     /// Files that must not change.
     untouched: Vec<PathBuf>,
@@ -27,14 +27,14 @@ fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_string()
 }
 
-/// `create` on members.
+/// A `create` on members.
 fn create(members: &[PathBuf], wrong: &Path) -> Attempt {
     let mut args = create_args("new", &SHAPE);
     args.extend(members.iter().map(|member| text(member)));
     Attempt { args, must_name: text(wrong), untouched: members.to_vec() }
 }
 
-/// `create` with words of its own on four good members.
+/// A `create` with the given words on four good members.
 fn create_words(lab: &Lab, words: &[&str], wrong: &str) -> Attempt {
     let members = lab.members("m", &SHAPE);
     let mut args: Vec<String> = words.iter().map(|word| word.to_string()).collect();
@@ -42,7 +42,7 @@ fn create_words(lab: &Lab, words: &[&str], wrong: &str) -> Attempt {
     Attempt { args, must_name: wrong.to_string(), untouched: members }
 }
 
-/// `serve` of members; the server would listen in the laboratory.
+/// A `serve` of members; the server would listen in the laboratory.
 fn serve(lab: &Lab, members: &[PathBuf], must_name: &str) -> Attempt {
     let mut args = vec!["serve".to_string()];
     args.extend(members.iter().map(|member| text(member)));
@@ -50,7 +50,7 @@ fn serve(lab: &Lab, members: &[PathBuf], must_name: &str) -> Attempt {
     Attempt { args, must_name: must_name.to_string(), untouched: members.to_vec() }
 }
 
-/// Runs one attempt. Nothing may have changed, and nothing may have been made.
+/// Runs one attempt, and checks that nothing was changed or made.
 #[track_caller]
 fn refused(what: &str, lab: &Lab, attempt: &Attempt) {
     let prints = |paths: &[PathBuf]| -> Vec<Option<u64>> {
@@ -80,7 +80,7 @@ fn refused(what: &str, lab: &Lab, attempt: &Attempt) {
 
 type Arrange = fn(&Lab) -> Attempt;
 
-/// `create` that must be refused.
+/// Cases of `create` that must be refused.
 const CREATES: &[(&str, Arrange)] = &[
     ("a member too small", |lab| {
         let mut members = lab.members("m", &SHAPE);
@@ -179,7 +179,7 @@ const CREATES: &[(&str, Arrange)] = &[
     }),
 ];
 
-/// `serve` that must be refused.
+/// Cases of `serve` that must be refused.
 const SERVES: &[(&str, Arrange)] = &[
     ("a member of another array", |lab| {
         let array = lab.create("one", SHAPE);
@@ -290,7 +290,8 @@ fn a_served_array_is_left_alone() {
     let data = pattern(1, 0, 1 << 20);
     server.connect().write(0, &data);
     server.wait();
-    // The running server may write its own marks meanwhile, so it is asked whether the others were refused.
+    // The running server may write its own marks meanwhile, so the files are not compared; only the refusals
+    // are checked.
     let second = serve(&lab, &array.members, "");
     let stderr = lab.striate_refuses(&second.args);
     assert!(stderr.contains("busy") || array.members.iter().any(|m| stderr.contains(&text(m))), "{stderr}");
@@ -343,18 +344,19 @@ fn commands_to_what_is_not_there_are_refused() {
         let stderr = lab.striate_refuses(&["replace", "here", "0", path]);
         assert!(stderr.contains(path), "replace by {path}: {stderr}");
     }
-    // One more would be one too many: the operator has to mean something else.
+    // Without another member the array would fail, so the order is refused: it must be a mistake.
     let stderr = lab.striate_refuses(&["fail", "here", "1"]);
     assert!(stderr.contains('1'), "{stderr}");
     assert_eq!(server.connect().read(0, 4096), [0; 4096]);
     server.stop();
 }
 
-/// A device that the array does not take is not written to, `--force` or not: it may be a member under another name.
+/// A device that the array refuses is not written to, with or without `--force`: it may be a member under
+/// another name.
 #[test]
 fn a_refused_replacement_is_left_as_it_was() {
     let lab = Lab::new();
-    // Large enough for the rebuild of one slot to last while the other is asked for.
+    // Large enough that the rebuild of one slot lasts while another replacement is requested.
     let shape = Shape { level: 6, members: 5, init: "assume-clean", member_mib: 512, ..SHAPE };
     let array = lab.create("slots", shape);
     let spare = lab.member("spare", &shape);
@@ -389,7 +391,7 @@ fn halves_that_ran_apart_are_refused() {
         server.stop();
     }
     refused("both halves", &lab, &serve(&lab, &array.members, "fork"));
-    // Each alone is what it was.
+    // Each half alone still holds its own content.
     let server = array.serve_members(right, &["--run-degraded"]);
     assert_same("the right half", 0, &server.connect().read(0, 1 << 20), &pattern(2, 0, 1 << 20));
     server.stop();
@@ -444,7 +446,8 @@ fn a_full_disk_is_told_and_leaves_nothing() {
 /// The NBD protocol's error for "no space".
 const NBD_ENOSPC: u32 = 28;
 
-/// A sparse member file on a file system that runs full: hosts are told, no member is failed, and nothing is lost.
+/// A sparse member file on a file system that runs full: hosts get errors, no member is failed, and nothing
+/// is lost.
 #[test]
 #[ignore = "needs root for mounts"]
 fn a_file_system_that_runs_full_fails_no_member() {
@@ -461,7 +464,8 @@ fn a_file_system_that_runs_full_fails_no_member() {
     let server = array.serve(&[]);
     let mut client = server.connect();
 
-    // The small file system has room for a part of these pieces. The others are refused, and nothing else is.
+    // The small file system has room for some of these pieces. The others are refused, and no other request
+    // is.
     let piece = |seed: u64, index: u64| pattern(seed, index * PIECE_BYTES, PIECE_BYTES as usize);
     let pieces = client.size_bytes / PIECE_BYTES;
     let mut refused = Vec::new();
@@ -500,7 +504,7 @@ fn a_file_system_that_runs_full_fails_no_member() {
     }
     let all: Vec<u64> = (0..pieces).collect();
     compare(1, &all, "after room was made");
-    // Each stripe that a refused write left without parity was written whole, or is resynced.
+    // Each stripe that a refused write left without parity is either written as a whole, or resynced.
     server.wait();
     assert_eq!(server.status().cells.need_sync, 0, "{:?}", server.status());
     server.fail(0);

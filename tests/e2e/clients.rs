@@ -1,8 +1,8 @@
 //! Stock clients: nbdinfo, nbdcopy, qemu-img, qemu-io.
 //!
-//! Method: a real directory tree is made into an ext4 image, copied into the array and out again by tools that others
-//! wrote, over a unix socket and over TCP. Oracles: `cmp` of the images, `e2fsck` and the tree as debugfs finds it in
-//! what came out; `qemu-img compare`; the pattern checks of qemu-io; and a scrub afterwards.
+//! Method: a directory tree is made into an ext4 image, which tools of other projects copy into the array and
+//! out again, over a unix socket and over TCP. Oracles: `cmp` of the images, `e2fsck` on the copied-out image
+//! and debugfs for its tree; `qemu-img compare`; the pattern checks of qemu-io; and a scrub afterwards.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::lab::{Array, Lab, Shape, assert_root, run, succeeded};
 
 const IMAGE_BYTES: u64 = 96 << 20;
 
-/// How much of the program goes into the image: all of it would not fit one day.
+/// Part of the program that goes into the image: one day all of it might not fit.
 const PROGRAM_BYTES_MAX: usize = 64 << 20;
 
-/// An ext4 image of this project's sources and of its program.
+/// An ext4 image of this project's sources and its program; returns the tree and the image.
 fn image_of_a_tree(lab: &Lab) -> (PathBuf, PathBuf) {
     let tree = lab.path("tree");
     std::fs::create_dir(&tree).expect("a directory");
@@ -68,7 +68,7 @@ fn nbdinfo_shows_what_is_served() {
         assert_eq!(export[flag].as_bool(), Some(expected), "{flag}: {export}");
     }
     assert_eq!(export["block_size_minimum"].as_u64(), Some(status.logical_block_bytes.into()), "{export}");
-    // By its name too, and listed.
+    // The export is also found by its name, and listed.
     let by_name = format!("nbd+unix:///shown?socket={}", server.socket.display());
     let size = succeeded("nbdinfo --size", &run("nbdinfo", &["--size", &by_name]));
     assert_eq!(size.trim(), status.size_bytes.to_string());
@@ -95,7 +95,7 @@ fn read_only_is_read_only() {
     assert_eq!(after, before, "serving read-only changes nothing");
 }
 
-/// In and out, then the file system inside of what came out.
+/// Copies an image in and out, then checks the file system in the copy.
 fn copy_in_and_out(array: &Array, tree: &Path, image: &Path, into: &[&str]) {
     let lab = array.lab;
     let server = array.serve(&["--reactors", "2"]);
@@ -125,7 +125,7 @@ fn copy_in_and_out(array: &Array, tree: &Path, image: &Path, into: &[&str]) {
 }
 
 fn assert_image_is_there(uri: &str, image: &Path) {
-    // The array is larger; what lies beyond the image must be zeros.
+    // The array is larger than the image; the rest must be zeros.
     let compare =
         run("qemu-img", &["compare", "-f", "raw", "-F", "raw", image.to_str().expect("UTF-8"), uri]);
     succeeded("qemu-img compare", &compare);
@@ -207,7 +207,7 @@ fn tcp_and_two_exports_at_once() {
     array.scrub_is_clean("after TCP");
 }
 
-/// The URI of the export of an array that takes no changes.
+/// The URI of the read-only export of an array.
 fn read_only_uri(uri: &str, name: &str) -> String {
     uri.replacen("nbd+unix:///", &format!("nbd+unix:///{name}:ro"), 1)
 }
@@ -220,7 +220,7 @@ fn map(uri: &str, context: &str) -> Vec<(u64, u64, u64)> {
     extents.iter().map(|it| (number(it, "offset"), number(it, "length"), number(it, "type"))).collect()
 }
 
-/// Clients that ask hear which stripes were never written, and copies skip them.
+/// Clients can ask which stripes are unwritten, and copies skip these.
 #[test]
 fn clients_hear_what_is_empty() {
     let lab = Lab::new();
@@ -233,7 +233,7 @@ fn clients_hear_what_is_empty() {
         assert!(listed.contains(word), "{word}: {listed}");
     }
 
-    // A block in the third stripe, and a stripe that is trimmed again.
+    // Write a block in the third stripe, and a whole stripe that is later trimmed.
     let mut client = server.connect();
     client.write(2 * stripe + 4096, &[7; 4096]);
     client.write(5 * stripe, &vec![8; stripe as usize]);
@@ -249,7 +249,7 @@ fn clients_hear_what_is_empty() {
         qemu.iter().filter(|it| it["zero"] == true).map(|it| it["length"].as_u64().unwrap()).sum();
     assert_eq!(zero, size - 2 * stripe, "{qemu:?}");
 
-    // Reads across data and holes: qemu negotiates replies in chunks, and the holes are chunks of their own.
+    // Reads across data and holes: qemu negotiates replies in chunks, and holes are chunks of their own.
     for read in [
         format!("read -P 0 0 {}", 2 * stripe + 4096),
         format!("read -P 7 {} 4096", 2 * stripe + 4096),
@@ -260,7 +260,7 @@ fn clients_hear_what_is_empty() {
         succeeded(&read, &run("qemu-io", &["-r", "-f", "raw", "-c", &read, &uri]));
     }
 
-    // Copies of it have the content and the holes.
+    // Copies of the export have its content and its holes.
     let (copy, converted) = (lab.path("copy"), lab.path("converted"));
     let nbdcopy = run("nbdcopy", &[uri.as_str(), copy.to_str().unwrap()]);
     succeeded("nbdcopy", &nbdcopy);
@@ -289,7 +289,7 @@ fn clients_hear_what_is_empty() {
     assert_eq!(map(&uri, "base:allocation"), [hole(0, 2), data(2, 3), hole(3, stripes)]);
 }
 
-/// Parity that does not match yet is a state of its own.
+/// Clients are told in a context of its own where parity does not match yet.
 #[test]
 fn clients_hear_what_is_not_in_sync() {
     let lab = Lab::new();
@@ -315,7 +315,7 @@ fn an_empty_export_is_copied_at_once() {
     assert_eq!(read, 0, "bytes were read of an array that holds nothing");
 }
 
-/// A backup reads beside hosts that write, by an export that takes no changes.
+/// A backup reads from a read-only export while hosts write.
 #[test]
 fn the_same_array_is_there_without_changes() {
     let lab = Lab::new();
@@ -329,7 +329,7 @@ fn the_same_array_is_there_without_changes() {
     let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &read_only]));
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["exports"][0]["is_read_only"].as_bool(), Some(true), "{json}");
-    // A client that writes all the same is refused by the server.
+    // A client that writes nevertheless is refused by the server.
     let refused = run("qemu-io", &["-f", "raw", "-c", "write -P 6 0 4096", &read_only]);
     assert!(!refused.status.success());
     succeeded(
@@ -340,7 +340,8 @@ fn the_same_array_is_there_without_changes() {
     assert!(!missing.status.success());
 }
 
-/// TCP on loopback and the unix socket let the server's user in, and others only where the operator says so.
+/// TCP on loopback and the unix socket accept the server's user, and other users only if the operator permits
+/// them.
 #[test]
 #[ignore = "needs root for other users"]
 fn other_users_of_this_machine_are_refused() {
@@ -354,7 +355,7 @@ fn other_users_of_this_machine_are_refused() {
     let lab = Lab::new();
     let array = lab.create("users", Shape::RAID5);
     let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
-    // The directory of the laboratory is closed to others.
+    // The directory of the laboratory is closed to other users.
     let socket = std::env::temp_dir().join(format!("striate-users-{}.sock", std::process::id()));
     let (tcp, unix) = (format!("127.0.0.1:{port}"), format!("unix:{}", socket.display()));
     let uris = [format!("nbd://{tcp}"), format!("nbd+unix:///?socket={}", socket.display())];

@@ -1,17 +1,17 @@
-//! Bytes that know where they belong, and chance that can be replayed.
+//! Content that depends on its position, and random numbers that can be replayed.
 //!
-//! A pattern is a function of (seed, position), so any range of it can be made again and compared without keeping it,
-//! and a strip that comes back from the wrong place differs in every word.
+//! A pattern is a function of (seed, position), so any range of it can be made again for a comparison without
+//! keeping it, and a strip that comes back from the wrong place differs in every word.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Chance from a seed (splitmix64): the same seed, the same run.
+/// Random numbers from a seed (splitmix64): the same seed gives the same run.
 pub struct Dice(u64);
 
 impl Dice {
-    /// Dice of a test. STRIATE_E2E_SEED decides where it is set; the seed is printed, so that a failure shows it.
+    /// Dice of a test. STRIATE_E2E_SEED sets the seed; the seed is printed, so that a failure shows it.
     pub fn new(what: &str) -> Dice {
         let seed = std::env::var("STRIATE_E2E_SEED").ok().and_then(|text| text.parse().ok());
         let seed = seed.unwrap_or_else(|| {
@@ -32,7 +32,7 @@ impl Dice {
         self.next() % bound
     }
 
-    /// One of `choices`.
+    /// A random element of `choices`.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len() as u64) as usize]
     }
@@ -51,7 +51,7 @@ pub fn pattern(seed: u64, offset: u64, len: usize) -> Vec<u8> {
     words.flat_map(u64::to_le_bytes).collect()
 }
 
-/// Fails with the first place where two contents differ, and how much of them does.
+/// Panics with the first difference of two contents, and the number of bytes that differ.
 #[track_caller]
 pub fn assert_same(what: &str, offset: u64, found: &[u8], expected: &[u8]) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
@@ -72,7 +72,7 @@ pub fn assert_same(what: &str, offset: u64, found: &[u8], expected: &[u8]) {
     );
 }
 
-/// A file's content as a number that changes when a byte does.
+/// A hash of a file's content.
 pub fn fingerprint(path: &Path) -> u64 {
     use std::hash::Hasher;
     let mut file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -1,9 +1,10 @@
-//! Damage on the members: superblocks and bitmap blocks that are torn, full of noise, or from the future.
+//! Damage on the members: superblocks and bitmap blocks that are torn, full of noise, or of a future version.
 //!
-//! Method: an array is made, written and stopped; bytes of its metadata are overwritten at the places that docs/format.md
-//! gives (repeated here as numbers, and the checksum computed by a few lines of our own: the document is what is being
-//! held true, not the encoder). Oracle: what cannot be understood is refused, with the member named and nothing changed;
-//! what can be survived is, with the content as it was and a clean scrub after the resync.
+//! Method: an array is made, written and stopped; bytes of its metadata are overwritten at the places that
+//! docs/format.md gives. They are repeated here as numbers, and the checksum is computed by a few lines of
+//! our own, because the test checks the document, not the encoder. Oracle: metadata that cannot be understood
+//! is refused, with the member named and nothing changed; damage that can be survived is survived, with the
+//! content as before and a clean scrub after the resync.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,9 +19,10 @@ const BLOCK_BYTES: usize = 4096;
 const SUPERBLOCK_A: u64 = 4 << 10;
 const SUPERBLOCK_B: u64 = 64 << 10;
 const BITMAP: u64 = 128 << 10;
-/// Two places for each block, for its generations in turn.
+/// Two places for each block, which its generations use in turn.
 const BITMAP_PLACES_BYTES: usize = 2 * BLOCK_BYTES;
-/// In both structures: magic 0, version 8, crc32c 12 (over the block, with these four bytes as zero).
+/// In both structures: magic at 0, version at 8, crc32c at 12 (over the block, with these four bytes as
+/// zero).
 const VERSION_AT: usize = 8;
 const CRC_AT: usize = 12;
 const INCOMPAT_AT: usize = 24;
@@ -30,7 +32,7 @@ const COMPAT_AT: usize = 40;
 const SHAPE: Shape = Shape { members: 4, member_mib: 24, noise: true, ..Shape::RAID5 };
 const WRITTEN_BYTES: usize = 8 << 20;
 
-/// An array with content, stopped.
+/// A stopped array with content.
 fn written(lab: &Lab) -> Array<'_> {
     let array = lab.create("hurt", SHAPE);
     let server = array.serve(&[]);
@@ -70,7 +72,7 @@ fn block(path: &Path, offset: u64) -> Vec<u8> {
     block
 }
 
-/// Changes bytes of a metadata block and makes its checksum right again.
+/// Changes bytes of a metadata block and repairs its checksum.
 fn patch(path: &Path, offset: u64, at: usize, bytes: &[u8]) {
     let mut block = block(path, offset);
     assert_eq!(
@@ -90,7 +92,7 @@ fn crc_of(block: &[u8]) -> u32 {
     crc32c(&zeroed)
 }
 
-/// Castagnoli's polynomial, reflected, a bit at a time.
+/// Checksum by Castagnoli's polynomial, reflected, a bit at a time.
 fn crc32c(bytes: &[u8]) -> u32 {
     let bit = |crc: u32| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
     let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| bit(crc));
@@ -108,7 +110,7 @@ fn newest_copy(path: &Path) -> u64 {
     if sequence(SUPERBLOCK_A) > sequence(SUPERBLOCK_B) { SUPERBLOCK_A } else { SUPERBLOCK_B }
 }
 
-/// What may happen to one superblock copy.
+/// A way to damage a superblock copy.
 type Hurt = fn(&Path, u64);
 const HURTS: &[(&str, Hurt)] = &[
     ("noise", |path, at| overwrite(path, at, &pattern(77, 0, BLOCK_BYTES))),
@@ -120,7 +122,7 @@ const HURTS: &[(&str, Hurt)] = &[
     }),
 ];
 
-/// How many members the starts so far have reported for a damaged superblock copy.
+/// Number of members for which the starts so far have reported a damaged superblock copy.
 fn reports_of_damage(array: &Array) -> usize {
     let log = std::fs::read_to_string(array.lab.path("hurt.log")).expect("a log");
     log.lines().filter(|line| line.contains("one of its two superblocks was damaged")).count()
@@ -138,7 +140,7 @@ fn one_bad_copy_of_a_superblock_costs_nothing() {
             }
             let when = format!("{hurt}, the newest: {newest}");
             content_is_there(&array, &[], Health::Optimal, &when);
-            // Each is reported and repaired, so a second start has nothing to report.
+            // Each damaged copy is reported and repaired, so a second start has nothing to report.
             assert_eq!(reports_of_damage(&array), array.members.len(), "{when}");
             content_is_there(&array, &[], Health::Optimal, &when);
             assert_eq!(reports_of_damage(&array), array.members.len(), "{when}, at the second start");
@@ -154,7 +156,7 @@ fn two_bad_copies_of_a_superblock_are_no_member() {
         how(&array.members[2], SUPERBLOCK_A);
         how(&array.members[2], SUPERBLOCK_B);
         is_refused(&array, &array.members[2], hurt);
-        // Left out, it is a missing member like any other.
+        // If it is left out, it is a missing member like any other.
         let mut others = array.members.clone();
         others.remove(2);
         let array = Array { members: others, ..array };
@@ -208,7 +210,7 @@ fn what_the_future_made_optional_is_respected() {
 fn one_good_copy_of_a_bitmap_block_is_enough() {
     let lab = Lab::new();
     let array = written(&lab);
-    // Block 0 is kept on slots 0 and 1 of a RAID-5.
+    // Slots 0 and 1 of a RAID-5 keep block 0.
     overwrite(&array.members[0], BITMAP, &pattern(5, 0, BITMAP_PLACES_BYTES));
     content_is_there(&array, &[], Health::Optimal, "one bad bitmap copy");
     array.scrub_is_clean("one bad bitmap copy");
@@ -221,7 +223,8 @@ fn a_lost_bitmap_block_is_resynced() {
     {
         let lab = Lab::new();
         let array = written(&lab);
-        // All that was never written holds noise, which no parity matches: only a resync of everything can.
+        // Everything unwritten holds noise with parity that does not match: only a resync of all stripes can
+        // repair that.
         for member in &array.members {
             overwrite(member, BITMAP, &bytes);
         }

@@ -1,9 +1,10 @@
-//! Members that are another device than the array was made on: larger blocks, one storage under two names, and members that
-//! another program has written to.
+//! Members on other devices than those the array was made on: larger blocks, one storage under two names, and
+//! members that another program has written to.
 //!
-//! Method: arrays on files and on loop devices over them. A loop device shows a file under a second name, and with blocks of
-//! another size; a partition table is written byte by byte, where an installer would put it. Oracle: a refusal names the member
-//! and the reason, and changes no byte of any file; what is served reads as it was written; a scrub at the end finds nothing.
+//! Method: arrays on files and on loop devices over them. A loop device shows a file under a second name, and
+//! with blocks of another size; a partition table is written byte by byte, where an installer would put it.
+//! Oracle: a refusal names the member and the reason, and changes no byte of any file; served data reads as
+//! it was written; a final scrub finds nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ fn fingerprints(files: &[PathBuf]) -> Vec<u64> {
     files.iter().map(|file| fingerprint(file)).collect()
 }
 
-/// `serve` of these members, in this run directory.
+/// The words of a `serve` of these members, in this run directory.
 fn serve_args(lab: &Lab, members: &[PathBuf], run_dir: &str) -> Vec<String> {
     let mut args = vec!["serve".to_string()];
     args.extend(members.iter().map(|member| text(member)));
@@ -34,7 +35,7 @@ fn serve_args(lab: &Lab, members: &[PathBuf], run_dir: &str) -> Vec<String> {
     args
 }
 
-/// An array of loop devices, with content, stopped; and the files below.
+/// An array of loop devices, with content, stopped; and the files below them.
 fn written_on_loops<'lab>(lab: &'lab Lab, name: &str) -> (Array<'lab>, Vec<PathBuf>) {
     let files = lab.members(name, &SHAPE);
     let members: Vec<PathBuf> = files.iter().map(|file| lab.loop_device(file)).collect();
@@ -57,8 +58,8 @@ fn content_is_there(array: &Array, when: &str) {
     array.scrub_is_clean(when);
 }
 
-/// What the kernel does to a drive that is pulled while nothing is asked of it: its capacity becomes 0, and the next write is
-/// answered as if there were no room.
+/// The kernel's treatment of a drive that is pulled while idle: its capacity becomes 0, and the next write
+/// fails as if there were no room.
 #[test]
 #[ignore = "needs root for loop devices"]
 fn a_drive_that_is_pulled_at_rest_is_failed_and_service_goes_on() {
@@ -83,7 +84,7 @@ fn a_drive_that_is_pulled_at_rest_is_failed_and_service_goes_on() {
 fn larger_blocks_are_refused_and_nothing_changes() {
     let lab = Lab::new();
     let (mut array, files) = written_on_loops(&lab, "blocks");
-    // All members with larger blocks, and then one of them.
+    // First all members have larger blocks, then one of them.
     for larger in [0..4, 2..3] {
         for member in &array.members {
             lab.detach(member);
@@ -111,7 +112,8 @@ fn larger_blocks_are_refused_and_nothing_changes() {
     content_is_there(&array, "on blocks of 512 bytes again");
 }
 
-/// A partition of a loop device, as a partition table would make one; the loop device takes it along when it is detached.
+/// Makes a partition of a loop device, as a partition table would; it goes with the loop device when that is
+/// detached.
 fn partition(disk: &Path, number: u32, first_mib: u64, mib: u64) -> PathBuf {
     let sectors = |mib: u64| (mib * 2048).to_string();
     let status = Command::new("addpart")
@@ -158,7 +160,7 @@ fn one_storage_under_two_names_is_refused_by_create() {
     }
 }
 
-/// Partitions of one disk, and loop devices over ranges of one file that do not meet, are members like others.
+/// Partitions of one disk, and loop devices over disjoint ranges of one file, are accepted as members.
 #[test]
 #[ignore = "needs root for loop devices"]
 fn parts_of_one_storage_that_do_not_meet_are_members() {
@@ -187,7 +189,8 @@ fn a_second_server_over_other_names_of_the_members_is_refused() {
     let other_loops = loops(&files);
     let first_loops = std::mem::take(&mut array.members);
     let over_loops = loops(&first_loops);
-    // The first bytes of a member, with its superblocks, are at the same place on each of these.
+    // The partition begins at the start of the file, so a member's first bytes, with its superblocks, are at
+    // the same place on each of these.
     let partitions: Vec<PathBuf> = files
         .iter()
         .map(|file| partition(&lab.loop_device_of(file, &["--partscan"]), 1, 0, SHAPE.member_mib))
@@ -205,7 +208,7 @@ fn a_second_server_over_other_names_of_the_members_is_refused() {
     ] {
         array.members.clone_from(served);
         let mut server = array.serve(&[]);
-        // A run directory of its own, so that only the members themselves can be in the way.
+        // The run directory is another one, so that only the members themselves can be in the way.
         for options in [&[][..], &["--read-only"]] {
             let mut args = serve_args(&lab, others, "elsewhere");
             args.extend(options.iter().map(|option| option.to_string()));
@@ -222,20 +225,20 @@ fn a_second_server_over_other_names_of_the_members_is_refused() {
 }
 
 const SECTOR_BYTES: usize = 512;
-/// Partition entries of 128 bytes, 128 of them.
+/// 128 partition entries of 128 bytes.
 const GPT_ENTRIES_BYTES: usize = 128 * 128;
 
 /// The parts of a partition table that are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Table {
-    /// All of it, as an installer does.
+    /// The whole table, as an installer writes it.
     Whole,
     /// The copy at the end of the device.
     Copy,
 }
 
-/// Writes an empty GUID partition table over a member: the protective MBR, the header and the entries in the first 17 KiB, their
-/// copies in the last 16.5 KiB.
+/// Writes an empty GUID partition table over a member: the protective MBR, the header and the entries in the
+/// first 17 KiB, and their copies in the last 16.5 KiB.
 fn write_gpt(member: &Path, table: Table) {
     let sectors = std::fs::metadata(member).expect("a member").len() / SECTOR_BYTES as u64;
     let header = |own: u64, other: u64, entries: u64| {
@@ -262,7 +265,7 @@ fn write_gpt(member: &Path, table: Table) {
     overwrite(member, sectors * SECTOR_BYTES as u64 - tail.len() as u64, &tail);
 }
 
-/// An array of files whose every stripe is written, stopped.
+/// A stopped array of files in which every stripe is written, and its content.
 fn full(lab: &Lab) -> (Array<'_>, Vec<u8>) {
     let array = lab.create("table", Shape { noise: true, ..SHAPE });
     let server = array.serve(&[]);
@@ -290,7 +293,7 @@ fn a_member_under_a_partition_table_is_left_out_and_replaced() {
     assert!(log.lines().any(says_why), "the log does not say why slot 2 is not in use:\n{log}");
     assert_same("without the member", 0, &server.connect().read(0, data.len()), &data);
     assert_eq!(fingerprint(&array.members[2]), overwritten, "a member that is left out is written to");
-    // It may be somebody's disk now, so filling it anew takes a word.
+    // The device may now be someone's disk, so filling it again needs `--force`.
     let stderr = lab.striate_refuses(&["replace", "table", "2", &text(&array.members[2])]);
     assert!(stderr.contains("--force"), "{stderr}");
     lab.striate_ok(&["replace", "table", "2", &text(&array.members[2]), "--force"]);
@@ -320,13 +323,13 @@ fn members_under_partition_tables_are_taken_when_the_operator_says_so() {
     server.stop();
     // No data lies where the table and its copy were written.
     array.scrub_is_clean("with members that were overwritten");
-    // The start has written both superblocks anew, so the next one needs no such word.
+    // The start has rewritten both superblocks, so the next one needs no such option.
     let server = array.serve(&[]);
     assert_eq!(server.status().health, Health::Optimal);
     server.stop();
 }
 
-/// What a program leaves in a place that an array does not use: (what it is, byte offset on the member, content).
+/// Signatures of programs in places that an array does not use: (name, byte offset on the member, content).
 fn signatures(member: &Path) -> Vec<(&'static str, u64, Vec<u8>)> {
     let bytes = std::fs::metadata(member).expect("a member").len();
     let mut mbr = vec![0; SECTOR_BYTES];
@@ -367,7 +370,7 @@ fn a_signature_beside_two_good_superblocks_leaves_a_member_out() {
             }
             assert!(log.contains("--take-overwritten"), "{what}: does not say how to go on:\n{log}");
             assert_eq!(fingerprints(&array.members), before, "{what}: a member has changed");
-            // The advice works, and the next start needs no such word.
+            // The advice works, and the next start needs no such option.
             for options in [&["--take-overwritten"][..], &[]] {
                 let server = array.serve(options);
                 assert_eq!(server.status().health, Health::Optimal, "{what} {options:?}");
@@ -379,7 +382,7 @@ fn a_signature_beside_two_good_superblocks_leaves_a_member_out() {
     array.scrub_is_clean("with members that were overwritten");
 }
 
-/// A table behind the data counts like one in front of it, although no data lies there.
+/// A partition table behind the data counts like one in front of it, although no data lies there.
 #[test]
 fn a_table_at_the_end_of_a_member_leaves_it_out() {
     let lab = Lab::new();
@@ -397,7 +400,8 @@ fn a_table_at_the_end_of_a_member_leaves_it_out() {
     server.stop();
 }
 
-/// A stop writes both superblocks, over what an installer has put there while the array ran; its signature is still there.
+/// A stop writes both superblocks over the table that an installer has written while the array ran; but the
+/// table's signature remains.
 #[test]
 fn a_member_that_gets_a_partition_table_while_it_is_served_is_left_out_by_the_next_start() {
     let lab = Lab::new();

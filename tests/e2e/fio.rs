@@ -1,9 +1,9 @@
 //! fio over NBD with checksums.
 //!
-//! Method: random writes of mixed sizes, 512 B to 1 MiB at any sector, 32 in flight, each block read back and checked by
-//! its crc32c while others are still being written and once more at the end; on one and on two reactors, both levels,
-//! files and loop devices, whole and with a member failed half-way (as many as the level bears). Oracle: fio's own
-//! checksums; afterwards the offline scrub.
+//! Method: random writes of mixed sizes, 512 B to 1 MiB at any sector, 32 in flight; each block is read back
+//! and checked by its crc32c while others are still being written, and once more at the end. Cases: one and
+//! two reactors, both levels, files and loop devices, whole and with members failed half-way (as many as the
+//! level tolerates). Oracle: fio's own checksums; afterwards the offline scrub.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use engine::status::Health;
 
 use crate::lab::{Backing, Lab, Server, Shape, number, succeeded, timed};
 
-/// Sizes even over 512 B..1 MiB are mostly large; these are mostly small, where read-modify-write lives.
+/// Evenly distributed sizes of 512 B to 1 MiB are mostly large; `SIZES_SMALL` are mostly small, to need
+/// read-modify-write.
 const SIZES_EVEN: &str = "--bsrange=512-1m";
 const SIZES_SMALL: &str = "--bssplit=512/15:1k/10:4k/30:12k/10:16k/10:64k/15:192k/5:1m/5";
 
@@ -20,7 +21,7 @@ struct Case {
     shape: Shape,
     reactors: &'static str,
     sizes: &'static str,
-    /// Slots that are failed on the way.
+    /// Slots that are failed during the run.
     fail: &'static [usize],
 }
 
@@ -127,7 +128,7 @@ fn check(case: &Case) {
     array.scrub_is_clean(&what);
 }
 
-/// Waits until hosts have written so much.
+/// Waits until hosts have written this many bytes.
 fn wait_for_writes(server: &Server, bytes: u64) {
     let began = Instant::now();
     while server.status().counters.write_bytes < bytes {

@@ -1,9 +1,10 @@
-//! A member file whose file system does not answer: `fsfreeze` blocks every write to it in the kernel, for as long as the test
-//! wants, while files on other file systems work.
+//! A member file on a file system that does not answer: `fsfreeze` blocks every write to it in the kernel for
+//! as long as the test wants, while files on other file systems work.
 //!
-//! Method: one member of four lies on a file system of its own, which is frozen under load. Oracle: every request that was in
-//! flight, and a flush after it, is answered soon after the member timeout; other stripes go on; `stop` returns. After the thaw
-//! the data is what was acknowledged, and a scrub finds nothing.
+//! Method: one member of four is on a file system of its own, which is frozen under load. Oracle: every
+//! request that was in flight, and a flush after it, is answered soon after the member timeout; other stripes
+//! are served; `stop` returns. After the thaw the content is what was acknowledged, and a scrub finds
+//! nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,14 @@ use crate::nbd_client::Command;
 const SHAPE: Shape = Shape { members: 4, member_mib: 24, ..Shape::RAID5 };
 const SLOT: usize = 2;
 const TIMEOUT_S: u64 = 2;
-/// Longest that an answer may take once the file system is frozen: the member timeout, a second, and what a busy machine takes.
+/// Longest time to an answer once the file system is frozen: the member timeout, a second, and seven more for
+/// a busy machine.
 const ANSWER_MAX: Duration = Duration::from_secs(TIMEOUT_S + 1 + 7);
 
-/// Longest that a stop may take then: the reactors have eight seconds to end.
+/// Longest time of a stop then: the reactors have eight seconds to end.
 const STOP_MAX: Duration = Duration::from_secs(ANSWER_MAX.as_secs() + 8);
 
-/// A file system that is thawed when the test ends, however it ends.
+/// A frozen file system, which is thawed when the test ends, whatever the outcome.
 struct Frozen(PathBuf);
 
 impl Frozen {
@@ -40,7 +42,7 @@ impl Drop for Frozen {
     }
 }
 
-/// An array whose slot [`SLOT`] lies on a file system of its own, and where that is mounted.
+/// An array whose slot [`SLOT`] is on a file system of its own, and the mount point of that.
 fn array(lab: &Lab) -> (Array<'_>, PathBuf) {
     let disk = lab.file("disk", 64 << 20);
     succeeded("mke2fs", &run("mke2fs", &["-q".as_ref(), "-F".as_ref(), disk.as_os_str()]));
@@ -56,7 +58,7 @@ fn array(lab: &Lab) -> (Array<'_>, PathBuf) {
     (Array { lab, name: "cold".to_string(), shape: SHAPE, members }, on)
 }
 
-/// Sends every command at once and waits for all answers; how long the last took.
+/// Sends every command at once and waits for all answers; returns the time of the last answer.
 fn all_answered(server: &Server, commands: &[Command]) -> Duration {
     let began = Instant::now();
     let mut client = server.connect();
@@ -72,7 +74,8 @@ fn all_answered(server: &Server, commands: &[Command]) -> Duration {
 #[test]
 #[ignore = "needs root for mounts"]
 fn a_frozen_file_system_under_one_member_stops_nothing() {
-    // Members that have their blocks already, and members that get them as they are written: the kernel's worker threads do that.
+    // First the member file has all its blocks, then it gets them as it is written: the kernel's worker
+    // threads do that.
     for written_before in [true, false] {
         let lab = Lab::new();
         let (array, on) = array(&lab);
@@ -99,7 +102,7 @@ fn a_frozen_file_system_under_one_member_stops_nothing() {
         assert_same("while it is frozen", 0, &server.connect().read(0, bytes), &data);
         drop(frozen);
         server.stop();
-        // The kernel has written to the member after it had left; the rebuild overwrites that.
+        // The kernel has written to the member after the member had left; the rebuild overwrites that.
         let server = array.serve(&[]);
         assert_same("after a restart", 0, &server.connect().read(0, bytes), &data);
         let member = array.members[SLOT].to_str().expect("UTF-8");
@@ -124,7 +127,7 @@ fn a_server_is_stopped_while_a_file_system_is_frozen() {
     println!("stopped in {:?}", began.elapsed());
     assert!(began.elapsed() < STOP_MAX, "the stop took {:?}", began.elapsed());
     succeeded("stop", &stopped);
-    // The operator and the log are told which member it is, and of no other.
+    // The operator and the log are told of this member, and of no other.
     let (told, log) = (String::from_utf8_lossy(&stopped.stderr), server.log());
     let said =
         format!("{}: does not answer, and the kernel keeps a request to it", array.members[SLOT].display());
@@ -134,7 +137,8 @@ fn a_server_is_stopped_while_a_file_system_is_frozen() {
     server.ended();
 }
 
-/// A file on it can be opened and read, and is never flushed: the start goes without it, as without a device that is silent.
+/// A file on the frozen file system can be opened and read, but never flushed: the start proceeds without it,
+/// as without a silent device.
 #[test]
 #[ignore = "needs root for mounts"]
 fn a_start_does_not_wait_for_a_frozen_file_system() {

@@ -1,9 +1,10 @@
-//! A member file on a FUSE file system is refused, because its server may leave a request without an answer for ever; and while it
-//! does, an open of the file holds up neither `status` nor the end of the server.
+//! A member file on a FUSE file system is refused, because a FUSE server may leave a request unanswered for
+//! ever. While an open of such a file is unanswered, it delays neither `status` nor the end of the server.
 //!
-//! Method: the smallest FUSE server that a `stat` and an `open` need, in a thread of the test (linux/fuse.h, protocol 7.22). It
-//! shows one directory with one file of zeros. Oracle: `create` and `replace` name the file and the file system, the other members
-//! keep every byte, and a running array goes on; it is stopped in time where the open has no answer.
+//! Method: a minimal FUSE server, just enough for a `stat` and an `open`, in a thread of the test
+//! (linux/fuse.h, protocol 7.22). It shows one directory with one file of zeros. Oracle: `create` and
+//! `replace` name the file and the file system, the other members keep every byte, and a running array
+//! continues; a server with an unanswered open stops in time.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -35,7 +36,7 @@ const BATCH_FORGET: u32 = 42;
 
 const ENOSYS: i32 = 38;
 
-/// `struct fuse_attr`.
+/// The bytes of a `struct fuse_attr`.
 fn attributes(node: u64) -> Vec<u8> {
     let (size, mode): (u64, u32) = if node == ROOT_NODE { (0, 0o40_755) } else { (FILE_BYTES, 0o100_644) };
     let mut bytes: Vec<u8> =
@@ -45,14 +46,14 @@ fn attributes(node: u64) -> Vec<u8> {
     bytes
 }
 
-/// The answer to one request of the kernel; `None` where none is due.
+/// The answer to a request of the kernel; `None` if it needs none.
 fn answer(opcode: u32, node: u64) -> Option<Result<Vec<u8>, i32>> {
     let words = |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
     Some(Ok(match opcode {
         FORGET | BATCH_FORGET | INTERRUPT => return None,
         // Version, read-ahead, flags, background requests, longest write.
         INIT => words(&[7, 22, 0, 0, 0, 4096]),
-        // Node, generation, an hour for which the kernel need not ask for name and attributes again.
+        // Node, generation, and an hour for which the kernel need not ask for name and attributes again.
         LOOKUP => {
             [words(&[FILE_NODE as u32, 0, 1, 0, 3600, 0, 3600, 0, 0, 0]), attributes(FILE_NODE)].concat()
         }
@@ -65,13 +66,13 @@ fn answer(opcode: u32, node: u64) -> Option<Result<Vec<u8>, i32>> {
     }))
 }
 
-/// Answers requests as long as the file system is mounted, or until there is one of the kind `until`, which is left without an answer
-/// as long as the returned device is open.
+/// Answers requests as long as the file system is mounted, or until a request of the kind `until` arrives.
+/// That request stays unanswered as long as the returned device is open.
 fn serve(mut device: File, until: Option<u32>) -> File {
     let mut request = vec![0; 1 << 17];
     loop {
         let Ok(len) = device.read(&mut request) else { return device };
-        // Length, opcode, request, node, and what is of no interest here.
+        // Length, opcode, request, node; the rest of the header is not needed.
         let word = |at: usize| request[at..at + 4].try_into().expect("four bytes");
         let long = |at: usize| request[at..at + 8].try_into().expect("eight bytes");
         assert!(len >= 40, "a header of the kernel's");
@@ -85,18 +86,18 @@ fn serve(mut device: File, until: Option<u32>) -> File {
         reply.extend(error.to_ne_bytes());
         reply.extend_from_slice(&request[8..16]);
         reply.extend(body);
-        // Refused only for a request that was given up.
+        // Refused only for a request that the kernel has given up.
         let _answered = device.write(&reply);
     }
 }
 
-/// Mounts the file system; returns its file, and the kernel's side of it.
+/// Mounts the file system; returns its file, and the device by which the kernel asks.
 fn mounted(lab: &Lab) -> (PathBuf, File) {
     assert_root("mounts");
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("a kernel with FUSE");
     let on = lab.mount_point("fuse");
     let mut mount = timed("mount");
-    // Without mount.fuse, which would start a program to serve it.
+    // Without mount.fuse, which would start a program to serve the file system.
     mount.args(["-i", "-t", "fuse", "-o", "fd=0,rootmode=40000,user_id=0,group_id=0,max_read=4096", "test"]);
     mount.arg(&on).stdin(device.try_clone().expect("a descriptor"));
     succeeded("mount", &mount.output().expect("mount runs"));
@@ -137,7 +138,7 @@ fn a_file_that_a_fuse_server_answers_for_is_no_member() {
     server.stop();
 }
 
-/// Longest that an end may take on a busy machine. A new device is waited for much longer: for the member timeout.
+/// Longest end on a busy machine. The server waits much longer for a new device: for the member timeout.
 const END_MAX: Duration = Duration::from_secs(10);
 const TIMEOUT_S: &str = "120";
 
@@ -167,7 +168,7 @@ fn a_server_ends_while_a_new_device_does_not_open() {
             lab.striate_ok(&["stop", "local"]);
         }
         assert!(began.elapsed() < END_MAX, "the end took {:?}", began.elapsed());
-        // The kernel does not let a process go that is in such an open, until the file system is given up.
+        // The kernel does not let a process with such an open end until the file system is given up.
         drop(device);
         assert!(!replacing.wait().expect("it runs").success(), "a file of FUSE was taken");
         server.ended();

@@ -1,9 +1,9 @@
-//! Growth of a stopped array into room that its members have got.
+//! Growth of a stopped array into new space on its members.
 //!
-//! Method: members full of noise are filled, lengthened by more noise, and grown; what was there is compared, the new part
-//! is read before anything is written to it, then written across the old end and to the very end, and every set of members that
-//! the level may lose is failed. Oracle: the bytes that were written, and zeros. What is refused changes nothing: the members are
-//! compared byte by byte.
+//! Method: members full of noise are filled, lengthened by more noise, and grown. The old content is
+//! compared; the new part is read before anything is written to it, then written across the old end and to
+//! the very end; and every set of members that the level may lose is failed. Oracle: the bytes that were
+//! written, and zeros elsewhere. A refused growth changes nothing: the members are compared byte by byte.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -15,7 +15,7 @@ use crate::lab::{Lab, Shape};
 const RAID5: Shape = Shape { chunk: "16K", member_mib: 8, noise: true, ..Shape::RAID5 };
 const RAID6: Shape = Shape { chunk: "16K", member_mib: 8, noise: true, ..Shape::RAID6 };
 
-/// More noise at the end of a member.
+/// Appends more noise to a member.
 fn lengthen(member: &Path, from_mib: u64, to_mib: u64) {
     let file = OpenOptions::new().write(true).open(member).expect("a member");
     for mib in from_mib..to_mib {
@@ -79,7 +79,7 @@ fn what_it_holds_stays(shape: Shape) {
     }
 }
 
-/// It need not have been stopped in order, and what is in doubt stays in doubt.
+/// Growth does not require an orderly stop, and unsynced stripes stay unsynced.
 #[test]
 fn a_killed_array_grows_and_is_resynced() {
     let lab = Lab::new();
@@ -119,7 +119,7 @@ fn what_is_refused_changes_nothing() {
     drop(client);
     server.stop();
 
-    // The smallest decides.
+    // The smallest member decides.
     array.members[1..].iter().for_each(|member| lengthen(member, 8, 12));
     let content = || -> Vec<Vec<u8>> {
         array.members.iter().map(|member| std::fs::read(member).expect("a member")).collect()
@@ -133,7 +133,7 @@ fn what_is_refused_changes_nothing() {
     lengthen(&array.members[0], 8, 12);
     lab.striate_ok(&grow_args(&array.members));
 
-    // One that is shorter than the array has become is no replacement.
+    // A device that is shorter than the grown array is refused as a replacement.
     let server = array.serve(&["--reactors", "1"]);
     server.fail(2);
     let short = lab.member("short", &RAID5);

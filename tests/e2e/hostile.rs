@@ -1,9 +1,10 @@
-//! Clients that mean harm, or are broken: what a well-behaved client still gets beside them.
+//! Clients that are hostile or broken: the service that a well-behaved client still gets beside them.
 //!
-//! Method: a *victim* reads 4 KiB at a time, one read in flight, from an array of one reactor. First it runs beside one other client of
-//! its own kind, then beside hostile ones. Oracle: the victim's reads per second beside the hostile clients, as a share of its reads
-//! per second beside the polite one. The share that is promised is 40 %; a test asks for less, since other tests run on the same
-//! cores, and far more than the hundredth part that was left before. Shut-outs are counted, not timed.
+//! Method: a *victim* reads 4 KiB at a time, one read in flight, from an array of one reactor: first beside
+//! one other client of its own kind, then beside hostile ones. Oracle: the victim's reads per second beside
+//! the hostile clients, as a share of its reads per second beside the polite one. The promised share is 40 %.
+//! A test demands less, since other tests run on the same cores, but far more than the hundredth that was
+//! left before. Clients that are shut out are counted, not timed.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,14 +17,14 @@ use std::time::{Duration, Instant};
 use crate::lab::{Array, Lab, Server, Shape};
 use crate::nbd_client::NbdClient;
 
-/// Where the victim reads, and what the hostile clients read too: written before.
+/// The range that the victim and the hostile clients read; it is written before.
 const WRITTEN_BYTES: usize = 32 << 20;
-/// How long the victim's reads are counted.
+/// Time during which the victim's reads are counted.
 const COUNTED: Duration = Duration::from_millis(1500);
-/// The least share of its reads that the victim keeps.
+/// The smallest share of its reads that the victim must keep.
 const SHARE_MIN: f64 = 0.2;
 
-/// Threads of clients that go on until they are told to stop.
+/// Threads of clients that continue until they are told to stop.
 struct Crowd {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -34,7 +35,7 @@ impl Crowd {
         Crowd { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() }
     }
 
-    /// Calls `act` again and again on a thread.
+    /// Calls `act` repeatedly on a thread.
     fn join(&mut self, mut act: impl FnMut() + Send + 'static) {
         let stop = Arc::clone(&self.stop);
         self.threads.push(std::thread::spawn(move || {
@@ -84,7 +85,7 @@ fn check(name: &str, attach: impl FnOnce(&Server<'_>) -> Crowd) {
     let mut victim = server.connect();
     victim.write(0, &vec![0x5a; WRITTEN_BYTES]);
     let before = beside_a_polite_client(&server, &mut victim);
-    // The victim's seat is the higher one: the hostile clients connected first.
+    // The victim gets a higher seat than the hostile clients, because it connects after them.
     drop(victim);
     let hostile = attach(&server);
     let mut victim = server.connect();
@@ -111,7 +112,7 @@ fn header(kind: u16, cookie: u64, offset: u64, len: u32) -> Vec<u8> {
     bytes
 }
 
-/// Shakes hands with simple replies; an error where the server has no seat or hangs up.
+/// Performs the handshake with simple replies; an error if the server has no seat or hangs up.
 fn shake<S: Read + Write>(mut socket: S) -> io::Result<S> {
     socket.read_exact(&mut [0; 18])?;
     let mut go = 3u32.to_be_bytes().to_vec();
@@ -190,7 +191,7 @@ fn large_zeroes_leave_room_for_others() {
             client.write_all(&commands.collect::<Vec<u8>>()).expect("headers");
         }
         let mut crowd = Crowd::new();
-        // Connected, and silent: they read nothing.
+        // The clients stay connected, silent, and read nothing.
         crowd.join(move || {
             assert_eq!(clients.len(), 8);
             std::thread::sleep(Duration::from_millis(20));
@@ -200,8 +201,9 @@ fn large_zeroes_leave_room_for_others() {
     });
 }
 
-/// A pipeline takes as much processor time as it gets, from clients as well as from the server. So the test counts reads: for each of
-/// the victim the pipeline has some ten. Before, it had more than a hundred, and the victim 8 % of its reads.
+/// A pipeline takes as much processor time as it gets, from clients as well as from the server, so the test
+/// counts reads: for each read of the victim the pipeline has some ten. Before the fix it had more than a
+/// hundred, and the victim kept 8 % of its reads.
 #[test]
 fn a_pipeline_of_small_reads_leaves_turns_for_others() {
     let lab = Lab::new();
@@ -248,7 +250,8 @@ fn a_pipeline_of_small_reads_leaves_turns_for_others() {
     server.stop();
 }
 
-/// Commands that a client queued and did not wait for are dropped when it leaves. Before, its gigabytes were zeroed for minutes.
+/// Commands that a client queued without waiting for them are dropped when it leaves. Before the fix,
+/// gigabytes were zeroed for minutes.
 #[test]
 fn what_a_departed_client_queued_is_dropped() {
     let lab = Lab::new();
@@ -263,8 +266,8 @@ fn what_a_departed_client_queued_is_dropped() {
         client.write_all(&commands.collect::<Vec<u8>>()).expect("headers");
     }
     victim.write(1 << 20, &vec![0x5a; 2 << 20]);
-    // A client's commands come as requests of 256 stripes, 32 for each command: 16 clients asked for 1,024,000 of them. Each is connected
-    // for some milliseconds only.
+    // Each command becomes 32 requests of 256 stripes: the 16 clients ask for 1,024,000 requests. Each client
+    // is connected for some milliseconds only.
     let after = discards(&server) - before;
     println!("departed: {after} requests for zeroes");
     assert!(after < 10_000, "{after} requests for zeroes were carried out for clients that had left");
@@ -277,7 +280,7 @@ fn what_a_departed_client_queued_is_dropped() {
     server.stop();
 }
 
-/// A TCP port that was free a moment ago, and a server that listens there too.
+/// Serves an array on a TCP port that was free a moment ago, too.
 fn serve_tcp<'a>(array: &'a Array<'_>) -> (Server<'a>, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -293,7 +296,7 @@ fn silent_tcp_connections_do_not_shut_out_unix_clients() {
     let mut silent = Vec::new();
     for _ in 0..200 {
         silent.push(TcpStream::connect(address).expect("the port is open"));
-        // The handshake of each is under way when the next comes.
+        // The handshake of each connection is under way when the next arrives.
         std::thread::sleep(Duration::from_millis(1));
     }
     let mut client = server.connect();
@@ -333,7 +336,7 @@ fn open_unix(server: &Server<'_>) {
     assert_eq!(client.read(0, 4096), [1; 4096]);
 }
 
-/// Clients that come and go are in the log, with the reason where the server ended the connection.
+/// The log shows clients that come and go, with the reason if the server ended the connection.
 #[test]
 fn the_log_says_which_clients_came_and_why_they_left() {
     let lab = Lab::new();

@@ -1,8 +1,9 @@
-//! A huge array: what it costs to hold.
+//! A huge array: the memory that it takes.
 //!
-//! Method: five sparse files of 4 TiB make a 16 TiB array, served with buffers of a known size. Oracle: the kernel's
-//! account of the server's memory, against the promise: 64 MiB, and a byte a stripe, and the buffers; after the start and
-//! again after writes all over it. It is promised to be ready within 2 s; a test does not time, so this only prints it.
+//! Method: five sparse files of 4 TiB make a 16 TiB array, served with buffers of a known size. Oracle: the
+//! kernel's account of the server's memory against the promise (64 MiB, a byte per stripe, and the buffers),
+//! after the start and again after writes all over the array. A start is promised to take at most 2 s; a test
+//! is no place for timing, so this one only prints it.
 
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use crate::content::{assert_same, pattern};
 use crate::lab::{Lab, Shape};
 
 const MEMBER_BYTES: u64 = 4 << 40;
-/// One reactor's data memory, as told to the server.
+/// Data memory of the single reactor, as told to the server.
 const BUFFER_BYTES: u64 = 64 << 20;
 
 #[test]
@@ -32,7 +33,7 @@ fn sixteen_tebibytes_are_held_in_a_byte_a_stripe() {
         assert!(resident <= promised, "{when}: {resident} bytes are resident, {promised} are promised");
     };
     check("after the start");
-    // From end to end, so that what is kept by stripe or by bitmap block is touched everywhere.
+    // Writes from end to end, so that memory per stripe and per bitmap block is touched everywhere.
     let places = 256;
     let place = |index: u64| stripes / places * index * shape.stripe_bytes() + 8192;
     for index in 0..places {

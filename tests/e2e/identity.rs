@@ -1,7 +1,8 @@
-//! The identity of a member for other programs of the system: libblkid after a creation over what was there before, and udev.
+//! The identity of a member for other programs of the system: libblkid after a creation over earlier content,
+//! and udev.
 //!
-//! Oracle: `blkid -p` and `wipefs` of util-linux, which know nothing of this project, and see nothing on a member (or a member, where
-//! their libblkid has the patch of packaging/util-linux).
+//! Oracle: `blkid -p` and `wipefs` of util-linux, which know nothing of this project and see nothing on a
+//! member (or a member, if their libblkid has the patch of packaging/util-linux).
 
 use std::path::Path;
 
@@ -9,13 +10,13 @@ use crate::lab::{Lab, Shape, create_args, overwrite, run, succeeded};
 
 const SHAPE: Shape = Shape { member_mib: 24, ..Shape::RAID5 };
 
-/// The type of a file's content by libblkid, empty if it finds none.
+/// The type of a file's content according to libblkid; empty if it finds none.
 fn content_type(file: &Path) -> String {
     let output = run(
         "blkid",
         &["-p".as_ref(), "-o".as_ref(), "value".as_ref(), "-s".as_ref(), "TYPE".as_ref(), file.as_os_str()],
     );
-    // 2: nothing was found.
+    // Exit code 2: nothing was found.
     assert!(
         matches!(output.status.code(), Some(0 | 2)),
         "blkid: {}",
@@ -33,7 +34,8 @@ fn signatures(file: &Path) -> Vec<String> {
     found.lines().map(str::to_string).collect()
 }
 
-/// File systems keep their signatures at the front, partition tables at both ends, older RAID superblocks at the end.
+/// File systems keep their signatures at the front, partition tables at both ends, older RAID superblocks at
+/// the end.
 #[test]
 fn nothing_of_an_earlier_content_is_left() {
     let lab = Lab::new();
@@ -43,7 +45,7 @@ fn nothing_of_an_earlier_content_is_left() {
         std::fs::File::create(member).and_then(|file| file.set_len(bytes)).expect("room");
         succeeded("mke2fs", &run("mke2fs", &["-q".as_ref(), "-F".as_ref(), member.as_os_str()]));
     }
-    // A protective MBR, and both headers of a GPT as far as they are looked at.
+    // A protective MBR, and both headers of a GPT as far as these programs look at them.
     let mut mbr = [0; 512];
     mbr[446 + 4] = 0xee;
     mbr[446 + 8..446 + 16].copy_from_slice(&[1, 0, 0, 0, 0xff, 0xbf, 0, 0]);
@@ -69,7 +71,7 @@ fn nothing_of_an_earlier_content_is_left() {
     }
 }
 
-/// The answer that the rule of packaging/udev asks for if libblkid knows no members.
+/// The output that the rule of packaging/udev asks for if libblkid does not know members.
 #[test]
 fn udev_learns_what_a_member_is() {
     let lab = Lab::new();
@@ -84,7 +86,7 @@ fn udev_learns_what_a_member_is() {
     for word in ["striate_member", "ID_FS_LABEL", "STRIATE_SLOT", "striate detail --export"] {
         assert!(rule.contains(word), "the rule does not know {word}");
     }
-    // No complaint about a device that is no member: udev asks about every device.
+    // There is no complaint about a device that is no member, because udev asks about every device.
     let other = lab.member("other", &SHAPE);
     std::fs::write(&other, vec![7; 4 << 20]).expect("room");
     let output = export(&other);

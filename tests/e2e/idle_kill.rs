@@ -1,15 +1,16 @@
 //! kill -9 of a degraded array that is idle: no stripe is lost.
 //!
-//! While a member is missing, a stripe whose mark is on the members at an unclean end is lost: its parity may not match, and
-//! the missing strip can only be computed from parity. So marks must be few and short-lived. Method: an array of large sparse
-//! files loses as many members as a case says, random blocks of 4 KiB are written all over it, and the server is killed as soon
-//! as `status` says that nothing is marked (no dirty stripe, no bitmap block that is newer in memory than on the members). The
-//! next server counts what is lost. Oracle: that count, which must be 0, and every byte of every stripe that was written to.
+//! While a member is missing, a stripe that is still marked on the members at an unclean end is lost: its
+//! parity may not match, and the missing strip can only be computed from parity. So marks must be few and
+//! short-lived. Method: an array of large sparse files loses as many members as a case says, random blocks of
+//! 4 KiB are written all over it, and the server is killed as soon as `status` says that nothing is marked
+//! (no dirty stripe, no bitmap block that is newer in memory than on the members). The next server counts
+//! what is lost. Oracle: that count, which must be 0, and every byte of every stripe that was written to.
 //!
-//! The counter-check: the same array, killed in the middle of its writes, does lose stripes, and the status says how many.
+//! Counter-check: the same array, killed during its writes, does lose stripes, and the status says how many.
 //!
-//! Each row is printed as a row of the table in docs/testing.md:
-//! `cargo test --test e2e idle_kill -- --nocapture --test-threads 1`
+//! Each case is printed as a row of the table in docs/testing.md: `cargo test --test e2e idle_kill --
+//! --nocapture --test-threads 1`
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,10 +23,11 @@ use crate::nbd_client::Command;
 
 const BLOCK_BYTES: u64 = 4096;
 const IN_FLIGHT_MAX: usize = 16;
-/// Random writes of each row.
+/// Number of random writes, by row.
 const WRITES: [usize; 4] = [1, 16, 64, 2000];
 
-/// Sparse members that take no space until they are written; parity is right everywhere from the beginning, as after a sweep.
+/// Sparse members, which take no space until they are written; parity matches everywhere from the beginning,
+/// as after a sweep.
 const RAID5: Shape = Shape { members: 4, init: "zero", member_mib: 10 << 10, ..Shape::RAID5 };
 const RAID6: Shape = Shape { level: 6, members: 5, ..RAID5 };
 
@@ -60,7 +62,7 @@ fn every_row(shape: Shape, lost_slots: &[usize]) {
     }
 }
 
-/// One row of the table.
+/// A row of the table.
 struct Row {
     stripes: u64,
     idle_after: Duration,
@@ -108,7 +110,7 @@ fn a_degraded_array_that_is_only_started_loses_nothing() {
         }
         write_random_blocks(&server, &mut Dice::new("started"), 64, &mut written);
         server.stop();
-        // A start alone marks nothing, and neither do reads.
+        // Neither a start nor reads mark any stripe.
         let server = array.serve(&[]);
         compare(&array, &server, &written, "before the kill");
         server.kill();
@@ -120,7 +122,7 @@ fn a_degraded_array_that_is_only_started_loses_nothing() {
     }
 }
 
-/// What is counted as lost above can be seen: a kill in the middle of writes leaves marks, and those stripes are lost.
+/// Shows that the checks above can see losses: a kill during writes leaves marks, and those stripes are lost.
 #[test]
 fn a_degraded_array_that_is_killed_while_writing_counts_what_it_lost() {
     let mut dice = Dice::new("killed while writing");
@@ -147,7 +149,7 @@ fn content(block: u64) -> Vec<u8> {
     pattern(1, block * BLOCK_BYTES, BLOCK_BYTES as usize)
 }
 
-/// A write of some block of an array of `size_bytes`, and the block's index.
+/// A write of a random block of an array of `size_bytes`, and the block's index.
 fn random_write(size_bytes: u64, dice: &mut Dice) -> (u64, Command) {
     let block = dice.below(size_bytes / BLOCK_BYTES);
     (block, Command::Write { offset: block * BLOCK_BYTES, data: content(block), fua: false })

@@ -1,9 +1,9 @@
-//! An older image of a member is put back: a restored copy, a clone, a drive that was away.
+//! An older image of a member is put back: a restored copy, a clone, or a drive that was absent.
 //!
-//! Method: a member is copied while the array is stopped, the others go on for one run or two, and the copy takes the member's place.
-//! That member and the others differ in most stripes, while its superblock is whole and was clean. Oracle: the slot is not in
-//! sync, the log says which member is left out and why, every byte reads as it was written last, and a read-only start changes
-//! nothing.
+//! Method: a member is copied while the array is stopped, the others run once or twice more, and the copy
+//! takes the member's place. That member and the others differ in most stripes, while its superblock is whole
+//! and was clean. Oracle: the slot is not in sync, the log says which member is left out and why, every byte
+//! reads as it was written last, and a read-only start changes nothing.
 
 use std::fs;
 
@@ -29,7 +29,7 @@ fn run_once(array: &Array, run: u64) {
 
 #[track_caller]
 fn is_left_out(array: &Array, newest: u64, options: &[&str], what: &str) {
-    // A log of this start alone.
+    // Remove the log of the earlier runs, so that it has this start alone.
     fs::remove_file(array.lab.path(&format!("{}.log", array.name))).expect("a log of the runs before");
     let server = array.serve(options);
     let status = server.status();
@@ -58,7 +58,7 @@ fn an_older_image_is_left_out(shape: Shape) {
         let after: Vec<u64> = array.members.iter().map(|member| fingerprint(member)).collect();
         assert_eq!(after, before, "{what}: a read-only start has changed a member");
         is_left_out(&array, newest, &[], &what);
-        // It stays out until it has been filled anew.
+        // The member stays out until it has been rebuilt.
         is_left_out(&array, newest, &[], &format!("{what}, once more"));
         let server = array.serve(&[]);
         lab.striate_ok(&["replace", "past", "2", member.to_str().expect("UTF-8"), "--force"]);

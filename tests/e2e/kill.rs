@@ -1,13 +1,15 @@
-//! kill -9 in the middle of writes.
+//! kill -9 during writes.
 //!
-//! Method: a server is killed without warning while our own client writes, trims and flushes the lower half of the array
-//! with sixteen commands in flight and `fio --verify` writes the upper half; it is started again at once. Oracles: the
-//! ledger (every acknowledged sector reads back, one in flight at the kill is old or new, and stays what it was read as),
-//! then `wait`, then an offline scrub in which every stripe's parity must match and none may be left unsynced. At the
-//! end members are failed, so that the same content must come out of parity.
+//! Method: a server is killed without warning while our own client writes, trims and flushes the lower half
+//! of the array with sixteen commands in flight and `fio --verify` writes the upper half; it is started again
+//! at once. Oracles: the ledger (every acknowledged sector reads back; a sector in flight at the kill is old
+//! or new, and every later read returns the same); then, after `wait`, an offline scrub in which every
+//! stripe's parity must match and no stripe may be unsynced. At the end members are failed, so that the same
+//! content must be computed from parity.
 //!
-//! The other half of the contract is the kill of a *degraded* array, where parity may not be trusted: a sector of the
-//! lost member reads as an error or as what the ledger says, never as anything else, and writing it heals it.
+//! The other half of the contract is the kill of a *degraded* array, whose parity may not be trusted: a
+//! sector of the lost member reads as an error or as the ledger says, never as anything else, and a write
+//! restores it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
@@ -19,7 +21,7 @@ use crate::ledger::{Entry, Ledger, SECTOR_BYTES};
 
 const IN_FLIGHT_MAX: usize = 16;
 
-/// Shapes whose stripes are small, so that a second of load touches many in many ways.
+/// Shapes with small stripes, so that a second of load touches many stripes in many ways.
 const SHAPES: [Shape; 2] = [
     Shape { members: 4, chunk: "16K", member_mib: 24, ..Shape::RAID5 },
     Shape { members: 5, chunk: "16K", member_mib: 24, ..Shape::RAID6 },
@@ -114,7 +116,7 @@ fn killed_while_degraded() {
             !lost_sectors.is_empty(),
             "the stripes it cannot vouch for are listed: {counts:?}"
         );
-        // A whole stripe heals: afterwards everything reads, and does so after a restart.
+        // A write restores a whole stripe: afterwards everything can be read, also after a restart.
         let stripes: BTreeSet<u64> =
             lost_sectors.iter().map(|sector| *sector as u64 * SECTOR_BYTES / shape.stripe_bytes()).collect();
         for stripe in stripes {
@@ -130,7 +132,8 @@ fn killed_while_degraded() {
     }
 }
 
-/// fio takes its time to start, and a server killed before it wrote would prove nothing.
+/// Waits until fio writes: it takes time to start, and the kill of a server that has not written would prove
+/// nothing.
 fn wait_for_the_first_write(server: &Server) {
     let began = Instant::now();
     while server.status().counters.writes == 0 {
@@ -139,14 +142,15 @@ fn wait_for_the_first_write(server: &Server) {
     }
 }
 
-/// Writes for some time, then kills the server with commands in flight. Returns how many were acknowledged.
+/// Writes for some time, then kills the server with commands in flight. Returns the number of commands that
+/// were acknowledged.
 fn write_until_killed(server: Server, ledger: &mut Ledger, dice: &mut Dice) -> usize {
     let mut client = server.connect();
     let mut in_flight: BTreeMap<u64, Entry> = BTreeMap::new();
     let mut acknowledged = 0;
     let kill_at = Instant::now() + Duration::from_millis(100 + dice.below(600));
     let mut server = Some(server);
-    // Once the server is gone, what it had sent is still read: an answer on its way was given.
+    // After the kill, answers that are already in the socket are still read: the server had given them.
     while server.is_some() || !in_flight.is_empty() {
         if Instant::now() >= kill_at
             && let Some(server) = server.take()
@@ -183,7 +187,7 @@ fn load(server: &Server, ledger: &mut Ledger, dice: &mut Dice, time: Duration) {
     }
 }
 
-/// Reads everything and holds it against the ledger.
+/// Reads everything and compares it with the ledger.
 fn verify(server: &Server, ledger: &mut Ledger, when: &str) {
     let bytes = server.connect().read(0, ledger.bytes() as usize);
     let breaches = ledger.settle(0, &bytes);

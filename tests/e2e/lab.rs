@@ -1,7 +1,7 @@
-//! The laboratory: a temporary directory with members in it, the command line run in it, arrays and their servers.
+//! The laboratory: a temporary directory with members, the command line run in it, arrays and their servers.
 //!
-//! Everything that a test starts ends with it: a [`Server`] that goes out of scope is killed, loop devices and mounts are
-//! undone when the [`Lab`] goes. No command can hang a run: all go through `timeout`.
+//! Everything that a test starts ends with it: a [`Server`] that goes out of scope is killed; loop devices
+//! and mounts are removed when the [`Lab`] is dropped. No command can hang a run: all are run by `timeout`.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -20,12 +20,12 @@ use serde_json::Value;
 use crate::content::pattern;
 use crate::nbd_client::NbdClient;
 
-/// Longest that any command may take.
+/// Longest time that a command may take, in seconds.
 const COMMAND_SECONDS_MAX: &str = "300";
-/// Longest from start to `ready`; 2 s is promised for a huge array on an idle machine.
+/// Longest time from start to `ready`; the promise is 2 s for a huge array on an idle machine.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// What lies below a member.
+/// The storage below a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
     File,
@@ -33,7 +33,7 @@ pub enum Backing {
     Loop,
 }
 
-/// An array to make.
+/// The shape of an array, and its members.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub level: u8,
@@ -42,12 +42,12 @@ pub struct Shape {
     pub init: &'static str,
     pub backing: Backing,
     pub member_mib: u64,
-    /// Fill the members with noise first, as a drive from the shelf would be.
+    /// Whether members are first filled with noise, like a used drive.
     pub noise: bool,
 }
 
 impl Shape {
-    /// RAID-5 of five or RAID-6 of five files, 64 KiB chunks, nothing initialized.
+    /// A RAID-5 of five files with 64 KiB chunks, nothing initialized; `RAID6` is the same at level 6.
     pub const RAID5: Shape = Shape {
         level: 5,
         members: 5,
@@ -63,7 +63,7 @@ impl Shape {
         self.level as usize - 4
     }
 
-    /// How well an array is that has lost nothing but so many members.
+    /// The health of an array that has lost only this many members.
     pub fn health_without(&self, members: usize) -> Health {
         match self.parities().checked_sub(members) {
             _ if members == 0 => Health::Optimal,
@@ -90,7 +90,7 @@ impl Shape {
     }
 }
 
-/// A temporary directory, and what must be undone outside of it.
+/// A temporary directory, and everything outside of it that must be undone.
 pub struct Lab {
     loops: RefCell<Vec<PathBuf>>,
     mounts: RefCell<Vec<PathBuf>>,
@@ -108,19 +108,19 @@ impl Lab {
         self.dir.path().join(name)
     }
 
-    /// A sparse file of `bytes`.
+    /// Creates a sparse file of `bytes`.
     pub fn file(&self, name: &str, bytes: u64) -> PathBuf {
         let path = self.path(name);
         File::create(&path).and_then(|file| file.set_len(bytes)).expect("a sparse file");
         path
     }
 
-    /// A loop device over `file`, unbuffered.
+    /// Attaches a loop device over `file`, unbuffered.
     pub fn loop_device(&self, file: &Path) -> PathBuf {
         self.loop_device_of(file, &["--direct-io=on"])
     }
 
-    /// A loop device over `file`, with these options of losetup.
+    /// Attaches a loop device over `file`, with these options of losetup.
     pub fn loop_device_of(&self, file: &Path, options: &[&str]) -> PathBuf {
         assert_root("loop devices");
         let options = ["--find", "--show"].iter().chain(options).map(OsStr::new);
@@ -130,7 +130,7 @@ impl Lab {
         device
     }
 
-    /// Takes a loop device away from its file.
+    /// Detaches a loop device from its file.
     pub fn detach(&self, device: &Path) {
         succeeded("losetup", &run("losetup", &[OsStr::new("--detach"), device.as_os_str()]));
         self.loops.borrow_mut().retain(|known| known != device);
@@ -146,7 +146,7 @@ impl Lab {
         on
     }
 
-    /// A new directory of the laboratory; what is mounted on it is unmounted when the laboratory goes.
+    /// Makes a directory to mount on; it is unmounted when the laboratory is dropped.
     pub fn mount_point(&self, name: &str) -> PathBuf {
         let on = self.path(name);
         fs::create_dir(&on).expect("a directory to mount on");
@@ -161,7 +161,7 @@ impl Lab {
         command.stdin(Stdio::null()).output().expect("the program runs")
     }
 
-    /// Begins to run the command line.
+    /// Starts the command line without waiting for its end.
     pub fn start<S: AsRef<OsStr>>(&self, args: &[S]) -> Child {
         let mut command = timed(env!("CARGO_BIN_EXE_striate"));
         command.args(args).env("STRIATE_RUN_DIR", self.path("run"));
@@ -175,14 +175,13 @@ impl Lab {
         succeeded(&format!("striate {}", shown(args)), &output)
     }
 
-    /// Runs the command line; it must refuse: with an exit code (not a signal, not a panic) and an explanation.
-    /// Returns the explanation.
+    /// Runs the command line; it must refuse (no panic, no signal) and explain; returns the explanation.
     #[track_caller]
     pub fn striate_refuses<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
         let output = self.striate(args);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let what = format!("striate {}", shown(args));
-        // 101 is a panic, 124 and 137 are the patience of `timeout`.
+        // 101 and 134 are panics and aborts; 124 and 137 mean that `timeout` ended it.
         let code = output.status.code();
         assert!(
             code.is_some_and(|code| !matches!(code, 0 | 101 | 124 | 134 | 137)),
@@ -201,7 +200,7 @@ impl Lab {
         (0..shape.members).map(|slot| self.member(&format!("{name}.{slot}"), shape)).collect()
     }
 
-    /// One more member that would fit a shape.
+    /// Makes another member that fits a shape.
     pub fn member(&self, name: &str, shape: &Shape) -> PathBuf {
         let file = self.file(name, shape.member_mib << 20);
         if shape.noise {
@@ -240,7 +239,7 @@ impl Drop for Lab {
     }
 }
 
-/// `create NAME --level ...` up to the members.
+/// The words `create NAME --level ...` up to the members.
 pub fn create_args(name: &str, shape: &Shape) -> Vec<String> {
     let level = shape.level.to_string();
     ["create", name, "--level", &level, "--chunk", shape.chunk, "--init", shape.init]
@@ -248,7 +247,7 @@ pub fn create_args(name: &str, shape: &Shape) -> Vec<String> {
         .to_vec()
 }
 
-/// An array, and the members it is made of, by slot.
+/// An array and its members, by slot.
 pub struct Array<'lab> {
     pub lab: &'lab Lab,
     pub name: String,
@@ -269,7 +268,7 @@ impl Array<'_> {
         Server::start(self.lab, &self.name, members, options)
     }
 
-    /// Reads every stripe of the stopped array and compares parity. Panics unless all is consistent and trusted.
+    /// Compares parity in every stripe of the stopped array. Panics unless all is consistent and trusted.
     #[track_caller]
     pub fn scrub_is_clean(&self, when: &str) {
         let scrub = self.scrub();
@@ -301,7 +300,7 @@ impl Array<'_> {
     }
 }
 
-/// What a scrub found.
+/// The result of a scrub.
 #[derive(Debug)]
 #[expect(dead_code, reason = "`mismatches` is there to be shown by a failure")]
 pub struct Scrub {
@@ -352,7 +351,7 @@ impl<'lab> Server<'lab> {
         format!("nbd+unix:///?socket={}", self.socket.display())
     }
 
-    /// A connection of our own client.
+    /// Connects our own client.
     #[track_caller]
     pub fn connect(&self) -> NbdClient {
         NbdClient::connect(&self.socket, "")
@@ -381,7 +380,7 @@ impl<'lab> Server<'lab> {
         assert_eq!(self.slot_state(slot), MemberState::Failed, "slot {slot} after `fail`");
     }
 
-    /// Fails a slot of an array that may still be resyncing: the order is refused until that is over, with what to do.
+    /// Fails a slot. While a resync runs the order is refused, with advice; then it is repeated.
     #[track_caller]
     pub fn fail_once_synced(&self, slot: usize) {
         let output = self.lab.striate(&["fail", &self.name, &slot.to_string()]);
@@ -412,8 +411,8 @@ impl<'lab> Server<'lab> {
         assert!(background.is_empty(), "still at work after `wait`: {background:?}");
     }
 
-    /// Waits until no stripe is marked as being written, in memory or on the members: the status says so. Returns how long
-    /// that took.
+    /// Waits until no stripe is marked as being written, neither in memory nor on the members, according to
+    /// the status. Returns the time that took.
     #[track_caller]
     pub fn wait_until_idle(&self) -> Duration {
         let began = Instant::now();
@@ -434,15 +433,15 @@ impl<'lab> Server<'lab> {
         line.trim().strip_suffix(" kB").expect("in kB").parse::<u64>().expect("a number") << 10
     }
 
-    /// Processor time that the server has taken, in the kernel's ticks (a hundredth of a second each).
+    /// Processor time that the server has used, in the kernel's ticks (a hundredth of a second each).
     pub fn cpu_ticks(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
-        // After the name, which is in parentheses: utime and stime are the fields 14 and 15 of the whole.
+        // After the name, which is in parentheses: utime and stime are fields 14 and 15 of the line.
         let fields: Vec<&str> = text.rsplit(')').next().expect("a name").split_whitespace().collect();
         [11, 12].iter().map(|at: &usize| fields[*at].parse::<u64>().expect("a number")).sum()
     }
 
-    /// The CPUs that one of its threads may run on, as the kernel lists them.
+    /// The CPUs that a thread of the server may run on, as the kernel lists them.
     pub fn cpus_of_thread(&self, name: &str) -> String {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
         let task = tasks
@@ -453,14 +452,14 @@ impl<'lab> Server<'lab> {
         line.expect("a Cpus_allowed_list").trim().to_string()
     }
 
-    /// Stops the server as an operator's shell would, by a signal; it must end cleanly.
+    /// Stops the server by a signal, as an operator's shell would; it must end cleanly.
     #[track_caller]
     pub fn terminate(mut self) {
         succeeded("kill", &run("kill", &["-TERM".to_string(), self.child.id().to_string()]));
         self.ended_cleanly("SIGTERM");
     }
 
-    /// The process.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -472,7 +471,7 @@ impl<'lab> Server<'lab> {
         self.ended_cleanly("striate stop");
     }
 
-    /// The server has been stopped, and ends.
+    /// Waits until the server, which has been stopped, ends.
     pub fn ended(mut self) {
         self.ended_cleanly("a stop");
     }
@@ -483,7 +482,7 @@ impl<'lab> Server<'lab> {
         self.child.wait().expect("killed");
     }
 
-    /// Whether it still runs.
+    /// Whether the server still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -499,7 +498,7 @@ impl<'lab> Server<'lab> {
         assert!(status.success(), "after {by} the server ended with {status}\n{}", self.log_tail());
     }
 
-    /// What the server has logged.
+    /// The log of the server.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("a log")
     }
@@ -526,7 +525,7 @@ impl Drop for Server<'_> {
     }
 }
 
-/// Reads the server's output until it says that it is ready; a thread goes on reading, so that it never blocks.
+/// Reads the output until the server is ready; a thread reads on, so that the server never blocks.
 fn wait_for_ready(stdout: impl Read + Send + 'static) -> Result<(), String> {
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
@@ -542,7 +541,8 @@ fn wait_for_ready(stdout: impl Read + Send + 'static) -> Result<(), String> {
     })
 }
 
-/// A command that cannot hang. Debian keeps mke2fs and losetup where an ordinary user's PATH does not look.
+/// A command that cannot hang. The PATH gets the directories of mke2fs and losetup in Debian, which an
+/// ordinary user's PATH lacks.
 pub fn timed(program: &str) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", COMMAND_SECONDS_MAX, program]);
@@ -558,7 +558,7 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Output {
     output
 }
 
-/// The output of a command that must have succeeded.
+/// The output of a command, which must have succeeded.
 #[track_caller]
 pub fn succeeded(what: &str, output: &Output) -> String {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -570,14 +570,14 @@ pub fn succeeded(what: &str, output: &Output) -> String {
     stdout
 }
 
-/// Some checks need root; they are `#[ignore]`d, and where they are asked for they do not pass by not running.
+/// Fails without root: an `#[ignore]`d check that is asked for must not pass by being skipped.
 #[track_caller]
 pub fn assert_root(what: &str) {
     let id = succeeded("id", &run("id", &["-u"]));
     assert_eq!(id.trim(), "0", "{what} need root: this check cannot run as an ordinary user");
 }
 
-/// Writes bytes into a file or a device, past every server.
+/// Writes bytes into a file or a device behind the server's back.
 pub fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
     let mut file = OpenOptions::new().write(true).open(path).expect("a member");
     file.write_all_at(bytes, offset).expect("inside the member");

@@ -1,46 +1,48 @@
-//! What each sector may hold: a ledger of commands sent, acknowledged and flushed.
+//! The permitted content of each sector: a ledger of commands sent, acknowledged and flushed.
 //!
-//! A sector's content names the command that wrote it (a number that is never used twice; 0 is zeros, which is also what
-//! a trim leaves), so reading it tells which command won. Commands in flight never overlap, hence the rules:
+//! A sector's content names the command that wrote it (a number that is used only once; 0 is zeros, which a
+//! trim leaves too), so a read shows which command won. Commands in flight never overlap, hence the rules:
 //!
-//! - no command in flight: the sector holds the last acknowledged value. Flushed, that is the promise of FLUSH; not
-//!   flushed, it still holds when a *process* is killed, for no member's cache is lost with it;
-//! - a command was in flight at the kill: the old value or the new one, a whole sector of either;
-//! - what was read once after the restart is settled: it reads the same ever after, whichever member answers.
+//! - If no command was in flight, the sector holds the last acknowledged value. For a flushed sector this is
+//!   the promise of FLUSH; an unflushed one keeps it too when a *process* is killed, because no member's
+//!   cache is lost with a process.
+//! - If a command was in flight at the kill, the sector holds the old value or the new one, as a whole.
+//! - Once a sector has been read after the restart it is settled: every later read returns the same,
+//!   whichever member answers.
 
 use crate::content::{Dice, pattern};
 use crate::nbd_client::Command;
 
-/// The unit of atomicity that is promised, and of the ledger: one logical block.
+/// The promised unit of atomicity, and the unit of the ledger: one logical block.
 pub const SECTOR_BYTES: u64 = 512;
 
 #[derive(Clone, Copy, Default)]
 struct Sector {
     /// The last acknowledged value.
     acknowledged: u64,
-    /// When it was acknowledged, in commands answered.
+    /// Time of the acknowledgement, as the number of commands answered.
     acknowledged_at: u64,
     /// The value of the command in flight, if there is one.
     in_flight: Option<u64>,
 }
 
-/// The ledger of a range of sectors that begins at the array's first.
+/// The ledger of a range of sectors that begins at the array's first sector.
 pub struct Ledger {
     sectors: Vec<Sector>,
     value_next: u64,
     answered: u64,
-    /// Everything acknowledged up to here was flushed.
+    /// All sectors acknowledged up to this time were flushed.
     flushed: u64,
 }
 
-/// A command that was sent, as the ledger knows it.
+/// A command that was sent, as the ledger records it.
 pub enum Entry {
     Range {
         first: usize,
         count: usize,
         value: u64,
     },
-    /// A flush, and how much had been answered when it was sent.
+    /// A flush, and the number of commands that were answered when it was sent.
     Flush {
         answered: u64,
     },
@@ -56,12 +58,13 @@ impl Ledger {
         self.sectors.len() as u64 * SECTOR_BYTES
     }
 
-    /// Throws the dice for a command that overlaps none in flight, and enters it. `None` when the range is taken.
+    /// Draws a random command that overlaps none in flight, and enters it. `None` if the range drawn is in
+    /// use.
     pub fn next_command(&mut self, dice: &mut Dice) -> Option<(Command, Entry)> {
         if dice.below(24) == 0 {
             return Some((Command::Flush, Entry::Flush { answered: self.answered }));
         }
-        // Mostly small: that is where read-modify-write is.
+        // Most are small, because small writes need read-modify-write.
         let count = dice.pick(&[1, 2, 8, 8, 8, 16, 32, 100, 128, 512, 1024]).min(self.sectors.len());
         let first = dice.below((self.sectors.len() - count + 1) as u64) as usize;
         if self.sectors[first..first + count].iter().any(|sector| sector.in_flight.is_some()) {
@@ -84,7 +87,7 @@ impl Ledger {
         Some((command, Entry::Range { first, count, value }))
     }
 
-    /// Notes that a command was acknowledged.
+    /// Records that a command was acknowledged.
     pub fn acknowledge(&mut self, entry: &Entry) {
         self.answered += 1;
         match *entry {
@@ -97,13 +100,14 @@ impl Ledger {
         }
     }
 
-    /// How much data of the present ledger FLUSH has promised.
+    /// Number of bytes of the current content that FLUSH has promised.
     pub fn bytes_flushed(&self) -> u64 {
         let flushed = |s: &&Sector| s.acknowledged != 0 && s.acknowledged_at <= self.flushed;
         self.sectors.iter().filter(flushed).count() as u64 * SECTOR_BYTES
     }
 
-    /// Holds what was read from sector `first` on against the ledger, and settles it. Returns every breach in words.
+    /// Compares what was read from sector `first` on with the ledger, and settles it. Returns a description
+    /// of every breach.
     pub fn settle(&mut self, first: usize, bytes: &[u8]) -> Vec<String> {
         let mut breaches = Vec::new();
         for (index, found) in (first..).zip(bytes.chunks_exact(SECTOR_BYTES as usize)) {
@@ -138,7 +142,7 @@ fn sector_bytes(value: u64, index: usize) -> Vec<u8> {
     bytes
 }
 
-/// Which command's content this is; `None` for a mixture, or for what belongs elsewhere.
+/// The command that wrote this content; `None` for a mixture, or for content of another sector.
 fn sector_value(found: &[u8], index: usize) -> Option<u64> {
     if found.iter().all(|byte| *byte == 0) {
         return Some(0);

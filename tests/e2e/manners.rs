@@ -1,4 +1,5 @@
-//! How a server behaves on a machine that is not its own: idle, on which CPUs, found by name.
+//! The behaviour of a server on a shared machine: while idle, on the CPUs that it is given, when found by
+//! name, and when told to end.
 //!
 //! Oracle: the kernel's account of the server's processor time and of where its threads may run.
 
@@ -19,12 +20,14 @@ fn an_idle_array_burns_no_core() {
     let server = array.serve(&["--reactors", "2"]);
     let mut client = server.connect();
     client.write(0, &pattern(1, 0, 1 << 20));
-    // A connected client that is silent counts as idle too, once what was written is swept.
+    // A connected but silent client counts as idle too, once the sweep has cleared the marks of what it
+    // wrote.
     server.wait_until_idle();
     let before = server.cpu_ticks();
     std::thread::sleep(Duration::from_secs(3));
     let ticks = server.cpu_ticks() - before;
-    // One that spins takes some 300 of them, and 1 % of a core is 3: the rest is for a kernel that counts coarsely.
+    // A server that spins takes some 300 ticks, and 1 % of a core is 3: the bound leaves room for a kernel
+    // that counts coarsely.
     assert!(ticks <= 15, "{ticks} ticks of processor time in 3 s of idleness");
     drop(client);
     server.stop();
@@ -41,13 +44,14 @@ fn a_stop_and_a_start_take_less_than_a_second() {
         server = Some(array.serve(&[]));
         began.elapsed()
     };
-    // The best of some: other tests run beside this one. Alone it takes 70 ms.
+    // The best of several rounds, because other tests run at the same time. Alone, a round takes 70 ms.
     let best = (0..5).map(|_| round()).min().expect("five rounds");
     assert!(best < Duration::from_secs(1), "a stop and a start took {best:?} at best");
     server.expect("it runs").stop();
 }
 
-/// A start waits for two seconds for a member that another process has locked; here it stands for a device that does not answer.
+/// A start waits two seconds for a member that another process has locked; the lock stands for a device that
+/// does not answer.
 #[test]
 fn a_signal_ends_a_start() {
     let lab = Lab::new();
@@ -61,7 +65,7 @@ fn a_signal_ends_a_start() {
     let pid = rustix::process::Pid::from_child(&starting);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it waits");
     let status = starting.wait().expect("our child");
-    // `timeout`, which runs it, tells of the signal by its own end or by its exit code.
+    // `timeout`, which runs the server, reports the signal by its own end or by its exit code.
     assert!(status.signal() == Some(15) || status.code() == Some(128 + 15), "{status}");
 }
 
@@ -82,12 +86,12 @@ fn reactors_poll_where_they_are_told() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && error.contains(why), "--cpus {list}: {error}");
     }
-    // Refused before anything was touched: it is still as the stop left it.
+    // The commands were refused before they touched anything: the array is as the stop left it.
     array.scrub_is_clean("after what was refused");
 }
 
-/// A server waits some seconds for a device that somebody else has. Nothing else waits for that: not a look at the array, and not
-/// its stop.
+/// A server waits some seconds for a device that another process has locked. Neither a status query nor the
+/// server's stop waits for that.
 #[test]
 fn a_command_that_waits_holds_up_no_other() {
     let lab = Lab::new();
@@ -107,11 +111,12 @@ fn a_command_that_waits_holds_up_no_other() {
     server.ended();
 }
 
-/// SIGTERM ends a server in order also while it fills a slot and a `wait` for that runs. The next server goes on.
+/// SIGTERM ends a server in order even while it fills a slot and a `wait` for that runs. The next server
+/// continues the rebuild.
 #[test]
 fn a_signal_does_not_wait_for_a_rebuild() {
     let lab = Lab::new();
-    // Large enough for a rebuild to last while the server is ended.
+    // Large enough that a rebuild lasts while the server is ended.
     let shape = Shape { member_mib: 512, init: "assume-clean", ..Shape::RAID5 };
     let mut array = lab.create("ended", shape);
     let server = array.serve(&[]);
@@ -150,8 +155,9 @@ fn an_array_is_found_by_its_name() {
     server.stop();
 }
 
-/// A member that comes some seconds after the others, as a drive behind a slow controller does, is waited for; without it the array
-/// starts only after a time, and says what that costs. Beside a device of another array of the same name it takes `--uuid`.
+/// A member that appears some seconds after the others, like a drive behind a slow controller, is waited for.
+/// Without it the array starts only after a time, and reports what that costs. Beside a device of another
+/// array of the same name the start needs `--uuid`.
 #[test]
 #[ignore = "needs root for loop devices"]
 fn a_member_that_is_late_is_waited_for() {
@@ -160,7 +166,7 @@ fn a_member_that_is_late_is_waited_for() {
     let shape = Shape { member_mib: 24, backing: Backing::Loop, ..Shape::RAID5 };
     let array = lab.create(&name, shape);
     let by_name = [PathBuf::from(&name)];
-    // The laboratory goes on to know of it, and detaches it at the end.
+    // The laboratory still knows the loop device, and detaches it at the end.
     let (late, file) = (array.members[2].clone(), lab.path(&format!("{name}.2")));
     let losetup = |args: &[&OsStr]| succeeded("losetup", &run("losetup", args));
     losetup(&["--detach".as_ref(), late.as_ref()]);

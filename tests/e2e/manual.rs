@@ -1,9 +1,10 @@
 //! The commands of docs/operating.md, in its order, on files.
 //!
-//! Method: the lines of its code blocks that begin with `striate` are run as they are, with a file for each path in /dev, and, where
-//! a name is searched for on block devices, with the members in its place. What the manual tells in words happens in between: a member
-//! fails, the service is stopped, drives become larger. Oracle: each command succeeds, the prose's promises hold (the array is optimal,
-//! larger, and its parity matches), and what a host wrote is read back.
+//! Method: the lines of its code blocks that begin with `striate` are run as they are, with a file for each
+//! path in /dev, and with the members instead of a name that would be searched for on block devices. The test
+//! performs between them what the manual says in prose: a member fails, the service is stopped, drives become
+//! larger. Oracle: each command succeeds, the prose's promises hold (the array is optimal, larger, and its
+//! parity matches), and what a host wrote is read back.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use crate::lab::{Lab, Server};
 
 const MEMBER_MIB: u64 = 24;
 
-/// The commands of the code blocks, without comments and what they are piped into.
+/// The commands of the code blocks, without comments and without the programs that they are piped into.
 fn commands() -> Vec<Vec<String>> {
     let blocks = include_str!("../../docs/operating.md").split("\n```").skip(1).step_by(2);
     let lines = blocks.flat_map(|block| block.lines().skip(1));
@@ -49,7 +50,7 @@ fn the_manual_is_played() {
         let typed: Vec<String> = words[1..].to_vec();
         let verb = typed[0].clone();
         played.push(verb.clone());
-        // A name that is searched for, and paths of devices.
+        // Replaces a name that is searched for, and paths of devices.
         let is_served = server.is_some();
         let on_files = |members: &[PathBuf]| -> Vec<String> {
             let path = |path: &Path| path.to_string_lossy().into_owned();
@@ -69,7 +70,7 @@ fn the_manual_is_played() {
                     .collect();
                 lab.striate_ok(&on_files(&members));
             }
-            // Played by tls.rs with its certificates, and by psk.rs with its keys.
+            // Tested by tls.rs with its certificates, and by psk.rs with its keys.
             "serve" if typed.iter().any(|word| word == "--nbd-tls") => {}
             "serve" => {
                 let started = Server::start(&lab, "media", &members, &[]);

@@ -1,8 +1,9 @@
 //! A small NBD client: fixed newstyle, simple replies, any number of commands in flight.
 //!
-//! It exists for what the stock clients cannot tell: exactly which commands were acknowledged, and in which order, when
-//! the connection broke. It asks for no structured replies, so a reply is a header and, for a read, its bytes. Protocol:
-//! the NBD project's doc/proto.md. Checked against qemu-nbd by the test below.
+//! It is needed for what the stock clients do not report: exactly which commands were acknowledged, and in
+//! which order, when the connection broke. It requests no structured replies, so a reply is a header and, for
+//! a read, the bytes. Protocol: the NBD project's doc/proto.md. The test below checks the client against
+//! qemu-nbd.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -22,10 +23,10 @@ const FIXED_NEWSTYLE_NO_ZEROES: u32 = 3;
 const REQUEST: u32 = 0x2560_9513;
 const SIMPLE_REPLY: u32 = 0x6744_6698;
 
-/// Longest that a server may leave us waiting before it counts as hung.
+/// Longest wait for a server before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One command.
+/// A command of the protocol.
 #[derive(Clone, Debug)]
 pub enum Command {
     Read { offset: u64, len: u32 },
@@ -35,18 +36,18 @@ pub enum Command {
     WriteZeroes { offset: u64, len: u32 },
 }
 
-/// The answer to one command: its cookie, and its bytes or the protocol's error number.
+/// The answer to a command: its cookie, and its bytes or the protocol's error number.
 pub type Answer = (u64, Result<Vec<u8>, u32>);
 
-/// A connection.
+/// A connection to an export.
 pub struct NbdClient {
     stream: UnixStream,
     cookie: u64,
-    /// Bytes that each outstanding command's reply carries when it succeeds.
+    /// Number of bytes that the reply to each outstanding command carries if it succeeds.
     outstanding: BTreeMap<u64, u32>,
     pub size_bytes: u64,
     pub flags: u16,
-    /// The smallest block that the server takes; 1 where it does not say.
+    /// The smallest block that the server takes; 1 if it does not say.
     pub block_bytes: u32,
 }
 
@@ -114,7 +115,7 @@ impl NbdClient {
         }
     }
 
-    /// Sends one command; returns the cookie that its answer will carry.
+    /// Sends a command; returns the cookie that its answer will carry.
     pub fn send(&mut self, command: &Command) -> io::Result<u64> {
         let (kind, flags, offset, len, data): (u16, u16, u64, u32, &[u8]) = match command {
             Command::Read { offset, len } => (0, 0, *offset, *len, &[]),
@@ -157,12 +158,12 @@ impl NbdClient {
         Ok(self.receive()?.1)
     }
 
-    /// Reads; the inner error is the server's.
+    /// Reads; the error is the server's.
     pub fn try_read(&mut self, offset: u64, len: usize) -> Result<Vec<u8>, u32> {
         self.call(&Command::Read { offset, len: len as u32 }).expect("the connection holds")
     }
 
-    /// Writes; the inner error is the server's.
+    /// Writes; the error is the server's.
     pub fn try_write(&mut self, offset: u64, data: &[u8]) -> Result<(), u32> {
         let command = Command::Write { offset, data: data.to_vec(), fua: false };
         self.call(&command).expect("the connection holds").map(|_| ())
@@ -235,7 +236,7 @@ fn expect<T: PartialEq + std::fmt::LowerHex>(found: T, expected: T, what: &str) 
     Err(io::Error::other(format!("{what}: expected {expected:#x}, found {found:#x}")))
 }
 
-/// The client's own check: another server, qemu-nbd, must understand it.
+/// Checks the client itself: another server, qemu-nbd, must understand it.
 #[test]
 fn another_server_understands_the_client() {
     let lab = crate::lab::Lab::new();

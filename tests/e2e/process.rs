@@ -1,6 +1,7 @@
-//! The server as a process: who reads its output, and which signals it gets.
+//! The server as a process: its output, and the signals that it gets.
 //!
-//! Oracle: the array is served and takes orders all the while, and the process ends when it is told to, in order, with exit code 0.
+//! Oracle: the array is served and takes orders throughout, and when the process is told to end, it ends in
+//! order with exit code 0.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,7 +18,7 @@ use crate::lab::{Array, Lab, Shape, timed};
 use crate::nbd_client::NbdClient;
 
 const SHAPE: Shape = Shape { member_mib: 24, ..Shape::RAID5 };
-/// Nothing here takes so long.
+/// Longest wait of these tests.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A server whose output goes where a test says.
@@ -28,7 +29,7 @@ struct Process<'lab> {
 }
 
 impl<'lab> Process<'lab> {
-    /// `program` is the command line up to `serve`.
+    /// Starts the server; `program` is the command line up to `serve`.
     fn start(array: &'lab Array<'lab>, mut program: Command) -> Process<'lab> {
         let socket = array.lab.path("process.sock");
         program.arg("serve").args(&array.members).args(["--nbd", &format!("unix:{}", socket.display())]);
@@ -57,7 +58,7 @@ impl<'lab> Process<'lab> {
         status.members.iter().map(|member| member.state).collect()
     }
 
-    /// Writes and reads back.
+    /// Writes, and reads back.
     fn serves(&self, seed: u64) {
         let data = pattern(seed, 0, 256 << 10);
         let mut client = NbdClient::connect(&self.socket, "").expect("it is served");
@@ -70,7 +71,7 @@ impl<'lab> Process<'lab> {
         assert!(killed.expect("kill runs").success(), "kill -s {name}");
     }
 
-    /// The process has been told to end, and does, in order.
+    /// Checks that the process, which has been told to end, ends in order.
     fn ends(mut self) {
         let began = Instant::now();
         let status = loop {
@@ -96,7 +97,7 @@ fn striate() -> Command {
     Command::new(env!("CARGO_BIN_EXE_striate"))
 }
 
-/// A disk that has become full under the log, or under who is told that the array is ready.
+/// The disk under the log, or under the reader of the `ready` line, is full.
 #[test]
 fn output_that_cannot_be_written_ends_no_server() {
     let lab = Lab::new();
@@ -115,13 +116,14 @@ fn output_that_cannot_be_written_ends_no_server() {
         }
         process.ends();
     }
-    // The exit code of what fails does not depend on it either.
+    // The exit code of a failing command does not depend on its output either.
     let mut program = timed(env!("CARGO_BIN_EXE_striate"));
     let refused = program.args(["detail", "/nonexistent/member"]).stderr(full()).output();
     assert_eq!(refused.expect("the program runs").status.code(), Some(1));
 }
 
-/// A log that nobody reads any more: a stalled terminal, a pipe into a program that hangs. More is said than the pipe and the queue hold.
+/// The reader of the log has stopped reading, like a stalled terminal or a program that hangs. More is logged
+/// than the pipe and the queue hold.
 #[test]
 fn a_log_that_nobody_reads_holds_nothing_up() {
     let lab = Lab::new();
@@ -144,11 +146,11 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
             let mut text = vec![0; 1 << 20];
             process.until("the log goes on", || {
                 let count = reader.read(&mut text).expect("the log");
-                // A line for each time that the queue is full.
+                // Each order writes a line whenever the queue is full.
                 let _ = control.write_all(b"{\"verb\":\"fail\",\"member\":77}\n");
                 String::from_utf8_lossy(&text[..count]).contains("lines of the log were lost")
             });
-            // From here on it has nobody: each line fails.
+            // From here on the log has no reader: each line fails.
             drop(reader);
             lab.striate_refuses(&["fail", "stalled", "77"]);
         }
@@ -157,7 +159,8 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
     }
 }
 
-/// What passes by a service in its life ends it only if it is meant to. A server that is halted (TSTP, TTOU) halts its hosts.
+/// Signals that a service receives in its life end it only if they are meant to. A server that is halted
+/// (TSTP, TTOU) would halt its hosts.
 #[test]
 fn only_what_asks_for_an_end_ends_a_server() {
     let lab = Lab::new();
@@ -174,7 +177,7 @@ fn only_what_asks_for_an_end_ends_a_server() {
             process.signal(name);
             process.serves(nth as u64);
         }
-        // Two at once are one wish, and the stop is clean.
+        // Two signals at once count as one, and the stop is clean.
         process.signal(end);
         process.signal(end);
         process.ends();
@@ -183,7 +186,8 @@ fn only_what_asks_for_an_end_ends_a_server() {
     }
 }
 
-/// A limit of the process on the length of files is no fault of the members that run into it: the write fails, and none is failed.
+/// A limit of the process on the length of files is no fault of the members that reach it: the write fails,
+/// and no member is failed.
 #[test]
 fn a_limit_on_files_fails_no_member() {
     let lab = Lab::new();
@@ -205,7 +209,7 @@ fn a_limit_on_files_fails_no_member() {
     process.ends();
 }
 
-/// `status --watch` ends once nobody looks.
+/// `status --watch` ends when its reader ends.
 #[test]
 fn a_watch_ends_with_its_reader() {
     let lab = Lab::new();
@@ -221,8 +225,8 @@ fn a_watch_ends_with_its_reader() {
     server.stop();
 }
 
-/// `stop` takes nobody's array away: a connected client is a reason to refuse, with how many there are. A client that has just hung up is
-/// none, a signal asks nobody, and `--force` is meant so.
+/// `stop` is refused while clients are connected, and the refusal says how many. A client that has just hung
+/// up does not count; a signal and `--force` stop the server regardless of clients.
 #[test]
 fn a_stop_is_refused_while_clients_are_connected() {
     let lab = Lab::new();

@@ -1,7 +1,9 @@
-//! TLS with pre-shared keys: stock clients with a key, and clients that must not get in.
+//! TLS with pre-shared keys: stock clients with a key, and clients that must be refused. Certificates are
+//! tested in `tls`.
 //!
-//! Method: each test writes a file of keys for the server and one for its clients, as an operator does. nbdinfo, nbdcopy and qemu, which
-//! use GnuTLS, connect by TCP. Oracles: what they read and write, `cmp`, their refusals, and the server's log. Certificates are in `tls`.
+//! Method: each test writes a file of keys for the server and one for its clients, as an operator does.
+//! nbdinfo, nbdcopy and qemu, which use GnuTLS, connect by TCP. Oracles: the data that they read and write,
+//! `cmp`, their refusals, and the server's log.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
@@ -51,7 +53,7 @@ impl Keys {
         self.directory.to_str().expect("UTF-8")
     }
 
-    /// The options of a server that listens here, and its port.
+    /// The options of a server that listens on a free port with these keys, and the port.
     fn options(&self) -> (Vec<String>, u16) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -63,7 +65,7 @@ impl Keys {
         format!("nbds://{user}@127.0.0.1:{port}/?tls-psk-file={}", self.file().display())
     }
 
-    /// The object by which qemu's tools know a user's key.
+    /// The object that gives a user's key to qemu's tools.
     fn of_qemu(&self, user: &str) -> String {
         format!("tls-creds-psk,id=t,dir={},username={user},endpoint=client", self.text())
     }
@@ -74,7 +76,7 @@ fn export_of_qemu(port: u16) -> String {
     format!("driver=raw,file.driver=nbd,file.host=127.0.0.1,file.port={port},file.tls-creds=t")
 }
 
-/// Large transfers by several connections, both ways, and each of the tools.
+/// Large transfers by several connections in both directions, and each of the tools.
 #[test]
 fn stock_clients_use_keys() {
     const BYTES: usize = 96 << 20;
@@ -121,7 +123,7 @@ fn stock_clients_use_keys() {
     let list = ["--list", "-b", "127.0.0.1", "-p", &port, "--object", &object, "--tls-creds", "t"];
     let said = succeeded("qemu-nbd --list", &run("qemu-nbd", &list));
     assert!(said.contains("psk"), "{said}");
-    // By the unix socket TLS is a choice.
+    // On the unix socket TLS is optional.
     let file = keys.file();
     let by_unix =
         format!("nbds+unix://alice@/?socket={}&tls-psk-file={}", server.socket.display(), file.display());
@@ -135,7 +137,8 @@ fn stock_clients_use_keys() {
     array.scrub_is_clean("after TLS");
 }
 
-/// Clients that offer a part of what GnuTLS has: other curves than they guessed the server to want, another cipher, no TLS 1.3.
+/// Clients that offer only a part of GnuTLS: curves other than the server's first choice, another cipher, no
+/// TLS 1.3.
 #[test]
 fn clients_and_the_server_agree_on_an_algorithm() {
     let lab = Lab::new();
@@ -147,7 +150,7 @@ fn clients_and_the_server_agree_on_an_algorithm() {
         ("NORMAL:-GROUP-ALL:+GROUP-SECP521R1:+GROUP-SECP384R1:+ECDHE-PSK", None),
         ("NORMAL:-GROUP-ALL:+GROUP-X25519:+ECDHE-PSK", None),
         ("NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305:+ECDHE-PSK", None),
-        // Its hash is not that of the key.
+        // The hash of this cipher suite is not that of the key.
         ("NORMAL:-CIPHER-ALL:+AES-256-GCM:+ECDHE-PSK", Some("Cipher is not supported")),
         ("NORMAL:-VERS-TLS1.3:+ECDHE-PSK:+PSK", Some("TLS protocol version is not supported")),
     ] {
@@ -184,7 +187,7 @@ fn clients_without_a_key_hear_nothing() {
     let said = String::from_utf8_lossy(&refused.stderr).to_lowercase();
     assert!(!refused.status.success() && said.contains("tls"), "{said}");
     assert!(!run("nbdinfo", &["--list", &plain]).status.success(), "nor does it hear of exports");
-    // Another key, and another user with one, by both libraries of clients.
+    // Another key, and the name of a user that the server does not have, with both client libraries.
     let others = Keys::new(&lab, "others", &[("alice", BOB), ("bob", ALICE)]);
     for (user, reason) in [
         ("alice", "its key is not the one that keys.psk has for user alice"),
@@ -196,7 +199,7 @@ fn clients_without_a_key_hear_nothing() {
         let (object, export) = (others.of_qemu(user), export_of_qemu(port));
         let args = ["--object", &object, "--image-opts", &export, "-c", "read 0 1M"];
         assert!(!run("qemu-io", &args).status.success(), "{user}");
-        // The library's own delay of 10 s and more after a failure is off.
+        // The TLS library's own delay of 10 s and more after a failure is switched off.
         assert!(began.elapsed() < Duration::from_secs(9), "a refusal took {:?}", began.elapsed());
         assert!(log_has(&server, reason), "{}", server.log());
         let is_told = |count: usize| count >= refused_before + 2;
@@ -206,7 +209,7 @@ fn clients_without_a_key_hear_nothing() {
     let certificates = Certificates::new(&lab, "pki");
     assert!(!run("nbdinfo", &["--size", &certificates.uri(port)]).status.success());
     assert!(log_has(&server, "no session of TLS: it offers no pre-shared key"), "{}", server.log());
-    // Bytes that are not TLS, and none at all, where it was begun.
+    // Bytes that are not TLS, and no bytes at all, after TLS was requested.
     for bytes in [&[22, 3, 1, 0, 4, 9, 0, 0, 0][..], &[0x5a; 4096], &[]] {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
         socket.set_read_timeout(Some(Duration::from_secs(15))).expect("a number");
@@ -221,13 +224,13 @@ fn clients_without_a_key_hear_nothing() {
     }
     assert!(log_has(&server, "no session of TLS: it did not answer in time"), "{}", server.log());
     assert!(server.log().contains("no session of TLS: Bad message encountered"), "{}", server.log());
-    // The server is as well as before, and the next client with the key gets in.
+    // The server is not affected, and the next client with the key is accepted.
     succeeded("nbdinfo", &run("nbdinfo", &["--size", &keys.uri("alice", port)]));
     server.terminate();
 }
 
-/// The commands of docs/operating.md make keys that serve, and its clients connect with them. They run as they are printed, but for the
-/// names of the machine, of the two directories, and of the port.
+/// The commands of docs/operating.md make keys that work, and its clients connect with them. They run as they
+/// are printed, except for the names of the machine, the two directories, and the port.
 #[test]
 fn the_manual_makes_keys() {
     let lab = Lab::new();
@@ -258,13 +261,13 @@ fn the_manual_makes_keys() {
     shell(connect);
     let size = directory.join("media.img").metadata().expect("nbdcopy has made it").len();
     assert_eq!(size, server.status().size_bytes);
-    // Only the key of one user is in the hands of the client.
+    // The client has the key of a single user only.
     let users = |path: PathBuf| std::fs::read_to_string(path).expect("a file").lines().count();
     assert_eq!((users(directory.join("keys.psk")), users(clients.join("keys.psk"))), (2, 1));
     server.terminate();
 }
 
-/// Keys decide who may listen and connect, and a directory that leaves a doubt is refused.
+/// Keys decide which addresses and clients are permitted; a directory that may be unsafe is refused.
 #[test]
 fn keys_open_the_network() {
     let lab = Lab::new();
@@ -297,8 +300,8 @@ fn keys_open_the_network() {
     array.serve(&[]).terminate();
 }
 
-/// The thread of a client is confined like others. A forced stop ends its connection, and the server does not wait until the client
-/// notices.
+/// The thread of a client is confined like the others. A forced stop ends its connection, and the server does
+/// not wait until the client notices.
 #[test]
 fn a_stop_ends_sessions_with_keys() {
     let lab = Lab::new();

@@ -1,8 +1,10 @@
-//! The life of members: lost, replaced, rebuilt, lost elsewhere; and members that come back from the past.
+//! The life of members: lost, replaced, rebuilt, another one lost; and members that return with older
+//! content.
 //!
-//! Method (mdadm's 01r5integ, 01raid6integ and 01replace): fill the array with a pattern, then for every slot in turn
-//! fail it, compare, write some more, replace it, write while the rebuild runs, wait, compare; the next slot that fails
-//! finds out whether the rebuilt ones are right. Oracle: a copy of the content in memory; and a clean scrub at the end.
+//! Method (mdadm's 01r5integ, 01raid6integ and 01replace): fill the array with a pattern; then, for every
+//! slot in turn, fail it, compare, write some more, replace it, write while the rebuild runs, wait, compare.
+//! The failure of the next slot shows whether the rebuilt ones are right. Oracle: a copy of the content in
+//! memory, and a clean scrub at the end.
 
 use engine::status::{Health, MemberState};
 
@@ -26,7 +28,7 @@ fn every_slot_of_raid5_on_loop_devices_is_replaced() {
     every_loss_is_replaced(Shape { member_mib: 24, backing: Backing::Loop, members: 4, ..Shape::RAID5 });
 }
 
-/// Content kept beside the array.
+/// A copy of the content, kept beside the array.
 struct Copy {
     bytes: Vec<u8>,
     value: u64,
@@ -56,7 +58,7 @@ fn every_loss_is_replaced(shape: Shape) {
     let mut array = lab.create("life", shape);
     let server = array.serve(&["--reactors", "2"]);
     let mut client = server.connect();
-    // A part stays unwritten: it must rebuild as zeros without being read.
+    // A part stays unwritten: it must be rebuilt as zeros without being read.
     let bytes = pattern(1, 0, (client.size_bytes / 8 * 5) as usize & !4095);
     client.write(0, &bytes);
     let mut copy = Copy { bytes, value: 1 };
@@ -96,8 +98,9 @@ fn a_rebuild_goes_on_after_a_kill() {
     let bytes = pattern(5, 0, client.size_bytes as usize & !4095);
     client.write(0, &bytes);
     let copy = Copy { bytes, value: 5 };
-    // What is Dirty when a degraded array is killed is nobody's to vouch for (that is a case of kill.rs). So: all swept
-    // before the loss, nothing written after it; a rebuild by itself must leave no doubt about any stripe.
+    // Stripes that are Dirty when a degraded array is killed may be lost (kill.rs has that case). So all
+    // cells are swept before the loss and nothing is written after it: the rebuild by itself must leave every
+    // stripe certain.
     server.wait_until_idle();
     server.fail(2);
     let fresh = lab.member("fresh", &array.shape);
@@ -126,7 +129,7 @@ fn a_stale_member_does_not_join_silently() {
     client.write(0, &newer);
     drop(client);
     server.stop();
-    // Slot 1 is back with what it held then.
+    // Slot 1 returns with the content of that time.
     let server = array.serve(&[]);
     let state = server.slot_state(1);
     assert_ne!(state, MemberState::InSync, "it missed writes");
@@ -149,7 +152,7 @@ fn a_member_that_was_left_out_does_not_join_silently() {
     let server = array.serve(&[]);
     assert_ne!(server.slot_state(0), MemberState::InSync, "it missed writes");
     assert_same("beside a member from the past", 0, &server.connect().read(0, newer.len()), &newer);
-    // Filled anew it counts again. The server has it among its members, and does not keep it from the operator.
+    // A rebuilt member counts again. The server knows the device as a member, but lets the operator use it.
     let path = array.members[0].to_str().expect("UTF-8");
     lab.striate_ok(&["replace", "left", "0", path, "--force"]);
     server.wait();

@@ -1,7 +1,7 @@
 //! The rights that a server keeps once it serves.
 //!
-//! Oracle: the kernel, which tells of each thread of the process in /proc which capabilities it has and whether its system calls are
-//! filtered; and what an operator is answered who names a file out of the server's reach.
+//! Oracle: the kernel, which lists in /proc for each thread its capabilities and whether its system calls are
+//! filtered; and the answer to an operator's command with a file out of the server's reach.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,13 +16,13 @@ use crate::nbd_client::NbdClient;
 const SHAPE: Shape = Shape { member_mib: 24, ..Shape::RAID5 };
 
 const NONE: &str = "0000000000000000";
-/// CHOWN, DAC_OVERRIDE, IPC_LOCK, SYS_ADMIN and SYS_RESOURCE: linux/capability.h.
+/// CHOWN, DAC_OVERRIDE, IPC_LOCK, SYS_ADMIN and SYS_RESOURCE, from linux/capability.h.
 const START: u64 = 1 << 0 | 1 << 1 | 1 << 14 | 1 << 21 | 1 << 24;
 
-/// The lines of a thread's status in /proc, by their names.
+/// The lines of a thread's status in /proc, by name.
 type Status = BTreeMap<String, String>;
 
-/// Every thread of a server, and its name.
+/// Every thread of a server, with its name.
 fn threads(server: &Server) -> Vec<(String, Status)> {
     let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("it runs");
     let of = |task: &Path| {
@@ -32,11 +32,12 @@ fn threads(server: &Server) -> Vec<(String, Status)> {
         let status = lines.map(|(name, value)| (name.into(), value.trim().into())).collect();
         Some((name.trim().to_string(), status))
     };
-    // A thread that ends while we look is none of interest.
+    // A thread that ends while we look does not matter.
     tasks.filter_map(|task| of(&task.expect("a directory").path())).collect()
 }
 
-/// With members in files and NBD, no thread keeps any capability, whoever starts the server; and every thread has a filter.
+/// With members in files and NBD, no thread keeps any capability, whichever user starts the server; and every
+/// thread has a filter.
 #[test]
 fn every_thread_of_a_server_is_confined() {
     let lab = Lab::new();
@@ -74,12 +75,13 @@ fn every_thread_of_a_server_is_confined() {
     server.terminate();
 }
 
-/// The directories of members are known, so a file beside a member may replace one. For files elsewhere the operator says where.
+/// The server can reach the directories of its members, so a file beside a member may replace one. Files
+/// elsewhere need `--allow-path`.
 #[test]
 fn a_replacement_out_of_reach_is_refused_with_what_to_do() {
     let lab = Lab::new();
     let array = lab.create("reach", SHAPE);
-    // Files beneath the directory of a member are in reach, so this one is in another laboratory.
+    // Files below the directory of a member are in reach, so this one is in another laboratory.
     let elsewhere = Lab::new();
     let spare = elsewhere.file("spare", 24 << 20);
     let spare_text = spare.to_str().expect("UTF-8");
@@ -112,7 +114,7 @@ fn a_place_of_replacements_that_is_not_there_is_refused() {
     assert!(lab.striate_refuses(&words).contains("--allow-path /no/such/place"));
 }
 
-/// Without its sandbox the server has what a start needs, and no more.
+/// With `--no-sandbox` the server keeps what a start needs, and no more.
 #[test]
 fn the_sandbox_can_be_switched_off() {
     let lab = Lab::new();
@@ -131,7 +133,7 @@ fn the_sandbox_can_be_switched_off() {
     server.terminate();
 }
 
-/// The sockets of NBD are made before the sandbox and removed in it, by whatever path they were given.
+/// The sockets of NBD are made before the sandbox and removed inside it, whatever path was given for them.
 #[test]
 fn sockets_are_removed_at_the_end() {
     let lab = Lab::new();

@@ -1,28 +1,29 @@
 //! The scenario that this project began with.
 //!
-//! A small write to one strip of a stripe whose parity says nothing, then the loss of that very member: what is read back
-//! must be what was written, and the rest of the stripe what it was before. Method: in every stripe of one small range
-//! one strip gets one small write, so that over the range every (rotation, strip) pair is hit; then a set of slots is
-//! failed (or was failed before the writes), and the whole range is read. This for every slot of a RAID-5 and every pair
-//! of a RAID-6, on stripes never written (over members full of noise), unsynced, and discarded. Oracle: the bytes that
-//! were written over zeros, or over what the unsynced array read as while it was whole.
+//! A small write goes to one strip of a stripe with meaningless parity, then that very member is lost: the
+//! strip must read as it was written, and the rest of the stripe as before. Method: in every stripe of a
+//! small range, one strip gets one small write, so that over the range every (rotation, strip) pair is hit;
+//! then a set of slots is failed (or was failed before the writes), and the whole range is read. This is done
+//! for every slot of a RAID-5 and every pair of a RAID-6, on stripes that are unwritten (over members full of
+//! noise), unsynced, or discarded. Oracle: the bytes that were written, over zeros, or over what the unsynced
+//! array returned while it was whole.
 
 use crate::content::{assert_same, pattern};
 use crate::lab::{Lab, Shape};
 use crate::nbd_client::Command;
 
-/// What the stripes were before.
+/// The state of the stripes before the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
     /// Never written; the members hold noise.
     Unwritten,
-    /// Parity is noise too, and a resync is on its way.
+    /// Parity is noise too, and a resync is pending.
     NeedSync,
-    /// Written over and over, then trimmed.
+    /// Overwritten, then trimmed.
     Discarded,
 }
 
-/// When the members are lost.
+/// The time at which members are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lost {
     AfterTheWrites,
@@ -95,7 +96,7 @@ fn check(shape: Shape, before: Before, lost: Lost, slots: &[usize]) {
     let array = lab.create("seed", shape);
     let server = array.serve(&["--reactors", "1"]);
     let mut client = server.connect();
-    // Every strip of a stripe times every rotation.
+    // Every strip of a stripe, times every rotation.
     let stripes = (shape.members * (shape.members - shape.parities())) as u64;
     let range_bytes = stripes * shape.stripe_bytes();
 
@@ -118,7 +119,7 @@ fn check(shape: Shape, before: Before, lost: Lost, slots: &[usize]) {
         client.write(*offset, data);
     }
     let expected = if before == Before::NeedSync {
-        // The noise of the members shows through here, by the operator's choice; what counts is that it stays.
+        // By the operator's choice the noise of the members shows through here; it only has to stay the same.
         client.read(0, range_bytes as usize)
     } else {
         vec![0; range_bytes as usize]
@@ -129,7 +130,7 @@ fn check(shape: Shape, before: Before, lost: Lost, slots: &[usize]) {
         slots.iter().for_each(|slot| server.fail_once_synced(*slot));
         assert_same(&format!("{what}: degraded"), 0, &client.read(0, range_bytes as usize), &expected);
     }
-    // Now those strips for the other reason: a second small write beside the first, with the member gone.
+    // The strips could also be wrong after a second small write beside the first, with the member gone.
     let more: Vec<_> = writes.iter().map(|(offset, data)| (offset ^ 4096, data.clone())).collect();
     for (offset, data) in &more {
         client.write(*offset, data);
@@ -145,7 +146,7 @@ fn check(shape: Shape, before: Before, lost: Lost, slots: &[usize]) {
     server.stop();
 }
 
-/// One small write a stripe; the strip moves on when all rotations have been hit.
+/// Makes one small write per stripe; the strip changes when all rotations have been hit.
 fn small_writes(shape: &Shape, stripes: u64) -> Vec<(u64, Vec<u8>)> {
     let one = |stripe: u64| {
         let strip = stripe / shape.members as u64;

@@ -1,7 +1,8 @@
-//! TLS with certificates: stock clients that have one, and clients that must not get in. Pre-shared keys are in `psk`.
+//! TLS with certificates: stock clients that have one, and clients that must be refused. Pre-shared keys are
+//! tested in `psk`.
 //!
-//! Method: an authority and certificates of its are made for each test. nbdinfo, nbdcopy and qemu connect by TCP with TLS. Oracles: what
-//! they read and write, `cmp`, their refusals, and the server's log.
+//! Method: each test makes an authority and certificates signed by it. nbdinfo, nbdcopy and qemu connect by
+//! TCP with TLS. Oracles: the data that they read and write, `cmp`, their refusals, and the server's log.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +16,7 @@ use serde_json::Value;
 
 use crate::lab::{Lab, Server, Shape, run, succeeded, timed};
 
-/// An authority, and a directory that server and clients take their files from.
+/// An authority, and a directory with the files of server and clients.
 pub struct Certificates {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
@@ -38,7 +39,7 @@ impl Certificates {
         certificates
     }
 
-    /// A certificate and its key, as the files of a side.
+    /// Makes a certificate and its key, as the files of a side (server or client).
     fn issue(&self, side: &str) {
         let names = vec!["localhost".to_string(), "127.0.0.1".to_string()];
         let params = CertificateParams::new(names).expect("names");
@@ -62,7 +63,7 @@ impl Certificates {
         self.directory.to_str().expect("UTF-8")
     }
 
-    /// The options of a server that listens here, and its port.
+    /// The options of a server that listens on a free port with these certificates, and the port.
     fn options(&self) -> (Vec<String>, u16) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -74,7 +75,7 @@ impl Certificates {
         format!("nbds://127.0.0.1:{port}/?tls-certificates={}", self.text())
     }
 
-    /// The words by which qemu's tools open the export.
+    /// The words with which qemu's tools open the export.
     fn of_qemu(&self, port: u16) -> [String; 4] {
         [
             "--object".into(),
@@ -108,7 +109,7 @@ fn stock_clients_use_tls() {
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["TLS"], true, "{json}");
     assert_eq!(json["exports"][0]["export-size"].as_u64(), Some(server.status().size_bytes), "{json}");
-    // An encrypted copy in by several connections, another out, and qemu's view of it.
+    // An encrypted copy into the array by several connections, another out of it, and qemu's view of it.
     let (image, out) = (lab.path("noise"), lab.path("out"));
     std::fs::write(&image, crate::content::pattern(5, 0, 24 << 20)).expect("room");
     let image = image.to_str().expect("UTF-8");
@@ -134,7 +135,7 @@ fn stock_clients_use_tls() {
     let args: Vec<&str> = qemu.iter().map(String::as_str).chain(commands).collect();
     let text = succeeded("qemu-io", &run("qemu-io", &args));
     assert!(!text.contains("failed") && !text.contains("error"), "{text}");
-    // By the unix socket TLS is a choice.
+    // On the unix socket TLS is optional.
     let by_unix = format!(
         "nbds+unix:///?socket={}&tls-certificates={}&tls-hostname=localhost",
         server.socket.display(),
@@ -161,7 +162,7 @@ fn clients_that_prove_nothing_hear_nothing() {
     let said = String::from_utf8_lossy(&refused.stderr).to_lowercase();
     assert!(!refused.status.success() && said.contains("tls"), "{said}");
     assert!(!run("nbdinfo", &["--list", &plain]).status.success(), "nor does it hear of exports");
-    // A client with a certificate of another authority, which trusts the server all the same.
+    // A client with a certificate of another authority, which trusts the server nevertheless.
     let others = Certificates::new(&lab, "others");
     std::fs::copy(certificates.directory.join("ca-cert.pem"), others.directory.join("ca-cert.pem"))
         .expect("room");
@@ -171,7 +172,7 @@ fn clients_that_prove_nothing_hear_nothing() {
     certificates.remove("client-cert.pem");
     certificates.remove("client-key.pem");
     assert!(!run("nbdinfo", &["--size", &certificates.uri(port)]).status.success());
-    // Bytes that are not TLS, where it was begun.
+    // Bytes that are not TLS, after TLS was requested.
     let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
     socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a number");
     socket.read_exact(&mut [0; 18]).expect("a greeting");
@@ -180,13 +181,13 @@ fn clients_that_prove_nothing_hear_nothing() {
     socket.read_exact(&mut [0; 20]).expect("it may begin");
     socket.write_all(&[0x5a; 4096]).expect("room");
     let _alert = socket.read_to_end(&mut Vec::new());
-    // The server is as well as before, and the next client with a certificate gets in.
+    // The server is not affected, and the next client with a certificate is accepted.
     certificates.issue("client");
     succeeded("nbdinfo", &run("nbdinfo", &["--size", &certificates.uri(port)]));
     server.terminate();
 }
 
-/// The commands of docs/operating.md make certificates that serve.
+/// The commands of docs/operating.md make certificates that work.
 #[test]
 fn the_manual_makes_certificates() {
     let lab = Lab::new();
@@ -209,7 +210,8 @@ fn the_manual_makes_certificates() {
     server.terminate();
 }
 
-/// Certificates decide who may listen and connect: those of clients, not only that of the server.
+/// Certificates decide which addresses and clients are permitted: the server's certificate alone is not
+/// enough, clients need theirs.
 #[test]
 fn certificates_open_the_network() {
     let lab = Lab::new();
@@ -235,7 +237,8 @@ fn certificates_open_the_network() {
     array.serve(&[]).terminate();
 }
 
-/// A forced stop ends the connection of a client that uses TLS, and the server does not wait until the client notices.
+/// A forced stop ends the connection of a client that uses TLS, and the server does not wait until the client
+/// notices.
 #[test]
 fn a_stop_ends_sessions() {
     let lab = Lab::new();

@@ -1,4 +1,4 @@
-//! What the log tells an operator: one line for each change, with the member by slot and path, and what to do.
+//! The log for an operator: one line for each change, with the member by slot and path, and advice.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ fn kinds(log: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Waits until the log ends with these notices since `from` of them.
+/// Waits until the log has these notices after its first `from` ones; returns the number of notices.
 #[track_caller]
 fn until_told(server: &Server<'_>, from: usize, expected: &[&str]) -> usize {
     let began = Instant::now();
@@ -65,7 +65,7 @@ fn every_change_is_one_line() {
     server.stop();
     array.members[1] = fresh;
 
-    // What it lacks from the start on is told too.
+    // A member that is missing from the start on is reported too.
     let server = array.serve(&[]);
     assert_eq!(until_told(&server, told, &["member_missing", "degraded"]), told + 2);
     server.connect().write(0, &pattern(2, 0, 4 << 20));
@@ -79,8 +79,8 @@ fn every_change_is_one_line() {
     server.stop();
 }
 
-/// A degraded array is killed under load. What is lost is told by every way in which one can ask, is an error to read, and is
-/// neither once it is written again.
+/// A degraded array is killed under load. Every report shows what is lost; reading it is an error; after it
+/// is written again, both end.
 #[test]
 fn what_is_lost_is_told_and_can_be_restored() {
     let lab = Lab::new();
@@ -133,7 +133,7 @@ fn what_is_lost_is_told_and_can_be_restored() {
         assert_eq!(client.read(at, len as usize), pattern(3, at, len as usize));
     }
     drop(client);
-    // Looks for lost data are a second apart.
+    // Checks for lost data are a second apart.
     let until = |kind: &str| {
         let began = Instant::now();
         while !kinds(&server.log()).contains(&kind) {
@@ -145,7 +145,7 @@ fn what_is_lost_is_told_and_can_be_restored() {
     server.stop();
 }
 
-/// The log says how to take a member back that a start leaves out, and that works as printed.
+/// The log says how to take back a member that a start leaves out, and the command works as printed.
 #[test]
 fn advice_works_as_printed() {
     let lab = Lab::new();
@@ -164,7 +164,7 @@ fn advice_works_as_printed() {
     lab.striate_ok(&words[1..]);
     server.wait();
     assert_eq!(server.status().health, Health::Optimal);
-    // A member that has left may be named by the path that it had.
+    // A member that has left may be named by its former path.
     server.fail(3);
     let fresh = lab.member("fresh", &array.shape);
     lab.striate_ok(&[
@@ -178,7 +178,7 @@ fn advice_works_as_printed() {
     server.stop();
 }
 
-/// Runs a command on a terminal of 50 columns, by script(1), and returns what it shows.
+/// Runs a command on a terminal of 50 columns, by script(1), and returns its output.
 fn on_a_terminal(lab: &Lab, command: &str, no_color: &str) -> String {
     let program = env!("CARGO_BIN_EXE_striate");
     let shown = format!("stty cols 50; {program} {command}");
@@ -188,7 +188,8 @@ fn on_a_terminal(lab: &Lab, command: &str, no_color: &str) -> String {
     String::from_utf8_lossy(&script.output().expect("script(1)").stdout).into_owned()
 }
 
-/// A terminal shows colours unless NO_COLOR forbids them; a pipe does not. No word of a table is broken where the terminal is narrow.
+/// A terminal shows colours unless NO_COLOR forbids them; a pipe does not. On a narrow terminal no word of a
+/// table is broken.
 #[test]
 fn colours_are_for_terminals() {
     let lab = Lab::new();
@@ -203,20 +204,20 @@ fn colours_are_for_terminals() {
     assert_eq!(plain.replace('\r', ""), status.replace('\r', "").replace(red, "NO REDUNDANCY"));
     let piped = lab.striate_ok(&["status"]);
     assert_eq!(plain.replace('\r', ""), piped, "a table is the same at 50 columns");
-    // The log of a server, which is refused after it has said that it waits.
+    // The log of a server that is refused after it has said that it waits.
     let serve = "serve --wait 1 /dev/striate-none";
     let log = on_a_terminal(&lab, serve, "");
     assert!(log.contains("not there yet") && log.contains(escape), "{log:?}");
     let log = on_a_terminal(&lab, serve, "1");
     assert!(log.contains("not there yet") && !log.contains(escape), "{log:?}");
-    // Lines of the log name no module, and commands are words.
+    // Lines of the log name no module, and show commands in words.
     let log = server.log();
     assert!(!log.contains(escape) && !log.contains("::") && !log.contains('{'), "{log}");
     assert!(log.contains("command: fail slot 1"), "{log}");
     server.stop();
 }
 
-/// Refusals as they are printed, whole: what, of which member, and what to do.
+/// Refusals are compared as a whole: what happened, to which member, and what to do.
 #[test]
 fn refusals_are_plain() {
     let lab = Lab::new();
@@ -271,7 +272,7 @@ fn refusals_are_plain() {
         ),
     );
     server.stop();
-    // A member is named by its array, its UUID and its date.
+    // A member is identified by its array, its UUID and its date.
     let refused = lab.striate_refuses(&["create", "other", "--level", "5", &blank, &m1, &m0]);
     let holds = format!(
         "striate: {m1}: holds the member of slot 1 of the Striate array plain (UUID {uuid}, created 20"
@@ -280,13 +281,13 @@ fn refusals_are_plain() {
     assert!(refused.ends_with("): give --force to overwrite it, or another device\n"), "{refused}");
 }
 
-/// The bytes that a member of an array of these members has to have: up to the end of its data.
+/// The size that a member of this array must have: up to the end of its data.
 fn needed(lab: &Lab, member: &str) -> u64 {
     let text = lab.striate_ok(&["detail", "--json", member]);
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let number = |field: &str| {
         json["members"][0]["superblock"][field].as_u64().unwrap_or_else(|| panic!("{field}: {text}"))
     };
-    // Two data members hold what hosts see.
+    // Two data members hold the content that hosts see.
     number("data_offset_bytes") + number("size_bytes") / 2
 }

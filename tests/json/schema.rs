@@ -1,12 +1,14 @@
-//! A validator of as much of JSON Schema as docs/schema uses.
+//! A validator of the part of JSON Schema that docs/schema uses.
 //!
-//! A crate for all of JSON Schema brings some fifty others, for references over the network, formats and regular expressions that no schema
-//! here has. A keyword that is unknown here fails the test, so the schemas cannot come to use what is not looked at. It is stricter in one
-//! point: a property that the schema does not name is an error, or a field could be printed that is not documented.
+//! A crate for all of JSON Schema brings some fifty others, for references over the network, formats and
+//! regular expressions, which the schemas here do not have. A keyword that the validator does not know fails
+//! the test, so the schemas cannot start to use anything that is not checked. In one point it is stricter
+//! than the standard: a property that the schema does not name is an error; otherwise a field could be
+//! printed without being documented.
 
 use serde_json::{Map, Value};
 
-/// Keywords that say nothing about a value.
+/// Keywords that do not restrict a value.
 const SILENT: &[&str] =
     &["$schema", "$defs", "title", "description", "default", "format", "x-striate-schema", "$ref"];
 
@@ -90,7 +92,7 @@ impl Checker<'_> {
                     self.check(schema, inner, &format!("{at}.{name}"))?;
                 }
             }
-            // Held for every object, see above.
+            // Enforced for every object, see the top of this file.
             "additionalProperties" => assert_eq!(what, false, "as far as this validator knows"),
             "items" if !keys.contains_key("prefixItems") => {
                 for (index, inner) in value.as_array().into_iter().flatten().enumerate() {

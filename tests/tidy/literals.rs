@@ -8,7 +8,7 @@ pub struct Literal {
     pub value: String,
     /// The functions and macros that it is an argument of, the nearest first.
     pub calls: Vec<String>,
-    /// The literal is the reason of a lint.
+    /// Whether the literal is the reason of a lint.
     pub is_reason: bool,
 }
 
@@ -32,7 +32,8 @@ pub fn literals(text: &str) -> Vec<Literal> {
     found
 }
 
-/// The value of a literal between its quotes. A backslash at the end of a line takes the white space after it away.
+/// The value of a literal between its quotes. A backslash at the end of a line removes the white space after
+/// it.
 fn unescaped(body: &str) -> String {
     let (mut value, mut rest) = (String::new(), body);
     while let Some((before, after)) = rest.split_once('\\') {

@@ -1,12 +1,14 @@
-//! Every message of the program in one list, so that a change of a message shows in a review; and the rules for all of them.
+//! Every message of the program in one list, so that a review shows a change of a message; and rules for all
+//! messages.
 //!
-//! Method: the string literals of src and engine/src that have two words or more, except those that only a bug shows (`assert`,
-//! `expect`) and the reasons of lints. They are the messages, and the pieces of which messages are put together. The list is
-//! tests/messages/all.txt; after a change that is meant, STRIATE_BLESS=1 writes it anew. Oracle for the rules: the verbs and options in
-//! tests/help, which tests/cli.rs compares with the program.
+//! Method: collect the string literals of src and engine/src that have two words or more, except those that
+//! only a bug shows (`assert`, `expect`) and the reasons of lints. These literals are the messages, or pieces
+//! of messages. The list is tests/messages/all.txt; after an intended change, STRIATE_BLESS=1 rewrites it.
+//! Oracle for the rules: the verbs and options in tests/help, which tests/cli.rs compares with the program.
 //!
-//! Rules: a verb and an option that a message names exist; no message has a doubled colon, a full stop at its end, a Rust path, or the
-//! Debug form of a value; none begins with a capital, except for names; none advises to do what no verb does.
+//! Rules: a verb or an option that a message names exists. No message has a doubled colon, a full stop at its
+//! end, a Rust path, or the Debug form of a value. None begins with a capital, except for names. None advises
+//! an action that no verb performs.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +33,8 @@ const OF_BUGS: &[&str] = &[
     "unreachable",
 ];
 
-/// Capital words at the beginning of a message that are names, or what a program reads (`ready`, KEY=value).
+/// Capitalised words at the beginning of a message that are names, or output for programs (`ready`,
+/// KEY=value).
 const NAMES: &[&str] = &[
     "CPU",
     "DATA",
@@ -50,7 +53,7 @@ const NAMES: &[&str] = &[
     "WRONG",
 ];
 
-/// Files whose sentences begin with a capital letter, and why.
+/// Files whose sentences begin with a capital letter, and the reason.
 const SENTENCES: &[(&str, &str)] = &[
     ("src/cli.rs", "the end of the help"),
     ("src/demo/mod.rs", "the story that the demo tells"),
@@ -58,11 +61,11 @@ const SENTENCES: &[(&str, &str)] = &[
     ("src/demo/stage.rs", "the end of the demo"),
 ];
 
-/// Options that messages name and other programs have.
+/// Options of other programs that messages name.
 const FOREIGN_OPTIONS: &[(&str, &str)] =
     &[("--find", "losetup"), ("--show", "losetup"), ("--direct-io", "losetup"), ("--setrw", "blockdev")];
 
-/// Files with Debug forms in messages, and of what.
+/// Files with Debug forms in messages, and the values concerned.
 const DEBUG_FORMS: &[(&str, &str)] = &[
     ("engine/src/frontend/nbd/listen.rs", "an address as it was typed"),
     ("engine/src/lost.rs", "the Debug form itself, for developers"),
@@ -73,7 +76,7 @@ const DEBUG_FORMS: &[(&str, &str)] = &[
     ("src/demo/seed.rs", "the demo's own failure"),
 ];
 
-/// Advice that no verb carries out, and words that tell an operator nothing.
+/// Advice that no verb carries out, and words that do not help an operator.
 const VAIN_ADVICE: &[&str] = &["wipe it", "add them again", "re-add", "please", "locked by another process"];
 
 /// The messages of a file, in order.
@@ -88,7 +91,7 @@ fn messages(source: &Source) -> Vec<String> {
     literals(text).into_iter().filter(is_message).map(|one| one.value).collect()
 }
 
-/// A message without what is in braces: values that are put in.
+/// A message without the parts in braces, which stand for values.
 fn without_places(message: &str) -> String {
     let mut pieces = message.split('{');
     let first = pieces.next().unwrap_or_default().to_string();
@@ -129,7 +132,7 @@ fn messages_are_those_of_the_list() {
     );
 }
 
-/// The options of a verb by its help; of all verbs for an empty name.
+/// The options of a verb according to its help; of all verbs for an empty name.
 fn options_of(verb: &str) -> BTreeSet<String> {
     let files = match verb {
         "" => {
@@ -141,7 +144,7 @@ fn options_of(verb: &str) -> BTreeSet<String> {
     texts.flat_map(|text| options_named(&text)).collect()
 }
 
-/// The words of a text that begin with two dashes, up to `=` and what follows.
+/// The words of a text that begin with two dashes, up to a `=`.
 fn options_named(text: &str) -> Vec<String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let words = text.split(|c: char| !is_part(c));
@@ -151,7 +154,7 @@ fn options_named(text: &str) -> Vec<String> {
     words.filter(is_option).map(|word| word.trim_end_matches('-').to_string()).collect()
 }
 
-/// The commands that a message names: what is between backquotes and begins with the program's name.
+/// The commands that a message names: texts between backquotes that begin with the program's name.
 fn commands(message: &str) -> Vec<&str> {
     message.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("striate ")).collect()
 }

@@ -1,7 +1,7 @@
-//! A little Rust, TOML and Markdown: as much of each as the rules of tests/tidy.rs need, and no more.
+//! Simple readers of Rust, TOML and Markdown: only as much of each as the rules of tests/tidy.rs need.
 //!
-//! Rust is not parsed: comments, strings and character literals are blanked (the lines stay where they were), and words
-//! are then looked for in what is left.
+//! Rust is not parsed: comments, strings and character literals are blanked (the lines stay where they were),
+//! and then words are searched in the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub fn blank_text(text: &str) -> String {
     String::from_utf8(out).expect("whole characters were blanked")
 }
 
-/// Where the comment or literal that begins at `at` ends; `at` itself when none begins there.
+/// The end of the comment or literal that begins at `at`; `at` itself if none begins there.
 pub fn text_end(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     let word_before = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
@@ -43,7 +43,7 @@ pub fn text_end(bytes: &[u8], at: usize) -> usize {
     }
     match rest[0] {
         b'"' => quoted_end(bytes, at, b'"'),
-        // A lifetime has no closing quote where a literal of one character has it.
+        // A lifetime has no closing quote where a literal of one character has one.
         b'\'' if rest.get(1) == Some(&b'\\') => quoted_end(bytes, at, b'\''),
         b'\'' => {
             let close = rest.iter().skip(2).take(4).position(|b| *b == b'\'');
@@ -83,7 +83,7 @@ fn quoted_end(bytes: &[u8], at: usize, quote: u8) -> usize {
     bytes.len()
 }
 
-/// The code before an inline `#[cfg(test)] mod tests { ... }`, which by custom comes last.
+/// The code before an inline `#[cfg(test)] mod tests { ... }`, which comes last by custom.
 pub fn without_inline_tests(code: &str) -> String {
     let mut at = 0;
     while let Some(found) = code[at..].find("#[cfg(test)]") {
@@ -97,7 +97,7 @@ pub fn without_inline_tests(code: &str) -> String {
     code.to_string()
 }
 
-/// The first line (from 1) on which `path` stands as a whole path.
+/// The first line (from 1) that contains `path` as a whole path.
 pub fn line_with(code: &str, path: &str) -> Option<usize> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(path).find_map(|(at, _)| {
@@ -159,7 +159,7 @@ pub fn rooms_named(code: &str) -> BTreeMap<String, usize> {
     found
 }
 
-/// The tables of a manifest: name to its lines, comments and blank lines left out.
+/// The tables of a manifest: name and lines, without comments and blank lines.
 pub fn tables(manifest: &str) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut table = String::new();
@@ -180,7 +180,8 @@ pub fn package_name(manifest: &str) -> Option<String> {
     Some(line.split('"').nth(1)?.to_string())
 }
 
-/// Names of rules and monitors at the beginning of string literals: `"A1: ...`, `"B11, ...`, `"READONLY: ...`.
+/// Names of rules and monitors at the beginning of string literals: `"A1: ...`, `"B11, ...`, `"READONLY:
+/// ...`.
 pub fn rules_named(source: &str) -> BTreeSet<String> {
     let is_rule = |name: &str| {
         let letters = name.bytes().take_while(u8::is_ascii_uppercase).count();
@@ -206,7 +207,7 @@ pub fn scenarios_named(source: &str) -> Vec<String> {
     arms.filter_map(name).collect()
 }
 
-/// `[text](target)` outside of code blocks, with lines from 1.
+/// Targets of `[text](target)` outside of code blocks, with lines from 1.
 pub fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut in_code = false;

@@ -1,6 +1,8 @@
-//! The source tree as the rules of tests/tidy.rs see it: which files there are, what they hold, which reach which.
+//! The source tree as the rules of tests/tidy.rs see it: the files, their content, and which file reaches
+//! which.
 //!
-//! Paths are relative to the root and written with `/`. Build output and hidden directories are no part of the tree.
+//! Paths are relative to the root and written with `/`. Build output and hidden directories do not belong to
+//! the tree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::text::blank_text;
 
-/// A source file, its path relative to the root with `/`.
+/// A source file, with its path relative to the root, written with `/`.
 pub struct Source {
     pub path: String,
     pub text: String,
@@ -55,7 +57,7 @@ pub fn manifests() -> Vec<(String, String)> {
     paths.map(|path| (path.clone(), read(&path).expect("listed just now"))).collect()
 }
 
-/// Files below the root with an extension, sorted; build output and hidden directories left out.
+/// Files below the root with an extension, sorted, without build output and hidden directories.
 pub fn files_with_extension(extension: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut pending = vec![root().to_path_buf()];
@@ -111,7 +113,7 @@ pub fn crate_roots(files: &BTreeMap<String, Source>) -> Vec<String> {
     roots
 }
 
-/// Files that the `mod name;` lines of a file stand for.
+/// Files that the `mod name;` lines of a file refer to.
 pub fn modules_of(file: &Source) -> Vec<String> {
     let path = Path::new(&file.path);
     let directory = path.parent().unwrap_or(Path::new(""));
@@ -120,7 +122,7 @@ pub fn modules_of(file: &Source) -> Vec<String> {
         crate_roots_are_homes(&file.path) || matches!(stem.as_str(), "mod" | "lib" | "main" | "build");
     let home = if is_root { directory.to_path_buf() } else { directory.join(&stem) };
     let mut found = Vec::new();
-    // Paths are strings, so they are looked up in the text; `mod` lines in the code.
+    // Paths are strings, so they are searched in the text; `mod` lines are searched in the code.
     let mut explicit: Option<String> = None;
     for (code, text) in file.code().lines().zip(file.text.lines()) {
         if let Some(at) = text.find("#[path = \"").filter(|_| code.contains("#[path")) {

@@ -1,8 +1,10 @@
-//! Devices that are to join: what is wiped before they count, and orders that are refused.
+//! Devices that are to join the array: they are wiped before they are recorded as members, and some orders
+//! are refused.
 //!
-//! Method: orders at arrays that are whole, failing, stopping or stuck, with devices that are well, refuse their metadata or do not
-//! answer. Oracle: the answer and when it comes; the devices, which know what may be left on them when their first superblock is
-//! written (`disks::Disk::joins`); and the content of the array afterwards.
+//! Method: orders to arrays that are whole, failing, stopping or stuck, with devices that work, refuse their
+//! metadata or do not answer. Oracle: the answer and its time; the devices, which check at the write of their
+//! first superblock that their old content is gone (`disks::Disk::joins`); and the content of the array
+//! afterwards.
 
 use bitmap::Cell;
 use engine::array::Order;
@@ -15,7 +17,7 @@ use engine::tally::DeviceTallies;
 use crate::world::{Answered, Config, Initial, World};
 
 const SECOND: u64 = 1_000_000_000;
-/// An order that needs no member is answered within this time.
+/// Time within which an order that needs no member is answered.
 const AT_ONCE_NS: u64 = SECOND / 10;
 
 fn world(seed: u64, level: Level, members: usize) -> World {
@@ -23,12 +25,12 @@ fn world(seed: u64, level: Level, members: usize) -> World {
     World::new(Config { seed, level, members, chunk_bytes, stripes: 40, initial, reactors: 1 })
 }
 
-/// Counters of the device that the slot has.
+/// Counters of the device in the slot.
 fn counters(world: &World, slot: u8) -> MemberCounters {
     DeviceTallies::sum(&world.shared.tallies, world.shared.members.device(slot))
 }
 
-/// The answer to an order, and how long it took.
+/// Waits for the answer to an order; returns it and the time it took.
 fn answer(world: &mut World, answered: &Answered) -> (Result<(), String>, u64) {
     let asked_ns = world.now_ns();
     world.turn_until("an answer", |_| !answered.is_empty());
@@ -47,7 +49,7 @@ fn is_refused_at_once(world: &mut World, answered: &Answered, why: &str) {
     assert!(took_ns <= AT_ONCE_NS, "refused after {took_ns} ns");
 }
 
-/// The device that was refused leaves its index: another device has it, and joins.
+/// Puts another device at the index that the refused device has left, and lets it join.
 fn the_index_is_used_again(world: &mut World, slot: u8, device: DeviceIndex) {
     let fresh = world.new_device();
     let last = world.disks.borrow_mut().pop().expect("it was made just now");
@@ -61,7 +63,8 @@ fn the_index_is_used_again(world: &mut World, slot: u8, device: DeviceIndex) {
     assert_eq!((world.shared.members.device(slot), world.errors), (device, 0));
 }
 
-/// `disks` looks at what is left when the superblock is written; every array and level here, two reactors in other suites.
+/// Nothing of a device's old content may be left when its first superblock is written: the check is in
+/// `disks`. Arrays of four members at both levels and one reactor here; other suites have two reactors.
 #[test]
 fn a_device_is_wiped_before_it_is_on_record() {
     for seed in 0..4 {
@@ -73,11 +76,12 @@ fn a_device_is_wiped_before_it_is_on_record() {
         assert!(old.reads.count > 0 && old.writes.count > 0, "{old:?}");
         let device = world.new_device();
         let answered = world.order_join(1, device);
-        // The counters are the device's. They begin when the device is a member, so the wiping (MiBs) is not in them.
+        // Counters belong to a device and begin when it becomes a member: they do not count the wiping
+        // (MiBs).
         world.turn_until("a member", |world| world.shared.members.device(1) == device);
         let fresh = counters(&world, 1);
         assert!(fresh.reads.count == 0 && fresh.writes.bytes < 64 << 10, "{fresh:?}");
-        // Hosts are served meanwhile, and in the end it was looked at.
+        // Hosts are served during the join; by its end the check of the old content has run.
         world.load(60);
         assert_eq!(answer(&mut world, &answered).0, Ok(()));
         assert_eq!(world.disks.borrow()[usize::from(device.0)].joins, None);
@@ -105,7 +109,7 @@ fn a_device_that_does_not_take_its_metadata_is_refused_and_let_go() {
     }
 }
 
-/// A device that does not answer holds up its own order only, and that for the time that members have.
+/// A device that does not answer delays only its own order, and for no longer than a member's patience.
 #[test]
 fn a_silent_device_is_refused_in_time() {
     let mut world = world(20, Level::Raid5, 4);
@@ -117,7 +121,7 @@ fn a_silent_device_is_refused_in_time() {
     let (outcome, took_ns) = answer(&mut world, &answered);
     assert!(outcome.expect_err("it is silent").contains("has not answered for"));
     assert!(took_ns < (u64::from(MEMBER_PATIENCE_S) + 2) * SECOND, "{took_ns}");
-    // Another one takes the slot while the kernel still has the I/O of the first.
+    // Another device takes the slot while the kernel still holds the I/O of the first.
     let other = world.new_device();
     let answered = world.order_join(2, other);
     assert_eq!(answer(&mut world, &answered).0, Ok(()));
@@ -129,7 +133,7 @@ fn a_silent_device_is_refused_in_time() {
     world.turn_until("the end of its I/O", |world| world.io_is_quiet());
 }
 
-/// Slow is not silent: a device that has an answer now and then joins, however long that takes in all.
+/// A device that answers now and then is slow, not silent: it joins, however long that takes in total.
 #[test]
 fn a_slow_device_is_waited_for() {
     let mut world = world(25, Level::Raid5, 4);
@@ -151,7 +155,7 @@ fn a_slow_device_is_waited_for() {
     world.verify();
 }
 
-/// Nothing is written to a device that the array does not take, whatever else is under way.
+/// Nothing is written to a device whose order is refused, whatever else is under way.
 #[test]
 fn a_device_that_is_refused_is_left_as_it_was() {
     let mut world = world(26, Level::Raid6, 6);
@@ -172,8 +176,9 @@ fn a_device_that_is_refused_is_left_as_it_was() {
     assert!(world.disks.borrow()[usize::from(second.0)].bytes == before, "it was written to");
 }
 
-/// A member that left comes back under another name, with the superblocks of this array. On a failed array, and while another slot is
-/// filled, the order is refused and not one byte of it is changed: it may be the member that the next start needs.
+/// A former member comes back under another name, with the superblocks of this array. On a failed array, and
+/// while another slot is being filled, the order is refused and not one byte of the device changes: the next
+/// start may need it.
 #[test]
 fn a_former_member_that_is_refused_is_left_as_it_was() {
     for has_failed in [false, true] {
@@ -207,14 +212,15 @@ fn a_former_member_that_is_refused_is_left_as_it_was() {
     }
 }
 
-/// No order waits for a record that a failed array does not write, whatever its members do not answer.
+/// A failed array refuses every order at once, although it writes no record any more and its members may be
+/// silent.
 #[test]
 fn a_failed_array_refuses_every_order_at_once() {
     for is_silent in [false, true] {
         let mut world = world(30, Level::Raid5, 4);
         world.load(20);
         world.settle();
-        // A stop of this array would have a member flushed that is left.
+        // A stop of this array would flush slot 2, which has not failed.
         let _or_it_has_one = world.shared.members.cache_switched_on(2, DeviceIndex(2), true);
         for slot in [0, 1] {
             world.shared.members.fail(slot, Failure::Operator);
@@ -232,7 +238,8 @@ fn a_failed_array_refuses_every_order_at_once() {
     }
 }
 
-/// An order that was taken while the array was well is answered when the array fails, however far it has come.
+/// An order taken while the array was well is answered when the array fails, however far the order has
+/// progressed.
 #[test]
 fn an_array_that_fails_answers_the_orders_that_it_has_taken() {
     for turns in [1, 2, 3, 5, 8, 13] {
@@ -251,7 +258,7 @@ fn an_array_that_fails_answers_the_orders_that_it_has_taken() {
     }
 }
 
-/// An order to fail a member is answered too: a failed array never puts the failure on record.
+/// An order to fail a member is answered too, although a failed array never puts the failure on record.
 #[test]
 fn an_array_that_fails_answers_an_order_to_fail() {
     let mut world = world(60, Level::Raid5, 4);

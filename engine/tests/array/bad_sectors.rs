@@ -1,7 +1,8 @@
-//! Bad sectors, one at a time and several in a stripe: what one costs is its own rows, and only where they cannot be computed.
+//! Bad sectors, one at a time and several in a stripe: a bad sector costs only its own rows, and only if they
+//! cannot be computed.
 //!
-//! Method: sectors at chosen places of chosen strips cannot be read until they are written. Oracle: the world's model of the bytes,
-//! and that no request fails outside of the stripes that a test has declared lossy.
+//! Method: sectors at chosen places of chosen strips cannot be read until they are written. Oracle: the
+//! world's model of the bytes; and no request fails outside of the stripes that a test has declared lossy.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -22,7 +23,8 @@ fn array(seed: u64, level: Level, members: usize, cell: Cell) -> World {
     World::new(Config { seed, level, members, chunk_bytes: CHUNK, stripes: 24, initial, reactors: 1 })
 }
 
-/// Reads of a whole strip whose rows can all be computed, though more of its stripe is bad than parity makes up for.
+/// Reads of a whole strip succeed if each of its rows can be computed, even if more strips of the stripe have
+/// bad sectors than parity could replace in one row.
 #[test]
 fn a_read_is_recovered_row_by_row() {
     for (level, members, bad) in [(Level::Raid5, 4, 2), (Level::Raid5, 3, 2), (Level::Raid6, 6, 4)] {
@@ -37,7 +39,7 @@ fn a_read_is_recovered_row_by_row() {
     }
 }
 
-/// Writes that have to read what is bad in other rows, as rmw and as rcw.
+/// Writes that have to read strips with bad sectors in other rows, by rmw and by rcw.
 #[test]
 fn a_write_is_planned_row_by_row() {
     for strip in 0..3 {
@@ -52,7 +54,8 @@ fn a_write_is_planned_row_by_row() {
     }
 }
 
-/// Requests that are worked for together: the one whose rows cannot be computed fails, and no other.
+/// Of several requests that one operation works on together, only the one whose rows cannot be computed
+/// fails.
 #[test]
 fn a_refused_row_costs_only_the_requests_that_touch_it() {
     for kind in [RequestKind::Write { fua: false }, RequestKind::Read] {
@@ -61,7 +64,7 @@ fn a_refused_row_costs_only_the_requests_that_touch_it() {
         world.spoil(0, 1, 8192);
         world.lossy[0] = true;
         let errors = world.errors;
-        // The first keeps the stripe busy; the others come meanwhile.
+        // The first write keeps the stripe busy; the others arrive meanwhile and wait together.
         let strip = u64::from(CHUNK);
         assert!(world.ask(RequestKind::Write { fua: false }, 2 * strip, 512));
         for at in [0, 8192, 16384, strip + 4096] {
@@ -75,7 +78,8 @@ fn a_refused_row_costs_only_the_requests_that_touch_it() {
     }
 }
 
-/// A stripe that needs a resync, and whose every row is bad in one strip or another but for parity: a write of it all heals it.
+/// An unsynced stripe of which each data strip has a bad sector, in a row of its own: a write that covers the
+/// whole stripe puts it in sync.
 #[test]
 fn a_stripe_that_is_overwritten_heals() {
     let mut world = array(47, Level::Raid5, 4, Cell::NeedSync);
@@ -88,7 +92,8 @@ fn a_stripe_that_is_overwritten_heals() {
     world.verify();
 }
 
-/// Host data are stored in a stripe of which another row cannot be read, and parity cannot be made.
+/// Host data is stored in an unsynced stripe even if another row of it cannot be read and parity cannot be
+/// made.
 #[test]
 fn a_write_beside_a_bad_row_of_an_unsynced_stripe_is_stored() {
     let mut world = array(48, Level::Raid5, 4, Cell::NeedSync);
@@ -103,8 +108,9 @@ fn a_write_beside_a_bad_row_of_an_unsynced_stripe_is_stored() {
     world.verify();
 }
 
-/// A write of everything that is lost of an unsynced stripe heals it, unless a row of another strip cannot be read. Then nothing would give
-/// back what is written to the slot that is missing, so that is refused, and a write to the other strips is not.
+/// In an unsynced stripe with a member missing, a write that covers everything lost makes parity match again,
+/// unless a row of another strip cannot be read. Then nothing could reconstruct what is written to the
+/// missing slot, so that write is refused; a write to the other strips is not.
 #[test]
 fn a_write_that_nothing_would_give_back_is_refused() {
     let mut world = array(50, Level::Raid5, 4, Cell::NeedSync);
@@ -112,7 +118,7 @@ fn a_write_that_nothing_would_give_back_is_refused() {
     let slot = world.geometry.rotation(5).slot_of(0);
     assert!(world.shared.members.fail(slot, engine::members::Failure::Operator));
     world.turn_until("the record", |world| !world.shared.members.record().writable.has(slot));
-    // The slot takes writes, and its rebuild has not come to the stripe.
+    // The slot takes writes, but its rebuild has not reached the stripe.
     let device = world.new_device();
     world.shared.members.begin_rebuild(slot, device, false);
     world.lossy.fill(true);
@@ -123,7 +129,7 @@ fn a_write_that_nothing_would_give_back_is_refused() {
     assert!(!world.fails(RequestKind::Read, at, 4096));
 }
 
-/// Bad sectors that background work meets again and again cost no member.
+/// Bad sectors that background work reads again and again do not get their member failed.
 #[test]
 fn three_bad_sectors_cost_no_member() {
     let mut world = array(49, Level::Raid5, 4, Cell::NeedSync);
@@ -135,12 +141,12 @@ fn three_bad_sectors_cost_no_member() {
     assert_eq!(world.shared.members.view().readable.count(), 4);
     let errors: u64 = (0..4).map(|slot| world.shared.members.read_errors(slot)).sum();
     assert!(errors < 100, "{errors} read errors: the waits between attempts grow");
-    // The good rows of those strips can be read all the while.
+    // The good rows of those strips stay readable throughout.
     let at = 4 * u64::from(world.geometry.stripe_bytes());
     assert!(!world.fails(RequestKind::Read, at + u64::from(CHUNK / 2), 4096));
 }
 
-/// The array with slot 2 filled from members of which some sectors are bad, and the bytes that are lost with them.
+/// Fills slot 2 of an array while slot 0 has bad sectors in these stripes at these rows.
 fn filled(seed: u64, level: Level, members: usize, bad: &[(u64, u32)]) -> World {
     let mut world = array(seed, level, members, Cell::Clean);
     assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
@@ -155,7 +161,7 @@ fn filled(seed: u64, level: Level, members: usize, bad: &[(u64, u32)]) -> World 
     world
 }
 
-/// The host's address of a row of a slot's strip; `None` for parity.
+/// The host's address of a row of a slot's strip; `None` if the strip is parity.
 fn address(world: &World, stripe: u64, slot: u8, row: u32) -> Option<u64> {
     let strip = world.geometry.rotation(stripe).strip_on(slot);
     let is_data = world.geometry.data_strips().has(strip);
@@ -164,7 +170,8 @@ fn address(world: &World, stripe: u64, slot: u8, row: u32) -> Option<u64> {
     is_data.then_some(at + u64::from(row))
 }
 
-/// A rebuild of a RAID-5 ends whatever cannot be read, and what is lost is the rows of the bad sectors in the two strips.
+/// A rebuild of a RAID-5 ends whatever cannot be read. Lost are only the rows of the bad sectors, in the two
+/// strips that each row concerns.
 #[test]
 fn a_rebuild_passes_what_is_lost() {
     let bad = [(3, 0), (4, 8192), (4, 16 << 10), (5, 60 << 10), (9, 4096)];
@@ -189,12 +196,13 @@ fn a_rebuild_passes_what_is_lost() {
     for &at in &lost {
         world.give_up(at, 4096);
     }
-    // Everything else outlives the loss of any member, and after a start what is lost is still known.
+    // Everything else survives the loss of any member, and after a start the lost rows are still known.
     world.stop();
     let mut world = world.restart(Serve::ReadWrite);
     world.lossy.fill(true);
     assert_eq!(world.failing_reads(4096), lost);
-    // A part of a lost row that is written can be read, at once and after a start; so can a row of a discarded stripe.
+    // If a part of a lost row is written it can be read, at once and after a start; so can a row of a
+    // discarded stripe.
     assert!(!world.fails(RequestKind::Write { fua: false }, lost[0] + 512, 1024));
     assert!(!world.fails(RequestKind::Read, lost[0] + 512, 1024));
     assert!(
@@ -204,7 +212,7 @@ fn a_rebuild_passes_what_is_lost() {
     assert!(!world.fails(RequestKind::Discard, 5 * stripe_bytes, stripe_bytes));
     let left: Vec<u64> = lost.iter().copied().filter(|at| at / stripe_bytes != 5).collect();
     assert_eq!(world.failing_reads(4096), left);
-    // These starts find the array as after a crash.
+    // The following starts find the array as after a crash.
     let mut world = world.restart(Serve::ReadOnly);
     assert!(!world.fails(RequestKind::Read, lost[0] + 512, 1024));
     world.lossy.fill(true);
@@ -223,14 +231,15 @@ fn a_rebuild_passes_what_is_lost() {
     assert!(world.shared.lost.is_empty());
 }
 
-/// RAID-6 makes up for one bad sector in a row while a slot is filled.
+/// A rebuild of a RAID-6 loses nothing to one bad sector in a row.
 #[test]
 fn a_rebuild_loses_nothing_that_can_be_computed() {
     let world = filled(34, Level::Raid6, 6, &[(3, 0), (4, 8192), (9, 4096)]);
     assert!(world.shared.lost.is_empty());
 }
 
-/// A member that reads nothing for a while is not given up for bad sectors.
+/// A member of which no read succeeds for a while does not make a rebuild give up rows as if it had bad
+/// sectors.
 #[test]
 fn a_member_that_reads_nothing_is_waited_for() {
     let mut world = array(35, Level::Raid5, 4, Cell::Clean);
@@ -246,7 +255,8 @@ fn a_member_that_reads_nothing_is_waited_for() {
     world.verify();
 }
 
-/// Stripes that an unclean stop has left in doubt, and a member that is gone: the rebuild lists its strips there, and ends.
+/// Stripes that an unclean stop has left unsynced, and a missing member: the rebuild lists the member's
+/// strips there as lost, and ends.
 #[test]
 fn a_rebuild_passes_stripes_in_doubt() {
     let mut world = array(36, Level::Raid5, 4, Cell::NeedSync);
@@ -264,13 +274,13 @@ fn a_rebuild_passes_stripes_in_doubt() {
     for &at in &lost {
         world.give_up(at, u64::from(CHUNK));
     }
-    // The others are as safe as ever.
+    // The other strips still survive the loss of a member.
     world.lose(0);
     assert_eq!(world.failing_reads(u64::from(CHUNK)), lost);
 }
 
-/// More stripes in doubt than the list has ranges, all one behind the other: the slot's strips are one range, although its parity
-/// strips lie between them, and the rebuild ends.
+/// More unsynced stripes in succession than the list has ranges. The slot's strips make one range, although
+/// its parity strips lie between them, and the rebuild ends.
 #[test]
 fn a_rebuild_passes_a_block_in_doubt() {
     for (level, members, reactors) in [(Level::Raid5, 3, 1), (Level::Raid5, 3, 2), (Level::Raid6, 4, 1)] {
@@ -294,7 +304,8 @@ fn a_rebuild_passes_a_block_in_doubt() {
         for &at in &in_doubt {
             world.give_up(at, 4096);
         }
-        // What is overwritten is right again, also without another member; the rest is listed as before, after a start too.
+        // Strips that are overwritten are right again, even without another member; the others stay listed,
+        // also after a start.
         let (written, left) = in_doubt.split_at(in_doubt.len() / 2);
         for &at in written {
             assert!(!world.fails(RequestKind::Write { fua: false }, at, 4096));
@@ -313,7 +324,7 @@ fn a_rebuild_passes_a_block_in_doubt() {
     }
 }
 
-/// A bad sector under a stripe that needs a resync: in the end the stripe is in sync, and its rows are lost.
+/// A bad sector in an unsynced stripe: the resync ends with the stripe in sync and those rows listed as lost.
 #[test]
 fn a_resync_passes_what_is_lost() {
     let mut world = array(37, Level::Raid5, 4, Cell::NeedSync);
@@ -327,11 +338,11 @@ fn a_resync_passes_what_is_lost() {
     world.verify();
 }
 
-/// Where the list has no room the rebuild does not end, nothing is given up that is not listed, and nothing is tried all the time.
-/// It ends once there is room.
+/// If the list of lost rows is full, the rebuild does not end, rows that are not listed are not given up, and
+/// attempts are rare. The rebuild ends once the list has room.
 #[test]
 fn a_full_list_stops_a_rebuild() {
-    // What cannot be computed is a bad sector, or the slot's strips in stripes in doubt.
+    // Two cases of what cannot be computed: a bad sector, and the slot's strips in unsynced stripes.
     for cell in [Cell::Clean, Cell::NeedSync] {
         let mut world = array(38, Level::Raid5, 4, cell);
         let full = fill_list(&world);
@@ -361,7 +372,7 @@ fn a_full_list_stops_a_rebuild() {
     }
 }
 
-/// A resync that finds no room in the list leaves the stripe NeedSync, and tries it again every five minutes.
+/// A resync that finds the list full leaves the stripe `NeedSync`, and tries it again every five minutes.
 #[test]
 fn a_full_list_stops_a_resync() {
     let mut world = array(39, Level::Raid5, 4, Cell::NeedSync);
@@ -384,7 +395,8 @@ fn a_full_list_stops_a_resync() {
     assert!(world.shared.lost.touches(4));
 }
 
-/// Lists pieces of a slot's strips in the last twelve stripes until there is no room: every other sector.
+/// Fills the list of lost rows with pieces of slot 1's strips in the last twelve stripes: every other sector,
+/// until there is no room.
 fn fill_list(world: &World) -> Vec<LostRange> {
     let lost = &world.shared.lost;
     let pieces = (0..u32::MAX).flat_map(|nth| (12..24).map(move |stripe| (stripe, nth * 1024 + 512)));
@@ -400,8 +412,8 @@ fn member_reads(world: &World) -> u64 {
     Tally::sum(&world.shared.tallies).member_reads
 }
 
-/// A write that covers the end of one strip and the beginning of the next does not touch the rows between: bad sectors there do not
-/// fail it.
+/// A write that covers the end of one strip and the beginning of the next does not touch the rows between:
+/// bad sectors there do not make it fail.
 #[test]
 fn a_write_reads_no_rows_between_its_ends() {
     let mut world = array(51, Level::Raid5, 4, Cell::Clean);
@@ -414,8 +426,8 @@ fn a_write_reads_no_rows_between_its_ends() {
     assert!(!world.fails(RequestKind::Read, at, 8192));
 }
 
-/// The first write to a stripe of which the list still has rows: the list is durable without them before the cell says that the
-/// stripe is written. Otherwise a crash between the two leaves written rows that read as lost.
+/// The first write to a stripe with listed rows: the list is durable without these rows before the cell says
+/// that the stripe is written. Otherwise a crash between the two would leave written rows that read as lost.
 #[test]
 fn a_first_write_of_listed_rows_takes_them_off() {
     let mut world = array(52, Level::Raid5, 4, Cell::Unwritten);
@@ -431,8 +443,9 @@ fn a_first_write_of_listed_rows_takes_them_off() {
     world.verify();
 }
 
-/// A rebuild tries again what it could not read, and these errors do not count against the members. There are enough bad strips that
-/// two of them share an entry of the table of bad places, so the table alone would count each retry.
+/// A rebuild repeats the reads that failed, and the errors of its retries do not count against the members.
+/// There are enough bad strips here that two share an entry of the table of bad places, so with the table
+/// alone each retry would count.
 #[test]
 fn retries_of_a_rebuild_cost_no_member() {
     let (seed, level, initial) = (53, Level::Raid6, Initial::All(Cell::Clean));
@@ -460,14 +473,14 @@ fn retries_of_a_rebuild_cost_no_member() {
     assert_eq!(world.shared.members.view().writable, all, "{:?}", world.shared.members.failure(0));
 }
 
-/// A rebuild gives up rows and writes new parity for them, and the member that holds Q refuses the write: P belongs to the new rows
-/// and Q to the old ones, so the stripe needs a resync.
+/// A rebuild gives up rows and writes new parity for them, and the member that holds Q refuses the write. Now
+/// P matches the new rows and Q the old ones, so the stripe needs a resync.
 #[test]
 fn a_refused_write_of_given_up_rows_leaves_no_old_parity() {
     let mut world = array(54, Level::Raid6, 6, Cell::Clean);
     assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
     world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
-    // Slot 2 and the two bad strips hold data there.
+    // In this stripe slot 2 and the two bad strips hold data.
     let stripe = (0..24).find(|&stripe| world.geometry.rotation(stripe).strip_on(2) == 1).expect("in turn");
     world.spoil(stripe, 0, 0);
     world.spoil(stripe, 2, 0);
@@ -486,14 +499,15 @@ fn a_refused_write_of_given_up_rows_leaves_no_old_parity() {
     world.verify();
 }
 
-/// While another reactor edits the list, a write of listed rows waits for its turn: answered before, its rows would read as lost.
+/// While another reactor edits the list, a write of listed rows waits for its turn. If it were answered
+/// before, its rows would read as lost.
 #[test]
 fn a_write_waits_for_its_turn_at_the_list() {
     let mut world = array(55, Level::Raid5, 4, Cell::Clean);
     let rotation = world.geometry.rotation(0);
     let listed = LostRange { stripe: 0, stripes: 1, slot: rotation.slot_of(0), row: 0, rows: 4096 };
     assert!(world.shared.lost.add(listed).is_ok());
-    // An edit that panics never ends: no parity strip may be listed.
+    // No parity strip may be listed, so this edit panics and never ends.
     let parity = LostRange { slot: rotation.slot_of(3), ..listed };
     assert!(catch_unwind(AssertUnwindSafe(|| world.shared.lost.add(parity))).is_err());
     assert!(world.ask(RequestKind::Write { fua: false }, 0, 4096));

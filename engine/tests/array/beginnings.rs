@@ -1,4 +1,4 @@
-//! What is there before the first turn: members, cells that say what they may, and an array started over them.
+//! The state before the first turn: members, cells that fit their content, and an array started over them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -22,7 +22,7 @@ use crate::disks::{Disks, SECTOR, SlowRing};
 use crate::rng::Rng;
 use crate::world::{Config, Initial};
 
-/// What is there before the first turn.
+/// Everything that exists before the first turn.
 pub struct Beginnings<'a> {
     pub config: Config,
     pub zones: Zones,
@@ -41,8 +41,8 @@ impl Beginnings<'_> {
         (0..self.zones.stripes).map(one).collect()
     }
 
-    /// What a host sees: zeros where nothing was written, the members' noise elsewhere; where cells speak for
-    /// parity it is made right.
+    /// The content that a host sees: zeros in Unwritten stripes, the members' noise elsewhere. Where a cell
+    /// says that parity matches, this writes matching parity to the members.
     pub fn model(&self, cells: &[Cell]) -> Vec<u8> {
         let geometry = self.geometry;
         let chunk = geometry.chunk_bytes() as usize;
@@ -73,7 +73,7 @@ impl Beginnings<'_> {
         model
     }
 
-    /// Creates the array and starts it as a server does, then gives it the cells.
+    /// Creates the array, starts it as a server does, then sets its cells.
     pub fn start(&self, cells: &[Cell], bytes: u64, rng: &mut Rng) -> Arc<Shared> {
         let Config { members, reactors, .. } = self.config;
         let mut ring = SlowRing::new(self.disks, self.memory, rng.fork());

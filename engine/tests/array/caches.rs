@@ -1,7 +1,8 @@
 //! Volatile caches that are switched on while the array runs.
 //!
-//! Method: a member without a cache is said to have one now, as the server does when it finds that out; then hosts write and flush.
-//! Oracle: what its device was asked: flushes, and writes that need not be durable when they complete.
+//! Method: a member without a cache is reported to have one now, as the server does when it notices that;
+//! then hosts write and flush. Oracle: the operations that its device received: flushes, and writes that need
+//! not be durable when they complete.
 
 use bitmap::Cell;
 use engine::format::Level;
@@ -10,7 +11,7 @@ use engine::request::RequestKind;
 use crate::disks::Counts;
 use crate::world::{Config, Initial, World};
 
-/// An array, the slot of a member without a cache, and its device.
+/// An array, the slot of a member without a cache, and that member's device.
 fn without_cache(seed: u64) -> (World, u8, usize) {
     let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
     let world =
@@ -21,7 +22,7 @@ fn without_cache(seed: u64) -> (World, u8, usize) {
     (world, slot, device)
 }
 
-/// Writes a stripe, and says what the device was asked meanwhile.
+/// Writes a stripe or flushes; returns what the device was asked for by that.
 fn asked(world: &mut World, device: usize, kind: RequestKind) -> Counts {
     world.settle();
     let before = world.disks.borrow()[device].counts;
@@ -37,7 +38,7 @@ fn asked(world: &mut World, device: usize, kind: RequestKind) -> Counts {
 
 const WRITE: RequestKind = RequestKind::Write { fua: false };
 
-/// Hosts were told that there may be a cache: the next flush asks the member too.
+/// Hosts were told that there may be a cache: the next flush goes to this member too.
 #[test]
 fn a_flush_reaches_a_cache_that_was_switched_on() {
     let (mut world, slot, device) = without_cache(1);
@@ -49,7 +50,8 @@ fn a_flush_reaches_a_cache_that_was_switched_on() {
     assert_eq!(asked(&mut world, device, RequestKind::Flush).flushes, 1);
 }
 
-/// Hosts were told that there is none and send no flushes: each write is durable when it completes.
+/// Hosts were told that there is no cache and send no flushes, so each write must be durable when it
+/// completes.
 #[test]
 fn writes_are_durable_where_hosts_send_no_flush() {
     let (mut world, slot, device) = without_cache(2);

@@ -1,8 +1,10 @@
-//! Discards over many stripes: how few deallocations the members get, and what becomes of the stripes between.
+//! Discards over many stripes: how few deallocations the members receive, and what happens to the stripes
+//! between.
 //!
-//! Method: discards of many stripes, alone and beside writes and reads, with members that take their time over deallocations or leave
-//! during one. Oracle: the number of deallocations and their bytes at each member, the model of the host, and what lies on the
-//! members in the end. A member deallocates into noise, so a strip that is given back by mistake is seen.
+//! Method: discards of many stripes, alone and beside writes and reads, with members that are slow to
+//! deallocate or leave during a deallocation. Oracle: the number of deallocations and their bytes at each
+//! member, the model of the host, and the content of the members at the end. A member deallocates into noise,
+//! so a strip that is deallocated by mistake is noticed.
 
 use bitmap::Cell;
 use engine::format::Level;
@@ -27,7 +29,8 @@ fn rest(world: &mut World) {
     world.turn_until("the end of its I/O", |world| world.outstanding() == 0 && world.io_is_quiet());
 }
 
-/// As many stripes as a discard of 1 GiB covers on five members with chunks of 64 KiB. One deallocation for each strip was 20,480.
+/// A discard of 4096 stripes, as many as 1 GiB covers on five members with chunks of 64 KiB. With one
+/// deallocation for each strip it took 20,480.
 #[test]
 fn a_large_discard_is_few_deallocations() {
     for seed in 0..3 {
@@ -44,7 +47,8 @@ fn a_large_discard_is_few_deallocations() {
     }
 }
 
-/// A discard of many stripes whose advice takes minutes holds few of them at a time: what concerns other stripes goes on.
+/// A discard of many stripes whose deallocations take minutes holds only a few stripes at a time: requests to
+/// other stripes proceed.
 #[test]
 fn a_large_discard_leaves_room_for_others() {
     let mut world = world(5, Level::Raid5, 4, 300, 1);
@@ -62,7 +66,8 @@ fn a_large_discard_leaves_room_for_others() {
     world.verify();
 }
 
-/// Stripes that the discard does not cover, or that are Unwritten already, are in the way of runs, and keep what they hold.
+/// Stripes that the discard does not cover, or that are already unwritten, end a run of stripes and keep
+/// their content.
 #[test]
 fn a_run_ends_where_a_stripe_is_not_discarded() {
     let mut world = world(11, Level::Raid6, 6, 120, 1);
@@ -70,7 +75,7 @@ fn a_run_ends_where_a_stripe_is_not_discarded() {
     for at in [7, 30, 31, 64] {
         assert!(!world.fails(RequestKind::Discard, at * stripe, stripe));
     }
-    // These are discarded in one turn, with gaps of one stripe between.
+    // The following discards happen in one turn, with gaps of one stripe between them.
     for (first, count) in [(0, 10), (11, 20), (32, 40), (73, 2), (76, 30)] {
         assert!(world.ask(RequestKind::Discard, first * stripe, count * stripe));
     }
@@ -104,7 +109,8 @@ fn discards_and_writes_meet() {
     }
 }
 
-/// A write to any stripe of a run waits until every member has carried out the deallocation, which would destroy it.
+/// A write to any stripe of a run waits until every member has carried out the deallocation, which would
+/// otherwise destroy the write.
 #[test]
 fn a_write_waits_for_the_whole_run() {
     for at in 0..8 {
@@ -122,7 +128,7 @@ fn a_write_waits_for_the_whole_run() {
     }
 }
 
-/// A member that leaves during a deallocation is not waited for: every stripe of the run is let go.
+/// A member that leaves during a deallocation is not waited for: every stripe of the run is released.
 #[test]
 fn a_member_leaves_during_a_run() {
     let mut world = world(50, Level::Raid5, 4, 60, 1);

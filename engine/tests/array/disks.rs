@@ -1,4 +1,5 @@
-//! Members that make trouble: full of noise, slow in any order, with bad sectors, and mortal.
+//! Members that make trouble: they start full of noise, answer late and in any order, have bad sectors, and
+//! die.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ pub const SECTOR: u64 = 512;
 
 const EIO: i32 = 5;
 
-/// Operations that a member was asked for.
+/// Number of operations that a member was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub flushes: u64,
@@ -26,22 +27,23 @@ pub struct Counts {
     pub deallocated_bytes: u64,
 }
 
-/// Errors in passing: after each read of more than a piece of rows (a batch of background work, which succeeds), so many reads of
-/// a piece alone fail. With [`ALWAYS`] each read fails, whatever its length.
+/// Passing read errors. After each read that is longer than a piece of rows (a batch of background work,
+/// which succeeds), the next `reads` reads of a single piece fail. With [`ALWAYS`] each read fails, whatever
+/// its length.
 #[derive(Clone, Copy, Debug)]
 pub struct Lapse {
     pub sector: u64,
     pub errno: i32,
     pub reads: u32,
-    /// Of them, those that are still to come.
+    /// Failing reads that are still to come.
     pub left: u32,
 }
 
-/// Reads without end.
+/// Number of failing reads without end, for `Lapse::reads`.
 pub const ALWAYS: u32 = u32::MAX;
 
 impl Lapse {
-    /// The error of a read of so many sectors, if it fails.
+    /// The error of a read of these sectors, if it fails.
     fn error(&mut self, sectors: &std::ops::Range<u64>) -> Option<i32> {
         if !sectors.contains(&self.sector) {
             return None;
@@ -58,49 +60,50 @@ impl Lapse {
     }
 }
 
-/// One member.
+/// A member's bytes and its faults.
 pub struct Disk {
     pub bytes: Vec<u8>,
     /// Sectors that cannot be read until they are written.
     pub bad: BTreeSet<u64>,
-    /// These take no writes either.
+    /// Whether bad sectors refuse writes too.
     pub is_worn: bool,
-    /// It answers nothing but errors.
+    /// Whether every operation fails.
     pub dead: bool,
-    /// It answers nothing.
+    /// Whether the member answers nothing.
     pub silent: bool,
-    /// It answers writes of these bytes with this error, and they do not land. A range from 0 on is that of its metadata, and goes
-    /// for flushes too.
+    /// An error, and the range in which a write that begins there fails with it and does not land. A range
+    /// that starts at 0 covers the metadata; flushes then fail too.
     pub refuses: Option<(i32, std::ops::Range<u64>)>,
-    /// No read succeeds.
+    /// Whether every read fails.
     pub unreadable: bool,
-    /// Some reads of a sector that is good fail.
+    /// Reads of a good sector that fail.
     pub lapse: Option<Lapse>,
-    /// Deallocations wait until it is no longer so; everything else is done.
+    /// Whether deallocations wait until this is false; other operations are carried out.
     pub slow_advice: bool,
-    /// So many deallocations are done all the same.
+    /// Number of deallocations that are carried out despite `slow_advice`.
     pub advice_left: u32,
-    /// Flushes wait until it is no longer so; everything else is done.
+    /// Whether flushes wait until this is false; other operations are carried out.
     pub slow_flushes: bool,
     pub counts: Counts,
-    /// Reads and writes that begin in these bytes wait until it is no longer so.
+    /// Reads and writes that begin in this range wait until it is `None`.
     pub holds: Option<std::ops::Range<u64>>,
-    /// It is to join: when its first superblock is written, nothing before the data zone (which begins here) may be left of what it
-    /// held, nor at its end, where other programs keep theirs.
+    /// Offset of the data zone, on a device that is to join. When its first superblock is written, none of
+    /// the old content may be left before this offset, nor at the end of the device, where other programs
+    /// keep their metadata.
     pub joins: Option<u64>,
-    /// It was opened for reading only: a write, a flush or a deallocation ends the test.
+    /// Whether the device was opened for reading only: then a write, a flush or a deallocation ends the test.
     pub read_only: bool,
 }
 
 impl Disk {
-    /// Noise, but for its first two blocks.
+    /// A disk full of noise, except for its first two blocks, which are zeros.
     pub fn new(bytes: u64, rng: &mut Rng) -> Disk {
         let mut disk = Disk::of_another(bytes, rng);
         disk.bytes[..2 * BLOCK_BYTES].fill(0);
         disk
     }
 
-    /// Noise.
+    /// A disk full of noise, its first two blocks included.
     pub fn of_another(bytes: u64, rng: &mut Rng) -> Disk {
         let mut disk = Disk {
             bytes: vec![0; bytes as usize],
@@ -123,7 +126,7 @@ impl Disk {
         disk
     }
 
-    /// A superblock is being written to it.
+    /// On the first superblock written to a device that joins: asserts that its old content is gone.
     fn check_own(&mut self) {
         let Some(data_offset) = self.joins.take() else { return };
         let is_left = |at: &usize| self.bytes[*at] != 0;
@@ -176,7 +179,7 @@ impl Disk {
                 }
                 memory.read_from(op.span, &mut self.bytes[place]);
             }
-            // What it reads as afterwards is unknown.
+            // The content after a deallocation is undefined: fill it with noise.
             MemberIo::Deallocate => noise.fill(&mut self.bytes[place]),
             MemberIo::Flush => {}
         }
@@ -189,13 +192,14 @@ const COPIES: [u64; 2] = [SUPERBLOCK_A_OFFSET_BYTES, SUPERBLOCK_B_OFFSET_BYTES];
 /// All devices, shared by the rings of all reactors.
 pub type Disks = Rc<RefCell<Vec<Disk>>>;
 
-/// What a read's memory holds until the read is carried out.
+/// Fills a read's memory until the read is carried out.
 const JUNK: u8 = 0xee;
 
 /// An operation that is not carried out yet.
 struct Queued {
     op: MemberOp,
-    /// What its span held when it was pushed: until it completes nobody else may have the memory.
+    /// The bytes of its span when it was pushed. Until it completes the memory may not be used for anything
+    /// else.
     lent: Vec<u8>,
 }
 
@@ -203,9 +207,10 @@ impl Queued {
     fn new(memory: &Memory, op: MemberOp) -> Queued {
         let mut lent = vec![JUNK; op.span.len_bytes as usize];
         match op.io {
-            // A probe: nobody looks at what it reads, and several share its memory.
+            // A probe of a superblock: nothing looks at what it reads, and several probes share its memory.
             MemberIo::Read if COPIES.contains(&op.offset_bytes) => lent.clear(),
-            // Pages of the host, of which there are none here: only a member that does not answer may be asked to fill them.
+            // Pages of the host do not exist here: only a member that does not answer may be asked to fill
+            // them.
             MemberIo::Read if !memory.is_mapped(op.span) => lent.clear(),
             MemberIo::Read => memory.write_to(op.span, &lent),
             _ => memory.read_from(op.span, &mut lent),
@@ -219,13 +224,13 @@ impl Queued {
     }
 }
 
-/// A ring that carries operations out late, and in any order.
+/// A ring that carries out operations late and in any order.
 pub struct SlowRing {
     disks: Disks,
     memory: Arc<Memory>,
     rng: Rng,
     queued: Vec<Queued>,
-    /// At once and in order, for the steps of a start.
+    /// Whether operations are carried out at once and in order, as the steps of a start need.
     pub prompt: bool,
 }
 
@@ -260,7 +265,7 @@ impl Ring for SlowRing {
                 if op.io == MemberIo::Deallocate {
                     disk.advice_left = disk.advice_left.saturating_sub(1);
                 }
-                // Pages of the host are nowhere here.
+                // Pages of the host have no memory here: such an operation has no effect.
                 let is_ours = self.memory.is_mapped(op.span);
                 let result = if is_ours { disk.perform(&self.memory, &op, &mut self.rng) } else { Ok(()) };
                 completions.push(Completion { tag: op.tag, result });

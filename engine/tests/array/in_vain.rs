@@ -1,7 +1,9 @@
-//! Pieces of rows that background work may have to give up: it gives up those that it has read several times in vain, and no others.
+//! Rows that background work gives up: it gives up the pieces that it has read several times in vain, and no
+//! others.
 //!
-//! Method: one sector of a strip stays bad, so every attempt at its stripe fails. Reads of another piece of the strip fail now and then,
-//! or with an error that is not the device's. Oracle: the list of lost rows, and the world's model of the bytes.
+//! Method: one sector of a strip stays bad, so every attempt at its stripe fails. Reads of another piece of
+//! the strip fail now and then, or with an error that is not the device's. Oracle: the list of lost rows, and
+//! the world's model of the bytes.
 
 use bitmap::Cell;
 use engine::array::Order;
@@ -16,7 +18,7 @@ const CHUNK: u32 = 64 << 10;
 const EIO: i32 = 5;
 const ENOMEM: i32 = 12;
 const ENOSPC: i32 = 28;
-/// The row of a good piece, and one behind it.
+/// The row of a good piece, and a row behind it.
 const GOOD: u32 = 16 << 10;
 const BEHIND: u32 = 48 << 10;
 
@@ -25,7 +27,7 @@ fn array(seed: u64, cell: Cell) -> World {
     World::new(Config { seed, level, members: 4, chunk_bytes: CHUNK, stripes: 24, initial, reactors: 1 })
 }
 
-/// An array without slot 2, and a strip of slot 0 in a stripe in which both have data.
+/// An array without slot 2, a stripe in which slots 0 and 2 both hold data, and slot 0's strip in it.
 fn degraded(seed: u64) -> (World, u64, u8) {
     let mut world = array(seed, Cell::Clean);
     assert!(world.shared.members.fail(2, Failure::Operator));
@@ -36,17 +38,17 @@ fn degraded(seed: u64) -> (World, u64, u8) {
     (world, stripe, strip)
 }
 
-/// Reads of a good piece of a strip fail.
+/// Makes reads of the good piece of a strip fail.
 fn lapse(world: &World, stripe: u64, strip: u8, errno: i32, reads: u32) {
     let (disk, sector) = world.sector_of(stripe, strip);
     let sector = sector + u64::from(GOOD) / SECTOR;
     world.disks.borrow_mut()[disk].lapse = Some(Lapse { sector, errno, reads, left: 0 });
 }
 
-/// More reads than there are.
+/// More failing reads than a test makes.
 const PIECES_FAIL: u32 = ALWAYS - 1;
 
-/// Reads of the good piece alone fail from now on.
+/// Makes reads of the good piece alone fail from now on.
 fn fail_pieces(world: &World, stripe: u64, strip: u8) {
     lapse(world, stripe, strip, EIO, PIECES_FAIL);
     let (disk, _) = world.sector_of(stripe, strip);
@@ -57,7 +59,7 @@ fn no_lapse(world: &World) {
     world.disks.borrow_mut().iter_mut().for_each(|disk| disk.lapse = None);
 }
 
-/// The rows listed as lost of each slot, in order.
+/// The rows listed as lost, as (slot, row, rows), in order.
 fn listed(world: &World) -> Vec<(u8, u32, u32)> {
     let ranges = world.shared.lost.ranges();
     let mut listed: Vec<_> = ranges.iter().map(|range| (range.slot, range.row, range.rows)).collect();
@@ -65,12 +67,12 @@ fn listed(world: &World) -> Vec<(u8, u32, u32)> {
     listed
 }
 
-/// Everything but the rows at 0 of the strips of these slots is what the host has written.
+/// Checks that everything except the rows at 0 of the strips of these slots is what the host has written.
 fn only_lost(world: World, stripe: u64, slots: &[u8]) {
     only_lost_at(world, stripe, slots, 0);
 }
 
-/// Everything but the rows at `row` of the strips of these slots is what the host has written.
+/// Checks that everything except the rows at `row` of the strips of these slots is what the host has written.
 fn only_lost_at(mut world: World, stripe: u64, slots: &[u8], row: u32) {
     let bad: Vec<_> = slots.iter().map(|&slot| (slot, row, 4096)).collect();
     assert_eq!(listed(&world), bad, "rows that can be read are given up");
@@ -83,7 +85,8 @@ fn only_lost_at(mut world: World, stripe: u64, slots: &[u8], row: u32) {
     world.verify();
 }
 
-/// In each attempt at the stripe some reads of a good piece fail, and the next one succeeds: nothing of it is given up.
+/// In each attempt at the stripe some reads of a good piece fail, and the next read succeeds: none of the
+/// piece is given up.
 #[test]
 fn a_few_failed_reads_cost_a_rebuild_no_rows() {
     for reads in [1, 3] {
@@ -108,7 +111,8 @@ fn a_few_failed_reads_cost_a_resync_no_rows() {
     }
 }
 
-/// Errors that are not the device's say nothing about the sector. The stripe stays unfilled as long as they last.
+/// Errors that are not the device's (no memory, no space) say nothing about the sector. The stripe is not
+/// filled as long as they last.
 #[test]
 fn errors_of_ours_cost_no_rows() {
     for errno in [ENOMEM, ENOSPC] {
@@ -135,16 +139,17 @@ fn errors_of_ours_cost_no_rows() {
     }
 }
 
-/// A host reads in the stripe all the time. For three minutes reads of a good piece fail for 0.4 s whenever background work reads it. That
-/// costs nothing, and the rebuild ends.
+/// A host reads in the stripe all the time. During three minutes, reads of a good piece fail for 0.4 s
+/// whenever background work reads it. No row is lost to that, and the rebuild ends.
 #[test]
 fn hosts_at_the_stripe_cost_no_rows() {
     let (mut world, stripe, strip) = degraded(86);
-    // Behind the good piece: an attempt that is over in haste looks at one piece only.
+    // Behind the good piece: an attempt that is cut short looks at one piece only, so it would end at a bad
+    // piece that came first.
     world.spoil(stripe, strip, BEHIND);
     world.join(2, 0);
     let missing = world.geometry.rotation(stripe).strip_on(2);
-    // A row that the others can compute.
+    // A row that can be computed from the other strips.
     let at = stripe * u64::from(world.geometry.stripe_bytes())
         + u64::from(missing) * u64::from(CHUNK)
         + (32 << 10);
@@ -160,7 +165,7 @@ fn hosts_at_the_stripe_cost_no_rows() {
         match since_ns {
             Some(0..400_000_000) => {}
             Some(_) => no_lapse(&world),
-            // The next attempt comes later than the last reread of this one.
+            // The next lapse begins only after the last reread of this attempt.
             None if world.now_ns() < lapses_until_ns
                 && failed_ns.is_some_and(|failed_ns| world.now_ns() - failed_ns > 5_000_000_000) =>
             {
@@ -178,7 +183,8 @@ fn hosts_at_the_stripe_cost_no_rows() {
     only_lost_at(world, stripe, &[0, 2], BEHIND);
 }
 
-/// A strip of which every row is bad is read for minutes before all of it is given up; a stop does not wait for that.
+/// A strip in which every row is bad is read for minutes before all of it is given up; a stop does not wait
+/// for that.
 #[test]
 fn a_stop_does_not_wait_for_reads_in_vain() {
     let (mut world, stripe, strip) = degraded(85);

@@ -1,13 +1,14 @@
-//! The array of one and of two reactors, driven as reactor.rs drives it, over members that are full of noise, answer
-//! late and in any order, have bad sectors, and die.
+//! The array of one and of two reactors, driven as reactor.rs drives it, over members that start full of
+//! noise, answer late and in any order, have bad sectors, and die.
 //!
-//! Method: seeded runs over widths, levels, chunks and ways in which cells begin. A run is load, loss of as many
-//! members as the level bears, load, replacement by fresh devices under load, and once more with other members.
-//! Oracle: a `Vec` of the array's bytes. Every read is held against it, and in the end the whole content, what
-//! lies on every member, and the parity of every stripe that claims to have one. A member deallocates into noise,
-//! so a byte that was never written does not pass for a zero.
+//! Method: seeded runs over widths, levels, chunk sizes and initial cells. A run applies load, loses up to as
+//! many members as the level tolerates, applies load again, replaces the lost members with fresh devices
+//! under load, and then does all this once more with other members. Oracle: a `Vec` of the array's bytes.
+//! Every read is compared with it; at the end so are the whole content, the strips on every member, and the
+//! parity of every stripe whose cell says that its parity matches. A member deallocates into noise, so a byte
+//! that was never written does not pass for a zero.
 //!
-//! A failed assertion prints the configuration, seed and all: [`one`] is for looking at it alone.
+//! A failed assertion prints the configuration with its seed; [`one`] runs a single configuration.
 
 mod arrival;
 mod bad_sectors;
@@ -40,11 +41,11 @@ use engine::tally::Tally;
 use rng::Rng;
 use world::{Config, Initial, World};
 
-/// The last has them all.
+/// Initial cells; `Mixed` has stripes in every state.
 const INITIALS: [Initial; 4] =
     [Initial::All(Cell::Clean), Initial::All(Cell::Unwritten), Initial::All(Cell::NeedSync), Initial::Mixed];
 
-/// Stripes of a run: few enough that requests meet.
+/// Stripes of a run: few enough that requests collide.
 fn stripes(chunk_bytes: u32, members: usize) -> u64 {
     match chunk_bytes {
         4096 => 40,
@@ -54,13 +55,13 @@ fn stripes(chunk_bytes: u32, members: usize) -> u64 {
     }
 }
 
-/// `STRIATE_ARRAY_SEEDS=n` moves every run to seeds that were not tried before.
+/// Seed offset: `STRIATE_ARRAY_SEEDS=n` moves every run to seeds that were not tried before.
 fn further_seeds() -> u64 {
     let given = std::env::var("STRIATE_ARRAY_SEEDS").ok();
     given.map_or(0, |seeds| seeds.parse::<u64>().expect("a number") << 32)
 }
 
-/// Every member set that a level bears to lose is drawn from here.
+/// Draws `count` different slots at random: the members to lose.
 fn victims(rng: &mut Rng, members: usize, count: u32) -> Vec<u8> {
     let mut victims = Vec::new();
     while victims.len() < count as usize {
@@ -72,7 +73,8 @@ fn victims(rng: &mut Rng, members: usize, count: u32) -> Vec<u8> {
     victims
 }
 
-/// One run. What it counted: bytes read back and found right, and what the reactors tallied.
+/// Performs one run; returns the number of bytes read back and found right, and the sum of the reactors'
+/// tallies.
 fn run(config: Config) -> (u64, engine::status::Counters) {
     let mut world = World::new(config);
     let load = if config.chunk_bytes == 1 << 20 { 12 } else { 40 };
@@ -107,7 +109,7 @@ fn run(config: Config) -> (u64, engine::status::Counters) {
     (world.verified_bytes, Tally::sum(&world.shared.tallies))
 }
 
-/// Runs every shape that a test is given, and says what came together.
+/// Runs every shape that a test names, and prints the totals.
 fn run_all(members: &[usize], chunk_bytes: u32, reactors: usize) {
     let mut seed = u64::from(chunk_bytes) * 1000 + reactors as u64 + further_seeds();
     let (mut runs, mut verified, mut merged, mut handed_over) = (0, 0, 0, 0);
@@ -116,7 +118,7 @@ fn run_all(members: &[usize], chunk_bytes: u32, reactors: usize) {
             if members < level.members_min() {
                 continue;
             }
-            // 32 strips of 1 MiB are slow to look at: of those the run with every kind of cell.
+            // 32 strips of 1 MiB take long to check: those shapes run only with mixed cells.
             let large = chunk_bytes as usize * members > 16 << 20;
             for initial in INITIALS.into_iter().skip(if large { 3 } else { 0 }) {
                 seed += 1;
@@ -158,7 +160,8 @@ fn two_reactors() {
     run_all(&[3, 5, 8], 64 << 10, 2);
 }
 
-/// A member that does not answer is failed after its time, and one that the array cannot do without is waited for.
+/// A member that does not answer is failed after its patience has run out; a member that the array cannot do
+/// without is waited for instead.
 #[test]
 fn silence_is_a_failure() {
     for seed in 0..8 {
@@ -190,7 +193,8 @@ fn silence_is_a_failure() {
     }
 }
 
-/// `cargo test -p engine --test array one -- --ignored`, with a configuration that failed.
+/// Runs one configuration: put in the one that failed, then `cargo test -p engine --test array one --
+/// --ignored`.
 #[test]
 #[ignore = "for looking at one run"]
 fn one() {

@@ -1,4 +1,5 @@
-//! The states of stripes that NBD clients are told. (No hole hides an acknowledged write: `holes_are_zeros` checks it at each answer.)
+//! The states of stripes that NBD clients are told. (`holes_are_zeros` checks at each answer that no hole
+//! hides an acknowledged write.)
 
 use bitmap::Cell;
 use engine::format::Level;
@@ -19,7 +20,7 @@ fn a_stripe_without_parity_is_lost_with_a_data_strip() {
     assert!(world.shared.members.fail(2, Failure::Operator));
     let states = world.told_states();
     assert!(states.iter().all(|state| state.unsynced));
-    // The member held the parity of every fourth stripe.
+    // The failed member held parity in every fourth stripe, so the other 30 of 40 have lost data.
     assert_eq!(states.iter().filter(|state| state.lost).count(), 30, "{states:?}");
 }
 

@@ -1,7 +1,7 @@
-//! Members that fail while a write is under way: the write goes on with those that are left, or fails.
+//! Members that fail while a write is under way: the write continues with the remaining members, or fails.
 //!
-//! Method: one request on an array that is otherwise at rest, and members that leave at a chosen point of it. Oracle: whether the
-//! request is answered, and how; the world's model of the bytes.
+//! Method: one request on an otherwise idle array, and members that leave at a chosen point of it. Oracle:
+//! whether and how the request is answered; the world's model of the bytes.
 
 use bitmap::Cell;
 use engine::format::Level;
@@ -19,7 +19,7 @@ fn array(seed: u64, chunk_bytes: u32) -> World {
     World::new(Config { seed, level, members: 4, chunk_bytes, stripes: 6, initial, reactors: 1 })
 }
 
-/// A stripe that needs a resync, without one under way; its first byte.
+/// Makes a stripe unsynced without a resync under way; returns the stripe's first byte.
 fn torn(world: &mut World, stripe: u64) -> u64 {
     let at = stripe * u64::from(world.geometry.stripe_bytes());
     assert!(!world.fails(WRITE, at, 4096));
@@ -27,8 +27,8 @@ fn torn(world: &mut World, stripe: u64) -> u64 {
     at
 }
 
-/// A write is stored without parity because another strip cannot be read, and its own member fails: its bytes are on no member, so
-/// the write fails.
+/// A write is stored without parity because another strip cannot be read, and the member it goes to fails:
+/// its bytes are on no member, so the write fails.
 #[test]
 fn a_write_without_parity_needs_its_member() {
     let mut world = array(1, 64 << 10);
@@ -41,8 +41,9 @@ fn a_write_without_parity_needs_its_member() {
     assert!(!world.shared.failed() && !world.shared.members.view().writable.has(slot));
 }
 
-/// A member fails after the first of several batches of a write that heals its stripe. The write is stored without parity, or still
-/// heals the stripe if it covers the lost strip whole.
+/// A member fails after the first of several batches of a write that makes parity of its unsynced stripe
+/// match. The write is then stored without parity, or still puts the stripe in sync if it covers the lost
+/// strip whole.
 #[test]
 fn a_write_that_heals_outlives_a_member() {
     for (strip, len) in [(0, 4096), (2, 1 << 20)] {
@@ -61,7 +62,8 @@ fn a_write_that_heals_outlives_a_member() {
     }
 }
 
-/// The array fails while a write waits for the list of lost rows to be durable without the rows that it has written: the write fails.
+/// The array fails while a write waits until the list of lost rows, without the rows just written, is
+/// durable: the write fails.
 #[test]
 fn a_write_that_waits_for_the_list_is_answered() {
     let mut world = array(3, 64 << 10);
@@ -78,8 +80,9 @@ fn a_write_that_waits_for_the_list_is_answered() {
     assert_eq!(world.errors, 1);
 }
 
-/// The array fails while a slot is being filled that would make up, below its cursor, for the member that is lost. A write of such a
-/// stripe fails and reaches no member, although its strips could be read and its mark is durable already.
+/// A slot is being filled, and below its cursor it could replace the member whose loss makes the array fail.
+/// A write to such a stripe fails and reaches no member, although the strips could be read and the stripe's
+/// mark is already durable.
 #[test]
 fn a_failed_array_writes_nothing() {
     for seed in 10..14 {
@@ -88,14 +91,14 @@ fn a_failed_array_writes_nothing() {
         world.lossy.fill(true);
         assert!(world.shared.members.fail(1, Failure::Operator));
         world.turn_until("the record", |world| !world.shared.members.record().writable.has(1));
-        // The last stripe cannot be filled, so the slot does not come to be in sync.
+        // The last stripe cannot be filled, so the slot does not become in sync.
         let last = world.geometry.rotation(5);
         for strip in (0..4).filter(|&strip| last.slot_of(strip) == 0) {
             world.spoil(5, strip, 0);
         }
         world.join(1, 0);
         world.turn_until("the other stripes", |world| world.shared.members.cursor() == 5);
-        // Of these stripes slot 0 holds data that the writes do not touch.
+        // In these stripes slot 0 holds data that the writes do not touch.
         let written: Vec<u64> = (0..5).filter(|&stripe| world.geometry.is_data(stripe, 0)).collect();
         let at = |world: &World, stripe: u64| {
             let untouched = world.geometry.rotation(stripe).strip_on(0);
@@ -120,8 +123,8 @@ fn a_failed_array_writes_nothing() {
     }
 }
 
-/// The only member with a volatile cache fails after it has taken its part of a first write: what it took may be gone, so the cell says
-/// nothing before the record excludes the member.
+/// The only member with a volatile cache fails after it has taken its part of a first write. That part may be
+/// gone, so the cell stays Unwritten until the record excludes the member.
 #[test]
 fn a_first_write_waits_until_a_cache_that_was_lost_is_on_record() {
     let (level, initial) = (Level::Raid5, Initial::All(Cell::Unwritten));
@@ -137,7 +140,7 @@ fn a_first_write_waits_until_a_cache_that_was_lost_is_on_record() {
         world.shared.members.cache_switched_on(cached, world.shared.members.device(cached), true);
     let other = (cached + 1) % 4;
     let (data, stripe_bytes) = (world.data_bytes(), u64::from(world.geometry.stripe_bytes()));
-    // The last write of the stripe is held, then every superblock.
+    // Hold the last write of the stripe, then every superblock.
     world.disks.borrow_mut()[usize::from(other)].holds = Some(data.clone());
     assert!(world.ask(WRITE, 0, stripe_bytes));
     world.pass(2);

@@ -1,7 +1,8 @@
-//! The record of an array that is served as a block device: nothing relies on a change of it before the change is noted.
+//! The record of an array that is served as a block device: nothing relies on a change of the record before
+//! the change is noted.
 //!
-//! Method: the test plays the thread that writes notes, and lets them wait. Oracle: what the superblocks on the disks say when a note is
-//! asked for, and what hosts and operators have been answered by then.
+//! Method: the test plays the thread that writes notes, and delays them. Oracle: the superblocks on the disks
+//! at the time a note is asked for, and the answers that hosts and operators have by then.
 
 use std::sync::atomic::Ordering;
 
@@ -14,10 +15,10 @@ use engine::request::RequestKind;
 use crate::world::restart::Serve;
 use crate::world::{Config, Initial, World};
 
-/// Turns of 5 ms on average: shorter than the time after which a note is waited for no longer.
+/// Turns of 5 ms on average, so together shorter than the longest wait for a note.
 const TURNS: u32 = 300;
 
-/// An array at rest, and the thread that is to write its notes.
+/// An array at rest, and the orders for the thread that writes its notes.
 fn noted(seed: u64) -> (World, NoteOrders) {
     noted_at(Level::Raid5, seed)
 }
@@ -32,12 +33,13 @@ fn noted_at(level: Level, seed: u64) -> (World, NoteOrders) {
     (world.restart(Serve::ReadWrite), notes)
 }
 
-/// Says what the thread says when it has written a note.
+/// Reports a note as written, as the thread would.
 fn is_written(notes: &NoteOrders) {
     notes.ended.fetch_add(1, Ordering::Release);
 }
 
-/// Turns until a note is asked for, then some more; the note says what one copy on every member says, and no copy is ahead of it.
+/// Turns until a note is asked for, then some more. Checks that every member in use holds the noted record in
+/// one copy and that no copy is ahead of it.
 fn next_note(world: &mut World, notes: &NoteOrders) -> Position {
     world.turn_until("the order of a note", |_| !notes.orders.is_empty());
     (0..TURNS).for_each(|_| world.turn());
@@ -73,7 +75,7 @@ fn a_write_waits_for_the_note() {
     assert!(data(&world) == before, "a member was written on a record that is not noted");
     is_written(&notes);
     world.settle();
-    // Before the sweep says on any member that the stripe is clean, the record moves once more.
+    // The record moves once more before the sweep writes on any member that the stripe is clean.
     let sweep = next_note(&mut world, &notes);
     assert_eq!((sweep.epoch, sweep.moves), (wake.epoch, wake.moves + 1));
     assert_ne!(world.shared.bitmap.cell(0), Cell::Clean);
@@ -91,7 +93,8 @@ fn a_change_of_members_waits_for_the_note() {
     is_written(&notes);
     world.turn_until("the order", |_| !failed.is_empty());
     assert_eq!(failed.recv(), Ok(Ok(())));
-    // The note of the state before would have named this epoch as the next: only this server can have begun it.
+    // A note of the state before would have announced this epoch as the next one: only this server can have
+    // begun it.
     let record = world
         .superblocks()
         .into_iter()
@@ -104,7 +107,8 @@ fn a_change_of_members_waits_for_the_note() {
     assert!(matches!(again.recv(), Ok(Err(_))), "one member too few");
 }
 
-/// A change that loses a write is not noted, since nothing relies on it. The change after it, which excludes that member too, is.
+/// A change that loses a write is not noted, since nothing relies on it. The next change, which excludes that
+/// member too, is noted.
 #[test]
 fn a_change_that_loses_a_write_is_not_noted() {
     let (mut world, notes) = noted_at(Level::Raid6, 3);
@@ -128,7 +132,7 @@ fn a_change_that_loses_a_write_is_not_noted() {
     world.turn_until("the order", |_| !failed.is_empty());
 }
 
-/// A file system that hangs holds hosts up for some seconds, and not for ever.
+/// A file system that hangs delays hosts by some seconds, not for ever.
 #[test]
 fn a_note_that_does_not_end_is_waited_for_some_seconds() {
     let (mut world, notes) = noted(4);

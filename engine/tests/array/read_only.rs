@@ -1,7 +1,7 @@
 //! An array that is served read-only: the mode in which data is rescued from members that are failing.
 //!
-//! Method: an array is filled and stopped, and started read-only over members that refuse every write. Oracle: the model of
-//! the host, and the members' bytes before and after.
+//! Method: an array is filled and stopped, and started read-only over members that refuse every write.
+//! Oracle: the model of the host, and the members' bytes before and after.
 
 use bitmap::Cell;
 use engine::format::Level;
@@ -12,7 +12,7 @@ use engine::request::RequestKind;
 use crate::world::restart::Serve;
 use crate::world::{Config, Initial, World};
 
-/// Few stripes with long strips, or many with short ones.
+/// Few stripes with long strips, or many stripes with short ones.
 #[derive(Clone, Copy)]
 struct Strips {
     chunk_bytes: u32,
@@ -33,8 +33,9 @@ fn filled(seed: u64, level: Level, members: usize, reactors: usize, strips: Stri
     world
 }
 
-/// Bad sectors on as many members as the level tolerates, in far more strips than fail a member that is written to: every
-/// read is answered, no member leaves, nothing is written, and a flush ends at once.
+/// Bad sectors on as many members as the level tolerates, in far more strips than it takes to fail a member
+/// of a writable array: every read is answered, no member leaves, nothing is written, and a flush ends at
+/// once.
 #[test]
 fn bad_sectors_are_passed_by() {
     for (seed, level, members, reactors) in [(1, Level::Raid5, 4, 1), (2, Level::Raid6, 5, 2)] {
@@ -63,7 +64,7 @@ fn bad_sectors_are_passed_by() {
         assert!((0..members as u8).all(|slot| world.shared.members.failure(slot).is_none()));
         assert_eq!(world.errors, 0);
         assert!(world.disk_contents() == before, "a member was written to");
-        // The last operation is let go in the turn after its answer.
+        // The last operation is released in the turn after its answer.
         (0..2).for_each(|_| world.turn());
         assert!(!world.must_turn(), "a reactor turns though nothing is to be done");
         world.disks.borrow_mut().iter_mut().for_each(|disk| disk.read_only = false);
@@ -74,7 +75,8 @@ fn bad_sectors_are_passed_by() {
     }
 }
 
-/// A stripe that needs a resync, and a lost member: the reactor sleeps all the same, and says what it cannot vouch for.
+/// Unsynced stripes and lost members keep no reactor of a read-only array awake: the resync that they need
+/// never comes.
 #[test]
 fn unsynced_stripes_are_left_as_they_are() {
     let initial = Initial::All(Cell::NeedSync);
@@ -88,7 +90,8 @@ fn unsynced_stripes_are_left_as_they_are() {
         reactors: 1,
     };
     let world = World::new(config);
-    // Nothing of it was on disk yet: the start finds what the creation wrote, and the cells are set again.
+    // None of these cells is on disk yet: the start finds the cells that the creation wrote, and the loop
+    // below makes all stripes unsynced again.
     let mut world = world.restart(Serve::ReadOnly);
     world.disks.borrow_mut().iter_mut().for_each(|disk| disk.read_only = true);
     (0..world.shared.bitmap.blocks())
@@ -99,7 +102,7 @@ fn unsynced_stripes_are_left_as_they_are() {
     assert!(!world.must_turn(), "a resync is waited for that never comes");
 }
 
-/// A member that does not answer is passed by as long as it does not, and read again as soon as it does.
+/// A silent member is not read as long as it is silent, and is read again as soon as it answers.
 #[test]
 fn silence_is_no_failure_on_record() {
     let mut world = filled(3, Level::Raid5, 4, 1, LONG);
@@ -118,7 +121,7 @@ fn silence_is_no_failure_on_record() {
     for stripe in 4..8 {
         assert!(world.ask(RequestKind::Read, stripe * stripe_bytes, stripe_bytes));
     }
-    // Nothing waits for it, not even what it was asked before.
+    // No request waits for the member, not even those that it was asked for before.
     world.settle();
     world.disks.borrow_mut()[2].silent = false;
     world.turn_until("an answer", |world| world.shared.members.view().readable == all);

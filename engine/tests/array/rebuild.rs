@@ -1,7 +1,8 @@
-//! A slot that is being filled: what is on record of it meanwhile, and what its device has when it counts as in sync.
+//! A slot that is being filled: what the record says of it meanwhile, and what its device holds when the slot
+//! counts as in sync.
 //!
-//! Method: sectors of other members that cannot be read hold a rebuild at a chosen stripe, and a disk holds back chosen operations.
-//! Oracle: the record, the bytes on the disks, and the model of the host.
+//! Method: unreadable sectors of other members hold a rebuild at a chosen stripe, and a disk holds back
+//! chosen operations. Oracle: the record, the bytes on the disks, and the model of the host.
 
 use bitmap::Cell;
 use engine::array::Order;
@@ -17,7 +18,7 @@ use crate::world::{Config, Initial, World};
 
 const CHUNK: u32 = 4 << 10;
 
-/// A RAID-5 of four without slot 2.
+/// A RAID-5 of four members without slot 2.
 fn degraded(seed: u64) -> World {
     let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
     let mut world = World::new(Config {
@@ -43,8 +44,9 @@ fn strip_on_0(world: &World, stripe: u64) -> u8 {
     world.geometry.rotation(stripe).strip_on(0)
 }
 
-/// A flush takes longer than it is from one record of the cursor to the next. What is recorded when it ends is the cursor from before it
-/// began: stripes that were filled meanwhile may still be in the cache of the device.
+/// A flush takes longer than the interval at which the cursor is recorded. When the flush ends, the recorded
+/// cursor is the one from before the flush: stripes that were filled meanwhile may still be in the cache of
+/// the device.
 #[test]
 fn the_cursor_on_record_is_one_that_was_flushed() {
     let mut world = degraded(1);
@@ -59,11 +61,11 @@ fn the_cursor_on_record_is_one_that_was_flushed() {
     world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = true;
     world.pass(7);
     assert_eq!(world.shared.members.cursor(), 20);
-    // Now it can be read, and the cursor goes on to the next.
+    // Make the sector readable again: the cursor proceeds to the next bad one.
     let (disk, sector) = world.sector_of(20, strip_on_0(&world, 20));
     world.disks.borrow_mut()[disk].bad.remove(&sector);
     world.turn_until("the next stripe", |world| world.shared.members.cursor() == 300);
-    // The next attempt at it is also the next time for a record.
+    // By the next attempt at that stripe, the next record of the cursor is due too.
     world.pass(9);
     assert!(world.shared.members.cursor() >= 300);
     world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = false;
@@ -72,8 +74,8 @@ fn the_cursor_on_record_is_one_that_was_flushed() {
     assert!(is_below(&world, 20), "the record has a cursor that no flush has covered");
 }
 
-/// A member that joins gets the list of lost rows, in both places, before it counts as in sync: later it may be one of few that have
-/// a list.
+/// A member that joins receives the list of lost rows, in both places, before it counts as in sync: later it
+/// may be one of few members that hold a list.
 #[test]
 fn a_filled_slot_has_the_list_of_lost_rows() {
     let mut world = degraded(2);
@@ -101,8 +103,9 @@ fn a_filled_slot_has_the_list_of_lost_rows() {
     }
 }
 
-/// A member that joins gets both places of the bitmap blocks that it keeps before it counts as in sync, whether or not a sweep writes them:
-/// a start could not tell a place that was never written from one that cannot be read.
+/// A member that joins receives both places of the bitmap blocks that it keeps before it counts as in sync,
+/// whether or not a sweep writes them. A start could not tell a place that was never written from one that
+/// cannot be read.
 #[test]
 fn a_filled_slot_has_both_places_of_its_blocks() {
     let mut world = degraded(4);
@@ -118,8 +121,8 @@ fn a_filled_slot_has_both_places_of_its_blocks() {
     }
 }
 
-/// A read of a bad sector is in the kernel while a rebuild gives its row up: it is carried out when zeros have been written over the
-/// sector, which are not the host's data.
+/// A read of a bad sector is in the kernel while a rebuild gives up its row. The read is carried out after
+/// zeros were written over the sector; zeros are not the host's data, so the read must fail.
 #[test]
 fn a_read_in_flight_does_not_return_rows_that_are_given_up() {
     let mut world = degraded(3);
@@ -132,7 +135,8 @@ fn a_read_in_flight_does_not_return_rows_that_are_given_up() {
     world.pass(10);
     assert!(world.shared.lost.is_empty(), "it was given up too soon for this test");
     let (disk, sector) = world.sector_of(stripe, strip);
-    // The rebuild reads whole blocks, the host the second sector of one.
+    // The rebuild reads whole blocks, the host only the second sector of one, so only the host's read is
+    // held.
     let held = (sector + 1) * 512;
     world.disks.borrow_mut()[disk].holds = Some(held..held + 512);
     let at = stripe * u64::from(world.geometry.stripe_bytes()) + u64::from(strip) * u64::from(CHUNK) + 512;
@@ -145,7 +149,7 @@ fn a_read_in_flight_does_not_return_rows_that_are_given_up() {
     assert_eq!(world.errors, 1, "the row is lost, and was read");
 }
 
-/// An array whose rebuild of slot 2 stands at stripe 60, with nothing of that on record yet.
+/// An array whose rebuild of slot 2 stands at stripe 60, with no cursor on record yet.
 fn standing_at_60(seed: u64) -> World {
     let mut world = degraded(seed);
     let strip = strip_on_0(&world, 60);
@@ -156,13 +160,13 @@ fn standing_at_60(seed: u64) -> World {
     world
 }
 
-/// Whether the record does not believe slot 2 in this stripe.
+/// Whether the record does not count slot 2 as filled in this stripe.
 fn is_outside(world: &World, stripe: u64) -> bool {
     world.shared.members.on_record(Slots::one(2), stripe)
 }
 
-/// Stripes were filled, and then a refused write tore them: only the slot that is being filled has its strips of them. After a stop in
-/// order the next server believes it there, and nothing is lost.
+/// Stripes were filled, and then a refused write tore them: now only the slot that is being filled holds its
+/// strips of them. After an orderly stop the next server reads the slot there, and nothing is lost.
 #[test]
 fn a_stop_records_how_far_a_slot_is_filled() {
     let mut world = standing_at_60(5);
@@ -170,7 +174,7 @@ fn a_stop_records_how_far_a_slot_is_filled() {
     world.disks.borrow_mut()[0].refuses = Some((28, data));
     world.lossy.fill(true);
     for stripe in 0..60 {
-        // Strips of slot 0, or their parity: both are refused.
+        // Slot 0 refuses both its data and its parity.
         world.ask(RequestKind::Write { fua: false }, stripe * stripe_bytes, 4096);
     }
     world.settle();
@@ -187,7 +191,8 @@ fn a_stop_records_how_far_a_slot_is_filled() {
     world.verify();
 }
 
-/// The cursor goes on record in a stop, but only after the flush of the stop: until then what was filled may be in the cache of the device.
+/// The cursor goes on record in a stop, but only after the flush of the stop: until then filled strips may be
+/// in the cache of the device.
 #[test]
 fn a_stop_flushes_before_it_records_how_far_a_slot_is_filled() {
     let mut world = standing_at_60(6);

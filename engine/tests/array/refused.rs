@@ -1,8 +1,8 @@
-//! Operations that members do not carry out for no fault of their own: `ENOSPC` of a full file system, `EINVAL` of a request that
-//! does not suit the device.
+//! Operations that members refuse through no fault of their own: `ENOSPC` from a full file system, `EINVAL`
+//! for a request that does not suit the device.
 //!
-//! Method: members answer so over a range of their bytes while there is load, then well again. Oracle: the model of the host, and
-//! that no member is out, in memory or on record.
+//! Method: members give these errors over a range of their bytes under load, then work again. Oracle: the
+//! model of the host; and no member leaves, neither in memory nor on record.
 
 use std::sync::atomic::Ordering;
 
@@ -36,13 +36,13 @@ fn assert_all_there(world: &World) {
     assert_eq!((world.shared.members.view().readable, world.shared.members.record().readable), (all, all));
 }
 
-/// Whether there is a pause before the next resync, which an operator waits for too.
+/// Whether another resync is due, after a pause; an operator waits for that one too.
 fn is_due(world: &World) -> bool {
     world.shared.steward.resync_is_due.load(Ordering::Relaxed)
 }
 
-/// One member, or all of them, refuse every write of a strip. What was refused is an error; nothing else is lost, and once
-/// nothing is refused any more every stripe is consistent.
+/// One member, or all of them, refuse every write of a strip. Refused requests fail; nothing else is lost,
+/// and once nothing is refused any more every stripe becomes consistent.
 #[test]
 fn refused_strips_cost_no_member() {
     for (seed, (errno, victims)) in (0..).zip([(ENOSPC, 1), (EINVAL, 1), (ENOSPC, 6), (EINVAL, 6)]) {
@@ -73,8 +73,8 @@ fn refused_strips_cost_no_member() {
     }
 }
 
-/// Stripes of which a member without room holds parity can never be resynced. An order fails that member all the same, and no data
-/// is lost.
+/// Stripes in which a member without room holds parity can never be resynced. An order can still fail that
+/// member, and no data is lost.
 #[test]
 fn a_member_that_refuses_writes_can_be_failed() {
     for (seed, level, members) in [(30, Level::Raid5, 4), (31, Level::Raid6, 6)] {
@@ -106,8 +106,8 @@ fn a_member_that_refuses_writes_can_be_failed() {
     }
 }
 
-/// A member that refuses its metadata or a flush stops the array as a whole. Nothing waits, no member is failed on record,
-/// and the next start finds every one of them.
+/// A member that refuses its metadata or a flush stops the array as a whole. No request waits, no member is
+/// failed on record, and the next start finds every member.
 #[test]
 fn refused_metadata_stops_the_array() {
     for (seed, errno) in [(10, ENOSPC), (11, EINVAL)] {
@@ -119,7 +119,7 @@ fn refused_metadata_stops_the_array() {
         let metadata = 0..world.data_bytes().start;
         world.disks.borrow_mut()[0].refuses = Some((errno, metadata));
         world.lossy.fill(true);
-        // A sweep has blocks of the bitmap written, if a write has not.
+        // If no write has caused a write of a bitmap block, the sweep does.
         world.load(20);
         world.turn_until("a metadata write", |world| world.shared.failed());
         world.load(20);
@@ -137,8 +137,8 @@ fn refused_metadata_stops_the_array() {
     }
 }
 
-/// A failed array begins no write of a bitmap block. The previous write may be incomplete, and the next one would go to the other
-/// place and overwrite the newest complete generation.
+/// A failed array begins no write of a bitmap block. The previous write may be incomplete, and the next would
+/// go to the other place and overwrite the newest complete generation.
 #[test]
 fn a_failed_array_writes_no_block() {
     for (seed, errno) in (50..90).zip([ENOSPC, EINVAL].into_iter().cycle()) {
@@ -158,7 +158,7 @@ fn a_failed_array_writes_no_block() {
         let bitmap = world.shared.layout.bitmap_offset_bytes..world.data_bytes().start;
         world.disks.borrow_mut()[0].refuses = Some((errno, bitmap));
         world.lossy.fill(true);
-        // More regions than one block write tells of.
+        // Marks more regions than one write of the block can carry.
         let stripe_bytes = u64::from(world.geometry.stripe_bytes());
         let begun = |world: &World| Tally::sum(&world.shared.tallies).intent_writes;
         let mut stripe = 0;
@@ -174,7 +174,7 @@ fn a_failed_array_writes_no_block() {
     }
 }
 
-/// A failed array does no background work: what its members hold is left to the next start.
+/// A failed array does no background work: the content of its members is left to the next start.
 #[test]
 fn a_failed_array_resyncs_nothing() {
     let initial = Initial::All(Cell::NeedSync);
@@ -191,12 +191,12 @@ fn a_failed_array_resyncs_nothing() {
     assert!(world.disk_contents() == before, "a member was written to");
 }
 
-/// A device that is being filled and does not take its metadata is failed, also while stripes need a resync: the array needs
-/// nothing of it.
+/// A device that is being filled and refuses its metadata is failed, even while stripes are unsynced: the
+/// array does not need its content.
 #[test]
 fn a_slot_that_is_being_filled_stops_no_array() {
     for (seed, errno) in [(20, ENOSPC), (21, EINVAL)] {
-        // Of stripes that need a resync what was on slot 1 is lost, so they need it until that is filled.
+        // The strips of slot 1 are lost in unsynced stripes, so these stay unsynced until the slot is filled.
         let mut world = world(seed, Level::Raid6, 6, Initial::All(Cell::NeedSync));
         world.lossy.fill(true);
         assert!(world.shared.members.fail(1, engine::members::Failure::Operator));
@@ -217,8 +217,8 @@ fn a_slot_that_is_being_filled_stops_no_array() {
     }
 }
 
-/// After a stripe was filled and then torn, the slot that is being filled may hold the only copy of a strip. A refused write does not
-/// fail that slot, and when there is room again all data reads right.
+/// After a stripe was filled and then torn, the slot that is being filled may hold the only copy of a strip.
+/// A refused write does not fail that slot, and when there is room again all data reads right.
 #[test]
 fn what_only_a_slot_that_is_being_filled_holds_is_kept() {
     for (seed, level, members) in [(40, Level::Raid5, 4), (41, Level::Raid6, 6)] {
@@ -263,8 +263,8 @@ fn what_only_a_slot_that_is_being_filled_holds_is_kept() {
     }
 }
 
-/// A member refuses the bitmap block with the mark of a write, and a discard of another stripe waits for the same mark: both requests
-/// fail, and no data is written without the mark.
+/// A member refuses the bitmap block that carries the mark of a write, and a discard of another stripe waits
+/// for the same mark: both requests fail, and no data is written without the mark.
 #[test]
 fn what_waits_for_a_refused_mark_is_answered() {
     let mut world = world(40, Level::Raid5, 4, Initial::All(Cell::Clean));
@@ -289,8 +289,9 @@ fn what_waits_for_a_refused_mark_is_answered() {
     assert!(zones(&world) == before, "data was written without a durable mark");
 }
 
-/// A start finds a rebuild half done, and a stripe that needs a resync: the slot cannot be spared, since below the cursor it may hold
-/// the only copy of a strip. The stripes whose strip it refuses stay trusted, and are filled once it takes writes again.
+/// A start finds a rebuild half done and one unsynced stripe. The slot cannot be spared: below the cursor it
+/// may hold the only copy of a strip. Stripes whose strip the slot refuses keep their trusted parity, and are
+/// filled once it takes writes again.
 #[test]
 fn a_refused_write_of_a_rebuild_tears_no_stripe() {
     let (level, members, initial) = (Level::Raid6, 6, Initial::All(Cell::Clean));
@@ -299,7 +300,7 @@ fn a_refused_write_of_a_rebuild_tears_no_stripe() {
     let mut world = World::new(config);
     assert!(world.shared.members.fail(2, engine::members::Failure::Operator));
     world.turn_until("a record", |world| !world.shared.members.record().writable.has(2));
-    // The rebuild stands at stripe 20 while the rows of two bad strips are asked for again.
+    // The rebuild stays at stripe 20 while it reads the rows of two bad strips again and again.
     let rotation = world.geometry.rotation(20);
     for strip in (0..6).filter(|&strip| rotation.slot_of(strip) < 2) {
         world.spoil(20, strip, 0);

@@ -1,7 +1,8 @@
-//! The count of repairs that an operator sees: one for each strip that could not be read and was written anew, and no other.
+//! The count of repairs that an operator sees: one for each strip that could not be read and was then
+//! rewritten, and no other.
 //!
-//! Method: one bad sector, on a member that takes the repair, refuses it, fails it, is only read or leaves meanwhile. Oracle: the
-//! counts of each slot.
+//! Method: one bad sector, on a member that takes the repair, refuses it, fails it, is served read-only, or
+//! leaves meanwhile. Oracle: the counts of each slot.
 
 use bitmap::Cell;
 use engine::format::Level;
@@ -27,7 +28,7 @@ fn repairs(world: &World) -> Vec<(u8, u64)> {
     counts.filter(|count| count.1 > 0).collect()
 }
 
-/// A bad sector in the second row of 4 KiB of D1 of stripe 3: its slot, and the strip's address.
+/// Makes a sector bad in the second 4 KiB of D1 of stripe 3; returns its slot and the strip's address.
 fn spoil(world: &mut World) -> (u8, u64) {
     world.spoil(3, 1, 4096);
     let at = 3 * u64::from(world.geometry.stripe_bytes()) + u64::from(CHUNK);
@@ -37,7 +38,8 @@ fn spoil(world: &mut World) -> (u8, u64) {
 #[test]
 fn what_is_written_anew_is_one_repair() {
     for (level, members) in [(Level::Raid5, 4), (Level::Raid6, 6)] {
-        // A read of the strip and more, of the sector alone, and writes of a part of the sector or of a row that is computed from it.
+        // Reads of the strip and more, and of the sector alone; writes of a part of the sector's row and of a
+        // part that begins in it.
         let write = RequestKind::Write { fua: false };
         let chunk = u64::from(CHUNK);
         for (kind, row, len) in [
@@ -52,14 +54,15 @@ fn what_is_written_anew_is_one_repair() {
             assert_eq!(world.bad_sectors(), 0);
             assert_eq!(world.shared.members.read_errors(slot), 1, "{kind:?} of {len} at {row}");
             assert_eq!(repairs(&world), [(slot, 1)], "{kind:?} of {len} at {row}");
-            // What can be read is not repaired.
+            // A strip that can be read is not repaired.
             assert!(!world.fails(kind, at + row, len));
             assert_eq!(repairs(&world), [(slot, 1)]);
         }
     }
 }
 
-/// The member stays, and the read is answered; once there is room the next one repairs it.
+/// If a repair is refused, the member stays and the read is answered; once there is room the next read
+/// repairs the sector.
 #[test]
 fn a_repair_that_is_refused_is_none() {
     for errno in [EINVAL, ENOSPC] {
@@ -77,7 +80,7 @@ fn a_repair_that_is_refused_is_none() {
     }
 }
 
-/// The member stays: it has one bad sector more than it had spare ones.
+/// If a repair fails, the member stays: it merely has no spare sector left for this one.
 #[test]
 fn a_repair_that_fails_is_none() {
     let mut world = world(3, Level::Raid5, 4);
@@ -100,7 +103,8 @@ fn a_read_only_array_repairs_nothing() {
     assert_eq!(repairs(&world), []);
 }
 
-/// The repair is in flight when its member is failed, and succeeds after that: the member is out of the array.
+/// The repair is in flight when its member is failed, and succeeds later: a member that has left counts no
+/// repairs.
 #[test]
 fn a_repair_of_a_member_that_has_left_is_none() {
     let mut world = world(5, Level::Raid5, 4);

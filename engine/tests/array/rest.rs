@@ -1,4 +1,4 @@
-//! An array at rest: what wakes it, and what is on record before the sweep lets it rest.
+//! An array at rest: what wakes it, and what must be on record before the sweep lets it rest.
 
 use bitmap::Cell;
 use engine::format::Level;
@@ -9,8 +9,8 @@ use engine::tally::DeviceTallies;
 use crate::world::restart::Serve;
 use crate::world::{Config, Initial, World};
 
-/// With a member missing, reads own their stripes as writes do. They write nothing, so the array goes on resting: if it woke, a power
-/// cut after mere reads would be an unclean stop.
+/// With a member missing, reads own their stripes as writes do. They write nothing, so the array stays at
+/// rest: if it woke, a power cut after mere reads would be an unclean stop.
 #[test]
 fn reads_wake_no_array() {
     let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
@@ -28,7 +28,8 @@ fn reads_wake_no_array() {
     assert!(world.shared.steward.rest.is_over());
 }
 
-/// A reactor that sleeps hears of no time. The first request afterwards goes to a member that has not been busy meanwhile.
+/// A sleeping reactor does not learn the time. The time it slept must not count as latency of the member that
+/// the first request afterwards reads.
 #[test]
 fn the_sleep_of_a_reactor_is_no_latency_of_a_member() {
     let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
@@ -46,9 +47,10 @@ fn the_sleep_of_a_reactor_is_no_latency_of_a_member() {
     assert!(longest_ns < 10_000_000_000, "{longest_ns} ns");
 }
 
-/// A drive dies while a stripe of which it holds data needs a resync, and no host writes. The reads of the resync fail and do not count
-/// against it; but a resync that begins at rest has the superblocks written first, so within seconds the member is failed, and the
-/// array does not stay whole in name with a stripe that is in doubt.
+/// A drive dies while a stripe in which it holds data is unsynced, and no host writes. The failed reads of
+/// the resync do not count against the drive. But a resync that begins at rest has the superblocks written
+/// first, so the drive is failed within seconds, and the array does not count as whole with a stripe that
+/// cannot be resynced.
 #[test]
 fn a_resync_finds_a_drive_that_died() {
     for dies_at_rest in [true, false] {
@@ -71,8 +73,9 @@ fn a_resync_finds_a_drive_that_died() {
     }
 }
 
-/// The sweep makes a cell Clean on the members only after the record has moved on, in both copies of every superblock: an image of a
-/// member from before the write is then known to be old. (The twin of the test of a stop, in `stop`.)
+/// The sweep makes a cell Clean on the members only after the record has moved on, in both copies of every
+/// superblock: an image of a member from before the write is then known to be old. (`stop` has the same test
+/// for a stop.)
 #[test]
 fn the_sweep_moves_the_record_before_it_takes_off_a_mark() {
     let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));
@@ -82,7 +85,7 @@ fn the_sweep_moves_the_record_before_it_takes_off_a_mark() {
     assert!(!world.fails(RequestKind::Write { fua: false }, 0, 4096));
     world.turn_until("the end of its I/O", |world| world.io_is_quiet());
     assert_eq!(world.shared.bitmap.cell(0), Cell::Dirty);
-    // Slots 0 and 1 keep block 0, in two places.
+    // Slots 0 and 1 keep block 0, each in two places.
     let first = world.shared.layout.bitmap_offset_bytes as usize;
     let block = |world: &World| [0, 1].map(|slot| world.disks.borrow()[slot].bytes[first..][..8192].to_vec());
     let moves = |world: &World| world.superblocks().iter().map(|copy| copy.record.moves).min();
@@ -96,8 +99,9 @@ fn the_sweep_moves_the_record_before_it_takes_off_a_mark() {
     assert!(moves(&world) > moves_before, "a cell is Clean on a member, and the record has not moved on");
 }
 
-/// A write marks its stripe and is then refused, because a row that it needs cannot be computed. No member was written, and the sweep
-/// takes the mark off all the same: otherwise the next power cut would be followed by a resync of the stripe.
+/// A write marks its stripe and is then refused, because a row that it needs cannot be computed. No member
+/// was written, and the sweep still clears the mark: otherwise the next power cut would be followed by a
+/// resync of the stripe.
 #[test]
 fn the_mark_of_a_refused_write_is_swept() {
     let (level, initial) = (Level::Raid5, Initial::All(Cell::Clean));

@@ -1,4 +1,4 @@
-//! Chance, from one seed: splitmix64 (Steele, Lea, Flood 2014).
+//! Random numbers from one seed: splitmix64 (Steele, Lea, Flood 2014).
 
 #[derive(Clone)]
 pub struct Rng(u64);
@@ -16,7 +16,7 @@ impl Rng {
         bits ^ bits >> 31
     }
 
-    /// A number below `bound`, which is not zero.
+    /// A number below `bound`, which must not be zero.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }

@@ -1,8 +1,9 @@
-//! Members that do not answer: who is failed for it, and what goes on without them.
+//! Members that do not answer: which of them are failed, and what continues without them.
 //!
-//! Method: members fall silent under a load of all kinds of requests, alone, several together or all, and answer later, never,
-//! or after their slot has another device. Oracle: times of answers, the model of the host, what lies on the members in the
-//! end, and the rings, which see to it that no memory is used again that an I/O in flight still has (`disks`).
+//! Method: members fall silent under a load of all kinds of requests: alone, several together, or all. They
+//! answer later, never, or after their slot has another device. Oracle: times of answers, the model of the
+//! host, the content of the members at the end, and the rings, which check that no memory is reused while an
+//! I/O in flight still has it (`disks`).
 
 use bitmap::Cell;
 use crossbeam::channel::bounded;
@@ -47,7 +48,7 @@ fn rest(world: &mut World, ns: u64) {
     world.turn_until("some rest", |world| world.now_ns() >= until);
 }
 
-/// Requests of every size and kind, each as long as the member timeout and a second.
+/// Waits for all outstanding requests: each must be answered within the member timeout plus a second.
 fn is_answered_in_time(world: &mut World) {
     let asked_ns = world.now_ns();
     world.turn_until("every answer", |world| world.outstanding() == 0);
@@ -55,7 +56,7 @@ fn is_answered_in_time(world: &mut World) {
     assert!(took_ns < PATIENCE_NS + SECOND, "answered after {took_ns} ns: {:?}", world.config);
 }
 
-/// A fresh device takes the slot; the old one keeps its index, and its I/O.
+/// Gives the slot a fresh device; the old device keeps its index and its I/O.
 fn refill(world: &mut World, slot: u8) {
     let device = world.new_device();
     let answered = world.order_join(slot, device);
@@ -70,9 +71,9 @@ fn wait_for_sync(world: &mut World, slot: u8) {
     });
 }
 
-/// As many members as the level can spare fall silent together, for ever: they leave in one epoch, every request in flight
-/// is answered in time, and so is all that comes after. Then their slots are filled, and only then the old devices
-/// carry out what they were asked, or fail it.
+/// As many members as the level can spare fall silent together, for ever. They leave in one epoch, every
+/// request in flight is answered in time, and so is every later request. Then their slots are filled, and
+/// only after that the old devices carry out their queued operations, or fail them.
 #[test]
 fn silence_without_end_costs_no_service() {
     for seed in 0..6 {
@@ -93,7 +94,7 @@ fn silence_without_end_costs_no_service() {
         }
         is_answered_in_time(&mut world);
         assert!(world.shared.members.record().writable.and(set).is_empty());
-        // Created in the first epoch, started in the second.
+        // Epoch 1 is the creation, epoch 2 the start.
         let epoch = world.shared.steward.epoch.load(std::sync::atomic::Ordering::Relaxed);
         assert_eq!(epoch, 3, "{set:?} did not leave in one epoch: {:?}", world.config);
         assert!(silent.iter().all(|&slot| world.shared.members.failure(slot).is_some()));
@@ -105,7 +106,7 @@ fn silence_without_end_costs_no_service() {
             world.load(40);
             wait_for_sync(&mut world, slot);
         }
-        // The kernel gives back what it had, done or failed.
+        // The kernel gives back the operations of the old devices, done or failed.
         for &device in &old {
             let dead = world.rng.chance(50);
             let disk = &mut world.disks.borrow_mut()[usize::from(device)];
@@ -118,8 +119,9 @@ fn silence_without_end_costs_no_service() {
     }
 }
 
-/// Two members fall silent under reads alone, which change nothing on record: no round of superblocks is in flight to either when they
-/// are failed, so what they hold of the record says nothing of the other. They leave in one epoch all the same.
+/// Two members fall silent under reads alone, which do not change the record: no round of superblocks is in
+/// flight to either when they are failed, so the epoch that each holds says nothing about the other. They
+/// still leave in one epoch.
 #[test]
 fn who_is_silent_together_leaves_together() {
     for seed in 120..124 {
@@ -141,7 +143,8 @@ fn who_is_silent_together_leaves_together() {
     }
 }
 
-/// The patience of a second silent member runs out while the record of the first is being written to it.
+/// A second member is silent too, and its patience runs out while the record that excludes the first is being
+/// written to it.
 #[test]
 fn a_record_does_not_wait_for_a_silent_member() {
     for seed in 0..4 {
@@ -149,7 +152,7 @@ fn a_record_does_not_wait_for_a_silent_member() {
         world.load(40);
         world.settle();
         silence(&world, &[0, 1], true);
-        // The operator fails one of them; the other has to hear of it.
+        // The operator fails one of the two; the record of that is written to the other.
         let (answer, answered) = bounded(1);
         assert!(
             world.shared.steward.orders.push(Order::Fail { slot: 0, answer: Answer::to(answer) }).is_ok()
@@ -165,7 +168,8 @@ fn a_record_does_not_wait_for_a_silent_member() {
     }
 }
 
-/// An error of a device that has been replaced, of a flush or of a bitmap block, says nothing of the one that came after it.
+/// A late error of a replaced device, from a flush or a bitmap block, is not counted against the device that
+/// replaced it.
 #[test]
 fn a_late_error_of_a_replaced_device_changes_nothing() {
     for (seed, kind) in [(301, RequestKind::Flush), (302, RequestKind::Write { fua: true })] {
@@ -200,7 +204,8 @@ fn a_late_error_of_a_replaced_device_changes_nothing() {
     }
 }
 
-/// The list of lost rows is being written when a member falls silent: once the member is out on record, the list is durable without it.
+/// A member falls silent while the list of lost rows is being written: once the record excludes the member,
+/// the list is durable without it.
 #[test]
 fn the_list_of_lost_rows_does_not_wait_for_a_silent_member() {
     let mut world = world(304, Level::Raid5, 4, 4 << 10, 1);
@@ -215,15 +220,16 @@ fn the_list_of_lost_rows_does_not_wait_for_a_silent_member() {
     world.turn_until("the list", is_durable);
 }
 
-/// A bitmap block is being written when one of its keepers leaves, and the write to the other keeper is slow. By the time it ends the slot
-/// of the first has another device, which is being filled and in part on record: the block counts as written, since the device that
-/// missed it is out.
+/// A bitmap block is being written when one of its two keepers leaves, and the write to the other keeper is
+/// slow. By the time that write ends, the slot of the first has another device, which is being rebuilt and
+/// whose cursor is already on record. The block counts as written: the device that missed it is excluded.
 #[test]
 fn what_a_device_has_missed_is_not_held_against_the_next_one() {
     let mut world = world(303, Level::Raid5, 4, 4 << 10, 1);
     assert!(!world.fails(RequestKind::Write { fua: false }, 0, 4096));
     let bitmap = world.shared.layout.bitmap_offset_bytes..world.data_bytes().start;
-    // Slots 0 and 1 keep block 0; the last stripe is of another region of cells than the first.
+    // Slots 0 and 1 keep block 0. The last stripe is in another region of cells than the first, so its write
+    // needs a mark.
     silence(&world, &[1], true);
     world.disks.borrow_mut()[0].holds = Some(bitmap);
     let stripe_bytes = u64::from(world.geometry.stripe_bytes());
@@ -241,8 +247,8 @@ fn what_a_device_has_missed_is_not_held_against_the_next_one() {
     world.verify();
 }
 
-/// All members are silent for longer than the patience, as when a cable or an adapter is reset, and answer one after the other:
-/// nobody has failed. The same where only one of them had been asked for something.
+/// All members are silent for longer than the patience, as when a cable or an adapter is reset, and then
+/// answer one after the other: none is failed. The same holds if only one of them had an operation to answer.
 #[test]
 fn a_silence_of_all_fails_nobody() {
     for (seed, requests) in [(401, 60), (402, 1), (403, 2)] {
@@ -268,7 +274,8 @@ fn a_silence_of_all_fails_nobody() {
     }
 }
 
-/// One more is silent than can be spared: nobody is failed while it is so; when all but one answer again, that one is.
+/// One more member is silent than the level can spare: none is failed while that lasts. When all but one
+/// answer again, that one is failed.
 #[test]
 fn one_too_many_is_nobodys_fault() {
     let mut world = world(501, Level::Raid5, 5, 4 << 10, 1);
@@ -284,7 +291,7 @@ fn one_too_many_is_nobodys_fault() {
     world.verify();
 }
 
-/// Members that take minutes over deallocations and do everything else at once are well.
+/// Members that take minutes over deallocations and do everything else at once are not failed.
 #[test]
 fn slow_advice_costs_no_member() {
     let mut world = world(601, Level::Raid6, 6, 4 << 10, 1);
@@ -304,7 +311,7 @@ fn slow_advice_costs_no_member() {
     assert_eq!(world.shared.members.view().readable, world.geometry.slots());
     world.disks.borrow_mut().iter_mut().for_each(|disk| disk.slow_advice = false);
     world.verify();
-    // One member takes its time, and is asked for nothing else meanwhile.
+    // One member alone is slow, and has nothing but deallocations in flight.
     world.disks.borrow_mut()[2].slow_advice = true;
     assert!(!world.fails(RequestKind::Write { fua: false }, 20 * stripe_bytes, 10 * stripe_bytes));
     assert!(!world.fails(RequestKind::Discard, 20 * stripe_bytes, 10 * stripe_bytes));
@@ -315,8 +322,8 @@ fn slow_advice_costs_no_member() {
     world.verify();
 }
 
-/// Deallocations that a member does one by one are waited for, in every reactor, however many there are. If none ends any more,
-/// the member leaves: their stripes are locked.
+/// Deallocations that a member does one by one are waited for, in every reactor, however many there are. If
+/// they stop ending, the member is failed, because their stripes are locked.
 #[test]
 fn advice_that_moves_on_costs_no_member() {
     let mut world = world(603, Level::Raid5, 4, 4 << 10, 2);
@@ -329,7 +336,8 @@ fn advice_that_moves_on_costs_no_member() {
     }
     rest(&mut world, SECOND);
     assert_eq!(world.outstanding(), 0, "the host waits for advice");
-    // Whichever reactor is first has its own done first, so the other one waits for longer than ten times the patience.
+    // The first reactor's deallocations end first, so the other reactor waits for longer than ten times the
+    // patience.
     for _ in 0..16 {
         world.disks.borrow_mut()[1].advice_left = 1;
         world.pass(3 * PATIENCE_NS / SECOND);
@@ -345,14 +353,15 @@ fn advice_that_moves_on_costs_no_member() {
     world.verify();
 }
 
-/// A member that takes a minute over a flush and answers everything else in time is well: each answer counts as a sign of life.
+/// A member that takes a minute over a flush and answers everything else in time is not failed: each answer
+/// counts as a sign of life.
 #[test]
 fn a_slow_flush_costs_no_member() {
     let mut world = world(602, Level::Raid5, 4, 4 << 10, 1);
     world.load(60);
     world.settle();
     let device = world.shared.members.device(1);
-    // False where it has a cache already.
+    // False if the member has a cache already.
     let _is_new = world.shared.members.cache_switched_on(1, device, true);
     world.disks.borrow_mut()[usize::from(device.0)].slow_flushes = true;
     assert!(world.ask(RequestKind::Flush, 0, 0));
@@ -368,8 +377,8 @@ fn a_slow_flush_costs_no_member() {
     world.verify();
 }
 
-/// More reads into pages of the host than a reactor has places for are in flight to a member that is failed. They wait for the kernel;
-/// whatever else is read meanwhile does not.
+/// More reads into pages of the host are in flight to a failed member than a reactor has room for. These
+/// reads wait for the kernel; other reads do not wait.
 #[test]
 fn reads_into_pages_of_the_host_hold_up_no_others() {
     let mut world = world_of(901, Level::Raid5, 4, 4 << 10, 300, 1);
@@ -388,8 +397,8 @@ fn reads_into_pages_of_the_host_hold_up_no_others() {
     world.verify();
 }
 
-/// All the memory that hosts may use holds reads in flight to a member that falls silent, and none is given back before all of them are
-/// answered: there is as much in its stead.
+/// All memory for hosts is held by reads in flight to a member that falls silent, and none of it is released
+/// before all these reads are answered. The reserve is large enough to repeat all of them.
 #[test]
 fn all_memory_in_use_can_be_replaced_at_once() {
     let mut world = world_of(902, Level::Raid5, 4, 4 << 10, 300, 1);
@@ -402,8 +411,9 @@ fn all_memory_in_use_can_be_replaced_at_once() {
     world.verify();
 }
 
-/// Reactors sleep when nothing tells them to turn. A read that was in flight to a member that is failed is done again all the same.
-/// (Reactor 0 woke for the sweep each second; at any other reactor such a read waited until something else came.)
+/// Reactors sleep when nothing wakes them. A read that was in flight to a failed member is repeated
+/// nevertheless. (Reactor 0 woke for the sweep each second; on any other reactor such a read waited until
+/// something else arrived.)
 #[test]
 fn a_reactor_that_sleeps_does_a_read_again() {
     for seed in 910..914 {
@@ -428,8 +438,9 @@ fn a_reactor_that_sleeps_does_a_read_again() {
     }
 }
 
-/// A read into pages of the host is in flight to a member that is failed, and only the kernel can end it. A reactor that is told to end
-/// leaves such a read, and no other request. (A server that was told to end waited a minute for it, and was not stopped cleanly.)
+/// A read into pages of the host is in flight to a failed member, and only the kernel can end it. A reactor
+/// that is told to end leaves such a read behind, but no other request. (A server that was told to end waited
+/// a minute for it, and did not stop cleanly.)
 #[test]
 fn a_read_into_pages_of_the_host_is_left_to_the_kernel() {
     let mut world = world(900, Level::Raid5, 4, 4 << 10, 1);

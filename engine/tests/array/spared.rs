@@ -1,8 +1,9 @@
-//! Members that cannot be spared though there are enough others: what they hold of stripes that need a resync cannot be computed.
+//! Members that cannot be spared although enough others are present: their strips of unsynced stripes cannot
+//! be computed.
 //!
-//! Method: arrays of which no stripe, or some stripes, are in sync lose members by an order, by read errors, by silence and by a
-//! write error. Oracle: which of these fails the member, what the operator is told, and that nothing that was readable before is
-//! lost by what had a choice.
+//! Method: arrays with no stripe in sync, or some, lose members by an order, by read errors, by silence and
+//! by a write error. Oracle: which of these fails the member, what the operator is told, and that a cause
+//! that leaves a choice loses nothing that was readable before.
 
 use bitmap::Cell;
 use engine::array::Order;
@@ -31,8 +32,8 @@ fn silence(world: &World, slot: u8, silent: bool) {
     world.disks.borrow_mut()[device].silent = silent;
 }
 
-/// The order is refused as long as a stripe is left, with their number and what to do; then it is carried out, and everything
-/// reads as before.
+/// The order is refused as long as a stripe needs the member, with the number of these stripes and with
+/// advice; then it is carried out, and everything reads as before.
 #[test]
 fn an_order_waits_for_the_resync() {
     for (seed, level, members) in [(1, Level::Raid5, 4), (2, Level::Raid6, 6)] {
@@ -69,7 +70,7 @@ fn an_order_waits_for_the_resync() {
     }
 }
 
-/// The refusal of an order names its reason: whether the operator has to wait or to replace a member depends on it.
+/// The refusal of an order names its reason, which tells the operator whether to wait or to replace a member.
 #[test]
 fn a_refusal_says_why() {
     let initial = Initial::All(Cell::Clean);
@@ -81,7 +82,7 @@ fn a_refusal_says_why() {
         let why = order_fail(&mut world, slot).expect_err("it cannot be failed");
         assert!(why.contains(reason), "{why}");
     }
-    // The stripes of which a missing member holds data stay as they are: there is no resync to wait for.
+    // Unsynced stripes in which a missing member holds data stay as they are: there is no resync to wait for.
     let mut world = unsynced(8, Level::Raid6, 6);
     assert!(world.shared.members.fail(2, Failure::Operator));
     world.pass(60);
@@ -89,7 +90,8 @@ fn a_refusal_says_why() {
     assert!(why.contains("could not be resynced so far"), "{why}");
 }
 
-/// Bad sectors that turn up over a long time cost no member: they are repaired, and the count of errors is halved every minute.
+/// Bad sectors that appear over a long time cost no member: they are repaired, and the count of errors is
+/// halved every minute.
 #[test]
 fn old_read_errors_are_forgotten() {
     let initial = Initial::All(Cell::Clean);
@@ -110,7 +112,7 @@ fn old_read_errors_are_forgotten() {
     assert!(world.shared.members.view().readable.has(0), "it was failed for errors of minutes ago");
 }
 
-/// A member that reads badly is the only one that has its strips.
+/// A member with read errors is not failed while it is the only one that has its strips.
 #[test]
 fn read_errors_fail_no_member_that_is_needed() {
     let mut world = unsynced(3, Level::Raid6, 6);
@@ -123,7 +125,7 @@ fn read_errors_fail_no_member_that_is_needed() {
     }
     assert!(world.shared.members.read_errors(2) > 64 && !world.is_synced());
     assert_eq!(world.shared.members.view().readable, world.geometry.slots());
-    // Once every stripe is consistent without it, it leaves for the errors that it still shows.
+    // Once every stripe is consistent without it, the member is failed for the errors that it still has.
     world.disks.borrow_mut()[device].unreadable = false;
     world.turn_until("a resync", |world| world.is_synced());
     world.disks.borrow_mut()[device].unreadable = true;
@@ -134,8 +136,8 @@ fn read_errors_fail_no_member_that_is_needed() {
     assert!(matches!(world.shared.members.failure(2), Some(Failure::Reads(_))));
 }
 
-/// A pause of twice the patience costs no member and no data while stripes need a resync; a silence without end does not stop the
-/// array for ever.
+/// While stripes are unsynced, a silence of twice the patience costs no member and no data; a silence without
+/// end does not stop the array for ever.
 #[test]
 fn a_silent_member_is_waited_for_longer() {
     const SECOND: u64 = 1_000_000_000;
@@ -160,7 +162,7 @@ fn a_silent_member_is_waited_for_longer() {
     assert!((10 * patience_s..11 * patience_s).contains(&took_s), "after {took_s} s");
 }
 
-/// A member that has missed a write is behind, whatever it costs.
+/// A member that has missed a write is failed, whatever is lost with it.
 #[test]
 fn a_write_error_has_no_choice() {
     let mut world = unsynced(6, Level::Raid6, 6);
@@ -176,8 +178,8 @@ fn a_write_error_has_no_choice() {
     world.settle();
 }
 
-/// Writes that read old bytes for the parity count failed reads as host reads do: a member that reads nothing is failed by writes
-/// alone.
+/// Writes that read old bytes for the parity count failed reads as host reads do: writes alone fail a member
+/// of which no read succeeds.
 #[test]
 fn read_errors_of_writes_fail_a_member() {
     let (initial, chunk_bytes) = (Initial::All(Cell::Clean), 4096);
@@ -195,8 +197,8 @@ fn read_errors_of_writes_fail_a_member() {
     world.verify();
 }
 
-/// A stripe that needs a resync and lacks the member of a data strip stays as it is: once the member is back, its strip can be read
-/// again. Meanwhile writes to the other strips are stored.
+/// An unsynced stripe that lacks the member of a data strip stays as it is: if that member returns, its strip
+/// can be read again. Meanwhile writes to the other strips are stored.
 #[test]
 fn a_resync_without_a_member_gives_nothing_up() {
     let mut world = unsynced(8, Level::Raid5, 4);

@@ -1,7 +1,9 @@
-//! A stop in order: what it waits for, what it does not wait for, and what the members hold when it is answered.
+//! An orderly stop: what it waits for, what it does not wait for, and what the members hold when it is
+//! answered.
 //!
-//! Method: an order to stop is given during deallocations, a flush, a resync or a rebuild, or right after writes. Oracle: when the
-//! order is answered, the superblocks and bitmap blocks on the disks at that moment, and the content after the next start.
+//! Method: a stop is ordered during deallocations, a flush, a resync or a rebuild, or right after writes.
+//! Oracle: the time of the answer, the superblocks and bitmap blocks on the disks at that time, and the
+//! content after the next start.
 
 use bitmap::Cell;
 use engine::array::Order;
@@ -22,15 +24,16 @@ fn order_stop(world: &World) -> Answered {
     world.order(|answer| Order::Stop { answer })
 }
 
-/// The stop ends well; both copies of every superblock say so when it is answered.
+/// The stop succeeds, and when it is answered both copies of every superblock say Clean.
 fn is_stopped(world: &mut World, stopped: &Answered) {
     world.turn_until("a stop", |_| !stopped.is_empty());
     assert_eq!(stopped.recv(), Ok(Ok(())));
     assert!(world.superblocks().iter().all(|copy| copy.record.state == RunState::Clean));
 }
 
-/// An image of a member from before the last write must be known to be old, although no cell on the members tells of the write any
-/// more: the record moves on, in both copies of every superblock, before the first bitmap block is written.
+/// An image of a member from before the last write must be recognised as old, although no cell on the members
+/// shows that write any more: the record moves on, in both copies of every superblock, before the first
+/// bitmap block is written.
 #[test]
 fn a_stop_moves_the_record_before_it_takes_off_the_marks() {
     let mut world = world(1, Cell::Clean);
@@ -48,7 +51,8 @@ fn a_stop_moves_the_record_before_it_takes_off_the_marks() {
     world.verify();
 }
 
-/// A copy of a superblock is damaged while the array is stopped: the next start writes both copies of every member anew.
+/// A copy of a superblock is damaged while the array is stopped: the next start rewrites both copies on every
+/// member.
 #[test]
 fn a_start_repairs_a_damaged_superblock() {
     for copy in [Copy::A, Copy::B] {
@@ -61,7 +65,8 @@ fn a_start_repairs_a_damaged_superblock() {
     }
 }
 
-/// An order that arrives after the stop was answered, and before the reactors have ended, is refused, and the device is left as it was.
+/// An order that arrives after the stop was answered and before the reactors have ended is refused, and the
+/// device is not touched.
 #[test]
 fn an_array_that_is_stopped_takes_no_device() {
     let mut world = world(5, Cell::Clean);
@@ -80,8 +85,8 @@ fn an_array_that_is_stopped_takes_no_device() {
     assert!(before == bytes(&world), "a device that was refused is written to");
 }
 
-/// A discard is answered before the devices have carried it out. A stop waits for them: a late deallocation would destroy what the
-/// next server writes. Other orders are refused meanwhile.
+/// A discard is answered before the devices have carried it out. A stop waits for the devices: a late
+/// deallocation would destroy what the next server writes. Other orders are refused meanwhile.
 #[test]
 fn a_stop_waits_for_deallocations() {
     let mut world = world(2, Cell::Clean);
@@ -99,7 +104,7 @@ fn a_stop_waits_for_deallocations() {
     is_stopped(&mut world, &stopped);
 }
 
-/// A flush of the sweep is in flight when the stop needs one: the stop asks for its own after it.
+/// A flush of the sweep is in flight when the stop needs a flush: the stop asks for its own afterwards.
 #[test]
 fn a_stop_during_a_flush_of_the_sweep_ends() {
     let mut world = world(3, Cell::Clean);
@@ -115,7 +120,7 @@ fn a_stop_during_a_flush_of_the_sweep_ends() {
     is_stopped(&mut world, &stopped);
 }
 
-/// A resync or a rebuild of hours does not hold up a stop; it goes on at the next start.
+/// A resync or a rebuild that takes hours does not delay a stop; it continues at the next start.
 #[test]
 fn a_stop_does_not_wait_for_background_work() {
     let mut world = world(4, Cell::NeedSync);

@@ -1,6 +1,6 @@
-//! What an array tells an operator: each change once, in order.
+//! Events for an operator: each change is reported once, in order.
 //!
-//! Method: one change after the other is made to happen; oracle: the list of events, whole.
+//! Method: changes are caused one after the other. Oracle: the complete list of events.
 
 use bitmap::Cell;
 use crossbeam::channel::Receiver;
@@ -27,7 +27,7 @@ fn array(level: Level, cell: Cell) -> (World, Receiver<Event>) {
     (world, events)
 }
 
-/// All that was told since the last time.
+/// All events since the last call.
 fn told(world: &mut World, events: &Receiver<Event>) -> Vec<Event> {
     world.turn();
     world.turn();
@@ -89,7 +89,7 @@ fn a_resync_and_a_rebuild_that_is_broken_off() {
 
     assert!(world.shared.members.fail(2, Failure::Silence(30)));
     world.turn_until("the record", |world| !world.shared.members.record().writable.has(2));
-    // A stripe of which another member cannot be read holds the rebuild.
+    // An unreadable sector of two other members in one stripe holds the rebuild.
     let strip = world.geometry.rotation(20).strip_on(0);
     world.lossy.fill(true);
     world.spoil(20, strip, 0);
@@ -102,13 +102,13 @@ fn a_resync_and_a_rebuild_that_is_broken_off() {
     let told = told(&mut world, &events);
     let begun = Event::RebuildBegun { slot: 2, device, from_stripe: 0 };
     let left = Event::MemberLeft { slot: 2, device, why: Failure::Operator, array_has_failed: false };
-    // Redundancy is as it was, and nothing was filled.
+    // No redundancy event comes here: redundancy is as before, since nothing was filled.
     let broken_off = Event::RebuildBrokenOff { slot: 2, device, at_stripe: 0 };
     assert_eq!(told[2..], [begun, left, broken_off], "{told:?}");
     assert!(matches!(told[0], Event::MemberLeft { slot: 2, why: Failure::Silence(30), .. }), "{told:?}");
 }
 
-/// A member is full: it refuses metadata, and stays. The event has the slot and the error.
+/// A full member refuses metadata, and stays a member. The event names the slot and the error.
 #[test]
 fn an_array_that_stops_serving() {
     let (mut world, events) = array(Level::Raid5, Cell::Clean);
@@ -122,7 +122,7 @@ fn an_array_that_stops_serving() {
     );
 }
 
-/// Without a listener, or with a slow one, nothing waits, and events that were not heard are counted.
+/// Without a listener, or with a slow one, nothing waits; events that nothing received are counted.
 #[test]
 fn a_listener_that_does_not_listen() {
     let (mut world, _) = array(Level::Raid6, Cell::Clean);

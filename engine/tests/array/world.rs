@@ -1,4 +1,4 @@
-//! One array over [`Disk`]s, stepped a turn at a time, and the host's view of it as a model.
+//! An array over [`Disk`]s, stepped a turn at a time, and a model of what the host knows of its content.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -28,10 +28,10 @@ pub mod restart;
 const MIB: usize = 1 << 20;
 /// The tag of reads into pages of the host.
 const HOST_PAGES: u64 = u64::MAX;
-/// Turns in which everything asked for is done, or the test has failed.
+/// Turns after which a test that still waits has failed.
 const TURNS_MAX: u32 = 200_000;
 
-/// How the cells begin.
+/// The initial cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initial {
     All(Cell),
@@ -50,16 +50,16 @@ pub struct Config {
     pub reactors: usize,
 }
 
-/// Where the answer to an order comes.
+/// Receives the answer to an order.
 pub type Answered = Receiver<Result<(), String>>;
 
 /// A request in flight.
 struct Asked {
     request: Request,
     reactor: usize,
-    /// What it writes.
+    /// The bytes that the request writes.
     bytes: Vec<u8>,
-    /// Where another write was in flight too: either may have won.
+    /// Ranges that another write in flight overlaps: either may have won.
     torn: Vec<Range<u64>>,
 }
 
@@ -92,15 +92,16 @@ pub struct World {
     asked: Vec<Asked>,
     next_tag: u64,
     now_ns: u64,
-    /// What the host has been told that the array holds.
+    /// The content that the host knows.
     model: Vec<u8>,
-    /// Sectors of which it has not.
+    /// Sectors whose content the host does not know.
     unknown: Vec<bool>,
-    /// Stripes that needed a resync when a member was lost: a read of them may fail, but not lie.
+    /// Stripes that were unsynced when a member was lost: a read of them may fail, but must not return wrong
+    /// data.
     pub lossy: Vec<bool>,
     pub verified_bytes: u64,
     pub errors: u64,
-    /// Where the next start has changes of the record noted.
+    /// Writer of notes for the next start.
     pub noting: Noting,
 }
 
@@ -156,7 +157,7 @@ impl World {
         }
     }
 
-    /// A turn of every reactor, in any order.
+    /// Performs a turn of every reactor, starting at a random one.
     pub fn turn(&mut self) {
         self.now_ns += self.rng.below(10_000_000);
         let first = self.rng.below(self.reactors.len() as u64) as usize;
@@ -170,7 +171,7 @@ impl World {
         }
     }
 
-    /// Turns until `done`.
+    /// Turns until `done` is true.
     pub fn turn_until(&mut self, what: &str, mut done: impl FnMut(&mut World) -> bool) {
         for _ in 0..TURNS_MAX {
             if done(self) {
@@ -181,7 +182,7 @@ impl World {
         panic!("{what} does not come to an end: {:?}", self.config);
     }
 
-    /// Requests in flight.
+    /// Number of requests in flight.
     pub fn outstanding(&self) -> usize {
         self.asked.len()
     }
@@ -190,7 +191,7 @@ impl World {
         self.turn_until("a request", |world| world.asked.is_empty());
     }
 
-    /// Asks for something at random; whether there was room.
+    /// Submits a random request, if there is room.
     pub fn ask_random(&mut self) {
         let size = self.geometry.size_bytes();
         let stripe = u64::from(self.geometry.stripe_bytes());
@@ -219,14 +220,14 @@ impl World {
         };
     }
 
-    /// Asks a reactor for something; false where there is no room, or no right answer.
+    /// Submits a request to a reactor; false if there is no room, or if the right answer would be ambiguous.
     pub fn ask(&mut self, kind: RequestKind, offset_bytes: u64, len_bytes: u64) -> bool {
         let range = offset_bytes..offset_bytes + len_bytes;
         let is_read = kind == RequestKind::Read;
         let in_flight = |asked: &&Asked| !overlap(&asked.range(), &range).is_empty();
         let others: Vec<usize> = (0..self.asked.len()).filter(|&at| in_flight(&&self.asked[at])).collect();
         let is_clear = others.iter().all(|&at| is_read && !self.asked[at].changes());
-        // Two writes at once, now and then; never a read beside a write.
+        // Now and then two writes overlap; a read never overlaps a write.
         let may_tear = !is_read && others.iter().all(|&at| self.asked[at].changes()) && self.rng.chance(30);
         if !(is_clear || may_tear) {
             return false;
@@ -322,7 +323,7 @@ impl World {
         }
     }
 
-    /// Holds what was read against what is known.
+    /// Compares what was read with what is known.
     fn compare(&self, offset: u64, got: &[u8]) {
         if got == &self.model[offset as usize..][..got.len()] {
             return;
@@ -341,7 +342,7 @@ impl World {
         }
     }
 
-    /// Requests at random, with some in flight at a time.
+    /// Submits random requests, keeping a random number in flight.
     pub fn load(&mut self, requests: u32) {
         for _ in 0..requests {
             let depth = 1 + self.rng.below(24) as usize;
@@ -356,10 +357,11 @@ impl World {
         self.shared.bitmap.next_need_sync(0).is_none()
     }
 
-    /// A slot is lost, in one of three ways. What cannot be vouched for from now on is noted.
+    /// Loses a slot, in one of three ways. First it notes the stripes whose content is not certain from now
+    /// on.
     pub fn lose(&mut self, slot: u8) {
         self.heal_bad_sectors();
-        // Before the loss: an order to fail takes turns, and requests are answered in them.
+        // Noted before the loss: an order to fail takes turns, in which requests are answered.
         for stripe in 0..self.zones.stripes {
             self.lossy[stripe as usize] |= self.shared.bitmap.cell(stripe) == Cell::NeedSync;
         }
@@ -370,7 +372,8 @@ impl World {
                 let answered = self.order(|answer| Order::Fail { slot, answer });
                 self.turn_until("a failure", |_| !answered.is_empty());
                 if let Err(why) = answered.recv().expect("an answer") {
-                    // No order costs data; the drive does not ask.
+                    // An order never costs data and may be refused; a failed write of the drive gives no
+                    // choice.
                     assert!(!was_synced && why.contains("still to be resynced"), "{why}");
                     assert!(self.shared.members.fail(slot, engine::members::Failure::Write(5)));
                 }
@@ -379,7 +382,8 @@ impl World {
         }
     }
 
-    /// A member stops answering, until it has been failed for it; then it answers again, with errors or as if nothing had been.
+    /// Makes a member silent until it has been failed for that; then it answers again, either with errors or
+    /// normally.
     pub fn silence(&mut self, slot: u8) {
         let device = usize::from(self.shared.members.device(slot).0);
         self.disks.borrow_mut()[device].silent = true;
@@ -397,7 +401,7 @@ impl World {
         (disk.silent, disk.dead) = (false, dead);
     }
 
-    /// Discards what cannot be vouched for, so that a rebuild can end.
+    /// Discards the lossy stripes, so that a rebuild can end.
     pub fn give_up_lossy(&mut self) {
         self.settle();
         let stripe_bytes = u64::from(self.geometry.stripe_bytes());
@@ -412,7 +416,7 @@ impl World {
         self.lossy.fill(false);
     }
 
-    /// A new device for a slot, full of noise, and load until it is in sync.
+    /// Gives a slot a new device full of noise, under load, and waits until it is in sync.
     pub fn replace(&mut self, slot: u8, load: u32) {
         self.join(slot, load);
         self.turn_until("a rebuild", |world| {
@@ -421,7 +425,7 @@ impl World {
         });
     }
 
-    /// A new device, full of noise, that the rings know.
+    /// Adds a device full of noise to those that the rings serve.
     pub fn new_device(&mut self) -> DeviceIndex {
         let bytes = self.disks.borrow()[0].bytes.len() as u64;
         let mut disk = Disk::of_another(bytes, &mut self.rng);
@@ -446,9 +450,9 @@ impl World {
         answered
     }
 
-    /// A new device for a slot, full of noise, and load while it joins.
+    /// Gives a slot a new device full of noise, under load, and waits until it has joined.
     pub fn join(&mut self, slot: u8, load: u32) {
-        // A dead device is found out by a write.
+        // A dead device is discovered by a write.
         let stripe = u64::from(self.geometry.stripe_bytes());
         while self.shared.members.view().writable.has(slot) {
             let at = self.rng.below(self.zones.stripes);
@@ -467,7 +471,7 @@ impl World {
         self.turn_until("a join", |_| !answered.is_empty());
         let answer = answered.recv().expect("an answer");
         if answer.as_ref().is_err_and(|why| why.contains("try again")) {
-            // Another member was dead, and the record of this change was what found it out.
+            // Another member was dead, and the record of this change discovered it.
             self.join(slot, load);
             return;
         }
@@ -476,9 +480,10 @@ impl World {
         self.settle();
     }
 
-    /// A sector that cannot be read, if none is now. Nothing is in flight: a read that met the one before, and
-    /// waits for its stripe, holds that against the strip though it was repaired meanwhile, and with a second one
-    /// bad in the same rows it is answered with `Lost` (seed 8_594_030_594 of 4 KiB chunks on three members).
+    /// Makes a random sector unreadable if all sectors are readable and nothing is in flight. A read that met
+    /// an earlier bad sector and waits for its stripe treats that strip as bad although it was repaired
+    /// meanwhile; with a second bad sector in the same rows it would be answered with `Lost` (seed
+    /// 8_594_030_594 of 4 KiB chunks on three members).
     pub fn spoil_a_sector(&mut self) {
         self.settle();
         let mut disks = self.disks.borrow_mut();
@@ -491,7 +496,7 @@ impl World {
         }
     }
 
-    /// The sector of its member that holds this row of a strip cannot be read until it is written.
+    /// Makes the member's sector that holds this row of a strip unreadable until it is written.
     pub fn spoil(&mut self, stripe: u64, strip: u8, row: u32) {
         let slot = self.geometry.rotation(stripe).slot_of(strip);
         let device = self.shared.members.device(slot);
@@ -499,12 +504,12 @@ impl World {
         self.disks.borrow_mut()[usize::from(device.0)].bad.insert(at / SECTOR);
     }
 
-    /// Sectors that cannot be read now.
+    /// Number of sectors that cannot be read now.
     pub fn bad_sectors(&self) -> usize {
         self.disks.borrow().iter().map(|disk| disk.bad.len()).sum()
     }
 
-    /// Asks for one thing and waits for its answer: whether that was an error.
+    /// Submits one request and waits for its answer; whether that was an error.
     pub fn fails(&mut self, kind: RequestKind, offset_bytes: u64, len_bytes: u64) -> bool {
         let errors = self.errors;
         self.settle();
@@ -513,18 +518,18 @@ impl World {
         self.errors > errors
     }
 
-    /// The model says zeros for these bytes: they are lost, and what the members hold is defined as that.
+    /// Sets these bytes to zeros in the model: they are lost, and defined to read as zeros on the members.
     pub fn give_up(&mut self, offset_bytes: u64, len_bytes: u64) {
         self.model[offset_bytes as usize..(offset_bytes + len_bytes) as usize].fill(0);
     }
 
-    /// Which reads of so many bytes each fail.
+    /// Addresses at which a read of `len_bytes` fails.
     pub fn failing_reads(&mut self, len_bytes: u64) -> Vec<u64> {
         let all = (0..self.geometry.size_bytes()).step_by(len_bytes as usize);
         all.filter(|&at| self.fails(RequestKind::Read, at, len_bytes)).collect()
     }
 
-    /// Reads everything through the array, and holds data and parity of every member in sync against it.
+    /// Reads everything through the array, and compares the data and parity of every member in sync with it.
     pub fn verify(&mut self) {
         self.settle();
         self.heal_bad_sectors();
@@ -557,7 +562,7 @@ impl World {
         };
         let at =
             |strip: u8| (stripe * u64::from(geometry.stripe_bytes())) as usize + usize::from(strip) * chunk;
-        // Where the host cannot know, the member's word is taken; parity must agree with that too.
+        // If the host does not know the content, take the member's; parity must agree with that too.
         let data: Vec<(u8, &[u8])> = geometry
             .data_strips()
             .iter()

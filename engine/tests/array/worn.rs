@@ -1,7 +1,8 @@
-//! Sectors that can neither be read nor written, as a drive has that is out of spare ones: they cost their own rows and no member
-//! that the array needs.
+//! Sectors that can neither be read nor written, as on a drive that has no spare sectors left: they cost
+//! their own rows, but no member that the array needs.
 //!
-//! Method: sectors at chosen places fail each read and each write. Oracle: the world's model of the bytes, and who is a member.
+//! Method: sectors at chosen places fail each read and each write. Oracle: the world's model of the bytes,
+//! and which members are in use.
 
 use std::sync::atomic::Ordering;
 
@@ -35,8 +36,8 @@ fn in_sync(world: &World) -> u32 {
     world.shared.members.view().readable.count()
 }
 
-/// The repair of what was read is refused: the host has its bytes, again and again, and each member is there for the bad rows of
-/// the others.
+/// The repair of a bad sector is refused each time: the host still gets its bytes, and each member stays in
+/// use to reconstruct the bad rows of the others.
 #[test]
 fn a_repair_that_fails_costs_no_member() {
     let mut world = array(71, Level::Raid5, 4, Cell::Clean);
@@ -53,7 +54,8 @@ fn a_repair_that_fails_costs_no_member() {
     world.verify();
 }
 
-/// Stripes that need a resync, of which no member can be spared: the resync ends, and what is lost is the rows of the bad sector.
+/// Unsynced stripes, for which no member can be spared: the resync ends, and only the rows of the bad sector
+/// are lost.
 #[test]
 fn a_resync_passes_what_takes_no_zeros() {
     let mut world = array(72, Level::Raid5, 4, Cell::NeedSync);
@@ -69,7 +71,7 @@ fn a_resync_passes_what_takes_no_zeros() {
         (0..24).filter(|&stripe| world.shared.bitmap.cell(stripe) == Cell::NeedSync).collect();
     assert_eq!(unsynced, [4]);
     assert_eq!(world.failing_reads(4096), [lost]);
-    // Its parity does not hold; that of the others does.
+    // Stripe 4 stays unsynced, so without slot 1 it may lose more; the parity of all other stripes matches.
     world.give_up(lost, 4096);
     world.lose(1);
     let stripe_bytes = u64::from(world.geometry.stripe_bytes());
@@ -77,13 +79,15 @@ fn a_resync_passes_what_takes_no_zeros() {
     assert!(failing.iter().all(|at| at / stripe_bytes == 4), "{failing:?}");
 }
 
-/// A slot is filled from a member with such a sector: the rebuild ends with the rows of both listed, and the array is whole.
+/// A slot is filled from members with such sectors: the rebuild ends with the rows of the bad strips and of
+/// the slot listed, and the array is whole.
 #[test]
 fn a_rebuild_passes_what_takes_no_zeros() {
     for (level, members) in [(Level::Raid5, 4), (Level::Raid6, 5)] {
         let mut world = array(73, level, members, Cell::Clean);
         let parities = members as u8 - world.geometry.data();
-        // All but enough of the others are bad in one row of a stripe in which slot 2 holds data.
+        // As many members as the level has parities are bad in one row of a stripe in which slot 2 holds
+        // data.
         let bad: Vec<u8> = (0..members as u8).filter(|&slot| slot != 2).take(parities.into()).collect();
         let rotation = world.geometry.rotation(7);
         for &slot in &bad {
@@ -104,7 +108,8 @@ fn a_rebuild_passes_what_takes_no_zeros() {
         lost.sort_unstable();
         assert_eq!(world.failing_reads(4096), lost, "{level:?}");
         assert_eq!(world.shared.bitmap.cell(7), Cell::NeedSync, "what could not be written is in no parity");
-        // The sectors come back with what they held. A start knows which rows are lost, and which parity is no input.
+        // The sectors become readable again with their old content. The start still knows which rows are
+        // lost, and which parity may not be an input.
         world.disks.borrow_mut().iter_mut().for_each(|disk| disk.bad.clear());
         let mut world = world.restart(Serve::ReadWrite);
         world.lossy.fill(true);
@@ -118,12 +123,13 @@ fn a_rebuild_passes_what_takes_no_zeros() {
     }
 }
 
-/// A host writes to such a sector. A member that can be spared leaves for it; one that is needed stays, and the write is refused.
+/// A host writes to such a sector. A member that can be spared is failed for it; a member that is needed
+/// stays, and the write fails.
 #[test]
 fn a_write_to_a_bad_sector_costs_no_member_that_is_needed() {
     let mut world = array(74, Level::Raid6, 5, Cell::Clean);
     let write = RequestKind::Write { fua: false };
-    // Whole stripes: a smaller write would read the bad sector first, and end there.
+    // The writes cover whole stripes: a smaller one would read the bad sector first, and fail there.
     let stripe_bytes = u64::from(world.geometry.stripe_bytes());
     for (strip, others) in [(0, 4), (1, 3), (2, 3)] {
         world.spoil(9, strip, 0);
@@ -136,7 +142,8 @@ fn a_write_to_a_bad_sector_costs_no_member_that_is_needed() {
     assert!(!world.shared.failed());
 }
 
-/// A member that is needed and dead is failed at its first error, and costs no write of what others can hold.
+/// A dead member is failed at its first error even if it is needed; writes that other members can hold
+/// succeed.
 #[test]
 fn a_dead_member_is_failed_though_it_is_needed() {
     let mut world = array(75, Level::Raid5, 4, Cell::NeedSync);
@@ -148,8 +155,8 @@ fn a_dead_member_is_failed_though_it_is_needed() {
     assert_eq!(in_sync(&world), 3);
 }
 
-/// A member that is needed does not take a write, and a copy of its superblock cannot be read: the other copy shows that it is there.
-/// With both copies unreadable it counts as dead.
+/// A needed member refuses a write, and a copy of its superblock cannot be read: the other copy shows that
+/// the member is alive. With both copies unreadable it counts as dead.
 #[test]
 fn one_superblock_copy_shows_that_a_member_is_there() {
     let mut world = array(76, Level::Raid5, 4, Cell::Clean);
@@ -160,7 +167,7 @@ fn one_superblock_copy_shows_that_a_member_is_there() {
     let stripe_bytes = u64::from(world.geometry.stripe_bytes());
     world.lossy.fill(true);
     for (nth, copies) in [&[Copy::A][..], &[Copy::B], &[Copy::A, Copy::B]].into_iter().enumerate() {
-        // The array is awake after this, and the superblocks are not written for a while.
+        // This write wakes the array, so the superblocks are not written again for a while.
         assert!(!world.fails(write, 0, stripe_bytes));
         {
             let disk = &mut world.disks.borrow_mut()[0];

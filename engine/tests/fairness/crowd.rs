@@ -1,5 +1,5 @@
-//! A crowd: clients that each have one request in flight at all times, reactors that are short of something, and members that
-//! answer late.
+//! A crowd: clients that each keep one request in flight, reactors that are short of some resource, and
+//! members that answer late.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -18,10 +18,10 @@ use engine::ring::{Completion, DeviceIndex, MemberIo, MemberOp, Ring};
 use engine::tally::Tally;
 
 const MIB: usize = 1 << 20;
-/// A turn is so long on the engine's clock.
+/// Length of a turn on the engine's clock.
 const TURN_NS: u64 = 100_000;
 
-/// xorshift.
+/// Random numbers (xorshift).
 pub struct Dice(u64);
 
 impl Dice {
@@ -33,12 +33,12 @@ impl Dice {
     }
 }
 
-/// How many turns an operation of a member takes.
+/// The number of turns that a member's operation takes.
 #[derive(Clone, Copy)]
 pub enum Late {
-    /// As many as these, at random.
+    /// A random number between these two.
     Between(u64, u64),
-    /// A member carries out so many operations a turn, in the order in which they come.
+    /// The given number of operations per turn and member, in order of arrival.
     PerTurn(usize),
 }
 
@@ -48,9 +48,9 @@ struct LateRing {
     turn: u64,
     dice: Dice,
     due: BinaryHeap<Reverse<(u64, u32)>>,
-    /// By device, for [`Late::PerTurn`].
+    /// Operations in order, by device, for [`Late::PerTurn`].
     queues: Vec<VecDeque<u32>>,
-    /// Data written to each device.
+    /// Data writes, by device.
     written: Vec<u64>,
 }
 
@@ -86,7 +86,7 @@ impl Ring for LateRing {
     }
 }
 
-/// An array and what it is short of.
+/// The shape of an array, and what it is short of.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub members: u8,
@@ -96,11 +96,11 @@ pub struct Shape {
     pub cell: Cell,
     pub reactors: usize,
     pub sizes: Sizes,
-    /// Memory of a reactor's operations.
+    /// Memory for a reactor's operations.
     pub op_memory_mib: usize,
     /// A slot that is being filled.
     pub filling: Option<u8>,
-    /// Whether the last stripe is NeedSync.
+    /// Whether the last stripe is `NeedSync`.
     pub last_is_unsynced: bool,
     pub late: Late,
 }
@@ -122,21 +122,21 @@ impl Shape {
     };
 }
 
-/// One client: as soon as a request of it is answered it has the next one.
+/// A client that submits its next request as soon as the last one is answered.
 pub struct Client {
     pub reactor: usize,
     pub kind: RequestKind,
     pub len_bytes: u64,
-    /// Where, in bytes of the array.
+    /// The bytes of the array in which its requests lie.
     pub range: Range<u64>,
     span: Span,
     asked: Option<u64>,
     pub answers: u64,
-    /// The longest that a request of it waited, or waits now, in turns.
+    /// The longest wait of a request, including the one in flight, in turns.
     pub longest: u64,
 }
 
-/// See the top of this file.
+/// An array and its clients.
 pub struct Crowd {
     pub shared: Arc<Shared>,
     reactors: Vec<(Array, LateRing)>,
@@ -206,7 +206,7 @@ impl Crowd {
         }
     }
 
-    /// `count` clients of a reactor that write or read so much, anywhere in a range of the array.
+    /// Adds `count` clients of a reactor whose requests have this length, anywhere in a range of the array.
     pub fn join(
         &mut self,
         count: usize,
@@ -240,7 +240,7 @@ impl Crowd {
         0..self.shared.geometry.size_bytes()
     }
 
-    /// So many turns of every reactor.
+    /// Performs `count` turns of every reactor.
     pub fn turns(&mut self, count: u64) {
         (0..count).for_each(|_| self.turn());
     }
@@ -288,12 +288,12 @@ impl Crowd {
         self.clients[clients].iter().map(|client| client.longest).max().expect("some clients")
     }
 
-    /// The answers that these clients were given.
+    /// Number of answers that these clients received.
     pub fn answers(&self, clients: Range<usize>) -> u64 {
         self.clients[clients].iter().map(|client| client.answers).sum()
     }
 
-    /// What reaches a member through its writes, as a measure of background work.
+    /// Number of writes that reached a member, as a measure of background work.
     pub fn written(&self, slot: u8) -> u64 {
         self.reactors.iter().map(|(_, ring)| ring.written[usize::from(slot)]).sum()
     }

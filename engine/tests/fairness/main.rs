@@ -1,9 +1,10 @@
 //! Nothing is overtaken for ever, whatever the array is short of.
 //!
-//! Method: clients that each have a request in flight at all times (a closed loop) keep one thing short: block writes, memory,
-//! operations, parts, places for reads. The oracle is the longest wait of any request, in turns of the reactors, also of
-//! those that are still in flight at the end; no test looks at a clock. The bounds are some times what a queue in order needs.
-//! On the engine before these rules, or with one of them taken out, the wait goes on for as long as the test does.
+//! Method: clients that each keep one request in flight (a closed loop) keep one resource short: block
+//! writes, memory, operations, parts, or places for reads. Oracle: the longest wait of any request, in turns
+//! of the reactors, including requests that are still in flight at the end; no test looks at a clock. The
+//! bounds are a few times what a queue in order needs. On the engine before these rules, or with one of them
+//! removed, the wait lasts as long as the test.
 
 mod crowd;
 
@@ -16,11 +17,12 @@ use engine::request::RequestKind;
 use crowd::{Crowd, Late, Shape};
 
 const WRITE: RequestKind = RequestKind::Write { fua: false };
-/// Room for little.
+/// Sizes of a reactor with few operations and block writes.
 const FEW: Sizes = Sizes { requests: 256, parts: 256, ops: 8, host_reads: 64, block_writes: 2 };
 
-/// Scattered writes, each of which needs a bitmap block of its own to be written first. 16 are written at a time, each from
-/// memory of its own. The blocks that the test writes have more bytes than the memory, so it has to be used again.
+/// Scattered writes, each of which first needs a bitmap block of its own to be written. 16 blocks are written
+/// at a time, each from its own memory. The blocks of the whole test have more bytes than that memory, so
+/// memory is reused.
 #[test]
 fn block_writes_are_first_come_first_served() {
     let shape = Shape {
@@ -37,7 +39,7 @@ fn block_writes_are_first_come_first_served() {
     assert!(longest < 120, "a write waited {longest} turns");
 }
 
-/// One write of 256 KiB among 200 of 64 KiB, which take each 64 KiB that come free.
+/// A write of 256 KiB among 200 writes of 64 KiB, which take every 64 KiB that becomes free.
 #[test]
 fn who_needs_much_memory_is_not_overtaken() {
     let mut crowd = Crowd::new(Shape { members: 10, parities: 2, ..Shape::AMPLE });
@@ -48,7 +50,8 @@ fn who_needs_much_memory_is_not_overtaken() {
     assert!(small < 800 && large < 800, "64 KiB waited {small} turns, 256 KiB {large}");
 }
 
-/// 1000 clients and 160 operations: one that comes free goes to who waits, not to who comes next.
+/// 1000 clients and 160 operations: an operation that becomes free goes to a request that waits, not to the
+/// next that arrives.
 #[test]
 fn operations_are_first_come_first_served() {
     let mut crowd = Crowd::new(Shape { op_memory_mib: 256, late: Late::Between(2, 3), ..Shape::AMPLE });
@@ -58,7 +61,8 @@ fn operations_are_first_come_first_served() {
     assert!(longest < 120, "a write waited {longest} turns");
 }
 
-/// As many stripes as there are operations are never left alone, and one client writes to another.
+/// As many stripes as there are operations are in constant use. A client of one more stripe still gets an
+/// operation.
 #[test]
 fn a_busy_operation_gives_way() {
     let mut crowd = Crowd::new(Shape { sizes: FEW, ..Shape::AMPLE });
@@ -72,7 +76,7 @@ fn a_busy_operation_gives_way() {
     assert!(longest < 800, "a write waited {longest} turns");
 }
 
-/// A read and a discard of a stripe that is written without an end.
+/// A read and a discard of a stripe that is written without pause are answered.
 #[test]
 fn a_hot_stripe_keeps_no_read_and_no_discard_waiting() {
     let mut crowd = Crowd::new(Shape { filling: Some(1), ..Shape::AMPLE });
@@ -87,7 +91,7 @@ fn a_hot_stripe_keeps_no_read_and_no_discard_waiting() {
     assert!(longest < 800, "a request waited {longest} turns");
 }
 
-/// One request of 86 parts, and small ones that take each part that comes free.
+/// A request of 86 parts, among small ones that take every part that becomes free.
 #[test]
 fn parts_are_first_come_first_served() {
     let sizes = Sizes { parts: 64, ops: 64, ..FEW };
@@ -100,7 +104,7 @@ fn parts_are_first_come_first_served() {
     assert!(small < 100 && large < 600, "4 KiB waited {small} turns, 1 MiB {large}");
 }
 
-/// A read of 16 strips at once, and small ones that take each place that comes free.
+/// A read of 16 strips at once, among small reads that take every place that becomes free.
 #[test]
 fn reads_are_first_come_first_served() {
     let sizes = Sizes { host_reads: 32, ..FEW };
@@ -113,7 +117,7 @@ fn reads_are_first_come_first_served() {
     assert!(small < 400 && large < 400, "4 KiB waited {small} turns, 64 KiB {large}");
 }
 
-/// Two reactors have more for a stripe of reactor 0 than reactor 0 has parts.
+/// Two reactors have more requests for a stripe of reactor 0 than reactor 0 has parts.
 #[test]
 fn guests_leave_room_for_a_reactor_s_own_requests() {
     let sizes = Sizes { parts: 64, ..FEW };
@@ -130,7 +134,8 @@ fn guests_leave_room_for_a_reactor_s_own_requests() {
     assert!(longest < 800, "a write waited {longest} turns");
 }
 
-/// A slot is filled while one stripe is never left alone: by the steward's own reactor, by another, by both.
+/// A slot is filled while one stripe is constantly in use: by the steward's own reactor, by another, or by
+/// two.
 #[test]
 fn a_hot_stripe_does_not_hold_up_a_rebuild() {
     for owners in [&[0][..], &[1], &[0, 1], &[1, 2]] {
@@ -148,7 +153,7 @@ fn a_hot_stripe_does_not_hold_up_a_rebuild() {
     }
 }
 
-/// The only stripe that needs a resync is the last of many: the search takes several turns.
+/// The only unsynced stripe is the last of many: the search takes several turns.
 #[test]
 fn a_resync_looks_at_a_bounded_number_of_cells_in_a_turn() {
     let stripes = 40 * bitmap::STRIPES_PER_BLOCK;
@@ -165,8 +170,8 @@ fn a_resync_looks_at_a_bounded_number_of_cells_in_a_turn() {
     assert_eq!(crowd.shared.steward.resync_done.load(Ordering::Relaxed), 1);
 }
 
-/// A slot is filled from members of which each carries out two operations a turn. One client reads at another reactor, one
-/// request at a time: a rebuild that is alone takes 32 stripes at once, and beside a client few.
+/// A slot is filled from members that each carry out two operations per turn. One client reads at another
+/// reactor, one request at a time. A rebuild alone has 32 stripes in flight, and beside a client only a few.
 #[test]
 fn a_rebuild_leaves_a_lone_client_its_share() {
     let shape = Shape { reactors: 2, filling: Some(2), late: Late::PerTurn(2), ..Shape::AMPLE };
@@ -180,7 +185,7 @@ fn a_rebuild_leaves_a_lone_client_its_share() {
     assert!(crowd.written(2) > 500, "the rebuild has its share too: {} stripes", crowd.written(2));
 }
 
-/// The same beside a thousand clients: the rebuild keeps a share of each member's operations that is not a trifle.
+/// Beside a thousand clients, a rebuild keeps a significant share of each member's operations.
 #[test]
 fn a_thousand_clients_leave_a_rebuild_its_share() {
     let shape = Shape { stripes: 40_000, filling: Some(2), late: Late::PerTurn(8), ..Shape::AMPLE };

@@ -1,4 +1,5 @@
-//! Zones: disjoint, aligned, inside, and one more stripe would not fit, for every width and any size.
+//! Zones are disjoint, aligned and inside the member, and have no room for one more stripe, for every width
+//! and any size.
 
 use engine::format::superblock::SlotRecord;
 use engine::format::zones::{self, CELLS_PER_BLOCK, MEMBER_BYTES_MAX, ZoneError, copies, zones};
@@ -31,13 +32,14 @@ fn check_zones(member_bytes: u64, shape: &Shape) {
     assert_eq!(found.data.len_bytes, found.stripes * chunk);
     assert_eq!(found.bitmap.len_bytes, found.stripes.div_ceil(CELLS_PER_BLOCK) * 8192);
 
-    // One more stripe, by arithmetic of its own.
+    // One more stripe, by independent arithmetic.
     let bitmap = (found.stripes + 1).div_ceil(CELLS_PER_BLOCK) * 8192;
     let data = ((128 << 10) + bitmap + found.log.len_bytes).next_multiple_of(1 << 20);
     assert!(data + (found.stripes + 1) * chunk > zones::usable(member_bytes), "one more stripe fits");
 }
 
-/// Grown to `member_bytes`: nothing that the array holds moves, all ends inside, and one more stripe would not fit.
+/// Checks zones grown to `member_bytes`: no data moves, all zones end inside, and one more stripe would not
+/// fit.
 fn check_grown(from: &zones::Zones, member_bytes: u64, shape: &Shape) {
     let chunk = u64::from(shape.chunk_bytes);
     let grown = from.grown(member_bytes, shape);
@@ -59,7 +61,7 @@ fn check_grown(from: &zones::Zones, member_bytes: u64, shape: &Shape) {
             || bitmap_end + (1 << 20) > from.data.offset_bytes,
         "one more stripe fits"
     );
-    // As a record it is taken.
+    // The grown zones are accepted in a record.
     let mut superblock = sample(0);
     (superblock.record.shape, superblock.record.zones) = (*shape, grown);
     superblock.record.slots[3].cursor = 0;
@@ -125,7 +127,7 @@ fn zones_grow_in_place() {
     }
 }
 
-/// The place of the log is enough for what a member grows by in practice.
+/// The place of the log is large enough for the growth of members that occurs in practice.
 #[test]
 fn the_bitmap_has_room_to_grow() {
     let shape = Shape { level: Level::Raid5, members: 5, chunk_bytes: 64 << 10 };

@@ -3,7 +3,7 @@
 //! - What is written can be read; the golden images of each released version stay readable and writable.
 //! - Any byte may be changed, with the checksum repaired: nothing panics, and what is accepted lies inside
 //!   the device and can be assembled, started and written again.
-//! - docs/format.md draws what the code has.
+//! - The drawings in docs/format.md agree with the code.
 //!
 //! Golden images are made once, by a run with `STRIATE_GOLDEN=write`, and never again for that version.
 
@@ -29,7 +29,7 @@ use uuid::Uuid;
 const DEVICE_BYTES: u64 = 64 << 20;
 const SHAPE: Shape = Shape { level: Level::Raid6, members: 5, chunk_bytes: 64 << 10 };
 
-/// Every field has a value that no other field has.
+/// A superblock in which every field has a value that no other field has.
 fn sample(slot: usize) -> Superblock {
     let mut slots = [SlotRecord::EMPTY; 32];
     for (index, entry) in slots.iter_mut().enumerate().take(SHAPE.members) {
@@ -47,7 +47,7 @@ fn sample(slot: usize) -> Superblock {
         created_s: 1_764_000_000,
         shape: SHAPE,
         logical_block_bytes: 512,
-        // As arrays were laid out when the golden images were made: they used their members to the end.
+        // The layout at the time of the golden images, when arrays used their members to the end.
         zones: zones(DEVICE_BYTES + zones::TAIL_UNUSED_BYTES, &SHAPE).unwrap(),
         epoch: Epoch {
             name: EpochName { number: 42, id: 0x2222_3333_4444_5555 },
@@ -65,7 +65,7 @@ fn sample(slot: usize) -> Superblock {
     Superblock { sequence: 99, member: member(slot), slot, read_only_required: false, proven: false, record }
 }
 
-/// The same, with a count of moves and a settled bitmap.
+/// The sample superblock with a count of moves and a settled bitmap.
 fn moved_sample(slot: usize) -> Superblock {
     let mut superblock = sample(slot);
     let record = &mut superblock.record;
@@ -78,7 +78,7 @@ fn member(index: usize) -> Uuid {
     Uuid::from_u128(0xa0a0_0000_0000_0000_0000_0000_0000_0000 + index as u128)
 }
 
-/// Repairs the checksum of a block that has it at byte 12.
+/// Repairs the checksum of a block, which is at byte 12.
 fn seal(block: &mut [u8]) {
     block[12..16].fill(0);
     let crc = crc32c::crc32c(block);
@@ -167,8 +167,8 @@ fn the_newest_valid_copy_counts() {
     assert!(matches!(choose(&older, &newer, needed - 1), Err(NoMember::TooSmall { .. })));
 }
 
-/// Whatever `a` and `b` are, on one device of an array whose others are good: nothing panics, and what is
-/// accepted is inside the device and can be started and written.
+/// Puts any `a` and `b` on one device of an array whose other devices are good. Checks that nothing panics,
+/// and that what is accepted lies inside the device and can be started and written.
 fn check_hostile(a: &[u8], b: &[u8]) {
     let candidate = |slot: usize| Candidate {
         label: format!("dev{slot}"),
@@ -321,7 +321,7 @@ fn golden(name: &str, now: &[u8; 4096]) -> Vec<u8> {
 #[test]
 fn golden_images_of_version_1() {
     for (name, copy, expected) in [
-        // What programs wrote that counted no moves. It is read, and written no more.
+        // Images by programs that counted no moves: they are read, but no longer written.
         ("superblock-v1-a.bin", Copy::A, sample(1)),
         ("superblock-v1-b.bin", Copy::B, sample(3)),
         ("superblock-v1-moves-a.bin", Copy::A, moved_sample(1)),
@@ -459,7 +459,7 @@ fn the_document_draws_what_the_code_has() {
     }
 }
 
-/// An older program clears the bit, and may then leave a place of a block unwritten.
+/// Older programs clear the bit of this feature, and may then leave a place of a block unwritten.
 #[test]
 fn both_places_written_is_a_compat_feature() {
     let mut superblock = sample(1);
@@ -470,7 +470,7 @@ fn both_places_written_is_a_compat_feature() {
     assert_eq!(decode(&block, Copy::A), Ok(superblock));
 }
 
-/// An older program clears the bit, and may then take a member without wiping it.
+/// Older programs clear the bit of this feature, and may then take a member without wiping it.
 #[test]
 fn wiped_members_are_a_compat_feature() {
     let mut superblock = sample(1);
@@ -480,7 +480,8 @@ fn wiped_members_are_a_compat_feature() {
     assert_eq!(decode(&block, Copy::A), Ok(superblock));
 }
 
-/// A superblock that says that there is a list sets a bit that older programs refuse, and no other does.
+/// A superblock with a list of lost rows sets a bit that makes older programs refuse it; other superblocks do
+/// not.
 #[test]
 fn a_list_of_lost_rows_is_an_incompat_feature() {
     let mut superblock = sample(1);

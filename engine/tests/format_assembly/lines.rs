@@ -1,8 +1,9 @@
-//! Histories that are longer than the line of epochs that a record keeps, and forks with members replaced on one side: each is decided by
-//! one condition of the rules alone.
+//! Histories that are longer than the line of epochs in a record, and forks with members replaced on one
+//! side. Each is decided by a single condition of the rules.
 //!
-//! Method: as in `stories`. Oracle: what was acknowledged where, by hand. A device that may hold data that the others lack is a fork; one
-//! that cannot is stale or replaced, and the array starts.
+//! Method: as in `stories`. Oracle: which device has which acknowledged data, worked out by hand. A device
+//! that may hold data that the others lack makes a fork; a device that cannot is stale or replaced, and the
+//! array starts.
 
 use engine::assembly::{AssemblyError, Change, LeftOutReason, Roster, SlotPlan, StaleReason};
 use engine::format::Level;
@@ -11,14 +12,14 @@ use engine::format::superblock::LINE_EPOCHS;
 use super::stories::{broken_start, cut_change, reinforce, settled, start, tear};
 use super::world::World;
 
-/// More starts than a record's line has epochs.
+/// Performs more starts than a record's line has epochs.
 fn many_starts(world: &mut World, present: u32) {
     for _ in 0..=LINE_EPOCHS {
         start(world, present);
     }
 }
 
-/// A start of those present that is in both copies of each, with data.
+/// Starts the members that are present, acknowledges data, and puts everything on both copies of each.
 fn run(world: &mut World, present: u32) -> Roster {
     let mut roster = start(world, present);
     reinforce(world, &mut roster);
@@ -28,7 +29,7 @@ fn run(world: &mut World, present: u32) -> Roster {
     roster
 }
 
-/// A new device takes the slot and is filled. The index of the device.
+/// Replaces the device of a slot by a new one and fills it; returns the index of the new device.
 fn replace(world: &mut World, roster: &mut Roster, slot: usize) -> usize {
     let joiner = world.joiner(SlotPlan::Failed);
     for change in [Change::Join { slot, joiner }, Change::Filled { slot }] {
@@ -51,8 +52,9 @@ fn replaced(world: &World, present: u32) -> Vec<usize> {
     assembly.left_out.iter().filter(is_replaced).map(|out| out.candidate).collect()
 }
 
-/// Slots 0 and 1 of a RAID-6 of 4 ran without the others, and replaced and filled both. Slots 2 and 3 ran too, to higher epochs. No slot
-/// of either side is left for the devices of the other, and both have acknowledged data.
+/// Slots 0 and 1 of a RAID-6 of 4 ran without the others, and replaced and filled both. Slots 2 and 3 ran
+/// too, to higher epochs. Neither side has a slot left for the devices of the other, and both have
+/// acknowledged data.
 #[test]
 fn a_fork_is_not_hidden_by_replacements() {
     let mut world = World::new(Level::Raid6, 4);
@@ -67,8 +69,8 @@ fn a_fork_is_not_hidden_by_replacements() {
     assert!(world.assemble(0b110100).is_err(), "the replacements, and one of the other side");
 }
 
-/// Both sides ran, and the one that replaced the members of the other has the higher epochs. Its operator has decided: the replaced devices
-/// do not count.
+/// Both sides ran, and the side that replaced the members of the other has the higher epochs. Its operator
+/// has decided: the replaced devices do not count.
 #[test]
 fn a_side_that_was_replaced_does_not_count() {
     let mut world = World::new(Level::Raid6, 4);
@@ -80,8 +82,8 @@ fn a_side_that_was_replaced_does_not_count() {
     assert_eq!(replaced(&world, 0b111111), [2, 3]);
 }
 
-/// A start of slots 2 and 3 reached slot 3 alone. Slots 0 and 1 replaced the device of slot 2: the new device says nothing about what
-/// the old one held.
+/// A start of slots 2 and 3 reached slot 3 alone. Slots 0 and 1 then replaced the device of slot 2: the new
+/// device says nothing about what the old one held.
 #[test]
 fn a_device_that_replaced_a_witness_is_none() {
     let world = broken_start(&World::new(Level::Raid6, 4), 0b1100, &[3]);
@@ -91,8 +93,10 @@ fn a_device_that_replaced_a_witness_is_none() {
     assert!(is_fork(&world, 0b11011));
 }
 
-/// The first epoch: its record tells of no epoch before it. A start of all tore two copies, so that the next could not know that slot 3
-/// holds it, and says that slot 3 holds nothing. Slot 2 alone saw both epochs, and its other copy is torn; the device of slot 1 is new.
+/// The leftover is the first epoch, whose record names no epoch before it. A start of slots 0 and 2 found
+/// their other copies torn (by a start of all), so it could not know that slot 3 holds the first epoch, and
+/// recorded that slot 3 holds nothing. Slot 2 alone saw both epochs, and its other copy is torn; the device
+/// of slot 1 is new.
 #[test]
 fn a_leftover_of_the_first_epoch_is_explained_by_the_line() {
     let mut world = World::new(Level::Raid6, 4);
@@ -105,8 +109,9 @@ fn a_leftover_of_the_first_epoch_is_explained_by_the_line() {
     assert_eq!(assembly.slots[3], SlotPlan::Stale { candidate: 3, reason: StaleReason::Leftover });
 }
 
-/// A start reached slot 2 alone. Slots 0 and 1 have started without it so often that their line does not go back to where it was; the
-/// copies are torn, and both of them say that they went on without it.
+/// A start reached slot 2 alone. Slots 0 and 1 have since started without it so often that their lines no
+/// longer reach back to slot 2's epoch. The other copies are torn, but both slots show that they continued
+/// without slot 2.
 #[test]
 fn two_that_went_on_beyond_their_line_explain_a_leftover() {
     let mut world = broken_start(&settled(Level::Raid5, 3), 0b111, &[2]);
@@ -116,8 +121,9 @@ fn two_that_went_on_beyond_their_line_explain_a_leftover() {
     assert_eq!(assembly.slots[2], SlotPlan::Stale { candidate: 2, reason: StaleReason::Leftover });
 }
 
-/// A start of slots 0 and 3 reached slot 3 alone, on one copy. Slot 0 is the only one that was to take part, and has gone on without it
-/// beyond its line: the word of one is enough, since an epoch that is committed is soon held twice.
+/// A start of slots 0 and 3 reached slot 3 alone, on one copy. Slot 0, the only other participant, has
+/// continued without slot 3 beyond its line. This single witness is enough, since a committed epoch is soon
+/// held twice.
 #[test]
 fn one_that_went_on_beyond_its_line_explains_what_is_held_once() {
     let mut world = broken_start(&settled(Level::Raid6, 4), 0b1001, &[3]);
@@ -125,13 +131,14 @@ fn one_that_went_on_beyond_its_line_explains_what_is_held_once() {
     tear(&mut world, &[0, 1, 2]);
     let assembly = world.assemble(0b1111).unwrap();
     assert_eq!(assembly.slots[3], SlotPlan::Stale { candidate: 3, reason: StaleReason::Leftover });
-    // With its other copy torn it may have been held twice.
+    // With the other copy of slot 3 torn, the epoch may have been held twice.
     tear(&mut world, &[3]);
     assert!(is_fork(&world, 0b1111));
 }
 
-/// Slots 0 and 1 ran, and began to take slot 3 back in, which reached slot 3 alone. The copy in which slot 0 held their epoch decayed, and
-/// it went on with slot 2. Its word alone does not count against a member that was to be filled.
+/// Slots 0 and 1 ran, and began to take slot 3 back in; that epoch reached slot 3 alone. The copy in which
+/// slot 0 held the epoch that it ran with slot 1 decayed, and slot 0 continued with slot 2. Slot 0 as the
+/// only witness does not outweigh a member that was to be filled.
 #[test]
 fn one_that_decayed_does_not_outweigh_a_joiner() {
     let mut world = settled(Level::Raid6, 4);
@@ -148,8 +155,8 @@ fn one_that_decayed_does_not_outweigh_a_joiner() {
     assert!(is_fork(&world, 0b1101));
 }
 
-/// A start reached slot 1 alone, and a later one tore the other copy of slot 0; a start of slots 0 and 2 reached slot 2 alone. Each of the
-/// two epochs is held by one device, once, so one witness is enough.
+/// A start reached slot 1 alone; then the other copy of slot 0 was torn; then a start of slots 0 and 2
+/// reached slot 2 alone. Each of the two epochs is held by one device, once, so one witness is enough.
 #[test]
 fn one_witness_is_enough_against_what_is_held_once() {
     let mut world = World::new(Level::Raid5, 3);
@@ -159,8 +166,8 @@ fn one_witness_is_enough_against_what_is_held_once() {
     assert!(world.assemble(0b111).is_ok());
 }
 
-/// A start of slots 0 and 3 reached slot 3 alone, and slots 0, 1 and 2 started after that. Without slot 0 nothing shows that the first
-/// start was broken off: slots 1 and 2 had no part in it.
+/// A start of slots 0 and 3 reached slot 3 alone, and slots 0, 1 and 2 started after that. Without slot 0
+/// nothing shows that the first start was broken off: slots 1 and 2 had no part in it.
 #[test]
 fn an_absent_witness_needs_another_that_came_later() {
     let mut world = broken_start(&World::new(Level::Raid6, 4), 0b1001, &[3]);
@@ -169,9 +176,9 @@ fn an_absent_witness_needs_another_that_came_later() {
     assert!(world.assemble(0b1111).is_ok());
 }
 
-/// A start without slot 1 reached slot 0 alone, and the copies of three slots were torn later. The next start, without slot 0, reached all
-/// others, and the one after it did not reach slot 3. Slot 3 has come on to the start before that, which is enough to count slot 2 by the
-/// record.
+/// A start without slot 1 reached slot 0 alone. The next two starts are without slot 0: the first reached all
+/// others, the second slot 1 alone. Then the other copies of slots 0, 1 and 3 are torn. Slot 3 moved on to
+/// the start before the last one, and that is enough to count slot 2 by the record.
 #[test]
 fn a_witness_that_came_on_may_lack_the_last_epoch() {
     let mut world = settled(Level::Raid6, 4);
@@ -182,8 +189,9 @@ fn a_witness_that_came_on_may_lack_the_last_epoch() {
     assert!(world.assemble(0b1011).is_ok());
 }
 
-/// A start of all reached slot 1 alone, and the copies are torn. Too few are here; slot 1 holds a start that was broken off, says the
-/// one that came on without it, and the operator is told so.
+/// A start of all reached slot 1 alone, and the other copies are torn. Too few members are present. Slot 2,
+/// which continued without slot 1, shows that slot 1 holds a start that was broken off, and the operator is
+/// told that.
 #[test]
 fn where_too_few_are_here_a_leftover_is_named() {
     let mut world = settled(Level::Raid5, 3);

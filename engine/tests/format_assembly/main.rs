@@ -1,19 +1,19 @@
 //! Assembly and roster against a world that may lose power between any two superblock writes.
 //!
-//! Method: enumerate. A *run* assembles a subset of the devices, starts, perhaps writes data, perhaps makes
-//! one more change (one or two members fail, one or two superblock writes are lost, a device joins, is filled, the array stops), or grows,
-//! and ends with a power cut that leaves any subset of the last change's writes on the devices. After
-//! each run, assembly is asked about every subset of the devices. Runs follow each other, two deep in all
-//! combinations, and deeper along random paths.
+//! Method: enumerate. A *run* assembles a subset of the devices, starts, perhaps writes data, and perhaps
+//! makes one more change: one or two members fail, one or two superblock writes are lost, a device joins or
+//! is filled, the array stops or grows. The run ends with a power cut that leaves any subset of the last
+//! change's writes on the devices. After each run, assembly is tried on every subset of the devices. Runs
+//! follow each other, two deep in all combinations, and deeper along random paths.
 //!
 //! Oracle: the world's own knowledge of which writes were acknowledged, and which device has them.
 //! - An in-sync member has all acknowledged data.
-//! - Where any two sets of n - parities members meet, nothing is ever called a fork; where they do not
-//!   (2 of 4), and all devices are there to tell and none was replaced, only what has run apart.
-//! - If all devices are there, the array can be assembled.
-//! - An array that was used with some stripes never has fewer.
-//! - A stop is taken for clean only if it was; and with all devices there, whenever it was, unless a start
-//!   without them had to doubt it.
+//! - If any two sets of n - parities members intersect, nothing is ever called a fork. If they do not (2 of
+//!   4), all devices are present and none was replaced, only histories that ran apart are called a fork.
+//! - If all devices are present, the array can be assembled.
+//! - An array that was used with some number of stripes never has fewer.
+//! - A stop counts as clean only if it was clean. With all devices present a clean stop always counts as
+//!   clean, unless a start without all devices had to doubt it.
 
 mod lines;
 mod refusals;
@@ -27,10 +27,10 @@ use engine::format::superblock::{Copy, SlotState};
 use engine::geometry::Slots;
 use world::World;
 
-/// Where a run ends: each is a world after a power cut.
+/// Receives the ends of runs: each is a world after a power cut.
 type Ends<'a> = &'a mut dyn FnMut(World);
 
-/// All runs on a world.
+/// Performs all runs on a world.
 fn runs(world: &World, ends: Ends<'_>) {
     for present in 1_u32..1 << world.devices.len() {
         if let Ok(assembly) = world.assemble(present) {
@@ -74,7 +74,7 @@ fn run(before: &World, present: u32, assembly: &Assembly, ends: Ends<'_>) {
     stop(&world, &roster, ends);
 }
 
-/// A change that is on every participant goes to the second copies.
+/// Writes a change that is on every participant to the second copies.
 fn reinforced(world: &mut World, roster: &mut Roster, ends: Ends<'_>) {
     let writes = roster.reinforce().unwrap();
     cuts(world, &writes, "reinforce", ends);
@@ -82,21 +82,22 @@ fn reinforced(world: &mut World, roster: &mut Roster, ends: Ends<'_>) {
     ends(world.clone());
 }
 
-/// Every subset of the writes but none and all.
+/// Cuts the power after every subset of the writes except none and all.
 fn cuts(world: &World, writes: &[SuperblockWrite], what: &str, ends: Ends<'_>) {
     for landed in 1..(1 << writes.len()) - 1 {
         ends(world.cut(writes, landed, what));
     }
 }
 
-/// One or two superblock writes of the start fail or are not answered, and may have landed all the same; their slots leave
-/// together, in the next epoch.
+/// One or two superblock writes of the start fail or are not answered, and may still have landed; their slots
+/// leave together, in the next epoch.
 fn lost_writes(world: &World, roster: &Roster, writes: &[SuperblockWrite], ends: Ends<'_>) {
     let slots = |write: &SuperblockWrite| Slots::one(write.slot as u8);
     for one in writes {
         for other in writes.iter().filter(|other| other.slot >= one.slot) {
             let lost = slots(one).or(slots(other));
-            // Of two that are not answered either may have landed; for one alone, twice the same.
+            // Of two unanswered writes, either may have landed. For a single one `one` equals `other`: two
+            // cases are enough.
             for landed in
                 [Slots::NONE, slots(one), slots(other), lost].into_iter().take(2 * lost.count() as usize)
             {
@@ -136,7 +137,7 @@ fn join(world: &World, roster: &Roster, assembly: &Assembly, slot: usize, ends: 
     }
 }
 
-/// By one stripe, where all are in sync; else it is refused.
+/// Grows the array by one stripe if all members are in sync; otherwise the change is refused.
 fn grow(world: &World, roster: &Roster, ends: Ends<'_>) {
     let record = roster.record();
     let member_bytes = record.zones.end_bytes() + u64::from(record.shape.chunk_bytes);
@@ -179,7 +180,7 @@ fn explore(world: &World, depth: usize, seen: &mut u64) {
     });
 }
 
-/// A small generator: which of all ends of a run to go on from.
+/// A small random generator, which chooses the end of a run to continue from.
 struct Random(u64);
 
 impl Random {
@@ -189,7 +190,7 @@ impl Random {
     }
 }
 
-/// One end of a run, each as likely; what does not end in it is not kept.
+/// An end of a run, chosen uniformly without keeping all of them (reservoir sampling).
 fn random_end(world: &World, random: &mut Random) -> Option<World> {
     let (mut chosen, mut count) = (None, 0);
     runs(world, &mut |end| {
@@ -227,7 +228,7 @@ fn raid6_of_4_every_cut_of_one_run() {
     assert!(seen > 500, "{seen}");
 }
 
-/// Minutes, not seconds: `cargo test -p engine --test format_assembly --release -- --ignored`.
+/// Takes minutes: `cargo test -p engine --test format_assembly --release -- --ignored`.
 #[test]
 #[ignore = "takes minutes"]
 fn every_cut_one_run_deeper() {
@@ -247,7 +248,8 @@ fn random_walks() {
     }
 }
 
-/// A damaged copy: the device speaks for the epoch before, and must not be believed more than it knows.
+/// A copy is damaged: the device then shows the epoch before, and must not be believed beyond what it
+/// knows.
 #[test]
 fn decay_of_one_copy_loses_nothing() {
     let start = World::new(Level::Raid5, 3);

@@ -1,6 +1,7 @@
-//! What assembly and roster refuse or leave out, each with the words that an operator needs.
+//! Refusals of assembly and roster, and devices that they leave out, each with the words that an operator
+//! needs.
 //!
-//! Method: take a good array apart, spoil one thing, look at the answer. Oracle: the rule, by hand.
+//! Method: take a good array, spoil one thing, look at the answer. Oracle: the rule, by hand.
 
 use engine::assembly::{
     AssemblyOptions, Candidate, Change, ChangeRefused, Joiner, LeftOutReason, NewArray, SlotPlan,
@@ -34,7 +35,7 @@ fn written(seed: u128, name: &str) -> Vec<SuperblockWrite> {
     })
 }
 
-/// The devices of such an array, as they were found.
+/// The devices of such an array, as a start finds them.
 fn array(seed: u128, name: &str) -> Vec<Candidate> {
     let writes = written(seed, name);
     let read = |pair: &[SuperblockWrite]| choose(&pair[0].encode(), &pair[1].encode(), DEVICE_BYTES);
@@ -42,7 +43,8 @@ fn array(seed: u128, name: &str) -> Vec<Candidate> {
     writes.chunks(2).enumerate().map(candidate).collect()
 }
 
-/// A device with one superblock of one member and one of another: a part of that one was copied over it.
+/// A device has one superblock of one member and one of another, because a part of that member was copied
+/// over it.
 #[test]
 fn copies_of_different_members_are_no_member() {
     let writes = written(1, "tank");
@@ -68,7 +70,7 @@ fn found(candidate: &mut Candidate) -> &mut Superblock {
     &mut candidate.found.as_mut().unwrap().superblock
 }
 
-/// Spoils an array, and says what the refusal must contain.
+/// A function that spoils an array, and the words that the refusal must contain.
 type Case = (fn(&mut Vec<Candidate>, &mut AssemblyOptions), &'static [&'static str]);
 
 const CASES: &[Case] = &[
@@ -80,7 +82,7 @@ const CASES: &[Case] = &[
     (|_, options| options.expected_array = Some(Uuid::from_u128(9)), &["/dev/tank0", "was asked for"]),
     (|_, options| options.expected_name = Label::new("pond").ok(), &["array tank", "pond was asked for"]),
     (|_, options| options.host = Host::ANY, &["belongs to host 'here'"]),
-    // A host of that name, with another machine id.
+    // A host of the same name, with another machine id.
     (|_, options| options.host.id = Uuid::from_u128(0xbad), &["belongs to host 'here' (machine 00000000)"]),
     (|devices, _| devices.push(devices[2].clone()), &["/dev/tank2 (slot 2)", "same member", "Give one"]),
     (|devices, _| found(&mut devices[3]).record.shape.chunk_bytes *= 2, &["/dev/tank3 (slot 3)", "chunk"]),
@@ -172,7 +174,7 @@ fn an_unknown_ro_compat_feature_makes_it_read_only() {
     assert_eq!(assembly.roster().unwrap_err(), ChangeRefused::ReadOnly);
 }
 
-/// Starts on what is present, and makes one more change.
+/// Starts the devices that are present, and makes one more change.
 fn start_and(world: &mut World, present: u32, change: Option<Change>) {
     let mut roster = world.assemble(present).unwrap().roster().unwrap();
     for change in [Some(Change::Start { host: Host::ANY }), change].into_iter().flatten() {
@@ -222,7 +224,7 @@ fn halves_that_ran_apart_are_refused_with_both_named() {
         );
     }
     assert!(world.assemble(0b0011).is_ok() && world.assemble(0b1100).is_ok());
-    // One of each: neither half could start, and the members that are not here might explain it.
+    // One member of each half: neither half could start, and the absent members might explain its epoch.
     let text = world.assemble(0b0101).unwrap_err().to_string();
     assert!(text.contains("cannot start: 1 of 4"), "{text}");
     assert!(
@@ -231,8 +233,9 @@ fn halves_that_ran_apart_are_refused_with_both_named() {
     );
 }
 
-/// Slot 2's device goes back to an image from before the second start. It is listed with that reason, and has no place where its slot
-/// was given to another device meanwhile: the record of the device that left after the second start still tells what it held.
+/// Slot 2's device returns to an image from before the second start. It is left out with that reason; if its
+/// slot was given to another device meanwhile, it has no place at all. The record still tells what the
+/// departed device held after the second start.
 #[test]
 fn an_older_image_is_left_out_with_the_reason() {
     let mut world = World::new(Level::Raid6, 4);
@@ -256,7 +259,8 @@ fn an_older_image_is_left_out_with_the_reason() {
     assert_eq!(left_out, [(2, LeftOutReason::Replaced { slot: 2 })]);
 }
 
-/// A stop whose superblock is on one member alone: the start finds the record of that stop, wherever it is.
+/// A stop reached the superblock of one member only: the start finds the record of that stop, whichever
+/// member has it.
 #[test]
 fn a_stop_that_one_superblock_says_is_the_records() {
     for landed in [0b001, 0b010, 0b100] {
@@ -278,7 +282,8 @@ fn a_stop_that_one_superblock_says_is_the_records() {
     }
 }
 
-/// A slot that takes no part is on record as it was when it left, after starts without it too; one that was given up stays empty.
+/// Starts leave a slot that takes no part in the record as it was when it left; a slot that was given up
+/// stays empty.
 #[test]
 fn a_start_leaves_slots_that_take_no_part_as_they_are() {
     let mut world = World::new(Level::Raid6, 4);

@@ -1,5 +1,5 @@
 //! Histories that once led assembly astray, or would if one condition of it were dropped. Each was found by
-//! the deep enumeration, or by removing the condition and asking what it was for.
+//! the deep enumeration, or by removing the condition and looking for a history that then goes wrong.
 
 use engine::assembly::{AssemblyError, Change, LeftOutReason, Roster, SlotPlan, StaleReason, WriteOutcome};
 use engine::format::Level;
@@ -11,7 +11,7 @@ use super::world::World;
 
 const START: Change = Change::Start { host: Host::ANY };
 
-/// A start that all participants hold, and data.
+/// Performs a start that all participants hold, and acknowledges data.
 pub fn start(world: &mut World, present: u32) -> Roster {
     let mut roster = world.assemble(present).unwrap().roster().unwrap();
     let writes = world.begin(&mut roster, START).unwrap();
@@ -24,7 +24,7 @@ pub fn reinforce(world: &mut World, roster: &mut Roster) {
     world.complete(roster, &writes, "reinforce");
 }
 
-/// A change of which only the writes to `devices` land.
+/// Makes a change of which only the writes to `devices` land.
 pub fn cut_change(world: &World, roster: &Roster, change: Change, devices: &[usize]) -> World {
     let (mut world, mut roster) = (world.clone(), roster.clone());
     let writes = world.begin(&mut roster, change).unwrap();
@@ -33,13 +33,13 @@ pub fn cut_change(world: &World, roster: &Roster, change: Change, devices: &[usi
     world.cut(&writes, mask, "cut")
 }
 
-/// A start of those present that reached these devices alone.
+/// Starts the members that are present, but the start reaches only `devices`.
 pub fn broken_start(world: &World, present: u32, devices: &[usize]) -> World {
     let roster = world.assemble(present).unwrap().roster().unwrap();
     cut_change(world, &roster, START, devices)
 }
 
-/// All have run, and hold it twice.
+/// A world in which all members have run and hold the epoch twice.
 pub fn settled(level: Level, members: usize) -> World {
     let mut world = World::new(level, members);
     let mut roster = start(&mut world, (1 << members) - 1);
@@ -47,14 +47,14 @@ pub fn settled(level: Level, members: usize) -> World {
     world
 }
 
-/// All are here, and the array starts: one slot is stale in it, another in sync.
+/// Checks that the array starts with all members present, with one given slot stale and another in sync.
 fn assert_starts(world: &World, stale: usize, in_sync: usize) {
     let assembly = world.assemble((1 << world.shape.members) - 1).unwrap();
     assert!(matches!(assembly.slots[stale], SlotPlan::Stale { candidate, .. } if candidate == stale));
     assert_eq!(assembly.slots[in_sync], SlotPlan::InSync { candidate: in_sync });
 }
 
-/// Tears every other copy of these slots.
+/// Tears the older copy of each of these slots.
 pub fn tear(world: &mut World, slots: &[usize]) {
     for &slot in slots {
         let older = world.devices[slot].found.as_ref().unwrap().overwrite;
@@ -63,7 +63,7 @@ pub fn tear(world: &mut World, slots: &[usize]) {
 }
 
 /// Both halves of a RAID-6 of 4 ran, and each then began to replace a member of the other, on one superblock.
-/// Those last epochs were broken off, but what they came from ran apart: a device that was replaced is no
+/// Those last epochs were broken off, but the epochs before them ran apart: a replaced device is not a
 /// witness.
 #[test]
 fn broken_off_is_not_contained() {
@@ -77,7 +77,8 @@ fn broken_off_is_not_contained() {
     assert!(matches!(world.assemble(0b1111), Err(AssemblyError::Fork { .. })));
 }
 
-/// Slot 0 has a start that was broken off, to which slot 1 could bear witness, but it has one of its own.
+/// Slot 0 holds a start that was broken off. Slot 1 could be the witness of that, but holds a broken-off
+/// start of its own.
 #[test]
 fn a_leftover_bears_witness_for_another() {
     let mut world = World::new(Level::Raid6, 4);
@@ -98,8 +99,9 @@ fn a_leftover_bears_witness_for_another() {
     assert_eq!(assembly.slots[2..], [SlotPlan::InSync { candidate: 2 }, SlotPlan::InSync { candidate: 3 }]);
 }
 
-/// A start reached all but slot 0; the next one, without slots 0 and 3, knew of the first and of slot 3 in it only
-/// what was there before; and a power cut then tore every other copy, so that nobody bears witness.
+/// 1. A start reached all but slot 0.
+/// 2. A start without slots 0 and 3 followed; it knew of slot 3 only what it held before the first start.
+/// 3. A power cut tore the older copies of all slots, so no witness is left.
 #[test]
 fn a_leftover_of_the_parent_needs_no_witness() {
     let mut world = World::new(Level::Raid6, 6);
@@ -109,8 +111,8 @@ fn a_leftover_of_the_parent_needs_no_witness() {
     assert_starts(&world, 3, 1);
 }
 
-/// The same, and one more start without slots 0 and 3 before the copies tear: the newest record is two epochs from what slot 3
-/// holds.
+/// The previous history with one more start without slots 0 and 3 before the copies tear: the newest record
+/// is two epochs away from what slot 3 holds.
 #[test]
 fn a_leftover_of_the_line_needs_no_witness() {
     let mut world = World::new(Level::Raid6, 6);
@@ -121,8 +123,8 @@ fn a_leftover_of_the_line_needs_no_witness() {
     assert_starts(&world, 3, 1);
 }
 
-/// A start did not reach slot 1; the next, without slot 1, could not know that, and says what slot 1 held before; a
-/// power cut then tore every other copy, so that nobody bears witness.
+/// A start did not reach slot 1. The next start, without slot 1, could not know that, and recorded what slot
+/// 1 held before. A power cut then tore the older copies of the others, so no witness is left.
 #[test]
 fn an_absent_member_held_what_is_known_of_it() {
     let mut world = settled(Level::Raid5, 3);
@@ -132,8 +134,9 @@ fn an_absent_member_held_what_is_known_of_it() {
     assert_starts(&world, 1, 0);
 }
 
-/// A start without slot 1 reached slot 2 alone; the next, without slot 2, reached all who took part, and a power cut then
-/// tore every other copy. That slots 0 and 3 came to it from where the first start found them says that it was broken off.
+/// A start without slot 1 reached slot 2 alone. The next, without slot 2, reached all its participants, and a
+/// power cut then tore their older copies. Slots 0 and 3 moved to it directly from where the first start
+/// found them, which shows that the first start was broken off.
 #[test]
 fn an_epoch_that_others_passed_by_was_broken_off() {
     let mut world = settled(Level::Raid5, 4);
@@ -143,8 +146,8 @@ fn an_epoch_that_others_passed_by_was_broken_off() {
     assert_starts(&world, 2, 1);
 }
 
-/// The same of the second start, which reached slot 0 alone: slots 2 and 3 are where they were before both, and slot 1,
-/// whose other copy is torn too, holds the first.
+/// Two starts were broken off: the first reached slot 1 alone, the second, without slot 1, slot 0 alone. All
+/// older copies are torn. Slots 2 and 3 are where they were before both, and slot 1 holds the first.
 #[test]
 fn an_epoch_that_others_never_came_to_was_broken_off() {
     let mut world = settled(Level::Raid5, 4);
@@ -154,7 +157,8 @@ fn an_epoch_that_others_never_came_to_was_broken_off() {
     assert!(world.assemble(0b1111).is_ok());
 }
 
-/// Two starts reached slot 2 alone, the second one from the first; the third, without slot 2, knows of neither.
+/// Two starts reached slot 2 alone, the second based on the first; the third, without slot 2, knows of
+/// neither.
 #[test]
 fn a_line_of_broken_off_epochs_was_broken_off() {
     let mut world = settled(Level::Raid5, 4);
@@ -166,8 +170,9 @@ fn a_line_of_broken_off_epochs_was_broken_off() {
     assert_starts(&world, 2, 1);
 }
 
-/// A start without slot 3 reached slot 0 alone, slots 1, 2 and 3 started after that, and then slots 2 and 3. Their copies are torn. Slot 1
-/// takes no part any more, but it came to the second start, as slot 2 did.
+/// A start without slot 3 reached slot 0 alone; then slots 1, 2 and 3 started, and then slots 2 and 3. The
+/// older copies of slots 0 to 2 are torn. Slot 1 takes part no longer, but it moved to the second start, as
+/// slot 2 did.
 #[test]
 fn who_left_later_shows_that_an_epoch_was_broken_off() {
     let mut world = settled(Level::Raid6, 4);
@@ -178,8 +183,9 @@ fn who_left_later_shows_that_an_epoch_was_broken_off() {
     assert_starts(&world, 0, 2);
 }
 
-/// A start reached slot 2 alone. Slots 0 and 1 knew nothing of it and started twice without slot 2, and a power cut then tore
-/// every other copy: slot 2's epoch is none of their line, and neither is where it was before that one any more.
+/// A start reached slot 2 alone. Slots 0 and 1 knew nothing of it and started twice without slot 2, and a
+/// power cut then tore the older copies. Slot 2's epoch is not in their line, and the epoch that slot 2 held
+/// before is not there any more either.
 #[test]
 fn a_member_that_others_went_on_without_needs_no_whole_witness() {
     let mut world = settled(Level::Raid5, 3);
@@ -190,7 +196,7 @@ fn a_member_that_others_went_on_without_needs_no_whole_witness() {
     assert_starts(&world, 2, 0);
 }
 
-/// The same of a new device that was to be filled, in an epoch as high as that of the others.
+/// A new device was to be filled, in an epoch as high as that of the others, which continued without it.
 #[test]
 fn a_joiner_that_others_went_on_without_is_replaced() {
     let mut world = settled(Level::Raid5, 3);
@@ -203,9 +209,11 @@ fn a_joiner_that_others_went_on_without_is_replaced() {
     assert!(world.assemble(0b1111).is_ok());
 }
 
-/// A first device was to be filled, and several starts reached it alone, so its epoch is the highest. Slots 0 and 1, which know nothing of
-/// it, filled a second device, and slot 1 left after that. Slot 0 shows that the first device holds nothing that the array lacks. The
-/// second one keeps the slot, although the first is named after it.
+/// 1. A first device was to be filled, and several starts reached it alone, so its epoch is the highest.
+/// 2. Slots 0 and 1, which know nothing of that, filled a second device, and then slot 1 left.
+///
+/// Slot 0 shows that the first device holds nothing that the array lacks. The second device keeps the
+/// slot, although the first comes after it in the list of devices.
 #[test]
 fn a_joiner_that_was_replaced_leaves_the_slot_alone() {
     let mut world = settled(Level::Raid5, 3);
@@ -232,9 +240,9 @@ fn a_joiner_that_was_replaced_leaves_the_slot_alone() {
     assert_eq!(replaced.iter().map(|out| out.candidate).collect::<Vec<_>>(), [4]);
 }
 
-/// A start without slot 3 reached slot 1 alone, and another after it tore slot 1's other copy; then one without slot 1 reached
-/// slots 0 and 3. With slot 2 away slot 0 alone is here to say where it was, but it came from there, and its record says
-/// where slot 2 was.
+/// A start without slot 3 reached slot 1 alone. Then a start without slot 1 reached slots 0 and 3. The older
+/// copies of slots 0, 1 and 3 are torn. With slot 2 absent, only slot 0 can show where it was before; but it
+/// moved from there, and its record says where slot 2 was.
 #[test]
 fn one_who_is_absent_bears_witness_by_the_record() {
     let mut world = settled(Level::Raid6, 4);
@@ -244,8 +252,9 @@ fn one_who_is_absent_bears_witness_by_the_record() {
     assert!(world.assemble(0b1011).is_ok());
 }
 
-/// A start without slot 1 reached slot 0 alone, and another tore slot 0's other copy. Two without slot 0 then came to the others. With
-/// slot 2 away slot 3 alone has come on from where the first start found it; that slot 2 has, too, says the record.
+/// A start without slot 1 reached slot 0 alone. One to four starts without slot 0 followed, and the older
+/// copies of slots 0, 1 and 3 are torn. With slot 2 absent, only slot 3 has moved on from where the first
+/// start found it; that slot 2 has moved on too follows from the record.
 #[test]
 fn one_who_is_absent_came_on_by_the_record() {
     for starts in 1..=4 {
@@ -259,8 +268,8 @@ fn one_who_is_absent_came_on_by_the_record() {
     }
 }
 
-/// Slots 0 and 2 ran without 1, and slot 2 holds that twice, so data was written; then slot 0 lost what it held of it to
-/// decay, and ran with slot 1. Slot 0 alone is not to be believed that it never held it.
+/// Slots 0 and 2 ran without slot 1, and slot 2 holds that epoch twice, so data was written. Then slot 0's
+/// copy of it decayed, and slot 0 ran with slot 1. Slot 0 alone does not prove that it never held the epoch.
 #[test]
 fn one_witness_does_not_outweigh_an_epoch_that_is_held_twice() {
     let mut world = settled(Level::Raid5, 3);
@@ -277,8 +286,8 @@ fn one_witness_does_not_outweigh_an_epoch_that_is_held_twice() {
     }
 }
 
-/// Slots 0 and 1 ran without 2 and 3, and then began to take 2 back in, which did not hear of it. That slot 2
-/// does not hold the last epoch says nothing of the one before.
+/// Slots 0 and 1 ran without slots 2 and 3, and then began to take slot 2 back in, which that change did not
+/// reach. That slot 2 lacks the last epoch says nothing about the one before.
 #[test]
 fn a_device_to_be_rebuilt_is_no_witness() {
     let mut world = World::new(Level::Raid6, 4);
@@ -291,7 +300,7 @@ fn a_device_to_be_rebuilt_is_no_witness() {
     assert!(world.assemble(0b1111).is_ok());
 }
 
-/// Slot 2's only copy of the newest epoch has decayed, so it seems never to have held it.
+/// Slot 2's only copy of the newest epoch has decayed, so it looks as if it had never held it.
 #[test]
 fn a_decayed_device_is_no_witness() {
     let mut world = World::new(Level::Raid6, 5);
@@ -302,8 +311,8 @@ fn a_decayed_device_is_no_witness() {
     assert!(world.assemble(0b11111).is_ok());
 }
 
-/// The highest epoch may be held by a joining device alone, and have too few in sync, when a lower one has
-/// enough.
+/// The highest epoch may be held by a joining device alone and have too few members in sync, while a lower
+/// epoch has enough.
 #[test]
 fn the_highest_epoch_is_not_always_the_one() {
     let mut world = World::new(Level::Raid5, 3);
@@ -316,8 +325,9 @@ fn the_highest_epoch_is_not_always_the_one() {
     assert!(world.assemble(0b1111).is_ok());
 }
 
-/// A start reached slot 2 alone, and the others started without it: it is a leftover. The record of the next start, made with slot 2 here,
-/// names what it holds, so that from then on it is stale and needs no explanation.
+/// A start reached slot 2 alone, and the others started without it: slot 2 holds a leftover. The record of
+/// the next start, made with slot 2 present, names what slot 2 holds; from then on it is stale and needs no
+/// explanation.
 #[test]
 fn a_leftover_is_explained_once() {
     let mut world = settled(Level::Raid5, 3);
@@ -334,7 +344,7 @@ fn a_leftover_is_explained_once() {
     assert_eq!(reason(&world), StaleReason::LeftInSync);
 }
 
-/// A lost write takes its slot out, whatever the next change is about.
+/// A slot whose write was lost leaves with the next change, whatever that change is.
 #[test]
 fn a_lost_write_takes_its_slot_out() {
     let mut world = World::new(Level::Raid6, 4);

@@ -1,8 +1,8 @@
 //! A world of devices that assembly and roster act on, and that a power cut may stop between any two writes.
 //!
-//! A device is its two superblock copies, as bytes, and the set of acknowledged writes that it has a part of
-//! (a bit each). The world knows what no superblock knows: which writes were acknowledged, and whether the
-//! last stop was clean.
+//! A device consists of its two superblock copies, as bytes, and the set of acknowledged writes that it has a
+//! part of (one bit each). The world knows what no superblock knows: which writes were acknowledged, and
+//! whether the last stop was clean.
 
 use std::rc::Rc;
 
@@ -23,9 +23,9 @@ pub const DEVICE_BYTES: u64 = 16 << 20;
 pub struct Device {
     blocks: [Rc<[u8; 4096]>; 2],
     pub found: Result<Found, NoMember>,
-    /// Acknowledged writes that this device has its part of.
+    /// Acknowledged writes that this device has its part of, one bit each.
     pub data: u64,
-    /// Epochs that were committed with this device.
+    /// Epochs that were committed with this device, one bit each.
     epochs: u64,
 }
 
@@ -60,22 +60,23 @@ pub struct World {
     pub shape: Shape,
     pub devices: Vec<Device>,
     pub acknowledged: u64,
-    /// The last committed epoch was stopped cleanly, or there was none.
+    /// Whether the last committed epoch was stopped cleanly, or there was none.
     pub clean: bool,
-    /// Data was acknowledged in an epoch that only one copy on each device holds.
+    /// Whether data was acknowledged in an epoch that only one copy on each device holds.
     pub exposed: bool,
-    /// A start without all devices could not know that the stop was clean, and put that on record.
+    /// Whether a start without all devices could not know that the stop was clean, and recorded that doubt.
     pub doubted: bool,
-    /// Stripes of the array when data was acknowledged in it last.
+    /// Stripes of the array at the last acknowledged write.
     stripes: u64,
     writes: u32,
     ids: u64,
-    /// Changes that are in both copies of every participant, and the participants of the last one.
+    /// Number of changes that are in both copies of every participant. `proven_by` has the participants of
+    /// the last one.
     proofs: u32,
     proven_by: Vec<usize>,
-    /// Older images of devices, each with the count of proofs when it was taken.
+    /// Older images of devices, each with `proofs` at the time of the image.
     images: Vec<(usize, Device, u32)>,
-    /// What happened, for a failure's message.
+    /// The history so far, for the message of a failure.
     pub story: Vec<String>,
 }
 
@@ -105,7 +106,7 @@ impl World {
             created_s: 1_700_000_000,
             shape,
             logical_block_bytes: 4096,
-            // The other half is to grow into.
+            // The other half is there to grow into.
             zones: zones(DEVICE_BYTES / 2, &shape).unwrap(),
             members: &members,
             epoch_id: 1,
@@ -116,7 +117,8 @@ impl World {
         world
     }
 
-    /// Half of two are not more than half: here sets of n - parities members need not meet.
+    /// Whether any two sets of n - parities members intersect. (With 2 of 4 they need not: half is not more
+    /// than half.)
     pub fn quorums_meet(&self) -> bool {
         2 * self.shape.data_strips() > self.shape.members
     }
@@ -141,7 +143,7 @@ impl World {
         self.devices[write.device].put(write.copy, write.encode());
     }
 
-    /// The writes whose bit is set in `landed` reach their devices, then the power goes.
+    /// Lands the writes whose bit is set in `landed`, then cuts the power.
     pub fn cut(&self, writes: &[SuperblockWrite], landed: usize, what: &str) -> World {
         let mut world = self.clone();
         let some = writes.iter().enumerate().filter(|(index, _)| landed >> index & 1 == 1);
@@ -151,8 +153,8 @@ impl World {
         world
     }
 
-    /// All writes reach their devices, so the change is on every participant. Data is acknowledged after it if the record
-    /// says that members may be written; after a wake only when that is in the second copies too.
+    /// Lands all writes, so the change is on every participant. Then data is acknowledged if the record says
+    /// that members may be written; after a wake only if the second copies say so too.
     pub fn complete(&mut self, roster: &mut Roster, writes: &[SuperblockWrite], what: &str) {
         for write in writes {
             self.land(write);
@@ -184,7 +186,7 @@ impl World {
         self.story.push(format!("images taken, with {} proofs", self.proofs));
     }
 
-    /// In a committed epoch: data is written to every participant, and acknowledged.
+    /// Writes data to every participant of a committed epoch, and acknowledges it.
     fn write_data(&mut self, roster: &Roster) {
         assert!(roster.is_committed());
         let bit = 1 << self.writes;
@@ -198,7 +200,7 @@ impl World {
         self.story.push(format!("data {bit:#x} acknowledged"));
     }
 
-    /// A slot that is rebuilding gets all that the others have.
+    /// Fills a rebuilding slot with everything that the others have.
     pub fn fill(&mut self, roster: &Roster, slot: usize) {
         let source = roster.record().slots.iter().find(|entry| entry.state == SlotState::InSync).unwrap();
         let data = self.devices[self.device_of(source.member)].data;
@@ -210,7 +212,7 @@ impl World {
         (0..self.devices.len()).find(|&device| device_uuid(device) == member).expect("a device of this world")
     }
 
-    /// A device to take a slot: the stale one that is there, or a new one.
+    /// A device to take a slot: the stale one that is present, or a new one.
     pub fn joiner(&mut self, plan: SlotPlan) -> Joiner {
         if let SlotPlan::Stale { candidate, .. } = plan {
             return Joiner::returning(candidate, self.devices[candidate].found.as_ref().unwrap());
@@ -225,16 +227,16 @@ impl World {
         roster.begin(change, id).ok()
     }
 
-    /// What must hold whatever devices are present.
+    /// Checks what must hold whatever devices are present.
     pub fn check(&self) {
         for present in 1..1 << self.devices.len() {
             self.check_present(present);
         }
     }
 
-    /// What must hold even if one superblock copy has decayed: in-sync members have all acknowledged data, and
-    /// an unclean stop is seen. That the array starts is not promised. While only one copy holds the epoch, it
-    /// must hold with all devices here.
+    /// Checks what must hold even if one superblock copy has decayed: in-sync members have all acknowledged
+    /// data, and an unclean stop is noticed. The array need not start. While only one copy holds the epoch,
+    /// this is required with all devices present only.
     pub fn check_safe(&self) {
         let all = (1 << self.devices.len()) - 1;
         for present in if self.exposed { all } else { 1 }..=all {
@@ -244,8 +246,9 @@ impl World {
         }
     }
 
-    /// What must hold when one device, or two, went back to an older image. An image that nothing was proven after cannot be
-    /// told from the present; and a proof counts only where a device that holds it is here.
+    /// Checks what must hold when one device, or two, return to an older image. An image with no proof after
+    /// it cannot be told from the present state; and a proof counts only if a device that holds it is
+    /// present.
     pub fn check_rollbacks(&self) {
         for (nth, one) in self.images.iter().enumerate() {
             self.check_rolled_back(&[one]);
@@ -311,8 +314,8 @@ impl World {
         }
     }
 
-    /// What an in-sync member must have: all that was acknowledged; where two halves may have been in use
-    /// without each other, all that any device here has, but for devices that were replaced on purpose.
+    /// The data that an in-sync member must have: all that was acknowledged. If two halves may have run
+    /// without each other: all that any device present has, except for devices that were replaced on purpose.
     fn required(&self, present: u32, assembly: &Assembly) -> u64 {
         if self.quorums_meet() {
             return self.acknowledged;
@@ -322,8 +325,8 @@ impl World {
         here.filter(placed).fold(0, |data, device| data | self.devices[device].data)
     }
 
-    /// Two devices here of which each has acknowledged data that the other lacks, or took part in an epoch that the other did
-    /// not take part in. (No superblock says that nothing was written in an epoch.)
+    /// Whether two devices are present of which each has acknowledged data that the other lacks, or took part
+    /// in an epoch in which the other did not. (No superblock says that nothing was written in an epoch.)
     fn ran_apart(&self, present: u32) -> bool {
         let here: Vec<&Device> =
             (0..self.devices.len()).filter(|d| present >> d & 1 == 1).map(|d| &self.devices[d]).collect();

@@ -12,7 +12,8 @@ const CELLS: u8 = 0b01_01_01_11;
 const GENERATION: u64 = 1 << 32;
 const ALL: [usize; 3] = [0, 1, 2];
 
-/// An array of three whose block was written once on both members that keep it; `other` makes the other place.
+/// An array of three whose block was written once, on both members that keep it; `other` fills the other
+/// place.
 fn written_once(record: impl Fn(&mut Record), other: impl Fn(&mut Members, usize)) -> Members {
     let mut array = Members::in_use(Level::Raid5, 3);
     array.rewrite_records(record);
@@ -35,7 +36,8 @@ fn stopped_by_an_older_program(record: &mut Record) {
     (record.state, record.settled, record.both_places) = (RunState::Clean, false, false);
 }
 
-/// Zeros, or what the device held before: an older program wrote a block once on a member that joined.
+/// The unwritten place holds zeros, or what the device held before: an older program wrote a block only once
+/// on a member that joined.
 #[test]
 fn a_place_that_was_never_written_costs_nothing() {
     for byte in [0, 0x5a] {
@@ -48,7 +50,7 @@ fn a_place_that_was_never_written_costs_nothing() {
             assert_eq!(started.stale_blocks, 0);
             assert!(started.bad_places.is_empty());
             assert_eq!([0, 1].map(|stripe| started.bitmap.cell(stripe)), [first, Cell::Unwritten]);
-            // From now on both places are there, and the next change of the record says so.
+            // From now on both places are written, and the next change of the record says so.
             for device in [0, 1] {
                 let held = array.held(device);
                 assert!(
@@ -62,7 +64,7 @@ fn a_place_that_was_never_written_costs_nothing() {
     }
 }
 
-/// Of the record's first change after the start of an older array one write has landed when the power goes.
+/// The power goes when one write of the record's first change after the start of an older array has landed.
 #[test]
 fn one_member_that_says_that_both_places_are_written_is_enough() {
     let mut array = written_once(of_an_older_program, |array, device| array.put_bytes(device, 1, 0));
@@ -72,12 +74,13 @@ fn one_member_that_says_that_both_places_are_written_is_enough() {
     array.with_bench(&ALL, Trouble::default(), |bench| write_superblocks(bench, &writes[..1]));
     let after = array.assembly(&ALL);
     assert!(after.record.both_places && after.unclean);
-    // What is written over now proves nothing.
+    // From now on a place without a block means that something overwrote it, so it proves nothing.
     [0, 1].iter().for_each(|&device| array.put_bytes(device, 1, 0));
     assert_eq!(start(&mut array, &ALL, StartOptions::default()).stale_blocks, 1);
 }
 
-/// A program that writes both places leaves none without a block: something else wrote there, zeros or not.
+/// A program that writes both places leaves a block in each: if a place has none, something else wrote there,
+/// zeros or not.
 #[test]
 fn a_place_that_was_written_over_proves_nothing() {
     for byte in [0, 0x5a] {
@@ -88,7 +91,8 @@ fn a_place_that_was_written_over_proves_nothing() {
     }
 }
 
-/// A block lies in the place of its generation: one in the other place is no write of ours, and proves nothing.
+/// The generation of a block determines its place: a block in the other place was not written by this
+/// program, and proves nothing.
 #[test]
 fn a_block_in_the_wrong_place_proves_nothing() {
     let mut array = written_once(|_| {}, |array, device| array.misplace_block(device, GENERATION, CELLS));
@@ -96,8 +100,8 @@ fn a_block_in_the_wrong_place_proves_nothing() {
     assert_eq!((started.stale_blocks, started.bitmap.cell(1)), (1, Cell::NeedSync));
 }
 
-/// Both places of a block are valid and differ when the power goes between a write and its repetition. The block is then not settled: a
-/// stop that called it so would let the next start load the older place.
+/// Both places of a block are valid and differ when the power goes between a write and its repetition. Such a
+/// block is not settled: if a stop called it settled, the next start could load the older place.
 #[test]
 fn places_that_differ_are_not_settled() {
     for (other, is_settled) in [(CELLS, true), (0b01_01_11_11, false)] {
@@ -121,7 +125,8 @@ fn a_place_that_cannot_be_read_is_not_one_that_was_never_written() {
     }
 }
 
-/// The operator's word that parity is right is good for stripes of which nothing is known, too; only with a member missing.
+/// `trust_parity` (the operator vouches for parity) also covers stripes of which nothing is known, but only
+/// with a member missing.
 #[test]
 fn trusted_parity_makes_a_stale_block_dirty() {
     for (present, trust_parity, cell) in
@@ -140,7 +145,8 @@ fn trusted_parity_makes_a_stale_block_dirty() {
     }
 }
 
-/// Of a block that is known, the operator's word makes the stripes Dirty that would need a resync, and changes no other cell.
+/// In a known block, `trust_parity` makes those stripes Dirty that would need a resync, and changes no other
+/// cell.
 #[test]
 fn trusted_parity_leaves_stripes_that_are_in_sync() {
     let cells = 0b01_10_00_11;
@@ -150,13 +156,13 @@ fn trusted_parity_leaves_stripes_that_are_in_sync() {
             array.put_block(device, GENERATION + generation, cells, Landing::Whole);
         }
         let started = start(&mut array, &ALL[..2], StartOptions { trust_parity, ..StartOptions::default() });
-        // They were Dirty, NeedSync, Clean and Unwritten.
+        // The cells were Dirty, NeedSync, Clean and Unwritten.
         let loaded = [0, 1, 2, 3].map(|stripe| started.bitmap.cell(stripe));
         assert_eq!(loaded, [doubtful, doubtful, Cell::Clean, Cell::Unwritten], "trust {trust_parity}");
     }
 }
 
-/// Growing writes none of the blocks that were there.
+/// Growing writes none of the existing bitmap blocks.
 #[test]
 fn an_array_that_grows_is_as_settled_as_it_was() {
     for (state, settled) in [(RunState::Clean, true), (RunState::Clean, false), (RunState::Active, false)] {
@@ -172,8 +178,8 @@ fn an_array_that_grows_is_as_settled_as_it_was() {
     }
 }
 
-/// Generations of a new epoch are above those of older ones, also above those of a keeper that is not here: what that one holds is older
-/// than what is written without it.
+/// Generations of a new epoch are above all older ones, even those of a keeper that is absent: what the
+/// absent keeper holds is older than what is written without it.
 #[test]
 fn generations_of_a_new_epoch_are_above_all_older_ones() {
     let mut array = written_once(

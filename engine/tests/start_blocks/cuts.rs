@@ -9,28 +9,29 @@ use engine::start::StartOptions;
 
 use crate::devices::{Held, LANDINGS, Landing, Members, Trouble};
 
-/// Cells of stripes 0 to 3, from the last to the first: all Unwritten; stripe 0 Dirty; stripe 1 Dirty too.
+/// Cells of stripes 0 to 3, in the low bits first: all Unwritten; stripe 0 Dirty; stripe 1 Dirty too.
 const OLDER: u8 = 0b01_01_01_01;
 const COMPLETE: u8 = 0b01_01_01_11;
 const NEWER: u8 = 0b01_01_11_11;
 
-/// The content of the members, and the faults that are still to come.
+/// The content of the members, and the faults that may still occur.
 #[derive(Clone)]
 struct State {
     members: Members,
-    /// Those that were at the last start, and did not leave in it.
+    /// Devices that took part in the last start and did not leave in it.
     alive: Vec<usize>,
-    /// Places that may still become unreadable, and writes that may still fail.
+    /// Number of places that may still become unreadable. `refusals` is the number of writes that may still
+    /// fail.
     spoils: u32,
     refusals: u32,
-    /// Places that could not be read, so far.
+    /// Number of places that could not be read so far.
     spoilt: u32,
-    /// Members were absent, or have left.
+    /// Whether members were absent or have left.
     degraded: bool,
     story: Vec<String>,
 }
 
-/// Of a state, what matters: generations only by their order, and keepers not by their number.
+/// The relevant part of a state: generations only by their order, and keepers without their numbers.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     places: Vec<[Held; 2]>,
@@ -38,7 +39,7 @@ struct Key {
     left: (u32, u32, u32, bool),
 }
 
-/// States that were met, and those that are still to be looked at.
+/// States that were met, and those still to be explored.
 #[derive(Default)]
 struct States {
     met: BTreeSet<Key>,
@@ -89,7 +90,7 @@ impl State {
         self.spoilt += 1;
     }
 
-    /// Looks at what these members make up.
+    /// Starts these members read-only, and checks the cells.
     fn look(&self, present: &[usize]) {
         let options = StartOptions { read_only: true, ..StartOptions::default() };
         let started = self.members.clone().start(present, options, Trouble::default());
@@ -97,14 +98,16 @@ impl State {
         let held: Vec<_> = self.keepers().map(|device| (device, self.members.held(device))).collect();
         let story = || format!("devices {present:?}, which hold {held:?}; {:#?}", self.story);
         assert_ne!(started.bitmap.cell(0), Cell::Unwritten, "an older generation is back: {}", story());
-        // What it may cost: nothing without a bad sector, and nothing for one as long as everyone is here.
+        // A block may become unknown only through bad sectors: not without one, and not through a single one
+        // while all members are present.
         let keeper_is_here = self.spoilt == 0 || self.spoilt == 1 && !self.degraded;
         if keeper_is_here && present.len() == self.alive.len() || self.spoilt == 0 {
             assert_eq!(started.stale_blocks, 0, "a block is not known though it could be: {}", story());
         }
     }
 
-    /// Starts from these members in this trouble; what is left then. The devices of each lot of writes.
+    /// Starts from these members with this trouble; returns the resulting state, and the devices of each lot
+    /// of writes.
     fn start(&self, present: &[usize], trouble: &Trouble) -> (State, Vec<Vec<usize>>) {
         let mut next = self.with(format!("start of {present:?}: {trouble:?}"));
         let lots = next.members.start(present, StartOptions::default(), trouble.clone()).lots;
@@ -113,7 +116,7 @@ impl State {
         (next, lots)
     }
 
-    /// The states after each cut in a start in which nothing else goes wrong, or one write fails.
+    /// Adds the states after each cut in a start with no other trouble, or with one failed write.
     fn after_cuts(&self, present: &[usize], into: &mut States) {
         let (whole, lots) = self.start(present, &Trouble::default());
         into.add(whole);
@@ -128,7 +131,7 @@ impl State {
                 devices.iter().flat_map(|device| LANDINGS.map(|landing| (device, landing)))
             {
                 let refusal = Trouble { refusal: Some((lot, device, landing)), ..Trouble::default() };
-                // A refusal that leaves too few ends the start: that is one more state like a cut.
+                // A refusal that leaves too few members ends the start, which is one more state like a cut.
                 let (whole, lots) = less.start(present, &refusal);
                 into.add(whole);
                 less.cut_each(present, &lots, &refusal, lot + 1, into);
@@ -155,7 +158,8 @@ impl State {
     }
 }
 
-/// The states that a power cut leaves, with generation `complete` on every keeper and the next one being written.
+/// The states that a power cut leaves, with generation `complete` on every keeper and the next one being
+/// written.
 fn left_by_a_cut(array: &Members, complete: u64, spoils: u32, refusals: u32) -> States {
     let keepers: Vec<usize> = copies(0, &array.shape).collect();
     let mut states = States::default();
@@ -187,14 +191,14 @@ fn left_by_a_cut(array: &Members, complete: u64, spoils: u32, refusals: u32) -> 
     states
 }
 
-/// Every set of these that a start takes.
+/// Every subset of these devices that suffices for a start.
 fn subsets(alive: &[usize], least: usize) -> impl Iterator<Item = Vec<usize>> {
     (0..1u32 << alive.len()).filter(move |set| set.count_ones() as usize >= least).map(|set| {
         alive.iter().enumerate().filter(|(nth, _)| set >> nth & 1 == 1).map(|(_, device)| *device).collect()
     })
 }
 
-/// Looks at every state that follows from these; how many there are.
+/// Explores every state that follows from these; returns their number.
 fn explore(mut states: States) -> usize {
     while let Some(state) = states.next.pop() {
         let least = state.members.shape.data_strips();
@@ -224,7 +228,7 @@ fn no_cut_of_a_start_brings_an_older_generation_back() {
     }
 }
 
-/// Three members keep the block, and two may be away.
+/// With three keepers of the block, of which two may be absent.
 #[test]
 fn no_cut_of_a_start_with_three_keepers_does_either() {
     let array = Members::in_use(Level::Raid6, 4);

@@ -1,4 +1,4 @@
-//! Devices in memory whose power goes in the middle of a start, and an array on them that was not stopped cleanly.
+//! Devices in memory that lose power during a start, and an array on them that was not stopped cleanly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -25,23 +25,23 @@ use uuid::Uuid;
 pub const CHUNK_BYTES: u32 = 4096;
 /// Bytes of a device that the array uses: eight stripes, one block of the bitmap.
 pub const USED_BYTES: u64 = (2 << 20) + TAIL_UNUSED_BYTES + 8 * CHUNK_BYTES as u64;
-/// A device has room to grow.
+/// Size of a device: it has room to grow.
 pub const DEVICE_BYTES: u64 = USED_BYTES + (1 << 20);
-/// Where the list of lost rows is.
+/// The bytes of both places of the list of lost rows.
 pub const LISTS: Range<u64> = PLACE_OFFSETS_BYTES[0]..PLACE_OFFSETS_BYTES[1] + LIST_BYTES as u64;
 const ARRAY: Uuid = Uuid::from_u64_pair(7, 7);
 const EIO: i32 = 5;
 
 type Page = [u8; BLOCK_BYTES];
 
-/// One device: what was written to it, page by page, and the pages that cannot be read until they are written.
+/// A device: the pages written to it, and the pages that cannot be read until they are written.
 #[derive(Clone, Default)]
 pub struct Device {
     pages: BTreeMap<u64, Rc<Page>>,
     bad: BTreeSet<u64>,
 }
 
-/// What became of a write when the power went, or when it failed.
+/// The result of a write when the power went, or when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Landing {
     Nothing,
@@ -51,16 +51,17 @@ pub enum Landing {
 
 pub const LANDINGS: [Landing; 3] = [Landing::Nothing, Landing::Torn, Landing::Whole];
 
-/// What goes wrong in a start. Its writes of the bitmap come in lots, that are counted from zero.
+/// Faults in a start. Its writes of the bitmap come in lots, counted from zero.
 #[derive(Clone, Debug, Default)]
 pub struct Trouble {
-    /// In this lot the power goes, and its writes end so, in their order.
+    /// The lot in which the power goes, and the result of each of its writes, in order.
     pub cut: Option<(usize, Vec<Landing>)>,
-    /// In this lot the write to this device fails, and has ended so.
+    /// A lot and a device: its write there fails, with this result on the medium.
     pub refusal: Option<(usize, usize, Landing)>,
-    /// This device answers writes of these bytes with this error, and they do not land.
+    /// A device, an error and a range: writes that begin in the range fail with the error, and do not land.
     pub refuses: Option<(usize, i32, Range<u64>)>,
-    /// The power goes during the first write of the list of lost rows, which is torn on every device.
+    /// Whether the power goes during the first write of the list of lost rows, which is then torn on every
+    /// device.
     pub tears_list: bool,
 }
 
@@ -146,7 +147,7 @@ impl Device {
         let mut bytes = *bytes;
         match landing {
             Landing::Nothing => return,
-            // The header is there, and the checksum is not that of what follows.
+            // The header is intact, but the checksum does not match the rest.
             Landing::Torn => bytes[BLOCK_BYTES - 1] ^= 0xff,
             Landing::Whole => {}
         }
@@ -155,20 +156,20 @@ impl Device {
     }
 }
 
-/// What a place of the block holds.
+/// The content of a place of the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Held {
     /// A generation, and the first byte of its cells: those of four stripes.
     Block(u64, u8),
-    /// A block whose checksum is wrong.
+    /// A block with a wrong checksum.
     Torn,
-    /// Nothing that can be read.
+    /// An unreadable place.
     Bad,
-    /// Something else.
+    /// Anything else.
     Foreign,
 }
 
-/// An array with one bitmap block, on devices some of which are gone.
+/// An array with one bitmap block, on devices that may be absent.
 #[derive(Clone)]
 pub struct Members {
     pub shape: Shape,
@@ -177,14 +178,14 @@ pub struct Members {
     memory: Arc<Memory>,
 }
 
-/// What a start came to, and where its writes of the bitmap went.
+/// The result of a start, and the devices of each lot of its bitmap writes.
 pub struct Outcome {
     pub result: Result<Started, StartError>,
     pub lots: Vec<Vec<usize>>,
 }
 
 impl Members {
-    /// A new array that was started and is in use: what is not on record as stopped.
+    /// A new array that was started and is in use: the record does not say that it was stopped.
     pub fn in_use(level: Level, members: usize) -> Members {
         let shape = Shape { level, members, chunk_bytes: CHUNK_BYTES };
         let zones = zones(USED_BYTES, &shape).expect("the shape is valid");
@@ -217,7 +218,8 @@ impl Members {
         array
     }
 
-    /// Does something with these devices, in this order. Where the writes of the bitmap went.
+    /// Calls `act` with a bench on these devices, in this order; also returns the devices of each lot of
+    /// bitmap writes.
     pub fn with_bench<T>(
         &mut self,
         present: &[usize],
@@ -241,7 +243,7 @@ impl Members {
         (result, ring.lots)
     }
 
-    /// What these devices make up.
+    /// The assembly of these devices.
     pub fn assembly(&mut self, present: &[usize]) -> Assembly {
         let read = |bench: &mut Bench<'_, Power<'_>>| {
             let candidate = |nth: usize| Candidate {
@@ -262,7 +264,7 @@ impl Members {
         Outcome { result, lots }
     }
 
-    /// Of these devices those that are in sync.
+    /// Lists those of these devices that are in sync.
     pub fn in_sync(&mut self, present: &[usize]) -> Vec<usize> {
         let slots = self.assembly(present).slots;
         let device = |plan: &SlotPlan| match *plan {
@@ -293,7 +295,7 @@ impl Members {
         })
     }
 
-    /// A list of lost rows, in both its places.
+    /// Writes a list of lost rows to both its places.
     pub fn put_list(&mut self, device: usize, generation: u64, ranges: &[LostRange]) {
         let mut list = [0; LIST_BYTES];
         lost_rows::encode(&mut list, ARRAY, generation, ranges);
@@ -304,7 +306,7 @@ impl Members {
         }
     }
 
-    /// A place of the list of lost rows cannot be read any more.
+    /// Makes a place of the list of lost rows unreadable.
     pub fn spoil_list(&mut self, device: usize, place: usize) {
         self.devices[device].bad.insert(PLACE_OFFSETS_BYTES[place] / BLOCK_BYTES as u64 + 2);
     }
@@ -313,13 +315,13 @@ impl Members {
         (self.zones.bitmap.offset_bytes + bitmap_place(0, place)) / BLOCK_BYTES as u64
     }
 
-    /// The block with these cells, in its place.
+    /// Writes the block with these cells to its place.
     pub fn put_block(&mut self, device: usize, generation: u64, cells: u8, landing: Landing) {
         let page = self.page_of(generation);
         self.put_block_at(device, page, generation, cells, landing);
     }
 
-    /// Writes the block to the place of the generation after it.
+    /// Writes the block to the place that belongs to the next generation.
     pub fn misplace_block(&mut self, device: usize, generation: u64, cells: u8) {
         let page = self.page_of(generation + 1);
         self.put_block_at(device, page, generation, cells, Landing::Whole);
@@ -333,13 +335,13 @@ impl Members {
         self.devices[device].write(page, &bytes, landing);
     }
 
-    /// Any bytes in a place of the block.
+    /// Fills a place of the block with a byte.
     pub fn put_bytes(&mut self, device: usize, place: u64, byte: u8) {
         let page = self.page_of(place);
         self.devices[device].write(page, &[byte; BLOCK_BYTES], Landing::Whole);
     }
 
-    /// A place of the block cannot be read any more.
+    /// Makes a place of the block unreadable.
     pub fn spoil(&mut self, device: usize, place: u64) {
         let page = self.page_of(place);
         self.devices[device].bad.insert(page);

@@ -14,7 +14,7 @@ const SUPERBLOCKS: Range<u64> = 0..PLACE_OFFSETS_BYTES[0];
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
-/// Starts all while device 1 refuses these writes.
+/// Starts all members while device 1 refuses writes in this range.
 fn start_refused(array: &mut Members, errno: i32, bytes: Range<u64>) -> Result<Started, StartError> {
     let trouble = Trouble { refuses: Some((1, errno, bytes)), ..Trouble::default() };
     array.start(&ALL, StartOptions::default(), trouble).result
@@ -24,8 +24,9 @@ fn start(array: &mut Members, present: &[usize]) -> Started {
     array.start(present, StartOptions::default(), Trouble::default()).result.expect("enough members are well")
 }
 
-/// A member that fails the superblock write of a start leaves, and the record says that it held the epoch before. The other members hold
-/// the new epoch in both copies; with one copy only, its decay would put a member back by an epoch.
+/// A member that fails the superblock write of a start leaves, and the record says that it held the epoch
+/// before. The other members hold the new epoch in both copies; if they held it in one copy only, decay of
+/// that copy would set a member back by an epoch.
 #[test]
 fn a_member_that_fails_its_superblock_leaves() {
     let mut array = Members::in_use(Level::Raid5, 3);
@@ -41,7 +42,8 @@ fn a_member_that_fails_its_superblock_leaves() {
     assert_eq!(slots[1], SlotPlan::Stale { candidate: 1, reason: StaleReason::LeftInSync });
 }
 
-/// A full file system is no fault of the member: the start is refused, no member leaves, and the next start finds all of them.
+/// A full file system is no fault of the member: the start is refused, no member leaves, and the next start
+/// finds all of them.
 #[test]
 fn a_member_without_room_stops_the_start() {
     let mut array = Members::in_use(Level::Raid5, 3);
@@ -60,8 +62,8 @@ fn with_list() -> (Members, Vec<LostRange>) {
     (array, list)
 }
 
-/// The power went while a list was written, and one member alone has it. A start that believes it writes it to the others, so that
-/// the next start, without that member, believes the same.
+/// The power went while a list was written, and one member alone holds it. A start that believes this list
+/// writes it to the others, so that the next start, without that member, believes it too.
 #[test]
 fn a_list_that_one_member_has_is_given_to_all() {
     let (mut array, mut list) = with_list();
@@ -72,7 +74,8 @@ fn a_list_that_one_member_has_is_given_to_all() {
     }
 }
 
-/// A member that fails the write of the list leaves: a later start from its old list would serve lost rows as zeros.
+/// A member that fails the write of the list leaves: a later start from its old list would serve lost rows as
+/// zeros.
 #[test]
 fn a_member_that_fails_its_list_leaves() {
     let (mut array, list) = with_list();
@@ -82,8 +85,9 @@ fn a_member_that_fails_its_list_leaves() {
     assert_eq!(array.in_sync(&ALL), [0, 2]);
 }
 
-/// No member that is there has the list, so the start is refused. It has not put on record that the third member is missing: that one
-/// has the list, and the next start, with it, finds all three in sync.
+/// The list cannot be read on the two members that are present, so the start is refused. It must not record
+/// that the third member is missing: that member has the list, and the next start, with it, finds all three
+/// in sync.
 #[test]
 fn a_start_without_the_list_leaves_no_member_out() {
     let (mut array, list) = with_list();
@@ -96,8 +100,8 @@ fn a_start_without_the_list_leaves_no_member_out() {
     assert_eq!(start(&mut array, &ALL).lost.ranges(), list);
 }
 
-/// One place of the list cannot be read on any member, and the power goes while the start writes the list: the copies in the
-/// other place are still there.
+/// A place of the list is unreadable on every member, and the power goes while the start writes the list:
+/// the copies in the other place remain.
 #[test]
 fn a_start_that_is_cut_leaves_the_good_place_of_the_list() {
     for bad in [0, 1] {

@@ -1,4 +1,5 @@
-//! A host of a block device: what a program does that has `/dev/...` open, around the page cache.
+//! A host of a block device: it acts like a program that has `/dev/...` open with direct I/O, which bypasses
+//! the page cache.
 
 #![expect(unsafe_code, reason = "discarding a block device is an ioctl that nothing wraps")]
 
@@ -10,10 +11,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{ReadWriteFlags, pwritev2};
 
-/// linux/fs.h: `_IO(0x12, 119)`, of an offset and a length.
+/// BLKDISCARD from linux/fs.h: `_IO(0x12, 119)`, of an offset and a length.
 const BLKDISCARD: libc::Ioctl = 0x1277;
 
-/// What direct I/O wants of addresses, on any device.
+/// Alignment of memory that satisfies direct I/O on any device.
 const ALIGNMENT: usize = 4096;
 
 /// A block device that a host has opened.
@@ -33,7 +34,7 @@ impl BlockDevice {
         Ok(room.bytes().to_vec())
     }
 
-    /// `fua`: RWF_DSYNC, of which direct I/O makes FUA.
+    /// Writes; with `fua`, with RWF_DSYNC, which direct I/O turns into FUA.
     pub fn write(&self, offset_bytes: u64, data: &[u8], fua: bool) -> io::Result<()> {
         let mut room = Aligned::new(data.len());
         room.bytes().copy_from_slice(data);
@@ -50,13 +51,13 @@ impl BlockDevice {
         if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// As write-zeroes or not at all: this way of asking has no other.
+    /// Writes zeroes as a write-zeroes request; this call has no fallback to plain writes.
     pub fn write_zeroes(&self, offset_bytes: u64, len_bytes: u64) -> io::Result<()> {
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(fallocate(&self.file, punch, offset_bytes, len_bytes)?)
     }
 
-    /// As write-zeroes that must not deallocate, or else as writes.
+    /// Writes zeroes as a write-zeroes request that must not deallocate, with plain writes as the fallback.
     pub fn write_zeroes_kept(&self, offset_bytes: u64, len_bytes: u64) -> io::Result<()> {
         let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
         Ok(fallocate(&self.file, zero, offset_bytes, len_bytes)?)
@@ -67,7 +68,7 @@ impl BlockDevice {
     }
 }
 
-/// Bytes where direct I/O takes them.
+/// Bytes at an address that direct I/O accepts.
 struct Aligned {
     room: Vec<u8>,
     start: usize,

@@ -1,4 +1,4 @@
-//! An NBD client written from the specification, apart from the server: its constants are its own.
+//! An NBD client written from the specification, independently of the server: its constants are its own.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -27,7 +27,7 @@ pub const EIO: u32 = 5;
 pub const EINVAL: u32 = 22;
 pub const ENOSPC: u32 = 28;
 pub const EOVERFLOW: u32 = 75;
-/// Zeroes that would not be fast.
+/// Answer to zeroes that would not be fast.
 pub const ENOTSUP: u32 = 95;
 
 pub const ACK: u32 = 1;
@@ -43,7 +43,7 @@ pub struct Server {
     pub path: PathBuf,
 }
 
-/// What differs between tests.
+/// Parameters that differ between tests.
 pub struct Setup {
     pub size_bytes: usize,
     pub read_only: bool,
@@ -94,7 +94,7 @@ impl Setup {
     }
 }
 
-/// A path that no other test has.
+/// A path that no other test uses.
 pub fn socket_path() -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -102,7 +102,7 @@ pub fn socket_path() -> PathBuf {
 }
 
 impl Server {
-    /// A socket on which nothing has been said.
+    /// A socket on which nothing has been sent.
     pub fn socket(&self) -> UnixStream {
         let socket = UnixStream::connect(&self.path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -119,17 +119,17 @@ impl Server {
         socket
     }
 
-    /// A client with simple replies.
+    /// Connects a client with simple replies.
     pub fn simple(&self) -> Client<UnixStream> {
         Client::go(self.socket(), false)
     }
 
-    /// A client with structured replies.
+    /// Connects a client with structured replies.
     pub fn structured(&self) -> Client<UnixStream> {
         Client::go(self.socket(), true)
     }
 
-    /// Stops everything, checking the reactors' end.
+    /// Stops everything, and checks that the reactors end properly.
     pub fn stop(mut self) {
         drop(self.server.take());
         assert!(!self.path.exists(), "the socket file is removed");
@@ -151,11 +151,11 @@ pub struct Client<S> {
     pub size_bytes: u64,
     pub flags: u16,
     next_cookie: u64,
-    /// Structured reads of which some chunks have come.
+    /// Structured reads of which some chunks have arrived.
     partial: HashMap<u64, Partial>,
 }
 
-/// See [`Client::partial`].
+/// A structured read of which some chunks have arrived.
 #[derive(Default)]
 struct Partial {
     data: Vec<u8>,
@@ -164,7 +164,7 @@ struct Partial {
 }
 
 impl<S: Read + Write> Client<S> {
-    /// Shakes hands, by `GO` and the empty name.
+    /// Performs the handshake, with `GO` and the empty name.
     pub fn go(mut socket: S, structured: bool) -> Client<S> {
         greet(&mut socket, 3).unwrap();
         if structured {
@@ -182,13 +182,13 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// The bytes of a command, and its cookie.
+    /// Makes the bytes of a command; returns its cookie and the bytes.
     pub fn command(&mut self, kind: u16, flags: u16, offset: u64, len: u32) -> (u64, Vec<u8>) {
         self.next_cookie += 1;
         (self.next_cookie, command(kind, flags, self.next_cookie, offset, len))
     }
 
-    /// Sends a command with the payload of a write.
+    /// Sends a command with the payload of a write; returns its cookie.
     pub fn send(&mut self, kind: u16, flags: u16, offset: u64, len: u32, payload: &[u8]) -> u64 {
         let (cookie, mut bytes) = self.command(kind, flags, offset, len);
         bytes.extend(payload);
@@ -196,7 +196,7 @@ impl<S: Read + Write> Client<S> {
         cookie
     }
 
-    /// Sends a command and hears its reply.
+    /// Sends a command and waits for its reply.
     pub fn call(
         &mut self,
         kind: u16,
@@ -220,7 +220,7 @@ impl<S: Read + Write> Client<S> {
         self.call(WRITE, 0, offset, data.len() as u32, data)
     }
 
-    /// Hears one whole reply. `range` knows which cookies are reads, and of what.
+    /// Receives one whole reply. `range` tells for a cookie whether it is a read, and of what range.
     pub fn hear(&mut self, range: &dyn Fn(u64) -> Option<(u64, u32)>) -> io::Result<Answer> {
         loop {
             let magic = u32::from_be_bytes(self.take()?);
@@ -278,7 +278,7 @@ impl<S: Read + Write> Client<S> {
         Ok(bytes)
     }
 
-    /// Nothing more comes.
+    /// Checks that the server hangs up and sends nothing more.
     pub fn expect_end(&mut self) {
         let mut rest = Vec::new();
         let end = self.socket.read_to_end(&mut rest);
@@ -298,7 +298,7 @@ pub fn command(kind: u16, flags: u16, cookie: u64, offset: u64, len: u32) -> Vec
     bytes
 }
 
-/// Hears the greeting and says the client's flags.
+/// Receives the greeting and sends the client's flags.
 pub fn greet(socket: &mut (impl Read + Write), flags: u32) -> io::Result<()> {
     let mut hello = [0; 18];
     socket.read_exact(&mut hello)?;
@@ -316,7 +316,7 @@ pub fn option(option: u32, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Says an option; hears its replies up to the acknowledgement or error.
+/// Sends an option; receives its replies up to the acknowledgement or error.
 pub fn say_option(socket: &mut (impl Read + Write), number: u32, data: &[u8]) -> Vec<(u32, Vec<u8>)> {
     socket.write_all(&option(number, data)).unwrap();
     let mut replies = Vec::new();

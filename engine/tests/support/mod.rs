@@ -1,11 +1,12 @@
-//! What the front end tests share: an array in RAM, and a reactor that turns a front end over it.
+//! Common parts of the front end tests: an array in RAM, and a reactor that turns a front end over it.
 //!
-//! The reactor checks the contract while it turns: requests are well-formed, tags in flight differ, spans
-//! in flight share no byte, and after the drain every span is back in the pool.
+//! The reactor checks the contract while it turns: requests are well-formed, tags in flight differ, spans in
+//! flight share no byte, and after the drain every span is back in the pool.
 //!
-//! A front end whose requests come by the reactor's ring brings that ring along ([`Opened`]), and the reactor turns both. A
-//! read of such a front end may be of a *host buffer*, which only a device can fill: some are answered `NeedsMemory`, as
-//! an array answers that has to touch the bytes, and the others are read from a file by the ring, as from a member.
+//! A front end whose requests arrive by the reactor's ring brings that ring along ([`Opened`]), and the
+//! reactor turns both. A read of such a front end may use a *host buffer*, which only a device can fill. Some
+//! of these reads are answered `NeedsMemory`, as by an array that has to touch the bytes; for the others the
+//! ring reads from a file, as from a member.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -32,41 +33,41 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 /// Requests that the engine takes before the first is answered.
 const REQUESTS_IN_ENGINE_MAX: usize = 1024;
 
-/// Nothing in these tests takes longer unless it hangs.
+/// Longest wait of these tests: anything longer is a hang.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How the array answers.
+/// The order and time in which the array answers.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
-    /// In the turn that brought the request.
+    /// Answers in the turn that brought the request.
     Instant,
-    /// In an order drawn from the seed, some turns later.
+    /// Answers some turns later, in an order drawn from the seed.
     Shuffled(u64),
 }
 
 /// An array in RAM, shared by reactors.
 pub struct RamArray {
     pub bytes: Mutex<Vec<u8>>,
-    /// Reads and writes that touch this fail with `Lost`.
+    /// Range in which reads and writes fail with `Lost`.
     pub lost: Mutex<Range<u64>>,
     /// While set, nothing is answered.
     pub held: AtomicBool,
-    /// Requests that touch this are not answered while it is set.
+    /// Requests that touch this range are not answered.
     pub held_range: Mutex<Range<u64>>,
-    /// Requests seen.
+    /// Number of requests seen.
     pub requests: AtomicU64,
-    /// How many had been seen when the last write-zeroes was carried out.
+    /// The value of `requests` when the last write-zeroes was carried out.
     pub requests_at_zeroes: AtomicU64,
-    /// Of those, writes.
+    /// Number of writes among the requests.
     pub writes: AtomicU64,
-    /// Reactors that have seen some.
+    /// Number of reactors that have seen requests.
     pub reactors: AtomicU64,
     pub flushes: AtomicU64,
     pub discards: AtomicU64,
     pub zeroes: AtomicU64,
-    /// Writes and write-zeroes that were to be durable.
+    /// Number of writes and write-zeroes that had to be durable.
     pub durable: AtomicU64,
-    /// Reads that filled a host buffer, and those that were sent back for memory.
+    /// Number of reads that filled a host buffer. `sent_back` counts those that were answered `NeedsMemory`.
     pub direct: AtomicU64,
     pub sent_back: AtomicU64,
 }
@@ -91,14 +92,14 @@ impl RamArray {
         })
     }
 
-    /// Notes what a reactor has gathered.
+    /// Counts the requests that a reactor has gathered.
     fn note(&self, requests: &[Request]) {
         let is_write = |request: &&Request| matches!(request.kind, RequestKind::Write { .. });
         self.writes.fetch_add(requests.iter().filter(is_write).count() as u64, Ordering::Relaxed);
         self.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
     }
 
-    /// The bytes that a request is about, if none are lost.
+    /// The bytes of a request, unless some are lost.
     fn range(&self, request: &Request) -> Result<Range<usize>, RequestError> {
         let range = request.offset_bytes as usize..(request.offset_bytes + request.len_bytes) as usize;
         if meets(request, &self.lost.lock().unwrap()) { Err(RequestError::Lost) } else { Ok(range) }
@@ -138,7 +139,7 @@ fn meets(request: &Request, range: &Range<u64>) -> bool {
     range.start < request.offset_bytes + request.len_bytes && request.offset_bytes < range.end
 }
 
-/// A front end, and the ring by which its requests come, if they come by one.
+/// A front end, and the ring by which its requests arrive, if they do.
 pub type Opened<F> = (F, Option<Uring>);
 
 /// A front end on a thread of its own.
@@ -148,7 +149,7 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Turns `frontend` over `array`, with a pool of `pool_bytes` and at most `room` requests a turn.
+    /// Turns `frontend` over `array`, with a pool of `pool_bytes` and at most `room` requests per turn.
     pub fn start<F: Frontend + Send + 'static>(
         frontend: F,
         array: Arc<RamArray>,
@@ -159,7 +160,8 @@ impl Reactor {
         Reactor::start_with(move |_, _| (frontend, None), array, pace, pool_bytes, room)
     }
 
-    /// The same with a front end that is opened on the reactor's thread, over the reactor's memory and the pool that its turns get.
+    /// Like [`Reactor::start`], but opens the front end on the reactor's thread, with the reactor's memory
+    /// and the pool that its turns use.
     pub fn start_with<F: Frontend>(
         open: impl FnOnce(&Arc<Memory>, &mut Pool) -> Opened<F> + Send + 'static,
         array: Arc<RamArray>,
@@ -178,7 +180,7 @@ impl Reactor {
         Reactor { stop, thread: Some(thread) }
     }
 
-    /// Closes the front end and waits until it has drained; fails when the contract was broken.
+    /// Closes the front end and waits until it has drained; panics if the contract was broken.
     pub fn stop(mut self) {
         self.close();
         self.thread.take().unwrap().join().expect("the reactor found the contract kept");
@@ -198,7 +200,7 @@ impl Drop for Reactor {
     }
 }
 
-/// What a reactor has on its thread.
+/// The state of a reactor on its thread.
 struct Turning<'a, F> {
     frontend: F,
     memory: Arc<Memory>,
@@ -209,9 +211,9 @@ struct Turning<'a, F> {
     room: usize,
     random: Random,
     has_gathered: bool,
-    /// Gathered and not begun.
+    /// Requests that were gathered but not begun.
     in_flight: Vec<Request>,
-    /// Gathered and not answered.
+    /// Spans of the requests that were gathered but not answered, by tag.
     tags: HashMap<u64, Span>,
 }
 
@@ -255,7 +257,7 @@ impl<'a, F: Frontend> Turning<'a, F> {
             self.in_flight.append(&mut held);
             let held = self.in_flight.iter().any(|request| self.array.holds(request));
             self.frontend.settle(&self.memory, &mut self.pool);
-            // Last, so that what was answered has been told when the front end is drained.
+            // Turned last: the replies are then on their way before the front end is drained.
             let completed = self.direct.as_mut().map_or(0, Direct::turn);
             if closed.is_none() && rustix::io::read(stop, &mut [0; 8]).is_ok() {
                 self.frontend.close();
@@ -264,7 +266,7 @@ impl<'a, F: Frontend> Turning<'a, F> {
             if closed.is_some_and(|since| since.elapsed() > PATIENCE) {
                 panic!("the front end does not drain");
             }
-            // By a ring: as a reactor, after a turn that brought nothing. Otherwise at once.
+            // With a ring, sleep as a reactor does, after a turn without progress; otherwise sleep at once.
             let moved = self.direct.is_some() && gathered + answered + completed > 0;
             if !moved && !self.frontend.has_arrivals() && !self.frontend.drained() {
                 self.sleep(held, stop, closed.is_some());
@@ -274,7 +276,7 @@ impl<'a, F: Frontend> Turning<'a, F> {
         assert_eq!(self.pool.available_bytes(), full_bytes, "drained means that every span is given back");
     }
 
-    /// Takes new requests; how many.
+    /// Gathers new requests; returns their number.
     fn gather(&mut self) -> usize {
         let mut requests = Vec::new();
         let room = self.room.min(REQUESTS_IN_ENGINE_MAX - self.tags.len());
@@ -295,7 +297,7 @@ impl<'a, F: Frontend> Turning<'a, F> {
         requests.len()
     }
 
-    /// Answers as many as the pace has it, and what the ring has read; how many.
+    /// Answers as many requests as the pace demands, and those that the ring has read; returns their number.
     fn answer(&mut self) -> usize {
         let begun = match self.pace {
             Pace::Instant => self.in_flight.len(),
@@ -322,7 +324,7 @@ impl<'a, F: Frontend> Turning<'a, F> {
         begun + read.len()
     }
 
-    /// A read whose bytes nobody here can touch.
+    /// Performs a read into a host buffer, whose bytes only a device can touch.
     fn read_to_host(&mut self, request: &Request) {
         assert_eq!(request.kind, RequestKind::Read, "only reads may have host buffers");
         let range = match self.array.range(request) {
@@ -340,7 +342,8 @@ impl<'a, F: Frontend> Turning<'a, F> {
 
     fn reply(&mut self, tag: u64, result: Result<(), RequestError>) {
         let mut span = self.tags.remove(&tag).expect("answered once");
-        // Now and then the bytes have another place than the request came with, as where a member has not given them back.
+        // Now and then the reply has another span than the request, as when a member has not released the
+        // first.
         if self.memory.is_mapped(span)
             && span.len_bytes > 0
             && self.random.below(4) == 0
@@ -355,7 +358,7 @@ impl<'a, F: Frontend> Turning<'a, F> {
         self.frontend.reply(&self.memory, &mut self.pool, Reply { tag, result, span });
     }
 
-    /// Sleeps until the front end, its ring or an order wakes it, if there is nothing else to wait for.
+    /// Sleeps until the front end, its ring or an order wakes the reactor, unless answers are pending.
     fn sleep(&self, held: bool, stop: &OwnedFd, closed: bool) {
         if !held && !self.in_flight.is_empty() {
             return;
@@ -365,19 +368,20 @@ impl<'a, F: Frontend> Turning<'a, F> {
         #[expect(unsafe_code, reason = "the trait gives a raw descriptor")]
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let mut waits = [PollFd::new(&fd, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
-        // Held requests have to be looked at again; otherwise only the descriptors may wake us, and a
-        // front end that forgets to would hang the test.
+        // Held requests have to be looked at again. Otherwise only the descriptors may wake the reactor, so a
+        // front end that forgets to ring would hang the test.
         let timeout = if held { Timespec { tv_sec: 0, tv_nsec: 1_000_000 } } else { seconds(PATIENCE) };
         let woken = poll(&mut waits, Some(&timeout)).unwrap();
         assert!(woken > 0 || held || !closed, "nothing woke the reactor while it drained");
     }
 }
 
-/// A ring that fills host buffers, as it would from a member: from a file, into which the bytes are put first.
+/// A ring that fills host buffers from a file, as it would from a member; the array's bytes are put into the
+/// file first.
 struct Direct {
     ring: Uring,
     file: File,
-    /// Not answered yet.
+    /// Completions that are not answered yet.
     completions: Vec<Completion>,
 }
 
@@ -408,7 +412,7 @@ impl Direct {
         });
     }
 
-    /// How many reads have come back.
+    /// Turns the ring; returns the number of reads that have completed.
     fn turn(&mut self) -> usize {
         let before = self.completions.len();
         self.ring.turn(&mut self.completions);
@@ -433,7 +437,7 @@ fn check_request(request: &Request, size_bytes: u64) {
     assert!(data_bytes <= u64::from(REQUEST_BYTES_MAX), "{request:?}");
 }
 
-/// A small generator (xorshift64*): the same numbers for the same seed.
+/// Random numbers from a seed (xorshift64*).
 pub struct Random(pub u64);
 
 impl Random {
@@ -458,7 +462,7 @@ impl Random {
     }
 }
 
-/// Waits for something that another thread brings about.
+/// Waits for something that another thread causes.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let since = Instant::now();
     while !holds() {

@@ -1,4 +1,5 @@
-//! What reactors share, for a test that drives one array by hand: a synced array of any shape, with one reactor and no record.
+//! The `Shared` of an array that a test drives by hand: a synced array of any shape, with one reactor and no
+//! record.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -13,7 +14,7 @@ use engine::memory::Memory;
 use engine::ring::DeviceIndex;
 use engine::tally::Tally;
 
-/// The members of such an array. The device of each slot has the slot's number.
+/// The shape and members of such an array. The device of each slot has the slot's number.
 pub struct Plain {
     pub geometry: Geometry,
     pub stripes: u64,

@@ -1,4 +1,4 @@
-//! Hosts that wait, that do not give memory back at once, or that read into memory of their own.
+//! Hosts that wait, that do not release memory at once, or that read into memory of their own.
 
 use std::ops::Range;
 
@@ -10,14 +10,15 @@ use engine::ring::Ring as _;
 use super::{HOST_PAGES, World, overlap};
 
 impl World {
-    /// From now on a host needs the memory of all its requests until the last of them is answered, as a front end does that answers
-    /// several at once.
+    /// From now on the memory of all requests stays taken until the last of them is answered, as with a front
+    /// end that answers several at once.
     pub fn keep_answers(&mut self) {
         self.host_pool.keep_back(KEPT_BACK_OF_REQUESTS);
         self.kept = Some(Vec::new());
     }
 
-    /// Reads into pages of the host, as a block device asks for it: memory that is not the array's. Nothing looks at the answer.
+    /// Reads into pages of the host, as a block device does: the memory is not the array's. Nothing looks at
+    /// the answer.
     pub fn ask_into_host_pages(&mut self, offset_bytes: u64, len_bytes: u32) {
         let span = Span { arena: self.memory.arena_count() as u16, offset_bytes: 0, len_bytes };
         let len_bytes = len_bytes.into();
@@ -29,12 +30,14 @@ impl World {
         );
     }
 
-    /// How many operations the first reactor would leave to the kernel if it were told to end.
+    /// Number of operations that the first reactor would leave to the kernel if it were told to end; `None`
+    /// if it may not end.
     pub fn left_to_kernel(&self) -> Option<usize> {
         self.reactors[0].0.left_to_kernel()
     }
 
-    /// A turn of those reactors that would not be asleep: something has completed or come by mail, or they said that they have to turn.
+    /// Turns only the reactors that would be awake: those with a completion, mail or a deadline that is due,
+    /// or that must turn.
     pub fn turn_who_is_awake(&mut self) {
         self.now_ns += self.rng.below(10_000_000);
         for me in 0..self.reactors.len() {
@@ -55,12 +58,12 @@ impl World {
         }
     }
 
-    /// The time that the reactors are told.
+    /// The time that the reactors are given.
     pub fn now_ns(&self) -> u64 {
         self.now_ns
     }
 
-    /// Lets some time pass.
+    /// Lets some time pass, with turns.
     pub fn pass(&mut self, seconds: u64) {
         let until_ns = self.now_ns + seconds * 1_000_000_000;
         while self.now_ns < until_ns {
@@ -73,7 +76,8 @@ impl World {
         self.now_ns += seconds * 1_000_000_000;
     }
 
-    /// A bad sector and a lost member are one loss too many for some levels: first what has met one is done.
+    /// Makes all sectors readable. Requests that have met a bad sector end first: with some levels a bad
+    /// sector and a lost member together are one loss too many.
     pub fn heal_bad_sectors(&mut self) {
         if self.disks.borrow().iter().any(|disk| !disk.bad.is_empty()) {
             self.settle();
@@ -81,13 +85,14 @@ impl World {
         self.disks.borrow_mut().iter_mut().for_each(|disk| disk.bad.clear());
     }
 
-    /// Every request to a member fails from now on.
+    /// Makes every operation of a member fail from now on.
     pub fn kill(&mut self, slot: u8) {
         let device = self.shared.members.device(slot);
         self.disks.borrow_mut()[usize::from(device.0)].dead = true;
     }
 
-    /// A client that asks now is not told that there is nothing where an acknowledged write left something that no later change touches.
+    /// Checks that no hole reported to a client now hides the content of an acknowledged write that no later
+    /// change touches.
     pub(super) fn holes_are_zeros(&self, range: Range<u64>) {
         let stripe_bytes = u64::from(self.geometry.stripe_bytes());
         let mut stripe = range.start / stripe_bytes;
@@ -98,7 +103,7 @@ impl World {
             if run.state.unwritten {
                 let hole = stripe * stripe_bytes..run.end * stripe_bytes;
                 let mut told = vec![0; (hole.end - hole.start) as usize];
-                // A discard that goes on may have emptied its stripes.
+                // A discard in flight may already have emptied its stripes.
                 for asked in self.asked.iter().filter(|asked| asked.changes()) {
                     let both = overlap(&asked.range(), &hole);
                     if both.is_empty() {
@@ -114,7 +119,7 @@ impl World {
         }
     }
 
-    /// The state of every stripe, as NBD clients hear it.
+    /// The state of every stripe, as NBD clients are told.
     pub fn told_states(&self) -> Vec<StripeState> {
         let mut states = Vec::new();
         while states.len() < self.zones.stripes as usize {

@@ -1,4 +1,4 @@
-//! A stop in order, and the next start, as a server does both.
+//! An orderly stop, and the next start, as a server does both.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -18,7 +18,7 @@ use engine::tally::Tally;
 use super::World;
 use crate::disks::SlowRing;
 
-/// What the next start may do.
+/// Whether the next start may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serve {
     ReadWrite,
@@ -26,14 +26,14 @@ pub enum Serve {
 }
 
 impl World {
-    /// Has every bitmap block written: the cells at the beginning of the run are in memory only.
+    /// Has every bitmap block written: the initial cells of a run exist in memory only.
     pub fn request_blocks(&self) {
         for block in 0..self.shared.bitmap.blocks() {
             let _asked = self.shared.bitmap.request_write(BlockIndex(block));
         }
     }
 
-    /// Stops in order.
+    /// Stops the array in order.
     pub fn stop(&mut self) {
         self.settle();
         self.request_blocks();
@@ -93,12 +93,12 @@ impl World {
         self
     }
 
-    /// What every disk holds now.
+    /// The content of every disk.
     pub fn disk_contents(&self) -> Vec<Vec<u8>> {
         self.disks.borrow().iter().map(|disk| disk.bytes.clone()).collect()
     }
 
-    /// Both copies of the superblock of every disk.
+    /// The superblocks of every disk, both copies.
     pub fn superblocks(&self) -> Vec<Superblock> {
         let disks = self.disks.borrow();
         let copies = disks.iter().flat_map(|disk| [Copy::A, Copy::B].map(|copy| (disk, copy)));
@@ -115,7 +115,7 @@ impl World {
         self.disks.borrow().iter().map(|disk| disk.bytes[zone.clone()].to_vec()).collect()
     }
 
-    /// Whether a reactor would keep turning though nothing moves.
+    /// Whether no reactor has member I/O in flight.
     pub fn io_is_quiet(&self) -> bool {
         self.reactors.iter().all(|(array, _)| array.io_is_quiet())
     }
