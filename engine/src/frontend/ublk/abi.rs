@@ -1,8 +1,8 @@
-//! Constants and structures of the kernel's ublk driver, as include/uapi/linux/ublk_cmd.h defines them (Linux 7.3).
+//! Constants and structures of the kernel's ublk driver, as in include/uapi/linux/ublk_cmd.h (Linux 7.3).
 //!
-//! Only what is used is here. Structures that the kernel reads or writes in our memory have its layout, and the
-//! assertions below check their sizes. Commands that travel inside a submission queue entry are put together byte
-//! by byte.
+//! Only what is used is here. Structures that the kernel reads or writes in our memory have its layout, and
+//! the assertions below check their sizes. Commands that travel inside a submission queue entry are put
+//! together byte by byte.
 //!
 //! | since | what |
 //! |---|---|
@@ -185,7 +185,7 @@ pub(super) fn batch_element_parts(element: &[u8; BATCH_ELEMENT_BYTES]) -> (u16, 
     (u16::from_ne_bytes([tag_0, tag_1]), i32::from_ne_bytes(result))
 }
 
-/// What the driver knows of a device (`struct ublksrv_ctrl_dev_info`).
+/// A device as the driver describes it (`struct ublksrv_ctrl_dev_info`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DeviceInfo {

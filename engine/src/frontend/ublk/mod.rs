@@ -1,13 +1,13 @@
 //! ublk: the array as a block device of this machine, `/dev/ublkbN`.
 //!
 //! ```text
-//!   device     /dev/ublkbN as a whole: make, recover, start, hand over, stop     blocks; runs on the caller's thread
+//!   device     /dev/ublkbN as a whole: make, recover, start, stop     blocks, on the caller's thread
 //!     control    the driver's control commands, one at a time
 //!     shape      the sizes and attributes that the block device advertises, pure
 //!     mark       the array that a device belongs to
 //!     found      ublk devices that already exist
 //!     takeover   whether the array still fits what hosts were told, pure
-//!   queue      one reactor's share of the hardware queues: requests, replies     never blocks, never allocates
+//!   queue      one reactor's share of the hardware queues             never blocks, never allocates
 //!     exchange   how requests and results travel: one by one, or in batches
 //!   null       a device that stores nothing: the ceiling for benchmarks
 //!   abi        the driver's constants and structures
@@ -20,11 +20,11 @@
 //!
 //! How bytes move depends on what the driver can do:
 //!
-//! | driver | bytes of a write | bytes of a read |
+//! | driver | data of a write | data of a read |
 //! |---|---|---|
-//! | any (6.1) | the driver copies them into the tag's permanent memory | and out of it; 128 KiB per request at most |
+//! | any (6.1) | the driver copies it into the tag's own memory | the driver copies it out; at most 128 KiB |
 //! | `USER_COPY` (6.5) | `pread` of the character device into a span | `pwrite` from a span |
-//! | `AUTO_BUF_REG` too (6.16) | as above: parity needs them mapped | the member's read fills the request's own pages |
+//! | `AUTO_BUF_REG` too (6.16) | as above: parity needs it mapped | the member fills the request's pages |
 //!
 //! A read into the request's own pages is tried first. It is repeated with a span if the array finds that it
 //! must touch the bytes (an unwritten stripe, a strip that is reconstructed): see
