@@ -1,4 +1,4 @@
-//! One client: its socket, its commands in flight, its buffers, and the replies that it has not been sent
+//! A client's connection: its socket, its commands in flight, its buffers, and the replies that it has not been sent
 //! yet.
 //!
 //! ```text

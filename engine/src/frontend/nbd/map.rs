@@ -32,7 +32,7 @@ pub struct Run {
 pub struct StripeState {
     /// The stripe was never written, or was discarded since: it reads as zeros.
     pub unwritten: bool,
-    /// Some rows of the stripe are lost.
+    /// Rows of the stripe are lost.
     pub lost: bool,
     /// The parity of the stripe does not match.
     pub unsynced: bool,

@@ -58,7 +58,7 @@ const HANDSHAKE_STACK_BYTES: usize = 256 << 10;
 /// The listening side of an NBD server. Dropping it stops it.
 pub struct NbdServer {
     shared: Arc<Shared>,
-    /// One thread for each address. The sockets are kept here too: dropping the last reference removes the
+    /// A thread for each address. The sockets are kept here too: dropping the last reference removes the
     /// socket's file, which must happen on a thread that may remove files.
     listeners: Vec<(JoinHandle<()>, Arc<Listening>)>,
     addresses: Vec<Address>,

@@ -1,6 +1,6 @@
 //! How the connections of one reactor share its memory and its turns.
 //!
-//! **Memory.** `C` is what the pool hands out to requests, 16 MiB in a reactor of 64 MiB. For each connection:
+//! **Memory.** `C` is what the pool hands out to requests, 16 MiB in a reactor of 64 MiB. A connection gets:
 //!
 //! | amount | example | granted |
 //! |---|---|---|
@@ -334,7 +334,8 @@ impl Turns {
     pub(super) fn requests_max(&self, room: usize) -> usize {
         match self.active_count() {
             0 | 1 => room,
-            // At most a quarter, even with few connections: the turn stays short for a connection that has a single request.
+            // At most a quarter, even with few connections: the turn stays short for a connection that has a
+            // single request.
             count => (room / count.max(4)).max(1),
         }
     }
