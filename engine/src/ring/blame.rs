@@ -32,7 +32,7 @@
 pub enum Blame {
     /// The member is at fault: its medium, its link, its driver, or a state that only it is in.
     Device,
-    /// There is no space: a full file system under a sparse file, or a full pool under a thin volume.
+    /// Space has run out: a full file system under a sparse file, or a full pool under a thin volume.
     Space,
     /// The request or this process is at fault: a malformed operation, a closed or wrongly opened descriptor,
     /// no memory, or an operation that was not carried out.

@@ -59,7 +59,7 @@ pub enum MemberIo {
     Deallocate,
 }
 
-/// One operation on one member.
+/// An operation on one member.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberOp {
     /// The engine's name for the operation, below [`IO_IN_FLIGHT_MAX`]; returned in the completion.

@@ -22,7 +22,7 @@ use std::mem::{offset_of, size_of};
 
 use super::{Durability, MemberIo, MemberOp};
 
-/// `NVME_URING_CMD_IO`, `_IOWR('N', 0x80, struct nvme_uring_cmd)`.
+/// Number of the passthrough command `NVME_URING_CMD_IO`: `_IOWR('N', 0x80, struct nvme_uring_cmd)`.
 pub const URING_CMD_IO: u32 = 0xC048_4E80;
 
 /// Opcodes of the NVM command set (NVM Command Set specification, figure 16), and one administrative opcode.
@@ -79,7 +79,7 @@ const _: () = assert!(offset_of!(Command, cdw10) == 40 && offset_of!(Command, ti
 // The number of a command contains the length of its argument.
 const _: () = assert!((URING_CMD_IO >> 16) & 0x3fff == COMMAND_BYTES as u32);
 
-/// One range of a dataset management command (NVM Command Set specification, figure 36).
+/// A range of a dataset management command (NVM Command Set specification, figure 36).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Range {

@@ -1,5 +1,4 @@
-//! A client's connection: its socket, its commands in flight, its buffers, and the replies that it has not been sent
-//! yet.
+//! A client's connection: its socket, its commands in flight, its buffers, and the replies still to be sent.
 //!
 //! ```text
 //!   socket -> receive buffer -> command -> pieces -> engine -> pieces -> outbox -> socket

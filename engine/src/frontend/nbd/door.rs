@@ -68,7 +68,7 @@ impl Drop for Seat {
     }
 }
 
-/// The way into one reactor.
+/// The entrance to one reactor: its queue, its bell, and the counts of its seats.
 pub(super) struct Door {
     queue: ArrayQueue<Accepted>,
     bell: OwnedFd,

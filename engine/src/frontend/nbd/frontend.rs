@@ -202,7 +202,7 @@ impl NbdFrontend {
         }
     }
 
-    /// Gives newcomers a place.
+    /// Gives each client at the door a place.
     fn seat_newcomers(&mut self, tick: u64) {
         while let Some(accepted) = self.door.next() {
             if self.closing == Closing::No {

@@ -131,13 +131,13 @@ pub(super) const WHOLE_READ_TIME_MAX: Duration = Duration::from_millis(500);
 /// do again, since memory may be available by then.
 pub(super) const PATIENCE_REST_TIME: Duration = Duration::from_secs(5);
 
-/// How often connections that wait for memory are tried again, even if none was freed.
+/// How often the front end retries connections that wait for memory, even if none was freed.
 pub(super) const LOOK_TIME: Duration = WHOLE_READ_TIME_MAX;
 
 /// Number of such looks, 10 s in all, after which stalled clients are disconnected; see `stalls.rs`.
 pub(super) const LOOKS_PER_STALL: u32 = 20;
 
-/// Bytes that a client has to move in that time if its connection keeps more than its base: 64 KiB/s.
+/// Bytes that a client has to move during these looks if its connection keeps more than its base: 64 KiB/s.
 pub(super) const STALL_BYTES_MIN: u64 = 640 << 10;
 
 const _: () = assert!(CONNECTIONS_MAX <= u64::BITS as usize);

@@ -171,7 +171,7 @@ impl Outbox {
     }
 }
 
-/// The bytes of a span whose holder is a segment.
+/// The bytes of a span that a segment holds.
 fn bytes_of(memory: &Memory, span: Span) -> &[u8] {
     let start = memory.ptr(span);
     // SAFETY: `ptr` checked that the span lies in a live, initialized mapping that `memory` owns. The

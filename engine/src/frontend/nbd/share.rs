@@ -10,7 +10,7 @@
 //! | all but the bases of others | 12 MiB | while no other connection is active |
 //!
 //! - A client that sends a write byte by byte, or does not read its answers, earns nothing: 33 such clients
-//!   hold 8 MiB, and the others go on. Before this rule, 16 of them held all memory.
+//!   hold 8 MiB, and the others proceed. Before this rule, 16 of them held all memory.
 //! - A piece that cannot be granted in full is granted in part, down to a base. So a write or a fragmented
 //!   read waits only for memory that its own connection holds, and the wait ends when its own client moves
 //!   data.
@@ -69,7 +69,7 @@ pub(super) struct Share {
     unused_bases_bytes: u64,
 }
 
-/// A connection's holdings and its wish.
+/// The memory that a connection holds, and the memory that it asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Want {
     /// Memory that the connection holds.
@@ -187,7 +187,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Notes that bytes were sent or received.
+    /// Counts bytes that were sent or received.
     pub(super) fn moved(&mut self, tick: u64, bytes: usize) {
         if tick != self.tick {
             self.before_bytes = if tick == self.tick + 1 { self.now_bytes } else { 0 };
@@ -242,7 +242,7 @@ impl Loads {
         self.turns += 1;
     }
 
-    /// Notes how many requests a connection has in the engine in this turn.
+    /// Records how many requests a connection has in the engine in this turn.
     pub(super) fn note(&mut self, place: usize, in_engine: u32) {
         self.sums[place] = self.sums[place].saturating_add(in_engine);
     }

@@ -18,12 +18,12 @@ pub(super) const CONTROL_PATH: &str = "/dev/ublk-control";
 /// Largest depth of a queue.
 pub(super) const QUEUE_DEPTH_MAX: u16 = 4096;
 
-/// `_IOR('u', number, struct ublksrv_ctrl_cmd)`.
+/// Encodes a control command, `_IOR('u', number, struct ublksrv_ctrl_cmd)`.
 const fn control_read(number: u32) -> u32 {
     2 << 30 | (CONTROL_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
 }
 
-/// `_IOWR('u', number, struct ublksrv_ctrl_cmd)`.
+/// Encodes a control command, `_IOWR('u', number, struct ublksrv_ctrl_cmd)`.
 const fn control_write(number: u32) -> u32 {
     3 << 30 | (CONTROL_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
 }
@@ -55,7 +55,7 @@ pub(super) mod control {
     pub(in super::super) const TRY_STOP_DEV: u32 = control_write(0x17);
 }
 
-/// `_IOWR('u', number, struct ublksrv_io_cmd)`.
+/// Encodes a command for one tag, `_IOWR('u', number, struct ublksrv_io_cmd)`.
 const fn io_write(number: u32) -> u32 {
     3 << 30 | (IO_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
 }
@@ -65,7 +65,7 @@ pub(super) const FETCH: u32 = io_write(0x20);
 /// `UBLK_U_IO_COMMIT_AND_FETCH_REQ`: reports the result of a request and asks for the next one.
 pub(super) const COMMIT_AND_FETCH: u32 = io_write(0x21);
 
-/// `_IOWR('u', number, struct ublk_batch_io)`: as long as `struct ublksrv_io_cmd`.
+/// Encodes a batch command, `_IOWR('u', number, struct ublk_batch_io)`.
 const fn batch_write(number: u32) -> u32 {
     3 << 30 | (BATCH_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
 }
@@ -120,7 +120,7 @@ pub(super) mod attribute {
     pub(in super::super) const FUA: u32 = 1 << 3;
 }
 
-/// `UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD`.
+/// Types of parameters that we set, `UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD`.
 pub(super) const PARAMETERS_USED: u32 = 3;
 
 /// Length of `struct ublksrv_ctrl_cmd`.
@@ -212,7 +212,7 @@ pub(super) struct DeviceInfo {
 pub(super) struct Parameters {
     pub(super) len_bytes: u32,
     pub(super) types: u32,
-    // struct ublk_param_basic
+    // Fields of `struct ublk_param_basic`.
     pub(super) attributes: u32,
     pub(super) logical_block_shift: u8,
     pub(super) physical_block_shift: u8,
@@ -222,7 +222,7 @@ pub(super) struct Parameters {
     pub(super) chunk_sectors: u32,
     pub(super) device_sectors: u64,
     pub(super) virtual_boundary_mask: u64,
-    // struct ublk_param_discard
+    // Fields of `struct ublk_param_discard`.
     pub(super) discard_alignment: u32,
     pub(super) discard_granularity_bytes: u32,
     pub(super) discard_sectors_max: u32,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `open`, `start` | ADD_DEV, SET_PARAMS; queues fetch; START_DEV | the device; partitions: see below |
 //! | the server dies | the driver notices by itself | requests wait |
-//! | `open`, `start` again | START_USER_RECOVERY; queues fetch; END_USER_RECOVERY | requests go on |
+//! | `open`, `start` again | START_USER_RECOVERY; queues fetch; END_USER_RECOVERY | requests continue |
 //! | the array has grown since | the same, then UPDATE_SIZE | the new size |
 //! | `close` while in use | nothing; the server closes it at its end | requests wait for the next server |
 //! | `quiesce`, before that end | QUIESCE_DEV: no more requests, idle fetches return | requests wait |

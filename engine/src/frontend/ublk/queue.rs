@@ -74,7 +74,7 @@ pub struct UblkPlace {
     pub(super) batched: bool,
     /// Set once the device is live.
     pub(super) live: Arc<AtomicBool>,
-    /// How bytes move.
+    /// How the bytes of requests move.
     pub(super) movement: Movement,
     /// Whether commands use un-encoded opcodes (before Linux 6.4).
     pub(super) plain: bool,
