@@ -12,16 +12,14 @@
 //!
 //! - At most `depth_max` pieces of a device are in the kernel; the rest wait in the device's backlog. Beyond
 //!   the hardware's tags the kernel would park requests on its worker threads, one thread each.
-//! - Arenas are registered as fixed buffers if the locked memory limit allows it; files are always
-//!   registered.
+//! - Files are registered always, arenas as fixed buffers if the locked memory limit allows it.
 //! - The kernel tries each transfer without blocking first, if the device supported that when it was opened.
 //!   The table of a device-mapper device can later be replaced by one that does not (by `pvmove`, for
 //!   example); the device then refuses every such transfer with EOPNOTSUPP. A refused transfer is repeated by
 //!   a worker thread of the kernel, which may block.
 //! - Nothing is allocated or waited for between construction and drop, except in `attach`.
 //! - A device with a namespace beside its file receives the drive's own commands through the namespace
-//!   ([`nvme`](super::nvme)). If a command fails and the medium is not at fault, it is repeated through the
-//!   file.
+//!   ([`nvme`](super::nvme)). If one fails and the medium is not at fault, it is repeated through the file.
 //! - Ordinary reads and writes of members that can be polled go to a second, polled io_uring
 //!   (`IORING_SETUP_IOPOLL`). Flushes and deallocations are not worth polling for and never go there.
 //! - A front end whose requests arrive through the same io_uring (ublk) has a [`Lane`] in it: its commands
@@ -90,7 +88,7 @@ pub struct UringConfig {
 pub struct UringDevice {
     /// The file, opened with the access that the engine needs.
     pub file: File,
-    /// The device's own namespace, reached around the block layer, if that is possible.
+    /// The device's namespace, which bypasses the block layer, if there is a usable one.
     pub namespace: Option<Namespace>,
     /// The operation that carries out a deallocation.
     pub deallocate: Deallocate,
@@ -118,8 +116,7 @@ pub struct Uring {
     queues: Queues,
     /// Operations in flight and attached devices.
     ledger: Ledger,
-    /// Commands of a front end. Declared after the queues, because fields drop in order and its memory must
-    /// outlive them.
+    /// Commands of a front end. Declared after the queues: fields drop in order, so its memory outlives them.
     lane: Lane,
     /// Operations that completed without the kernel.
     done: Vec<Completion>,
@@ -183,8 +180,7 @@ impl Uring {
         })
     }
 
-    /// Puts a device into the table; after an error the place is empty. Panics if the index is taken: detach
-    /// it first.
+    /// Puts a device into the table; after an error the place is empty. Panics if the index is taken.
     pub fn attach(&mut self, index: DeviceIndex, mut device: UringDevice) -> io::Result<()> {
         assert!(self.ledger.devices[index.0 as usize].is_none(), "{index:?} is attached");
         assert!(device.depth_max > 0 && device.transfer_bytes_max > 0);
@@ -192,8 +188,7 @@ impl Uring {
         device.namespace = device.namespace.filter(|_| self.queues.interrupt.takes_passthrough());
         let namespace = device.namespace.as_ref().map(|namespace| namespace.file.as_raw_fd());
         if let Err(error) = self.register_device(index, device.file.as_raw_fd(), namespace) {
-            // A registered file would keep its device locked, so it is removed. Removing from an empty place
-            // is allowed.
+            // A registered file would keep its device locked. Removing from an empty place is allowed.
             let _ = self.register_device(index, -1, namespace.map(|_| -1));
             return Err(error);
         }
@@ -304,8 +299,7 @@ impl Uring {
         }
     }
 
-    /// Exchanges entries and completions with the kernel once. Returns whether another exchange would move
-    /// something at once.
+    /// Exchanges entries and completions with the kernel. Returns whether another exchange is useful at once.
     fn exchange(&mut self, collect: Collect, completions: &mut Vec<Completion>) -> Look {
         self.advance_all();
         let waiting = self.lane.submit(&mut self.queues.interrupt) | (self.ledger.waiting != 0);
@@ -345,8 +339,7 @@ impl Ring for Uring {
         }
         *operation = Operation { op, pieces: 1, retries: 0, may_block: false, error: 0 };
         let piece = Piece::whole(&op, attached.device.way_of(&op));
-        // Fast path, taken by nearly all operations: the operation fits in one piece, and nothing is queued
-        // ahead of it.
+        // Fast path, taken by nearly all operations: one piece, and nothing is queued ahead of it.
         if attached.backlog.is_empty()
             && attached.in_kernel < attached.device.depth_max
             && piece.len_bytes() <= attached.device.transfer_bytes_max
@@ -377,8 +370,7 @@ impl Ring for Uring {
             }
             collect = Collect::Always;
         }
-        // Out of rounds with something left to move: ring the bell, so that a reactor that sleeps now wakes
-        // at once.
+        // Out of rounds with something left to move: a reactor that sleeps now is woken at once.
         self.queues.interrupt.ring_bell();
     }
 

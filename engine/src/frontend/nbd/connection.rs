@@ -118,7 +118,7 @@ struct Command {
     last: Option<u16>,
     /// For a simple read: whether the header is queued.
     header_queued: bool,
-    /// The command is not answered: the client disconnected during its payload, or the server ends.
+    /// The command is not answered: the client left before it was issued in full, or the server ends.
     abandoned: bool,
     /// Whether the command is a read that has to be answered in one chunk.
     is_unfragmented: bool,
@@ -270,8 +270,8 @@ impl Connection {
         self.meter.watched_bytes = 0;
     }
 
-    /// Whether the connection keeps more than its base in memory that only its client can free, and the
-    /// client has moved next to nothing since the watch began.
+    /// Whether more than the base is held in memory that only the client can free, and the client has moved
+    /// next to nothing since the watch began.
     pub(super) fn is_stalled(&self, base_bytes: u32) -> bool {
         if self.meter.watched_bytes >= STALL_BYTES_MIN {
             return false;
@@ -401,8 +401,7 @@ impl Connection {
     /// Starts to send the simple read that is being issued, because there is no memory to hold it as a whole.
     fn stream(&mut self, owner: u16) {
         let command = self.commands.get(owner);
-        // Memory of this connection's other commands becomes free without our help, and then the read may
-        // still be held as a whole.
+        // While other commands of this connection hold memory, wait: with it, the read may be held as a whole.
         let is_alone = self.held_bytes == command.issued_bytes;
         let may_stream = is_alone && command.issued_bytes > 0 && command.error.is_none();
         if self.terms.style == ReplyStyle::Simple && may_stream && self.outbox.streamed().is_none() {
@@ -447,8 +446,7 @@ impl Connection {
         Ok(if self.outbox.is_ready() { Outgoing::More } else { Outgoing::Empty })
     }
 
-    /// Disconnects the client. What the engine does not hold is given back now, the rest as the engine
-    /// replies.
+    /// Disconnects the client. What the engine does not hold is given back now, the rest after its replies.
     pub(super) fn hang_up(&mut self, buffers: &mut Buffers<'_>) {
         self.socket = None;
         self.long.clear();
@@ -461,8 +459,7 @@ impl Connection {
         }
     }
 
-    /// Takes a span for a piece within the connection's share: `wanted_bytes` long, or shorter, down to
-    /// `least_bytes`.
+    /// Takes a span within the connection's share: `wanted_bytes` long, or shorter, down to `least_bytes`.
     fn take_span(&mut self, buffers: &mut Buffers<'_>, wanted_bytes: u32, least_bytes: u32) -> Option<Span> {
         let earned_bytes = self.meter.earned_bytes(buffers.share.tick);
         let want = Want { held_bytes: self.held_bytes, earned_bytes, wanted_bytes, least_bytes };
@@ -495,8 +492,7 @@ impl Connection {
         self.take_span(buffers, wanted_bytes, least_bytes)
     }
 
-    /// Whether a read should be one piece, so that no header is sent before all of it is read and an error
-    /// can still be reported.
+    /// Whether a read should be one piece, so that an error can be reported before its header is sent.
     fn has_to_be_whole(&self, command: &Command) -> bool {
         let is_simple_read = command.kind == RequestKind::Read && self.terms.style == ReplyStyle::Simple;
         command.is_unfragmented || is_simple_read && command.len_bytes <= REQUEST_BYTES_MAX
@@ -517,8 +513,7 @@ impl Connection {
         !self.long.is_empty()
     }
 
-    /// Takes the next piece of the first long command, if it keeps no more than `operations_max` stripe
-    /// operations busy.
+    /// Takes the next piece of the first long command, if it needs at most `operations_max` stripe operations.
     pub(super) fn issue_long(&mut self, operations_max: u32) -> LongPiece {
         let Some(&owner) = self.long.front() else { return LongPiece::None };
         let command = self.commands.get(owner);
@@ -559,8 +554,7 @@ impl Connection {
         }
     }
 
-    /// Frees the answered pieces of a simple read that will not be sent; each other piece is freed when it is
-    /// answered.
+    /// Frees the answered pieces of a simple read that will not be sent; the others are freed when answered.
     fn free_answered(&mut self, buffers: &mut Buffers<'_>, owner: u16) {
         let command = self.commands.get_mut(owner);
         command.last = None;
