@@ -401,7 +401,7 @@ impl Connection {
     /// Starts to send the simple read that is being issued, because there is no memory to hold it as a whole.
     fn stream(&mut self, owner: u16) {
         let command = self.commands.get(owner);
-        // While other commands of this connection hold memory, wait: with it, the read may be held as a whole.
+        // Other commands of this connection will free memory; then the read may still be held as a whole.
         let is_alone = self.held_bytes == command.issued_bytes;
         let may_stream = is_alone && command.issued_bytes > 0 && command.error.is_none();
         if self.terms.style == ReplyStyle::Simple && may_stream && self.outbox.streamed().is_none() {
@@ -513,7 +513,7 @@ impl Connection {
         !self.long.is_empty()
     }
 
-    /// Takes the next piece of the first long command, if it needs at most `operations_max` stripe operations.
+    /// Takes the next piece of the first long command, if `operations_max` stripe operations suffice for it.
     pub(super) fn issue_long(&mut self, operations_max: u32) -> LongPiece {
         let Some(&owner) = self.long.front() else { return LongPiece::None };
         let command = self.commands.get(owner);
