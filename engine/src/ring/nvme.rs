@@ -171,7 +171,7 @@ impl Namespace {
             namespace: self.number,
             address,
             data_len: RANGE_BYTES,
-            // The number of ranges minus one.
+            // One range: the field holds the count minus one.
             cdw10: 0,
             cdw11: DEALLOCATE,
             ..Command::default()

@@ -9,7 +9,7 @@ use crate::limits::{REACTORS_MAX, REQUEST_BYTES_MAX};
 pub(super) const CONNECTIONS_MAX: usize = 64;
 
 /// Commands of one connection that are not answered yet, or whose answer is not sent yet. When they are used
-/// up, the server stops reading from the client until it reads its answers.
+/// up, the server stops reading from the client until the client reads its answers.
 pub(super) const COMMANDS_MAX: usize = 256;
 
 /// Engine requests of one connection that hold a slot: they are in the engine, or their data is not sent yet.
@@ -88,7 +88,7 @@ pub(super) const MAP_BYTES_PER_STRIPE: u64 = 16;
 /// of another.
 pub(super) const HANDSHAKES_PER_LISTENER: usize = 32;
 
-/// Longest silence of a client during its negotiation; after that it is disconnected.
+/// Longest silence of a client during its negotiation; after that the client is disconnected.
 pub(super) const HANDSHAKE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// Longest negotiation; after that the client is disconnected even if it is still sending.
@@ -114,8 +114,8 @@ pub(super) const OPTION_BYTES_MAX: u32 = 16 << 10;
 /// disconnected.
 pub(super) const OPTION_DRAIN_BYTES_MAX: u32 = 1 << 20;
 
-/// Clients that have arrived or left and are not in the log yet. Example: as many as two reactors have places
-/// for arrive and leave at once.
+/// Clients that have arrived or left and are not in the log yet. Example: the clients of two full reactors
+/// arrive and leave at once.
 pub(super) const VISITS_MAX: usize = 4 * CONNECTIONS_MAX;
 
 /// Longest export name that the protocol allows.
@@ -127,8 +127,8 @@ pub(super) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a simple read of up to 1 MiB, or an unfragmented read, waits for memory in one piece.
 pub(super) const WHOLE_READ_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// After a read has waited `WHOLE_READ_TIME_MAX`, later reads do not wait that long for this time. Then they
-/// do again, since memory may be available by then.
+/// For this time after a read has waited `WHOLE_READ_TIME_MAX`, later reads do not wait as long. Then they do
+/// again, since memory may be available by then.
 pub(super) const PATIENCE_REST_TIME: Duration = Duration::from_secs(5);
 
 /// How often the front end retries connections that wait for memory, even if none was freed.

@@ -261,10 +261,10 @@ impl Queue {
     ///   thread alone, as after a kill.
     ///
     /// If a device does not answer, the io_uring stays open too. In both cases each place of the table is
-    /// emptied, except those that `is_kept` and, if commands are out, that of the lane. The kernel closes a
-    /// file when nothing in flight names it (before Linux 6.13, when nothing older is in flight). So a silent
-    /// device does not keep the locks on the other devices, nor a ublk device whose commands have all come
-    /// back.
+    /// emptied, except those for which `is_kept` holds and, if commands are out, that of the lane. The kernel
+    /// closes a file when nothing in flight names it (before Linux 6.13, when nothing older is in flight). So
+    /// a silent device does not keep the locks on the other devices, nor a ublk device whose commands have
+    /// all come back.
     pub(super) fn release_files(&mut self, is_kept: impl Fn(u32) -> bool) -> Released {
         if self.commands == 0 && self.in_flight == 0 {
             // Fails only if no files are registered.
