@@ -1,40 +1,46 @@
-//! Whose fault a failed member operation is.
+//! The party to blame for a failed member operation.
 //!
-//! The kernel answers an operation with one number, an `errno`, whether the medium is worn out, the file system is full, or
-//! our own request was malformed. Only the first says anything about the member. An engine that fails a member for
-//! the others destroys an array without a fault in any drive: on loop devices whose sectors had become 4096 bytes, every small
-//! write was answered `EINVAL`, and one member after the other was failed on record.
+//! The kernel answers an operation with one number, an `errno`, whether the medium is worn out, the file
+//! system is full, or our own request was malformed. Only the first says anything about the member. An engine
+//! that fails a member for the other causes destroys an array without a fault in any drive: on loop devices
+//! whose sectors had become 4096 bytes, every small write was answered with `EINVAL`, and one member after
+//! the other was failed on record.
 //!
 //! | operation | `Device` | `Space` | `Ours` |
 //! |---|---|---|---|
 //! | read of a strip | counted, reconstructed, repaired | reconstructed | reconstructed |
-//! | write of a strip | the member is failed | the request fails, the stripe needs a resync | the same |
-//! | bitmap block, superblock, flush | the member is failed | the array stops serving | the same |
+//! | write of a strip | the member is failed | the request fails, the stripe needs a resync | as `Space` |
+//! | bitmap block, superblock, flush | the member is failed | the array stops serving | as `Space` |
 //!
-//! A write of strips that one member did not take leaves parity that does not match, with every member still there. So the
-//! stripe becomes NeedSync: its parity is no input until a resync has made it match, and no member is lost. (Failing
-//! the member instead would be right for one member; a full file system and a wrong block size hit all of them.)
-//! A member that is only being filled is to blame for whatever it refuses: it can be spared, and what it did not take must cost the
-//! others neither a stripe nor their service. (Exception: while stripes need a resync that were filled before, it may hold the only
-//! copy of a strip. That is assumed below the cursor of a rebuild that a start found, and after a refused write in this run.) (A drive that was pulled is answered `ENOSPC` too: see
-//! `UringDevice::ends_before`, which tells it apart.)
+//! If one member did not take a write of strips, the parity no longer matches although every member is
+//! present. So the stripe becomes unsynced (`NeedSync`): its parity is not used as an input until a resync
+//! has made it match, and no member is lost. (Failing the member instead would be right for one member, but a
+//! full file system and a wrong block size affect all of them.)
 //!
-//! Without its metadata an array can promise nothing. It then stops serving as a whole, in memory only: the record still
-//! says that every member is in sync, and the next start resyncs what was marked.
+//! A member that is only being filled is blamed for whatever it refuses. The array can spare it, and its
+//! refusal must cost the others neither a stripe nor their service. (Exception: while stripes that were
+//! filled before need a resync, this member may hold the only copy of a strip. That is assumed below the
+//! cursor of a rebuild that a start found, and after a refused write in this run.)
+//!
+//! A drive that was pulled is answered with `ENOSPC` too: `UringDevice::ends_before` tells it apart.
+//!
+//! Without its metadata an array can promise nothing. It then stops serving as a whole, in memory only: the
+//! record still says that every member is in sync, and the next start resyncs the marked stripes.
 
-/// The party at fault when an operation failed.
+/// The party at fault for a failed operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// The member's: its medium, its link, its driver, or a state that only it is in.
+    /// The member is at fault: its medium, its link, its driver, or a state that only it is in.
     Device,
-    /// There is no room for it: a full file system under a sparse file, a full pool under a thin volume.
+    /// Space has run out: a full file system under a sparse file, or a full pool under a thin volume.
     Space,
-    /// The request's or this process's: a malformed operation, a closed or wrongly opened descriptor, no memory, an operation that was
-    /// not carried out.
+    /// The request or this process is at fault: a malformed operation, a closed or wrongly opened descriptor,
+    /// no memory, or an operation that was not carried out.
     Ours,
 }
 
-/// The blame for this `errno`. One that is not listed is held against the device: a member that cannot be written must leave.
+/// Determines the blame for an `errno`. An unlisted errno is blamed on the device: a member that cannot be
+/// written must leave.
 #[must_use]
 pub const fn blame(errno: i32) -> Blame {
     match errno {
@@ -69,10 +75,10 @@ mod tests {
             (libc::ENXIO, Blame::Device),
             (libc::EREMOTEIO, Blame::Device),
             (libc::ENOLINK, Blame::Device),
-            // A drive, or the file system under a file, that has become read-only: the others have not.
+            // A drive, or the file system under a file, has become read-only; the other members have not.
             (libc::EROFS, Blame::Device),
             (libc::EPERM, Blame::Device),
-            // The kernel's word for what a drive's firmware does not do.
+            // The kernel's errno for a command that a drive's firmware does not support.
             (libc::EOPNOTSUPP, Blame::Device),
             (libc::ENOSPC, Blame::Space),
             (libc::EDQUOT, Blame::Space),

@@ -1,15 +1,15 @@
-//! Members without a device: RAM (`mem:SIZE`) and nothing at all (`null:SIZE`).
+//! Members without a device: RAM (`mem:SIZE`) and null (`null:SIZE`).
 //!
-//! They show what the engine costs when member I/O is free, and give tests and demonstrations an
-//! array without drives. An operation is carried out when it is pushed, and reported by the next
-//! turn. Nothing is allocated after construction, and nothing sleeps: there is no `wait_fd`.
+//! They show the engine's cost when member I/O is free, and give tests and demonstrations an array without
+//! drives. An operation is carried out when it is pushed, and reported by the next turn. Nothing is allocated
+//! after construction, and nothing sleeps: there is no `wait_fd`.
 //!
-//! - A RAM member is one lazily touched mapping, shared by the rings of all reactors. It reads as zeros
-//!   where it was never written; deallocation gives whole pages back and zeroes the rest, so it reads
-//!   as zeros again. Nothing of it is durable: it has neither a volatile cache nor a stable medium.
-//! - A null member leaves the buffer of a read as it is, and forgets what is written.
-//! - As with the kernel, an absent device is `EBADF`, and a range that is misaligned or beyond the end
-//!   `EINVAL`; that is all that can fail.
+//! - A RAM member is one lazily touched mapping, shared by the rings of all reactors. It reads as zeros where
+//!   nothing was written. Deallocation gives whole pages back and zeroes the rest, so the range reads as
+//!   zeros again. Nothing is durable: a RAM member has neither a volatile cache nor a stable medium.
+//! - A null member leaves the buffer of a read unchanged, and discards what is written.
+//! - As with the kernel, an absent device gives `EBADF`, and a range that is misaligned or beyond the end
+//!   gives `EINVAL`; nothing else can fail.
 
 #![expect(unsafe_code, reason = "copies between arenas and the storage of RAM members")]
 
@@ -23,7 +23,7 @@ use crate::limits::{BLOCK_BYTES, DEVICES_MAX, IO_IN_FLIGHT_MAX};
 use crate::memory::Memory;
 use crate::memory::map::Mapping;
 
-/// The logical block of these members.
+/// The logical block of RAM and null members.
 pub const INSTANT_BLOCK_BYTES: u64 = super::SECTOR_BYTES as u64;
 
 /// The content of a RAM member.
@@ -32,33 +32,33 @@ pub struct MemStorage {
 }
 
 impl MemStorage {
-    /// Storage of `bytes` (a multiple of 4 KiB, not zero), all zeros. It may be larger than memory, as
-    /// long as what is written fits, in huge pages of 2 MiB where the kernel gives them.
+    /// Makes storage of `bytes` (a multiple of 4 KiB, not zero), all zeros. It may be larger than memory as
+    /// long as what is written fits. The kernel may back it with huge pages of 2 MiB.
     pub fn new(bytes: u64) -> io::Result<Arc<MemStorage>> {
         assert!(bytes > 0 && bytes.is_multiple_of(BLOCK_BYTES as u64), "{bytes} bytes of RAM member");
         let len = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         Ok(Arc::new(MemStorage { mapping: Mapping::sparse(len)? }))
     }
 
-    /// Takes its pages from the system now, and not at the first write of each.
+    /// Takes the pages from the system now, instead of at the first write of each.
     pub fn populate(&self) {
         self.mapping.populate();
     }
 
-    /// Its size.
+    /// Size of the storage.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.mapping.len() as u64
     }
 
-    /// The address of a range, if it is aligned to the logical block and inside.
+    /// The address of a range, if the range is aligned to the logical block and inside the storage.
     fn range(&self, offset_bytes: u64, len_bytes: u64) -> Option<*mut u8> {
         let aligned = (offset_bytes | len_bytes).is_multiple_of(INSTANT_BLOCK_BYTES);
         let inside = offset_bytes.checked_add(len_bytes)? <= self.size_bytes();
         (aligned && inside).then(|| self.mapping.start().wrapping_add(offset_bytes as usize))
     }
 
-    /// Zeroes a range: whole pages are dropped, what is left at the ends is written.
+    /// Zeroes a range: whole pages are dropped, and the rest at both ends is overwritten.
     fn deallocate(&self, memory: &Memory, offset_bytes: u64, len_bytes: u64) -> Option<()> {
         self.range(offset_bytes, len_bytes)?;
         let end = offset_bytes + len_bytes;
@@ -72,12 +72,12 @@ impl MemStorage {
         Some(())
     }
 
-    /// Writes zeros from `start` to `end`, less than a page apart.
+    /// Writes zeros from `start` to `end`, which are less than a page apart.
     fn store_zeros(&self, memory: &Memory, start: u64, end: u64) {
         let zeros = memory.zeros((end - start) as u32);
         let target = self.range(start, end - start).expect("inside what the caller checked");
-        // SAFETY: `range` checked the target, which is a page-aligned mapping at a multiple of 512; the
-        // zero arena is as long and belongs to another mapping.
+        // SAFETY: `range` checked the target: inside a page-aligned mapping, at a multiple of 512. The zero
+        // arena is as long and belongs to another mapping.
         unsafe { shared_bytes::store(memory.ptr(zeros), target, zeros.len_bytes as usize) };
     }
 }
@@ -85,17 +85,17 @@ impl MemStorage {
 /// A device of an [`InstantRing`].
 #[derive(Clone)]
 pub enum InstantDevice {
-    /// RAM.
+    /// A member in RAM.
     Mem(Arc<MemStorage>),
-    /// Nothing.
+    /// A member that stores nothing.
     Null {
-        /// What it pretends to hold.
+        /// The size that the member pretends to have.
         size_bytes: u64,
     },
 }
 
 impl InstantDevice {
-    /// Its size.
+    /// Size of the device.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         match self {
@@ -109,19 +109,19 @@ impl InstantDevice {
 pub struct InstantRing {
     memory: Arc<Memory>,
     devices: Box<[Option<InstantDevice>]>,
-    /// What was pushed since the last turn, with its outcome.
+    /// Operations pushed since the last turn, with their results.
     done: Vec<Completion>,
 }
 
 impl InstantRing {
-    /// A ring without devices.
+    /// Makes a ring without devices.
     #[must_use]
     pub fn new(memory: Arc<Memory>) -> InstantRing {
         let devices = vec![None; DEVICES_MAX].into_boxed_slice();
         InstantRing { memory, devices, done: Vec::with_capacity(IO_IN_FLIGHT_MAX) }
     }
 
-    /// Puts a device into the table, or takes it out.
+    /// Puts a device into the table, or removes it with `None`.
     pub fn set_device(&mut self, index: DeviceIndex, device: Option<InstantDevice>) {
         self.devices[index.0 as usize] = device;
     }
@@ -139,8 +139,8 @@ impl InstantRing {
         }
     }
 
-    /// Carries out one operation on RAM; `None` when its range is not in it.
-    #[inline(never)] // a function call is nothing beside the bytes it copies
+    /// Carries out one operation on RAM; `None` if its range is not inside the storage.
+    #[inline(never)] // the cost of a call is negligible beside the copy
     fn perform_mem(&self, storage: &MemStorage, op: &MemberOp) -> Option<()> {
         let len = op.span.len_bytes as usize;
         match op.io {
@@ -148,8 +148,8 @@ impl InstantRing {
                 let from = storage.range(op.offset_bytes, op.len_bytes)?;
                 self.memory.assert_writable(op.span);
                 let to = self.memory.ptr(op.span);
-                // SAFETY: `range` and `ptr` checked `len` bytes on both sides, which are different
-                // mappings at multiples of 512; the ring holds the span until it completes.
+                // SAFETY: `range` and `ptr` checked `len` bytes on both sides, which are different mappings
+                // at multiples of 512; the ring holds the span until the operation completes.
                 unsafe { shared_bytes::load(from, to, len) };
             }
             MemberIo::Write(_) => {
@@ -166,7 +166,7 @@ impl InstantRing {
 }
 
 impl Ring for InstantRing {
-    #[inline(always)] // where it is known whether the operation reads or writes
+    #[inline(always)] // the caller knows whether the operation reads or writes
     fn push(&mut self, op: MemberOp) {
         assert!(self.done.len() < IO_IN_FLIGHT_MAX, "more than IO_IN_FLIGHT_MAX operations in flight");
         super::assert_well_formed(&op);

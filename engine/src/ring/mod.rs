@@ -1,19 +1,19 @@
-//! Member I/O: the first of the three traits by which the world enters.
+//! Member I/O. [`Ring`] is the first of the three traits through which the outside world reaches the engine.
 //!
-//! A ring takes operations on devices, named by their index, and gives back one completion for each.
-//! It never blocks; a reactor with nothing to do sleeps on [`Ring::wait_fd`]. Every operation's span
-//! stays untouched by the engine until its completion has been taken.
+//! A ring takes operations on devices, which are named by their index, and returns one completion for each.
+//! It never blocks; an idle reactor sleeps on [`Ring::wait_fd`]. The engine does not touch an operation's
+//! span until its completion has been taken.
 //!
-//! Contract, held by one conformance suite that every ring passes:
+//! The contract, checked by one conformance suite that every ring passes:
 //! - each pushed operation completes exactly once, in any order, no earlier than the next `turn`;
-//! - a completion without error means that *all* bytes were transferred: short transfers, `EAGAIN`
-//!   and `EINTR` are the ring's to retry;
-//! - a write or zeroing with [`Durability::Durable`] is on stable media when it completes, a flush
-//!   makes everything durable that completed on that device before the flush was pushed;
+//! - a completion without an error means that *all* bytes were transferred: the ring itself retries short
+//!   transfers, `EAGAIN` and `EINTR`;
+//! - a write or zeroing with [`Durability::Durable`] is on stable media when it completes; a flush makes
+//!   everything durable that completed on that device before the flush was pushed;
 //! - operations on one device are not ordered among themselves;
-//! - an operation on an index without a device fails with `EBADF`, one beyond the end of its device
-//!   with some error; a deallocation that the device does not know succeeds and does nothing, for it
-//!   is advice.
+//! - an operation on an index without a device fails with `EBADF`, and one beyond the end of its device fails
+//!   with some error; a deallocation that the device does not support succeeds and does nothing, because it
+//!   is only advice.
 
 use crate::limits::IO_IN_FLIGHT_MAX;
 use crate::memory::Span;
@@ -30,7 +30,7 @@ pub use uring::{
     Arrival, BlockIndex, Deallocate, Lane, LaneCommand, Payload, Uring, UringConfig, UringDevice,
 };
 
-/// The unit of offsets and lengths on any device: the smallest logical block there is.
+/// The unit of offsets and lengths on any device: the smallest logical block that exists.
 pub const SECTOR_BYTES: u32 = 512;
 
 /// A device of a ring: an index into its table, below [`DEVICES_MAX`](crate::limits::DEVICES_MAX).
@@ -40,13 +40,13 @@ pub struct DeviceIndex(pub u8);
 /// Whether a write may rest in a volatile cache when it completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// It may.
+    /// The write may rest in a volatile cache.
     Cached,
-    /// It may not (FUA, `RWF_DSYNC`).
+    /// The write is on stable media (FUA, `RWF_DSYNC`).
     Durable,
 }
 
-/// What to do on a member.
+/// The kind of an operation on a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberIo {
     /// Fill the span from the device.
@@ -55,19 +55,18 @@ pub enum MemberIo {
     Write(Durability),
     /// Make everything durable that has completed.
     Flush,
-    /// Give the range back to the device. What it reads as afterwards is unknown.
+    /// Give the range back to the device. Reading the range afterwards returns unknown bytes.
     Deallocate,
 }
 
-/// One operation on one member.
+/// An operation on one member.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberOp {
-    /// The engine's name for it, below [`IO_IN_FLIGHT_MAX`];
-    /// returned in the completion.
+    /// The engine's name for the operation, below [`IO_IN_FLIGHT_MAX`]; returned in the completion.
     pub tag: u32,
-    /// Where.
+    /// The device to operate on.
     pub device: DeviceIndex,
-    /// What.
+    /// The kind of operation.
     pub io: MemberIo,
     /// First byte on the device; a multiple of its logical block.
     pub offset_bytes: u64,
@@ -77,32 +76,33 @@ pub struct MemberOp {
     pub span: Span,
 }
 
-/// How an operation ended.
+/// The end of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
     /// The operation's tag.
     pub tag: u32,
-    /// Nothing, or the `errno` of the failure (positive, as in `EIO` = 5).
+    /// Success, or the `errno` of the failure (positive, as in `EIO` = 5).
     pub result: Result<(), i32>,
 }
 
 /// Reads and writes members.
 pub trait Ring {
-    /// Queues one operation. The caller keeps fewer than `IO_IN_FLIGHT_MAX` in flight, so there is
-    /// always room.
+    /// Queues one operation. The caller keeps fewer than `IO_IN_FLIGHT_MAX` in flight, so there is always
+    /// room.
     fn push(&mut self, op: MemberOp);
 
-    /// Submits what was queued, at most one system call as a rule, and appends every completion that
-    /// has arrived to `completions`. Does not block.
+    /// Submits what was queued, as a rule with at most one system call, and appends every completion that has
+    /// arrived to `completions`. Does not block.
     fn turn(&mut self, completions: &mut Vec<Completion>);
 
-    /// A file descriptor that polls readable when `turn` would find a completion. It may be slept on
-    /// after a turn that brought none (and may wake a few times for nothing). `None` says that while operations are in flight there is no
-    /// sleeping: they complete by the next turn, or only because `turn` polls for them.
+    /// A file descriptor that polls readable when `turn` would find a completion. A reactor may sleep on it
+    /// after a turn that brought none (and may wake a few times for nothing). `None` means that the reactor
+    /// must not sleep while operations are in flight: they complete by the next turn, or only because `turn`
+    /// polls for them.
     fn wait_fd(&self) -> Option<std::os::fd::RawFd>;
 }
 
-/// What every ring asserts of an operation it is given: only a bug above can violate it.
+/// Checks an operation that is given to a ring. Only a bug in the engine can violate these assertions.
 #[inline]
 fn assert_well_formed(op: &MemberOp) {
     assert!((op.tag as usize) < IO_IN_FLIGHT_MAX, "tag {} of {IO_IN_FLIGHT_MAX}", op.tag);

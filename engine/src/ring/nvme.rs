@@ -1,26 +1,31 @@
-//! NVMe passthrough as the kernel takes it: commands to a namespace's character device, around the block layer.
+//! NVMe passthrough as the kernel accepts it: commands to a namespace's character device, which bypass the
+//! block layer.
 //!
-//! An operation by the block device costs a `bio`, a `request` and the scheduler's look at both; by the character device
-//! it is the drive's own command in a submission queue entry (linux/nvme_ioctl.h, drivers/nvme/host/ioctl.c, Linux 5.19;
-//! with fixed buffers and polling since 6.1). What the block layer did is then ours to do:
+//! An operation through the block device costs a `bio`, a `request` and a pass of the scheduler over both.
+//! Through the character device it is the drive's own command in a submission queue entry
+//! (linux/nvme_ioctl.h, drivers/nvme/host/ioctl.c, Linux 5.19; with fixed buffers and polling since 6.1). We
+//! then have to do the block layer's work:
 //!
-//! - lengths: a command beyond the drive's MDTS, or the kernel's segments, is refused, not cut (`device/nvme.rs` knows both);
-//! - retries: the kernel repeats no passthrough command, and while a controller is reset it fails them at once. So what
-//!   does not succeed, and is not the medium's own fault, goes by the block device instead: there the kernel waits for the
-//!   reset, looks for another path, cuts what is too long, and has the last word ([`Outcome::Elsewhere`]);
-//! - the page cache: nothing here invalidates it (`device/nvme.rs` does, before the first command and after the last).
+//! - lengths: a command beyond the drive's MDTS, or beyond the kernel's segments, is refused, not cut
+//!   (`device/nvme.rs` knows both);
+//! - retries: the kernel repeats no passthrough command, and fails all of them at once while a controller is
+//!   reset. So if a command fails and the medium is not at fault, the operation goes to the block device
+//!   instead. There the kernel waits for the reset, tries another path, cuts what is too long, and has the
+//!   last word ([`Outcome::Elsewhere`]);
+//! - the page cache: nothing here invalidates it (`device/nvme.rs` does, before the first command and after
+//!   the last).
 //!
-//! Pure but for the file that a [`Namespace`] holds.
+//! This module is pure except for the file that a [`Namespace`] holds.
 
 use std::fs::File;
 use std::mem::{offset_of, size_of};
 
 use super::{Durability, MemberIo, MemberOp};
 
-/// `NVME_URING_CMD_IO`, `_IOWR('N', 0x80, struct nvme_uring_cmd)`.
+/// Number of the passthrough command `NVME_URING_CMD_IO`: `_IOWR('N', 0x80, struct nvme_uring_cmd)`.
 pub const URING_CMD_IO: u32 = 0xC048_4E80;
 
-/// Opcodes of the NVM command set (NVM Command Set specification, figure 16), and one of the administrative.
+/// Opcodes of the NVM command set (NVM Command Set specification, figure 16), and one administrative opcode.
 mod opcode {
     pub(super) const FLUSH: u8 = 0x00;
     pub(super) const WRITE: u8 = 0x01;
@@ -29,15 +34,15 @@ mod opcode {
     pub(super) const IDENTIFY: u8 = 0x06;
 }
 
-/// Of a write's dword 12: the bytes are on stable media when it completes.
+/// Bit in dword 12 of a write: the bytes are on stable media when the command completes.
 const FORCE_UNIT_ACCESS: u32 = 1 << 30;
-/// Of a dataset management's dword 11: deallocate.
+/// Bit in dword 11 of a dataset management command: deallocate.
 const DEALLOCATE: u32 = 1 << 2;
 
-/// Most blocks of one command: its count is 16 bits, from 0.
+/// Most blocks of one command: the count has 16 bits and is stored minus one.
 pub const BLOCKS_MAX: u32 = 1 << 16;
 
-/// `struct nvme_uring_cmd`, and `struct nvme_passthru_cmd`, which differs in what its last field is called.
+/// A command: `struct nvme_uring_cmd`. `struct nvme_passthru_cmd` differs only in the name of its last field.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Command {
@@ -48,7 +53,7 @@ pub struct Command {
     cdw2: u32,
     cdw3: u32,
     metadata: u64,
-    /// Of the bytes; with a fixed buffer of the kernel's own pages, how far into it.
+    /// Address of the bytes; with a fixed buffer of the kernel's own pages, the offset into the buffer.
     address: u64,
     metadata_len: u32,
     data_len: u32,
@@ -59,52 +64,53 @@ pub struct Command {
     cdw14: u32,
     cdw15: u32,
     timeout_ms: u32,
-    /// What an administrative command gives back.
+    /// The value that an administrative command returns.
     result: u32,
 }
 
-/// Bytes of a [`Command`].
+/// Length of a [`Command`].
 pub const COMMAND_BYTES: usize = size_of::<Command>();
 
-// linux/nvme_ioctl.h.
+// Layout from linux/nvme_ioctl.h.
 const _: () = assert!(COMMAND_BYTES == 72);
 const _: () = assert!(offset_of!(Command, namespace) == 4 && offset_of!(Command, metadata) == 16);
 const _: () = assert!(offset_of!(Command, address) == 24 && offset_of!(Command, data_len) == 36);
 const _: () = assert!(offset_of!(Command, cdw10) == 40 && offset_of!(Command, timeout_ms) == 64);
-// The number of a command holds the length of its argument.
+// The number of a command contains the length of its argument.
 const _: () = assert!((URING_CMD_IO >> 16) & 0x3fff == COMMAND_BYTES as u32);
 
-/// One range of a dataset management command (NVM Command Set specification, figure 36).
+/// A range of a dataset management command (NVM Command Set specification, figure 36).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Range {
     attributes: [u8; 4],
-    /// Logical blocks, little-endian.
+    /// Number of logical blocks, little-endian.
     blocks: [u8; 4],
-    /// The first, little-endian.
+    /// First logical block, little-endian.
     start: [u8; 8],
 }
 
-/// Bytes of a [`Range`].
+/// Length of a [`Range`].
 pub const RANGE_BYTES: u32 = size_of::<Range>() as u32;
 const _: () = assert!(RANGE_BYTES == 16);
 
-/// A namespace's character device, open for what the engine will do with it.
+/// A namespace's character device, opened with the access that the engine needs.
 #[derive(Debug)]
 pub struct Namespace {
-    /// `/dev/ngXnY`.
+    /// The character device, `/dev/ngXnY`.
     pub file: File,
-    /// Its number at its controller.
+    /// Number of the namespace at its controller.
     pub number: u32,
-    /// Binary logarithm of its logical block, 9 to 12.
+    /// Binary logarithm of the logical block, 9 to 12.
     pub block_shift: u8,
-    /// Longest deallocation: the kernel's limit, which is the drive's own (DMRSL) or what an operator has set, 0 for none at all.
+    /// Longest deallocation: the kernel's limit, which is the drive's own (DMRSL) or set by an operator; 0 if
+    /// none is allowed.
     pub deallocation_bytes_max: u64,
 }
 
 impl Namespace {
-    /// Reads (`durability` is `None`) or writes `len_bytes` at `offset_bytes`, whole blocks both, at most
-    /// [`BLOCKS_MAX`] of them.
+    /// Makes the command that reads (`durability` is `None`) or writes `len_bytes` at `offset_bytes`. Both
+    /// are whole blocks, at most [`BLOCKS_MAX`] of them.
     #[must_use]
     pub fn transfer(
         &self,
@@ -132,15 +138,15 @@ impl Namespace {
         }
     }
 
-    /// Whether a range is one of whole blocks. The drive counts in blocks: of another range it would read or write something
-    /// else, without an error.
+    /// Whether a range consists of whole blocks. The drive counts in blocks: given any other range, it would
+    /// read or write the wrong bytes without an error.
     #[must_use]
     pub fn takes(&self, offset_bytes: u64, len_bytes: u64) -> bool {
         len_bytes > 0 && (offset_bytes | len_bytes).trailing_zeros() >= u32::from(self.block_shift)
     }
 
-    /// Whether an operation is sent as the drive's own command. What is not goes by the block device, where the kernel cuts a
-    /// deallocation that is too long, and refuses what is no range of whole blocks.
+    /// Whether an operation is sent as the drive's own command. Other operations go through the block device,
+    /// where the kernel cuts a deallocation that is too long, and refuses a range that is not whole blocks.
     #[must_use]
     pub fn sends(&self, op: &MemberOp) -> bool {
         let is_whole = self.takes(op.offset_bytes, op.len_bytes);
@@ -151,13 +157,13 @@ impl Namespace {
         }
     }
 
-    /// Makes everything durable that has completed.
+    /// Makes the command that makes everything durable that has completed.
     #[must_use]
     pub fn flush(&self) -> Command {
         Command { opcode: opcode::FLUSH, namespace: self.number, ..Command::default() }
     }
 
-    /// Gives back the range that lies at `address`.
+    /// Makes the command that gives back the range stored at `address`.
     #[must_use]
     pub fn deallocate(&self, address: u64) -> Command {
         Command {
@@ -165,14 +171,15 @@ impl Namespace {
             namespace: self.number,
             address,
             data_len: RANGE_BYTES,
-            // One range, counted from 0.
+            // One range: the field holds the count minus one.
             cdw10: 0,
             cdw11: DEALLOCATE,
             ..Command::default()
         }
     }
 
-    /// Whole blocks as a range. What is longer than a range can say ends where it ends: deallocation is advice.
+    /// Converts whole blocks to a range. A length beyond what a range can express is cut: deallocation is
+    /// advice.
     #[must_use]
     pub fn range(&self, offset_bytes: u64, len_bytes: u64) -> Range {
         let blocks = u32::try_from(len_bytes >> self.block_shift).unwrap_or(u32::MAX);
@@ -182,14 +189,15 @@ impl Namespace {
 }
 
 impl Command {
-    /// Asks for 4096 bytes about a namespace (`structure` 0) or its controller (`structure` 1).
+    /// Makes the command that asks for 4096 bytes about a namespace (`structure` 0) or its controller
+    /// (`structure` 1).
     #[must_use]
     pub fn identify(structure: u8, namespace: u32, address: u64) -> Command {
         let cdw10 = u32::from(structure);
         Command { opcode: opcode::IDENTIFY, namespace, address, data_len: 4096, cdw10, ..Command::default() }
     }
 
-    /// As it lies in a submission queue entry of 128 bytes.
+    /// Encodes the command for a submission queue entry of 128 bytes.
     #[must_use]
     pub fn bytes(self) -> [u8; 80] {
         let Command { opcode, flags, reserved, namespace, cdw2, cdw3, metadata, address, .. } = self;
@@ -224,23 +232,24 @@ impl Command {
     }
 }
 
-/// What a command's completion means.
+/// The meaning of a command's completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All of it was done.
+    /// The command was done completely.
     Done,
-    /// The kernel had no room; ask again.
+    /// The kernel had no room; try again.
     Again,
-    /// Not by this way, or not now: the block device is to decide.
+    /// The command failed on this path, perhaps only for now: the block device decides.
     Elsewhere,
-    /// The medium failed, with this `errno`: asking by another way would be answered the same.
+    /// The medium failed, with this `errno`; another path would give the same answer.
     Failed(i32),
 }
 
-/// The meaning of a completion queue entry's result: 0, a negative `errno`, or the status field of the drive's answer.
+/// The meaning of a completion queue entry's result: 0, a negative `errno`, or the status field of the
+/// drive's answer.
 ///
-/// The status is what drivers/nvme/host/core.c, `nvme_error_status`, looks at: 11 bits, type and code; above them are
-/// hints about retries, which the block layer heeds when it is asked next.
+/// The status is the one that `nvme_error_status` in drivers/nvme/host/core.c examines: 11 bits of type and
+/// code. The bits above are hints about retries, which the block layer follows when it repeats the operation.
 #[must_use]
 pub fn outcome(result: i32) -> Outcome {
     const STATUS_MASK: i32 = 0x7ff;
@@ -252,7 +261,7 @@ pub fn outcome(result: i32) -> Outcome {
         errno if errno == -libc::EAGAIN => Outcome::Again,
         errno if errno < 0 => Outcome::Elsewhere,
         status => match status & STATUS_MASK {
-            // BLK_STS_MEDIUM, and its errno.
+            // The statuses of BLK_STS_MEDIUM, and its errno.
             WRITE_FAULT | UNRECOVERED_READ | UNWRITTEN_BLOCK => Outcome::Failed(libc::ENODATA),
             _ => Outcome::Elsewhere,
         },
@@ -268,7 +277,7 @@ mod tests {
         Namespace { file, number: 3, block_shift, deallocation_bytes_max: 1 << 20 }
     }
 
-    /// A dword of the entry, as the drive's documents number them from 10 on.
+    /// A dword of the entry, numbered from 10 on as in the NVMe specification.
     fn dword(bytes: &[u8; 80], number: usize) -> u32 {
         let at = 40 + 4 * (number - 10);
         u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap())
@@ -276,7 +285,7 @@ mod tests {
 
     #[test]
     fn transfers() {
-        // (block, durability, offset, length) and (opcode, start low, start high, dword 12).
+        // Cases: (block, durability, offset, length) and (opcode, start low, start high, dword 12).
         let durable = Some(Durability::Durable);
         for (shift, durability, offset, len, expected) in [
             (9, None, 0, 512, (2, 0, 0, 0)),
@@ -340,12 +349,12 @@ mod tests {
         for (result, expected) in [
             (0, Outcome::Done),
             (-libc::EAGAIN, Outcome::Again),
-            // Cancelled by a reset; nobody knows the command; no path.
+            // Cancelled by a reset; command not known; no path.
             (-libc::EINTR, Outcome::Elsewhere),
             (-libc::EINVAL, Outcome::Elsewhere),
             (0x4001, Outcome::Elsewhere),
             (0x370, Outcome::Elsewhere),
-            // The same with "do not retry".
+            // A medium error, also with the "do not retry" bit.
             (0x281, Outcome::Failed(libc::ENODATA)),
             (0x4281, Outcome::Failed(libc::ENODATA)),
             (0x280, Outcome::Failed(libc::ENODATA)),

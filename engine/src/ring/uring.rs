@@ -1,30 +1,31 @@
-//! Members behind the kernel: block devices and files through io_uring.
+//! Members behind the kernel: block devices and files, accessed through io_uring.
 //!
 //! ```text
 //!   push(op) -> backlog of its device -> submission queue -> kernel -> completion queue -> turn
 //!               (beyond the depth)       one enter a turn              whole ops only
 //! ```
 //!
-//! An operation travels as one or more *pieces*, each one entry of the submission queue: longer
-//! transfers than the device takes at once are cut (the kernel would hand them to a worker thread
-//! instead), and what a short transfer or `EAGAIN` left over is queued again. The operation completes
-//! when its last piece has.
+//! An operation travels as one or more *pieces*; each piece is one entry of the submission queue. Transfers
+//! longer than the device takes at once are cut (otherwise the kernel would hand them to a worker thread),
+//! and what a short transfer or `EAGAIN` left over is queued again. The operation completes when its last
+//! piece has completed.
 //!
-//! - At most `depth_max` pieces of a device are in the kernel; the rest wait in the device's backlog.
-//!   Beyond the hardware's tags the kernel would park requests on its worker threads, one each.
-//! - Arenas are registered as fixed buffers where the locked memory limit allows it, files always.
-//! - The kernel tries each transfer without blocking first, if the device could do so when it was opened. A device-mapper
-//!   table can be changed under us to one that cannot (`pvmove`, for one), and then refuses everything so with EOPNOTSUPP:
-//!   such a transfer is tried again by a worker thread of the kernel, which may block.
+//! - At most `depth_max` pieces of a device are in the kernel; the rest wait in the device's backlog. Beyond
+//!   the hardware's tags the kernel would park requests on its worker threads, one thread each.
+//! - Files are registered always, arenas as fixed buffers if the locked memory limit allows it.
+//! - The kernel tries each transfer without blocking first, if the device supported that when it was opened.
+//!   The table of a device-mapper device can later be replaced by one that does not (by `pvmove`, for
+//!   example); the device then refuses every such transfer with EOPNOTSUPP. A refused transfer is repeated by
+//!   a worker thread of the kernel, which may block.
 //! - Nothing is allocated or waited for between construction and drop, except in `attach`.
-//! - A device with a namespace beside its file gets the drive's own commands by that ([`nvme`](super::nvme)); what does not
-//!   succeed there, and is not the medium's fault, is asked again by the file.
-//! - Ordinary reads and writes of members that can be polled go to a second, polled ring of the
-//!   kernel (`IORING_SETUP_IOPOLL`); flushes and deallocations are not worth waiting for and never do.
-//! - A front end whose requests come by the same io_uring (ublk) has a [`Lane`] in it: its commands are submitted and
-//!   collected by the same system call as the members' operations.
-//! - A ring works on the thread that made it, and only there (`SINGLE_ISSUER`), so it is not `Send`.
-//! - A ring waits at its end for what is in the kernel, as long as something comes: see `end`.
+//! - A device with a namespace beside its file receives the drive's own commands through the namespace
+//!   ([`nvme`](super::nvme)). If one fails and the medium is not at fault, it is repeated through the file.
+//! - Ordinary reads and writes of members that can be polled go to a second, polled io_uring
+//!   (`IORING_SETUP_IOPOLL`). Flushes and deallocations are not worth polling for and never go there.
+//! - A front end whose requests arrive through the same io_uring (ublk) has a [`Lane`] in it: its commands
+//!   are submitted and collected by the same system call as the members' operations.
+//! - A ring works only on the thread that made it (`SINGLE_ISSUER`), so it is not `Send`.
+//! - At its end, a ring waits for what is in the kernel, as long as completions arrive: see `end`.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -57,41 +58,41 @@ mod verdict;
 mod wire;
 mod workers;
 
-/// Times that one operation is tried again after `EAGAIN`, `EINTR` or a short transfer before its
-/// failure is believed. A turn retries an operation once.
+/// How often one operation is repeated after `EAGAIN`, `EINTR` or a short transfer before its failure is
+/// accepted. A turn repeats an operation once.
 const RETRIES_MAX: u16 = 1000;
 
-/// Rounds of one turn. There is a second one only when the submission queue was full, something is
+/// Most rounds of one turn. A second round is needed only if the submission queue was full, something is
 /// retried, or the bell was armed just now.
 const ROUNDS_MAX: usize = 8;
 
-/// How a ring is to be made.
+/// The configuration of a ring.
 #[derive(Clone, Debug, Default)]
 pub struct UringConfig {
-    /// CPUs for the kernel's worker threads: those that no reactor polls on. Workers inherit the
-    /// affinity of the reactor otherwise, and fight it for its core. Empty: leave it so.
+    /// CPUs for the kernel's worker threads: those on which no reactor polls. Without this, workers inherit
+    /// the affinity of the reactor and compete with it for its core. Empty: keep the inherited affinity.
     pub worker_cpus: Vec<usize>,
-    /// Whether to make the polled ring too. Worth it when all members can be polled: while polled
-    /// operations are in flight the reactor cannot sleep.
+    /// Whether to make the polled ring too. It is worth it if all members can be polled: while polled
+    /// operations are in flight, the reactor cannot sleep.
     pub polled: bool,
-    /// Whether to make entries as long as NVMe passthrough wants them. Without, devices are attached as if they had no
-    /// namespace.
+    /// Whether to make entries as long as NVMe passthrough needs. If not, devices are attached as if they had
+    /// no namespace.
     pub passthrough: bool,
-    /// Places for host buffers: request pages that the kernel itself puts into the ring's table. Member operations name
-    /// them as arenas, from [`Memory::arena_count`] on.
+    /// Number of places for host buffers: request pages that the kernel itself puts into the ring's table.
+    /// Member operations name them as arenas, from [`Memory::arena_count`] on.
     pub host_buffers: u16,
 }
 
-/// A device as a ring wants it.
+/// A device to attach to a ring.
 #[derive(Debug)]
 pub struct UringDevice {
-    /// Open for what the engine will do with it.
+    /// The file, opened with the access that the engine needs.
     pub file: File,
-    /// The same device around the block layer, if that can be.
+    /// The device's namespace, which bypasses the block layer, if there is a usable one.
     pub namespace: Option<Namespace>,
-    /// What a deallocation becomes.
+    /// The operation that carries out a deallocation.
     pub deallocate: Deallocate,
-    /// Whether its reads and writes may go to the polled ring.
+    /// Whether the device's reads and writes may go to the polled ring.
     pub polled: bool,
     /// Most pieces in the kernel at once; at least 1.
     pub depth_max: u32,
@@ -102,44 +103,44 @@ pub struct UringDevice {
 /// How a device gives a range back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deallocate {
-    /// A hole is punched into a file.
+    /// Punch a hole into the file.
     PunchHole,
-    /// A block device discards (`BLOCK_URING_CMD_DISCARD`, Linux 6.12).
+    /// Discard on the block device (`BLOCK_URING_CMD_DISCARD`, Linux 6.12).
     Discard,
-    /// It does not; the operation succeeds at once. Deallocation is advice.
+    /// Do nothing and succeed at once. Deallocation is only advice.
     Ignore,
 }
 
 /// The ring of devices behind the kernel.
 pub struct Uring {
     queues: Queues,
-    /// What is where.
+    /// Operations in flight and attached devices.
     ledger: Ledger,
-    /// Commands of a front end. Behind the queues: its memory outlives them, since fields drop in order.
+    /// Commands of a front end. Declared after the queues: fields drop in order, so its memory outlives them.
     lane: Lane,
-    /// Completions that did not need the kernel.
+    /// Operations that completed without the kernel.
     done: Vec<Completion>,
-    /// Keeps the arenas mapped while the queues are alive: fields drop in order.
+    /// Keeps the arenas mapped while the queues exist: fields drop in order.
     memory: Arc<Memory>,
     /// Whether [`Uring::close`] has been called.
     is_closed: bool,
-    /// Not `Send`: the kernel accepts submissions of one thread only.
+    /// Makes the type not `Send`: the kernel accepts submissions of one thread only.
     _thread: PhantomData<*const ()>,
 }
 
 /// The operations and devices of a ring.
 struct Ledger {
-    /// By tag.
+    /// The operations, by tag.
     operations: Box<[Operation]>,
-    /// By device index.
+    /// The devices, by device index.
     devices: Box<[Option<Attached>]>,
-    /// Bit per device: its backlog is not empty.
+    /// A bit per device, set while its backlog is not empty.
     waiting: u64,
 }
 
 const _: () = assert!(DEVICES_MAX <= u64::BITS as usize);
 
-/// One operation in flight.
+/// An operation in flight.
 #[derive(Clone, Copy)]
 struct Operation {
     op: MemberOp,
@@ -147,13 +148,13 @@ struct Operation {
     pieces: u16,
     /// Times that a piece was queued again.
     retries: u16,
-    /// Whether the device has refused to do it without blocking.
+    /// Whether the device has refused to do the operation without blocking.
     may_block: bool,
-    /// The first `errno`, or 0.
+    /// The first `errno` of its pieces, or 0.
     error: i32,
 }
 
-/// One device.
+/// An attached device.
 struct Attached {
     device: UringDevice,
     /// Pieces in the kernel.
@@ -163,8 +164,8 @@ struct Attached {
 }
 
 impl Uring {
-    /// A ring without devices, for the calling thread. Fails where the kernel has no io_uring, is older
-    /// than 6.1, or forbids it (`kernel.io_uring_disabled`, a seccomp filter).
+    /// Makes a ring without devices, for the calling thread. Fails if the kernel has no io_uring, is older
+    /// than 6.1, or forbids io_uring (`kernel.io_uring_disabled`, a seccomp filter).
     pub fn new(memory: Arc<Memory>, config: &UringConfig) -> io::Result<Uring> {
         let queues = Queues::new(Arc::clone(&memory), config).map_err(queues::explained)?;
         let lane = Lane::new(queues.interrupt.wait_fd().expect("this queue has a bell"));
@@ -179,7 +180,7 @@ impl Uring {
         })
     }
 
-    /// Puts a device into the table; on an error nothing of it stays there. Panics when the index is taken: detach it first.
+    /// Puts a device into the table; after an error the place is empty. Panics if the index is taken.
     pub fn attach(&mut self, index: DeviceIndex, mut device: UringDevice) -> io::Result<()> {
         assert!(self.ledger.devices[index.0 as usize].is_none(), "{index:?} is attached");
         assert!(device.depth_max > 0 && device.transfer_bytes_max > 0);
@@ -187,19 +188,19 @@ impl Uring {
         device.namespace = device.namespace.filter(|_| self.queues.interrupt.takes_passthrough());
         let namespace = device.namespace.as_ref().map(|namespace| namespace.file.as_raw_fd());
         if let Err(error) = self.register_device(index, device.file.as_raw_fd(), namespace) {
-            // A file that stays registered keeps its device locked. An empty place can be emptied again.
+            // A registered file would keep its device locked. Removing from an empty place is allowed.
             let _ = self.register_device(index, -1, namespace.map(|_| -1));
             return Err(error);
         }
-        // As long as it can become: every operation waits, and every piece in the kernel comes back.
+        // The longest possible backlog: every operation waits, and every piece in the kernel comes back.
         let room = IO_IN_FLIGHT_MAX + device.depth_max as usize;
         let attached = Attached { device, in_kernel: 0, backlog: VecDeque::with_capacity(room) };
         self.ledger.devices[index.0 as usize] = Some(attached);
         self.queues.limit_workers(self.ledger.devices.iter().flatten().map(|attached| &attached.device))
     }
 
-    /// Takes a device out of the table and closes it. An error while operations on it are in flight (`EBUSY`, and nothing has
-    /// changed). An index without a device is as good as detached.
+    /// Removes a device from the table and closes it. Fails with `EBUSY` and changes nothing while operations
+    /// on the device are in flight. An index without a device counts as detached.
     pub fn detach(&mut self, index: DeviceIndex) -> io::Result<()> {
         let place = &mut self.ledger.devices[index.0 as usize];
         if place.as_ref().is_some_and(|device| device.in_kernel > 0 || !device.backlog.is_empty()) {
@@ -211,21 +212,21 @@ impl Uring {
         Ok(())
     }
 
-    /// The lane of a front end's commands, which go to `file`. At most one front end has it.
+    /// Opens the lane of a front end's commands, which go to `file`. At most one front end uses it.
     pub fn open_lane(&mut self, file: RawFd) -> io::Result<Lane> {
         self.queues.interrupt.register_file(LANE_FILE, file)?;
         Ok(self.lane.clone())
     }
 
-    /// The same, with memory for commands in batches: so many blocks of so many bytes. Fails where the kernel is older than
-    /// such commands.
+    /// Like `open_lane`, with memory for commands in batches: `blocks` blocks of `block_bytes` each. Fails if
+    /// the kernel is too old for such commands.
     pub fn open_batch_lane(&mut self, file: RawFd, blocks: usize, block_bytes: usize) -> io::Result<Lane> {
         self.lane.make_room(&self.queues.interrupt, blocks, block_bytes)?;
         self.open_lane(file)
     }
 
-    /// Submits the commands of the lane, as many as the submission queue holds, in one system call: a kill comes before or after all of
-    /// them.
+    /// Submits the commands of the lane, as many as the submission queue holds, in one system call, so a kill
+    /// comes before or after all of them.
     pub fn submit_lane(&mut self) {
         self.lane.submit(&mut self.queues.interrupt);
         self.queues.interrupt.enter(Collect::Announced);
@@ -237,20 +238,20 @@ impl Uring {
         self.queues.interrupt.takes_host_buffers()
     }
 
-    /// Whether there is a polled ring beside the one that interrupts serve.
+    /// Whether there is a polled io_uring in addition to the one with interrupts.
     #[must_use]
     pub fn is_polled(&self) -> bool {
         self.queues.polled.is_some()
     }
 
-    /// Whether the arenas are fixed buffers. Otherwise `RLIMIT_MEMLOCK` is too low for them, and every
-    /// operation pins its pages anew (at 512 KiB a quarter of the throughput).
+    /// Whether the arenas are fixed buffers. If not, `RLIMIT_MEMLOCK` is too low for them, and every
+    /// operation pins its pages anew (at 512 KiB this costs a quarter of the throughput).
     #[must_use]
     pub fn buffers_are_fixed(&self) -> bool {
         self.queues.interrupt.buffers_are_fixed()
     }
 
-    /// Has every queue know the files of a device; -1 empties the place of a file.
+    /// Registers the files of a device with every queue; -1 empties the place of a file.
     fn register_device(
         &mut self,
         index: DeviceIndex,
@@ -264,8 +265,7 @@ impl Uring {
         })
     }
 
-    /// Moves pieces of a device from its backlog to the submission queue, as many as depth and room
-    /// allow.
+    /// Moves pieces of a device from its backlog to the submission queue, as many as depth and room allow.
     fn advance(&mut self, index: DeviceIndex) {
         let Ledger { operations, devices, waiting } = &mut self.ledger;
         let attached = devices[index.0 as usize].as_mut().expect("only attached devices have a backlog");
@@ -299,7 +299,7 @@ impl Uring {
         }
     }
 
-    /// One exchange with the kernel. Whether another one at once would move something.
+    /// Exchanges entries and completions with the kernel. Returns whether another exchange is useful at once.
     fn exchange(&mut self, collect: Collect, completions: &mut Vec<Completion>) -> Look {
         self.advance_all();
         let waiting = self.lane.submit(&mut self.queues.interrupt) | (self.ledger.waiting != 0);
@@ -339,7 +339,7 @@ impl Ring for Uring {
         }
         *operation = Operation { op, pieces: 1, retries: 0, may_block: false, error: 0 };
         let piece = Piece::whole(&op, attached.device.way_of(&op));
-        // As nearly all do: it is not cut, and nothing is before it.
+        // Fast path, taken by nearly all operations: one piece, and nothing is queued ahead of it.
         if attached.backlog.is_empty()
             && attached.in_kernel < attached.device.depth_max
             && piece.len_bytes() <= attached.device.transfer_bytes_max
@@ -370,14 +370,15 @@ impl Ring for Uring {
             }
             collect = Collect::Always;
         }
-        // Out of rounds with something left to move: whoever sleeps now is woken at once.
+        // Out of rounds with something left to move: a reactor that sleeps now is woken at once.
         self.queues.interrupt.ring_bell();
     }
 
     fn wait_fd(&self) -> Option<RawFd> {
         match &self.queues.polled {
-            // Nor while pieces wait for a place at their device: the one that made it may have been the last in the kernel, and
-            // of polled ones nobody rings. (A write in two pieces, one at a time, was never finished.)
+            // The reactor must not sleep either while pieces wait for a place at their device: the piece that
+            // made a place may have been the last one in the kernel, and polled completions do not ring the
+            // bell. (Without this, a write in two pieces, one at a time, was never finished.)
             Some(polled) if polled.in_flight() > 0 || self.ledger.waiting != 0 => None,
             _ => self.queues.interrupt.wait_fd(),
         }
@@ -385,21 +386,22 @@ impl Ring for Uring {
 }
 
 impl UringDevice {
-    /// Whether this is a block device that has become too small for an operation. The kernel gives a drive that was pulled a
-    /// capacity of 0 and answers its writes with `ENOSPC`, which a full pool under a thin volume answers too; that one keeps
-    /// its size. Asked only when a write has failed; it waits for nothing.
+    /// Whether this is a block device that has become too small for an operation. The kernel sets the
+    /// capacity of a drive that was pulled to 0 and answers its writes with `ENOSPC`. A full pool under a
+    /// thin volume gives the same answer, but the volume keeps its size. Called only after a write has
+    /// failed; does not block.
     fn ends_before(&self, op: &MemberOp) -> bool {
         let is_block = self.file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
         let end = (&self.file).seek(io::SeekFrom::End(0)).unwrap_or(0);
         is_block && end < op.offset_bytes + op.len_bytes
     }
 
-    /// The way that pieces go at first.
+    /// The way that pieces take at first.
     fn way(&self) -> Way {
         if self.namespace.is_some() { Way::Passthrough } else { Way::File }
     }
 
-    /// The way that an operation goes at first.
+    /// The way that an operation takes at first.
     fn way_of(&self, op: &MemberOp) -> Way {
         match &self.namespace {
             Some(namespace) if !namespace.sends(op) => Way::File,
@@ -408,18 +410,18 @@ impl UringDevice {
     }
 }
 
-/// What the end of a piece meant for its operation.
+/// The effect of a finished piece on its operation.
 enum Settled {
-    /// It is over.
+    /// The operation is complete.
     Completed(Completion),
-    /// Other pieces of it are still under way.
+    /// Other pieces of the operation are still in flight.
     Partly,
     /// The piece, or the rest of it, was queued again.
     Again,
 }
 
 impl Ledger {
-    /// Whether the kernel has something of this device.
+    /// Whether the kernel holds any piece of this device.
     fn is_asked(&self, index: usize) -> bool {
         self.devices.get(index).and_then(Option::as_ref).is_some_and(|it| it.in_kernel > 0)
     }
@@ -441,7 +443,7 @@ impl Ledger {
         }
     }
 
-    /// Takes note of a piece that left the kernel with `result`, as in a completion queue entry.
+    /// Records a piece that left the kernel with `result`, as in a completion queue entry.
     fn settle(&mut self, piece: Piece, result: i32) -> Settled {
         let operation = &mut self.operations[piece.tag as usize];
         let device = operation.op.device;
@@ -479,7 +481,7 @@ impl Ledger {
 }
 
 impl Operation {
-    /// Keeps the first error.
+    /// Records an error, unless an earlier one is recorded.
     fn fail(&mut self, error: i32) {
         if self.error == 0 {
             self.error = error;
@@ -488,7 +490,7 @@ impl Operation {
 }
 
 impl MemberIo {
-    /// Whether bytes of a span move.
+    /// Whether the operation moves bytes of a span.
     fn is_transfer(self) -> bool {
         match self {
             MemberIo::Read | MemberIo::Write(_) => true,
@@ -497,10 +499,10 @@ impl MemberIo {
     }
 }
 
-/// The place of a lane's file in the table of files, behind the devices.
+/// The place of the lane's file in the table of files, after the devices.
 const LANE_FILE: u32 = DEVICES_MAX as u32;
 
-/// Places in the table of files: the devices', the lane's, the namespaces'.
+/// Number of places in the table of files: for the devices, the lane and the namespaces.
 const FILES: u32 = 2 * DEVICES_MAX as u32 + 1;
 
 /// The place of a device's namespace in the table of files.
@@ -520,7 +522,7 @@ mod tests {
         MemberOp { tag, device, io, offset_bytes: 0, len_bytes: len_bytes.into(), span }
     }
 
-    /// One device, with so many pieces in the kernel.
+    /// A ledger of one device that has `in_kernel` pieces in the kernel.
     fn ledger_of_one(in_kernel: u32) -> Ledger {
         let mut ledger = Ledger::new();
         let device = UringDevice {
@@ -564,8 +566,9 @@ mod tests {
         assert!(matches!(ledger.settle(again, 4096), Settled::Completed(is) if is == expected));
     }
 
-    /// The table of a device-mapper member was swapped for one that cannot do without blocking, and a member in perfect
-    /// health was failed: "a metadata write failed: Operation not supported" (tests/guest/scenarios/errors).
+    /// A past failure: the table of a device-mapper member was replaced by one that cannot work without
+    /// blocking, and the healthy member was failed: "a metadata write failed: Operation not supported"
+    /// (tests/guest/scenarios/errors).
     #[test]
     fn what_is_refused_is_tried_again_and_may_block_then() {
         let mut ledger = ledger_of_one(2);

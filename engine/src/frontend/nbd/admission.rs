@@ -1,4 +1,4 @@
-//! What becomes of a command: one pure function from the export's limits and the command's header.
+//! Decides on a command, by one pure function of the export's limits and the command's header.
 //!
 //! | refused because | error |
 //! |---|---|
@@ -12,13 +12,13 @@
 //! | a block status of no length, or without a metadata context | EINVAL |
 //! | fast zeroes that are not whole stripes | ENOTSUP |
 //!
-//! A length of zero is unspecified by the protocol; here it succeeds without reaching the engine, as a
-//! `write(2)` of nothing does, once everything else about the command is in order.
+//! A length of zero is unspecified by the protocol. Here such a command succeeds without reaching the engine,
+//! as a `write(2)` of nothing does, provided that everything else about it is in order.
 //!
-//! Two mappings need a word. A trim with FUA becomes a write-zeroes with FUA: its effect has to be
-//! durable, and a trimmed range reads back as zeros here anyway. The flag NO_HOLE is accepted and has no
-//! effect: an array owns its members, so no later write to a deallocated range runs out of space.
-//! Zeroes of whole stripes are fast: a stripe is marked as unwritten. Parts of stripes are written.
+//! Two mappings need an explanation. A trim with FUA becomes a write-zeroes with FUA: its effect has to be
+//! durable, and here a trimmed range reads back as zeros anyway. The flag NO_HOLE is accepted and has no
+//! effect: an array owns its members, so no later write to a deallocated range runs out of space. Zeroes of
+//! whole stripes are fast, since the stripes are marked as unwritten. Parts of stripes are written.
 
 use super::limits::{LONG_OPERATIONS_MAX, LONG_PIECE_STRIPES, PAYLOAD_BYTES_MAX};
 use super::map::Contexts;
@@ -26,37 +26,37 @@ use super::protocol::{ErrorCode, Header, command};
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::request::RequestKind;
 
-/// What a connection needs to know of the export.
+/// The export's properties that a connection checks commands against.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Its size.
+    /// The export's size.
     pub size_bytes: u64,
     /// The unit of offsets and lengths; a power of two.
     pub logical_block_bytes: u32,
     /// Whether changes are refused.
     pub read_only: bool,
-    /// The data of a stripe.
+    /// Data bytes of a stripe.
     pub stripe_bytes: u64,
 }
 
 impl Limits {
-    /// The length of the piece of a long command that begins at `offset_bytes`, of which `left_bytes` are left.
+    /// The length of the piece of a long command that begins at `offset_bytes`, with `left_bytes` left to do.
     pub(super) fn long_piece(&self, offset_bytes: u64, left_bytes: u32) -> u32 {
         let cut_bytes = self.stripe_bytes * LONG_PIECE_STRIPES;
         u64::from(left_bytes).min(cut_bytes - offset_bytes % cut_bytes) as u32
     }
 
-    /// The stripe operations of the engine that a piece of a long command keeps busy.
+    /// The number of the engine's stripe operations that a piece of a long command keeps busy.
     pub(super) fn long_operations(&self, offset_bytes: u64, len_bytes: u32) -> u32 {
         let end = (offset_bytes + u64::from(len_bytes)).div_ceil(self.stripe_bytes);
         (end - offset_bytes / self.stripe_bytes).min(LONG_OPERATIONS_MAX.into()) as u32
     }
 }
 
-/// How the client's replies look.
+/// The format of a client's replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReplyStyle {
-    /// A header, and for a read all of its data.
+    /// A reply is a header and, for a read, all of its data.
     Simple,
     /// Reads are answered in chunks.
     Structured,
@@ -65,34 +65,35 @@ pub(super) enum ReplyStyle {
 /// The result of a client's negotiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
-    /// How replies look.
+    /// The format of replies.
     pub style: ReplyStyle,
-    /// Metadata contexts that it has chosen.
+    /// The metadata contexts that the client has chosen.
     pub contexts: Contexts,
-    /// Whether it has chosen the export that takes no changes.
+    /// Whether the client has chosen the read-only export.
     pub read_only: bool,
 }
 
 impl Terms {
-    /// Before anything is negotiated.
+    /// The terms before anything is negotiated.
     pub(super) const FIRST: Terms =
         Terms { style: ReplyStyle::Simple, contexts: Contexts::NONE, read_only: false };
 }
 
-/// What becomes of a command.
+/// The decision on a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// The client leaves.
     Disconnect,
-    /// It is answered without the engine, after its payload.
+    /// The command is answered without the engine, after its payload was received.
     Answer(Result<(), ErrorCode>),
-    /// A question what the array holds in the range: answered from the bitmap, without the engine.
+    /// The command asks what the array holds in a range. The answer comes from the bitmap, without the
+    /// engine.
     Map,
-    /// It goes to the engine.
+    /// The command goes to the engine.
     Run(RequestKind),
 }
 
-/// Decides.
+/// Decides whether a command is answered, mapped, or run by the engine.
 pub(super) fn admit(limits: &Limits, terms: &Terms, header: &Header) -> Admission {
     if header.kind == command::DISCONNECT {
         return Admission::Disconnect;
@@ -109,7 +110,7 @@ pub(super) fn admit(limits: &Limits, terms: &Terms, header: &Header) -> Admissio
     }
 }
 
-/// Whether a question what the array holds can be answered.
+/// Checks whether a block status command can be answered.
 fn check_map(limits: &Limits, terms: &Terms, header: &Header) -> Result<(), ErrorCode> {
     let known = command::FLAG_REQ_ONE | command::FLAG_FUA;
     if header.flags & !known != 0 || header.len_bytes == 0 || terms.contexts.is_empty() {
@@ -118,7 +119,7 @@ fn check_map(limits: &Limits, terms: &Terms, header: &Header) -> Result<(), Erro
     check_range(limits, header)
 }
 
-/// The request that a command is, or why it is refused.
+/// Converts a command to a request, or says why it is refused.
 fn check(limits: &Limits, style: ReplyStyle, header: &Header) -> Result<RequestKind, ErrorCode> {
     let fua = header.flags & command::FLAG_FUA != 0;
     let (kind, flags) = match header.kind {
@@ -156,7 +157,7 @@ fn check(limits: &Limits, style: ReplyStyle, header: &Header) -> Result<RequestK
     Ok(kind)
 }
 
-/// Whether the range of a command that has one may be touched.
+/// Checks whether a command may touch its range.
 fn check_range(limits: &Limits, header: &Header) -> Result<(), ErrorCode> {
     let end_bytes = header.offset_bytes.checked_add(u64::from(header.len_bytes));
     if end_bytes.is_none_or(|end| end > limits.size_bytes) {

@@ -1,4 +1,4 @@
-//! One client: its socket, its commands in flight, its buffers and what it has yet to be sent.
+//! A client's connection: its socket, its commands in flight, its buffers, and the replies still to be sent.
 //!
 //! ```text
 //!   socket -> receive buffer -> command -> pieces -> engine -> pieces -> outbox -> socket
@@ -6,27 +6,28 @@
 //!                                  +- one reply, when the last piece is answered
 //! ```
 //!
-//! | a piece is | from | until | its span is |
+//! | state of a piece | from | until | its span is |
 //! |---|---|---|---|
-//! | `Filling` | it is the current one of a write | its payload has arrived | received into |
+//! | `Filling` | it is the current piece of a write | its payload has arrived | received into |
 //! | `InEngine` | its request is handed over | the engine replies | the engine's |
 //! | `Answered` | the engine replied to a read | its data is sent | waiting, or being sent |
 //!
-//! - A structured read sends a chunk per piece as it is answered; the last one carries DONE.
-//! - A simple read has one header for all of its data, so it is held until all pieces are read and an
-//!   error can still be said. When the connection's share of memory (see `share`) is too small for all of it,
-//!   it is *streamed*: the header goes out, pieces follow in order, and an error after that is a reason to
-//!   hang up, as the protocol demands. Without that, two large reads that each hold half of the pool would
-//!   wait for each other.
-//! - A piece is 1 MiB, or shorter where memory is short. A simple read of up to 1 MiB is one piece, so that its error can be said; if
-//!   others hold the memory for long, it is streamed too. A read that must not be fragmented is always one piece: if others hold the
-//!   memory for long, the answer is EOVERFLOW, which the protocol allows beyond 64 KiB.
-//! - Commands are issued in the order in which they came, each wholly before the next, so only the
-//!   newest can be short of buffers while it holds some. *Long* trims and zeroes are the exception: they wait in a queue, the front end
-//!   asks for their pieces one by one, and the commands behind them go on meanwhile. After an error the rest of a long command is
-//!   not carried out.
-//! - A client that is gone leaves a connection without a socket, which stays until the engine has replied
-//!   to every piece: no span is given back while the engine may write it.
+//! - A structured read sends one chunk per piece, as each piece is answered; the last chunk carries DONE.
+//! - A simple read has one header for all of its data, so it is held until all pieces are read, and an error
+//!   can be reported until then. If the connection's share of memory (see `share`) is too small for all of
+//!   it, the read is *streamed*: the header is sent, pieces follow in order, and after an error the server
+//!   disconnects, as the protocol demands. Without streaming, two large reads that each hold half of the pool
+//!   would wait for each other.
+//! - A piece is 1 MiB, or shorter if memory is short. A simple read of up to 1 MiB is one piece, so that its
+//!   error can be reported; if others hold the memory for long, it is streamed too. A read that must not be
+//!   fragmented is always one piece; if others hold the memory for long, the answer is EOVERFLOW, which the
+//!   protocol allows beyond 64 KiB.
+//! - Commands are issued in the order of arrival, each completely before the next, so only the newest command
+//!   can be short of buffers while it holds some. *Long* trims and zeroes are the exception: they wait in a
+//!   queue, the front end asks for their pieces one by one, and the commands behind them proceed meanwhile.
+//!   After an error the rest of a long command is not carried out.
+//! - When a client is gone, its connection stays without a socket until the engine has replied to every
+//!   piece: no span is given back while the engine may write to it.
 
 mod receive;
 
@@ -54,44 +55,44 @@ use receive::{Receiver, Stage};
 
 pub(super) use receive::Progress;
 
-/// The memory of a turn, and what the turn found out about it.
+/// The memory of a turn, and what the turn finds out about it.
 pub(super) struct Buffers<'a> {
-    /// Where spans lie.
+    /// The memory in which spans lie.
     pub memory: &'a Memory,
-    /// Where they come from.
+    /// The pool from which spans are taken.
     pub pool: &'a mut Pool,
-    /// The share that a connection may take of it.
+    /// The share of the memory that a connection may take.
     pub share: Share,
     /// The bitmap's view of the array; `None` before it is known.
     pub content: Option<Arc<dyn Content>>,
-    /// Whether anything was freed that a connection may have been waiting for.
+    /// Whether anything was freed for which a connection may have been waiting.
     pub freed: bool,
-    /// Whether others held what was a connection's share.
+    /// Whether other connections hold memory that was this connection's share.
     pub starved: bool,
-    /// Stripe operations of pieces of long commands that have ended.
+    /// Stripe operations of pieces of long commands that have ended in this turn.
     pub long_operations_ended: u32,
 }
 
 /// The next piece of a long command.
 pub(super) enum LongPiece {
-    /// For the engine, in which it keeps so many stripe operations busy.
+    /// A request for the engine, and the number of stripe operations that it keeps busy.
     Issued(Request, u32),
     /// The piece keeps more stripe operations busy than there is room for.
     NoRoom,
-    /// The connection has no slot for it.
+    /// The connection has no slot for the piece.
     NoSlot,
-    /// There is none.
+    /// No long command waits.
     None,
 }
 
-/// The connection is of no more use: hang up.
+/// The connection is unusable: disconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Broken;
 
-/// How sending ended.
+/// The result of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outgoing {
-    /// Nothing is left.
+    /// Nothing is left to send.
     Empty,
     /// The turn's share is used up.
     More,
@@ -106,20 +107,20 @@ struct Command {
     kind: RequestKind,
     offset_bytes: u64,
     len_bytes: u32,
-    /// How much of it has been handed to the engine.
+    /// Bytes of the command that have been handed to the engine.
     issued_bytes: u32,
-    /// Pieces in the engine.
+    /// Number of the command's pieces in the engine.
     open: u16,
-    /// The first error.
+    /// The first error of the command's pieces.
     error: Option<ErrorCode>,
-    /// Of a simple read: its pieces in order, linked by `next`, from the first whose data is not queued.
+    /// For a simple read: its pieces in order, linked by `next`, from the first whose data is not queued.
     first: Option<u16>,
     last: Option<u16>,
-    /// Of a simple read: whether the header is queued.
+    /// For a simple read: whether the header is queued.
     header_queued: bool,
-    /// The client hung up in the middle of it: nothing is answered.
+    /// The command is not answered: the client left before it was issued in full, or the server ends.
     abandoned: bool,
-    /// A read that has to be answered in one chunk.
+    /// Whether the command is a read that has to be answered in one chunk.
     is_unfragmented: bool,
 }
 
@@ -128,7 +129,7 @@ impl Command {
         self.issued_bytes == self.len_bytes
     }
 
-    /// Whether its pieces are handed over one by one when the front end asks for them.
+    /// Whether the command's pieces are handed over one by one when the front end asks for them.
     fn is_long(&self) -> bool {
         let is_bare = matches!(self.kind, RequestKind::Discard | RequestKind::WriteZeroes { .. });
         is_bare && self.len_bytes > SHORT_ZEROES_BYTES_MAX
@@ -147,11 +148,11 @@ struct Piece {
     span: Span,
     state: PieceState,
     next: Option<u16>,
-    /// Stripe operations that it keeps busy, if it is a piece of a long command.
+    /// Stripe operations that the piece keeps busy, if it belongs to a long command.
     long_operations: u32,
 }
 
-/// See the table of the module.
+/// The state of a piece; see the table in the module documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PieceState {
     Filling,
@@ -159,33 +160,33 @@ enum PieceState {
     Answered,
 }
 
-/// See the module.
+/// A client's connection; see the module documentation.
 pub(super) struct Connection {
-    /// None once the client is gone.
+    /// The client's socket; `None` once the client is gone.
     socket: Option<OwnedFd>,
     peer: Arc<Peer>,
     traffic: Traffic,
-    /// Its place among the reactor's connections, counted; freed with the connection.
+    /// The client's place among the reactor's connections. It is counted, and freed with the connection.
     seat: Seat,
     limits: Limits,
     terms: Terms,
-    /// What the tags of its requests begin with; the piece's index is added.
+    /// The upper bits of the tags of the connection's requests; the piece's index is added.
     tag_base: u64,
     receiver: Receiver,
     commands: Slots<Command>,
     pieces: Slots<Piece>,
     /// Pieces that are `InEngine`.
     in_engine: u32,
-    /// Memory of its pieces, in whole blocks of the pool.
+    /// Memory of the connection's pieces, in whole blocks of the pool.
     held_bytes: u32,
-    /// Long commands of which pieces are left, in the order in which they came.
+    /// Long commands with pieces left to issue, in the order of arrival.
     long: VecDeque<u16>,
     outbox: Outbox,
-    /// Whether the front end watches for room to send.
+    /// Whether the front end watches the socket for room to send.
     pub(super) watches_room: bool,
-    /// Bytes that the client moves.
+    /// Counts the bytes that the client moves.
     meter: Meter,
-    /// Bytes that were received or asked for beyond the connection's part of the turns so far.
+    /// Bytes that were received or requested beyond the connection's part of the turns so far.
     debt_bytes: usize,
     /// The tick in which the client was seated, until it sends its first command.
     unused_since: Option<u64>,
@@ -194,7 +195,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A connection whose handshake is done. All of its memory is allocated here.
+    /// Makes a connection for a client whose handshake is done. All of its memory is allocated here.
     pub(super) fn new(accepted: Accepted, limits: Limits, tag_base: u64, tick: u64) -> Connection {
         Connection {
             socket: Some(accepted.socket),
@@ -219,7 +220,7 @@ impl Connection {
         }
     }
 
-    /// Its socket, while the client is there.
+    /// The client's socket, while the client is there.
     pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
     }
@@ -229,47 +230,48 @@ impl Connection {
         (Arc::clone(&self.peer), self.traffic)
     }
 
-    /// Whether the client has left, or was told to, and has got all of its answers.
+    /// Whether the client has left, or was told to leave, and has received all of its answers.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.receiver.stage, Stage::Ended) && self.commands.is_empty() && !self.outbox.is_ready()
     }
 
-    /// Whether the client is gone and the engine holds nothing of it.
+    /// Whether the client is gone and the engine holds none of its pieces.
     pub(super) fn is_gone(&self) -> bool {
         self.socket.is_none() && self.in_engine == 0
     }
 
-    /// Memory of its pieces.
+    /// Memory of the connection's pieces.
     pub(super) fn held_bytes(&self) -> u32 {
         self.held_bytes
     }
 
-    /// How many of its requests are in the engine.
+    /// Number of the connection's requests in the engine.
     pub(super) fn in_engine(&self) -> u32 {
         self.in_engine
     }
 
-    /// Whether it counts as active: its client moves something, or the engine works for it.
+    /// Whether the connection counts as active: its client moves data, or the engine works for it.
     pub(super) fn is_active(&self, tick: u64) -> bool {
         self.in_engine > 0 || self.meter.moves(tick)
     }
 
-    /// Since which tick its client has sent no command, if that is for a long time since it was seated.
+    /// The tick in which the client was seated, if it has sent no command since and that is a long time ago.
     pub(super) fn unused_since(&self, tick: u64) -> Option<u64> {
         self.unused_since.filter(|since| tick >= since + ticks(UNUSED_TIME_MAX))
     }
 
-    /// By which listener the client came.
+    /// The index of the listener through which the client came.
     pub(super) fn listener(&self) -> usize {
         self.seat.listener()
     }
 
-    /// Begins to count what its client moves.
+    /// Starts counting what the client moves, for `is_stalled`.
     pub(super) fn begin_watch(&mut self) {
         self.meter.watched_bytes = 0;
     }
 
-    /// Whether it keeps more than its base that only its client can free, and the client has moved next to nothing since the watch began.
+    /// Whether more than the base is held in memory that only the client can free, and the client has moved
+    /// next to nothing since the watch began.
     pub(super) fn is_stalled(&self, base_bytes: u32) -> bool {
         if self.meter.watched_bytes >= STALL_BYTES_MIN {
             return false;
@@ -306,7 +308,7 @@ impl Connection {
         command.open -= 1;
         command.error = command.error.or(error);
         if command.is_long() && command.error.is_some() && !command.is_issued() {
-            // The client will hear that the command failed, so the rest of it would be work for nothing.
+            // The client will be told that the command failed, so carrying out the rest would be wasted work.
             command.issued_bytes = command.len_bytes;
             self.long.retain(|&long| long != piece.command);
         }
@@ -331,7 +333,7 @@ impl Connection {
         Ok(())
     }
 
-    /// A structured read: every piece is a chunk of its own.
+    /// Answers a piece of a structured read with a chunk of its own.
     fn answer_chunk(&mut self, buffers: &mut Buffers<'_>, index: u16, error: Option<ErrorCode>) {
         let piece = self.pieces.get(index);
         let command = self.commands.get(piece.command);
@@ -350,7 +352,7 @@ impl Connection {
         self.outbox.push(Segment { header, span, piece: Some(index), command: piece.command, ends });
     }
 
-    /// A simple read: all data in order behind one header, or one error.
+    /// Answers a piece of a simple read: all data goes out in order after one header, or one error does.
     fn answer_in_order(&mut self, buffers: &mut Buffers<'_>, index: u16) -> Result<(), Broken> {
         let owner = self.pieces.get(index).command;
         let command = self.commands.get(owner);
@@ -372,7 +374,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Queues the pieces of a simple read that are answered and have only queued ones before them.
+    /// Queues the answered pieces of a simple read up to the first that is not answered.
     fn push_in_order(&mut self, owner: u16) {
         let mut command = self.commands.get(owner);
         while let Some(index) = command.first {
@@ -396,10 +398,10 @@ impl Connection {
         *self.commands.get_mut(owner) = command;
     }
 
-    /// Starts to send the simple read that is being issued, for want of memory to hold it as a whole.
+    /// Starts to send the simple read that is being issued, because there is no memory to hold it as a whole.
     fn stream(&mut self, owner: u16) {
         let command = self.commands.get(owner);
-        // Memory of other commands of this connection comes free by itself, and then the read may yet be held as a whole.
+        // Other commands of this connection will free memory; then the read may still be held as a whole.
         let is_alone = self.held_bytes == command.issued_bytes;
         let may_stream = is_alone && command.issued_bytes > 0 && command.error.is_none();
         if self.terms.style == ReplyStyle::Simple && may_stream && self.outbox.streamed().is_none() {
@@ -444,7 +446,7 @@ impl Connection {
         Ok(if self.outbox.is_ready() { Outgoing::More } else { Outgoing::Empty })
     }
 
-    /// Hangs up. What the engine does not hold is given back now, the rest as it replies.
+    /// Disconnects the client. What the engine does not hold is given back now, the rest after its replies.
     pub(super) fn hang_up(&mut self, buffers: &mut Buffers<'_>) {
         self.socket = None;
         self.long.clear();
@@ -457,7 +459,7 @@ impl Connection {
         }
     }
 
-    /// Takes a span for a piece, within the connection's share: of `wanted_bytes`, or shorter, down to `least_bytes`.
+    /// Takes a span within the connection's share: `wanted_bytes` long, or shorter, down to `least_bytes`.
     fn take_span(&mut self, buffers: &mut Buffers<'_>, wanted_bytes: u32, least_bytes: u32) -> Option<Span> {
         let earned_bytes = self.meter.earned_bytes(buffers.share.tick);
         let want = Want { held_bytes: self.held_bytes, earned_bytes, wanted_bytes, least_bytes };
@@ -490,7 +492,7 @@ impl Connection {
         self.take_span(buffers, wanted_bytes, least_bytes)
     }
 
-    /// Whether a read should be one piece: then no header goes out before all of it is read, and an error can still be said.
+    /// Whether a read should be one piece, so that an error can be reported before its header is sent.
     fn has_to_be_whole(&self, command: &Command) -> bool {
         let is_simple_read = command.kind == RequestKind::Read && self.terms.style == ReplyStyle::Simple;
         command.is_unfragmented || is_simple_read && command.len_bytes <= REQUEST_BYTES_MAX
@@ -501,7 +503,7 @@ impl Connection {
         self.denied_since.is_some_and(|since| buffers.share.tick >= since + ticks(WHOLE_READ_TIME_MAX))
     }
 
-    /// Waits with the next read again, if it is long ago that reads found no memory.
+    /// Makes reads wait for memory again, if it is long ago that reads found none.
     fn rest(&mut self, tick: u64) {
         self.denied_since = self.denied_since.filter(|since| tick < since + ticks(PATIENCE_REST_TIME));
     }
@@ -511,7 +513,7 @@ impl Connection {
         !self.long.is_empty()
     }
 
-    /// The next piece of the first long command, if it keeps no more than so many stripe operations busy.
+    /// Takes the next piece of the first long command, if `operations_max` stripe operations suffice for it.
     pub(super) fn issue_long(&mut self, operations_max: u32) -> LongPiece {
         let Some(&owner) = self.long.front() else { return LongPiece::None };
         let command = self.commands.get(owner);
@@ -537,14 +539,14 @@ impl Connection {
         LongPiece::Issued(request, long_operations)
     }
 
-    /// Gives up the rest of all long commands: the server ends.
+    /// Abandons the rest of all long commands, because the server ends.
     pub(super) fn abandon_long(&mut self, buffers: &mut Buffers<'_>) {
         while let Some(owner) = self.long.pop_front() {
             self.abandon(buffers, owner);
         }
     }
 
-    /// Forgets a command of which not all was handed over: nothing is answered.
+    /// Abandons a command that was not handed over in full. It is not answered.
     fn abandon(&mut self, buffers: &mut Buffers<'_>, owner: u16) {
         self.commands.get_mut(owner).abandoned = true;
         if self.commands.get(owner).open == 0 {
@@ -552,7 +554,7 @@ impl Connection {
         }
     }
 
-    /// Frees the answered pieces of a simple read that will not be sent; the others are on their own.
+    /// Frees the answered pieces of a simple read that will not be sent; the others are freed when answered.
     fn free_answered(&mut self, buffers: &mut Buffers<'_>, owner: u16) {
         let command = self.commands.get_mut(owner);
         command.last = None;
@@ -587,12 +589,12 @@ impl Connection {
     }
 }
 
-/// A time in ticks.
+/// Converts a time to ticks.
 fn ticks(time: Duration) -> u64 {
     (time.as_millis() / TICK.as_millis()) as u64
 }
 
-/// The bytes that a span counts in its connection's share: its block of the pool.
+/// The bytes that a span counts in its connection's share, which is its block of the pool.
 fn held_bytes(span: Span) -> u32 {
     if span.len_bytes > 0 { block_bytes(span.len_bytes) } else { 0 }
 }

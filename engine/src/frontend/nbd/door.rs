@@ -1,14 +1,17 @@
-//! How a client comes from the thread that shook hands with it to the reactor that serves it.
+//! The door through which a client passes from the thread that shook hands with it to the reactor that serves
+//! it.
 //!
-//! Each reactor has a door: a bounded queue and a bell (an eventfd that its poll watches). A client is
-//! seated before it is told that it is welcome, so one that cannot be served hears so in the protocol's
-//! words; the seat is part of the connection and counts down when that is freed. At most
-//! [`CONNECTIONS_MAX`] are seated, so the queue is never full and the reactor always has a place.
+//! Each reactor has a door: a bounded queue and a bell (an eventfd that the reactor's poll watches). A client
+//! is seated before it is told that it is welcome, so a client that cannot be served is refused in the
+//! protocol's terms. The seat is part of the connection, and the count goes down when the connection is
+//! freed. At most [`CONNECTIONS_MAX`] clients are seated, so the queue is never full and the reactor always
+//! has a place.
 //!
-//! Each listener has seats that are kept for its clients, so that those of one address cannot shut out those of another:
-//! [`PLACES_FOR_UNIX`] of each reactor for unix sockets, [`PLACES_FOR_TCP`] for TCP, divided among the listeners of the kind. With
-//! one of each, clients of TCP have at most 48 of 64 seats. A client that finds no seat makes the reactors hang up on one client of the
-//! same listener that has not used its seat yet. One client of another listener would not help: its seat may be kept.
+//! Seats are reserved for each listener, so that clients of one address cannot shut out those of another:
+//! [`PLACES_FOR_UNIX`] of each reactor for unix sockets, [`PLACES_FOR_TCP`] for TCP, divided among the
+//! listeners of the kind. With one listener of each kind, clients of TCP have at most 48 of 64 seats. If a
+//! client finds no seat, the reactors disconnect one client of the same listener that has not used its seat
+//! yet. A client of another listener would not help, since its seat may be reserved.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,9 +28,9 @@ use super::visits::{Peer, Visit, Visits};
 /// The kind of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// A unix socket.
+    /// The listener is a unix socket.
     Unix,
-    /// TCP.
+    /// The listener is a TCP socket.
     Tcp,
 }
 
@@ -39,21 +42,21 @@ pub(super) struct Accepted {
     pub peer: Arc<Peer>,
     /// The result of the negotiation.
     pub terms: Terms,
-    /// Its place.
+    /// The seat of the client.
     pub seat: Seat,
 }
 
-/// A place at one reactor, for as long as this lives.
+/// A place at one reactor, taken for as long as this value lives.
 pub(super) struct Seat {
-    /// Which door.
+    /// The index of the reactor's door.
     door: usize,
-    /// By which listener the client came.
+    /// The index of the listener through which the client came.
     listener: usize,
     seated: Arc<[AtomicUsize]>,
 }
 
 impl Seat {
-    /// By which listener the client came.
+    /// The index of the listener through which the client came.
     pub(super) fn listener(&self) -> usize {
         self.listener
     }
@@ -65,30 +68,33 @@ impl Drop for Seat {
     }
 }
 
-/// The way into one reactor.
+/// The entrance to one reactor: its queue, its bell, and the counts of its seats.
 pub(super) struct Door {
     queue: ArrayQueue<Accepted>,
     bell: OwnedFd,
-    /// Clients seated, by listener. Handshakes count up under the lock of [`Reception`], and the thread that drops a seat counts down
-    /// without it, so a handshake sees too many rather than too few. No other fact depends on the counts: relaxed.
+    /// Seated clients, by listener. Handshakes count up under the lock of [`Reception`]; the thread that
+    /// drops a seat counts down without the lock, so a handshake sees too many rather than too few. Relaxed:
+    /// no other fact depends on the counts.
     seated: Arc<[AtomicUsize]>,
-    /// Whether clients are let in. The reactor clears it once; a handshake that does not see that yet
-    /// leaves its client in the queue, where it is hung up on: relaxed.
+    /// Whether clients are admitted. The reactor clears it once. A handshake that does not see that yet
+    /// leaves its client in the queue, where the client is disconnected. Relaxed: no other fact depends on
+    /// it.
     open: AtomicBool,
-    /// Listeners of which a client found no seat, shared by all doors. Handshakes set it, and the first reactor that can give up a
-    /// seat clears it. The bell's ring tells the reactors to look; no other fact depends on it: relaxed.
+    /// Listeners for which a client found no seat, shared by all doors. Handshakes set it, and the first
+    /// reactor that can give up a seat clears it. Relaxed: the bell's ring tells the reactors to look, and no
+    /// other fact depends on it.
     wanted: Arc<[AtomicBool]>,
-    /// The way to a log.
+    /// The sending end of the log of visits.
     visits: Sender<Visit>,
 }
 
 impl Door {
-    /// The door of the only reactor.
+    /// Makes the door of the only reactor.
     pub(super) fn new(listeners: usize) -> std::io::Result<Door> {
         Door::all(1, listeners).map(|(mut doors, _)| doors.remove(0))
     }
 
-    /// The doors of all reactors, and the clients that come and go by them.
+    /// Makes the doors of all reactors, and the receiving end of their log of visits.
     pub(super) fn all(reactors: usize, listeners: usize) -> std::io::Result<(Vec<Door>, Visits)> {
         let wanted: Arc<[AtomicBool]> = (0..listeners).map(|_| AtomicBool::new(false)).collect();
         let (sender, visits) = Visits::new();
@@ -107,12 +113,12 @@ impl Door {
         })
     }
 
-    /// Tells a log, if it has room.
+    /// Sends a visit to the log, if the log has room.
     pub(super) fn tell(&self, visit: Visit) {
         let _nobody_waits_for_a_log = self.visits.try_send(visit);
     }
 
-    /// Whether a client of a listener found no seat, and none was given up for it yet.
+    /// Whether a client of a listener found no seat, and none has been given up for it yet.
     pub(super) fn is_wanted(&self, listener: usize) -> bool {
         self.wanted[listener].load(Ordering::Relaxed)
     }
@@ -122,17 +128,19 @@ impl Door {
         self.wanted.iter().any(|wanted| wanted.load(Ordering::Relaxed))
     }
 
-    /// Whether the caller is the one to give up a seat to a client of a listener that found none.
+    /// Takes on the duty to give up a seat to a listener. Returns false if no client lacks a seat, or another
+    /// reactor took the duty.
     pub(super) fn take_wanted(&self, listener: usize) -> bool {
         self.wanted[listener].swap(false, Ordering::Relaxed)
     }
 
-    /// Clients of all listeners that are seated.
+    /// The number of seated clients, of all listeners.
     fn seated_count(&self) -> usize {
         self.seated.iter().map(|seated| seated.load(Ordering::Relaxed)).sum()
     }
 
-    /// Whether a client of `listener` may be seated; `kept` is how many seats are kept for each listener.
+    /// Whether a client of `listener` may be seated; `kept` is the number of seats reserved for each
+    /// listener.
     fn has_seat(&self, listener: usize, kept: &[usize]) -> bool {
         let unused = |(other, seated): (usize, &AtomicUsize)| {
             let unused = kept[other].saturating_sub(seated.load(Ordering::Relaxed));
@@ -142,24 +150,24 @@ impl Door {
         self.seated_count() + unused < CONNECTIONS_MAX
     }
 
-    /// The next client.
+    /// Takes the next client from the queue.
     pub(super) fn next(&self) -> Option<Accepted> {
         self.queue.pop()
     }
 
-    /// Lets nobody in from now on.
+    /// Admits no client from now on.
     pub(super) fn close(&self) {
         self.open.store(false, Ordering::Relaxed);
         while self.next().is_some() {}
     }
 
-    /// Wakes the reactor's poll. The counter is never read: an edge-triggered poll tells every ring, and
-    /// it takes 2^64 of them to fill it.
+    /// Wakes the reactor's poll. The counter is never read: an edge-triggered poll reports every ring, and it
+    /// takes 2^64 rings to fill the counter.
     pub(super) fn ring(&self) {
         let _full_is_rung = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
-    /// What the reactor's poll watches.
+    /// The descriptor that the reactor's poll watches.
     pub(super) fn bell(&self) -> &OwnedFd {
         &self.bell
     }
@@ -168,14 +176,15 @@ impl Door {
 /// The doors of all reactors.
 pub(super) struct Reception {
     doors: Box<[Arc<Door>]>,
-    /// Where to look first for a seat, so that ties go round. The lock is held while a seat is taken; reactors do not need it.
+    /// The door at which the search for a seat begins, so that ties rotate. The lock is held while a seat is
+    /// taken; reactors do not need it.
     next: Mutex<usize>,
-    /// Seats at each reactor that are kept for each listener.
+    /// Seats at each reactor that are reserved for each listener.
     kept: Box<[usize]>,
 }
 
 impl Reception {
-    /// Tells a log, if it has room.
+    /// Sends a visit to the log, if the log has room.
     pub(super) fn tell(&self, visit: Visit) {
         self.doors[0].tell(visit);
     }
@@ -192,7 +201,8 @@ impl Reception {
         Reception { doors, next: Mutex::new(0), kept: listeners.iter().map(kept).collect() }
     }
 
-    /// A seat for a client of a listener, at the reactor that has the fewest clients; `None` when there is none for it.
+    /// Takes a seat for a client of a listener, at the reactor with the fewest clients; `None` if no reactor
+    /// has a seat for it.
     pub(super) fn seat(&self, listener: usize) -> Option<Seat> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, first) = (self.doors.len(), *next);
@@ -202,7 +212,7 @@ impl Reception {
         let door = candidates
             .filter(|&door| self.doors[door].has_seat(listener, &self.kept))
             .min_by_key(|&door| self.doors[door].seated_count());
-        // All doors share this. A client that is seated shows that no seat need be given up.
+        // All doors share this flag. A client that gets a seat shows that none needs to be given up.
         self.doors[first].wanted[listener].store(door.is_none(), Ordering::Relaxed);
         let Some(door) = door else {
             self.doors.iter().for_each(|door| door.ring());
@@ -213,18 +223,18 @@ impl Reception {
         Some(Seat { door, listener, seated })
     }
 
-    /// The maximum number of TLS relay threads: twice the seats, because a relay whose connection the reactor has closed may still be
-    /// sending the last replies.
+    /// The maximum number of TLS relay threads: twice the seats, because a relay whose connection the reactor
+    /// has closed may still be sending the last replies.
     pub(super) fn relays_max(&self) -> usize {
         2 * CONNECTIONS_MAX * self.doors.len()
     }
 
-    /// Clients that have a seat, at all reactors.
+    /// The number of seated clients, at all reactors.
     pub(super) fn seated(&self) -> usize {
         self.doors.iter().map(|door| door.seated_count()).sum()
     }
 
-    /// Brings a client to its reactor.
+    /// Hands a client to its reactor.
     pub(super) fn enter(&self, accepted: Accepted) {
         let door = &self.doors[accepted.seat.door];
         if !door.open.load(Ordering::Relaxed) {
@@ -264,7 +274,7 @@ mod tests {
         assert_eq!(reception.seat(0).map(|seat| seat.door), Some(1 - freed));
     }
 
-    /// However many clients of one listener come first, the seats kept for the other listeners are left.
+    /// However many clients of one listener come first, the seats reserved for the other listeners remain.
     #[test]
     fn each_listener_has_seats_of_its_own() {
         let listeners = [Origin::Unix, Origin::Tcp, Origin::Tcp];

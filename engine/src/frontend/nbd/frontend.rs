@@ -1,19 +1,21 @@
-//! The front end of one reactor: which of its connections have something to do, and in which order.
+//! The front end of one reactor: decides which of its connections are served, and in which order.
 //!
 //! - Sets of connections are `u64`s. A connection is in `runnable` when it may have more to receive, in
-//!   `blocked` when something has to be freed first, in `touched` when there may be something to send or
-//!   to tidy up after it.
-//! - One edge-triggered epoll tells which sockets have become readable; nothing is asked of a quiet one.
-//!   Room to send is watched only after a socket was full: unix sockets report every byte that their
-//!   reader takes, which would wake the reactor for nothing.
-//! - A turn that leaves work for the next one (more to receive, more to send, memory freed for a
-//!   connection that waits) rings the front end's own bell, so a reactor that sleeps on `wait_fd` after
-//!   `settle` comes back at once.
-//! - Connections take turns in a circle, and long trims and zeroes do so piece by piece in a circle of their own: see `share`. Long
-//!   work goes first, so it goes on however much others ask for. It takes a part of the room only, so the others go on too.
+//!   `blocked` when something has to be freed first, and in `touched` when it may have something to send, or
+//!   may be at its end.
+//! - One edge-triggered epoll reports which sockets have become readable; quiet sockets are not read. Room to
+//!   send is watched only after a socket was full: unix sockets report every byte that their reader takes,
+//!   which would wake the reactor for nothing.
+//! - A turn that leaves work for the next one (more to receive, more to send, memory freed for a connection
+//!   that waits) rings the front end's own bell, so a reactor that sleeps on `wait_fd` after `settle`
+//!   continues at once.
+//! - Connections take turns in a circle, and long trims and zeroes do so piece by piece in a circle of their
+//!   own: see `share`. Long work goes first, so it proceeds however much others request. It takes only a part
+//!   of the room, so the others proceed too.
 //! - A tag is `generation of the place (32) | place (16) | piece (16)`, and the data of a poll's event is
-//!   `generation of the place (32) | place (32)`. A socket that is duplicated (the handshake's thread has one for a moment longer) stays
-//!   in the poll after the connection has closed its own, and its events must not reach the next connection of the place.
+//!   `generation of the place (32) | place (32)`. A duplicated socket (the handshake's thread keeps one for a
+//!   moment longer) stays in the poll after the connection has closed its own, and its events must not reach
+//!   the next connection of the place.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -38,29 +40,29 @@ use crate::frontend::Frontend;
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 
-/// The data of a poll event of the bell, and of the timer.
+/// Data of the bell's and the timer's poll events.
 const BELL: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
 
-/// Events taken off the poll at once: every connection, the bell and the timer.
+/// Events taken from the poll at once: every connection, the bell and the timer.
 const EVENTS_MAX: usize = CONNECTIONS_MAX + 2;
 
 /// A place for a connection.
 #[derive(Default)]
 struct Place {
-    /// Grows with each connection, so that a tag names one.
+    /// Incremented for each connection, so that a tag names only one.
     generation: u32,
     connection: Option<Box<Connection>>,
 }
 
-/// What the timer will find when it goes off.
+/// The purpose for which the timer is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deadline {
-    /// It is not set.
+    /// The timer is not set.
     None,
-    /// Connections that wait for memory, and clients that keep it from them.
+    /// Look at connections that wait for memory, and at clients that keep it from them.
     Look,
-    /// Clients that do not read their last answers.
+    /// Disconnect clients that do not read their last answers.
     Drain,
 }
 
@@ -68,7 +70,8 @@ enum Deadline {
 pub struct NbdFrontend {
     door: Arc<Door>,
     limits: Limits,
-    /// The bitmap's view of the array. Clients that ask before it is known hear that all of the array may be written.
+    /// The bitmap's view of the array. Until it is known, clients that ask are told that all of the array may
+    /// be written.
     content: Option<Arc<dyn Content>>,
     epoll: OwnedFd,
     timer: OwnedFd,
@@ -79,43 +82,45 @@ pub struct NbdFrontend {
     /// Connections that wait for memory, and clients that keep it from them.
     stalls: Stalls,
     touched: u64,
-    /// Connections with long commands of which pieces are left.
+    /// Connections with long commands that have pieces left to issue.
     long: u64,
     /// Stripe operations that pieces of long commands keep busy in the engine.
     long_operations: u32,
-    /// Whether the next piece of a long command found no room or no slot: something has to be freed first.
+    /// Whether the next piece of a long command found no room or no slot, so that something has to be freed
+    /// first.
     long_blocked: bool,
-    /// Whether a piece of a long command took the only place of a turn, and others have not had such a turn since.
+    /// Whether a piece of a long command took the only place of a turn, and no such turn has gone to other
+    /// requests since.
     long_took_all: bool,
     turns: Turns,
     loads: Loads,
-    /// In which order long commands are served.
+    /// The order in which long commands are served.
     long_turns: Turns,
     /// The share of memory of this turn.
     share: Option<Share>,
-    /// Whether something was freed since the blocked were last tried.
+    /// Whether anything was freed since the blocked connections were last tried.
     freed: bool,
-    /// Whether the last turn could take requests at all. If not, the engine is full, and the reactor will
-    /// turn when one of its operations completes: no need to be woken.
+    /// Whether the last turn could take any requests. If not, the engine is full, and the reactor will turn
+    /// when an operation of the engine completes, so the bell need not ring.
     had_room: bool,
-    /// Whether the bell has been rung by us since it was last heard.
+    /// Whether we rang the bell and its event has not arrived yet.
     rung: bool,
     closing: Closing,
 }
 
-/// How far [`Frontend::close`] has come.
+/// The progress of [`Frontend::close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
-    /// Not asked for.
+    /// Closing was not requested.
     No,
-    /// Asked for; connections still receive.
+    /// Closing was requested; connections still receive.
     Asked,
-    /// No connection receives.
+    /// No connection receives any more.
     Ended,
 }
 
 impl NbdFrontend {
-    /// Answers what the array holds from now on, and reads of what was never written by itself.
+    /// Sets the view from which the front end answers block status commands and reads of unwritten stripes.
     pub fn knows(&mut self, content: Arc<dyn Content>) {
         self.content = Some(content);
     }
@@ -154,10 +159,10 @@ impl NbdFrontend {
         })
     }
 
-    /// Hears what has happened since the last turn.
+    /// Handles the events since the last turn.
     fn poll(&mut self, buffers: &mut Buffers<'_>) {
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_MAX];
-        // An interrupted poll is one that found nothing; the next turn asks again.
+        // An interrupted poll counts as one without events; the next turn polls again.
         let Ok((events, _)) = epoll::wait(&self.epoll, &mut events[..], Some(&Timespec::default())) else {
             return;
         };
@@ -174,17 +179,17 @@ impl NbdFrontend {
         }
     }
 
-    /// Takes an event of a connection's socket.
+    /// Handles an event of a connection's socket.
     fn note(&mut self, buffers: &mut Buffers<'_>, data: u64, flags: epoll::EventFlags) {
         use epoll::EventFlags as Flags;
         let place = data as u32 as usize;
         if self.event_data(place) != data {
-            return; // a socket of an earlier connection of the place
+            return; // from a socket of an earlier connection of this place
         }
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
         if flags.intersects(Flags::HUP | Flags::ERR) {
-            // Both directions are closed: no answer can reach the client. What it queued is dropped; to carry it out would
-            // keep others waiting for a client that is gone.
+            // Both directions are closed, so no answer can reach the client. Its queued commands are dropped;
+            // carrying them out would keep others waiting for a client that is gone.
             self.hang_up(buffers, place, Farewell::Vanished);
             return;
         }
@@ -197,7 +202,7 @@ impl NbdFrontend {
         }
     }
 
-    /// Gives newcomers a place.
+    /// Gives each client at the door a place.
     fn seat_newcomers(&mut self, tick: u64) {
         while let Some(accepted) = self.door.next() {
             if self.closing == Closing::No {
@@ -206,7 +211,8 @@ impl NbdFrontend {
         }
     }
 
-    /// Hangs up on a client that has never used its place, if another of the same listener was refused for want of one.
+    /// Disconnects a client that has never used its place, if another client of the same listener was refused
+    /// for lack of one.
     fn give_up_unused(&mut self, buffers: &mut Buffers<'_>) {
         if !self.door.is_wanted_by_any() {
             return;
@@ -224,7 +230,7 @@ impl NbdFrontend {
         }
     }
 
-    /// Hangs up on a client. Its place is freed when the engine holds nothing of it.
+    /// Disconnects a client. Its place is freed when the engine holds none of its pieces.
     fn hang_up(&mut self, buffers: &mut Buffers<'_>, place: usize, why: Farewell) {
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
         if connection.socket().is_some() {
@@ -239,7 +245,7 @@ impl NbdFrontend {
         self.touched |= bit(place);
     }
 
-    /// The data of events of the connection at a place.
+    /// The data of poll events of the connection at a place.
     fn event_data(&self, place: usize) -> u64 {
         u64::from(self.places[place].generation) << 32 | place as u64
     }
@@ -251,7 +257,7 @@ impl NbdFrontend {
         place.generation = place.generation.wrapping_add(1);
         let tag_base = u64::from(place.generation) << 32 | (index as u64) << 16;
         if rustix::io::ioctl_fionbio(&accepted.socket, true).is_err() {
-            return; // the socket closes, and the client learns as much as we know
+            return; // the socket closes; we have no better answer for the client
         }
         let data = epoll::EventData::new_u64(self.event_data(index));
         if epoll::add(&self.epoll, &accepted.socket, data, watched(false)).is_err() {
@@ -287,16 +293,16 @@ impl NbdFrontend {
         self.touched |= bit(place);
     }
 
-    /// How many pieces of long commands may go before all else in a turn with so much room.
+    /// The number of pieces of long commands that may go before all others in a turn with room for `room`.
     fn long_first_max(&mut self, room: usize) -> usize {
         match room {
-            // Long pieces take the only place every other time at most.
+            // Long pieces take the only place at most every other time.
             1 if std::mem::take(&mut self.long_took_all) => 0,
             _ => room.div_ceil(LONG_PLACES_OF_ROOM),
         }
     }
 
-    /// Hands over pieces of long commands, at most one of each connection.
+    /// Hands over pieces of long commands, at most one from each connection.
     fn issue_long(&mut self, requests: &mut Vec<Request>, requests_max: usize) {
         let mut waiting = self.long;
         self.long_blocked = false;
@@ -311,7 +317,8 @@ impl NbdFrontend {
                 }
                 LongPiece::NoSlot => self.long_blocked = true,
                 LongPiece::NoRoom => {
-                    // The piece stays the next, so that smaller pieces of others do not overtake it for ever.
+                    // The piece stays the next one, so that smaller pieces of others do not overtake it for
+                    // ever.
                     self.long_blocked = true;
                     return;
                 }
@@ -323,7 +330,7 @@ impl NbdFrontend {
         }
     }
 
-    /// Sends what one connection has, and frees its place when it is at its end.
+    /// Sends the replies of one connection, and frees its place if the connection is at its end.
     fn send(&mut self, buffers: &mut Buffers<'_>, place: usize) {
         self.touched &= !bit(place);
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return };
@@ -338,7 +345,7 @@ impl NbdFrontend {
         let wants_room = outgoing == Ok(Outgoing::Full);
         let is_watched = self.watch_room(place, wants_room);
         let connection = self.places[place].connection.as_deref_mut().expect("looked at above");
-        // A poll that cannot be changed would leave the answers where they are for ever.
+        // If the poll cannot be changed, the answers would stay unsent for ever.
         let why = match outgoing {
             Err(Broken) => Some(Farewell::Vanished),
             Ok(_) if !is_watched => Some(Farewell::Broken),
@@ -354,7 +361,8 @@ impl NbdFrontend {
         }
     }
 
-    /// Has the poll tell when the socket of a connection has room to send, or no longer. Whether that could be done.
+    /// Sets whether the poll reports that a connection's socket has room to send. Returns whether that
+    /// succeeded.
     fn watch_room(&mut self, place: usize, wants_room: bool) -> bool {
         let data = epoll::EventData::new_u64(self.event_data(place));
         let Some(connection) = self.places[place].connection.as_deref_mut() else { return true };
@@ -392,7 +400,7 @@ impl NbdFrontend {
         self.deadline = deadline;
     }
 
-    /// Begins to watch what each client moves, now that a connection waits for memory that is its share.
+    /// Begins to watch what each client moves, because a connection waits for memory that is its share.
     fn watch_for_stalls(&mut self, base_bytes: u32) {
         if self.deadline == Deadline::None {
             self.places
@@ -404,7 +412,7 @@ impl NbdFrontend {
         }
     }
 
-    /// Connections that keep memory and whose clients move next to nothing.
+    /// The connections that keep memory and whose clients move next to nothing.
     fn stalled(&self, base_bytes: u32) -> u64 {
         let is_stalled =
             |place: &Place| place.connection.as_deref().is_some_and(|it| it.is_stalled(base_bytes));
@@ -412,9 +420,9 @@ impl NbdFrontend {
         places.filter(|(_, place)| is_stalled(place)).fold(0, |set, (index, _)| set | bit(index))
     }
 
-    /// The time of `deadline` has come.
+    /// Handles the expiry of the timer.
     fn expire(&mut self, buffers: &mut Buffers<'_>) {
-        // A connection that has waited for long may be content with less.
+        // A connection that has waited for long may accept less memory, so the blocked ones are tried again.
         buffers.freed = true;
         let (hopeless, why) = match std::mem::replace(&mut self.deadline, Deadline::None) {
             Deadline::None => return,
@@ -433,7 +441,7 @@ impl NbdFrontend {
         }
     }
 
-    /// The share of a turn that begins.
+    /// Begins a turn and computes its share.
     fn begin_turn(&mut self, pool: &Pool) -> Share {
         let now = clock_gettime(ClockId::Monotonic);
         let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
@@ -446,7 +454,7 @@ impl NbdFrontend {
         self.share_out(tick, pool)
     }
 
-    /// The share, from what connections hold now.
+    /// Computes the share from what connections hold now.
     fn share_out(&mut self, tick: u64, pool: &Pool) -> Share {
         let connections = self.places.iter().filter_map(|place| place.connection.as_deref());
         let held_bytes = connections.map(Connection::held_bytes);
@@ -455,7 +463,7 @@ impl NbdFrontend {
         share
     }
 
-    /// The memory and the share for the rest of a turn.
+    /// Collects the memory and the share for the rest of a turn.
     fn buffers<'a>(&mut self, memory: &'a Memory, pool: &'a mut Pool) -> Buffers<'a> {
         let share = match self.share {
             Some(share) => share,
@@ -470,7 +478,7 @@ impl NbdFrontend {
         self.long != 0 && !self.long_blocked
     }
 
-    /// Keeps what was found out about memory.
+    /// Stores what a turn found out about memory.
     fn keep(&mut self, freed: bool, long_operations_ended: u32) {
         self.freed = freed;
         self.long_operations -= long_operations_ended;
@@ -485,13 +493,14 @@ impl Frontend for NbdFrontend {
         if self.closing == Closing::Asked {
             self.end_all(&mut buffers);
         }
-        // Clients that were hung up on above hold less now.
+        // Clients that were disconnected above hold less now.
         buffers.share = self.share_out(buffers.share.tick, buffers.pool);
         if std::mem::take(&mut buffers.freed) {
             self.runnable |= std::mem::take(&mut self.blocked);
         }
         self.had_room = room > 0;
-        // A connection that waits for others counts as active, or the others would not leave it its part.
+        // A connection that waits for others counts as active; otherwise the others would not leave it its
+        // part.
         self.turns.mark_all(self.long | self.stalls.denied());
         let requests_max = requests.len() + room;
         let long_max = requests.len() + self.long_first_max(room);
@@ -565,7 +574,7 @@ impl Frontend for NbdFrontend {
     }
 }
 
-/// What is watched of a connection.
+/// The events for which a connection's socket is watched.
 fn watched(room: bool) -> epoll::EventFlags {
     let always = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
     if room { always | epoll::EventFlags::OUT } else { always }

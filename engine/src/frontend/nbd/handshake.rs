@@ -1,15 +1,17 @@
-//! The handshake: from a client's first byte to the moment when it may send commands.
+//! The handshake: from a client's first byte until it may send commands.
 //!
-//! Fixed newstyle only, blocking, on a thread of its own that ends with it. What a client can cost is
-//! bounded: in time by one deadline for the whole handshake, in memory by the longest option that is looked
-//! at, in work by the number of options.
+//! Fixed newstyle only. The handshake blocks, on a thread of its own that ends with it. The cost of a client
+//! is bounded: its time by one deadline for the whole handshake, its memory by the longest option that is
+//! examined, and its work by the number of options.
 //!
-//! - The export is known by its name and by the empty one. With `:ro` behind its name it is another export, which takes no changes:
-//!   for a backup beside hosts that write.
-//! - Structured replies can be negotiated, and after them the metadata contexts of `map`. Extended headers are not supported, and said so.
-//! - After STARTTLS the negotiation begins anew, encrypted (`encryption`): nothing that was agreed before counts.
-//! - A client is told that it may go on only when a reactor has a seat for it.
-//! - Nothing is read ahead: the byte after the last option is the reactor's.
+//! - The export is found by its name and by the empty name. Its name followed by `:ro` selects another,
+//!   read-only export, for example for a backup while hosts write.
+//! - Structured replies can be negotiated, and after them the metadata contexts of `map`. Extended headers
+//!   are not supported, and the client is told so.
+//! - After STARTTLS the negotiation begins anew, encrypted (`encryption`): nothing that was agreed before
+//!   counts.
+//! - A client is told that it may proceed only if a reactor has a seat for it.
+//! - Nothing is read ahead: the byte after the last option belongs to the reactor.
 
 use std::io::{self, Read};
 
@@ -24,25 +26,25 @@ use super::negotiation::{
     ReplyType, meta_context_queries, option, option_header, push_export, push_reply, transmission_flags,
 };
 
-/// The array, as hosts may ask for it.
+/// The ways in which clients can open the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Export {
     /// The array with changes, unless it is served read-only.
     Whole,
-    /// Without changes.
+    /// The array without changes.
     ReadOnly,
 }
 
-/// The end of the name of the export without changes.
+/// Suffix of the name of the read-only export.
 const READ_ONLY_SUFFIX: &str = ":ro";
 
-/// How a handshake ended, if not by an error of the socket.
+/// The result of a handshake that did not end by an error of the socket.
 pub(super) enum Outcome {
     /// The client may send commands.
     Welcome(Seat, Terms),
     /// The client begins a session of TLS now, and negotiates anew in it.
     Encrypt,
-    /// It left, or cannot be served, or does not speak the protocol.
+    /// The client left, or cannot be served, or does not speak the protocol.
     Goodbye,
 }
 
@@ -67,7 +69,8 @@ pub(super) fn greet(wire: &mut impl Wire) -> io::Result<Option<Greeted>> {
     Ok(is_known.then_some(Greeted { padded: client_flags & u32::from(NO_ZEROES) == 0 }))
 }
 
-/// Negotiates over `wire` with a client that has been greeted. `seat` finds a place when the client asks to go on.
+/// Negotiates over `wire` with a client that has been greeted. `seat` finds a seat when the client asks to
+/// proceed.
 pub(super) fn negotiate<W: Wire>(
     wire: &mut W,
     client: Greeted,
@@ -101,16 +104,16 @@ struct Talk<'a, W> {
     security: Security,
     /// Whether the client wants the padding after `EXPORT_NAME`.
     padded: bool,
-    /// What was negotiated so far.
+    /// The terms negotiated so far.
     terms: Terms,
-    /// The export that the contexts were chosen for.
+    /// The export for which the contexts were chosen.
     contexts_of: Export,
-    /// What is sent at the end of the current option.
+    /// The bytes to send at the end of the current option.
     reply: Vec<u8>,
 }
 
 impl<W: Wire> Talk<'_, W> {
-    /// Hears one option and answers it. The outcome, when it was the last.
+    /// Receives one option and answers it. Returns the outcome if the option was the last.
     fn option(&mut self) -> io::Result<Option<Outcome>> {
         let mut header = [0; OPTION_HEADER_BYTES];
         self.wire.read_exact(&mut header)?;
@@ -133,7 +136,8 @@ impl<W: Wire> Talk<'_, W> {
         Ok(outcome)
     }
 
-    /// `EXPORT_NAME` has no error replies; everything else is told.
+    /// Refuses an option that is too long. `EXPORT_NAME` has no error replies, so after that option the
+    /// client is disconnected.
     fn too_long(&mut self, option: u32) -> Option<Outcome> {
         self.push(option, ReplyType::TooBig, "the option is too long");
         (option == option::EXPORT_NAME).then(|| {
@@ -180,7 +184,8 @@ impl<W: Wire> Talk<'_, W> {
         (reply == ReplyType::Ack).then_some(Outcome::Encrypt)
     }
 
-    /// The old way to choose the export, which knows no error but hanging up.
+    /// Answers `EXPORT_NAME`, the old way to choose an export. It has no error replies; the only way to
+    /// refuse is to disconnect.
     fn export_name(&mut self, name: &[u8]) -> Outcome {
         let Some(export) = self.find(name) else { return Outcome::Goodbye };
         let Some(seat) = (self.seat)() else { return Outcome::Goodbye };
@@ -192,7 +197,7 @@ impl<W: Wire> Talk<'_, W> {
         Outcome::Welcome(seat, self.terms_for(export))
     }
 
-    /// `INFO` and `GO`. After `GO` the client may be welcome.
+    /// Answers `INFO` and `GO`. After `GO` the client may be welcome.
     fn info(&mut self, option: u32, data: &[u8]) -> Option<Outcome> {
         let Some(query) = ExportQuery::parse(data) else {
             self.push(option, ReplyType::Invalid, "the option's data does not add up");
@@ -246,7 +251,7 @@ impl<W: Wire> Talk<'_, W> {
             return self.push(option, ReplyType::Unknown, "there is no export of that name");
         };
         for context in CONTEXTS {
-            // A list without queries asks for all; a choice is by whole names.
+            // A list without queries asks for all contexts; a choice must use full names.
             let is_meant = if is_set {
                 queries.iter().any(|query| *query == context.name().as_bytes())
             } else {
@@ -265,7 +270,7 @@ impl<W: Wire> Talk<'_, W> {
         self.push(option, ReplyType::Ack, "");
     }
 
-    /// The export of a name.
+    /// Finds the export with a name.
     fn find(&self, name: &[u8]) -> Option<Export> {
         let own = self.export.name.as_bytes();
         match name.strip_prefix(own) {
@@ -283,7 +288,8 @@ impl<W: Wire> Talk<'_, W> {
         }
     }
 
-    /// The result of the negotiation for the export that was chosen. Contexts that were chosen for another are forgotten ("NBD_OPT_SET_META_CONTEXT").
+    /// The result of the negotiation for the chosen export. Contexts that were chosen for another export do
+    /// not count ("NBD_OPT_SET_META_CONTEXT").
     fn terms_for(&self, export: Export) -> Terms {
         let contexts = if self.contexts_of == export { self.terms.contexts } else { Contexts::NONE };
         Terms { contexts, read_only: self.is_read_only(export), ..self.terms }
@@ -309,7 +315,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A client that has said all it will say.
+    /// A client that has sent everything it will send.
     struct Script<'a> {
         says: &'a [u8],
         hears: Vec<u8>,
@@ -371,7 +377,8 @@ mod tests {
             options in prop::collection::vec((0u32..16, prop::collection::vec(any::<u8>(), 0..40)), 0..12),
         ) {
             let mut says = vec![0, 0, 0, 3];
-            // EXPORT_NAME and ABORT end the handshake; here it is about staying in step.
+            // EXPORT_NAME and ABORT end the handshake, so they are left out: this test checks that server and
+            // client stay in step.
             let options: Vec<_> = options.into_iter().filter(|(option, _)| ![1, 2].contains(option)).collect();
             options.iter().for_each(|(option, data)| says.extend(option_bytes(*option, data)));
             says.extend(option_bytes(option::ABORT, &[]));
@@ -439,7 +446,7 @@ mod tests {
             assert_eq!(types, [answer, ack], "{security:?}");
             assert!(matches!(outcome, Some(Outcome::Goodbye)), "{security:?}");
         }
-        // Before TLS a client that must use it hears of no export.
+        // Before TLS, a client that must use it learns of no export.
         for option in
             [option::LIST, option::INFO, option::GO, option::STRUCTURED_REPLY, option::SET_META_CONTEXT, 99]
         {

@@ -1,11 +1,13 @@
-//! Where clients find the server: addresses, and the sockets behind them.
+//! The addresses at which clients reach the server, and the sockets behind them.
 //!
-//! - `unix:PATH`: only the owner may connect (mode 0600 from the moment the name exists: Linux takes it
-//!   from the socket before it is bound), and the users of a group if one is given. A file left by a server that is gone is removed; one that
-//!   answers is somebody's, and refused. At the end the file is removed if it is still ours.
-//! - `HOST:PORT`: NBD itself has no authentication. Where clients prove with TLS that they may connect ([`Access::proven`]), any address
-//!   will do. Elsewhere an address that is not loopback takes the caller's word ([`Access::remote`]), and so do clients on loopback of
-//!   other users ([`Access::local_users`]): the kernel tells whose they are.
+//! - `unix:PATH`: only the owner may connect, and the users of a group if one is given. The mode is 0600 from
+//!   the moment the name exists, because Linux takes the mode from the socket before it is bound. A file left
+//!   by a server that is gone is removed. If another server answers on it, listening is refused. At the end
+//!   the file is removed if it is still ours.
+//! - `HOST:PORT`: NBD itself has no authentication. If clients prove with TLS that they may connect
+//!   ([`Access::proven`]), any address is allowed. Otherwise an address that is not loopback needs the
+//!   operator's permission ([`Access::remote`]), and so do loopback clients of other users
+//!   ([`Access::local_users`]), whose user the kernel reports.
 
 use std::fmt;
 use std::fs::Permissions;
@@ -35,22 +37,22 @@ use super::door::Origin;
 use super::peer_user::PeerUsers;
 use super::visits::Peer;
 
-/// Clients that wait to be accepted.
+/// Clients that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// How long a TCP client may not acknowledge anything before it counts as gone.
+/// How long a TCP client may fail to acknowledge data before it counts as gone.
 const SILENCE_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// What is asked of the kernel for a unix socket, which has 208 KiB unless somebody asks: a few large
-/// replies. The kernel cuts it to its own limit.
+/// Buffer size requested for a unix socket, enough for a few large replies. The default is 208 KiB, and the
+/// kernel cuts the request to its own limit.
 const UNIX_BUFFER_BYTES: usize = 4 << 20;
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// `unix:PATH`.
+    /// A unix socket, `unix:PATH`.
     Unix(PathBuf),
-    /// `HOST:PORT`; an IPv6 host in brackets.
+    /// A TCP address, `HOST:PORT`; an IPv6 host is in brackets.
     Tcp(String),
 }
 
@@ -81,30 +83,31 @@ impl fmt::Display for Address {
     }
 }
 
-/// The clients that may connect beside those of the server's own user and of root. By default there are none.
+/// The clients that may connect in addition to those of the server's own user and of root. By default there
+/// are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// TCP on any address, and every client of it.
+    /// Allow TCP on any address, and every client of it.
     pub remote: bool,
-    /// Every user of this machine, by TCP on loopback.
+    /// Allow every user of this machine, by TCP on loopback.
     pub local_users: bool,
-    /// The users of this group, by unix sockets.
+    /// Allow the users of this group, by unix sockets.
     pub group: Option<u32>,
-    /// Clients by TCP that prove it with TLS.
+    /// Allow clients by TCP that prove with TLS that they may connect.
     pub proven: bool,
 }
 
-/// A socket that listens.
+/// A listening socket.
 pub(super) struct Listening {
     pub(super) socket: OwnedFd,
-    /// The address as it came to be: with the port, where 0 was asked for.
+    /// The actual address, with the port that the system chose if 0 was requested.
     pub(super) address: Address,
-    /// Of a unix socket: the file's device and inode.
+    /// For a unix socket, the file's device and inode.
     file: Option<(u64, u64)>,
 }
 
 impl Listening {
-    /// Listens on an address, which for a host name can be several.
+    /// Listens on an address. A host name can resolve to several sockets.
     pub(super) fn on(address: &Address, access: Access) -> Result<Vec<Listening>, NbdError> {
         let failed = |error: io::Error| NbdError(format!("cannot listen on {address}: {error}"));
         match address {
@@ -124,7 +127,7 @@ impl Listening {
         }
     }
 
-    /// The kind of its clients.
+    /// The kind of the listener's clients.
     pub(super) fn origin(&self) -> Origin {
         match self.address {
             Address::Unix(_) => Origin::Unix,
@@ -150,7 +153,8 @@ impl Listening {
         Peer { name, at: self.address.to_string() }
     }
 
-    /// The user of an accepted client that may not connect; `Some(None)` if it cannot be told whose it is. `None` if it may.
+    /// Checks whether an accepted client may connect. Returns `None` if it may, `Some(user)` if that user may
+    /// not, and `Some(None)` if the user is unknown.
     pub(super) fn refuses(&self, access: Access, users: &PeerUsers, client: &OwnedFd) -> Option<Option<u32>> {
         if matches!(self.address, Address::Unix(_)) || access.remote || access.local_users || access.proven {
             return None;
@@ -179,7 +183,7 @@ impl Listening {
     }
 }
 
-/// Has a unix socket hold some large replies.
+/// Enlarges a unix socket's buffers so that they hold some large replies.
 pub(super) fn widen(socket: &OwnedFd) -> io::Result<()> {
     set_socket_send_buffer_size(socket, UNIX_BUFFER_BYTES)?;
     Ok(set_socket_recv_buffer_size(socket, UNIX_BUFFER_BYTES)?)
@@ -190,7 +194,7 @@ impl Drop for Listening {
         if let (Address::Unix(path), Some(ours)) = (&self.address, self.file)
             && identity(path).is_ok_and(|file| file == ours)
         {
-            // A file that cannot be removed is stale from now on, and the next server will see that.
+            // A file that cannot be removed is stale from now on, and the next server will detect that.
             let _best_effort = std::fs::remove_file(path);
         }
     }
@@ -223,7 +227,7 @@ fn listen_unix(path: &Path, group: Option<u32>) -> io::Result<Listening> {
     Ok(listening)
 }
 
-/// Removes a socket that nobody answers.
+/// Removes a socket file on which no server answers.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -1,42 +1,44 @@
-//! Extents of the array by content, for NBD_CMD_BLOCK_STATUS, and for reads of stripes that were never written.
+//! Extents of the array by content, for NBD_CMD_BLOCK_STATUS and for reads of unwritten stripes.
 //!
-//! | context | flag | of an extent says |
+//! | context | flag | meaning for an extent |
 //! |---|---|---|
-//! | `base:allocation` | 1 hole, 2 zero (both or none) | never written, or discarded since: it reads as zeros |
-//! | `striate:state` | 1 lost | some of it cannot be read until it is written again; `striate lost` has the exact places |
-//! | | 2 unsynced | its parity does not match yet: the loss of a member would cost it |
+//! | `base:allocation` | 1 hole, 2 zero (both or none) | never written, or discarded since: reads as zeros |
+//! | `striate:state` | 1 lost | part cannot be read until rewritten; `striate lost` lists the exact places |
+//! | | 2 unsynced | its parity does not match yet: a member's failure would lose data |
 //!
-//! A reply has one extent for each context: clients ask again behind it. So a reply needs no memory, and its work is bounded.
+//! A reply has one extent per context; clients ask again for what follows. So a reply needs no memory, and
+//! its work is bounded.
 
 use super::limits::{MAP_RUNS_MAX, MAP_STRIPES_MAX};
 
-/// The view of an array that these answers come from.
+/// A source of the state of stripes, from which these answers are made.
 pub trait Content: Send + Sync {
-    /// The run of stripes with the same state that begins at a stripe. Looks at no stripe from `end` on, which is above `stripe`.
+    /// The run of stripes in the same state that begins at `stripe`. Examines no stripe from `end` on; `end`
+    /// is above `stripe`.
     fn run(&self, stripe: u64, end: u64) -> Run;
 }
 
-/// Stripes of which the same holds.
+/// Consecutive stripes in the same state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// The stripe behind the last of them.
+    /// The stripe after the last one of the run.
     pub end: u64,
-    /// The state of each of them.
+    /// The state of each stripe in the run.
     pub state: StripeState,
 }
 
-/// The state of a stripe as clients may know it.
+/// The state of a stripe, as far as clients may know it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StripeState {
-    /// The stripe was never written, or discarded since: it reads as zeros.
+    /// The stripe was never written, or was discarded since: it reads as zeros.
     pub unwritten: bool,
-    /// Some of the stripe is lost.
+    /// Rows of the stripe are lost.
     pub lost: bool,
     /// The parity of the stripe does not match.
     pub unsynced: bool,
 }
 
-/// A kind of answer to the question what the array holds.
+/// A metadata context: one kind of answer about the content of the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Context {
     Allocation,
@@ -54,7 +56,7 @@ impl Context {
         }
     }
 
-    /// The number by which replies name it.
+    /// The number by which replies name the context.
     pub(super) const fn id(self) -> u32 {
         match self {
             Context::Allocation => 1,
@@ -62,7 +64,8 @@ impl Context {
         }
     }
 
-    /// Whether a client that asks for a list with this query wants to hear of the context: its name, or its namespace and a colon.
+    /// Whether a client's list query selects this context: by the context's name, or by its namespace and a
+    /// colon.
     pub(super) fn answers(self, query: &[u8]) -> bool {
         let name = self.name();
         let namespace = name.find(':').map_or(name, |colon| &name[..=colon]);
@@ -89,7 +92,7 @@ impl Context {
     }
 }
 
-/// Contexts that a client has chosen.
+/// The contexts that a client has chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Contexts(u8);
 
@@ -109,18 +112,18 @@ impl Contexts {
     }
 }
 
-/// The beginning of a range.
+/// The extent at the beginning of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// Bytes with the same flags, at most those of the range.
+    /// Length with the same flags, at most that of the range.
     pub bytes: u32,
-    /// The flags in a context.
+    /// The extent's flags in its context.
     pub flags: u32,
-    /// Stripes that were looked at to find that out.
+    /// Stripes that were examined to find the extent.
     pub looked: u64,
 }
 
-/// The extent at the beginning of a range in a context.
+/// Finds the extent at the beginning of a range in a context.
 pub(super) fn extent(
     content: &dyn Content,
     stripe_bytes: u64,
@@ -134,7 +137,8 @@ pub(super) fn extent(
     let flags_at = |stripe| context.flags(content.run(stripe, stripe + 1).state);
     let flags = flags_at(first);
     let (mut end, mut looked, mut runs) = (first, 1, 0);
-    // Only a run that belongs to the extent is looked through. Runs that differ only in the other context are one extent in this one.
+    // Only runs that belong to the extent are examined in full. Runs that differ only in the other context
+    // are one extent in this one.
     while end < end_max && runs < MAP_RUNS_MAX && flags_at(end) == flags {
         let run = content.run(end, end_max);
         (looked, runs) = (looked + 1 + run.end - end, runs + 1);
@@ -144,7 +148,8 @@ pub(super) fn extent(
     Extent { bytes: bytes as u32, flags, looked }
 }
 
-/// The bytes from the beginning of a range on that were never written (0 if it begins with some that were), and the stripes looked at.
+/// The number of unwritten bytes at the beginning of a range (0 if it begins with written ones), and the
+/// stripes examined.
 pub(super) fn hole(
     content: &dyn Content,
     stripe_bytes: u64,
@@ -165,7 +170,8 @@ mod tests {
 
     use super::*;
 
-    /// By letters: `.` unwritten, `w` written, `u` unsynced, `l` lost and unsynced. Counts the stripes that are looked at.
+    /// A picture of stripes by letters: `.` unwritten, `w` written, `u` unsynced, `l` lost and unsynced.
+    /// Counts the stripes that are examined.
     struct Picture(&'static [u8], AtomicU64);
 
     impl Picture {
@@ -211,12 +217,13 @@ mod tests {
         assert_eq!(hole(&picture, stripe, 2 * 4096, 6 * 4096), (0, 1));
     }
 
-    /// The client asks again behind a short extent; the reactor is not held up.
+    /// After a short extent the client asks again, and the reactor is not held up.
     #[test]
     fn the_work_of_an_answer_is_bounded() {
         let stripes = 2 * MAP_STRIPES_MAX as usize;
         let written: &'static [u8] = vec![b'w'; stripes].leak();
-        // Behind a hole of one stripe; and each stripe a run of its own, which differs only in what another context tells.
+        // `behind` begins with a hole of one stripe. In `chequered`, each stripe is a run that differs only
+        // in the other context.
         let behind: &'static [u8] = [b".", written].concat().leak();
         let chequered: &'static [u8] = b"wu".repeat(MAP_RUNS_MAX as usize).leak();
         for (stripes, covered) in [(written, MAP_STRIPES_MAX), (behind, 1), (chequered, MAP_RUNS_MAX.into())]

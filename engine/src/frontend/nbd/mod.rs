@@ -1,40 +1,42 @@
-//! NBD: the array over a unix socket or TCP, for hosts without ublk and for every tool that speaks it.
+//! NBD: the array over a unix socket or TCP, for hosts without ublk and for every tool that supports NBD.
 //!
 //! ```text
 //!   server     threads that accept and shake hands           blocking, bounded in number and time
 //!     listen      addresses and their sockets
-//!     peer_user     whose a client of this machine is
-//!     handshake   what is said, over anything that reads and writes
-//!     encryption  TLS, which the program brings
-//!     negotiation   its bytes, pure
-//!     shaking     the handshakes in progress, and which is evicted
+//!     peer_user     the user of a client on this machine
+//!     handshake   the conversation, over anything that reads and writes
+//!     encryption  TLS, which the program supplies
+//!     negotiation   the bytes of the conversation, pure
+//!     shaking     the handshakes in progress, and the choice of one to evict
 //!     single        one client without those threads
-//!   visits     clients that come and go, for a log
+//!   visits     clients that arrive and leave, for a log
 //!   door       from those threads to a reactor                a queue and a bell
 //!   frontend   one reactor's connections                      never blocks, never allocates
 //!     connection  one client: commands, pieces, spans
 //!       receive     bytes to requests
 //!       outbox      replies to bytes
 //!     map         what the array holds where, pure
-//!     share       how much memory and work each connection has, pure
-//!     stalls      which clients keep memory that others wait for, pure
-//!     admission   what becomes of a command, pure
+//!     share       how much memory and work each connection gets, pure
+//!     stalls      the clients that keep memory for which others wait, pure
+//!     admission   the decision on a command, pure
 //!     protocol    the bytes of commands and replies, pure
 //! ```
 //!
-//! Written from the protocol's specification: the baseline, structured replies, metadata contexts, size constraints, and the
-//! commands READ, WRITE, FLUSH, TRIM, WRITE_ZEROES, BLOCK_STATUS and DISC, with FUA, DF, REQ_ONE and FAST_ZERO, and
-//! STARTTLS. Not here: extended headers, CACHE, resizing.
+//! Written from the protocol's specification: the baseline, structured replies, metadata contexts, size
+//! constraints, and the commands READ, WRITE, FLUSH, TRIM, WRITE_ZEROES, BLOCK_STATUS and DISC, with FUA, DF,
+//! REQ_ONE and FAST_ZERO, and STARTTLS. Not implemented: extended headers, CACHE, resizing.
 //!
 //! Invariants:
-//! - A span belongs to a piece, and a piece to the engine from request to reply; whatever the client does
-//!   meanwhile, its bytes are not used for anything else.
-//! - Every command that has wholly arrived is answered once, unless the client is gone.
-//! - After the handshake nothing of a client blocks a thread or allocates, and no client has more of
-//!   anything than `limits` says. While others are active it has no more than its share of memory, requests, turns (`share`) and
-//!   long trims and zeroes (`frontend`); of places, each listener has its own (`door`).
-//! - Once both directions of a client's socket are closed, what it had queued is dropped; only what the engine holds is carried out.
-//! - Data is copied once, between the kernel and a span; small writes twice (see `receive`).
+//! - A span belongs to a piece, and a piece belongs to the engine from request to reply. Whatever the client
+//!   does meanwhile, the bytes of the span are used for nothing else.
+//! - Every command that has arrived in full is answered once, unless the client is gone.
+//! - After the handshake, nothing that a client does blocks a thread or allocates, and no client has more of
+//!   anything than `limits` allows. While others are active, a client has no more than its share of memory,
+//!   requests and turns (`share`) and of long trims and zeroes (`frontend`). Each listener has places of its
+//!   own (`door`).
+//! - Once both directions of a client's socket are closed, the commands that it had queued are dropped; only
+//!   requests that the engine holds are carried out.
+//! - Data is copied once, between the kernel and a span; small writes are copied twice (see `receive`).
 
 mod admission;
 mod connection;
@@ -66,15 +68,15 @@ pub use server::NbdServer;
 pub use single::seat_single;
 pub use visits::{Farewell, Peer, Traffic, Visit, Visits};
 
-/// Why NBD cannot be served: what, where, what to do.
+/// Why NBD cannot be served: what happened, where, and what the operator can do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NbdError(pub String);
 
-/// What clients are told of the array.
+/// The properties of the array that clients are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportInfo {
-    /// The name by which they may ask for it, at most 4096 bytes; the empty name finds it too.
+    /// The name by which clients may request the export, at most 4096 bytes; the empty name selects it too.
     pub name: String,
     /// A line for people, at most 4096 bytes.
     pub description: String,
@@ -82,12 +84,12 @@ pub struct ExportInfo {
     pub size_bytes: u64,
     /// The unit of requests: a power of two, at most 64 KiB.
     pub logical_block_bytes: u32,
-    /// From this size and alignment on requests are efficient: the chunk, say. Told as a power of two of
-    /// at least 4 KiB and the logical block.
+    /// The size and alignment from which on requests are efficient, for example the chunk. Clients are told a
+    /// power of two of at least 4 KiB and at least the logical block.
     pub preferred_bytes: u32,
     /// Whether changes are refused.
     pub read_only: bool,
-    /// The data of a stripe: long trims and zeroes are cut at multiples of it, so that no stripe is cut.
+    /// Data bytes of a stripe. Long trims and zeroes are cut at multiples of it, so that no stripe is cut.
     pub stripe_bytes: u64,
 }
 
@@ -102,7 +104,7 @@ impl ExportInfo {
         }
     }
 
-    /// What the protocol can say, or why it cannot.
+    /// Adjusts the values to what the protocol can express, or says why that is impossible.
     fn checked(mut self) -> Result<ExportInfo, NbdError> {
         let block_bytes = self.logical_block_bytes;
         if !block_bytes.is_power_of_two() || block_bytes > 1 << 16 {

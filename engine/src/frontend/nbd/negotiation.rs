@@ -1,7 +1,7 @@
-//! The handshake phase on the wire: constants, options in, replies out.
+//! The handshake phase on the wire: constants, parsing of options, encoding of replies.
 //!
-//! Pure, and total: whatever the bytes, the answer is a value or `None`, never a panic. Section names in
-//! comments are those of the protocol's specification.
+//! This module is pure and total: any bytes give a value or `None`, never a panic. Section names in comments
+//! are those of the protocol's specification.
 //!
 //! ```text
 //!   server     | NBDMAGIC | IHAVEOPT | flags 2 |
@@ -14,16 +14,16 @@ use super::ExportInfo;
 use super::limits::{NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use super::protocol::transmission;
 
-/// `NBDMAGIC`.
+/// First word of the server's greeting, `NBDMAGIC`.
 pub(super) const INIT_MAGIC: u64 = 0x4e42_444d_4147_4943;
-/// `IHAVEOPT`.
+/// First word of an option, `IHAVEOPT`.
 pub(super) const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054;
 /// First word of a reply to an option.
 pub(super) const REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 
-/// Handshake flags, both ways: we speak fixed newstyle, and can leave the padding out.
+/// Handshake flag of both sides: fixed newstyle is supported.
 pub(super) const FIXED_NEWSTYLE: u16 = 1 << 0;
-/// See [`FIXED_NEWSTYLE`].
+/// Handshake flag of both sides: the padding after `EXPORT_NAME` may be left out.
 pub(super) const NO_ZEROES: u16 = 1 << 1;
 
 /// Bytes of an option before its data.
@@ -31,7 +31,7 @@ pub(super) const OPTION_HEADER_BYTES: usize = 16;
 /// Zeros after the answer to `EXPORT_NAME`, for clients that did not ask for `NO_ZEROES`.
 pub(super) const PADDING_BYTES: usize = 124;
 
-/// Option types.
+/// Types of options.
 pub(super) mod option {
     pub(crate) const EXPORT_NAME: u32 = 1;
     pub(crate) const ABORT: u32 = 2;
@@ -44,7 +44,7 @@ pub(super) mod option {
     pub(crate) const SET_META_CONTEXT: u32 = 10;
 }
 
-/// Reply types; those with the top bit are errors and carry a text.
+/// Types of replies; types with the top bit set are errors and carry a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum ReplyType {
@@ -60,7 +60,7 @@ pub(super) enum ReplyType {
     TooBig = (1 << 31) + 9,
 }
 
-/// Information types.
+/// Types of information in replies to `INFO` and `GO`.
 mod info {
     pub(super) const EXPORT: u16 = 0;
     pub(super) const NAME: u16 = 1;
@@ -68,21 +68,21 @@ mod info {
     pub(super) const BLOCK_SIZE: u16 = 3;
 }
 
-/// An option's header: its type and the length of its data. `None` when the client is out of step.
+/// Reads an option's header: its type and the length of its data. `None` if the client is out of step.
 pub(super) fn option_header(bytes: &[u8; OPTION_HEADER_BYTES]) -> Option<(u32, u32)> {
     let mut reader = Reader(bytes);
     let magic = reader.u64()?;
     Some((reader.u32()?, reader.u32()?)).filter(|_| magic == OPTION_MAGIC)
 }
 
-/// What `INFO` and `GO` ask for.
+/// The data of `INFO` and `GO`: the information that the client requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExportQuery<'a> {
-    /// The export; empty for the default one.
+    /// The name of the export; empty for the default export.
     pub name: &'a [u8],
-    /// Whether the canonical name is asked for.
+    /// Whether the client requests the canonical name.
     pub wants_name: bool,
-    /// Whether the description is asked for.
+    /// Whether the client requests the description.
     pub wants_description: bool,
 }
 
@@ -97,7 +97,7 @@ impl<'a> ExportQuery<'a> {
             match reader.u16()? {
                 info::NAME => query.wants_name = true,
                 info::DESCRIPTION => query.wants_description = true,
-                _ => {} // the export and its block sizes are told anyway, what we do not know is ignored
+                _ => {} // export and block sizes are sent anyway; unknown types are ignored
             }
         }
         reader.0.is_empty().then_some(query)
@@ -125,7 +125,7 @@ pub(super) fn push_reply(out: &mut Vec<u8>, option: u32, kind: ReplyType, data: 
     data.iter().for_each(|part| out.extend_from_slice(part));
 }
 
-/// Appends what `INFO` and `GO` are answered, but for the final acknowledgement.
+/// Appends the answer to `INFO` and `GO`, except for the final acknowledgement.
 pub(super) fn push_export(
     out: &mut Vec<u8>,
     option: u32,
@@ -149,8 +149,8 @@ pub(super) fn push_export(
     }
 }
 
-/// What the export can do. Flushes reach the whole array, whichever connection they come by, so
-/// several connections may share it.
+/// The transmission flags of the export. A flush reaches the whole array, whichever connection it uses, so
+/// several connections may share the export.
 pub(super) fn transmission_flags(read_only: bool, structured: bool) -> u16 {
     use transmission::*;
     let mut flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN;
@@ -165,7 +165,7 @@ pub(super) fn transmission_flags(read_only: bool, structured: bool) -> u16 {
     flags
 }
 
-/// Takes values off the front; `None` when they are not there.
+/// Takes values from the front of a slice; `None` if the slice is too short.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -187,7 +187,7 @@ impl<'a> Reader<'a> {
         self.bytes().map(u64::from_be_bytes)
     }
 
-    /// A length and that many bytes.
+    /// Reads a length and that many bytes.
     fn string(&mut self) -> Option<&'a [u8]> {
         let len = self.u32()? as usize;
         let (head, rest) = (len <= NAME_BYTES_MAX).then(|| self.0.split_at_checked(len))??;

@@ -1,16 +1,17 @@
-//! What a connection has to send: reply headers, and data where it lies in the pool.
+//! The data that a connection has to send: reply headers, and data where it lies in the pool.
 //!
 //! ```text
 //!   ready     | header+span | header | header+span | span | ...     sent from the left, many at a time
 //!   deferred  | header | header+span | ...                          behind a streamed reply
 //! ```
 //!
-//! - One `sendmsg` takes up to [`SEGMENTS_PER_SEND`] segments; what the socket did not take is resumed
-//!   at that byte.
-//! - A simple reply is a header and all of its data with nothing in between. While one is *streamed*
-//!   (its end is not read yet), replies to other commands wait in `deferred`.
-//! - Room: a segment has a piece of its own, or ends a command, or is the first of two that answer what the array holds. All are
-//!   counted, so the queues made at accept never grow. (The error of a piece keeps the piece's slot until it is sent, for this reason.)
+//! - One `sendmsg` takes up to [`SEGMENTS_PER_SEND`] segments. If the socket takes only a part, sending
+//!   resumes at the next byte.
+//! - A simple reply is a header and all of its data with nothing in between. While a reply is *streamed* (its
+//!   end is not read yet), replies to other commands wait in `deferred`.
+//! - Room: a segment has a piece of its own, or ends a command, or is the first of two that answer a block
+//!   status. All of these are counted, so the queues made at accept never grow. (For this reason a piece that
+//!   failed keeps its slot until its error is sent.)
 
 #![expect(unsafe_code, reason = "an iovec of many spans: `Memory::with` lends one at a time")]
 
@@ -26,21 +27,21 @@ use super::map::CONTEXTS;
 use super::protocol::ReplyHeader;
 use crate::memory::{Memory, Span};
 
-/// Segments of one connection.
+/// Most segments of one connection.
 const ROOM: usize = CONTEXTS.len() * COMMANDS_MAX + PIECES_MAX;
 
 /// A part of a reply.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
-    /// Goes first; may be empty.
+    /// The header, sent first; may be empty.
     pub header: ReplyHeader,
-    /// Data that follows; may be empty.
+    /// The data that follows; may be empty.
     pub span: Span,
     /// The piece that holds the span until it is sent.
     pub piece: Option<u16>,
-    /// The command that it belongs to.
+    /// The command to which the segment belongs.
     pub command: u16,
-    /// Whether the command is answered with this.
+    /// Whether this segment completes the answer to the command.
     pub ends: bool,
 }
 
@@ -50,22 +51,22 @@ impl Segment {
     }
 }
 
-/// How a round of sending ended.
+/// The result of a round of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
-    /// Some bytes; there may be room for more.
+    /// The socket took this many bytes, and may have room for more.
     Bytes(usize),
     /// The socket takes no more for now.
     Full,
-    /// Nobody is there to read it.
+    /// The client has closed the connection, or it is broken.
     Broken,
 }
 
-/// See the module.
+/// The outgoing segments of a connection; see the module documentation.
 pub(super) struct Outbox {
     ready: VecDeque<Segment>,
     deferred: VecDeque<Segment>,
-    /// Bytes of the first ready segment that are sent.
+    /// Bytes of the first ready segment that have been sent.
     sent_bytes: usize,
     /// The command whose reply may not be interrupted.
     streamed: Option<u16>,
@@ -86,13 +87,14 @@ impl Outbox {
         self.streamed
     }
 
-    /// From here until the segment that ends `command`, nothing else is sent.
+    /// Starts a streamed reply: until the segment that ends `command`, nothing else is sent.
     pub(super) fn stream(&mut self, command: u16) {
         assert!(self.streamed.is_none(), "one streamed reply at a time");
         self.streamed = Some(command);
     }
 
-    /// The spans that are ready to be sent, also those of which a part is sent: only the client can free them.
+    /// The spans that are ready to be sent, including a span of which a part was sent. Only the client can
+    /// free them.
     pub(super) fn ready_spans(&self) -> impl Iterator<Item = Span> {
         self.ready.iter().map(|segment| segment.span)
     }
@@ -111,12 +113,13 @@ impl Outbox {
         }
     }
 
-    /// Whether there is something that can be sent now.
+    /// Whether any segment can be sent now.
     pub(super) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Hands the kernel what it takes in one call, at most `bytes_max`. Afterwards [`Outbox::pop_sent`] gives what is done.
+    /// Hands the kernel what it takes in one call, at most `bytes_max`. Afterwards [`Outbox::pop_sent`]
+    /// returns the segments that are done.
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>, memory: &Memory, bytes_max: usize) -> Sent {
         let mut slices = [IoSlice::new(&[]); 2 * SEGMENTS_PER_SEND];
         let mut count = 0;
@@ -149,7 +152,7 @@ impl Outbox {
         }
     }
 
-    /// The next segment that is sent whole.
+    /// Takes the next segment that has been sent in full.
     pub(super) fn pop_sent(&mut self) -> Option<Segment> {
         let len_bytes = self.ready.front()?.len_bytes();
         if self.sent_bytes < len_bytes {
@@ -159,7 +162,7 @@ impl Outbox {
         self.ready.pop_front()
     }
 
-    /// Forgets everything that is not sent.
+    /// Discards everything that has not been sent.
     pub(super) fn clear(&mut self) {
         self.ready.clear();
         self.deferred.clear();
@@ -168,11 +171,11 @@ impl Outbox {
     }
 }
 
-/// The bytes of a span whose holder is a segment.
+/// The bytes of a span that a segment holds.
 fn bytes_of(memory: &Memory, span: Span) -> &[u8] {
     let start = memory.ptr(span);
     // SAFETY: `ptr` checked that the span lies in a live, initialized mapping that `memory` owns. The
-    // segment's piece holds the span from the engine's reply until it is sent (rules 1 and 2 of
-    // `memory`), and this thread, the piece's only user, is busy sending while the slice lives.
+    // segment's piece holds the span from the engine's reply until it is sent (rules 1 and 2 of `memory`),
+    // and this thread, the piece's only user, is busy sending while the slice lives.
     unsafe { std::slice::from_raw_parts(start, span.len_bytes as usize) }
 }

@@ -1,34 +1,35 @@
-//! The user of a client on this machine that came by TCP, as the kernel lists its socket (proc_pid_net(5), `/proc/net/tcp`).
+//! Finds the user of a client on this machine that connects by TCP, from the kernel's list of sockets
+//! (proc_pid_net(5), `/proc/net/tcp`).
 //!
 //! ```text
 //!   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
 //!    1: 0100007F:A3F2 0100007F:2A39 01 00000000:00000000 00:00000000 00000000  1000        0 4242 ...
 //! ```
 //!
-//! An address is hexadecimal, each word of it in the byte order of the machine.
+//! An address is hexadecimal; each word of it is in the byte order of the machine.
 
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileExt;
 
-/// Sockets by IPv4 and by IPv6. A client of one kind may reach a server of the other.
+/// The kernel's tables of IPv4 and IPv6 sockets. A client of one kind may reach a server of the other.
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
-/// The kernel's tables, open: a thread that accepts clients opens no files.
+/// The kernel's tables, kept open because a thread that accepts clients opens no files.
 pub(super) struct PeerUsers {
     tables: Vec<File>,
     own: u32,
 }
 
 impl PeerUsers {
-    /// Opens what there is.
+    /// Opens the tables that exist.
     pub(super) fn open() -> PeerUsers {
         let tables = TABLES.iter().filter_map(|table| File::open(table).ok()).collect();
         PeerUsers { tables, own: rustix::process::geteuid().as_raw() }
     }
 
-    /// Whether a user is the server's own, or root.
+    /// Whether a user is the server's own or root.
     pub(super) fn is_own(&self, user: u32) -> bool {
         user == self.own || user == 0
     }
@@ -69,7 +70,7 @@ fn find(table: &str, client: SocketAddr, server: SocketAddr) -> Option<u32> {
             return None;
         }
         let (user, inode) = (words.nth(4)?, words.nth(1)?);
-        // A socket that its process has closed has no inode, and is listed as of user 0.
+        // A socket that its process has closed has no inode, and is listed with user 0.
         (inode != "0").then(|| user.parse().ok())?
     })
 }
@@ -107,7 +108,7 @@ mod tests {
             let client = TcpStream::connect(server).unwrap();
             let own = rustix::process::geteuid().as_raw();
             assert_eq!(users.user_of(client.local_addr().unwrap(), server), Some(own), "{at}");
-            // The server's own end of the connection is listed too, the other way round.
+            // The server's own end of the connection is listed too, with the addresses swapped.
             let stranger = SocketAddr::new(server.ip(), 1);
             assert_eq!(users.user_of(stranger, server), None);
         }

@@ -1,7 +1,7 @@
-//! The NBD protocol's transmission phase on the wire: constants, the command header, reply headers.
+//! The transmission phase of the NBD protocol on the wire: constants, command headers, reply headers.
 //!
-//! Pure: bytes in, values out, and back. Everything is big-endian. Section names in comments are those
-//! of the protocol's specification (`doc/proto.md` of the NBD project).
+//! This module is pure: it converts bytes to values and back. Everything is big-endian. Section names in
+//! comments are those of the protocol's specification (`doc/proto.md` of the NBD project).
 //!
 //! ```text
 //!   command    0        4       6      8         16         24       28
@@ -19,10 +19,10 @@ pub(super) const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 /// First word of a chunk of a structured reply.
 pub(super) const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
 
-/// Bytes of a command without its payload.
+/// Length of a command without its payload.
 pub(super) const HEADER_BYTES: usize = 28;
 
-/// Transmission flags: what the server tells the client that it can do.
+/// Transmission flags: the abilities that the server announces to the client.
 pub(super) mod transmission {
     pub(crate) const HAS_FLAGS: u16 = 1 << 0;
     pub(crate) const READ_ONLY: u16 = 1 << 1;
@@ -35,7 +35,7 @@ pub(super) mod transmission {
     pub(crate) const SEND_FAST_ZERO: u16 = 1 << 11;
 }
 
-/// Command types.
+/// Types of commands, and their flags.
 pub(super) mod command {
     pub(crate) const READ: u16 = 0;
     pub(crate) const WRITE: u16 = 1;
@@ -45,15 +45,15 @@ pub(super) mod command {
     pub(crate) const WRITE_ZEROES: u16 = 6;
     pub(crate) const BLOCK_STATUS: u16 = 7;
 
-    /// The reply waits until what was written is durable. Valid, if pointless, with every command.
+    /// Delays the reply until the written data is durable. Valid, if pointless, with every command.
     pub(crate) const FLAG_FUA: u16 = 1 << 0;
-    /// With write-zeroes: leave the range provisioned.
+    /// With write-zeroes: keeps the range provisioned.
     pub(crate) const FLAG_NO_HOLE: u16 = 1 << 1;
-    /// With a read: one content chunk.
+    /// With a read: requires one content chunk.
     pub(crate) const FLAG_DF: u16 = 1 << 2;
-    /// With a block status: one extent, which does not go beyond the range.
+    /// With a block status: requires one extent, which does not go beyond the range.
     pub(crate) const FLAG_REQ_ONE: u16 = 1 << 3;
-    /// With write-zeroes: refuse it if it is no faster than a write.
+    /// With write-zeroes: requires an error if the command would be no faster than a write.
     pub(crate) const FLAG_FAST_ZERO: u16 = 1 << 4;
 }
 
@@ -72,17 +72,17 @@ mod chunk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum ErrorCode {
-    /// The export does not take writes.
+    /// The export does not accept writes.
     NotPermitted = 1,
-    /// The array could not do it.
+    /// The array could not carry out the command.
     Io = 5,
-    /// The client asked for what the protocol or the export's limits do not allow.
+    /// The command violates the protocol or the export's limits.
     Invalid = 22,
-    /// A write past the end.
+    /// The write goes past the end.
     NoSpace = 28,
-    /// A read that may not be fragmented and is too long for that.
+    /// The read may not be fragmented and is too long for that.
     Overflow = 75,
-    /// Zeroes that would not be fast.
+    /// The zeroes would not be fast.
     NotSupported = 95,
 }
 
@@ -100,19 +100,19 @@ impl From<RequestError> for ErrorCode {
 /// A command as it was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// `command::FLAG_*`.
+    /// The command's flags, `command::FLAG_*`.
     pub flags: u16,
-    /// `command::*`.
+    /// The command's type, `command::*`.
     pub kind: u16,
-    /// The client's name for it, returned in every reply.
+    /// The client's name for the command, returned in every reply.
     pub cookie: u64,
     /// First byte of the range.
     pub offset_bytes: u64,
-    /// Length of the range; of a write, also of the payload that follows.
+    /// Length of the range; for a write, also of the payload that follows.
     pub len_bytes: u32,
 }
 
-/// What was received is not a command: the stream is out of step and cannot be brought back.
+/// Received bytes that are not a command: the stream is out of step and cannot be resynchronized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OutOfStep;
 
@@ -131,13 +131,13 @@ impl Header {
         })
     }
 
-    /// How many bytes of payload follow the header.
+    /// The length of the payload that follows the header.
     pub(super) fn payload_bytes(&self) -> u32 {
         if self.kind == command::WRITE { self.len_bytes } else { 0 }
     }
 }
 
-/// Most bytes that precede data, or stand alone, in a reply: an error chunk with an offset.
+/// Longest header of a reply, that is, bytes before the data or alone: an error chunk with an offset.
 const REPLY_BYTES_MAX: usize = 20 + 4 + 2 + 8;
 
 /// The bytes of a reply without the data that may follow.
@@ -150,17 +150,17 @@ pub(super) struct ReplyHeader {
 /// Whether a chunk is the last of its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chunk {
-    /// Others follow.
+    /// More chunks follow.
     More,
-    /// The command is answered.
+    /// The chunk ends the reply.
     Last,
 }
 
 impl ReplyHeader {
-    /// No bytes: data that continues what went before.
+    /// An empty header, before data that continues the previous segment.
     pub(super) const EMPTY: ReplyHeader = ReplyHeader { bytes: [0; REPLY_BYTES_MAX], len: 0 };
 
-    /// A simple reply; the data of a successful read follows.
+    /// A simple reply; after success, the data of a read follows.
     pub(super) fn simple(cookie: u64, error: Option<ErrorCode>) -> ReplyHeader {
         let code = error.map_or(0, |error| error as u32);
         ReplyHeader::EMPTY.u32(SIMPLE_REPLY_MAGIC).u32(code).u64(cookie)
@@ -171,7 +171,7 @@ impl ReplyHeader {
         ReplyHeader::chunk(cookie, place, chunk::OFFSET_DATA, 8 + data_bytes).u64(offset_bytes)
     }
 
-    /// A chunk that says that `hole_bytes` of content from `offset_bytes` on are zeros.
+    /// A chunk that declares `hole_bytes` of content from `offset_bytes` on to be zeros.
     pub(super) fn hole(cookie: u64, place: Chunk, offset_bytes: u64, hole_bytes: u32) -> ReplyHeader {
         ReplyHeader::chunk(cookie, place, chunk::OFFSET_HOLE, 12).u64(offset_bytes).u32(hole_bytes)
     }
@@ -191,7 +191,7 @@ impl ReplyHeader {
         ReplyHeader::chunk(cookie, Chunk::Last, chunk::ERROR, 6).u32(error as u32).u16(0)
     }
 
-    /// The content at `offset_bytes` could not be read.
+    /// A chunk for content at `offset_bytes` that could not be read.
     pub(super) fn error_at(cookie: u64, place: Chunk, error: ErrorCode, offset_bytes: u64) -> ReplyHeader {
         ReplyHeader::chunk(cookie, place, chunk::ERROR_OFFSET, 14).u32(error as u32).u16(0).u64(offset_bytes)
     }
@@ -201,7 +201,7 @@ impl ReplyHeader {
         ReplyHeader::EMPTY.u32(STRUCTURED_REPLY_MAGIC).u16(flags).u16(kind).u64(cookie).u32(len_bytes)
     }
 
-    /// What is sent.
+    /// The bytes to send.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len as usize]
     }

@@ -1,16 +1,19 @@
-//! The threads that let clients in: one per address, and a short one per handshake.
+//! The threads that admit clients: one per address, and a short-lived one per handshake.
 //!
 //! ```text
 //!   listener thread --- accept ---> handshake thread --- shaken ---> door of a reactor
 //!     until `stop`                    at most 32, 10 s each           (see `door.rs`)
 //! ```
 //!
-//! The thread of a client that uses TLS stays when the handshake is done, and carries the client's bytes (`encryption`).
+//! If the client uses TLS, its handshake thread stays after the handshake and carries the client's bytes
+//! (`encryption`).
 //!
-//! Each listener has its own 32 handshakes, so silent clients of one address do not keep those of another out, a client
-//! that says nothing for 3 s is hung up on, and when all 32 are in use a new client evicts one (`shaking`).
+//! Each listener has its own 32 handshakes, so silent clients of one address do not keep out those of
+//! another. A client that sends nothing for 3 s is disconnected, and when all 32 are in use a new client
+//! evicts one (`shaking`).
 //!
-//! Reactors are not stopped from here: [`Frontend::close`](crate::frontend::Frontend::close) is theirs.
+//! This module does not stop the front ends: the reactors do so by
+//! [`Frontend::close`](crate::frontend::Frontend::close).
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
@@ -38,30 +41,31 @@ use super::visits::{Peer, Visit, Visits};
 use super::{ExportInfo, NbdError};
 use crate::threads::{Routes, Thread, Threads};
 
-/// How long a listener rests when the system has no descriptor or thread for a client.
+/// How long a listener pauses when the system has no descriptor or thread for a client.
 const SCARCITY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Refusals that are logged each minute. Further ones are only counted, so that an attacker cannot flood the log.
+/// Refusals that are logged each minute. Further refusals are only counted, so that an attacker cannot flood
+/// the log.
 const REFUSALS_PER_MINUTE: u32 = 20;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Listeners and handshakes never reach a member, and a server of NBD has no block device.
+/// Listeners and handshakes never reach a member, and an NBD server has no block device.
 const ROUTES: Routes = Routes { block_device: false, passthrough: false };
 
-/// A handshake needs little; there may be many.
+/// Stack of a handshake thread: small, since there may be many.
 const HANDSHAKE_STACK_BYTES: usize = 256 << 10;
 
-/// The listening side of an NBD server. Dropping it is stopping it.
+/// The listening side of an NBD server. Dropping it stops it.
 pub struct NbdServer {
     shared: Arc<Shared>,
-    /// A thread for each address. The sockets are kept here too: the last reference removes a socket's file, and must be dropped by
-    /// a thread that may remove files.
+    /// A thread for each address. The sockets are kept here too: dropping the last reference removes the
+    /// socket's file, which must happen on a thread that may remove files.
     listeners: Vec<(JoinHandle<()>, Arc<Listening>)>,
     addresses: Vec<Address>,
     visits: Visits,
 }
 
-/// What listeners and handshakes share.
+/// State shared by listeners and handshakes.
 struct Shared {
     export: ExportInfo,
     access: Access,
@@ -70,19 +74,19 @@ struct Shared {
     encryption: Option<Arc<dyn Encryption>>,
     relays: Relays,
     reception: Reception,
-    /// Set once, by `stop`; the bell's ring carries it to the listeners, the lock of `handshakes` to
-    /// the rest.
+    /// Set once, by `stop`. Listeners see it after the bell's ring, handshakes through the lock of
+    /// `handshakes`.
     stopping: AtomicBool,
     bell: OwnedFd,
     handshakes: Mutex<Shaking>,
     refusals: Mutex<Refusals>,
-    /// Told when a handshake ends.
+    /// Notified when a handshake ends.
     ended: Condvar,
 }
 
 impl NbdServer {
-    /// Listens on every address of `listen`, and returns with a front end for each of `reactors`. Clients
-    /// can connect from now on and are served as soon as the reactors turn.
+    /// Listens on every address of `listen`, and returns with a front end for each of `reactors`. Clients can
+    /// connect from now on, and are served as soon as the reactors turn.
     pub fn start(
         listen: &[Address],
         access: Access,
@@ -92,8 +96,8 @@ impl NbdServer {
         NbdServer::start_limited(listen, access, export, reactors, Threads::default(), None)
     }
 
-    /// Like [`NbdServer::start`], with threads that are limited by `threads`. With an encryption clients by TCP must use it, and if it
-    /// proves them, `access` does not hold for them.
+    /// Like [`NbdServer::start`], with threads that are restricted by `threads`. If there is an encryption,
+    /// clients by TCP must use it; if it authenticates them, the checks of `access` do not apply to them.
     pub fn start_limited(
         listen: &[Address],
         access: Access,
@@ -147,19 +151,19 @@ impl NbdServer {
         Ok((server, frontends))
     }
 
-    /// Where it listens, with the ports that the system chose.
+    /// The addresses on which the server listens, with the ports that the system chose.
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
-    /// Clients that are connected, and not only shaking hands.
+    /// The number of connected clients, without those that are still shaking hands.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.shared.reception.seated()
     }
 
-    /// The clients that come and go, for one listener.
+    /// The clients that arrive and leave, for one listener.
     #[must_use]
     pub fn visits(&self) -> Visits {
         self.visits.clone()
@@ -170,8 +174,8 @@ impl NbdServer {
         self.shared.relays.clone()
     }
 
-    /// Stops listening, removes the socket files, and hangs up on clients that are still shaking hands.
-    /// Connections are not touched: they are the front ends'.
+    /// Stops listening, removes the socket files, and disconnects clients that are still shaking hands.
+    /// Connections are not touched: they belong to the front ends.
     pub fn stop(self) {
         drop(self);
     }
@@ -180,7 +184,7 @@ impl NbdServer {
 impl Drop for NbdServer {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
-        // Never read, so it stays readable for every listener.
+        // The bell's counter is never read, so the bell stays readable for every listener.
         let _rung = rustix::io::write(&self.shared.bell, &1u64.to_ne_bytes());
         for (listener, _socket) in self.listeners.drain(..) {
             let _panicked_or_not = listener.join();
@@ -205,7 +209,7 @@ impl Shared {
         self.handshakes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells of a client that was refused, unless there are too many of them for a log to be of use.
+    /// Reports a client that was refused, unless there are too many refusals to log.
     fn refuse(&self, visit: Visit) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         match refusals.admit(now()) {
@@ -243,7 +247,7 @@ impl Shared {
     }
 }
 
-/// A listener thread.
+/// The body of a listener thread.
 fn accept_all(shared: &Arc<Shared>, listening: &Listening, listener: usize) {
     shared.threads.limit(Thread::NbdListener, ROUTES);
     loop {
@@ -261,13 +265,14 @@ fn accept_all(shared: &Arc<Shared>, listening: &Listening, listener: usize) {
     }
 }
 
-/// Starts a client's handshake. One that cannot be started is a client that is hung up on.
+/// Starts a client's handshake. If that fails, the client is disconnected.
 fn welcome(shared: &Arc<Shared>, listening: &Listening, listener: usize, client: OwnedFd) {
     if listening.tune(&client).is_err() {
         return;
     }
     let peer = Arc::new(listening.peer(&client));
-    // The table of the kernel may be long, and is read once for each client; this thread has nothing to do meanwhile.
+    // The kernel's table of sockets may be long. It is read once per client, and only this thread waits for
+    // that.
     if let Some(user) = listening.refuses(shared.access, &shared.users, &client) {
         return shared.refuse(Visit::Refused { peer, user });
     }
@@ -279,7 +284,7 @@ fn welcome(shared: &Arc<Shared>, listening: &Listening, listener: usize, client:
     }
 }
 
-/// Lets others give back what is scarce.
+/// Waits a moment, so that others give back what is scarce.
 #[expect(
     clippy::disallowed_methods,
     reason = "a listener thread may wait; nothing tells that descriptors are free"
@@ -288,7 +293,7 @@ fn pause() {
     thread::sleep(SCARCITY_PAUSE);
 }
 
-/// The clock of the handshakes' deadlines.
+/// The clock for the handshakes' deadlines.
 #[expect(
     clippy::disallowed_methods,
     reason = "handshakes are outside of the engine, on threads of their own"
@@ -302,7 +307,7 @@ fn is_scarcity(error: rustix::io::Errno) -> bool {
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&error)
 }
 
-/// The clients that were refused lately.
+/// The recent refusals of clients.
 #[derive(Default)]
 struct Refusals {
     /// The beginning of the current minute, and the refusals logged in it.
@@ -312,7 +317,8 @@ struct Refusals {
 }
 
 impl Refusals {
-    /// Records a refusal. Returns `Some(suppressed)` if it is to be logged, with the number suppressed since the last one that was.
+    /// Records a refusal. If it is to be logged, returns the number of refusals suppressed since the last
+    /// logged one.
     fn admit(&mut self, now: Instant) -> Option<u32> {
         let (began, logged) = self
             .minute
@@ -328,10 +334,10 @@ impl Refusals {
     }
 }
 
-/// A handshake that is counted.
+/// A handshake in progress; it counts against its listener's limit.
 struct Handshake {
     shared: Arc<Shared>,
-    /// By which listener the client came.
+    /// The index of the listener through which the client came.
     listener: usize,
     security: Security,
     socket: Arc<OwnedFd>,
@@ -346,7 +352,7 @@ impl Handshake {
         let Ok(Some(client)) = greet(&mut wire) else { return };
         match self.negotiate(&mut wire, client, self.security) {
             Ok(Outcome::Welcome(seat, terms)) if self.shared.handshakes().accept(&self.socket) => {
-                // The connection gets a descriptor of its own: ours is shared with `stop`.
+                // The connection gets a descriptor of its own, since this one is shared with `stop`.
                 if let Ok(socket) = self.socket.try_clone() {
                     let peer = Arc::clone(&self.peer);
                     self.shared.reception.enter(Accepted { socket, peer, terms, seat });
@@ -357,7 +363,7 @@ impl Handshake {
         }
     }
 
-    /// Makes a session with a client that was told to begin one, and serves it, until it is gone.
+    /// Makes a session with a client that was told to begin TLS, and serves the client until it is gone.
     fn encrypt(self, wire: &mut Wire, client: Greeted) {
         let encryption = self.shared.encryption.as_ref().expect("the client was told to begin");
         let mut session = match encryption.accept(wire) {
@@ -388,7 +394,8 @@ impl Handshake {
         if [&ours, &reactors].into_iter().any(|socket| widen(socket).is_err()) {
             return;
         }
-        // Threads for all seats, and for clients that are being seen off.
+        // The limit allows a thread for each seat, and for connections that have closed but still send their
+        // last replies.
         let Some(_counted) = self.shared.relays.begin(self.shared.reception.relays_max()) else { return };
         let user = session.user().map(|user| format!(" as {user}")).unwrap_or_default();
         let peer = Peer { name: format!("{} by TLS{user}", self.peer.name), at: self.peer.at.clone() };
@@ -416,14 +423,14 @@ impl Drop for Handshake {
     }
 }
 
-/// A blocking socket with one deadline for everything, and a shorter one for each step.
+/// A blocking socket with one deadline for the whole handshake, and a shorter timeout for each step.
 struct Wire {
     socket: Arc<OwnedFd>,
     deadline: Instant,
 }
 
 impl Wire {
-    /// Lets the next operation take what is left of the time, or the time for one step.
+    /// Limits the next operation to the remaining time or the time for one step, whichever is shorter.
     fn limit(&self, timeout: Timeout) -> io::Result<()> {
         let left = self.deadline.saturating_duration_since(now());
         if left.is_zero() {

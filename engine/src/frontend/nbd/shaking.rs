@@ -1,8 +1,9 @@
-//! The handshakes that go on, and which of them gives way to a new client.
+//! The handshakes in progress, and the choice of the one that gives way to a new client.
 //!
-//! A listener has places for [`HANDSHAKES_PER_LISTENER`]. When all are taken, a new client evicts a handshake: the oldest of the source
-//! that has the most. So one source that opens many silent connections cannot keep clients of other sources out. A source is an address of IPv4, a network of 64 bits of IPv6 (one
-//! machine has all of it), or a process by a unix socket.
+//! A listener has places for [`HANDSHAKES_PER_LISTENER`]. When all are taken, a new client evicts a
+//! handshake: the oldest of the source that has the most. So one source that opens many silent connections
+//! cannot keep out clients of other sources. A source is an IPv4 address, an IPv6 network of 64 bits (one
+//! machine has all of it), or a process that uses a unix socket.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use super::limits::HANDSHAKES_PER_LISTENER;
 
-/// The machine or the process that a client comes from.
+/// The machine or the process from which a client connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source(String);
 
@@ -26,14 +27,14 @@ impl Source {
     }
 }
 
-/// A handshake that goes on.
+/// A handshake in progress.
 struct Entry {
     listener: usize,
     source: Source,
     socket: Arc<OwnedFd>,
-    /// Whether its place was given to another client: it is about to end.
+    /// Whether the handshake's place was given to another client, so that it is about to end.
     has_given_way: bool,
-    /// Whether the client was accepted: it has a connection, which no other client may cost it.
+    /// Whether the client was accepted. It then has a connection, which cannot be lost to another client.
     is_accepted: bool,
 }
 
@@ -41,18 +42,18 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct Shaking(Vec<Entry>);
 
-/// The outcome of a client that wants a place.
+/// The result for a client that needs a place.
 pub(super) enum Place {
-    /// There was one.
+    /// A place was free.
     Free,
-    /// The place of another client, whose socket this is: it is to be shut.
+    /// The client got the place of another client, whose socket this is; the caller must shut it down.
     Taken(Arc<OwnedFd>),
-    /// None: those that gave way have not ended yet.
+    /// No place: the handshakes that gave way have not ended yet.
     None,
 }
 
 impl Shaking {
-    /// Finds a place for a client, and notes it.
+    /// Finds a place for a client, and records the handshake.
     pub(super) fn enter(&mut self, listener: usize, source: Source, socket: Arc<OwnedFd>) -> Place {
         if self.0.iter().filter(|entry| entry.listener == listener).count() >= 2 * HANDSHAKES_PER_LISTENER {
             return Place::None;
@@ -79,11 +80,11 @@ impl Shaking {
         }
         let of_its_source =
             |&at: &usize| mine.iter().filter(|&&other| self.0[other].source == self.0[at].source).count();
-        // The last of equals by `max_by_key` is the first of them backwards: the oldest.
+        // `max_by_key` returns the last of equal elements, which is the oldest because the order is reversed.
         mine.iter().rev().copied().max_by_key(of_its_source)
     }
 
-    /// Notes that the client was accepted; `false` if its place was given away before that.
+    /// Records that the client was accepted; `false` if its place was given away before that.
     pub(super) fn accept(&mut self, socket: &Arc<OwnedFd>) -> bool {
         let entry = self.0.iter_mut().find(|entry| Arc::ptr_eq(&entry.socket, socket));
         entry.is_some_and(|entry| {
@@ -92,7 +93,7 @@ impl Shaking {
         })
     }
 
-    /// Forgets a handshake that has ended.
+    /// Removes a handshake that has ended.
     pub(super) fn leave(&mut self, socket: &Arc<OwnedFd>) {
         self.0.retain(|entry| !Arc::ptr_eq(&entry.socket, socket));
     }
@@ -135,7 +136,8 @@ mod tests {
             Place::Taken(gone) => assert!(Arc::ptr_eq(&gone, &first), "the oldest of the greedy one"),
             Place::Free | Place::None => panic!("the places are taken"),
         }
-        // However many come, the polite client keeps its place, and what has given way and not ended is bounded.
+        // However many clients arrive, the polite client keeps its place, and the number of evicted
+        // handshakes that have not ended is bounded.
         let mut none = 0;
         for _ in 0..3 * HANDSHAKES_PER_LISTENER {
             match shaking.enter(0, greedy.clone(), socket()) {
@@ -148,7 +150,7 @@ mod tests {
         assert!(!shaking.accept(&first), "its place was given away");
         shaking.leave(&first);
         assert!(matches!(shaking.enter(0, greedy.clone(), socket()), Place::Taken(_)));
-        // An accepted client needs no place of a handshake, and cannot lose what it has.
+        // An accepted client needs no place for a handshake, and cannot lose its connection.
         assert!(shaking.accept(&polite));
         shaking.0.retain(|entry| !entry.has_given_way);
         assert!(matches!(shaking.enter(0, greedy, socket()), Place::Free));

@@ -1,34 +1,39 @@
 //! How the connections of one reactor share its memory and its turns.
 //!
-//! **Memory.** `C` is what the pool hands out to requests, 16 MiB in a reactor of 64 MiB. For each connection:
+//! **Memory.** `C` is what the pool hands out to requests, 16 MiB in a reactor of 64 MiB. A connection gets:
 //!
 //! | amount | example | granted |
 //! |---|---|---|
-//! | *base*, C / 256 | 64 KiB | if there is a block for it: for bases that are not in use so much memory is left free |
-//! | *start*, C / 64 | 256 KiB | while it holds no more than what is left over for others |
-//! | *earned*, a quarter of what its client moved in a tick | 2.5 MiB at 100 MB/s | the same |
+//! | *base*, C / 256 | 64 KiB | if a block is free; memory for the unused bases is kept free |
+//! | *start*, C / 64 | 256 KiB | while it holds no more than what is left for others |
+//! | *earned*, a quarter of what its client moved in a tick | 2.5 MiB at 100 MB/s | as for *start* |
 //! | all but the bases of others | 12 MiB | while no other connection is active |
 //!
-//! - A client that sends a write byte by byte, or does not read its answers, earns nothing: 33 of them hold 8 MiB, and the
-//!   others go on. Before, 16 of them held everything.
-//! - A piece that cannot be granted in full is granted in part, down to a base. So a write or a fragmented read waits only for what its own
-//!   connection holds, and the wait ends when its own client moves.
-//! - A read that has to be *whole*, in one piece, is granted up to 1 MiB to a connection that holds nothing, if as much is left over
-//!   for others. The connection waits for that no longer than `WHOLE_READ_TIME_MAX`.
-//! - Memory that is left free for a base may be in blocks of other sizes, when 1 MiB is cut into blocks that are all in use but a few.
-//!   Then a connection within its base waits, as long as it takes until a block of a size that will do is given back.
-//! - The memory of a client that moved fast and then stops cannot be taken back. While another connection waits for memory within
-//!   its own share, the front end hangs up on those that keep more than their base and move too little (see `stalls`). Those that
-//!   keep no more than their base are never hung up on, however slow: 64 of them hold 4 MiB.
+//! - A client that sends a write byte by byte, or does not read its answers, earns nothing: 33 such clients
+//!   hold 8 MiB, and the others proceed. Before this rule, 16 of them held all memory.
+//! - A piece that cannot be granted in full is granted in part, down to a base. So a write or a fragmented
+//!   read waits only for memory that its own connection holds, and the wait ends when its own client moves
+//!   data.
+//! - A read that has to be *whole*, in one piece, is granted up to 1 MiB if its connection holds nothing and
+//!   as much is left for others. The connection waits for that no longer than `WHOLE_READ_TIME_MAX`.
+//! - The memory that is kept free for a base may be in blocks of other sizes, when 1 MiB is cut into blocks
+//!   of which all but a few are in use. Then a connection within its base waits until a block of a suitable
+//!   size is given back, however long that takes.
+//! - The memory of a client that moved data fast and then stops cannot be taken back. While another
+//!   connection waits for memory within its own share, the front end disconnects clients that keep more than
+//!   their base and move too little (see `stalls`). A client that keeps no more than its base is never
+//!   disconnected for being slow: 64 such clients hold 4 MiB.
 //!
-//! **Requests in the engine.** Members serve requests in the order in which they come, so a connection with many in flight delays all
-//! others. A connection has at most twice as many in the engine as the least busy of the others had in the last tick, but always
-//! eight. Two busy clients so double each other's limit from tick to tick, and one that has a single request in flight waits behind
-//! eight of another. Clients that ask for something only now and then do not count.
+//! **Requests in the engine.** Members serve requests in the order of arrival, so a connection with many in
+//! flight delays all others. A connection has at most twice as many in the engine as the least busy of the
+//! others had in the last tick, but always at least eight. Two busy clients thus double each other's limit
+//! from tick to tick, and a client with a single request in flight waits behind eight of another. Clients
+//! that send a request only now and then do not count.
 //!
-//! **Turns.** Connections are served in a circle that goes on where the last turn ended. While two or more are active, each has a
-//! part of a turn's requests and bytes, so that a turn stays short for those that wait for it. A request that is larger than the
-//! part is debt: its connection sits out the turns that the request was worth.
+//! **Turns.** Connections are served in a circle that continues where the last turn ended. While two or more
+//! are active, each has a part of a turn's requests and bytes, so that a turn stays short for those that wait
+//! for it. A request larger than that part is a debt: its connection sits out as many turns as the request
+//! was worth.
 
 use std::time::Duration;
 
@@ -36,14 +41,15 @@ use super::limits::{CONNECTIONS_MAX, HELD_BYTES_MAX, IN_ENGINE_SHARED_MIN, PIECE
 use crate::limits::BLOCK_BYTES;
 use crate::memory::Pool;
 
-/// The unit of time in which activity is measured.
+/// Unit of time in which activity is measured.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// Part of the memory that is each connection's base.
+/// Number of bases in the capacity: a connection's base is the capacity divided by this.
 const BASES_OF_CAPACITY: u64 = 4 * CONNECTIONS_MAX as u64;
-/// Part of the memory that a connection may hold before its client has moved anything.
+/// Number of starts in the capacity: before its client has moved anything, a connection may hold the capacity
+/// divided by this.
 const STARTS_OF_CAPACITY: u64 = CONNECTIONS_MAX as u64;
-/// Part of the bytes that a client moved in a tick that its connection may hold.
+/// Divisor of the bytes that a client moved in a tick: its connection may hold the quotient.
 const EARNED_OF_MOVED: u64 = 4;
 
 /// The terms of one turn, for all connections.
@@ -51,44 +57,45 @@ const EARNED_OF_MOVED: u64 = 4;
 pub(super) struct Share {
     /// The present tick.
     pub tick: u64,
-    /// Whether another connection than the one that is served is active.
+    /// Whether a connection other than the one being served is active.
     pub is_crowded: bool,
-    /// Requests that the connection that is served may have in the engine.
+    /// Requests that the connection being served may have in the engine.
     pub in_engine_max: u32,
     /// Bytes that the pool hands out to requests when all of it is free.
     capacity_bytes: u64,
     /// Memory that a connection may always hold.
     pub base_bytes: u32,
-    /// Bases of connections and empty places that are not in use.
+    /// Sum of the bases of connections and empty places, as far as they are not in use.
     unused_bases_bytes: u64,
 }
 
-/// A connection's holdings and its wish.
+/// The memory that a connection holds, and the memory that it asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Want {
-    /// Memory that it holds.
+    /// Memory that the connection holds.
     pub held_bytes: u32,
-    /// Memory that it may hold because its client moved as much: see [`Meter::earned_bytes`].
+    /// Memory that the connection may hold because its client moved data: see [`Meter::earned_bytes`].
     pub earned_bytes: u32,
-    /// The length that it would like to take.
+    /// Length that the connection would like to take.
     pub wanted_bytes: u32,
-    /// The least that is of use to it.
+    /// Least length that is of use to the connection.
     pub least_bytes: u32,
 }
 
 /// The answer to a [`Want`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grant {
-    /// So many bytes.
+    /// Grants this many bytes.
     Bytes(u32),
-    /// Nothing: it holds enough, and goes on when that is freed.
+    /// Grants nothing: the connection holds enough, and continues when that is freed.
     Later,
-    /// Nothing, and it holds next to nothing: others have to free memory first.
+    /// Grants nothing although the connection holds next to nothing: others have to free memory first.
     Starved,
 }
 
 impl Share {
-    /// The share in a turn that begins; `held_bytes` are those of the connections that there are.
+    /// Computes the shares at the beginning of a turn; `held_bytes` lists what each existing connection
+    /// holds.
     pub(super) fn new(
         tick: u64,
         pool: &Pool,
@@ -138,9 +145,9 @@ impl Share {
             return false;
         }
         if free_bytes >= self.capacity_bytes {
-            return true; // all is free: also for a read of 1 MiB in one chunk, of a pool of 1 MiB
+            return true; // all is free: allows a read of 1 MiB in one chunk from a pool of 1 MiB
         }
-        // A part of the bases that are not in use is this connection's own.
+        // A part of the unused bases is this connection's own.
         let own_base = u64::from(self.base_bytes.saturating_sub(want.held_bytes));
         let others_bases = self.unused_bases_bytes.saturating_sub(own_base);
         let Some(left) = free_bytes.checked_sub(u64::from(block) + others_bases) else { return false };
@@ -162,25 +169,25 @@ impl Share {
     }
 }
 
-/// How much of the pool a span of `bytes` takes.
+/// The amount of pool memory that a span of `bytes` takes.
 pub(super) fn block_bytes(bytes: u32) -> u32 {
     bytes.next_power_of_two().max(BLOCK_BYTES as u32)
 }
 
-/// Counts the bytes that one client moves, either way.
+/// Counts the bytes that one client moves, in either direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Meter {
     tick: u64,
-    /// In `tick`.
+    /// Bytes moved in `tick`.
     now_bytes: u64,
-    /// In the tick before.
+    /// Bytes moved in the tick before.
     before_bytes: u64,
-    /// Since the front end began to watch for clients that have stalled.
+    /// Bytes moved since the front end began to watch for stalled clients.
     pub watched_bytes: u64,
 }
 
 impl Meter {
-    /// Notes that bytes were sent or received.
+    /// Counts bytes that were sent or received.
     pub(super) fn moved(&mut self, tick: u64, bytes: usize) {
         if tick != self.tick {
             self.before_bytes = if tick == self.tick + 1 { self.now_bytes } else { 0 };
@@ -190,7 +197,7 @@ impl Meter {
         self.watched_bytes += bytes as u64;
     }
 
-    /// Memory that the connection may hold because its client moved as much lately.
+    /// Memory that the connection may hold because its client moved data recently.
     pub(super) fn earned_bytes(&self, tick: u64) -> u32 {
         let best = match tick - self.tick {
             0 => self.now_bytes.max(self.before_bytes),
@@ -206,14 +213,14 @@ impl Meter {
     }
 }
 
-/// How many requests connections have in the engine: averages over the turns of a tick, in eighths. A connection with less than an
-/// eighth does not count: its client asks only now and then.
+/// How many requests connections have in the engine: averages over the turns of a tick, in eighths. A
+/// connection with less than an eighth does not count, since its client sends requests only now and then.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Loads {
     tick: u64,
     turns: u32,
     sums: [u32; CONNECTIONS_MAX],
-    /// The least load that counts and its place, and the least of the others, of the last tick.
+    /// The least load that counts with its place, and the least load of the other places, in the last tick.
     least: Option<(u32, usize)>,
     second: Option<u32>,
 }
@@ -223,7 +230,7 @@ impl Loads {
         Loads { tick: 0, turns: 0, sums: [0; CONNECTIONS_MAX], least: None, second: None }
     }
 
-    /// Begins a turn. If it is in a new tick, the averages of the last one are taken.
+    /// Begins a turn. In a new tick, computes the averages of the last one.
     pub(super) fn begin_turn(&mut self, tick: u64) {
         if tick != self.tick {
             (self.least, self.second) = (None, None);
@@ -235,7 +242,7 @@ impl Loads {
         self.turns += 1;
     }
 
-    /// Notes how many requests a connection has in the engine in this turn.
+    /// Records how many requests a connection has in the engine in this turn.
     pub(super) fn note(&mut self, place: usize, in_engine: u32) {
         self.sums[place] = self.sums[place].saturating_add(in_engine);
     }
@@ -266,10 +273,10 @@ impl Loads {
     }
 }
 
-/// In which order connections are served, and which of them are active.
+/// The order in which connections are served, and which of them are active.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Turns {
-    /// The place behind the one that was served last.
+    /// The place after the one that was served last.
     next: u32,
     tick: u64,
     /// Places that were active in `tick`, and in the tick before.
@@ -278,7 +285,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Tells the time.
+    /// Advances to the current tick.
     pub(super) fn tick(&mut self, tick: u64) {
         if tick != self.tick {
             self.before = if tick == self.tick + 1 { self.now } else { 0 };
@@ -286,48 +293,49 @@ impl Turns {
         }
     }
 
-    /// Notes that the connection at a place is active.
+    /// Marks the connection at a place as active.
     pub(super) fn mark(&mut self, place: usize) {
         self.now |= 1 << place;
     }
 
-    /// Notes that all of these are active.
+    /// Marks the connections at these places as active.
     pub(super) fn mark_all(&mut self, places: u64) {
         self.now |= places;
     }
 
-    /// How many connections are active.
+    /// The number of active connections.
     pub(super) fn active_count(&self) -> usize {
         (self.now | self.before).count_ones() as usize
     }
 
-    /// Whether another place than this one has an active connection.
+    /// Whether another place has an active connection.
     pub(super) fn others_active(&self, place: usize) -> bool {
         (self.now | self.before) & !(1 << place) != 0
     }
 
-    /// The next place in the circle, of `waiting`, which is not empty.
+    /// Takes the next place in the circle out of `waiting`, which is not empty.
     pub(super) fn next_of(&mut self, waiting: u64) -> usize {
         let place = self.first_of(waiting);
         self.pass(place);
         place
     }
 
-    /// The place that is next, and stays so until [`Turns::pass`].
+    /// Finds the next place in the circle; it stays the next one until [`Turns::pass`].
     pub(super) fn first_of(&self, waiting: u64) -> usize {
         ((waiting.rotate_right(self.next).trailing_zeros() + self.next) % u64::BITS) as usize
     }
 
-    /// Goes on behind a place.
+    /// Continues the circle after a place.
     pub(super) fn pass(&mut self, place: usize) {
         self.next = (place as u32 + 1) % u64::BITS;
     }
 
-    /// The requests that one connection may add in a turn that has room for `room`.
+    /// The number of requests that one connection may add in a turn with room for `room`.
     pub(super) fn requests_max(&self, room: usize) -> usize {
         match self.active_count() {
             0 | 1 => room,
-            // At most a quarter, even with few connections: the turn stays short for a connection that has a single request.
+            // At most a quarter, even with few connections: the turn stays short for a connection that has a
+            // single request.
             count => (room / count.max(4)).max(1),
         }
     }
@@ -366,18 +374,18 @@ mod tests {
             (false, 64, want(0, 0, MIB), CAPACITY, Bytes(MIB)),
             (false, 63, want(11 * MIB, 0, MIB), 5 * mib, Bytes(MIB)),
             (false, 63, want(12 * MIB, 0, MIB), 4 * mib, Later),
-            // In a crowd: what a client may start with, and then what it has earned.
+            // In a crowd: first the start, and then what the client has earned.
             (true, 64, want(0, 0, MIB), CAPACITY - mib, Bytes(256 * KIB)),
             (true, 63, want(256 * KIB, 0, MIB), CAPACITY - mib, Later),
             (true, 63, want(256 * KIB, MIB, MIB), 10 * mib, Bytes(MIB)),
-            // No more than is left for others.
+            // At most as much as is left for others.
             (true, 63, want(3 * MIB, 9 * MIB, MIB), 8 * mib, Bytes(512 * KIB)),
             (true, 63, want(3 * MIB, 9 * MIB, MIB), 7 * mib, Later),
-            // A read in one piece: its connection holds nothing, and the same is left for others.
+            // A read in one piece: its connection holds nothing, and as much is left for others.
             (true, 64, Want { least_bytes: MIB, ..want(0, 0, MIB) }, 6 * mib, Bytes(MIB)),
             (true, 64, Want { least_bytes: MIB, ..want(0, 0, MIB) }, 5 * mib, Starved),
             (true, 64, Want { least_bytes: MIB, ..want(4 * KIB, 0, MIB) }, 6 * mib, Later),
-            // Others have everything but the bases: a part of its own base, and no more.
+            // Others have everything but the bases: the connection gets a part of its own base, and no more.
             (true, 64, want(0, 0, MIB), 4 * mib, Bytes(64 * KIB)),
             (true, 64, want(0, 0, 4 * KIB), 4 * mib, Bytes(4 * KIB)),
             (true, 63, want(64 * KIB, 0, 4 * KIB), 63 * 64 * u64::from(KIB), Starved),
@@ -387,7 +395,7 @@ mod tests {
         }
     }
 
-    /// However many take all they can, each of the 64 can have its base.
+    /// Even if many connections take all they can, each of the 64 can have its base.
     #[test]
     fn the_greedy_leave_every_base() {
         let mut held = [0u32; CONNECTIONS_MAX];
@@ -405,7 +413,7 @@ mod tests {
         assert!(held[..63].iter().all(|&held| held >= 64 * KIB), "each has its base: {held:?}");
     }
 
-    /// Where no block of the best class is free, a block of a larger class will do, or else a shorter one.
+    /// If no block of the best class is free, a block of a larger class is used, or else a shorter one.
     #[test]
     fn free_blocks_of_any_class_are_of_use() {
         let memory = crate::memory::Memory::new(&[2 << 20]).unwrap();
@@ -431,8 +439,9 @@ mod tests {
         assert_eq!((meter.earned_bytes(9), meter.watched_bytes), (2, 4408));
     }
 
-    /// One with a single request in flight limits a busy one to eight; two busy ones double each other's limit from tick to tick; and a
-    /// client that asks for something in one turn of a hundred limits none.
+    /// A connection with a single request in flight limits a busy one to eight. Two busy ones double each
+    /// other's limit from tick to tick. A client that sends a request in one turn of a hundred limits no
+    /// other.
     #[test]
     fn a_busy_connection_has_twice_what_the_least_busy_has() {
         let mut loads = Loads::new();
@@ -455,7 +464,8 @@ mod tests {
         assert_eq!(loads.in_engine_max(0), 256, "after a rest");
     }
 
-    /// The circle goes on where it ended: with room for one request a turn, each of the waiting is served in its turn.
+    /// The circle continues where it ended: with room for one request per turn, each waiting place gets its
+    /// turn.
     #[test]
     fn every_place_is_served_in_a_circle() {
         let waiting = 1 | 1 << 1 | 1 << 17 | 1 << 63;

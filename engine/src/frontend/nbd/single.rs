@@ -1,5 +1,6 @@
-//! One client without a listener and its threads: the handshake over any stream, the commands over a socket. What it
-//! says goes through the same parsers and the same front end as everybody's; for fuzzers, which need it in one thread.
+//! Serves one client without a listener and its threads: the handshake over any stream, the commands over a
+//! socket. The client's bytes go through the same parsers and the same front end as those of all clients.
+//! Made for fuzzers, which need this in one thread.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -11,8 +12,8 @@ use super::frontend::NbdFrontend;
 use super::handshake::{Outcome, greet, negotiate};
 use super::{ExportInfo, NbdError};
 
-/// Shakes hands over `wire`, which is read no further than that, and gives a client that is welcome to a front end of
-/// its own, as `socket`. Whether it was welcome.
+/// Shakes hands over `wire`, from which nothing is read after the handshake. If the client is welcome, hands
+/// `socket` to a front end of its own. Returns whether the client was welcome.
 pub fn seat_single<W: Read + Write>(
     export: ExportInfo,
     wire: &mut W,
@@ -48,8 +49,9 @@ mod tests {
     use crate::frontend::Frontend;
     use crate::memory::{Memory, Pool};
 
-    /// The thread of a handshake keeps a duplicate of the socket for a moment, so the socket stays in the poll when the connection has
-    /// closed its own. If the client leaves only then, that must not end the connection that has the place by now.
+    /// The thread of a handshake keeps a duplicate of the socket for a moment, so the socket stays in the
+    /// poll after the connection has closed its own. If the client leaves only then, the event must not end
+    /// the connection that has the place by now.
     #[test]
     fn events_of_a_closed_connection_do_not_reach_the_next_of_its_place() {
         let export = ExportInfo {
@@ -80,7 +82,7 @@ mod tests {
         };
         let (mut first, _duplicate) = enter();
         turn();
-        first.write_all(&[0x5a; 64]).unwrap(); // no magic: the server hangs up
+        first.write_all(&[0x5a; 64]).unwrap(); // no magic: the server disconnects
         turn();
         assert_eq!(reception.seated(), 0);
         let (mut second, _) = enter();

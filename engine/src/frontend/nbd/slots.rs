@@ -1,8 +1,8 @@
-//! A fixed number of places, each empty or taken: what a connection has in flight.
+//! A fixed number of places, each empty or taken, for what a connection has in flight.
 //!
-//! Taking and freeing are constant-time and never allocate; a full table is backpressure (`None`).
+//! Taking and freeing take constant time and never allocate; a full table is backpressure (`None`).
 
-/// The places. Indices are `u16` because they travel in request tags.
+/// A table of places. Indices are `u16` because they are part of request tags.
 pub(super) struct Slots<T> {
     items: Box<[Option<T>]>,
     /// Empty places, the most recently freed last.
@@ -10,7 +10,7 @@ pub(super) struct Slots<T> {
 }
 
 impl<T: Copy> Slots<T> {
-    /// `count` empty places.
+    /// Makes `count` empty places.
     pub(super) fn new(count: usize) -> Slots<T> {
         let last = u16::try_from(count).expect("places are numbered by u16");
         Slots { items: vec![None; count].into(), free: (0..last).rev().collect() }
@@ -30,12 +30,12 @@ impl<T: Copy> Slots<T> {
         item
     }
 
-    /// What is in a place that is taken.
+    /// The item in a taken place.
     pub(super) fn get(&self, index: u16) -> T {
         self.items[index as usize].expect("a taken place")
     }
 
-    /// Changes what is in a place that is taken.
+    /// A mutable reference to the item in a taken place.
     pub(super) fn get_mut(&mut self, index: u16) -> &mut T {
         self.items[index as usize].as_mut().expect("a taken place")
     }
@@ -50,12 +50,12 @@ impl<T: Copy> Slots<T> {
         self.free.len() == self.items.len()
     }
 
-    /// How many places there are, taken or not.
+    /// The number of places, taken or not.
     pub(super) fn count(&self) -> u16 {
         self.items.len() as u16
     }
 
-    /// What is in a place, taken or not.
+    /// The item in a place; `None` if the place is empty.
     pub(super) fn peek(&self, index: u16) -> Option<T> {
         self.items[index as usize]
     }

@@ -1,23 +1,25 @@
-//! The clients that keep memory from others: a pure record of what the front end sees at its looks.
+//! Finds the clients that keep memory from others: a pure record of what the front end sees at its looks.
 //!
-//! A watch begins when a connection is *denied* memory within its own share. Every `LOOK_TIME` the front end looks. A client has
-//! *stalled* if both of these hold at each of `LOOKS_PER_STALL` looks in a row:
+//! A watch begins when a connection is *denied* memory within its own share. The front end looks every
+//! `LOOK_TIME`. A client has *stalled* if both of these hold at each of `LOOKS_PER_STALL` looks in a row:
 //!
-//! - The client keeps more than its base in bytes that only it can free: data that is ready to be sent to it, and the piece of a write of
-//!   which it has sent a part. Data that waits for the engine, or for another piece of the same reply, does not count.
+//! - The client keeps more than its base in bytes that only it can free: data that is ready to be sent to it,
+//!   and the piece of a write of which it has sent a part. Data that waits for the engine, or for another
+//!   piece of the same reply, does not count.
 //! - The client has moved less than `STALL_BYTES_MIN` since the watch began.
 //!
-//! The watch ends early when no client qualifies any more, or when since the last look no other connection was denied.
-//! A single look would not do: a healthy client is found with data that is ready to be sent whenever it is a little slower than the members.
+//! The watch ends early when no client qualifies any more, or when no other connection was denied since the
+//! last look. A single look would not be enough: a healthy client has data ready to be sent whenever it is a
+//! little slower than the members.
 
 use super::limits::LOOKS_PER_STALL;
 
-/// The outcome of a look.
+/// The result of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// The watch goes on.
+    /// The watch continues.
     Again,
-    /// No client has stalled, or none is in the way.
+    /// No client has stalled, or none keeps memory for which others wait.
     Over,
     /// The clients that have stalled.
     Stalled(u64),
@@ -32,7 +34,7 @@ pub(super) struct Stalls {
     denied_lately: u64,
     /// Connections that have qualified as stalled at all looks of this watch.
     suspects: u64,
-    /// Looks of this watch.
+    /// Number of looks in this watch.
     looks: u32,
 }
 
@@ -42,36 +44,37 @@ impl Stalls {
         self.denied
     }
 
-    /// Notes that the connection at a place was denied memory.
+    /// Records that the connection at a place was denied memory.
     pub(super) fn deny(&mut self, place: usize) {
         self.denied |= 1 << place;
         self.denied_lately |= 1 << place;
     }
 
-    /// Notes that the connection at a place goes on.
+    /// Records that the connection at a place no longer waits for memory.
     pub(super) fn relieve(&mut self, place: usize) {
         self.denied &= !(1 << place);
     }
 
-    /// Forgets the connection at a place: its client is gone.
+    /// Forgets the connection at a place, because its client is gone.
     pub(super) fn forget(&mut self, place: usize) {
         self.denied &= !(1 << place);
         self.denied_lately &= !(1 << place);
         self.suspects &= !(1 << place);
     }
 
-    /// Begins a watch; `keeping` are the connections that qualify now.
+    /// Begins a watch; `keeping` holds the connections that qualify now.
     pub(super) fn begin(&mut self, keeping: u64) {
         self.denied_lately = self.denied;
         self.suspects = keeping;
         self.looks = 0;
     }
 
-    /// Looks; `keeping` are the connections that qualify now.
+    /// Takes a look; `keeping` holds the connections that qualify now.
     pub(super) fn look(&mut self, keeping: u64) -> Look {
         self.looks += 1;
         self.suspects &= keeping;
-        // A client that does not read may wait for memory too. Then it is in no other client's way.
+        // A client that does not read may itself wait for memory. If only such clients wait, no other client
+        // is affected.
         let others_denied = std::mem::replace(&mut self.denied_lately, self.denied) & !self.suspects;
         if self.suspects == 0 || others_denied == 0 {
             Look::Over
@@ -87,7 +90,7 @@ impl Stalls {
 mod tests {
     use super::*;
 
-    /// A watch in which place 0 is denied at `denied` looks and the others qualify by `keeping`.
+    /// Runs a watch in which place 0 is denied at `denied` looks and the others qualify by `keeping`.
     fn watch(keeping: impl Fn(u32) -> u64, denied: impl Fn(u32) -> bool) -> (u32, Look) {
         let mut stalls = Stalls::default();
         stalls.deny(0);

@@ -1,7 +1,7 @@
-//! Clients that come and go, for a log: from the handshakes and the reactors to one listener.
+//! Clients that arrive and leave, reported by the handshakes and the reactors to one listener, for a log.
 //!
-//! Nothing waits for the listener: the channel has room for [`VISITS_MAX`], and what finds none is dropped. A reactor that tells of a
-//! departure allocates nothing, since the name of the client is shared.
+//! Nothing waits for the listener: the channel has room for [`VISITS_MAX`], and a visit that finds no room is
+//! dropped. A reactor that reports a departure allocates nothing, since the client's name is shared.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,28 +10,28 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::limits::VISITS_MAX;
 
-/// A client that came or went.
+/// A client that arrived, was refused, or left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Visit {
-    /// A client whose handshake is done.
+    /// The client's handshake is done.
     Came(Arc<Peer>),
-    /// A client of a user who may not connect.
+    /// The client belongs to a user who may not connect.
     Refused {
         /// The client.
         peer: Arc<Peer>,
-        /// The user; `None` if the kernel did not tell.
+        /// The user; `None` if the kernel did not report it.
         user: Option<u32>,
     },
-    /// A client with which there is no session of TLS.
+    /// No TLS session could be made with the client.
     NotTrusted {
         /// The client.
         peer: Arc<Peer>,
-        /// The reason, as the encryption tells it.
+        /// The reason, as the encryption reports it.
         why: String,
     },
-    /// So many more clients were refused, too many to tell of each.
+    /// A number of further refusals, too many to report each.
     MoreRefused(u32),
-    /// The server has closed its connection.
+    /// The server has closed the client's connection.
     Left {
         /// The client.
         peer: Arc<Peer>,
@@ -45,42 +45,42 @@ pub enum Visit {
 /// The address of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// The address of the client, or its process if it came by a unix socket.
+    /// The address of the client, or its process if it uses a unix socket.
     pub name: String,
-    /// The address of the server at which it came.
+    /// The address of the server to which it connected.
     pub at: String,
 }
 
 /// Bytes that one connection has moved since its handshake, headers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// By the server to the client.
+    /// Bytes sent by the server to the client.
     pub sent_bytes: u64,
-    /// By the server from the client.
+    /// Bytes received by the server from the client.
     pub received_bytes: u64,
 }
 
 /// Why a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Farewell {
-    /// The client took its leave, or closed its side, and has all of its answers.
+    /// The client said goodbye, or closed its side, and has received all of its answers.
     Left,
     /// The client is gone: both directions of its socket are closed.
     Vanished,
-    /// The client sent what is not a command, or its socket failed.
+    /// The client sent bytes that are not a command, or its socket failed.
     Broken,
-    /// A read failed of which a part had been sent: there is no other way to tell the client.
+    /// A read failed after a part of it had been sent; the client cannot be told in any other way.
     ReadFailed,
     /// The client kept memory from others and moved next to nothing.
     Stalled,
-    /// The client had not sent a command yet, and another found no place.
+    /// The client had not sent a command yet, and another client found no place.
     Unused,
     /// The server ends.
     Stopped,
 }
 
 impl Farewell {
-    /// Whether the server ended the connection, for a reason that an operator may want to look into.
+    /// Whether the server ended the connection for a reason that an operator may want to examine.
     #[must_use]
     pub fn is_hang_up(self) -> bool {
         match self {
@@ -104,18 +104,18 @@ impl fmt::Display for Farewell {
     }
 }
 
-/// The visits of a server, in order.
+/// The receiving end of a server's visits, in order.
 #[derive(Clone, Debug)]
 pub struct Visits(Receiver<Visit>);
 
 impl Visits {
-    /// A way to tell of visits, and the visits that are told.
+    /// Makes the sending and the receiving end.
     pub(super) fn new() -> (Sender<Visit>, Visits) {
         let (sender, receiver) = bounded(VISITS_MAX);
         (sender, Visits(receiver))
     }
 
-    /// Waits for the next; `None` when the server and its reactors have ended.
+    /// Waits for the next visit; `None` when the server and its reactors have ended.
     #[must_use]
     pub fn next(&self) -> Option<Visit> {
         self.0.recv().ok()

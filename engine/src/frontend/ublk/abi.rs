@@ -1,34 +1,34 @@
-//! The words of the kernel's ublk driver, as include/uapi/linux/ublk_cmd.h defines them (Linux 7.3).
+//! Constants and structures of the kernel's ublk driver, as in include/uapi/linux/ublk_cmd.h (Linux 7.3).
 //!
-//! Only what is used is here. Structures that the kernel reads or writes in our memory have its layout, and the
-//! assertions below hold their sizes; commands that travel inside a submission queue entry are put together byte by
-//! byte.
+//! Only what is used is here. Structures that the kernel reads or writes in our memory have its layout, and
+//! the assertions below check their sizes. Commands that travel inside a submission queue entry are put
+//! together byte by byte.
 //!
 //! | since | what |
 //! |---|---|
-//! | 6.1 | `USER_RECOVERY`, `USER_RECOVERY_REISSUE`: the least that is used here; commands are plain numbers |
-//! | 6.4 | commands encoded as ioctls (and plain numbers where `CONFIG_BLKDEV_UBLK_LEGACY_OPCODES` is set) |
+//! | 6.1 | `USER_RECOVERY`, `USER_RECOVERY_REISSUE`: the minimum used here; commands use un-encoded opcodes |
+//! | 6.4 | commands encoded as ioctls (un-encoded ones only with `CONFIG_BLKDEV_UBLK_LEGACY_OPCODES`) |
 //! | 6.5 | `USER_COPY`, `GET_FEATURES` |
 //! | 6.16 | `AUTO_BUF_REG`, `QUIESCE` |
 //! | 7.0 | `TRY_STOP_DEV`, `BATCH_IO` |
 
-/// The device of control commands.
+/// Path of the device that takes control commands.
 pub(super) const CONTROL_PATH: &str = "/dev/ublk-control";
 
-/// Deepest queue.
+/// Largest depth of a queue.
 pub(super) const QUEUE_DEPTH_MAX: u16 = 4096;
 
-/// `_IOR('u', number, struct ublksrv_ctrl_cmd)`.
+/// Encodes a control command, `_IOR('u', number, struct ublksrv_ctrl_cmd)`.
 const fn control_read(number: u32) -> u32 {
     2 << 30 | (CONTROL_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
 }
 
-/// `_IOWR('u', number, struct ublksrv_ctrl_cmd)`.
+/// Encodes a control command, `_IOWR('u', number, struct ublksrv_ctrl_cmd)`.
 const fn control_write(number: u32) -> u32 {
     3 << 30 | (CONTROL_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
 }
 
-/// A command's number before it was encoded as an ioctl.
+/// The un-encoded opcode of a command (before Linux 6.4).
 pub(super) const fn plain(code: u32) -> u32 {
     code & 0xff
 }
@@ -48,38 +48,38 @@ pub(super) mod control {
     pub(in super::super) const END_USER_RECOVERY: u32 = control_write(0x11);
     pub(in super::super) const GET_FEATURES: u32 = control_read(0x13);
     pub(in super::super) const DEL_DEV_ASYNC: u32 = control_read(0x14);
-    /// With the new size in sectors.
+    /// Carries the new size in sectors.
     pub(in super::super) const UPDATE_SIZE: u32 = control_write(0x15);
-    /// With a time in milliseconds.
+    /// Carries a timeout in milliseconds.
     pub(in super::super) const QUIESCE_DEV: u32 = control_write(0x16);
     pub(in super::super) const TRY_STOP_DEV: u32 = control_write(0x17);
 }
 
-/// `_IOWR('u', number, struct ublksrv_io_cmd)`.
+/// Encodes a command for one tag, `_IOWR('u', number, struct ublksrv_io_cmd)`.
 const fn io_write(number: u32) -> u32 {
     3 << 30 | (IO_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
 }
 
-/// `UBLK_U_IO_FETCH_REQ`: give me a request, the first time.
+/// `UBLK_U_IO_FETCH_REQ`: asks for the first request of a tag.
 pub(super) const FETCH: u32 = io_write(0x20);
-/// `UBLK_U_IO_COMMIT_AND_FETCH_REQ`: this is how it went; give me the next.
+/// `UBLK_U_IO_COMMIT_AND_FETCH_REQ`: reports the result of a request and asks for the next one.
 pub(super) const COMMIT_AND_FETCH: u32 = io_write(0x21);
 
-/// `_IOWR('u', number, struct ublk_batch_io)`: as long as the other.
+/// Encodes a batch command, `_IOWR('u', number, struct ublk_batch_io)`.
 const fn batch_write(number: u32) -> u32 {
     3 << 30 | (BATCH_COMMAND_BYTES as u32) << 16 | (b'u' as u32) << 8 | number
 }
 
-/// `UBLK_U_IO_PREP_IO_CMDS`: these tags may be used; once for each queue.
+/// `UBLK_U_IO_PREP_IO_CMDS`: lets the driver use these tags; sent once for each queue.
 pub(super) const PREP_IO_CMDS: u32 = batch_write(0x25);
-/// `UBLK_U_IO_COMMIT_IO_CMDS`: this is how these went.
+/// `UBLK_U_IO_COMMIT_IO_CMDS`: reports the results of several requests.
 pub(super) const COMMIT_IO_CMDS: u32 = batch_write(0x26);
-/// `UBLK_U_IO_FETCH_IO_CMDS`: give me requests as they come.
+/// `UBLK_U_IO_FETCH_IO_CMDS`: asks for requests as they arrive.
 pub(super) const FETCH_IO_CMDS: u32 = batch_write(0x27);
-/// `UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK`: when a request's pages cannot be registered, hand it out all the same.
+/// `UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK`: hand a request out even if its pages cannot be registered.
 pub(super) const BATCH_REGISTER_OR_NOT: u16 = 1 << 2;
 
-/// What a device can do, and is asked to.
+/// Features of a device: what the driver offers, and what we ask for (`UBLK_F_*`).
 pub(super) mod feature {
     pub(in super::super) const USER_RECOVERY: u64 = 1 << 3;
     pub(in super::super) const USER_RECOVERY_REISSUE: u64 = 1 << 4;
@@ -93,7 +93,7 @@ pub(super) mod feature {
     pub(in super::super) const NO_AUTO_PART_SCAN: u64 = 1 << 18;
 }
 
-/// `UBLK_S_DEV_*`.
+/// States of a device (`UBLK_S_DEV_*`).
 pub(super) mod state {
     pub(in super::super) const DEAD: u16 = 0;
     pub(in super::super) const LIVE: u16 = 1;
@@ -101,7 +101,7 @@ pub(super) mod state {
     pub(in super::super) const FAIL_IO: u16 = 3;
 }
 
-/// `UBLK_IO_OP_*`.
+/// Operations of a request (`UBLK_IO_OP_*`).
 pub(super) mod operation {
     pub(in super::super) const READ: u8 = 0;
     pub(in super::super) const WRITE: u8 = 1;
@@ -110,17 +110,17 @@ pub(super) mod operation {
     pub(in super::super) const WRITE_ZEROES: u8 = 5;
 }
 
-/// `UBLK_IO_F_FUA`.
+/// The flag of a request with forced unit access (`UBLK_IO_F_FUA`).
 pub(super) const IO_FLAG_FUA: u32 = 1 << 13;
 
-/// `UBLK_ATTR_*`.
+/// Attributes of a device (`UBLK_ATTR_*`).
 pub(super) mod attribute {
     pub(in super::super) const READ_ONLY: u32 = 1;
     pub(in super::super) const VOLATILE_CACHE: u32 = 1 << 2;
     pub(in super::super) const FUA: u32 = 1 << 3;
 }
 
-/// `UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD`.
+/// Types of parameters that we set, `UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD`.
 pub(super) const PARAMETERS_USED: u32 = 3;
 
 /// Length of `struct ublksrv_ctrl_cmd`.
@@ -129,23 +129,23 @@ pub(super) const CONTROL_COMMAND_BYTES: usize = 32;
 pub(super) const IO_COMMAND_BYTES: usize = 16;
 /// Length of `struct ublk_batch_io`.
 pub(super) const BATCH_COMMAND_BYTES: usize = 16;
-/// Length of `struct ublk_elem_header`, an element of a command in batches.
+/// Length of `struct ublk_elem_header`, one element of a batch command.
 pub(super) const BATCH_ELEMENT_BYTES: usize = 8;
-/// Length of a tag as it is delivered.
+/// Length of a tag in a batch that the driver delivers.
 pub(super) const BATCH_ITEM_BYTES: u8 = 2;
 
-/// `struct ublksrv_ctrl_cmd`, in the 80 bytes of a large entry.
+/// Builds a `struct ublksrv_ctrl_cmd`, in the 80 bytes of a large entry.
 pub(super) fn control_command(device: u32, buffer: (u64, u16), data: u64) -> [u8; 80] {
     let mut bytes = [0; 80];
     bytes[0..4].copy_from_slice(&device.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&u16::MAX.to_ne_bytes()); // not for one queue
+    bytes[4..6].copy_from_slice(&u16::MAX.to_ne_bytes()); // no particular queue
     bytes[6..8].copy_from_slice(&buffer.1.to_ne_bytes());
     bytes[8..16].copy_from_slice(&buffer.0.to_ne_bytes());
     bytes[16..24].copy_from_slice(&data.to_ne_bytes());
     bytes
 }
 
-/// `struct ublksrv_io_cmd`. The address is where the driver copies to and from; 0 with user copy.
+/// Builds a `struct ublksrv_io_cmd`. The driver copies to and from `address`; it is 0 with user copy.
 pub(super) fn io_command(queue: u16, tag: u16, result: i32, address: u64) -> [u8; IO_COMMAND_BYTES] {
     let mut bytes = [0; IO_COMMAND_BYTES];
     bytes[0..2].copy_from_slice(&queue.to_ne_bytes());
@@ -155,7 +155,7 @@ pub(super) fn io_command(queue: u16, tag: u16, result: i32, address: u64) -> [u8
     bytes
 }
 
-/// `struct ublk_batch_io`.
+/// Builds a `struct ublk_batch_io`.
 pub(super) fn batch_command(
     queue: u16,
     flags: u16,
@@ -170,7 +170,7 @@ pub(super) fn batch_command(
     bytes
 }
 
-/// `struct ublk_elem_header`.
+/// Builds a `struct ublk_elem_header`.
 pub(super) fn batch_element(tag: u16, buffer: u16, result: i32) -> [u8; BATCH_ELEMENT_BYTES] {
     let mut bytes = [0; BATCH_ELEMENT_BYTES];
     bytes[0..2].copy_from_slice(&tag.to_ne_bytes());
@@ -179,13 +179,13 @@ pub(super) fn batch_element(tag: u16, buffer: u16, result: i32) -> [u8; BATCH_EL
     bytes
 }
 
-/// The tag and the result of an element.
+/// Returns the tag and the result of an element.
 pub(super) fn batch_element_parts(element: &[u8; BATCH_ELEMENT_BYTES]) -> (u16, i32) {
     let [tag_0, tag_1, _, _, result @ ..] = *element;
     (u16::from_ne_bytes([tag_0, tag_1]), i32::from_ne_bytes(result))
 }
 
-/// `struct ublksrv_ctrl_dev_info`.
+/// A device as the driver describes it (`struct ublksrv_ctrl_dev_info`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DeviceInfo {
@@ -198,20 +198,21 @@ pub(super) struct DeviceInfo {
     pub(super) server_pid: i32,
     pub(super) pad1: u32,
     pub(super) flags: u64,
-    /// Kept by the driver and not looked at.
+    /// Stored by the driver for the server and not interpreted by the driver.
     pub(super) server_flags: u64,
     pub(super) owner_uid: u32,
     pub(super) owner_gid: u32,
     pub(super) reserved: [u64; 2],
 }
 
-/// `struct ublk_params`, as far as it is used: the driver goes by `len_bytes`.
+/// Parameters of a device (`struct ublk_params`), as far as they are used: the driver reads `len_bytes`
+/// bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parameters {
     pub(super) len_bytes: u32,
     pub(super) types: u32,
-    // struct ublk_param_basic
+    // Fields of `struct ublk_param_basic`.
     pub(super) attributes: u32,
     pub(super) logical_block_shift: u8,
     pub(super) physical_block_shift: u8,
@@ -221,7 +222,7 @@ pub(super) struct Parameters {
     pub(super) chunk_sectors: u32,
     pub(super) device_sectors: u64,
     pub(super) virtual_boundary_mask: u64,
-    // struct ublk_param_discard
+    // Fields of `struct ublk_param_discard`.
     pub(super) discard_alignment: u32,
     pub(super) discard_granularity_bytes: u32,
     pub(super) discard_sectors_max: u32,
@@ -231,11 +232,11 @@ pub(super) struct Parameters {
     pub(super) pad: u32,
 }
 
-/// `struct ublksrv_io_desc`.
+/// A request as the driver describes it (`struct ublksrv_io_desc`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Descriptor {
-    /// Operation in the low byte, flags above.
+    /// The operation is in the low byte, flags are above it.
     pub(super) operation_and_flags: u32,
     pub(super) sectors: u32,
     pub(super) start_sector: u64,
@@ -243,11 +244,12 @@ pub(super) struct Descriptor {
 }
 
 const _: () = assert!(size_of::<DeviceInfo>() == 64);
-// The kernel's header, 4 + 4, and its basic (32) and discard (20) parts; the last four bytes are the next part's.
+// The kernel's header (4 + 4), its basic part (32) and its discard part (20); the last four bytes belong to
+// the next part.
 const _: () = assert!(size_of::<Parameters>() == 8 + 32 + 20 + 4);
 const _: () = assert!(size_of::<Descriptor>() == 24);
 
-/// Where the descriptors of a queue begin in the mapping of the character device.
+/// Offset of a queue's descriptors in the mapping of the character device.
 pub(super) fn descriptors_offset(queue: u16) -> u64 {
     u64::from(queue) * descriptors_bytes(QUEUE_DEPTH_MAX) as u64
 }
@@ -257,7 +259,7 @@ pub(super) fn descriptors_bytes(depth: u16) -> usize {
     (usize::from(depth) * size_of::<Descriptor>()).next_multiple_of(rustix::param::page_size())
 }
 
-/// Where `pread` and `pwrite` of the character device find the bytes of a request.
+/// Offset at which `pread` and `pwrite` of the character device find the bytes of a request.
 pub(super) fn copy_offset(queue: u16, tag: u16) -> u64 {
     0x8000_0000 + (u64::from(queue) << 41 | u64::from(tag) << 25)
 }
@@ -268,7 +270,7 @@ mod tests {
 
     #[test]
     fn commands_have_the_numbers_of_the_header() {
-        // As a C compiler expands the macros.
+        // The numbers are those to which a C compiler expands the macros.
         assert_eq!(control::ADD_DEV, 0xc020_7504);
         assert_eq!(control::GET_DEV_INFO, 0x8020_7502);
         assert_eq!(control::GET_FEATURES, 0x8020_7513);

@@ -1,10 +1,11 @@
-//! Commands to the ublk driver, one at a time, from a thread that may wait.
+//! Control commands to the ublk driver, one at a time, from a thread that may wait.
 //!
-//! Each is one entry of a small io_uring of its own with entries of 128 bytes, which the driver asks for. A command that
-//! does not come back in time is an error: the driver waits for the server's queues in some of them (`START_DEV`), in some kernels
-//! ADD_DEV never comes back ([`DEFECTIVE_KERNELS`]), and neither may become a hang here.
+//! Each command is one entry of a small, separate io_uring with entries of 128 bytes, as the driver requires.
+//! A command that does not complete in time is an error. In some commands (`START_DEV`) the driver waits for
+//! the server's queues, and in some kernels ADD_DEV never completes ([`DEFECTIVE_KERNELS`]); neither may hang
+//! the server.
 //!
-//! A command that was given up may still be carried out, so the memory that it fills is never freed then.
+//! A command that was given up may still be carried out, so the memory that it fills is then never freed.
 
 #![expect(unsafe_code, reason = "commands hold the addresses of what they fill")]
 
@@ -19,29 +20,31 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use super::UblkError;
 use super::abi::{self, DeviceInfo, Parameters};
 
-/// How long a command may take. Stopping waits for all requests in flight, and those for the members.
+/// Time limit of a command. Stopping waits for all requests in flight, and those wait for the members.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long a command that makes or describes a device may take. No such command waits for requests.
+/// Time limit of a command that makes or describes a device. No such command waits for requests.
 const DESCRIPTION_TIME_MAX: Duration = Duration::from_secs(30);
-/// Where ADD_DEV is known to crash in the kernel, and then never answers.
+/// Kernels in which ADD_DEV is known to crash, so that it never completes.
 pub(super) const DEFECTIVE_KERNELS: &str = "Linux 6.18.4, 6.18.5 and some of 6.17";
 
 /// The control device.
 pub(super) struct Control {
     file: File,
     ring: IoUring<squeue::Entry128, cqueue::Entry>,
-    /// What the driver can do; `None` where it does not tell, being older than Linux 6.5.
+    /// The driver's features; `None` if the driver has no command to report them (before Linux 6.5).
     features: Option<u64>,
-    /// Whether commands are plain numbers.
+    /// Whether commands use un-encoded opcodes (before Linux 6.4).
     plain: bool,
-    /// Names commands, so that one that was given up is not taken for a later one.
+    /// Names commands, so that the completion of a command that was given up is not taken for that of a later
+    /// one.
     count: u64,
-    /// The name of a command that was given up: it was not answered in time, or it is not known whether it was submitted. The driver does
-    /// one at a time for a device, so another would wait as long for it.
+    /// The name of a command that was given up: it did not complete in time, or it is unknown whether it was
+    /// submitted. The driver handles one command at a time per device, so another command would wait just as
+    /// long.
     given_up: Option<u64>,
 }
 
-/// What a command is about.
+/// A control command: its code, the device, and its argument.
 #[derive(Clone, Copy)]
 struct Command {
     code: u32,
@@ -58,7 +61,7 @@ struct Buffer {
 }
 
 impl Control {
-    /// Opens the control device, or says why there is none.
+    /// Opens the control device, or explains why it cannot be opened.
     pub(super) fn open() -> Result<Control, UblkError> {
         let file = OpenOptions::new().read(true).write(true).open(abi::CONTROL_PATH).map_err(|error| {
             UblkError(match error.kind() {
@@ -79,54 +82,57 @@ impl Control {
         Ok(control)
     }
 
-    /// A driver that does not know the question knows plain numbers only, or both.
+    /// Asks for the driver's features. A driver without this command takes un-encoded opcodes, and perhaps
+    /// encoded ones too.
     fn ask_features(&mut self) -> Option<u64> {
         self.exchange(abi::control::GET_FEATURES, u32::MAX, 0u64).ok()
     }
 
-    /// What this driver can do, if it tells.
+    /// The driver's features, if it reports them.
     pub(super) fn features(&self) -> Option<u64> {
         self.features
     }
 
-    /// Whether commands are plain numbers, as before Linux 6.4.
+    /// Whether commands use un-encoded opcodes, as before Linux 6.4.
     pub(super) fn is_plain(&self) -> bool {
         self.plain
     }
 
-    /// Speaks to this driver as to an old one.
+    /// Uses un-encoded opcodes from now on, as for a driver before Linux 6.4.
     pub(super) fn speak_plainly(&mut self) {
         self.plain = true;
     }
 
-    /// Makes a device; `info.device` is the wanted number or `u32::MAX`, and `info` is what came of it.
+    /// Makes a device. `info.device` is the wanted number or `u32::MAX`; afterwards `info` describes the new
+    /// device.
     pub(super) fn add(&mut self, info: &mut DeviceInfo) -> io::Result<()> {
         *info = self.exchange(abi::control::ADD_DEV, info.device, *info)?;
         Ok(())
     }
 
-    /// What the driver says of a device.
+    /// Asks the driver to describe a device.
     pub(super) fn info(&mut self, device: u32) -> io::Result<DeviceInfo> {
         self.exchange(abi::control::GET_DEV_INFO, device, DeviceInfo::default())
     }
 
-    /// Sets what the block device will say of itself.
+    /// Sets the parameters that the block device will advertise.
     pub(super) fn set_parameters(&mut self, device: u32, parameters: Parameters) -> io::Result<()> {
         self.exchange(abi::control::SET_PARAMS, device, parameters).map(drop)
     }
 
-    /// What the block device says of itself.
+    /// Asks for the parameters that the block device advertises.
     pub(super) fn parameters(&mut self, device: u32) -> io::Result<Parameters> {
         let len_bytes = size_of::<Parameters>() as u32;
         self.exchange(abi::control::GET_PARAMS, device, Parameters { len_bytes, ..Parameters::default() })
     }
 
-    /// A command without a structure.
+    /// Runs a command that carries no structure.
     pub(super) fn tell(&mut self, code: u32, device: u32, data: u64) -> io::Result<()> {
         self.run(&Command { code, device, data, buffer: None })
     }
 
-    /// A command with a structure that the driver reads, or fills; as it is afterwards.
+    /// Runs a command with a structure that the driver reads or fills, and returns the structure as the
+    /// driver left it.
     fn exchange<T: Copy>(&mut self, code: u32, device: u32, value: T) -> io::Result<T> {
         let memory = Box::into_raw(Box::new(value));
         let len_bytes = u16::try_from(size_of::<T>()).expect("the driver's structures are small");
@@ -134,11 +140,11 @@ impl Control {
         let was_given_up = self.given_up;
         let ended = self.run(&Command { code, device, data: 0, buffer: Some(buffer) });
         if self.given_up.is_some() && self.given_up != was_given_up {
-            // Never freed: the driver may fill it at any time.
+            // Never freed: the driver may still fill it.
             return Err(ended.expect_err("a command that was given up has no result"));
         }
-        // SAFETY: the memory was made above and is freed once, here. No command that knows it is under way: this one has ended, or
-        // was not queued because an earlier one has not.
+        // SAFETY: the memory was made above and is freed once, here. No command that refers to it is in
+        // flight: this one has ended, or was not queued because an earlier one has not ended.
         let value = unsafe { Box::from_raw(memory) };
         ended.map(|()| *value)
     }
@@ -166,16 +172,18 @@ impl Control {
             Ok(result) if result < 0 => Err(io::Error::from_raw_os_error(-result)),
             Ok(_) => Ok(()),
             Err(error) => {
-                // The command may be under way, or queued and submitted with the next one.
+                // The command may be in flight, or it stays queued and is submitted with the next one.
                 self.given_up = Some(self.count);
                 Err(error)
             }
         }
     }
 
-    /// Submits what is queued, and waits for the result of the command of this name. An error says that there is none.
+    /// Submits what is queued, and waits for the result of the command `name`. An error means that there is
+    /// no result.
     fn submit_and_wait(&mut self, name: u64, time_max: Duration) -> io::Result<i32> {
-        // By itself: a call that has submitted something says so, and not that the time of its wait is over.
+        // Submitted by a call of its own: a call that submits something reports that, and not that its wait
+        // timed out.
         self.ring.submit()?;
         let time = types::Timespec::from(time_max);
         let limit = types::SubmitArgs::new().timespec(&time);
@@ -195,7 +203,8 @@ impl Control {
     }
 }
 
-/// A ring that takes commands to drivers, and nothing else: no filter of system calls sees what goes by it.
+/// Makes a ring that is restricted to driver commands, since no system call filter sees what goes through a
+/// ring.
 fn ring() -> io::Result<IoUring<squeue::Entry128, cqueue::Entry>> {
     let ring: IoUring<squeue::Entry128, cqueue::Entry> = IoUring::builder().setup_r_disabled().build(4)?;
     ring.submitter().register_restrictions(&mut [Restriction::sqe_op(opcode::UringCmd80::CODE)])?;
@@ -203,7 +212,7 @@ fn ring() -> io::Result<IoUring<squeue::Entry128, cqueue::Entry>> {
     Ok(ring)
 }
 
-/// An error of an operating system call, in words.
+/// Describes a failed operating system call.
 pub(super) fn failed(what: &str, error: &io::Error) -> UblkError {
     UblkError(format!("cannot {what}: {error}"))
 }
@@ -212,7 +221,7 @@ pub(super) fn failed(what: &str, error: &io::Error) -> UblkError {
 mod tests {
     use super::*;
 
-    /// `/dev/null` answers every command at once. After a command that was given up none is submitted.
+    /// `/dev/null` completes every command at once. After a command was given up, none is submitted.
     #[test]
     fn commands_are_exchanged_until_one_is_given_up() {
         let file = OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
@@ -220,7 +229,7 @@ mod tests {
         let mut control = Control { file, ring, features: None, plain: false, count: 0, given_up: None };
         match control.exchange(1, 2, 77u64) {
             Ok(value) => assert_eq!(value, 77),
-            // Before Linux 6.4, or where a sandbox has another /dev/null.
+            // Linux before 6.4, or a sandbox with a different /dev/null.
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP)),
         }
         assert_eq!(control.given_up, None);
@@ -229,7 +238,8 @@ mod tests {
         assert_eq!((refused.kind(), control.given_up), (io::ErrorKind::TimedOut, Some(99)));
     }
 
-    /// A command that does not come back: the wait ends, and the next command is refused until the first one is back.
+    /// A command that does not complete: the wait ends, and the next command is refused until the first one
+    /// completes.
     #[test]
     fn nothing_waits_for_ever_for_the_driver() {
         let (mut waited_for, bell) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -237,7 +247,7 @@ mod tests {
         let ring = IoUring::<squeue::Entry128, cqueue::Entry>::builder().build(4).unwrap();
         let mut control = Control { file, ring, features: None, plain: false, count: 7, given_up: None };
         let entry = opcode::PollAdd::new(types::Fd(bell.as_raw_fd()), libc::POLLIN as u32).build();
-        // SAFETY: a poll has no memory.
+        // SAFETY: a poll refers to no memory.
         unsafe { control.ring.submission().push(&entry.user_data(7).into()) }.unwrap();
         let late = control.submit_and_wait(7, Duration::from_millis(50)).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::TimedOut, "{late}");
@@ -246,7 +256,7 @@ mod tests {
         std::io::Write::write_all(&mut waited_for, &[0]).unwrap();
         let is_refused =
             |outcome: io::Result<()>| outcome.is_err_and(|it| it.kind() == io::ErrorKind::TimedOut);
-        // The kernel may take a moment to tell of it.
+        // The kernel may take a moment to deliver the completion.
         assert!((0..1000).any(|_| !is_refused(control.tell(1, 2, 0)) || control.ring.submit().is_err()));
         assert_eq!(control.given_up, None);
     }

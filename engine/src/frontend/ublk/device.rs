@@ -1,26 +1,29 @@
-//! A block device as a whole: `/dev/ublkbN`, from its making, or its finding, to its end.
+//! A block device as a whole, `/dev/ublkbN`: how it is made or found, started, and ended.
 //!
-//! | | what happens | what hosts see |
+//! | step | what happens | what hosts see |
 //! |---|---|---|
-//! | `open`, `start` | ADD_DEV, SET_PARAMS; queues fetch; START_DEV | the device appears, partitions are read (see below) |
+//! | `open`, `start` | ADD_DEV, SET_PARAMS; queues fetch; START_DEV | the device; partitions: see below |
 //! | the server dies | the driver notices by itself | requests wait |
-//! | `open`, `start` again | found by its mark; START_USER_RECOVERY; queues fetch; END_USER_RECOVERY | they go on |
-//! | the same, and the array has grown | UPDATE_SIZE after that | its new size |
-//! | `close` while it is in use | nothing; the server lets go of it when it ends | requests wait for the next server |
-//! | `quiesce`, before that end | QUIESCE_DEV: no more requests, idle fetches come back | requests wait from then on |
-//! | `close`, `remove` | STOP_DEV; queues end; DEL_DEV | the device goes away |
-//! | `close`, `remove_later` | the same with DEL_DEV_ASYNC | the same, but its number is free when the kernel lets go of the last queue |
+//! | `open`, `start` again | START_USER_RECOVERY; queues fetch; END_USER_RECOVERY | requests continue |
+//! | the array has grown since | the same, then UPDATE_SIZE | the new size |
+//! | `close` while in use | nothing; the server closes it at its end | requests wait for the next server |
+//! | `quiesce`, before that end | QUIESCE_DEV: no more requests, idle fetches return | requests wait |
+//! | `close`, `remove` | STOP_DEV; queues end; DEL_DEV | the device disappears |
+//! | `close`, `remove_later` | with DEL_DEV_ASYNC | as above; the number is freed with the last queue |
 //!
-//! Whose a device is tells its *mark*, see `mark`.
+//! A waiting device is found by its *mark*, which matches it to its array; see `mark`.
 //!
-//! Until Linux 6.18 the kernel reads the partitions within START_DEV. If the server is killed meanwhile, the read waits for the next server, and
-//! the next server for the old process, which waits for START_DEV: only a reboot helps. The driver reads no partitions for a device if a
-//! thread that fetches is not privileged (ublk_ctrl_start_dev, GD_SUPPRESS_PART_SCAN). So where the driver is not known to read them
-//! later (NO_AUTO_PART_SCAN, 7.0), reactors fetch without CAP_SYS_ADMIN, and the operator has partitions added by partx(8).
+//! Until Linux 6.18 the kernel reads the partitions within START_DEV. If the server is killed during that
+//! read, the read waits for the next server, and the next server waits for the old process, which waits for
+//! START_DEV: only a reboot helps. The driver reads no partitions for a device if a thread that fetches is
+//! not privileged (ublk_ctrl_start_dev, GD_SUPPRESS_PART_SCAN). So unless the driver is known to read them
+//! later (NO_AUTO_PART_SCAN, 7.0), reactors fetch without CAP_SYS_ADMIN, and the operator has partitions
+//! added by partx(8).
 //!
-//! START_DEV and END_USER_RECOVERY wait until every queue has fetched, so the reactors must be running by then; DEL_DEV
-//! waits until the last descriptor of the character device is closed, so they must be gone by then. An io_uring that has I/O of a member
-//! in the kernel may keep such a descriptor for as long as the member does not answer, and then nothing may wait for it.
+//! START_DEV and END_USER_RECOVERY wait until every queue has fetched, so the reactors must be running by
+//! then. DEL_DEV waits until the last descriptor of the character device is closed, so the reactors must be
+//! gone by then. While an io_uring has a member's I/O in the kernel, it may keep such a descriptor for as
+//! long as the member does not answer; in that case nothing may wait for the descriptor.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -40,26 +43,28 @@ use crate::limits::REQUEST_BYTES_MAX;
 
 /// Requests that a queue holds at once.
 const QUEUE_DEPTH: u16 = 256;
-/// The same where the driver copies, and how long they are at most: each has its memory for good, and all of them have to fit
-/// into what a reactor of the least memory (32 MiB) has for requests without what is kept back. Longer ones are cut by the kernel.
+/// Depth and longest request of a queue where the driver copies. Each tag has permanent memory, and all of it
+/// has to fit into what a reactor with the least memory (32 MiB) has for requests, apart from its reserve.
+/// The kernel cuts longer requests.
 const COPIED_QUEUE_DEPTH: u16 = 64;
 const COPIED_REQUEST_BYTES_MAX: u32 = 128 << 10;
 const _: () = assert!(COPIED_QUEUE_DEPTH as u32 * COPIED_REQUEST_BYTES_MAX <= 8 << 20);
-/// Most queues that all reactors serve together; with more, each serves its own. A ring has room for the pages of 16,384
-/// requests and arenas (`IORING_MAX_REG_BUFFERS`).
+/// Largest number of queues that all reactors serve together; with more, each reactor serves its own. A ring
+/// has room for the pages of 16,384 requests and arenas (`IORING_MAX_REG_BUFFERS`).
 const SHARED_QUEUES_MAX: u16 = 32;
 const _: () = assert!(SHARED_QUEUES_MAX as usize * QUEUE_DEPTH as usize + crate::limits::ARENAS_MAX < 16_384);
-/// How often a device is tried that somebody may only be looking at (udev does, whenever one appears).
+/// Tries for a device that another process may have open only for a moment (udev opens each new device).
 const GLANCE_TRIES: u32 = 10;
-/// How long QUIESCE_DEV may wait for a queue to have an idle fetch that can tell the server. Ours needs no telling, and every
-/// request waits meanwhile. The driver counts its naps, each of 3 ms and in truth of 8 at 250 Hz.
+/// How long QUIESCE_DEV may wait for each queue to have an idle fetch through which the driver can inform the
+/// server. Our server needs no such information, and every request waits meanwhile. The driver counts its
+/// naps of nominally 3 ms; at 250 Hz each takes 8 ms.
 const QUIESCE_TIME_MS: u64 = 100;
-/// Which device is wanted.
+/// The device that the operator wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UblkChoice {
-    /// The array's own if one waits for it, otherwise a new one with the lowest free number.
+    /// The array's own device if one waits for it, otherwise a new one with the lowest free number.
     Any,
-    /// The one with this number.
+    /// The device with this number.
     Number(u32),
 }
 
@@ -70,14 +75,15 @@ pub enum UblkFeature {
     BatchIo,
     /// Reads into the requests' own pages.
     ZeroCopy,
-    /// Copies that we make, into memory that only requests under way hold. Without, there is none of the above.
+    /// Copies that we make, into memory that is held only by requests in flight. Both features above require
+    /// it.
     UserCopy,
     /// Commands encoded as ioctls.
     IoctlEncode,
 }
 
 impl UblkFeature {
-    /// The bits that go with it.
+    /// The feature bits that a device without this feature must not have.
     fn bits(self) -> u64 {
         match self {
             UblkFeature::BatchIo => feature::BATCH_IO,
@@ -88,35 +94,36 @@ impl UblkFeature {
     }
 }
 
-/// How a new device is to be.
+/// The plan for a new device.
 #[derive(Clone, Debug)]
 pub struct UblkPlan {
-    /// Its number; for one that is found too.
+    /// The wanted number; a device that is found must match it too.
     pub choice: UblkChoice,
-    /// Hardware queues, and so reactors.
+    /// Number of hardware queues, and so of reactors.
     pub queues: usize,
-    /// What it is not to use though the driver could.
+    /// Features that the device is not to use even if the driver has them.
     pub without: Vec<UblkFeature>,
 }
 
-/// Whether a device is in use.
+/// The result of closing a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// It was not, and is stopped now.
+    /// The device was not in use, and is stopped now.
     Stopped,
-    /// Somebody has it open, a file system perhaps.
+    /// Another process has the device open, or a file system is mounted on it.
     InUse,
 }
 
-/// What the driver does for a device that is left to the next server.
+/// How the driver treats a device that is left to the next server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Quiesced {
-    /// It hands out no more requests.
+    /// The driver hands out no more requests.
     Held,
-    /// It has no command for that (Linux before 6.16, or a device made by a server that did not ask for it), or one that does
-    /// harm (requests in batches). It goes on until it notices that the server is gone.
+    /// The driver has no command for that (Linux before 6.16, or a device made by a server that did not ask
+    /// for it), or one that does harm (with requests in batches). It hands out requests until it notices that
+    /// the server is gone.
     Unaided,
-    /// It was asked, and said this.
+    /// The driver refused, with this message.
     Refused(String),
 }
 
@@ -124,41 +131,42 @@ pub enum Quiesced {
 pub struct Ublk {
     control: Control,
     device: u32,
-    /// The character device; with the server until its reactors have it.
+    /// The character device; kept here until `places` hands it to the reactors.
     file: Option<Arc<File>>,
     queues: u16,
     depth: u16,
     request_bytes_max: u32,
     flags: u64,
     phase: Phase,
-    /// What it says of its cache. It cannot be said anew.
+    /// Whether the device advertises a volatile cache. This cannot be changed later.
     volatile_cache: bool,
-    /// The array has grown since hosts were told its size: to this.
+    /// The array's new size, if it has grown since hosts were told its size.
     grows_to_sectors: Option<u64>,
-    /// Whether hosts reach it, for its queues.
+    /// Tells the queues whether hosts can reach the device.
     live: Arc<AtomicBool>,
-    /// Whether its partitions are not read, so that a start can be killed.
+    /// Whether the kernel does not read the device's partitions, so that a start can be killed safely.
     hides_partitions: bool,
 }
 
-/// How far a device has come.
+/// The stages of a device's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Made, and never started: of no use to anyone.
+    /// Made and never started: no host can use it.
     Made,
     /// Found, and about to be recovered.
     Found,
-    /// Started.
+    /// Started: hosts use it.
     Live,
-    /// Stopped: of no use to anyone either.
+    /// Stopped: no host can use it any more.
     Stopped,
-    /// Taken away.
+    /// The device is removed.
     Removed,
 }
 
 impl Ublk {
-    /// Finds the device that waits for this array, or makes one. A device with this number is taken over only if `may_take_over`
-    /// agrees, which proves that the array is in the state in which the server before left it.
+    /// Finds the device that waits for this array, or makes one. A device is taken over only if
+    /// `may_take_over` agrees for its number, which proves that the array is in the state in which the
+    /// previous server left it.
     pub fn open(
         plan: &UblkPlan,
         name: &str,
@@ -221,7 +229,7 @@ impl Ublk {
             queues: info.queues,
             depth: info.queue_depth,
             request_bytes_max: info.io_bytes_max,
-            // Older drivers drop what they do not know without a word.
+            // Older drivers silently drop the flags that they do not know.
             flags: info.flags,
             phase: Phase::Made,
             volatile_cache: shape.volatile_cache,
@@ -254,9 +262,10 @@ impl Ublk {
         let grows = wanted.device_sectors > told.device_sectors;
         match retry(|| control.tell(abi::control::START_USER_RECOVERY, device, 0)) {
             Ok(()) => {}
-            // Linux 6.12 refuses to begin a recovery again if the server that began it was killed before a queue had fetched (`nr_queues_ready`
-            // is 0 in ublk_ctrl_start_recovery). The queues are as that beginning left them, ready to fetch, and nobody
-            // has mapped their descriptors (see UblkPlace::open).
+            // Linux 6.12 refuses to begin a recovery again if the server that began it was killed before a
+            // queue had fetched (`nr_queues_ready` is 0 in ublk_ctrl_start_recovery). The queues are as that
+            // first attempt left them, ready to fetch, and their descriptors are not mapped (see
+            // UblkPlace::open).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             Err(error) => {
                 return Err(failed(&format!("take /dev/ublkb{device} over from the server before"), &error));
@@ -274,7 +283,7 @@ impl Ublk {
             volatile_cache: told.attributes & attribute::VOLATILE_CACHE != 0,
             grows_to_sectors: grows.then_some(wanted.device_sectors),
             live: Arc::default(),
-            // The device was started by another server, and has the partitions that it has.
+            // The device was started by another server; whether partitions are read was decided then.
             hides_partitions: false,
         };
         ublk.open_character_device()?;
@@ -288,13 +297,13 @@ impl Ublk {
         Ok(())
     }
 
-    /// How many queues it has, and so reactors it needs.
+    /// The number of queues, and so of reactors that the device needs.
     #[must_use]
     pub fn queues(&self) -> usize {
         self.queues.into()
     }
 
-    /// One for each reactor; to be asked for once.
+    /// Makes the places of the reactors, one per queue; call once.
     pub fn places(&mut self) -> Vec<UblkPlace> {
         let file = self.file.take().expect("asked for once");
         let movement = self.movement();
@@ -313,7 +322,7 @@ impl Ublk {
         (0..self.queues).map(place).collect()
     }
 
-    /// How requests and bytes come and go, in words.
+    /// Describes how requests and their bytes move, for the operator.
     #[must_use]
     pub fn way(&self) -> String {
         let requests = match (self.flags & feature::BATCH_IO != 0, self.control.is_plain()) {
@@ -348,37 +357,37 @@ impl Ublk {
         }
     }
 
-    /// Whether the kernel has not looked for partitions on it.
+    /// Whether the kernel was kept from reading the device's partitions.
     #[must_use]
     pub fn hides_partitions(&self) -> bool {
         self.hides_partitions
     }
 
-    /// Whether no host reaches it, and it is about to be removed.
+    /// Whether no host reaches the device, and it is about to be removed.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.phase == Phase::Stopped
     }
 
-    /// Whether it was there before this server.
+    /// Whether the device existed before this server.
     #[must_use]
     pub fn is_recovered(&self) -> bool {
         self.phase == Phase::Found
     }
 
-    /// Whether it sends flushes.
+    /// Whether the device advertises a volatile cache, so that hosts send flushes.
     #[must_use]
     pub fn has_volatile_cache(&self) -> bool {
         self.volatile_cache
     }
 
-    /// Whether hosts will see it grow.
+    /// Whether hosts will see the device grow.
     #[must_use]
     pub fn grows(&self) -> bool {
         self.grows_to_sectors.is_some()
     }
 
-    /// Makes it appear, or go on, and grow. Waits until all queues have fetched.
+    /// Makes the device appear or continue, and grow if needed. Waits until all queues have fetched.
     pub fn start(&mut self) -> Result<(), UblkError> {
         let pid = u64::from(std::process::id());
         let code = match self.phase {
@@ -406,14 +415,14 @@ impl Ublk {
         self.device
     }
 
-    /// The block device.
+    /// The path of the block device.
     #[must_use]
     pub fn path(&self) -> String {
         format!("/dev/ublkb{}", self.device)
     }
 
-    /// Stops it if nobody has it open, or in any case with `force`: whoever has it gets errors. Waits for requests in
-    /// flight, so reactors must be turning.
+    /// Stops the device if it is not open; with `force` in any case, and its users then get errors. Waits for
+    /// requests in flight, so the reactors must be turning.
     pub fn close(&mut self, force: bool) -> Result<Closed, UblkError> {
         if self.phase != Phase::Live {
             return Ok(Closed::Stopped);
@@ -423,7 +432,8 @@ impl Ublk {
         } else if self.control.features().unwrap_or(0) & feature::SAFE_STOP_DEV != 0 {
             self.glance(|control, device| control.tell(abi::control::TRY_STOP_DEV, device, 0))
         } else {
-            // A mount, a swap or a member of something claims it; who merely has it open is not seen here.
+            // A mount, a swap or a stacked device claims it exclusively; a process that merely has it open is
+            // not seen here.
             let path = self.path();
             self.glance(|control, device| {
                 let claim =
@@ -442,7 +452,7 @@ impl Ublk {
         }
     }
 
-    /// Tries again for a while what finds the device in use.
+    /// Retries for a while as long as the device is in use.
     fn glance(&mut self, mut act: impl FnMut(&mut Control, u32) -> io::Result<()>) -> io::Result<()> {
         let mut tries = 0;
         loop {
@@ -454,12 +464,14 @@ impl Ublk {
         }
     }
 
-    /// Has the driver hold requests back for the next server; `None` if the device does not stay. What it has handed out can be
-    /// answered still. Only another server makes it go on; it may be closed.
+    /// Makes the driver hold requests back for the next server; `None` if the device does not stay. Requests
+    /// that it has handed out can still be answered. Only another server can make the device continue; it can
+    /// also be closed.
     ///
-    /// Whatever it answers, the older way goes on from here: reactors drain, the server ends, the driver notices. At EBUSY it
-    /// holds requests back all the same, as at a server that is dying, and only has not sent the fetches back (ublk_drv.c,
-    /// ublk_ctrl_quiesce_dev). That is so where all tags of a queue are taken by requests that it holds back.
+    /// Whatever the driver answers, the older way follows: reactors drain, the server ends, the driver
+    /// notices. After EBUSY the driver holds requests back all the same, as for a dying server; it only has
+    /// not returned the fetches (ublk_drv.c, ublk_ctrl_quiesce_dev). This happens if all tags of a queue are
+    /// taken by requests that it holds back.
     pub fn quiesce(&mut self) -> Option<Quiesced> {
         if self.phase != Phase::Live {
             return None;
@@ -473,8 +485,9 @@ impl Ublk {
         })
     }
 
-    /// Takes a stopped device away, after its reactors; leaves any other to the next server. Waits for the last descriptor of the
-    /// character device, so the device has been stopped before the reactors ended: commands that were out then keep it.
+    /// Removes a stopped device, after its reactors are gone; leaves any other device to the next server.
+    /// Waits for the last descriptor of the character device, so the device must have been stopped before the
+    /// reactors ended: commands in flight at their end would keep the descriptor open.
     pub fn remove(mut self) -> Result<(), UblkError> {
         if self.phase != Phase::Stopped {
             return Ok(());
@@ -486,8 +499,9 @@ impl Ublk {
         Ok(())
     }
 
-    /// Takes a stopped device away where the kernel may keep a descriptor of the character device, for as long as a member does not
-    /// answer. Waits for a moment only. If the device is still there then, returns a line that tells the operator.
+    /// Removes a stopped device when the kernel may keep a descriptor of the character device for as long as
+    /// a member does not answer. Waits only for a moment. If the device still exists then, returns a line for
+    /// the operator.
     pub fn remove_later(mut self) -> Option<String> {
         if self.phase != Phase::Stopped {
             return None;
@@ -506,7 +520,7 @@ impl Ublk {
     }
 }
 
-/// A line for the operator, of a device that the kernel removes later.
+/// The line for the operator about a device that the kernel removes later.
 fn goes_later(device: u32, asked: &io::Result<()>) -> String {
     match asked {
         Ok(()) => {
@@ -521,8 +535,8 @@ fn goes_later(device: u32, asked: &io::Result<()>) -> String {
 
 impl Drop for Ublk {
     fn drop(&mut self) {
-        // A start that failed half-way, or a device that was stopped too late for `remove`. The process is about to end, and its
-        // queues with it, so nothing is waited for.
+        // Reached after a start that failed half-way, or for a device that was stopped too late for `remove`.
+        // The process is about to end, and its queues with it, so nothing is waited for.
         if matches!(self.phase, Phase::Made | Phase::Stopped) {
             self.file = None;
             let _ = self.control.tell(abi::control::DEL_DEV_ASYNC, self.device, 0);
@@ -530,17 +544,17 @@ impl Drop for Ublk {
     }
 }
 
-/// What a new device is asked to do, of all that it can.
+/// The features that a new device is made with, out of those that the driver has.
 ///
-/// Batches are for devices with several queues, whose reactors then share all of them. With one they cost what requests one by
-/// one cost (17.7 and 17.4 thousand instructions for a 4 KiB read of an array, 37.6 and 37.4 for a write, in the guest), and the
-/// older way is the better tried.
+/// Batches are for devices with several queues, whose reactors then share all of them. With one queue they
+/// cost as much as requests one by one (17.7 against 17.4 thousand instructions for a 4 KiB read of an array,
+/// 37.6 against 37.4 for a write, in the guest), and the older mode is better tested.
 fn flags_for(features: Option<u64>, without: &[UblkFeature], queues: usize) -> u64 {
     let always = feature::CMD_IOCTL_ENCODE | feature::USER_RECOVERY | feature::USER_RECOVERY_REISSUE;
     let optional = feature::USER_COPY | feature::AUTO_BUF_REG | feature::QUIESCE | feature::BATCH_IO;
     let wanted = always | optional;
     let unwanted = without.iter().fold(0, |bits, feature| bits | feature.bits());
-    // Drivers older than those that tell drop what they do not know without a word.
+    // A driver too old to report its features also silently drops the flags that it does not know.
     let mut can = wanted & features.unwrap_or(always) & !unwanted;
     if queues == 1 {
         can &= !feature::BATCH_IO;
@@ -548,8 +562,9 @@ fn flags_for(features: Option<u64>, without: &[UblkFeature], queues: usize) -> u
     if can & feature::USER_COPY == 0 { can & !UblkFeature::UserCopy.bits() } else { can }
 }
 
-/// Whether a device with these flags can be quiesced without harm. One with BATCH_IO cannot: the driver sets `force_abort` in
-/// its queues then (ublk_drv.c of Linux 7.3, ublk_batch_cancel_queue), and fails what comes until the next server.
+/// Whether a device with these flags can be quiesced without harm. A device with BATCH_IO cannot: the driver
+/// then sets `force_abort` in its queues (ublk_drv.c of Linux 7.3, ublk_batch_cancel_queue), and fails new
+/// requests until the next server.
 const fn quiesces(flags: u64) -> bool {
     flags & (feature::QUIESCE | feature::BATCH_IO) == feature::QUIESCE
 }
@@ -566,7 +581,7 @@ mod tests {
         assert_eq!(flags_for(Some(u64::MAX), &[], 1), all & !feature::BATCH_IO);
         assert_eq!(flags_for(Some(all & !feature::BATCH_IO), &[], 2), all & !feature::BATCH_IO);
         assert_eq!(flags_for(Some(all), &[UblkFeature::ZeroCopy], 2), all & !feature::AUTO_BUF_REG);
-        // Without user copy there is nothing that builds on it.
+        // Without user copy, the features that depend on it are off too.
         let copied = always | feature::QUIESCE;
         assert_eq!(flags_for(Some(all & !feature::USER_COPY), &[], 2), copied);
         assert_eq!(flags_for(Some(all), &[UblkFeature::UserCopy], 2), copied);

@@ -1,22 +1,26 @@
-//! How requests come from the driver and their results go back.
+//! The exchange with the driver: how requests arrive and how their results go back.
 //!
-//! | way | a request comes | its result goes | since |
+//! | mode | since | a request arrives as | its result goes back |
 //! |---|---|---|---|
-//! | one by one | by the end of a command that waits for its tag (`FETCH`) | with the next command for the tag (`COMMIT_AND_FETCH`) | 6.0 |
-//! | in batches (`BATCH_IO`) | as an item that a command for the whole queue delivers (`FETCH_IO_CMDS`) | as an element of an array (`COMMIT_IO_CMDS`) | 7.0 |
+//! | one by one | 6.0 | the end of its tag's command (`FETCH`) | with the next `COMMIT_AND_FETCH` |
+//! | batches (`BATCH_IO`) | 7.0 | an item of a queue's `FETCH_IO_CMDS` | in an array (`COMMIT_IO_CMDS`) |
 //!
-//! Batches are for devices with several queues. A queue is then not one reactor's. Every reactor has a command at every queue; the driver gives what comes to the one
-//! that has waited longest until that has had as much as it can begin in a turn (see `ring/uring/batch`), and then to the
-//! next. So one reactor serves what one can bear, with nothing between them, and a queue that is too much for it is shared, though
-//! all its requests come from one CPU of the host.
+//! Batches are for devices with several queues; no queue then belongs to one reactor alone. Every reactor has
+//! a command waiting at every queue. The driver gives requests to the command that has waited longest until
+//! that one has as many as its reactor can begin in a turn (see `ring/uring/batch`), and then to the next. So
+//! a light load stays on one reactor without a hand-over, and a queue that overloads its reactor is shared
+//! with the others, even if all its requests come from one CPU of the host.
 //!
-//! - A reactor announces the tags of its own queue (`PREP_IO_CMDS`) and waits at it from the start. It joins the others
-//!   once the device is live: the driver turns away who waits at a queue that is not announced.
-//! - Results of a turn go out together, an array for each queue. There are two arrays, one to fill while the other travels;
-//!   since a tag has one result until it is fetched again, an array as long as the queue is deep never overflows.
-//! - The driver answers an array with how much of it is done, and what is not done goes again. Only when nothing is done and the
-//!   error is one of an element (see `committed`), the first element is left out: its request was aborted meanwhile. After any other
-//!   error (no memory, for example) leaving it out would lose the result of a request that a host still waits for.
+//! - A reactor announces the tags of its own queue (`PREP_IO_CMDS`) and waits at that queue from the start.
+//!   It joins the other queues once the device is live: the driver rejects a command that waits at a queue
+//!   that is not announced.
+//! - The results of a turn go out together, in one array per queue. A queue has two arrays: one is filled
+//!   while the other is in flight. A tag has one result until it is fetched again, so an array as long as the
+//!   queue is deep never overflows.
+//! - The driver answers an array with the length of what is done, and what is not done is sent again. Only if
+//!   nothing is done and the error concerns an element (see `committed`), the first element is left out: its
+//!   request was aborted in the meantime. After any other error (no memory, for example), leaving the element
+//!   out would lose the result of a request for which a host still waits.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -27,24 +31,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::abi::{self, BATCH_ELEMENT_BYTES};
 use crate::ring::{Arrival, BlockIndex, Lane, LaneCommand, Payload};
 
-/// Set in the address of a fetch with automatic registration: when a request's pages cannot be registered, hand the
-/// request out all the same (`UBLK_AUTO_BUF_REG_FALLBACK`).
+/// Flag in the address of a fetch with automatic registration: hand a request out even if its pages cannot be
+/// registered (`UBLK_AUTO_BUF_REG_FALLBACK`).
 const REGISTER_OR_NOT: u64 = 1 << 16;
 
-/// Blocks of the lane for each queue in batches.
+/// Blocks of the lane per queue, in batch mode.
 pub(super) const BLOCKS_PER_QUEUE: usize = 2;
 
 /// The requests of a front end: the tags of the queues that it serves, one after the other.
 #[derive(Clone, Debug)]
 pub(super) struct Tags {
-    /// Which of the device's.
+    /// The queues of the device that are served.
     pub(super) queues: Range<u16>,
-    /// Of each queue.
+    /// Number of tags in each queue.
     pub(super) depth: u16,
 }
 
 impl Tags {
-    /// How many there are.
+    /// The number of tags in all served queues.
     pub(super) fn count(&self) -> usize {
         self.queues.len() * usize::from(self.depth)
     }
@@ -60,33 +64,34 @@ impl Tags {
     }
 }
 
-/// What the driver has sent.
+/// A message from the driver.
 pub(super) enum Heard {
-    /// A request.
+    /// A request has arrived for this tag.
     Came(u32),
-    /// Nothing will come for this tag any more.
+    /// Nothing will arrive for this tag any more.
     Gone(u32),
 }
 
-/// Where the driver leaves the bytes of requests.
+/// The place where the driver leaves the bytes of requests.
 pub(super) enum Bytes {
-    /// In their pages, from where they are asked for (`USER_COPY`).
+    /// In the pages of the request; we copy them with `pread` and `pwrite` (`USER_COPY`).
     Asked,
-    /// There too, and their pages are in the ring's table of buffers, the first request's at this number (`AUTO_BUF_REG`).
+    /// In the pages, as with `Asked`, which are also in the ring's table of buffers, the first request's at
+    /// this number (`AUTO_BUF_REG`).
     Registered(u16),
-    /// It copies them itself: to and from these addresses, one a request.
+    /// In our memory: the driver itself copies to and from these addresses, one per request.
     Copied(Box<[u64]>),
 }
 
-/// See the module.
+/// A front end's exchange with the driver; see the module documentation.
 pub(super) struct Exchange {
     lane: Lane,
     tags: Tags,
     bytes: Bytes,
     way: Way,
-    /// Whether commands are plain numbers.
+    /// Whether commands use un-encoded opcodes (before Linux 6.4).
     plain: bool,
-    /// What the driver has sent and nobody has heard.
+    /// Messages that have arrived from the driver and were not taken yet.
     heard: VecDeque<Heard>,
     closing: bool,
 }
@@ -97,23 +102,23 @@ enum Way {
 }
 
 struct Batch {
-    /// Set once the device is live; `None` when the other queues were joined.
+    /// Set once the device is live; `None` after the other queues were joined.
     live: Option<Arc<AtomicBool>>,
     own: u16,
-    /// By queue.
+    /// Results for each queue.
     results: Box<[Results]>,
     /// Queues that have results to send, each once.
     unsent: Vec<u16>,
 }
 
-/// The results of a queue.
+/// The two arrays of results of a queue.
 #[derive(Clone, Copy, Default)]
 struct Results {
-    /// Which of its two blocks is being filled.
+    /// The block that is being filled, 0 or 1.
     side: u8,
-    /// Elements in it.
+    /// Elements in the block that is being filled.
     filled: u16,
-    /// Elements in the other, while it travels.
+    /// Elements in the other block while it is in flight, otherwise 0.
     sent: u16,
 }
 
@@ -123,14 +128,14 @@ impl Exchange {
         Exchange { lane, tags, bytes, way, plain: false, heard, closing: false }
     }
 
-    /// One by one; asks for every tag. `plain` says that the driver is to hear plain numbers.
+    /// Opens the exchange one by one, and asks for every tag. `plain` selects un-encoded opcodes.
     pub(super) fn single(lane: Lane, tags: Tags, bytes: Bytes, plain: bool) -> Exchange {
         let mut exchange = Exchange { plain, ..Exchange::new(lane, tags, bytes, Way::Single) };
         (0..exchange.tags.count() as u32).for_each(|index| exchange.fetch(abi::FETCH, index, 0));
         exchange
     }
 
-    /// In batches: announces the tags of queue `own`, and waits at it.
+    /// Opens the exchange in batches: announces the tags of queue `own`, and waits at it.
     pub(super) fn batch(lane: Lane, tags: Tags, bytes: Bytes, own: u16, live: Arc<AtomicBool>) -> Exchange {
         let queues = tags.queues.len();
         let batch = Batch {
@@ -147,24 +152,24 @@ impl Exchange {
         exchange
     }
 
-    /// The next that the driver has sent.
+    /// Takes the next message from the driver.
     pub(super) fn hear(&mut self) -> Option<Heard> {
         self.join();
         self.listen();
         self.heard.pop_front()
     }
 
-    /// Whether [`Exchange::hear`] would tell something.
+    /// Whether [`Exchange::hear`] would return something.
     pub(super) fn has_arrivals(&self) -> bool {
         !self.heard.is_empty() || self.lane.has_arrivals()
     }
 
-    /// What a reactor sleeps on.
+    /// The descriptor on which a reactor sleeps.
     pub(super) fn wait_fd(&self) -> RawFd {
         self.lane.wait_fd()
     }
 
-    /// Waits for no more requests in batches. (Those that come one by one are waited for already.)
+    /// Asks for no more requests in batches. (In the mode one by one, commands already wait for every tag.)
     pub(super) fn close(&mut self) {
         self.closing = true;
     }
@@ -172,7 +177,8 @@ impl Exchange {
     fn listen(&mut self) {
         while let Some(arrival) = self.lane.take() {
             match (arrival, &self.way) {
-                // ENODEV: the device is stopped. Others: the driver does not take this tag's commands any more.
+                // ENODEV: the device is stopped. Other errors: the driver no longer takes commands for this
+                // tag.
                 (Arrival::Ended { name, result }, Way::Single) => {
                     self.heard.push_back(if result == 0 { Heard::Came(name) } else { Heard::Gone(name) });
                 }
@@ -186,7 +192,7 @@ impl Exchange {
         }
     }
 
-    /// Takes the result of a request: bytes, or a negative `errno`.
+    /// Takes the result of a request: a number of bytes, or a negative `errno`.
     pub(super) fn commit(&mut self, index: u32, result: i32) {
         match &mut self.way {
             Way::Single => self.fetch(abi::COMMIT_AND_FETCH, index, result),
@@ -204,7 +210,7 @@ impl Exchange {
         }
     }
 
-    /// Sends the results that were taken.
+    /// Sends the results taken by `commit`.
     pub(super) fn settle(&mut self) {
         self.listen();
         let Way::Batch(batch) = &mut self.way else { return };
@@ -215,7 +221,7 @@ impl Exchange {
         }
     }
 
-    /// Sends the results of a queue, unless its other array travels still. Whether it did.
+    /// Sends the results of a queue, unless its other array is still in flight. Returns whether it sent them.
     fn send(&mut self, at: u16) -> bool {
         let Way::Batch(batch) = &mut self.way else { unreachable!("only batches are sent") };
         let results = &mut batch.results[usize::from(at)];
@@ -228,7 +234,7 @@ impl Exchange {
         true
     }
 
-    /// Whether every result is with the driver.
+    /// Whether every result has been submitted to the driver.
     pub(super) fn is_settled(&self) -> bool {
         let none_left = match &self.way {
             Way::Single => true,
@@ -237,10 +243,10 @@ impl Exchange {
         none_left && self.lane.is_submitted()
     }
 
-    /// Waits at the queues of others too, once they are announced.
+    /// Waits at the other queues too, once they are announced.
     fn join(&mut self) {
         let Way::Batch(batch) = &mut self.way else { return };
-        // Relaxed: that the driver knows the queues is between it and whoever set this; nothing of ours is handed over.
+        // Relaxed: the flag says that the driver knows the queues, and publishes no memory of ours.
         if batch.live.take_if(|live| live.load(Ordering::Relaxed)).is_some() {
             let own = batch.own;
             self.tags.queues.clone().filter(|&queue| queue != own).for_each(|queue| self.wait_at(queue));
@@ -249,21 +255,24 @@ impl Exchange {
 
     fn ended(&mut self, name: Name, result: i32) {
         match name {
-            // It was given all that it has room for, or the kernel had none for a moment.
+            // The command has delivered as many requests as it has room for, or the kernel was out of
+            // resources for a moment.
             Name::Wait(queue)
                 if !self.closing && matches!(-result, 0 | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) =>
             {
                 self.wait_at(queue);
             }
-            // ENODEV: the device is stopped. A queue that could not be announced is noticed by who starts the device.
+            // ENODEV: the device is stopped. If a queue could not be announced, the thread that starts the
+            // device notices.
             Name::Wait(_) | Name::Announce(_) => {}
             Name::Commit(block) => self.committed(block, result),
         }
     }
 
-    /// The driver has answered an array: with the bytes of it that are done (`ublk_handle_batch_commit_cmd` of
-    /// drivers/block/ublk_drv.c), or with an error if nothing is. EINVAL and EBUSY are what `ublk_batch_commit_io_check` says
-    /// of a request that is not the server's any more.
+    /// Handles the driver's answer to an array: the number of bytes that are done
+    /// (`ublk_handle_batch_commit_cmd` of drivers/block/ublk_drv.c), or an error if nothing is. EINVAL and
+    /// EBUSY are what `ublk_batch_commit_io_check` returns for a request that no longer belongs to the
+    /// server.
     fn committed(&mut self, block: BlockIndex, result: i32) {
         let at = block.0 / BLOCKS_PER_QUEUE as u16;
         let Way::Batch(batch) = &mut self.way else { unreachable!("only batches are committed") };
@@ -282,8 +291,9 @@ impl Exchange {
         }
     }
 
-    /// Has the driver copy a request's bytes by another address from its next commit on, the copy of that commit included
-    /// (`ublk_commit_completion` of drivers/block/ublk_drv.c comes after the new address).
+    /// Makes the driver copy a request's bytes through another address from its next commit on, including the
+    /// copy of that commit (in drivers/block/ublk_drv.c, `ublk_commit_completion` comes after the new address
+    /// is set).
     pub(super) fn copy_by(&mut self, index: u32, address: u64) {
         let Bytes::Copied(addresses) = &mut self.bytes else {
             unreachable!("only the driver's copies have addresses")
@@ -291,7 +301,8 @@ impl Exchange {
         addresses[index as usize] = address;
     }
 
-    /// Tells the driver how a request went, unless it is the first time, and asks for the next.
+    /// Tells the driver the result of a request (except the first time for a tag), and asks for the next
+    /// request.
     fn fetch(&mut self, operation: u32, index: u32, result: i32) {
         let (address, number) = match &self.bytes {
             Bytes::Asked => (0, 0),
@@ -330,19 +341,19 @@ impl Exchange {
     }
 }
 
-/// The block of a queue, counted from the first that is served.
+/// The block of a queue; `at` counts queues from the first that is served.
 fn block_of(at: u16, side: u8) -> BlockIndex {
     BlockIndex(at * BLOCKS_PER_QUEUE as u16 + u16::from(side))
 }
 
-/// Which of a batch's commands.
+/// The name of a batch command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
-    /// That which waits at a queue.
+    /// The command that waits at a queue.
     Wait(u16),
-    /// That which announces the tags of a queue.
+    /// The command that announces the tags of a queue.
     Announce(u16),
-    /// That which carries results in a block.
+    /// The command that carries the results in a block.
     Commit(BlockIndex),
 }
 
@@ -382,8 +393,9 @@ mod tests {
         }
     }
 
-    /// Two queues of four tags, served by the reactor of the first, and what plays the driver. (The ring is of the kernel,
-    /// which knows nothing of ublk: it only lends its memory.)
+    /// An exchange for two queues of four tags, served by the reactor of the first, and the parts that play
+    /// the driver. (The ring belongs to the kernel, which knows nothing of ublk here: it only lends its
+    /// memory.)
     fn exchange() -> (Exchange, Lane, Arc<AtomicBool>, Uring) {
         let memory = Memory::new(&[1 << 20]).unwrap();
         let mut ring = Uring::new(memory, &UringConfig::default()).unwrap();
@@ -396,10 +408,10 @@ mod tests {
         (exchange, lane, live, ring)
     }
 
-    /// A command as the driver reads it: operation, name, and the results in it, by tag.
+    /// A command as the driver reads it: its operation, its name, and its results by tag.
     type Told = (u32, Name, Vec<(u16, i32)>);
 
-    /// What the driver was told.
+    /// Takes the next command that the driver was sent.
     fn told(lane: &Lane) -> Option<Told> {
         let command = lane.taken()?;
         let count = u16::from_ne_bytes([command.bytes[4], command.bytes[5]]);
@@ -459,7 +471,7 @@ mod tests {
         let four = (0..4).map(|tag| (tag, 512)).collect();
         assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(first), four)));
         assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(other), vec![(0, -libc::EIO)])));
-        // Of the four one is done; the rest goes again, with what came meanwhile.
+        // One of the four is done; the rest is sent again, with the result that was added in the meantime.
         exchange.commit(0, 1024);
         exchange.settle();
         assert!(told(&lane).is_none() && !exchange.is_settled(), "one array of a queue travels at a time");
@@ -478,7 +490,7 @@ mod tests {
         lane.says(ended(first, element));
         exchange.settle();
         assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(second), rest[1..].to_vec())));
-        // The driver refuses the first of them: only that one is left out.
+        // The driver refuses the first element: only that one is left out.
         lane.says(ended(second, -libc::EINVAL));
         exchange.settle();
         assert_eq!(told(&lane), Some((abi::COMMIT_IO_CMDS, Name::Commit(first), rest[2..].to_vec())));

@@ -1,4 +1,4 @@
-//! The devices that are there already: those that wait for a server, and those that were left half made.
+//! Finds ublk devices that already exist: those that wait for a server, and those that were left half made.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -10,18 +10,18 @@ use super::control::{Control, failed};
 use super::mark::{mark, same_name};
 use super::{UblkError, UblkShape};
 
-/// How long the driver may need to notice that a server is gone, and udev to make a node.
+/// Bounds how long we wait until the driver notices that a server is gone, or until udev makes a node.
 const SETTLING_TRIES: u32 = 100;
 const SETTLING_PAUSE: Duration = Duration::from_millis(50);
-/// Where the kernel lists the character devices.
+/// Directory where the kernel lists the driver's character devices.
 const LISTED: &str = "/sys/class/ublk-char";
-/// Where it lists the block devices, those of all drivers.
+/// Directory where the kernel lists the block devices of all drivers.
 const BLOCK_DEVICES: &str = "/sys/block";
 
 /// The namespace of process numbers that sees all processes (`PROC_PID_INIT_INO` of linux/proc_ns.h).
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 
-/// Whether the driver is there and this process may use it.
+/// Whether the driver is loaded and this process may use it.
 #[must_use]
 pub fn is_there() -> bool {
     OpenOptions::new().read(true).write(true).open(abi::CONTROL_PATH).is_ok()
@@ -32,17 +32,17 @@ pub fn is_there() -> bool {
 pub struct Leftover {
     /// The number of the device.
     pub device: u32,
-    /// Whether it was ever started. If not, there is no block device yet, and no host waits.
+    /// Whether the device was ever started. If not, there is no block device yet, and no host waits.
     pub has_hosts: bool,
 }
 
-/// The devices of an array of this name whose server is gone.
+/// Lists the devices that belong to an array of this name and have no server.
 pub fn leftovers(name: &str) -> Result<Vec<Leftover>, UblkError> {
     if !Path::new(abi::CONTROL_PATH).exists() {
         return Ok(Vec::new());
     }
     let mut control = Control::open()?;
-    // The driver tells a server by its number in the namespace where it runs.
+    // The driver reports a server by its process number in the namespace where the server runs.
     let sees_all = std::fs::read_link("/proc/self/ns/pid")
         .is_ok_and(|namespace| namespace == Path::new(FIRST_NAMESPACE));
     let is_left = |info: &DeviceInfo| {
@@ -53,7 +53,7 @@ pub fn leftovers(name: &str) -> Result<Vec<Leftover>, UblkError> {
     Ok(devices(&mut control)?.into_iter().filter(is_left).map(found).collect())
 }
 
-/// Gives a device up: what waits for it fails.
+/// Gives a device up: requests that wait for it fail.
 pub fn remove(device: u32) -> Result<(), UblkError> {
     let mut control = Control::open()?;
     let what = |what: &'static str| move |error| failed(&format!("{what} /dev/ublkb{device}"), &error);
@@ -61,18 +61,19 @@ pub fn remove(device: u32) -> Result<(), UblkError> {
     control.tell(abi::control::DEL_DEV, device, 0).map_err(what("remove"))
 }
 
-/// Block devices of an array, as far as they are known.
+/// Block devices that belong to an array, as far as can be found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// There is none.
+    /// The array has no block device.
     None,
-    /// There is this one.
+    /// The device with this number has the array's mark.
     Marked(u32),
-    /// These may be: only the driver's control device tells, and it cannot be asked. Without any, there may be one that is not seen.
+    /// The marks cannot be read, because the driver's control device cannot be used. These devices may belong
+    /// to the array. An empty list means that there may be a device which this process cannot see.
     Possible(Vec<u32>),
 }
 
-/// Looks for a block device of an array, so that the array is not served in another way beside it.
+/// Looks for a block device of an array, so that the array is not served in a second way at the same time.
 #[must_use]
 pub fn existing(name: &str, identity: &str, shape: &UblkShape) -> Existing {
     let Ok(devices) = Control::open().and_then(|mut control| devices(&mut control)) else {
@@ -88,15 +89,16 @@ pub fn existing(name: &str, identity: &str, shape: &UblkShape) -> Existing {
     devices.into_iter().find(is_its).map_or(Existing::None, |info| Existing::Marked(info.device))
 }
 
-/// Block devices of the driver that could be an array of this shape, by what sysfs tells everyone. The chunk, the stripe and the
-/// block of an array never change, and its size only grows. `None` where sysfs cannot be read.
+/// Lists the driver's block devices that could be an array of this shape, judging by world-readable sysfs
+/// attributes. The chunk, stripe and block of an array never change, and its size only grows. `None` if sysfs
+/// cannot be read.
 fn resembling(listed: &Path, shape: &UblkShape) -> Option<Vec<u32>> {
     let entries = std::fs::read_dir(listed).ok()?;
     let could_be = |directory: &Path| {
         let read = |attribute: &str| {
             std::fs::read_to_string(directory.join(attribute)).ok()?.trim().parse::<u64>().ok()
         };
-        // An attribute that cannot be read rules nothing out.
+        // An attribute that cannot be read excludes nothing.
         let is_or_unknown =
             |attribute: &str, wanted: u64| read(attribute).is_none_or(|value| value == wanted);
         read("size").is_none_or(|sectors| sectors <= shape.size_bytes >> 9)
@@ -111,14 +113,15 @@ fn resembling(listed: &Path, shape: &UblkShape) -> Option<Vec<u32>> {
     Some(found)
 }
 
-/// Whether the driver is in the kernel, as far as is known.
+/// Whether the driver is in the kernel, as far as can be found out.
 fn is_loaded() -> bool {
     let has_driver = |text: String| text.lines().any(|line| line.ends_with(" ublk-char"));
     std::fs::read_to_string("/proc/devices")
         .map_or_else(|_| Path::new(abi::CONTROL_PATH).exists(), has_driver)
 }
 
-/// The device that bears a mark and can be taken over; those that were never started are cleared away.
+/// Finds the device that has this mark and can be taken over. Devices with the mark that were never started
+/// are removed.
 pub(super) fn find(control: &mut Control, mark: u64) -> Result<Option<DeviceInfo>, UblkError> {
     let mut tries = 0;
     loop {
@@ -128,7 +131,7 @@ pub(super) fn find(control: &mut Control, mark: u64) -> Result<Option<DeviceInfo
         match info.state {
             state::QUIESCED | state::FAIL_IO => return Ok(Some(info)),
             state::LIVE if tries < SETTLING_TRIES && !is_alive(info.server_pid) => {
-                // The driver has not noticed yet.
+                // The driver has not noticed yet that the server is gone.
                 tries += 1;
                 pause();
             }
@@ -145,7 +148,7 @@ pub(super) fn find(control: &mut Control, mark: u64) -> Result<Option<DeviceInfo
     }
 }
 
-/// Every device that there is.
+/// Lists every device of the driver.
 fn devices(control: &mut Control) -> Result<Vec<DeviceInfo>, UblkError> {
     let listed = std::fs::read_dir(LISTED)
         .map_err(|error| failed(&format!("list the devices of the ublk driver in {LISTED}"), &error))?;
@@ -164,7 +167,7 @@ fn is_alive(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// Tries what an earlier server or udev is in the way of.
+/// Retries an action that fails because an earlier server or udev is not finished yet.
 pub(super) fn retry<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tries = 0;
     loop {
@@ -193,7 +196,7 @@ pub(super) fn pause() {
 mod tests {
     use super::*;
 
-    /// Without the control device, only what sysfs says tells arrays apart.
+    /// Without the control device, only sysfs tells arrays apart.
     #[test]
     fn devices_that_could_be_the_arrays() {
         let shape = UblkShape {
@@ -223,7 +226,7 @@ mod tests {
         device("ublkb4", 1 << 21, 512, 32 << 10, 256 << 10);
         device("ublkb5", 1 << 21, 512, 64 << 10, 128 << 10);
         device("sda", 1 << 21, 512, 64 << 10, 256 << 10);
-        std::fs::create_dir_all(listed.join("ublkb10")).unwrap(); // nothing of it can be read
+        std::fs::create_dir_all(listed.join("ublkb10")).unwrap(); // none of its attributes can be read
         assert_eq!(resembling(&listed, &shape), Some(vec![0, 1, 10]));
         assert_eq!(resembling(&listed.join("none"), &shape), None);
         std::fs::remove_dir_all(&listed).unwrap();

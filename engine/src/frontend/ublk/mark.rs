@@ -1,19 +1,21 @@
-//! Whose a device is: what the driver keeps for a server beside each (`ublksrv_flags`).
+//! The mark by which a ublk device is matched to its array. The driver stores 64 bits for the server beside
+//! each device (`ublksrv_flags`).
 //!
-//! `'S' (8 bits) | hash of the array's name (28) | hash of its identity (28)`: a byte that says that it is ours, and enough of the
-//! two to know the device again. So no file has to remember which device is whose, and none can be wrong after a reboot.
+//! Layout: `'S' (8 bits) | hash of the array's name (28) | hash of its identity (28)`. The first byte says
+//! that the device is ours; the hashes are enough to recognize the array. So no file has to record which
+//! device belongs to which array, and no such file can be stale after a reboot.
 
 const MARK_SHIFT: u32 = 56;
 const NAME_SHIFT: u32 = 28;
 const HASH_MASK: u64 = (1 << NAME_SHIFT) - 1;
 
-/// The mark of an array.
+/// The mark of the array with this name and identity.
 pub(super) fn mark(name: &str, identity: &str) -> u64 {
     let hash = |text: &str| u64::from(crc32c::crc32c(text.as_bytes())) & HASH_MASK;
     u64::from(b'S') << MARK_SHIFT | hash(name) << NAME_SHIFT | hash(identity)
 }
 
-/// Whether two marks are of arrays of one name.
+/// Whether two marks belong to arrays of the same name.
 pub(super) fn same_name(one: u64, other: u64) -> bool {
     one >> NAME_SHIFT == other >> NAME_SHIFT
 }

@@ -1,40 +1,44 @@
 //! ublk: the array as a block device of this machine, `/dev/ublkbN`.
 //!
 //! ```text
-//!   device     /dev/ublkbN as a whole: made, recovered, started, handed over, stopped      blocks, on the caller's thread
-//!     control    its commands, one at a time
-//!     shape      what the block device says of itself, pure
-//!     mark       whose it is
-//!     found      those that are there already
-//!     takeover   whether the array can be served as what hosts were told, pure
-//!   queue      a reactor's share of the hardware queues: requests and replies                never blocks, never allocates
-//!     exchange   how they come and go: one by one, or in batches
-//!   null       a device that stores nothing: the ceiling
-//!   abi        the driver's words
+//!   device     /dev/ublkbN as a whole: make, recover, start, stop     blocks, on the caller's thread
+//!     control    the driver's control commands, one at a time
+//!     shape      the sizes and attributes that the block device advertises, pure
+//!     mark       the array that a device belongs to
+//!     found      ublk devices that already exist
+//!     takeover   whether the array still fits what hosts were told, pure
+//!   queue      one reactor's share of the hardware queues             never blocks, never allocates
+//!     exchange   how requests and results travel: one by one, or in batches
+//!   null       a device that stores nothing: the ceiling for benchmarks
+//!   abi        the driver's constants and structures
 //! ```
 //!
-//! The driver keeps a *tag* for each request of a queue. Commands of ours wait at the driver, in the reactor's own io_uring (see
-//! [`Lane`](crate::ring::Lane)); one ends, or delivers, when requests have come, whose descriptions are then in memory shared
-//! with the driver; other commands say how they went. One by one, or in batches: see `exchange`.
+//! The driver keeps a *tag* for each request of a queue. Our commands wait at the driver, in the reactor's
+//! own io_uring (see [`Lane`](crate::ring::Lane)). A command ends, or delivers, when requests have arrived;
+//! their descriptions are then in memory shared with the driver. Other commands tell the driver the results.
+//! Both directions work one request at a time or in batches: see `exchange`.
 //!
-//! How bytes move, by what the driver can do:
+//! How bytes move depends on what the driver can do:
 //!
-//! | driver | a write's | a read's |
+//! | driver | data of a write | data of a read |
 //! |---|---|---|
-//! | any (6.1) | the driver copies them into memory that the tag has for good | and out of it; requests of 128 KiB at most |
-//! | `USER_COPY` (6.5) | `pread` of the character device into a span | `pwrite` out of one |
-//! | `AUTO_BUF_REG` too (6.16) | the same: parity needs them mapped | the member's read goes into the request's own pages |
+//! | any (6.1) | the driver copies it into the tag's own memory | the driver copies it out; at most 128 KiB |
+//! | `USER_COPY` (6.5) | `pread` of the character device into a span | `pwrite` from a span |
+//! | `AUTO_BUF_REG` too (6.16) | as above: parity needs it mapped | the member fills the request's pages |
 //!
-//! A read into the request's own pages is tried first and done again with a span when the array finds that it must touch the
-//! bytes (a stripe never written, a strip reconstructed): see
-//! [`RequestError::NeedsMemory`](crate::request::RequestError::NeedsMemory). What a driver can is asked when a device is made, and
-//! an operator can have one made that does without ([`UblkFeature`]).
+//! A read into the request's own pages is tried first. It is repeated with a span if the array finds that it
+//! must touch the bytes (an unwritten stripe, a strip that is reconstructed): see
+//! [`RequestError::NeedsMemory`](crate::request::RequestError::NeedsMemory). The driver's features are
+//! queried when a device is made, and an operator can have a device made without some of them
+//! ([`UblkFeature`]).
 //!
-//! What happens when the server goes away, however it does: the device stays, requests wait in the driver, and those that
-//! it had handed out are handed out again to the next server (`USER_RECOVERY`, `USER_RECOVERY_REISSUE`). The device is
-//! found again by the array's mark, which the driver keeps for us; see `mark`. It is taken over only by the array as hosts were told
-//! of it (`takeover`), in the state in which its server left it (server/note.rs). A server that ends in order under a device
-//! in use quiesces it first (`QUIESCE`, 6.16): the driver hands out no more, and what it has handed out is answered.
+//! When the server ends, in whatever way, the device stays and requests wait in the driver. Requests that the
+//! driver had handed out are handed out again to the next server (`USER_RECOVERY`, `USER_RECOVERY_REISSUE`).
+//! The next server finds the device by the array's mark, which the driver stores for us (see `mark`). The
+//! device is taken over only by an array that fits what hosts were told (`takeover`), and only in the state
+//! in which its server left it (server/note.rs). A server that shuts down in order while its device is in use
+//! quiesces the device first (`QUIESCE`, 6.16): the driver then hands out no more requests, and those it has
+//! handed out are answered.
 
 mod abi;
 mod control;
@@ -54,7 +58,7 @@ pub(crate) use queue::flush_for_others;
 pub use queue::{UblkFrontend, UblkPlace};
 pub use shape::UblkShape;
 
-/// Why there is no block device: what, which, what to do.
+/// Why there is no block device: what happened, to which device, and what the operator can do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UblkError(pub String);

@@ -1,7 +1,8 @@
 //! A block device that stores nothing and answers at once: the ceiling of this front end.
 //!
-//! Everything of the way but the array is there: the driver, the reactor's ring and its bell, the queue, the copies. What an
-//! array's figures have to be compared with, on the same machine in the same minute.
+//! Everything on the path except the array is present: the driver, the reactor's ring and its bell, the
+//! queue, the copies. An array's figures are to be compared with this device's, on the same machine in the
+//! same minute.
 
 #![expect(unsafe_code, reason = "the ring names its descriptor by number")]
 
@@ -20,13 +21,13 @@ use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 use crate::ring::{Completion, Ring, Uring, UringConfig};
 
-/// Memory of each queue: as many of the largest requests as a queue of an array has room for.
+/// Memory of each queue: room for as many of the largest requests as a queue of an array has.
 const MEMORY_BYTES: usize = 32 << 20;
-/// As a reactor.
+/// Idle turns before a queue sleeps, as in a reactor.
 const SPINS_BEFORE_SLEEP: u32 = 256;
-/// Requests taken at once, as in a reactor.
+/// Requests taken per turn, as in a reactor.
 const REQUESTS_PER_TURN: usize = 256;
-/// How often a sleeping queue looks whether it is to end.
+/// How often a sleeping queue checks whether it is to end.
 const LOOK_NS: i64 = 50_000_000;
 
 /// A null device that is being served.
@@ -37,7 +38,7 @@ pub struct UblkNull {
 }
 
 impl UblkNull {
-    /// Makes it, and starts a thread for each of `queues` queues.
+    /// Makes the device, and starts one thread per queue.
     pub fn start(size_bytes: u64, queues: usize, without: &[UblkFeature]) -> Result<UblkNull, UblkError> {
         let shape = UblkShape {
             size_bytes,
@@ -63,16 +64,16 @@ impl UblkNull {
         Ok(UblkNull { ublk, ending, threads })
     }
 
-    /// The block device.
+    /// Path of the block device.
     #[must_use]
     pub fn path(&self) -> String {
         self.ublk.path()
     }
 
-    /// Takes it away, whoever uses it.
+    /// Removes the device even if it is in use.
     pub fn stop(mut self) -> Result<(), UblkError> {
         self.ublk.close(true)?;
-        // Relaxed: nothing is handed over by it.
+        // Relaxed: the flag publishes no other data.
         self.ending.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().map_err(|_| UblkError("a queue of the null device panicked".into()))?;
@@ -81,7 +82,7 @@ impl UblkNull {
     }
 }
 
-/// A queue, until the end. A thread that cannot begin leaves the start of the device to time out.
+/// Serves a queue until the device ends. If a thread cannot begin, the start of the device times out.
 fn serve(place: UblkPlace, ending: &AtomicBool) {
     let begun = Memory::new(&[MEMORY_BYTES]).and_then(|memory| {
         let config = UringConfig { host_buffers: place.host_buffers(), ..UringConfig::default() };
@@ -114,7 +115,7 @@ fn serve(place: UblkPlace, ending: &AtomicBool) {
         ring.turn(&mut completions);
         if idle_turns > SPINS_BEFORE_SLEEP && !frontend.has_arrivals() {
             let fd = ring.wait_fd().expect("its queue has a bell");
-            // SAFETY: the ring, which owns it, outlives the call.
+            // SAFETY: the ring owns the descriptor and outlives the call.
             let fd = unsafe { BorrowedFd::borrow_raw(fd) };
             let _woken_or_not = poll(
                 &mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)],

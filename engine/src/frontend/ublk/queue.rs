@@ -1,21 +1,21 @@
-//! The share of a reactor in a device's hardware queues: its own, or a part of all (see `exchange`).
+//! A reactor's share of a device's hardware queues: its own queue, or a part of all of them (see `exchange`).
 //!
-//! A tag goes round:
+//! The states of a tag:
 //!
 //! ```text
-//!   AtDriver -- a request has come --> Waiting -- memory and room --> AtEngine -- reply --> AtDriver (commit)
-//!      |                                  ^------- NeedsMemory ----------'
+//!   AtDriver -- a request arrives --> Waiting -- memory and room --> AtEngine -- reply --> AtDriver (commit)
+//!      |                                 ^------- NeedsMemory ----------'
 //!      '-- the device is stopped --> Gone
 //! ```
 //!
-//! - Requests go to the engine in the order in which they came. One that finds no memory holds up those behind it: what is
-//!   given back with the next reply is then its, and nobody starves.
-//! - A read fills the request's own pages where they are in the ring's table. They are in one table only, that of the ring
-//!   which fetched them, and that one cannot be polled; so over polled members a read shorter than [`DIRECT_BYTES_MIN`]
-//!   goes by a span and is copied, which costs less than the interrupt.
-//! - A write's bytes are fetched when it goes to the engine, not before: what waits holds no memory.
-//! - After `close` nothing more goes to the engine. What has come and was not begun stays with the driver, which fails it
-//!   when the device is stopped, and hands it to the next server otherwise.
+//! - Requests go to the engine in the order in which they arrived. A request that finds no memory holds up
+//!   those behind it; it gets the memory that the next reply gives back, so no request starves.
+//! - A read fills the request's own pages if they are in the ring's table. They are in one table only, that
+//!   of the ring that fetched them, and that ring cannot be polled. So over polled members a read shorter
+//!   than [`DIRECT_BYTES_MIN`] goes through a span and is copied, which costs less than the interrupt.
+//! - A write's bytes are fetched when it goes to the engine, not before: a waiting request holds no memory.
+//! - After `close` nothing more goes to the engine. Requests that arrived and were not begun stay with the
+//!   driver. The driver fails them when the device is stopped, and otherwise hands them to the next server.
 
 #![expect(unsafe_code, reason = "descriptors are in memory shared with the driver")]
 
@@ -38,14 +38,14 @@ use crate::memory::{Memory, Pool, Span};
 use crate::request::{Reply, Request, RequestError, RequestKind};
 use crate::ring::Uring;
 
-/// The driver's word, in a descriptor, that they were not (`UBLK_IO_F_NEED_REG_BUF`).
+/// Flag in a descriptor: the request's pages were not registered with the ring (`UBLK_IO_F_NEED_REG_BUF`).
 const NOT_REGISTERED: u32 = 1 << 17;
 
-/// From this length on registering pages and waiting for an interrupt costs less than a copy (zero
-/// copy won from about 16 KiB on where both were interrupted).
+/// Shortest read over polled members for which registering pages and waiting for an interrupt costs less than
+/// a copy. (Where both were interrupted, zero copy won from about 16 KiB on.)
 const DIRECT_BYTES_MIN: u64 = 16 << 10;
 
-/// linux/prctl.h, Linux 5.6.
+/// Option number from linux/prctl.h, Linux 5.6.
 const PR_SET_IO_FLUSHER: i32 = 57;
 
 const SECTOR_BYTES: u64 = 512;
@@ -53,37 +53,37 @@ const SECTOR_BYTES: u64 = 512;
 /// How the bytes of requests move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Movement {
-    /// The driver copies, to and from memory of ours that each tag has for good, of this length.
+    /// The driver copies, to and from permanent memory of each tag. That memory is of this length.
     ByDriver { request_bytes_max: u32 },
-    /// We ask the driver for them.
+    /// We read a write's bytes from the driver and write a read's bytes to it.
     Asked,
-    /// The same for writes; the pages of requests are registered with the ring.
+    /// Writes go as with `Asked`; for reads, the pages of requests are registered with the ring.
     Registered,
 }
 
-/// What a reactor needs to open its queue; made where the device is.
+/// Everything a reactor needs to open its queue; made together with the device.
 #[derive(Clone)]
 pub struct UblkPlace {
     /// The character device.
     pub(super) file: Arc<File>,
-    /// Its own.
+    /// The queue that belongs to this reactor.
     pub(super) queue: u16,
-    /// All that it serves, and their depth.
+    /// All tags that the reactor serves, with the depth of the queues.
     pub(super) tags: Tags,
-    /// Whether requests come in batches.
+    /// Whether requests arrive in batches.
     pub(super) batched: bool,
     /// Set once the device is live.
     pub(super) live: Arc<AtomicBool>,
-    /// How bytes move.
+    /// How the bytes of requests move.
     pub(super) movement: Movement,
-    /// Whether the driver is spoken to in plain numbers.
+    /// Whether commands use un-encoded opcodes (before Linux 6.4).
     pub(super) plain: bool,
-    /// Whether the first fetches are those of an unprivileged thread.
+    /// Whether the first fetches are submitted without CAP_SYS_ADMIN, so that the driver reads no partitions.
     pub(super) unprivileged: bool,
 }
 
 impl UblkPlace {
-    /// How many host buffers the ring must have room for.
+    /// The number of host buffers that the ring must have room for.
     #[must_use]
     pub fn host_buffers(&self) -> u16 {
         match self.movement {
@@ -92,8 +92,8 @@ impl UblkPlace {
         }
     }
 
-    /// The front end, on the thread of the reactor that it is for, over that reactor's ring. `pool` is the one that it will
-    /// be given in its turns.
+    /// Opens the front end, on the thread of its reactor and over that reactor's ring. `pool` is the pool
+    /// that the front end will be given in its turns.
     pub fn open(self, ring: &mut Uring, memory: &Memory, pool: &mut Pool) -> io::Result<UblkFrontend> {
         let fd = self.file.as_raw_fd();
         let count = self.tags.count();
@@ -119,9 +119,10 @@ impl UblkPlace {
         } else {
             Exchange::single(ring.open_lane(fd)?, self.tags.clone(), bytes, self.plain)
         };
-        // Before the mapping: Linux 6.12 ties the device to the process that maps its descriptors, and unties it in a recovery, which it
-        // refuses (EINVAL) to begin before a queue has fetched. After a kill between the two, no later server could map them.
-        // Where a thread may not change its capabilities, the kernel looks for partitions as it always did.
+        // Submitted before the mapping. Linux 6.12 ties the device to the process that maps its descriptors.
+        // A recovery unties it, but the kernel refuses (EINVAL) to begin one before a queue has fetched.
+        // After a kill between mapping and fetch, no later server could map the descriptors. If the thread
+        // may not change its capabilities, the kernel reads partitions as usual.
         let admin = self.unprivileged.then(WithoutSysAdmin::new).and_then(Result::ok);
         ring.submit_lane();
         drop(admin);
@@ -143,32 +144,32 @@ impl UblkPlace {
     }
 }
 
-/// Where a tag is.
+/// The state of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tag {
-    /// At the driver.
+    /// The driver has the tag.
     AtDriver,
-    /// A request has come; how its bytes are to be moved.
+    /// A request has arrived and waits to go to the engine; `Reading` says how its bytes are to move.
     Waiting(Reading),
-    /// The engine has it.
+    /// The engine has the request.
     AtEngine {
-        /// Its bytes, if they are ours.
+        /// The span with the request's bytes, if it is from our pool.
         span: Option<Span>,
-        /// What the driver is told when it has succeeded.
+        /// The result that the driver is told on success.
         result: i32,
-        /// Whether `span` has to be copied out.
+        /// Whether `span` must be copied out.
         read: bool,
     },
     /// The device is stopped.
     Gone,
 }
 
-/// How a read's bytes move.
+/// The way a read's bytes move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// Into the request's own pages, if that can be.
+    /// Into the request's own pages, if possible.
     Direct,
-    /// By way of a span.
+    /// Through a span.
     Copied,
 }
 
@@ -178,32 +179,33 @@ pub struct UblkFrontend {
     places: Tags,
     exchange: Exchange,
     descriptors: Descriptors,
-    /// The number of the arena that stands for the pages of the first request, if requests' pages are registered.
+    /// The number of the arena that stands for the pages of the first request, if requests' pages are
+    /// registered.
     host_arena: Option<u16>,
-    /// The memory of each request, if the driver copies.
+    /// The permanent memory of each tag, if the driver copies.
     spans: Option<Box<[Span]>>,
-    /// Shorter reads are copied.
+    /// Reads shorter than this are copied.
     direct_bytes_min: u64,
-    /// By index.
+    /// The state of each tag, by index.
     tags: Box<[Tag]>,
-    /// Those in state `Waiting`, oldest first.
+    /// Tags in state `Waiting`, oldest first.
     waiting: VecDeque<u32>,
     at_engine: u32,
     closing: bool,
 }
 
-/// What became of a request that was to go to the engine.
+/// The outcome for a request that was to go to the engine.
 enum Admitted {
-    /// It went.
+    /// The request goes to the engine.
     Sent(Request),
-    /// It was answered here.
+    /// The request was answered here.
     Answered,
-    /// There is no memory for it now.
+    /// No memory is available for the request now.
     Later,
 }
 
 impl UblkFrontend {
-    /// Takes note of what the driver has sent.
+    /// Records what the driver has sent.
     fn hear(&mut self) {
         while let Some(heard) = self.exchange.hear() {
             match heard {
@@ -218,7 +220,7 @@ impl UblkFrontend {
         }
     }
 
-    /// Makes a request of what the driver describes.
+    /// Turns the driver's description into a request for the engine.
     fn admit(&mut self, memory: &Memory, pool: &mut Pool, index: u32, reading: Reading) -> Admitted {
         let Descriptor { operation_and_flags, sectors, start_sector, .. } = self.descriptors.get(index);
         let fua = operation_and_flags & abi::IO_FLAG_FUA != 0;
@@ -258,7 +260,7 @@ impl UblkFrontend {
             }
         }
         let read = kind == RequestKind::Read;
-        // The driver wants to hear how many bytes moved; of what moves none, nothing.
+        // The driver expects the number of bytes moved; 0 for an operation that moves none.
         let result = if span == Span::EMPTY { 0 } else { len_bytes as i32 };
         self.tags[index as usize] = Tag::AtEngine { span: own, result, read };
         self.at_engine += 1;
@@ -272,13 +274,13 @@ impl UblkFrontend {
         Admitted::Answered
     }
 
-    /// Tells the driver how a request went.
+    /// Tells the driver the result of a request.
     fn commit(&mut self, index: u32, result: i32) {
         self.tags[index as usize] = Tag::AtDriver;
         self.exchange.commit(index, result);
     }
 
-    /// Where the character device has a request's bytes.
+    /// Offset of a request's bytes in the character device.
     fn copy_offset(&self, index: u32) -> u64 {
         let (queue, tag) = self.places.place(index);
         abi::copy_offset(queue, tag)
@@ -319,7 +321,8 @@ impl Frontend for UblkFrontend {
             && reply.span.len_bytes > 0
             && spans[index as usize].part(0, 0) != reply.span.part(0, 0)
         {
-            // The kernel still holds the one that this request came with.
+            // The driver still has the address of the span with which this request came, so it is told the
+            // new one.
             let whole = Span { len_bytes: spans[index as usize].len_bytes, ..reply.span };
             spans[index as usize] = whole;
             self.exchange.copy_by(index, memory.ptr(whole).expose_provenance() as u64);
@@ -379,9 +382,9 @@ const fn errno_of(error: RequestError) -> i32 {
     }
 }
 
-/// Descriptors of requests, by index: written by the driver before it hands one out.
+/// Descriptors of requests, by index. The driver writes a descriptor before it hands the request out.
 struct Descriptors {
-    /// One a queue.
+    /// Start of the mapping of each queue.
     mappings: Box<[NonNull<Descriptor>]>,
     depth: u16,
 }
@@ -391,7 +394,7 @@ impl Descriptors {
         let depth = tags.depth;
         let map = |queue| {
             let (len, offset) = (abi::descriptors_bytes(depth), abi::descriptors_offset(queue));
-            // SAFETY: a new mapping, of a place that the kernel chooses.
+            // SAFETY: a new mapping, at an address that the kernel chooses.
             let start = unsafe {
                 mmap(
                     std::ptr::null_mut(),
@@ -412,7 +415,7 @@ impl Descriptors {
             })?;
             Ok(NonNull::new(start.cast()).expect("a mapping is not at 0"))
         };
-        // Those before one that cannot be mapped stay until the process ends, which is soon.
+        // If one queue cannot be mapped, the earlier mappings stay until the process ends, which is soon.
         let mappings = tags.queues.clone().map(map).collect::<io::Result<_>>()?;
         Ok(Descriptors { mappings, depth })
     }
@@ -420,10 +423,11 @@ impl Descriptors {
     fn get(&self, index: u32) -> Descriptor {
         let depth = u32::from(self.depth);
         let start = self.mappings[(index / depth) as usize];
-        // SAFETY: inside the mapping, which holds `depth` of them.
+        // SAFETY: inside the mapping, which holds `depth` descriptors.
         let at = unsafe { start.add((index % depth) as usize) };
-        // SAFETY: initialized by the driver, which writes a tag's descriptor only while the tag is with it; what it wrote
-        // is visible because the completion that handed the request out was read, with acquire, after.
+        // SAFETY: initialized by the driver, which writes a tag's descriptor only while it has the tag. Its
+        // writes are visible here, because the completion that handed the request out was read before, with
+        // acquire.
         unsafe { at.read_volatile() }
     }
 }
@@ -438,7 +442,7 @@ impl Drop for Descriptors {
     }
 }
 
-/// Drops CAP_SYS_ADMIN from the effective set of the calling thread until this value is dropped.
+/// Removes CAP_SYS_ADMIN from the effective set of the calling thread until this value is dropped.
 struct WithoutSysAdmin(CapabilitySets);
 
 impl WithoutSysAdmin {
@@ -453,16 +457,16 @@ impl WithoutSysAdmin {
 
 impl Drop for WithoutSysAdmin {
     fn drop(&mut self) {
-        // From the permitted set, which was not changed.
+        // The permitted set was not changed, so the effective set can be restored from it.
         let restored = set_capabilities(None, self.0);
         debug_assert!(restored.is_ok());
     }
 }
 
-/// Tells the kernel that hosts' writes wait for this thread: when it needs memory, it must not be made to wait for
-/// those very writes. Without the right to say so (CAP_SYS_RESOURCE) it goes on: the danger is a
-/// deadlock under memory pressure, and only there.
+/// Tells the kernel that hosts' writes wait for this thread, so that when this thread needs memory the kernel
+/// does not make it wait for those very writes. Without the right to do so (CAP_SYS_RESOURCE) the thread runs
+/// on; the risk is a deadlock, and only under memory pressure.
 pub(crate) fn flush_for_others() {
-    // SAFETY: an option with a number; it touches no memory of ours.
+    // SAFETY: the option takes a number and touches no memory of ours.
     let _allowed_or_not = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
 }

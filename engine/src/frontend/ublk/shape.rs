@@ -1,40 +1,42 @@
-//! What the block device says of itself: sizes, limits and attributes, from what the array is.
+//! The sizes, limits and attributes that the block device advertises, derived from the array.
 //!
-//! Honest in that nothing is promised that the array does not do, and nothing kept back that a file system could use:
-//! - io_min is the chunk and io_opt the data of a stripe, so that file systems align themselves; a stripe that is no
-//!   power of two cannot be told (the driver takes a shift), and then io_opt is the chunk.
-//! - The granularity of discards is the stripe: less than that is written as zeros, which gives nothing back.
-//! - The cache is volatile only if a member's is, so a host does not send flushes that nobody needs.
+//! Nothing is promised that the array does not do, and nothing is withheld that a file system could use:
+//! - io_min is the chunk and io_opt is the data of a stripe, so that file systems align themselves. The
+//!   driver takes a shift, so a stripe whose data is not a power of two cannot be expressed; then io_opt is
+//!   the chunk.
+//! - The granularity of discards is the stripe: a shorter discard is written as zeros, which frees no space.
+//! - The cache is volatile only if a member's cache is, so hosts do not send needless flushes.
 
 use super::abi::{PARAMETERS_USED, Parameters, attribute};
 
-/// Longest discard and write-zeroes. The array bears any length; a bound keeps one of them from holding up a STOP.
+/// Longest discard and write-zeroes. The array accepts any length; the bound keeps one request from holding
+/// up a STOP.
 const DISCARD_BYTES_MAX: u64 = 1 << 30;
 
-/// The driver counts in these.
+/// log2 of the driver's unit of length, the sector of 512 bytes.
 const SECTOR_SHIFT: u32 = 9;
 
-/// What the array is, as far as a block device tells.
+/// The properties of the array that a block device advertises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UblkShape {
     /// The array's size.
     pub size_bytes: u64,
-    /// The unit of requests.
+    /// The unit of requests, the smallest that a host can address.
     pub logical_block_bytes: u32,
-    /// What a member writes without reading first.
+    /// Length that a member writes without reading first.
     pub physical_block_bytes: u32,
-    /// See the glossary.
+    /// Chunk: the bytes placed on one member before moving on to the next.
     pub chunk_bytes: u32,
     /// Data bytes of a stripe.
     pub stripe_bytes: u64,
-    /// Whether a member has a cache that forgets.
+    /// Whether a member has a volatile write cache.
     pub volatile_cache: bool,
     /// Whether writes are refused.
     pub read_only: bool,
 }
 
 impl UblkShape {
-    /// In the driver's words, for requests of at most `request_bytes_max`.
+    /// Converts to the driver's parameters, for requests of at most `request_bytes_max`.
     pub(super) fn parameters(&self, request_bytes_max: u32) -> Parameters {
         let shift = |bytes: u64| bytes.trailing_zeros() as u8;
         let optimal =

@@ -1,14 +1,16 @@
-//! Whether an array can be served as the block device that waits for it: hosts were told what the device is, and go on with that.
+//! Decides whether an array can be served as the block device that waits for it. Hosts were told the device's
+//! properties and continue to rely on them.
 //!
-//! Hosts are told anew of one thing only: a larger size, where the driver has UPDATE_SIZE (Linux 6.16). Whether the members are in the
-//! state in which the server before left them is another question, which the caller of [`Ublk::open`](super::Ublk::open) answers.
+//! Only one property can change for a host in use: the size can grow, where the driver has UPDATE_SIZE (Linux
+//! 6.16). Whether the members are in the state in which the previous server left them is a separate question,
+//! answered by the caller of [`Ublk::open`](super::Ublk::open).
 
 use super::abi::{DeviceInfo, Parameters, attribute, feature};
 use super::control::{Control, failed};
 use super::device::UblkChoice;
 use super::{UblkError, UblkShape};
 
-/// The parameters that a waiting device told hosts, if the array can be served with them.
+/// Returns the parameters that a waiting device told hosts, if the array can be served with them.
 pub(super) fn fitting(
     control: &mut Control,
     choice: UblkChoice,
@@ -26,7 +28,7 @@ pub(super) fn fitting(
         .map_or(Ok(told), |why| Err(UblkError(format!("/dev/ublkb{device} waits for this array{why}"))))
 }
 
-/// Why a device that told hosts one thing cannot be served as another, and what to do.
+/// Why a device that hosts know as `told` cannot be served as `wanted`, and what the operator can do.
 fn objection(
     choice: UblkChoice,
     device: u32,

@@ -1,15 +1,17 @@
-//! The memory of a lane's commands in batches: what they point at, and where the kernel leaves what it delivers.
+//! The memory of a lane's commands in batches: their arguments, and the buffers in which the kernel leaves
+//! deliveries.
 //!
 //! ```text
-//!   page 0   [ ring of provided buffers: 4 entries ][ slot 0 ][ slot 1 ][ slot 2 ][ slot 3 ]     the kernel writes slots
-//!   page 1   [ block 0 ][ block 1 ] ...                                                          we write blocks
+//!   page 0   [ ring of provided buffers: 4 entries ][ slot 0 ] ... [ slot 3 ]   kernel writes slots
+//!   page 1   [ block 0 ][ block 1 ] ...                                         we write blocks
 //! ```
 //!
-//! A *block* is the argument of one command: filled, pushed with it, and not touched until that command has ended. A *slot*
-//! is a provided buffer: a multishot command takes the next for each delivery, up to [`SLOT_ITEMS`] numbers of 16 bits. A
-//! slot is given back before the next exchange with the kernel, so one exchange delivers [`ITEMS_PER_EXCHANGE`] items at
-//! most. When there is no slot left the kernel ends the command with `ENOBUFS`, and what is not delivered waits: for
-//! this ring's next command, or for that of another ring that waits for the same.
+//! A *block* is the argument of one command: filled, pushed with the command, and not touched until the
+//! command has ended. A *slot* is a provided buffer: a multishot command takes the next slot for each
+//! delivery of up to [`SLOT_ITEMS`] numbers of 16 bits. A slot is given back before the next exchange with
+//! the kernel, so one exchange delivers at most [`ITEMS_PER_EXCHANGE`] items. When no slot is left, the
+//! kernel ends the command with `ENOBUFS`, and undelivered items wait for this ring's next command, or for a
+//! command of another ring that waits at the same queue.
 
 #![expect(unsafe_code, reason = "memory that is shared with the kernel")]
 
@@ -23,11 +25,12 @@ use super::lane::BlockIndex;
 use super::queue::Queue;
 use crate::memory::map::Mapping;
 
-/// Provided buffers; a power of two.
+/// Number of provided buffers; a power of two.
 const SLOTS: u16 = 4;
-/// Items of one.
+/// Number of items in one slot.
 const SLOT_ITEMS: usize = 8;
-/// What a reactor begins in one turn (`REQUESTS_PER_TURN`): more is better left to others that wait for it.
+/// Most items per exchange: as many as a reactor begins in one turn (`REQUESTS_PER_TURN`). More items are
+/// better left to other reactors that wait for them.
 const ITEMS_PER_EXCHANGE: usize = SLOTS as usize * SLOT_ITEMS;
 /// The group of provided buffers.
 pub(super) const GROUP: u16 = 0;
@@ -38,28 +41,28 @@ const SLOTS_AT: usize = SLOTS as usize * size_of::<BufRingEntry>();
 
 const _: () = assert!(SLOTS.is_power_of_two() && ITEMS_PER_EXCHANGE == 32);
 
-/// See the module.
+/// The memory of a batch lane; see the module documentation.
 pub(super) struct BatchMemory {
     mapping: Mapping,
     blocks_at: usize,
     block_bytes: usize,
-    /// The name of the command that has a block.
+    /// The name of the command that holds each block, by block.
     holders: RefCell<Box<[Option<u32>]>>,
-    /// Bit per slot: the kernel has filled it, and it was not given back.
+    /// A bit per slot, set after the kernel has filled it and until it is given back.
     filled: Cell<u16>,
-    /// Entries ever put into the ring of provided buffers.
+    /// Number of entries ever put into the ring of provided buffers, modulo 2^16.
     provided: Cell<u16>,
 }
 
 impl BatchMemory {
-    /// Memory for `blocks` blocks, its slots registered with `queue`.
+    /// Allocates `blocks` blocks, and registers the slots with `queue`.
     pub(super) fn new(queue: &Queue, blocks: usize, block_bytes: usize) -> io::Result<BatchMemory> {
         let blocks_at = rustix::param::page_size();
         assert!(SLOTS_AT + usize::from(SLOTS) * SLOT_BYTES <= blocks_at);
         let mapping = Mapping::anonymous(blocks_at + blocks * block_bytes)?;
         mapping.populate();
-        // SAFETY: the mapping begins with a page of which the first entries are for nothing else, and the slots behind
-        // them neither; it is dropped with the lane, after the queue (`Uring`).
+        // SAFETY: the mapping begins with a page whose first entries are used for nothing else, and neither
+        // are the slots after them. The mapping is dropped with the lane, after the queue (`Uring`).
         unsafe { queue.provide_buffers(mapping.start(), SLOTS, GROUP) }?;
         let memory = BatchMemory {
             mapping,
@@ -84,12 +87,12 @@ impl BatchMemory {
         self.mapping.start().wrapping_add(self.blocks_at + usize::from(block.0) * self.block_bytes + offset)
     }
 
-    /// Writes into a block that no command has.
+    /// Writes into a block that no command holds.
     pub(super) fn write(&self, block: BlockIndex, offset: usize, bytes: &[u8]) {
         debug_assert!(!self.is_held(block));
         let start = self.block_start(block, offset, bytes.len());
-        // SAFETY: inside the blocks (asserted above), of which no reference is ever made, on the one thread of the ring;
-        // the kernel reads it only while a command has it.
+        // SAFETY: inside the blocks (asserted above), to which no reference is ever made, on the one thread
+        // of the ring; the kernel reads a block only while a command holds it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
     }
 
@@ -107,7 +110,7 @@ impl BatchMemory {
         *holder = Some(name);
     }
 
-    /// A command has ended: its block, if it had one, is free.
+    /// Frees the block of a command that has ended, if it had one.
     pub(super) fn release(&self, name: u32) {
         self.holders
             .borrow_mut()
@@ -120,7 +123,7 @@ impl BatchMemory {
         self.holders.borrow()[usize::from(block.0)].is_some()
     }
 
-    /// Whether any command has a block.
+    /// Whether any command holds a block.
     pub(super) fn holds_any(&self) -> bool {
         self.holders.borrow().iter().any(Option::is_some)
     }
@@ -131,8 +134,8 @@ impl BatchMemory {
         self.filled.set(self.filled.get() | 1 << slot);
         let start = self.slot_start(slot);
         let mut items = [0u16; SLOT_ITEMS];
-        // SAFETY: a slot's bytes, which the kernel wrote before it posted the completion and does not write again before
-        // the slot is given back.
+        // SAFETY: the bytes of a slot, which the kernel wrote before it posted the completion, and does not
+        // write again before the slot is given back.
         unsafe { std::ptr::copy_nonoverlapping(start, items.as_mut_ptr().cast(), SLOT_BYTES) };
         items.into_iter().take(len_bytes / ITEM_BYTES)
     }
@@ -141,7 +144,7 @@ impl BatchMemory {
         self.mapping.start().wrapping_add(SLOTS_AT + usize::from(slot) * SLOT_BYTES)
     }
 
-    /// Gives slots that were read back to the kernel.
+    /// Gives the slots that were read back to the kernel.
     pub(super) fn give_slots_back(&self) {
         let mut filled = self.filled.replace(0);
         if filled == 0 {
@@ -153,8 +156,9 @@ impl BatchMemory {
             let slot = filled.trailing_zeros() as u16;
             filled &= filled - 1;
             let at = ring.wrapping_add(usize::from(provided % SLOTS));
-            // SAFETY: one of the SLOTS entries at the beginning of the mapping, aligned as the page is. The kernel does not
-            // look at an entry before the tail has passed it, and there are as many entries as slots.
+            // SAFETY: one of the SLOTS entries at the beginning of the mapping, aligned as the page is. The
+            // kernel does not look at an entry before the tail has passed it, and there are as many entries
+            // as slots.
             let entry = unsafe { &mut *at };
             entry.set_addr(self.slot_start(slot).expose_provenance() as u64);
             entry.set_len(SLOT_BYTES as u32);
@@ -162,11 +166,12 @@ impl BatchMemory {
             provided = provided.wrapping_add(1);
         }
         self.provided.set(provided);
-        // SAFETY: the tail is a part of the ring's first entry that is no entry's own.
+        // SAFETY: the tail lies in a field of the ring's first entry that is not part of the entry's own
+        // data.
         let tail = unsafe { BufRingEntry::tail(ring) };
         // SAFETY: aligned, in the mapping; written by this thread only, and read by the kernel as an atomic.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
-        // Release: the kernel reads the entries after it has read (with acquire) a tail that is past them.
+        // Release: the kernel reads (with acquire) a tail that is past the entries before it reads them.
         tail.store(provided, Ordering::Release);
     }
 }

@@ -1,12 +1,12 @@
 //! The end of a ring.
 //!
-//! - Memory may not be unmapped while the kernel may still write to it or read from it. So the end waits for what is in the kernel,
-//!   as long as something comes.
-//! - A device that does not answer is not waited for. Its operations stay in the kernel, and their memory stays mapped until the
-//!   process ends. [`Uring::close`] says which devices these are.
-//! - The kernel takes a ring apart in the background, some time after its descriptor is closed. Its files, and the locks on members
-//!   with them, would be held until then, and a server that starts at once would find its members taken. So files leave the ring
-//!   before its descriptor is closed.
+//! - Memory must not be unmapped while the kernel may still read or write it. So the end waits for what is in
+//!   the kernel, as long as completions arrive.
+//! - A device that does not answer is not waited for. Its operations stay in the kernel, and their memory
+//!   stays mapped until the process ends. [`Uring::close`] returns these devices.
+//! - The kernel dismantles a ring in the background, some time after its descriptor is closed. Until then it
+//!   would hold the ring's files, and with them the locks on members, and a server that starts at once would
+//!   find its members taken. So files are removed from the ring before its descriptor is closed.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use super::{Operation, Uring};
 use crate::ring::DeviceIndex;
 
 impl Uring {
-    /// Devices that were asked to fill pages of hosts' requests, and have not answered. In no order, and some more than once.
+    /// Lists the devices that were asked to fill pages of hosts' requests and have not answered, in no order,
+    /// with repetitions.
     #[must_use]
     pub fn host_reads(&self) -> Vec<DeviceIndex> {
         let is_mapped = |operation: &&Operation| self.memory.is_mapped(operation.op.span);
@@ -24,8 +25,8 @@ impl Uring {
         under_way.filter(|operation| !is_mapped(operation)).map(|operation| operation.op.device).collect()
     }
 
-    /// Ends the ring. Returns the devices whose operations the kernel has not given back: their files stay open, and the process may
-    /// not be able to end, until it does.
+    /// Ends the ring. Returns the devices whose operations the kernel has not given back. Until it does,
+    /// their files stay open, and the process may be unable to end.
     pub fn close(&mut self) -> Vec<DeviceIndex> {
         if !std::mem::replace(&mut self.is_closed, true) {
             self.let_go();
@@ -39,17 +40,19 @@ impl Uring {
         for queue in self.queues.all() {
             queue.drain(|reaped| {
                 if let Some(piece) = Piece::unpack(reaped.name) {
-                    // What is to be tried again is not: nothing waits for it.
+                    // A piece that would be retried is not, since nothing waits for it.
                     let _ended = ledger.settle(piece, reaped.result);
                 }
             });
         }
-        // The claim on a device is on its file, and a passthrough command that is out does not name that: another server could have the
-        // device, and the command come after its writes.
+        // A device is claimed through its file, which a passthrough command in flight does not name. If the
+        // file were closed, another server could take the device, and the command could be carried out after
+        // that server's writes.
         let ledger = &self.ledger;
         let released =
             self.queues.all().map(|queue| queue.release_files(|place| ledger.is_asked(place as usize)));
-        // Commands of a lane too may be handed requests, in the memory that they name, until this thread has ended.
+        // Commands of a lane may also be handed requests, in the memory that they name, until this thread has
+        // ended.
         if released.fold(false, |kept, released| kept | (released == Released::WithTheProcess)) {
             std::mem::forget((self.lane.clone(), Arc::clone(&self.memory)));
             self.queues.keep_ranges();

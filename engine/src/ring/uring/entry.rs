@@ -1,4 +1,4 @@
-//! The submission queue entry of a piece: what the kernel is asked to do.
+//! Submission queue entries: encodes a piece as an operation of the kernel.
 
 use io_uring::{opcode, squeue, types};
 
@@ -12,7 +12,7 @@ use crate::ring::{Durability, MemberIo, MemberOp};
 /// `BLOCK_URING_CMD_DISCARD` of linux/blkdev.h: `_IO(0x12, 0)`.
 const BLOCK_URING_CMD_DISCARD: u32 = 0x12 << 8;
 
-/// The submission queue entry of a piece that goes by its file.
+/// Makes the submission queue entry of a piece that goes through the device's file.
 pub(super) fn file_entry(
     op: &MemberOp,
     piece: Piece,
@@ -26,7 +26,7 @@ pub(super) fn file_entry(
         MemberIo::Write(durability) => transfer_entry(op, piece, memory, fixed, Some(durability)),
         MemberIo::Flush => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
         MemberIo::Deallocate if deallocate == Deallocate::Discard => {
-            // blkdev_uring_cmd in block/ioctl.c: the start is in `addr`, the length in `addr3`, which are the
+            // blkdev_uring_cmd in block/ioctl.c: the start is in `addr`, the length in `addr3`, which is the
             // first eight of the command's bytes.
             let mut command = [0; 16];
             command[..8].copy_from_slice(&op.len_bytes.to_ne_bytes());
@@ -41,7 +41,7 @@ pub(super) fn file_entry(
     entry.user_data(piece.pack())
 }
 
-/// A read (`write` is `None`) or a write.
+/// Makes the entry of a read (`write` is `None`) or a write.
 fn transfer_entry(
     op: &MemberOp,
     piece: Piece,
@@ -64,7 +64,7 @@ fn transfer_entry(
     }
 }
 
-/// The submission queue entry of a piece that goes to its namespace.
+/// Makes the submission queue entry of a piece that goes to the device's namespace.
 pub(super) fn passthrough_entry(
     op: &MemberOp,
     piece: Piece,
@@ -94,19 +94,19 @@ pub(super) fn passthrough_entry(
     entry.build().user_data(piece.pack())
 }
 
-/// Where a piece's bytes are, as the kernel counts.
+/// The location of a piece's bytes, in the kernel's terms.
 struct Place {
     address: *mut u8,
     len: u32,
     arena: u16,
-    /// Whether they are in the ring's table of buffers.
+    /// Whether the bytes are in the ring's table of buffers.
     fixed: bool,
 }
 
 impl Place {
     fn of(op: &MemberOp, piece: Piece, memory: &Memory, fixed: bool) -> Place {
         let span = op.span.part(piece.start_bytes(), piece.len_bytes());
-        // A host buffer has no address of ours: the kernel counts from its first byte.
+        // A host buffer has no address of ours: its address for the kernel is the offset from its first byte.
         let in_arena = usize::from(span.arena) < memory.arena_count();
         let address = if in_arena {
             memory.ptr(span)
@@ -117,16 +117,16 @@ impl Place {
     }
 }
 
-/// The ranges of deallocations in flight, by tag: the kernel fetches them from our memory.
+/// The ranges of deallocations in flight, by tag. The kernel reads them from our memory.
 pub(super) struct Ranges(Box<[Range]>);
 
 impl Ranges {
-    /// Room for every operation, or for none where there is no passthrough.
+    /// Makes room for every operation, or for none without passthrough.
     pub(super) fn new(passthrough: bool) -> Ranges {
         Ranges(vec![Range::default(); if passthrough { IO_IN_FLIGHT_MAX } else { 0 }].into())
     }
 
-    /// Puts a range where it stays until the next of this tag; its address.
+    /// Stores a range until the next one of this tag, and returns its address.
     fn keep(&mut self, tag: u32, range: Range) -> u64 {
         let place = &mut self.0[tag as usize];
         *place = range;

@@ -1,9 +1,9 @@
-//! A lane: the commands of a front end that travel with the members' operations.
+//! A lane carries the commands of a front end together with the members' operations.
 //!
-//! ublk hands out requests as completions of commands, and takes their results as further commands, all on an io_uring
-//! of the thread that serves the queue. A second io_uring for them would cost a second system call a turn, a second
-//! bell, and zero copy, since a request's pages can be named only in the ring that fetched it. So they share the
-//! reactor's:
+//! ublk hands out requests as completions of commands, and takes their results as further commands, all on an
+//! io_uring of the thread that serves the queue. A second io_uring for them would cost a second system call
+//! per turn and a second bell, and would rule out zero copy, since a request's pages can be named only in the
+//! ring that fetched it. So the commands share the reactor's io_uring:
 //!
 //! ```text
 //!   front end -- push --> outgoing --.                      .--> arrived -- take --> front end
@@ -11,9 +11,10 @@
 //!   array ---- MemberOp --> backlog --'                      '--> completions ------> array
 //! ```
 //!
-//! Both ends are on one thread and hold the lane in turn, so a `RefCell` is all the protection there is. Commands carry
-//! numbers, or name memory of the lane itself ([`batch`](super::batch)) or of an arena. Both live as long as the ring, and for good
-//! if commands are out when it goes away: so those need no waiting for.
+//! Both ends are on one thread and use the lane in turn, so a `RefCell` is protection enough. Commands carry
+//! numbers, or name memory of the lane itself ([`batch`](super::batch)) or of an arena. Both memories live as
+//! long as the ring, and are never freed if commands are out when the ring ends, so the end need not wait for
+//! those commands.
 
 #![expect(unsafe_code, reason = "commands in batches hold addresses")]
 
@@ -31,64 +32,66 @@ use super::piece::LANE;
 use super::queue::Queue;
 use super::wire::Reaped;
 
-/// Commands that a lane holds without growing: every request of the deepest queue.
+/// Commands that a lane holds without growing: one for every request of the deepest queue.
 const COMMANDS_EXPECTED: usize = 4096;
 
-/// One command.
+/// A command of the front end.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneCommand {
-    /// The front end's name for it, returned with its result; no other command in flight has it.
+    /// The front end's name for the command, returned with its result; unique among the commands in flight.
     pub name: u32,
-    /// The driver's number for it.
+    /// The driver's number for the operation.
     pub operation: u32,
-    /// Its arguments.
+    /// The command's arguments.
     pub bytes: [u8; 16],
-    /// What comes with them.
+    /// Data that goes with the arguments.
     pub payload: Payload,
 }
 
-/// A block of a batch lane, from 0.
+/// Index of a block of a batch lane, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockIndex(pub u16);
 
-/// What a command carries beside its arguments.
+/// The data that a command carries in addition to its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// A number, where the entry of an ordinary read has its address. The driver must not take it for one.
+    /// A number, in the field that holds the address in the entry of an ordinary read. The driver must not
+    /// treat it as an address.
     Number(u64),
-    /// The address of a block, which is the command's until it ends.
+    /// The address of a block, which belongs to the command until it ends.
     Block(BlockIndex),
-    /// It stays, and delivers items as they come (`IORING_URING_CMD_MULTISHOT`), until it ends.
+    /// None; the command is multishot (`IORING_URING_CMD_MULTISHOT`): it stays and delivers items as they
+    /// arrive, until it ends.
     Deliveries,
 }
 
-/// What came of a command.
+/// An event of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// It has ended.
+    /// The command has ended.
     Ended {
-        /// Its name.
+        /// The command's name.
         name: u32,
-        /// What the driver answered: a negative `errno`, or what the command says.
+        /// The driver's answer: a negative `errno`, or a value that depends on the command.
         result: i32,
     },
-    /// It has delivered an item.
+    /// The command has delivered an item.
     Delivered {
-        /// Its name.
+        /// The command's name.
         name: u32,
-        /// A number of the driver's.
+        /// A number that the driver delivers.
         item: u16,
     },
 }
 
-/// One of the two ends.
+/// A handle of the lane; the front end and the ring have one each.
 #[derive(Clone)]
 pub struct Lane(Rc<Ends>);
 
 struct Ends {
     outgoing: RefCell<VecDeque<LaneCommand>>,
     arrived: RefCell<VecDeque<Arrival>>,
-    /// Arrivals in all, to tell a turn that brought some.
+    /// Number of arrivals ever, by which a turn sees that it brought some.
     arrivals: Cell<usize>,
     wait_fd: RawFd,
     batch: OnceCell<BatchMemory>,
@@ -105,7 +108,7 @@ impl Lane {
         }))
     }
 
-    /// Takes memory for commands in batches.
+    /// Allocates memory for commands in batches.
     pub(super) fn make_room(&self, queue: &Queue, blocks: usize, block_bytes: usize) -> io::Result<()> {
         let memory = BatchMemory::new(queue, blocks, block_bytes)?;
         assert!(self.0.batch.set(memory).is_ok(), "a lane is opened once");
@@ -116,12 +119,12 @@ impl Lane {
         self.0.batch.get().expect("opened as a batch lane")
     }
 
-    /// Writes into a block; no command has it.
+    /// Writes into a block that no command holds.
     pub fn write_block(&self, block: BlockIndex, offset: usize, bytes: &[u8]) {
         self.batch().write(block, offset, bytes);
     }
 
-    /// Reads what was written into a block.
+    /// Reads the bytes that were written into a block.
     pub fn read_block(&self, block: BlockIndex, offset: usize, into: &mut [u8]) {
         self.batch().read(block, offset, into);
     }
@@ -134,32 +137,32 @@ impl Lane {
         self.0.outgoing.borrow_mut().push_back(command);
     }
 
-    /// The next that has arrived.
+    /// Takes the next arrival.
     #[must_use]
     pub fn take(&self) -> Option<Arrival> {
         self.0.arrived.borrow_mut().pop_front()
     }
 
-    /// Whether [`Lane::take`] would find one.
+    /// Whether [`Lane::take`] would return an arrival.
     #[must_use]
     pub fn has_arrivals(&self) -> bool {
         !self.0.arrived.borrow().is_empty()
     }
 
-    /// Whether every command that was pushed is with the kernel, and every block is back.
+    /// Whether every pushed command is with the kernel, and every block is back.
     #[must_use]
     pub fn is_submitted(&self) -> bool {
         self.0.outgoing.borrow().is_empty() && self.0.batch.get().is_none_or(|batch| !batch.holds_any())
     }
 
-    /// Polls readable when a turn of the ring would bring an arrival, under the conditions of
-    /// [`Ring::wait_fd`](crate::ring::Ring::wait_fd).
+    /// A descriptor that polls readable when a turn of the ring would bring an arrival, under the conditions
+    /// of [`Ring::wait_fd`](crate::ring::Ring::wait_fd).
     #[must_use]
     pub fn wait_fd(&self) -> RawFd {
         self.0.wait_fd
     }
 
-    /// Moves commands to the queue as long as it has room; whether any are left.
+    /// Moves commands to the queue as long as it has room. Returns whether any are left.
     pub(super) fn submit(&self, queue: &mut Queue) -> bool {
         if let Some(batch) = self.0.batch.get() {
             batch.give_slots_back();
@@ -167,8 +170,9 @@ impl Lane {
         let mut outgoing = self.0.outgoing.borrow_mut();
         while !outgoing.is_empty() && !queue.is_full() {
             let command = outgoing.pop_front().expect("looked at");
-            // SAFETY: an address in it is that of a block, which lives as long as the lane, or of a span that a front end put
-            // into its arguments, whose arena the ring holds: both longer than the queue (see `Uring`'s drop).
+            // SAFETY: an address in it is that of a block, which lives as long as the lane, or of a span that
+            // a front end put into its arguments, whose arena the ring holds. Both live longer than the queue
+            // (see `Uring`'s drop).
             unsafe { queue.push_command(self.entry(&command)) };
         }
         !outgoing.is_empty()
@@ -188,7 +192,7 @@ impl Lane {
         if command.payload == Payload::Deliveries { multishot(entry) } else { entry }
     }
 
-    /// Notes a completion whose name is a lane's.
+    /// Records a completion whose name belongs to the lane.
     pub(super) fn arrive(&self, reaped: Reaped) {
         let Reaped { name, result, flags } = reaped;
         let name = name as u32;
@@ -213,13 +217,13 @@ impl Lane {
         self.0.arrivals.set(self.0.arrivals.get().wrapping_add(arrived.len() - before));
     }
 
-    /// The next command, as if the kernel took it.
+    /// Takes the next command, in the role of the kernel.
     #[cfg(test)]
     pub(crate) fn taken(&self) -> Option<LaneCommand> {
         self.0.outgoing.borrow_mut().pop_front()
     }
 
-    /// As if the kernel said so.
+    /// Records an arrival, in the role of the kernel.
     #[cfg(test)]
     pub(crate) fn says(&self, arrival: Arrival) {
         if let Arrival::Ended { name, .. } = arrival {
@@ -228,21 +232,22 @@ impl Lane {
         self.0.arrived.borrow_mut().push_back(arrival);
     }
 
-    /// How many have arrived ever.
+    /// Number of arrivals ever.
     pub(super) fn arrived(&self) -> usize {
         self.0.arrivals.get()
     }
 }
 
-/// Makes a command stay and take provided buffers of the lane's group, which the io-uring crate has no words for.
+/// Makes a command multishot, with provided buffers of the lane's group. The io-uring crate has no functions
+/// for that.
 fn multishot(entry: squeue::Entry) -> squeue::Entry {
     /// `IORING_URING_CMD_MULTISHOT`, in `uring_cmd_flags` of `struct io_uring_sqe`.
     const MULTISHOT: u32 = 1 << 1;
     const URING_CMD_FLAGS_AT: usize = 28;
     const BUFFER_GROUP_AT: usize = 40;
     const _: () = assert!(size_of::<squeue::Entry>() == 64);
-    // SAFETY: an entry is the kernel's structure of 64 bytes and nothing else (`repr(C)` over it), of which every bit
-    // pattern is a value.
+    // SAFETY: an entry is exactly the kernel's structure of 64 bytes (`repr(C)` over it), for which every bit
+    // pattern is valid.
     let mut bytes: [u8; 64] = unsafe { std::mem::transmute(entry) };
     bytes[URING_CMD_FLAGS_AT..][..4].copy_from_slice(&MULTISHOT.to_ne_bytes());
     bytes[BUFFER_GROUP_AT..][..2].copy_from_slice(&GROUP.to_ne_bytes());

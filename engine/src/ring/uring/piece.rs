@@ -1,5 +1,5 @@
-//! A piece of an operation: what one submission queue entry carries, and its packing into the 64 bits
-//! that the kernel gives back.
+//! A piece of an operation: the part that one submission queue entry carries, and its packing into the 64
+//! bits that the kernel gives back.
 //!
 //! ```text
 //!   63       48 47         32 31          16 15        0
@@ -13,52 +13,53 @@ use crate::ring::{MemberOp, SECTOR_BYTES};
 const _: () = assert!(BUFFER_BYTES_MAX / SECTOR_BYTES <= u16::MAX as u32);
 const _: () = assert!(IO_IN_FLIGHT_MAX - 1 <= u16::MAX as usize);
 
-/// Set in what a lane's commands carry.
+/// Flag in the `user_data` of a lane's commands.
 pub(super) const LANE: u64 = 1 << 48;
 
-/// Set where a piece travels by passthrough.
+/// Flag in the `user_data` of a piece that goes by passthrough.
 const PASSTHROUGH: u64 = 2 << 48;
 
-/// By which way a piece reaches its device.
+/// The way by which a piece reaches its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// As an operation on its file or block device.
+    /// An operation on the device's file or block device.
     File,
-    /// As the drive's own command.
+    /// The drive's own command.
     Passthrough,
 }
 
-/// Part of an operation's span; empty for operations without one.
+/// A part of an operation's span; empty for operations without a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Of which operation.
+    /// The tag of the operation.
     pub(super) tag: u16,
     /// First sector within the span.
     start: u16,
-    /// Sectors.
+    /// Number of sectors.
     len: u16,
-    /// Its way.
+    /// The way that the piece takes.
     pub(super) way: Way,
 }
 
 impl Piece {
-    /// All of an operation.
+    /// Makes a piece of a whole operation.
     pub(super) fn whole(op: &MemberOp, way: Way) -> Piece {
         let len = u16::try_from(op.span.len_bytes / SECTOR_BYTES).expect("at most BUFFER_BYTES_MAX");
         Piece { tag: op.tag as u16, start: 0, len, way }
     }
 
-    /// Where it begins within the span.
+    /// The beginning of the piece within the span.
     pub(super) fn start_bytes(self) -> u32 {
         u32::from(self.start) * SECTOR_BYTES
     }
 
-    /// Its length.
+    /// Length of the piece.
     pub(super) fn len_bytes(self) -> u32 {
         u32::from(self.len) * SECTOR_BYTES
     }
 
-    /// The first `bytes_max` (a multiple of the sector, not 0) of it, and the rest if there is any.
+    /// Splits off the first `bytes_max` bytes (a multiple of the sector, not 0), and returns the rest if
+    /// there is any.
     pub(super) fn cut(self, bytes_max: u32) -> (Piece, Option<Piece>) {
         match self.after(bytes_max) {
             Some(rest) => (Piece { len: self.len - rest.len, ..self }, Some(rest)),
@@ -66,12 +67,12 @@ impl Piece {
         }
     }
 
-    /// The same by its file.
+    /// Redirects the piece through the device's file.
     pub(super) fn by_file(self) -> Piece {
         Piece { way: Way::File, ..self }
     }
 
-    /// What is left after `bytes` of it; a sector that was transferred in part is left.
+    /// The part that is left after `bytes` were transferred; a partly transferred sector is left over.
     pub(super) fn after(self, bytes: u32) -> Option<Piece> {
         let done = bytes / SECTOR_BYTES;
         (done < u32::from(self.len)).then(|| {
@@ -88,7 +89,7 @@ impl Piece {
         u64::from(self.tag) | u64::from(self.start) << 16 | u64::from(self.len) << 32 | way
     }
 
-    /// What `pack` packed; `None` for what the kernel gives back to a lane.
+    /// Unpacks a packed piece; `None` if the bits belong to a command of a lane.
     pub(super) fn unpack(packed: u64) -> Option<Piece> {
         let way = if packed & PASSTHROUGH == 0 { Way::File } else { Way::Passthrough };
         let piece =

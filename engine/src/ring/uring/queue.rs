@@ -1,14 +1,13 @@
-//! One io_uring of the kernel: made, registered with, pushed to, entered, reaped.
+//! An io_uring of the kernel: setup, registration, push, enter, and reaping of completions.
 //!
-//! The flags, and why:
-//! - `SINGLE_ISSUER | DEFER_TASKRUN`: completions are worked off when this thread enters the kernel,
-//!   not whenever an interrupt strikes; a batch of them costs one pass. It also means that a completion
-//!   never shows up by itself: `enter` must ask for events even when it waits for none.
-//!   [`Bell`] is what wakes a reactor that sleeps.
-//! - `TASKRUN_FLAG`: the kernel sets a bit when there is something to work off, so an idle turn looks
-//!   at one word of memory and makes no system call.
-//! - `SUBMIT_ALL`: one entry that fails at submission does not hold back those behind it.
-//! - `NO_SQARRAY` (Linux 6.6): one indirection less per entry; left out where it is refused.
+//! The flags and their reasons:
+//! - `SINGLE_ISSUER | DEFER_TASKRUN`: completions are processed when this thread enters the kernel, not at
+//!   each interrupt, so a batch of them costs one pass. It also means that a completion never appears by
+//!   itself: `enter` must ask for events even when it waits for none. [`Bell`] wakes a sleeping reactor.
+//! - `TASKRUN_FLAG`: the kernel sets a bit when there is something to process, so an idle turn reads one word
+//!   of memory and makes no system call.
+//! - `SUBMIT_ALL`: an entry that fails at submission does not hold back those behind it.
+//! - `NO_SQARRAY` (Linux 6.6): saves one indirection per entry; left out if the kernel refuses it.
 
 #![expect(unsafe_code, reason = "submission queue entries hold addresses")]
 
@@ -24,41 +23,43 @@ use super::bell::{Bell, Look};
 use super::wire::{Reaped, Setup, Submission, Width, Wire};
 use crate::memory::Memory;
 
-/// Entries of the submission queue: what one `enter` can submit. More is pushed in a second round.
+/// Entries of the submission queue, the most that one `enter` can submit. More entries are pushed in a second
+/// round.
 const SUBMISSIONS_MAX: u32 = 512;
 
-/// Entries of the completion queue, and most pieces in the kernel: it never overflows.
-/// Example: 32 members 256 deep.
+/// Entries of the completion queue, which is also the largest number of pieces in the kernel, so the queue
+/// never overflows. Example: 32 members with a depth of 256.
 const COMPLETIONS_MAX: u32 = 8192;
 
-/// How many naps long, and how long each, the end of a ring waits for a device that gives nothing back: 2 s. A server that stops must
-/// not hang on a member that was failed for its silence.
+/// Number and length of the naps for which the end of a ring waits for a device that gives nothing back: 2 s
+/// in all. A stopping server must not hang on a member that was failed for its silence.
 const DRAIN_NAPS_MAX: u32 = 2000;
 const DRAIN_NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
-/// How a queue is to be made.
+/// The configuration of a queue.
 pub(super) struct QueueConfig<'c> {
     /// See [`UringConfig`](super::UringConfig).
     pub(super) worker_cpus: &'c [usize],
     /// Whether completions are polled for instead of announced by interrupts.
     pub(super) polled: bool,
-    /// Wide, if passthrough commands are to go by it.
+    /// The size of the entries; `Wide` if passthrough commands use this queue.
     pub(super) width: Width,
     /// See [`UringConfig`](super::UringConfig).
     pub(super) host_buffers: u16,
 }
 
-/// One io_uring.
+/// An io_uring with its bell and its counts.
 pub(super) struct Queue {
     ring: Wire,
-    /// Entries pushed and not submitted. Only `enter` submits, so it need not be asked of the kernel at each of them.
+    /// Entries pushed and not submitted. Only `enter` submits, so the count is kept here instead of being
+    /// read from the ring at each push.
     unsubmitted: u32,
-    /// Pieces pushed and not reaped. Commands of a lane are not counted: they hold nothing of ours, and those that wait
-    /// for a host's request may wait for ever.
+    /// Pieces pushed and not reaped. Commands of a lane are not counted: they hold nothing of ours, and a
+    /// command that waits for a host's request may wait for ever.
     in_flight: u32,
     /// Commands of a lane that were pushed and have not come back.
     commands: u32,
-    /// What wakes a sleeping reactor; a polled queue wakes nobody.
+    /// Wakes a sleeping reactor; `None` for a polled queue, which wakes nothing.
     bell: Option<Bell>,
     buffers_are_fixed: bool,
     takes_host_buffers: bool,
@@ -92,15 +93,16 @@ impl Queue {
         })
     }
 
-    /// Puts a file into a place of the table, or takes it out with -1.
+    /// Puts a file into a place of the table, or removes it with -1.
     pub(super) fn register_file(&mut self, place: u32, fd: RawFd) -> io::Result<()> {
         self.ring.submitter().register_files_update(place, &[fd])?;
         Ok(())
     }
 
-    /// Has the kernel have so many worker threads at most for the thread of this ring.
+    /// Limits the kernel's worker threads for the thread of this ring to `most`.
     pub(super) fn limit_workers(&self, most: u32) -> io::Result<()> {
-        // Bounded: regular files and block devices. Unbounded: everything else, of which there is nothing.
+        // Bounded workers serve regular files and block devices. Unbounded ones serve everything else, which
+        // does not occur here.
         self.ring.submitter().register_iowq_max_workers(&mut [most, 1])
     }
 
@@ -120,26 +122,28 @@ impl Queue {
         self.in_flight
     }
 
-    /// What a reactor may sleep on.
+    /// The descriptor on which a reactor may sleep.
     pub(super) fn wait_fd(&self) -> Option<RawFd> {
         self.bell.as_ref().map(Bell::fd)
     }
 
-    /// Says that a turn brought something.
+    /// Tells the bell that a turn brought something.
     pub(super) fn mute(&mut self) {
         if let Some(bell) = &mut self.bell {
             bell.mute(&mut self.ring);
         }
     }
 
-    /// Says that a turn brought nothing, so that sleep may follow. Whether to look again before.
+    /// Tells the bell that a turn brought nothing, so that sleep may follow. Returns whether to look again
+    /// before that.
     ///
-    /// Also with nothing in flight: a muted bell rings all the time, and an idle reactor would never sleep.
+    /// Called even if nothing is in flight: a muted bell rings all the time, so an idle reactor would never
+    /// sleep.
     pub(super) fn arm(&mut self) -> Look {
         self.bell.as_mut().map_or(Look::Enough, |bell| bell.arm(&mut self.ring))
     }
 
-    /// Wakes whoever is going to sleep.
+    /// Wakes the reactor if it is about to sleep.
     pub(super) fn ring_bell(&mut self) {
         if let Some(bell) = &mut self.bell {
             bell.ring();
@@ -156,22 +160,22 @@ impl Queue {
         self.unsubmitted == SUBMISSIONS_MAX
     }
 
-    /// Queues one entry; `has_room` said yes. Its `user_data` is a packed piece.
+    /// Queues one entry, after `has_room` returned true. The entry's `user_data` is a packed piece.
     pub(super) fn push(&mut self, entry: Submission) {
         // SAFETY: the entry's address and length come from `Memory::ptr`, which checked them against a
-        // mapping that lives until after the last completion, or it is that of the operation's range
-        // (`Ranges`), which lives as long: `Queues` holds both, and `Uring` drains them before it lets go.
-        // Until then the span belongs to the ring (the trait's contract).
+        // mapping that lives until after the last completion. Or the address is that of the operation's range
+        // (`Ranges`), which lives as long: `Queues` holds both, and `Uring` drains them before it releases
+        // them. Until then the span belongs to the ring (the trait's contract).
         unsafe { self.ring.push(entry) };
         self.unsubmitted += 1;
         self.in_flight += 1;
     }
 
-    /// Queues a command of a lane; there is room.
+    /// Queues a command of a lane; the caller has checked that there is room.
     ///
     /// # Safety
     ///
-    /// An address in it is valid as long as this queue lives.
+    /// Any address in the command is valid as long as this queue lives.
     pub(super) unsafe fn push_command(&mut self, entry: squeue::Entry) {
         // SAFETY: the caller's promise.
         unsafe { self.ring.push(Submission::Short(entry)) };
@@ -179,19 +183,19 @@ impl Queue {
         self.commands += 1;
     }
 
-    /// Registers a ring of provided buffers, from which multishot commands take them.
+    /// Registers a ring of provided buffers, from which multishot commands take their buffers.
     ///
     /// # Safety
     ///
-    /// `start` is the beginning of a page with room for `entries`, used for nothing else as long as this queue lives; so
-    /// are the buffers that are ever put into it.
+    /// `start` is the beginning of a page with room for `entries`. The page and all buffers that are ever put
+    /// into the ring are used for nothing else as long as this queue lives.
     pub(super) unsafe fn provide_buffers(&self, start: *mut u8, entries: u16, group: u16) -> io::Result<()> {
         // SAFETY: the caller's promise.
         unsafe { self.ring.submitter().register_buf_ring_with_flags(start.addr() as u64, entries, group, 0) }
     }
 
-    /// Submits what is queued and lets the kernel work off what has completed, if it announced
-    /// something or `collect` says to ask in any case.
+    /// Submits what is queued and lets the kernel process completed work, if the kernel announced any or
+    /// `collect` requires it.
     pub(super) fn enter(&mut self, collect: Collect) {
         let announced = self.ring.announces();
         if announced && let Some(bell) = &mut self.bell {
@@ -209,7 +213,7 @@ impl Queue {
         self.ring.reap(|reaped| {
             match Piece::unpack(reaped.name) {
                 Some(_) => *in_flight -= 1,
-                // A command that delivers stays.
+                // A multishot command that delivers stays in flight.
                 None if cqueue::more(reaped.flags) => {}
                 None => *commands = commands.saturating_sub(1),
             }
@@ -217,7 +221,8 @@ impl Queue {
         });
     }
 
-    /// Waits until nothing is in the kernel, or nothing has come from there for a while. Hands every completion to `settle`.
+    /// Waits until nothing is in the kernel, or until nothing has arrived for a while. Hands every completion
+    /// to `settle`.
     pub(super) fn drain(&mut self, mut settle: impl FnMut(Reaped)) {
         let mut naps = 0;
         while self.in_flight > 0 && naps < DRAIN_NAPS_MAX {
@@ -228,12 +233,13 @@ impl Queue {
                 naps = 0;
             } else {
                 naps += 1;
-                // Interrupted, or of a polled ring, which announces nothing: looked at again all the same.
+                // The poll may be interrupted, and for a polled ring it announces nothing; the loop looks
+                // again in any case.
                 let ring = self.ring.as_fd();
                 let _ = poll(&mut [PollFd::new(&ring, PollFlags::IN)], Some(&DRAIN_NAP));
             }
         }
-        // Commands of a lane that have come back. The kernel may give them 20 at a time.
+        // Collect the commands of a lane that have ended. The kernel may return them 20 at a time.
         let mut before = self.commands + 1;
         while self.commands > 0 && self.commands < before {
             before = self.commands;
@@ -242,23 +248,26 @@ impl Queue {
         }
     }
 
-    /// Lets go of every file, after [`Queue::drain`]: now, if nothing is in the kernel. If commands of a lane are out (a ublk
-    /// device is left to the next server, and they wait for requests of that server's time), the files go with the process, and
-    /// the io_uring stays open until then:
+    /// Releases every file, after [`Queue::drain`]: at once, if nothing is in the kernel. If commands of a
+    /// lane are still out (a ublk device is left to the next server, and the commands wait for requests of
+    /// that server's time), the files are released with the process, and the io_uring stays open until then,
+    /// for two reasons:
     ///
-    /// - Before Linux 6.13 the kernel would wait for whatever names a file of the table, and so for ever (io_uring/rsrc.c,
-    ///   io_rsrc_ref_quiesce; since then each file is counted by itself).
-    /// - What is out at a closed io_uring is canceled by a kernel thread (io_ring_exit_work), and by the thread that issued it,
-    ///   as that ends. Under Linux 6.12 the two freed requests twice: the kernel fell at two of some 45 such ends. What is
-    ///   out at an open one is canceled by the latter alone, as at a kill.
+    /// - Before Linux 6.13 the kernel would wait for everything that names a file of the table, and so for
+    ///   ever (io_uring/rsrc.c, io_rsrc_ref_quiesce; since then each file is counted by itself).
+    /// - Commands out at a closed io_uring are canceled by a kernel thread (io_ring_exit_work), and also by
+    ///   the thread that issued them, when it ends. Under Linux 6.12 the two freed requests twice: the kernel
+    ///   crashed at two of some 45 such ends. Commands out at an open io_uring are canceled by the issuing
+    ///   thread alone, as after a kill.
     ///
-    /// If a device does not answer, the io_uring stays open too. In both cases each place of the table is emptied but that of the lane, if
-    /// commands are out, and those that `is_kept`: the kernel closes a file when nothing that is out names it (before Linux 6.13
-    /// when nothing that is out is older). So one such device does not keep the locks on the others, nor a ublk device
-    /// whose commands have all come back.
+    /// If a device does not answer, the io_uring stays open too. In both cases each place of the table is
+    /// emptied, except those for which `is_kept` holds and, if commands are out, that of the lane. The kernel
+    /// closes a file when nothing in flight names it (before Linux 6.13, when nothing older is in flight). So
+    /// a silent device does not keep the locks on the other devices, nor a ublk device whose commands have
+    /// all come back.
     pub(super) fn release_files(&mut self, is_kept: impl Fn(u32) -> bool) -> Released {
         if self.commands == 0 && self.in_flight == 0 {
-            // Refused only where there are none.
+            // Fails only if no files are registered.
             let _released = self.ring.submitter().unregister_files();
             return Released::Now;
         }
@@ -272,7 +281,7 @@ impl Queue {
         Released::WithTheProcess
     }
 
-    /// Submits what is queued and waits until there are so many completions.
+    /// Submits what is queued and waits until there are `complete_count` completions.
     fn enter_for(&mut self, complete_count: u32) {
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: no argument is passed, and at most what the submission queue holds is submitted; each
@@ -281,8 +290,8 @@ impl Queue {
             self.ring.submitter().enter::<libc::sigset_t>(self.unsubmitted, complete_count, flags, None)
         };
         if let Err(error) = entered {
-            // Interrupted, out of kernel memory for a moment, or the kernel wants its completions taken
-            // first: what was not submitted is still queued for the next turn.
+            // Interrupted, short of kernel memory for a moment, or the kernel wants its completions taken
+            // first. Entries that were not submitted stay queued for the next turn.
             let again = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
             let errno = error.raw_os_error().unwrap_or(0);
             assert!(again.contains(&errno), "io_uring_enter: {error}");
@@ -291,18 +300,18 @@ impl Queue {
     }
 }
 
-/// When an io_uring lets go of what it has.
+/// The time at which an io_uring releases its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Released {
     Now,
-    /// And until then what its commands name must stay where it is.
+    /// Released when the process ends. Until then the memory that its commands name must stay in place.
     WithTheProcess,
 }
 
-/// When to ask the kernel for completions.
+/// The condition for asking the kernel for completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Collect {
-    /// When it announced some, or is entered anyway.
+    /// If the kernel announced some, or is entered anyway.
     Announced,
     /// In any case.
     Always,
@@ -315,7 +324,7 @@ enum SqArray {
     Absent,
 }
 
-/// What this file's head argues for.
+/// Setup flags of the io_uring; the module documentation gives the reasons.
 struct Flags {
     polled: bool,
     sq_array: SqArray,
@@ -340,7 +349,7 @@ impl Setup for Flags {
     }
 }
 
-/// The CPUs of worker threads: not those of reactors that poll.
+/// The CPUs of worker threads, which exclude those of polling reactors.
 fn cpu_set(cpus: &[usize]) -> libc::cpu_set_t {
     // SAFETY: a cpu_set_t is an array of integers, for which zero is a value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -352,10 +361,11 @@ fn cpu_set(cpus: &[usize]) -> libc::cpu_set_t {
     set
 }
 
-/// Has the kernel refuse (EACCES) whatever this room does not ask of it: what goes by a ring is seen by no filter of system calls. Only
-/// files of the table can be used. To be called before the ring is enabled.
+/// Makes the kernel refuse (EACCES) everything that this module does not use, because no system call filter
+/// sees what goes through a ring. Only files of the table can be used. Must be called before the ring is
+/// enabled.
 fn restrict(ring: &Wire) -> io::Result<()> {
-    /// Of io_uring_register(2), in the order in which they occur below.
+    /// Codes of io_uring_register(2), in the order in which they are called below.
     const UNREGISTER_FILES: u8 = 3;
     const REGISTER_FILES_UPDATE: u8 = 6;
     const REGISTER_IOWQ_MAX_WORKERS: u8 = 19;
@@ -379,8 +389,8 @@ fn restrict(ring: &Wire) -> io::Result<()> {
     ring.submitter().register_restrictions(&mut allowed)
 }
 
-/// Registers every arena as the fixed buffer of its index, and leaves places for host buffers behind them. Whether the
-/// limits allowed the one, and the kernel the other.
+/// Registers every arena as the fixed buffer of its index, and leaves places for host buffers after them.
+/// Returns whether the limits allowed the arenas, and whether there are host buffers.
 fn register_buffers(ring: &Wire, memory: &Memory, host_buffers: u16) -> io::Result<(bool, bool)> {
     let arenas: Vec<libc::iovec> = (0..memory.arena_count())
         .map(|arena| memory.arena(arena as u16))
@@ -392,7 +402,7 @@ fn register_buffers(ring: &Wire, memory: &Memory, host_buffers: u16) -> io::Resu
     let registered = unsafe { ring.submitter().register_buffers_update(0, &arenas, None) };
     match registered {
         Ok(()) => Ok((true, host_buffers > 0)),
-        // RLIMIT_MEMLOCK, or not that much memory to pin: everything works without, only slower.
+        // RLIMIT_MEMLOCK, or too little memory to pin: everything works without fixed buffers, only slower.
         Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Ok((false, host_buffers > 0)),
         Err(error) => Err(error),
     }
@@ -406,7 +416,7 @@ mod tests {
 
     use super::*;
 
-    /// A ring does what this room asks of it, and refuses the rest.
+    /// A ring accepts what this module uses, and refuses the rest.
     #[test]
     fn a_ring_takes_what_it_is_for() {
         let memory = Memory::new(&[1 << 20]).unwrap();
@@ -418,7 +428,7 @@ mod tests {
             queue.limit_workers(2).unwrap();
             let (fixed, bare) = (types::Fixed(1), types::Fd(null.as_raw_fd()));
             for (entry, expected) in [
-                (opcode::Fsync::new(fixed).build(), -libc::EINVAL), // what /dev/null says to that
+                (opcode::Fsync::new(fixed).build(), -libc::EINVAL), // the answer of /dev/null
                 (opcode::Fsync::new(bare).build(), -libc::EACCES),
                 (opcode::Nop::new().build(), -libc::EACCES),
                 (opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build(), -libc::EACCES),
@@ -428,7 +438,7 @@ mod tests {
                 // SAFETY: no entry has an address.
                 unsafe { queue.push_command(entry.clone().user_data(u64::MAX)) };
                 let mut results = Vec::new();
-                // A flush goes to a worker of the kernel, which takes its time.
+                // A flush goes to a worker thread of the kernel, which takes some time.
                 for _ in 0..10_000 {
                     queue.enter(Collect::Always);
                     queue.reap(|reaped| results.push(reaped.result));

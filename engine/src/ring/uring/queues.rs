@@ -1,4 +1,4 @@
-//! The queues of a ring, and which of them takes a piece.
+//! The queues of a ring, and the choice of the queue for a piece.
 
 use std::io;
 use std::sync::Arc;
@@ -12,16 +12,17 @@ use super::wire::{Submission, Width};
 use super::{Operation, UringConfig, UringDevice, workers};
 use crate::memory::Memory;
 
-/// One io_uring, or two. Fields drop in order: what the queues point at outlives them.
+/// The io_uring with interrupts, and the polled one if there is one. Fields drop in order, so the memory that
+/// the queues point to outlives them.
 pub(super) struct Queues {
     /// Takes everything that the polled queue does not.
     pub(super) interrupt: Queue,
     /// Takes reads and writes of polled devices.
     pub(super) polled: Option<Queue>,
-    /// What deallocations by passthrough point at.
+    /// The ranges that deallocations by passthrough point to.
     ranges: Ranges,
     memory: Arc<Memory>,
-    /// How many CPUs the kernel's workers may run on; 0 for that of the ring.
+    /// Number of CPUs on which the kernel's workers may run; 0 for the CPU of the ring.
     worker_cpus: usize,
 }
 
@@ -39,7 +40,7 @@ impl Queues {
         Ok(Queues { interrupt, polled, ranges, memory, worker_cpus })
     }
 
-    /// Has the kernel have as many worker threads at most as these devices can hold, and some more.
+    /// Limits the kernel's worker threads to as many as these devices can hold, and some more.
     pub(super) fn limit_workers<'d>(
         &mut self,
         attached: impl Iterator<Item = &'d UringDevice>,
@@ -48,21 +49,22 @@ impl Queues {
         self.all().try_for_each(|queue| queue.limit_workers(most))
     }
 
-    /// The kernel may fetch ranges as long as the process lives.
+    /// Keeps the ranges in memory for as long as the process lives, because the kernel may still read them.
     pub(super) fn keep_ranges(&mut self) {
         std::mem::forget(std::mem::replace(&mut self.ranges, Ranges::new(false)));
     }
 
-    /// Both, or the one that there is.
+    /// Iterates over the queues that exist.
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Queue> {
         [Some(&mut self.interrupt), self.polled.as_mut()].into_iter().flatten()
     }
 
-    /// Puts a piece that the device takes at once into the queue that it goes by; whether there was room.
+    /// Puts a piece of a length that the device takes at once into its queue. Returns whether there was room.
     #[inline]
     pub(super) fn send(&mut self, operation: &Operation, device: &UringDevice, piece: Piece) -> bool {
         let op = &operation.op;
-        // Host buffers are in the other queue's table only; and what passthrough did not do may take its time.
+        // Host buffers are only in the interrupt queue's table. A piece repeated after a failed passthrough
+        // is not urgent.
         let queue = match &mut self.polled {
             Some(polled)
                 if device.polled
@@ -92,7 +94,7 @@ impl Queues {
     }
 }
 
-/// The error of making a queue, with what an operator can do about it.
+/// Adds advice for the operator to an error of making a queue.
 pub(super) fn explained(error: io::Error) -> io::Error {
     let advice = match error.raw_os_error() {
         Some(libc::ENOMEM) => {

@@ -1,25 +1,25 @@
-//! What the result of a piece means for its operation.
+//! The effect of a piece's result on its operation.
 
 use super::piece::{Piece, Way};
 use crate::ring::nvme::{Outcome, outcome};
 use crate::ring::{MemberIo, MemberOp};
 
-/// What the kernel's result means for a piece.
+/// The meaning of the kernel's result for a piece.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// All of it was done.
+    /// The whole piece was done.
     Done,
-    /// This much is still to do.
+    /// A part of the piece is still to be done.
     Rest(Piece),
-    /// The device does not do transfers like this one; without blocking, perhaps.
+    /// The device refuses transfers like this one, perhaps only without blocking.
     Refused,
-    /// The device does not know deallocation, which is advice.
+    /// The device does not support deallocation, which is only advice.
     Unsupported,
-    /// It failed, with a positive `errno`.
+    /// The piece failed, with a positive `errno`.
     Failed(i32),
 }
 
-/// Judges it, by the way that the piece went.
+/// Judges a result according to the way that the piece took.
 pub(super) fn judge(op: &MemberOp, piece: Piece, result: i32) -> Verdict {
     match piece.way {
         Way::File => judge_file(op, piece, result),
@@ -39,7 +39,7 @@ fn judge_file(op: &MemberOp, piece: Piece, result: i32) -> Verdict {
         (MemberIo::Read | MemberIo::Write(_), error) if error == -libc::EOPNOTSUPP => Verdict::Refused,
         (_, error) if error < 0 => Verdict::Failed(-error),
         (MemberIo::Flush | MemberIo::Deallocate, _) => Verdict::Done,
-        // End of file, or no room to write: asking again would be answered the same.
+        // End of file, or no room to write: a retry would get the same answer.
         (MemberIo::Read, 0) => Verdict::Failed(libc::EIO),
         (MemberIo::Write(_), 0) => Verdict::Failed(libc::ENOSPC),
         (MemberIo::Read | MemberIo::Write(_), transferred) => match piece.after(transferred as u32) {
@@ -49,7 +49,8 @@ fn judge_file(op: &MemberOp, piece: Piece, result: i32) -> Verdict {
     }
 }
 
-/// Kernels and file systems differ in how they say that a deallocation is not for them.
+/// Whether an error means that a deallocation is not supported; kernels and file systems report that
+/// differently.
 fn is_unsupported(error: i32) -> bool {
     [libc::EOPNOTSUPP, libc::EINVAL, libc::ENOTTY, libc::ENOSYS].contains(&error)
 }

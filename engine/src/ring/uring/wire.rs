@@ -1,7 +1,8 @@
-//! An io_uring of either width: entries of 64 and 16 bytes, or of 128 and 32 where NVMe passthrough is wanted.
+//! An io_uring of either width: entries of 64 and 16 bytes, or of 128 and 32 bytes if NVMe passthrough is
+//! wanted.
 //!
-//! The kernel takes passthrough commands on wide rings only (`nvme_uring_cmd_checks`), and everything else on both. A wide
-//! ring moves twice the memory for each operation, so rings without passthrough stay narrow.
+//! The kernel accepts passthrough commands on wide rings only (`nvme_uring_cmd_checks`), and everything else
+//! on both. A wide ring moves twice the memory for each operation, so rings without passthrough stay narrow.
 
 #![expect(unsafe_code, reason = "submission queue entries hold addresses")]
 
@@ -14,7 +15,7 @@ use io_uring::{Builder, IoUring, Submitter, cqueue, squeue};
 /// The longer completion queue entry.
 type Entry32 = cqueue::Entry32;
 
-/// Which entries an io_uring has.
+/// The size of an io_uring's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
     Narrow,
@@ -23,31 +24,31 @@ pub(super) enum Width {
 
 /// An entry on its way to a submission queue.
 pub(super) enum Submission {
-    /// For a ring of either width.
+    /// A short entry, for a ring of either width.
     Short(squeue::Entry),
-    /// For a wide one.
+    /// A long entry, for a wide ring.
     Long(Entry128),
 }
 
-/// One io_uring.
+/// An io_uring of the kernel.
 pub(super) enum Wire {
     Narrow(IoUring),
     Wide(IoUring<Entry128, Entry32>),
 }
 
-/// One completion.
+/// A completion from the completion queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reaped {
-    /// What the entry carried.
+    /// The `user_data` of the entry.
     pub(super) name: u64,
-    /// A negative `errno`, or what the operation says.
+    /// A negative `errno`, or a value that depends on the operation.
     pub(super) result: i32,
-    /// `IORING_CQE_F_*`.
+    /// Flags of the completion, `IORING_CQE_F_*`.
     pub(super) flags: u32,
 }
 
 impl Wire {
-    /// Makes one; `setup` says how.
+    /// Makes an io_uring with the flags of `setup`.
     pub(super) fn new(width: Width, entries: u32, setup: &impl Setup) -> io::Result<Wire> {
         Ok(match width {
             Width::Narrow => {
@@ -84,7 +85,7 @@ impl Wire {
         }
     }
 
-    /// Entries that wait for being submitted.
+    /// Number of entries that have not been submitted.
     pub(super) fn unsubmitted(&mut self) -> u32 {
         let count = match self {
             Wire::Narrow(ring) => ring.submission().len(),
@@ -93,7 +94,7 @@ impl Wire {
         count as u32
     }
 
-    /// Whether the kernel announces work that only entering it gets done.
+    /// Whether the kernel announces work that is done only when it is entered.
     pub(super) fn announces(&mut self) -> bool {
         fn look<E: squeue::EntryMarker>(queue: &squeue::SubmissionQueue<'_, E>) -> bool {
             queue.taskrun() || queue.cq_overflow()
@@ -104,7 +105,7 @@ impl Wire {
         }
     }
 
-    /// Queues an entry that fits; there is room.
+    /// Queues an entry that fits the width; the caller has checked that there is room.
     ///
     /// # Safety
     ///
@@ -141,7 +142,7 @@ impl Wire {
         }
     }
 
-    /// Whether the kernel is to signal the eventfd for completions.
+    /// Sets whether the kernel signals the eventfd for completions.
     pub(super) fn signal_eventfd(&mut self, signal: bool) {
         match (self, signal) {
             (Wire::Narrow(ring), true) => ring.completion().enable_eventfd(),
@@ -152,7 +153,7 @@ impl Wire {
     }
 }
 
-/// The flags of an io_uring, of whichever width.
+/// The setup flags of an io_uring of either width.
 pub(super) trait Setup {
     fn apply<S: squeue::EntryMarker, C: cqueue::EntryMarker>(&self, builder: &mut Builder<S, C>);
 }

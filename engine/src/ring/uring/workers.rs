@@ -1,30 +1,33 @@
-//! How many worker threads the kernel may have for a ring (io-wq).
+//! The number of worker threads that the kernel may have for a ring (io-wq).
 //!
-//! The kernel does on worker threads what it cannot do without blocking: flushes, deallocations, buffered files, writes that
-//! allocate blocks of a file. All rings of a thread share these workers, so a device that does not answer may hold all of them,
-//! and then no other member of the array is flushed. (Seen with four workers and one file on a frozen file system: no write was
-//! answered, every member looked silent, and so none was failed.)
+//! The kernel uses worker threads for everything that it cannot do without blocking: flushes, deallocations,
+//! buffered files, writes that allocate blocks of a file. All rings of a thread share these workers. A device
+//! that does not answer may hold all of them, and then no other member of the array is flushed. (Seen with
+//! four workers and one file on a frozen file system: no write was answered, every member looked silent, and
+//! so none was failed.)
 //!
-//! Therefore each device adds as many workers as it can hold. The kernel makes a worker only when the others are all blocked, so a
-//! large bound costs nothing while the members answer.
+//! Therefore each device adds as many workers as it can hold. The kernel makes a worker only when the others
+//! are all blocked, so a large bound costs nothing while the members answer.
 
 use super::UringDevice;
 
-/// Fewest workers of a ring, and how many there are for each CPU that they may run on.
+/// Fewest workers of a ring, and number of workers for each CPU on which they may run.
 const WORKERS_MIN: u32 = 4;
 const WORKERS_PER_CPU: u32 = 4;
 
-/// Workers that a device can hold beside those of its transfers: by its flush, and by deallocations.
+/// Workers that a device can hold in addition to those of its transfers: by its flush and by deallocations.
 const HELD_BESIDE: u32 = 4;
 
-/// Most workers of a ring with these devices whose workers may run on so many CPUs (0: on that of the ring).
+/// Most workers of a ring with these devices, if its workers may run on `cpus` CPUs (0: on the CPU of the
+/// ring).
 pub(super) fn most<'d>(cpus: usize, devices: impl Iterator<Item = &'d UringDevice>) -> u32 {
     let own = (WORKERS_PER_CPU * cpus as u32).max(WORKERS_MIN);
     own + devices.map(held_by).sum::<u32>()
 }
 
-/// How many workers a device can hold: one for each transfer in the kernel. That of a file may block anywhere; that of a block device
-/// waits for a tag, if others use the tags (rings beside this one, other partitions, other layers) and the device gives none back.
+/// The number of workers that a device can hold: one for each transfer in the kernel. A transfer of a file
+/// may block anywhere. A transfer of a block device waits for a tag, if others use the tags (other rings,
+/// other partitions, other layers) and the device gives none back.
 fn held_by(device: &UringDevice) -> u32 {
     device.depth_max + HELD_BESIDE
 }

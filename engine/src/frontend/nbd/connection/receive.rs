@@ -1,4 +1,4 @@
-//! The receiving half of a connection: bytes become commands, commands become engine requests.
+//! The receiving half of a connection: turns bytes into commands, and commands into engine requests.
 //!
 //! ```text
 //!            header read                     all pieces handed over
@@ -9,14 +9,14 @@
 //!      +------------------> Ended
 //! ```
 //!
-//! - One system call receives many commands into a 64 KiB buffer. The rest of a write's payload goes
-//!   straight into its span, and what follows it into the buffer, with the same call (`readv`).
-//! - While large writes come, little more than headers is received into the buffer, so that nearly all
-//!   of their payload is copied once, by the kernel (see `DIRECT_BYTES_MIN`).
-//! - The socket is read until it gives less than was asked for; then the edge-triggered poll says when
-//!   to come back. A client that has shut its side down is read to the end whatever the lengths, since
-//!   the edge for that has passed already.
-//! - Nothing is read while nothing could be done with it: that is the client's backpressure.
+//! - One system call receives many commands into a 64 KiB buffer. The rest of a write's payload goes straight
+//!   into its span, and what follows the payload goes into the buffer, with the same call (`readv`).
+//! - While large writes arrive, little more than headers is received into the buffer, so that nearly all of
+//!   their payload is copied once, by the kernel (see `DIRECT_BYTES_MIN`).
+//! - The socket is read until a call returns fewer bytes than requested; then the edge-triggered poll reports
+//!   when there is more. If the client has shut down its sending side, the socket is read to the end whatever
+//!   the lengths, since the edge for that has already passed.
+//! - Nothing is read while it could not be processed: this is the client's backpressure.
 
 use std::io::IoSliceMut;
 use std::os::fd::AsFd;
@@ -38,31 +38,31 @@ use crate::request::{Request, RequestKind};
 /// The protocol lets a server refuse an unfragmented read only beyond this length ("NBD_CMD_READ").
 const UNFRAGMENTED_BYTES_MIN: u32 = 64 << 10;
 
-/// Why a round of receiving ended.
+/// The reason why a round of receiving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Progress {
-    /// All is done that the client has sent.
+    /// Everything that the client has sent is processed.
     Quiet,
     /// The turn's share is used up.
     Again,
-    /// It waits for a buffer, a slot, or for the client to read.
+    /// The connection waits for a buffer, for a slot, or for the client to read.
     Blocked,
 }
 
-/// Where in the stream we are.
+/// The position in the client's stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stage {
-    /// Between commands.
+    /// Between two commands.
     Header,
-    /// A command's pieces are handed over one by one.
+    /// The pieces of a command are handed over one by one.
     Issuing { command: u16 },
-    /// A payload that nobody wants is dropped, then the command is answered.
+    /// A payload that is not needed is dropped; then the command is answered.
     Draining { command: u16, left_bytes: u32, result: Result<(), ErrorCode> },
     /// Nothing more is read.
     Ended,
 }
 
-/// The piece that a write's payload is going to.
+/// The piece into which a write's payload is received.
 #[derive(Clone, Copy, Debug)]
 struct Filling {
     piece: u16,
@@ -70,37 +70,37 @@ struct Filling {
     filled_bytes: u32,
 }
 
-/// Why a step could not be followed by another.
+/// The reason why receiving cannot take another step now.
 enum Stop {
-    /// More bytes are needed.
+    /// The step needs more bytes from the client.
     Starved,
     /// The turn has no room for another request.
     NoRoom,
-    /// Something has to be freed.
+    /// The step needs something to be freed first.
     Blocked,
     /// Nothing more is read.
     Ended,
-    /// The command is refused; what comes next is the answer.
+    /// The command is refused; the next step answers it.
     Refused,
     /// The stream is out of step.
     Broken,
 }
 
-/// What the receiving half remembers.
+/// The state of the receiving half.
 pub(super) struct Receiver {
     pub(super) stage: Stage,
     filling: Option<Filling>,
-    /// Received and not yet used: `buffer[start..end]`.
+    /// Receive buffer; `buffer[start..end]` is received and not used yet.
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    /// How much of the buffer is used at present.
+    /// Length of the part of the buffer that is used at present.
     window_bytes: usize,
-    /// Whether the socket may have something.
+    /// Whether the socket may have more to read.
     readable: bool,
-    /// Whether the client has shut its side down.
+    /// Whether the client has shut down its sending side.
     hung_up: bool,
-    /// Stripes whose content was looked at in this turn.
+    /// Stripes whose state was examined in this turn.
     looked_at: u64,
 }
 
@@ -119,13 +119,13 @@ impl Receiver {
         }
     }
 
-    /// Reads nothing more, and knows of no command.
+    /// Stops reading, and forgets the command in progress.
     pub(super) fn forget(&mut self) {
         self.stage = Stage::Ended;
         self.filling = None;
     }
 
-    /// The span of a write of which a part has arrived.
+    /// The span of a write of which only a part has arrived.
     pub(super) fn filling_span(&self) -> Option<Span> {
         self.filling.map(|filling| filling.span)
     }
@@ -136,7 +136,7 @@ impl Receiver {
 }
 
 impl Connection {
-    /// The poll says that the socket has something to read, or (`hung_up`) will not have more.
+    /// Records that the poll reports the socket readable, or (`hung_up`) that the client will send no more.
     pub(in super::super) fn note_readable(&mut self, hung_up: bool) {
         self.receiver.readable = true;
         self.receiver.hung_up |= hung_up;
@@ -177,7 +177,7 @@ impl Connection {
         }
     }
 
-    /// Reads nothing more. A command that has not wholly arrived, or been handed over, is forgotten.
+    /// Stops reading. A command that has not arrived or not been handed over in full is abandoned.
     pub(in super::super) fn end(&mut self, buffers: &mut Buffers<'_>) -> Result<(), Broken> {
         let stage = std::mem::replace(&mut self.receiver.stage, Stage::Ended);
         if let Some(filling) = self.receiver.filling.take() {
@@ -240,7 +240,7 @@ impl Connection {
         }
     }
 
-    /// Takes the next header off the buffer.
+    /// Takes the next header from the buffer.
     fn begin(&mut self, buffers: &mut Buffers<'_>) -> Result<(), Stop> {
         let header = match self.receiver.bytes().first_chunk::<HEADER_BYTES>().map(Header::parse) {
             None => return Err(Stop::Starved),
@@ -253,7 +253,8 @@ impl Connection {
                 self.receiver.stage = Stage::Ended;
                 return Ok(());
             }
-            // A command that is answered in chunks is refused in one, so the kind is kept where it matters.
+            // A command that is answered in chunks must be refused in a chunk, so `Read` stands for the kinds
+            // answered in chunks.
             Admission::Answer(result) if matches!(header.kind, command::READ | command::BLOCK_STATUS) => {
                 (RequestKind::Read, Some(result))
             }
@@ -293,7 +294,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Drops a payload, then answers.
+    /// Drops a command's payload, then answers the command.
     fn drain(&mut self, command: u16, left_bytes: u32, result: Result<(), ErrorCode>) -> Result<(), Stop> {
         let dropped = self.receiver.bytes().len().min(left_bytes as usize);
         self.receiver.start += dropped;
@@ -313,7 +314,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Answers what the array holds: one extent for each context.
+    /// Answers a block status command: one extent for each context.
     fn answer_map(&mut self, buffers: &Buffers<'_>, owner: u16) {
         let Command { cookie, offset_bytes, len_bytes, .. } = self.commands.get(owner);
         let stripe_bytes = self.limits.stripe_bytes;
@@ -335,13 +336,14 @@ impl Connection {
         }
     }
 
-    /// Counts stripes that were looked at as work of the turn.
+    /// Counts examined stripes as work of the turn.
     fn looked(&mut self, stripes: u64) {
         self.receiver.looked_at += stripes;
         self.debt_bytes = self.debt_bytes.saturating_add((stripes * MAP_BYTES_PER_STRIPE) as usize);
     }
 
-    /// Answers the next part of a read in chunks, if it was never written. Whether it was answered.
+    /// Answers the next part of a structured read with a hole, if that part is unwritten. Returns whether it
+    /// did.
     fn answer_hole(&mut self, buffers: &Buffers<'_>, owner: u16) -> Result<bool, Stop> {
         let command = self.commands.get(owner);
         let in_chunks = command.kind == RequestKind::Read && self.terms.style == ReplyStyle::Structured;
@@ -370,7 +372,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// A command without data is one request.
+    /// Issues a command without data as one request.
     fn issue_bare(&mut self, owner: u16) -> Result<Request, Stop> {
         let Command { offset_bytes, len_bytes, .. } = self.commands.get(owner);
         let piece = Piece {
@@ -385,7 +387,7 @@ impl Connection {
         Ok(self.hand_over(index, len_bytes))
     }
 
-    /// The next piece of a read.
+    /// Issues the next piece of a read.
     fn issue_read(&mut self, buffers: &mut Buffers<'_>, owner: u16) -> Result<Request, Stop> {
         let index = match self.make_piece(buffers, owner, PieceState::InEngine) {
             Some(index) => index,
@@ -411,7 +413,8 @@ impl Connection {
         Ok(self.hand_over(index, len_bytes))
     }
 
-    /// Whether a read must not be fragmented, and its connection is not sure to get memory for it beside others.
+    /// Whether a read must not be fragmented and its connection is not sure to get the memory for it beside
+    /// others.
     fn cannot_be_whole(&self, buffers: &Buffers<'_>, owner: u16) -> bool {
         let command = self.commands.get(owner);
         command.is_unfragmented
@@ -420,7 +423,7 @@ impl Connection {
             && command.len_bytes > buffers.share.base_bytes.max(UNFRAGMENTED_BYTES_MIN)
     }
 
-    /// The next piece of a write, once its payload is there.
+    /// Issues the next piece of a write, once its payload has arrived.
     fn issue_write(&mut self, buffers: &mut Buffers<'_>, owner: u16) -> Result<Request, Stop> {
         let mut filling = match self.receiver.filling {
             Some(filling) => filling,
@@ -447,7 +450,7 @@ impl Connection {
         Ok(self.hand_over(filling.piece, filling.span.len_bytes))
     }
 
-    /// The next piece of a command, with a span for its data.
+    /// Makes the next piece of a command, with a span for its data.
     fn make_piece(&mut self, buffers: &mut Buffers<'_>, owner: u16, state: PieceState) -> Option<u16> {
         if self.pieces.is_full() {
             return None;
@@ -458,7 +461,7 @@ impl Connection {
         self.pieces.take(Piece { command: owner, offset_bytes, span, state, next: None, long_operations: 0 })
     }
 
-    /// The request of a piece. From here its span is the engine's.
+    /// Makes the request of a piece. From here on, its span belongs to the engine.
     pub(super) fn hand_over(&mut self, index: u16, len_bytes: u32) -> Request {
         let piece = self.pieces.get(index);
         let command = self.commands.get_mut(piece.command);
@@ -474,7 +477,7 @@ impl Connection {
         }
     }
 
-    /// Receives once.
+    /// Receives from the socket, with one system call.
     fn fill(&mut self, buffers: &mut Buffers<'_>) -> Result<(), Broken> {
         let Some(socket) = self.socket.as_ref() else { return Err(Broken) };
         let receiver = &mut self.receiver;
