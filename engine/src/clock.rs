@@ -1,4 +1,4 @@
-//! Time: the third of the three traits by which the world enters.
+//! Time: one of the three traits by which the outside world enters the engine.
 
 /// A monotonic clock.
 pub trait Clock {
