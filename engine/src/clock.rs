@@ -2,7 +2,7 @@
 
 /// A monotonic clock.
 pub trait Clock {
-    /// Nanoseconds since some fixed moment; never goes back.
+    /// Nanoseconds since a fixed moment; the value never goes back.
     fn now_ns(&self) -> u64;
 }
 

@@ -1,4 +1,4 @@
-//! The RAID engine: a state machine without I/O, clock or chance, and the rooms around it.
+//! The RAID engine: a state machine without I/O, clock or randomness, and the rooms around it.
 //!
 //! ```text
 //! server                                control: create, start, inspect, command, stop

@@ -2,7 +2,7 @@
 //!
 //! The loop repeats a turn: gather requests, take mail, take completions, advance, submit, reply. A turn is
 //! bounded and never blocks, locks or allocates. After turns without work the reactor spins a little, then
-//! sleeps in the kernel until its ring, its front end, its mailbox or the steward's clock has something, so
+//! sleeps in the kernel until its ring, its front end, its mailbox or the steward's clock has work for it, so
 //! an idle array does not burn a core. While it waits for something that no descriptor announces (another
 //! reactor's bitmap write, for example), it naps for microseconds instead, so that on a machine with few
 //! cores the other reactor gets to run.

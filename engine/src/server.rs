@@ -53,7 +53,7 @@ pub enum Init {
     AssumeClean,
 }
 
-/// The array that [`create`] is to make.
+/// The array that [`create()`] is to make.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
     /// Name of the array: 1..=64 bytes of letters, digits, `.`, `_`, `-`.
@@ -72,10 +72,10 @@ pub struct CreateOptions {
     pub force: bool,
 }
 
-/// Result of [`create`].
+/// Result of [`create()`].
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Created {
-    /// The array's identity.
+    /// UUID of the array.
     pub uuid: String,
     /// Size of the array as hosts see it.
     pub size_bytes: u64,
@@ -100,7 +100,7 @@ pub struct GrowOptions {
 #[derive(Clone, Debug, serde::Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Grown {
-    /// The array's name.
+    /// Name of the array.
     pub name: String,
     /// Array size before, as hosts saw it.
     pub from_bytes: u64,
@@ -152,7 +152,7 @@ pub struct ServeOptions {
     pub allow_local_users: bool,
     /// Encryption for NBD: TCP clients must use it, other clients may.
     pub nbd_encryption: Option<Arc<dyn Encryption>>,
-    /// The group whose users may connect to NBD's unix sockets.
+    /// Group (gid) whose users may connect to NBD's unix sockets.
     pub nbd_group: Option<u32>,
     /// Whether to start even if so many members are missing that the rest are no majority.
     pub run_degraded: bool,
@@ -178,7 +178,7 @@ pub struct ServerError(pub String);
 pub struct Progress {
     /// Bytes done.
     pub done_bytes: u64,
-    /// Bytes in all.
+    /// Total bytes.
     pub total_bytes: u64,
 }
 
@@ -186,7 +186,7 @@ pub struct Progress {
 #[derive(Clone, Debug, Default, serde::Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ScrubReport {
-    /// The array's name.
+    /// Name of the array.
     pub name: String,
     /// Stripes read and compared.
     pub checked: u64,

@@ -83,7 +83,7 @@ pub enum Health {
     Optimal,
     /// At least one slot is not in sync; one more member can be lost without loss of data.
     Degraded,
-    /// The loss of one more member loses data.
+    /// No further member can be lost without loss of data.
     NoRedundancy,
     /// A part of the data is lost; the rest is served. See [`ArrayStatus::lost_bytes`].
     DataLost,
@@ -136,7 +136,7 @@ pub struct MemberCounters {
     pub flushes: u64,
     /// Flushes that failed.
     pub flush_errors: u64,
-    /// Deallocations (discards), whether the device took the advice or not.
+    /// Deallocations (discards), whether or not the device followed this advice.
     pub deallocations: u64,
 }
 
@@ -290,7 +290,7 @@ pub struct Background {
     pub slot: Option<usize>,
     /// Stripes done.
     pub done_stripes: u64,
-    /// Stripes in all.
+    /// Total stripes of the job.
     pub total_stripes: u64,
     /// Member bytes per second, over the last few seconds.
     pub bytes_per_s: u64,

@@ -137,7 +137,7 @@ pub enum Holder {
     ThisServer,
     /// A process that has the device open.
     Process {
-        /// The number of the process.
+        /// Process id.
         pid: u32,
         /// Name of the process in the kernel.
         name: String,

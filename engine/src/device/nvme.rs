@@ -23,10 +23,10 @@ use super::identify::{IDENTIFY_BYTES, Identified, Structure, is_one_drive};
 use super::{Access, holder, options};
 use crate::ring::nvme::{Command, Namespace};
 
-/// linux/nvme_ioctl.h: `_IO('N', 0x40)`, `_IOWR('N', 0x41, struct nvme_admin_cmd)`.
+/// Numbers from linux/nvme_ioctl.h: `_IO('N', 0x40)`, `_IOWR('N', 0x41, struct nvme_admin_cmd)`.
 const NVME_IOCTL_ID: libc::Ioctl = 0x4E40;
 const NVME_IOCTL_ADMIN_CMD: libc::Ioctl = 0xC048_4E41_u32 as libc::Ioctl;
-/// linux/fs.h: `_IO(0x12, 97)`.
+/// Number from linux/fs.h: `_IO(0x12, 97)`.
 const BLKFLSBUF: libc::Ioctl = 0x1261;
 
 /// A namespace that can be reached by passthrough, bypassing the block layer.

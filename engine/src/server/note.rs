@@ -22,10 +22,10 @@
 //! | when | epoch and moves | seeds |
 //! |---|---|---|
 //! | device made; the start has written nothing | as found on the members | this server's |
-//! | before a take-over; the start has written nothing | as noted, or later if all prove it (1) | noted ones, this server's |
+//! | before a take-over; the start has written nothing | as noted, or later (1) | noted, and this server's |
 //! | the start has written its epoch; no reactor runs | that epoch | this server's |
 //! | the record changes in service (2) | the change | this server's |
-//! | before `grow` writes | as noted | noted ones, the growth's |
+//! | before `grow` writes | as noted | noted, and the growth's |
 //!
 //! (1) A later state is noted if all participants prove it. (2) The note is written before anything relies on
 //! the change (array/noting.rs). A read-only server begins no epoch and has no seed.

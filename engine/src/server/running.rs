@@ -78,7 +78,7 @@ pub struct Server {
     front: Front,
     /// The devices, kept open as long as the array runs.
     devices: Arc<Devices>,
-    /// Events from the engine. (A stopping server keeps this receiver too.)
+    /// Events from the engine. (The server keeps this receiver while it stops.)
     events: Receiver<Event>,
     /// Whether a stop has begun, so that no new order begins. Set once by the stop (AcqRel), read by orders
     /// (Acquire).
