@@ -4,8 +4,8 @@
 //! or fails; both yield the same [`Topology`]. Only cores that this process may use count: a container's or
 //! `taskset`'s mask is respected.
 //!
-//! - [`choose_cores`] is pure. A polling reactor uses its whole physical core, so a reactor on the sibling thread
-//!   would gain next to nothing. Siblings are taken last.
+//! - [`choose_cores`] is pure. A polling reactor uses its whole physical core, so a reactor on the sibling
+//!   thread would gain next to nothing. Siblings are taken last.
 //! - Memory of another node adds latency to every byte of parity. Reactors go to the members' nodes in
 //!   proportion; if no member's node is known, they stay together.
 //! - The kernel puts work without a preferred place on the first core: that core is taken late.
