@@ -1,8 +1,8 @@
-//! Time: the third of the three traits by which the world enters.
+//! Time: one of the three traits by which the outside world enters the engine.
 
 /// A monotonic clock.
 pub trait Clock {
-    /// Nanoseconds since some fixed moment; never goes back.
+    /// Nanoseconds since a fixed moment; the value never goes back.
     fn now_ns(&self) -> u64;
 }
 

@@ -1,18 +1,19 @@
-//! A member's path, opened: what it is, that nobody else has it, and blocking I/O for control steps.
+//! An opened member: its kind and properties, the guarantee of exclusive use, and blocking I/O for control
+//! steps.
 //!
-//! The data path does not go through here: a ring gets a [`UringDevice`] by [`Device::for_ring`] and
-//! reads and writes by itself. What is done here may block: probing, superblocks, zeroing at creation.
+//! The data path does not go through this file: a ring gets a [`UringDevice`] from [`Device::for_ring`] and
+//! does its own reads and writes. Everything here may block: probing, superblocks, zeroing at creation.
 //!
-//! Nobody else has it, by what the kernel offers:
-//! - a block device is opened with `O_EXCL`, which fails while it, a partition of it, or the disk it is
-//!   a partition of is mounted, used as swap, or claimed by md, dm or another `O_EXCL`;
-//! - a file is locked with `flock`, which keeps two servers apart (and nobody else).
+//! Exclusive use, as far as the kernel can enforce it:
+//! - A block device is opened with `O_EXCL`. That fails while the device, a partition of it, or the disk it
+//!   is a partition of is mounted, used as swap, or claimed by md, dm or another `O_EXCL`.
+//! - A file is locked with `flock`, which keeps two servers apart but no other program.
 //!
-//! Both last until the last descriptor made from this one is closed, a ring's included.
+//! The guarantee lasts until the last descriptor made from this one is closed, including a ring's.
 //!
-//! A ring reaches it by one of three ways ([`Route`]): a file, a block device, or an NVMe namespace's character device
-//! beside its block device (device/nvme.rs), where one is found fit. What is done here goes by the file or the block
-//! device, with O_DIRECT wherever that can be, so both ways see one content.
+//! A ring reaches the member by one of three ways ([`Route`]): a file, a block device, or, if one is found
+//! fit, an NVMe namespace's character device beside its block device (device/nvme.rs). Control steps use the
+//! file or the block device, with O_DIRECT wherever possible, so that both ways see the same content.
 
 #![expect(unsafe_code, reason = "one ioctl that rustix does not wrap")]
 
@@ -45,45 +46,45 @@ mod nvme;
 pub(crate) mod silent;
 mod storage;
 
-/// How long a taken device is tried again, and how often; see [`patiently`].
+/// How long, and how often, opening a taken device is tried again; see [`patiently`].
 const TAKEN_TIME_MAX: Duration = Duration::from_secs(2);
 const TAKEN_PAUSE: Duration = Duration::from_millis(10);
 
-/// What a device is opened for.
+/// Purpose for which a device is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// To look.
+    /// Opened only to look at.
     ReadOnly,
-    /// To serve.
+    /// Opened to be served.
     ReadWrite,
 }
 
-/// Whether others may have the device open too.
+/// Whether other programs may have the device open too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// Nobody else: needed before anything is written.
+    /// No other user: required before anything is written.
     Exclusive,
-    /// Whoever likes, to examine a device that may be in use.
+    /// Any other users: for examining a device that may be in use.
     Shared,
 }
 
 /// How a device is to be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenMode {
-    /// What for.
+    /// Whether the device is written.
     pub access: Access,
-    /// Beside whom.
+    /// Whether others may use the device at the same time.
     pub sharing: Sharing,
 }
 
 impl OpenMode {
-    /// To be a member: read and written by one server.
+    /// Mode of a member in service: read and written by one server.
     pub const SERVE: OpenMode = OpenMode { access: Access::ReadWrite, sharing: Sharing::Exclusive };
-    /// To be looked at, in use or not.
+    /// Mode for looking at a device that may be in use.
     pub const EXAMINE: OpenMode = OpenMode { access: Access::ReadOnly, sharing: Sharing::Shared };
 }
 
-/// What can be a member.
+/// Kinds of devices that can be members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// A disk, a partition, a loop device.
@@ -95,35 +96,35 @@ pub enum DeviceKind {
 /// Tells devices apart: two paths of equal identity are one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Identity {
-    /// A block device's number.
+    /// Identity of a block device.
     Block {
-        /// `st_rdev`.
+        /// Device number (`st_rdev`).
         number: u64,
     },
-    /// A file's place.
+    /// Identity of a file.
     File {
-        /// `st_dev` of its file system.
+        /// Device number of the file system (`st_dev`).
         file_system: u64,
-        /// Its inode there.
+        /// Inode number in that file system.
         inode: u64,
     },
 }
 
-/// By which way a ring reaches a device, and why.
+/// How a ring reaches a device, and why this way.
 #[derive(Debug)]
 pub enum Route {
-    /// As a file.
+    /// File I/O.
     File,
-    /// As a block device.
+    /// Block device I/O.
     Block {
-        /// What keeps it from passthrough.
+        /// Why NVMe passthrough is not used.
         reason: String,
     },
-    /// By the drive's own commands.
+    /// NVMe passthrough: the drive's own commands.
     Passthrough {
-        /// Its character device.
+        /// The drive's character device.
         namespace: Namespace,
-        /// Where that is.
+        /// Path of the character device.
         path: String,
     },
 }
@@ -137,23 +138,24 @@ pub struct Device {
     kind: DeviceKind,
     identity: Identity,
     facts: Facts,
-    /// Read once: of some disks (virtio-blk) the kernel asks the device each time, and has no timeout for that.
+    /// Serial number, read once: for some disks (virtio-blk) the kernel asks the device at each read, without
+    /// a timeout.
     serial: Option<String>,
     route: Route,
-    /// Where its bytes are: itself, and then each layer below it that is known.
+    /// Storage that holds the device's bytes: the device itself, then each known layer below it.
     storage: Vec<Storage>,
-    /// The layers below it, open because they are locked.
+    /// The layers below the device, kept open because they are locked.
     _below: Vec<File>,
 }
 
-/// Bytes zeroed at once: a step of [`Device::zero_range`], between two reports of progress.
+/// Bytes zeroed in one step of [`Device::zero_range`], between two reports of progress.
 const ZERO_STEP_BYTES: u64 = 1 << 30;
 
-/// Bytes moved at once by [`Device::read_at`] and [`Device::write_at`].
+/// Most bytes moved by one system call of [`Device::read_at`] and [`Device::write_at`].
 const COPY_STEP_BYTES: usize = 1 << 20;
 
 impl Device {
-    /// Opens a block device or a regular file and learns what it is.
+    /// Opens a block device or a regular file, claims it as `mode` says, and learns its properties.
     pub fn open(path: impl AsRef<Path>, mode: OpenMode) -> Result<Device, DeviceError> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(|error| DeviceError::from_open(path, error))?;
@@ -180,7 +182,7 @@ impl Device {
             Sharing::Exclusive => lock_storage(path, &file, &storage, mode.access)?,
             Sharing::Shared => Vec::new(),
         };
-        // A block device's metadata has no size; its end does.
+        // The size is where a seek to the end arrives: the metadata of a block device has no size.
         let size = file.seek(SeekFrom::End(0)).map_err(|source| io_error(path, "size", source))?;
         let mut facts = facts::of(&file, &metadata, kind, size, direct, mode.access);
         if facts.size_bytes < BLOCK_BYTES as u64 {
@@ -198,38 +200,40 @@ impl Device {
         Ok(Device { path, file, mode, kind, identity, facts, serial, route, storage, _below: below })
     }
 
-    /// The path that it was opened by.
+    /// The path by which the device was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Block device or file.
+    /// Whether this is a block device or a file.
     #[must_use]
     pub fn kind(&self) -> DeviceKind {
         self.kind
     }
 
-    /// What tells it apart from every other device.
+    /// The identity, different from that of every other device.
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Whether some byte of this device is one of the other's, as far as can be told.
+    /// Whether the two devices have some byte in common, as far as can be told.
     #[must_use]
     pub fn shares_storage_with(&self, other: &Device) -> bool {
         self.storage.iter().any(|one| other.storage.iter().any(|two| one.meets(two)))
     }
 
-    /// The paths by which its bytes are opened, in every layer that is known: its own path first.
+    /// The paths by which the device's bytes are opened, one for each known layer; the device's own path
+    /// first.
     pub fn places(&self) -> impl Iterator<Item = &Path> {
         self.storage.iter().map(Storage::path)
     }
 
-    /// A call that says whether it has a volatile cache now, if it had none when it was opened and can get one. The cache of a
-    /// drive can be switched on under us, and the kernel tells nobody but by its queue's `write_cache`. That attribute waits for a
-    /// queue that is being reconfigured.
+    /// Returns a call that says whether the device has a volatile cache now; `None` if it had one when it was
+    /// opened or cannot get one. A drive's cache can be switched on at any time, and the kernel shows that
+    /// only in the `write_cache` attribute of the drive's queue. Reading the attribute waits while the queue
+    /// is being reconfigured.
     #[must_use]
     pub fn look_at_cache(&self) -> Option<impl Fn() -> bool + Send + use<>> {
         match self.identity {
@@ -240,38 +244,39 @@ impl Device {
         }
     }
 
-    /// The serial number of a disk, where the kernel knew one when it was opened.
+    /// The serial number of a disk, if the kernel knew one when the device was opened.
     #[must_use]
     pub fn serial(&self) -> Option<&str> {
         self.serial.as_deref()
     }
 
-    /// What to call it in a message: the path, and the serial number of a disk.
+    /// Name of the device in messages: the path, and the serial number if known.
     #[must_use]
     pub fn name(&self) -> String {
         let serial = self.serial().map_or(String::new(), |serial| format!(" (serial {serial})"));
         format!("{}{serial}", self.path.display())
     }
 
-    /// Sizes and properties, as they were when it was opened.
+    /// Sizes and properties at the time of opening.
     #[must_use]
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// By which way a ring reaches it.
+    /// How a ring reaches the device.
     #[must_use]
     pub fn route(&self) -> &Route {
         &self.route
     }
 
-    /// Whether a ring for it must be wide (see [`UringConfig::passthrough`](crate::ring::UringConfig::passthrough)).
+    /// Whether a ring needs wide entries for this device (see
+    /// [`UringConfig::passthrough`](crate::ring::UringConfig::passthrough)).
     #[must_use]
     pub fn wants_passthrough(&self) -> bool {
         matches!(self.route, Route::Passthrough { .. })
     }
 
-    /// Fills `into` from `offset_bytes` on; any offset, any length. Blocks.
+    /// Fills `into` with the bytes from `offset_bytes` on; any offset, any length. Blocks.
     pub fn read_at(&self, offset_bytes: u64, into: &mut [u8]) -> Result<(), DeviceError> {
         let len = into.len();
         let fail = |source| self.transfer_error("read", offset_bytes, len, source);
@@ -279,7 +284,7 @@ impl Device {
         let mut bounce = Bounce::new((COPY_STEP_BYTES + 2 * block).min(into.len() + 2 * block));
         let mut done = 0;
         while done < into.len() {
-            // The blocks that hold the next step, read whole.
+            // Direct I/O needs whole blocks: read those that hold the next step.
             let at = offset_bytes + done as u64;
             let skip = (at % block as u64) as usize;
             let step = (into.len() - done).min(COPY_STEP_BYTES);
@@ -291,8 +296,8 @@ impl Device {
         Ok(())
     }
 
-    /// Stores `from` at `offset_bytes`; both are multiples of the logical block. Blocks; rests in a
-    /// volatile cache, if there is one, until [`Device::flush`].
+    /// Stores `from` at `offset_bytes`; both offset and length are multiples of the logical block. Blocks.
+    /// The data is durable after [`Device::flush`]; until then it may be in a volatile cache.
     pub fn write_at(&self, offset_bytes: u64, from: &[u8]) -> Result<(), DeviceError> {
         let fail = |source| self.transfer_error("write", offset_bytes, from.len(), source);
         let block = u64::from(self.facts.logical_block_bytes);
@@ -308,13 +313,13 @@ impl Device {
         Ok(())
     }
 
-    /// Makes everything durable that was written.
+    /// Makes all completed writes durable.
     pub fn flush(&self) -> Result<(), DeviceError> {
         self.file.sync_data().map_err(|source| io_error(&self.path, "flush", source))
     }
 
-    /// Makes a range (whole 4 KiB blocks) read as zeros, as fast as the device can, and reports the
-    /// bytes done after each step of at most 1 GiB. Durable after [`Device::flush`].
+    /// Makes a range (whole 4 KiB blocks) read as zeros, as fast as the device can, and reports the bytes
+    /// done after each step of at most 1 GiB. Durable after [`Device::flush`].
     pub fn zero_range(
         &self,
         offset_bytes: u64,
@@ -333,12 +338,12 @@ impl Device {
         Ok(())
     }
 
-    /// Another descriptor of the same open device; it shares the lock.
+    /// Duplicates the descriptor; the duplicate shares the lock.
     pub fn try_clone_file(&self) -> Result<File, DeviceError> {
         self.file.try_clone().map_err(|source| io_error(&self.path, "duplicate", source))
     }
 
-    /// The device as each of so many rings takes it.
+    /// The device as each of `rings` rings gets it.
     pub fn for_ring(&self, rings: usize) -> Result<UringDevice, DeviceError> {
         let deallocate = match (self.mode.access, self.kind) {
             (Access::ReadOnly, _) => Deallocate::Ignore,
@@ -356,9 +361,9 @@ impl Device {
         })
     }
 
-    /// A descriptor of the same open device, and for a buffered file one that was opened anew: an error of write-back is told once
-    /// to each open file description (errseq_t of the kernel), so a flush of one reactor must not take away what the
-    /// flush of another has to learn.
+    /// A descriptor for a ring: a duplicate for direct I/O, an own open file description for a buffered file.
+    /// The kernel reports an error of write-back once to each open file description (errseq_t), so with a
+    /// shared one the flush of one reactor would take the error away from the flush of another.
     fn file_for_ring(&self) -> Result<File, DeviceError> {
         if self.facts.direct {
             return self.try_clone_file();
@@ -377,8 +382,9 @@ impl Device {
     }
 
     fn zero_step(&self, offset: u64, len: u64) -> io::Result<()> {
-        // On a block device this is zeroing that may deallocate: NVMe Write Zeroes with DEAC, where the drive promises that
-        // what is deallocated reads as zeros. BLKZEROOUT forbids that, and a drive then writes every zero.
+        // On a block device this zeroes by deallocating if possible: NVMe Write Zeroes with DEAC, if the
+        // drive promises that deallocated blocks read as zeros. BLKZEROOUT forbids deallocation, and a drive
+        // then writes every zero.
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match (rustix::fs::fallocate(&self.file, mode, offset, len), self.kind) {
             (Err(rustix::io::Errno::OPNOTSUPP), DeviceKind::Block) => blkzeroout(&self.file, offset, len),
@@ -412,20 +418,21 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         if let (Route::Passthrough { .. }, Access::ReadWrite) = (&self.route, self.mode.access) {
-            // Whoever has the block device open too would go on reading what it was before. Best effort: it is gone for
-            // good, or nobody is there; with the last descriptor the kernel drops the pages anyway.
+            // Drop the kernel's cached pages: another process that has the block device open would keep
+            // reading the old content. Best effort: an error means that the drive is gone or has no such
+            // reader, and the kernel drops the pages with the last descriptor anyway.
             let _forgotten = nvme::forget_pages(&self.file);
         }
     }
 }
 
-/// Creates a sparse file of `size_bytes` to be a member. The path must not exist.
+/// Creates a sparse file of `size_bytes` for use as a member. The path must not exist.
 pub fn create_file(path: impl AsRef<Path>, size_bytes: u64) -> Result<(), DeviceError> {
     let path = path.as_ref();
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let file = created.map_err(|error| DeviceError::from_create(path, size_bytes, error))?;
     file.set_len(size_bytes).map_err(|error| {
-        // Best effort: an empty file would be in the way of the next attempt.
+        // Best effort: a leftover empty file would make the next attempt fail.
         let _removed = std::fs::remove_file(path);
         DeviceError::from_create(path, size_bytes, error)
     })
@@ -447,22 +454,24 @@ fn open_block(path: &Path, mode: OpenMode, number: u64) -> Result<File, DeviceEr
             _ => DeviceError::from_open(path, error),
         })
     });
-    // The holder is looked for once, after the last attempt.
+    // Look for the holder only once, after the last attempt.
     opened.map_err(|error| match error {
         DeviceError::Held { path, .. } => DeviceError::Held { path, by: holder::of(number) },
         other => other,
     })
 }
 
-/// Has reads leave the time of the last access alone: the kernel would look at it with each of them (180 instructions of
-/// 4,300 for a read of a RAM disk by io_uring), and nobody asks for it. Allowed to the owner and to root; others go without.
+/// Tells the kernel not to update the access time on reads: the check costs 180 of the 4,300 instructions of
+/// a RAM disk read by io_uring, and nothing uses the time. Only the owner and root may set the flag; without
+/// it reads are only slower.
 fn leave_access_time(file: &File) {
     let _left_or_not = rustix::fs::fcntl_getfl(file)
         .and_then(|flags| rustix::fs::fcntl_setfl(file, flags | OFlags::NOATIME));
 }
 
-/// Locks the range of each layer, so that no other server has it under another name, and returns the files that were opened for it.
-/// A layer that cannot be opened is left alone, and so is a file on a file system without locks.
+/// Locks the range of each layer, so that no other server uses the same bytes under another name, and returns
+/// the files that were opened for the locks. A layer that cannot be opened stays unlocked, and so does a file
+/// on a file system without locks.
 fn lock_storage(
     path: &Path,
     device: &File,
@@ -488,13 +497,13 @@ fn lock_storage(
     Ok(files)
 }
 
-/// Passthrough where it can be; the facts are then those of the drive.
+/// Chooses passthrough if possible, and then replaces `facts` by those of the drive.
 fn block_route(file: &File, number: u64, size: u64, mode: OpenMode, facts: &mut Facts) -> Route {
     if mode.sharing == Sharing::Shared {
         return Route::Block { reason: "only looked at".into() };
     }
     let found = nvme::find(file, number, size, mode.access).and_then(|found| {
-        // Reading needs it as much as writing does: another's dirty pages are not on the drive yet.
+        // Dirty pages of another program are not on the drive yet: drop the cache even if we only read.
         nvme::forget_pages(file).map_err(|error| format!("cached pages cannot be dropped: {error}"))?;
         Ok(found)
     });
@@ -507,9 +516,10 @@ fn block_route(file: &File, number: u64, size: u64, mode: OpenMode, facts: &mut 
     }
 }
 
-/// Tries again for a while when a device is taken. A process that had it in an io_uring and has ended, or
-/// was killed, is gone for `waitpid` before the kernel has put the ring's files: that is the work of a
-/// kernel thread (io_uring/io_uring.c, `io_ring_exit_work`). `create` and at once `serve` failed for it.
+/// Retries for a while if a device is taken. After a process that had it in an io_uring has ended or was
+/// killed, `waitpid` can return before the kernel has released the ring's files: a kernel thread does that
+/// later (io_uring/io_uring.c, `io_ring_exit_work`). Without the retries `create` directly followed by
+/// `serve` failed.
 #[expect(clippy::disallowed_methods, reason = "a control step may wait; nothing but the lock tells its end")]
 fn patiently<T>(mut open: impl FnMut() -> Result<T, DeviceError>) -> Result<T, DeviceError> {
     let mut tries_left = TAKEN_TIME_MAX.as_millis() / TAKEN_PAUSE.as_millis();
@@ -522,7 +532,7 @@ fn patiently<T>(mut open: impl FnMut() -> Result<T, DeviceError>) -> Result<T, D
     }
 }
 
-/// The file, and whether it takes O_DIRECT.
+/// Opens a file; the bool says whether the file supports O_DIRECT.
 fn open_file(path: &Path, mode: OpenMode) -> Result<(File, bool), DeviceError> {
     let opened = match options(mode.access).custom_flags(libc::O_DIRECT).open(path) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -546,7 +556,7 @@ fn open_file(path: &Path, mode: OpenMode) -> Result<(File, bool), DeviceError> {
     Ok((file, direct))
 }
 
-/// The error of a lock that another process has, with that process, which is looked for once, after the last attempt.
+/// Adds to a lock error the process that holds the lock, looked for once, after the last attempt.
 fn with_lock_owner(error: DeviceError, file: &File) -> DeviceError {
     match error {
         DeviceError::Locked { path, .. } => DeviceError::Locked { path, by: holder::of_lock(file) },
@@ -554,7 +564,8 @@ fn with_lock_owner(error: DeviceError, file: &File) -> DeviceError {
     }
 }
 
-/// `BLKZEROOUT` of linux/fs.h: zeroes by the device's own command where it has one, else by writing.
+/// `BLKZEROOUT` of linux/fs.h: zeroes a range by the device's own command if there is one, otherwise by
+/// writing.
 fn blkzeroout(file: &File, offset: u64, len: u64) -> io::Result<()> {
     const BLKZEROOUT: libc::Ioctl = (0x12 << 8) | 127;
     let range: [u64; 2] = [offset, len];

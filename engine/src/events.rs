@@ -1,9 +1,10 @@
-//! The events of a running array that an operator should hear of, once each: a member that leaves, an array that is degraded, a rebuild
-//! that ends.
+//! Events of a running array that an operator should hear of, once each: a member leaves, the array becomes
+//! degraded, a rebuild ends.
 //!
-//! The steward tells them (`array/tell.rs`), and a listener writes them down. Nothing waits for the listener: the channel has
-//! room for as many events as the listener asks for, and an event that finds no room is counted.
-//! Lost data is not among them: the listener looks for it by itself, since it has to search the bitmap.
+//! The steward reports them (`array/tell.rs`), and a listener writes them down. Nothing waits for the
+//! listener: the channel has room for as many events as the listener asks for, and an event that finds no
+//! room is only counted. Lost data is not among the events: finding it means searching the bitmap, which the
+//! listener does itself.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,15 +14,15 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use crate::members::Failure;
 use crate::ring::DeviceIndex;
 
-/// Something that has happened.
+/// An event of a running array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The array begins without a member in this slot.
+    /// The array starts without a member in this slot.
     SlotMissing {
         /// The slot.
         slot: u8,
     },
-    /// A member is out of service from now on.
+    /// A member goes out of service.
     MemberLeft {
         /// The slot of the member.
         slot: u8,
@@ -32,7 +33,7 @@ pub enum Event {
         /// Whether the array has failed by then.
         array_has_failed: bool,
     },
-    /// A member that was passed by for its silence is read again (read-only arrays).
+    /// A member that was skipped because it did not answer is read again (read-only arrays).
     MemberIsBack {
         /// The slot of the member.
         slot: u8,
@@ -75,12 +76,12 @@ pub enum Event {
     },
     /// A resync has begun.
     ResyncBegun {
-        /// Stripes that need it, as far as is known.
+        /// Stripes that need a resync, as far as is known.
         stripes: u64,
     },
     /// No more stripes can be resynced now.
     ResyncEnded {
-        /// Stripes that still need it: another attempt follows, or a member that they need is missing.
+        /// Stripes that still need a resync: another attempt follows, or a member that they need is missing.
         left: u64,
     },
     /// The number of members in sync has changed, or the array has failed.
@@ -98,13 +99,13 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub struct Events {
     listener: OnceLock<Sender<Event>>,
-    /// Relaxed: it guards nothing.
+    /// Number of events that found no room. Relaxed: it orders no other memory.
     unheard: AtomicU64,
 }
 
 impl Events {
-    /// Begins to listen. At most `waiting_max` events may wait. (A member that leaves makes two or three.) There is one listener: the
-    /// channel of a second one stays empty.
+    /// Begins to listen. At most `waiting_max` events may wait; a member that leaves causes two or three.
+    /// There is one listener: the channel of a second one stays empty.
     #[must_use]
     pub fn listen(&self, waiting_max: usize) -> Receiver<Event> {
         let (sender, receiver) = bounded(waiting_max);
@@ -112,7 +113,7 @@ impl Events {
         receiver
     }
 
-    /// Events that found no room.
+    /// Number of events that found no room.
     #[must_use]
     pub fn unheard(&self) -> u64 {
         self.unheard.load(Ordering::Relaxed)

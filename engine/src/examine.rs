@@ -1,7 +1,7 @@
-//! What the superblocks of a stopped array's members say, without assembling it.
+//! Reads the superblocks of a stopped array's members, without assembling the array.
 //!
-//! Each path gets an answer of its own: a member that cannot be read or decoded is an entry with an
-//! `error`, not a failure of the whole. Nothing is written, and no member is held open.
+//! Each path gets its own answer: a member that cannot be read or decoded is an entry with an `error`, and
+//! does not fail the whole call. Nothing is written, and no member is held open.
 
 use std::path::{Path, PathBuf};
 
@@ -14,19 +14,21 @@ use crate::server::ServerError;
 use crate::server::bounded::{each_within, no_answer, patience};
 use crate::status::MemberState;
 
-/// One path, looked at.
+/// Result of examining one path.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Examined {
-    /// As it was given.
+    /// The path as it was given.
     pub path: PathBuf,
-    /// What its newest valid superblock says; `None` if there is none.
+    /// Content of the newest valid superblock; `None` if there is none.
     pub superblock: Option<ExaminedSuperblock>,
-    /// Why it could not be read, in words; or, beside a superblock, what is wrong with its other copy.
+    /// Why the superblock could not be read, in words; beside a superblock, what is wrong with its other
+    /// copy.
     pub error: Option<String>,
-    /// The device has not answered: nothing is known of what it holds.
+    /// Whether the device did not answer, so that its content is unknown.
     pub silent: bool,
-    /// The device could not be opened or read: nothing is known of what it holds, and another attempt may succeed.
+    /// Whether the device could not be opened or read: its content is unknown, and another attempt may
+    /// succeed.
     #[serde(default)]
     pub unread: bool,
 }
@@ -35,51 +37,52 @@ pub struct Examined {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExaminedSuperblock {
-    /// The array's name.
+    /// Name of the array.
     pub name: String,
-    /// The array's identity.
+    /// UUID of the array.
     pub array_uuid: String,
-    /// This member's identity.
+    /// UUID of this member.
     pub member_uuid: String,
-    /// The name of the host that created the array or served it last.
+    /// Name of the host that created the array or served it last.
     pub host: String,
-    /// The id of that host, made from its machine id; empty where a program wrote it that knew of names only.
+    /// Id of that host, made from its machine id; empty if an old version, which knew only names, wrote the
+    /// superblock.
     #[serde(default)]
     pub host_id: String,
-    /// 5 or 6.
+    /// RAID level: 5 or 6.
     pub level: u8,
-    /// Bytes placed on one member before moving on.
+    /// Chunk size: bytes placed on one member before moving on.
     pub chunk_bytes: u32,
-    /// What a host sees of the array.
+    /// Size of the array as hosts see it.
     pub size_bytes: u64,
-    /// Where on this member data begins.
+    /// Offset on this member at which data begins.
     pub data_offset_bytes: u64,
-    /// The place of this member.
+    /// Slot of this member.
     pub slot: usize,
-    /// Which incarnation of the array wrote this.
+    /// Incarnation of the array that wrote this superblock.
     pub epoch: u64,
-    /// Grows with each write of a superblock.
+    /// Sequence number; grows with each write of a superblock.
     pub sequence: u64,
-    /// Whether the array was stopped cleanly after this was written.
+    /// Whether the array was stopped cleanly after this superblock was written.
     pub clean: bool,
-    /// What this member knew of every slot, itself included; one entry a slot.
+    /// State of every slot as this member knew it, itself included; one entry per slot.
     pub slots: Vec<ExaminedSlot>,
 }
 
-/// A line of the per-slot table.
+/// State of one slot in a superblock.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExaminedSlot {
-    /// The slot's state on record.
+    /// State of the slot on record.
     pub state: MemberState,
-    /// The epoch in which the slot last took part.
+    /// Epoch in which the slot last took part.
     pub epoch: u64,
-    /// For a slot being rebuilt, the first stripe that is not filled yet.
+    /// First stripe that is not filled yet, for a slot that is being rebuilt.
     pub rebuild_cursor_stripes: Option<u64>,
 }
 
-/// Looks at every path, at all of them at the same time. Each may take the member timeout to answer (seconds; 0 = 30). An error
-/// means that nothing could be looked at; see [`Examined::error`].
+/// Looks at all paths at the same time. Each device may take the member timeout to answer (seconds; 0 = 30).
+/// An error means that nothing could be looked at; for errors of single paths see [`Examined::error`].
 pub fn examine(paths: &[PathBuf], member_timeout_s: u32) -> Result<Vec<Examined>, ServerError> {
     if paths.is_empty() {
         return Err(ServerError("no member is given".into()));
@@ -96,7 +99,7 @@ pub fn examine(paths: &[PathBuf], member_timeout_s: u32) -> Result<Vec<Examined>
     Ok(paths.iter().zip(looked_at).map(|(path, found)| found.unwrap_or_else(|| silent(path))).collect())
 }
 
-/// Looks at one path. Waits for as long as the device does.
+/// Looks at one path, and waits for the device without a timeout.
 #[must_use]
 pub fn look(path: &Path) -> Examined {
     let failed = |error: String, unread: bool| {

@@ -1,19 +1,19 @@
-//! The RAID engine: a state machine without I/O, clock or chance, and the rooms around it.
+//! The RAID engine: a state machine without I/O, clock or randomness, and the rooms around it.
 //!
 //! ```text
-//! server                                control: create, start, look, command, stop
-//!   reactor                             one a core: turn, nap, sleep
+//! server                                control: create, start, inspect, command, stop
+//!   reactor                             one per core: turn, nap, sleep
 //!     frontend (nbd, bench)             requests and replies        \
-//!     ring (uring, instant)             member I/O                   > the world, by three traits
+//!     ring (uring, instant)             member I/O                   > the outside world, three traits
 //!     clock                             time                        /
 //!     array                             the engine: requests -> stripe ops -> member operations
-//!       steward                         reactor 0's other trade: record, resync, rebuild, sweep, stop
+//!       steward                         reactor 0's second job: record, resync, rebuild, sweep, stop
 //!       stripe, durable                 operations on stripes; bitmap blocks and flushes
 //!       turn                            the one place that pushes member I/O
 //!       plan, geometry                  pure decisions and arithmetic
-//!       shared, members, mailbox, tally what reactors share, besides the bitmap
+//!       shared, members, mailbox, tally state that reactors share, besides the bitmap
 //!   start, assembly, format             from superblocks to a running array
-//!   memory, device, topology            arenas and pools, members' paths, cores
+//!   memory, device, topology            arenas and pools, opened members, cores
 //! ```
 
 pub mod array;

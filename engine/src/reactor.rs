@@ -1,10 +1,11 @@
 //! A reactor: one thread, one core, one ring, one share of the array, one share of the front end.
 //!
-//! Its loop is a turn: gather requests, take mail, take completions, advance, submit, reply. A turn is bounded and
-//! never blocks, locks or allocates. When turns bring nothing it spins a little, then sleeps in the kernel
-//! until its ring, its front end, its mailbox or the steward's clock has something: an idle array does
-//! not burn a core. While something waits that no descriptor announces (another reactor's bitmap write, say),
-//! it naps: microseconds, so that on a machine with few cores the other gets one.
+//! The loop repeats a turn: gather requests, take mail, take completions, advance, submit, reply. A turn is
+//! bounded and never blocks, locks or allocates. After turns without work the reactor spins a little, then
+//! sleeps in the kernel until its ring, its front end, its mailbox or the steward's clock has work for it, so
+//! an idle array does not burn a core. While it waits for something that no descriptor announces (another
+//! reactor's bitmap write, for example), it naps for microseconds instead, so that on a machine with few
+//! cores the other reactor gets to run.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -20,37 +21,37 @@ use crate::memory::{Memory, Pool};
 use crate::request::Request;
 use crate::ring::Ring;
 
-/// Turns without anything before a reactor goes to sleep.
+/// Turns without work before a reactor goes to sleep.
 const SPINS_BEFORE_SLEEP: u32 = 256;
-/// How long it naps while something waits that nobody announces.
+/// Length of a nap, while the reactor waits for something that no descriptor announces.
 const NAP_NS: u32 = 50_000;
-/// Requests taken from the front end in one turn: enough to fill a submission with member I/O, few enough that
-/// what the turn touches (ops, their memory, the requests' bytes) is still in cache when it comes to it again.
-/// 4 KiB writes on null members, nanoseconds of a core each: 704 with 32, 746 with 64, 727 with 256; degraded
-/// reads 257, 266, 291; healthy reads do not care down to 32 (98), and take 115 with 16.
+/// Requests taken from the front end in one turn: enough to fill a submission with member I/O, and few enough
+/// that what the turn touches (ops, their memory, the requests' bytes) is still in cache when the turn comes
+/// back to it. Nanoseconds of a core per request, on null members: 4 KiB writes 704 with 32, 746 with 64, 727
+/// with 256; degraded reads 257, 266, 291; healthy reads 98 with 32 or more, and 115 with 16.
 const REQUESTS_PER_TURN: usize = 32;
-/// Messages taken in one turn.
+/// Most messages taken in one turn.
 const MESSAGES_PER_TURN: usize = 256;
 
-/// What the server asks of a reactor.
+/// An order from the server to a reactor.
 pub enum ReactorOrder<R> {
-    /// Do this to the ring, on its own thread.
+    /// Call this function with the ring, on the reactor's thread.
     WithRing(Box<dyn FnOnce(&mut R) + Send>),
-    /// Take no new requests; tell when the last one is answered that the kernel does not keep (see [`Array::left_to_kernel`]), and
-    /// no op works for hosts any more.
+    /// Take no new requests, and report when the array is drained: no op works for hosts any more, and every
+    /// request is answered except those that the kernel keeps (see [`Array::left_to_kernel`]).
     Drain(Sender<()>),
-    /// Return.
+    /// Return from [`Reactor::run`].
     Exit,
 }
 
-/// How a reactor is reached from outside.
+/// The server's connection to a reactor.
 pub struct ReactorPort<R> {
-    /// Few, and not bounded: an order must not wait for a reactor that is held up.
+    /// Orders are few, and the queue is unbounded so that an order never waits for a reactor that is held up.
     orders: SegQueue<ReactorOrder<R>>,
 }
 
 impl<R> ReactorPort<R> {
-    /// A port without orders.
+    /// Makes a port without orders.
     #[must_use]
     pub fn new() -> Arc<ReactorPort<R>> {
         Arc::new(ReactorPort { orders: SegQueue::new() })
@@ -67,14 +68,14 @@ impl<R> ReactorPort<R> {
 pub struct Bell(OwnedFd);
 
 impl Bell {
-    /// A silent bell.
+    /// Makes a silent bell.
     pub fn new() -> std::io::Result<Arc<Bell>> {
         Ok(Arc::new(Bell(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)))
     }
 
-    /// Wakes whoever polls it.
+    /// Wakes the reactor that polls the bell.
     pub fn ring(&self) {
-        // Full (EAGAIN) means that it rings already.
+        // EAGAIN (counter full) means that the bell rings already.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
@@ -83,7 +84,7 @@ impl Bell {
     }
 }
 
-/// One reactor.
+/// A reactor and its parts.
 pub struct Reactor<R: Ring, F: Frontend, C: Clock> {
     me: u8,
     shared: Arc<Shared>,
@@ -101,7 +102,7 @@ pub struct Reactor<R: Ring, F: Frontend, C: Clock> {
 }
 
 impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
-    /// A reactor with these parts; `bell` is what its mailbox's waker rings.
+    /// Makes a reactor of these parts; `bell` is what its mailbox's waker rings.
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "the parts of a reactor, each named at its one caller")]
     pub fn new(
@@ -131,11 +132,11 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         }
     }
 
-    /// Turns until it is told to exit. Gives back the ring and the front end.
+    /// Runs turns until ordered to exit. Returns the ring and the front end.
     pub fn run(mut self) -> (R, F) {
         let mut idle_turns = 0;
         loop {
-            // Looked at first: taking from a queue that is empty costs a barrier.
+            // Check first: taking from an empty queue costs a barrier.
             if !self.port.orders.is_empty()
                 && let Some(order) = self.port.orders.pop()
             {
@@ -156,13 +157,14 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
             }
             if idle_turns >= SPINS_BEFORE_SLEEP {
                 self.sleep();
-                // Whatever woke it is found by the next turn; if that brings nothing, to sleep again.
+                // The next turn finds the cause of the wake-up; if that turn finds nothing, sleep again at
+                // once.
                 idle_turns = SPINS_BEFORE_SLEEP - 1;
             }
         }
     }
 
-    /// One turn; whether it brought anything.
+    /// Runs one turn; returns whether the turn had work.
     pub fn turn(&mut self) -> bool {
         let now_ns = self.clock.now_ns();
         let room = self.array.room().min(REQUESTS_PER_TURN);
@@ -172,7 +174,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         for request in self.requests.drain(..) {
             self.array.submit(&mut self.ring, now_ns, request);
         }
-        // Looked at first: taking from mailboxes that are empty costs barriers.
+        // Check first: taking from empty mailboxes costs barriers.
         let has_mail = self.shared.mailboxes.has_mail(self.me);
         let messages_max = if has_mail { MESSAGES_PER_TURN } else { 0 };
         moved |= self.array.turn(&mut self.ring, now_ns, messages_max) || has_mail;
@@ -184,9 +186,9 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
             self.frontend.reply(&self.memory, &mut self.pool, reply);
             replied = true;
         }
-        // Every turn: a client that leaves without a word, or with NBD_CMD_DISC, gives nothing to answer and
-        // yet something to tidy up. Left to turns that moved something, its place was not freed, and a stop
-        // that followed at once waited for it in vain.
+        // Settle in every turn, even one without work. A client that leaves silently, or with NBD_CMD_DISC,
+        // needs no answer but leaves something to clean up. With settling only in turns that had work, the
+        // client's place was not freed, and a stop that followed at once waited for it in vain.
         self.frontend.settle(&self.memory, &mut self.pool);
         if self.draining.is_some()
             && !self.array.works_for_hosts()
@@ -199,7 +201,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         moved || replied
     }
 
-    /// Sleeps until something may have moved.
+    /// Sleeps until there may be work.
     fn sleep(&mut self) {
         let (ring, frontend) = (self.ring.wait_fd(), self.frontend.wait_fd());
         // A ring without a descriptor completes by the next turn; a front end without one must be polled.
@@ -223,7 +225,7 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
     }
 }
 
-/// Waits until one of these is readable, or the time is over.
+/// Waits until a descriptor is readable, or the timeout has passed.
 #[expect(unsafe_code, reason = "the traits name their descriptors by number")]
 fn sleep_on(fds: [Option<RawFd>; 3], timeout_ns: Option<u64>) {
     let timeout = timeout_ns.map(|ns| rustix::event::Timespec {
@@ -235,6 +237,6 @@ fn sleep_on(fds: [Option<RawFd>; 3], timeout_ns: Option<u64>) {
     let first = fds[0].expect("a reactor has its bell");
     let fd = |at: usize| borrow(fds[at].unwrap_or(first));
     let mut list = [0, 1, 2].map(|at| PollFd::from_borrowed_fd(fd(at), PollFlags::IN));
-    // Interrupted: a turn that finds nothing.
+    // An interrupted poll only causes a turn without work.
     let _ = poll(&mut list, timeout.as_ref());
 }

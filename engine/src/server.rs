@@ -1,6 +1,6 @@
-//! The array as a whole, for a command line: create, start, look, command, stop.
+//! A whole array, as the command line uses it: create, start, inspect, command, stop.
 //!
-//! Control steps block, allocate and tell the time; they run on the caller's thread, never on a reactor's.
+//! Control steps block, allocate and read the clock. They run on the caller's thread, never on a reactor's.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,134 +38,137 @@ pub use scrub::scrub_offline;
 use this_host::this_host;
 pub use words::{shell_path, shell_word};
 
-/// How the stripes of a new array start.
+/// Initial state of the stripes of a new array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
-    /// Zero where every member zeroes fast, lazy otherwise.
+    /// `Zero` if every member zeroes fast, `Lazy` otherwise.
     Auto,
-    /// Zero every member and start Clean.
+    /// Zero every member; all stripes start Clean.
     Zero,
-    /// Start Unwritten.
+    /// All stripes start Unwritten.
     Lazy,
-    /// Start NeedSync; the first server resyncs.
+    /// All stripes start NeedSync; the first server resyncs them.
     Sync,
-    /// Start Clean on the operator's word that parity already matches.
+    /// All stripes start Clean: the operator asserts that parity already matches.
     AssumeClean,
 }
 
-/// What to create.
+/// The array that [`create()`] is to make.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// 1..=64 bytes of letters, digits, `.`, `_`, `-`.
+    /// Name of the array: 1..=64 bytes of letters, digits, `.`, `_`, `-`.
     pub name: String,
-    /// RAID-5 or RAID-6.
+    /// Whether the array is RAID-5 or RAID-6.
     pub level: Level,
-    /// Power of two, 4 KiB..1 MiB.
+    /// Chunk size: a power of two, 4 KiB to 1 MiB.
     pub chunk_bytes: u32,
     /// Block devices or files, in slot order.
     pub members: Vec<PathBuf>,
-    /// Files that do not exist are made with this size.
+    /// Size of member files to make where the path does not exist; `None`: every path must exist.
     pub file_bytes: Option<u64>,
-    /// How stripes start.
+    /// Initial state of the stripes.
     pub init: Init,
-    /// Overwrite members that carry another array or a file system.
+    /// Whether members that hold another array or a file system are overwritten.
     pub force: bool,
 }
 
-/// What was created.
+/// Result of [`create()`].
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Created {
-    /// The array's identity.
+    /// UUID of the array.
     pub uuid: String,
-    /// What a host will see.
+    /// Size of the array as hosts see it.
     pub size_bytes: u64,
-    /// What `Init::Auto` came to, in a word (`zero`, `lazy`), or the init asked for.
+    /// The init that was used: the one asked for, or what `Init::Auto` chose (`zero`, `lazy`).
     pub init: &'static str,
-    /// How the members were reached, in slot order.
+    /// How each member was reached, in slot order.
     pub routes: Vec<crate::status::MemberRoute>,
 }
 
-/// What to grow.
+/// The array that [`grow_offline`] is to grow.
 #[derive(Clone, Debug, Default)]
 pub struct GrowOptions {
-    /// Every member; those of other arrays are an error.
+    /// Paths of all members; a member of another array is an error.
     pub members: Vec<PathBuf>,
-    /// Take an array that another host created or served last.
+    /// Whether an array that another host created or served last may be grown.
     pub foreign_host_ok: bool,
-    /// Where notes of block devices are that may wait for the array (server/note.rs).
+    /// Directory with the notes of block devices that may be waiting for this array (server/note.rs).
     pub run_dir: Option<PathBuf>,
 }
 
-/// What growing came to.
+/// Result of growing an array.
 #[derive(Clone, Debug, serde::Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Grown {
-    /// The array's name.
+    /// Name of the array.
     pub name: String,
-    /// What a host saw.
+    /// Array size before, as hosts saw it.
     pub from_bytes: u64,
-    /// What a host will see; the same, if there was nothing to gain.
+    /// Array size after, as hosts will see it; equal to `from_bytes` if there was nothing to gain.
     pub to_bytes: u64,
-    /// The slot of the smallest member, which decides.
+    /// Slot of the smallest member, which limits the array's size.
     pub smallest_slot: usize,
-    /// Its path.
+    /// Path of the smallest member.
     pub smallest_path: PathBuf,
-    /// Its size.
+    /// Size of the smallest member.
     pub smallest_bytes: u64,
-    /// What is left unused of it.
+    /// Bytes of the smallest member that stay unused.
     pub unused_bytes: u64,
-    /// The place for the bitmap of this array holds no cells of more stripes.
+    /// Whether the array cannot grow further because its bitmap zone has no room for the cells of more
+    /// stripes.
     pub bitmap_is_full: bool,
-    /// Slots that failed while it was put on record.
+    /// Slots that failed while the growth was put on record.
     pub failed_slots: Vec<u8>,
 }
 
-/// What to serve, and how.
+/// The array to serve, and how.
 #[derive(Clone, Debug, Default)]
 pub struct ServeOptions {
-    /// Every candidate member; those of other arrays are an error.
+    /// Paths of all candidate members; a member of another array is an error.
     pub members: Vec<PathBuf>,
-    /// How many reactors; 0 = half of the CPUs, at most 4. Not looked at where `cpus` says it.
+    /// Number of reactors; 0 = half of the CPUs, at most 4. Ignored if `cpus` is not empty.
     pub reactors: usize,
-    /// The CPUs to run them on, one each; empty = chosen by the machine's topology and the members' NUMA nodes.
+    /// CPUs for the reactors, one reactor per CPU; empty = chosen by the machine's topology and the members'
+    /// NUMA nodes.
     pub cpus: Vec<usize>,
-    /// Serve a block device of this machine, and no NBD.
+    /// Serve a block device of this machine instead of NBD.
     pub ublk: Option<UblkChoice>,
-    /// Features of its driver that a new block device is not to use.
+    /// Features of the ublk driver that a new block device must not use.
     pub ublk_without: Vec<UblkFeature>,
-    /// Listen addresses: `unix:PATH` or `HOST:PORT`.
+    /// NBD listen addresses: `unix:PATH` or `HOST:PORT`.
     pub nbd: Vec<String>,
-    /// Serve NBD although a block device of the array waits for its server.
+    /// Whether to serve NBD even though a block device of the array waits for its server.
     pub despite_block_device: bool,
-    /// Where the state of the array is noted for the next server of a block device. Without it a block device is never taken over.
+    /// Directory for the note that the next server of a block device needs. Without the note a block device
+    /// is never taken over.
     pub run_dir: Option<PathBuf>,
-    /// Write nothing, not even metadata.
+    /// Whether nothing may be written, not even metadata.
     pub read_only: bool,
-    /// Take an array that was created on another host.
+    /// Whether an array that was created on another host may be served.
     pub foreign_host_ok: bool,
-    /// Let NBD clients on other machines in.
+    /// Whether NBD clients on other machines may connect.
     pub allow_remote: bool,
-    /// Let NBD clients of other users of this machine in by TCP on loopback.
+    /// Whether NBD clients of other users of this machine may connect by TCP on loopback.
     pub allow_local_users: bool,
-    /// Encryption for NBD: clients by TCP must use it, and others may.
+    /// Encryption for NBD: TCP clients must use it, other clients may.
     pub nbd_encryption: Option<Arc<dyn Encryption>>,
-    /// The group whose users may connect to NBD's unix sockets.
+    /// Group (gid) whose users may connect to NBD's unix sockets.
     pub nbd_group: Option<u32>,
-    /// Start though as many members are missing as leave no majority of them.
+    /// Whether to start even if so many members are missing that the rest are no majority.
     pub run_degraded: bool,
-    /// Take members that another program has written to.
+    /// Whether to accept members that another program has written to.
     pub take_overwritten: bool,
-    /// Answer reads of lost strips from untrusted parity.
+    /// Whether reads of lost strips are answered from untrusted parity.
     pub trust_parity: bool,
-    /// How long a member may leave an I/O unanswered before it is failed, seconds; 0 = 30.
+    /// Seconds that a member may leave an I/O unanswered before it is failed; 0 = 30.
     pub member_timeout_s: u32,
-    /// Data memory of each reactor, bytes; 0 = 64 MiB.
+    /// Data memory of each reactor in bytes; 0 = 64 MiB.
     pub memory_bytes: usize,
-    /// How its lasting threads are limited.
+    /// How the server's lasting threads are confined.
     pub threads: Threads,
 }
 
-/// Why a control step failed: what, which member, where, what to do.
+/// Why a control step failed: what happened, to which member, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ServerError(pub String);
@@ -175,25 +178,25 @@ pub struct ServerError(pub String);
 pub struct Progress {
     /// Bytes done.
     pub done_bytes: u64,
-    /// Bytes in all.
+    /// Total bytes.
     pub total_bytes: u64,
 }
 
-/// What a scrub of a stopped array found.
+/// Result of a scrub of a stopped array.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ScrubReport {
-    /// The array's name.
+    /// Name of the array.
     pub name: String,
     /// Stripes read and compared.
     pub checked: u64,
-    /// Stripes that are Unwritten, and so have no parity to compare.
+    /// Unwritten stripes, which have no parity to compare.
     pub unwritten: u64,
-    /// Stripes whose parity is not trusted (NeedSync), so not compared.
+    /// Unsynced stripes (`NeedSync`), which were not compared because their parity is not trusted.
     pub need_sync: u64,
-    /// Stripes whose parity does not match, the first few by index.
+    /// The first few stripes whose parity does not match, by index.
     pub mismatches: Vec<u64>,
-    /// How many do not match.
+    /// Number of stripes whose parity does not match.
     pub mismatch_count: u64,
 }
 
@@ -209,20 +212,21 @@ impl From<crate::device::DeviceError> for ServerError {
     }
 }
 
-/// Whether this process could make a block device: the kernel has ublk, and it may.
+/// Whether this process can make a block device: the kernel has ublk and permits its use.
 #[must_use]
 pub fn can_make_block_devices() -> bool {
     crate::frontend::ublk::is_there()
 }
 
-/// Block devices of an array of this name whose server is gone.
+/// Lists the block devices of arrays with this name whose server is gone.
 pub fn leftovers(name: &str) -> Result<Vec<Leftover>, ServerError> {
     Ok(crate::frontend::ublk::leftovers(name)?)
 }
 
-/// Gives such a device up: what waits for it fails. Removes its note from the run directory, too.
+/// Removes a block device whose server is gone, and its note from the run directory. Requests that wait at
+/// the device fail.
 pub fn remove_leftover(device: u32, run_dir: Option<&Path>) -> Result<(), ServerError> {
-    // It knows which device it is of: the number may be another's by the time the note is removed.
+    // The note is opened first, by device: once the device is removed, its number may be given to another.
     let note = run_dir.map(|run_dir| note::Note::of(run_dir, device, uuid::Uuid::nil()));
     crate::frontend::ublk::remove(device)?;
     note.iter().for_each(note::Note::remove);

@@ -1,8 +1,9 @@
-//! What an operator can see of an array: plain values, serialized as they are by `--json`.
+//! The state of an array as an operator sees it: plain values, which `--json` serializes unchanged.
 
 use serde::{Deserialize, Serialize};
 
-/// The version of what `--json` says: it grows with each change that a program could stumble over.
+/// Version of the `--json` output; it grows with each change that could break a program that reads the
+/// output.
 pub const SCHEMA_VERSION: u32 = 4;
 
 /// The state of a whole array.
@@ -12,48 +13,50 @@ pub struct ArrayStatus {
     /// [`SCHEMA_VERSION`] of the server.
     #[serde(default)]
     pub schema: u32,
-    /// The server.
+    /// The server process.
     #[serde(default)]
     pub server: ServerStatus,
-    /// Its name, unique on a host.
+    /// Name of the array, unique on a host.
     pub name: String,
-    /// Its identity.
+    /// UUID of the array.
     pub uuid: String,
-    /// 5 or 6.
+    /// RAID level: 5 or 6.
     pub level: u8,
-    /// Bytes placed on one member before moving on.
+    /// Chunk size: bytes placed on one member before moving on.
     pub chunk_bytes: u32,
-    /// What a host sees.
+    /// Size of the array as hosts see it.
     pub size_bytes: u64,
-    /// The unit of host requests.
+    /// Unit of host requests.
     pub logical_block_bytes: u32,
-    /// How well it is.
+    /// Health of the array.
     pub health: Health,
-    /// Nothing is written, not even metadata.
+    /// Whether nothing is written, not even metadata.
     #[serde(default)]
     pub read_only: bool,
-    /// Reads of what was lost are answered from parity that may not match: see `--trust-parity`.
+    /// Whether reads of lost strips are answered from parity that may not match: see `--trust-parity`.
     #[serde(default)]
     pub trusts_parity: bool,
-    /// Bytes of hosts' data that nobody can compute, at most: reading them is an error until they are written or discarded.
+    /// Upper bound of the bytes of hosts' data that cannot be computed: reading them is an error until they
+    /// are written or discarded.
     #[serde(default)]
     pub lost_bytes: u64,
-    /// Which incarnation this is; grows with each start and each change of membership.
+    /// Incarnation of the array; grows with each start and each change of membership.
     pub epoch: u64,
-    /// One entry a slot.
+    /// State of each slot, one entry per slot.
     pub members: Vec<MemberStatus>,
-    /// How many stripes are in which state.
+    /// Number of stripes in each state.
     pub cells: CellCounts,
-    /// What nobody can compute any more.
+    /// Parts of the array that cannot be computed any more.
     #[serde(default)]
     pub lost_rows: LostRowsStatus,
-    /// What goes on in the background.
+    /// Background jobs that are running.
     pub background: Vec<Background>,
-    /// Where hosts reach it, as given on the command line (`unix:PATH`, `HOST:PORT`, `/dev/ublkbN`).
+    /// Addresses of the array for hosts, as given on the command line (`unix:PATH`, `HOST:PORT`,
+    /// `/dev/ublkbN`).
     pub exports: Vec<String>,
-    /// The CPU that each reactor polls on; null where the scheduler chooses.
+    /// CPU that each reactor polls on; null if the scheduler chooses.
     pub reactors: Vec<Option<usize>>,
-    /// What was counted since the start.
+    /// Counters since the start.
     pub counters: Counters,
 }
 
@@ -61,30 +64,31 @@ pub struct ArrayStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServerStatus {
-    /// The version of the program.
+    /// Version of the program.
     pub version: String,
-    /// The process.
+    /// Process id.
     pub pid: u32,
-    /// When the array was started, seconds since 1970.
+    /// Start time of the array, seconds since 1970.
     pub started_s: u64,
-    /// Clients that are connected by NBD.
+    /// Number of connected NBD clients.
     pub clients: usize,
 }
 
-/// How well an array is. The worst that is true counts, and the order is from well to worst.
+/// Health of an array, ordered from best to worst; the worst that applies is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// Every slot in sync.
+    /// Every slot is in sync.
     Optimal,
-    /// Some slot is not in sync, and one more can be lost without loss of data.
+    /// At least one slot is not in sync; one more member can be lost without loss of data.
     Degraded,
-    /// The loss of one more member loses data.
+    /// No further member can be lost without loss of data.
     NoRedundancy,
-    /// Some data is lost, and the rest is served: see [`ArrayStatus::lost_bytes`].
+    /// A part of the data is lost; the rest is served. See [`ArrayStatus::lost_bytes`].
     DataLost,
-    /// More members are lost than the level bears: writes are refused, and reads of what they held.
+    /// More members are lost than the level tolerates: writes are refused, and so are reads of what the lost
+    /// members held.
     Failed,
 }
 
@@ -92,34 +96,35 @@ pub enum Health {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemberStatus {
-    /// Its place.
+    /// Index of the slot.
     pub slot: usize,
-    /// `in_sync`, `rebuilding`, `failed`, `missing`.
+    /// State of the slot: `in_sync`, `rebuilding`, `failed`, `missing`.
     pub state: MemberState,
-    /// The path it was opened by, if it is there.
+    /// Path by which the device was opened, if there is a device.
     pub path: Option<String>,
     /// Read errors that were repaired from parity.
     pub read_errors: u64,
-    /// Writes that repaired what could not be read.
+    /// Writes that repaired rows that could not be read.
     #[serde(default)]
     pub repairs: u64,
-    /// Operations that it did not carry out, and for which it was not failed: they were no fault of its own, or it was needed.
+    /// Operations that the member refused without being failed for it: the refusal was not the member's
+    /// fault, or the array needed the member.
     #[serde(default)]
     pub refusals: u64,
-    /// Why it failed, in words, if it did since the start.
+    /// Why the member failed, in words, if it failed since the start.
     pub failure: Option<String>,
-    /// How its I/O travels, if it is there.
+    /// How I/O reaches the device, if there is a device.
     pub route: Option<MemberRoute>,
-    /// The serial number of its device, where the kernel knew one when the device was opened. A file has none.
+    /// Serial number of the device, if the kernel knew one when the device was opened. A file has none.
     #[serde(default)]
     pub serial: Option<String>,
-    /// Counters of its device since it became a member or the array was started; none if there is no device. A device that
-    /// replaces another begins at zero.
+    /// Counters of the device since it became a member or the array was started; none if there is no device.
+    /// A device that replaces another starts at zero.
     #[serde(default)]
     pub io: Option<MemberCounters>,
 }
 
-/// Operations of one device that have completed.
+/// Completed operations of one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemberCounters {
@@ -131,63 +136,64 @@ pub struct MemberCounters {
     pub flushes: u64,
     /// Flushes that failed.
     pub flush_errors: u64,
-    /// Deallocations (discards), whether the device took the advice or not.
+    /// Deallocations (discards), whether or not the device followed this advice.
     pub deallocations: u64,
 }
 
-/// Reads or writes of one device that have completed.
+/// Completed reads or writes of one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TransferCounters {
     /// Operations without an error.
     pub count: u64,
-    /// Bytes of those.
+    /// Bytes of the operations without an error.
     pub bytes: u64,
-    /// Operations that failed, for whatever reason.
+    /// Operations that failed, for any reason.
     pub errors: u64,
-    /// How long operations without an error took; none if there were none.
+    /// Latencies of the operations without an error; none if there were none.
     pub latency_ns: Option<LatencyNs>,
 }
 
-/// Latencies in nanoseconds, from the turn of the reactor in which an operation was asked for to the turn that found it completed.
-/// A percentile is at most a quarter above the exact one, and never below it; below 1 us it is 1023. The maximum is exact.
+/// Latencies in nanoseconds, from the reactor's turn that asked for the operation to the turn that found it
+/// completed. A percentile is at most a quarter above the exact one, and never below it; below 1 us it is
+/// 1023. The maximum is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LatencyNs {
-    /// Half of the operations took no longer.
+    /// Latency that half of the operations did not exceed.
     pub p50: u64,
-    /// 90 of 100 took no longer.
+    /// Latency that 90 of 100 operations did not exceed.
     pub p90: u64,
-    /// 99 of 100 took no longer.
+    /// Latency that 99 of 100 operations did not exceed.
     pub p99: u64,
-    /// 999 of 1000 took no longer.
+    /// Latency that 999 of 1000 operations did not exceed.
     pub p999: u64,
-    /// The longest.
+    /// Longest latency.
     pub max: u64,
 }
 
-/// How a member's I/O travels.
+/// How I/O reaches a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemberRoute {
-    /// `passthrough`, `block`, `file`.
+    /// Kind of the route: `passthrough`, `block`, `file`.
     pub kind: RouteKind,
-    /// Whether completions are polled for; otherwise interrupts announce them.
+    /// Whether completions are polled; otherwise interrupts announce them.
     pub polled: bool,
-    /// By what, or why not by passthrough, in words.
+    /// Details in words: the device used for passthrough, or why passthrough is not used.
     pub note: String,
 }
 
-/// See [`MemberRoute::kind`].
+/// Kind of a route; see [`MemberRoute::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RouteKind {
-    /// By NVMe commands, around the block layer.
+    /// NVMe commands that bypass the block layer.
     Passthrough,
-    /// As a block device.
+    /// Block device I/O.
     Block,
-    /// As a file.
+    /// File I/O.
     File,
 }
 
@@ -204,65 +210,66 @@ impl std::fmt::Display for MemberRoute {
     }
 }
 
-/// What a slot is good for.
+/// State of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
-    /// Holds what it should.
+    /// The member holds all of its data.
     InSync,
-    /// Being filled from the others.
+    /// The member is being filled from the others.
     Rebuilding,
-    /// Failed, on record.
+    /// The member has failed, on record.
     Failed,
-    /// Not there.
+    /// No member is in the slot.
     Missing,
 }
 
-/// How many stripes are in which state (as they would be on disk).
+/// Number of stripes in each state (as on disk).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CellCounts {
-    /// Never written, or discarded; reads as zeros.
+    /// Stripes never written, or discarded; they read as zeros.
     pub unwritten: u64,
-    /// Parity matches, and stays so through an unclean stop.
+    /// Stripes whose parity matches, even after an unclean stop.
     pub clean: u64,
-    /// Parity matches unless there is an unclean stop.
+    /// Stripes whose parity matches, unless there is an unclean stop.
     pub dirty: u64,
-    /// Parity does not match.
+    /// Unsynced stripes: their parity does not match.
     pub need_sync: u64,
-    /// Of `need_sync`, stripes that a missing data strip makes unvouchable.
+    /// Unsynced stripes with a missing data strip, whose content cannot be vouched for (a part of
+    /// `need_sync`).
     pub lost: u64,
-    /// Bitmap blocks that are newer in memory than on the members. After an unclean end the members' older blocks count, so an
-    /// array is idle, and such an end costs nothing, once both this and `dirty` are 0.
+    /// Bitmap blocks that are newer in memory than on the members. After an unclean stop the members' older
+    /// blocks count: an unclean stop costs nothing once both this and `dirty` are 0.
     #[serde(default)]
     pub blocks_behind: u64,
 }
 
-/// Parts of the array that nobody can compute any more, as listed on the members. Reading them is an error until they are written,
-/// or their stripe is discarded.
+/// Parts of the array that cannot be computed any more, as listed on the members. Reading them is an error
+/// until they are written or their stripe is discarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LostRowsStatus {
-    /// Bytes in all.
+    /// Total length of the pieces in bytes.
     pub bytes: u64,
-    /// The first [`LOST_PIECES_SHOWN`] pieces, as a host addresses them: first byte and length.
+    /// The first [`LOST_PIECES_SHOWN`] pieces, in host addresses: first byte and length.
     pub pieces: Vec<(u64, u64)>,
-    /// The list has no room for more: a rebuild or resync that meets more of them does not go on.
+    /// Whether the list is full: a rebuild or resync that finds more lost rows does not continue.
     pub is_full: bool,
 }
 
-/// A part of the list of what is lost: see `lost` of the command line.
+/// A section of the list of lost rows; see `lost` of the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LostPieces {
-    /// As a host addresses them, in order: first byte and length.
+    /// Pieces in host addresses, in order: first byte and length.
     pub pieces: Vec<(u64, u64)>,
-    /// The stripe to go on from; none at the end.
+    /// Stripe at which to continue; none at the end.
     pub next_stripe: Option<u64>,
 }
 
-/// Adds a piece, first byte and length, that begins no earlier than the last one. Pieces that touch are one.
+/// Adds a piece (first byte, length) that begins no earlier than the last one. Pieces that touch are merged.
 pub fn add_piece(pieces: &mut Vec<(u64, u64)>, (at, len): (u64, u64)) {
     match pieces.last_mut() {
         Some((begin, length)) if at <= *begin + *length => *length = (*length).max(at + len - *begin),
@@ -270,26 +277,26 @@ pub fn add_piece(pieces: &mut Vec<(u64, u64)>, (at, len): (u64, u64)) {
     }
 }
 
-/// Pieces that a status names: enough to find the files, and a page to read.
+/// Most pieces in a status: enough to find the affected files, and little enough to read.
 pub const LOST_PIECES_SHOWN: usize = 100;
 
-/// A long-running job.
+/// A long-running background job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Background {
-    /// `resync` or `rebuild`.
+    /// Kind of the job: `resync` or `rebuild`.
     pub kind: BackgroundKind,
-    /// The slot that is filled, for a rebuild.
+    /// The slot that is filled; only for a rebuild.
     pub slot: Option<usize>,
     /// Stripes done.
     pub done_stripes: u64,
-    /// Stripes in all.
+    /// Total stripes of the job.
     pub total_stripes: u64,
-    /// Member bytes a second, over the last few seconds.
+    /// Member bytes per second, over the last few seconds.
     pub bytes_per_s: u64,
 }
 
-/// See [`Background::kind`].
+/// Kind of a background job; see [`Background::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -300,7 +307,7 @@ pub enum BackgroundKind {
     Rebuild,
 }
 
-/// Counted since the start, over all reactors.
+/// Counters since the start, summed over all reactors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Counters {
@@ -328,7 +335,7 @@ pub struct Counters {
     pub rcw: u64,
     /// Full-stripe writes.
     pub full_stripe: u64,
-    /// Requests that were merged into another's stripe operation.
+    /// Requests that were merged into the stripe operation of another request.
     pub merged: u64,
     /// Requests handed to another reactor.
     pub handed_over: u64,

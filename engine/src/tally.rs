@@ -1,4 +1,4 @@
-//! Counters of each reactor: cache lines that it alone writes, and that any thread may read.
+//! Counters of each reactor, in cache lines that only this reactor writes and any thread may read.
 //!
 //! `tally/devices` has the counters of each member's device, and `tally/latency` the histograms in them.
 
@@ -16,12 +16,12 @@ pub use devices::{DeviceTallies, DeviceTally, Operation};
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Adds, as the only writer: a load and a store, no bus lock.
+    /// Adds to the counter. There is only one writer, so a load and a store suffice, without a bus lock.
     pub fn add(&self, more: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + more, Ordering::Relaxed);
     }
 
-    /// Makes it this value, if it is less.
+    /// Raises the counter to this value, if it is less.
     #[inline]
     fn raise(&self, value: u64) {
         if value > self.0.load(Ordering::Relaxed) {
@@ -29,7 +29,7 @@ impl Count {
         }
     }
 
-    /// Its value.
+    /// Current value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -38,13 +38,14 @@ impl Count {
 
 macro_rules! tally {
     ($($name:ident),* $(,)?) => {
-        /// The counters of one reactor; their meaning is that of [`Counters`].
+        /// The counters of one reactor; for their meaning see [`Counters`].
         #[derive(Default)]
         #[repr(align(128))]
         #[allow(missing_docs)]
         pub struct Tally {
             $(pub $name: Count,)*
-            /// Stripes marked for a write. Not shown: the sweep looks whether there are new ones.
+            /// Stripes marked for a write. Not shown to operators: the sweep uses it to see whether there are
+            /// new marks.
             pub marks: Count,
             /// Counters of the members' devices.
             pub devices: DeviceTallies,

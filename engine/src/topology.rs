@@ -1,14 +1,14 @@
-//! Which cores reactors run on: near their members, one to a physical core.
+//! Chooses the cores that reactors run on: near their members, one reactor per physical core.
 //!
-//! The machine is read by hwloc (cargo feature `hwloc`, the default), or from sysfs where hwloc is not
-//! built in or does not answer; both yield the same [`Topology`]. Only cores that this process may use
-//! count: a container's or `taskset`'s mask is respected.
+//! The machine is read by hwloc (cargo feature `hwloc`, the default), or from sysfs if hwloc is not built in
+//! or fails; both yield the same [`Topology`]. Only cores that this process may use count: a container's or
+//! `taskset`'s mask is respected.
 //!
-//! - [`choose_cores`] is pure. A reactor that polls takes the whole of a physical core: its sibling thread
-//!   gets half of nothing, so siblings are taken last.
-//! - Memory of another node costs latency on every byte of parity: reactors go where the members are,
-//!   in proportion; without members of a known node they stay together.
-//! - The first core is where the kernel puts what it has no other place for: taken late.
+//! - [`choose_cores`] is pure. A polling reactor uses its whole physical core, so a reactor on the sibling
+//!   thread would gain next to nothing. Siblings are taken last.
+//! - Memory of another node adds latency to every byte of parity. Reactors go to the members' nodes in
+//!   proportion; if no member's node is known, they stay together.
+//! - The kernel puts work without a preferred place on the first core: that core is taken late.
 
 use std::cmp::Reverse;
 
@@ -16,36 +16,37 @@ use std::cmp::Reverse;
 mod hwloc;
 mod sysfs;
 
-/// One CPU as the scheduler counts them.
+/// A CPU as the scheduler counts them (a hardware thread).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Core {
-    /// Its number, as in `/sys/devices/system/cpu/cpuN`.
+    /// Number of the CPU, as in `/sys/devices/system/cpu/cpuN`.
     pub id: usize,
-    /// Its memory.
+    /// NUMA node of its memory.
     pub numa_node: Option<u32>,
-    /// Its socket.
+    /// Socket of the CPU.
     pub package: Option<u32>,
-    /// The first CPU of the same physical core, if it is not this one.
+    /// First CPU of the same physical core, if that is another CPU.
     pub smt_sibling_of: Option<usize>,
 }
 
 /// The CPUs that this process may use, by ascending number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// They.
+    /// The CPUs, by ascending number.
     pub cores: Vec<Core>,
 }
 
-/// What a source knows of one CPU.
+/// A CPU as hwloc or sysfs describes it.
 struct Cpu {
     id: usize,
     numa_node: Option<u32>,
     package: Option<u32>,
-    /// Equal for the threads of one physical core.
+    /// Number of the physical core; equal for the threads of one core.
     physical: usize,
 }
 
-/// The machine as the calling thread may use it: call it before pinning.
+/// The machine as the calling thread may use it. Call this before pinning the thread: afterwards only one
+/// core is allowed.
 #[must_use]
 pub fn topology() -> Topology {
     let allowed: Vec<usize> =
@@ -63,7 +64,7 @@ fn cpus() -> Vec<Cpu> {
     sysfs::cpus()
 }
 
-/// Keeps what is allowed and finds the siblings.
+/// Keeps the CPUs that are allowed and finds their siblings.
 fn from_cpus(mut cpus: Vec<Cpu>, allowed: &[usize]) -> Topology {
     cpus.retain(|cpu| allowed.contains(&cpu.id));
     cpus.sort_by_key(|cpu| cpu.id);
@@ -77,8 +78,8 @@ fn from_cpus(mut cpus: Vec<Cpu>, allowed: &[usize]) -> Topology {
     Topology { cores: cpus.iter().map(core).collect() }
 }
 
-/// `count` cores for reactors, best first; fewer when there are not so many. `member_nodes` has the
-/// NUMA node of each member that has a known one.
+/// Up to `count` cores for reactors, best first. `member_nodes` has the NUMA node of each member whose node
+/// is known.
 #[must_use]
 pub fn choose_cores(topology: &Topology, count: usize, member_nodes: &[u32]) -> Vec<usize> {
     let mut left: Vec<Core> = topology.cores.clone();
@@ -95,7 +96,7 @@ pub fn choose_cores(topology: &Topology, count: usize, member_nodes: &[u32]) -> 
     chosen.iter().map(|core| core.id).collect()
 }
 
-/// How much a node wants one more of the `count` reactors: its share by members less what it has.
+/// How much a node needs one more of the `count` reactors: its share by members, less the reactors it has.
 fn need(node: Option<u32>, chosen: &[Core], count: usize, member_nodes: &[u32]) -> i64 {
     let has = chosen.iter().filter(|core| core.numa_node == node).count() as i64;
     if member_nodes.is_empty() {
@@ -105,13 +106,13 @@ fn need(node: Option<u32>, chosen: &[Core], count: usize, member_nodes: &[u32]) 
     members * count as i64 - has * member_nodes.len() as i64
 }
 
-/// The cores that no reactor polls on: where the kernel's workers and control threads belong.
+/// The cores that no reactor polls on; the kernel's workers and control threads belong here.
 #[must_use]
 pub fn other_cores(topology: &Topology, chosen: &[usize]) -> Vec<usize> {
     topology.cores.iter().map(|core| core.id).filter(|id| !chosen.contains(id)).collect()
 }
 
-/// Binds the calling thread to one core. Whether the kernel allowed it.
+/// Binds the calling thread to one core; returns whether the kernel allowed it.
 #[must_use]
 pub fn pin(core: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: core })
@@ -121,7 +122,7 @@ pub fn pin(core: usize) -> bool {
 mod tests {
     use super::*;
 
-    /// Two sockets of four cores of two threads; siblings are eight apart, as on most servers.
+    /// Two sockets with four cores of two threads; siblings are eight apart, as on most servers.
     fn two_sockets() -> Topology {
         let cpu = |id: usize| {
             let (physical, node) = (id % 8, (id % 8 / 4) as u32);
@@ -133,13 +134,13 @@ mod tests {
     #[test]
     fn cores_are_chosen() {
         for (count, members, expected) in [
-            // Together, and not on the first core.
+            // Without member nodes: together, and not on the first core.
             (2, &[][..], &[1, 2][..]),
-            // Where the members are.
+            // With member nodes: near the members.
             (2, &[1, 1, 1], &[4, 5]),
             (2, &[0, 0, 1, 1], &[1, 4]),
             (4, &[0, 1, 1, 1], &[4, 5, 1, 6]),
-            // A far core is better than a sibling, a sibling better than none.
+            // A core of the far node is better than a sibling thread, and a sibling better than nothing.
             (5, &[1], &[4, 5, 6, 7, 1]),
             (9, &[1], &[4, 5, 6, 7, 1, 2, 3, 0, 12]),
         ] {

@@ -1,4 +1,5 @@
-//! What bounds a bench, measured beside it: the generator alone, the raw members, the parity kernels.
+//! Upper limits of a bench, measured in the same run: the generator alone, the raw members, the parity
+//! kernels.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,10 +12,10 @@ use crate::memory::{Memory, Pool, Span};
 use crate::request::Reply;
 use crate::ring::{DeviceIndex, Durability, MemberIo, MemberOp, Ring};
 
-/// How long each ceiling is measured.
+/// Duration of the measurement of each limit.
 const MEASURE_NS: u64 = 300_000_000;
 
-/// Requests a second of the generator alone, on one core.
+/// Requests per second of the generator alone, on one core.
 pub(super) fn generator(memory: &Arc<Memory>, pool: &mut Pool, load: &Load) -> f64 {
     let load = Load { verify: false, ..load.clone() };
     let mut generator = Generator::new(load, Arc::new(AtomicBool::new(true)));
@@ -36,7 +37,7 @@ pub(super) fn generator(memory: &Arc<Memory>, pool: &mut Pool, load: &Load) -> f
     rate
 }
 
-/// Member I/Os a second of the raw members on one core: `reads` of every 100 are reads.
+/// Member I/Os per second of the raw members on one core; `reads` of every 100 are reads.
 pub(super) fn members<R: Ring>(
     ring: &mut R,
     pool: &mut Pool,
@@ -86,8 +87,8 @@ pub(super) fn members<R: Ring>(
     (!failed).then_some(rate)
 }
 
-/// Data bytes a second of generating a stripe's parity from `strip_bytes` each: over `stripes` different
-/// stripes in turn, so that one stays in cache and many do not.
+/// Data bytes per second of parity generation from strips of `strip_bytes`, over `stripes` different stripes
+/// in turn: a single stripe stays in cache, many do not.
 pub(super) fn parity(
     memory: &Memory,
     pool: &mut Pool,

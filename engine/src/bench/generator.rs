@@ -1,8 +1,8 @@
-//! The generator: a front end that makes its own requests, keeps as many in flight as it is told, and counts.
+//! The generator: a front end that makes its own requests, keeps a given number in flight, and counts.
 //!
-//! With verification each block of the reactor's own region has a version: a write stores a pattern of
-//! block and version, a read is compared with what was acknowledged last, and at the end everything that was
-//! written is read back. A block has one request in flight at a time, so there is one right answer.
+//! With verification each block of the reactor's own region has a version. A write stores a pattern of block
+//! and version, a read is compared with the version acknowledged last, and at the end every written block is
+//! read back. A block has at most one request in flight, so there is exactly one right answer.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -18,25 +18,25 @@ use crate::frontend::Frontend;
 use crate::memory::{Memory, Pool, Span};
 use crate::request::{Reply, Request, RequestKind};
 
-/// Blocks of one reactor's region under verification.
+/// Most blocks of one reactor's region under verification.
 const VERIFIED_BLOCKS_MAX: u64 = 1 << 18;
 
-/// What a generator is to do.
+/// Settings of a generator.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     pub(super) pattern: BenchPattern,
     pub(super) read_percent: u8,
     pub(super) block_bytes: u32,
     pub(super) queue_depth: usize,
-    /// The reactor's own part of the array.
+    /// The reactor's own part of the array, in bytes.
     pub(super) region: std::ops::Range<u64>,
     pub(super) seed: u64,
     pub(super) verify: bool,
-    /// Whether blocks that were never written are known to be zeros.
+    /// Whether blocks that were never written must read as zeros.
     pub(super) zeros_at_first: bool,
 }
 
-/// What a generator has counted while measuring.
+/// Counters of a generator during the measurement.
 pub(super) struct Counted {
     pub(super) requests: u64,
     pub(super) errors: u64,
@@ -45,41 +45,43 @@ pub(super) struct Counted {
     pub(super) mismatches: u64,
 }
 
-/// One request's buffer, and what it is used for.
+/// The buffer of one request, and its current use.
 #[derive(Clone, Copy)]
 struct InFlight {
     span: Span,
-    /// Since the buffer's last answer: the time that a request waits for the engine to take it counts.
+    /// Time of the buffer's last answer: the latency includes the time that a request waits until the engine
+    /// takes it.
     submitted_ns: u64,
     block: u64,
     is_read: bool,
 }
 
-/// See the top of this file.
+/// The generator; see the top of this file.
 pub(super) struct Generator {
     load: Load,
     blocks: u64,
     buffers: Vec<InFlight>,
-    /// Those that are not in flight, in the order in which they were answered: as with a host that asks
-    /// again at once, every buffer comes round, however few the engine takes at a time.
+    /// Buffers that are not in flight, in the order in which they were answered. Like a host that asks again
+    /// at once, the generator uses every buffer in turn, however few requests the engine takes at a time.
     free: VecDeque<u32>,
     random: u64,
     next: u64,
     measuring: Arc<AtomicBool>,
     counted: Counted,
-    /// A latency and how many requests in a row had it, not in the histogram yet: the answers of one turn have
-    /// few different ones, and recording each by itself was 2.5 percent of a 4 KiB write (perf).
+    /// A latency, and how many successive requests had it, not in the histogram yet. The answers of one turn
+    /// have few different latencies, and recording each by itself cost 2.5 percent of a 4 KiB write (perf).
     latency_run: (u64, u64),
     now_ns: u64,
     closed: bool,
-    /// Version of each block, and whether a request for it is in flight; empty without verification.
+    /// Version of each block, and whether a request for the block is in flight; empty without verification.
     versions: Vec<(u32, bool)>,
     /// The next block to read back at the end.
     read_back: u64,
     replied: bool,
-    /// Never readable: what a generator has to do it finds out by the replies alone, so that a reactor with
-    /// everything in flight sleeps on its ring as it does with a real front end, and leaves its core to the
-    /// kernel's workers. On tmpfs, where they do all of the member I/O, that is worth a half (benches/record).
+    /// A descriptor that is never readable. Replies alone tell a generator what to do, so with everything in
+    /// flight its reactor sleeps on the ring, as with a real front end, and leaves the core to the kernel's
+    /// workers. On tmpfs, where the workers do all member I/O, that gives half as much throughput again
+    /// (benches/record).
     silence: OwnedFd,
 }
 
@@ -115,7 +117,7 @@ impl Generator {
         }
     }
 
-    /// Gives its buffers back; nothing is in flight.
+    /// Returns the buffers to the pool; nothing is in flight.
     pub(super) fn give_back(self, pool: &mut Pool) {
         self.buffers.into_iter().for_each(|buffer| pool.give(buffer.span));
     }
@@ -140,7 +142,7 @@ impl Generator {
         }
     }
 
-    /// xorshift64* (Vigna 2014): a few cycles, and good enough to choose blocks.
+    /// xorshift64* (Vigna 2014): a few cycles, and random enough to choose blocks.
     fn chance(&mut self) -> u64 {
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
@@ -148,7 +150,8 @@ impl Generator {
         self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// The next block and whether to read it; `None` when verification has to wait for it.
+    /// The next block, and whether to read it; `None` if verification must first wait for the block's request
+    /// in flight.
     fn choose(&mut self) -> Option<(u64, bool)> {
         let is_random = matches!(
             self.load.pattern,
@@ -176,7 +179,7 @@ impl Generator {
         }
     }
 
-    /// The next block that was written and is not read back yet.
+    /// The next written block that is not read back yet.
     fn next_to_read_back(&mut self) -> Option<u64> {
         while self.read_back < self.versions.len() as u64 {
             let block = self.read_back;
@@ -224,7 +227,7 @@ impl Generator {
     }
 }
 
-/// The pattern of a block's version: each word tells where it belongs.
+/// A word of the pattern of a block's version; each word depends on its place, so misplaced data is found.
 fn word(block: u64, version: u32, at: usize) -> u64 {
     (block << 32 ^ u64::from(version)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(at as u32 & 63)
         ^ at as u64

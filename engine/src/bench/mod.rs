@@ -1,8 +1,8 @@
 //! The engine without a front end: options and report of `striate bench`.
 //!
-//! A generator takes the place of the front end on each reactor, keeps `queue_depth` requests in
-//! flight, and counts. The array is made for the run and thrown away: on null members (which answer
-//! at once, for the engine's own ceiling), on memory, or on files and devices, which it overwrites.
+//! On each reactor a generator takes the place of the front end, keeps `queue_depth` requests in flight, and
+//! counts. The array is made for the run and then discarded. Its members are null members (which answer at
+//! once, and show the engine's own limit), memory, or files and devices, which the bench overwrites.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,46 +35,46 @@ use generator::{Counted, Generator, Load};
 mod ceilings;
 mod generator;
 
-/// What one member is made of.
+/// Kind of a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BenchMember {
-    /// Stores nothing and answers at once.
+    /// A member that stores nothing and answers at once.
     Null {
-        /// How large it claims to be.
+        /// Size that the member reports.
         bytes: u64,
     },
-    /// Memory.
+    /// A member in memory.
     Memory {
-        /// How large it is.
+        /// Size of the member.
         bytes: u64,
     },
     /// A file or block device, whose content is lost.
     File {
-        /// Where it is.
+        /// Path of the file or block device.
         path: PathBuf,
     },
 }
 
-/// Which requests are made.
+/// Kind of the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum BenchPattern {
-    /// Reads, one after the other.
+    /// Sequential reads.
     Read,
-    /// Writes, one after the other.
+    /// Sequential writes.
     Write,
-    /// Reads anywhere.
+    /// Reads at random offsets.
     RandRead,
-    /// Writes anywhere.
+    /// Writes at random offsets.
     RandWrite,
-    /// Reads and writes anywhere, see [`BenchOptions::read_percent`].
+    /// Reads and writes at random offsets; see [`BenchOptions::read_percent`].
     RandRw,
 }
 
-/// What to measure.
+/// Options of a bench.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BenchOptions {
@@ -82,25 +82,25 @@ pub struct BenchOptions {
     #[serde(serialize_with = "level_as_number")]
     #[cfg_attr(feature = "schema", schemars(with = "u8"))]
     pub level: Level,
-    /// In slot order.
+    /// Members, in slot order.
     pub members: Vec<BenchMember>,
-    /// Power of two, 4 KiB..1 MiB.
+    /// Chunk size: a power of two, 4 KiB to 1 MiB.
     pub chunk_bytes: u32,
-    /// Which requests.
+    /// Kind of the requests.
     pub pattern: BenchPattern,
-    /// Of 100 requests of [`BenchPattern::RandRw`], how many are reads.
+    /// Percentage of reads among the requests of [`BenchPattern::RandRw`].
     pub read_percent: u8,
     /// Length of a request; a multiple of the logical block.
     pub block_bytes: u32,
     /// Requests in flight on each reactor.
     pub queue_depth: usize,
-    /// How many reactors, one a core.
+    /// Number of reactors, one per core.
     pub cores: usize,
-    /// How long to measure, after a warm-up.
+    /// Duration of the measurement in seconds, after a warm-up.
     pub seconds: f64,
-    /// Run without this slot.
+    /// A slot to leave empty, for a degraded array.
     pub degraded: Option<usize>,
-    /// Read back and compare what was written (not on null members, which keep nothing).
+    /// Whether written data is read back and compared (not on null members, which store nothing).
     pub verify: bool,
 }
 
@@ -111,63 +111,63 @@ fn level_as_number<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok,
     })
 }
 
-/// What was measured.
+/// Result of a bench.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BenchReport {
-    /// Requests a second.
+    /// Requests per second.
     pub iops: f64,
-    /// Bytes of requests a second.
+    /// Bytes of requests per second.
     pub bytes_per_s: f64,
-    /// From submission to reply.
+    /// Latency from submission to reply.
     pub latency_ns: BenchLatency,
     /// Member reads and writes per request.
     pub member_ios_per_request: f64,
-    /// Time of all reactors' cores per request.
+    /// CPU time of all reactors per request.
     pub cpu_ns_per_request: f64,
     /// Requests answered with an error.
     pub errors: u64,
-    /// Bytes read back and found right, with [`BenchOptions::verify`].
+    /// Bytes that were read back and matched, with [`BenchOptions::verify`].
     pub verified_bytes: u64,
-    /// What bounds these figures, measured in the same run.
+    /// Upper limits of these figures, measured in the same run.
     pub ceilings: BenchCeilings,
-    /// What was asked for.
+    /// Options of the run.
     pub config: BenchOptions,
 }
 
-/// Nanoseconds from submission to reply.
+/// Latency from submission to reply, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BenchLatency {
-    /// Half of the requests were quicker.
+    /// Latency that half of the requests did not exceed.
     pub p50: u64,
-    /// 99 of 100 were.
+    /// Latency that 99 of 100 requests did not exceed.
     pub p99: u64,
-    /// 999 of 1000 were.
+    /// Latency that 999 of 1000 requests did not exceed.
     pub p999: u64,
-    /// The slowest.
+    /// Longest latency.
     pub max: u64,
 }
 
-/// The ceilings of the same machine in the same run; `None` where one does not apply.
+/// Upper limits on the same machine in the same run; `None` where a limit does not apply.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BenchCeilings {
-    /// Requests a second of the generator alone, on all cores.
+    /// Requests per second of the generator alone, on all cores.
     pub generator_iops: Option<f64>,
-    /// Requests a second that the raw members answer at the member mix of this load, without parity.
+    /// Requests per second that the raw members could serve at this load's mix of member I/O, without parity.
     pub members_iops: Option<f64>,
-    /// Bytes a second of the same.
+    /// Bytes per second that the raw members could serve.
     pub members_bytes_per_s: Option<f64>,
-    /// Parity kernel, one core, in cache: data bytes a second.
+    /// Data bytes per second of the parity kernel on one core, in cache.
     pub parity_hot_bytes_per_s: Option<f64>,
-    /// Parity kernel, one core, out of cache: data bytes a second.
+    /// Data bytes per second of the parity kernel on one core, out of cache.
     pub parity_cold_bytes_per_s: Option<f64>,
-    /// What the formula of the workload makes of the raw members' figures.
+    /// Requests per second that the workload's formula predicts from the raw members' figures.
     pub formula_iops: Option<f64>,
 }
 
-/// Makes the array, loads it, measures.
+/// Makes the array, loads it, and measures.
 pub fn run(options: &BenchOptions) -> Result<BenchReport, ServerError> {
     let files = options.members.iter().any(|member| matches!(member, BenchMember::File { .. }));
     let bench = Bench::prepare(options)?;
@@ -181,7 +181,7 @@ pub fn run(options: &BenchOptions) -> Result<BenchReport, ServerError> {
         });
     }
     let passthrough = bench.devices.iter().any(Device::wants_passthrough);
-    // As a server would have it.
+    // Poll under the same condition as a server.
     let polled = bench.devices.iter().all(|device| device.facts().polled);
     let config =
         UringConfig { worker_cpus: bench.other_cpus(), passthrough, polled, ..UringConfig::default() };
@@ -221,7 +221,7 @@ impl<'a> Bench<'a> {
                 BenchMember::Memory { bytes } => {
                     sizes.push(*bytes);
                     let storage = MemStorage::new(*bytes).map_err(failed)?;
-                    // Page faults are not what is measured.
+                    // Fault the pages in now, so that page faults are not measured.
                     storage.populate();
                     instant.push(InstantDevice::Mem(storage));
                 }
@@ -297,7 +297,7 @@ impl<'a> Bench<'a> {
         let requests_bytes = request_pool_bytes(options.block_bytes, options.queue_depth);
         let arenas = vec![requests_bytes + WORK_BYTES; options.cores];
         let memory = Memory::new(&arenas).map_err(failed)?;
-        // Page faults are not what is measured.
+        // Fault the pages in now, so that page faults are not measured.
         (0..arenas.len() as u16).for_each(|arena| memory.populate(arena));
         let pools = |me: usize| {
             let arena = memory.arena(me as u16);
@@ -361,7 +361,7 @@ impl<'a> Bench<'a> {
                     drained
                 })
                 .collect();
-            // A reactor that could not be set up drops its end, and is heard of below.
+            // A reactor that could not be set up drops its sender; its error is reported below.
             for drained in &drained {
                 let _told = drained.recv_timeout(Duration::from_secs(120));
             }
@@ -415,8 +415,8 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Member I/Os that one request costs by the arithmetic of the level: a small write is read and
-    /// written on its strip and each parity; a request that covers strips whole costs one I/O for each.
+    /// Member I/Os that one request costs by the arithmetic of the level: a small write reads and writes its
+    /// strip and each parity; a request that covers whole strips costs one I/O per strip.
     fn formula_ios(&self) -> f64 {
         let (chunk, block) = (f64::from(self.options.chunk_bytes), f64::from(self.options.block_bytes));
         let (data, parities) = (f64::from(self.geometry.data()), f64::from(self.geometry.parities()));
@@ -442,7 +442,7 @@ impl<'a> Bench<'a> {
     ) -> (BenchCeilings, Option<f64>) {
         let options = self.options;
         let generator = ceilings::generator(memory, &mut requests, &self.load(0));
-        // A member sees at most a chunk of a request.
+        // A request is cut at chunks, so a member never sees more than one chunk.
         let io_bytes = options.block_bytes.min(options.chunk_bytes);
         let reads = match options.pattern {
             BenchPattern::Read | BenchPattern::RandRead => 100,
@@ -505,15 +505,15 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// The cores without a reactor: where the kernel's workers go, which on files do all of the member I/O. Empty when there
-    /// are none.
+    /// The cores without a reactor, for the kernel's workers, which do all member I/O on files. Empty if
+    /// every core has a reactor.
     fn other_cpus(&self) -> Vec<usize> {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let others = cores.len().saturating_sub(self.options.cores);
         cores[..others].iter().map(|core| core.id).collect()
     }
 
-    /// A core for each reactor, where there are enough.
+    /// The core of a reactor, if there are enough cores.
     fn cpu(&self, me: usize) -> Option<core_affinity::CoreId> {
         let cores = core_affinity::get_core_ids()?;
         (cores.len() >= self.options.cores).then(|| cores[cores.len() - 1 - me])
@@ -529,7 +529,7 @@ fn request_pool_bytes(block_bytes: u32, queue_depth: usize) -> usize {
     (class * queue_depth).next_multiple_of(1 << 20) + (2 << 20)
 }
 
-/// Processor time of this process so far.
+/// CPU time that this process has used so far.
 fn cpu_time_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64

@@ -1,9 +1,10 @@
-//! A buffer for direct I/O on the heap, for control steps.
+//! An aligned heap buffer for direct I/O in control steps.
 
-/// Direct I/O wants addresses that are multiples of the logical block; a page is always enough.
+/// Alignment for direct I/O, which needs addresses that are multiples of the logical block; a page is always
+/// enough.
 const ALIGN_BYTES: usize = 4096;
 
-/// Zeroed bytes that begin on a page.
+/// Zeroed bytes that begin on a page boundary.
 pub(super) struct Bounce {
     storage: Vec<u8>,
     start: usize,

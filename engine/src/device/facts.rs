@@ -1,6 +1,7 @@
-//! What a device is, learned without writing to it: from statx, ioctl, sysfs, and an NVMe drive itself.
+//! Properties of a device, learned without writing to it: from statx, ioctl, sysfs, and from an NVMe drive
+//! itself.
 //!
-//! Where the kernel does not say, the careful answer is taken: a volatile cache, slow zeroing.
+//! Where the kernel does not report a property, the safe answer is assumed: a volatile cache, slow zeroing.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -14,71 +15,71 @@ use super::{Access, DeviceKind, holder};
 use crate::limits::BLOCK_BYTES;
 use crate::ring::SECTOR_BYTES;
 
-/// Longest transfer given to any device at once: 1 MiB ones go to worker threads of the kernel, and
-/// 512 KiB is where large I/O stops getting faster.
+/// Longest transfer to any device: the kernel gives transfers of 1 MiB to its worker threads, and above 512
+/// KiB large I/O gets no faster.
 const TRANSFER_BYTES_MAX: u32 = 512 << 10;
 
-/// Deepest queue on any device: an NVMe queue's 1023 tags are rarely worth more than this.
+/// Deepest queue on any device: more than this of an NVMe queue's 1023 tags is rarely useful.
 const DEPTH_MAX: u32 = 1024;
 
-/// Depth of a layer of the kernel that has no tags of its own: it shares those of what is below it.
+/// Queue depth of a kernel layer that has no tags of its own and shares those of the devices below it.
 const DEPTH_SHARED: u32 = 256;
 
-/// Depth of a file, which shares its device with everything else on the file system. Where its file system does not answer, each
-/// operation holds a thread of the kernel (ring/uring/workers.rs).
+/// Queue depth of a file, which shares its device with the rest of the file system. If the file system does
+/// not answer, each operation holds a kernel thread (ring/uring/workers.rs).
 const DEPTH_FILE: u32 = 64;
 
-/// Depth that every ring may have at a device, whatever others have.
+/// Depth that every ring may use at a device, whatever other rings use.
 const DEPTH_SHALLOW: u32 = 32;
 
-/// Whether zeroing a whole device is a matter of moments.
+/// Whether zeroing a whole device takes only moments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zeroing {
-    /// A command or a hole does it.
+    /// A command or a hole zeroes the range.
     Fast,
-    /// Zeros must be written.
+    /// Zeros have to be written.
     Slow,
 }
 
-/// Sizes and properties.
+/// Sizes and properties of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Usable size, in whole blocks of 4 KiB.
     pub size_bytes: u64,
-    /// All of it, in whole logical blocks: other programs put things at the very end.
+    /// Full size, in whole logical blocks; other programs put metadata at the very end.
     pub end_bytes: u64,
-    /// The unit of offsets and lengths.
+    /// Unit of offsets and lengths.
     pub logical_block_bytes: u32,
-    /// The unit that is written without reading first.
+    /// Unit that the device writes without reading first.
     pub physical_block_bytes: u32,
-    /// Whether a completed write may be lost with the power before a flush.
+    /// Whether a power cut before a flush may lose a completed write.
     pub volatile_cache: bool,
-    /// Whether I/O bypasses the page cache. If not, the kernel's worker threads do it, slowly.
+    /// Whether I/O bypasses the page cache. If not, the kernel's worker threads do the I/O, slowly.
     pub direct: bool,
-    /// Whether it has heads to move.
+    /// Whether the device is a rotating disk.
     pub rotational: bool,
-    /// The NUMA node that it is attached to, if known.
+    /// NUMA node that the device is attached to, if known.
     pub numa_node: Option<u32>,
-    /// How it zeroes.
+    /// How fast the device zeroes.
     pub zeroing: Zeroing,
-    /// Whether it has a discard command, or holes.
+    /// Whether the device has a discard command, or the file can have holes.
     pub discards: bool,
-    /// Whether its driver has poll queues.
+    /// Whether the device's driver has poll queues.
     pub polled: bool,
-    /// Operations worth having at once in one of its queues.
+    /// Useful number of simultaneous operations in one hardware queue.
     pub depth_max: u32,
-    /// How many such queues the hardware has; 0 where the kernel does not say.
+    /// Number of hardware queues; 0 if the kernel does not report it.
     pub queues: u32,
-    /// Longest transfer that is not cut by the kernel.
+    /// Longest transfer that the kernel does not split.
     pub transfer_bytes_max: u32,
-    /// Longest write that a power cut leaves whole, written or not, if the device says so.
+    /// Longest write that a power cut leaves either wholly written or not at all, if the device reports it.
     pub atomic_bytes: Option<u64>,
 }
 
 impl Facts {
-    /// Operations that each of so many rings may have in the kernel. Rings that share a queue of the hardware share its depth: what
-    /// is beyond it holds a thread of the kernel for each operation. The share of a ring is not made smaller than [`DEPTH_SHALLOW`]: it may be
-    /// the only ring that works.
+    /// Operations that each of `rings` rings may have in the kernel. Rings that share a hardware queue share
+    /// its depth: each operation beyond it holds a kernel thread. A ring's share is at least
+    /// [`DEPTH_SHALLOW`], since it may be the only busy ring.
     pub(super) fn depth_of_each(&self, rings: usize) -> u32 {
         if self.queues == 0 {
             return self.depth_max;
@@ -88,9 +89,10 @@ impl Facts {
         (all / rings as u64).clamp(least.into(), self.depth_max.into()) as u32
     }
 
-    /// What a drive adds that is asked itself. `sysfs` is its disk's.
+    /// Adds what the drive itself reports. `sysfs` is the directory of its disk.
     pub(super) fn refine(&mut self, identified: &Identified, sysfs: &Path) {
-        // What the kernel was told (an operator may know of capacitors) stands; it cannot give a drive a cache.
+        // The kernel's setting stands if it says "no cache" (an operator may know of capacitors); a drive
+        // without a cache is never given one.
         self.volatile_cache &= identified.volatile_cache;
         self.discards = identified.deallocates;
         if !identified.zeroes_by_deallocating {
@@ -121,7 +123,7 @@ pub(super) fn of(
     }
 }
 
-/// A size in whole units.
+/// Rounds a size down to whole units.
 const fn whole(size: u64, unit: u64) -> u64 {
     size - size % unit
 }
@@ -173,51 +175,52 @@ fn of_file(file: &File, metadata: &Metadata, size: u64, direct: bool, access: Ac
     }
 }
 
-/// Most operations worth having at a device with so many tags. Of its own layers the kernel does not say how many (seen with
-/// 7.3): of RAM disks, device mapper, md, and an NVMe drive that could have several paths. That was taken for one tag, and
-/// such members did one thing at a time.
+/// Most useful operations at a device with this many tags. For its own layers the kernel reports no number
+/// (seen with 7.3): RAM disks, device mapper, md, and an NVMe drive that could have several paths. Reading
+/// that as one tag made such members do one operation at a time.
 fn depth_max(tags: Option<u32>) -> u32 {
     tags.map_or(DEPTH_SHARED, |tags| tags.clamp(1, DEPTH_MAX))
 }
 
-/// The disk of a partition; otherwise the device itself.
+/// The disk of a partition; for anything else the device itself.
 fn disk_of(sysfs: &Path) -> PathBuf {
     let parent = sysfs.parent().filter(|_| sysfs.join("partition").exists());
     parent.unwrap_or(sysfs).to_path_buf()
 }
 
-/// Whether this disk is a device-mapper device. Polled I/O is not used on these: Linux 7.3.4 dereferenced a null pointer in
-/// `bdev_end_io_acct`, called by `dm_poll_bio`, two seconds into a write load, and the reactor's thread died in the kernel.
+/// Whether this disk is a device-mapper device. Polled I/O is not used on these: Linux 7.3.4 dereferenced a
+/// null pointer in `bdev_end_io_acct`, called by `dm_poll_bio`, two seconds into a write load, and the
+/// reactor's thread died in the kernel.
 fn is_device_mapper(disk: &Path) -> bool {
     disk.join("dm").exists()
 }
 
-/// Whether the kernel takes a disk for one with a volatile cache, now.
+/// Whether the kernel currently treats the disk as having a volatile cache.
 pub(super) fn has_volatile_cache(sysfs: &Path) -> bool {
     text(&disk_of(sysfs).join("queue/write_cache")).is_none_or(|cache| cache != "write through")
 }
 
-/// The serial number that the kernel has of a disk.
+/// The serial number of a disk in sysfs.
 pub(super) fn serial(sysfs: &Path) -> Option<String> {
     let disk = disk_of(sysfs);
     let serial = text(&disk.join("device/serial")).or_else(|| text(&disk.join("serial")));
     serial.filter(|serial| !serial.is_empty())
 }
 
-/// The node of the first ancestor that names one; an NVMe namespace's is its controller's.
+/// The NUMA node of the nearest ancestor that names one; for an NVMe namespace that is its controller.
 fn numa_node(disk: &Path) -> Option<u32> {
     let places = ["device/numa_node", "device/device/numa_node", "../../numa_node"];
     places.iter().find_map(|place| read::<i32>(&disk.join(place))).and_then(|node| u32::try_from(node).ok())
 }
 
-/// Whether holes can be punched, tried beyond the end of the file where there is nothing to lose.
+/// Whether holes can be punched: tried beyond the end of the file, where no data can be lost.
 fn punches_holes(file: &File, size: u64) -> bool {
     let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let beyond = size.next_multiple_of(BLOCK_BYTES as u64);
     rustix::fs::fallocate(file, mode, beyond, BLOCK_BYTES as u64).is_ok()
 }
 
-/// The unit of direct I/O on a file (statx, Linux 6.1); a page where the kernel does not say.
+/// The unit of direct I/O on a file (statx, Linux 6.1); one page if the kernel does not report it.
 fn direct_alignment(file: &File) -> u32 {
     let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
     match stat {
@@ -234,9 +237,9 @@ pub(super) fn read<T: FromStr>(path: &Path) -> Option<T> {
     text(path)?.parse().ok()
 }
 
-/// Longest command that nobody has to cut, for nobody cuts a passthrough command: within what is wanted, the kernel's limit,
-/// the drive's (MDTS), and the kernel's list of pages, of which a span that does not begin on a page touches one more. Whole
-/// blocks of 4 KiB, at least one.
+/// Longest passthrough command, which no layer below splits. It is limited by `wanted`, by the kernel, by the
+/// drive (MDTS), and by the kernel's list of pages, where a span that does not begin on a page boundary needs
+/// one page more. A multiple of 4 KiB, at least one block.
 fn command_bytes_max(wanted: u32, kernel: u64, segments: u64, drive: Option<u64>) -> u32 {
     let block = BLOCK_BYTES as u64;
     let fits = kernel.min(segments.saturating_sub(1) * block).min(drive.unwrap_or(u64::MAX));
@@ -280,12 +283,12 @@ mod tests {
     fn commands_fit_the_kernel_and_the_drive() {
         const KIB: u64 = 1 << 10;
         for (kernel, segments, drive, expected) in [
-            // QEMU's drive; one without a limit; one with 128 KiB; old kernels' 127 segments.
+            // QEMU's drive; a drive without a limit; a drive with 128 KiB; an old kernel with 127 segments.
             (512 * KIB, 129, Some(512 * KIB), 512 * KIB),
             (4096 * KIB, 1025, None, 512 * KIB),
             (4096 * KIB, 1025, Some(128 * KIB), 128 * KIB),
             (4096 * KIB, 127, Some(1024 * KIB), 504 * KIB),
-            // What the kernel does not say.
+            // Values that the kernel does not report, or that are not whole blocks.
             (0, 0, None, 4 * KIB),
             (6 * KIB, 129, None, 4 * KIB),
         ] {

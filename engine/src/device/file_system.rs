@@ -1,20 +1,22 @@
-//! File systems whose files are no members: a server answers for them, and it may never answer.
+//! File systems whose files cannot be members: their I/O depends on a server, which may never answer.
 //!
-//! Reads and writes of such a file could be left to the kernel's worker threads, but not everything can. The kernel asks the
-//! server for the attributes of a file and when the file is closed (`FUSE_GETATTR`, `FUSE_FLUSH`, the write-back at an NFS
-//! close). Both happen on a reactor's thread, so a server that hangs would stop the reactor and every member with it. A hung
-//! worker cannot be killed either, so the process would not end.
+//! Reads and writes of such a file could be left to the kernel's worker threads, but other steps could not.
+//! The kernel asks the server for the attributes of a file, and calls it when the file is closed
+//! (`FUSE_GETATTR`, `FUSE_FLUSH`, the write-back at an NFS close). Both happen on a reactor's thread, so a
+//! server that hangs would stop the reactor and every member with it. A hung worker cannot be killed either,
+//! so the process would not end.
 //!
-//! A loop device over such a file is taken: the kernel's loop threads do what may block, and a loop device that does not
-//! answer is a silent member like any other.
+//! A loop device over such a file is accepted: the kernel's loop threads do what may block, and a loop device
+//! that does not answer is a silent member like any other.
 
 use std::fs::File;
 use std::path::Path;
 
 use super::{DeviceError, Sharing, io_error};
 
-/// The magic numbers (`f_type` of statfs) of such file systems, from linux/magic.h and the file systems' own sources; virtiofs
-/// has the number of FUSE. Cluster file systems on shared disks (GFS2, OCFS2) do their I/O in the kernel, and are taken.
+/// Magic numbers (`f_type` of statfs) of such file systems, from linux/magic.h and the file systems' own
+/// sources; virtiofs has the number of FUSE. Cluster file systems on shared disks (GFS2, OCFS2) do their I/O
+/// in the kernel and are accepted.
 const REMOTE: [(u32, &str); 8] = [
     (0x6573_5546, "FUSE"),
     (0x0000_6969, "NFS"),
@@ -26,21 +28,21 @@ const REMOTE: [(u32, &str); 8] = [
     (0x5346_414F, "AFS"),
 ];
 
-/// Refuses to serve a file that some server, and not a disk of this machine, answers for. Looking at one is allowed: only the
-/// command that looks waits for it.
+/// Refuses to serve a file whose I/O depends on a server instead of a disk of this machine. Looking at such a
+/// file is allowed: then only the command that looks can hang.
 pub(super) fn refuse_remote(path: &Path, file: &File, sharing: Sharing) -> Result<(), DeviceError> {
     if sharing == Sharing::Shared {
         return Ok(());
     }
     let stat = rustix::fs::fstatfs(file).map_err(|errno| io_error(path, "statfs", errno.into()))?;
-    // 32 bits of it are the number, on every architecture; some sign-extend it.
+    // The magic number is the low 32 bits on every architecture; some architectures sign-extend it.
     match remote(stat.f_type as u32) {
         Some(file_system) => Err(DeviceError::Remote { path: path.into(), file_system }),
         None => Ok(()),
     }
 }
 
-/// The name of the file system with this magic number, if a server answers for its files.
+/// The name of the file system with this magic number, if its files depend on a server.
 fn remote(magic: u32) -> Option<&'static str> {
     REMOTE.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
 }

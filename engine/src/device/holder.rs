@@ -1,5 +1,6 @@
-//! The holder of a device or a file, for the text of an error: from /proc/self/mountinfo, /proc/swaps, sysfs, /proc/locks and the open
-//! files of processes. Best effort; a race with an unmount yields "unknown", and so do processes of other users.
+//! Finds the holder of a device or a file for the text of an error, from /proc/self/mountinfo, /proc/swaps,
+//! sysfs, /proc/locks and the open files of processes. Best effort: a race with an unmount yields "unknown",
+//! and so do processes of other users.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Holder;
 
-/// Who claims the device `number`, one of its partitions, or the disk it is a partition of.
+/// Finds what claims the device `number`, one of its partitions, or the disk it is a partition of.
 pub(super) fn of(number: u64) -> Holder {
     let sysfs = sysfs(number);
     let mut names = relatives(&sysfs);
@@ -28,13 +29,14 @@ pub(super) fn of(number: u64) -> Holder {
     if !holders.is_empty() {
         return Holder::Devices { names: holders };
     }
-    // Several programs may have it open, and one of them has claimed it: most likely a server of an array.
+    // Several programs may have the device open, and one of them has claimed it: most likely a server of an
+    // array.
     let mut found: Vec<Holder> = processes_with(number).into_iter().map(process).collect();
     found.sort_by_key(|holder| !matches!(holder, Holder::Process { name, .. } if name == "striate"));
     found.into_iter().next().unwrap_or(Holder::Unknown)
 }
 
-/// The holder of a lock on a file.
+/// Finds the holder of a lock on a file.
 pub(super) fn of_lock(file: &fs::File) -> Holder {
     let Ok(metadata) = file.metadata() else { return Holder::Unknown };
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
@@ -43,8 +45,8 @@ pub(super) fn of_lock(file: &fs::File) -> Holder {
     lock_owner(&locks, &place).map_or(Holder::Unknown, process)
 }
 
-/// The process that has locked a file: the fifth and the sixth field of a line of /proc/locks, see proc_locks(5). A lock of an open
-/// file description has the number -1.
+/// The process that has locked a file: the fifth and sixth fields of a line of /proc/locks, see
+/// proc_locks(5). A lock of an open file description has process number -1.
 fn lock_owner(locks: &str, place: &str) -> Option<u32> {
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -61,8 +63,8 @@ fn process(pid: u32) -> Holder {
     Holder::Process { pid, name: name.trim().to_owned() }
 }
 
-/// Other processes that have a block device open. This one has it open too, to look at it before it claims it. Looks at paths in /dev
-/// only: any other may lie on a file system that does not answer.
+/// Other processes that have a block device open (this process has it open too, to look before it claims).
+/// Only paths in /dev are looked up: any other path may be on a file system that does not answer.
 fn processes_with(number: u64) -> Vec<u32> {
     let is_it = |path: &Path| {
         path.starts_with("/dev") && fs::metadata(path).is_ok_and(|metadata| metadata.rdev() == number)
@@ -76,8 +78,8 @@ fn processes_with(number: u64) -> Vec<u32> {
     pids.filter(|pid| *pid != std::process::id()).filter(has_it).collect()
 }
 
-/// The mount point of the first mounted device among `numbers` ("8:1"): the third and fifth fields of
-/// a line of mountinfo, see proc_pid_mountinfo(5).
+/// The mount point of the first mounted device among `numbers` ("8:1"): the third and fifth fields of a line
+/// of mountinfo, see proc_pid_mountinfo(5).
 fn mount_point(mountinfo: &str, numbers: &[String]) -> Option<String> {
     mountinfo.lines().find_map(|line| {
         let mut fields = line.split(' ');
@@ -87,7 +89,7 @@ fn mount_point(mountinfo: &str, numbers: &[String]) -> Option<String> {
     })
 }
 
-/// Mountinfo writes blanks and backslashes as three octal digits.
+/// Decodes a field of mountinfo, where blanks and backslashes are three octal digits.
 fn unescape(field: &str) -> String {
     field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
@@ -101,7 +103,7 @@ pub(super) fn number_text(number: u64) -> String {
     format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number))
 }
 
-/// Numbers of the partitions of a disk, and of the disk of a partition.
+/// Numbers of a disk's partitions, or of a partition's disk.
 fn relatives(sysfs: &std::path::Path) -> Vec<String> {
     let children = directory(sysfs).into_iter().map(|name| sysfs.join(name));
     let mut paths: Vec<PathBuf> = children.filter(|path| path.join("partition").exists()).collect();

@@ -1,8 +1,8 @@
-//! What an NVMe drive says of itself: the two structures of Identify, 4096 bytes each, parsed.
+//! Parser for what an NVMe drive reports: the two structures of Identify, 4096 bytes each.
 //!
-//! Offsets are those of the NVM Express Base specification 2.0 (figure 275, controller) and of the NVM Command Set
-//! specification 1.0 (figure 97, namespace); all numbers are little-endian. A drive may say anything: what is not
-//! understood is refused, and the block device is taken.
+//! Offsets are from the NVM Express Base specification 2.0 (figure 275, controller) and the NVM Command Set
+//! specification 1.0 (figure 97, namespace); all numbers are little-endian. A drive may report anything:
+//! where this parser does not understand a value it refuses, and the block device is used instead.
 //!
 //! ```text
 //!   controller   4 serial   77 MDTS   520 ONCS   525 VWC   528 AWUPF   768 SUBNQN
@@ -11,37 +11,38 @@
 
 use crate::limits::BLOCK_BYTES;
 
-/// Bytes of an Identify structure.
+/// Length of an Identify structure in bytes.
 pub(super) const IDENTIFY_BYTES: usize = 4096;
 
-/// One of the two.
+/// Raw Identify structure of a controller or a namespace.
 pub(super) type Structure = [u8; IDENTIFY_BYTES];
 
-/// The unit of MDTS: the controller's smallest page. It may be larger than this, never smaller, so the limit is careful.
+/// Unit of MDTS, taken as 4096 bytes. The real unit is the controller's smallest page, which is never
+/// smaller, so the computed limit is safe.
 const PAGE_BYTES: u64 = 4096;
 
-/// What a namespace and its controller are.
+/// Properties of a namespace and its controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identified {
-    /// Logical blocks.
+    /// Number of logical blocks.
     pub(super) blocks: u64,
-    /// The length of each: 512 to 4096.
+    /// Length of a logical block: 512 to 4096 bytes.
     pub(super) block_bytes: u32,
-    /// Longest transfer of a command (MDTS), if there is a limit.
+    /// Longest transfer of one command (MDTS), if limited.
     pub(super) transfer_bytes_max: Option<u64>,
-    /// Whether there is a volatile cache (VWC).
+    /// Whether the drive has a volatile cache (VWC).
     pub(super) volatile_cache: bool,
-    /// Whether it deallocates (ONCS: Dataset Management).
+    /// Whether the drive deallocates (ONCS: Dataset Management).
     pub(super) deallocates: bool,
-    /// Whether Write Zeroes deallocates, and what is deallocated reads as zeros (ONCS, DLFEAT): zeroing is then a matter of
-    /// moments. Without, a drive may write every zero.
+    /// Whether Write Zeroes deallocates, and deallocated blocks read as zeros (ONCS, DLFEAT). Then zeroing
+    /// takes moments; otherwise a drive may write every zero.
     pub(super) zeroes_by_deallocating: bool,
-    /// What a power cut leaves whole, written or not (NAWUPF or AWUPF), bytes.
+    /// Bytes of a write that a power cut leaves either wholly written or not at all (NAWUPF or AWUPF).
     pub(super) atomic_bytes: u64,
 }
 
 impl Identified {
-    /// Parses both structures; otherwise says what about the namespace passthrough is not made for.
+    /// Parses both structures; the error names the property that passthrough does not support.
     pub(super) fn parse(controller: &Structure, namespace: &Structure) -> Result<Identified, String> {
         let format_index = usize::from(namespace[26] & 0xf | namespace[26] >> 1 & 0x30);
         let format = &namespace[128 + 4 * format_index..][..4];
@@ -58,14 +59,14 @@ impl Identified {
         let block_bytes = 1 << block_shift;
         let optional = u16_at(controller, 520);
         let deallocated = namespace[33];
-        // NSFEAT says whether the namespace has a figure of its own.
+        // Use the namespace's own value if NSFEAT says that it has one.
         let own_atomic = namespace[24] & 2 != 0 && u16_at(namespace, 36) != 0;
         let atomic_blocks = if own_atomic { u16_at(namespace, 36) } else { u16_at(controller, 528) };
         let transfer_shift = u32::from(controller[77]);
         Ok(Identified {
             blocks: u64::from_le_bytes(namespace[..8].try_into().expect("8 bytes")),
             block_bytes,
-            // A shift that leaves no number is no limit either.
+            // A shift too large for a u64 counts as no limit.
             transfer_bytes_max: (1..48).contains(&transfer_shift).then(|| PAGE_BYTES << transfer_shift),
             volatile_cache: controller[525] & 1 != 0,
             deallocates: optional & 1 << 2 != 0,
@@ -77,7 +78,7 @@ impl Identified {
     }
 }
 
-/// Whether two controllers' structures are of one drive: its serial number, and its name on the network.
+/// Whether two controller structures come from one drive: equal serial number and equal NVMe qualified name.
 pub(super) fn is_one_drive(one: &Structure, other: &Structure) -> bool {
     one[4..24] == other[4..24] && one[768..1024] == other[768..1024]
 }
@@ -90,7 +91,7 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 mod tests {
     use super::*;
 
-    /// A structure that is zero but for these places.
+    /// Builds a structure that is zero except at the given places.
     fn structure(places: &[(usize, &[u8])]) -> Structure {
         let mut bytes = [0; IDENTIFY_BYTES];
         for (at, what) in places {
@@ -99,7 +100,7 @@ mod tests {
         bytes
     }
 
-    /// What QEMU 7.2's drive of 256 MiB says, read from it by NVME_IOCTL_ADMIN_CMD: all that is not zero.
+    /// Identify data of a QEMU 7.2 drive of 256 MiB, read by NVME_IOCTL_ADMIN_CMD; bytes not listed are zero.
     fn emulated() -> (Structure, Structure) {
         let controller = structure(&[
             (0, &[0x36, 0x1b, 0xf4, 0x1a]),
@@ -148,7 +149,7 @@ mod tests {
         let parsed = |changes: &[(usize, u8)]| {
             let (mut controller, mut namespace) = (controller, namespace);
             for &(at, byte) in changes {
-                // Places of the two structures that are tried do not meet.
+                // The offsets tried below tell the structures apart: no offset is used in both.
                 let structure = if at >= 500 || at == 77 { &mut controller } else { &mut namespace };
                 structure[at] = byte;
             }
@@ -160,12 +161,12 @@ mod tests {
         assert!(!parsed(&[(525, 0)]).unwrap().volatile_cache);
         assert!(!parsed(&[(520, 0x59)]).unwrap().deallocates);
         assert!(parsed(&[(33, 9)]).unwrap().zeroes_by_deallocating);
-        // Without Write Zeroes; deallocated blocks that read as anything, or as ones.
+        // No Write Zeroes; deallocated blocks that read as anything; deallocated blocks that read as ones.
         for changes in [[(33, 9), (520, 0x55)], [(33, 8), (520, 0x5d)], [(33, 10), (520, 0x5d)]] {
             assert!(!parsed(&changes).unwrap().zeroes_by_deallocating, "{changes:?}");
         }
         assert_eq!(parsed(&[(528, 31)]).unwrap().atomic_bytes, 16384);
-        // A figure of the namespace's own goes before the controller's, if it says that it has one.
+        // The namespace's own value counts before the controller's, but only if NSFEAT says that it has one.
         assert_eq!(parsed(&[(528, 31), (24, 2), (36, 7)]).unwrap().atomic_bytes, 4096);
         assert_eq!(parsed(&[(528, 31), (36, 7)]).unwrap().atomic_bytes, 16384);
     }
@@ -177,7 +178,7 @@ mod tests {
             (26, 1, "8 bytes of metadata"),
             (29, 1, "protection information"),
             (26, 8, "2^0 bytes"),
-            // A format number of six bits.
+            // A format number that needs all six bits.
             (26, 0x6f, "2^0 bytes"),
             (130, 13, "2^13 bytes"),
         ] {
@@ -192,7 +193,7 @@ mod tests {
     fn drives_are_told_apart() {
         let (controller, _) = emulated();
         let mut other = controller;
-        // What only a path differs in: the controller's number.
+        // Two paths to one drive differ only in the controller's number.
         other[78] = 9;
         assert!(is_one_drive(&controller, &other));
         other[9] = b'2';

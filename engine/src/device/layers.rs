@@ -1,16 +1,17 @@
-//! The layers below a block device: a partition's bytes are on its disk, a loop device's in its file, and those of a
-//! device-mapper or md device somewhere on the devices that it is made of.
+//! The layers below a block device: a partition's bytes are on its disk, a loop device's in its file, and
+//! those of a device-mapper or md device somewhere on the devices that it is made of.
 //!
 //! ```text
-//!   /dev/loop1p2                    all of it
-//!     `- /dev/loop1                 partition: the range is known (sysfs: start, size)
-//!          `- /dev/dm-0             loop: the range is known (offset, size limit)
-//!               `- /dev/sda3        made of it: some bytes of it, which ones only the table of the target says
-//!                    `- /dev/sda    partition: somewhere in the range of sda3
+//!   /dev/loop1p2              the whole device
+//!   `- /dev/loop1             partition: the range is known (sysfs: start, size)
+//!      `- /dev/dm-0           loop: the range is known (offset, size limit)
+//!         `- /dev/sda3        made of it: some bytes; which, only the target's table says
+//!            `- /dev/sda      partition: somewhere in the range of sda3
 //! ```
 //!
-//! Every layer counts, not only the lowest: two loop devices over one device-mapper device meet there, although nobody knows
-//! where they meet on the disk. What cannot be learned ends the descent: a file that is deleted, a device without a node in /dev.
+//! Every layer counts, not only the lowest: two loop devices over one device-mapper device overlap there,
+//! although it is unknown where that is on the disk. The descent ends at a layer that cannot be identified: a
+//! deleted file, a device without a node in /dev.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
@@ -20,10 +21,10 @@ use std::path::{Path, PathBuf};
 use super::storage::Storage;
 use super::{Identity, facts, holder};
 
-/// `LOOP_GET_STATUS64` of linux/loop.h, and the head of its answer, `struct loop_info64`.
+/// `LOOP_GET_STATUS64` of linux/loop.h; `LoopInfo` is the head of its answer, `struct loop_info64`.
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 
-/// The unit of `start` and `size` in sysfs, whatever the blocks of the device.
+/// Unit of `start` and `size` in sysfs, independent of the device's block size.
 const SYSFS_SECTOR_BYTES: u64 = 512;
 
 /// Most layers that are looked at. A logical volume over 16 disks, thin and encrypted, has some 70.
@@ -36,13 +37,13 @@ struct LoopInfo {
     rdevice: u64,
     offset: u64,
     size_limit: u64,
-    /// `lo_number` and what follows: 232 bytes in all.
+    /// Fields from `lo_number` on, which are not used; they make the struct 232 bytes long.
     rest: [u64; 24],
 }
 
 const _: () = assert!(size_of::<LoopInfo>() == 232);
 
-/// A block device or file below another, and where it is opened.
+/// A block device or file below another, and the path by which it is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Node {
     identity: Identity,
@@ -52,17 +53,17 @@ struct Node {
 /// The layer directly below a block device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Below {
-    /// Nothing, or nothing that is known.
+    /// No layer below, or none that is known.
     Nothing,
     /// The device is a partition.
     Partition { disk: Node, first_byte: u64, len_bytes: u64 },
-    /// The device is a loop device; `len_bytes` is `u64::MAX` where the file goes on to its end.
+    /// The device is a loop device; `len_bytes` is `u64::MAX` if the loop extends to the end of the file.
     Loop { file: Node, first_byte: u64, len_bytes: u64 },
-    /// Some bytes of the device are on each of these.
+    /// The device is made of these: each has some of its bytes.
     MadeOf(Vec<Node>),
 }
 
-/// All storage of a block device: itself first, then what is below it.
+/// All storage of a block device: the device itself first, then the layers below it.
 pub(super) fn of_block(device: &File, number: u64, path: &Path) -> Vec<Storage> {
     let own = Storage::whole(Identity::Block { number }, path);
     let mut layers = Vec::new();
@@ -93,7 +94,8 @@ fn descend(storage: Storage, look: &impl Fn(u64) -> Below, layers: &mut Vec<Stor
     }
 }
 
-/// Asks sysfs, and a loop device itself, by `device` where that is open already.
+/// Finds the layer below by asking sysfs and, for a loop device, the device itself (through `device` if it is
+/// open already).
 fn look(number: u64, device: Option<&File>) -> Below {
     let sysfs = holder::sysfs(number);
     if sysfs.join("partition").exists() {
@@ -123,14 +125,16 @@ fn partition(sysfs: &Path, disk: &Path) -> Below {
 
 fn loop_file(device: &File, path: String) -> Option<Below> {
     let mut info = LoopInfo { device: 0, inode: 0, rdevice: 0, offset: 0, size_limit: 0, rest: [0; 24] };
-    // SAFETY: the descriptor is open for as long as `device` is borrowed, and the ioctl writes one `struct loop_info64`, which
-    // `LoopInfo` has the length of, into memory that nothing else uses until it returns. A device of another driver refuses it.
+    // SAFETY: the descriptor is open for as long as `device` is borrowed. The ioctl writes one `struct
+    // loop_info64`, whose length `LoopInfo` has, into memory that nothing else uses until the call returns. A
+    // device of another driver refuses the ioctl.
     let outcome = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
     if outcome != 0 {
         return None;
     }
     let path = PathBuf::from(path);
-    // The path may be one of another mount namespace, so it counts only where it leads to the file that the kernel names.
+    // The path may belong to another mount namespace, so it counts only if it leads to the file that the
+    // kernel names.
     let is_named = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino()) == (info.device, info.inode);
     let identity = match fs::metadata(&path).ok().filter(is_named) {
         Some(metadata) if metadata.file_type().is_block_device() => {
@@ -142,7 +146,7 @@ fn loop_file(device: &File, path: String) -> Option<Below> {
     Some(Below::Loop { file: Node { identity, path }, first_byte: info.offset, len_bytes })
 }
 
-/// The block device of a directory of sysfs.
+/// The block device that a sysfs directory describes.
 fn node(sysfs: &Path) -> Node {
     let uevent = facts::text(&sysfs.join("uevent")).unwrap_or_default();
     let field = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -153,7 +157,8 @@ fn node(sysfs: &Path) -> Node {
 
 #[cfg(test)]
 mod tests {
-    //! Method: machines as tables (block device number, what is below it), and which of their devices share bytes.
+    //! Method: machines as tables (block device number, what is below it), and which of their devices share
+    //! bytes.
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -213,7 +218,8 @@ mod tests {
 
     #[test]
     fn partitions_of_a_loop_device() {
-        // The file, loop 7 over it, its partitions 1 and 2, and a second loop over what is partition 2.
+        // The file, loop 7 over it, partitions 1 and 2 of loop 7, and a second loop device over the range of
+        // partition 2.
         let machine = [
             (7, loop_over(file(5))),
             (1, partition_of(7, 1, 10)),
@@ -247,7 +253,8 @@ mod tests {
         assert_eq!(on_file, expected);
     }
 
-    /// A volume has some bytes of its disk, and which ones is not known: volumes are told apart, a volume and its disk are not.
+    /// A volume has some bytes of its disk, and which is unknown: two volumes do not count as overlapping, a
+    /// volume and its disk do.
     #[test]
     fn volumes_of_a_disk() {
         let machine = [
@@ -271,7 +278,7 @@ mod tests {
         check(&machine, block(14), block(12), true);
     }
 
-    /// A device that is below itself, by a mistake of ours or the kernel's, ends the descent all the same.
+    /// The descent ends even if a device is below itself, by a mistake of ours or of the kernel.
     #[test]
     fn a_circle_ends() {
         let machine = [(1, loop_over_part(block(1), 1, 10)), (2, made_of(&[3, 3])), (3, made_of(&[2, 2]))];

@@ -1,15 +1,16 @@
 //! The character device of an NVMe namespace: found, checked, and opened beside its block device.
 //!
-//! - The block device stays open, exclusively: it is what keeps a file system or another server away. The character device
-//!   has no such thing, and obeys whoever may open it.
-//! - Which character device is which block device's is read off sysfs, where both hang below one controller. Their names
-//!   do not tell: with `nvme_core.multipath` a disk is numbered by its subsystem and the character device by its
-//!   controller (drivers/nvme/host/core.c, `nvme_alloc_ns` and `nvme_add_ns_cdev`), so that nvme1n1 and ng1n1 may be two
-//!   drives. And both are asked who they are, before anything is written.
-//! - Pages of the block device that the kernel has cached (udev reads every disk) would be older than what goes around
-//!   them, and dirty ones would be written over it: they are dropped before the first command and after the last.
+//! - The block device stays open exclusively, which keeps file systems and other servers away. The character
+//!   device has no such protection and obeys every process that may open it.
+//! - The pair is matched by sysfs, where both devices are below one controller. Their names do not tell: with
+//!   `nvme_core.multipath` a disk is numbered by its subsystem and the character device by its controller
+//!   (drivers/nvme/host/core.c, `nvme_alloc_ns` and `nvme_add_ns_cdev`), so nvme1n1 and ng1n1 may be two
+//!   drives. Both devices are also asked for their identity before anything is written.
+//! - Pages of the block device that the kernel has cached (udev reads every disk) become stale when
+//!   passthrough writes the drive, and a dirty page would overwrite newer data. They are dropped before the
+//!   first command and after the last.
 //!
-//! Whatever is not as it should be is a reason to take the block device, told to the operator, not an error.
+//! An unmet condition is not an error: the block device is used instead, and the operator is told the reason.
 
 #![expect(unsafe_code, reason = "ioctls that rustix does not wrap")]
 
@@ -22,21 +23,22 @@ use super::identify::{IDENTIFY_BYTES, Identified, Structure, is_one_drive};
 use super::{Access, holder, options};
 use crate::ring::nvme::{Command, Namespace};
 
-/// linux/nvme_ioctl.h: `_IO('N', 0x40)`, `_IOWR('N', 0x41, struct nvme_admin_cmd)`.
+/// Numbers from linux/nvme_ioctl.h: `_IO('N', 0x40)`, `_IOWR('N', 0x41, struct nvme_admin_cmd)`.
 const NVME_IOCTL_ID: libc::Ioctl = 0x4E40;
 const NVME_IOCTL_ADMIN_CMD: libc::Ioctl = 0xC048_4E41_u32 as libc::Ioctl;
-/// linux/fs.h: `_IO(0x12, 97)`.
+/// Number from linux/fs.h: `_IO(0x12, 97)`.
 const BLKFLSBUF: libc::Ioctl = 0x1261;
 
-/// A namespace that can be reached around the block layer.
+/// A namespace that can be reached by passthrough, bypassing the block layer.
 pub(super) struct Found {
     pub(super) namespace: Namespace,
     pub(super) identified: Identified,
-    /// Where its character device is.
+    /// Path of the character device.
     pub(super) path: String,
 }
 
-/// The character device of the block device `block`, whose number and size in bytes are given; or why there is none.
+/// Finds the character device of the block device `block`, whose number and size in bytes are given; the
+/// error says why there is none.
 pub(super) fn find(block: &File, number: u64, size_bytes: u64, access: Access) -> Result<Found, String> {
     let sysfs = holder::sysfs(number);
     let name = sibling(&sysfs)?;
@@ -63,14 +65,14 @@ pub(super) fn find(block: &File, number: u64, size_bytes: u64, access: Access) -
     Ok(Found { namespace, identified, path })
 }
 
-/// Writes out and forgets what the kernel has cached of a block device.
+/// Writes out and drops the pages that the kernel has cached of a block device.
 pub(super) fn forget_pages(block: &File) -> std::io::Result<()> {
     // SAFETY: the descriptor is open for as long as `block` is borrowed, and BLKFLSBUF takes no argument.
     let outcome = unsafe { libc::ioctl(block.as_fd().as_raw_fd(), BLKFLSBUF, 0) };
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// The name of the character device that belongs to a disk, by its place in sysfs.
+/// The name of the character device that belongs to a disk, found by its place in sysfs.
 fn sibling(sysfs: &Path) -> Result<String, String> {
     if sysfs.join("partition").exists() {
         return Err("a partition: passthrough knows whole namespaces only".into());
@@ -87,7 +89,7 @@ fn sibling(sysfs: &Path) -> Result<String, String> {
         let entries = fs::read_dir(place).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     };
-    // A disk of several paths hangs below its subsystem, beside links to its controllers.
+    // A disk with several paths is below its subsystem in sysfs, beside links to its controllers.
     let is_subsystem =
         parent.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"nvme-subsys"));
     let controllers = names(parent).iter().filter(|name| is_numbered("nvme", name)).count();
@@ -99,19 +101,19 @@ fn sibling(sysfs: &Path) -> Result<String, String> {
     beside.ok_or_else(|| "the kernel has no character device for it".into())
 }
 
-/// The Y of `PREFIXXnY`.
+/// The Y of a name of the form `PREFIXXnY`.
 fn instance(prefix: &str, name: &str) -> Option<String> {
     let (controller, instance) = name.strip_prefix(prefix)?.split_once('n')?;
     (is_numbered("", controller) && is_numbered("", instance)).then(|| instance.to_owned())
 }
 
-/// Whether a name is a prefix and a number.
+/// Whether a name is the prefix followed by a number.
 fn is_numbered(prefix: &str, name: &str) -> bool {
     let number = name.strip_prefix(prefix).unwrap_or_default();
     !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A namespace's number, its controller's structure, and its own.
+/// Asks for a namespace's number, its controller's Identify structure, and its own.
 fn ask(file: &File) -> std::io::Result<(u32, Box<Structure>, Box<Structure>)> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and NVME_IOCTL_ID takes no argument.
     let id = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), NVME_IOCTL_ID, 0) };
@@ -123,9 +125,9 @@ fn identify(file: &File, structure: u8, namespace: u32) -> std::io::Result<Box<S
     let mut bytes = Box::new([0; IDENTIFY_BYTES]);
     let address = bytes.as_mut_ptr().expose_provenance() as u64;
     let mut command = Command::identify(structure, namespace, address);
-    // SAFETY: the descriptor is open for as long as `file` is borrowed; NVME_IOCTL_ADMIN_CMD reads and writes one
-    // `struct nvme_admin_cmd`, which `Command` mirrors; and the drive writes 4096 bytes where the command says, which is
-    // `bytes`, not touched by anybody else until the call returns.
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; NVME_IOCTL_ADMIN_CMD reads and writes
+    // one `struct nvme_admin_cmd`, which `Command` mirrors; and the drive writes 4096 bytes to the address in
+    // the command, which is `bytes`, and nothing else touches `bytes` until the call returns.
     let status = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), NVME_IOCTL_ADMIN_CMD, &raw mut command) };
     match status {
         0 => Ok(bytes),
@@ -152,7 +154,7 @@ mod tests {
         );
     }
 
-    /// Sysfs as a machine has it whose disks are numbered by subsystem: nvme1n1 is ng0n1.
+    /// Sysfs of a machine that numbers disks by subsystem: the character device of nvme1n1 is ng0n1.
     #[test]
     fn the_character_device_is_found_by_place_not_by_number() {
         let root = std::env::temp_dir().join(format!("striate-nvme-{}", std::process::id()));

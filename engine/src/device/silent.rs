@@ -1,5 +1,6 @@
-//! A device that does not answer, for tests and without root: a file with a write lease (`F_SETLEASE`). Whoever opens it sleeps in
-//! the kernel until the lease is given back, or `/proc/sys/fs/lease-break-time` is over (45 s).
+//! A device that does not answer, for tests, without root: a file with a write lease (`F_SETLEASE`). An
+//! `open` of the file sleeps in the kernel until the lease is given back or `/proc/sys/fs/lease-break-time`
+//! (45 s) is over.
 
 #![allow(clippy::disallowed_methods, reason = "a test waits")]
 #![expect(unsafe_code, reason = "a lease is taken by a fcntl that rustix does not wrap")]
@@ -9,11 +10,11 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
-/// The file answers again when this is dropped.
+/// A silent file; it answers again when this value is dropped.
 pub(crate) struct Silent(#[expect(dead_code, reason = "its drop gives the lease back")] File);
 
 impl Silent {
-    /// Has a file fall silent, as soon as nothing else has it open.
+    /// Makes a file fall silent, as soon as nothing else has it open.
     pub(crate) fn file(path: &Path) -> Silent {
         let file = File::options().read(true).write(true).open(path).unwrap();
         let set = |what, value: libc::c_int| {
@@ -32,5 +33,6 @@ impl Silent {
     }
 }
 
-/// linux/fcntl.h: which signal tells that the lease is wanted back. SIGURG is ignored unless it is caught; SIGIO would end the test.
+/// `F_SETSIG` of linux/fcntl.h: sets the signal that is sent when the lease is wanted back. SIGURG is ignored
+/// unless it is caught; the default, SIGIO, would end the test.
 const F_SETSIG: libc::c_int = 10;

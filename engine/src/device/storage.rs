@@ -1,22 +1,25 @@
-//! Where the bytes of a device really are, as far as this machine can tell: which range of which file or block device.
+//! Finds where the bytes of a device really are, as far as this machine can tell: which range of which file
+//! or block device.
 //!
-//! Two loop devices over one file, a partition of a loop device and the file, or a loop device over a disk and the disk are one
-//! storage under two names. An array of them would have fewer members than it thinks, and two servers of them would overwrite
-//! each other. So members are compared by storage, in every layer (device/layers.rs), and each layer's range is locked for as
-//! long as a member is in use. `flock` keeps two servers of a file apart; a lock of the open file description on the range
-//! (`F_OFD_SETLK`) keeps those apart that reach it by other names too.
+//! Two loop devices over one file are the same storage under two names; so are a file and a partition of a
+//! loop device over it, and a disk and a loop device over it. An array on such a pair would have fewer
+//! members than it believes, and two servers would overwrite each other's data. So members are compared by
+//! storage, in every layer (device/layers.rs), and each layer's range is locked while a member is in use.
+//! `flock` keeps two servers of a file apart; a lock of the open file description on the range
+//! (`F_OFD_SETLK`) also keeps apart servers that reach the range by other names.
 //!
-//! | the layer is reached by | its range | its lock |
+//! | how the device reaches the layer | its range | its lock |
 //! |---|---|---|
-//! | being the device itself, or a loop device over it | exact | of a writer, or of a reader for a read-only array |
-//! | a partition on it | exact | of a reader: the kernel keeps away others who claim the disk |
-//! | a device-mapper or md device made of it | some bytes, not known which | of a reader: there may be other volumes on it |
+//! | it is the layer, or a loop device over it | exact | writer's; reader's for a read-only array |
+//! | it is a partition of the layer | exact | reader's: the kernel keeps others off the disk |
+//! | it is a dm or md device made of the layer | inexact: some bytes | reader's: other volumes may be there |
 //!
-//! (A writer's lock needs a descriptor for writing, and udev probes a disk anew when one of those is closed: not worth it for
-//! each partition.)
+//! (A partition's disk gets no writer's lock: that needs a descriptor for writing, and udev probes a disk
+//! again each time such a descriptor is closed.)
 //!
-//! Two ranges of which neither is exact are not compared: volumes of one disk. `create` reads the superblocks back for those, and
-//! for what cannot be learned (a file that is deleted, or in another mount namespace).
+//! Two ranges of which neither is exact are not compared: they may be volumes of one disk. `create` reads the
+//! superblocks back to find an overlap there, and for layers that cannot be identified (a deleted file, or a
+//! file in another mount namespace).
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd};
@@ -30,25 +33,26 @@ use super::{Access, DeviceError, Identity};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Storage {
     identity: Identity,
-    /// The path by which it is opened.
+    /// Path by which the file or block device is opened.
     path: PathBuf,
     start: u64,
-    /// Past the last byte; `u64::MAX` for all there is.
+    /// End of the range, exclusive; `u64::MAX` for a range without a known end.
     end: u64,
-    /// Whether the device has every byte of the range. If not, it has some, and which ones is not known.
+    /// Whether the device has every byte of the range. Otherwise it has some of them, and which is unknown.
     is_exact: bool,
-    /// Whether the kernel keeps away others who claim this layer.
+    /// Whether the kernel keeps away other claims on this layer.
     is_claimed: bool,
 }
 
 impl Storage {
-    /// All of a file or a block device.
+    /// The whole of a file or a block device.
     pub(super) fn whole(identity: Identity, path: &Path) -> Storage {
         let path = path.to_path_buf();
         Storage { identity, path, start: 0, end: u64::MAX, is_exact: true, is_claimed: false }
     }
 
-    /// The same bytes one layer down, where this layer is `len_bytes` from `first_byte` on.
+    /// Translates the range to the layer below, where this layer begins at `first_byte` and is `len_bytes`
+    /// long.
     pub(super) fn placed(&self, identity: Identity, path: &Path, first_byte: u64, len_bytes: u64) -> Storage {
         Storage {
             identity,
@@ -60,27 +64,27 @@ impl Storage {
         }
     }
 
-    /// Some bytes of it, and which ones is not known.
+    /// Marks the range as inexact: the device has some of its bytes, and which is unknown.
     pub(super) fn somewhere(self) -> Storage {
         Storage { is_exact: false, ..self }
     }
 
-    /// The kernel keeps away others who claim it.
+    /// Marks the layer as claimed: the kernel keeps away other claims on it.
     pub(super) fn claimed(self) -> Storage {
         Storage { is_claimed: true, ..self }
     }
 
-    /// The file or block device that the range is in.
+    /// The file or block device that contains the range.
     pub(super) fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// The path by which it is opened.
+    /// The path by which the file or block device is opened.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether some byte is in both, as far as is known.
+    /// Whether the two ranges share a byte, as far as is known.
     pub(super) fn meets(&self, other: &Storage) -> bool {
         self.identity == other.identity
             && self.start < other.end
@@ -88,8 +92,9 @@ impl Storage {
             && (self.is_exact || other.is_exact)
     }
 
-    /// Opens it to be locked, if it is what the kernel names and can be opened. A layer that only the sandbox of this process keeps out
-    /// of reach is an error: without its lock another server could have the same bytes under another name.
+    /// Opens the layer for locking; `None` if it cannot be opened or the path leads to something else. A
+    /// layer that is unreachable only because of this process's sandbox is an error: without its lock another
+    /// server could use the same bytes under another name.
     pub(super) fn open(&self, access: Access) -> Result<Option<File>, DeviceError> {
         let access = self.lock_access(access);
         match OpenOptions::new().read(true).write(access == Access::ReadWrite).open(&self.path) {
@@ -101,7 +106,7 @@ impl Storage {
         }
     }
 
-    /// Whether an open file is the one that the kernel names.
+    /// Whether an open file has the identity that the kernel named.
     fn is_named(&self, file: &File) -> bool {
         let Ok(metadata) = file.metadata() else { return false };
         let found = if metadata.file_type().is_block_device() {
@@ -112,12 +117,13 @@ impl Storage {
         found == self.identity
     }
 
-    /// The kind of lock on the range: a writer's lock excludes all others, readers share.
+    /// The kind of lock on the range: a writer's lock excludes all others, readers' locks are shared.
     fn lock_access(&self, access: Access) -> Access {
         if self.is_exact && !self.is_claimed { access } else { Access::ReadOnly }
     }
 
-    /// Locks the range until the last descriptor made from `file` is closed; false where another has it.
+    /// Locks the range until the last descriptor made from `file` is closed; false if another process has
+    /// locked it.
     pub(super) fn lock(&self, file: &File, access: Access) -> std::io::Result<bool> {
         let kind = if self.lock_access(access) == Access::ReadWrite { libc::F_WRLCK } else { libc::F_RDLCK };
         let offset = |at: u64| libc::off_t::try_from(at).unwrap_or(libc::off_t::MAX);
@@ -125,11 +131,12 @@ impl Storage {
             l_type: kind as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
             l_start: offset(self.start),
-            // To the end of all there can be.
+            // A length of 0 locks to the end of the file, however long it becomes.
             l_len: if self.end == u64::MAX { 0 } else { offset(self.end - self.start) },
             l_pid: 0,
         };
-        // SAFETY: the descriptor is open for as long as `file` is borrowed, and F_OFD_SETLK reads one `struct flock`.
+        // SAFETY: the descriptor is open for as long as `file` is borrowed, and F_OFD_SETLK reads one `struct
+        // flock`.
         let outcome = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
         match outcome {
             0 => Ok(true),

@@ -1,5 +1,5 @@
-//! Method: files in a temporary directory and the devices that every machine has; loop devices where
-//! the tests run as root. Oracle: the variant of each refusal, and bytes read back.
+//! Method: files in a temporary directory and the devices that every machine has; loop devices if the tests
+//! run as root. Oracle: the variant of each refusal, and the bytes read back.
 use super::*;
 
 struct Directory(PathBuf);
@@ -105,7 +105,7 @@ fn every_refusal_says_what_and_what_to_do() {
     assert!(matches!(error, DeviceError::NoSpace { .. }) && !huge.exists(), "{error}");
 }
 
-/// A loop device over a file; `None`, said loudly, without the right to make one.
+/// A loop device over a file; `None`, with a message, if the test has no right to make one.
 struct Loop {
     path: PathBuf,
 }

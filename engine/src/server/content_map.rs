@@ -1,4 +1,4 @@
-//! The content of a running array, for clients that ask by NBD.
+//! The content of a running array, for NBD clients that ask for it.
 
 use bitmap::Cell;
 
@@ -6,16 +6,16 @@ use crate::array::Shared;
 use crate::frontend::nbd::{Content, Run, StripeState};
 use crate::members::MemberView;
 
-/// The bitmap and the list of lost rows, seen from a front end. An answer is true of a moment between question and answer: a cell
-/// changes before a write is acknowledged.
+/// The bitmap and the list of lost rows, as a front end sees them. An answer is true of a moment between
+/// question and answer: a cell changes before a write is acknowledged.
 impl Content for Shared {
     fn run(&self, stripe: u64, end: u64) -> Run {
         let view = self.members.view();
-        // The next stripe on the list, so that the list is looked at once in a run.
+        // Look up the next listed stripe once, so that the list is searched only once per run.
         let listed = if self.lost.is_empty() { None } else { self.lost.next_stripe(stripe) };
         let of = |stripe: u64| state(self, &view, stripe, listed == Some(stripe));
         let first = of(stripe);
-        // A stripe after the listed one may be listed too: it begins a run of its own.
+        // The stripe after a listed one may be listed too, so it begins its own run.
         let end_max = listed.map_or(end, |listed| end.min(listed + 1));
         let end = (stripe + 1..end_max).find(|next| of(*next) != first).unwrap_or(end_max);
         Run { end, state: first }

@@ -1,4 +1,4 @@
-//! Creating an array: look at everything first, then change it, the superblocks last.
+//! Creates an array: check everything first, then change the members, superblocks last.
 
 use std::path::PathBuf;
 
@@ -18,20 +18,20 @@ use super::bounded::patience;
 use super::open::{ControlRing, open_all, refuse_content, wipe_metadata};
 use super::{CreateOptions, Created, Init, Progress, ServerError, random};
 
-/// Files that this run has made, removed again unless it succeeds.
+/// Files made by this run; removed again unless the run succeeds.
 struct MadeFiles(Vec<PathBuf>);
 
 impl Drop for MadeFiles {
     fn drop(&mut self) {
         for path in &self.0 {
-            // Best effort: the failure that brought us here is the one to tell.
+            // Best effort: the error to report is the one that ended the run.
             let _removed = std::fs::remove_file(path);
         }
     }
 }
 
-/// Creates an array on members that are not in use. Until everything has been checked nothing is changed,
-/// but that missing files are made (and removed again on failure).
+/// Creates an array on members that are not in use. Until all checks have passed nothing is changed, except
+/// that missing files are made (and removed again on failure).
 pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Result<Created, ServerError> {
     let name = Label::new(&options.name)
         .map_err(|error| ServerError(format!("array name {:?}: {error}", options.name)))?;
@@ -116,7 +116,8 @@ pub fn create(options: &CreateOptions, progress: &mut dyn FnMut(Progress)) -> Re
     Ok(Created { uuid: new.array.to_string(), size_bytes, init: word, routes })
 }
 
-/// Each member must hold its own superblock now. Two names of one storage, as far as their devices did not tell, hold one.
+/// Checks that each member now holds its own superblock. Two names of one storage that the device checks did
+/// not recognise hold only one.
 fn read_back(devices: &[Device], members: &[Uuid]) -> Result<(), ServerError> {
     for (device, member) in devices.iter().zip(members) {
         let mut blocks = [[0; BLOCK_BYTES]; 2];
@@ -142,7 +143,7 @@ fn common_zones(devices: &[Device], shape: &Shape) -> Result<Zones, ServerError>
         .map_err(|error| ServerError(format!("{}: {error}", smallest.path().display())))
 }
 
-/// Zeros the data zone of every member, all of them at once.
+/// Zeroes the data zone of every member, all members at the same time.
 fn zero(devices: &[Device], zones: &Zones, progress: &mut dyn FnMut(Progress)) -> Result<(), ServerError> {
     let (begin, each) = (zones.data.offset_bytes, zones.data.len_bytes);
     let total_bytes = each * devices.len() as u64;

@@ -1,9 +1,9 @@
-//! Whether members suit an array, before anything is written.
+//! Checks that members suit an array, before anything is written.
 //!
-//! An array is made for blocks of a size, the largest of its members'. A device with larger blocks cannot read or write what
-//! lies between them: by the block device every small request is `EINVAL`, and a drive's own commands would count in blocks
-//! that are not there. A drive gets other blocks by a copy to one of another format, by `nvme format`, by a USB bridge, or by
-//! `losetup --sector-size`.
+//! An array is made for one block size, the largest of its members'. A device with larger blocks cannot read
+//! or write parts of them: through the block device every small request fails with `EINVAL`, and the drive's
+//! own commands would count in blocks that do not exist. A member's block size changes by a copy to a drive
+//! with another format, by `nvme format`, by a USB bridge, or by `losetup --sector-size`.
 
 use crate::assembly::{Assembly, SlotPlan};
 use crate::device::{Device, DeviceKind};
@@ -26,13 +26,13 @@ pub(super) fn check_blocks(assembly: &Assembly, devices: &[Device]) -> Result<()
     Ok(())
 }
 
-/// Whether every request of an array with blocks of `array_bytes` is one of whole blocks of `member_bytes`. Both are powers of
-/// two.
+/// Whether every request of an array with blocks of `array_bytes` consists of whole blocks of `member_bytes`.
+/// Both are powers of two.
 pub(super) const fn blocks_suit(array_bytes: u32, member_bytes: u32) -> bool {
     member_bytes <= array_bytes
 }
 
-/// The reason, the device, and what to do.
+/// Error text with the device, the reason, and what to do.
 pub(super) fn too_large(device: &Device, member_bytes: u32, array_bytes: u32) -> ServerError {
     let of = match device.kind() {
         DeviceKind::Block => "has blocks of",

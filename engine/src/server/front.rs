@@ -1,4 +1,4 @@
-//! By which front end a running array is reached, from the server's side: opening it, dealing its shares to the reactors,
+//! The front end of a running array, from the server's side: opening it, giving each reactor its share,
 //! closing it.
 
 use std::io;
@@ -23,44 +23,45 @@ use super::{ServeOptions, ServerError};
 /// How long a stop waits until TLS relays have sent the last replies.
 const RELAY_DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// A front end as a whole.
+/// The front end of a server.
 pub(super) enum Front {
-    /// Clients by a socket.
+    /// NBD clients by sockets.
     Nbd {
         addresses: Vec<String>,
         relays: Relays,
-        /// Taken by the end.
+        /// The NBD server; taken by `end`.
         server: Mutex<Option<NbdServer>>,
     },
-    /// A block device. What never changes of it is beside the lock, which is held while its driver is waited for.
+    /// A block device. Its constant properties are outside of the lock, which is held during waits for the
+    /// driver.
     Ublk {
         path: String,
         has_volatile_cache: bool,
-        /// Taken by the end.
+        /// The block device; taken by `end`.
         ublk: Box<Mutex<Option<Ublk>>>,
     },
 }
 
-/// What a reactor gets of it, on the way to its thread.
+/// A reactor's share of the front end, on the way to the reactor's thread.
 pub(super) enum Share {
     Nbd(NbdFrontend),
     Ublk(UblkPlace),
 }
 
-/// What a reactor has of it.
+/// A reactor's part of the front end, in use.
 pub(super) enum HostFrontend {
     Nbd(NbdFrontend),
     Ublk(UblkFrontend),
 }
 
-/// What the host is told of the array's members.
+/// Properties of the members that hosts are told.
 #[derive(Clone, Copy)]
 pub(super) struct MemberTraits {
     pub(super) physical_block_bytes: u32,
     pub(super) volatile_cache: bool,
 }
 
-/// The shape that a block device of the array tells hosts.
+/// The geometry and properties that a block device of the array reports to hosts.
 pub(super) fn shape_of(record: &Record, traits: MemberTraits, read_only: bool) -> UblkShape {
     let stripe_bytes = record.shape.data_strips() as u64 * u64::from(record.shape.chunk_bytes);
     UblkShape {
@@ -75,9 +76,10 @@ pub(super) fn shape_of(record: &Record, traits: MemberTraits, read_only: bool) -
 }
 
 impl Front {
-    /// The block device that is asked for, or that waits for this array, and its note; `None` where NBD is asked for. A device is taken
-    /// over only by an array whose note proves that nothing has written to its members since. `seed`: of the epochs that the start
-    /// and the server begin; `None` if they begin none. `proven_moves`: see [`Assembly`](crate::assembly::Assembly).
+    /// The block device that was asked for, or that waits for this array, and its note; `None` if NBD was
+    /// asked for. A device is taken over only if its note proves that no other server has written to the
+    /// members since. `seed`: the seed of the epochs that the start and the server begin; `None` if they
+    /// begin none. `proven_moves`: see [`Assembly`](crate::assembly::Assembly).
     pub(super) fn block_device(
         options: &ServeOptions,
         record: &Record,
@@ -112,8 +114,9 @@ impl Front {
         Ok(Some((ublk, note)))
     }
 
-    /// Refuses to serve an array in another way beside a block device of it, unless the operator says so: hosts of the device, which
-    /// wait for its server, would find other content than they left. Returns a warning if the operator says so.
+    /// Refuses to serve an array in another way beside its block device, unless the operator says so: hosts
+    /// of the device, which wait for its server, would find other content than they left. Returns a warning
+    /// if the operator said so.
     pub(super) fn refuse_beside_block_device(
         options: &ServeOptions,
         record: &Record,
@@ -153,7 +156,7 @@ impl Front {
         Err(ServerError(format!("{what}: {instead}; or add --despite-block-device: then {cost}")))
     }
 
-    /// Opens the front end and makes a share of it for each reactor.
+    /// Opens the front end and makes each reactor's share of it.
     pub(super) fn open(
         block_device: Option<Ublk>,
         options: &ServeOptions,
@@ -202,7 +205,7 @@ impl Front {
     /// Lets hosts in, now that the reactors turn.
     pub(super) fn start(&self) -> Result<(), ServerError> {
         match self {
-            // Clients wait at its door since it was opened.
+            // NBD clients have been waiting at the door since the front end was opened.
             Front::Nbd { .. } => Ok(()),
             Front::Ublk { ublk, .. } => Ok(lock(ublk).as_mut().map_or(Ok(()), Ublk::start)?),
         }
@@ -212,7 +215,7 @@ impl Front {
         matches!(self, Front::Ublk { .. })
     }
 
-    /// Where hosts find the array.
+    /// The addresses at which hosts find the array.
     pub(super) fn exports(&self) -> Vec<String> {
         match self {
             Front::Nbd { addresses, .. } => addresses.clone(),
@@ -220,7 +223,7 @@ impl Front {
         }
     }
 
-    /// By which way of its driver a block device is served.
+    /// How the ublk driver serves the block device; `None` for NBD.
     pub(super) fn way(&self) -> Option<String> {
         match self {
             Front::Nbd { .. } => None,
@@ -228,7 +231,7 @@ impl Front {
         }
     }
 
-    /// Clients that come and go by a socket.
+    /// The NBD clients that come and go.
     pub(super) fn visits(&self) -> Option<Visits> {
         match self {
             Front::Nbd { server, .. } => {
@@ -238,7 +241,7 @@ impl Front {
         }
     }
 
-    /// Clients that are connected by a socket.
+    /// Number of connected NBD clients.
     pub(super) fn clients(&self) -> usize {
         match self {
             Front::Nbd { server, .. } => {
@@ -248,7 +251,7 @@ impl Front {
         }
     }
 
-    /// Turns hosts away, if none is using the array. (Clients of a socket are told to go by the stop itself.)
+    /// Turns hosts away, if no host is using the array. (The stop itself tells NBD clients to go.)
     pub(super) fn close(&self, force: bool) -> Result<Closed, ServerError> {
         match self {
             Front::Nbd { .. } if self.clients() > 0 && !force => Ok(Closed::InUse),
@@ -259,7 +262,7 @@ impl Front {
         }
     }
 
-    /// Has requests wait for the next server; `None` where there is none to wait for.
+    /// Makes requests wait for the next server; `None` if there is no block device that could wait.
     pub(super) fn quiesce(&self) -> Option<Quiesced> {
         match self {
             Front::Nbd { .. } => None,
@@ -267,7 +270,7 @@ impl Front {
         }
     }
 
-    /// Lets no new clients in, before reactors drain.
+    /// Lets no new clients in, before the reactors drain.
     pub(super) fn end(&self) -> Option<Ublk> {
         match self {
             Front::Nbd { server, .. } => {
@@ -279,7 +282,7 @@ impl Front {
         }
     }
 
-    /// Waits until the TLS relays have sent the last replies, once the reactors have ended.
+    /// Waits until the TLS relays have sent the last replies, after the reactors have ended.
     pub(super) fn drain_relays(&self) {
         match self {
             Front::Nbd { relays, .. } => relays.wait(RELAY_DRAIN_TIME_MAX),
@@ -287,7 +290,8 @@ impl Front {
         }
     }
 
-    /// Whether a member with a volatile cache may join: a block device that said it has none is sent no flushes.
+    /// Whether a member with a volatile cache may join: a block device that reported no cache gets no flushes
+    /// from hosts.
     pub(super) fn admits_volatile_cache(&self) -> bool {
         match self {
             Front::Nbd { .. } => true,
@@ -301,7 +305,7 @@ fn lock(ublk: &Mutex<Option<Ublk>>) -> std::sync::MutexGuard<'_, Option<Ublk>> {
 }
 
 impl Share {
-    /// How many host buffers the ring must have room for.
+    /// Number of host buffers that the ring must have room for.
     pub(super) fn host_buffers(&self) -> u16 {
         match self {
             Share::Nbd(_) => 0,
@@ -309,7 +313,7 @@ impl Share {
         }
     }
 
-    /// The front end of a reactor, on its thread.
+    /// Opens a reactor's front end, on the reactor's thread.
     pub(super) fn open(
         self,
         ring: &mut Uring,

@@ -1,4 +1,4 @@
-//! Growing a stopped array into room that its members have got.
+//! Grows a stopped array into new space on its members.
 
 use crate::assembly::{Assembly, AssemblyOptions, SlotPlan, assemble};
 use crate::device::{Access, Device, DeviceKind};
@@ -15,8 +15,8 @@ use super::open::{ControlRing, candidates, ends, leave_out_overwritten, open_all
 use super::words::{after_path, not_in_sync, shell_path};
 use super::{GrowOptions, Grown, ServerError, random, this_host};
 
-/// Adds as many stripes as every member has room for. Changes nothing where there is none, or where a member is missing or
-/// not in sync.
+/// Adds as many stripes as every member has room for. Changes nothing if there is no room, or if a member is
+/// missing or not in sync.
 pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
     let devices = open_all(&options.members, Access::ReadWrite)?;
     let ends: Vec<_> = devices.iter().map(ends).collect();
@@ -64,8 +64,8 @@ pub fn grow_offline(options: &GrowOptions) -> Result<Grown, ServerError> {
     Ok(grown)
 }
 
-/// Refuses to change the members behind a block device whose next server could not prove that only a growth changed them. `noted`: the
-/// devices whose notes allow for it.
+/// Refuses to change the members behind a waiting block device if its next server could not prove that only a
+/// growth changed them. `noted`: the devices whose notes allow for the growth.
 fn refuse_unannounced(record: &Record, noted: &[u32]) -> Result<(), ServerError> {
     let name = record.name;
     let traits = MemberTraits { physical_block_bytes: record.logical_block_bytes, volatile_cache: false };
@@ -85,14 +85,14 @@ fn refuse_unannounced(record: &Record, noted: &[u32]) -> Result<(), ServerError>
     )))
 }
 
-/// Where an array could grow to, and the member that decides.
+/// The zones that an array could grow to, and the smallest member, which limits them.
 struct Room<'a> {
     slot: usize,
     smallest: &'a Device,
     zones: Zones,
 }
 
-/// By the members in sync. The candidates of the assembly are the devices.
+/// Computes the room from the members in sync. The candidates of the assembly are the devices.
 fn room<'a>(assembly: &Assembly, devices: &'a [Device]) -> Room<'a> {
     let in_sync = assembly.slots.iter().enumerate().filter_map(|(slot, plan)| match *plan {
         SlotPlan::InSync { candidate } => Some((slot, &devices[candidate])),
@@ -105,11 +105,11 @@ fn room<'a>(assembly: &Assembly, devices: &'a [Device]) -> Room<'a> {
     Room { slot, smallest, zones }
 }
 
-/// What an operator should know of an array whose members have all become longer.
+/// Advice for the operator of an array whose members have all become longer.
 pub(super) fn could_grow(assembly: &Assembly, devices: &[Device]) -> Option<String> {
     let whole = assembly.slots.iter().all(|plan| matches!(plan, SlotPlan::InSync { .. }));
     let (now, then) = (assembly.record.zones.stripes, room(assembly, devices).zones.stripes);
-    // Not for the odd stripe.
+    // Stay silent for a gain of one percent or less.
     (whole && then - now > now / 100).then(|| {
         let percent = (then - now) * 100 / now;
         // A search by name looks at block devices only.

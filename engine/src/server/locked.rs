@@ -1,8 +1,10 @@
-//! Memory that the kernel may not take away. A server of a block device must not wait for a page: of its program, a stack, a table. The
-//! page may lie on a swap device or a file system on that very block device, and then nothing goes on any more.
+//! Locks the memory of a server with a block device. Such a server must never wait for a page of its program,
+//! a stack or a table: the page may be on a swap device or a file system on that very block device, and then
+//! the server waits for itself for ever.
 //!
-//! What is in memory is locked, and so is what comes to be, page by page as it is touched: most of what is reserved is never used. The
-//! program itself is brought into memory first, all of it: what it does in need it has not done before.
+//! All memory that is present is locked, and memory that is touched later is locked page by page: most of
+//! what is reserved is never used. The whole program is read into memory first, since code for an emergency
+//! may never have run before.
 
 #![expect(unsafe_code, reason = "the kernel is told ranges of addresses")]
 
@@ -15,7 +17,7 @@ use rustix::mm::{Advice, MapFlags, MlockAllFlags, ProtFlags, madvise, mlock, mlo
 
 use super::ServerError;
 
-/// Locks the memory of the process, from now on.
+/// Locks the memory of the process, now and in future.
 pub(super) fn lock_memory() -> Result<(), ServerError> {
     bring_program_in();
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
@@ -27,13 +29,13 @@ pub(super) fn lock_memory() -> Result<(), ServerError> {
     })
 }
 
-/// Pages of a file that stay in memory as long as this lives.
+/// Pages of a file that stay in memory as long as this value lives.
 pub(super) struct KeptInMemory {
     first: NonNull<c_void>,
     len: usize,
 }
 
-// SAFETY: a mapping is of the process, not of a thread, and nothing reads or writes it.
+// SAFETY: a mapping belongs to the process, not to a thread, and nothing reads or writes this one.
 unsafe impl Send for KeptInMemory {}
 
 /// Keeps the first `len` bytes of a file in memory, so that no reader waits for a device.
@@ -54,7 +56,8 @@ impl Drop for KeptInMemory {
     }
 }
 
-/// Reads the pages of the program and its libraries, as far as the kernel lets it (Linux 5.14 or newer).
+/// Reads the pages of the program and its libraries into memory, as far as the kernel supports it (Linux 5.14
+/// or newer).
 fn bring_program_in() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
     for (first, len) in maps.lines().filter_map(program_range) {
@@ -64,13 +67,13 @@ fn bring_program_in() {
     }
 }
 
-/// First address and length of a mapping of a file that may be read, by its line in /proc/self/maps.
+/// First address and length of a readable mapping of a file, from its line in /proc/self/maps.
 fn program_range(line: &str) -> Option<(usize, usize)> {
     let mut words = line.split_whitespace();
     let (range, rights, path) = (words.next()?, words.next()?, words.nth(3)?);
     let (first, end) = range.split_once('-')?;
     let (first, end) = (usize::from_str_radix(first, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-    // Not device memory and not rings, which are files to the kernel too.
+    // Skip device memory and rings, which also appear as files.
     let is_program = rights.starts_with('r') && path.starts_with('/') && !path.starts_with("/dev/");
     is_program.then_some((first, end - first))
 }

@@ -1,51 +1,56 @@
-//! The note of a block device: in which state its server left the array.
+//! The note of a block device: the state in which its server left the array.
 //!
-//! A block device outlives its server and has hosts, often a mounted file system whose memory counts on every byte that was
-//! acknowledged. With members in another state (a copy of them, an image from before, the array after it was served elsewhere) that
-//! file system destroys itself. The device's mark says only which array it belongs to, and a copy has the same name and UUID. So the
-//! server keeps a file in its run directory, `ublkbN.note`:
+//! A block device outlives its server and has hosts, often a mounted file system whose cached state relies on
+//! every acknowledged byte. On members in another state (a copy, an older image, an array that was served
+//! elsewhere meanwhile) that file system destroys itself. The device's mark says only which array it belongs
+//! to, and a copy has the same name and UUID. So the server keeps a file in its run directory, `ublkbN.note`:
 //!
 //! ```text
 //!   striate note 2
-//!   boot 5f0c...            the kernel's life
+//!   boot 5f0c...            the boot id of the kernel
 //!   device 0 1a7            its number, and what tells it from an earlier device with that number
 //!   array 3f0a...           its UUID
 //!   epoch 12 9c41...        number and id (hexadecimal) of the record's epoch
 //!   moves 7                 the moves within it (docs/epochs.md)
-//!   seeds 77b2... 09d1...   what the ids of later epochs are made of (`EpochName::next_id`), one for each server that may have begun one
+//!   seeds 77b2... 09d1...   source of the ids of later epochs (`EpochName::next_id`), one seed
+//!                           for each server that may have begun such an epoch
 //!   end
 //! ```
 //!
-//! When it is written, and what it then says:
+//! When the note is written, and its content ("start" is the start of a server):
 //!
 //! | when | epoch and moves | seeds |
 //! |---|---|---|
-//! | a device is made, before the start writes to a member | as found on the members | of this server |
-//! | a device is about to be taken over, before the start writes to a member | as noted before, or later, if all participants prove it | those noted before, and of this server |
-//! | the start has written its epoch, before the reactors run | that epoch | of this server |
-//! | the record changes while the server runs, before anything relies on the change (array/noting.rs) | the change | of this server |
-//! | `grow`, before it writes | as noted before | those noted before, and of the growth |
+//! | device made; the start has written nothing | as found on the members | this server's |
+//! | before a take-over; the start has written nothing | as noted, or later (1) | noted, and this server's |
+//! | the start has written its epoch; no reactor runs | that epoch | this server's |
+//! | the record changes in service (2) | the change | this server's |
+//! | before `grow` writes | as noted | noted, and the growth's |
 //!
-//! A read-only server begins no epoch and has no seed.
+//! (1) A later state is noted if all participants prove it. (2) The note is written before anything relies on
+//! the change (array/noting.rs). A read-only server begins no epoch and has no seed.
 //!
-//! [`Note::check`] is the proof: the members hold the noted epoch with at least as many moves, or an epoch that descends from it through
-//! epochs whose ids are made of the noted seeds.
+//! [`Note::check`] makes the proof: the members must hold the noted epoch with at least as many moves, or an
+//! epoch that descends from it through epochs whose ids are made from the noted seeds.
 //!
-//! - Older members hold fewer moves, or an earlier epoch. (Nothing tells an image that is younger than the last move; see
-//!   docs/epochs.md, "What is not proven".)
-//! - Members that were served elsewhere hold an epoch that some other server began. Its id is made of another random seed, and the
-//!   moves within an epoch are those of the one server that began it.
-//! - A server killed between a change of its record and the note of it left the members ahead of the note. Nothing relied on that
-//!   change. There may be several: a change that loses a write is not noted, and another follows. The same holds for a start or a
-//!   growth that was cut or failed.
-//! - A start that failed may have found a change on a member that is missing when the next start comes. So its note says what the
-//!   note before said, not what was found.
+//! - Older members hold fewer moves, or an earlier epoch. (An image that is younger than the last move cannot
+//!   be recognised; see docs/epochs.md, "What is not proven".)
+//! - Members that were served elsewhere hold an epoch that another server began. Its id is made from another
+//!   random seed, and only the server that began an epoch makes moves within it.
+//! - A server that is killed between a change of its record and the note of that change leaves the members
+//!   ahead of the note. Nothing relied on that change. There may be several such changes: a change that loses
+//!   a write is not noted, and another change follows. The same holds for a start or a growth that was
+//!   interrupted or failed.
+//! - A failed start may have found a change on a member that is missing at the next start. So the failed
+//!   start's note repeats what the note before it said, not what was found.
 //! - A note of an earlier boot or of an earlier device proves nothing.
-//! - Without a note there is no proof: the run directory was cleaned or is another one, or the server was of a version without notes.
+//! - Without a note there is no proof: the run directory was cleaned or is another one, or the server's
+//!   version had no notes.
 //!
-//! A note is written into the page cache and not flushed: the page cache lives as long as the kernel, and so does the device. It is
-//! written in place, into the one page that it has, so that a run directory without room for a new file does not lose it. A write
-//! that fails before the array has changed leaves the note that is there, which is still true.
+//! A note is written into the page cache and not flushed: the page cache lives as long as the kernel, and so
+//! does the device. The note is written in place, into its only page, so that a full file system of the run
+//! directory does not lose it. A write that fails before the array has changed leaves the earlier note, which
+//! is still true.
 
 mod noted;
 
@@ -66,44 +71,44 @@ use crate::array::Position;
 use crate::format::superblock::Record;
 use crate::limits::NOTE_TIME_MAX_NS;
 
-/// A file that has another content in each life of the kernel.
+/// Path of the boot id, which differs for each boot of the kernel.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// The directory in which the kernel lists the character devices of the driver, from ADD_DEV to DEL_DEV.
+/// Directory in which the kernel lists the driver's character devices, from ADD_DEV to DEL_DEV.
 const DEVICES: &str = "/sys/class/ublk-char";
 
 /// The note of one device.
 #[derive(Clone, Debug)]
 pub(super) struct Note {
     path: PathBuf,
-    /// `None` if it cannot be read: then nothing tells this life of the kernel from another.
+    /// Boot id; `None` if it cannot be read, and then no note can be proven to be of this boot.
     boot: Option<String>,
     device: DeviceName,
     array: Uuid,
 }
 
-/// Why members are not in the state in which the server of a block device left them.
+/// Why members are not proven to be in the state in which the server of a block device left them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NotProven {
-    /// Nothing says in which state they were left.
+    /// No note says in which state the members were left.
     NoNote,
     /// The note is of an earlier boot, another device or another array.
     OtherNote,
-    /// They hold less than was noted.
+    /// The members hold an older state than was noted.
     Older(Position),
-    /// They hold what the server of the device did not write.
+    /// The members hold a state that the device's server did not write.
     Other(Position),
 }
 
 /// The content of a file that should be a note.
 enum Content {
     Nothing,
-    /// Something else: a torn note, or one of another version.
+    /// The file is no valid note: a torn one, or one of another version.
     Unknown,
     Note(Noted),
 }
 
 impl Note {
-    /// The note of a device in a run directory; nothing is written yet.
+    /// The note of a device in a run directory; writes nothing yet.
     pub(super) fn of(run_dir: &Path, number: u32, array: Uuid) -> Note {
         let device = DeviceName { number, instance: instance(number) };
         Note { path: run_dir.join(format!("ublkb{number}.note")), boot: boot_id(), device, array }
@@ -117,21 +122,21 @@ impl Note {
         self.device.number
     }
 
-    /// The content of a note of this device.
+    /// The content of a note for this device.
     pub(super) fn noted(&self, position: Position, seeds: &[u64]) -> Noted {
         let boot = self.boot.clone().unwrap_or_default();
         Noted { boot, device: self.device, array: self.array, position, seeds: seeds.to_vec() }
     }
 
-    /// Opens the file for writing, and makes it if there is none.
+    /// Opens the note's file for writing, and creates it if it does not exist.
     pub(super) fn open(&self) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.path)
     }
 
-    /// Writes the note before the array is changed. Waits for the file system for some seconds. If it fails, the note that was there is
-    /// there still.
+    /// Writes the note before the array is changed. Waits for the file system for some seconds. If the write
+    /// fails, the earlier note is kept.
     pub(super) fn write(&self, noted: &Noted) -> Result<(), ServerError> {
         let bytes = noted.encode();
         let written = self.within(move |note| note.open().and_then(|file| file.write_all_at(&bytes, 0)));
@@ -145,18 +150,19 @@ impl Note {
         })
     }
 
-    /// Removes the note of a device that has gone, unless a later device with its number has one by now. Waits for the file system for
-    /// some seconds.
+    /// Removes the note of a device that no longer exists, unless the note is by now that of a later device
+    /// with the same number. Waits for the file system for some seconds.
     pub(super) fn remove(&self) {
         let act = |note: Note| match content(&note.path)? {
             Content::Note(noted) if !note.device.is(&noted.device) => Ok(()),
             Content::Note(_) | Content::Unknown | Content::Nothing => std::fs::remove_file(&note.path),
         };
-        // A note without a device proves nothing: no later device has its instance.
+        // Ignore an error: a note without its device proves nothing, since no later device has its instance.
         let _ = self.within(act);
     }
 
-    /// Refuses members that are not in the state in which the device's server left them. What was noted.
+    /// Refuses members that are not in the state in which the device's server left them; returns the note's
+    /// content.
     pub(super) fn check(&self, record: &Record) -> Result<Noted, ServerError> {
         let (device, name) = (self.device.number, record.name);
         let run_dir = self.path.parent().unwrap_or(&self.path).display();
@@ -217,7 +223,7 @@ impl Note {
         if here.name == left.epoch {
             return if record.moves >= left.moves { Ok(()) } else { Err(NotProven::Older(left)) };
         }
-        // The ids of the epochs since, the newest first.
+        // The ids of the epochs since the noted one, newest first.
         let line = std::iter::once(here.name.id).chain(here.line);
         let since: Vec<u64> = line.take_while(|id| *id != left.epoch.id && *id != 0).collect();
         let is_after_noted =
@@ -236,7 +242,7 @@ impl Note {
         self.boot.as_ref() == Some(&noted.boot) && self.device.is(&noted.device) && noted.array == self.array
     }
 
-    /// Does something with the file, on a thread of its own; an error if that does not end in time.
+    /// Does something with the file on a helper thread; an error if that does not end in time.
     fn within<T: Send + 'static>(
         &self,
         act: impl Fn(Note) -> io::Result<T> + Clone + Send + 'static,
@@ -248,8 +254,8 @@ impl Note {
     }
 }
 
-/// Lets the notes of devices that wait for exactly the members of this record prove the epochs of one server more, which is about to
-/// change them. The numbers of those devices.
+/// Adds one more server, which is about to change the members, to the notes of devices that wait for exactly
+/// the members of this record: the notes then prove its epochs too. Returns the numbers of these devices.
 pub(super) fn announce(run_dir: Option<&Path>, record: &Record, seed: u64) -> Result<Vec<u32>, ServerError> {
     let Some(run_dir) = run_dir else { return Ok(Vec::new()) };
     let entries = match std::fs::read_dir(run_dir) {
@@ -274,7 +280,7 @@ pub(super) fn announce(run_dir: Option<&Path>, record: &Record, seed: u64) -> Re
     Ok(announced)
 }
 
-/// A position in words.
+/// Describes a position in words.
 fn at(position: Position) -> String {
     let Position { epoch, moves } = position;
     format!("epoch {}, {} {}", epoch.number, moves, if moves == 1 { "move" } else { "moves" })
@@ -288,10 +294,10 @@ fn instance(number: u32) -> u64 {
     std::fs::metadata(format!("{DEVICES}/ublkc{number}")).map_or(0, |entry| entry.ino())
 }
 
-/// The content of a file; an error if it cannot be read.
+/// Reads the content of a file; an error if the file cannot be read.
 fn content(path: &Path) -> io::Result<Content> {
     match std::fs::read(path) {
-        // Created, but the file system was full before anything was written.
+        // An empty file: the file system was full after the file was created and before anything was written.
         Ok(bytes) if bytes.is_empty() => Ok(Content::Nothing),
         Ok(bytes) => Ok(Noted::decode(&bytes).map_or(Content::Unknown, Content::Note)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Content::Nothing),
@@ -310,7 +316,7 @@ mod tests {
     use crate::format::zones::zones;
     use crate::format::{Level, Shape};
 
-    /// Two servers, and the epoch that is noted in most tests.
+    /// Seeds of two servers, and the epoch that most tests note.
     const A: u64 = 0x77;
     const B: u64 = 0x88;
     const EPOCH: EpochName = EpochName { number: 5, id: 0x50 };
@@ -337,7 +343,7 @@ mod tests {
         record
     }
 
-    /// The id of the epoch that a server begins after the one with this number.
+    /// The id of the epoch that the server with this seed begins after the epoch with this number.
     fn after(number: u64, seed: u64) -> u64 {
         EpochName { number, id: 0 }.next_id(seed)
     }
@@ -396,14 +402,14 @@ mod tests {
         let read_only = Noted { seeds: Vec::new(), ..noted.clone() };
         assert_eq!(note.prove(Some(&read_only), &left), Ok(()));
         assert!(note.prove(Some(&read_only), &record(6, six, &[0x50], 0)).is_err());
-        // Without sysfs the number must do; without a boot id nothing does.
+        // Without sysfs the number alone decides; without a boot id nothing is proven.
         assert_eq!(note.prove(Some(&Noted { device: device(4, 0), ..noted.clone() }), &left), Ok(()));
         let unknown = Note { boot: None, ..note };
         assert!(unknown.prove(Some(&Noted { boot: String::new(), ..noted }), &left).is_err());
     }
 
-    /// A server that took the device over and died before its epoch was noted: the members are where the first left them, or where
-    /// either of the two brought them.
+    /// A server took the device over and died before its epoch was noted: the members are where the first
+    /// server left them, or where either of the two servers brought them.
     #[test]
     fn a_start_that_failed_leaves_what_was_noted() {
         let (note, noted) = example();
@@ -417,7 +423,7 @@ mod tests {
         ] {
             assert_eq!(note.prove(Some(&noted), &found), Ok(()), "{what}");
         }
-        // A server that is started again and again. What each start wrote landed on all members, and then it failed.
+        // Repeated starts: what each start wrote reached all members, and then the start failed.
         let (mut noted, mut found) = (noted, record(7, after(6, B), &[six_a, 0x50], 0));
         for seed in 1000..1100 {
             assert_eq!(note.prove(Some(&noted), &found), Ok(()), "start {seed}");
@@ -429,7 +435,7 @@ mod tests {
             line[0] = id;
             found = record(number + 1, after(number, seed), &line, 0);
         }
-        // None of these wrote anything. The change of the server before them was not noted, and is proven still.
+        // Starts that wrote nothing: the change of the server before them was not noted, and still is proven.
         let (note, noted) = example();
         let noted = (0..20)
             .fold(noted, |noted, seed| noted.up_to(&record(5, 0x50, &[0x40], 3), Some(2)).and_by(seed));
@@ -471,7 +477,7 @@ mod tests {
         let path = directory.join("ublkb4.note");
         let whole = std::fs::read(&path).unwrap();
         assert_eq!(whole.len(), NOTE_BYTES);
-        // A part of it is no note, and neither is anything else.
+        // A part of a note is no note, and neither is any other content.
         let end = String::from_utf8(whole.clone()).unwrap().trim_end().len();
         for len in 0..end {
             assert_eq!(Noted::decode(&whole[..len]), None, "{len} bytes");
@@ -487,7 +493,7 @@ mod tests {
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// A growth begins an epoch that the device's server did not begin; the note says beforehand that it may.
+    /// A growth begins an epoch that the device's server did not begin; the note allows for that in advance.
     #[test]
     fn a_growth_is_announced() {
         const GROWTH: u64 = 0x66;
@@ -525,13 +531,13 @@ mod tests {
             failed.contains("ublkb4.note: cannot be written") && failed.contains("nothing has been changed"),
             "{failed}"
         );
-        // A link is not followed, and not removed.
+        // A symbolic link is neither followed nor removed.
         let note = Note::of(&directory, 4, Uuid::from_u128(7));
         std::os::unix::fs::symlink(directory.join("elsewhere"), note.path()).unwrap();
         note.write(&noted).unwrap_err();
         assert!(note.path().symlink_metadata().is_ok() && !directory.join("elsewhere").exists());
         std::fs::remove_file(note.path()).unwrap();
-        // A file that cannot be read does not count as none.
+        // A file that cannot be read does not count as a missing one.
         std::fs::create_dir(note.path()).unwrap();
         let refused = note.check(&found).unwrap_err().0;
         assert!(refused.contains("cannot be read"), "{refused}");
@@ -539,7 +545,7 @@ mod tests {
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// A device is removed, another gets its number, and only then the note of the first is removed.
+    /// A device is removed, another device gets its number, and only then the note of the first is removed.
     #[test]
     fn the_note_of_a_later_device_stays() {
         let directory = temporary("later");

@@ -1,8 +1,9 @@
-//! Writes the notes of a running server, on a thread of its own: the steward must not wait for a file system.
+//! Writes the notes of a running server on its own thread, since the steward must not wait for a file system.
 //!
-//! The thread keeps the note's file open (its file system cannot be made read-only then) and its page in memory (the machine may
-//! swap to the very device that the note is of). A note that cannot be written is tried again every second until it is. Meanwhile the
-//! array goes on, and the note that was there is removed: it would prove a state that hosts have left behind.
+//! The thread keeps the note's file open, so that its file system cannot be made read-only. It also locks the
+//! file's page in memory, since the machine may swap to the very device that the note belongs to. A note that
+//! cannot be written is tried again every second. Meanwhile the array goes on, and the old note is removed:
+//! it would prove a state that hosts have moved on from.
 
 use std::fs::File;
 use std::io;
@@ -21,7 +22,7 @@ use crate::clock::{Clock, MonotonicClock};
 use crate::frontend::ublk::flush_for_others;
 use crate::limits::NOTE_TIME_MAX_NS;
 
-/// How long after a failure the note is tried again.
+/// Time between attempts after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The server's half.
@@ -30,20 +31,23 @@ pub(super) struct Noter {
     common: Arc<Common>,
 }
 
-/// The part that the two halves share.
+/// State that the server's half and the thread share.
 #[derive(Default)]
 struct Common {
-    /// A warning that the server has not told yet.
+    /// A warning that the server has not reported yet.
     trouble: Mutex<Option<String>>,
-    /// When the write that goes on began; 0 if none does. The thread stores it, the server reads it, and nothing else depends on it: Relaxed.
+    /// Start time of the write in progress; 0 if there is none. Relaxed: the thread stores it, the server
+    /// reads it, and nothing else depends on it.
     writing_since_ns: AtomicU64,
-    /// Set by the server when the device has gone: nothing is written from then on (Release; the thread reads it with Acquire).
+    /// Set by the server when the device is gone: nothing is written from then on (Release; the thread reads
+    /// it with Acquire).
     is_over: AtomicBool,
 }
 
 impl Noter {
-    /// Starts the thread, which calls `limit` when it is set up, and ends when the array's half is dropped. `first`: the position after the start, which is noted before this
-    /// returns; `None` for a read-only start, which leaves the note as it is. `seed`: of the server's epochs.
+    /// Starts the thread, which calls `limit` when it is set up and ends when the array's half is dropped.
+    /// `first`: the position after the start, which is noted before this function returns; `None` for a
+    /// read-only start, which leaves the note as it is. `seed`: the seed of the server's epochs.
     pub(super) fn start(
         note: Note,
         first: Option<Position>,
@@ -70,7 +74,7 @@ impl Noter {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the file system does not answer");
         let written = first_written.recv_timeout(Duration::from_nanos(NOTE_TIME_MAX_NS));
         written.unwrap_or_else(|_| Err(late())).map_err(|error| {
-            // The note from before the start proves the epoch of the start too.
+            // The note from before the start is kept: it also proves the epoch of the start.
             ServerError(format!(
                 "{}: cannot be written: {error}: see to the run directory, and serve again",
                 note.path().display()
@@ -79,7 +83,8 @@ impl Noter {
         Ok((Noter { note, common }, noting))
     }
 
-    /// Why the last note was not written, once; or that one is not written for a long time, each time it is asked.
+    /// Returns why the last note was not written, once; or, at each call, that a write has been hanging for a
+    /// long time.
     pub(super) fn trouble(&self) -> Option<String> {
         let told = self.common.trouble.lock().expect("no holder panics").take();
         told.or_else(|| self.common.hangs(&self.note, MonotonicClock.now_ns()))
@@ -93,7 +98,7 @@ impl Noter {
 }
 
 impl Common {
-    /// A warning about a write that does not end.
+    /// A warning about a write that does not end in time.
     fn hangs(&self, note: &Note, now_ns: u64) -> Option<String> {
         let since_ns = self.writing_since_ns.load(Ordering::Relaxed);
         let took_ns = now_ns.saturating_sub(since_ns);
@@ -117,7 +122,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes what is ordered, until the array is gone.
+    /// Carries out the orders, until the array is gone.
     fn run(&mut self, array: &NoteOrders, common: &Common) {
         let mut failed: Option<NoteOrder> = None;
         loop {
@@ -136,7 +141,7 @@ impl Writer {
             common.writing_since_ns.store(0, Ordering::Relaxed);
             let took_ns = MonotonicClock.now_ns() - began_ns;
             let found = match &written {
-                // Told once, not each second.
+                // Report a failure once, not every second.
                 Err(error) => failed.is_none().then(|| self.give_up(error)),
                 Ok(()) if failed.is_some() => {
                     Some(format!("{}: is written again", self.note.path().display()))
@@ -147,13 +152,13 @@ impl Writer {
             if found.is_some() {
                 *common.trouble.lock().expect("no holder panics") = found;
             }
-            // Release: the file is written before the steward goes on.
+            // Release: the file is written before the steward, which loads this with Acquire, goes on.
             array.ended.store(order.number, Ordering::Release);
         }
     }
 
     fn write(&mut self, position: Position) -> io::Result<()> {
-        // A file that was removed is no note any more.
+        // Keep the open file only if it still has a name: a removed file is no note any more.
         let is_there =
             |(file, _): &mut (File, Option<KeptInMemory>)| file.metadata().is_ok_and(|file| file.nlink() > 0);
         let kept = self.file.take_if(is_there);
@@ -163,13 +168,14 @@ impl Writer {
         };
         let bytes = self.note.noted(position, &[self.seed]).encode();
         file.write_all_at(&bytes, 0)?;
-        // If the page cannot be locked, the next server may have to read it in, and the note works all the same.
+        // If the page cannot be locked, the next server may have to read it in; the note is valid all the
+        // same.
         let page = page.or_else(|| keep_in_memory(&file, bytes.len()).ok());
         self.file = Some((file, page));
         Ok(())
     }
 
-    /// The array goes on without a note: removes the one that is there. A warning.
+    /// Removes the old note, since the array goes on without a current one. Returns a warning.
     fn give_up(&mut self, error: &io::Error) -> String {
         self.file = None;
         let (path, device) = (self.note.path().display(), self.note.number());
@@ -185,7 +191,7 @@ impl Writer {
         )
     }
 
-    /// A warning about a note that took too long.
+    /// A warning about a note that took too long to write.
     fn too_late(&self, took_ns: u64) -> Option<String> {
         (took_ns >= NOTE_TIME_MAX_NS).then(|| {
             format!(
@@ -226,7 +232,7 @@ mod tests {
         std::fs::read(note.path()).is_ok_and(|bytes| bytes == note.noted(position, &[SEED]).encode())
     }
 
-    /// Waits until something is so that another thread does; fails after 20 s.
+    /// Waits until another thread makes a condition true; fails after 20 s.
     fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         let clock = MonotonicClock;
         let began_ns = clock.now_ns();
@@ -247,7 +253,7 @@ mod tests {
             assert!(says(&note, position(moves)), "{moves}");
         }
         assert_eq!(noter.trouble(), None);
-        // A cleaner of old files removed it.
+        // A cleaner of old files may remove the note: the next one creates the file again.
         std::fs::remove_file(note.path()).unwrap();
         noting.order(position(200), 0);
         until("the note", || noting.is_over(0));
@@ -260,7 +266,7 @@ mod tests {
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// A run directory that is gone for a while.
+    /// The run directory is missing for a while.
     #[test]
     fn a_note_that_cannot_be_written_is_told_once_and_tried_again() {
         let (directory, note) = note("again");
@@ -298,7 +304,7 @@ mod tests {
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// The write fails, and the old note would prove a state that the array has left.
+    /// The write fails: the old note, which would prove a state that the array has left, is removed.
     #[test]
     fn a_note_that_cannot_be_replaced_is_removed() {
         let (directory, note) = note("replaced");
@@ -329,7 +335,7 @@ mod tests {
         assert!(
             common.hangs(&note, NOTE_TIME_MAX_NS + 1).is_some_and(|told| told.contains("is being written"))
         );
-        // Only the server's user may read it.
+        // The note is readable only by the server's user.
         note.write(&note.noted(position(1), &[])).unwrap();
         assert_eq!(note.path().metadata().unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::remove_dir_all(&directory).unwrap();

@@ -1,4 +1,4 @@
-//! Devices for control steps: opened exclusively, checked against each other, put into one ring.
+//! Opens devices for control steps: exclusively, checked against each other, and attached to one ring.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,21 +22,23 @@ use super::bounded::{each_within, no_answer, patience};
 use super::patient::PatientRing;
 use super::words::member_held;
 
-/// How many times the patience a device has to write its caches back. A file that was just copied may have gigabytes of dirty pages:
-/// left out as silent, a good member would become stale.
+/// How many times the patience a device has for writing its caches back. A file that was just copied may have
+/// gigabytes of dirty pages; with the plain patience a good member would be left out as silent, and become
+/// stale.
 const FLUSH_PATIENCES: u32 = 10;
 
-/// Bytes of one write that wipes.
+/// Bytes of one write while wiping.
 const WIPED_AT_ONCE_BYTES: usize = 1 << 20;
 
 /// The first and the last bytes of a device.
 type Ends = (Vec<u8>, Vec<u8>);
 
-/// Devices that were opened, in order, and what was read of each.
+/// Opened devices, in order, and the ends read from each.
 pub(super) struct Opened {
     pub(super) devices: Vec<Device>,
     pub(super) ends: Vec<Result<Ends, DeviceError>>,
-    /// For each device that did not answer, the error that says so. For the caller nothing was opened.
+    /// Errors for the devices that did not answer, one per device. The caller treats these devices as not
+    /// opened.
     pub(super) silent: Vec<ServerError>,
 }
 
@@ -49,8 +51,9 @@ pub(super) fn open_all(paths: &[PathBuf], access: Access) -> Result<Vec<Device>,
     }
 }
 
-/// Opens every path, reads the ends of each device and flushes it, all devices at the same time. A device that is given twice is
-/// refused. A device is left out that is not open and read within `patience`, or not flushed within [`FLUSH_PATIENCES`] times as long.
+/// Opens every path, reads the ends of each device and flushes it, all devices at the same time. A device
+/// that is given twice is refused. A device is left out as silent if it is not open and read within
+/// `patience`, or not flushed within [`FLUSH_PATIENCES`] times that.
 pub(super) fn open_within(
     paths: &[PathBuf],
     access: Access,
@@ -81,11 +84,12 @@ pub(super) fn open_within(
             None => silent.push(no_answer(path, patience)),
         }
     }
-    // An error of this flush is not judged here: a running array fails a member that fails a flush.
+    // Ignore an error of this flush: a running array fails a member whose flush fails.
     Ok(flush_within(opened, silent, patience, |device| drop(device.flush())))
 }
 
-/// Has every device write its caches back. One that does not is silent: it could not be a member.
+/// Makes every device write its caches back. A device that does not finish counts as silent, since it could
+/// not serve as a member.
 fn flush_within(
     opened: Vec<(Device, Result<Ends, DeviceError>)>,
     silent: Vec<ServerError>,
@@ -111,11 +115,12 @@ fn flush_within(
     opened
 }
 
-/// By identity and storage, before the exclusive open refuses the second for being held by the first.
+/// Refuses a device that is given twice, by identity and storage. This comes before the exclusive open, which
+/// would report the second name only as "in use".
 fn refuse_twice(looked_at: &[(PathBuf, Option<Result<Device, DeviceError>>)]) -> Result<(), ServerError> {
     let mut seen: Vec<(&Path, &Device)> = Vec::new();
     for (path, device) in looked_at {
-        // A device that cannot even be looked at has an error of its own when it is opened for use.
+        // A device that cannot be examined gets its own error when it is opened for use.
         let Some(Ok(device)) = device else { continue };
         if let Some((other, _)) = seen.iter().find(|(_, seen)| seen.shares_storage_with(device)) {
             return Err(ServerError(format!(
@@ -129,12 +134,12 @@ fn refuse_twice(looked_at: &[(PathBuf, Option<Result<Device, DeviceError>>)]) ->
     Ok(())
 }
 
-/// Refuses a device that holds something, unless `force`.
+/// Refuses a device with content, unless `force`.
 pub(super) fn refuse_content(device: &Device, force: bool) -> Result<(), ServerError> {
     if force { Ok(()) } else { refuse_ends(device, ends(device)) }
 }
 
-/// Refuses a device that holds something, by its ends.
+/// Refuses a device with content, judged by its ends.
 pub(super) fn refuse_ends(device: &Device, ends: Result<Ends, DeviceError>) -> Result<(), ServerError> {
     let (head, tail) = ends?;
     let (size, end) = (device.facts().size_bytes, device.facts().end_bytes);
@@ -157,9 +162,10 @@ pub(super) fn ends(device: &Device) -> Result<Ends, DeviceError> {
     Ok((head, tail))
 }
 
-/// Overwrites what lies before the data of an array that begins at `data_offset_bytes`, and the end that arrays leave unused,
-/// durably: both superblocks, the bitmap, the log, and what other programs have left. What is found in these places later has
-/// come later. (Of a device that joins a running array, the array itself wipes the same: array/arrival.rs.)
+/// Overwrites durably everything before the data zone, which begins at `data_offset_bytes`, and the end that
+/// arrays leave unused: both superblocks, the bitmap, the log, and leftovers of other programs. Anything
+/// found in these places later was therefore written later. (A device that joins a running array is wiped by
+/// the array itself: array/arrival.rs.)
 pub(super) fn wipe_metadata(device: &Device, data_offset_bytes: u64) -> Result<(), ServerError> {
     let facts = device.facts();
     wipe(device, 0..data_offset_bytes)?;
@@ -167,9 +173,10 @@ pub(super) fn wipe_metadata(device: &Device, data_offset_bytes: u64) -> Result<(
     Ok(device.flush()?)
 }
 
-/// Overwrites, durably, the places of a member in which an array of these zones keeps nothing and other programs leave signatures: around
-/// the superblocks, and the unused end. A member that was taken although another program has written to it would be left out by the
-/// next start too; and a member that has become longer may have anything at its new end.
+/// Overwrites durably the parts of a member that an array with these zones does not use and where other
+/// programs leave signatures: around the superblocks, and the unused end. Without this the next start would
+/// again leave out a member that was accepted although another program had written to it; and a member that
+/// has become longer may hold anything at its new end.
 pub(super) fn wipe_unused(device: &Device, zones: &Zones) -> Result<(), ServerError> {
     let facts = device.facts();
     let block = BLOCK_BYTES as u64;
@@ -191,23 +198,24 @@ fn wipe(device: &Device, range: std::ops::Range<u64>) -> Result<(), ServerError>
     Ok(())
 }
 
-/// The name of what another program has put on a member, around what is the array's.
+/// Name of what another program has written on a member, outside of the array's own zones.
 fn foreign_on(device: &Device, ends: &Ends, found: &Found) -> Option<&'static str> {
     let (head, tail) = ends;
     signatures::written_over(head, tail, device.facts().end_bytes, found.superblock.record.zones.end_bytes())
 }
 
-/// The result of [`leave_out_overwritten`].
+/// Result of [`leave_out_overwritten`].
 pub(super) struct Overwritten {
-    /// For the operator.
+    /// Warnings for the operator.
     pub(super) warnings: Vec<String>,
-    /// Candidates that are taken although another program has written to them, because the operator says so.
+    /// Candidates that are accepted although another program has written to them, because the operator said
+    /// so.
     pub(super) taken: Vec<usize>,
 }
 
-/// Leaves out members that another program has written to, unless the operator takes them all the same. A signature shows that, if
-/// every member was wiped when it joined, or if a copy of the superblock is damaged. Otherwise it is worth a warning only: it
-/// may be from before the array.
+/// Leaves out members that another program has written to, unless the operator accepts them. A signature
+/// proves such a write only if every member was wiped when it joined, or if a copy of the superblock is
+/// damaged. Otherwise the signature may be older than the array, and causes only a warning.
 pub(super) fn leave_out_overwritten(
     candidates: &mut [Candidate],
     devices: &[Device],
@@ -216,7 +224,7 @@ pub(super) fn leave_out_overwritten(
 ) -> Overwritten {
     let mut overwritten = Overwritten { warnings: Vec::new(), taken: Vec::new() };
     for (index, ((candidate, device), ends)) in candidates.iter_mut().zip(devices).zip(ends).enumerate() {
-        // An end that cannot be read says nothing: the superblocks could be.
+        // An unreadable end tells nothing; the superblocks could be read.
         let (Ok(found), Ok(ends)) = (&candidate.found, ends) else { continue };
         let Some(what) = foreign_on(device, ends, found) else { continue };
         let path = device.path().display();
@@ -246,7 +254,8 @@ pub(super) fn candidates(bench: &mut Bench<'_, impl Ring>, devices: &[Device]) -
     devices.iter().enumerate().map(&mut candidate).collect()
 }
 
-/// A ring over some devices, for control steps; device `i` has index `i`. A device that does not answer ends all: see `patient`.
+/// A ring over some devices, for control steps; device `i` has index `i`. After a device does not answer,
+/// every further step fails: see `patient`.
 pub(super) struct ControlRing {
     ring: PatientRing<Uring>,
     patience: Duration,
@@ -256,7 +265,7 @@ pub(super) struct ControlRing {
 }
 
 impl ControlRing {
-    /// With memory of its own.
+    /// Makes a ring with its own memory.
     pub(super) fn new(devices: &[Device], patience: Duration) -> Result<ControlRing, ServerError> {
         let failed =
             |error| ServerError(format!("cannot set up io_uring: {error}: Linux 6.1 or newer is needed"));
@@ -272,7 +281,7 @@ impl ControlRing {
         Ok(ControlRing { ring, patience, memory, scratch, config })
     }
 
-    /// How it was made.
+    /// The configuration that the ring was made with.
     pub(super) fn config(&self) -> &UringConfig {
         &self.config
     }
@@ -281,7 +290,8 @@ impl ControlRing {
         Bench { ring: &mut self.ring, memory: &self.memory, scratch: self.scratch }
     }
 
-    /// How steps have ended. If a device has not answered, nothing that they have come to counts.
+    /// Outcome of the control steps on this ring. If a device has not answered, the result of the steps is
+    /// discarded.
     pub(super) fn outcome<T>(
         &self,
         devices: &[Device],
@@ -300,7 +310,7 @@ mod tests {
     use super::*;
     use crate::server::{CreateOptions, Init, Level, create};
 
-    /// A flush may take longer than everything else, and only a device that does not end it is left out.
+    /// A flush may take longer than every other step; only a device that does not finish it is left out.
     #[test]
     fn a_flush_has_its_own_bound() {
         let directory = std::env::temp_dir();
@@ -332,7 +342,8 @@ mod tests {
         assert!(said.ends_with("never: does not answer: waited for 1 s"), "{said}");
     }
 
-    /// A device need not end with a block of 4 KiB. Its last sectors are looked at and wiped too: a partition table has its copy there.
+    /// A device may end with less than a block of 4 KiB. Its last sectors are examined and wiped too: a GPT
+    /// has its second copy there.
     #[test]
     fn a_device_has_an_end() {
         let path = std::env::temp_dir().join(format!("striate-end-{}", std::process::id()));
@@ -354,9 +365,9 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
     }
 
-    /// An installer writes over the front of a member: the head of a partition table alone, or the table too, which reaches over
-    /// one copy of the superblock. (whether that is damaged, whether members were wiped, whether the operator takes it) -> whether it
-    /// is left out.
+    /// An installer overwrites the front of a member: only the head of a partition table, or also the table
+    /// itself, which covers one copy of the superblock. Case: (is that copy damaged, were members wiped, does
+    /// the operator accept the member) -> is the member left out.
     #[test]
     fn a_member_under_a_partition_table_is_left_out() {
         let directory = std::env::temp_dir().join(format!("striate-overwritten-{}", std::process::id()));

@@ -1,9 +1,11 @@
-//! A ring for control steps that ends when a device does not answer.
+//! A ring for control steps that gives up when a device does not answer.
 //!
-//! The steps of a start wait for each operation. When nothing has completed for the patience, whatever is in flight is answered with
-//! `ECANCELED`, and so is all that comes after, without being carried out. On the members it is as if the process had been killed
-//! at that moment, but for writes that the kernel still has and may carry out later, from the memory of the steps. So no step may put
-//! anything else there: `ECANCELED` is no member's fault (`ring::blame`), and a step that writes ends at the first error of that kind.
+//! The steps of a start wait for each operation. If nothing has completed for the patience, everything in
+//! flight is answered with `ECANCELED`, and so is every later operation, without being carried out. For the
+//! members this is as if the process had been killed at that moment, except that the kernel may still carry
+//! out writes it has, later, from the memory of the steps. So no step may put anything else into that memory:
+//! `ECANCELED` is no fault of a member (`ring::blame`), and a step that writes ends at the first error of
+//! that kind.
 
 use rustix::io::Errno;
 
@@ -11,18 +13,18 @@ use crate::clock::{Clock, MonotonicClock};
 use crate::limits::IO_IN_FLIGHT_MAX;
 use crate::ring::{Completion, DeviceIndex, MemberOp, Ring};
 
-/// See the top of this file.
+/// A ring with patience; see the top of this file.
 pub(super) struct PatientRing<R, C = MonotonicClock> {
     ring: R,
     clock: C,
     patience_ns: u64,
-    /// The device of each operation that the ring has, by tag.
+    /// The device of each operation in the inner ring, by tag.
     in_flight: Vec<Option<DeviceIndex>>,
     count: usize,
-    /// When something last completed, or was first in flight.
+    /// Time of the last completion, or of the first push after the ring was empty.
     heard_ns: u64,
     silent: Option<DeviceIndex>,
-    /// Operations that came after that, by tag.
+    /// Tags of the operations that came after a device fell silent.
     refused: Vec<u32>,
 }
 
@@ -33,12 +35,12 @@ impl<R: Ring, C: Clock> PatientRing<R, C> {
         PatientRing { ring, clock, patience_ns, in_flight, count: 0, heard_ns: 0, silent, refused }
     }
 
-    /// A device that has not answered in time.
+    /// The device that did not answer in time, if any.
     pub(super) fn silent(&self) -> Option<DeviceIndex> {
         self.silent
     }
 
-    /// Answers what is in flight, if nothing has completed for too long.
+    /// Cancels everything in flight, if nothing has completed for too long.
     fn lose_patience(&mut self, completions: &mut Vec<Completion>) {
         if self.count == 0 || self.clock.now_ns() < self.heard_ns + self.patience_ns {
             return;
@@ -101,7 +103,7 @@ mod tests {
     use crate::memory::Span;
     use crate::ring::{MemberIo, blocking};
 
-    /// Device 0 answers at once, device 1 never. Counts what it is given.
+    /// A ring on which device 0 answers at once and device 1 never. Counts the operations it gets.
     #[derive(Default)]
     struct HalfSilent {
         answered: Vec<u32>,
@@ -125,7 +127,7 @@ mod tests {
         }
     }
 
-    /// A second passes at each look.
+    /// A clock on which one second passes at each look.
     struct Passing(Cell<u64>);
 
     impl Clock for Passing {
@@ -140,7 +142,8 @@ mod tests {
         MemberOp { tag: 0, device, io: MemberIo::Flush, offset_bytes: 0, len_bytes: 0, span: Span::EMPTY }
     }
 
-    /// Completions of the device that answers count, and nothing is given to the ring any more once one device was silent.
+    /// Completions of the device that answers count as usual; after a device was silent, nothing more is
+    /// given to the inner ring.
     #[test]
     fn a_silent_device_ends_all() {
         let given = Rc::new(Cell::new(0));

@@ -1,8 +1,8 @@
-//! Which CPU each reactor of a server polls on, and where the kernel's workers go instead.
+//! Chooses the CPU that each reactor of a server polls on, and the CPUs for the kernel's workers.
 //!
-//! Servers of one machine stay out of each other's way: a server claims its CPUs by binding an abstract
-//! socket name for each, which the kernel lets go of with the process. A claim is advice between servers,
-//! never a condition: a reactor that finds no free CPU is left to the scheduler.
+//! Servers of one machine avoid each other's CPUs: a server claims each of its CPUs by binding an abstract
+//! socket name, which the kernel releases with the process. A claim is advice between servers, never a
+//! condition: a reactor that finds no free CPU is left to the scheduler.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -13,25 +13,26 @@ use crate::topology::{Topology, choose_cores, other_cores, pin, topology};
 
 use super::ServerError;
 
-/// Reactors where nothing is said, at most.
+/// Most reactors of a server if no number is given.
 const REACTORS_DEFAULT_MAX: usize = 4;
 
-/// One reactor's CPU; none: wherever the scheduler puts it.
+/// The CPU of one reactor; `None` if the scheduler chooses.
 pub(super) type Seat = Option<usize>;
 
-/// Where the threads of one server run.
+/// CPUs for the threads of one server.
 pub(super) struct Placement {
-    /// By reactor.
+    /// The seat of each reactor.
     pub(super) seats: Vec<Seat>,
-    /// CPUs without a reactor of ours, for the kernel's workers. Empty: wherever the reactor runs.
+    /// CPUs without a reactor of this server, for the kernel's workers. If empty, a worker runs where its
+    /// reactor runs.
     pub(super) workers: Vec<usize>,
-    /// Held as long as the server lives.
+    /// Claims on the CPUs, held as long as the server lives.
     _claims: Vec<UnixDatagram>,
 }
 
 impl Placement {
-    /// On the CPUs that are asked for; else `reactors` of them (0: half of the CPUs, at most 4) that no other server
-    /// has claimed, near the members whose NUMA nodes are given.
+    /// Chooses the given `cpus`; if there are none, `reactors` CPUs (0: half of the CPUs, at most 4) that no
+    /// other server has claimed, near the members whose NUMA nodes are given.
     pub(super) fn choose(
         cpus: &[usize],
         reactors: usize,
@@ -65,7 +66,8 @@ impl Placement {
         Ok(Placement { seats, workers, _claims: claims })
     }
 
-    /// Has the kernel find each arena's pages from its reactor's CPU, and so in the memory near it.
+    /// Faults each arena's pages in from its reactor's CPU, so that the kernel takes them from the memory
+    /// near that CPU.
     pub(super) fn populate(&self, memory: &Memory) {
         std::thread::scope(|scope| {
             for (arena, seat) in self.seats.iter().enumerate() {
@@ -81,21 +83,21 @@ impl Placement {
 /// Binds the calling thread to its seat, if it has one.
 pub(super) fn take_seat(seat: Seat) {
     if let Some(cpu) = seat {
-        // Refused where the process's CPUs changed since: the reactor then runs where it may.
+        // Pinning fails if the process's CPUs have changed since: then the scheduler places the reactor.
         let _ = pin(cpu);
     }
 }
 
-/// The best of the CPUs that are left for one reactor more.
+/// The best of the remaining CPUs for one more reactor.
 fn next(free: &Topology, seats: &[Seat], member_nodes: &[u32]) -> Option<usize> {
     let is_new = |cpu: &usize| !seats.contains(&Some(*cpu));
     choose_cores(free, seats.len() + 1, member_nodes).into_iter().find(is_new)
 }
 
-/// Another server polls there.
+/// Error: another server polls on the CPU.
 struct Taken;
 
-/// `None` where the kernel has no such names: nobody can claim then.
+/// Claims a CPU; `None` if the kernel has no abstract socket names, so that no server can claim.
 fn claim(cpu: usize) -> Result<Option<UnixDatagram>, Taken> {
     let address = SocketAddr::from_abstract_name(format!("striate.cpu.{cpu}"));
     match address.and_then(|address| UnixDatagram::bind_addr(&address)) {
@@ -143,7 +145,7 @@ mod tests {
 
     #[test]
     fn servers_keep_apart() {
-        // A number that no machine has, so that the test meets no server.
+        // A CPU number that no machine has, so that the test never meets a real server.
         let cpu = 1 << 40;
         let first = claim(cpu).ok().flatten().expect("free");
         assert!(claim(cpu).is_err());

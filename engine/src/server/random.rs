@@ -1,13 +1,13 @@
-//! Chance, for identities and epoch ids. Below the server nothing is random.
+//! Random numbers for identities and epoch ids. Nothing below the server is random.
 
 use uuid::Uuid;
 
-/// A fresh identity (UUID version 4).
+/// Makes a new identity (UUID version 4).
 pub(super) fn identity() -> Uuid {
     uuid::Builder::from_random_bytes(bytes()).into_uuid()
 }
 
-/// A number that is not zero.
+/// Returns a random number that is not zero.
 pub(super) fn number() -> u64 {
     let bytes: [u8; 8] = bytes();
     u64::from_le_bytes(bytes).max(1)

@@ -1,10 +1,10 @@
-//! How members' I/O travels, in words for an operator.
+//! The routes of the members' I/O, in words for an operator.
 
 use crate::device::{Device, Facts, Route};
 use crate::ring::UringConfig;
 use crate::status::{MemberRoute, RouteKind};
 
-/// The route of a device on rings that were made so.
+/// The route of a device on rings with this configuration.
 pub(super) fn of(device: &Device, rings: &UringConfig) -> MemberRoute {
     let polled = rings.polled && device.facts().polled;
     let (kind, note) = match device.route() {
@@ -20,7 +20,7 @@ pub(super) fn of(device: &Device, rings: &UringConfig) -> MemberRoute {
     MemberRoute { kind, polled, note }
 }
 
-/// What a drive has said of itself.
+/// Properties that a drive has reported, in words.
 fn described(facts: &Facts) -> String {
     let cache = if facts.volatile_cache { "volatile cache" } else { "no volatile cache" };
     let discards = if facts.discards { "deallocates" } else { "does not deallocate" };

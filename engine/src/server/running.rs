@@ -1,4 +1,4 @@
-//! A running array: its reactors, its front ends, and the operator's hand on both.
+//! A running array: its reactors, its front ends, and the operator's access to both.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -54,61 +54,66 @@ pub use notices::{Notice, NoticeKind, Notices, Severity};
 use privileges::routes_of;
 pub use stop::{Ended, Stop};
 
-/// Data memory of a reactor where nothing else is said.
+/// Data memory of a reactor if no size is given.
 const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
-/// Least that a reactor can work with: half for requests, half for stripe operations.
+/// Least memory that a reactor can work with: half for requests, half for stripe operations.
 const MEMORY_BYTES_MIN: usize = 32 << 20;
-/// Less than that was enough in earlier versions: such a size is rounded up, from this one on.
+/// Least size that is accepted, since earlier versions worked with it; sizes from here on are rounded up to
+/// the minimum.
 const MEMORY_BYTES_ASKED_MIN: usize = 16 << 20;
-/// Most: an arena of fixed buffers.
+/// Most memory: one arena of fixed buffers.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
 
-/// Events that wait to be written down at most. A member that leaves makes two or three.
+/// Most events that wait to be written down. A member that leaves causes two or three.
 const EVENTS_MAX: usize = 1024;
 
-/// An assembled array being served.
+/// An assembled array that is being served.
 pub struct Server {
     shared: Arc<Shared>,
     record: Record,
-    /// Slots that were failed or missing at the start, and how.
+    /// State of each slot that was failed or missing at the start.
     absent: Vec<Option<MemberState>>,
     reactors: Vec<Running>,
     placement: Placement,
     front: Front,
-    /// Kept open as long as the array runs.
+    /// The devices, kept open as long as the array runs.
     devices: Arc<Devices>,
-    /// What the engine tells. (A server that stops holds its own end of it.)
+    /// Events from the engine. (The server keeps this receiver while it stops.)
     events: Receiver<Event>,
-    /// A stop has begun: nothing new is begun. Set once, by the stop (AcqRel), and read by orders (Acquire).
+    /// Whether a stop has begun, so that no new order begins. Set once by the stop (AcqRel), read by orders
+    /// (Acquire).
     is_stopping: AtomicBool,
-    /// A stop has ended: no reactor is left to answer. Set once, by the stop (Release), and read by what waits (Acquire).
+    /// Whether a stop has ended, so that no reactor is left to answer. Set once by the stop (Release), read
+    /// by waiting calls (Acquire).
     is_over: AtomicBool,
-    /// Replacements under way, each of which may wait for its device. AcqRel: it guards no other data.
+    /// Number of replacements in progress, each of which may be waiting for its device. AcqRel: it guards no
+    /// other data.
     replacements: AtomicU32,
-    /// How the reactors' rings were made, but for what the front end wanted.
+    /// Configuration of the reactors' rings, without what the front end adds.
     rings: UringConfig,
     routes: Routes,
     read_only: bool,
     trusts_parity: bool,
-    /// When it was started.
+    /// Start time, seconds since 1970.
     started_s: u64,
     cache_looks: CacheLooks,
-    /// Of a block device: notes in which state a later server has to find the array.
+    /// For a block device: writes the note of the state in which a later server must find the array.
     noter: Option<Noter>,
     pace: Mutex<Pace>,
-    /// What the operator should know of this start.
+    /// Warnings of this start for the operator.
     pub warnings: Vec<String>,
 }
 
 struct Running {
     port: Arc<ReactorPort<Uring>>,
-    /// Where it says, once its ring is closed, which devices the kernel has not given all I/O back of. Nothing if it panics.
+    /// Receives, once the ring is closed, the devices from which the kernel has not returned all I/O.
+    /// Disconnected if the reactor panics.
     closed: Receiver<Vec<DeviceIndex>>,
-    /// Taken by the stop.
+    /// The reactor's thread; taken by the stop.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What background work had done at the last look, for its rate.
+/// Progress of background work at the last look, to compute its rate.
 #[derive(Default)]
 struct Pace {
     at_ns: u64,
@@ -117,7 +122,7 @@ struct Pace {
 }
 
 impl Server {
-    /// Assembles the members, starts the reactors and the front ends. Returns once hosts can connect.
+    /// Assembles the members, and starts the reactors and the front ends. Returns once hosts can connect.
     pub fn start(options: ServeOptions) -> Result<Server, ServerError> {
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
         let patience = patience(options.member_timeout_s);
@@ -152,8 +157,8 @@ impl Server {
         let record = assembly.record.clone();
         let nodes: Vec<u32> = devices.iter().filter_map(|device| device.facts().numa_node).collect();
         let mut placement = Placement::choose(&options.cpus, options.reactors, &nodes)?;
-        // All that can be refused is refused before `start`, which writes to the members. A client that comes
-        // in between waits at its door.
+        // Make every check that can refuse before `start`, which writes to the members. A client that
+        // connects in between waits at the door of the front end.
         let reactors = placement.seats.len();
         let shape = shape_of(&record, traits(&devices), read_only);
         warnings.extend(Front::refuse_beside_block_device(&options, &record, &shape)?);
@@ -164,7 +169,7 @@ impl Server {
         let note = note.flatten();
         if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.queues() != reactors) {
             warnings.push(format!("{} reactors, as {} has queues", ublk.queues(), ublk.path()));
-            // The claims of the first choice stand in the way of the second.
+            // Release the claims of the first choice: they would block the second.
             drop(placement);
             placement = Placement::choose(&[], ublk.queues(), &nodes)?;
         }
@@ -262,7 +267,7 @@ impl Server {
             lock_memory()?;
         }
         front.start()?;
-        // Reactors that share a block device's queues join them now that it is live.
+        // Reactors that share a block device's queues join them now that the device is live.
         (0..count).for_each(|me| shared.mailboxes.wake(me as u8));
         Ok(Server {
             absent: assembly.slots.iter().map(absence).collect(),
@@ -288,19 +293,19 @@ impl Server {
         })
     }
 
-    /// By which way of its driver a block device is served, for whoever reads the log.
+    /// How the ublk driver serves the block device, for the log.
     #[must_use]
     pub fn block_device_way(&self) -> Option<String> {
         self.front.way()
     }
 
-    /// Why the last change of the record is not noted for a later server of the block device; told once.
+    /// Why the last change of the record is not noted for a later server of the block device; reported once.
     #[must_use]
     pub fn note_trouble(&self) -> Option<String> {
         self.noter.as_ref().and_then(Noter::trouble)
     }
 
-    /// What is going on.
+    /// The state of the array for an operator.
     #[must_use]
     pub fn status(&self) -> ArrayStatus {
         let shared = &self.shared;
@@ -337,7 +342,7 @@ impl Server {
                 blocks_behind: self.blocks_behind(),
             },
             lost_rows,
-            // Counted at two moments: there may have been fewer at the first.
+            // The two numbers were counted at two moments: the first may be the smaller one.
             background: self.background(cells.need_sync.saturating_sub(lost.stripes)),
             exports: self.front.exports(),
             reactors: self.placement.seats.clone(),
@@ -345,15 +350,16 @@ impl Server {
         }
     }
 
-    /// Bitmap blocks with something to tell that is not durable on the members.
+    /// Bitmap blocks with changes that are not durable on the members.
     fn blocks_behind(&self) -> u64 {
         let bitmap = &self.shared.bitmap;
         let blocks = (0..bitmap.blocks()).map(BlockIndex);
         blocks.filter(|block| bitmap.is_behind(*block) || bitmap.is_writing(*block)).count() as u64
     }
 
-    /// Looks at the caches of members that had none: one that was switched on is flushed from now on. Where hosts were told that
-    /// there is no cache (a block device), each write to it is durable instead. What was found, in words.
+    /// Checks the caches of members that had none, and from now on flushes a member whose cache was switched
+    /// on. If hosts were told that there is no cache (a block device), each write to such a member is made
+    /// durable instead. Returns the findings in words.
     pub fn look_at_caches(&self) -> Vec<String> {
         let members = &self.shared.members;
         let hosts_flush = self.front.admits_volatile_cache();
@@ -385,11 +391,11 @@ impl Server {
         found
     }
 
-    /// Resync or rebuild, if one goes on or is due; `unsynced` stripes need a resync and can have one.
+    /// The resync or rebuild that is running or due; `unsynced` stripes need a resync and can be resynced.
     fn background(&self, unsynced: u64) -> Vec<Background> {
         let shared = &self.shared;
         let (kind, slot, done, total) = match shared.steward.rebuild_slot.load(Ordering::Relaxed) {
-            // Between two attempts all of them are still to be done.
+            // Between two attempts, all remaining stripes are still to be done.
             0 if shared.steward.resync_is_due.load(Ordering::Relaxed) => {
                 (BackgroundKind::Resync, None, 0, unsynced)
             }
@@ -402,7 +408,7 @@ impl Server {
                 (BackgroundKind::Rebuild, Some(slot as usize - 1), shared.members.cursor(), total)
             }
         };
-        // A read-only server knows what there is to do, and does not do it; nor does one whose array has failed.
+        // A read-only server knows of the work but does not do it; neither does a failed array.
         if total == 0 || self.read_only || shared.failed() {
             return Vec::new();
         }
@@ -418,7 +424,7 @@ impl Server {
         vec![Background { kind, slot, done_stripes: done, total_stripes: total, bytes_per_s: pace.per_s }]
     }
 
-    /// Fails a slot on the operator's word. Returns once it is on record.
+    /// Fails a slot by order of the operator. Returns once the failure is on record.
     pub fn fail(&self, slot: usize) -> Result<(), ServerError> {
         let slot = self.checked(slot)?;
         Ok(order(&self.shared, |answer| Order::Fail { slot, answer })?)
@@ -436,8 +442,8 @@ impl Server {
     }
 }
 
-/// Closes the devices that are in no slot, so that the operator can replace a member by one of them: by a member that is
-/// stale, or that another program has written to. The others keep their indices.
+/// Closes the devices that are in no slot, so that the operator can replace a member by one of them: a stale
+/// member, or one that another program has written to. The other devices keep their indices.
 fn let_go_of_others(devices: Vec<Device>, assembly: &Assembly) -> Vec<Option<Device>> {
     let in_use = |device: usize| {
         assembly.slots.iter().any(|plan| match *plan {
@@ -448,7 +454,7 @@ fn let_go_of_others(devices: Vec<Device>, assembly: &Assembly) -> Vec<Option<Dev
     devices.into_iter().enumerate().map(|(index, device)| in_use(index).then_some(device)).collect()
 }
 
-/// What hosts are told of members.
+/// The properties of the members that hosts are told.
 fn traits(devices: &[Device]) -> MemberTraits {
     let facts = || devices.iter().map(Device::facts);
     MemberTraits {
@@ -457,7 +463,8 @@ fn traits(devices: &[Device]) -> MemberTraits {
     }
 }
 
-/// Starts one reactor on a thread of its own, and waits until its ring is set up and the thread has called `limit`.
+/// Starts one reactor on its own thread, and waits until its ring is set up and the thread has called
+/// `limit`.
 #[expect(clippy::too_many_arguments, reason = "the parts of a reactor, each named at its one caller")]
 fn launch(
     me: u8,
@@ -503,7 +510,7 @@ fn launch(
             let array = Array::new(me, shared.clone(), work);
             let reactor =
                 Reactor::new(me, array, shared, ring, frontend, requests, MonotonicClock, port, bell);
-            // All that needs more than a reactor may have is done.
+            // Give up privileges: every step that needs more than a reactor may have is done.
             limit();
             let _ = ready.send(Ok(()));
             let (mut ring, frontend) = reactor.run();

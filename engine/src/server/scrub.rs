@@ -1,4 +1,4 @@
-//! Scrubbing a stopped array: read every stripe, compute its parity, compare. Changes nothing.
+//! Scrubs a stopped array: reads every stripe, computes its parity and compares. Changes nothing.
 
 use std::path::PathBuf;
 
@@ -17,10 +17,10 @@ use super::open::{ControlRing, candidates, open_all};
 use super::words::not_in_sync;
 use super::{Progress, ScrubReport, ServerError};
 
-/// Stripes named in a report.
+/// Most stripes named in a report.
 const MISMATCHES_NAMED_MAX: usize = 64;
 
-/// Reads every stripe of a stopped array and compares parity. Every member has to be there and in sync.
+/// Reads every stripe of a stopped array and compares its parity. Every member must be present and in sync.
 pub fn scrub_offline(
     members: &[PathBuf],
     progress: &mut dyn FnMut(Progress),
@@ -80,7 +80,7 @@ fn matches(
     let geometry = &started.geometry;
     let rotation = geometry.rotation(stripe);
     let strips = u32::from(geometry.members());
-    // Every strip, and the parities again as they should be, as many rows at a time as fit.
+    // Scratch space: every strip, and a computed copy of each parity, for as many rows at a time as fit.
     let places = strips + u32::from(geometry.parities());
     let rows = geometry.chunk_bytes().min(SCRATCH_BYTES / places / 4096 * 4096);
     let mut row = 0;

@@ -1,28 +1,29 @@
-//! The host that this is, as superblocks name it.
+//! The identity of this host in superblocks.
 
 use uuid::Uuid;
 
 use crate::format::host::Host;
 use crate::format::label::{LABEL_BYTES_MAX, Label};
 
-/// The files that hold a machine id, see machine-id(5).
+/// Files that may hold the machine id, see machine-id(5).
 const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
-/// The namespace of host ids. A machine id must not be told to others as it is (machine-id(5)), and members travel.
+/// Namespace of host ids. A raw machine id must not be disclosed (machine-id(5)), and members travel to other
+/// hosts.
 const HOST_ID_NAMESPACE: Uuid = Uuid::from_u128(0x9bd3_5e0c_6f3a_4f0b_8a57_2c1e_71d4_60aa);
 
-/// The host that this process runs on, as superblocks name it.
+/// The host that this process runs on, for superblocks.
 pub(super) fn this_host() -> Host {
     let text = MACHINE_ID_FILES.iter().find_map(|file| std::fs::read_to_string(file).ok());
     Host { id: host_id(&text.unwrap_or_default()), name: host_name() }
 }
 
-/// The id of the host with this machine id; nil if it has none yet ("uninitialized", an empty file).
+/// The id of the host with this machine id; nil if the host has none yet ("uninitialized", an empty file).
 fn host_id(machine_id: &str) -> Uuid {
     let machine = Uuid::try_parse(machine_id.trim()).unwrap_or(Uuid::nil());
     if machine.is_nil() { machine } else { Uuid::new_v5(&HOST_ID_NAMESPACE, machine.as_bytes()) }
 }
 
-/// The node name, as far as a label holds it.
+/// The node name, without characters that a label cannot hold, and cut to a label's length.
 fn host_name() -> Label {
     let node = rustix::system::uname();
     let name: String = node

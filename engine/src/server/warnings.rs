@@ -1,4 +1,4 @@
-//! Warnings of a start that went well enough.
+//! Warnings of a successful start.
 
 use crate::assembly::{Assembly, Candidate, LeftOutReason, SlotPlan};
 use crate::device::Device;
@@ -6,7 +6,7 @@ use crate::start::Started;
 
 use super::words::{after_path, shell_word};
 
-/// What assembly found: who was left out and why, damaged superblocks, an unclean end.
+/// Warnings about the assembly: members left out and why, damaged superblocks, an unclean stop.
 pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<String> {
     let mut warnings = Vec::new();
     let name = assembly.record.name.as_str();
@@ -36,7 +36,7 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
                 label(*candidate),
                 shell_word(label(*candidate))
             )),
-            // The first notices say so: see `running/notices`.
+            // The first notices report these slots: see `running/notices`.
             SlotPlan::Missing | SlotPlan::Failed | SlotPlan::Empty => {}
             SlotPlan::InSync { candidate } | SlotPlan::Rebuilding { candidate, .. } => {
                 let is_damaged = candidates[*candidate].found.as_ref().is_ok_and(|found| !found.both_valid);
@@ -57,7 +57,7 @@ pub(super) fn of_assembly(assembly: &Assembly, candidates: &[Candidate]) -> Vec<
     warnings
 }
 
-/// What the load of the bitmap found.
+/// Warnings about loading the bitmap.
 pub(super) fn of_start(started: &Started, assembly: &Assembly, devices: &[Device]) -> Vec<String> {
     let mut warnings = Vec::new();
     for slot in started.bad_places.iter() {

@@ -1,4 +1,4 @@
-//! Words of messages: paths as a shell takes them, what a device holds, slots that are not in sync.
+//! Texts for messages: paths quoted for a shell, what a device holds, slots that are not in sync.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::format::superblock::{self, Copy, choose};
 use crate::limits::BLOCK_BYTES;
 
-/// A word as a shell takes it.
+/// Quotes a word for a shell, if necessary.
 #[must_use]
 pub fn shell_word(word: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@%,=".contains(letter);
@@ -18,14 +18,14 @@ pub fn shell_word(word: &str) -> String {
     }
 }
 
-/// A path as a shell takes it.
+/// Quotes a path for a shell, if necessary.
 #[must_use]
 pub fn shell_path(path: &Path) -> String {
     shell_word(&path.to_string_lossy())
 }
 
-/// The array that a member belongs to, by the superblocks in the first bytes of a device: name, UUID and date. `None` if neither copy
-/// is valid.
+/// The array that a member belongs to, by the superblocks in the first bytes of a device: name, UUID and
+/// date. `None` if neither copy is valid.
 pub(super) fn member_held(head: &[u8], device_bytes: u64) -> Option<String> {
     let copy = |copy: Copy| head.get(copy.offset_bytes() as usize..)?.get(..BLOCK_BYTES);
     let found = choose(copy(Copy::A)?, copy(Copy::B)?, device_bytes).ok()?;
@@ -34,9 +34,10 @@ pub(super) fn member_held(head: &[u8], device_bytes: u64) -> Option<String> {
     Some(format!("the member of slot {slot} of the Striate array {name} (UUID {uuid}, created {date})"))
 }
 
-/// The day of a time in seconds since 1970, as in `2026-12-01` (UTC).
+/// The date (UTC) of a time in seconds since 1970, as in `2026-12-01`.
 fn date(since_1970_s: u64) -> String {
-    // Days since 1 March of the year 0, in eras of 400 years: Hinnant, "chrono-compatible low-level date algorithms".
+    // Count days since 1 March of year 0, in eras of 400 years: Hinnant, "chrono-compatible low-level date
+    // algorithms".
     let days = since_1970_s / 86_400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -48,7 +49,7 @@ fn date(since_1970_s: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// The path of the device that takes part in a slot.
+/// The path of the device in a slot, if a device takes part there.
 fn path_of<'a>(slot: usize, assembly: &Assembly, devices: &'a [Device]) -> Option<&'a Path> {
     match assembly.slots.get(slot)? {
         SlotPlan::InSync { candidate } | SlotPlan::Rebuilding { candidate, .. } => {
@@ -58,7 +59,7 @@ fn path_of<'a>(slot: usize, assembly: &Assembly, devices: &'a [Device]) -> Optio
     }
 }
 
-/// An error about a slot, after the path of its device.
+/// An error about a slot, after the path of the slot's device.
 pub(super) fn after_path(
     slot: Option<usize>,
     error: &dyn std::fmt::Display,

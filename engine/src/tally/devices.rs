@@ -1,15 +1,18 @@
-//! Counters of each member's device, as one reactor keeps them: operations, bytes, errors and latencies.
+//! Counters of each member's device, one set for each reactor: operations, bytes, errors and latencies.
 //!
-//! Counters belong to the device, not to its slot: a device that takes a slot has an index of its own, and its counters begin at zero.
-//! An operation is counted when it completes, if its slot still has that device. What the kernel gives back of a member whose slot has
-//! another device by then is not counted; nor is the wiping of a device that is no member yet.
+//! Counters belong to the device, not to its slot: a device that takes a slot has its own index, and its
+//! counters begin at zero. An operation is counted when it completes, if its slot still has that device. Not
+//! counted: what the kernel gives back after the slot got another device, and the wiping of a device that is
+//! no member yet.
 //!
-//! Member I/O is the hot path, so this is built for its cost: a load and a store for the bytes and for the bucket of the latency, and a
-//! comparison for the maximum. The number of operations is the sum of the buckets. There is room for every device that a ring may know,
-//! 116 KB for each reactor, side by side: no pointer to follow, and nothing to allocate when a device arrives. A write of 4 KiB on null
-//! members, four member I/Os of 234 ns, takes 7 ns more with it; a read of 34 ns, 0.3 to 0.7 ns more. Measured and not better: counters
-//! aligned to 2 KiB (aliasing), fewer fields, and a list of completions that is counted once a turn. Through io_uring on files such a write
-//! takes 10 us of CPU time, and the difference is lost in the noise.
+//! Member I/O is the hot path, so this is built for low cost: a load and a store each for the bytes and for
+//! the latency's bucket, and a comparison for the maximum. The number of operations is the sum of the
+//! buckets. Each reactor has room for every device that a ring may know, 116 KB side by side: there is no
+//! pointer to follow, and nothing to allocate when a device arrives. A write of 4 KiB on null members (four
+//! member I/Os, 234 ns) takes 7 ns more with the counters; a read of 34 ns takes 0.3 to 0.7 ns more. Measured
+//! and not better: counters aligned to 2 KiB (aliasing), fewer fields, and a list of completions that is
+//! counted once per turn. Through io_uring on files such a write takes 10 us of CPU time, and the difference
+//! is lost in the noise.
 
 use std::sync::Arc;
 
@@ -20,8 +23,8 @@ use crate::status::{MemberCounters, TransferCounters};
 use super::latency::{Latencies, Sum};
 use super::{Count, Tally};
 
-/// Reads or writes of one device. In this order, the fields that every operation changes are in one cache line, and the bucket of the
-/// latency is the only other line.
+/// Counters of the reads or the writes of one device. The order of the fields puts those that every operation
+/// changes into one cache line; the latency's bucket is the only other line.
 #[derive(Default)]
 #[repr(C, align(64))]
 struct Transfers {
@@ -30,31 +33,31 @@ struct Transfers {
     latencies: Latencies,
 }
 
-/// Operations of one reactor on one device.
+/// Counters of one reactor's operations on one device.
 #[derive(Default)]
 pub struct DeviceTally {
-    /// Reads, and writes.
+    /// Counters of reads, and of writes.
     transfers: [Transfers; 2],
     flushes: Count,
     flush_errors: Count,
     deallocations: Count,
 }
 
-/// The kinds of operations on a device.
+/// Kinds of operations on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Read some bytes.
     Read = 0,
     /// Write some bytes, durably or not.
     Write = 1,
-    /// Make durable what was written.
+    /// Make completed writes durable.
     Flush = 2,
-    /// Give a range back.
+    /// Deallocate a range.
     Deallocate = 3,
 }
 
 impl DeviceTally {
-    /// Counts an operation of so many bytes that has completed after so long.
+    /// Counts a completed operation of `bytes` bytes that took `took_ns`.
     #[inline(always)]
     pub fn add(&self, operation: Operation, bytes: u32, took_ns: u64, result: Result<(), i32>) {
         let transfers = match operation {
@@ -74,7 +77,7 @@ impl DeviceTally {
         let count = match (operation, result) {
             (Operation::Flush, Ok(())) => &self.flushes,
             (Operation::Flush, Err(_)) => &self.flush_errors,
-            // A device that does not take the advice has done nothing wrong.
+            // Deallocation is advice: a device that does not follow it has not failed.
             (Operation::Deallocate, _) => &self.deallocations,
             (Operation::Read | Operation::Write, _) => unreachable!("they have bytes"),
         };
@@ -82,7 +85,8 @@ impl DeviceTally {
     }
 }
 
-/// The counters of every device that one reactor may know. The reactor's array writes them, and a status reads them.
+/// The counters of every device that one reactor may know. The reactor's array writes them, and a status
+/// reads them.
 #[derive(Clone)]
 pub struct DeviceTallies(Arc<[DeviceTally; DEVICES_MAX]>);
 
@@ -100,7 +104,7 @@ impl DeviceTallies {
         &self.0[usize::from(device.0)]
     }
 
-    /// Counters of a device, added up over all reactors.
+    /// Adds up the counters of a device over all reactors.
     #[must_use]
     pub fn sum(tallies: &[Tally], device: DeviceIndex) -> MemberCounters {
         let all: Vec<&DeviceTally> = tallies.iter().map(|tally| tally.devices.of(device)).collect();

@@ -6,34 +6,36 @@
 //!             below 1 us | four buckets for each power of two, 2^10 to 2^36 ns | 68.7 s or more
 //! ```
 //!
-//! A bucket is a quarter of a power of two, so a percentile, which is told as the last value of its bucket, is at most a quarter above
-//! the latency that it stands for. Finer buckets would cost no time and more cache; HdrHistogram, which the benchmark uses, is not atomic.
+//! A bucket covers a quarter of a power of two, and a percentile is reported as the last value of its bucket,
+//! so it is at most a quarter above the exact latency. Finer buckets would cost no time but more cache;
+//! HdrHistogram, which the benchmark uses, is not atomic.
 //!
-//! Orderings: each counter is written by its reactor alone and read by any thread, Relaxed. A reader may see a latency in its bucket before
-//! or after the maximum that it belongs to; a percentile of a running array is off by the operations of that moment, and no more.
+//! Orderings: each counter is written by its reactor alone and read by any thread, Relaxed. A reader may see
+//! a latency in its bucket before or after it sees the corresponding maximum, so a percentile of a running
+//! array is off by the operations of that moment, and no more.
 
 use crate::status::LatencyNs;
 
 use super::Count;
 
-/// The first power of two with buckets of its own: 1.024 us. An NVMe drive answers in 10 us at best.
+/// Smallest power of two with buckets of its own: 1.024 us. An NVMe drive answers in 10 us at best.
 const FIRST_EXPONENT: u32 = 10;
-/// The power of two that is counted as one bucket with everything above: 68.7 s, twice the default member timeout.
+/// Power of two from which on all latencies share one bucket: 68.7 s, twice the default member timeout.
 const LAST_EXPONENT: u32 = 36;
-/// Four buckets for each power of two.
+/// Log2 of the buckets per power of two: four.
 const SUB_BITS: u32 = 2;
-/// Buckets in all.
+/// Total number of buckets.
 const BUCKETS: usize = (((LAST_EXPONENT - FIRST_EXPONENT) << SUB_BITS) + 2) as usize;
-/// Subtracted from the place of a latency (exponent and the two bits below the leading one), so that the latencies below the first
-/// power of two are bucket 0: 1023 has exponent 9 and leading bits 7.
+/// Subtracted from the place of a latency (exponent and the two bits below the leading one) so that the
+/// latencies below the first power of two are in bucket 0: 1023 has exponent 9 and leading bits 7.
 const BEFORE_FIRST: usize = ((FIRST_EXPONENT << SUB_BITS) + (1 << SUB_BITS) - 1) as usize;
 
-/// The latencies of one kind of operation on one device, as one reactor has seen them.
+/// Latencies of one kind of operation on one device, as one reactor measured them.
 #[repr(C)] // in this order: see `Transfers`
 pub struct Latencies {
-    /// The longest, exactly.
+    /// Longest latency, exact.
     max_ns: Count,
-    /// How many operations took how long.
+    /// Number of operations in each bucket.
     buckets: [Count; BUCKETS],
 }
 
@@ -75,7 +77,7 @@ const fn last_of(bucket: usize) -> u64 {
 }
 
 impl Latencies {
-    /// Counts an operation that took so long.
+    /// Counts an operation with this latency.
     #[inline]
     pub fn add(&self, ns: u64) {
         self.max_ns.raise(ns);
@@ -83,14 +85,14 @@ impl Latencies {
     }
 }
 
-/// The latencies of several reactors, added up.
+/// Sum of the latencies of several reactors.
 pub struct Sum {
     max_ns: u64,
     buckets: [u64; BUCKETS],
 }
 
 impl Sum {
-    /// The latencies of all these reactors.
+    /// Adds up the latencies of all these reactors.
     pub fn of<'a>(all: impl Iterator<Item = &'a Latencies>) -> Sum {
         let mut sum = Sum { max_ns: 0, buckets: [0; BUCKETS] };
         for one in all {
@@ -102,12 +104,12 @@ impl Sum {
         sum
     }
 
-    /// How many operations there were.
+    /// Number of operations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// The percentiles; none if there was no operation.
+    /// Percentiles; none if there was no operation.
     pub fn percentiles(&self) -> Option<LatencyNs> {
         let count = self.count();
         (count > 0).then(|| LatencyNs {
@@ -119,7 +121,7 @@ impl Sum {
         })
     }
 
-    /// The latency that so many of 1000 operations did not exceed.
+    /// Latency that `permille` of 1000 operations did not exceed.
     fn at_permille(&self, count: u64, permille: u128) -> u64 {
         let rank = (u128::from(count) * permille).div_ceil(1000) as u64;
         let mut passed = 0;
@@ -135,7 +137,7 @@ impl Sum {
 mod tests {
     use super::*;
 
-    /// Every latency is in the bucket whose last value is the first that is not below it.
+    /// Every latency is in the bucket whose last value is the first one not below it.
     #[test]
     fn buckets_follow_each_other() {
         let mut first = 0;
@@ -149,7 +151,7 @@ mod tests {
         assert_eq!((first, last_of(0), last_of(BUCKETS - 2)), (0, 1023, (1 << 36) - 1));
     }
 
-    /// Oracle: the sorted list.
+    /// Compares with the exact percentiles of a sorted list.
     #[test]
     fn percentiles_are_at_most_a_quarter_above_the_true_ones() {
         for (count, step) in [(1u64, 5_000u64), (2, 1_500), (10, 80_000), (1_000, 997), (5_000, 31_337)] {

@@ -1,4 +1,4 @@
-//! The CPUs by hwloc, which also knows the machines whose sysfs is wrong.
+//! Reads the CPUs by hwloc, which also corrects for machines whose sysfs is wrong.
 
 use hwlocality::Topology;
 use hwlocality::object::TopologyObject;
@@ -6,7 +6,7 @@ use hwlocality::object::types::ObjectType;
 
 use super::Cpu;
 
-/// `None` where hwloc cannot read the machine.
+/// Reads all CPUs; `None` if hwloc cannot read the machine.
 pub(super) fn cpus() -> Option<Vec<Cpu>> {
     let topology = Topology::new().ok()?;
     topology.objects_with_type(ObjectType::PU).map(cpu).collect()

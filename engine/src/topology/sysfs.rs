@@ -1,4 +1,4 @@
-//! The CPUs by /sys/devices/system/cpu. What a file does not say is left open.
+//! Reads the CPUs from /sys/devices/system/cpu. A value that no file gives stays `None`.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ pub(super) fn cpus() -> Vec<Cpu> {
     names.iter().filter_map(|name| numbered(name, "cpu")).filter_map(cpu).collect()
 }
 
-/// `None` for a CPU that is offline: it has no topology.
+/// Reads one CPU; `None` if it is offline and so has no topology.
 fn cpu(id: usize) -> Option<Cpu> {
     let path = Path::new("/sys/devices/system/cpu").join(format!("cpu{id}"));
     let siblings = fs::read_to_string(path.join("topology/thread_siblings_list")).ok()?;

@@ -1,28 +1,30 @@
-//! The content of a note: who waits for which array in which state, as text.
+//! The content of a note, as text: which device waits for which array in which state.
 
 use uuid::Uuid;
 
 use crate::array::Position;
 use crate::format::superblock::{EpochName, Record};
 
-/// The length of every note: a longer one that was there before leaves nothing behind.
+/// Fixed length of a note, so that writing one in place leaves nothing of a longer earlier note.
 pub const NOTE_BYTES: usize = 512;
 const HEAD: &str = "striate note 2";
-/// Servers that may have begun epochs since the last one that ran. Beyond that the oldest of those starts is left out, and the note proves less.
+/// Most servers that are noted as possible authors of epochs since the last one that ran. Beyond that the
+/// oldest failed start is dropped, and the note proves less.
 pub const SEEDS_MAX: usize = 8;
-/// The longest way from the noted epoch to that of the members, in epoch numbers.
+/// Largest distance between the noted epoch and the members' epoch, in epoch numbers.
 const EPOCHS_AHEAD_MAX: u64 = 1024;
 
-/// A block device of the driver.
+/// Name of a ublk block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceName {
     pub number: u32,
-    /// The inode of its entry in sysfs, which no later device has (`kernfs_ino` of 64 bits); 0 where sysfs cannot be read.
+    /// Inode of the device's entry in sysfs, which no later device gets (`kernfs_ino` of 64 bits); 0 if sysfs
+    /// cannot be read.
     pub instance: u64,
 }
 
 impl DeviceName {
-    /// Whether the two names are of one device. Without sysfs, the number must do.
+    /// Whether the two names are of one device. If sysfs could not be read, the number alone decides.
     pub fn is(&self, other: &DeviceName) -> bool {
         let is_known = self.instance != 0 && other.instance != 0;
         self.number == other.number && (!is_known || self.instance == other.instance)
@@ -40,8 +42,9 @@ pub struct Noted {
 }
 
 impl Noted {
-    /// This note of members that it proves, with what all of them have held for certain in place of the position. Without this, starts that
-    /// fail again and again, each after its epoch has landed, would lead further away than a record tells its ancestors.
+    /// Moves this note on to the state that all members have for certain (`proven_moves`). Without this step
+    /// a series of failed starts, each of which got its epoch onto the members, would move further from the
+    /// noted epoch than a record lists its ancestors.
     pub fn up_to(mut self, record: &Record, proven_moves: Option<u64>) -> Noted {
         if let Some(moves) = proven_moves {
             let epoch = record.epoch.name;
@@ -51,9 +54,10 @@ impl Noted {
         self
     }
 
-    /// This note, with another server that may begin epochs from now on.
+    /// Adds one more server that may begin epochs from now on.
     pub fn and_by(mut self, seed: u64) -> Noted {
-        // The first seed is kept: it is of the server that ran last, which may have made a change that the note does not contain.
+        // Keep the first seed: it belongs to the server that ran last, which may have made a change that is
+        // not in the note.
         if self.seeds.len() == SEEDS_MAX {
             self.seeds.remove(1);
         }
@@ -61,7 +65,7 @@ impl Noted {
         self
     }
 
-    /// Whether an epoch has an id that one of the noted servers gives, up to the epoch with the number `newest`.
+    /// Whether one of the noted servers gives this id to an epoch with a number up to `newest`.
     pub fn is_of_its_servers(&self, id: u64, newest: u64) -> bool {
         let first = self.position.epoch.number;
         let numbers = first..newest.min(first.saturating_add(EPOCHS_AHEAD_MAX));
@@ -83,7 +87,7 @@ impl Noted {
         bytes
     }
 
-    /// `None` for what is no note, or not a whole one.
+    /// Parses a note; `None` if the bytes are no note or only a part of one.
     pub fn decode(bytes: &[u8]) -> Option<Noted> {
         let mut lines = std::str::from_utf8(bytes).ok()?.lines();
         if lines.next()? != HEAD {

@@ -3,16 +3,18 @@
 //! | what is asked | how long |
 //! |---|---|
 //! | of every reactor: to change its ring | [`ANSWER_TIMEOUT`] for all of them together |
-//! | of every reactor: to close its ring, and then to end | [`CLOSE_TIMEOUT`] and [`END_TIMEOUT`] for all of them together |
+//! | of every reactor: to close its ring | [`CLOSE_TIMEOUT`] for all of them together |
+//! | of every reactor: then to end | [`END_TIMEOUT`] for all of them together |
 //! | of a device: to be opened, and read at both ends | the member timeout (server/bounded.rs) |
 //! | of every reactor: to drain | [`member_timeout`] for all of them together |
 //! | of the steward: to fail a slot | [`member_timeout`] |
 //! | of the steward: to stop | as long as some member answers something within that time |
-//! | of the steward: to take a device in | until the answer, or until the array is stopped |
+//! | of the steward: to accept a device | until the answer, or until the array is stopped |
 //!
-//! A device that joins has a large bitmap zone wiped, perhaps slowly, and the array itself refuses one that does not answer
-//! (array/arrival.rs). So that order has an answer, and giving up before would leave unsaid whether the device is a member. The
-//! caller would have to keep it for ever, and the operator would be told of a failure that is none.
+//! The last order has no timeout. Wiping the large bitmap zone of a joining device can be slow, and the array
+//! itself refuses a device that does not answer (array/arrival.rs), so this order is always answered. Giving
+//! up earlier would leave open whether the device is a member: the caller would have to keep the device for
+//! ever, and the operator would be told of a failure that did not happen.
 
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -24,17 +26,17 @@ use crate::array::{Answer, Order, Shared};
 use crate::server::ServerError;
 use crate::server::bounded::{all_within, each_within};
 
-/// How long reactors have to answer what waits for members' I/O: twice the time after which a silent member is failed, unless the
-/// operator has changed that.
+/// Time that reactors have to answer when the answer depends on members' I/O: twice the default time after
+/// which a silent member is failed.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a call without a deadline looks whether the array is still there.
+/// How often a call without a deadline checks that the array is still running.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why an order was not carried out.
 pub(super) enum Refusal {
-    /// The array has refused it, and nothing has happened.
+    /// The array refused the order, and nothing has happened.
     Refused(String),
-    /// The array has not answered in time: it may be carried out, now or later.
+    /// The array did not answer in time; the order may be carried out now or later.
     NoAnswer,
 }
 
@@ -47,38 +49,41 @@ impl From<Refusal> for ServerError {
     }
 }
 
-/// How long reactors that were told to end may take to close their rings. A ring waits up to four seconds for members that do not
-/// answer.
+/// Time that reactors have to close their rings after they were told to end. A ring waits up to four seconds
+/// for members that do not answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long threads whose rings are closed may take to end.
+/// Time that threads have to end after their rings are closed.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The answers of reactors that were told to end, about their rings, in order; `None` for one that has not closed its ring in time.
+/// Collects, in order, the answers of reactors that were told to end, about their rings; `None` for a reactor
+/// that did not close its ring in time.
 pub(super) fn all_closed<T>(closed: Vec<Receiver<T>>) -> Vec<Option<T>> {
     all_within(closed, CLOSE_TIMEOUT).collect()
 }
 
-/// The ends of threads, in order; `None` for one that has not ended in time. The kernel ends a thread only when its io_uring
-/// workers have, and one that a device keeps in the kernel (a flush, a write to a frozen file system) cannot be interrupted.
+/// Joins threads, in order; `None` for a thread that did not end in time. The kernel ends a thread only after
+/// its io_uring workers, and a worker that a device holds in the kernel (a flush, a write to a frozen file
+/// system) cannot be interrupted.
 pub(super) fn all_ended(threads: Vec<JoinHandle<()>>) -> Vec<Option<std::thread::Result<()>>> {
     each_within(threads, END_TIMEOUT, JoinHandle::join)
 }
 
-/// Gives the steward an order that the members' I/O alone can hold up.
+/// Gives the steward an order that only the members' I/O can delay.
 pub(super) fn order(shared: &Shared, what: impl FnOnce(Answer) -> Order) -> Result<(), Refusal> {
     order_while(shared, member_timeout(shared), || false, what)
 }
 
-/// Twice the time after which a silent member is failed, and at least [`ANSWER_TIMEOUT`].
+/// Twice the time after which a silent member is failed, at least [`ANSWER_TIMEOUT`].
 pub(super) fn member_timeout(shared: &Shared) -> Duration {
     ANSWER_TIMEOUT.max(2 * Duration::from_secs(shared.members.patience_s().into()))
 }
 
-/// How often a stop waits a [`member_timeout`] more for advice of which nothing ends.
+/// How many further [`member_timeout`]s a stop waits for advice (deallocations) while none of it completes.
 const LOOKS: u32 = 5;
 
-/// A call that says whether to wait once more for what advice holds up: as long as some of it ends. A device that ends none is failed
-/// after ten patiences (turn/watch.rs), which are five [`member_timeout`]s at most.
+/// Returns a call that says whether to wait once more for outstanding advice: yes, as long as some of it
+/// completes. A device that completes none is failed after ten patiences (turn/watch.rs), at most five
+/// [`member_timeout`]s.
 pub(super) fn advice_goes_on(shared: &Shared) -> impl FnMut() -> bool {
     let ended =
         || shared.geometry.slots().iter().map(|slot| shared.members.pulses(slot).advice).collect::<Vec<_>>();
@@ -86,14 +91,15 @@ pub(super) fn advice_goes_on(shared: &Shared) -> impl FnMut() -> bool {
     move || {
         let now = ended();
         if now != before {
-            // The first of these looks is this one.
+            // The current look counts, hence one more than `LOOKS`.
             (before, looks) = (now, 0..LOOKS + 1);
         }
         shared.steward.advice.load(Ordering::Relaxed) > 0 && looks.next().is_some()
     }
 }
 
-/// Orders a stop, which waits for advice that drives may take minutes over, and writes every bitmap block that is not settled.
+/// Orders a stop. The stop waits for advice, which drives may take minutes over, and writes every bitmap
+/// block that is not settled.
 pub(super) fn order_stop(shared: &Shared) -> Result<(), Refusal> {
     let heard = || shared.geometry.slots().iter().map(|slot| shared.members.pulses(slot)).collect::<Vec<_>>();
     let (mut before, mut advice_goes_on) = (heard(), advice_goes_on(shared));
@@ -104,7 +110,7 @@ pub(super) fn order_stop(shared: &Shared) -> Result<(), Refusal> {
     order_while(shared, member_timeout(shared), goes_on, |answer| Order::Stop { answer })
 }
 
-/// Gives the steward an order that has an answer as long as the array `is_there`.
+/// Gives the steward an order and waits for the answer as long as the array `is_there`.
 pub(super) fn order_surely(
     shared: &Shared,
     is_there: impl Fn() -> bool,
@@ -113,7 +119,7 @@ pub(super) fn order_surely(
     order_while(shared, LOOK_EVERY, is_there, what)
 }
 
-/// Gives the steward an order, and waits `timeout` for the answer, and again as long as it `goes_on`.
+/// Gives the steward an order, waits `timeout` for the answer, and waits again as long as `goes_on` says so.
 fn order_while(
     shared: &Shared,
     timeout: Duration,

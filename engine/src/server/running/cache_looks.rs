@@ -1,5 +1,5 @@
-//! Helper threads look at the caches of devices (`Server::look_at_caches`). A look may wait for its device for ever, so no second look
-//! at a device begins before the first is over.
+//! Limits the helper threads that check the caches of devices (`Server::look_at_caches`). A look may wait for
+//! its device for ever, so a second look at a device begins only after the first is over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::limits::DEVICES_MAX;
 use crate::ring::DeviceIndex;
 
-/// A bit for each device. It guards no other data.
+/// A bit for each device with a look in progress. The bits guard no other data.
 #[derive(Debug, Default)]
 pub(super) struct CacheLooks(Arc<AtomicU64>);
 
 const _: () = assert!(DEVICES_MAX <= u64::BITS as usize);
 
 impl CacheLooks {
-    /// Begins a look; `None` as long as one of the same device is not over.
+    /// Begins a look; `None` if an earlier look at the same device is not over.
     pub(super) fn begin(&self, device: DeviceIndex) -> Option<CacheLook> {
         let bit = 1 << device.0;
         let before = self.0.fetch_or(bit, Ordering::AcqRel);
@@ -22,7 +22,7 @@ impl CacheLooks {
     }
 }
 
-/// A look that has begun; it is over when this is dropped.
+/// A look in progress; it is over when this value is dropped.
 #[derive(Debug)]
 pub(super) struct CacheLook {
     looks: Arc<AtomicU64>,

@@ -1,7 +1,7 @@
 //! The devices of a running array, by the index under which every ring knows them.
 //!
 //! ```text
-//!   free --(take)--> claimed --(keep: the array has taken it in)--> member as long as the server runs
+//!   free --(take)--> claimed --(keep: the array accepts it)--> member as long as the server runs
 //!    ^                |   ^
 //!    |     (dropped)  |   |  (reclaim: at the next replacement)
 //!    |                v   |
@@ -9,14 +9,16 @@
 //!    `--(free: no ring knows it any more)-- claimed
 //! ```
 //!
-//! - A [`Claim`] is the right to change what an index means. There is one for an index at most, and it is not copied: what was decided
-//!   about a device that was refused never meets the device that has its index later.
-//! - A claim that is dropped, however its owner ended, leaves the index *leaving*: some ring may know the device.
-//! - An index is claimed before the first ring hears of it. It is free again only when no ring knows its device: a ring that
-//!   refuses to forget it has I/O of it in the kernel, and is asked again at the next replacement.
-//! - The index of a member that left is not given to another device: what is noted against a member is noted by slot and
-//!   index (`members::Missed`).
-//! - The lock is held for moments only, and never over a call that may wait for a device.
+//! - A [`Claim`] is the right to change the meaning of an index. An index has at most one claim, and a claim
+//!   is not copied, so a decision about a refused device is never applied to the device that gets the index
+//!   later.
+//! - A dropped claim, however its owner ended, leaves the index *leaving*: a ring may still know the device.
+//! - An index is claimed before the first ring learns of it. It becomes free only when no ring knows its
+//!   device: a ring that refuses to forget the device has I/O of it in the kernel, and is asked again at the
+//!   next replacement.
+//! - The index of a member that left is not given to another device: the faults of a member are noted by slot
+//!   and index (`members::Missed`).
+//! - The lock is held only for moments, and never across a call that may wait for a device.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -24,25 +26,26 @@ use crate::device::Device;
 use crate::limits::DEVICES_MAX;
 use crate::ring::DeviceIndex;
 
-/// One index.
+/// State of one index.
 enum Place {
     /// No ring knows a device of this index, and no slot ever had one.
     Free,
-    /// The device that was given for it at the start is in no slot and was closed. Not used again: an empty slot may name it.
+    /// The device that got this index at the start is in no slot and was closed. The index is not used again,
+    /// since an empty slot may name it.
     Gone,
-    /// The device of a slot, now or before.
+    /// The device of a slot, now or earlier.
     Member(Arc<Device>),
     /// The device may become a member, or rings are being asked to forget it: see [`Claim`].
     Claimed(Arc<Device>),
-    /// The device was refused, and some ring may know it still. Held open until none does.
+    /// The device was refused, and a ring may still know it. It is held open until no ring does.
     Leaving(Arc<Device>),
 }
 
-/// See the top of this file.
+/// The devices; see the top of this file.
 pub(super) struct Devices(Mutex<Vec<Place>>);
 
 impl Devices {
-    /// The devices that the array started with, in order; none where it is in no slot.
+    /// The devices that the array started with, in order; `None` for a device that is in no slot.
     pub(super) fn new(devices: Vec<Option<Device>>) -> Devices {
         let place =
             |device: Option<Device>| device.map_or(Place::Gone, |device| Place::Member(Arc::new(device)));
@@ -53,7 +56,7 @@ impl Devices {
         self.0.lock().expect("no holder panics")
     }
 
-    /// The device of an index: of a member, or of one that may have become a member this moment.
+    /// The device of an index, if it is a member or may just have become one.
     pub(super) fn get(&self, index: DeviceIndex) -> Option<Arc<Device>> {
         match self.places().get(usize::from(index.0)) {
             Some(Place::Member(device) | Place::Claimed(device)) => Some(Arc::clone(device)),
@@ -61,7 +64,7 @@ impl Devices {
         }
     }
 
-    /// The devices that are members now, or were.
+    /// The devices that are or were members.
     pub(super) fn members(&self) -> Vec<Arc<Device>> {
         let member = |place: &Place| match place {
             Place::Member(device) => Some(Arc::clone(device)),
@@ -70,7 +73,7 @@ impl Devices {
         self.places().iter().filter_map(member).collect()
     }
 
-    /// The name of the device of an index, whatever that device is to the array: its path, and its serial number if it has one.
+    /// The name of an index's device, whatever its state: its path, and its serial number if it has one.
     pub(super) fn name(&self, index: DeviceIndex) -> Option<String> {
         let device = match self.places().get(usize::from(index.0))? {
             Place::Member(device) | Place::Claimed(device) | Place::Leaving(device) => Arc::clone(device),
@@ -79,7 +82,7 @@ impl Devices {
         Some(device.name())
     }
 
-    /// An index for a device that no ring knows yet; `None` when all are taken.
+    /// Claims an index for a device that no ring knows yet; `None` if all indices are taken.
     pub(super) fn take(&self, device: Device) -> Option<Claim<'_>> {
         let mut places = self.places();
         let free = places.iter().position(|place| matches!(place, Place::Free)).unwrap_or(places.len());
@@ -93,7 +96,7 @@ impl Devices {
         Some(Claim { devices: self, index: DeviceIndex(free as u8) })
     }
 
-    /// Devices that some ring may know though the array did not take them, and that are nobody's.
+    /// Claims the refused devices that a ring may still know and that have no claim.
     pub(super) fn reclaim(&self) -> Vec<Claim<'_>> {
         let mut claims = Vec::new();
         for (index, place) in self.places().iter_mut().enumerate() {
@@ -106,7 +109,8 @@ impl Devices {
     }
 }
 
-/// The one right to an index whose device is no member: to make it one, or to free it. See the top of this file.
+/// The only right to an index whose device is no member: the right to make it a member, or to free the index.
+/// See the top of this file.
 pub(super) struct Claim<'a> {
     devices: &'a Devices,
     index: DeviceIndex,
@@ -117,19 +121,19 @@ impl Claim<'_> {
         self.index
     }
 
-    /// The array has taken the device in.
+    /// Makes the device a member: the array has accepted it.
     pub(super) fn keep(self) {
         self.end(Place::Member);
     }
 
-    /// No ring knows the device any more: closes it.
+    /// Closes the device and frees the index: no ring knows the device any more.
     pub(super) fn free(self) {
         self.end(|_| Place::Free);
     }
 
     fn end(self, next: impl FnOnce(Arc<Device>) -> Place) {
         self.change(next);
-        // The index may have another claim from now on.
+        // Do not drop the claim: the index may have another claim from now on.
         std::mem::forget(self);
     }
 
@@ -140,7 +144,8 @@ impl Claim<'_> {
             unreachable!("only its claim changes the place of {:?}", self.index)
         };
         *place = next(Arc::clone(&device));
-        // The last reference closes the device, after the lock is released: a close may wait for the device.
+        // The last reference closes the device. Drop it after the lock is released, since a close may wait
+        // for the device.
         drop(places);
         drop(device);
     }
@@ -157,7 +162,7 @@ mod tests {
     use super::*;
     use crate::device::{self, OpenMode};
 
-    /// A file to be opened as a member, in a directory of its own.
+    /// A file that can be opened as a member, in its own directory.
     fn open(name: &str) -> (impl Fn() -> Device, std::path::PathBuf) {
         let directory = std::env::temp_dir().join(format!("striate-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
@@ -166,7 +171,8 @@ mod tests {
         (move || Device::open(&path, OpenMode::SERVE).expect("nobody has it"), directory)
     }
 
-    /// Many more refused devices than there are indices: each refusal gives its index back, and closes its device.
+    /// Refuses many more devices than there are indices: each refusal releases its index and closes its
+    /// device.
     #[test]
     fn an_index_that_was_let_go_is_used_again() {
         let (open, directory) = open("devices");
@@ -185,8 +191,9 @@ mod tests {
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// Two replacements clear up what an earlier one left: one of them has the index, and what it frees stays with the device that
-    /// gets the index next. (The other freed it once more, and with it a member.)
+    /// Two replacements clean up after an earlier one: only one of them gets the index, and the index that it
+    /// frees can be given to another device. (Once, the other freed the index a second time, and with it a
+    /// member.)
     #[test]
     fn an_index_is_freed_by_its_owner_only() {
         let (open, directory) = open("owners");

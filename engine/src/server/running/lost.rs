@@ -1,4 +1,5 @@
-//! The lost data of an array, as an operator asks for it: listed rows, and strips of unsynced stripes whose slot is missing.
+//! Lost data of an array for an operator: listed rows, and the strips of unsynced stripes whose slot is
+//! missing.
 
 use crate::array::Shared;
 use crate::format::lost_rows::LostRange;
@@ -8,32 +9,34 @@ use crate::status::{Health, LOST_PIECES_SHOWN, LostPieces, LostRowsStatus, add_p
 
 use super::Server;
 
-/// Pieces in one answer: each is at most 40 letters of JSON.
+/// Most pieces in one answer; a piece takes at most 40 characters of JSON.
 const PIECES_MAX: usize = 1_000;
 
-/// Stripes that need a resync and cannot have one, since a data strip is on a slot that is not there.
+/// Stripes that need a resync and cannot be resynced, since the slot of a data strip is missing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LostStripes {
     pub(super) stripes: u64,
-    /// Bytes of their strips that are not there.
+    /// Bytes of the missing strips of these stripes.
     pub(super) bytes: u64,
 }
 
 impl Shared {
-    /// The data strips of a stripe without valid parity that are on no readable member: nothing can compute them.
+    /// The data strips of an unsynced stripe that are on no readable member: they cannot be computed.
     pub(in crate::server) fn lost_strips(&self, view: &MemberView, stripe: u64) -> Strips {
         let readable = self.members.readable_at(*view, stripe, true);
         self.geometry.data_strips().minus(self.geometry.rotation(stripe).strips_on(readable))
     }
 }
 
-/// The next unsynced stripe that may lack a strip. There is none while every slot is readable, which spares a search of the bitmap.
+/// The next unsynced stripe that may lack a strip. While every slot is readable there is none, and the bitmap
+/// is not searched.
 fn next_unsynced(shared: &Shared, view: &MemberView, from: u64) -> Option<u64> {
     let is_whole = view.readable == shared.geometry.slots();
     if is_whole { None } else { shared.bitmap.next_need_sync(from) }
 }
 
-/// Counts them. Takes time in proportion to the stripes that need a resync, unless every slot is readable.
+/// Counts the lost stripes. The time grows with the number of unsynced stripes, unless every slot is
+/// readable.
 pub(super) fn lost_stripes(shared: &Shared, view: &MemberView) -> LostStripes {
     let mut lost = LostStripes::default();
     let mut from = 0;
@@ -46,7 +49,7 @@ pub(super) fn lost_stripes(shared: &Shared, view: &MemberView) -> LostStripes {
     lost
 }
 
-/// The listed pieces of one stripe, as a host addresses them: first byte and length.
+/// The listed pieces of one stripe, in host addresses: first byte and length.
 fn listed_pieces<'a>(
     ranges: &'a [LostRange],
     geometry: &'a Geometry,
@@ -61,13 +64,13 @@ fn listed_pieces<'a>(
     })
 }
 
-/// The first byte of a data strip, as a host addresses it.
+/// The first byte of a data strip, in host addresses.
 fn strip_at(geometry: &Geometry, stripe: u64, strip: u8) -> u64 {
     stripe * u64::from(geometry.stripe_bytes()) + u64::from(strip) * u64::from(geometry.chunk_bytes())
 }
 
 impl Server {
-    /// The list of lost rows, as a host addresses them.
+    /// The list of lost rows, in host addresses.
     pub(super) fn lost_rows(&self) -> LostRowsStatus {
         let lost = &self.shared.lost;
         LostRowsStatus {
@@ -77,7 +80,7 @@ impl Server {
         }
     }
 
-    /// The health of an array of which so many bytes are lost.
+    /// The health of an array with this many lost bytes.
     pub(super) fn health(&self, view: &MemberView, lost_bytes: u64) -> Health {
         let geometry = &self.shared.geometry;
         let missing = geometry.slots().minus(view.readable).count();
@@ -94,7 +97,7 @@ impl Server {
         }
     }
 
-    /// The first pieces that are lost in stripes from `from_stripe` on, in order; pieces that touch are one.
+    /// The first lost pieces in stripes from `from_stripe` on, in order; pieces that touch are merged.
     #[must_use]
     pub fn lost_pieces(&self, from_stripe: u64) -> LostPieces {
         let (shared, geometry) = (&self.shared, &self.shared.geometry);

@@ -21,7 +21,8 @@ impl Server {
         } else {
             self.absent[usize::from(slot)].unwrap_or(MemberState::Failed)
         };
-        // A slot that was empty from the start has no device, and the index that stands there means another's.
+        // A slot that was empty from the start has no device: the index stored for it belongs to another
+        // slot's device.
         let was_here = view.readable.has(slot) || view.writable.has(slot) || failure.is_some();
         let index = members.device(slot);
         let device = was_here.then(|| self.devices.get(index)).flatten();

@@ -1,6 +1,8 @@
-//! The notices of a running array for its operator: the engine's events in words, with the names of devices and advice.
+//! The notices of a running array for its operator: the engine's events in words, with the names of devices
+//! and advice.
 //!
-//! Lost data, repairs and a rebuild that stands still are no events: a look finds them, between two waits for events (`watch`).
+//! Lost data, repairs and a stuck rebuild are not events: `watch` looks for them between two waits for
+//! events.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,19 +26,19 @@ mod watch;
 
 use watch::{Found, Watch};
 
-/// How much a notice matters.
+/// How urgent a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Good to know.
+    /// For information only.
     Info,
-    /// An operator should look at it in time.
+    /// An operator should look at the array soon.
     Warning,
-    /// An operator should look at it now.
+    /// An operator should look at the array now.
     Alarm,
 }
 
-/// The kind of a notice: the stable part, for programs.
+/// Kind of a notice: the stable part, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the events of the same names say it")]
@@ -48,7 +50,7 @@ pub enum NoticeKind {
     RebuildBegun,
     RebuildEnded,
     RebuildBrokenOff,
-    /// A rebuild has not moved for some time.
+    /// A rebuild has made no progress for some time.
     RebuildStuck,
     ResyncBegun,
     ResyncEnded,
@@ -57,51 +59,51 @@ pub enum NoticeKind {
     NoRedundancy,
     Failed,
     ServingStopped,
-    /// More data is lost than was told before.
+    /// More data is lost than was reported before.
     DataLost,
     /// No data is lost any more.
     DataRestored,
-    /// The list of lost rows has no room for more.
+    /// The list of lost rows is full.
     LostListFull,
-    /// Some notices found no room.
+    /// At least one notice found no room and was dropped.
     Unheard,
 }
 
-/// Something that an operator should hear of.
+/// A message for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Notice {
-    /// How much it matters.
+    /// How urgent the notice is.
     pub severity: Severity,
-    /// The kind, for programs.
+    /// Kind of the notice, for programs.
     pub kind: NoticeKind,
-    /// The slot that it is about.
+    /// Slot that the notice is about.
     pub slot: Option<u8>,
-    /// The path of the device that it is about.
+    /// Path of the device that the notice is about.
     pub path: Option<String>,
-    /// The serial number of that device, if it has one.
+    /// Serial number of the device, if it has one.
     pub serial: Option<String>,
-    /// What happened, and what to do.
+    /// Text: the event, and what to do.
     pub text: String,
 }
 
-/// The notices of one array, in order. Holds no member open.
+/// The notices of one array, in order. Keeps no member open.
 pub struct Notices {
     events: Receiver<Event>,
     devices: Weak<Devices>,
     shared: Arc<Shared>,
     name: String,
-    /// The state of each slot without a member at the start.
+    /// State at the start of each slot without a member.
     absent: Vec<Option<MemberState>>,
-    /// Repairs of each slot's device that were told.
+    /// Repairs of each slot's device that were already reported.
     repairs: [u64; MEMBERS_MAX],
     watch: Watch,
     unheard: u64,
-    /// The stream has ended.
+    /// Whether the stream has ended.
     is_over: bool,
 }
 
 impl Server {
-    /// The notices from the start on. To be asked for once: a second stream gets none of the events.
+    /// The notices since the start. Call this only once: a second stream gets none of the events.
     #[must_use]
     pub fn notices(&self) -> Notices {
         Notices {
@@ -119,7 +121,7 @@ impl Server {
 }
 
 impl Server {
-    /// The clients that come and go, where the array is served over NBD. To be asked for once.
+    /// The NBD clients that come and go, if the array is served over NBD. Call this only once.
     #[must_use]
     pub fn visits(&self) -> Option<Visits> {
         self.front.visits()
@@ -127,7 +129,8 @@ impl Server {
 }
 
 impl Notices {
-    /// The notices of the next moments, `None` at the end: when the server has stopped. Waits for up to `timeout`.
+    /// Waits up to `timeout` for events and returns the notices. `None` at the end, when the server has
+    /// stopped.
     pub fn next(&mut self, timeout: Duration) -> Option<Vec<Notice>> {
         if self.is_over {
             return None;
@@ -140,7 +143,7 @@ impl Notices {
                 break;
             }
             if let Event::RebuildBegun { slot, .. } = one {
-                // Repairs are counted from the device's first.
+                // A new device's repairs are counted from zero.
                 self.repairs[usize::from(slot)] = 0;
             }
             notices.push(self.in_words(one));
@@ -153,7 +156,8 @@ impl Notices {
         Some(notices)
     }
 
-    /// If events found no room: a notice of that, and the present state, which those that are missing have led to.
+    /// If events found no room: adds a notice that says so, and notices of the present state, to which the
+    /// dropped events have led.
     fn overflowed(&mut self, notices: &mut Vec<Notice>) {
         let unheard = self.shared.steward.events.unheard();
         if unheard == self.unheard {
@@ -181,7 +185,7 @@ impl Notices {
         notices.push(self.redundancy(spare, missing));
     }
 
-    /// A notice for each slot that was repaired since the last time.
+    /// Adds a notice for each slot with repairs since the last time.
     fn repaired(&mut self, notices: &mut Vec<Notice>) {
         let shared = Arc::clone(&self.shared);
         for slot in shared.geometry.slots().iter() {
@@ -316,7 +320,7 @@ impl Notices {
         }
     }
 
-    /// The notice of how many members may still be lost, and how many are not in sync.
+    /// The notice of how many more members may be lost, and how many are not in sync.
     fn redundancy(&self, spare: Option<u8>, missing: u8) -> Notice {
         let members = self.shared.geometry.members();
         let in_sync = format!("{} of {members} members are in sync", members - missing);

@@ -1,4 +1,5 @@
-//! The facts that the privileges of a running server depend on: its routes to members and hosts, and the paths of its members.
+//! The facts that decide the privileges of a running server: its routes to members and hosts, and the paths
+//! of its members.
 
 use std::path::PathBuf;
 
@@ -7,7 +8,7 @@ use super::Server;
 use crate::device::Device;
 use crate::threads::Routes;
 
-/// The routes of a server with these devices, of which some may turn out to be in no slot.
+/// The routes of a server with these devices; a device that is in no slot counts too.
 pub(super) fn routes_of(front: &Front, devices: &[Device]) -> Routes {
     Routes {
         block_device: front.is_block_device(),
@@ -16,14 +17,15 @@ pub(super) fn routes_of(front: &Front, devices: &[Device]) -> Routes {
 }
 
 impl Server {
-    /// The routes that it was started with. A device that replaces a member later may have another one, see `Uring::attach`.
+    /// The routes at the start. A device that later replaces a member may have another route, see
+    /// `Uring::attach`.
     #[must_use]
     pub fn routes(&self) -> Routes {
         self.routes
     }
 
-    /// The files and devices that hold the members' bytes, in every layer that is known: of a partition also its disk, of a loop
-    /// device also its file.
+    /// The files and devices that hold the members' bytes, in every known layer: for a partition also its
+    /// disk, for a loop device also its file.
     #[must_use]
     pub fn places(&self) -> Vec<PathBuf> {
         self.devices.members().iter().flat_map(|device| device.places().map(PathBuf::from)).collect()
@@ -43,7 +45,8 @@ mod tests {
     use crate::server::ServeOptions;
     use crate::threads::{Thread, Threads};
 
-    /// Each lasting thread limits itself once: reactors and listeners before a server is ready, a handshake when its client has come.
+    /// Each lasting thread limits itself once: reactors and listeners before the server is ready, a handshake
+    /// when its client connects.
     #[test]
     fn each_thread_limits_itself_once() {
         let (directory, members) = create_members("limited");

@@ -1,14 +1,15 @@
-//! A device takes an empty slot of a running array.
+//! A new device takes an empty slot of a running array.
 //!
-//! 1. The server decides from what the array says now: no device is opened for an array that does not take one.
-//! 2. The device is opened and looked at by a helper thread, which has the member timeout for it (server/bounded.rs): the device may
-//!    not answer. No lock is held meanwhile.
-//! 3. Every ring learns of the device, and the steward is ordered to take it in. The steward alone decides: it accepts one arrival
-//!    at a time, wipes what the device holds around its data zone, puts the device on record and fills it (array/arrival.rs).
-//!    Nothing is written to the device before.
-//! 4. If a ring or the steward refuses, every ring forgets the device again, and its index is free (`devices`).
+//! 1. The server checks the array's current state: if the array accepts no device, no device is opened.
+//! 2. A helper thread opens and examines the device within the member timeout (server/bounded.rs), since the
+//!    device may not answer. No lock is held meanwhile.
+//! 3. Every ring attaches the device, and the steward gets the order to accept it. The steward alone decides:
+//!    it accepts one arrival at a time, wipes the device around its data zone, puts it on record and fills it
+//!    (array/arrival.rs). Nothing is written to the device before.
+//! 4. If a ring or the steward refuses, every ring forgets the device again, and its index becomes free
+//!    (`devices`).
 //!
-//! Step 3 lasts as long as the wiping; the array refuses a device that does not answer.
+//! Step 3 takes as long as the wiping; the array refuses a device that does not answer.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,11 +33,11 @@ use super::Server;
 use super::answers::{ANSWER_TIMEOUT, Refusal, order_surely};
 use super::devices::Claim;
 
-/// Replacements under way at a time. One that waits for its device must not keep others from trying; and all of them must leave
-/// places at the control socket.
+/// Most replacements in progress at the same time. More than one, because a replacement that waits for its
+/// device must not block others; bounded, because the control socket must keep free places.
 const REPLACEMENTS_MAX: u32 = 4;
 
-/// A replacement under way.
+/// A replacement in progress; counted until this value is dropped.
 struct UnderWay<'a>(&'a AtomicU32);
 
 impl UnderWay<'_> {
@@ -57,8 +58,9 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// How long rings may have to forget a device that was refused, and how often they are asked: what was in flight to it
-/// completes in milliseconds, or the device does not answer, and they are asked again at the next replacement.
+/// How long, and how often, rings are asked to forget a refused device. What was in flight to the device
+/// completes in milliseconds; otherwise the device does not answer, and the rings are asked again at the next
+/// replacement.
 const FORGET_WITHIN: Duration = Duration::from_millis(500);
 const FORGET_PAUSE: Duration = Duration::from_millis(10);
 
@@ -83,7 +85,8 @@ impl Server {
         Err(ServerError(why))
     }
 
-    /// The refusal of a slot that has a member, and what to do: a member that cannot be spared is not to be failed.
+    /// The refusal for a slot that has a member, with advice. A member that cannot be spared is not to be
+    /// failed.
     fn in_use(&self, slot: u8) -> String {
         let (view, geometry, name) =
             (self.shared.members.view(), &self.shared.geometry, self.record.name.as_str());
@@ -99,13 +102,14 @@ impl Server {
         }
     }
 
-    /// Puts a new device in an empty slot and starts its rebuild. What the device holds is overwritten only
-    /// with `force`.
+    /// Puts a new device into an empty slot and starts its rebuild. Existing content of the device is
+    /// overwritten only with `force`.
     pub fn replace(&self, slot: usize, path: PathBuf, force: bool) -> Result<(), ServerError> {
         let slot = self.checked(slot)?;
         self.may_join(slot)?;
         let _under_way = UnderWay::begin(&self.replacements)?;
-        // A device that was refused before may be this one.
+        // A device that was refused earlier, and is still held, may be this very device: close those that
+        // rings forget now.
         for claim in self.devices.reclaim() {
             if self.is_forgotten(&claim) {
                 claim.free();
@@ -137,12 +141,13 @@ impl Server {
         if !force {
             refuse_ends(&device, ends)?;
         }
-        // Opening a device may take its time. No reactor is asked for anything once the array is being stopped.
+        // Check again: opening the device may take long, and a stopping array must not ask its reactors for
+        // anything new.
         self.may_join(slot)?;
         self.take_in(slot, device)
     }
 
-    /// Has every ring learn of the device, and the array take it in.
+    /// Attaches the device to every ring, and orders the array to accept it.
     fn take_in(&self, slot: u8, device: Device) -> Result<(), ServerError> {
         let path = device.path().to_path_buf();
         let (volatile, device_bytes) = (device.facts().volatile_cache, device.facts().end_bytes);
@@ -178,7 +183,7 @@ impl Server {
         Ok(())
     }
 
-    /// Puts a device into every ring.
+    /// Attaches a device to every ring.
     fn attach(&self, index: DeviceIndex, attached: Vec<UringDevice>) -> Result<(), String> {
         let mut devices = attached.into_iter();
         self.in_every_ring(ANSWER_TIMEOUT, || {
@@ -187,8 +192,8 @@ impl Server {
         })
     }
 
-    /// The array has not taken this device: every ring forgets it, and it is closed. A ring that has I/O of it in the kernel is asked
-    /// again at the next replacement.
+    /// Closes a device that the array refused, after every ring has forgotten it. A ring with I/O of the
+    /// device in the kernel is asked again at the next replacement.
     #[expect(clippy::disallowed_methods, reason = "an operator's call waits here, and no reactor")]
     fn let_go(&self, claim: Claim<'_>) {
         let until_ns = MonotonicClock.now_ns() + FORGET_WITHIN.as_nanos() as u64;
@@ -201,14 +206,14 @@ impl Server {
         claim.free();
     }
 
-    /// Asks every ring to forget a device that was refused; whether all have. A ring does what it is asked in order, so nothing that
-    /// it was asked of this index before is still to come when it has answered.
+    /// Asks every ring to forget a refused device; returns whether all did. A ring carries its orders out in
+    /// sequence, so once it has answered, no earlier order for this index is outstanding.
     fn is_forgotten(&self, claim: &Claim<'_>) -> bool {
         let index = claim.index();
         self.in_every_ring(FORGET_WITHIN, || move |ring: &mut Uring| ring.detach(index)).is_ok()
     }
 
-    /// Does something to the ring of every reactor, on its thread. The first error, if any.
+    /// Does something to the ring of every reactor, on the reactor's thread. Returns the first error, if any.
     fn in_every_ring<A>(&self, within: Duration, mut act: impl FnMut() -> A) -> Result<(), String>
     where
         A: FnOnce(&mut Uring) -> std::io::Result<()> + Send + 'static,
@@ -224,7 +229,8 @@ impl Server {
                 outcome
             })
             .collect();
-        // Wait for all reactors even after an error: a caller that retries would otherwise fill the queue of a slow reactor.
+        // Wait for all reactors even after an error: a caller that retries would otherwise fill the queue of
+        // a slow reactor.
         let outcomes: Vec<_> = all_within(asked, within).collect();
         let of_one = |(me, outcome): (usize, Option<std::io::Result<()>>)| match outcome {
             None => Err(format!("reactor {me} does not answer")),
@@ -248,17 +254,18 @@ pub(super) mod tests {
     use crate::server::{CreateOptions, Init, Level, ServeOptions, create};
 
     const MEMBER_BYTES: u64 = 8 << 20;
-    /// An order that needs no device is answered within this time; doubled, since the machine may have other work.
+    /// Time within which an order that needs no device is answered; doubled, since the machine may have other
+    /// work.
     const AT_ONCE: Duration = Duration::from_millis(200);
 
-    /// A RAID-5 of four files, with two reactors, and a file beside it that is no member.
+    /// A RAID-5 of four files with two reactors, and a spare file that is no member.
     struct Stage {
         server: Server,
         spare: PathBuf,
         directory: PathBuf,
     }
 
-    /// Four new files of a RAID-5, in a directory of their own.
+    /// Makes the four files of a new RAID-5, in their own directory.
     pub(in crate::server::running) fn create_members(name: &str) -> (PathBuf, Vec<PathBuf>) {
         let directory = std::env::temp_dir().join(format!("striate-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
@@ -320,8 +327,8 @@ pub(super) mod tests {
         }
     }
 
-    /// The device is in every ring when the array refuses it. Its index, its descriptors and its lock are given back, so it
-    /// may be refused any number of times, and joins in the end.
+    /// The array refuses a device that is already in every ring. Its index, descriptors and
+    /// lock are released, so it may be refused any number of times and still join in the end.
     #[test]
     fn a_refused_device_is_let_go() {
         let stage = Stage::new("let-go");
@@ -338,7 +345,8 @@ pub(super) mod tests {
         stage.server.stop().unwrap();
     }
 
-    /// With `force` and without, and once it answers the same device joins: what was left behind has closed it.
+    /// Refused with and without `force`; and once the device answers, it joins, since the abandoned
+    /// helper has closed it.
     #[test]
     fn a_device_that_does_not_answer_is_refused_in_time() {
         let stage = Stage::with_member_timeout("silent", 1);
@@ -383,8 +391,8 @@ pub(super) mod tests {
         assert!(began.elapsed() < 4 * AT_ONCE, "a stop took {:?}", began.elapsed());
     }
 
-    /// Two devices are offered for one slot at the same moment. One is taken; the other is let go as it was, though no rebuild was
-    /// under way when it was offered.
+    /// Two devices are offered for one slot at the same moment. One is accepted; the other is left unchanged,
+    /// although no rebuild was running when it was offered.
     #[test]
     fn of_two_at_once_one_is_left_as_it_was() {
         let stage = Stage::new("two");
@@ -408,7 +416,8 @@ pub(super) mod tests {
         assert_eq!(stage.server.status().health, crate::status::Health::Optimal);
     }
 
-    /// A device that takes its time is a member in the end, and the caller hears of it. An order with a deadline is not.
+    /// A slow device becomes a member in the end, and the caller learns of it. An order with a deadline gives
+    /// up instead.
     #[test]
     fn an_arrival_is_waited_for_as_long_as_it_lasts() {
         let stage = Stage::new("patient");
@@ -423,7 +432,8 @@ pub(super) mod tests {
         assert!(matches!(outcome, Err(Refusal::NoAnswer)));
     }
 
-    /// After a stop has begun nothing is written to a device, and no call waits for reactors that are gone.
+    /// After a stop has begun, nothing is written to a device, and no call waits for reactors that have
+    /// ended.
     #[test]
     fn a_stopped_array_takes_no_device() {
         let stage = Stage::new("stopped");

@@ -1,7 +1,7 @@
-//! A start beside a member that does not answer.
+//! Start with a member that does not answer.
 //!
-//! Method: member files with a lease, which nothing can open (device/silent.rs). Oracle: the start ends in time, without the member or
-//! with an error, and names it.
+//! Method: member files with a lease, so that nothing can open them (device/silent.rs). Oracle: the start
+//! ends in time, either without the member or with an error, and names the member.
 
 #![allow(clippy::disallowed_methods, reason = "a test tells the time")]
 

@@ -1,18 +1,22 @@
 //! The end of a running array.
 //!
 //! ```text
-//!   close: no new hosts -> (quiesce) -> stop: reactors drain -> the steward flushes and marks clean -> rings close -> threads end
-//!                                                                                      `-> the block device is removed
+//!   close: no new hosts -> (quiesce) -> stop: reactors drain -> the steward flushes and marks clean
+//!     -> rings close -> threads end
+//!           `-> the block device is removed
 //! ```
 //!
-//! Every step has a bound (see `answers`). A member that does not answer costs the stop some seconds, and has left the array by then;
-//! but the kernel keeps what the member was asked. Until it gives that back
+//! Every step has a time limit (see `answers`). A member that does not answer delays the stop by some
+//! seconds, and by then it has left the array. But the kernel keeps the requests to this member, and until
+//! the kernel returns them
 //!
 //! - the member's files stay open, in an io_uring that only the kernel can take apart;
-//! - a thread with a worker of the kernel in such I/O does not end, and nor does the process;
-//! - before Linux 6.13 the other files of that io_uring stay open as well: the other members', and the block device's.
+//! - a thread with a kernel worker in such I/O does not end, and neither does the process;
+//! - before Linux 6.13 the other files of that io_uring stay open as well: those of the other members and of
+//!   the block device.
 //!
-//! Nothing here waits for that. The stop says which members it is, and what can be done ([`Ended::HeldByKernel`]).
+//! The stop does not wait for that. It reports which members are concerned and what can be done
+//! ([`Ended::HeldByKernel`]).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -29,47 +33,50 @@ use crate::reactor::ReactorOrder;
 use crate::ring::{DeviceIndex, Uring};
 use crate::server::bounded::all_within;
 
-/// How long a connection may take to end after its client has hung up, before a stop takes the client for connected.
+/// Time for a connection to end after its client has hung up, before a stop counts the client as connected.
 const HANGING_UP_TIME_MAX: Duration = Duration::from_millis(500);
 const HANGING_UP_LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// The end of a stop in order.
+/// Result of an orderly stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Nothing of the array is left.
     Wholly,
-    /// The kernel holds I/O of members that do not answer. A line for each, for the operator, and one for what stays because of it.
+    /// The kernel holds I/O of members that do not answer. The operator gets one line for each member, and
+    /// one for what stays because of it.
     HeldByKernel(Vec<String>),
 }
 
-/// How to stop an array that is a block device.
+/// How to stop an array that is served as a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Not while it is in use.
+    /// Stop only if the block device is not in use.
     IfIdle,
-    /// If it is in use, so that the next server takes it over: requests wait, and hosts see no error.
+    /// Stop even if the device is in use, for a take-over by the next server: requests wait, and hosts see no
+    /// error.
     HandOver,
-    /// In any case: those who use it see errors.
+    /// Stop in any case: users of the device see errors.
     Force,
 }
 
-/// The part of the reactors that has not ended.
+/// Whatever of the reactors has not ended.
 struct Left {
-    /// Devices whose I/O the kernel has not given back.
+    /// Devices whose I/O the kernel has not returned.
     devices: BTreeSet<DeviceIndex>,
-    /// Reactors that have not closed their rings in time, or whose threads have not ended.
+    /// Reactors that did not close their rings in time, or whose threads have not ended.
     reactors: Vec<usize>,
     has_panicked: bool,
 }
 
 impl Server {
-    /// Turns hosts away, as the first step of a stop. An error says that a block device is in use; then nothing has
-    /// happened.
+    /// Turns hosts away, as the first step of a stop. An error says that a block device is in use; then
+    /// nothing has changed.
     pub fn close(&self, how: Stop) -> Result<(), ServerError> {
         let exports = || self.front.exports().join(", ");
         let waited_for = self.waited_for_by_hosts();
         if !waited_for.is_empty() {
-            // The driver would wait for these reads, the reads for the member, and the process could not end before the driver.
+            // A stop here would hang: the driver waits for these reads, the reads for the member, and the
+            // process for the driver.
             return match how {
                 Stop::HandOver => Ok(()),
                 Stop::IfIdle | Stop::Force => Err(ServerError(format!(
@@ -98,7 +105,7 @@ impl Server {
         }
     }
 
-    /// A client that has hung up just now is still counted until its reactor sees that.
+    /// Waits for clients that have just hung up: each is counted until its reactor notices.
     fn wait_for_clients_to_leave(&self) {
         let (began_ns, nothing) = (MonotonicClock.now_ns(), crossbeam::channel::never::<()>());
         while self.front.clients() > 0
@@ -108,7 +115,8 @@ impl Server {
         }
     }
 
-    /// Members that have left, and that the kernel still has fill the pages of a host's request: what to call them.
+    /// Names of the members that have left although the kernel still reads from them into the pages of a
+    /// host's request.
     fn waited_for_by_hosts(&self) -> Vec<String> {
         let ask = |(me, reactor): (usize, &super::Running)| {
             let (done, answer) = bounded(1);
@@ -128,23 +136,25 @@ impl Server {
         self.devices.name(index).unwrap_or_else(|| "a device that was replaced".into())
     }
 
-    /// After a [`Server::close`] that leaves a block device to the next server, and right before [`Server::stop`]: has its
-    /// requests wait. `None` if there is no such device.
+    /// Makes the requests of a block device wait for the next server. Called after a [`Server::close`] that
+    /// leaves the device to that server, and directly before [`Server::stop`]. `None` if there is no such
+    /// device.
     #[must_use]
     pub fn quiesce(&self) -> Option<Quiesced> {
         self.front.quiesce()
     }
 
-    /// Drains the front ends, flushes, marks the array clean, and closes it. A block device that [`Server::close`] has
-    /// not stopped stays, and its requests wait for the next server. Waits for no other call: one that is under way is refused, or
-    /// finds no answer.
+    /// Drains the front ends, flushes, marks the array clean, and closes it. A block device that
+    /// [`Server::close`] did not stop stays, and its requests wait for the next server. The stop waits for no
+    /// other call: a call in progress is refused, or gets no answer.
     pub fn stop(&self) -> Result<Ended, ServerError> {
         if self.is_stopping.swap(true, Ordering::AcqRel) {
             return Err(ServerError("the array is being stopped".into()));
         }
-        // Reactors turn still: clients that wait at a door hear of the end.
+        // Tell clients that wait at a door about the end while the reactors still turn.
         let ublk = self.front.end();
-        // Twice: a reactor that is done may have been given a stripe of another's request since. The second time there are none.
+        // Drain twice: a reactor that is drained may afterwards get a stripe of another reactor's request. In
+        // the second round all have stopped taking requests, so that cannot happen.
         let drained = self.drain().and_then(|()| self.drain());
         let mut outcome = drained.and_then(|()| Ok(order_stop(&self.shared)?));
         let left = self.end_reactors();
@@ -174,7 +184,7 @@ impl Server {
         }
     }
 
-    /// Has every reactor end what it was asked, and take nothing new.
+    /// Makes every reactor finish its requests and take no new ones.
     fn drain(&self) -> Result<(), ServerError> {
         let drain = |(me, reactor): (usize, &super::Running)| {
             let (done, drained) = bounded(1);
@@ -210,7 +220,7 @@ impl Server {
         }
     }
 
-    /// A line for each thing that the kernel holds: which member, and what to do.
+    /// Lines for the operator, one for each thing that the kernel holds: the member, and what to do.
     fn held(&self, left: &Left) -> Vec<String> {
         let process = std::process::id();
         let of_device = |index: &DeviceIndex| {

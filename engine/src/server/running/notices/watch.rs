@@ -1,8 +1,9 @@
-//! The part of an array's news that no event tells: a look, about once a second, compares it with the last one.
+//! News of an array that no event reports: about once a second the current state is compared with that of the
+//! last look.
 //!
-//! - **Lost data** is both what is listed and the strips of unsynced stripes whose slot is missing. To count the second kind takes a search
-//!   of the bitmap, 20 ms and more for a large array, so it is done only after a change of what it depends on, and at most a tenth of
-//!   the time.
+//! - **Lost data** is both the listed rows and the strips of unsynced stripes whose slot is missing. Counting
+//!   the second kind means searching the bitmap, 20 ms and more for a large array. So the count is made only
+//!   after a change of what it depends on, and takes at most a tenth of the time.
 //! - **A rebuild** is stuck if its cursor has not moved for [`STUCK_TIME_NS`] while no resync holds it up.
 
 use crate::array::Shared;
@@ -12,12 +13,13 @@ use crate::sync::Ordering;
 
 use super::super::lost::lost_stripes;
 
-/// A rebuild passes thousands of stripes in this time; the longest pause before it tries an unreadable stripe again is as long.
+/// Time without progress after which a rebuild counts as stuck. A rebuild normally passes thousands of
+/// stripes in this time, and its longest pause before another attempt at an unreadable stripe is as long.
 const STUCK_TIME_NS: u64 = 60_000_000_000;
 /// Shortest time between two counts of lost data.
 const COUNT_EVERY_NS: u64 = 1_000_000_000;
 
-/// Something that a look has found.
+/// A finding of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// More data is lost than before.
@@ -25,11 +27,11 @@ pub(super) enum Found {
         /// Bytes that are lost now.
         bytes: u64,
     },
-    /// Data was lost, and none is any more.
+    /// Data was lost before, and no data is lost any more.
     Restored,
-    /// The list of lost rows has no room for more.
+    /// The list of lost rows is full.
     ListFull,
-    /// A rebuild stands still.
+    /// A rebuild makes no progress.
     Stuck {
         /// The slot.
         slot: u8,
@@ -38,18 +40,19 @@ pub(super) enum Found {
     },
 }
 
-/// The last look.
+/// State at the last look.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     lost_bytes: u64,
-    /// The state that the last count of lost bytes was made from: members, unsynced stripes, the list.
+    /// The state that the last count of lost bytes was made from: members, unsynced stripes, version of the
+    /// list.
     counted: Option<(MemberView, u64, u64)>,
     next_count_ns: u64,
     list_is_full: bool,
     rebuild: Option<Standing>,
 }
 
-/// A rebuild at one stripe.
+/// A rebuild that is at one stripe since a given time.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     slot: u8,
@@ -59,7 +62,7 @@ struct Standing {
 }
 
 impl Watch {
-    /// The findings since the last look.
+    /// Returns the findings since the last look.
     pub(super) fn look(&mut self, shared: &Shared, now_ns: u64) -> Vec<Found> {
         let lost = self.look_at_lost(shared, now_ns);
         let list_is_full = shared.lost.is_full();
@@ -90,7 +93,7 @@ impl Watch {
         }
     }
 
-    /// The slot that is being rebuilt, and the first stripe that is not.
+    /// Checks the rebuild `at` (the slot, and its first stripe that is not rebuilt) for progress.
     fn look_at_rebuild(&mut self, at: Option<(u8, u64)>, now_ns: u64) -> Option<Found> {
         let Some((slot, stripe)) = at else {
             self.rebuild = None;
@@ -119,7 +122,7 @@ mod tests {
             told.extend(watch.look_at_rebuild(Some((2, stripe(second))), second * 1_000_000_000));
         }
         assert_eq!(told, [Found::Stuck { slot: 2, stripe: 7 }]);
-        // The rebuild was held up meanwhile, and has stood still only since then.
+        // The rebuild was held up in between, so its time at this stripe counts only since then.
         assert_eq!(watch.look_at_rebuild(None, 500 * 1_000_000_000), None);
         assert_eq!(watch.look_at_rebuild(Some((2, 399)), 501 * 1_000_000_000), None);
     }
