@@ -213,8 +213,8 @@ impl Memory {
     /// The slice of a span, valid as long as its holder keeps the span.
     fn slice(&self, span: Span) -> &[u8] {
         let start = self.ptr(span);
-        // SAFETY: `ptr` checked that the span lies in a live, initialized mapping that `self` owns;
-        // by rules 1 to 3 of the module nobody writes these bytes while the caller holds the span.
+        // SAFETY: `ptr` checked that the span lies in a live, initialized mapping that `self` owns; by rules
+        // 1 to 3 of the module nothing writes these bytes while the caller holds the span.
         unsafe { std::slice::from_raw_parts(start, span.len_bytes as usize) }
     }
 

@@ -378,7 +378,7 @@ impl Roster {
     /// Settles the write that was handed out for `slot`.
     ///
     /// # Panics
-    /// If there is none.
+    /// If no write is pending for the slot.
     pub fn settle(&mut self, slot: usize, outcome: WriteOutcome) {
         let seat = self.seats[slot].as_mut().expect("a slot that was written has a device");
         assert_eq!(seat.write, Write::Pending);

@@ -29,8 +29,8 @@ pub(crate) struct Mapping {
 
 // SAFETY: a mapping is an address range of the process, not of a thread; unmapping is allowed from any.
 unsafe impl Send for Mapping {}
-// SAFETY: `&Mapping` gives out an address and a length only; who may use the bytes behind them is the
-// protocol of the module above.
+// SAFETY: `&Mapping` gives out an address and a length only; the protocol of the module above says which code
+// may use the bytes behind them.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
