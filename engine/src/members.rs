@@ -101,8 +101,8 @@ pub struct Members {
     /// Set when metadata or a flush was refused: the array serves nothing more until it is restarted. Slot +
     /// 1 in the high half, `errno` in the low half; 0 if it has not happened. Written by any reactor, once.
     stopped_serving: AtomicU64,
-    /// Counters that grow while a slot's device answers; see [`Members::pulses`]. Written by every reactor, a
-    /// few times a second. Relaxed, because they carry no other fact.
+    /// Counters that grow while a slot's device answers; see [`Members::pulses`]. Written by all reactors, a
+    /// few times a second; Relaxed, because they carry no other fact.
     pulses: [AtomicU32; MEMBERS_MAX],
     /// Counters that grow while a slot's device completes deallocations.
     advice_pulses: [AtomicU32; MEMBERS_MAX],
@@ -162,8 +162,8 @@ pub enum Believed {
 pub struct Needs {
     /// Number of readable slots that the data needs where parity is trusted.
     pub data: u32,
-    /// Whether there are unsynced stripes (`NeedSync`). Strips of these cannot be computed from the other
-    /// slots, so no slot that holds trusted content of them can be spared, however many slots there are.
+    /// Whether there are unsynced stripes (`NeedSync`). Their strips cannot be computed from other slots, so
+    /// no slot with trusted content of them can be spared, however many slots there are.
     pub unsynced: bool,
     /// Whether a refused write has made a stripe unsynced since the start. Such a stripe may have been filled
     /// before, and then a slot that is being filled may hold the only copy of a strip.
@@ -207,8 +207,7 @@ impl std::fmt::Display for Failure {
 }
 
 impl Members {
-    /// Makes the slots as assembled. `view` is also what the superblocks say; `cursor` belongs to a slot
-    /// being rebuilt.
+    /// Makes the slots as assembled; the superblocks say `view`. `cursor` is that of a slot being rebuilt.
     #[must_use]
     pub fn new(view: MemberView, cursor: u64, devices: &[DeviceIndex], volatile: Slots) -> Members {
         let members = Members {
@@ -244,9 +243,8 @@ impl Members {
         Members { patience_s: seconds, ..self }
     }
 
-    /// Makes the slots of a read-only array. Slots fail only for silence, and come back when they answer: a
-    /// failure could not be put on record, and an array that is being rescued needs every member that still
-    /// answers now and then.
+    /// Makes the slots of a read-only array. Slots fail only for silence and come back when they answer: no
+    /// failure could go on record, and a rescue needs every member that still answers now and then.
     #[must_use]
     pub fn read_only(self) -> Members {
         Members { read_only: true, ..self }
@@ -293,8 +291,8 @@ impl Members {
                 || self.record_cursor.load(Ordering::SeqCst) <= stripe)
     }
 
-    /// The view now, and the members that a flush round or block write for these slots would miss if it began
-    /// now: those that take no writes.
+    /// The view, and the members that a flush round or block write for these slots would miss if it began
+    /// now.
     #[must_use]
     pub fn missing_of(&self, slots: Slots) -> (MemberView, Missed) {
         // Read the devices before the view: a slot that is not in the view then has the device noted here, or
@@ -335,9 +333,9 @@ impl Members {
         Slots(self.write_through.load(Ordering::Relaxed))
     }
 
-    /// Takes note that the cache of this device was switched on after it was opened. From now on flush rounds
-    /// include the device. If no host sends flushes, each write to it is made durable by itself. Returns
-    /// false if the slot has another device, or if the cache is already known.
+    /// Takes note that the cache of this device was switched on after it was opened: flush rounds now include
+    /// it, and if no host sends flushes, each write to it is made durable by itself. Returns false if the
+    /// slot has another device, or if the cache is already known.
     pub fn cache_switched_on(&self, slot: u8, device: DeviceIndex, hosts_flush: bool) -> bool {
         let one = Slots::one(slot).0;
         if self.device(slot) != device || self.volatile().has(slot) {
@@ -368,11 +366,11 @@ impl Members {
         self.fail_all_if_spared(Slots::one(slot), why, needs)
     }
 
-    /// Whether the array loses no data if these slots leave.
+    /// Whether the array loses no data without these slots.
     #[must_use]
     pub fn spares(&self, view: MemberView, slots: Slots, needs: Needs) -> bool {
-        // Unsynced stripes below the sure cursor were filled before they became unsynced; stripes torn since
-        // the start may have been.
+        // Unsynced stripes below the sure cursor were filled before; stripes torn since the start may have
+        // been.
         let is_believed = self.sure_cursor.load(Ordering::Acquire) > 0 || needs.torn;
         let believed = if is_believed { view.writable } else { view.readable };
         let holds_unsynced = needs.unsynced && !believed.and(slots).is_empty();
@@ -398,8 +396,8 @@ impl Members {
         taken.is_ok()
     }
 
-    /// Takes note that the device of a slot has answered. In a read-only array a slot that was left out for
-    /// its silence is read again; other arrays never take a slot back without a rebuild.
+    /// Takes note that the device of a slot has answered. Only a read-only array takes a silent slot back;
+    /// other arrays never do so without a rebuild.
     pub fn heard(&self, slot: u8) {
         let (one, record) = (Slots::one(slot), self.record());
         if !self.read_only || self.view().writable.has(slot) || !record.writable.has(slot) {
@@ -410,8 +408,8 @@ impl Members {
         self.failures.lock().expect("no holder panics")[usize::from(slot)] = None;
     }
 
-    /// Takes note that an I/O, and perhaps a deallocation, has completed on the device of a slot at some
-    /// reactor. Called a few times a second, not for each I/O.
+    /// Takes note that an I/O, and perhaps a deallocation, has completed on a slot's device at some reactor.
+    /// Called a few times a second, not for each I/O.
     pub fn answered(&self, slot: u8, advised: bool) {
         self.pulses[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
         if advised {
@@ -440,8 +438,8 @@ impl Members {
         }
     }
 
-    /// Adds a read error to the total that the operator sees, without counting it against the member:
-    /// background work reads again what it could not read before.
+    /// Adds a read error to the operator's total without counting it against the member: background work
+    /// reads again what it could not read before.
     pub fn note_read_error(&self, slot: u8) {
         self.read_errors_total[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
     }
@@ -572,13 +570,13 @@ impl Members {
         self.record.store(view.pack(), Ordering::SeqCst);
     }
 
-    /// Prepares for superblocks that let `slot`, which is being rebuilt, be trusted further than now: up to a
-    /// cursor, or everywhere. The record counts as saying so from now on, because any of them may land before
-    /// a crash. Returns false, and changes nothing, if the slot has failed already. For the steward only.
+    /// Prepares for superblocks that let `slot`, which is being rebuilt, be trusted further: up to a cursor,
+    /// or everywhere. The record counts as saying so from now on, because any of them may land before a
+    /// crash. Returns false, and changes nothing, if the slot has failed already. For the steward only.
     ///
     /// An operation that skips the slot fails it first and then looks at the record. This function stores the
-    /// record first and then looks at the view. All four accesses are `SeqCst`, so either this function sees
-    /// the failure, or the operation sees the record.
+    /// record first and then looks at the view. All four are `SeqCst`: either this function sees the failure,
+    /// or the operation sees the record.
     pub fn anticipate_record(&self, slot: u8, believed: Believed) -> bool {
         let (record, cursor) = (self.record(), self.record_cursor.load(Ordering::SeqCst));
         match believed {

@@ -6,35 +6,31 @@
 //!             16 blocks                     256 blocks, each free or taken
 //! ```
 //!
-//! A superblock belongs to a size class (4 KiB, 8 KiB, ... 1 MiB) from the moment its first block is taken
-//! until the last one is given back; then any class may have it. So a burst of one size does not starve a
-//! later burst of another size, as a fixed partition would, and nothing ever has to be moved.
+//! A superblock belongs to a size class (4 KiB, 8 KiB, ... 1 MiB) while any of its blocks is taken; after
+//! that any class may have it. So, unlike with a fixed partition, a burst of one size does not starve a later
+//! burst of another, and nothing ever has to be moved.
 //!
-//! - Blocks are reused last in, first out, within a superblock and between superblocks: the bytes most likely
-//!   to be in the cache go first. Blocks that were never taken come last.
+//! - Blocks are reused last in, first out, within a superblock and between them, because their bytes are most
+//!   likely in the cache. Blocks that were never taken come last.
 //! - The lists are links in arrays made at construction; taking and giving never allocate.
 //! - Invariant: a superblock is on exactly one list (free, or open in its class), or on none if all of its
 //!   blocks are taken or if it is claimed.
-//! - A full pool is backpressure: it returns `None`, and the caller tries again when something was given
-//!   back.
+//! - A full pool is backpressure: `None`, and the caller tries again when something was given back.
 //!
-//! **The claim.** A taker of a large buffer needs a whole superblock. While others take and give small
-//! buffers, no superblock need ever become empty, so it could wait forever. The taker that has waited longest
-//! may therefore claim one ([`Pool::claim`]). Nothing more is taken of the claimed superblock, and when its
-//! last block comes back the claimant gets it. All others continue meanwhile. The alternative is to stop all
-//! takers until there is room for the oldest, which leaves most of the memory unused each time.
+//! **The claim.** A taker of a large buffer needs a whole superblock, and could wait forever while others
+//! take and give small buffers. So the taker that has waited longest may claim one ([`Pool::claim`]). Nothing
+//! more is taken of the claimed superblock, and when its last block comes back the claimant gets it. All
+//! others continue meanwhile. (Stopping all takers until the oldest has room would leave most memory unused.)
 //!
 //! **Parked blocks.** Blocks that the kernel may hold forever (an I/O of a device that does not answer) are
-//! *parked*. A pool that [keeps back](Pool::keep_back) some superblocks can always replace them: superblocks
-//! with parked blocks are not counted, and of the others a share is never assigned by [`Pool::take`], only by
-//! [`Pool::take_kept_back`].
+//! *parked*. A pool that [keeps back](Pool::keep_back) some superblocks can always replace them: of the
+//! superblocks without parked blocks, a share is assigned only by [`Pool::take_kept_back`].
 //!
 //! - For the memory of hosts' requests this share is half. Of 32 superblocks at most 16 are in use; if all of
 //!   them are parked, 16 are left, and 8 of these may be used. So everything in use when a device falls
-//!   silent can be replaced at once. This matters because an owner may need all of its own before it gives
-//!   back any (an NBD client's large read is answered as a whole).
-//! - For the memory of stripe operations it is a quarter: what is parked there is not replaced, except for
-//!   superblocks.
+//!   silent can be replaced at once; an owner may need all of its buffers before it gives back any (an NBD
+//!   client's large read is answered as a whole).
+//! - For the memory of stripe operations it is a quarter: only superblocks are replaced there when parked.
 
 use std::sync::Arc;
 
@@ -49,7 +45,7 @@ pub const KEPT_BACK_OF_REQUESTS: u16 = 2;
 /// Share for stripe operations: a pool keeps back one in this many superblocks.
 pub(crate) const KEPT_BACK_OF_OPERATIONS: u16 = 4;
 
-/// An owner's pieces of one arena. A pool may move between threads, but only one thread uses it at a time.
+/// An owner's pieces of one arena. Threads may pass a pool on, but only one uses it at a time.
 pub struct Pool {
     /// The arenas; keeps them mapped, and keeps the claim on `extent`.
     memory: Arc<Memory>,
@@ -61,7 +57,7 @@ pub struct Pool {
     links: Box<[[u8; BLOCKS_MAX]]>,
     /// Superblocks without a class, most recently freed first, linked by `next`.
     free: u16,
-    /// For each class: superblocks with a free block, the one most recently given to first, doubly linked.
+    /// For each class: superblocks with a free block, most recently given to first, doubly linked.
     open: [u16; CLASSES],
     /// The superblock that is set aside for the taker that has waited longest, or `NONE`.
     claimed: u16,
@@ -71,7 +67,7 @@ pub struct Pool {
     free_count: u16,
     /// Superblocks with a parked block.
     parked_count: u16,
-    /// The pool keeps one in this many superblocks for buffers that replace parked blocks; 0 keeps none.
+    /// Divisor of the superblocks kept to replace parked blocks (one in this many); 0 keeps none.
     kept_back_of: u16,
 }
 
@@ -128,8 +124,7 @@ impl Pool {
         self.take_from(bytes, self.kept_back_of > 0)
     }
 
-    /// Takes a span, also from the superblocks kept back, to replace a parked one so that its owner can
-    /// continue.
+    /// Takes a span, also from superblocks kept back, in place of a parked one.
     #[must_use]
     pub fn take_kept_back(&mut self, bytes: u32) -> Option<Span> {
         self.take_from(bytes, false)
@@ -162,9 +157,8 @@ impl Pool {
         })
     }
 
-    /// Takes a span of `bytes`, if necessary from a block of a larger class. If there is none, takes a
-    /// shorter span: half as long, and so on down to `least_bytes`. So free blocks of other classes are used
-    /// as well.
+    /// Takes a span of `bytes`, also from a block of a larger class; or else one of half the length, and so
+    /// on down to `least_bytes`. So free blocks of other classes are used as well.
     #[must_use]
     pub fn take_any(&mut self, bytes: u32, least_bytes: u32) -> Option<Span> {
         let shift = class_shift_of(bytes);
@@ -226,8 +220,8 @@ impl Pool {
         self.claimed != NONE
     }
 
-    /// Claims the next superblock instead, because the present one does not become free, perhaps because a
-    /// device that does not answer keeps a block of it. Each superblock gets its turn.
+    /// Claims the next superblock in turn, because the present one does not become free. (A device that does
+    /// not answer may hold a block of it.)
     pub fn move_claim(&mut self) {
         if self.claimed != NONE {
             let (count, start) = (self.superblocks.len(), usize::from(self.claimed) + 1);
@@ -238,15 +232,14 @@ impl Pool {
         }
     }
 
-    /// Takes a span, using the claimed superblock if that is empty; this ends the claim. `None` while the
-    /// claim continues.
+    /// Takes a span once the claimed superblock is empty, which ends the claim; `None` while it continues.
     #[must_use]
     pub fn take_claimed(&mut self, bytes: u32) -> Option<Span> {
         if self.superblocks.get(usize::from(self.claimed))?.taken_count > 0 {
             return None;
         }
         self.give_up_claim();
-        // The claimed superblock was in use until now, so what is kept back stays untouched.
+        // The superblock was in use until now, so what is kept back stays untouched.
         self.take_from(bytes, false)
     }
 
@@ -274,15 +267,14 @@ impl Pool {
         self.claimed = index;
     }
 
-    /// Marks everything taken now as never to be given back, so that no claim waits for it.
+    /// Marks what is taken now as never to be given back, so that no claim waits for it.
     pub fn pin_taken(&mut self) {
         for superblock in &mut self.superblocks {
             superblock.pinned = superblock.taken_count > 0;
         }
     }
 
-    /// Notes that the kernel holds a taken buffer, perhaps forever. The buffer stays taken until
-    /// [`Pool::give_parked`].
+    /// Notes that the kernel holds a buffer, perhaps forever; it stays taken until [`Pool::give_parked`].
     pub fn park(&mut self, span: Span) {
         let index = self.superblock_of(span);
         let superblock = &mut self.superblocks[index];
@@ -322,7 +314,7 @@ impl Pool {
         self.available_bytes - (u64::from(self.free_count.min(self.kept_back())) << SUPERBLOCK_SHIFT)
     }
 
-    /// Number of bytes that [`Pool::take`] may hand out when only superblocks with parked blocks are taken.
+    /// Bytes that [`Pool::take`] may hand out when only superblocks with parked blocks are taken.
     #[must_use]
     pub fn capacity_bytes(&self) -> u64 {
         let in_use = self.superblocks.len() as u16 - self.parked_count;
@@ -385,9 +377,8 @@ impl Drop for Pool {
 
 #[cfg(test)]
 mod tests {
-    //! Method: random takes and gives, compared with a model that knows only the spans that are out. Oracle:
-    //! spans that are out never overlap, are aligned and lie inside the pool; everything else is available;
-    //! `None` is returned only if no superblock could serve.
+    //! Method: random takes and gives against a model of the spans that are out. Oracle: these never overlap,
+    //! are aligned and inside the pool; all else is available; `None` only if no superblock could serve.
     use super::*;
 
     const MIB: u32 = 1 << 20;
@@ -459,8 +450,8 @@ mod tests {
         assert_eq!(whole.len() as u64, total >> SUPERBLOCK_SHIFT, "every superblock came back");
     }
 
-    /// Everything that may be in use is parked forever, again and again: there is always memory to continue
-    /// with, as long as a superblock is left.
+    /// All that may be in use is parked forever, repeatedly: as long as a superblock is left, there is
+    /// memory.
     #[test]
     fn what_is_parked_can_be_replaced() {
         let memory = memory(8);
@@ -505,8 +496,7 @@ mod tests {
         assert_eq!(pool.take(4096), Some(all[77]));
     }
 
-    /// Two takers of small buffers always have some out, in every superblock; only a claim makes room for a
-    /// large one.
+    /// Small buffers are out in every superblock, always; only a claim makes room for a large one.
     #[test]
     fn a_claimed_superblock_comes_free_while_others_take_and_give() {
         let memory = memory(4);
