@@ -30,7 +30,8 @@
 //!   them are parked, 16 are left, and 8 of these may be used. So everything in use when a device falls
 //!   silent can be replaced at once; an owner may need all of its buffers before it gives back any (an NBD
 //!   client's large read is answered as a whole).
-//! - For the memory of stripe operations it is a quarter: only superblocks are replaced there when parked.
+//! - For the memory of stripe operations it is a quarter: their parked buffers are not replaced, only those
+//!   of the array's superblocks, bitmap blocks and list of lost rows.
 
 use std::sync::Arc;
 
