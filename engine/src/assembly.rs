@@ -1,96 +1,66 @@
-//! Which devices make up the array, and which must not: a decision from what their superblocks say.
+//! Assembly: decides from their superblocks which devices make up the array and which must not.
 //!
 //! # Epochs
 //!
-//! Each start and each change of membership is an *epoch*: a new record of the array, named by a number
-//! and a random id, written to every slot that takes part in it. The devices are written one by one, and
-//! a crash may leave any subset of them written. One rule makes that harmless:
+//! Each start and each change of membership is an *epoch*: a new record of the array, named by a number and a
+//! random id, written to every slot that takes part in it. The devices are written one by one, and a crash
+//! may leave any subset of them written. One rule makes that harmless:
 //!
-//! > **The rule.** In an epoch, no bitmap block, data or parity is written, and nothing that relies on
-//! > the change is acknowledged, before *all* its participants hold it. (`Roster::is_committed`.) And a
-//! > new epoch is not begun before the outcome of every write of the last one is known.
+//! > **The rule.** In an epoch, no bitmap block, data or parity is written, and nothing that relies on the
+//! > change is acknowledged, before *all* its participants hold it ([`Roster::is_committed`]). And a new
+//! > epoch does not begin before the outcome of every write of the last one is known.
 //!
-//! An epoch whose participants all hold it is *committed*. A device that was to take part and does not
-//! hold it is thus proof that nothing was done in it. The record keeps for each slot, beside its state,
-//! the epoch that its device *held* when the new one was made. So of the newest epoch H, a device with
-//! its own epoch E is
+//! An epoch that all its participants hold is *committed*. So a device that was to take part and does not
+//! hold the epoch proves that nothing was done in it. Beside the state of each slot, the record keeps the
+//! epoch that the slot's device *held* when the record was made. Let H be the newest epoch, and E the epoch
+//! that a device holds:
 //!
-//! | the record of H says of the device | E is | it is |
-//! |---|---|---|
-//! | takes part | H | current |
-//! | takes part | its held epoch | current: H's writes stopped short of it, so nothing was done in H |
-//! | takes no part | its held epoch | stale: it left when the array says it left |
-//! | takes no part | one that H came from (of the last eight), or that another slot held | leftover: H's line goes through E, without it |
-//! | takes no part | one that others were to be in sync in, and they are where they were before it, or came from there to H or to one that H came from | leftover: broken off |
-//! | takes no part, or not there at all | one that others were to be in sync in, and they are current and say that it takes no part | leftover: passed by |
-//! | anything, or not there at all | another than that of a current, stale or leftover device that was to be in sync in E | leftover: broken off, or outlived |
-//! | not there at all | of a lower number than H | replaced |
-//! | anything else | | apart: both sides may hold data that the other lacks |
+//! | rule | H's record says of the device | E is | so the device is |
+//! |---|---|---|---|
+//! | | takes part | H | current |
+//! | held | takes part | its held epoch | current: nothing was done in H |
+//! | left | takes no part | its held epoch | stale: it left when the array says it left |
+//! | on the line | takes no part | one that H came from | leftover: H's line goes through E |
+//! | never committed | takes no part | one that others never held | leftover: broken off |
+//! | passed by | takes no part, or not listed | one that others have left behind | leftover |
+//! | contained | anything, or not listed | one that a known device left | leftover: broken off or outlived |
+//! | | not listed | of a lower number than H | replaced |
+//! | | anything else | | apart: each side may hold data that the other lacks |
 //!
-//! *Why a current device has all acknowledged data.* When H was made the device was current at the held
-//! epoch, by induction. If it does not hold H, nothing was done in H. If something had been done since
-//! in an epoch X without it, X was committed; then its participants hold X or a descendant, one of them
-//! is among the n - parities devices here (two such sets share a member, except 2 and 2 of 4: hence the
-//! operator's word), and that one is neither at H nor at its held epoch, so H does not explain it.
+//! The conditions of the four rules for leftovers, in full. A *witness* is a device that was to be in sync in
+//! E.
 //!
-//! *Why a leftover holds nothing that the array lacks.* Let E's record list q as in sync. Then q had all that
-//! was ever acknowledged in E and before: when E was made, and as long as data was written in it. If q is now
-//! current, stale or leftover (by another witness), in another epoch, then it has come into H's line (every
-//! step of a device goes to a descendant, or, when one that was stale or leftover rejoins, to a line that
-//! contains what it left). So H's line has it too. Only "in sync" counts: a q that was to be *rebuilt* in E had nothing yet. And that E was
-//! broken off is not enough: what E came from may have run apart from H.
+//! - *On the line*: E is one of the last eight epochs that H came from, or H's record says that another slot
+//!   held it.
+//! - *Never committed*: two witnesses are still where they were before E, or came from there to H or to an
+//!   epoch that H came from. One is enough if the device holds E in one copy only. Once a witness that is
+//!   here came to H or its line, absent participants of H count too, by what the record says they held.
+//! - *Passed by*: two witnesses are current, and their own records say that the device takes no part. One is
+//!   enough if the device was to be in sync in E and holds E in one copy only.
+//! - *Contained*: a witness with two valid copies holds an epoch other than E, and is itself current, stale
+//!   or a leftover.
 //!
-//! *Why a leftover of the line holds nothing that the array lacks.* Every epoch of H's line was made from the one before by
-//! devices that were current there, and so had all that was acknowledged in it and before; and so with each epoch that a slot
-//! held when a record of H's line was made. Whatever this device took part in after E it would hold by now. (The record says
-//! that the device held another epoch when its maker did not see it. The witnesses of the line above are gone when the power fails while H is being written into the other copies: each may be torn. Two or three cuts
-//! during starts, some with members absent, then cost the array; the simulator found both.) The next record says what a leftover
-//! holds, so that it is stale from then on, and need not be explained again when H is farther back than the line goes. (If
-//! that was an epoch that was broken off or outlived, it holds nothing for a second device that holds it either.)
+//! A leftover holds nothing that the array lacks. If H's record does not list the device, it counts as
+//! replaced. docs/epochs.md has a proof, a timeline and the tests for each rule.
 //!
-//! *Why a leftover whose epoch others never held holds nothing that the array lacks.* Let q be in sync in E's record, there
-//! and in H's with the same held epoch, and be at that, or at H: then it never held E, and E was not committed. Nor was
-//! any epoch of E's line since the held one: without q it would have made q stale, and only a rebuild, which ends in an
-//! epoch that q holds, makes it in sync again. So q has all that was acknowledged in E's line, and H's line has what q
-//! had. A device that lost its copy of E to decay would lie: so there must be two of them, or the leftover holds E in one copy
-//! only, for what is committed is soon in both. (Several starts broken off, with different members absent: every witness
-//! of the line above is torn. The simulator found it.) If such a q is at H, then E was made before H was, and where H's
-//! maker saw the others counts as well, be they here or not. Nor need q's held epoch be the same in both records: let H's line
-//! go through the one in E's. E came after that one, and is none of the line, so H does not come from E; and where q has come
-//! on by that line since, it never held E, wherever on the line it is now: it may have left again before H. (More starts, in which
-//! who was missing stays away. The simulator found both, once in some million power cuts.)
+//! *Decay.* If one copy of a superblock is damaged, the other may be an epoch older, and then the newer epoch
+//! seems never to have been written. So once an epoch is committed it is written to the other copies too
+//! ([`Roster::reinforce`]). Until then a device with a damaged copy proves nothing: the others decide what it
+//! is, but it neither makes another device a leftover nor an unclean array a clean one. (The witnesses of
+//! "never committed" and "passed by" may have a damaged copy; therefore these rules ask for two.)
 //!
-//! *Why a leftover that others went on without holds nothing that the array lacks.* Let q be in sync in E's record, be current,
-//! and hold a record in which this device takes no part. Then q had all that was acknowledged in E and before, as above, and
-//! has gone on to H. A copy of q that is torn changes nothing of that. One that decayed may hide an epoch, and this could be E
-//! itself, but then only E's record first takes this device in again, to be rebuilt: to be in sync takes two epochs. So of a
-//! device to be rebuilt two must say it. And where the device holds E twice, it takes two as well: a q that decayed before it
-//! went on would not know of what was done in E. (It stays away for several starts, each of the others is made from one that it
-//! has no part in, and the power fails while H is being written into the other copies. The simulator found it, as soon as it let
-//! members stay away.)
-//!
-//! *Why "held" and not the parent's id.* Two starts may break off one after the other: the first writes
-//! slot 0 (epoch A), the second, which found slot 0 at A and slot 1 at N, writes slot 0 again (epoch B,
-//! parent A). Slot 1 is at N, which is not B's parent. Judged by the parent it would be stale, and two
-//! power cuts during start would cost a rebuild, or the array.
-//!
-//! *Decay.* If a copy of a superblock is damaged, the other one may be an epoch older, and it would seem
-//! that the newer was never written. So once an epoch is committed it is written to the other copies
-//! too ([`Roster::reinforce`]), and until then a device with a damaged copy is proof of nothing: it is
-//! judged by the rest, but neither makes another a leftover nor an unclean array a clean one.
-//!
-//! *The newest epoch* is, of those that leave no device apart and have n - parities members in sync here,
-//! the one with the highest number. (Several may: those that were broken off are leftovers to the others,
-//! and the highest of them may be held by a joining device alone.) If none is left, then too few are here;
-//! or, if one would have enough and leaves a device apart, the members ran apart, and assembly refuses.
-//! tests/format_assembly enumerates all of this: every subset of the writes of every change, runs two deep
-//! (three when asked), times every subset of the devices present. It found the sentence in parentheses.
+//! *The newest epoch* is the one with the highest number among those that leave no device apart and have n -
+//! parities members in sync here. Several epochs may qualify: those that were broken off are leftovers to the
+//! others, and the highest of them may be held by a joining device alone. If none qualifies, too few members
+//! are here. Or, if an epoch would have enough members but leaves a device apart, the members ran apart, and
+//! assembly refuses to start.
 //!
 //! # Unclean
 //!
-//! A stop is clean from the first superblock that says so (cells and data were durable before it was
-//! written). Otherwise an epoch that was committed, or may have been, was in use. One that was provably
-//! not committed leaves the array as it was *found* when it was made, and the record says how.
+//! A stop is clean from the first superblock that says so, because cells and data were durable before it was
+//! written. Without such a superblock, an epoch that was committed, or may have been, was in use. An epoch
+//! that was provably not committed leaves the array as it was *found* when the epoch was made, and the record
+//! says how that was.
 
 mod create;
 mod epochs;
@@ -113,48 +83,49 @@ use epochs::Present;
 /// A device that may be a member.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// How the operator knows it: its path.
+    /// A label for the operator: the device's path.
     pub label: String,
-    /// What its superblocks come to.
+    /// The conclusion drawn from its superblocks.
     pub found: Result<Found, NoMember>,
 }
 
-/// What the operator wants, and allows.
+/// The operator's choices for assembly.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AssemblyOptions {
-    /// Start though not more than half of the members are there.
+    /// Start even if not more than half of the members are here.
     pub run_degraded: bool,
-    /// This host; an array that belongs to another is refused.
+    /// The present host; an array that belongs to another host is refused.
     pub host: Host,
-    /// Take an array that belongs to another host.
+    /// Take an array even if it belongs to another host.
     pub foreign_host_ok: bool,
-    /// The array must be this one.
+    /// Accept only the array with this uuid.
     pub expected_array: Option<Uuid>,
-    /// The array must have this name.
+    /// Accept only an array with this name.
     pub expected_name: Option<Label>,
 }
 
 /// An array that can be started.
 #[derive(Clone, Debug)]
 pub struct Assembly {
-    /// The array's record as of the newest epoch. Rebuild cursors are the least of what its holders say.
+    /// The array's record as of the newest epoch. Rebuild cursors are the lowest that its holders say.
     pub record: Record,
-    /// One entry a slot.
+    /// The decision about each slot.
     pub slots: Vec<SlotPlan>,
-    /// Candidates that have no place in any slot, and why.
+    /// Candidates that got no slot, with the reasons.
     pub left_out: Vec<LeftOut>,
-    /// It was not stopped cleanly: Dirty cells are NeedSync.
+    /// The array was not stopped cleanly, so Dirty cells count as `NeedSync`.
     pub unclean: bool,
-    /// A superblock asks for a feature that this program can only read around.
+    /// A superblock uses a feature because of which this program may only read the array.
     pub read_only: bool,
-    /// The highest epoch number on any device here; the next epoch's is higher.
+    /// The highest epoch number on any device here; the next epoch's number is higher.
     epoch_number_max: u64,
-    /// The moves within the record's epoch that absent devices hold too; `None` if the epoch may have been broken off.
+    /// The moves within the record's epoch that absent devices hold too; `None` if the epoch may have been
+    /// broken off.
     pub proven_moves: Option<u64>,
-    /// What the devices of InSync and Rebuilding slots hold, by slot.
+    /// The superblock state of the devices in InSync and Rebuilding slots, by slot.
     seats: Vec<Option<roster::Seat>>,
-    /// Slots whose device here holds an epoch that the next record must name, so that the device is stale from then on:
-    /// leftovers, and devices that went back to an older image.
+    /// Slots whose device here holds an epoch that the next record must name, so that the device is stale
+    /// from then on: leftovers, and devices that went back to an older image.
     left_behind: Vec<(usize, EpochName)>,
 }
 
@@ -204,7 +175,7 @@ pub fn assemble(candidates: &[Candidate], options: &AssemblyOptions) -> Result<A
     })
 }
 
-/// See "Unclean" above.
+/// Whether the array was not stopped cleanly; see "Unclean" above.
 fn is_unclean(current: &[&Present<'_>], record: &Record) -> bool {
     let newest: EpochName = record.epoch.name;
     let (holders, behind): (Vec<&Present<'_>>, Vec<&Present<'_>>) =

@@ -1,7 +1,8 @@
-//! What makes changes durable: the writes of bitmap blocks, and the flushes of members' caches.
+//! Durability of changes: the writes of bitmap blocks, and the flushes of members' caches.
 //!
-//! Both are asked by index or block, and know nothing of who asks. An operation that waits for a cell polls the cell, which says when the
-//! block's write has become durable. Flushes have waiters, and say which of them may go on ([`FlushGate::next_over`]).
+//! Both rooms take plain indices or blocks and do not know their callers. An operation that waits for a cell
+//! polls the cell, which changes when the block's write is durable. Flushes have a list of waiters, and
+//! [`FlushGate::next_over`] returns those that may continue.
 
 mod blocks;
 mod flush;

@@ -1,6 +1,6 @@
-//! Where a byte of the array lives: pure arithmetic, no I/O, no state.
+//! The position of each byte of the array: pure arithmetic, no I/O, no state.
 //!
-//! The array is a row of stripes; a stripe holds `data` chunks of host bytes and `parities` chunks of
+//! The array is a sequence of stripes. A stripe holds `data` chunks of host bytes and `parities` chunks of
 //! parity, one strip on each member. The rotation is md's left-symmetric one:
 //!
 //! ```text
@@ -10,12 +10,12 @@
 //! stripe 2     D2      D3      P       D0      D1
 //! ```
 //!
-//! Number the strips of a stripe D0..Dn, P, Q. Then the rotation is one addition for every strip,
-//! parity included: `slot = (base + strip) mod members`, where `base` depends on the stripe alone. So a
-//! set of slots becomes a set of strips by a rotation of its bits, and the planner, which knows
-//! strips only, never asks where they live.
+//! With the strips of a stripe numbered D0..Dn, P, Q, the rotation is one addition for every strip, parity
+//! included: `slot = (base + strip) mod members`, where `base` depends on the stripe alone. So a set of slots
+//! becomes a set of strips by a rotation of its bits, and the planner, which knows strips only, never asks
+//! for slots.
 //!
-//! Widths are not powers of two, so stripes are found by an exact division, never by shifts or floats.
+//! Widths are not powers of two, so stripes are found by exact division, never by shifts or floats.
 
 use crate::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, MEMBERS_MAX};
 
@@ -27,8 +27,9 @@ pub struct Strips(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Slots(pub u32);
 
-/// How many bits are set. The processor's own count of bits may not be used in a program for every x86-64, and what stands in for it
-/// takes some fifteen instructions. Most sets are of few strips, for which a table has the answer.
+/// Counts the bits that are set. A program for every x86-64 may not use the processor's bit count
+/// instruction, and the replacement takes some fifteen instructions. Most sets have few strips; for these a
+/// table has the answer.
 const fn ones(bits: u32) -> u32 {
     match bits {
         0..=0xff => ONES[bits as usize] as u32,
@@ -37,7 +38,7 @@ const fn ones(bits: u32) -> u32 {
     }
 }
 
-// Not inlined: the compiler would count in any case, and choose.
+// Not inlined: otherwise the compiler computes the slow count in every case and then chooses.
 #[inline(never)]
 const fn ones_of_many(bits: u32) -> u32 {
     bits.count_ones()
@@ -71,55 +72,55 @@ macro_rules! set_operations {
                 $set(1 << element)
             }
 
-            /// Whether the element is in it.
+            /// Whether the element is in the set.
             #[must_use]
             pub const fn has(self, element: u8) -> bool {
                 self.0 >> element & 1 == 1
             }
 
-            /// How many elements it has.
+            /// The number of elements.
             #[must_use]
             pub const fn count(self) -> u32 {
                 ones(self.0)
             }
 
-            /// Whether it is empty.
+            /// Whether the set is empty.
             #[must_use]
             pub const fn is_empty(self) -> bool {
                 self.0 == 0
             }
 
-            /// Elements of either.
+            /// Elements of either set.
             #[must_use]
             pub const fn or(self, other: $set) -> $set {
                 $set(self.0 | other.0)
             }
 
-            /// Elements of both.
+            /// Elements of both sets.
             #[must_use]
             pub const fn and(self, other: $set) -> $set {
                 $set(self.0 & other.0)
             }
 
-            /// Elements of this one that are not in the other.
+            /// Elements of this set that are not in the other.
             #[must_use]
             pub const fn minus(self, other: $set) -> $set {
                 $set(self.0 & !other.0)
             }
 
-            /// Whether every element is in the other.
+            /// Whether every element is also in the other set.
             #[must_use]
             pub const fn within(self, other: $set) -> bool {
                 self.0 & !other.0 == 0
             }
 
-            /// How many elements lie below this one: its place in a packed array of the set.
+            /// The number of elements below this one: its index in a packed array of the set.
             #[must_use]
             pub const fn rank(self, element: u8) -> u32 {
                 ones(self.0 & ((1u32 << element) - 1))
             }
 
-            /// The elements, ascending.
+            /// Iterates over the elements, ascending.
             pub fn iter(self) -> impl Iterator<Item = u8> {
                 let mut left = self.0;
                 std::iter::from_fn(move || {
@@ -137,7 +138,7 @@ macro_rules! set_operations {
 set_operations!(Strips);
 set_operations!(Slots);
 
-/// The shape of one array, and the arithmetic on it.
+/// The shape of one array, with the arithmetic on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     members: u8,
@@ -148,11 +149,11 @@ pub struct Geometry {
     by_members: Divisor,
 }
 
-/// Division by a small number as a multiplication by its reciprocal, in units of 2^-64 and rounded up. A request needs three
-/// divisions, and the instruction takes ten to forty cycles.
+/// Division by a small number as a multiplication by its reciprocal, which is in units of 2^-64 and rounded
+/// up. A request needs three divisions, and the division instruction takes ten to forty cycles.
 ///
-/// The reciprocal is too large by less than `divisor` units, so the quotient of a number below 2^64 / `divisor` is exact (Granlund and
-/// Montgomery, *Division by invariant integers using multiplication*, 1994).
+/// The reciprocal is too large by less than `divisor` units, so the quotient of a number below 2^64 /
+/// `divisor` is exact (Granlund and Montgomery, *Division by invariant integers using multiplication*, 1994).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Divisor {
     divisor: u8,
@@ -160,13 +161,13 @@ struct Divisor {
 }
 
 impl Divisor {
-    /// For a number of 2 to [`MEMBERS_MAX`].
+    /// Makes the divisor of a number from 2 to [`MEMBERS_MAX`].
     const fn new(divisor: u8) -> Divisor {
         assert!(divisor >= 2 && divisor as usize <= MEMBERS_MAX);
         Divisor { divisor, reciprocal: u64::MAX / divisor as u64 + 1 }
     }
 
-    /// Quotient and remainder of a count of chunks or stripes, of which there are fewer than 2^52.
+    /// Quotient and remainder of a count of chunks or stripes; there are fewer than 2^52 of these.
     const fn divide(self, count: u64) -> (u64, u8) {
         debug_assert!(count < u64::MAX / MEMBERS_MAX as u64);
         let quotient = ((count as u128 * self.reciprocal as u128) >> 64) as u64;
@@ -175,9 +176,9 @@ impl Divisor {
 }
 
 impl Geometry {
-    /// An array of `members` slots with `parities` (1 or 2) of them parity in each stripe, chunks of
-    /// `chunk_bytes` (a power of two), and `stripes` stripes. Panics outside of the limits: callers
-    /// have checked them with an error for the operator.
+    /// Makes an array of `members` slots, with `parities` (1 or 2) parity strips in each stripe, chunks of
+    /// `chunk_bytes` (a power of two), and `stripes` stripes. Panics outside the limits: callers have already
+    /// checked them and reported errors to the operator.
     #[must_use]
     pub fn new(members: u8, parities: u8, chunk_bytes: u32, stripes: u64) -> Geometry {
         assert!((1..=2).contains(&parities));
@@ -194,19 +195,19 @@ impl Geometry {
         }
     }
 
-    /// Slots.
+    /// The number of slots.
     #[must_use]
     pub const fn members(&self) -> u8 {
         self.members
     }
 
-    /// Parity strips a stripe: 1 or 2.
+    /// Parity strips per stripe: 1 or 2.
     #[must_use]
     pub const fn parities(&self) -> u8 {
         self.parities
     }
 
-    /// Data strips a stripe.
+    /// Data strips per stripe.
     #[must_use]
     pub const fn data(&self) -> u8 {
         self.members - self.parities
@@ -218,7 +219,7 @@ impl Geometry {
         1 << self.chunk_shift
     }
 
-    /// Stripes.
+    /// The number of stripes.
     #[must_use]
     pub const fn stripes(&self) -> u64 {
         self.stripes
@@ -254,7 +255,7 @@ impl Geometry {
         self.data()
     }
 
-    /// The strip that is Q. Only for two parities.
+    /// The strip that is Q, for arrays with two parities only.
     #[must_use]
     pub const fn q(&self) -> u8 {
         self.data() + 1
@@ -266,7 +267,7 @@ impl Geometry {
         Slots::first(self.members)
     }
 
-    /// The stripe of a host offset, and the offset within its host bytes.
+    /// The stripe of a host offset, and the offset within the stripe's host bytes.
     #[must_use]
     pub const fn locate(&self, offset_bytes: u64) -> (u64, u32) {
         let (stripe, strip) = self.by_data.divide(offset_bytes >> self.chunk_shift);
@@ -292,7 +293,7 @@ impl Geometry {
         }
     }
 
-    /// Whether a slot holds data in this stripe, and not parity.
+    /// Whether a slot holds data, not parity, in this stripe.
     #[must_use]
     pub const fn is_data(&self, stripe: u64, slot: u8) -> bool {
         self.rotation(stripe).strip_on(slot) < self.data()
@@ -305,7 +306,7 @@ impl Geometry {
     }
 }
 
-/// How the strips of one stripe lie on the slots.
+/// The positions of one stripe's strips on the slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
     members: u8,
@@ -313,14 +314,14 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Where a strip lives.
+    /// The slot of a strip.
     #[must_use]
     pub const fn slot_of(self, strip: u8) -> u8 {
         let slot = self.base + strip;
         if slot >= self.members { slot - self.members } else { slot }
     }
 
-    /// Which strip a slot holds.
+    /// The strip that a slot holds.
     #[must_use]
     pub const fn strip_on(self, slot: u8) -> u8 {
         if slot >= self.base { slot - self.base } else { slot + self.members - self.base }
@@ -343,11 +344,12 @@ impl Rotation {
 
 #[cfg(test)]
 mod tests {
-    //! Against a naive model: a table of every stripe laid out by the words of md's documentation,
-    //! for all widths and both levels.
+    //! Compares with a naive model for all widths and both levels: every stripe laid out as md's
+    //! documentation describes.
     use super::*;
 
-    /// Left-symmetric by hand: parity walks down from the last slot, data follows it and wraps.
+    /// Left-symmetric layout, computed step by step: parity moves down from the last slot, data follows it
+    /// and wraps around.
     fn layout(members: u8, parities: u8, stripe: u64) -> Vec<u8> {
         let n = u64::from(members);
         let p = n - 1 - stripe % n;
@@ -409,7 +411,7 @@ mod tests {
         }
     }
 
-    /// At both ends of each quotient, up to the largest number that is allowed.
+    /// Tests both ends of each quotient, up to the largest number allowed.
     #[test]
     fn a_reciprocal_divides() {
         for divisor in 2..=MEMBERS_MAX as u8 {

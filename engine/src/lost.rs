@@ -1,22 +1,26 @@
-//! The list of lost rows as all reactors see it: parts of data strips that nobody can compute any more.
+//! The list of lost rows as all reactors see it: parts of data strips that can no longer be computed.
 //!
-//! What is lost is *defined*: its strips hold zeros (or whatever is there), and parity matches that, so a stripe with lost rows is
-//! as good as any other for everything below the host. The list says what the host must not be told: a read of listed rows is an
-//! error until a host writes them, or discards their stripe. The life of an entry, all of it under ownership of the stripe:
+//! Lost rows still have *defined* content: the strips hold zeros (or whatever is there), and parity matches
+//! that. So below the host, a stripe with lost rows is as good as any other. The list says what must not be
+//! returned to the host: a read of listed rows is an error until a host writes them or discards their stripe.
+//! The life of an entry, all of it under ownership of the stripe:
 //!
 //! ```text
-//!   add (reads are errors from here on) -> durable on all members, and on record -> zeros and parity are written
+//!   add (reads are errors from here on) -> durable on all members, and on record
+//!       -> zeros and parity are written
 //!   data durable -> remove -> durable on all members -> the write is acknowledged
 //! ```
 //!
-//! A crash between the first two steps leaves rows that are listed and were not computable: an error, as before. Were the zeros
-//! first, a crash would leave zeros that are served as data. A crash between the data and the removal leaves an error for a
-//! write that was never acknowledged. Were the removal first, old zeros would be served as data.
+//! A crash between the first two steps leaves rows that are listed and were not computable: an error, as
+//! before. If the zeros were written first, a crash could leave zeros that are served as data. A crash
+//! between the data and the removal leaves an error for a write that was never acknowledged. If the removal
+//! came first, old zeros could be served as data.
 //!
-//! Readers take no lock. The list has two halves; an editor writes the one that is not current, then makes it current. A reader
-//! looks at the current half, and looks again if the version has moved meanwhile. Words are stored with Release and loaded with
-//! Acquire: a reader that sees a word of an edit under way also sees the version of the edit before, and looks again. Editors are
-//! rare, and take turns by `try_lock`: who finds another at work comes back next turn.
+//! Readers take no lock. The list has two halves; an editor writes the half that is not current, then makes
+//! it current. A reader looks at the current half, and looks again if the version has changed meanwhile.
+//! Words are stored with Release and loaded with Acquire: a reader that sees a word of an edit under way also
+//! sees the version of the edit before, and looks again. Edits are rare. Editors take turns by `try_lock`; an
+//! editor that finds the lock taken tries again in its next turn.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -29,16 +33,16 @@ mod ranges;
 
 use ranges::Ranges;
 
-/// Why the list was not changed.
+/// Reasons why the list was not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Another reactor is changing it: try again next turn.
+    /// Another reactor is changing the list: try again in the next turn.
     Busy,
-    /// There is no room.
+    /// The list has no room.
     Full,
 }
 
-/// One range in three words.
+/// A range, packed into three words.
 type Words = [AtomicU64; 3];
 
 struct Half {
@@ -76,18 +80,19 @@ impl Half {
     }
 }
 
-/// See the top of this file.
+/// The list of lost rows; see the top of this file.
 pub struct LostRows {
-    /// Where slots hold parity.
+    /// The array's geometry, which says where slots hold parity.
     geometry: Geometry,
-    /// Ranges in the list. Written by editors; read on every request, Relaxed: a reader that comes late is found out by the count
-    /// of deallocations, as for strips that were given back.
+    /// Number of ranges. Written by editors; read on every request, Relaxed: a reader that sees it late is
+    /// caught by the count of deallocations, as for strips that were given back.
     count: AtomicU32,
-    /// Grows with each edit; the half `version % 2` is current.
+    /// Version of the list, which grows with each edit; the half `version % 2` is current.
     version: AtomicU64,
-    /// The version that is durable on every member. Written by the steward (Release), read by ops that wait (Acquire).
+    /// The version that is durable on every member. Written by the steward (Release), read by ops that wait
+    /// (Acquire).
     durable: AtomicU64,
-    /// The superblocks say that there is a list. Written by the steward.
+    /// Whether the superblocks say that there is a list. Written by the steward.
     on_record: AtomicBool,
     halves: [Half; 2],
     editor: Mutex<Ranges>,
@@ -106,13 +111,13 @@ impl std::fmt::Debug for LostRows {
 }
 
 impl LostRows {
-    /// The list of an array that has lost nothing.
+    /// Makes the list of an array that has lost nothing.
     #[must_use]
     pub fn none(geometry: Geometry) -> LostRows {
         LostRows::new(geometry, 0, &[], false)
     }
 
-    /// The list as a start found it, durable in this version.
+    /// Makes the list that a start found, durable in this version.
     #[must_use]
     pub fn new(geometry: Geometry, version: u64, found: &[LostRange], on_record: bool) -> LostRows {
         let ranges = Ranges::new(geometry, found);
@@ -129,14 +134,14 @@ impl LostRows {
         }
     }
 
-    /// Whether nothing is lost: one load.
+    /// Whether nothing is lost; costs one load.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    /// Looks at the list in one version of it.
+    /// Calls `at` for the half of one version, until the version did not change meanwhile.
     fn look<T>(&self, mut at: impl FnMut(&Half) -> T) -> T {
         loop {
             let version = self.version.load(Ordering::Acquire);
@@ -172,13 +177,13 @@ impl LostRows {
         self.look(|half| half.ranges().any(|range| range.has(stripe, &self.geometry)))
     }
 
-    /// Everything that is listed.
+    /// All listed ranges.
     #[must_use]
     pub fn ranges(&self) -> Vec<LostRange> {
         self.look(|half| half.ranges().collect())
     }
 
-    /// Everything that is listed, and in which version.
+    /// The version of the list, and all its ranges.
     #[must_use]
     pub fn snapshot(&self) -> (u64, Vec<LostRange>) {
         loop {
@@ -190,14 +195,14 @@ impl LostRows {
         }
     }
 
-    /// How many bytes are lost.
+    /// Number of lost bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let bytes = |range: LostRange| u64::from(range.rows) * range.data_strips(&self.geometry);
         self.look(|half| half.ranges().map(bytes).sum())
     }
 
-    /// The first pieces, as a host addresses them: first byte and length.
+    /// The first `count` lost pieces as a host addresses them: first byte and length.
     #[must_use]
     pub fn pieces(&self, count: usize) -> Vec<(u64, u64)> {
         let geometry = &self.geometry;
@@ -214,7 +219,7 @@ impl LostRows {
         lost.take(count).map(address).collect()
     }
 
-    /// The first stripe from this one on in which data is listed.
+    /// The first stripe at or after `from` in which data is listed.
     #[must_use]
     pub fn next_stripe(&self, from: u64) -> Option<u64> {
         let first_of_data = |range: LostRange| {
@@ -223,19 +228,19 @@ impl LostRows {
         self.look(|half| half.ranges().filter_map(first_of_data).min())
     }
 
-    /// Whether there is no room for more.
+    /// Whether the list accepts no further ranges.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.count.load(Ordering::Relaxed) as usize >= LOST_RANGES_ADDED_MAX
     }
 
-    /// The version of the list as it is now.
+    /// The present version of the list.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Whether the list as it was in this version, or later, is durable.
+    /// Whether this version of the list, or a later one, is durable.
     #[must_use]
     pub fn is_durable(&self, version: u64) -> bool {
         self.durable.load(Ordering::Acquire) >= version
@@ -247,31 +252,32 @@ impl LostRows {
         self.on_record.load(Ordering::Acquire)
     }
 
-    /// Steward: the superblocks say that there is a list, durably.
+    /// Notes that the superblocks durably say that there is a list. For the steward only.
     pub fn set_on_record(&self) {
         self.on_record.store(true, Ordering::Release);
     }
 
-    /// Steward: this version is durable.
+    /// Notes that this version is durable. For the steward only.
     pub fn set_durable(&self, version: u64) {
         self.durable.store(version, Ordering::Release);
     }
 
-    /// Lists rows of data strips. The version to wait for.
+    /// Lists rows of data strips. Returns the version to wait for.
     pub fn add(&self, added: LostRange) -> Result<u64, Refused> {
         let mut ranges = self.editor()?;
         ranges.add(added)?;
         Ok(self.publish(ranges.all()))
     }
 
-    /// Takes rows of a slot's strip off the list, for a host has written them. The version to wait for.
+    /// Takes rows of a slot's strip off the list, because a host has written them. Returns the version to
+    /// wait for.
     pub fn remove(&self, stripe: u64, slot: u8, row: u32, rows: u32) -> Result<u64, Refused> {
         let mut ranges = self.editor()?;
         let is_changed = ranges.remove(&LostRange { stripe, stripes: 1, slot, row, rows })?;
         Ok(if is_changed { self.publish(ranges.all()) } else { self.version() })
     }
 
-    /// A version that is not durable yet, of the same list: for members that have joined meanwhile.
+    /// Makes a new, not yet durable version of the same list, so that members that have joined get it too.
     pub fn touch(&self) -> Result<u64, Refused> {
         let ranges = self.editor()?;
         Ok(self.publish(ranges.all()))
@@ -292,7 +298,7 @@ impl LostRows {
 
 #[cfg(test)]
 mod tests {
-    //! The list against a set of rows that knows no ranges, for all rotations.
+    //! The list, compared with a set of rows that knows no ranges, for all rotations.
 
     use std::collections::BTreeSet;
 
@@ -310,7 +316,7 @@ mod tests {
         })
     }
 
-    /// Rows of one strip, whole or not.
+    /// Rows of one strip: all of them or a part.
     fn piece() -> impl Strategy<Value = (u64, u8, u32, u32)> {
         let rows = prop_oneof![
             Just((0, CHUNK)),
@@ -319,16 +325,17 @@ mod tests {
         (0..STRIPES, 0..8u8, rows).prop_map(|(stripe, slot, (row, rows))| (stripe, slot, row, rows))
     }
 
-    /// (stripe, slot, sector) of each sector that is lost.
+    /// The lost sectors, each as (stripe, slot, sector).
     type Model = BTreeSet<(u64, u8, u32)>;
 
-    /// The ranges of what is lost, made from nothing: runs of sectors in each stripe, and runs of whole strips.
+    /// Computes the ranges from the lost sectors alone: runs of sectors in each stripe, and runs of whole
+    /// strips.
     fn fewest(geometry: &Geometry, model: &Model) -> Vec<LostRange> {
         let sectors = CHUNK / SECTOR;
         let is_lost = |stripe, slot, sector| model.contains(&(stripe, slot, sector));
         let mut ranges: Vec<LostRange> = Vec::new();
         for slot in 0..geometry.members() {
-            // The stripe of data that whole strips could go on from.
+            // The range that whole strips could continue.
             let mut before = None;
             for stripe in (0..STRIPES).filter(|&stripe| geometry.is_data(stripe, slot)) {
                 if (0..sectors).all(|sector| is_lost(stripe, slot, sector)) {
@@ -392,8 +399,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is added and removed, in whatever order, is listed in the fewest ranges there are; and a list that is read back
-        /// is the same.
+        /// Rows added and removed in any order are listed in as few ranges as possible, and a list that is
+        /// read back is the same.
         #[test]
         fn it_holds_what_was_added_and_not_removed(
             geometry in geometry(),
@@ -423,7 +430,7 @@ mod tests {
             check(&LostRows::new(geometry, 7, &list.ranges(), true), &geometry, &model);
         }
 
-        /// Stripes are given up in any order; a whole block of them is one range in the end, and at no time more than its holes.
+        /// Whole strips of consecutive stripes end as one range, in whatever order the stripes are given up.
         #[test]
         fn whole_strips_in_any_order_are_one_range(
             geometry in geometry(),
@@ -446,9 +453,9 @@ mod tests {
         LostRows::none(Geometry::new(RAID5.0, RAID5.1, CHUNK, stripes))
     }
 
-    /// A slot's whole strip, in the `nth` stripe in which it holds data.
+    /// A slot's whole strip in the `nth` stripe (from 0) in which the slot holds data.
     fn strip(nth: u64) -> LostRange {
-        // Slot 3 holds parity in every fourth stripe, the first of them stripe 0.
+        // Slot 3 holds parity in every fourth stripe, beginning with stripe 0.
         LostRange { stripe: nth / 3 * 4 + nth % 3 + 1, stripes: 1, slot: 3, row: 0, rows: CHUNK }
     }
 
@@ -466,7 +473,7 @@ mod tests {
         assert!(list.is_durable(version));
     }
 
-    /// Programs before this one began a range behind each parity strip.
+    /// Older programs began a new range after each parity strip.
     #[test]
     fn a_list_that_was_full_of_short_ranges_has_room() {
         let geometry = Geometry::new(RAID5.0, RAID5.1, CHUNK, 1 << 20);
@@ -478,7 +485,8 @@ mod tests {
         assert!(LostRows::new(geometry, 9, &[parity], true).is_empty());
     }
 
-    /// Two pieces of the same stripes, as programs before this one listed them, and room to split one: a refused removal leaves both.
+    /// Two pieces of the same stripes, as older programs listed them, and room to split only one: a refused
+    /// removal leaves both.
     #[test]
     fn a_removal_that_is_refused_changes_nothing() {
         let geometry = Geometry::new(RAID5.0, RAID5.1, CHUNK, 1 << 20);
@@ -493,7 +501,7 @@ mod tests {
         assert_eq!(list.ranges(), before);
     }
 
-    /// Chunks of 4 KiB on members of 32 TB.
+    /// Chunks of 4 KiB on members of 32 TB lead to such counts.
     #[test]
     fn more_stripes_than_a_range_can_count_are_two() {
         let geometry = Geometry::new(RAID5.0, RAID5.1, CHUNK, 1 << 33);

@@ -1,25 +1,30 @@
-//! Mailboxes: how reactors hand each other parts of requests and background work, and how they hear of the end of it.
+//! Mailboxes: reactors use them to hand parts of requests and background work to each other, and to report
+//! how these ended.
 //!
-//! Each reactor has three bounded, lock-free queues, both first in, first out:
+//! Each reactor has three bounded, lock-free queues, all first in, first out:
 //!
 //! ```text
-//!   asks     from any reactor: a part or a job for a stripe that the receiver owns     each poster has places of its own
-//!   answers  from any reactor: a part or a job that the receiver had handed over ended    never full
-//!   returns  from any reactor: a piece of a span that the kernel has given back late      a poster tries again
+//!   asks     from any reactor: a part or a job for a stripe that the receiver owns
+//!                each poster has places of its own
+//!   answers  from any reactor: a part or a job that the receiver had handed over has ended
+//!                never full
+//!   returns  from any reactor: a piece of a span that the kernel has given back late
+//!                a poster tries again
 //! ```
 //!
-//! **Asks.** A poster may have [`Mailboxes::places`] asks in one mailbox that were not taken yet. The places of all posters fit
-//! into the queue, so no poster can fill it for the others. A poster whose places are taken keeps what it has, in order, and
-//! tries again next turn: the oldest is posted as soon as the receiver has taken one. Without this share the posters would
-//! race for each place that comes free, and one of them could lose for ever.
+//! **Asks.** A poster may have [`Mailboxes::places`] asks in one mailbox that were not yet taken. The places
+//! of all posters fit into the queue, so no poster can fill it for the others. A poster whose places are
+//! taken keeps its asks in order and tries again in the next turn: the oldest is posted as soon as the
+//! receiver has taken one. Without these shares, posters would race for each free place, and one of them
+//! could lose forever.
 //!
-//! **Answers.** A reactor hands over half of its parts at most, and the steward gives a bounded number of jobs; each is
-//! answered once. So there is always room for an answer. Answers are taken even by a receiver that has no room for asks. In one
-//! queue, an ask for which there is no room would keep the answers behind it from being taken, and two reactors that wait for each
-//! other's answers would wait for ever.
+//! **Answers.** A reactor hands over at most half of its parts, and the steward gives a bounded number of
+//! jobs; each gets exactly one answer. So there is always room for an answer. Answers are taken even by a
+//! receiver that has no room for asks. If both were in one queue, an ask without room would block the answers
+//! behind it, and two reactors that wait for each other's answers would wait forever.
 //!
-//! **Sleep.** A reactor that is about to sleep says so first and then looks once more; a poster pushes
-//! first and then looks whether the receiver sleeps. Each side has a sequentially consistent fence
+//! **Sleep.** A reactor that is about to sleep first says so and then looks for mail once more. A poster
+//! first pushes and then looks whether the receiver sleeps. Each side has a sequentially consistent fence
 //! between its two steps, so at least one of them sees the other.
 
 use crossbeam::utils::CachePadded;
@@ -31,33 +36,34 @@ use crate::request::RequestError;
 use crate::sizes::Sizes;
 use crate::sync::{ArrayQueue, AtomicBool, AtomicU32, Ordering, fence};
 
-/// Asks that one mailbox holds, shared evenly by the reactors.
+/// Most asks in one mailbox, divided evenly among the reactors.
 pub const ASKS_MAX: usize = 1024;
 
-/// Returns that one mailbox holds: they come when a member answers that was failed for its silence, thousands at once.
+/// Most returns in one mailbox. They arrive when a member answers that was failed for its silence, thousands
+/// at once.
 const RETURNS_MAX: usize = 256;
 
-/// What a reactor asks of the owner of a stripe (or of the reactor that owned it a moment ago).
+/// A request to the owner of a stripe (or to the reactor that owned it a moment ago).
 #[derive(Clone, Copy, Debug)]
 #[expect(private_interfaces, reason = "parts and jobs are the array's own")]
 pub enum Ask {
-    /// Do this part of a request.
+    /// Carry out this part of a request.
     Part(Part),
-    /// Do this background work.
+    /// Carry out this background work.
     Job(JobAsk),
 }
 
-/// What a reactor is told of something that it had handed over.
+/// A report about something that the receiver had handed over.
 #[derive(Clone, Copy, Debug)]
 #[expect(private_interfaces, reason = "parts and jobs are the array's own")]
 pub enum Answer {
-    /// A part of the receiver's has ended.
+    /// A part of the receiver's requests has ended.
     Part {
-        /// Its index at the receiver.
+        /// Index of the part at the receiver.
         part: u32,
-        /// How.
+        /// Result of the part.
         result: Result<(), RequestError>,
-        /// How many of its I/Os are parked, and still hold the request's memory.
+        /// Number of its I/Os that are parked and still hold the request's memory.
         held: u16,
     },
     /// Background work has ended; the receiver is the steward's reactor.
@@ -67,11 +73,12 @@ pub enum Answer {
 /// Wakes a reactor that sleeps in the kernel.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
 
-/// How many asks a poster has put into a mailbox, and how many of those were taken. Both wrap around.
+/// Counts of the asks that a poster has put into a mailbox, and of those that were taken. Both wrap around.
 struct Places {
-    /// Written by the poster alone.
+    /// Asks posted; written by the poster alone.
     posted: AtomicU32,
-    /// Written by the receiver alone: Release after it has taken the ask, read by the poster (Acquire) before it posts.
+    /// Asks taken; written by the receiver alone (Release, after it has taken the ask), read by the poster
+    /// (Acquire) before it posts.
     taken: AtomicU32,
 }
 
@@ -79,11 +86,12 @@ struct Mailbox {
     asks: ArrayQueue<(u8, Ask)>,
     answers: ArrayQueue<Answer>,
     returns: ArrayQueue<Span>,
-    /// By poster.
+    /// The counts of each poster.
     places: Box<[Places]>,
-    /// Requests in flight at the receiver. Written by it, read by the steward; Relaxed, as a moment's opinion.
+    /// Requests in flight at the receiver. Written by the receiver, read by the steward; Relaxed, because any
+    /// recent value will do.
     load: AtomicU32,
-    /// Written by the receiver, read by posters.
+    /// Whether the receiver sleeps. Written by the receiver, read by posters.
     sleeping: AtomicBool,
     waker: Waker,
 }
@@ -95,13 +103,14 @@ pub struct Mailboxes {
 }
 
 impl Mailboxes {
-    /// One mailbox for each waker, for arrays of the largest sizes.
+    /// Makes one mailbox for each waker, for arrays of the largest sizes.
     #[must_use]
     pub fn new(wakers: Vec<Waker>) -> Mailboxes {
         Mailboxes::with_room(wakers, ASKS_MAX, &Sizes::FULL)
     }
 
-    /// One mailbox for each waker, for so many asks each (at least one of each poster), and for arrays of these sizes.
+    /// Makes one mailbox for each waker, with room for `asks` asks (at least one from each poster), for
+    /// arrays of these sizes.
     #[must_use]
     pub fn with_room(wakers: Vec<Waker>, asks: usize, sizes: &Sizes) -> Mailboxes {
         let posters = wakers.len();
@@ -121,20 +130,20 @@ impl Mailboxes {
         Mailboxes { boxes: wakers.into_iter().map(mailbox).collect(), places: places as u32 }
     }
 
-    /// How many asks of one reactor may be in the mailbox of another and not taken.
+    /// The number of asks from one reactor that may wait in the mailbox of another.
     #[must_use]
     pub fn places(&self) -> usize {
         self.places as usize
     }
 
-    /// Posts an ask from one reactor to another; false when the poster's places there are taken.
+    /// Posts an ask from one reactor to another. Returns false if the poster's places there are taken.
     #[must_use]
     pub fn post(&self, from: u8, to: u8, ask: Ask) -> bool {
         let mailbox = &self.boxes[usize::from(to)];
         let Places { posted, taken } = &mailbox.places[usize::from(from)];
-        // Relaxed: only this reactor writes it.
+        // Relaxed: only this reactor writes the count.
         let count = posted.load(Ordering::Relaxed);
-        // Acquire: the place in the queue is free before this says so.
+        // Acquire: the place in the queue is free before the count says so.
         if count.wrapping_sub(taken.load(Ordering::Acquire)) >= self.places {
             return false;
         }
@@ -144,32 +153,32 @@ impl Mailboxes {
         true
     }
 
-    /// Answers an ask of a reactor.
+    /// Sends an answer to a reactor.
     pub fn answer(&self, to: u8, answer: Answer) {
         let pushed = self.boxes[usize::from(to)].answers.push(answer);
         assert!(pushed.is_ok(), "there is room for the answer to all that a reactor can hand over");
         self.wake(to);
     }
 
-    /// The next ask to a reactor, and its poster.
+    /// Takes the next ask to a reactor; returns its poster too.
     #[must_use]
     pub fn take_ask(&self, me: u8) -> Option<(u8, Ask)> {
         let mailbox = &self.boxes[usize::from(me)];
         let (from, ask) = mailbox.asks.pop()?;
         let taken = &mailbox.places[usize::from(from)].taken;
-        // Release: after the place in the queue has come free.
+        // Release: the place in the queue is already free.
         taken.store(taken.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         Some((from, ask))
     }
 
-    /// The next answer to a reactor.
+    /// Takes the next answer to a reactor.
     #[must_use]
     pub fn take_answer(&self, me: u8) -> Option<Answer> {
         self.boxes[usize::from(me)].answers.pop()
     }
 
-    /// One parked I/O fewer holds this piece of the span of a request of reactor `to` (see `array::parked`). False where
-    /// there is no room now.
+    /// Tells reactor `to` that one parked I/O fewer holds this piece of a span of one of its requests (see
+    /// `array::parked`). Returns false if there is no room now.
     #[must_use]
     pub fn give_back(&self, to: u8, span: Span) -> bool {
         let is_pushed = self.boxes[usize::from(to)].returns.push(span).is_ok();
@@ -177,7 +186,7 @@ impl Mailboxes {
         is_pushed
     }
 
-    /// The next return to a reactor.
+    /// Takes the next return to a reactor.
     #[must_use]
     pub fn take_return(&self, me: u8) -> Option<Span> {
         self.boxes[usize::from(me)].returns.pop()
@@ -190,18 +199,18 @@ impl Mailboxes {
         !(mailbox.asks.is_empty() && mailbox.answers.is_empty() && mailbox.returns.is_empty())
     }
 
-    /// A reactor says how many requests it has in flight.
+    /// Publishes how many requests a reactor has in flight.
     pub fn tell_load(&self, me: u8, requests: u32) {
         self.boxes[usize::from(me)].load.store(requests, Ordering::Relaxed);
     }
 
-    /// How many requests all reactors say that they have in flight. (The steward's says nothing.)
+    /// Sums up the requests that the reactors report. (The steward's reactor reports none here.)
     #[must_use]
     pub fn load(&self) -> u32 {
         self.boxes.iter().map(|mailbox| mailbox.load.load(Ordering::Relaxed)).sum()
     }
 
-    /// Wakes a reactor if it sleeps. Whatever it is to see was stored before.
+    /// Wakes a reactor if it sleeps. The caller has already stored everything that the reactor is to see.
     pub fn wake(&self, reactor: u8) {
         let mailbox = &self.boxes[usize::from(reactor)];
         fence(Ordering::SeqCst);
@@ -210,13 +219,13 @@ impl Mailboxes {
         }
     }
 
-    /// A reactor says that it is about to sleep; afterwards it looks for mail once more.
+    /// Announces that a reactor is about to sleep; after this call it looks for mail once more.
     pub fn about_to_sleep(&self, reactor: u8) {
         self.boxes[usize::from(reactor)].sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// A reactor is awake.
+    /// Announces that a reactor is awake.
     pub fn awake(&self, reactor: u8) {
         self.boxes[usize::from(reactor)].sleeping.store(false, Ordering::Relaxed);
     }

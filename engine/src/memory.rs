@@ -1,5 +1,5 @@
-//! Memory for data: arenas that every reactor and every ring can address, and pools that hand out
-//! pieces of them.
+//! Memory for data: arenas that every reactor and every ring can address, and pools that hand out pieces of
+//! them.
 //!
 //! ```text
 //!   Memory   arena 0            arena 1            ...  arena n = zeros
@@ -7,30 +7,29 @@
 //!                  Span{arena: 0, offset_bytes, len_bytes}: plain coordinates, valid on every thread
 //! ```
 //!
-//! Arenas are mapped once, before the first reactor starts, and never move, so rings register them
-//! with the kernel as fixed buffers and a request can be handed from reactor to reactor as three
-//! integers. The price is that the borrow checker cannot see who may touch which bytes. A protocol
-//! takes its place:
+//! Arenas are mapped once, before the first reactor starts, and never move. So rings register them with the
+//! kernel as fixed buffers, and a request can be handed from reactor to reactor as three integers. The price
+//! is that the borrow checker cannot see which thread may touch which bytes. A protocol takes its place:
 //!
-//! 1. A [`Span`] comes from one [`Pool`] and has one *holder* at a time: whoever took it, until it is
-//!    given back or passed on (in a request, a mailbox message, a member operation).
-//! 2. Only the holder reads or writes its bytes. While a member operation on a span is in flight the
-//!    holder is the ring: the engine does not look at the bytes until the completion has been taken.
-//! 3. A read-only span may have many holders; the zero arena is the only one that never becomes
-//!    writable, and every write below asserts that it is not meant.
-//! 4. Handing over goes through a channel with release/acquire semantics (the mailboxes) or through
-//!    the kernel, so all writes of the old holder happen before the first read of the new one.
+//! 1. A [`Span`] comes from one [`Pool`] and has one *holder* at a time. The holder is the code that took it,
+//!    until it gives the span back or passes it on (in a request, a mailbox message, a member operation).
+//! 2. Only the holder reads or writes the bytes. While a member operation on a span is in flight the holder
+//!    is the ring: the engine does not look at the bytes until it has taken the completion.
+//! 3. A read-only span may have many holders. Only the zero arena is always read-only; every write below
+//!    asserts that its target is not the zero arena.
+//! 4. A span is handed over through a channel with release/acquire semantics (the mailboxes) or through the
+//!    kernel, so all writes of the old holder happen before the first read of the new one.
 //!
-//! Why there is no data race under it: two accesses to one byte come either from the same holder,
-//! which is one thread, or from two holders in turn, ordered by 4. Pools never overlap (asserted when
-//! they are made, for as long as they live), and a pool never hands out a byte twice (asserted by its
-//! taken bits), so two spans that were taken are disjoint. The closures of [`Memory::with`] and
-//! [`Memory::with_mut`] see ordinary slices; a closure must not reach for an overlapping span.
+//! Under this protocol there is no data race: two accesses to one byte come either from the same holder,
+//! which is one thread, or from two holders in turn, ordered by rule 4. Pools never overlap (asserted when
+//! they are made, for as long as they live), and a pool never hands out a byte twice (asserted by its taken
+//! bits), so any two taken spans are disjoint. The closures of [`Memory::with`] and [`Memory::with_mut`] see
+//! ordinary slices; a closure must not access an overlapping span.
 //!
-//! So the operations here are safe functions: bounds, lengths and overlap of operands are checked in
-//! every build, who holds the span is the caller's to keep. The alternative, an owning handle per
-//! buffer, was not taken: a stripe operation would carry 32 of them with drop glue, and the ring's
-//! half of rule 2 would still be a promise.
+//! So the operations here are safe functions: bounds, lengths and overlap of operands are checked in every
+//! build, and the caller makes sure that it holds the span. The alternative, an owning handle for each
+//! buffer, was rejected: a stripe operation would carry 32 of them with drop glue, and the ring's half of
+//! rule 2 would still be only a promise.
 
 #![expect(unsafe_code, reason = "slices are made of mapped memory, from coordinates")]
 
@@ -51,31 +50,32 @@ pub use pool::{KEPT_BACK_OF_REQUESTS, Pool};
 
 /// A piece of an arena: plain coordinates, no ownership.
 ///
-/// A span is three fields in twelve bytes, so a function that is not inlined gets it by its address. If that function copies the
-/// span, one load takes eight bytes that two stores have just written, and the core waits until both stores have reached the
-/// cache: some 5 ns. Functions that copy the span of every write are therefore inlined.
+/// A span is three fields in twelve bytes, so a function that is not inlined receives its address. If that
+/// function copies the span, one load reads eight bytes that two stores have just written, and the core waits
+/// until both stores have reached the cache: some 5 ns. Functions that copy the span of every write are
+/// therefore inlined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Which arena.
+    /// Index of the arena.
     pub arena: u16,
-    /// First byte in it.
+    /// Offset of the first byte in the arena.
     pub offset_bytes: u32,
-    /// Length.
+    /// Length in bytes.
     pub len_bytes: u32,
 }
 
 impl Span {
-    /// No bytes.
+    /// A span without bytes.
     pub const EMPTY: Span = Span { arena: 0, offset_bytes: 0, len_bytes: 0 };
 
-    /// The piece of `len_bytes` that begins `offset_bytes` into this one. Panics when it does not fit.
+    /// The piece of `len_bytes` that begins `offset_bytes` into this span. Panics if it does not fit.
     #[must_use]
     pub fn part(self, offset_bytes: u32, len_bytes: u32) -> Span {
         assert!(offset_bytes as u64 + len_bytes as u64 <= self.len_bytes as u64);
         Span { arena: self.arena, offset_bytes: self.offset_bytes + offset_bytes, len_bytes }
     }
 
-    /// Whether the two have a byte in common.
+    /// Whether the two spans have a byte in common.
     #[must_use]
     pub fn overlaps(self, other: Span) -> bool {
         let (a, b) = (self.offset_bytes as u64, other.offset_bytes as u64);
@@ -88,14 +88,14 @@ impl Span {
 pub struct Memory {
     /// The arenas in order, the zero arena last.
     arenas: Box<[Mapping]>,
-    /// What living pools cover; touched only when a pool is made or dropped.
+    /// Areas of the living pools; touched only when a pool is made or dropped.
     claims: Mutex<Vec<Span>>,
 }
 
 impl Memory {
-    /// Maps one arena of each size, at most [`ARENA_BYTES_MAX`] long, and the zero arena behind them.
-    /// The pages come from the huge page pool where it has enough, else from ordinary memory with
-    /// transparent huge pages asked for; they are touched lazily (see [`Memory::populate`]).
+    /// Maps one arena of each size, at most [`ARENA_BYTES_MAX`] long, and the zero arena after them. The
+    /// pages come from the huge page pool if it has enough, otherwise from ordinary memory with a request for
+    /// transparent huge pages. They are touched lazily (see [`Memory::populate`]).
     pub fn new(arena_bytes: &[usize]) -> io::Result<Arc<Memory>> {
         assert!(arena_bytes.len() < ARENAS_MAX, "one of the {ARENAS_MAX} arenas is the zero arena");
         let mut arenas = Vec::with_capacity(arena_bytes.len() + 1);
@@ -107,14 +107,14 @@ impl Memory {
         Ok(Arc::new(Memory { arenas: arenas.into(), claims: Mutex::new(Vec::new()) }))
     }
 
-    /// Number of arenas, the zero arena included.
+    /// Number of arenas, including the zero arena.
     #[must_use]
     pub fn arena_count(&self) -> usize {
         self.arenas.len()
     }
 
-    /// Whether a span lies in an arena. The others are host buffers: pages of a host's request, known by a number to a ring
-    /// and to nobody else. They are numbered like arenas, behind them.
+    /// Whether a span lies in an arena. Other spans are host buffers: pages of a host's request, which only a
+    /// ring knows, by a number. They are numbered like arenas, after the last one.
     #[must_use]
     pub fn is_mapped(&self, span: Span) -> bool {
         usize::from(span.arena) < self.arenas.len()
@@ -127,26 +127,26 @@ impl Memory {
         Span { arena, offset_bytes: 0, len_bytes }
     }
 
-    /// A span of zeros, at most [`BUFFER_BYTES_MAX`] long: to be read, never written.
+    /// A span of zeros, at most [`BUFFER_BYTES_MAX`] long. It may be read but never written.
     #[must_use]
     pub fn zeros(&self, len_bytes: u32) -> Span {
         assert!(len_bytes <= BUFFER_BYTES_MAX);
         Span { arena: self.zero_arena(), offset_bytes: 0, len_bytes }
     }
 
-    /// Touches every page of an arena from the calling thread, so that the pages come from its NUMA
-    /// node and no fault is left for the data path. Best called on the reactor that owns the arena,
+    /// Touches every page of an arena from the calling thread, so that the pages come from that thread's NUMA
+    /// node and no page fault is left for the data path. Best called on the reactor that owns the arena,
     /// before its ring is made (registering an arena pins all of its pages, wherever they are then).
     pub fn populate(&self, arena: u16) {
         self.arenas[arena as usize].populate();
     }
 
-    /// Copies a span out. The lengths are equal.
+    /// Copies the bytes of a span to `into`, which must have the same length.
     pub fn read_from(&self, span: Span, into: &mut [u8]) {
         self.with(span, |bytes| into.copy_from_slice(bytes));
     }
 
-    /// Copies bytes into a span. The lengths are equal.
+    /// Copies bytes into a span of the same length.
     pub fn write_to(&self, span: Span, from: &[u8]) {
         self.with_mut(span, |bytes| bytes.copy_from_slice(from));
     }
@@ -172,7 +172,7 @@ impl Memory {
     /// Whether a span holds nothing but zeros.
     #[must_use]
     pub fn is_zero(&self, span: Span) -> bool {
-        // A block at a time: the OR of 4 KiB vectorizes, and a non-zero block ends the search.
+        // One block at a time: the OR of 4 KiB vectorizes, and a non-zero block ends the search.
         self.with(span, |bytes| {
             bytes.chunks(4096).all(|block| block.iter().fold(0, |or, byte| or | byte) == 0)
         })
@@ -183,7 +183,7 @@ impl Memory {
         look(self.slice(span))
     }
 
-    /// Lets `change` write a span that the caller holds. `change` reaches for no span that overlaps it.
+    /// Lets `change` write a span that the caller holds. `change` must not access an overlapping span.
     pub fn with_mut<R>(&self, span: Span, change: impl FnOnce(&mut [u8]) -> R) -> R {
         self.assert_writable(span);
         let start = self.ptr(span);
@@ -202,7 +202,7 @@ impl Memory {
         arena.start().wrapping_add(span.offset_bytes as usize)
     }
 
-    /// Asserts that a span may be written at all: the zero arena may not, not even by a ring.
+    /// Asserts that a span may be written at all: the zero arena must not be, not even by a ring.
     pub fn assert_writable(&self, span: Span) {
         assert!(
             span.arena != self.zero_arena() || span.len_bytes == 0,
@@ -210,11 +210,11 @@ impl Memory {
         );
     }
 
-    /// The slice of a span, for as long as its holder keeps it.
+    /// The slice of a span, valid as long as its holder keeps the span.
     fn slice(&self, span: Span) -> &[u8] {
         let start = self.ptr(span);
-        // SAFETY: `ptr` checked that the span lies in a live, initialized mapping that `self` owns;
-        // by rules 1 to 3 of the module nobody writes these bytes while the caller holds the span.
+        // SAFETY: `ptr` checked that the span lies in a live, initialized mapping that `self` owns; by rules
+        // 1 to 3 of the module nothing writes these bytes while the caller holds the span.
         unsafe { std::slice::from_raw_parts(start, span.len_bytes as usize) }
     }
 
@@ -222,7 +222,7 @@ impl Memory {
         u16::try_from(self.arenas.len() - 1).expect("at most ARENAS_MAX")
     }
 
-    /// Notes that a pool now covers `span`; no other living pool may have a byte of it.
+    /// Records that a pool now covers `span`, and asserts that no other living pool has a byte of it.
     fn claim(&self, span: Span) {
         self.assert_writable(span);
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
@@ -231,7 +231,7 @@ impl Memory {
         claims.push(span);
     }
 
-    /// Forgets a claim.
+    /// Removes the claim of a dropped pool.
     fn unclaim(&self, span: Span) {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner).retain(|claim| *claim != span);
     }

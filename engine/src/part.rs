@@ -1,20 +1,21 @@
-//! A part: the piece of a request that lies in one stripe. Parts are cut from requests in `host`, wait at a stripe's op, and are
-//! worked for together (see `op`).
+//! A part: the piece of a request that lies in one stripe. `host` cuts parts from requests; they wait at a
+//! stripe's op, which works on several together (see `op`).
 
 use crate::geometry::{Geometry, Strips};
 use crate::memory::{Memory, Span};
 use crate::slab::{NONE, Slab};
 
-/// What a part asks of its stripe.
+/// The work that a part asks of its stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PartKind {
-    /// Fill the span.
+    /// Fill the span with data.
     Read,
-    /// Store the span.
+    /// Store the span's data.
     Write,
     /// Store zeros.
     Zero,
-    /// Forget the whole stripe. One of a request's last batch is answered before the devices have heard of it.
+    /// Discard the whole stripe. A part in a request's last batch is answered before the devices have been
+    /// told.
     Discard { is_last: bool },
 }
 
@@ -24,27 +25,27 @@ pub(crate) enum PartKind {
 pub(crate) struct Part {
     pub(crate) kind: PartKind,
     pub(crate) stripe: u64,
-    /// First byte, and the byte past the last, within the stripe's host bytes.
+    /// First byte within the stripe's host bytes, and the byte after the last.
     pub(crate) start: u32,
     pub(crate) end: u32,
     pub(crate) span: Span,
     pub(crate) fua: bool,
-    /// A strip whose member has just failed a read of this range.
+    /// Strips whose members have just failed a read of this range.
     pub(crate) suspects: Strips,
-    /// The reactor that it came from, and its index there.
+    /// The reactor that the part came from, and its index there.
     pub(crate) home: u8,
     pub(crate) home_part: u32,
-    /// Its request, at home.
+    /// Index of its request at the home reactor.
     pub(crate) request: u32,
-    /// I/Os for it that are parked, and still hold its bytes.
+    /// Number of its I/Os that are parked and still hold its bytes.
     pub(crate) held: u16,
-    /// The next in its list.
+    /// The next part in the same list.
     pub(crate) next: u32,
 }
 const _: () = assert!(size_of::<Option<Part>>() == 64);
 
 impl Part {
-    /// The rows of a strip that it covers, from the first to before the last.
+    /// The rows of a strip that this part covers: the first, and the one after the last.
     pub(crate) const fn rows_of(&self, geometry: &Geometry, strip: u8) -> (u32, u32) {
         let corners = self.corners(geometry);
         if strip < corners.first || strip > corners.last {
@@ -54,15 +55,15 @@ impl Part {
         }
     }
 
-    /// The rows of each strip that it covers, as a rectangle with two corners cut: from `first_row` of
-    /// `first` to before `end_row` of `last`, everything between.
+    /// The rows of each strip that this part covers, as a rectangle with two corners cut off: from
+    /// `first_row` of `first` to before `end_row` of `last`, and everything between.
     pub(crate) const fn corners(&self, geometry: &Geometry) -> Corners {
         let (first, first_row) = geometry.strip_of(self.start);
         let (last, last_row) = geometry.strip_of(self.end - 1);
         Corners { first, first_row, last, end_row: last_row + 1 }
     }
 
-    /// Its bytes for some rows of a strip, all of which it covers.
+    /// The part's bytes for some rows of a strip; the part must cover all of these rows.
     #[inline]
     pub(crate) fn span_of(
         &self,
@@ -79,7 +80,7 @@ impl Part {
     }
 }
 
-/// The rows and strips that a part covers: a rectangle with two corners cut.
+/// The rows and strips that a part covers: a rectangle with two corners cut off.
 pub(crate) struct Corners {
     pub(crate) first: u8,
     first_row: u32,
@@ -88,7 +89,7 @@ pub(crate) struct Corners {
 }
 
 impl Corners {
-    /// The strips covered in one row.
+    /// The strips that are covered in one row.
     pub(crate) const fn at(&self, row: u32) -> Strips {
         let mut strips = Strips::first(self.last + 1).minus(Strips::first(self.first));
         if row < self.first_row {
@@ -100,7 +101,7 @@ impl Corners {
         strips
     }
 
-    /// The first row after `row` in which something may change.
+    /// The first row after `row` at which the set of covered strips may change.
     pub(crate) const fn next_edge(&self, row: u32, end: u32) -> u32 {
         let mut edge = end;
         if self.first_row > row && self.first_row < edge {
@@ -112,7 +113,7 @@ impl Corners {
         edge
     }
 
-    /// From the first row that it may touch to before the last; all between where it is in several strips.
+    /// The rows that may be covered in some strip; all rows if the part spans several strips.
     pub(crate) const fn touched(&self, chunk: u32) -> Rows {
         if self.first == self.last {
             Rows { first: self.first_row, end: self.end_row }
@@ -121,7 +122,7 @@ impl Corners {
         }
     }
 
-    /// The rows of one strip that are covered.
+    /// The covered rows of one strip.
     pub(crate) const fn rows(&self, strip: u8, chunk: u32) -> (u32, u32) {
         (
             if strip == self.first { self.first_row } else { 0 },
@@ -130,7 +131,7 @@ impl Corners {
     }
 }
 
-/// A range of rows; `end` is past the last.
+/// A range of rows; `end` is after the last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows {
     pub(crate) first: u32,
@@ -140,13 +141,13 @@ pub(crate) struct Rows {
 impl Rows {
     pub(crate) const NONE: Rows = Rows { first: u32::MAX, end: 0 };
 
-    /// The range that both lie in.
+    /// The smallest range that contains both.
     pub(crate) fn with(self, other: Rows) -> Rows {
         Rows { first: self.first.min(other.first), end: self.end.max(other.end) }
     }
 }
 
-/// A list of parts, threaded through their `next`.
+/// A list of parts, linked through their `next`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartList {
     head: u32,
@@ -160,12 +161,12 @@ impl PartList {
         self.head == NONE
     }
 
-    /// Whether its first part is its last.
+    /// Whether the list has at most one part.
     pub(crate) const fn is_one(&self) -> bool {
         self.head == self.tail
     }
 
-    /// The one part of a list that has no other.
+    /// The only part of a list with exactly one.
     pub(crate) fn only(&self) -> Option<u32> {
         self.is_one().then(|| self.first()).flatten()
     }

@@ -1,16 +1,17 @@
-//! The planner: what a write or a read of some rows of a stripe must do. Pure; everyone uses its answer.
+//! The planner: decides what a write or a read of some rows of a stripe must do. The functions are pure, and
+//! all callers use their answers.
 //!
 //! **The first law is decided here and nowhere else:** parity is an input, to read-modify-write or to
-//! reconstruction, only where [`Trust::Trusted`] says so. An Unwritten stripe's strips, parity included,
-//! hold whatever the device held before; a NeedSync stripe's parity does not match its data.
+//! reconstruction, only where [`Trust::Trusted`] says so. The strips of an unwritten stripe, parity included,
+//! hold whatever the device held before; the parity of an unsynced stripe does not match its data.
 //!
-//! A plan is for one range of rows in which the same data strips are written, and carries its own read
-//! set: the reader reads exactly that set, no more (three livelocks of Linux md came from a planner and
-//! a fetcher that answered the same question twice).
+//! A plan is for one range of rows in which the same data strips are written, and contains its own read set.
+//! The reader reads exactly that set. (Three livelocks of Linux md came from a planner and a fetcher that
+//! each answered the same question.)
 //!
-//! A strip is *readable* when its member holds what it should there, *writable* when the member takes
-//! writes. A failed or missing member is neither; a member being rebuilt is writable everywhere and
-//! readable below its cursor; a strip whose read has just failed is writable but not readable.
+//! A strip is *readable* if its member holds what it should there, and *writable* if the member takes writes.
+//! A failed or missing member is neither. A member being rebuilt is writable everywhere and readable below
+//! its cursor. A strip whose read has just failed is writable but not readable.
 //!
 //! | trust | what is lost | plan |
 //! |---|---|---|
@@ -22,18 +23,18 @@
 //! | NeedSync | no data strip, or only wholly overwritten ones | `Resync`: `Rcw` over every row |
 //! | NeedSync | data strips that the write does not touch | `DataOnly`: parity stays untrusted |
 //! | NeedSync | a data strip, written in part | refused |
-//! | any | more than the level bears | refused |
+//! | any | more than the level tolerates | refused |
 
 use crate::geometry::Strips;
 
-/// What the stripe's cell says of its strips.
+/// The cell's statement about the stripe's strips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Never written: reads as zeros, strips hold garbage.
+    /// The stripe was never written: it reads as zeros, and its strips hold garbage.
     Unwritten,
     /// Parity matches data.
     Trusted,
-    /// Data strips hold data; parity does not match.
+    /// The stripe is unsynced: data strips hold data, but parity does not match.
     NeedSync,
 }
 
@@ -44,7 +45,7 @@ pub struct View {
     pub data: Strips,
     /// All parity strips.
     pub parity: Strips,
-    /// Whether parity may be believed.
+    /// Whether parity may be used.
     pub trust: Trust,
     /// Strips that may be read.
     pub readable: Strips,
@@ -52,82 +53,82 @@ pub struct View {
     pub writable: Strips,
 }
 
-/// What to do with one range of rows of a write.
+/// The plan for one range of rows of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// Every data strip is written: parity from the new data alone.
     Full,
-    /// Read the untouched data strips, generate parity anew.
+    /// Read the untouched data strips and generate parity anew.
     Rcw {
-        /// What to read: the data strips that are not written.
+        /// Strips to read: the data strips that are not written.
         read: Strips,
     },
-    /// Read the old data and the old parity, apply the difference.
+    /// Read the old data and the old parity, and apply the difference.
     Rmw {
-        /// What to read: the written strips and the parities.
+        /// Strips to read: the written strips and the parities.
         read: Strips,
     },
-    /// First write of the stripe: zeros in `zero`, parity from the new data alone.
+    /// First write of the stripe: fill `zero` with zeros, and make parity from the new data alone.
     Init {
         /// Data strips that are filled with zeros.
         zero: Strips,
     },
-    /// As `Rcw`, on a stripe whose parity is untrusted and becomes right.
+    /// Like `Rcw`, on a stripe whose parity is untrusted and becomes right.
     Resync {
-        /// What to read: the data strips that are not written.
+        /// Strips to read: the data strips that are not written.
         read: Strips,
     },
-    /// Read what is left, reconstruct the lost data strips, then generate parity anew.
+    /// Read the readable strips, reconstruct the lost data strips, then generate parity anew.
     Degraded {
-        /// What to read: every readable data strip and as many parities as are needed.
+        /// Strips to read: every readable data strip and as many parities as needed.
         read: Strips,
         /// The data strips to reconstruct.
         recover: Strips,
     },
     /// Write the data and leave the untrusted parity alone.
     DataOnly,
-    /// It cannot be done without a guess.
+    /// Refuse the write: it cannot be done without a guess.
     Refused,
 }
 
-/// What to do about a write to a NeedSync stripe, as a whole.
+/// The decision about a write to an unsynced stripe as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsynced {
     /// Every row can be made consistent.
     Heal,
-    /// A lost data strip, not touched, keeps parity untrusted.
+    /// A lost data strip that is not touched keeps parity untrusted.
     DataOnly,
-    /// A lost data strip would be written in part.
+    /// A lost data strip would be partly written.
     Refused,
 }
 
-/// What to do to read some data strips.
+/// The plan for a read of some data strips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadPlan {
-    /// Zeros, without I/O.
+    /// Return zeros, without I/O.
     Zeros,
-    /// Every wanted strip is readable.
+    /// Read the wanted strips: all are readable.
     Direct,
-    /// Read `read` (which has the readable ones among the wanted), reconstruct `recover`.
+    /// Read `read`, which contains the readable ones among the wanted, and reconstruct `recover`.
     Recover {
-        /// What to read.
+        /// Strips to read.
         read: Strips,
-        /// All unreadable data strips, wanted or not: the equations have them all as unknowns.
+        /// All unreadable data strips, wanted or not: each is an unknown in the equations.
         recover: Strips,
     },
-    /// It cannot be done without a guess.
+    /// Fail the read: it cannot be done without a guess.
     Lost,
 }
 
 impl View {
-    /// The data strips that cannot be read.
+    /// The data strips that are not readable.
     #[must_use]
     pub const fn lost_data(&self) -> Strips {
         self.data.minus(self.readable)
     }
 
-    /// What to read so that `lost_data` can be reconstructed, if parity is trusted and suffices:
-    /// all other data strips, and P, or Q where P is lost too, or both for two.
+    /// The strips to read to reconstruct `lost_data`, if parity is trusted and suffices: all other data
+    /// strips, and P (Q if P is lost too), or both parities for two lost strips.
     const fn recovery(&self) -> Option<Strips> {
         let lost = self.lost_data().count();
         let parity = self.parity.and(self.readable);
@@ -143,13 +144,13 @@ impl View {
     }
 }
 
-/// Plans a write of the data strips `written` in some rows. `unsynced` is the answer of [`unsynced`] for
-/// the whole write; it is looked at on a NeedSync stripe only.
+/// Plans a write of the data strips `written` in some rows. `unsynced` is the answer of [`unsynced`] for the
+/// whole write; it is used only for an unsynced stripe.
 #[must_use]
 pub const fn plan_write(view: &View, written: Strips, unsynced: Unsynced) -> Plan {
     let untouched = view.data.minus(written);
     let parity = view.parity.and(view.writable);
-    // More members are gone than there are parities: whatever we write might not be there to read.
+    // More members are gone than there are parities, so what we write might not be readable later.
     let gone = view.data.or(view.parity).minus(view.writable);
     if !gone.is_empty() && gone.count() > view.parity.count() {
         return Plan::Refused;
@@ -169,14 +170,14 @@ pub const fn plan_write(view: &View, written: Strips, unsynced: Unsynced) -> Pla
     if untouched.is_empty() {
         return Plan::Full;
     }
-    // No parity takes writes: there is none to keep, and (by the count above) no data strip is gone.
+    // No parity takes writes, so there is none to keep, and (by the count above) no data strip is gone.
     if parity.is_empty() && written.within(view.writable) {
         return Plan::Rcw { read: Strips::NONE };
     }
     let rmw = written.or(parity);
     let rmw_possible = rmw.within(view.readable);
     let rcw_possible = untouched.within(view.readable);
-    // On a tie rmw touches fewer members: it reads where it writes.
+    // On a tie, rmw touches fewer members: it reads where it writes.
     if rcw_possible && (!rmw_possible || untouched.count() < rmw.count()) {
         return Plan::Rcw { read: untouched };
     }
@@ -189,8 +190,8 @@ pub const fn plan_write(view: &View, written: Strips, unsynced: Unsynced) -> Pla
     }
 }
 
-/// What a write that touches the data strips `touched`, and overwrites `whole` from first row to last, can
-/// do for a NeedSync stripe.
+/// Decides what a write can do for an unsynced stripe. The write touches the data strips `touched`, and
+/// overwrites `whole` from the first row to the last.
 #[must_use]
 pub const fn unsynced(view: &View, touched: Strips, whole: Strips) -> Unsynced {
     let lost = view.lost_data();
@@ -218,8 +219,8 @@ pub const fn plan_read(view: &View, wanted: Strips) -> ReadPlan {
     }
 }
 
-/// Plans the reconstruction of one strip, data or parity, of a trusted stripe (a rebuild). `None` where
-/// it cannot be had without a guess.
+/// Plans the reconstruction of one strip, data or parity, of a trusted stripe (a rebuild). `None` if it is
+/// not possible without a guess.
 #[must_use]
 pub const fn plan_rebuild(view: &View, target: u8) -> Option<ReadPlan> {
     if !matches!(view.trust, Trust::Trusted) {

@@ -1,4 +1,4 @@
-//! What all reactors of one array share.
+//! The state that all reactors of one array share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,7 @@ pub use noting::{NoteOrder, NoteOrders, Noting, Position};
 pub use orders::{Answer, Beginning, Order, StewardState};
 pub use rest::Rest;
 
-/// Where the zones of every member begin, and whose they are.
+/// The start of each zone on every member, and the array that they belong to.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// The array's uuid, as in every bitmap block.
@@ -35,7 +35,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// That of an array with these zones.
+    /// Makes the layout of an array with these zones.
     #[must_use]
     pub const fn of(array: uuid::Uuid, zones: &Zones, logical_block_bytes: u32) -> Layout {
         Layout {
@@ -47,39 +47,39 @@ impl Layout {
     }
 }
 
-/// What all reactors of one array share.
+/// The state that all reactors of one array share.
 pub struct Shared {
-    /// Shape and arithmetic.
+    /// The array's shape and its arithmetic.
     pub geometry: Geometry,
-    /// Zones.
+    /// The positions of the zones.
     pub layout: Layout,
-    /// One cell a stripe.
+    /// The array's cells, one per stripe.
     pub bitmap: Bitmap,
-    /// Rows that nobody can compute any more.
+    /// Rows that can no longer be computed.
     pub lost: LostRows,
-    /// Who owns which stripe.
+    /// The owner of each stripe.
     pub locks: StripeLocks,
-    /// The slots.
+    /// The state of the slots.
     pub members: Members,
-    /// Data memory.
+    /// The memory for data.
     pub memory: Arc<Memory>,
-    /// One a reactor.
+    /// Mail between reactors, a mailbox for each.
     pub mailboxes: Mailboxes,
-    /// What was counted, one a reactor.
+    /// Counters, one set for each reactor.
     pub tallies: Vec<Tally>,
-    /// What the steward is asked, and what it says.
+    /// Orders to the steward, and what it publishes.
     pub steward: StewardState,
-    /// Refuses writes and writes nothing, not even metadata.
+    /// Whether the array refuses writes and writes nothing, not even metadata.
     pub read_only: bool,
-    /// Counts up before strips are given back to the devices. A read in flight meanwhile may have seen what
-    /// no host wrote, and is done again. Written by the owner of a discarded stripe (Release, the cell is
-    /// Unwritten before), read by readers before the cell (Acquire).
+    /// A counter that grows before strips are given back to the devices. A read in flight at that time may
+    /// have seen data that no host wrote, and is repeated. Written by the owner of a discarded stripe
+    /// (Release; the cell is Unwritten before), read by readers before the cell (Acquire).
     pub deallocations: AtomicU32,
 }
 
 impl Shared {
-    /// What must be left of the slots so that no data is lost. Counts what was NeedSync at this moment: a write that is refused at
-    /// the same time may make one more.
+    /// The conditions under which slots may leave without a loss of data. Unsynced stripes are counted as of
+    /// now: a write that is refused at the same time may add one.
     #[must_use]
     pub fn needs(&self) -> Needs {
         Needs {
@@ -89,8 +89,10 @@ impl Shared {
         }
     }
 
-    /// Whether fewer slots are in sync than hold the data, or a member refused what nothing can be promised without. It stays so ([`Members::finish_rebuild`]), and nothing is put on
-    /// record any more: the record knows no such array, also when the rebuild of another slot is nearly done.
+    /// Whether the array has failed: fewer slots are in sync than the data needs, or a member refused
+    /// something without which nothing can be promised. A failed array stays failed
+    /// ([`Members::finish_rebuild`]), and nothing more is put on record: the record knows no such array, even
+    /// if the rebuild of another slot is nearly done.
     #[must_use]
     pub fn failed(&self) -> bool {
         let missing = self.geometry.slots().minus(self.members.view().readable);

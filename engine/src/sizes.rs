@@ -1,56 +1,57 @@
-//! How much one reactor of an array has room for. Everything is allocated when the array is made, so an array that
-//! will never hold much (an embedded one, a simulated one) can say so and is made and dropped in microseconds: a full
-//! one is 1.3 MB of tables, which took 0.2 ms of each restart in the simulator.
+//! The capacity of one reactor of an array. Everything is allocated when the array is made. An array that
+//! will never hold much (an embedded or simulated one) asks for little, and is made and dropped in
+//! microseconds. A full-size one has 1.3 MB of tables, which took 0.2 ms of each restart in the simulator.
 
 use crate::limits::{IO_IN_FLIGHT_MAX, MEMBERS_MAX, WIPES_MAX};
 
-/// Room of one reactor.
+/// The capacity of one reactor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Requests of this reactor's host in flight.
+    /// Most requests of this reactor's host in flight.
     pub requests: usize,
-    /// Parts of requests in one reactor: half of them of its own requests, half of other reactors' (guests). So neither can take
-    /// all of them for ever, and two reactors that wait for each other always have room to go on.
+    /// Most parts of requests in one reactor: half for its own requests, half for those of other reactors
+    /// (guests). So neither side can take all of them forever, and two reactors that wait for each other
+    /// always have room to continue.
     pub parts: usize,
-    /// Stripe operations of one reactor.
+    /// Most stripe operations of one reactor.
     pub ops: usize,
-    /// Member reads of healthy strips in flight.
+    /// Most member reads of healthy strips in flight.
     pub host_reads: usize,
-    /// Block writes in flight.
+    /// Most block writes in flight.
     pub block_writes: usize,
 }
 
 impl Sizes {
-    /// What `serve` and `bench` have.
+    /// Sizes for `serve` and `bench`.
     pub const FULL: Sizes =
         Sizes { requests: 1024, parts: 4096, ops: 160, host_reads: 2048, block_writes: 16 };
 
-    /// For an array of a few stripes and requests.
+    /// Sizes for an array of a few stripes and requests.
     pub const SMALL: Sizes = Sizes { requests: 64, parts: 256, ops: 24, host_reads: 128, block_writes: 3 };
 
-    /// Parts of a reactor's own requests at most.
+    /// Most parts of a reactor's own requests.
     #[must_use]
     pub const fn own_parts(&self) -> usize {
         self.parts / 2
     }
 
-    /// Parts of other reactors' requests at most.
+    /// Most parts of other reactors' requests.
     #[must_use]
     pub const fn guest_parts(&self) -> usize {
         self.parts - self.own_parts()
     }
 
-    /// Member operations in flight at most: those of the stripe ops (one a member each), healthy reads, bitmap blocks
-    /// (a copy on three members at most), superblocks, flushes, the list of lost rows and probes, and
-    /// the wiping of a device that arrives.
+    /// Most member operations in flight: those of the stripe ops (one per member each), healthy reads, bitmap
+    /// blocks (a copy on three members at most), superblocks, flushes, the list of lost rows and probes, and
+    /// the wiping of an arriving device.
     #[must_use]
     pub const fn ios(&self) -> usize {
         self.ops * MEMBERS_MAX + self.host_reads + 3 * self.block_writes + 4 * MEMBERS_MAX + WIPES_MAX
     }
 
-    /// Member operations of members that have left, at most (see `parked`): nothing of the array waits for them. All that one member
-    /// can have in flight: the healthy reads, which gather at the member that does not answer, and the batches of all stripe
-    /// operations, of eight pieces a member.
+    /// Most operations of members that have left (see `parked`), for which nothing in the array waits. One
+    /// member can have this many in flight: the healthy reads, which all gather at the member that does not
+    /// answer, and the batches of all stripe operations, with eight pieces per member.
     #[must_use]
     pub const fn parked(&self) -> usize {
         self.host_reads + 8 * self.ops

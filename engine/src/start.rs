@@ -1,14 +1,15 @@
 //! Starting an array: the steps between assembly, which decides, and the reactors, which serve.
 //!
-//! All of it goes through a [`Ring`], so the simulator starts arrays by the same code, and cuts the power in
-//! the midst of it. The order is the rule of [`assembly`](crate::assembly): first the new epoch on every
+//! All I/O goes through a [`Ring`], so the simulator starts arrays with the same code and cuts the power
+//! during it. The order follows the rule of [`assembly`](crate::assembly): first the new epoch on every
 //! participant, then bitmap blocks, then data.
 //!
 //! 1. [`read_superblocks`] of every candidate; [`assemble`](crate::assembly::assemble) decides.
-//! 2. [`start`]: the list of lost rows is read, without which the start is refused; then the new epoch; a member that fails its superblock leaves in another.
-//! 3. The bitmap blocks, from members in sync, the newest valid copy of each; after an unclean stop
-//!    Dirty means NeedSync, and a block without a valid copy is NeedSync throughout.
-//! 4. Blocks whose copies differ, or are damaged, are put in order before anything relies on them.
+//! 2. [`start`] reads the list of lost rows (without a valid copy the start is refused) and then writes the
+//!    new epoch. A member that fails its superblock leaves in another epoch.
+//! 3. The bitmap blocks are read from members in sync, the newest valid copy of each. After an unclean stop,
+//!    Dirty cells count as `NeedSync`, and so do all cells of a block without a valid copy.
+//! 4. Blocks whose copies differ or are damaged are written anew before anything relies on them.
 
 use bitmap::{Bitmap, BlockIndex, Cell};
 
@@ -37,70 +38,72 @@ pub use grow::{GrowError, grow};
 /// Bytes of scratch memory that these steps need.
 pub const SCRATCH_BYTES: u32 = BUFFER_BYTES_MAX;
 
-/// A ring and memory to work with, and nothing else in flight on it.
+/// A ring and memory to work with. Nothing else is in flight on the ring.
 pub struct Bench<'a, R: Ring> {
-    /// Member I/O. Its devices are the candidates, by their index.
+    /// The ring for member I/O. Its devices are the candidates, by their index.
     pub ring: &'a mut R,
-    /// The arenas.
+    /// The memory that holds the scratch span.
     pub memory: &'a Memory,
-    /// [`SCRATCH_BYTES`] of them.
+    /// Scratch memory of [`SCRATCH_BYTES`].
     pub scratch: Span,
 }
 
-/// What an operator may say to a start.
+/// Options of an operator for a start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StartOptions {
-    /// Who owns the array from now on.
+    /// The host that owns the array from now on.
     pub host: Host,
     /// Write nothing, not even the epoch.
     pub read_only: bool,
-    /// Take parity for right in stripes whose missing strip nobody can vouch for.
+    /// Assume that parity is right in stripes that are unsynced while a member is missing.
     pub trust_parity: bool,
-    /// Random, not zero.
+    /// Random seed of the epoch's id; not zero.
     pub seed: u64,
 }
 
 /// An array that is ready to be served.
 pub struct Started {
-    /// Its shape.
+    /// The array's shape.
     pub geometry: Geometry,
-    /// Its zones.
+    /// The array's zones.
     pub layout: Layout,
-    /// Its cells.
+    /// The cells of the array.
     pub bitmap: Bitmap,
-    /// The slots: who may be read and written.
+    /// The slots that may be read and written.
     pub view: MemberView,
-    /// The device of each slot (that of an absent one means nothing).
+    /// The device of each slot; the value for an absent device means nothing.
     pub devices: Vec<DeviceIndex>,
-    /// The record; `None` when read-only.
+    /// The record; `None` if the array is read-only.
     pub roster: Option<Roster>,
-    /// The slot to go on filling, and its cursor.
+    /// The slot whose rebuild continues, and its cursor.
     pub rebuilding: Option<(u8, u64)>,
-    /// Rows that nobody can compute any more.
+    /// Rows that can no longer be computed.
     pub lost: LostRows,
-    /// Bitmap blocks of which no copy is known to be the newest: their stripes need a resync, unless parity is trusted.
+    /// Bitmap blocks of which no copy is known to be the newest: their stripes need a resync, unless parity
+    /// is trusted.
     pub stale_blocks: u32,
-    /// A member is missing, and the operator has said that parity is right: what would need a resync is Dirty.
+    /// A member is missing and the operator has said that parity is right: unsynced stripes were loaded as
+    /// Dirty.
     pub parity_trusted: bool,
     /// Slots with a place of a bitmap block that could not be read, or was damaged.
     pub bad_places: Slots,
 }
 
-/// Why a start failed.
+/// Reasons why a start failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The members that are left are too few, or must not be written.
+    /// The remaining members are too few, or must not be written.
     #[error("the array cannot be started: {0}")]
     Refused(#[from] ChangeRefused),
-    /// A member did not take metadata, and is not to blame. Nothing is put on record against it.
+    /// A member refused a metadata write and is not at fault. Nothing goes on record against it.
     #[error(
         "slot {slot} did not take a metadata write, and not for a fault of its device: {}: see that its file system has room, and the kernel log",
         std::io::Error::from_raw_os_error(*errno)
     )]
     NotTaken {
-        /// Whose.
+        /// The member's slot.
         slot: u8,
-        /// What the kernel said.
+        /// The error that the kernel reported.
         errno: i32,
     },
     /// The record says that there is a list of lost rows, and no member has a valid copy.
@@ -112,7 +115,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The slot that the error is about, if it is about one.
+    /// The slot that the error is about, if any.
     #[must_use]
     pub const fn slot(&self) -> Option<usize> {
         match self {
@@ -122,7 +125,7 @@ impl StartError {
     }
 }
 
-/// Refuses to go on where metadata was not written for a reason that says nothing about the member.
+/// Stops the start if metadata was not written for a reason that says nothing about the member.
 fn hold_against_member(slot: u8, result: Result<(), i32>) -> Result<(), StartError> {
     match result {
         Err(errno) if blame(errno) != Blame::Device => Err(StartError::NotTaken { slot, errno }),
@@ -131,7 +134,7 @@ fn hold_against_member(slot: u8, result: Result<(), i32>) -> Result<(), StartErr
 }
 
 impl<R: Ring> Bench<'_, R> {
-    /// Does these operations; their tags are of no matter.
+    /// Carries out these operations; their tags do not matter.
     pub fn run(&mut self, ops: &[MemberOp]) -> Vec<Result<(), i32>> {
         blocking::run(self.ring, ops)
     }
@@ -143,9 +146,9 @@ impl<R: Ring> Bench<'_, R> {
 
 /// Reads both superblocks of a device. A copy that cannot be read counts as damaged.
 ///
-/// What is read is durable: a superblock whose write failed may lie in the device's cache, and be read from there now, and
-/// be gone after the next power cut, when other superblocks say that the device held it. (A device that cannot be flushed
-/// is believed all the same: it may be the one that is needed.)
+/// The device is flushed first, so that what is read is durable. A superblock whose write failed may be in
+/// the device's cache: it could be read now and be gone after the next power cut, when other superblocks say
+/// that the device held it. (A device that cannot be flushed is believed anyway: the array may need it.)
 pub fn read_superblocks<R: Ring>(
     bench: &mut Bench<'_, R>,
     device: DeviceIndex,
@@ -174,7 +177,7 @@ pub fn read_superblocks<R: Ring>(
     bench.memory.with(spans[0], |a| bench.memory.with(spans[1], |b| superblock::choose(a, b, device_bytes)))
 }
 
-/// Writes superblocks, all at once; says how each ended.
+/// Writes superblocks, all at once; returns the result of each.
 pub fn write_superblocks<R: Ring>(
     bench: &mut Bench<'_, R>,
     writes: &[SuperblockWrite],
@@ -191,7 +194,7 @@ pub fn write_superblocks<R: Ring>(
     bench.run(&ops)
 }
 
-/// Starts what assembly decided. The candidates' indices are the ring's device indices.
+/// Starts the array that assembly decided on. The candidates' indices are the ring's device indices.
 pub fn start<R: Ring>(
     bench: &mut Bench<'_, R>,
     assembly: &Assembly,
@@ -237,7 +240,8 @@ pub fn start<R: Ring>(
         parity_trusted: false,
         bad_places: Slots::NONE,
     };
-    // Before the epoch: a start that is refused for want of the list leaves out no member that is missing and has it.
+    // Read the list before the epoch begins: a start refused for lack of the list must not write an epoch
+    // that leaves out a missing member which has it.
     let mut list_order = lost::IN_ORDER;
     if record.lost_rows {
         (started.lost, list_order) = lost::load(bench, &started)?;
@@ -269,8 +273,8 @@ pub fn start<R: Ring>(
     Ok(started)
 }
 
-/// Begins the epoch of this start, and goes on until one has landed on all who take part in it. The slots
-/// that were lost on the way.
+/// Begins the epoch of this start, and continues with further epochs until one has landed on all its
+/// participants. Returns the record and the slots that were lost on the way.
 fn begin_epoch<R: Ring>(
     bench: &mut Bench<'_, R>,
     assembly: &Assembly,
@@ -283,8 +287,8 @@ fn begin_epoch<R: Ring>(
     Ok((roster, lost))
 }
 
-/// Writes the superblocks of a change, and then of others until one has landed whole: a slot that loses a
-/// write leaves. The slots that left. `seed` makes the ids of these epochs.
+/// Writes the superblocks of a change, and then of further changes until one has landed on all: a slot that
+/// loses a write leaves. Returns the slots that left. `seed` makes the ids of these epochs.
 fn commit<R: Ring>(
     bench: &mut Bench<'_, R>,
     roster: &mut Roster,
@@ -310,7 +314,7 @@ fn commit<R: Ring>(
         } else if reinforced {
             return Ok(lost);
         } else {
-            // Into the other copy too, so that one decayed block does not put a device back by an epoch.
+            // Write the other copy too, so that one decayed block does not put a device back by an epoch.
             (roster.reinforce()?, true)
         };
     }
@@ -325,7 +329,7 @@ fn shape_of(geometry: &Geometry) -> crate::format::Shape {
 }
 
 impl Started {
-    /// Puts on record that these slots have failed. The array is not started when too few are left.
+    /// Puts on record that these slots have failed. If too few are left, the start fails.
     fn leave<R: Ring>(
         &mut self,
         bench: &mut Bench<'_, R>,
@@ -342,7 +346,7 @@ impl Started {
         Ok(())
     }
 
-    /// What all reactors share of it.
+    /// Makes the slots that all reactors share.
     #[must_use]
     pub fn members(&self, volatile: Slots) -> Members {
         let cursor = self.rebuilding.map_or(0, |(_, cursor)| cursor);
@@ -352,8 +356,9 @@ impl Started {
     }
 }
 
-/// Writes a new array: the caller has wiped the superblocks of every device, durably, and zeroed what the init
-/// asks for. Bitmap blocks with every cell `initial`, then the superblocks. Device `i` is slot `i`.
+/// Writes a new array: first bitmap blocks with every cell `initial`, then the superblocks. The caller has
+/// wiped the superblocks of every device, durably, and zeroed what the init asks for. Device `i` gets slot
+/// `i`.
 pub fn write_new<R: Ring>(
     bench: &mut Bench<'_, R>,
     new: &crate::assembly::NewArray<'_>,
@@ -372,8 +377,8 @@ pub fn write_new<R: Ring>(
     }
 }
 
-/// Writes the blocks of a bitmap that no device has yet, from `first` on, to the device of every slot, and flushes them. The
-/// slot that failed, and its `errno`.
+/// Writes the blocks of a bitmap that no device has yet, from block `first` on, to the device of every slot,
+/// and flushes the devices. On error returns the slot that failed and its `errno`.
 fn write_blocks<R: Ring>(
     bench: &mut Bench<'_, R>,
     layout: &Layout,
@@ -391,7 +396,7 @@ fn write_blocks<R: Ring>(
         let count = at_once.min(blocks - first);
         for nth in 0..count {
             let index = BlockIndex(first + nth);
-            // A generation for each place.
+            // Each place gets a generation of its own.
             for _ in 0..PLACES_PER_BLOCK {
                 let write = bitmap.try_begin_block_write(index, &mut cells).expect("nobody else writes");
                 let header = Header { array, index: index.0.into(), generation: write.generation };
@@ -401,7 +406,8 @@ fn write_blocks<R: Ring>(
                 bitmap.finish_block_write(write, &cells);
             }
         }
-        // Every member gets every block: simpler than only its own, in one write, and no worse.
+        // Every member gets every block: this takes one write, is simpler than writing only the blocks that
+        // it keeps, and does no harm.
         let span = bench.scratch.part(0, count * block_bytes);
         let offset = layout.bitmap_offset_bytes + bitmap_place(first.into(), 0);
         let write = MemberIo::Write(Durability::Cached);

@@ -1,12 +1,17 @@
-//! The steward: reactor 0's other trade. It keeps the record, resyncs, rebuilds, sweeps, and stops.
+//! The steward: the part of reactor 0 that keeps the record, resyncs, rebuilds, sweeps and stops the array.
 //!
-//! Each turn it does a bounded piece of each. What an operator asks comes as an [`Order`] through a
-//! bounded queue, and is answered through a channel that never blocks; what the operator may see is in
-//! atomics ([`StewardState`](crate::shared::StewardState)).
+//! In each turn it does a bounded piece of each. An operator's request arrives as an [`Order`] through a
+//! bounded queue and is answered through a channel that never blocks. Atomics hold what an operator may see
+//! ([`StewardState`](crate::shared::StewardState)).
 //!
-//! A stop, in order: background work ends and no op is left; every member is flushed; the cursor of a rebuild goes on record as it
-//! was before the flush (see `rebuild`); the record moves on; every cell that is dirty becomes Clean, and every bitmap block is
-//! written so that both its places say the same; the superblocks say Clean, in both copies.
+//! A stop takes these steps, in this order:
+//!
+//! 1. Background work ends and no operation is left.
+//! 2. Every member is flushed.
+//! 3. The rebuild cursor goes on record, with the value that it had before the flush (see `rebuild`).
+//! 4. The record moves on.
+//! 5. Every dirty cell becomes Clean, and every bitmap block is written until both its places hold the same.
+//! 6. The superblocks say Clean, in both copies.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -38,14 +43,15 @@ use share::Share;
 use sweep::Sweep;
 use tell::Told;
 
-/// An order to fail a slot, during the search for a stripe that needs a resync and of which the slot holds data.
+/// An order to fail a slot that waits for a search: is there an unsynced stripe of which this slot holds
+/// data?
 #[derive(Debug)]
 struct Sparing {
     slot: u8,
     answer: Answer,
     /// The next stripe to look at.
     from: u64,
-    /// [`StewardState::torn`](crate::shared::StewardState::torn) when the search began.
+    /// Value of [`StewardState::torn`](crate::shared::StewardState::torn) at the start of the search.
     torn: u64,
 }
 
@@ -58,7 +64,7 @@ enum Stop {
     Flushing,
     /// Waiting for the record to move on.
     Moving(MoveTicket),
-    /// Taking the marks off the bitmap, and writing its blocks, this one next.
+    /// Taking the marks off the bitmap and writing its blocks; the next block is given.
     Blocks(u32),
     /// Writing the superblocks.
     Superblocks,
@@ -67,12 +73,12 @@ enum Stop {
 /// Bitmap blocks that a stop looks at in one turn: 64 x 8 KiB of cells.
 const BLOCKS_SETTLED_PER_TURN: u32 = 64;
 
-/// See the top of this file.
+/// The state of the steward; see the top of this file.
 #[derive(Debug)]
 pub(crate) struct Steward {
     keeper: Keeper,
     resync: Resync,
-    /// A device that is being made ready for its slot.
+    /// The device that is being prepared for its slot.
     arrival: Option<Arrival>,
     rebuild: Option<Rebuild>,
     sweep: Sweep,
@@ -81,20 +87,20 @@ pub(crate) struct Steward {
     share: Share,
     /// Background stripe ops in flight.
     jobs: u32,
-    /// Jobs that are given and not taken yet: [`Steward::next_job`].
+    /// Jobs that were given and that [`Steward::next_job`] has not yet returned.
     given: VecDeque<JobAsk>,
-    /// The order to fail a slot for which stripes are being searched.
+    /// The order to fail a slot that waits for the search of the stripes.
     sparing: Option<Sparing>,
-    /// Orders to fail a slot that wait for the record.
+    /// Orders to fail a slot that wait until the record excludes the slot.
     failing: Vec<(u8, Answer)>,
     stop: Option<(Stop, Answer)>,
-    /// For what the steward waits at the flush gate.
+    /// The reason why the steward waits at the flush gate.
     flushing: Option<FlushFor>,
     halve_errors_at_ns: u64,
     told: Told,
 }
 
-/// Why the steward had the members flushed.
+/// Why the steward has the members flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FlushFor {
     Sweep,
@@ -132,7 +138,7 @@ impl Steward {
     fn begin_rebuild(&mut self, shared: &Shared, slot: u8, cursor: u64) {
         shared.steward.rebuild_slot.store(u64::from(slot) + 1, Ordering::Relaxed);
         self.rebuild = Some(Rebuild::begin(slot, cursor));
-        // A read-only server knows of the rebuild, and does not go on with it.
+        // A read-only server knows about the rebuild but does not continue it.
         if !shared.read_only {
             self.told.rebuild_begins(shared, slot, cursor);
         }
@@ -140,7 +146,8 @@ impl Steward {
 
     pub(crate) fn must_turn(&self, shared: &Shared) -> bool {
         if shared.read_only {
-            // No record, no resync, no rebuild and no sweep: only an order to stop, and a member that falls silent or answers again.
+            // A read-only array has no record, resync, rebuild or sweep. It reacts to an order to stop, and
+            // to a member that falls silent or answers again.
             return !shared.steward.orders.is_empty() || self.told.is_behind(shared);
         }
         let record_is_behind = {
@@ -167,23 +174,23 @@ impl Steward {
         [self.sweep.next_deadline_ns(), rebuild, self.resync.next_deadline_ns()].into_iter().flatten().min()
     }
 
-    /// Whether a stop was ordered; also when it is done.
+    /// Whether a stop was ordered. Stays true once the stop is done.
     fn is_stopping(&self) -> bool {
         self.stop.is_some() || self.keeper.stopped
     }
 }
 
-/// What the steward has to know of its reactor.
+/// The facts about its reactor that the steward needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
-    /// Requests of the reactor's host.
+    /// Requests of the host that this reactor serves.
     pub(crate) requests: u32,
     /// Whether an operation on a stripe is under way.
     pub(crate) has_ops: bool,
 }
 
 impl Steward {
-    /// A turn of the steward. [`Steward::next_job`] says afterwards which stripes are to be worked at.
+    /// Runs one turn of the steward. Afterwards [`Steward::next_job`] returns the stripes to work on.
     pub(crate) fn turn<R: Ring>(
         &mut self,
         turn: &mut Turn<'_, R>,
@@ -220,18 +227,18 @@ impl Steward {
         self.tell(shared);
     }
 
-    /// A job that this turn has given, for the owner of its stripe.
+    /// Returns the next job that this turn has given; the caller hands it to the owner of its stripe.
     pub(crate) fn next_job(&mut self) -> Option<JobAsk> {
         self.given.pop_front()
     }
 
-    /// Gives a stripe a job; its end comes by [`Steward::job_ended`].
+    /// Gives a stripe a job. [`Steward::job_ended`] reports its end.
     fn give_job(&mut self, stripe: u64, job: Job) {
         self.jobs += 1;
         self.given.push_back(JobAsk { stripe, job });
     }
 
-    /// A superblock has been written, or has not.
+    /// Handles the end of a superblock write, successful or not.
     pub(crate) fn superblock_written(
         &mut self,
         shared: &Shared,
@@ -244,7 +251,7 @@ impl Steward {
         }
     }
 
-    /// Nothing waits for a superblock's write any more: its member has left.
+    /// Gives up a superblock write whose member has left: from now on nothing waits for it.
     pub(crate) fn superblock_lost(&mut self, shared: &Shared, now_ns: u64, io: &Io) {
         if let Some(slot) = self.keeper.lost(shared, now_ns, io) {
             self.begin_rebuild(shared, slot, 0);
@@ -258,7 +265,7 @@ impl Steward {
 
     fn take_orders<R>(&mut self, turn: &Turn<'_, R>) {
         let shared = turn.shared;
-        // Taking from a queue that is empty costs a barrier; looking does not.
+        // Popping from an empty queue costs a memory barrier; looking does not.
         if shared.steward.orders.is_empty() {
             return;
         }
@@ -270,7 +277,7 @@ impl Steward {
                 }
                 Order::Stop { answer } => {
                     shared.steward.is_stopping.store(true, Ordering::Relaxed);
-                    // Background work that waits in other reactors ends now.
+                    // Background work that waits in other reactors must end now: wake them.
                     (0..shared.tallies.len()).for_each(|me| shared.mailboxes.wake(me as u8));
                     self.stop = Some((Stop::Draining, answer));
                     self.keeper.refuse_join(IS_STOPPING);
@@ -290,7 +297,7 @@ impl Steward {
         }
     }
 
-    /// Reasons to refuse an order to fail a slot that do not depend on stripes that need a resync.
+    /// Reasons to refuse an order to fail a slot that do not depend on unsynced stripes.
     fn why_not_failed(&self, shared: &Shared, slot: u8) -> Option<String> {
         let view = shared.members.view();
         let (needs, one) = (shared.needs(), Slots::one(slot));
@@ -307,9 +314,9 @@ impl Steward {
         }
     }
 
-    /// Fails a slot on order, unless it holds data of a stripe that needs a resync: no other member can supply that data. A stripe
-    /// of which the slot holds parity does not count: if the member refuses writes, that stripe can never be resynced, and the order
-    /// would be refused for ever.
+    /// Fails a slot on order, unless it holds data of an unsynced stripe: no other member can supply that
+    /// data. Unsynced stripes of which the slot holds parity do not count: if the member refuses writes, such
+    /// a stripe can never be resynced, and the order would be refused forever.
     fn spare(&mut self, shared: &Shared) {
         let Some(Sparing { slot, from, torn, .. }) = self.sparing else { return };
         let one = Slots::one(slot);
@@ -339,7 +346,7 @@ impl Steward {
         }
     }
 
-    /// Why a slot is not failed of whose members no other may be lost, and what to do.
+    /// Why a slot is not failed when the array can lose no further member, and what the operator can do.
     fn not_spared(&self, shared: &Shared, slot: u8) -> String {
         let (view, name) = (shared.members.view(), self.keeper.name());
         let empty = shared.geometry.slots().minus(view.writable).iter().next();
@@ -352,7 +359,7 @@ impl Steward {
         )
     }
 
-    /// Why a slot is not failed while stripes need a resync, and what to do.
+    /// Why a slot is not failed while stripes are unsynced, and what the operator can do.
     fn not_spared_yet(&self, shared: &Shared, slot: u8) -> String {
         let (stripes, name) = (shared.bitmap.need_sync(), self.keeper.name());
         let what_to_do = if self.resync.is_running() {
@@ -385,7 +392,7 @@ impl Steward {
         });
     }
 
-    /// The flush that the steward waited for has ended.
+    /// Continues what waited for the steward's flush, which has ended.
     pub(crate) fn flushed(&mut self, ok: bool) {
         match self.flushing.take().expect("the steward asked for a flush") {
             FlushFor::Sweep => self.sweep_flushed(ok),
@@ -406,7 +413,7 @@ impl Steward {
         }
     }
 
-    /// Has the members flushed, unless a flush of the steward's is under way already.
+    /// Asks for a flush of the members, unless a flush of the steward is already under way.
     fn join_flush(&mut self, flush: &mut FlushGate, why: FlushFor) -> bool {
         if self.flushing.is_some() {
             return false;
@@ -420,7 +427,7 @@ impl Steward {
         let Some((stop, _)) = &self.stop else { return };
         let stop = *stop;
         if shared.failed() {
-            // What is still in flight may never end, and nothing is marked clean after it.
+            // What is still in flight may never end, so the array must not be marked clean.
             let (_, answer) = self.stop.take().expect("looked at above");
             answer.send(Err("the array has failed: it cannot be marked clean".into()));
             return;
@@ -462,9 +469,10 @@ impl Steward {
         }
     }
 
-    /// Takes the marks off the blocks from `from` on, and writes those that are behind or differ between their two places. The
-    /// first that is not settled yet; `None` when all are. No operation is in flight, every member was flushed, and the
-    /// record has moved on: parity matches the data wherever a cell is dirty.
+    /// Takes the marks off the blocks from `from` on, and writes those that are behind or whose two places
+    /// differ. Returns the first block that is not settled yet, or `None` when all are. The caller guarantees
+    /// that parity matches the data wherever a cell is dirty: no operation is in flight, every member was
+    /// flushed, and the record has moved on.
     fn settle_blocks(&mut self, shared: &Shared, blocks: &mut BlockWrites, from: u32) -> Option<u32> {
         let mut first = None;
         for block in (from..shared.bitmap.blocks()).take(BLOCKS_SETTLED_PER_TURN as usize) {
@@ -484,7 +492,7 @@ impl Steward {
     }
 }
 
-/// A read-only array takes one order: to stop, which writes nothing.
+/// Answers the orders of a read-only array: a stop succeeds and writes nothing, everything else is refused.
 fn refuse_orders(shared: &Shared) {
     while let Some(order) = shared.steward.orders.pop() {
         match order {

@@ -1,5 +1,5 @@
-//! The atomics and the queue by which reactors hand each other things: core's and crossbeam's, or shuttle's when its models
-//! run (`--cfg shuttle`), so that a schedule may change at each of them.
+//! The atomics and the queue that reactors use to hand things to each other: core's and crossbeam's, or
+//! shuttle's when its models run (`--cfg shuttle`), so that the schedule may change at each of them.
 
 #[cfg(not(shuttle))]
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
@@ -8,7 +8,8 @@ pub(crate) use crossbeam::queue::ArrayQueue;
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
-/// What crossbeam's queue promises, which is not what the models are about: bounded, first in, first out, each verb at once.
+/// A stand-in with the promises of crossbeam's queue, which the models do not test: bounded, first in, first
+/// out, each call atomic.
 #[cfg(shuttle)]
 pub(crate) struct ArrayQueue<T> {
     queue: shuttle::sync::Mutex<std::collections::VecDeque<T>>,

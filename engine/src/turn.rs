@@ -1,4 +1,4 @@
-//! A turn of a reactor, as the components of an array see it: the one place at which member I/O is pushed.
+//! A turn of a reactor as the components of an array see it. Member I/O is pushed at one place only: here.
 //!
 //! ```text
 //!   component (stripe op, block writes, flush, steward) --push--> Turn --> ring --> member
@@ -6,14 +6,15 @@
 //!   Array::complete  <-- MemberIos: what each operation is for, and when it was pushed
 //! ```
 //!
-//! [`Turn`] borrows, for the length of a call, what several components need and none of them owns: the ring, the state that reactors
-//! share, the operations in flight ([`MemberIos`]), the reactor's own buffers ([`Buffers`]), and the time. A component has no other way
-//! to reach a member.
+//! [`Turn`] borrows, for the length of a call, what several components need and none of them owns: the ring,
+//! the state that all reactors share, the operations in flight ([`MemberIos`]), the reactor's own buffers
+//! ([`Buffers`]), and the time. A component has no other way to reach a member.
 //!
 //! Invariants:
-//! - an operation in flight has one entry in [`MemberIos`], and its tag is the index of that entry;
+//! - an operation in flight has exactly one entry in [`MemberIos`], and its tag is the index of that entry;
 //! - a read-only array pushes reads only;
-//! - an operation of a member that has left is either parked or counted in the next look at all of them (array/parked.rs).
+//! - an operation of a member that has left is either parked, or the next look at all operations finds it
+//!   (array/parked.rs).
 
 use crate::members::MemberView;
 use crate::memory::Span;
@@ -32,19 +33,19 @@ use io::Stamp;
 pub(crate) use io::{Holds, Io, IoFor};
 use watch::Watch;
 
-/// What a component of an array may use during one call.
+/// The resources that a component of an array may use during one call.
 pub(crate) struct Turn<'a, R> {
-    /// The reactor that turns.
+    /// The reactor that runs this turn.
     pub(crate) me: u8,
     pub(crate) ring: &'a mut R,
     pub(crate) shared: &'a Shared,
     pub(crate) ios: &'a mut MemberIos,
     pub(crate) buffers: &'a mut Buffers,
-    /// The time of this turn, by the array's clock.
+    /// The time of this turn, from the array's clock.
     pub(crate) now_ns: u64,
 }
 
-/// The members and the record at one look. While neither changes, no further operation has lost its member.
+/// The view and the record at one look. While both stay the same, no further operation has lost its member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) view: MemberView,
@@ -54,22 +55,23 @@ pub(crate) struct Seen {
 /// Member operations in flight, by tag.
 pub(crate) struct MemberIos {
     list: Slab<Io>,
-    /// Operation and push time of each entry of `list`, by tag. Only counters depend on it.
+    /// Operation and push time of each entry of `list`, by tag. Only counters depend on them.
     stamps: Box<[Stamp]>,
-    /// Counters of the members' devices, which are in this reactor's tally too.
+    /// Counters of the members' devices; the reactor's tally holds them too.
     counters: DeviceTallies,
     watch: Watch,
-    /// Operations of members that have left, and how many there may be.
+    /// Number of parked operations (those of members that have left), and its limit.
     parked: usize,
     parked_max: usize,
-    /// What was seen at the last look for members that have left.
+    /// View and record at the last look for members that have left.
     seen: Option<Seen>,
-    /// An operation went to a member that is out already, or a while has passed: look again, whatever was seen.
+    /// Look again even if view and record are unchanged: an operation went to a member that is already out,
+    /// or some time has passed.
     look_again: bool,
 }
 
 impl MemberIos {
-    /// Room for as many as `sizes` say; memory of probes comes from `buffers`.
+    /// Makes room for as many operations as `sizes` says; memory for probes comes from `buffers`.
     pub(crate) fn new(me: u8, shared: &Shared, sizes: &Sizes, buffers: &mut Buffers) -> MemberIos {
         let room = sizes.ios() + sizes.parked();
         MemberIos {
@@ -84,8 +86,8 @@ impl MemberIos {
         }
     }
 
-    /// Takes a completed operation out, and counts it for its device. (An operation of a device that its slot has no longer is not
-    /// counted: the counters are those of the slot's device.)
+    /// Takes out a completed operation and counts it for its device. An operation of a device that its slot
+    /// no longer has is not counted, because the counters are those of the slot's present device.
     #[inline]
     pub(crate) fn complete(&mut self, tag: u32, result: Result<(), i32>, shared: &Shared, now_ns: u64) -> Io {
         let io = self.list.remove(tag);
@@ -112,27 +114,28 @@ impl MemberIos {
         self.list.len()
     }
 
-    /// Whether nothing of the array waits for an operation in flight.
+    /// Whether the array waits for no operation in flight (parked ones may remain).
     pub(crate) fn is_quiet(&self) -> bool {
         self.list.len() == self.parked
     }
 
-    /// Every operation in flight, in no order.
+    /// All operations in flight, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Io> {
         self.list.iter()
     }
 
-    /// The operation with this tag.
+    /// Looks up the operation with this tag.
     pub(crate) fn get(&self, tag: u32) -> Option<Io> {
         self.list.get(tag).copied()
     }
 
-    /// Tags are below this.
+    /// An upper bound of the tags: every tag is below it.
     pub(crate) fn tags(&self) -> u32 {
         self.list.capacity()
     }
 
-    /// What the next look for members that have left is to go by; `None` if nothing has changed since the last.
+    /// Returns the state that the next look for members that have left must use; `None` if nothing has
+    /// changed since the last look.
     pub(crate) fn look(&mut self, seen: Seen) -> Option<Seen> {
         if Some(seen) == self.seen && !self.look_again {
             return None;
@@ -141,17 +144,17 @@ impl MemberIos {
         Some(seen)
     }
 
-    /// Has every operation looked at in the next turn.
+    /// Makes the next turn look at every operation.
     pub(crate) fn look_again(&mut self) {
         self.look_again = true;
     }
 
-    /// Whether a look is due.
+    /// Whether a look at every operation is due.
     pub(crate) fn is_looked_at_again(&self) -> bool {
         self.look_again
     }
 
-    /// Whether one more operation may be parked.
+    /// Whether another operation may be parked.
     pub(crate) fn may_park(&self) -> bool {
         self.parked < self.parked_max
     }
@@ -165,14 +168,14 @@ impl MemberIos {
 }
 
 impl<R: Ring> Turn<'_, R> {
-    /// Pushes one member operation, to the device that the slot has now.
+    /// Pushes one member operation to the device that the slot has now.
     #[inline]
     pub(crate) fn push(&mut self, what: IoFor, slot: u8, io: MemberIo, offset_bytes: u64, span: Span) {
         let device = self.shared.members.device(slot);
         self.push_to(what, slot, device, io, offset_bytes, span);
     }
 
-    /// Pushes one member operation, to a device that the slot may not have yet.
+    /// Pushes one member operation to a device that the slot may not have yet.
     #[inline]
     pub(crate) fn push_to(
         &mut self,
@@ -187,7 +190,7 @@ impl<R: Ring> Turn<'_, R> {
         self.push_op(what, slot, MemberOp { tag: 0, device, io, offset_bytes, len_bytes, span });
     }
 
-    /// Advises a member that it may forget a range.
+    /// Tells a member that it may discard the contents of a range.
     pub(crate) fn push_deallocate(&mut self, op_index: u32, slot: u8, offset_bytes: u64, len_bytes: u64) {
         let device = self.shared.members.device(slot);
         let (io, span) = (MemberIo::Deallocate, Span::EMPTY);
@@ -195,18 +198,19 @@ impl<R: Ring> Turn<'_, R> {
         self.push_op(IoFor::OpDeallocate { op: op_index }, slot, op);
     }
 
-    /// The one place at which member I/O leaves for the ring; the operation gets its tag here. A read-only array only reads:
-    /// a single write could overwrite what is being rescued.
+    /// Hands an operation to the ring, after giving it its tag; all member I/O passes here. A read-only array
+    /// only reads: a single write could overwrite what is being rescued.
     ///
-    /// The ring gets the operation by its address. It is put together in one step, with its tag: to set the tag in `op` and pass `op` on
-    /// made a copy of what had just been stored, and the core waited for those stores (see [`Span`]).
+    /// The ring gets the operation by its address, so the operation is built in one step together with its
+    /// tag. Setting the tag in `op` and passing `op` on copied what had just been stored, and the core waited
+    /// for those stores (see [`Span`]).
     #[inline(always)]
     fn push_op(&mut self, what: IoFor, slot: u8, op: MemberOp) {
         let MemberOp { device, io, span, .. } = op;
         assert!(io == MemberIo::Read || !self.shared.read_only, "{io:?} in a read-only array");
         let ios = &mut *self.ios;
         if !self.shared.members.view().writable.has(slot) {
-            // A plan from before the slot left. Nothing may wait for it.
+            // The plan is from before the slot left. The array must not wait for this operation.
             ios.look_again = true;
         }
         let tag = ios.list.insert(Io { what, slot, device, span, beat: ios.watch.beat() });
@@ -216,7 +220,7 @@ impl<R: Ring> Turn<'_, R> {
 }
 
 impl<R> Turn<'_, R> {
-    /// The counters of this reactor.
+    /// Counters of this reactor.
     pub(crate) fn tally(&self) -> &Tally {
         &self.shared.tallies[usize::from(self.me)]
     }

@@ -12,31 +12,31 @@ use crate::format::superblock::{
 use crate::format::zones::Zones;
 use crate::limits::MEMBERS_MAX;
 
-/// An array to be.
+/// The parameters of a new array.
 #[derive(Clone, Debug)]
 pub struct NewArray<'a> {
-    /// Its identity, random.
+    /// The array's identity, random.
     pub array: Uuid,
-    /// Its name, not empty.
+    /// The array's name, not empty.
     pub name: Label,
-    /// Whose it is; empty: anyone's.
+    /// The host that owns the array; empty for any host.
     pub host: Host,
-    /// Now, seconds since 1970.
+    /// Creation time, in seconds since 1970.
     pub created_s: u64,
-    /// Level, members, chunk.
+    /// Level, number of members and chunk size.
     pub shape: Shape,
-    /// A power of two, 512..=4096.
+    /// The unit of host requests: a power of two, 512..=4096.
     pub logical_block_bytes: u32,
-    /// From [`zones`](crate::format::zones::zones) of the smallest member.
+    /// Zones computed by [`zones`](crate::format::zones::zones) for the smallest member.
     pub zones: Zones,
     /// A random identity for each device, in slot order.
     pub members: &'a [Uuid],
-    /// Random, not zero.
+    /// Random id of the first epoch, not zero.
     pub epoch_id: u64,
 }
 
-/// The superblocks of a new array, both copies of each member; the device is the slot. They are written
-/// last, after the bitmap blocks, to devices that were wiped around the data zone before.
+/// Makes the superblocks of a new array, both copies for each member; the device index equals the slot. They
+/// are written last, after the bitmap blocks, to devices that were wiped around the data zone before.
 ///
 /// # Panics
 /// If the shape, zones, uuids or name are not valid.

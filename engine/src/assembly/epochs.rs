@@ -1,13 +1,13 @@
-//! How a device stands to an epoch, and which epoch is the array's newest.
+//! The relation of a device to an epoch, and the choice of the array's newest epoch.
 //!
-//! The table at the top of [`assembly`](super) is [`standings`] here, row by row.
+//! [`standings`] implements the table at the top of [`assembly`](super), row by row.
 
 use std::cmp::Reverse;
 
 use super::error::Whose;
 use crate::format::superblock::{EpochName, Found, Record, SlotRecord, SlotState};
 
-/// A candidate with a valid superblock.
+/// A candidate that has a valid superblock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Present<'a> {
     pub candidate: usize,
@@ -32,13 +32,13 @@ impl Present<'_> {
         Whose { path: self.label.to_owned(), slot: self.slot() }
     }
 
-    /// What `record` says of this device, if it still belongs to its slot.
+    /// The entry of `record` for this device, if the device still belongs to its slot.
     pub fn entry_in<'r>(&self, record: &'r Record) -> Option<&'r SlotRecord> {
         let entry = record.slots.get(self.slot())?;
         (entry.member == self.found.superblock.member).then_some(entry)
     }
 
-    /// Takes part in the record's epoch, with all acknowledged data.
+    /// Whether the device takes part in the record's epoch and has all acknowledged data.
     pub fn is_current(&self, record: &Record) -> bool {
         self.entry_in(record).is_some_and(|entry| {
             entry.state.takes_part() && (self.epoch() == record.epoch.name || self.epoch() == entry.held)
@@ -46,13 +46,17 @@ impl Present<'_> {
     }
 }
 
-/// Takes out the devices that hold less than they are proven to have held: each is an older image of itself. Returns the
-/// others, and these. They are told from what the records say, all that are here, whichever of them is the newest:
+/// Separates the devices that hold less than they are proven to have held: each is an older image of itself.
+/// Returns the other devices first, then these. The proofs are in the records of all devices here, whichever
+/// of them is the newest:
 ///
-/// - a record says which epoch each slot's device held when the record was made, and how many moves within it;
-/// - a device that holds an epoch with *proven* moves says that every participant of it has held as many.
+/// - a record says which epoch each slot's device held when the record was made, and how many moves within
+///   it;
+/// - a device that holds an epoch with *proven* moves says that every participant of the epoch has held as
+///   many.
 ///
-/// Epoch numbers grow along every line of descent, and a device never goes back from what it held by itself.
+/// Epoch numbers grow along every line of descent, and a device by itself never goes back to less than it
+/// held.
 pub(super) fn set_aside(present: Vec<Present<'_>>) -> (Vec<Present<'_>>, Vec<Present<'_>>) {
     let is_old: Vec<bool> =
         present.iter().map(|member| present.iter().any(|other| shows_old(member, other))).collect();
@@ -63,7 +67,7 @@ pub(super) fn set_aside(present: Vec<Present<'_>>) -> (Vec<Present<'_>>, Vec<Pre
     (kept, old)
 }
 
-/// Whether what `witness` holds proves that the member once held more than it holds now.
+/// Whether the content of `witness` proves that `member` once held more than it holds now.
 fn shows_old(member: &Present<'_>, witness: &Present<'_>) -> bool {
     let Some(entry) = member.entry_in(witness.record()) else { return false };
     let is_behind = |epoch: EpochName, moves: u64| {
@@ -73,30 +77,31 @@ fn shows_old(member: &Present<'_>, witness: &Present<'_>) -> bool {
     is_behind(entry.held, entry.held_moves) || proven.is_some_and(|moves| is_behind(witness.epoch(), moves))
 }
 
-/// The moves within the epoch of `record` that all its participants have held for certain, as far as any of them proves
-/// it; `None` if the epoch may have been broken off before all of them held it.
+/// The moves within the epoch of `record` that all its participants have certainly held, as far as any of
+/// them proves it. `None` if the epoch may have been broken off before all of them held it.
 pub(super) fn proven_moves(record: &Record, present: &[Present<'_>]) -> Option<u64> {
     let holders = present.iter().filter(|member| member.epoch() == record.epoch.name);
     holders.filter_map(|member| member.found.proven_moves).max()
 }
 
-/// How a device stands to an epoch.
+/// The relation of a device to an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Takes part, with all acknowledged data.
+    /// The device takes part and has all acknowledged data.
     Current,
-    /// Left the array when the record says so.
+    /// The device left the array when the record says it left.
     Stale,
-    /// Its epoch was never committed, or the array's line contains it: it holds nothing that is lacking.
+    /// The device's epoch was never committed, or the array's line contains it: the device holds nothing that
+    /// the array lacks.
     Leftover,
-    /// Another device has its place.
+    /// Another device has taken the slot.
     Replaced,
-    /// Neither contains the other.
+    /// The device is apart: neither the epoch's line nor the device's epoch contains the other.
     Apart,
 }
 
-/// How each device stands to the epoch of `record`. What is a leftover is found in rounds, since a leftover
-/// may itself bear witness for another; each round finds one or is the last.
+/// The relation of each device to the epoch of `record`. Leftovers are found in rounds, because a leftover
+/// may itself be a witness for another; each round finds one or is the last.
 pub(super) fn standings(record: &Record, present: &[Present<'_>]) -> Vec<Standing> {
     let mut standings: Vec<Standing> =
         present.iter().map(|member| by_the_record(member, record, present)).collect();
@@ -113,7 +118,8 @@ fn by_the_record(member: &Present<'_>, record: &Record, present: &[Present<'_>])
     match member.entry_in(record) {
         Some(_) if member.is_current(record) => Standing::Current,
         Some(entry) if !entry.state.takes_part() && member.epoch() == entry.held => Standing::Stale,
-        // H came from its epoch, without it: see "a leftover of the line".
+        // The record's line goes through the member's epoch, without the member: rule "on the line" in
+        // docs/epochs.md.
         Some(entry) if !entry.state.takes_part() && is_in_line(member.epoch(), record) => Standing::Leftover,
         Some(entry) if !entry.state.takes_part() && was_broken_off(member, present, record) => {
             Standing::Leftover
@@ -127,23 +133,25 @@ fn by_the_record(member: &Present<'_>, record: &Record, present: &[Present<'_>])
     }
 }
 
-/// Whether the record names the epoch as one that it came from, or as what some slot held.
+/// Whether the record names this epoch as one that it came from, or as the held epoch of some slot.
 fn is_in_line(epoch: EpochName, record: &Record) -> bool {
     let used = &record.slots[..record.shape.members];
     epoch.number < record.epoch.name.number
         && (record.epoch.line.contains(&epoch.id) || used.iter().any(|entry| entry.held == epoch))
 }
 
-/// Whether the member's epoch was never committed: others that were to be in sync in it are where they were before, or
-/// came from there to the epoch of `record` or to one of its line. Two must say so; one may have lost a copy to
-/// decay, and is believed if the member does not hold its epoch twice, as it soon would had it been committed. One that has come
-/// on from where it was when the member's epoch was made shows which of the two was made first; so of those that are not here,
-/// what the record says that they held then counts too.
+/// Whether the member's epoch was never committed (rule "never committed" in docs/epochs.md). Witnesses are
+/// slots that were to be in sync in that epoch, and that are still where they were before it, or went from
+/// there to the epoch of `record` or to one of its line. Two must say so, because one may have lost a copy to
+/// decay. One is enough if the member holds its epoch only once: a committed epoch is soon held twice. A
+/// witness that went on after the member's epoch was made shows which of the two epochs was made first; then
+/// absent slots count too, by what the record says they held.
 fn was_broken_off(member: &Present<'_>, present: &[Present<'_>], record: &Record) -> bool {
     let (mut here, mut absent, mut came_later) = (0, 0, false);
     for (slot, now) in record.slots[..record.shape.members].iter().enumerate() {
         let then = &member.record().slots[slot];
-        // The record's line goes through where it was, and so not through the member's epoch, which came after that.
+        // The record's line goes through the witness's earlier epoch, and so not through the member's epoch,
+        // which came after that.
         let is_passed = then.held != EpochName::NONE && record.epoch.line.contains(&then.held.id);
         let came_on = |to: EpochName| is_passed && then.held.number < to.number;
         if then.state != SlotState::InSync || then.member != now.member {
@@ -166,10 +174,12 @@ fn was_broken_off(member: &Present<'_>, present: &[Present<'_>], record: &Record
     witnesses >= if holds_it_once(member) { 1 } else { 2 }
 }
 
-/// Whether others that were to be in sync in the member's epoch have gone on to the epoch of `record`, and say themselves
-/// that it took no part any more. With a copy torn they are believed, unless it is the one word against a member that was to
-/// be rebuilt: a copy that decayed puts a witness back by one epoch, and a member that comes back is in sync two epochs
-/// later at the soonest.
+/// Whether others went on without the member (rule "passed by" in docs/epochs.md). They were to be in sync in
+/// the member's epoch, are now current in the epoch of `record`, and their own records say that the member
+/// takes no part. Their word counts even if one of their copies is torn. One witness is enough if the member
+/// was to be in sync in its epoch and holds it only once; otherwise it takes two. The reason: a decayed copy
+/// puts a witness back by one epoch, and a member that comes back is in sync two epochs later at the
+/// earliest.
 fn was_passed_by(member: &Present<'_>, present: &[Present<'_>], record: &Record) -> bool {
     let was_in_sync = |one: &Present<'_>| {
         one.entry_in(member.record()).is_some_and(|entry| entry.state == SlotState::InSync)
@@ -182,12 +192,14 @@ fn was_passed_by(member: &Present<'_>, present: &[Present<'_>], record: &Record)
     present.iter().filter(went_on).count() >= needed
 }
 
-/// What was committed is soon held twice.
+/// Whether the member holds its epoch in one copy only, with both copies valid. A committed epoch is soon
+/// held twice.
 const fn holds_it_once(member: &Present<'_>) -> bool {
     member.found.both_valid && !member.found.reinforced
 }
 
-/// Whether a device that was to be in sync in the member's epoch is now, in another, in the record's line.
+/// Whether a device that was to be in sync in the member's epoch is now in another epoch, in the record's
+/// line.
 fn is_leftover(member: &Present<'_>, present: &[Present<'_>], standings: &[Standing]) -> bool {
     present.iter().zip(standings).any(|(witness, standing)| {
         let had_all = witness.entry_in(member.record()).is_some_and(|entry| entry.state == SlotState::InSync);
@@ -200,15 +212,16 @@ fn is_leftover(member: &Present<'_>, present: &[Present<'_>], standings: &[Stand
     })
 }
 
-/// Which epoch is the newest. Devices are named by their index in `present`.
+/// The choice of the newest epoch. Devices are named by their index in `present`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Newest {
-    /// The one that `holder` holds: of those that leave no device apart and have enough members in sync, the
-    /// highest.
+    /// The newest epoch is that of `holder`: the highest one that leaves no device apart and has enough
+    /// members in sync.
     Epoch { holder: usize },
-    /// Of those that leave no device apart none has enough.
+    /// No epoch that leaves no device apart has enough members in sync; `holder` has the highest of these.
     TooFew { holder: usize },
-    /// All leave some device apart; of the highest, a holder and such a device.
+    /// Every epoch leaves some device apart; `holder` has the highest, and `other` is a device that it leaves
+    /// apart.
     Apart { holder: usize, other: usize },
 }
 
@@ -231,7 +244,7 @@ pub(super) fn newest(present: &[Present<'_>]) -> Newest {
     too_few.or(apart).expect("some device is present, and so some epoch")
 }
 
-/// How many devices here are in sync, by this record.
+/// Number of devices here that are in sync according to this record.
 pub(super) fn in_sync_count(record: &Record, present: &[Present<'_>]) -> usize {
     let is_in_sync = |member: &&Present<'_>| {
         member.is_current(record) && record.slots[member.slot()].state == SlotState::InSync

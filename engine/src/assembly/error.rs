@@ -1,4 +1,4 @@
-//! Why an array is not assembled: what, which member, and what the operator can do.
+//! Errors of assembly. Each names what is wrong, on which member, and what the operator can do.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use super::plan::LeftOutReason;
 use crate::format::label::Label;
 use crate::format::superblock::{EpochName, NoMember};
 
-/// A member, as an operator can find it.
+/// A member as an operator can find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Whose {
-    /// Its path.
+    /// The device's path.
     pub path: String,
     /// The slot that its superblock names.
     pub slot: usize,
@@ -23,83 +23,83 @@ impl fmt::Display for Whose {
     }
 }
 
-/// Why an array is not assembled.
+/// Reasons why an array is not assembled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssemblyError {
     /// No candidate has a superblock.
     #[error("no member of an array was given: {}", join(listing, |(path, why)| format!("{path}: {why}")))]
     NoMembers {
-        /// What was given, and why it is none.
+        /// The given devices, each with the reason why it is not a member.
         listing: Vec<(String, LeftOutReason)>,
     },
-    /// A device that must not be used, and must not be ignored.
+    /// A device must neither be used nor be ignored.
     #[error("{path}: {error}")]
     Unusable {
-        /// Its path.
+        /// The device's path.
         path: String,
-        /// Why.
+        /// The reason.
         error: NoMember,
     },
-    /// Members of more than one array.
+    /// The devices belong to more than one array.
     #[error(
         "the devices belong to more than one array; give those of one: {}",
         join(listing, |(path, name, array)| format!("{path}: {name} ({array})"))
     )]
     MixedArrays {
-        /// Path, name and uuid.
+        /// Path, array name and array uuid of each device.
         listing: Vec<(String, Label, Uuid)>,
     },
-    /// Not the array that was asked for, by uuid.
+    /// The array is not the one that was asked for by uuid.
     #[error("{path} belongs to array {found}, and {expected} was asked for")]
     OtherArray {
-        /// A member of it.
+        /// Path of a member of the found array.
         path: String,
-        /// Its array.
+        /// The uuid found.
         found: Uuid,
-        /// The array asked for.
+        /// The uuid asked for.
         expected: Uuid,
     },
-    /// Not the array that was asked for, by name.
+    /// The array is not the one that was asked for by name.
     #[error("the devices belong to array {found}, and {expected} was asked for")]
     OtherName {
-        /// Its name.
+        /// The name found.
         found: String,
         /// The name asked for.
         expected: String,
     },
-    /// Another host's array.
+    /// The array belongs to another host.
     #[error(
         "array {name} belongs to host {owner}, and this is {host}. If it is not in use there, give \
          --foreign-host to take it"
     )]
     ForeignHost {
-        /// Its name.
+        /// The array's name.
         name: String,
-        /// Whose it is.
+        /// The host that owns the array.
         owner: String,
-        /// Where we are.
+        /// The present host.
         host: String,
     },
-    /// The same member twice.
+    /// Two of the given devices are the same member.
     #[error(
         "{one} and {other} are the same member: one device under two paths, or a copy of it. Give one of them"
     )]
     Duplicate {
-        /// One path.
+        /// Path and slot of the first.
         one: Whose,
-        /// The other.
+        /// Path and slot of the second.
         other: Whose,
     },
-    /// Superblocks that contradict each other, which no crash explains.
+    /// Superblocks contradict each other in a way that no crash explains.
     #[error(
         "{one} and {other} disagree on {what}, which no crash explains: leave out the one that was damaged"
     )]
     Disagreement {
-        /// On what.
+        /// The subject of the contradiction.
         what: &'static str,
-        /// One side.
+        /// A member on one side.
         one: Whose,
-        /// The other.
+        /// A member on the other side.
         other: Whose,
     },
     /// Two sides were in use without each other.
@@ -116,18 +116,18 @@ pub enum AssemblyError {
         one.path
     )]
     Fork {
-        /// The name of the array.
+        /// The array's name.
         name: String,
         /// A holder of the newest epoch.
         one: Whose,
-        /// It.
+        /// The newest epoch.
         one_epoch: EpochName,
-        /// A device that it does not explain.
+        /// A device that the newest epoch does not explain.
         other: Whose,
-        /// Its epoch.
+        /// The epoch of that device.
         other_epoch: EpochName,
     },
-    /// More is missing than the level bears.
+    /// More members are missing than the level tolerates.
     #[error(
         "array {name} cannot start: {in_sync} of {members} members are here and in sync, and it needs {needed}. \
          Attach what is missing: {}{}",
@@ -135,30 +135,30 @@ pub enum AssemblyError {
         left_out.iter().map(|(path, why)| format!("; {path}: left out: {why}")).collect::<String>()
     )]
     NotEnough {
-        /// Its name.
+        /// The array's name.
         name: String,
-        /// Members in sync.
+        /// Number of members in sync.
         in_sync: usize,
-        /// How many it takes.
+        /// Number of members in sync that the array needs.
         needed: usize,
-        /// Slots of the array.
+        /// Number of slots of the array.
         members: usize,
-        /// Slot, and what is the matter with it.
+        /// Slots that are not in sync, each with the reason.
         listing: Vec<(usize, String)>,
-        /// Devices that were given and are in no slot, and why.
+        /// Devices that were given but are in no slot, each with the reason.
         left_out: Vec<(String, NoMember)>,
     },
-    /// Enough to run, and another half may be running elsewhere.
+    /// Enough members are here to run, but another half might be running elsewhere.
     #[error(
         "array {name} has {in_sync} of {members} members here, which is not more than half: the others might be in \
          use without these. If they are not, give --run-degraded to serve these"
     )]
     NoMajority {
-        /// Its name.
+        /// The array's name.
         name: String,
-        /// Members in sync.
+        /// Number of members in sync.
         in_sync: usize,
-        /// Slots of the array.
+        /// Number of slots of the array.
         members: usize,
     },
 }

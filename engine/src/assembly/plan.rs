@@ -1,14 +1,14 @@
-//! The steps of assembly: sort the candidates, check that they are one array, give each slot its device.
+//! The steps of assembly: sort the candidates, check that they form one array, and give each slot its device.
 
 use super::epochs::{self, Newest, Present, Standing, standings};
 use super::error::AssemblyError;
 use super::{AssemblyOptions, Candidate};
 use crate::format::superblock::{NoMember, Record, RunState, SlotState};
 
-/// What becomes of one slot. A candidate is named by its index.
+/// The decision about one slot. Candidates are named by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotPlan {
-    /// Holds what it should.
+    /// In sync: the device holds what it should.
     InSync {
         /// The device.
         candidate: usize,
@@ -20,63 +20,63 @@ pub enum SlotPlan {
         /// Stripes below this are filled.
         cursor: u64,
     },
-    /// Its device is here, and is behind: left out until it is taken in again, which rebuilds it.
+    /// Left out until it is taken in again, which rebuilds it: the device is here but outdated.
     Stale {
         /// The device.
         candidate: usize,
-        /// In which way.
+        /// The reason why it is outdated.
         reason: StaleReason,
     },
-    /// The record counts on its device, and the device is not here.
+    /// Missing: the record counts on the device, but it is not here.
     Missing,
-    /// Out of the array on record, and its device is not here.
+    /// Out of the array on record, with no device here.
     Failed,
-    /// No device belongs here.
+    /// Empty: no device belongs here.
     Empty,
 }
 
-/// In which way a device is behind.
+/// Reasons why a device is outdated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StaleReason {
-    /// It was in sync, and left when the array says it left: a rebuild needs only the Dirty and NeedSync
-    /// stripes.
+    /// The device was in sync and left when the array says it left: a rebuild needs only the Dirty and
+    /// `NeedSync` stripes.
     LeftInSync,
-    /// It left while it was being filled.
+    /// The device left while it was being filled.
     LeftUnfilled,
-    /// It holds an epoch that was broken off.
+    /// The device holds an epoch that was broken off.
     Leftover,
-    /// It holds less than it is proven to have held: an older image of itself.
+    /// The device holds less than it is proven to have held: an older image of itself.
     RolledBack,
-    /// Nothing here says how its epoch and the array's are related. Only in the text of an error: where
-    /// enough members are here to start, this is a fork.
+    /// Nothing here says how the device's epoch is related to the array's. Used only in the text of an error:
+    /// if enough members are here to start, this is a fork.
     Unexplained,
 }
 
-/// A candidate that is in no slot.
+/// A candidate that got no slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Its index.
+    /// Index of the candidate.
     pub candidate: usize,
-    /// Why.
+    /// Reason why it got no slot.
     pub reason: LeftOutReason,
 }
 
-/// Why a candidate is in no slot.
+/// Reasons why a candidate got no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeftOutReason {
-    /// No superblock, or both damaged.
+    /// The device has no superblock, or both copies are damaged.
     #[error(transparent)]
     NoMember(NoMember),
-    /// Its slot was given to another device.
+    /// The device's slot was given to another device.
     #[error("it was replaced in slot {slot}")]
     Replaced {
-        /// The slot that was its.
+        /// The slot that the device had.
         slot: usize,
     },
 }
 
-/// The candidates that have a superblock. A device without one is left out, and may be what is missing;
-/// a device that a newer program wrote, or that was cut, stops the assembly.
+/// Selects the candidates that have a superblock. A device without one is left out; it may be one of the
+/// missing members. A device that a newer program wrote, or that was cut, stops the assembly.
 pub(super) fn sort_out(candidates: &[Candidate]) -> Result<(Vec<Present<'_>>, Vec<LeftOut>), AssemblyError> {
     let (mut present, mut left_out) = (Vec::new(), Vec::new());
     for (candidate, Candidate { label, found }) in candidates.iter().enumerate() {
@@ -104,7 +104,7 @@ pub(super) fn sort_out(candidates: &[Candidate]) -> Result<(Vec<Present<'_>>, Ve
     Ok((present, left_out))
 }
 
-/// One array, each device once, and all of one geometry.
+/// Checks that the devices are of one array, that each is there once, and that all agree on the geometry.
 pub(super) fn check_one_array(
     present: &[Present<'_>],
     options: &AssemblyOptions,
@@ -136,14 +136,14 @@ pub(super) fn check_one_array(
     Ok(())
 }
 
-/// What no change of an array changes.
+/// Compares what no change of an array alters; returns the first difference.
 fn disagreement(one: &Record, other: &Record) -> Option<&'static str> {
     if one.shape != other.shape {
         Some("level, members or chunk")
     } else if (one.zones.bitmap.offset_bytes, one.zones.data.offset_bytes)
         != (other.zones.bitmap.offset_bytes, other.zones.data.offset_bytes)
     {
-        // Where they end is a matter of the epoch: an array can be grown.
+        // The ends of the zones belong to the epoch, because an array can grow.
         Some("where the zones begin")
     } else if one.logical_block_bytes != other.logical_block_bytes {
         Some("the logical block")
@@ -154,8 +154,8 @@ fn disagreement(one: &Record, other: &Record) -> Option<&'static str> {
     }
 }
 
-/// The newest epoch: the index in `present` of one of its holders. Devices that are apart are a fork only if
-/// some side of it could start; otherwise what is missing might explain them.
+/// Finds the newest epoch; returns the index in `present` of one of its holders. Devices that are apart are a
+/// fork only if some side of it could start; otherwise the missing devices might explain them.
 pub(super) fn newest(
     candidates: &[Candidate],
     present: &[Present<'_>],
@@ -180,9 +180,10 @@ pub(super) fn newest(
     }
 }
 
-/// The record of the newest epoch, of which `newest` is a holder. Its holders may differ in what is written within an epoch: the
-/// moves, the state, cursors, whether there is a list of lost rows, and whether both places of bitmap blocks were written; in nothing
-/// else. (One holder that says so is enough: what it says was durable on all members before.)
+/// Merges the records of the newest epoch, of which `newest` is a holder. Its holders may differ only in what
+/// is written within an epoch: the moves, the state, cursors, whether there is a list of lost rows, and
+/// whether both places of bitmap blocks were written. (For these last two, one holder that says so is enough,
+/// because what it says was durable on all members before.)
 pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Record, AssemblyError> {
     let mut merged = present[newest].record().clone();
     for holder in present.iter().filter(|member| member.epoch() == merged.epoch.name) {
@@ -210,7 +211,7 @@ pub(super) fn merged_record(present: &[Present<'_>], newest: usize) -> Result<Re
     Ok(merged)
 }
 
-/// The name, and the host.
+/// Checks the array's name and owner.
 pub(super) fn check_owner(record: &Record, options: &AssemblyOptions) -> Result<(), AssemblyError> {
     if let Some(expected) = options.expected_name
         && expected != record.name
@@ -230,7 +231,7 @@ pub(super) fn check_owner(record: &Record, options: &AssemblyOptions) -> Result<
     Ok(())
 }
 
-/// Gives each slot its device. `old`: devices that are older images of themselves.
+/// Gives each slot its device. `old` are the devices that are older images of themselves.
 pub(super) fn slots(
     present: &[Present<'_>],
     old: &[Present<'_>],
@@ -286,8 +287,8 @@ fn left(member: &Present<'_>) -> StaleReason {
     }
 }
 
-/// More than half of the members in sync, or the operator's word. (That there are n - parities was decided
-/// with the newest epoch.)
+/// Requires more than half of the members to be in sync, unless the operator allows less. (The choice of the
+/// newest epoch already ensured n - parities.)
 pub(super) fn check_majority(
     record: &Record,
     slots: &[SlotPlan],

@@ -1,8 +1,8 @@
-//! The members of a running array on record, and the superblocks that each change of them takes.
+//! The members of a running array on record, and the superblock writes that each change of them takes.
 //!
-//! A [`Roster`] is what the next superblocks say. A change makes a new epoch and hands out its writes;
-//! the caller does them (durably: FUA, or a flush after), and settles each as landed or lost. Until the
-//! epoch [is committed](Roster::is_committed) nothing may rely on it:
+//! A [`Roster`] contains what the next superblocks say. A change makes a new epoch and returns its writes.
+//! The caller does them (durably: FUA, or a flush after) and settles each as landed or lost. Nothing may rely
+//! on the epoch until it [is committed](Roster::is_committed):
 //!
 //! ```text
 //!   begin(change) -> writes --> settle(slot, Landed) ... --> is_committed: go on, and reinforce() -> writes
@@ -10,11 +10,11 @@
 //! ```
 //!
 //! Invariants:
-//! - No change begins while a write of the last one is unsettled. (Otherwise the record could not say
-//!   which epoch each device holds, and after a crash a good member would look like a stranger.)
+//! - No change begins while a write of the last one is unsettled. (Otherwise the record could not say which
+//!   epoch each device holds, and after a crash a good member would look like a stranger.)
 //! - A slot whose write was lost takes part in no later epoch.
-//! - Of the epochs that it begins, none has fewer than n - parities slots in sync: an array that has
-//!   lost more has failed, and no superblock is written to say otherwise.
+//! - No epoch that begins here has fewer than n - parities slots in sync: an array that has lost more has
+//!   failed, and no superblock is written to say otherwise.
 
 use uuid::Uuid;
 
@@ -30,37 +30,37 @@ use crate::limits::BLOCK_BYTES;
 /// A change that makes a new epoch.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
-    /// The array is started, by this host.
+    /// The array is started by this host.
     Start {
-        /// Who owns it from now on.
+        /// The host that owns the array from now on.
         host: Host,
     },
-    /// Slots leave: they failed, or the operator says so. All that are known to have failed leave in one epoch, so that no
-    /// superblock is written to one of them, or waited for, while another leaves.
+    /// Slots leave because they failed or because the operator says so. All slots known to have failed leave
+    /// in one epoch, so that no superblock is written to one of them, or waited for, while another leaves.
     Fail {
         /// The slots; at least one.
         slots: Slots,
     },
-    /// A device takes a slot that failed or is empty, and is to be filled.
+    /// A device takes a failed or empty slot, and is to be filled.
     Join {
-        /// Which.
+        /// The slot to take.
         slot: usize,
         /// The device.
         joiner: Joiner,
     },
-    /// A slot that was being filled is full, and its device flushed.
+    /// A slot has been filled and its device flushed.
     Filled {
-        /// Which.
+        /// The filled slot.
         slot: usize,
     },
-    /// A failed slot gives up its device, which is then as good as replaced.
+    /// A failed slot gives up its device, which is then treated as replaced.
     Remove {
-        /// Which.
+        /// The slot to empty.
         slot: usize,
     },
-    /// Stripes are added; every slot is in sync, and holds what it keeps of their bitmap blocks, durably.
+    /// Stripes are added. Every slot is in sync and durably holds its share of the new bitmap blocks.
     Grow {
-        /// From [`Zones::grown`] of what the record says now.
+        /// Zones made by [`Zones::grown`] from those that the record has now.
         zones: Zones,
     },
 }
@@ -73,8 +73,8 @@ pub struct Joiner {
 }
 
 impl Joiner {
-    /// A device new to the array, named `device` by the caller. Both of its superblock copies must have
-    /// been wiped, durably, and its copies of bitmap blocks written.
+    /// Makes a joiner of a device that is new to the array; the caller names it `device`. Both of its
+    /// superblock copies must have been wiped, durably, and its copies of bitmap blocks written.
     #[must_use]
     pub fn blank(device: usize, member: Uuid) -> Joiner {
         let seat = Seat {
@@ -88,23 +88,23 @@ impl Joiner {
         Joiner { member, seat }
     }
 
-    /// A stale member that comes back.
+    /// Makes a joiner of a stale member that comes back.
     #[must_use]
     pub fn returning(device: usize, found: &Found) -> Joiner {
         Joiner { member: found.superblock.member, seat: Seat::of_current(device, found) }
     }
 }
 
-/// One superblock to write.
+/// A superblock write to carry out.
 #[derive(Clone, Debug)]
 pub struct SuperblockWrite {
-    /// The slot that it settles.
+    /// The slot to settle when the write has ended.
     pub slot: usize,
-    /// The device, by the caller's name for it (at assembly, the candidate's index).
+    /// The device, as the caller names it (at assembly, the candidate's index).
     pub device: usize,
-    /// Where on the device.
+    /// The copy to write.
     pub copy: Copy,
-    /// What.
+    /// The content to write.
     pub superblock: Superblock,
 }
 
@@ -116,54 +116,54 @@ impl SuperblockWrite {
     }
 }
 
-/// What became of a write.
+/// Outcome of a superblock write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// It is durable.
+    /// The write is durable.
     Landed,
-    /// It failed, or was not answered in time: it may be there or not.
+    /// The write failed or was not answered in time: it may or may not have landed.
     Lost,
 }
 
-/// Why a change cannot be.
+/// Reasons why a change is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeRefused {
-    /// Fewer would be left than hold the data.
+    /// Fewer members would be left than the data needs.
     #[error("that leaves {in_sync} members in sync, and the array needs {needed}: it has failed")]
     TooFew {
-        /// Members that would be left.
+        /// Number of members in sync that would be left.
         in_sync: usize,
-        /// How many it takes.
+        /// Number of members in sync that the array needs.
         needed: usize,
     },
-    /// The slot is not in a state that allows it.
+    /// The slot is not in a state that allows the change.
     #[error("slot {slot} is {}, and it would have to be {needed}", in_words(*state))]
     WrongState {
-        /// Which.
+        /// The slot.
         slot: usize,
-        /// What it is.
+        /// The slot's state.
         state: SlotState,
-        /// What it would have to be.
+        /// The state that the change requires.
         needed: &'static str,
     },
-    /// There is no such slot.
+    /// The array has no such slot.
     #[error("there is no slot {slot}: the array has {members}")]
     NoSuchSlot {
-        /// As asked.
+        /// The requested slot.
         slot: usize,
-        /// Slots of the array.
+        /// Number of slots of the array.
         members: usize,
     },
-    /// The device is in a slot already.
+    /// The device already has a slot.
     #[error("the device is in slot {slot} already")]
     AlreadyMember {
-        /// That slot.
+        /// The slot that it has.
         slot: usize,
     },
     /// The array can only be read.
     #[error("the array can only be read: it uses features that this program does not know")]
     ReadOnly,
-    /// A count of epochs or writes that cannot have come about honestly.
+    /// A count of epochs or writes is too high to be genuine.
     #[error("a superblock counts to {COUNT_MAX}: it was not written by this program")]
     Exhausted,
 }
@@ -177,7 +177,7 @@ const fn in_words(state: SlotState) -> &'static str {
     }
 }
 
-/// Whether the record that is written is on one copy of every participant already.
+/// Whether the record that is being written is already on one copy of every participant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proven {
     NotYet,
@@ -191,15 +191,15 @@ enum Write {
     Lost,
 }
 
-/// What is known of the superblocks on a slot's device.
+/// The known state of the superblocks on a slot's device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seat {
     device: usize,
-    /// Of the newest copy.
+    /// Sequence of the newest copy.
     sequence: u64,
-    /// The older copy.
+    /// The older copy, which the next write goes to.
     overwrite: Copy,
-    /// The epoch of the newest copy, as far as is known for sure, and the moves within it.
+    /// Epoch of the newest copy, as far as is known for sure; `moves` are the moves within it.
     holds: EpochName,
     moves: u64,
     write: Write,
@@ -222,16 +222,16 @@ impl Seat {
 #[derive(Clone, Debug)]
 pub struct Roster {
     record: Record,
-    /// By slot: the devices of those that take part.
+    /// The devices of participating slots, by slot.
     seats: Vec<Option<Seat>>,
-    /// Later epochs have higher numbers.
+    /// Highest epoch number so far; later epochs get higher ones.
     epoch_number_max: u64,
-    /// An epoch was begun here; before that `record.found` is what assembly found.
+    /// Whether an epoch was begun here. Before that, `record.found` is the state that assembly found.
     begun: bool,
 }
 
 impl Assembly {
-    /// The roster to start the array with; slots that are not here are failed in it.
+    /// Makes the roster to start the array with; absent slots are marked failed in it.
     pub fn roster(&self) -> Result<Roster, ChangeRefused> {
         if self.read_only {
             return Err(ChangeRefused::ReadOnly);
@@ -240,8 +240,9 @@ impl Assembly {
         record.found = if self.unclean { RunState::Active } else { RunState::Clean };
         for (entry, seat) in record.slots.iter_mut().zip(&self.seats) {
             if seat.is_none() && entry.state.takes_part() {
-                // If the newest epoch was committed, the absent hold it. If not, they may hold that or what they held
-                // before: the new record names the one as its parent, and the other here.
+                // If the newest epoch was committed, the absent devices hold it. If not, they hold either
+                // that epoch or what they held before: the new record names the first as its parent and the
+                // second here.
                 let (held, held_moves) = match self.proven_moves {
                     Some(moves) => (self.record.epoch.name, moves),
                     None => (entry.held, entry.held_moves),
@@ -260,26 +261,26 @@ impl Assembly {
 }
 
 impl Roster {
-    /// What the next superblocks say.
+    /// The content of the next superblocks.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// Whether all participants hold the epoch. Before that, no bitmap block, data or parity is written,
-    /// and nothing acknowledged that relies on the change.
+    /// Whether all participants hold the epoch. Before that, no bitmap block, data or parity is written, and
+    /// nothing that relies on the change is acknowledged.
     #[must_use]
     pub fn is_committed(&self) -> bool {
         self.begun && self.seats.iter().flatten().all(|seat| seat.holds == self.record.epoch.name)
     }
 
-    /// Whether the record, as it is, is on every participant: every write of it has landed.
+    /// Whether the present record is on every participant: every write of it has landed.
     #[must_use]
     pub fn has_landed(&self) -> bool {
         self.is_committed() && !self.has_pending() && !self.has_lost()
     }
 
-    /// Begins a new epoch with the random id `id`. Slots whose last write was lost leave in it too.
+    /// Begins a new epoch with the random id `id`. Slots whose last write was lost leave in it as well.
     ///
     /// # Panics
     /// If a write of the last change is not settled, or the id is zero.
@@ -290,16 +291,17 @@ impl Roster {
         next.apply(change)?;
         next.drop_lost();
         next.check_enough()?;
-        // An epoch by itself writes no data: the array is after it what it was before.
+        // An epoch by itself writes no data, so the array's state stays what it was before.
         next.renew(id, if self.is_committed() { self.record.state } else { self.record.found })?;
         let writes = next.writes(Proven::NotYet)?;
         *self = next;
         Ok(writes)
     }
 
-    /// The writes that put the record, which is on one copy of every participant, into the other copy too. They are due at
-    /// once after every change. They prove to a later start that all participants held the change: without them a member
-    /// that went back to an older image could not be told from one that the change had not reached yet.
+    /// Makes the writes that put the record, which is on one copy of every participant, into the other copy
+    /// too. They must follow immediately after every change. They prove to a later start that all
+    /// participants held the change. Without them, a member that went back to an older image could not be
+    /// told from one that the change had not yet reached.
     ///
     /// # Panics
     /// If the epoch is not committed.
@@ -307,8 +309,9 @@ impl Roster {
         self.rewrite(Proven::OnAll)
     }
 
-    /// The writes that say that members may be written from now on: the record says Active, and its moves count up. Due
-    /// before the first write after a start or a rest, with [`Roster::reinforce`] after them.
+    /// Makes the writes that say that members may be written from now on: the record says Active, and its
+    /// moves count up. Needed before the first write after a start or a rest, followed by
+    /// [`Roster::reinforce`].
     ///
     /// # Panics
     /// If the epoch is not committed.
@@ -317,8 +320,8 @@ impl Roster {
         self.move_on()
     }
 
-    /// The writes that count the moves up, so that an image of a member from before them is known to be old. Due before
-    /// cells that were written become Clean on any member, with [`Roster::reinforce`] after them.
+    /// Makes the writes that count the moves up, so that a member image from before them is known to be old.
+    /// Needed before written cells become Clean on any member, followed by [`Roster::reinforce`].
     ///
     /// # Panics
     /// If the epoch is not committed.
@@ -330,8 +333,9 @@ impl Roster {
         self.rewrite(Proven::NotYet)
     }
 
-    /// The writes that mark the array as stopped: after the front ends were drained, all members were
-    /// flushed and the cells are durable. A member that fails one of them leaves, and the others say it again.
+    /// Makes the writes that mark the array as stopped. The front ends were drained before, all members
+    /// flushed, and the cells are durable. A member that fails one of these writes leaves, and the others say
+    /// it again.
     ///
     /// # Panics
     /// If the epoch is not committed.
@@ -340,13 +344,14 @@ impl Roster {
         self.move_on()
     }
 
-    /// Notes that both places of every bitmap block have been written on every device that takes part. The next change of the record
-    /// says so; nothing is written for it.
+    /// Notes that both places of every bitmap block have been written on every participant. Nothing is
+    /// written for this; the next change of the record says so.
     pub fn note_both_places(&mut self) {
         self.record.both_places = true;
     }
 
-    /// The writes that record that there is a list of lost rows, which is durable on every device that takes part.
+    /// Makes the writes that record that there is a list of lost rows; the list is durable on every
+    /// participant.
     ///
     /// # Panics
     /// If the epoch is not committed.
@@ -355,7 +360,7 @@ impl Roster {
         self.move_on()
     }
 
-    /// The writes that record how far a rebuild has come, after its stripes were flushed.
+    /// Makes the writes that record the progress of a rebuild, after its stripes were flushed.
     ///
     /// # Panics
     /// If the epoch is not committed, or the slot is not being rebuilt.
@@ -370,10 +375,10 @@ impl Roster {
         self.move_on()
     }
 
-    /// Says what became of the write that was handed out for `slot`.
+    /// Settles the write that was handed out for `slot`.
     ///
     /// # Panics
-    /// If there is none.
+    /// If no write is pending for the slot.
     pub fn settle(&mut self, slot: usize, outcome: WriteOutcome) {
         let seat = self.seats[slot].as_mut().expect("a slot that was written has a device");
         assert_eq!(seat.write, Write::Pending);
@@ -454,7 +459,7 @@ impl Roster {
         Ok(())
     }
 
-    /// The slot's device keeps what it surely holds on record, and is not written again.
+    /// Takes a slot out. The record keeps what its device surely holds, and the device is not written again.
     fn leave(&mut self, slot: usize) {
         let seat = self.seats[slot].take();
         let (held, held_moves) = seat.map_or((EpochName::NONE, 0), |seat| (seat.holds, seat.moves));
@@ -476,7 +481,7 @@ impl Roster {
         if in_sync < needed { Err(ChangeRefused::TooFew { in_sync, needed }) } else { Ok(()) }
     }
 
-    /// The next epoch. Each participant's entry says what its device holds now.
+    /// Makes the record of the next epoch. Each participant's entry says what its device holds now.
     fn renew(&mut self, id: u64, found: RunState) -> Result<(), ChangeRefused> {
         let number = self.epoch_number_max + 1;
         if number > COUNT_MAX {
@@ -503,7 +508,7 @@ impl Roster {
         self.writes(proven)
     }
 
-    /// The record as it is, to every device that takes part and has not been lost.
+    /// Makes the writes of the present record for every participant that has not lost a write.
     fn writes(&mut self, proven: Proven) -> Result<Vec<SuperblockWrite>, ChangeRefused> {
         let mut writes = Vec::new();
         for (slot, seat) in self.seats.iter_mut().enumerate() {

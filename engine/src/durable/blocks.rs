@@ -1,13 +1,13 @@
 //! Writing bitmap blocks: how a mark becomes durable before the write that it announces.
 //!
-//! An operation that waits for a cell of a block asks for the block each turn ([`BlockWrites::ask`]); at the end
-//! of the turn the blocks that were asked for are written, each on parities + 1 members, unless a write
-//! of that block is in flight here or on another reactor. So everything that turns up while a block is
-//! being written shares its next write, and nobody is woken: the waiters poll the cell, which is
-//! `Marked` until the mark is durable. Blocks are written in the order in which they were first asked for (see `wanted`).
+//! An operation that waits for a cell asks for the cell's block in each turn ([`BlockWrites::ask`]). At the
+//! end of the turn each requested block is written on parities + 1 members, unless a write of that block is
+//! in flight here or on another reactor. All requests made during a write of a block thus share its next
+//! write. There are no wake-ups: waiters poll the cell, which is `Marked` until the mark is durable. Blocks
+//! are written in the order of their first requests (see `wanted`).
 //!
-//! A copy that cannot be written fails its member, and the block counts as written only when that is on
-//! record: a copy that says Clean must not be believed later.
+//! A copy that cannot be written fails its member, and the block counts as written only when the record
+//! excludes that member. Otherwise a later start might believe that copy, which still says Clean.
 
 use bitmap::{BlockIndex, BlockWrite};
 
@@ -23,18 +23,18 @@ use crate::turn::{Buffers, Holds, Io, IoFor, Turn};
 
 use super::wanted::Wanted;
 
-/// One block write of this reactor.
+/// A block write of this reactor, or a free place for one.
 struct Writing {
     write: Option<BlockWrite>,
-    /// The snapshot, to be told what became durable.
+    /// Snapshot of the cells, from which the bitmap learns what became durable.
     cells: Box<Cells>,
-    /// The block as it goes out; empty when the kernel holds the last one, and no other was free yet.
+    /// The block as it is written. Empty when the kernel still holds the old span and no other was free.
     span: Span,
-    /// The lot of `span`, if parked I/Os hold it; or `NONE`.
+    /// The lot of `span` if parked I/Os hold the span, otherwise `NONE`.
     lot: u32,
     pending: u32,
-    /// Members whose copy is not written: out of the view when the write began, or it failed. The record
-    /// must exclude them before the block counts as written.
+    /// Members without a new copy: they were out of the view when the write began, or their write failed. The
+    /// record must exclude them before the block counts as written.
     missed: Missed,
 }
 
@@ -55,13 +55,13 @@ impl std::fmt::Debug for Writing {
 #[derive(Debug)]
 pub(crate) struct BlockWrites {
     writing: Vec<Writing>,
-    /// Of them, those that have a write.
+    /// Number of entries of `writing` with a write.
     begun: usize,
     wanted: Wanted,
 }
 
 impl BlockWrites {
-    /// As `sizes` say, for an array of `blocks`.
+    /// Makes as many writes as `sizes` says, for an array of `blocks` bitmap blocks.
     pub(crate) fn new(pool: &mut Pool, sizes: &Sizes, blocks: u32) -> BlockWrites {
         let writing = |_| Writing {
             write: None,
@@ -77,35 +77,35 @@ impl BlockWrites {
         BlockWrites { writing, begun: 0, wanted: Wanted::new(blocks, sizes.ops) }
     }
 
-    /// Whether nothing waits but for completions.
+    /// Whether everything here waits for completions only.
     pub(crate) fn settled(&self) -> bool {
         self.wanted.is_empty()
             && self.writing.iter().all(|writing| writing.write.is_none() || writing.pending > 0)
     }
 
-    /// A parked copy of this write holds its span.
+    /// Keeps the span for a parked copy of this write.
     pub(crate) fn hold(&mut self, index: u32, buffers: &mut Buffers) -> Holds {
         let Writing { lot, span, .. } = &mut self.writing[index as usize];
         buffers.hold(lot, *span)
     }
 
-    /// Whether no block is being written.
+    /// Whether no block is being written or waits to be.
     pub(crate) fn is_idle(&self) -> bool {
         self.wanted.is_empty() && self.begun == 0
     }
 
-    /// Asks for a block to be written, at the end of this turn if there is room.
+    /// Asks for a block to be written at the end of this turn, if there is room.
     pub(crate) fn ask(&mut self, block: BlockIndex) {
         self.wanted.ask(block);
     }
 
-    /// Asks for a block to be written though it has nothing to tell, so that both its places say the same.
+    /// Asks for another write of an unchanged block, so that both its places hold the same.
     pub(crate) fn repeat(&mut self, shared: &Shared, block: BlockIndex) {
         shared.bitmap.request_repeat(block);
         self.ask(block);
     }
 
-    /// A place for a block write, with memory.
+    /// Finds a free entry for a block write, and memory for it.
     fn free_writing(&mut self, buffers: &mut Buffers) -> Option<usize> {
         let free = self.writing.iter().position(|writing| writing.write.is_none())?;
         let span = &mut self.writing[free].span;
@@ -115,7 +115,7 @@ impl BlockWrites {
         Some(free)
     }
 
-    /// Begins to write what was asked for, the oldest first, as long as there is room.
+    /// Begins to write the requested blocks, oldest request first, while there is room.
     pub(crate) fn begin<R: Ring>(&mut self, turn: &mut Turn<'_, R>) {
         let shared = turn.shared;
         let mut nth = 0;
@@ -127,21 +127,22 @@ impl BlockWrites {
             let (view, missed) = shared.members.missing_of(kept);
             let copies = kept.and(view.writable);
             if copies.is_empty() || !shared.bitmap.is_due(block) {
-                // No member takes it; or a write that has begun meanwhile holds all there is to write.
+                // No member can take it, or a write that began after the request already covers it.
                 self.wanted.take(nth);
                 continue;
             }
             let writing = &mut self.writing[free];
             let Some(write) = shared.bitmap.try_begin_block_write(block, &mut writing.cells) else {
-                // In flight already: it keeps its place for the next write.
+                // A write is in flight: the block keeps its place for the next one.
                 nth += 1;
                 continue;
             };
             self.wanted.take(nth);
             if shared.failed() {
-                // The previous write of this block may have been aborted and thus incomplete; this one would go to the other place
-                // and overwrite the newest complete generation. Checked after `try_begin_block_write`: a write is aborted only
-                // after its reactor saw the failure, so once this write can begin, this load sees the failure too.
+                // The previous write of this block may have been aborted and thus incomplete; this one would
+                // go to the other place and overwrite the newest complete generation. Checked after
+                // `try_begin_block_write`: a write is aborted only after its reactor saw the failure, so once
+                // this write can begin, this load sees the failure too.
                 shared.bitmap.abort_block_write(write);
                 continue;
             }
@@ -168,7 +169,7 @@ impl BlockWrites {
         }
     }
 
-    /// A copy of a block has been written, or has failed.
+    /// Handles the end of a copy's write, successful or not.
     pub(crate) fn copy_done<R>(
         &mut self,
         turn: &mut Turn<'_, R>,
@@ -182,7 +183,7 @@ impl BlockWrites {
         self.copy_ended(turn, index, io, result.is_ok());
     }
 
-    /// A copy of a block is written, or is not waited for any more.
+    /// Counts a copy as ended: it was written, or it failed, or nothing waits for it any more.
     pub(crate) fn copy_ended<R>(&mut self, turn: &mut Turn<'_, R>, index: u32, io: &Io, is_written: bool) {
         let writing = &mut self.writing[index as usize];
         if !is_written {
@@ -194,7 +195,7 @@ impl BlockWrites {
         }
     }
 
-    /// Ends the writes whose failures have come on record.
+    /// Ends the writes whose copies have all ended and whose failures are now on record.
     pub(crate) fn advance<R>(&mut self, turn: &mut Turn<'_, R>) {
         if self.begun == 0 {
             return;
@@ -230,7 +231,7 @@ impl BlockWrites {
     }
 }
 
-/// The slots that keep a block: parities + 1 of them, rotating.
+/// The slots that keep a block: parities + 1 of them, rotating with the block index.
 pub(crate) fn copies(geometry: &Geometry, block: BlockIndex) -> Slots {
     let members = u32::from(geometry.members());
     let kept = 0..=u32::from(geometry.parities());

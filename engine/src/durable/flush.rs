@@ -1,8 +1,8 @@
-//! Flushes of the members, in rounds: what asks while a round is in flight shares the next one.
+//! Flushes of the members, in rounds: all requests that arrive during a round share the next one.
 //!
-//! A round that begins after a write was acknowledged covers it, whichever reactor wrote it: a flush is
-//! for the whole device. A member that fails its flush is failed, and never asked again: what it
-//! had cached may be gone. Its flush counts as done once the failure is on record.
+//! A round covers every write that was acknowledged before the round began, whichever reactor wrote it: a
+//! flush is for the whole device. A member that fails its flush is failed and never flushed again, because
+//! its cached data may be gone. Its flush counts as done once the failure is on record.
 
 use crate::geometry::Slots;
 use crate::members::{Failure, Missed};
@@ -13,14 +13,14 @@ use crate::shared::Shared;
 use crate::sizes::Sizes;
 use crate::turn::{Io, IoFor, Turn};
 
-/// Who waits for a round.
+/// The party that waits for a round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum FlushWaiter {
-    /// A host's flush.
+    /// A host's flush request.
     Request(u32),
-    /// The first write of a stripe.
+    /// An operation: the first write of a stripe.
     Op(u32),
-    /// The steward.
+    /// The steward; see its field `flushing`.
     Steward,
 }
 
@@ -28,8 +28,8 @@ pub(crate) enum FlushWaiter {
 #[derive(Debug)]
 pub(crate) struct FlushGate {
     in_flight: u32,
-    /// Members that are not flushed by this round: out of the view when it began, or their flush failed. The
-    /// record must exclude them before anyone relies on the round: what they had cached may be gone.
+    /// Members that this round did not flush: out of the view when it began, or their flush failed. The
+    /// record must exclude them before anything relies on the round, because their cached data may be gone.
     missed: Missed,
     running: Vec<FlushWaiter>,
     next: Vec<FlushWaiter>,
@@ -46,17 +46,18 @@ impl FlushGate {
         }
     }
 
-    /// Whether nothing waits but for completions.
+    /// Whether everything here waits for completions only.
     pub(crate) fn settled(&self) -> bool {
         self.in_flight > 0 || (self.running.is_empty() && self.next.is_empty())
     }
 
-    /// Waits for the next round.
+    /// Adds a waiter to the next round.
     pub(crate) fn join(&mut self, waiter: FlushWaiter) {
         self.next.push(waiter);
     }
 
-    /// Begins the next round, if something waits for it and none is under way. [`FlushGate::next_over`] is asked before and after.
+    /// Begins the next round, if something waits for it and none is under way. The caller asks
+    /// [`FlushGate::next_over`] before and after.
     pub(crate) fn begin<R: Ring>(&mut self, turn: &mut Turn<'_, R>) {
         if self.in_flight > 0 || !self.running.is_empty() || self.next.is_empty() {
             return;
@@ -70,7 +71,7 @@ impl FlushGate {
         }
     }
 
-    /// A member has been flushed, or has failed to.
+    /// Handles the end of a member's flush, successful or not.
     pub(crate) fn done(&mut self, shared: &Shared, io: &Io, result: Result<(), i32>) {
         if let Err(errno) = result {
             io.fail_metadata(shared, errno, Failure::Flush(errno));
@@ -78,7 +79,7 @@ impl FlushGate {
         self.ended(io, result.is_ok());
     }
 
-    /// A member's flush is over, or is not waited for any more.
+    /// Counts a member's flush as over, because it ended or because nothing waits for it any more.
     pub(crate) fn ended(&mut self, io: &Io, is_flushed: bool) {
         if !is_flushed {
             self.missed.add(io.slot, io.device);
@@ -86,8 +87,8 @@ impl FlushGate {
         self.in_flight -= 1;
     }
 
-    /// A waiter of a round that is over: every member has ended, and the record excludes those that did not flush. Also which slots
-    /// those are.
+    /// Returns the next waiter of a round that is over: every member's flush has ended, and the record
+    /// excludes the slots that were not flushed. The answer names those slots.
     pub(crate) fn next_over(&mut self, shared: &Shared) -> Option<Over> {
         if self.in_flight > 0 || self.running.is_empty() {
             return None;
@@ -101,10 +102,10 @@ impl FlushGate {
     }
 }
 
-/// A flush that is over for one that waited for it.
+/// The end of a flush, for one of its waiters.
 pub(crate) struct Over {
     pub(crate) waiter: FlushWaiter,
     pub(crate) result: Result<(), RequestError>,
-    /// Slots that were not flushed. The record excludes them.
+    /// Slots that were not flushed; the record excludes them.
     pub(crate) missed: Slots,
 }

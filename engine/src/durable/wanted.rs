@@ -1,28 +1,29 @@
-//! The bitmap blocks that wait to be written by this reactor, first come first served.
+//! The bitmap blocks that wait to be written by this reactor, first come, first served.
 //!
-//! An operation that waits for a block asks for it each turn; only its first request takes a place in the queue. A block keeps
-//! its place while a write of it is in flight, here or at another reactor: if that write does not hold the
-//! change that is waited for, the next one begins as soon as it ends. There are a few block writes in flight at a
-//! time, so with a queue that was last in first out (as it once was) the first of 64 scattered writes waited for as
-//! long as the others kept coming, 40 s and more.
+//! An operation that waits for a block asks for it in each turn; only its first request takes a place in the
+//! queue. A block keeps its place while a write of it is in flight, here or at another reactor. If that write
+//! does not contain the change that the operation waits for, the next write begins as soon as it ends. Only a
+//! few block writes are in flight at a time. The queue was once last in, first out; then the first of 64
+//! scattered writes waited for as long as the others kept coming, 40 s and more.
 
 use std::collections::VecDeque;
 
 use bitmap::BlockIndex;
 
-/// Places for blocks that the steward asks for: a batch of the sweep (64), blocks that it found behind (4), the rebuild's
-/// and the stop's.
+/// Places for blocks that the steward requests: a batch of the sweep (64), blocks that the sweep found behind
+/// (4), and those of the rebuild and the stop.
 const PLACES_OF_STEWARD: usize = 128;
 
-/// See the top of this file.
+/// The queue of blocks; see the top of this file.
 pub(super) struct Wanted {
     queue: VecDeque<BlockIndex>,
-    /// A bit for each block of the array: the block is in the queue.
+    /// A bit for each block of the array: whether the block is in the queue.
     queued: Box<[u64]>,
 }
 
 impl Wanted {
-    /// An empty queue of an array of `blocks`, with a place for each of `ops` operations.
+    /// Makes an empty queue for an array of `blocks` bitmap blocks, with a place for each of `ops`
+    /// operations.
     pub(super) fn new(blocks: u32, ops: usize) -> Wanted {
         Wanted {
             queue: VecDeque::with_capacity(ops + PLACES_OF_STEWARD),
@@ -34,8 +35,8 @@ impl Wanted {
         self.queue.is_empty()
     }
 
-    /// Queues a block, unless it is queued already. A full queue takes none: the operation asks again next turn, and
-    /// operations ask in the order in which they began to wait.
+    /// Queues a block, unless it is queued already. A full queue accepts none. Then the operation asks again
+    /// in the next turn, and operations ask in the order in which they began to wait.
     pub(super) fn ask(&mut self, block: BlockIndex) {
         let (word, bit) = place(block);
         if self.queued[word] & bit == 0 && self.queue.len() < self.queue.capacity() {
@@ -44,12 +45,12 @@ impl Wanted {
         }
     }
 
-    /// The block in the `nth` place.
+    /// The block at the `nth` place.
     pub(super) fn get(&self, nth: usize) -> Option<BlockIndex> {
         self.queue.get(nth).copied()
     }
 
-    /// Takes the block in the `nth` place out of the queue.
+    /// Removes the block at the `nth` place from the queue.
     pub(super) fn take(&mut self, nth: usize) {
         let block = self.queue.remove(nth).expect("the caller has looked at it");
         let (word, bit) = place(block);
@@ -57,7 +58,7 @@ impl Wanted {
     }
 }
 
-/// Where the bit of a block is.
+/// The word and the bit of a block in `queued`.
 const fn place(block: BlockIndex) -> (usize, u64) {
     (block.0 as usize / 64, 1 << (block.0 % 64))
 }

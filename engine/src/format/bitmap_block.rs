@@ -1,12 +1,12 @@
-//! One block of the bitmap as it is on disk: whose it is, which one, how new, and its cells.
+//! A block of the bitmap as it is on disk: a header that identifies it, and its cells.
 //!
-//! A block is 64 bytes of header and 4032 bytes of cells, two bits a stripe; what the bits mean belongs
-//! to the bitmap, this room only carries them. The header names the array and the index, so a block
-//! that a disk put in another's place, or that an earlier array left behind, is not taken for this one.
+//! A block has a 64-byte header and 4032 bytes of cells, two bits per stripe. The bitmap gives the bits their
+//! meaning; this room only carries them. The header names the array and the index, so a block that a disk put
+//! in another's place, or that an earlier array left behind, is not mistaken for the right one.
 //!
-//! A block is written to several members with the same generation, and on each to one of two places in turn, so
-//! that a torn write leaves the generation before. After a crash they may differ; which one counts is decided in
-//! [`start`](crate::start::newest).
+//! A block is written to several members with the same generation, and on each member to one of two places in
+//! turn, so that a torn write leaves the generation before. After a crash the copies may differ;
+//! [`start`](crate::start::newest) decides which one counts.
 
 use uuid::Uuid;
 
@@ -46,53 +46,53 @@ pub const FIELDS: &[Field] = &[
     Field { name: "cells", offset: OFFSET_CELLS, bytes: CELL_BYTES },
 ];
 
-/// Generations that are believed are below this. Counting a million a second takes 9,000 years to get here, so
-/// who meets one was given a forgery; believed, it would leave no number for the next write.
+/// Upper bound of the generations that are believed. A million writes per second take 9,000 years to get
+/// here, so a block with a higher one was forged; believed, it would leave no number for the next write.
 pub const GENERATION_MAX: u64 = 1 << 58;
 
 /// The cells of one block.
 pub type Cells = [u8; CELL_BYTES];
 
-/// What the header says.
+/// The content of a block's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The array.
+    /// The array's identity.
     pub array: Uuid,
-    /// Which block of its bitmap.
+    /// Index of the block in the array's bitmap.
     pub index: u64,
-    /// Grows by one with each write of this block.
+    /// Generation, which grows by one with each write of this block.
     pub generation: u64,
 }
 
-/// Why a block is not to be believed.
+/// Reasons why a block is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
-    /// Not 4 KiB.
+    /// The length is not 4 KiB.
     #[error("a bitmap block has {BLOCK_BYTES} bytes")]
     Length,
-    /// No magic, or of a version that this program does not know.
+    /// The magic is missing, or this program does not know the version.
     #[error("not a bitmap block of version {VERSION}")]
     NotABitmapBlock,
-    /// Torn or damaged.
+    /// The checksum does not match: the block is torn or damaged.
     #[error("bitmap block is torn or damaged: its checksum does not match")]
     Checksum,
-    /// It belongs to another array.
+    /// The block belongs to another array.
     #[error("bitmap block belongs to another array, {0}")]
     OtherArray(Uuid),
-    /// It belongs at another place.
+    /// The block belongs in another place.
     #[error("bitmap block is number {found}, found in the place of {expected}")]
     Misplaced {
-        /// As its header says.
+        /// The index in the header.
         found: u64,
-        /// As its place says.
+        /// The index that belongs in this place.
         expected: u64,
     },
-    /// Its generation cannot have come about honestly.
+    /// The generation is too high to be genuine.
     #[error("bitmap block counts to {0} generations: it was not written by this program")]
     Forged(u64),
 }
 
-/// Where the cells of a block lie, for writing them in place before [`seal`].
+/// Gives access to the cells of a block, so that they can be written in place before [`seal`].
 ///
 /// # Panics
 /// If `block` is not 4 KiB.
@@ -100,7 +100,7 @@ pub fn cells_mut(block: &mut [u8]) -> &mut Cells {
     block[OFFSET_CELLS..].as_mut_array().expect("a bitmap block has 4096 bytes")
 }
 
-/// Writes header and checksum around the cells that are in `block` already.
+/// Writes header and checksum around the cells that are already in `block`.
 ///
 /// # Panics
 /// If `block` is not 4 KiB.
@@ -125,7 +125,7 @@ pub fn encode(block: &mut [u8], header: &Header, cells: &Cells) {
     seal(block, header);
 }
 
-/// Reads a block that lies in the place of block `index` of `array`: its generation and its cells.
+/// Reads a block found in the place of block `index` of `array`. Returns its generation and its cells.
 pub fn decode(block: &[u8], array: Uuid, index: u64) -> Result<(u64, &Cells), BlockError> {
     let block: &Block = block.as_array().ok_or(BlockError::Length)?;
     if block[..8] != MAGIC || u32_at(block, OFFSET_VERSION) != VERSION {

@@ -1,11 +1,11 @@
-//! Little-endian fields of a block, by offset; and the checksum of a block that contains its checksum.
+//! Little-endian fields of a block, by offset, and the checksum of a block that contains its own checksum.
 //!
-//! Offsets are constants below the block's length (each structure asserts it at compile time), so the
+//! Offsets are constants below the block's length (each structure asserts this at compile time), so the
 //! slices here cannot be out of range.
 
 use crate::limits::BLOCK_BYTES;
 
-/// One block of metadata.
+/// The bytes of one metadata block.
 pub(super) type Block = [u8; BLOCK_BYTES];
 
 pub(super) fn array_at<const N: usize>(block: &[u8], offset: usize) -> [u8; N] {
@@ -34,7 +34,7 @@ pub(super) fn put_u64(block: &mut [u8], offset: usize, value: u64) {
     put(block, offset, &value.to_le_bytes());
 }
 
-/// crc32c of the whole block, its four bytes at `offset_crc` taken as zero.
+/// Computes the crc32c of the whole block, with the four bytes at `offset_crc` taken as zero.
 pub(super) fn checksum(block: &Block, offset_crc: usize) -> u32 {
     let before = crc32c::crc32c(&block[..offset_crc]);
     let zeroed = crc32c::crc32c_append(before, &[0; 4]);

@@ -1,4 +1,4 @@
-//! A host, as superblocks name it.
+//! A host as superblocks name it.
 
 use std::fmt;
 
@@ -9,18 +9,20 @@ use super::label::Label;
 /// The host that an array belongs to. Its id decides; its name is for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Host {
-    /// Made from the machine id (machine-id(5)); nil where there is none, and in superblocks of programs that wrote names only.
+    /// Id made from the machine id (machine-id(5)). Nil on a host without one, and in superblocks of programs
+    /// that wrote names only.
     pub id: Uuid,
     /// The node name of the host; empty if it has none.
     pub name: Label,
 }
 
 impl Host {
-    /// No host: an array that belongs to it belongs to any.
+    /// The absence of a host: an array with this value belongs to any host.
     pub const ANY: Host = Host { id: Uuid::nil(), name: Label::EMPTY };
 
-    /// Whether an array of this host may be used on `other` unasked. Where an id is missing, names decide: they change with the
-    /// network (`vm` becomes `vm.example.com`), and two hosts may have the same.
+    /// Whether an array of this host may be used on `other` without being asked to. If an id is missing,
+    /// names decide, although they change with the network (`vm` becomes `vm.example.com`) and two hosts may
+    /// have the same name.
     #[must_use]
     pub fn is(&self, other: &Host) -> bool {
         if *self == Host::ANY {

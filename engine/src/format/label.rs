@@ -1,38 +1,38 @@
 //! Names as they are on disk: up to 64 bytes of letters, digits, `.`, `_`, `-`.
 //!
-//! They end up in paths, in log lines and on terminals, so nothing else is let in, from an operator or
-//! from a disk.
+//! Names end up in paths, log lines and on terminals, so nothing else is accepted, from an operator or from a
+//! disk.
 
 use std::fmt;
 
-/// Longest label, bytes.
+/// Length limit of a label, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
 
-/// A name of an array or of a host; may be empty (the host of an array that belongs to none).
+/// A name of an array or of a host. May be empty (the host of an array that belongs to none).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Label {
-    /// Zero from `len` on.
+    /// The text; zeros from `len` on.
     bytes: [u8; LABEL_BYTES_MAX],
     len: usize,
 }
 
-/// Not a label: too long, or a byte that has no place in one.
+/// An invalid label: too long, or with a byte that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a name is at most {LABEL_BYTES_MAX} letters, digits, '.', '_' or '-'")]
 pub struct LabelError;
 
 impl Label {
-    /// No name.
+    /// The empty label.
     pub const EMPTY: Label = Label { bytes: [0; LABEL_BYTES_MAX], len: 0 };
 
-    /// From text of an operator.
+    /// Makes a label from an operator's text.
     pub fn new(text: &str) -> Result<Label, LabelError> {
         let mut bytes = [0; LABEL_BYTES_MAX];
         bytes.get_mut(..text.len()).ok_or(LabelError)?.copy_from_slice(text.as_bytes());
         Label::from_padded(&bytes).filter(|label| label.len == text.len()).ok_or(LabelError)
     }
 
-    /// From disk: the text, then zeros to the end.
+    /// Reads a label from its disk form: the text, then zeros to the end.
     pub(super) fn from_padded(bytes: &[u8; LABEL_BYTES_MAX]) -> Option<Label> {
         let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(LABEL_BYTES_MAX);
         let (text, padding) = bytes.split_at(len);
@@ -41,18 +41,18 @@ impl Label {
             .then_some(Label { bytes: *bytes, len })
     }
 
-    /// To disk.
+    /// The disk form of the label.
     pub(super) fn as_padded(&self) -> &[u8; LABEL_BYTES_MAX] {
         &self.bytes
     }
 
-    /// The text.
+    /// The text of the label.
     #[must_use]
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.bytes[..self.len]).expect("only ASCII is let in")
     }
 
-    /// Whether there is no name.
+    /// Whether the label is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -1,14 +1,16 @@
-//! The list of lost rows: parts of data strips whose content nobody can compute any more. A read of them is an error until a host
-//! writes or discards them.
+//! The list of lost rows: parts of data strips whose content can no longer be computed. A read of them is an
+//! error until a host writes or discards them.
 //!
-//! On every member the list has two places, between superblock B and the bitmap zone; a write goes to one place on all members and
-//! then to the other, so a torn write leaves the list before. It counts only where the superblock has the incompat bit
-//! [`INCOMPAT_LOST_ROWS`](super::superblock::INCOMPAT_LOST_ROWS), which is on record before anything relies on the first entry: a
-//! program that does not know the list would serve zeros for what was lost.
+//! Every member has two places for the list, between superblock B and the bitmap zone. A new version goes to
+//! one place on all members and then to the other, so a torn write leaves the version before. The list counts
+//! only if the superblock has the incompat bit [`INCOMPAT_LOST_ROWS`](super::superblock::INCOMPAT_LOST_ROWS).
+//! The bit is on record before anything relies on the first entry: a program that does not know the list
+//! would serve zeros for lost rows.
 //!
 //! Invariants:
-//! - What [`decode`] returns lies inside of the array: slots, stripes and rows that exist, no range empty.
-//! - Of the valid copies on members in sync the one with the highest generation counts.
+//! - Ranges that [`decode`] returns lie inside the array: their slots, stripes and rows exist, and none is
+//!   empty.
+//! - Of the valid copies on members in sync, the one with the highest generation counts.
 
 use uuid::Uuid;
 
@@ -22,7 +24,7 @@ pub const MAGIC: [u8; 8] = *b"STRILOST";
 pub const VERSION: u32 = 1;
 /// Bytes of one place: seven blocks.
 pub const LIST_BYTES: usize = 7 * BLOCK_BYTES;
-/// Where the two places lie on a member.
+/// Offsets of the two places on a member.
 pub const PLACE_OFFSETS_BYTES: [u64; 2] = [72 << 10, (72 << 10) + LIST_BYTES as u64];
 
 const OFFSET_MAGIC: usize = 0;
@@ -58,7 +60,7 @@ pub const FIELDS: &[Field] = &[
     Field { name: "reserved", offset: OFFSET_RESERVED, bytes: OFFSET_RANGES - OFFSET_RESERVED },
 ];
 
-/// The fields of one range, for the same test.
+/// The fields of one range, for the test that compares them with docs/format.md.
 pub const RANGE_FIELDS: &[Field] = &[
     Field { name: "first stripe", offset: RANGE_OFFSET_STRIPE, bytes: 8 },
     Field { name: "stripes", offset: RANGE_OFFSET_STRIPES, bytes: 4 },
@@ -68,30 +70,30 @@ pub const RANGE_FIELDS: &[Field] = &[
     Field { name: "reserved", offset: RANGE_OFFSET_RESERVED, bytes: 3 },
 ];
 
-/// Rows of one slot's data strips that are lost, in consecutive stripes. Where the slot has a parity strip nothing is lost: parity
-/// is computed anew.
+/// Lost rows of one slot's data strips, in consecutive stripes. In stripes where the slot holds parity
+/// nothing is lost, because parity is computed anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LostRange {
     /// The first stripe.
     pub stripe: u64,
-    /// How many stripes.
+    /// Number of stripes.
     pub stripes: u32,
-    /// The slot that the strips belong to.
+    /// The slot of the strips.
     pub slot: u8,
-    /// The first row, bytes from the start of each strip.
+    /// Start of the rows, in bytes from the start of each strip.
     pub row: u32,
-    /// How many rows, bytes.
+    /// Length of the rows, in bytes.
     pub rows: u32,
 }
 
-/// What ranges of an array may say.
+/// Limits for the ranges of an array.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Stripes of the array.
+    /// Number of stripes of the array.
     pub stripes: u64,
-    /// Its slots.
+    /// Number of slots.
     pub members: u8,
-    /// Rows of a strip.
+    /// Length of a strip.
     pub chunk_bytes: u32,
 }
 
@@ -105,24 +107,24 @@ impl Bounds {
     }
 }
 
-/// Why a list is not to be believed.
+/// Reasons why a list is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
-    /// No magic, or of a version that this program does not know.
+    /// The magic is missing, or this program does not know the version.
     #[error("not a list of lost rows of version {VERSION}")]
     NotAList,
-    /// Torn or damaged.
+    /// The checksum does not match: the list is torn or damaged.
     #[error("list of lost rows is torn or damaged: its checksum does not match")]
     Checksum,
-    /// It belongs to another array.
+    /// The list belongs to another array.
     #[error("list of lost rows belongs to another array, {0}")]
     OtherArray(Uuid),
-    /// The checksum is right and the content is not.
+    /// The checksum is right, but the content is not valid.
     #[error("list of lost rows is not valid: {0}")]
     Invalid(&'static str),
 }
 
-/// Generations that are believed are below this, as for bitmap blocks.
+/// Upper bound of the generations that are believed, as for bitmap blocks.
 const GENERATION_MAX: u64 = 1 << 60;
 
 fn checksum(list: &[u8]) -> u32 {
@@ -131,7 +133,7 @@ fn checksum(list: &[u8]) -> u32 {
     crc32c::crc32c_append(zeroed, &list[OFFSET_CRC + 4..])
 }
 
-/// Writes a whole place.
+/// Writes the whole content of a place.
 ///
 /// # Panics
 /// If `list` is not [`LIST_BYTES`] long, or there are more than [`LOST_RANGES_MAX`] ranges.
@@ -154,7 +156,7 @@ pub fn encode(list: &mut [u8], array: Uuid, generation: u64, ranges: &[LostRange
     put_u32(list, OFFSET_CRC, crc);
 }
 
-/// Reads one place: the generation, and the ranges.
+/// Reads one place. Returns the generation and the ranges.
 pub fn decode(list: &[u8], array: Uuid, bounds: &Bounds) -> Result<(u64, Vec<LostRange>), ListError> {
     if list.len() != LIST_BYTES || list[..8] != MAGIC || u32_at(list, OFFSET_VERSION) != VERSION {
         return Err(ListError::NotAList);

@@ -1,7 +1,7 @@
-//! What lies on a member: where each zone is, and what the bytes in it mean.
+//! The layout of a member: where each zone is, and what the bytes in it mean.
 //!
-//! Bytes in, checked types out; nothing here does I/O. The drawing of every structure is in
-//! docs/format.md, and a test holds the offsets below and the drawings there equal.
+//! Functions here turn bytes into checked types; none does I/O. docs/format.md has the drawing of every
+//! structure, and a test compares the offsets below with those drawings.
 //!
 //! ```text
 //!   0      4K      64K      128K                                              stripes * chunk
@@ -12,12 +12,12 @@
 //!
 //! Invariants:
 //! - Everything is little-endian and in units of 4 KiB blocks, each with a crc32c over the whole block.
-//! - A decoder takes any bytes: it returns an error, and never panics, whatever they are, also when the
-//!   checksum is right. What it returns has been checked in every field.
-//! - The zones of all members of an array are the same, so one value describes them all, and a
-//!   replacement needs only to be long enough.
-//! - Block 0 is never written: a partition table or boot sector that someone puts there later stays
-//!   visible as what it is, and no other system's superblock aliases ours.
+//! - A decoder accepts any bytes: it returns an error and never panics, even if the checksum is right. Every
+//!   field of the result has been checked.
+//! - The zones of all members of an array are the same, so one value describes them all, and a replacement
+//!   needs only to be long enough.
+//! - Block 0 is never written: a partition table or boot sector that is put there later stays recognisable,
+//!   and no other system's superblock aliases ours.
 
 pub mod bitmap_block;
 mod bytes;
@@ -30,17 +30,17 @@ pub mod zones;
 
 use crate::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, MEMBERS_MAX, MEMBERS_MIN_RAID5, MEMBERS_MIN_RAID6};
 
-/// How many members may be lost.
+/// The RAID level, which says how many members may be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Level {
-    /// One: P.
+    /// RAID-5: one may be lost; parity P.
     Raid5,
-    /// Two: P and Q.
+    /// RAID-6: two may be lost; parities P and Q.
     Raid6,
 }
 
 impl Level {
-    /// Parity strips in a stripe, which is how many members may be lost: 1 or 2.
+    /// Parity strips in a stripe, equal to how many members may be lost: 1 or 2.
     #[must_use]
     pub const fn parities(self) -> usize {
         match self {
@@ -58,7 +58,7 @@ impl Level {
         }
     }
 
-    /// As operators write it, and as it is on disk: 5 or 6.
+    /// The level as operators write it and as it is on disk: 5 or 6.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -67,7 +67,7 @@ impl Level {
         }
     }
 
-    /// The reverse of [`Level::number`].
+    /// Reverses [`Level::number`].
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Level> {
         match number {
@@ -78,25 +78,25 @@ impl Level {
     }
 }
 
-/// What decides where a byte of the array lies, but for its length.
+/// The parameters, apart from the array's length, that determine where a byte of the array lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// RAID-5 or RAID-6.
     pub level: Level,
-    /// How many slots: 3..=32, for RAID-6 4..=32.
+    /// Number of slots: 3..=32, for RAID-6 4..=32.
     pub members: usize,
     /// Bytes placed on one member before moving on: a power of two, 4 KiB..=1 MiB.
     pub chunk_bytes: u32,
 }
 
 impl Shape {
-    /// Members whose loss leaves the array without its data: one more than the parities may not be lost.
+    /// Members needed to have all data.
     #[must_use]
     pub const fn data_strips(&self) -> usize {
         self.members - self.level.parities()
     }
 
-    /// Whether an array can have this shape; the error names the field that is wrong and its limits.
+    /// Checks whether an array can have this shape; the error names the wrong field and its limits.
     pub fn check(&self) -> Result<(), ShapeError> {
         let members_min = self.level.members_min();
         if !(members_min..=MEMBERS_MAX).contains(&self.members) {
@@ -114,34 +114,34 @@ impl Shape {
     }
 }
 
-/// A shape that no array can have.
+/// Reasons why no array can have a shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
-    /// Too few or too many members.
+    /// The number of members is out of range.
     #[error("a RAID-{level} has {members_min} to {MEMBERS_MAX} members, not {members}")]
     Members {
-        /// 5 or 6.
+        /// The level, 5 or 6.
         level: u8,
-        /// As asked.
+        /// The requested number.
         members: usize,
-        /// Fewest for the level.
+        /// The minimum for the level.
         members_min: usize,
     },
-    /// Not a power of two, or out of range.
+    /// The chunk size is not a power of two, or out of range.
     #[error("a chunk is a power of two from {CHUNK_BYTES_MIN} to {CHUNK_BYTES_MAX} bytes, not {chunk_bytes}")]
     Chunk {
-        /// As asked.
+        /// The requested size.
         chunk_bytes: u32,
     },
 }
 
-/// One field of a structure on disk, for the test that compares code and docs/format.md.
+/// A field of a structure on disk, for the test that compares code and docs/format.md.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// As in the drawing.
+    /// The name, as in the drawing.
     pub name: &'static str,
-    /// From the start of the structure.
+    /// Bytes from the start of the structure.
     pub offset: usize,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: usize,
 }

@@ -1,17 +1,17 @@
-//! What a device already holds, so that `create` does not overwrite it unasked.
+//! Signatures of foreign content on a device, so that `create` does not overwrite it without being told to.
 //!
-//! Magic numbers at known places, from each format's own documentation or the tables of util-linux's
-//! libblkid. It is a guard against mistakes and not an inventory: a hit stops `create` until the operator
-//! forces it, a miss is no promise that the device is empty.
+//! The magic numbers and their places come from each format's own documentation or from the tables of
+//! util-linux's libblkid. This is a guard against mistakes, not an inventory: a hit stops `create` until the
+//! operator forces it, but a miss does not promise that the device is empty.
 //!
-//! A start looks at every member, around the array's data ([`written_over`]): a partition table or a file system that was put there
-//! since it joined says that its data may not be what the array wrote.
+//! A start checks every member around the array's data ([`written_over`]). A partition table or file system
+//! that was put there after the member joined means that the data may not be what the array wrote.
 
 use super::superblock::{self, Copy};
 
-/// How much of the device's start to hand to [`detect_foreign`]; less is fine for a smaller device.
+/// Bytes of the device's start to pass to [`detect_foreign`]; less is fine for a smaller device.
 pub const HEAD_BYTES: usize = 128 << 10;
-/// How much of its end.
+/// Bytes of the device's end to pass to it.
 pub const TAIL_BYTES: usize = 128 << 10;
 
 struct Signature {
@@ -24,12 +24,12 @@ const fn signature(name: &'static str, offset_bytes: usize, magic: &'static [u8]
     Signature { name, offset_bytes, magic }
 }
 
-/// md's magic, a92b4efc, as little-endian machines write it (0.90 is in the byte order of the host).
+/// md's magic, a92b4efc, as little-endian machines write it (version 0.90 uses the host's byte order).
 const MD_MAGIC: &[u8] = &[0xfc, 0x4e, 0x2b, 0xa9];
 const MD_MAGIC_BIG: &[u8] = &[0xa9, 0x2b, 0x4e, 0xfc];
 
-/// At the start of the device. Containers come before what they contain; boot sectors last, since
-/// others keep one too.
+/// Signatures at the start of the device. Containers come before what they contain. Boot sectors are last,
+/// since other formats have one too.
 const HEAD: &[Signature] = &[
     signature("a Striate array member", Copy::A.offset_bytes() as usize, &superblock::MAGIC),
     signature("a Striate array member", Copy::B.offset_bytes() as usize, &superblock::MAGIC),
@@ -68,10 +68,10 @@ const HEAD: &[Signature] = &[
     signature("an ext2/3/4 file system", 0x438, &[0x53, 0xef]),
 ];
 
-/// What the device holds already, in words that fit "holds ...", or `None` if nothing is recognised.
+/// Recognises what the device already holds, in words that fit "holds ..."; `None` if nothing is recognised.
 ///
-/// `head` is the first [`HEAD_BYTES`] of the device and `tail` its last [`TAIL_BYTES`] (either may be
-/// shorter, or empty); `device_bytes` is its length.
+/// `head` is the first [`HEAD_BYTES`] of the device and `tail` its last [`TAIL_BYTES`] (either may be shorter
+/// or empty); `device_bytes` is its length.
 #[must_use]
 pub fn detect_foreign(head: &[u8], tail: &[u8], device_bytes: u64) -> Option<&'static str> {
     let in_head = HEAD.iter().find(|known| has(head, known.offset_bytes, known.magic));
@@ -81,10 +81,10 @@ pub fn detect_foreign(head: &[u8], tail: &[u8], device_bytes: u64) -> Option<&'s
         .or_else(|| has_mbr(head).then_some("an MBR partition table"))
 }
 
-/// What another program has written to a member of an array, in words as above.
+/// Recognises what another program has written to a member of an array, in the same words.
 ///
-/// `head` and `tail` are as in [`detect_foreign`]. Host data may look like anything, so of the end only what lies behind
-/// `data_end_bytes` counts. Magic numbers of our own are none of another's.
+/// `head` and `tail` are as in [`detect_foreign`]. Host data may look like anything, so at the end only bytes
+/// after `data_end_bytes` count. Our own magic numbers do not count.
 #[must_use]
 pub fn written_over(
     head: &[u8],
@@ -106,7 +106,8 @@ fn has(bytes: &[u8], offset: usize, magic: &[u8]) -> bool {
     bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
 }
 
-/// What is kept at the end of a device: md 1.0 and 0.90, the second GPT, the uberblocks of ZFS's last label.
+/// Recognises formats kept at the end of a device: md 1.0 and 0.90, the second GPT, and the uberblocks of
+/// ZFS's last label.
 fn detect_tail(tail: &[u8], device_bytes: u64) -> Option<&'static str> {
     let tail_start = device_bytes.checked_sub(tail.len() as u64)?;
     let at = |offset_bytes: u64, magic: &[u8]| {
@@ -125,7 +126,7 @@ fn detect_tail(tail: &[u8], device_bytes: u64) -> Option<&'static str> {
     if [512, 4096].iter().any(|block| at(device_bytes.saturating_sub(*block), b"EFI PART")) {
         return Some("a GPT partition table (the copy at the end)");
     }
-    // A label is 256 KiB, its second half a ring of uberblocks (magic 0x00bab10c) at each KiB.
+    // A label is 256 KiB; its second half is a ring of uberblocks (magic 0x00bab10c), one at each KiB.
     let label_end = device_bytes / (256 << 10) * (256 << 10);
     let mut uberblocks = (label_end.saturating_sub(128 << 10)..label_end).step_by(1024);
     let is_uberblock =
@@ -133,7 +134,8 @@ fn detect_tail(tail: &[u8], device_bytes: u64) -> Option<&'static str> {
     uberblocks.any(is_uberblock).then_some("a ZFS pool member")
 }
 
-/// A boot signature, and at least one entry that could be a partition (some formats sign sector 0 too).
+/// Whether there is a boot signature and at least one possible partition entry (some formats sign sector 0
+/// too).
 fn has_mbr(head: &[u8]) -> bool {
     let (Some(table), true) = (head.get(446..510), has(head, 510, &[0x55, 0xaa])) else {
         return false;

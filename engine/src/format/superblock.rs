@@ -1,20 +1,20 @@
-//! The superblock: what a member knows of itself, and the array's record as of its newest write.
+//! The superblock: a member's own identity, and the array's record as of its newest write.
 //!
-//! There are two copies, A and B. A write goes to the copy that is older (or not valid), with a sequence
-//! one higher; so a write that tears costs the write and nothing else. [`choose`] reads both.
+//! There are two copies, A and B. A write goes to the copy that is older (or invalid), with the sequence one
+//! higher, so a torn write costs only itself. [`choose`] reads both.
 //!
 //! The first 64 bytes never change their meaning in any version: magic, version, checksum, sequence and
 //! feature words. So a program can tell "newer than I understand" from "damaged".
 //!
-//! Feature words, as in file systems: an unknown *incompat* bit means that the array may not be touched;
-//! an unknown *ro-compat* bit, that it may be read; an unknown *compat* bit may be ignored. The
-//! constants below are the bits that this version knows.
+//! Feature words work as in file systems. With an unknown *incompat* bit the array must not be touched; with
+//! an unknown *ro-compat* bit it may only be read; an unknown *compat* bit may be ignored. The constants
+//! below are the bits that this version knows.
 //!
 //! Invariants:
-//! - A [`Superblock`] that came out of [`decode`] satisfies everything that [`Superblock::check`] checks,
-//!   and one that goes into [`encode`] is asserted to.
+//! - A [`Superblock`] returned by [`decode`] passes [`Superblock::check`], and one given to [`encode`] is
+//!   asserted to.
 //! - [`choose`] returns only superblocks whose zones end inside the device.
-//! - Reserved bytes are written as zero and not looked at when read; the checksum covers them.
+//! - Reserved bytes are written as zero and ignored when read; the checksum covers them.
 
 mod codec;
 mod copies;
@@ -34,37 +34,39 @@ use crate::limits::{CHUNK_BYTES_MIN, MEMBERS_MAX};
 pub const MAGIC: [u8; 8] = *b"STRIATE\0";
 /// Version of the superblock's layout.
 pub const VERSION: u32 = 1;
-/// Incompat bit: there is a list of lost rows ([`lost_rows`](super::lost_rows)), which must be looked at before data is read.
+/// Incompat bit: there is a list of lost rows ([`lost_rows`](super::lost_rows)), which must be consulted
+/// before data is read.
 pub const INCOMPAT_LOST_ROWS: u64 = 1 << 0;
 /// Incompat bits that this program knows.
 pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LOST_ROWS;
-/// Compat bit: both places of every bitmap block have been written. A program that does not know of it may leave one unwritten, and
-/// clears the bit.
+/// Compat bit: both places of every bitmap block have been written. A program that does not know this bit may
+/// leave a place unwritten, and clears the bit.
 pub const COMPAT_BOTH_PLACES: u64 = 1 << 0;
-/// Compat bit: every member was wiped around its data when it joined, so a signature of another program there is newer than the
-/// array. A program that does not know of it may take a member without wiping it, and clears the bit.
+/// Compat bit: every member was wiped around its data when it joined, so a signature of another program there
+/// is newer than the array. A program that does not know this bit may take a member without wiping it, and
+/// clears the bit.
 pub const COMPAT_WIPED: u64 = 1 << 1;
 /// Ro-compat bits that this program knows.
 pub const RO_COMPAT_KNOWN: u64 = 0;
-/// Largest sequence and epoch number. Counting a million a second takes 146,000 years to get here, so who
-/// meets it was given a forgery, and refuses to go on.
+/// Largest sequence and epoch number. A million counts per second take 146,000 years to get here, so a higher
+/// number was forged, and the program refuses to go on.
 pub const COUNT_MAX: u64 = 1 << 62;
 
-/// How many epochs back the record names its line. An epoch that was committed is soon in both copies of its members'
-/// superblocks, so only starts that broke off one after the other need more than the parent.
+/// Number of earlier epochs that the record names as its line. A committed epoch is soon in both copies of
+/// its members' superblocks, so more than the parent is needed only when several starts in a row broke off.
 pub const LINE_EPOCHS: usize = 8;
 
-/// Which of the two copies on a member.
+/// A copy of the superblock on a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Copy {
-    /// At 4 KiB.
+    /// The copy at 4 KiB.
     A,
-    /// At 64 KiB.
+    /// The copy at 64 KiB.
     B,
 }
 
 impl Copy {
-    /// Where it lies on the member.
+    /// The byte offset of this copy on the member.
     #[must_use]
     pub const fn offset_bytes(self) -> u64 {
         match self {
@@ -73,7 +75,7 @@ impl Copy {
         }
     }
 
-    /// The one that is written after this one.
+    /// The copy that is written after this one.
     #[must_use]
     pub const fn other(self) -> Copy {
         match self {
@@ -83,20 +85,22 @@ impl Copy {
     }
 }
 
-/// An epoch by name: its number says how late, its id which one of those that bear the number.
+/// The name of an epoch: the number orders epochs, and the id tells apart epochs with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EpochName {
-    /// Grows along every line of descent; 0 = none.
+    /// Number, which grows along every line of descent; 0 for none.
     pub number: u64,
-    /// Random; 0 = none.
+    /// Random id; 0 for none.
     pub id: u64,
 }
 
 impl EpochName {
-    /// The id of an epoch that a server begins after this one: all epochs of one server are known by its seed, a random number.
+    /// The id of an epoch that a server begins after this one. A server makes all its ids from its seed, a
+    /// random number, so its epochs can be recognised.
     #[must_use]
     pub const fn next_id(self, seed: u64) -> u64 {
-        // The finalizer of splitmix64 (Steele, Lea, Flood 2014): a bijection, so distinct numbers have distinct ids.
+        // The finalizer of splitmix64 (Steele, Lea, Flood 2014). It is a bijection, so distinct numbers have
+        // distinct ids.
         let mut id = seed ^ self.number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -106,21 +110,21 @@ impl EpochName {
 }
 
 impl EpochName {
-    /// What a device holds that has no part in the array yet.
+    /// The epoch of a device that has no part in the array yet.
     pub const NONE: EpochName = EpochName { number: 0, id: 0 };
 }
 
-/// One incarnation of the array: from one start or change of membership to the next.
+/// An incarnation of the array: from one start or change of membership to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch {
-    /// Its own name.
+    /// The name of this epoch.
     pub name: EpochName,
-    /// The ids of those that it came from, its parent first; 0 where there were no more.
+    /// The ids of the epochs that it came from, the parent first; 0 where there were no more.
     pub line: [u64; LINE_EPOCHS],
 }
 
 impl Epoch {
-    /// The one that follows this one.
+    /// Makes the epoch that follows this one.
     #[must_use]
     pub fn next(&self, name: EpochName) -> Epoch {
         let mut line = [0; LINE_EPOCHS];
@@ -130,16 +134,16 @@ impl Epoch {
     }
 }
 
-/// What a slot is good for.
+/// State of a slot in an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SlotState {
     /// No device belongs here.
     Empty,
-    /// Holds what it should.
+    /// In sync: the device holds what it should.
     InSync,
-    /// Being filled: right below the cursor.
+    /// Being filled: right below the cursor only.
     Rebuilding,
-    /// Took no part in this epoch: it failed, was missing, or was taken out.
+    /// Not part of this epoch: the device failed, was missing, or was taken out.
     Failed,
 }
 
@@ -173,15 +177,15 @@ impl SlotState {
     }
 }
 
-/// What the array's record says of one slot.
+/// The record's entry for one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SlotRecord {
     /// The device that belongs here; nil if the slot is empty.
     pub member: Uuid,
-    /// Its state in this epoch.
+    /// State in this epoch.
     pub state: SlotState,
-    /// The epoch that the device's own superblock was known to hold when this epoch was made: the last
-    /// one that it surely took part in. (See [`assembly`](crate::assembly) for what follows from it.)
+    /// The epoch that the device's own superblock was known to hold when this epoch was made, and thus the
+    /// last one that it surely took part in. [`assembly`](crate::assembly) explains how this is used.
     pub held: EpochName,
     /// The moves within the held epoch that the device was known to hold.
     pub held_moves: u64,
@@ -203,9 +207,9 @@ impl SlotRecord {
 /// Whether the array is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunState {
-    /// Stopped: flushed, and the cells were durable before this was.
+    /// Stopped: the members were flushed, and the cells were durable before this state was written.
     Clean,
-    /// In use; an unclean stop, if it is found so.
+    /// In use. If a start finds this state, the stop was unclean.
     Active,
 }
 
@@ -226,93 +230,97 @@ impl RunState {
     }
 }
 
-/// What all members of an epoch agree on.
+/// The part of the superblock that all members of an epoch agree on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The array's identity.
     pub array: Uuid,
-    /// Its name, not empty.
+    /// The array's name, not empty.
     pub name: Label,
-    /// The host that it belongs to.
+    /// The host that the array belongs to.
     pub host: Host,
-    /// When it was created, seconds since 1970.
+    /// Creation time, in seconds since 1970.
     pub created_s: u64,
-    /// Level, members, chunk.
+    /// Level, number of members and chunk size.
     pub shape: Shape,
     /// The unit of host requests: a power of two, 512..=4096.
     pub logical_block_bytes: u32,
-    /// Where everything lies, on every member.
+    /// The position of everything, the same on every member.
     pub zones: Zones,
-    /// The incarnation.
+    /// The epoch in which the record was written.
     pub epoch: Epoch,
-    /// Changes of this record within its epoch so far: a first write after a rest, a sweep, a stop, the progress of a
-    /// rebuild. Each is on every participant before the next begins, and is then written to the second copies too, so a
-    /// member with fewer moves than the others prove is an older image of itself. See [`assembly`](crate::assembly).
+    /// Number of changes of this record within its epoch so far: a first write after a rest, a sweep, a stop,
+    /// the progress of a rebuild. Each change is on every participant before the next begins, and is then
+    /// written to the second copies too. So a member with fewer moves than the others prove is an older image
+    /// of itself. See [`assembly`](crate::assembly).
     pub moves: u64,
-    /// In use, or stopped.
+    /// Whether the array is in use or stopped.
     pub state: RunState,
-    /// Both places of every bitmap block say the same, and have since the array was last written. A stop leaves it so; the
-    /// first write after it ends it.
+    /// Whether both places of every bitmap block hold the same and have done so since the array was last
+    /// written. True after a stop, until the next write.
     pub settled: bool,
-    /// Both places of every bitmap block have been written on every member in sync. Programs that write both places say so; one that did
-    /// not left a place of a block as it was on a member that joined.
+    /// Whether both places of every bitmap block have been written on all members in sync. Programs that
+    /// write both places set this; a program that did not left one place of each block unwritten on a member
+    /// that joined.
     pub both_places: bool,
-    /// Every member was wiped around its data when it joined. Only `create` says so, and programs that wipe go on saying it.
+    /// Every member was wiped around its data when it joined. Only `create` sets this, and programs that wipe
+    /// keep it.
     pub wiped: bool,
-    /// What the array was when this epoch was made. It counts if the epoch's own writes never completed:
-    /// then nothing was done in it, and it is as it was found.
+    /// The array's state when this epoch was made. It counts if the epoch was never committed: then nothing
+    /// was done in the epoch, and the array is as it was found.
     pub found: RunState,
-    /// There is a list of lost rows, on every member that takes part. Once on record it stays so, also when the list is empty.
+    /// Whether there is a list of lost rows on every member that takes part. Once on record this stays set,
+    /// even if the list is empty.
     pub lost_rows: bool,
-    /// One entry a slot; those from `shape.members` on are empty.
+    /// An entry for each slot; entries from `shape.members` on are empty.
     pub slots: [SlotRecord; MEMBERS_MAX],
 }
 
 /// A checked superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
-    /// Grows by one with each write to this member.
+    /// Sequence number, which grows by one with each write to this member.
     pub sequence: u64,
-    /// This device.
+    /// The device's identity.
     pub member: Uuid,
-    /// Its place.
+    /// The device's slot.
     pub slot: usize,
-    /// An unknown ro-compat bit is set: the array may be read, and no superblock written.
+    /// An unknown ro-compat bit is set: the array may be read, but no superblock may be written.
     pub read_only_required: bool,
-    /// Every participant of the epoch held this record, with its moves, when this copy was written. Without it a copy proves so only
-    /// together with the other one, which the next start overwrites.
+    /// Every participant of the epoch held this record, with its moves, when this copy was written. Without
+    /// this flag the copy proves so only together with the other copy, which the next start overwrites.
     pub proven: bool,
-    /// The array's.
+    /// The array's record.
     pub record: Record,
 }
 
-/// Why a block is not a superblock to be believed.
+/// Reasons why a block is not believed to be a superblock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// No magic.
+    /// The magic is missing.
     #[error("no Striate superblock")]
     NotStriate,
-    /// The magic is there, the checksum does not match.
+    /// The magic is there, but the checksum does not match.
     #[error("superblock is torn or damaged: checksum {found:08x}, computed {computed:08x}")]
     Torn {
-        /// In the block.
+        /// The checksum in the block.
         found: u32,
-        /// Of the block.
+        /// The checksum computed over the block.
         computed: u32,
     },
-    /// Written by a newer program.
+    /// The superblock was written by a newer program.
     #[error("superblock has version {0}, and this program knows {VERSION}: use a newer one")]
     FutureVersion(u32),
-    /// Uses a feature that this program must not ignore.
+    /// The array uses a feature that this program must not ignore.
     #[error("the array uses features that this program does not know (incompat {0:#x}): use a newer one")]
     UnknownIncompat(u64),
-    /// The checksum is right and a field is not.
+    /// The checksum is right, but a field is not valid.
     #[error("superblock is not valid: {0}")]
     Invalid(&'static str),
 }
 
 impl Superblock {
-    /// What must hold beyond the types. The error names what does not.
+    /// Checks the rules that the types do not ensure. The error names the broken one.
     pub fn check(&self) -> Result<(), &'static str> {
         let record = &self.record;
         record.check()?;

@@ -1,23 +1,24 @@
-//! Where each zone of a member lies: one function computes it, one checks it.
+//! The position of each zone of a member: one function computes it, one checks it.
 //!
-//! The bitmap's length depends on how many stripes there are, and how many stripes fit depends on the
-//! bitmap's length. The end of the data zone grows with the number of stripes, so the largest number
-//! that fits is found by halving: 64 steps, exact, and no rounding to get wrong.
+//! The bitmap's length depends on the number of stripes, and the number of stripes that fit depends on the
+//! bitmap's length. The end of the data zone grows with the number of stripes, so bisection finds the largest
+//! number that fits: 64 steps, exact, without rounding errors.
 //!
 //! Invariants:
 //! - superblock A < superblock B < bitmap < log < data; they do not overlap and end inside the member.
-//! - Superblocks, bitmap and log are whole 4 KiB blocks at multiples of 4 KiB; data starts at a multiple
-//!   of 1 MiB, so a strip of any chunk size is aligned to its own size.
-//! - One more stripe would not fit before the last MiB of the member, which stays unused: the second copy of a GPT and the
-//!   superblocks of md 0.90 and 1.0 land there when something else is put on the device by mistake. (Arrays that were made before
-//!   this rule use the end too.)
+//! - Superblocks, bitmap and log are whole 4 KiB blocks at multiples of 4 KiB; data starts at a multiple of 1
+//!   MiB, so a strip of any chunk size is aligned to its own size.
+//! - One more stripe would not fit before the last MiB of the member. That MiB stays unused: the second copy
+//!   of a GPT and the superblocks of md 0.90 and 1.0 land there when another program uses the device by
+//!   mistake. (Arrays made before this rule use the end too.)
 //!
-//! Zones are computed once, for the smallest member, and are then the same on all of them. (Computing
-//! them for each member was the alternative: a member 4 KiB longer may get a longer log, which pushes
+//! Zones are computed once, for the smallest member, and are then the same on all members. (The alternative
+//! was to compute them for each member. But a member that is 4 KiB longer may get a longer log, which moves
 //! its data zone by 1 MiB, and then it holds fewer stripes than the smaller one.)
 //!
-//! When the members have become longer, [`Zones::grown`] leaves every byte of the array where it is: more blocks of the
-//! bitmap take the first part of the log's place, in which nothing is kept yet, and the data zone ends later.
+//! When the members have become longer, [`Zones::grown`] leaves every byte of the array where it is: new
+//! bitmap blocks take the first part of the log zone, in which nothing is kept yet, and the data zone ends
+//! later.
 
 use super::{Shape, ShapeError};
 use crate::limits::BLOCK_BYTES;
@@ -26,33 +27,34 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
-/// Where superblock A lies. Block 0 is left alone.
+/// Offset of superblock A. Block 0 stays untouched.
 pub const SUPERBLOCK_A_OFFSET_BYTES: u64 = 4 * KIB;
-/// Where superblock B lies, far enough from A that one damaged erase block or track does not take both.
+/// Offset of superblock B, far enough from A that one damaged erase block or track does not hit both.
 pub const SUPERBLOCK_B_OFFSET_BYTES: u64 = 64 * KIB;
-/// Where the bitmap zone begins.
+/// Offset of the bitmap zone.
 pub const BITMAP_OFFSET_BYTES: u64 = 128 * KIB;
 
 /// Cells in one bitmap block: two bits each in the 4032 bytes after the header.
 pub const CELLS_PER_BLOCK: u64 = 16_128;
 
-/// Places of a bitmap block on each member that keeps it. Its generations take turns, so that a write that
-/// tears leaves the one before: the only other copies may be torn in the same moment, by the same power cut.
+/// Places of a bitmap block on each member that keeps it. Generations use the places in turn, so that a torn
+/// write leaves the generation before. One place would not do: the same power cut may tear all other copies
+/// at the same moment.
 pub const PLACES_PER_BLOCK: u64 = 2;
 
-/// The log of a member of 4 GiB and more; smaller ones have a 128th of their length.
+/// Length of the log on members of 4 GiB and more; on smaller ones it is a 128th of the member.
 pub const LOG_BYTES_MAX: u64 = 32 * MIB;
-/// The log of the smallest members.
+/// Length of the log on the smallest members.
 pub const LOG_BYTES_MIN: u64 = MIB;
 
-/// The data zone begins at a multiple of this.
+/// Alignment of the start of the data zone.
 pub const DATA_ALIGNMENT_BYTES: u64 = MIB;
 
-/// The end of a member that a new array leaves unused.
+/// Length of the end of a member that a new array leaves unused.
 pub const TAIL_UNUSED_BYTES: u64 = MIB;
 
-/// What lies beyond this on a member is not used: 128 PiB. 30 data members of it are less than 2^62
-/// bytes, so no offset in an array overflows.
+/// Limit of the used part of a member: 128 PiB. 30 data members of this length are less than 2^62 bytes, so
+/// no offset in an array overflows.
 pub const MEMBER_BYTES_MAX: u64 = 1 << 57;
 
 const _: () = assert!(SUPERBLOCK_A_OFFSET_BYTES + BLOCK <= SUPERBLOCK_B_OFFSET_BYTES);
@@ -63,14 +65,14 @@ const _: () = assert!(DATA_ALIGNMENT_BYTES >= crate::limits::CHUNK_BYTES_MAX as 
 /// A byte range of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Zone {
-    /// First byte.
+    /// Offset of the first byte.
     pub offset_bytes: u64,
-    /// Length.
+    /// Length in bytes.
     pub len_bytes: u64,
 }
 
 impl Zone {
-    /// One past the last byte, unless that is beyond any member.
+    /// The byte after the last; `None` if that is beyond any member.
     fn end(&self) -> Option<u64> {
         self.offset_bytes.checked_add(self.len_bytes).filter(|&end| end <= MEMBER_BYTES_MAX)
     }
@@ -83,35 +85,35 @@ impl Zone {
 /// The zones of every member of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Zones {
-    /// Room for every bitmap block of the array; block i at `offset + i * 4096`.
+    /// Space for every bitmap block of the array, two places each; see [`bitmap_place`].
     pub bitmap: Zone,
-    /// Reserved for a log of partial parity.
+    /// Space reserved for a log of partial parity.
     pub log: Zone,
-    /// `stripes * chunk_bytes` long; the strip of stripe i at `offset + i * chunk_bytes`.
+    /// Strips, `stripes * chunk_bytes` in all; the strip of stripe i is at `offset + i * chunk_bytes`.
     pub data: Zone,
-    /// Stripes in the array.
+    /// Number of stripes in the array.
     pub stripes: u64,
 }
 
-/// Why a member cannot be laid out.
+/// Reasons why a member cannot be laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
-    /// No array has this shape.
+    /// No array can have this shape.
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    /// Not even one stripe fits.
+    /// The member is too short for a single stripe.
     #[error(
         "a member of {member_bytes} bytes is too small: with this chunk it needs {minimum_bytes} at least"
     )]
     TooSmall {
-        /// As given.
+        /// The given length.
         member_bytes: u64,
-        /// The shortest member that holds one stripe.
+        /// Length of the shortest member that holds one stripe.
         minimum_bytes: u64,
     },
 }
 
-/// The zones of an array whose smallest member has `member_bytes`.
+/// Computes the zones of an array whose smallest member has `member_bytes`.
 pub fn zones(member_bytes: u64, shape: &Shape) -> Result<Zones, ZoneError> {
     shape.check()?;
     let usable_bytes = usable(member_bytes);
@@ -133,7 +135,7 @@ pub fn zones(member_bytes: u64, shape: &Shape) -> Result<Zones, ZoneError> {
     Ok(layout(fitting, log_bytes, shape))
 }
 
-/// What a new array uses of a member, and what an old one may grow to.
+/// Bytes of a member that a new array uses, and to which an old one may grow.
 #[must_use]
 pub fn usable(member_bytes: u64) -> u64 {
     member_bytes.min(MEMBER_BYTES_MAX).saturating_sub(TAIL_UNUSED_BYTES)
@@ -158,20 +160,21 @@ fn bitmap_blocks(stripes: u64) -> u64 {
 }
 
 impl Zones {
-    /// How long a member must be.
+    /// The shortest length of a member with these zones.
     #[must_use]
     pub const fn end_bytes(&self) -> u64 {
         self.data.offset_bytes + self.data.len_bytes
     }
 
-    /// Bitmap blocks of the array.
+    /// Number of bitmap blocks of the array.
     #[must_use]
     pub fn bitmap_blocks(&self) -> u64 {
         bitmap_blocks(self.stripes)
     }
 
-    /// The zones of the same array on members of `member_bytes`: nothing moves but the log, and as many stripes are added as the
-    /// members have room for, or the place before the data zone for their bitmap. `self` where that is none.
+    /// The zones of the array on members that have grown to `member_bytes`. Only the log moves. As many
+    /// stripes are added as fit on the members and as have space for their cells before the data zone. Equal
+    /// to `self` if none can be added.
     #[must_use]
     pub fn grown(&self, member_bytes: u64, shape: &Shape) -> Zones {
         let room_bytes = member_bytes.min(MEMBER_BYTES_MAX).saturating_sub(self.data.offset_bytes);
@@ -189,14 +192,14 @@ impl Zones {
         Zones { bitmap, log, data, stripes }
     }
 
-    /// Stripes for whose cells there is a place before the data zone, with the shortest log beside it.
+    /// Most stripes whose cells fit before the data zone, beside the shortest log.
     #[must_use]
     pub const fn stripes_max(&self) -> u64 {
         let room_bytes = (self.data.offset_bytes - self.bitmap.offset_bytes).saturating_sub(LOG_BYTES_MIN);
         room_bytes / (PLACES_PER_BLOCK * BLOCK) * CELLS_PER_BLOCK
     }
 
-    /// Where this generation of bitmap block `block` lies, on the members that keep it.
+    /// The offset of this generation of bitmap block `block` on the members that keep it.
     #[must_use]
     pub fn bitmap_block_offset_bytes(&self, block: u64, generation: u64) -> u64 {
         assert!(block < self.bitmap_blocks());
@@ -204,7 +207,7 @@ impl Zones {
     }
 
     /// Checks zones that come from a disk: ordered, disjoint, aligned, and as long as the array needs.
-    /// (That they end inside the device is for [`choose`](super::superblock::choose), which knows it.)
+    /// ([`choose`](super::superblock::choose) knows the device's length, and checks that they end inside it.)
     pub(super) fn check(&self, shape: &Shape) -> Result<(), &'static str> {
         let ends = [self.bitmap.end(), self.log.end(), self.data.end()];
         let [Some(bitmap_end), Some(log_end), Some(_)] = ends else {
@@ -234,14 +237,14 @@ impl Zones {
     }
 }
 
-/// Where a generation of a bitmap block lies within the bitmap zone.
+/// The offset of a generation of a bitmap block within the bitmap zone.
 #[must_use]
 pub const fn bitmap_place(block: u64, generation: u64) -> u64 {
     (block * PLACES_PER_BLOCK + generation % PLACES_PER_BLOCK) * BLOCK
 }
 
-/// The slots that keep bitmap block `block`: parities + 1 of them, rotating, so that as many members as
-/// the level bears may be lost and one copy is left.
+/// The slots that keep bitmap block `block`: parities + 1 of them, rotating. One copy is left if the array
+/// loses as many members as its level tolerates.
 pub fn copies(block: u64, shape: &Shape) -> impl Iterator<Item = usize> + use<> {
     let members = shape.members as u64;
     (0..=shape.level.parities() as u64).map(move |k| ((block % members + k) % members) as usize)

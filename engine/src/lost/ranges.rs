@@ -1,11 +1,12 @@
-//! The ranges of the list of lost rows, and the one form that they have.
+//! The ranges of the list of lost rows, and their one canonical form.
 //!
-//! Strips that are lost whole, as all of a missing member's in stripes that were in doubt, are one range for each slot as
-//! far as they follow each other. The slot holds parity in one or two stripes of each turn of the rotation; nothing is lost there, and
-//! a range goes over them: if each turn of the rotation were a range, a few thousand stripes would fill the list. Pieces of a
-//! strip are a range for each stripe: a stripe that is discarded would split every range that goes through it. So there is
-//! one way to list what is lost, in whatever order it was added and removed:
-//! - no two ranges overlap, or could be one;
+//! Consecutive wholly lost strips of a slot form one range. (All strips of a missing member in stripes that
+//! were in doubt are an example.) The slot holds parity in one or two stripes of each turn of the rotation.
+//! Nothing is lost there, and a range continues across them: if each turn of the rotation were a range, a few
+//! thousand stripes would fill the list. Pieces of a strip are one range for each stripe; otherwise a
+//! discarded stripe would split every range that goes through it. So there is one way to list what is lost,
+//! in whatever order it was added and removed:
+//! - no two ranges overlap or could be joined;
 //! - a range of several stripes has all rows, and the slot holds data in its first stripe and in its last.
 
 use crate::format::lost_rows::LostRange;
@@ -14,7 +15,7 @@ use crate::limits::{LOST_RANGES_ADDED_MAX, LOST_RANGES_MAX};
 
 use super::Refused;
 
-/// See the top of this file.
+/// The ranges of the list; see the top of this file.
 #[derive(Debug)]
 pub(super) struct Ranges {
     geometry: Geometry,
@@ -22,9 +23,9 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    /// The ranges that a start found. Each is added as if it were new: programs before this one began a range behind each parity
-    /// strip, and an array whose list they had filled has room again. (Pieces in several stripes, which they listed too, stay
-    /// as they are.)
+    /// Takes in the ranges that a start found. Each is added as if it were new: older programs began a range
+    /// after each parity strip, and an array whose list they had filled has room again. (Pieces in several
+    /// stripes, which they also listed, stay as they are.)
     pub(super) fn new(geometry: Geometry, found: &[LostRange]) -> Ranges {
         let mut ranges = Ranges { geometry, list: Vec::with_capacity(LOST_RANGES_MAX) };
         for range in found.iter().filter_map(|range| range.of_data(&geometry)) {
@@ -33,12 +34,12 @@ impl Ranges {
         ranges
     }
 
-    /// All of them, in no order.
+    /// All ranges, in no particular order.
     pub(super) fn all(&self) -> &[LostRange] {
         &self.list
     }
 
-    /// Adds rows of data strips, in one range with all that they adjoin.
+    /// Adds rows of data strips, joined with the ranges that they adjoin.
     pub(super) fn add(&mut self, added: LostRange) -> Result<(), Refused> {
         assert!(added.of_data(&self.geometry) == Some(added), "no parity strip is lost: {added:?}");
         let is_new = !self.list.iter().any(|range| range.joins(&added, &self.geometry));
@@ -49,8 +50,8 @@ impl Ranges {
         Ok(())
     }
 
-    /// Takes rows of one stripe off. Says whether any were there. If there is no room for what is left of the ranges that it splits,
-    /// nothing is changed.
+    /// Removes rows of one stripe, and returns whether any were listed. Changes nothing if the list has no
+    /// room for the rest of the ranges that this splits.
     pub(super) fn remove(&mut self, gone: &LostRange) -> Result<bool, Refused> {
         let geometry = self.geometry;
         let left = |range: &LostRange| {
@@ -70,7 +71,7 @@ impl Ranges {
         Ok(is_changed)
     }
 
-    /// Puts a range on the list, in one with all that it joins: each time it has grown it may join others.
+    /// Puts a range on the list, joined with all that it touches. Each time it has grown it may touch others.
     fn put(&mut self, added: LostRange) {
         let mut whole = added;
         while let Some(at) = self.list.iter().position(|range| range.joins(&whole, &self.geometry)) {
@@ -81,12 +82,12 @@ impl Ranges {
 }
 
 impl LostRange {
-    /// The stripe behind its last.
+    /// The stripe after the last.
     pub(crate) const fn end(&self) -> u64 {
         self.stripe + self.stripes as u64
     }
 
-    /// Whether the slot's strip of this stripe is lost, or part of it.
+    /// Whether this range lists the slot's strip of the stripe, or part of it.
     pub(super) fn has(&self, stripe: u64, geometry: &Geometry) -> bool {
         (self.stripe..self.end()).contains(&stripe) && geometry.is_data(stripe, self.slot)
     }
@@ -107,7 +108,7 @@ impl LostRange {
             && other.row + other.rows <= self.row + self.rows
     }
 
-    /// Whether both make one range: see the top of this file.
+    /// Whether both ranges form one; see the top of this file.
     fn joins(&self, other: &LostRange, geometry: &Geometry) -> bool {
         let is_whole = |range: &LostRange| range.row == 0 && range.rows == geometry.chunk_bytes();
         let (first, last) = if self.stripe <= other.stripe { (self, other) } else { (other, self) };
@@ -126,7 +127,7 @@ impl LostRange {
         self.slot == other.slot && (self.covers(other) || other.covers(self) || follows() || is_beside())
     }
 
-    /// Both, and what lies between them.
+    /// The range that covers both, and what lies between them.
     fn with(&self, other: &LostRange) -> LostRange {
         let (stripe, row) = (self.stripe.min(other.stripe), self.row.min(other.row));
         LostRange {
@@ -138,7 +139,7 @@ impl LostRange {
         }
     }
 
-    /// The range without the stripes at its ends in which the slot holds parity; `None` if it has no other.
+    /// The range without stripes at its ends where the slot holds parity; `None` if no other stripe is left.
     fn of_data(&self, geometry: &Geometry) -> Option<LostRange> {
         let is_data = |stripe: &u64| geometry.is_data(*stripe, self.slot);
         let first = (self.stripe..self.end()).find(is_data)?;
@@ -147,7 +148,7 @@ impl LostRange {
         (self.rows > 0).then_some(LostRange { stripe: first, stripes, ..*self })
     }
 
-    /// In how many of its stripes the slot holds data.
+    /// The number of its stripes in which the slot holds data.
     pub(super) fn data_strips(&self, geometry: &Geometry) -> u64 {
         let members = u64::from(geometry.members());
         let turns = u64::from(self.stripes) / members;
@@ -156,7 +157,7 @@ impl LostRange {
         turns * u64::from(geometry.data()) + rest.filter(is_data).count() as u64
     }
 
-    /// The remaining ranges when rows of one stripe are removed; some may be empty.
+    /// The ranges that remain when rows of one stripe are removed; some may be empty.
     fn without(&self, gone: &LostRange) -> [LostRange; 4] {
         let here = LostRange { stripe: gone.stripe, stripes: 1, ..*self };
         let (row, end) = (gone.row.max(self.row), (gone.row + gone.rows).min(self.row + self.rows));

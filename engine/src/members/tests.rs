@@ -1,4 +1,4 @@
-//! Slots that fail, are put on record, are filled, and cannot be spared.
+//! Slots that fail, go on record, are filled, and cannot be spared.
 
 use super::*;
 
@@ -21,8 +21,9 @@ fn a_failure_is_believed_once_it_is_on_record() {
     assert!(!members.on_record(Slots::one(1), 0));
 }
 
-/// What is noted against a device says nothing of the one that takes its slot, however far that is filled: an answer of
-/// yes stays one. (A late error of a replaced device once held up flushes and marks for ever.)
+/// A note against a device does not apply to the device that takes its slot, however far that one is filled:
+/// once `excludes` is true it stays true. (A late error of a replaced device once held up flushes and marks
+/// forever.)
 #[test]
 fn what_was_excluded_once_stays_so() {
     let members = five();
@@ -43,7 +44,7 @@ fn what_was_excluded_once_stays_so() {
     assert!(members.finish_rebuild(2, 4));
     members.set_record(members.view(), 10);
     assert!(members.excludes(&missed) && members.excludes(&before));
-    // The same of the device that is there now is another matter.
+    // A note against the device that is there now counts.
     missed.add(2, members.device(2));
     assert!(!members.excludes(&missed));
 }
@@ -82,7 +83,7 @@ fn a_rebuild_is_readable_below_its_cursor() {
     members.advance_cursor(10);
     let view = members.view();
     assert!(members.readable_at(view, 9, false).has(2) && !members.readable_at(view, 10, false).has(2));
-    // The record knows it as rebuilding from 0: skipping it anywhere is safe.
+    // The record says that the slot is rebuilding from 0, so skipping it anywhere is safe.
     members.set_record(view, 0);
     assert!(members.on_record(Slots::one(2), 9));
     members.set_record(view, 10);
@@ -132,8 +133,8 @@ fn what_cannot_be_spared_is_kept() {
     assert!(members.fail(2, Failure::Write(5)), "what was not written is not there");
 }
 
-/// Where parity proves nothing a member that reads badly is the only one that has its strips. A write error has no choice: what
-/// was not written is not there.
+/// If parity proves nothing, a member that reads badly is the only one that has its strips. After a write
+/// error there is no choice: the member does not have what was not written.
 #[test]
 fn no_member_is_spared_while_stripes_are_unsynced() {
     let needs = Needs { unsynced: true, ..DATA_4 };
@@ -144,7 +145,8 @@ fn no_member_is_spared_while_stripes_are_unsynced() {
     assert!(!members.fail_if_spared(3, Failure::Silence(30), needs));
     assert_eq!(members.view().writable, Slots::first(5));
     assert!(members.fail(3, Failure::Write(5)));
-    // A slot that is being filled holds nothing that counts in such a stripe, unless it was filled before the stripe came to it.
+    // A slot that is being filled holds nothing that counts in such a stripe, unless it was filled before the
+    // stripe became unsynced.
     members.begin_rebuild(3, DeviceIndex(5), false);
     assert!(members.fail_if_spared(3, Failure::Operator, needs));
     let view = MemberView { readable: Slots(0b10111), writable: Slots::first(5) };
@@ -182,7 +184,7 @@ fn one_bad_place_counts_once() {
     assert_eq!(members.read_errors(1), u64::from(4 * READ_ERRORS_MAX));
 }
 
-/// A slot's new device has not made the errors of the device before it.
+/// Errors of the old device do not count against a slot's new device.
 #[test]
 fn counts_are_of_the_device() {
     let in_sync = Slots(0b111);

@@ -1,8 +1,8 @@
-//! One anonymous mapping: pages of the huge page pool where it has enough, else ordinary pages with
-//! transparent huge pages asked for.
+//! An anonymous mapping: pages of the huge page pool if it has enough, otherwise ordinary pages with a
+//! request for transparent huge pages.
 //!
-//! Huge pages matter twice: registering 1 GiB with io_uring pins 512 pages instead of 262,144 (and the
-//! kernel coalesces them into few bio vectors), and random access misses the TLB less.
+//! Huge pages matter twice: registering 1 GiB with io_uring pins 512 pages instead of 262,144 (and the kernel
+//! coalesces them into few bio vectors), and random access misses the TLB less often.
 
 #![expect(unsafe_code, reason = "maps and unmaps memory")]
 
@@ -11,29 +11,30 @@ use std::ptr::{self, NonNull};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-/// x86-64 and aarch64 with 4 KiB pages; elsewhere the attempt with huge pages fails and nothing is lost.
+/// Size of a huge page on x86-64, and on aarch64 with 4 KiB pages. Elsewhere the attempt with huge pages
+/// fails, which does no harm.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Zeroed, readable and writable memory that stays where it is until it is dropped.
 pub(crate) struct Mapping {
-    /// First byte for use.
+    /// The first usable byte.
     start: NonNull<u8>,
-    /// Bytes for use.
+    /// The number of usable bytes.
     len: usize,
-    /// What `mmap` returned: `start` was aligned to a huge page inside it.
+    /// The address that `mmap` returned; `start` is aligned to a huge page inside it.
     mapped: NonNull<u8>,
-    /// Bytes that `mmap` was asked for.
+    /// The number of bytes requested from `mmap`.
     mapped_len: usize,
 }
 
 // SAFETY: a mapping is an address range of the process, not of a thread; unmapping is allowed from any.
 unsafe impl Send for Mapping {}
-// SAFETY: `&Mapping` gives out an address and a length only; who may use the bytes behind them is the
-// protocol of the module above.
+// SAFETY: `&Mapping` gives out an address and a length only; the protocol of the module above says which code
+// may use the bytes behind them.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `len` bytes (not zero) of zeros, begun on a huge page boundary, touched lazily.
+    /// Maps `len` bytes (not zero) of zeros that begin on a huge page boundary. Pages are touched lazily.
     pub(crate) fn anonymous(len: usize) -> io::Result<Mapping> {
         assert!(len > 0);
         if len >= HUGE_PAGE_BYTES
@@ -44,20 +45,20 @@ impl Mapping {
         Mapping::of_pages(len, MapFlags::empty())
     }
 
-    /// Maps `len` bytes that may never all be touched: storage larger than memory. Nothing is reserved,
-    /// so not from the huge page pool.
+    /// Maps `len` bytes that may never all be touched: storage larger than memory. Nothing is reserved, so
+    /// the huge page pool is not used.
     pub(crate) fn sparse(len: usize) -> io::Result<Mapping> {
         assert!(len > 0);
         Mapping::of_pages(len, MapFlags::NORESERVE)
     }
 
-    /// From the huge page pool. The pages are reserved now: a mapping that succeeds never faults later.
+    /// Maps from the huge page pool. The pages are reserved now: a mapping that succeeds never faults later.
     fn of_huge_pages(len: usize) -> io::Result<Mapping> {
         let (mapped, mapped_len) = map(len.next_multiple_of(HUGE_PAGE_BYTES), MapFlags::HUGETLB)?;
         Ok(Mapping { start: mapped, len, mapped, mapped_len })
     }
 
-    /// From ordinary memory, aligned so that the kernel can back it with huge pages.
+    /// Maps ordinary memory, aligned so that the kernel can back it with huge pages.
     fn of_pages(len: usize, flags: MapFlags) -> io::Result<Mapping> {
         let slack = if len >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { 0 };
         let (mapped, mapped_len) = map(len + slack, flags)?;
@@ -71,27 +72,27 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// First byte.
+    /// The address of the first byte.
     pub(crate) fn start(&self) -> *mut u8 {
         self.start.as_ptr()
     }
 
-    /// Bytes for use.
+    /// The number of usable bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Makes every page present and writable, from the node of the calling thread where there is room.
+    /// Makes every page present and writable, from the calling thread's NUMA node if there is room.
     pub(crate) fn populate(&self) {
         self.advise(0, self.len, Advice::LinuxPopulateWrite);
     }
 
-    /// Drops the pages of a range (both ends multiples of the page size): it reads as zeros again.
+    /// Drops the pages of a range, whose ends are multiples of the page size. The range reads as zeros again.
     pub(crate) fn discard(&self, offset: usize, len: usize) {
         self.advise(offset, len, Advice::LinuxDontNeed);
     }
 
-    /// Advice is best effort: an old kernel or a full memory leaves things as they are.
+    /// Gives advice to the kernel, as best effort: an old kernel or full memory leaves things as they are.
     fn advise(&self, offset: usize, len: usize, advice: Advice) {
         assert!(offset <= self.len && len <= self.len - offset);
         let start = self.start().wrapping_add(offset).cast();
@@ -111,7 +112,7 @@ impl Drop for Mapping {
     }
 }
 
-/// An anonymous private mapping of `len` bytes, where the kernel likes.
+/// Makes an anonymous private mapping of `len` bytes at an address that the kernel chooses.
 fn map(len: usize, flags: MapFlags) -> io::Result<(NonNull<u8>, usize)> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: no address is asked for, so no existing mapping is replaced.

@@ -1,13 +1,14 @@
-//! Parity over spans: the kernels of `parity-simd`, given coordinates instead of slices.
+//! Parity over spans: the kernels of `parity-simd`, with coordinates instead of slices.
 //!
-//! Every function asserts that all operands have one length and that no output overlaps another
-//! operand; inputs may be the same bytes (a strip of zeros stands for any number of absent ones). The
-//! slices are built in arrays on the stack, so nothing is allocated.
+//! Every function asserts that all operands have one length and that no output overlaps another operand.
+//! Inputs may be the same bytes (one strip of zeros stands for any number of absent ones). The slices are
+//! built in arrays on the stack, so nothing is allocated.
 //!
-//! The three that a small write needs are inlined, and so is the check, for their spans: see [`Span`].
+//! The three functions that a small write needs are inlined, and so is the check, because of how spans are
+//! passed; see [`Span`].
 //!
-//! An `index` is a data strip's place among the stripe's data strips, 0 to 31: its coefficient in Q is
-//! 2^index in GF(2^8).
+//! An `index` is a data strip's place among the stripe's data strips, 0 to 31. The strip's coefficient in Q
+//! is 2^index in GF(2^8).
 
 use super::{Memory, Span};
 use crate::limits::MEMBERS_MAX;
@@ -16,21 +17,21 @@ use crate::limits::MEMBERS_MAX;
 pub type Indexed = (u8, Span);
 
 impl Memory {
-    /// P of the data strips.
+    /// Computes P of the data strips.
     pub fn xor_generate(&self, p: Span, data: &[Span]) {
         check(&[p], data.iter().copied());
         let sources = self.slices(data);
         self.with_mut(p, |p| parity_simd::xor_generate(p, &sources[..data.len()]));
     }
 
-    /// P and Q of the data strips; strips that are not named count as zeros.
+    /// Computes P and Q of the data strips; strips that are not named count as zeros.
     pub fn pq_generate(&self, p: Span, q: Span, data: &[Indexed]) {
         check(&[p, q], spans(data));
         let sources = self.indexed_slices(data);
         self.with_mut(p, |p| self.with_mut(q, |q| parity_simd::pq_generate(p, q, &sources[..data.len()])));
     }
 
-    /// Q of the data strips; strips that are not named count as zeros.
+    /// Computes Q of the data strips; strips that are not named count as zeros.
     pub fn q_generate(&self, q: Span, data: &[Indexed]) {
         check(&[q], spans(data));
         let sources = self.indexed_slices(data);
@@ -60,7 +61,7 @@ impl Memory {
         self.with_mut(q, |q| parity_simd::q_delta(q, index, self.slice(old), self.slice(new)));
     }
 
-    /// The one data strip that is not in `present`, from P.
+    /// Reconstructs the one data strip that is not in `present`, from P.
     pub fn recover_one_with_p(&self, out: Span, present: &[Span], p: Span) {
         check(&[out], present.iter().copied().chain([p]));
         let sources = self.slices(present);
@@ -69,7 +70,7 @@ impl Memory {
         });
     }
 
-    /// Data strip `index`, the one that is not in `present`, from Q.
+    /// Reconstructs data strip `index`, the one that is not in `present`, from Q.
     pub fn recover_one_with_q(&self, out: Span, index: u8, present: &[Indexed], q: Span) {
         check(&[out], spans(present).chain([q]));
         let sources = self.indexed_slices(present);
@@ -78,7 +79,7 @@ impl Memory {
         });
     }
 
-    /// The two data strips that are not in `present`, from P and Q.
+    /// Reconstructs the two data strips that are not in `present`, from P and Q.
     pub fn recover_two(&self, a: (Span, u8), b: (Span, u8), present: &[Indexed], p: Span, q: Span) {
         check(&[a.0, b.0], spans(present).chain([p, q]));
         let sources = self.indexed_slices(present);
@@ -111,7 +112,7 @@ fn spans(operands: &[Indexed]) -> impl Iterator<Item = Span> {
     operands.iter().map(|(_, span)| *span)
 }
 
-/// Asserts equal lengths, and outputs that overlap neither each other nor an input.
+/// Asserts that all lengths are equal and that outputs overlap neither each other nor an input.
 #[inline(always)]
 fn check(outputs: &[Span], inputs: impl IntoIterator<Item = Span>) {
     let len_bytes = outputs[0].len_bytes;
@@ -130,8 +131,8 @@ fn check(outputs: &[Span], inputs: impl IntoIterator<Item = Span>) {
 
 #[cfg(test)]
 mod tests {
-    //! Method: every call once over spans of a small stripe; the kernels have their own tests. Oracle:
-    //! what was recovered is what was there.
+    //! Method: call every function once over spans of a small stripe; the kernels have their own tests.
+    //! Oracle: the recovered strips equal the original ones.
     use super::*;
 
     const LEN: u32 = 4096;

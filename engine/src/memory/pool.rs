@@ -6,30 +6,32 @@
 //!             16 blocks                     256 blocks, each free or taken
 //! ```
 //!
-//! A superblock belongs to a size class (4 KiB, 8 KiB, ... 1 MiB) from the first block taken of it
-//! until the last one is given back; then any class may have it. So a burst of one size does not
-//! starve the next of another, as a fixed partition would, and nothing ever has to be moved.
+//! A superblock belongs to a size class (4 KiB, 8 KiB, ... 1 MiB) while any of its blocks is taken; after
+//! that any class may have it. So, unlike with a fixed partition, a burst of one size does not starve a later
+//! burst of another, and nothing ever has to be moved.
 //!
-//! - Blocks come back last in, first out, within a superblock and between superblocks: the warmest
-//!   bytes go first. Blocks that were never taken come last.
+//! - Blocks are reused last in, first out, within a superblock and between them, because their bytes are most
+//!   likely in the cache. Blocks that were never taken come last.
 //! - The lists are links in arrays made at construction; taking and giving never allocate.
-//! - Invariant: a superblock is on exactly one list (free, or open in its class), or on none when all
-//!   of its blocks are taken, or when it is claimed.
-//! - A full pool is backpressure: `None`, and the caller comes back when something was given.
+//! - Invariant: a superblock is on exactly one list (free, or open in its class), or on none if all of its
+//!   blocks are taken or if it is claimed.
+//! - A full pool is backpressure: `None`, and the caller tries again when something was given back.
 //!
-//! **The claim.** A taker of a large buffer needs a whole superblock, and while others take and give small ones no superblock need
-//! ever become empty: it would wait for ever. So whoever waits longest may claim one ([`Pool::claim`]). Nothing more is taken
-//! of the claimed superblock, and when the last of its blocks comes back the claimant has it. All others go on meanwhile. To stop
-//! all takers until there is room for the oldest would do too, and leave most of the memory unused each time.
+//! **The claim.** A taker of a large buffer needs a whole superblock, and could wait forever while others
+//! take and give small buffers. So the taker that has waited longest may claim one ([`Pool::claim`]). Nothing
+//! more is taken of the claimed superblock, and when its last block comes back the claimant gets it. All
+//! others continue meanwhile. (Stopping all takers until the oldest has room would leave most memory unused.)
 //!
-//! **Parked blocks.** Blocks that the kernel may hold for ever (an I/O of a device that does not answer) are *parked*. A pool that
-//! [keeps back](Pool::keep_back) some superblocks can always replace them: while superblocks with parked blocks are not
-//! counted, a share of the others is not assigned by [`Pool::take`], only by [`Pool::take_kept_back`].
+//! **Parked blocks.** Blocks that the kernel may hold forever (an I/O of a device that does not answer) are
+//! *parked*. A pool that [keeps back](Pool::keep_back) some superblocks can always replace them: of the
+//! superblocks without parked blocks, a share is assigned only by [`Pool::take_kept_back`].
 //!
-//! - Of the memory of hosts' requests that share is half. Of 32 superblocks 16 are in use at most; if all of them are parked, 16 are
-//!   left, and 8 of these are in use. So all that is in use when a device falls silent can be replaced at once: an owner may need all
-//!   of its own before it gives back any (an NBD client's large read is answered as a whole).
-//! - Of the memory of stripe operations it is a quarter: what is parked there is not replaced, but for superblocks.
+//! - For the memory of hosts' requests this share is half. Of 32 superblocks at most 16 are in use; if all of
+//!   them are parked, 16 are left, and 8 of these may be used. So everything in use when a device falls
+//!   silent can be replaced at once; an owner may need all of its buffers before it gives back any (an NBD
+//!   client's large read is answered as a whole).
+//! - For the memory of stripe operations it is a quarter: their parked buffers are not replaced, only those
+//!   of the array's superblocks, bitmap blocks and list of lost rows.
 
 use std::sync::Arc;
 
@@ -39,26 +41,26 @@ use super::superblock::{
 use super::{Memory, Span};
 use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX};
 
-/// A pool for the requests of hosts keeps back one in so many superblocks.
+/// Share for hosts' requests: a pool keeps back one in this many superblocks.
 pub const KEPT_BACK_OF_REQUESTS: u16 = 2;
-/// A pool for stripe operations keeps back one in so many superblocks.
+/// Share for stripe operations: a pool keeps back one in this many superblocks.
 pub(crate) const KEPT_BACK_OF_OPERATIONS: u16 = 4;
 
-/// One owner's pieces of one arena. It moves between threads, but one at a time uses it.
+/// An owner's pieces of one arena. Threads may pass a pool on, but only one uses it at a time.
 pub struct Pool {
-    /// Keeps the arena mapped, and the claim on `extent`.
+    /// The arenas; keeps them mapped, and keeps the claim on `extent`.
     memory: Arc<Memory>,
-    /// What this pool hands out.
+    /// The area that this pool hands out.
     extent: Span,
-    /// One per whole MiB of `extent`.
+    /// A superblock for each whole MiB of `extent`.
     superblocks: Box<[Superblock]>,
-    /// Of each superblock: the free block below each free block on its stack.
+    /// For each superblock: the free block below each free block on its stack.
     links: Box<[[u8; BLOCKS_MAX]]>,
     /// Superblocks without a class, most recently freed first, linked by `next`.
     free: u16,
-    /// Per class: superblocks with a free block, most recently given to first, doubly linked.
+    /// For each class: superblocks with a free block, most recently given to first, doubly linked.
     open: [u16; CLASSES],
-    /// The superblock that is set aside for the taker that waits longest, or `NONE`.
+    /// The superblock that is set aside for the taker that has waited longest, or `NONE`.
     claimed: u16,
     /// Bytes not taken, counted in whole blocks.
     available_bytes: u64,
@@ -66,19 +68,19 @@ pub struct Pool {
     free_count: u16,
     /// Superblocks with a parked block.
     parked_count: u16,
-    /// The pool keeps one in so many superblocks for what replaces parked blocks; with 0 it keeps none.
+    /// Divisor of the superblocks kept to replace parked blocks (one in this many); 0 keeps none.
     kept_back_of: u16,
 }
 
 impl Pool {
-    /// A pool over a whole arena.
+    /// Makes a pool over a whole arena.
     #[must_use]
     pub fn new(memory: &Arc<Memory>, arena: u16) -> Pool {
         Pool::over(memory, memory.arena(arena))
     }
 
-    /// A pool over a part of an arena that begins on a 4 KiB boundary and shares no byte with another
-    /// living pool. A rest of less than 1 MiB at its end is not used.
+    /// Makes a pool over a part of an arena that begins on a 4 KiB boundary and shares no byte with another
+    /// living pool. A remainder of less than 1 MiB at its end is not used.
     #[must_use]
     pub fn over(memory: &Arc<Memory>, extent: Span) -> Pool {
         assert_eq!(extent.offset_bytes as usize % BLOCK_BYTES, 0);
@@ -105,7 +107,7 @@ impl Pool {
         }
     }
 
-    /// From now on keeps one in `of` superblocks back for [`Pool::take_kept_back`].
+    /// Keeps one in `of` superblocks back for [`Pool::take_kept_back`] from now on.
     pub fn keep_back(&mut self, of: u16) {
         self.kept_back_of = of;
     }
@@ -115,21 +117,21 @@ impl Pool {
         (self.superblocks.len() as u16 - self.parked_count).checked_div(self.kept_back_of).unwrap_or(0)
     }
 
-    /// Takes a span of exactly `bytes` (1 to 1 MiB), aligned to 4 KiB; `None` when there is none of
-    /// that size. What it holds is whatever its last holder left.
+    /// Takes a span of exactly `bytes` (1 to 1 MiB), aligned to 4 KiB; `None` if there is none of that size.
+    /// The span still holds what its last holder left there.
     #[must_use]
     #[inline]
     pub fn take(&mut self, bytes: u32) -> Option<Span> {
         self.take_from(bytes, self.kept_back_of > 0)
     }
 
-    /// Takes a span from what is kept back too: in place of one that is parked, so that its owner can go on.
+    /// Takes a span, also from superblocks kept back, in place of a parked one.
     #[must_use]
     pub fn take_kept_back(&mut self, bytes: u32) -> Option<Span> {
         self.take_from(bytes, false)
     }
 
-    /// Takes a span; leaves alone what is kept back, if it `keeps_back`.
+    /// Takes a span. With `keeps_back`, the superblocks kept back are not used.
     #[inline(always)]
     fn take_from(&mut self, bytes: u32, keeps_back: bool) -> Option<Span> {
         assert!(bytes > 0 && bytes <= BUFFER_BYTES_MAX, "a buffer of {bytes} bytes");
@@ -156,8 +158,8 @@ impl Pool {
         })
     }
 
-    /// Takes a span of `bytes`, if need be from a block of a larger class, or else a shorter one: half as long, and so on down to
-    /// `least_bytes`. So free blocks of another class than the best are of use as well.
+    /// Takes a span of `bytes`, also from a block of a larger class; or else one of half the length, and so
+    /// on down to `least_bytes`. So free blocks of other classes are used as well.
     #[must_use]
     pub fn take_any(&mut self, bytes: u32, least_bytes: u32) -> Option<Span> {
         let shift = class_shift_of(bytes);
@@ -168,8 +170,8 @@ impl Pool {
             .or_else(|| smaller.take_while(|&bytes| bytes >= least_bytes).find_map(|bytes| self.take(bytes)))
     }
 
-    /// Takes back what [`Pool::take`] gave. The start is what counts: a span whose length was trimmed
-    /// is given back whole. Panics on a span of another pool, or one that is not taken.
+    /// Takes back a span from [`Pool::take`]. Only its start counts: a span whose length was trimmed is given
+    /// back whole. Panics if the span is of another pool or is not taken.
     pub fn give(&mut self, span: Span) {
         assert_eq!(span.arena, self.extent.arena, "{span:?} is of another arena than this pool");
         let offset = span.offset_bytes.wrapping_sub(self.extent.offset_bytes);
@@ -203,7 +205,7 @@ impl Pool {
         }
     }
 
-    /// Sets a superblock aside, unless one is: the one of which fewest blocks are taken.
+    /// Sets aside the superblock with the fewest taken blocks, unless one is already claimed.
     pub fn claim(&mut self) {
         if self.claimed == NONE {
             let fewest = |index: &usize| self.superblocks[*index].taken_count;
@@ -219,8 +221,8 @@ impl Pool {
         self.claimed != NONE
     }
 
-    /// Claims the next superblock instead: the present one does not come free, perhaps because a device that does not answer
-    /// keeps a block of it. Each has its turn.
+    /// Claims the next superblock in turn, because the present one does not become free. (A device that does
+    /// not answer may hold a block of it.)
     pub fn move_claim(&mut self) {
         if self.claimed != NONE {
             let (count, start) = (self.superblocks.len(), usize::from(self.claimed) + 1);
@@ -231,18 +233,18 @@ impl Pool {
         }
     }
 
-    /// Takes a span, also of the claimed superblock if that is empty; this ends the claim. `None` if the claim goes on.
+    /// Takes a span once the claimed superblock is empty, which ends the claim; `None` while it continues.
     #[must_use]
     pub fn take_claimed(&mut self, bytes: u32) -> Option<Span> {
         if self.superblocks.get(usize::from(self.claimed))?.taken_count > 0 {
             return None;
         }
         self.give_up_claim();
-        // It was in use until now, so what is kept back stays so.
+        // The superblock was in use until now, so what is kept back stays untouched.
         self.take_from(bytes, false)
     }
 
-    /// Gives a claim up, if there is one: the superblock serves all again.
+    /// Gives up the claim, if there is one: the superblock serves all takers again.
     pub fn give_up_claim(&mut self) {
         let index = std::mem::replace(&mut self.claimed, NONE);
         let Some(superblock) = self.superblocks.get(usize::from(index)) else { return };
@@ -266,14 +268,14 @@ impl Pool {
         self.claimed = index;
     }
 
-    /// What is taken now is never given back: no claim waits for it.
+    /// Marks what is taken now as never to be given back, so that no claim waits for it.
     pub fn pin_taken(&mut self) {
         for superblock in &mut self.superblocks {
             superblock.pinned = superblock.taken_count > 0;
         }
     }
 
-    /// Notes that the kernel holds a taken buffer, perhaps for ever. It stays taken until [`Pool::give_parked`].
+    /// Notes that the kernel holds a buffer, perhaps forever; it stays taken until [`Pool::give_parked`].
     pub fn park(&mut self, span: Span) {
         let index = self.superblock_of(span);
         let superblock = &mut self.superblocks[index];
@@ -285,7 +287,7 @@ impl Pool {
         self.parked_count += u16::from(superblock.parked_count == 1);
     }
 
-    /// Takes back a buffer that was parked.
+    /// Takes back a parked buffer.
     pub fn give_parked(&mut self, span: Span) {
         let index = self.superblock_of(span);
         let superblock = &mut self.superblocks[index];
@@ -300,27 +302,27 @@ impl Pool {
         (span.offset_bytes.wrapping_sub(self.extent.offset_bytes) >> SUPERBLOCK_SHIFT) as usize
     }
 
-    /// Bytes that are not taken. A large buffer may be refused while many small ones are taken,
-    /// whatever the sum.
+    /// Number of bytes that are not taken. A large buffer may be refused while many small ones are taken,
+    /// whatever this sum.
     #[must_use]
     pub fn available_bytes(&self) -> u64 {
         self.available_bytes
     }
 
-    /// Of these, the bytes that [`Pool::take`] may hand out: without what is kept back.
+    /// Number of available bytes that [`Pool::take`] may hand out, without what is kept back.
     #[must_use]
     pub fn takeable_bytes(&self) -> u64 {
         self.available_bytes - (u64::from(self.free_count.min(self.kept_back())) << SUPERBLOCK_SHIFT)
     }
 
-    /// Bytes that [`Pool::take`] may hand out when nothing is taken but superblocks with parked blocks.
+    /// Bytes that [`Pool::take`] may hand out when only superblocks with parked blocks are taken.
     #[must_use]
     pub fn capacity_bytes(&self) -> u64 {
         let in_use = self.superblocks.len() as u16 - self.parked_count;
         u64::from(in_use - self.kept_back()) << SUPERBLOCK_SHIFT
     }
 
-    /// What this pool was made over.
+    /// The area over which this pool was made.
     #[must_use]
     pub fn extent(&self) -> Span {
         self.extent
@@ -337,7 +339,7 @@ impl Pool {
         Some(())
     }
 
-    /// Takes the class from a superblock that is on no list, and puts it first on the free list.
+    /// Takes the class from a superblock that is on no list, and puts the superblock first on the free list.
     fn close_superblock(&mut self, index: u16) {
         self.superblocks[index as usize] = Superblock { next: self.free, ..Superblock::UNASSIGNED };
         self.free = index;
@@ -376,9 +378,8 @@ impl Drop for Pool {
 
 #[cfg(test)]
 mod tests {
-    //! Method: random takes and gives against a model that knows only the spans that are out. Oracle:
-    //! spans that are out never overlap, are aligned and inside; what is not out is available; `None`
-    //! only when no superblock could serve.
+    //! Method: random takes and gives against a model of the spans that are out. Oracle: these never overlap,
+    //! are aligned and inside the pool; all else is available; `None` only if no superblock could serve.
     use super::*;
 
     const MIB: u32 = 1 << 20;
@@ -387,7 +388,7 @@ mod tests {
         Memory::new(&[mib << 20]).unwrap()
     }
 
-    /// xorshift: the unit tests of a leaf room need no more.
+    /// A xorshift generator, enough for the unit tests of a leaf room.
     fn random(state: &mut u64) -> u64 {
         *state ^= *state << 13;
         *state ^= *state >> 7;
@@ -399,7 +400,7 @@ mod tests {
         1 << class_shift_of(span.len_bytes)
     }
 
-    /// Whether some superblock could hold one more block of this class, by looking at all of them.
+    /// Whether some superblock could hold one more block of this class, found by looking at all of them.
     fn could_serve(out: &[Span], pool: &Pool, bytes: u32) -> bool {
         let shift = class_shift_of(bytes);
         let base = pool.extent().offset_bytes;
@@ -450,8 +451,8 @@ mod tests {
         assert_eq!(whole.len() as u64, total >> SUPERBLOCK_SHIFT, "every superblock came back");
     }
 
-    /// Everything that may be in use is parked, for ever, again and again: there is always something to go on with, as long as a
-    /// superblock is left.
+    /// All that may be in use is parked forever, repeatedly: as long as a superblock is left, there is
+    /// memory.
     #[test]
     fn what_is_parked_can_be_replaced() {
         let memory = memory(8);
@@ -496,7 +497,7 @@ mod tests {
         assert_eq!(pool.take(4096), Some(all[77]));
     }
 
-    /// Two takers of small buffers always have some out, in every superblock: only a claim makes room for a large one.
+    /// Small buffers are out in every superblock, always; only a claim makes room for a large one.
     #[test]
     fn a_claimed_superblock_comes_free_while_others_take_and_give() {
         let memory = memory(4);
@@ -530,7 +531,7 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| pool.take(MIB)).count(), 4, "every superblock came back");
     }
 
-    /// Blocks that do not come back, one in each superblock but the last, and claims that move on.
+    /// A block in each superblock except the last never comes back, and claims move on.
     #[test]
     fn a_claim_moves_on_until_it_meets_a_superblock_that_comes_free() {
         let memory = memory(4);

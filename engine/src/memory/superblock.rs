@@ -1,14 +1,14 @@
-//! One MiB of a pool: blocks of one size, free or taken.
+//! A superblock of a pool: 1 MiB, divided into blocks of one size, each free or taken.
 
 use crate::limits::{BLOCK_BYTES, BUFFER_BYTES_MAX};
 
-/// log2 of the smallest class.
+/// The log2 of the smallest class.
 pub(super) const CLASS_SHIFT_MIN: u32 = BLOCK_BYTES.trailing_zeros();
-/// log2 of a superblock, which is the largest class.
+/// The log2 of a superblock, which is the largest class.
 pub(super) const SUPERBLOCK_SHIFT: u32 = BUFFER_BYTES_MAX.trailing_zeros();
-/// 4 KiB, 8 KiB, ... 1 MiB: nine.
+/// Number of classes: 4 KiB, 8 KiB, ... 1 MiB are nine.
 pub(super) const CLASSES: usize = (SUPERBLOCK_SHIFT - CLASS_SHIFT_MIN + 1) as usize;
-/// Blocks of the smallest class in a superblock.
+/// Number of blocks of the smallest class in a superblock.
 pub(super) const BLOCKS_MAX: usize = 1 << (SUPERBLOCK_SHIFT - CLASS_SHIFT_MIN);
 /// The end of a list of superblocks.
 pub(super) const NONE: u16 = u16::MAX;
@@ -17,27 +17,27 @@ const _: () = assert!(BUFFER_BYTES_MAX.is_power_of_two() && BLOCK_BYTES.is_power
 const _: () = assert!(BLOCKS_MAX == 256, "a link between blocks is a u8");
 const _: () = assert!((crate::limits::ARENA_BYTES_MAX >> SUPERBLOCK_SHIFT) < NONE as usize);
 
-/// What a pool knows of one MiB.
+/// The pool's knowledge of one superblock.
 #[derive(Clone)]
 pub(super) struct Superblock {
-    /// log2 of its blocks; 0 when it is unassigned.
+    /// The log2 of the size of its blocks; 0 if it is unassigned.
     pub(super) class_shift: u32,
-    /// Blocks that are taken.
+    /// Number of taken blocks.
     pub(super) taken_count: u16,
-    /// Of those, blocks that are parked.
+    /// Number of taken blocks that are parked.
     pub(super) parked_count: u16,
-    /// Blocks from here on were never taken since the class was assigned.
+    /// The first block that was never taken since the class was assigned; all later ones were not either.
     pub(super) fresh: u16,
-    /// Blocks on the stack of those that were given back.
+    /// Number of blocks on the stack of returned ones.
     pub(super) stacked: u16,
-    /// Top of that stack, when `stacked` is not 0.
+    /// Top of that stack, if `stacked` is not 0.
     pub(super) top: u8,
-    /// Neighbours on the list that it is on.
+    /// Neighbours on its list.
     pub(super) next: u16,
     pub(super) previous: u16,
-    /// Some of its blocks are never given back: it is not worth a claim.
+    /// Whether blocks of it are never given back, so a claim of it would be useless.
     pub(super) pinned: bool,
-    /// One bit per block: set while it is taken.
+    /// A bit per block, set while the block is taken.
     pub(super) taken: [u64; BLOCKS_MAX / 64],
 }
 
@@ -63,7 +63,7 @@ impl Superblock {
         self.taken_count == self.block_count()
     }
 
-    /// The last block given back, or one never taken; the superblock is not full.
+    /// Takes the block that was last given back, or one never taken. The superblock must not be full.
     pub(super) fn take_block(&mut self, links: &[u8; BLOCKS_MAX]) -> u8 {
         let block = if self.stacked > 0 {
             let block = self.top;
@@ -93,7 +93,7 @@ impl Superblock {
     }
 }
 
-/// log2 of the smallest class that holds `bytes`.
+/// The log2 of the smallest class that holds `bytes`.
 pub(super) fn class_shift_of(bytes: u32) -> u32 {
     bytes.next_power_of_two().trailing_zeros().max(CLASS_SHIFT_MIN)
 }

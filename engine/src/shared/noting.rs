@@ -1,20 +1,22 @@
-//! The position of the record, noted outside of the members before anything relies on it.
+//! The position of the record, noted outside the members before anything relies on it.
 //!
-//! A block device outlives its server. The next server may take it over only with members in the state in which the last one left
-//! them. A *note* proves that: a file that says which position the record had (see server/note.rs and docs/epochs.md). This file is
-//! the array's part, which writes no file:
+//! A block device outlives its server. The next server may take it over only with members in the state in
+//! which the last server left them. A *note* proves that: a file that says which position the record had (see
+//! server/note.rs and docs/epochs.md). This file is the array's part, which writes no file:
 //!
 //! ```text
 //!   keeper: a change is on every participant --ask(position)--> the server's thread writes the note
 //!   keeper: is_over? --yes--> the reactors rely on the change       <--the number of that note in `ended`--'
 //! ```
 //!
-//! - A note comes after a change is on every participant and before anything relies on the change. A change that loses a write is not
-//!   noted and not relied on; the change that excludes the lost member follows it. So the record on the members is never behind the
-//!   note, and what it is ahead is changes of this server that nothing relied on.
-//! - An array without a block device has no note, and waits for none.
-//! - A note that does not end (its file system hangs) holds changes up for [`NOTE_TIME_MAX_NS`] in all, and then no longer: hosts that
-//!   wait for ever are the greater harm. When the file system goes on, the latest position is noted.
+//! - A note is written after a change is on every participant and before anything relies on the change. A
+//!   change that loses a write is neither noted nor relied on; the change that excludes the lost member
+//!   follows it. So the record on the members is never behind the note. If it is ahead, the difference is
+//!   changes of this server that nothing relied on.
+//! - An array without a block device has no note and waits for none.
+//! - A note that does not end (its file system hangs) delays changes for [`NOTE_TIME_MAX_NS`] in all, and no
+//!   longer: hosts that wait forever are the greater harm. When the file system works again, the latest
+//!   position is noted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +26,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crate::format::superblock::{EpochName, Record};
 use crate::limits::NOTE_TIME_MAX_NS;
 
-/// How far the record of an array has come.
+/// The progress of an array's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The epoch.
@@ -46,25 +48,25 @@ impl Position {
 pub struct NoteOrder {
     /// The number of the order, from 1.
     pub number: u64,
-    /// The position that the note is to say.
+    /// The position that the note must contain.
     pub position: Position,
 }
 
-/// Orders notes, and says whether they are written.
+/// The array's half: orders notes, and knows whether they were written.
 #[derive(Debug, Default)]
 pub struct Noting {
     /// The channel to the thread; `None` if nothing is noted.
     to: Option<Orders>,
-    /// Orders so far, and when the steward began to wait for the oldest that has not ended. Only the steward writes and reads the two
-    /// (Relaxed).
+    /// Number of orders so far, and the time at which the steward began to wait for the oldest one that has
+    /// not ended. Only the steward writes and reads these two (Relaxed).
     ordered: AtomicU64,
     since_ns: AtomicU64,
-    /// The number of the last order that has ended, well or not. The thread that writes notes stores it (Release, after the file is
-    /// written), the steward reads it (Acquire).
+    /// Number of the last order that has ended, successfully or not. The thread that writes notes stores it
+    /// (Release, after the file is written); the steward reads it (Acquire).
     ended: Arc<AtomicU64>,
 }
 
-/// Both ends of a channel with room for one: a later order replaces one that the thread has not taken.
+/// A channel with room for one order, both ends: a later order replaces one that the thread has not taken.
 #[derive(Debug)]
 struct Orders(Sender<NoteOrder>, Receiver<NoteOrder>);
 
@@ -73,12 +75,12 @@ struct Orders(Sender<NoteOrder>, Receiver<NoteOrder>);
 pub struct NoteOrders {
     /// The latest order. Disconnected when the array is gone.
     pub orders: Receiver<NoteOrder>,
-    /// The number of the last order that has ended, stored by the thread.
+    /// Number of the last order that has ended; the thread stores it.
     pub ended: Arc<AtomicU64>,
 }
 
 impl Noting {
-    /// The array's half and the thread's.
+    /// Makes the array's half and the thread's half.
     #[must_use]
     pub fn new() -> (Noting, NoteOrders) {
         let (sender, orders) = bounded(1);
@@ -91,7 +93,7 @@ impl Noting {
         (noting, NoteOrders { orders, ended })
     }
 
-    /// Steward: orders a note. Never blocks.
+    /// Orders a note. Never blocks. For the steward only.
     pub(crate) fn order(&self, position: Position, now_ns: u64) {
         let Some(Orders(sender, taken_back)) = &self.to else { return };
         let ordered = self.ordered.load(Ordering::Relaxed);
@@ -99,14 +101,15 @@ impl Noting {
             self.since_ns.store(now_ns, Ordering::Relaxed);
         }
         let order = NoteOrder { number: ordered + 1, position };
-        // The thread may take the older one first, so twice is enough: only the steward sends.
+        // The thread may take the older order meanwhile; two attempts are always enough, because only the
+        // steward sends.
         while let Err(TrySendError::Full(_)) = sender.try_send(order) {
             let _older = taken_back.try_recv();
         }
         self.ordered.store(order.number, Ordering::Relaxed);
     }
 
-    /// Steward: whether no note is waited for.
+    /// Whether the array waits for no note. For the steward only.
     pub(crate) fn is_over(&self, now_ns: u64) -> bool {
         self.ended.load(Ordering::Acquire) == self.ordered.load(Ordering::Relaxed)
             || now_ns.saturating_sub(self.since_ns.load(Ordering::Relaxed)) >= NOTE_TIME_MAX_NS
@@ -131,7 +134,7 @@ mod tests {
         assert!(noting.is_over(101));
     }
 
-    /// A note that never ends, and two orders behind it.
+    /// A note that never ends, followed by two more orders.
     #[test]
     fn notes_that_do_not_end_hold_changes_up_once() {
         let (noting, thread) = Noting::new();
@@ -142,7 +145,7 @@ mod tests {
         assert!(noting.is_over(NOTE_TIME_MAX_NS), "the time is over already");
         let latest = Position { moves: 5, ..POSITION };
         noting.order(latest, NOTE_TIME_MAX_NS);
-        // The file system goes on: the latest is noted, and changes wait for their notes again.
+        // The file system works again: the latest position is noted, and changes wait for their notes again.
         assert_eq!(thread.orders.try_recv(), Ok(NoteOrder { number: 3, position: latest }));
         thread.ended.store(3, Ordering::Release);
         noting.order(POSITION, NOTE_TIME_MAX_NS);

@@ -1,4 +1,4 @@
-//! What an operator asks of the steward, and what all reactors and the operator see of it.
+//! Orders of an operator to the steward, and what the steward publishes to all reactors and the operator.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -13,18 +13,18 @@ use crate::ring::DeviceIndex;
 
 use super::{Noting, Rest};
 
-/// Where the outcome of an order goes.
+/// The destination of an order's outcome.
 #[derive(Clone, Debug)]
 pub struct Answer(Option<Sender<Result<(), String>>>);
 
 impl Answer {
-    /// Answers into this channel, which has room for one.
+    /// Sends the outcome into this channel, which has room for one.
     #[must_use]
     pub fn to(sender: Sender<Result<(), String>>) -> Answer {
         Answer(Some(sender))
     }
 
-    /// Answers nobody.
+    /// Discards the outcome.
     #[must_use]
     pub const fn ignored() -> Answer {
         Answer(None)
@@ -32,86 +32,91 @@ impl Answer {
 
     pub(crate) fn send(&self, outcome: Result<(), String>) {
         if let Some(sender) = &self.0 {
-            // Whoever asked may have gone away, which changes nothing.
+            // The party that asked may be gone, which changes nothing.
             let _ = sender.try_send(outcome);
         }
     }
 }
 
-/// What an operator asks of a running array.
+/// An order of an operator to a running array.
 pub enum Order {
     /// Fail a slot.
     Fail {
-        /// Which.
+        /// The slot to fail.
         slot: u8,
-        /// Told once it is on record.
+        /// The channel that is told once the change is on record.
         answer: Answer,
     },
-    /// Put a device in an empty slot and fill it. All rings know the device already. What it holds around the data zone is
-    /// wiped first. If the order is refused, the device is not a member, and nothing more is written to it.
+    /// Put a device into an empty slot and fill it. All rings already know the device. Everything around its
+    /// data zone is wiped first. If the order is refused, the device is not a member and nothing more is
+    /// written to it.
     Join {
-        /// Which slot.
+        /// The slot to fill.
         slot: u8,
         /// The device.
         device: DeviceIndex,
-        /// Its new identity.
+        /// The device's new identity.
         member: Uuid,
-        /// Whether it has a volatile cache.
+        /// Whether the device has a volatile write cache.
         volatile: bool,
         /// Length of the device in bytes, a multiple of 4 KiB.
         device_bytes: u64,
-        /// Told once it is on record.
+        /// The channel that is told once the change is on record.
         answer: Answer,
     },
-    /// Stop in order. The front ends are drained, and no reactor [works for hosts](crate::array::Array::works_for_hosts).
+    /// Stop in order. Before this, the front ends were drained, and no reactor [works for
+    /// hosts](crate::array::Array::works_for_hosts).
     Stop {
-        /// Told once the superblocks say Clean.
+        /// The channel that is told once the superblocks say Clean.
         answer: Answer,
     },
 }
 
-/// What all reactors and the operator see of the steward.
+/// The steward's state as all reactors and the operator see it.
 pub struct StewardState {
-    /// What it is asked.
+    /// Orders to the steward.
     pub orders: ArrayQueue<Order>,
-    /// What it begins with; taken by reactor 0.
+    /// The steward's starting values; reactor 0 takes them.
     pub(crate) beginning: Mutex<Option<Beginning>>,
-    /// Stripes resynced since the start of the present resync, and how many there were to do.
+    /// Stripes resynced since the start of the present resync.
     pub resync_done: AtomicU64,
-    /// See `resync_done`; 0 when none is running.
+    /// Stripes that the present resync has to do in all; 0 when none is running.
     pub resync_total: AtomicU64,
-    /// Whether another resync is due some time after one that could not read, or not write, some stripe.
+    /// Whether another resync is due some time after one that could not read or write some stripe.
     pub resync_is_due: AtomicBool,
     /// The slot being rebuilt + 1; 0 for none. The cursor is in the members.
     pub rebuild_slot: AtomicU64,
     /// The number of the epoch on record; 0 before the first change.
     pub epoch: AtomicU64,
-    /// Stripes that writes have left torn, with every member there. Written by any reactor; a change asks for a resync.
+    /// Number of stripes that writes have left torn with every member present. Written by any reactor; a
+    /// change of it leads to a resync.
     pub torn: AtomicU64,
-    /// Runs of discards that devices have not heard the end of. Counted by the owners of their stripes; a stop waits for them.
+    /// Runs of discards whose deallocations have not ended. Counted by the owners of their stripes; a stop
+    /// waits for them.
     pub advice: AtomicU32,
-    /// Whether a stop was ordered. Written by the steward; background work of any reactor looks at it, and does not wait then.
+    /// Whether a stop was ordered. Written by the steward. Background work in any reactor looks at it and
+    /// then stops waiting.
     pub is_stopping: AtomicBool,
     /// Whether members may be written.
     pub rest: Rest,
-    /// What an operator should hear of.
+    /// Events for the operator.
     pub events: Events,
-    /// Where changes of the record are noted before anything relies on them.
+    /// Notes of the record's changes, written before anything relies on the changes.
     pub(crate) noting: Noting,
 }
 
-/// What the steward begins with.
+/// The steward's starting values.
 pub struct Beginning {
     /// The members on record; `None` for an array that lives in memory only.
     pub roster: Option<Roster>,
-    /// Random: the ids of later epochs are made from it.
+    /// A random number from which the ids of later epochs are made.
     pub seed: u64,
-    /// The slot to go on filling, if any (from the members' cursor on).
+    /// The slot whose rebuild continues at the members' cursor, if any.
     pub rebuilding: Option<u8>,
 }
 
 impl StewardState {
-    /// A steward that has not begun yet.
+    /// Makes the state of a steward that has not begun yet.
     #[must_use]
     pub fn new(beginning: Beginning) -> StewardState {
         StewardState {
@@ -131,13 +136,14 @@ impl StewardState {
         }
     }
 
-    /// This steward of an array that is served as a block device: changes of its record are noted.
+    /// Adds noting of record changes, for an array that is served as a block device.
     #[must_use]
     pub fn noted_by(self, noting: Noting) -> StewardState {
         StewardState { noting, ..self }
     }
 
-    /// The same of an array whose record says Active already, in both copies of every participant: it does not rest at first.
+    /// Makes the array not rest at first, because its record already says Active in both copies of every
+    /// participant.
     #[must_use]
     pub fn awake(self) -> StewardState {
         self.rest.end();

@@ -6,15 +6,16 @@
 //!   Awake   --(a pass of the sweep found nothing to do and nothing written)--> Drowsy
 //!   Drowsy  --(the next pass found the same)--> Resting, or --(it found something)--> Awake
 //! ```
-//! Drowsy is Awake for writers. It is there so that an array that was called always has the time between two passes for
-//! its first write.
+//! For writers, Drowsy is the same as Awake. Because of Drowsy, an array that was called always has the time
+//! between two passes for its first write.
 //!
-//! So the record says Active only from the first write on: the end of a process before that is no unclean stop. And an
-//! image of a member that was taken while the array rested has fewer moves than the array has after the first write, so
-//! a later start knows that the image is old. (docs/epochs.md)
+//! The record thus says Active only from the first write on: if the process ends before that, the stop is not
+//! unclean. And an image of a member taken while the array rested has fewer moves than the array has after
+//! the first write, so a later start knows that the image is old. (docs/epochs.md)
 //!
-//! A writer that saw Awake may go on while the steward says Resting. Its write then belongs to the moves before; the next
-//! sweep sees it and moves on. Such a write costs no data: the record still says Active.
+//! A writer that saw Awake may continue while the steward sets Resting. Its write then belongs to the earlier
+//! moves; the next sweep sees it and moves on. Such a write costs no data, because the record still says
+//! Active.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,12 +24,13 @@ const CALLED: u32 = 1;
 const AWAKE: u32 = 2;
 const DROWSY: u32 = 3;
 
-/// Whether the array rests. Writers read it (Acquire) and may set Called; the steward sets the rest (Release).
+/// Whether the array rests. Writers read it (Acquire) and may set Called; the steward sets all other states
+/// (Release).
 #[derive(Debug)]
 pub struct Rest(AtomicU32);
 
 impl Rest {
-    /// An array that rests, or one that has no record and never rests.
+    /// Makes the state of an array that rests, or of one without a record, which never rests.
     pub(crate) const fn new(has_record: bool) -> Rest {
         Rest(AtomicU32::new(if has_record { RESTING } else { AWAKE }))
     }
@@ -37,11 +39,12 @@ impl Rest {
     #[inline]
     #[must_use]
     pub fn is_over(&self) -> bool {
-        // Acquire: pairs with the Release in `end`. The record says Active, durably, before a writer sees Awake.
+        // Acquire: pairs with the Release in `end`. The record says Active, durably, before a writer sees
+        // Awake.
         self.0.load(Ordering::Acquire) >= AWAKE
     }
 
-    /// Calls the steward; says whether this is the first call.
+    /// Calls the steward; returns whether this is the first call.
     pub(crate) fn call(&self) -> bool {
         self.0.compare_exchange(RESTING, CALLED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -51,19 +54,20 @@ impl Rest {
         self.0.load(Ordering::Acquire) == CALLED
     }
 
-    /// Steward: members may be written from now on.
+    /// Lets members be written from now on. For the steward only.
     pub(crate) fn end(&self) {
         self.0.store(AWAKE, Ordering::Release);
     }
 
-    /// Steward: a pass of the sweep found nothing to do. Called stays: a writer waits.
+    /// Notes that a pass of the sweep found nothing to do. Called stays as it is, because a writer waits. For
+    /// the steward only.
     pub(crate) fn approach(&self) {
         let next = if self.0.load(Ordering::Relaxed) == DROWSY { RESTING } else { DROWSY };
         let from = if next == RESTING { DROWSY } else { AWAKE };
         let _from_there_only = self.0.compare_exchange(from, next, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Steward: a pass of the sweep found something to do.
+    /// Notes that a pass of the sweep found something to do. For the steward only.
     pub(crate) fn put_off(&self) {
         let _from_there_only = self.0.compare_exchange(DROWSY, AWAKE, Ordering::AcqRel, Ordering::Relaxed);
     }

@@ -1,35 +1,43 @@
 //! Loading the bitmap: which copy of each block is the newest.
 //!
-//! A block lies on parities + 1 members, its *keepers*, and on each keeper in two places that its generations take in turn. A write of
-//! a block is complete when every keeper in sync has it; nothing relies on a write that is not complete, and the next write of the
-//! block does not begin before. Let G be the newest complete generation, and g the newest one that can be read here:
+//! A block lies on parities + 1 members, its *keepers*, and on each keeper in two places that its generations
+//! use in turn. A write of a block is complete when every keeper in sync has it. Nothing relies on an
+//! incomplete write, and the next write of the block does not begin before it is complete. Let G be the
+//! newest complete generation, and g the newest one that can be read here:
 //!
 //! ```text
 //!   place   g % 2:   g                                   the newest that is read
-//!   place g+1 % 2:   g - 1, or a write that tore         then g + 1 was not complete, and g is G or newer: load g
-//!   place g+1 % 2:   cannot be read, or is foreign       g + 1 may have been complete: g proves nothing
-//! ```
+//!   place   g % 2:   g                                the newest that is read
+//!   place g+1 % 2:   g - 1, or a torn write           then g + 1 was not complete; g is G or newer: load g
+//!   place g+1 % 2:   unreadable, or foreign           g + 1 may have been complete: g proves nothing
 //!
-//! A keeper that shows one of the first two rows proves it for all keepers. Without proof the block is *stale*, and NeedSync throughout: an older
-//! generation is never taken for the newest, because Unwritten would come back over data, and Clean over a write.
-//! `--trust-parity` makes a stale block Dirty throughout, as it does with every NeedSync stripe: the operator has asked for what
-//! parity says, and which stripes were never written is not known.
+//! A keeper that shows one of the first two rows proves it for all keepers. Without proof the block is
+//! *stale*, and all its cells are `NeedSync`. An older generation is never taken for the newest, because
+//! Unwritten would come back over data, and Clean over a write. `--trust-parity` makes all cells of a stale
+//! block Dirty, like every other `NeedSync` cell: the operator asks for what parity says, and which stripes
+//! were never written is not known.
 //!
-//! A torn place is a proof only because no write of ours tears a place that may have held G while an older generation is left in the
-//! other place. A running array keeps to that by writing the two places in turn. A start has to take care: see [`even_out`](super::even_out).
+//! A torn place is a proof only because no write of ours tears a place that may have held G while the other
+//! place holds an older generation. A running array ensures this by writing the two places in turn. A start
+//! has to take care; see [`even_out`](super::even_out).
 //!
-//! After a stop in order both places say the same ([`Bitmap::is_settled`](bitmap::Bitmap::is_settled)), so any valid one will do.
+//! After a stop in order both places hold the same ([`Bitmap::is_settled`](bitmap::Bitmap::is_settled)), so
+//! any valid one will do.
 //!
-//! **A place that was never written.** A program before the rule of two places wrote a block once on a member that joined. The other
-//! place then holds what the device held before: zeros, or anything. So a place that can be read, and holds no block of this array, has
-//! two readings: it was never written (then g + 1 was not complete, as above), or it was overwritten from outside (then g proves
-//! nothing). What it holds does not tell them apart, and zeros are no exception: a discard leaves zeros too. The record does. Programs
-//! that write both places say so ([`Record::both_places`](crate::format::superblock::Record::both_places)), and then such a place proves
-//! nothing. Where the record does not say so it counts as never written, as the older program would have it; the start that finds it
-//! writes both places, and the record says so from the first write on. A place that *cannot* be read never proves anything.
+//! **A place that was never written.** A program before the rule of two places wrote a block only once on a
+//! member that joined. The other place then holds what the device held before: zeros, or anything else. So a
+//! place that can be read and holds no block of this array has two explanations: it was never written (then g
+//! + 1 was not complete, as above), or it was overwritten from outside (then g proves nothing). Its content
+//! does not tell them apart; zeros do not either, because a discard also leaves zeros. The record does.
+//! Programs that write both places say so
+//! ([`Record::both_places`](crate::format::superblock::Record::both_places)), and then such a place proves
+//! nothing. If the record does not say so, the place counts as never written, as the older program would
+//! treat it. The start that finds it writes both places, and the record says so from the first write on. A
+//! place that *cannot* be read never proves anything.
 //!
-//! **Generations** of a new epoch begin above all those of older epochs, whether or not these can be read: a member that
-//! is not here cannot come back with a higher one, and a place that becomes readable again is older than what was written since.
+//! **Generations** of a new epoch begin above all those of older epochs, whether or not these can be read: an
+//! absent member cannot come back with a higher one, and a place that becomes readable again is older than
+//! everything written since.
 
 use std::collections::BTreeSet;
 
@@ -47,38 +55,39 @@ use super::{Bench, SCRATCH_BYTES, Started, shape_of};
 
 const PLACES: usize = PLACES_PER_BLOCK as usize;
 
-/// Generations of one epoch are below the first of the next: 2^32 writes of one block, 5 days of 10,000 a second.
+/// Bits of the generations within one epoch: 2^32 writes of one block, which is 5 days at 10,000 per second.
 const GENERATIONS_PER_EPOCH_BITS: u32 = 32;
-/// Epochs with generations of their own. Later ones count on from what is read: 2^25 starts, one a second for a year.
+/// Epochs that have generations of their own; later epochs count on from what is read. 2^25 starts are one
+/// per second for a year.
 const EPOCHS_MAX: u64 = 1 << 25;
 const _: () = assert!(EPOCHS_MAX << GENERATIONS_PER_EPOCH_BITS < bitmap_block::GENERATION_MAX);
 
-/// What happened to the array before this start.
+/// The end of the array's last run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// A stop in order, which left both places of every block alike.
+    /// A stop in order that left both places of every block alike.
     SettledStop,
-    /// A stop in order, perhaps of a program that wrote one place of a block only.
+    /// A stop in order, perhaps of a program that wrote only one place of a block.
     Stop,
-    /// No stop: writes of blocks may have torn, and what is Dirty needs a resync.
+    /// No stop: writes of blocks may have torn, and Dirty stripes need a resync.
     Cut,
 }
 
-/// What one place of a block holds.
+/// The content of one place of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// A block of this generation.
     Valid(u64),
-    /// A block whose checksum is wrong: a write that tore, or decay.
+    /// A block with a wrong checksum: a torn write, or decay.
     Torn,
-    /// No block of this array, in an array in which some places may never have been written.
+    /// No block of this array, in an array where some places may never have been written.
     NeverWritten,
-    /// Unreadable, or not a block of this array.
+    /// An unreadable place, or no block of this array.
     Unknown,
 }
 
-/// The newest complete generation of a block, if any member proves it. `members`: what each member that keeps the
-/// block and is in sync shows, its even place first.
+/// The newest complete generation of a block, if any member proves it. `members` has an entry for each keeper
+/// in sync: what its even place shows, then its odd place.
 #[must_use]
 pub fn newest(members: &[[Seen; PLACES]], before: Before) -> Option<u64> {
     let valid = members.iter().flatten().filter_map(|seen| match seen {
@@ -89,7 +98,7 @@ pub fn newest(members: &[[Seen; PLACES]], before: Before) -> Option<u64> {
     let later = (newest + 1) as usize % PLACES;
     let proves_it = |member: &[Seen; PLACES]| match (before, member[later]) {
         (Before::SettledStop, _) | (_, Seen::Valid(_) | Seen::NeverWritten) => true,
-        // Nothing was being written at a stop: a damaged block had been whole.
+        // Nothing was being written at a stop, so a damaged block had been whole.
         (Before::Cut, Seen::Torn) => true,
         (Before::Stop, Seen::Torn) | (Before::Stop | Before::Cut, Seen::Unknown) => false,
     };
@@ -99,7 +108,8 @@ pub fn newest(members: &[[Seen; PLACES]], before: Before) -> Option<u64> {
 /// Places that could not be read, as (slot, offset).
 type Unreadable = BTreeSet<(u8, u64)>;
 
-/// Fills the bitmap from the members in sync. `both_places`: the record says that both places of every block have been written.
+/// Fills the bitmap from the members in sync. `both_places` is true if the record says that both places of
+/// every block have been written.
 pub(super) fn load<R: Ring>(
     bench: &mut Bench<'_, R>,
     started: &mut Started,
@@ -109,7 +119,8 @@ pub(super) fn load<R: Ring>(
     let blocks = started.bitmap.blocks();
     let members = started.geometry.members();
     let block_bytes = (BLOCK_BYTES as u64 * PLACES_PER_BLOCK) as u32;
-    // Every member's part of the zone, side by side in the scratch: as many blocks at a time as fit.
+    // The scratch memory holds the same part of every member's bitmap zone side by side, as many blocks at a
+    // time as fit.
     let at_once = SCRATCH_BYTES / u32::from(members) / block_bytes;
     let mut disorder = Disorder::default();
     let mut unreadable = Unreadable::new();
@@ -142,15 +153,15 @@ pub(super) fn load<R: Ring>(
     disorder
 }
 
-/// The places of one block, as read from every slot in sync that keeps it.
+/// The places of one block, as read from its keepers in sync.
 struct Keepers {
-    /// Each slot with its even place and its odd one.
+    /// Each slot with its even and its odd place.
     places: Vec<(u8, [Seen; PLACES])>,
-    /// The cells of each generation.
+    /// The cells of each generation that was read.
     contents: Vec<(u64, Box<Cells>)>,
 }
 
-/// Looks at both places of one block on each slot in sync that keeps it.
+/// Looks at both places of one block on its keepers in sync.
 fn look(
     memory: &Memory,
     started: &Started,
@@ -172,7 +183,7 @@ fn look(
             }
             let span = spans[usize::from(slot)].part((place * BLOCK_BYTES) as u32, BLOCK_BYTES as u32);
             *seen = memory.with(span, |bytes| match bitmap_block::decode(bytes, uuid, block.0.into()) {
-                // A generation in the wrong place is no honest write of ours.
+                // A generation in the wrong place is not a write of ours.
                 Ok((generation, _)) if generation as usize % PLACES != place => Seen::Unknown,
                 Ok((generation, cells)) => {
                     if keepers.contents.iter().all(|(known, _)| *known != generation) {
@@ -192,7 +203,7 @@ fn look(
     keepers
 }
 
-/// Loads one block from what was seen of it.
+/// Loads one block from what its keepers showed.
 fn load_block(
     started: &mut Started,
     block: BlockIndex,
@@ -214,13 +225,14 @@ fn load_block(
     }
     let highest = contents.iter().map(|(generation, _)| *generation).max().unwrap_or(0);
     let Some(newest) = newest(&shown, before) else {
-        // The next write goes to the place of the highest: the argument is at the top of `even_out`.
+        // The next write goes to the place of the highest generation; the argument is at the top of
+        // `even_out`.
         started.bitmap.set_generation(block, first_generation(started, highest + 1));
         started.stale_blocks += 1;
         load_stale(started, block);
         return;
     };
-    // The next write goes to the other place than the newest.
+    // The next write goes to the place that does not hold the newest generation.
     started.bitmap.set_generation(block, first_generation(started, newest));
     let others_agree = contents.iter().all(|(_, cells)| *cells == contents[0].1);
     let at = contents.iter().position(|(generation, _)| *generation == newest).expect("it was read");
@@ -229,7 +241,7 @@ fn load_block(
     let behind = of_slots(&|places| match places[its_place] {
         Seen::Valid(held) => held != newest,
         Seen::Torn | Seen::NeverWritten => true,
-        // It may hold the newest: the argument is at the top of `even_out`.
+        // The place may hold the newest generation; the argument is at the top of `even_out`.
         Seen::Unknown => false,
     });
     if !behind.is_empty() {
@@ -248,7 +260,7 @@ fn load_block(
     }
 }
 
-/// A block of which nothing is known.
+/// Loads a block about which nothing is known.
 fn load_stale(started: &Started, block: BlockIndex) {
     if started.parity_trusted {
         let mut cells = [Cell::NeedSync.disk_code(); bitmap_block::CELL_BYTES];
@@ -259,15 +271,16 @@ fn load_stale(started: &Started, block: BlockIndex) {
     }
 }
 
-/// The generation that a block's next write follows: not below `follows`, in the same place, and above all generations of older
-/// epochs.
+/// The generation that a block's next write follows. It is not below `follows`, belongs in the same place,
+/// and is above all generations of older epochs.
 fn first_generation(started: &Started, follows: u64) -> u64 {
     let epoch = started.roster.as_ref().map_or(0, |roster| roster.record().epoch.name.number);
     let of_epoch = epoch.min(EPOCHS_MAX) << GENERATIONS_PER_EPOCH_BITS;
     follows.max(of_epoch + follows % PLACES_PER_BLOCK)
 }
 
-/// A piece of a zone could not be read whole: place by place. The offsets of those that cannot be read.
+/// Reads, place by place, a piece of a zone that could not be read as a whole. Returns the offsets of
+/// unreadable places.
 fn read_one_by_one<R: Ring>(
     bench: &mut Bench<'_, R>,
     device: DeviceIndex,
@@ -285,7 +298,7 @@ fn read_one_by_one<R: Ring>(
     bad
 }
 
-/// The operator's word that parity is right: NeedSync becomes Dirty.
+/// Turns `NeedSync` into Dirty, because the operator says that parity is right.
 fn trust(cells: &mut Cells) {
     let (need_sync, dirty) = (Cell::NeedSync.disk_code(), Cell::Dirty.disk_code());
     for byte in cells.iter_mut() {

@@ -1,15 +1,19 @@
-//! Putting bitmap blocks in order at a start, before anything relies on them: what is on one copy only must not be believed by the
-//! next start and not by this one, or the reverse; and what was damaged is written anew.
+//! Repair of bitmap blocks at a start, before anything relies on them. If only some copies have a generation,
+//! the next start could decide differently from this one; so all copies are made equal, and damaged ones are
+//! rewritten.
 //!
-//! The power may go in any of these writes, and the next start may find fewer members. It takes a torn place for a proof that the
-//! generation in the other place is the newest complete one, G (see [`bitmap_blocks`](super::bitmap_blocks)). So the rule is:
+//! The power may fail during any of these writes, and the next start may find fewer members. That start takes
+//! a torn place as proof that the generation in the other place is the newest complete one, G (see
+//! [`bitmap_blocks`](super::bitmap_blocks)). So the rule is:
 //!
-//! > **A place that cannot be read is written only when the other place of the same member holds nothing older than what is
-//! > loaded.** It may hold G, and a write of ours that tears it would prove the older generation beside it.
+//! > **A place that cannot be read is written only when the other place of the same member holds nothing
+//! > older than what is loaded.** Such a place may hold G, and a torn write of ours would make the older
+//! > generation beside it look proven.
 //!
-//! Three steps keep to it. A slot that fails in one of them leaves, on record, before the next begins: a start from
-//! that slot and others must not find the next step's torn places beside what the failed slot still holds. Here g is the newest
-//! generation that was read, p its place, q the other one, and e a generation of this epoch, above all others.
+//! Three steps follow this rule. A slot that fails in a step leaves, on record, before the next step begins:
+//! a later start from that slot and others must not find torn places of the next step beside what the failed
+//! slot still holds. Here g is the newest generation that was read, p its place, q the other one, and e a
+//! generation of this epoch, above all others.
 //!
 //! ```text
 //!   step       proven: g is loaded                        stale: NeedSync is loaded; no q holds a block
@@ -19,20 +23,25 @@
 //!   Second     e + 1 to p, the same                       e + 1 to q
 //! ```
 //!
-//! A cut in each step, on each member by itself (a proof of one member counts for others only if none of them shows a newer
-//! generation, and every member that has ended a step shows what the step wrote):
-//! - *Newest*: p holds an older generation or a torn write, so this member never had g, and g was not complete. Then what it has in q is
-//!   G or newer, and a torn p proves just that. Where p cannot be read this step does nothing: p may have held G.
-//! - *First*, proven: a torn q beside g in p proves g, which is right. Where p cannot be read nothing valid is left beside a torn q,
-//!   and an e in q or an older generation that is still there is not proven: the block is stale.
-//! - *First*, stale: p is torn, or old, or e; q shows no block, and nothing is proven. (If q can be read again after all and holds G, a
-//!   torn p proves it, and e in p is newer and says NeedSync.)
+//! What a power cut leaves in each step, on each member by itself (a proof of one member counts for others
+//! only if none of them shows a newer generation, and every member that has ended a step shows what the step
+//! wrote):
+//! - *Newest*: p holds an older generation or a torn write, so this member never had g, and g was not
+//!   complete. Then the content of q is G or newer, and a torn p proves just that. If p cannot be read this
+//!   step does nothing: p may have held G.
+//! - *First*, proven: a torn q beside g in p proves g, which is right. If p cannot be read, nothing valid is
+//!   left beside a torn q, and an e in q, or an older generation still there, is not proven: the block is
+//!   stale.
+//! - *First*, stale: p is torn, or old, or e; q shows no block, and nothing is proven. (If q becomes readable
+//!   again and holds G, a torn p proves G, and an e in p is newer and says `NeedSync`.)
 //! - *Second*: every member holds e in its other place, and a torn place proves e.
 //!
-//! The argument assumes that an unreadable place stays unreadable until it is written. If G becomes readable again after a cut tore the
-//! place beside it, an older generation may be proven; no order of the two writes avoids that.
+//! The argument assumes that an unreadable place stays unreadable until it is written. If G becomes readable
+//! again after a cut tore the place beside it, an older generation may be proven; no order of the two writes
+//! avoids that.
 //!
-//! Then both places of a damaged block say the same. engine/tests/start_blocks tries every cut of every start.
+//! After the steps both places of a damaged block hold the same. engine/tests/start_blocks tries every cut of
+//! every start.
 
 use bitmap::BlockIndex;
 
@@ -62,7 +71,7 @@ pub(super) struct Behind {
     pub(super) slots: Slots,
 }
 
-/// A step, see the top of this file.
+/// A step of the repair; see the top of this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Newest,
@@ -73,7 +82,8 @@ pub(super) enum Step {
 /// The steps in their order.
 pub(super) const STEPS: [Step; 3] = [Step::Newest, Step::First, Step::Second];
 
-/// Does one step for all blocks. Returns the slots where it failed: they must leave, on record, before the next step.
+/// Does one step for all blocks. Returns the slots where it failed: they must leave, on record, before the
+/// next step.
 pub(super) fn even_out<R: Ring>(
     bench: &mut Bench<'_, R>,
     started: &mut Started,
@@ -86,7 +96,7 @@ pub(super) fn even_out<R: Ring>(
     }
 }
 
-/// Gives the slots that are behind the newest generation as it is, in its place.
+/// Writes the newest generation, unchanged and in its place, to the slots that are behind.
 fn write_newest<R: Ring>(
     bench: &mut Bench<'_, R>,
     started: &Started,

@@ -1,13 +1,14 @@
-//! Growing a stopped array into room that its members have got: all have been replaced by longer ones, or their partitions
-//! were extended.
+//! Growing a stopped array into new space on its members, after all were replaced by longer ones or their
+//! partitions were extended.
 //!
-//! 1. The bitmap blocks of the stripes to be, all Unwritten, go to every member, durably. They lie where the record keeps the
-//!    log, of which nothing is written yet: to the array as it is they mean nothing. (Cells beyond the last stripe are
-//!    Unwritten in the last block that there was, always.)
-//! 2. An epoch with the new zones, on every member. Whoever finds it on some of them, after a crash, finds the blocks too.
+//! 1. The bitmap blocks of the new stripes, all Unwritten, go to every member, durably. They lie in the zone
+//!    that the record reserves for the log, in which nothing is written yet, so they mean nothing to the
+//!    array as it is. (Cells beyond the last stripe are always Unwritten in the block that was the last.)
+//! 2. An epoch with the new zones goes to every member. After a crash, a start that finds this epoch on some
+//!    members also finds the blocks.
 //!
-//! So the new stripes are there at once, read as zeros, and no parity of theirs is believed. Every slot has to be in sync: a
-//! member that is not here might be too short.
+//! So the new stripes exist at once and read as zeros, and their parity is never trusted. Every slot has to
+//! be in sync: an absent member might be too short.
 
 use bitmap::{Bitmap, Cell};
 
@@ -19,10 +20,10 @@ use crate::ring::{DeviceIndex, Ring};
 
 use super::{Bench, StartError, commit, write_blocks};
 
-/// Why an array was not grown.
+/// Reasons why an array was not grown.
 #[derive(Debug, thiserror::Error)]
 pub enum GrowError {
-    /// A member is missing, or is not in sync.
+    /// A member is missing or not in sync.
     #[error("slot {slot} is not in sync: an array is grown when every member is there and in sync")]
     NotInSync {
         /// The first such slot.
@@ -34,18 +35,18 @@ pub enum GrowError {
         std::io::Error::from_raw_os_error(*.errno)
     )]
     Member {
-        /// Which.
+        /// The member's slot.
         slot: usize,
-        /// Why.
+        /// The error that the kernel reported.
         errno: i32,
     },
-    /// The members that are left are too few, or must not be written.
+    /// The remaining members are too few, or must not be written.
     #[error(transparent)]
     Refused(#[from] StartError),
 }
 
 impl GrowError {
-    /// The slot that the error is about, if it is about one.
+    /// The slot that the error is about, if any.
     #[must_use]
     pub const fn slot(&self) -> Option<usize> {
         match self {
@@ -61,8 +62,9 @@ impl From<ChangeRefused> for GrowError {
     }
 }
 
-/// Gives an array that is not running these zones, which are [grown](Zones::grown) from its own and end inside every member.
-/// It is left stopped, as clean as it was found. The slots that failed meanwhile. `seed` is random, not zero.
+/// Gives a stopped array these zones, which are [grown](Zones::grown) from its own and end inside every
+/// member. The array stays stopped, as clean as it was found. Returns the slots that failed meanwhile. `seed`
+/// is random, not zero.
 pub fn grow<R: Ring>(
     bench: &mut Bench<'_, R>,
     assembly: &Assembly,
@@ -83,6 +85,6 @@ pub fn grow<R: Ring>(
         .map_err(|(slot, errno)| GrowError::Member { slot, errno })?;
     let id = roster.record().epoch.name.next_id(seed);
     let writes = roster.begin(Change::Grow { zones }, id)?;
-    // An epoch by itself leaves the state as it was found, and whether both places of each block say the same.
+    // An epoch by itself keeps the state as found, and also whether both places of each block hold the same.
     Ok(commit(bench, &mut roster, writes, seed)?)
 }

@@ -1,4 +1,5 @@
-//! The list of lost rows at a start: read from the members in sync, and written anew to all before anyone relies on it.
+//! The list of lost rows at a start: read from the members in sync, and rewritten on all members before
+//! anything relies on it.
 
 use uuid::Uuid;
 
@@ -10,12 +11,13 @@ use crate::ring::{Durability, MemberIo, Ring};
 
 /// The order in which the two places are written.
 pub(super) type Order = [u64; PLACE_OFFSETS_BYTES.len()];
-/// The order where nothing is wrong with either place.
+/// The order if nothing is wrong with either place.
 pub(super) const IN_ORDER: Order = PLACE_OFFSETS_BYTES;
 
-/// The newest valid list of the members in sync, and the order in which its places are to be written: first the place of which fewer
-/// members have a valid copy, since a power cut may tear all copies of the place that is being written, and those of the other place
-/// must be enough. An error where there is no valid copy: what is lost would be served as zeros.
+/// Loads the newest valid list of the members in sync, and decides in which order its places are written:
+/// first the place of which fewer members have a valid copy. A power cut may tear all copies of the place
+/// that is being written, and the copies of the other place must then suffice. Without any valid copy this is
+/// an error, because lost rows would be served as zeros.
 pub(super) fn load<R: Ring>(
     bench: &mut Bench<'_, R>,
     started: &Started,
@@ -49,8 +51,8 @@ pub(super) fn load<R: Ring>(
     Ok((LostRows::new(started.geometry, generation, &ranges, true), order))
 }
 
-/// Writes the list as it was found to every member, with the next generation: what only some of them have must not be believed by the
-/// next start and not by this one, or the reverse. The slots where that failed.
+/// Writes the list as found to every member, with the next generation. If only some members had it, the next
+/// start could decide differently from this one. Returns the slots where the write failed.
 pub(super) fn even_out<R: Ring>(
     bench: &mut Bench<'_, R>,
     started: &mut Started,

@@ -1,26 +1,31 @@
-//! The arrival of a device: what happens between the order to take it into a slot and the record that says so.
+//! The arrival of a device: what happens between the order to take it into a slot and the record that lists
+//! it.
 //!
-//! A device may have been a member in another life of the same array: half of a fork, or a member that kept its content while
-//! the others were set back to a backup. Its bitmap blocks, its list of lost rows and its superblocks then carry the identity
-//! of this array, and their generations may be higher than those of this life. What other programs have left at either end (a
-//! partition table and its copy, a superblock of md) would say of a member that another program has written to it. So
-//! everything before the data zone, and the end that arrays leave unused, is overwritten with zeros, durably, before the device is
-//! a participant of any record:
+//! A device may have been a member in another life of the same array: half of a fork, or a member that kept
+//! its content while the others were restored from a backup. Its bitmap blocks, its list of lost rows and its
+//! superblocks then carry the identity of this array, and their generations may be higher than those of this
+//! life. Leftovers of other programs at either end of the device (a partition table and its copy, an md
+//! superblock) would suggest that another program has written to the member. So everything before the data
+//! zone, and the end that arrays leave unused, is overwritten with zeros, durably, before the device takes
+//! part in any record:
 //!
 //! ```text
 //!   Order::Join --> wiping --(both ends are zeros, durably)--> wish of the keeper --> on record --> rebuild
 //!                     |                                          |
-//!                     `--(an error, silence, a stop, the array   `--(the array has failed, a stop, a write was lost)--> refused
-//!                         has failed)--> refused
+//!                     |                                          `--(the array has failed, a stop,
+//!                     |                                              a write was lost)--> refused
+//!                     `--(an error, silence, a stop, the array has failed)--> refused
 //! ```
 //!
-//! - Nothing is written to the device before this file has accepted it, whatever the server asked or believed before: it may be a
-//!   member that came back under another name, and another order may have been first.
-//! - The ends are wiped through the ring, by at most [`WIPES_MAX`] writes at a time, so a turn has a bounded piece of it and a
-//!   large bitmap does not hold up hosts. The data zone is not wiped: a rebuild reads nothing above its cursor.
-//! - The log zone and the room before the data zone are wiped too: a later growth puts bitmap blocks there.
-//! - An arrival that cannot go on is refused at once; writes that are still in flight are parked, and change nothing.
-//! - Nothing of the slot changes before the record does: a device that is refused never was a member.
+//! - Nothing is written to the device before this file has accepted it, whatever the server checked before:
+//!   the device may be a member that came back under another name, and another order may have been first.
+//! - The ends are wiped through the ring, with at most [`WIPES_MAX`] writes in flight, so each turn does a
+//!   bounded piece and a large bitmap does not hold up hosts. The data zone is not wiped: a rebuild reads
+//!   nothing above its cursor.
+//! - The log zone and the space before the data zone are wiped too: a later growth puts bitmap blocks there.
+//! - An arrival that cannot continue is refused at once. Writes that are still in flight are parked and
+//!   change nothing.
+//! - Nothing about the slot changes before the record does: a refused device never was a member.
 
 use std::ops::Range;
 
@@ -32,49 +37,50 @@ use crate::turn::{Io, IoFor, Turn};
 use super::Steward;
 use super::keeper::Joining;
 
-/// Bytes of one write that wipes. A drive of 1 GB/s takes 0.25 ms for it, so hosts wait for little more.
+/// Bytes of one wiping write. A drive of 1 GB/s takes 0.25 ms for it, so hosts hardly wait longer because of
+/// it.
 const WIPE_BYTES: u64 = 256 << 10;
-/// The refusal of an order on an array that has failed.
+/// The text that refuses an order on an array that has failed.
 pub(crate) fn has_failed(name: &str) -> String {
     format!(
         "the array has failed: `striate detail {name}` says why. Stop it, put that right, and serve it again"
     )
 }
-/// The refusal of an order during a stop.
+/// The text that refuses an order during a stop.
 pub(super) const IS_STOPPING: &str = "the array is being stopped";
 
-/// A device that is being made ready for its slot.
+/// A device that is being prepared for its slot.
 #[derive(Debug)]
 pub(super) struct Arrival {
     joining: Joining,
     /// The byte ranges still to be wiped.
     left: [Range<u64>; 2],
     in_flight: usize,
-    /// The beat of the watch at which something completed last.
+    /// The beat of the watch when a write last completed.
     heard_beat: u32,
 }
 
 impl Arrival {
     pub(super) fn new(joining: Joining, data_offset_bytes: u64, beat: u32) -> Arrival {
         let end = joining.device_bytes;
-        // Members are used in whole blocks, and wiped to their last byte.
+        // Members are used in whole blocks, but wiped to the last byte.
         let used = end - end % BLOCK_BYTES as u64;
         let tail = used.saturating_sub(TAIL_UNUSED_BYTES).max(data_offset_bytes);
         Arrival { joining, left: [0..data_offset_bytes, tail..end], in_flight: 0, heard_beat: beat }
     }
 
-    /// The device that arrives.
+    /// The arriving device.
     pub(super) const fn device(&self) -> DeviceIndex {
         self.joining.device
     }
 
-    /// Whether another write may be asked for now, and not only once one in flight completes.
+    /// Whether a turn can make progress now: another write can be submitted, or all is wiped.
     pub(super) fn can_go_on(&self) -> bool {
         let is_left = self.left.iter().any(|range| !range.is_empty());
         self.in_flight < WIPES_MAX && (is_left || self.in_flight == 0)
     }
 
-    /// The next piece to wipe, as (first byte, length); `None` when all have been asked for.
+    /// Takes the next piece to wipe, as (first byte, length); `None` when all have been taken.
     fn next_piece(&mut self) -> Option<(u64, u64)> {
         let range = self.left.iter_mut().find(|range| !range.is_empty())?;
         let (at, len) = (range.start, (range.end - range.start).min(WIPE_BYTES));
@@ -84,7 +90,7 @@ impl Arrival {
 }
 
 impl Steward {
-    /// Takes an order to put a device into a slot, or refuses it.
+    /// Accepts or refuses an order to put a device into a slot.
     pub(super) fn order_join<R>(&mut self, turn: &Turn<'_, R>, joining: Joining) {
         let shared = turn.shared;
         let name = self.keeper.name();
@@ -108,7 +114,7 @@ impl Steward {
         }
     }
 
-    /// Wipes a piece of what the device that arrives holds, and hands it to the keeper when all is wiped.
+    /// Wipes the next piece of the arriving device, and hands the device to the keeper once all is wiped.
     pub(super) fn arrival_turn<R: Ring>(&mut self, turn: &mut Turn<'_, R>) {
         let Some(arrival) = &self.arrival else { return };
         let shared = turn.shared;
@@ -142,12 +148,12 @@ impl Steward {
         }
     }
 
-    /// The device that arrives now. One that was refused meanwhile is not waited for.
+    /// The device that is arriving now. A device that was refused is not waited for.
     pub(crate) fn arriving(&self) -> Option<DeviceIndex> {
         self.arrival.as_ref().map(Arrival::device)
     }
 
-    /// A write that wipes has completed.
+    /// Handles the end of a wiping write.
     pub(crate) fn wiped<R>(&mut self, turn: &mut Turn<'_, R>, io: &Io, result: Result<(), i32>) {
         let Some(arrival) = self.arrival.as_mut().filter(|arrival| arrival.device() == io.device) else {
             return;
@@ -162,7 +168,7 @@ impl Steward {
     fn refuse_arrival<R>(&mut self, turn: &mut Turn<'_, R>, why: String) {
         if let Some(arrival) = self.arrival.take() {
             arrival.joining.answer.send(Err(why));
-            // Its writes in flight are waited for no longer.
+            // Look again: the writes in flight to this device are no longer waited for.
             turn.ios.look_again();
         }
     }
@@ -174,13 +180,13 @@ mod tests {
     use crate::ring::SECTOR_BYTES;
     use crate::shared::Answer;
 
-    /// Both ends are wiped, every byte once, in pieces that a ring takes.
+    /// Every byte of both ends is wiped once, in pieces that a ring accepts.
     #[test]
     fn the_pieces_are_the_ends() {
         let data_offset_bytes = 3 << 20;
         let sector = u64::from(SECTOR_BYTES);
-        // Long, just long enough for the end to be unused, ones of an old array, whose data goes on to the end, and one that
-        // does not end with a block.
+        // In turn: a long device; one just long enough for an unused end; two devices of an old array, whose
+        // data extends to the end; and one that does not end at a block boundary.
         for device_bytes in [64 << 20, 5 << 20, 3 << 20, (3 << 20) + 8192, (64 << 20) + 3 * 512] {
             let joining = Joining {
                 slot: 0,

@@ -1,10 +1,11 @@
-//! The superblocks of a running array: one change at a time, each an epoch that every member of it holds
-//! before anything relies on it.
+//! The superblocks of a running array: one change at a time. Each change is an epoch that every member of it
+//! holds before anything relies on it.
 //!
-//! The keeper compares what the reactors see (the view) with what the superblocks say (the roster), and
-//! writes the difference; [`Members::on_record`](crate::members::Members::on_record) is what waits for it. A
-//! member that fails a superblock write leaves in the next change. When a change would leave fewer
-//! members than hold the data, the array has failed: nothing is written to say otherwise.
+//! The keeper compares the view (what the reactors see) with the roster (what the superblocks say) and writes
+//! the difference. Operations that depend on a change wait for
+//! [`Members::on_record`](crate::members::Members::on_record). A member that fails a superblock write leaves
+//! in the next change. A change that would leave fewer members than the data needs means that the array has
+//! failed; then no superblock is written.
 //!
 //! Changes of membership are rare, and the roster allocates for them; nothing else in a turn does.
 
@@ -23,7 +24,7 @@ use crate::turn::{Io, IoFor, Turn};
 
 use super::arrival::has_failed;
 
-/// A device that is to take a slot.
+/// A device that is to take over a slot.
 #[derive(Debug)]
 pub(crate) struct Joining {
     pub(crate) slot: u8,
@@ -34,7 +35,7 @@ pub(crate) struct Joining {
     pub(crate) answer: Answer,
 }
 
-/// What a round of superblock writes is for.
+/// Purpose of a round of superblock writes.
 #[derive(Debug)]
 enum Purpose {
     Leave,
@@ -43,67 +44,68 @@ enum Purpose {
         slot: u8,
     },
     Progress,
-    /// There is a list of lost rows.
+    /// Record that a list of lost rows exists.
     LostRows,
     Wake,
     Move,
     Stop,
-    /// The last change again, into the other copies.
+    /// Repeat the last change in the other copies.
     Reinforce,
 }
 
-/// How far a change that also has to be in the second copies has come.
+/// Progress of a change that is complete only when the second copies have it too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Wish {
-    /// Nobody asks for it.
+    /// Not asked for.
     #[default]
     None,
-    /// To be begun.
+    /// Asked for, not begun.
     Asked,
     /// The first copies are being written, or the second ones.
     Begun,
 }
 
-/// What the keeper is asked to put on record, beyond failures, which it finds itself.
+/// Requests to put something on record. Failures are not listed here: the keeper finds them itself.
 #[derive(Debug, Default)]
 pub(crate) struct Wishes {
     pub(crate) join: Option<Joining>,
-    /// The slot whose rebuild has ended.
+    /// The slot whose rebuild has finished.
     pub(crate) filled: Option<u8>,
-    /// The cursor of the rebuild, flushed.
+    /// The slot being rebuilt and its cursor, already flushed.
     pub(crate) progress: Option<(u8, u64)>,
-    /// There is a list of lost rows, on every member.
+    /// A list of lost rows exists and is on every member.
     pub(crate) lost_rows: bool,
-    /// Members are about to be written, for the first time since a start or a rest.
+    /// Members are about to be written for the first time since a start or a rest.
     wake: Wish,
-    /// The moves are to count up; see [`Keeper::ask_to_move`].
+    /// The record's moves must count up; see [`Keeper::ask_to_move`].
     moving: Wish,
-    /// Somebody asked for a move while one had begun.
+    /// Another move was asked for after the current one had begun.
     move_again: bool,
     pub(crate) stop: Wish,
-    /// A change has landed on one copy of each superblock, and goes to the other copies next.
+    /// A change has reached one copy of each superblock; the other copies are next.
     reinforce: bool,
 }
 
-/// Writes superblocks.
+/// The writer of superblocks.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    /// `None` for an array that lives in memory only.
+    /// The record on the members; `None` for an array that lives in memory only.
     roster: Option<Roster>,
-    /// One for each slot; empty while the kernel holds the last one, and no other was free yet.
+    /// Spans to write superblocks from, one for each slot. A span is empty while the kernel still holds the
+    /// old one and no other was free.
     spans: Vec<Span>,
     round: Option<(Purpose, u32)>,
-    /// The cursor of the rebuild that superblocks say, or are about to.
+    /// The rebuild cursor that the superblocks say, or are about to say.
     recorded_cursor: u64,
-    /// Epoch ids come from here: random at the start, mixed with each number.
+    /// Seed of the epoch ids: random at the start, mixed with each epoch number.
     seed: u64,
     pub(crate) wishes: Wishes,
-    /// Moves that are in both copies of every participant since the start.
+    /// Moves since the start that are in both copies of every participant.
     moves_done: u64,
     pub(crate) stopped: bool,
 }
 
-/// A move of the record that has been asked for.
+/// A handle for one requested move of the record; see [`Keeper::has_moved`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MoveTicket(u64);
 
@@ -122,7 +124,7 @@ impl Keeper {
         }
     }
 
-    /// The array's name; of one in memory, a word that stands for it.
+    /// The array's name, or a placeholder for an array in memory.
     pub(crate) fn name(&self) -> &str {
         self.roster.as_ref().map_or("NAME", |roster| roster.record().name.as_str())
     }
@@ -132,21 +134,21 @@ impl Keeper {
         self.round.is_some()
     }
 
-    /// Whether a device is being put on record, or is to be.
+    /// Whether a device is being put on record, or waits for it.
     pub(crate) fn is_joining(&self) -> bool {
         self.wishes.join.is_some() || matches!(self.round, Some((Purpose::Join(_), _)))
     }
 
-    /// Refuses to put a device on record, unless that has begun.
+    /// Refuses the waiting device, unless putting it on record has begun.
     pub(crate) fn refuse_join(&mut self, why: &str) {
         if let Some(joining) = self.wishes.join.take() {
             joining.answer.send(Err(why.into()));
         }
     }
 
-    /// Asks for the record's moves to count up, in a change that begins after this call: whatever was written to a member
-    /// before the call is then later than every image of a member with fewer moves. An array without a record has nothing
-    /// to move.
+    /// Asks for the record's moves to count up in a change that begins after this call. Everything written to
+    /// a member before the call is then later than every image of a member with fewer moves. An array without
+    /// a record has nothing to move.
     pub(crate) fn ask_to_move(&mut self) -> MoveTicket {
         if !self.has_record() {
             return MoveTicket(self.moves_done);
@@ -162,12 +164,12 @@ impl Keeper {
         MoveTicket(self.moves_done + 1)
     }
 
-    /// Whether the array has a record on its members; one in memory has none.
+    /// Whether the array has a record on its members; an array in memory has none.
     pub(crate) fn has_record(&self) -> bool {
         self.roster.is_some()
     }
 
-    /// Whether nothing is to be put on record.
+    /// Whether there is nothing to put on record.
     pub(crate) fn is_at_rest(&self) -> bool {
         let Wishes { join, filled, progress, lost_rows, wake, moving, move_again: _, stop, reinforce } =
             &self.wishes;
@@ -180,12 +182,12 @@ impl Keeper {
             && !reinforce
     }
 
-    /// Whether the move that was asked for is in both copies of every participant.
+    /// Whether the requested move is in both copies of every participant.
     pub(crate) fn has_moved(&self, ticket: MoveTicket) -> bool {
         self.moves_done >= ticket.0
     }
 
-    /// The slots on record.
+    /// The view that the record implies.
     fn on_record(&self) -> MemberView {
         let mut view = MemberView { readable: Slots::NONE, writable: Slots::NONE };
         for (slot, entry) in self.roster.iter().flat_map(|roster| roster.record().slots.iter().enumerate()) {
@@ -202,7 +204,7 @@ impl Keeper {
         view
     }
 
-    /// The record is in both copies of every participant: what was asked for is done.
+    /// Completes what was asked for, now that the record is in both copies of every participant.
     fn proven(&mut self, shared: &Shared) {
         let wishes = &mut self.wishes;
         if wishes.wake == Wish::Begun {
@@ -219,13 +221,13 @@ impl Keeper {
         }
     }
 
-    /// The position of the record now.
+    /// The current position of the record.
     fn position(&self) -> Option<Position> {
         self.roster.as_ref().map(|roster| Position::of(roster.record()))
     }
 
-    /// Ends a round whose position is noted by now, and begins the next change of the record, if there is one to make. The slot whose
-    /// rebuild begins, if a device has joined.
+    /// Ends a round whose position has been noted by now, and begins the next change of the record if one is
+    /// due. Returns the slot whose rebuild begins, if a device has joined.
     pub(crate) fn turn<R: Ring>(&mut self, turn: &mut Turn<'_, R>) -> Option<u8> {
         let joined = self.end_noted_round(turn.shared, turn.now_ns);
         self.begin_change(turn);
@@ -236,7 +238,7 @@ impl Keeper {
         let shared = turn.shared;
         let keeper = &mut *self;
         if shared.failed() {
-            // No record is written any more: without this, the order would wait for ever.
+            // A failed array writes no record any more; without this refusal the order would wait forever.
             keeper.refuse_join(&has_failed(keeper.name()));
         }
         if keeper.round.is_some() || keeper.stopped || shared.failed() {
@@ -245,7 +247,7 @@ impl Keeper {
         let view = shared.members.view();
         for span in &mut keeper.spans {
             if *span == Span::EMPTY {
-                // None is free now: the change is begun in a later turn.
+                // No span is free now: a later turn begins the change.
                 let Some(fresh) = turn.buffers.pool.take_kept_back(BLOCK_BYTES as u32) else { return };
                 *span = fresh;
             }
@@ -282,7 +284,7 @@ impl Keeper {
             if !shared.members.anticipate_record(slot, Believed::Below(cursor)) {
                 return;
             }
-            // It counts from the first write on, whether or not all land.
+            // The new cursor counts from the first write on, whether or not all writes land.
             keeper.recorded_cursor = cursor;
             (Purpose::Progress, roster.rebuild_progress(usize::from(slot), cursor))
         } else if std::mem::take(&mut keeper.wishes.lost_rows) {
@@ -324,7 +326,8 @@ impl Keeper {
         turn.push_to(IoFor::Superblock, write.slot as u8, device, io, offset, span);
     }
 
-    /// A superblock has been written, or has not. The slot whose rebuild begins, if a device has joined by it.
+    /// Handles the end of a superblock write. Returns the slot whose rebuild begins, if a device has joined
+    /// by it.
     pub(crate) fn written(
         &mut self,
         shared: &Shared,
@@ -342,8 +345,9 @@ impl Keeper {
         self.write_ended(shared, now_ns, io, outcome)
     }
 
-    /// A superblock's write is parked: its device does not answer, and the slot is out of the view. The write may land at any
-    /// time or never, so it is lost in the roster's sense, and the slot leaves in the next epoch whatever becomes of it.
+    /// Gives up a superblock write that is parked because its device does not answer; its slot is already out
+    /// of the view. The write may still land at any time, or never. The roster counts it as lost, and the
+    /// slot leaves in the next epoch in either case.
     pub(crate) fn lost(&mut self, shared: &Shared, now_ns: u64, io: &Io) -> Option<u8> {
         self.spans[usize::from(io.slot)] = Span::EMPTY;
         self.write_ended(shared, now_ns, io, WriteOutcome::Lost)
@@ -361,8 +365,8 @@ impl Keeper {
         self.end_noted_round(shared, now_ns)
     }
 
-    /// Every write of the round has ended: orders a note of the new position, if all have landed. (Second copies say the same position
-    /// again.)
+    /// Orders a note of the new position when every write of the round has landed. Second copies repeat a
+    /// position that is already noted.
     fn note_round(&self, shared: &Shared, now_ns: u64) {
         let is_change = !matches!(self.round, Some((Purpose::Reinforce, _)));
         if is_change && self.roster.as_ref().is_some_and(Roster::has_landed) {
@@ -377,12 +381,12 @@ impl Keeper {
         if is_written && shared.steward.noting.is_over(now_ns) { self.end_round(shared) } else { None }
     }
 
-    /// Every write of the round has ended, and its position is noted. What was lost leaves in the next round, and what relies on this
-    /// one waits until one has landed whole.
+    /// Ends a round whose writes have ended and whose position is noted. A slot that lost its write leaves in
+    /// the next round; what relies on this change waits for a round that lands completely.
     fn end_round(&mut self, shared: &Shared) -> Option<u8> {
         let (purpose, _) = self.round.take().expect("a round ends once");
         let landed = self.roster.as_ref().is_some_and(Roster::has_landed);
-        // A change that lost a write is followed by another, without that slot.
+        // A change that lost a write is followed by another one without that slot.
         self.wishes.reinforce = landed && !matches!(purpose, Purpose::Reinforce);
         let mut joined = None;
         match purpose {
@@ -397,7 +401,7 @@ impl Keeper {
                 if landed {
                     shared.members.begin_rebuild(joining.slot, joining.device, joining.volatile);
                     self.recorded_cursor = 0;
-                    // Wishes of an earlier rebuild that failed.
+                    // These wishes belong to an earlier rebuild, which failed.
                     (self.wishes.filled, self.wishes.progress) = (None, None);
                     joined = Some(joining.slot);
                     joining.answer.send(Ok(()));
@@ -406,7 +410,8 @@ impl Keeper {
                 }
             }
             Purpose::Filled { slot } => {
-                // Readable from now on, whether or not all have heard: the slot is filled. (Unless it, or too many, failed.)
+                // The slot is full, so it is readable from now on, even if some superblocks do not say so
+                // yet. (Unless it failed, or too many did.)
                 shared.members.finish_rebuild(slot, shared.geometry.data().into());
             }
         }

@@ -1,5 +1,5 @@
-//! Writing the list of lost rows: when it is durable on every member, and on record. The order and its reasons are at the top of
-//! [`lost`](crate::lost).
+//! The writes of the list of lost rows, until it is durable on every member and on record. The top of
+//! [`lost`](crate::lost) explains the order.
 
 use crate::format::lost_rows::{LIST_BYTES, PLACE_OFFSETS_BYTES, encode};
 use crate::members::{Failure, Missed};
@@ -15,18 +15,18 @@ use super::keeper::Keeper;
 #[derive(Debug)]
 struct Round {
     version: u64,
-    /// The place of the two that is being written.
+    /// The place being written, of the two.
     place: usize,
     pending: u32,
-    /// Members that do not have it: the record must exclude them before it counts as durable.
+    /// Members without this version: the record must exclude them before the version counts as durable.
     missed: Missed,
 }
 
-/// The steward's writes of the list.
+/// The state of the list's writes.
 #[derive(Debug)]
 pub(crate) struct ListWrites {
     span: Span,
-    /// The lot of `span`, if parked I/Os hold it; or `NONE`.
+    /// The lot of `span` if parked I/Os hold the span, otherwise `NONE`.
     lot: u32,
     round: Option<Round>,
 }
@@ -37,12 +37,12 @@ impl ListWrites {
         ListWrites { span, lot: NONE, round: None }
     }
 
-    /// A parked write of the list holds its span.
+    /// Keeps the span for a parked write of the list.
     pub(crate) fn hold(&mut self, buffers: &mut Buffers) -> Holds {
         buffers.hold(&mut self.lot, self.span)
     }
 
-    /// Writes the list where it is behind, one place after the other.
+    /// Writes the list if the members' version is behind, to one place after the other.
     pub(super) fn advance<R: Ring>(&mut self, turn: &mut Turn<'_, R>, keeper: &mut Keeper) {
         let shared = turn.shared;
         let Some(round) = &self.round else {
@@ -58,7 +58,7 @@ impl ListWrites {
         if shared.failed() {
             self.round = None;
         } else if !shared.members.excludes(&missed) {
-            // The keeper is at it.
+            // The keeper is already excluding them.
         } else if place + 1 < PLACE_OFFSETS_BYTES.len() {
             self.write_place(turn, version, place + 1);
         } else if !shared.lost.is_on_record() {
@@ -73,7 +73,7 @@ impl ListWrites {
         let shared = turn.shared;
         let (version, ranges) = shared.lost.snapshot();
         if !has_record {
-            // An array in memory has no place for it.
+            // An array in memory has no place for the list.
             shared.lost.set_durable(version);
             return;
         }
@@ -83,7 +83,7 @@ impl ListWrites {
             turn.buffers.leave(lot);
         }
         if self.span == Span::EMPTY {
-            // None is free now: the list is written in a later turn.
+            // No span is free now: a later turn writes the list.
             let Some(span) = turn.buffers.pool.take_kept_back(LIST_BYTES as u32) else { return };
             self.span = span;
         }
@@ -102,7 +102,7 @@ impl ListWrites {
         }
     }
 
-    /// One member has the list, or has failed to write it.
+    /// Handles the end of a member's write of the list, successful or not.
     pub(crate) fn written(&mut self, shared: &Shared, io: &Io, result: Result<(), i32>) {
         if let Err(errno) = result {
             io.fail_metadata(shared, errno, Failure::Metadata(errno));
@@ -110,7 +110,8 @@ impl ListWrites {
         self.write_ended(io, result.is_ok());
     }
 
-    /// A member's write of the list is over, or is not waited for any more.
+    /// Counts a member's write of the list as over, because it ended or because nothing waits for it any
+    /// more.
     pub(crate) fn write_ended(&mut self, io: &Io, is_written: bool) {
         let round = self.round.as_mut().expect("a list is written in a round");
         round.pending -= 1;

@@ -1,20 +1,24 @@
-//! Rebuild: the filling of one slot, stripe by stripe, through the same ownership and the same operations as a host's write.
+//! Rebuild: fills one slot, stripe by stripe, with the same ownership and the same operations as a host's
+//! write.
 //!
-//! A turn looks at a bounded number of stripes; how many are in flight says `share`, and how each comes to its turn array/jobs.rs.
+//! A turn looks at a bounded number of stripes. `share` decides how many are in flight, and array/jobs.rs how
+//! each of them gets its turn.
 //!
-//! **The cursor** says how far the slot may be read; it passes a stripe only under the steward's own
-//! look at it after it was rebuilt. Host writes go to the slot from the start, wherever the cursor is, so a
-//! stripe that was rebuilt stays right while the cursor is still behind it. An Unwritten stripe is passed
-//! by when no one owns it: a write that began before the slot joined would still own it.
+//! **The cursor** says how far the slot may be read. It passes a stripe only after the steward itself has
+//! seen that the stripe was rebuilt. Host writes go to the slot from the start, wherever the cursor is, so a
+//! rebuilt stripe stays right while the cursor is still behind it. An unwritten stripe is passed without work
+//! if no operation owns it: a write that began before the slot joined would still own it.
 //!
-//! **Lost stripes.** The strip of a NeedSync stripe that is on the slot being filled cannot be computed: it is listed as lost, the
-//! stripe is healed over the others, and the rebuild goes on (lost.rs).
+//! **Lost stripes.** If a stripe is unsynced, the strip on the slot being filled cannot be computed. The
+//! strip is listed as lost, the stripe is resynced over the other members, and the rebuild continues
+//! (lost.rs).
 //!
-//! **Unfilled stripes.** A stripe of which another member could not be read is filled but for those rows. The error may
-//! pass (a bad block is rewritten, or had some trouble in passing), so it is tried again, after longer and longer waits; meanwhile
-//! the cursor stays before it, and reads go on reconstructing there. In the end such rows are listed as lost too. Where the list
-//! has no room left the stripe stays unfilled, and is looked at once a minute. Behind [`UNFILLED_MAX`] unfilled stripes the rebuild
-//! stops, and goes on as some of them are filled.
+//! **Unfilled stripes.** If another member cannot be read in some rows of a stripe, the stripe is filled
+//! except for those rows. The error may be temporary (the bad block is rewritten, or the drive had a passing
+//! problem), so the stripe is tried again after longer and longer waits. Meanwhile the cursor stays before
+//! it, and reads there keep reconstructing. Finally such rows are listed as lost too. If the list is full the
+//! stripe stays unfilled and is tried once a minute. After [`UNFILLED_MAX`] unfilled stripes the rebuild
+//! pauses, and continues when some of them are filled.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -27,52 +31,53 @@ use crate::shared::Shared;
 
 use super::{FlushFor, Steward};
 
-/// Background stripes in flight while no host asks for anything; see `share` for how many while one does.
+/// Background stripes in flight while no host has requests; `share` says how many while one has.
 pub(super) const JOBS_MAX_IDLE: u32 = JOBS_MAX;
 /// Stripes looked at in one turn.
 const LOOKS_PER_TURN: u32 = 4096;
-/// How often the rebuild's cursor is put on record.
+/// Time between two recordings of the rebuild cursor.
 const PROGRESS_EVERY_NS: u64 = 5_000_000_000;
-/// How long a rebuild waits before it first tries again a stripe that could not be read.
+/// Time before the first new attempt at a stripe that could not be read.
 const REBUILD_AGAIN_NS: u64 = 1_000_000_000;
-/// The waits above double with each attempt, so many times at most: what is bad stays bad, and each look at it may cost the
-/// drive seconds. 5 s become 5 min, 1 s becomes one.
+/// Each attempt doubles the waits above, at most this many times: bad blocks mostly stay bad, and each
+/// attempt may cost the drive seconds. 5 s grow to 5 min, and 1 s to 1 min.
 const DOUBLINGS_MAX: u32 = 6;
 
-/// How long to wait after attempt `attempt` (0 for the first) where the first wait is `first_ns`.
+/// Time to wait after attempt `attempt` (0 for the first), if the first wait is `first_ns`.
 pub(super) const fn backoff_ns(first_ns: u64, attempt: u32) -> u64 {
     let doublings = if attempt < DOUBLINGS_MAX { attempt } else { DOUBLINGS_MAX };
     first_ns << doublings
 }
 
-/// Unfilled stripes of a rebuild. Each turn looks at all of them for the first, which takes some microseconds.
+/// Most unfilled stripes that a rebuild keeps. Each turn searches all of them for the first, in some
+/// microseconds.
 const UNFILLED_MAX: usize = 4096;
 
 /// A stripe that could not be filled, because a read failed or the list of lost rows is full.
 #[derive(Clone, Copy, Debug)]
 struct Unfilled {
     stripe: u64,
-    /// How many attempts before the last one failed.
+    /// How many attempts failed before the last one.
     attempt: u32,
-    /// When the next attempt is due. Each stripe has a time of its own: a stripe that fails for the first time is tried again
-    /// soon, and those that have failed often keep their long waits.
+    /// Due time of the next attempt. Each stripe has its own: a stripe that failed for the first time is
+    /// tried again soon, and stripes that failed often keep their long waits.
     due_ns: u64,
 }
 
-/// How far a rebuild is.
+/// Stages of a rebuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Filling {
-    /// Stripe by stripe.
+    /// Filling stripe by stripe.
     Stripes,
-    /// The slot's copies of bitmap blocks, this one next.
+    /// Writing the slot's copies of bitmap blocks; the next block is given.
     Blocks(u32),
-    /// A last flush.
+    /// Waiting for the last flush.
     Flushing,
-    /// The record is being changed.
+    /// Waiting for the record to say that the slot is in sync.
     Finishing,
 }
 
-/// The filling of one slot.
+/// The state of a rebuild.
 #[derive(Debug)]
 pub(super) struct Rebuild {
     pub(super) slot: u8,
@@ -81,18 +86,18 @@ pub(super) struct Rebuild {
     next: u64,
     /// Stripes in flight, and whether each is done.
     window: VecDeque<(u64, bool)>,
-    /// The version of the list of lost rows that this slot has too.
+    /// Version of the list of lost rows that this slot has too.
     listed: Option<u64>,
     /// Stripes that wait for another attempt.
     unfilled: Vec<Unfilled>,
     /// Stripes due for another attempt now, each with the number of that attempt.
     again: VecDeque<(u64, u32)>,
-    /// Nothing is to be done before they come due again.
+    /// Nothing can be done before unfilled stripes are due again.
     waits: bool,
-    /// The block whose copies are being written.
+    /// The block whose copies are being written now.
     copying: Option<Ticket>,
     next_progress_ns: u64,
-    /// The cursor that a flush under way makes safe to record.
+    /// The cursor that may be recorded once the flush under way has ended.
     flushing_cursor: u64,
 }
 
@@ -117,44 +122,44 @@ impl Rebuild {
         !self.waits
     }
 
-    /// When the next unfilled stripe is due, if there is one.
+    /// The time at which the next unfilled stripe is due, if there is one.
     pub(super) fn next_deadline_ns(&self) -> Option<u64> {
         self.unfilled.iter().map(|unfilled| unfilled.due_ns).min()
     }
 
-    /// Every stripe before this is filled.
+    /// The first stripe that is not filled: every stripe before it is.
     fn reached(&self) -> u64 {
         let unfilled = self.unfilled.iter().map(|unfilled| unfilled.stripe);
         let in_flight = self.window.iter().map(|entry| entry.0);
         self.again.iter().map(|entry| entry.0).chain(unfilled).chain(in_flight).fold(self.next, u64::min)
     }
 
-    /// The next stripe to look at, if any, and the attempt that this is.
+    /// The next stripe to look at, if any, and the number of this attempt.
     fn upcoming(&self, stripes: u64) -> Option<(u64, u32)> {
         let has_room = self.unfilled.len() + self.window.len() < UNFILLED_MAX;
         self.again.front().copied().or((has_room && self.next < stripes).then_some((self.next, 0)))
     }
 
-    /// An attempt at a stripe has failed.
+    /// Schedules another attempt at a stripe after a failed one.
     fn put_off(&mut self, stripe: u64, attempt: u32, now_ns: u64) {
         let due_ns = now_ns + backoff_ns(REBUILD_AGAIN_NS, attempt);
         self.unfilled.push(Unfilled { stripe, attempt, due_ns });
     }
 
-    /// Takes up the unfilled stripes that are due.
+    /// Queues the unfilled stripes that are due.
     fn try_again(&mut self, now_ns: u64) {
         let due = self.unfilled.extract_if(.., |unfilled| unfilled.due_ns <= now_ns);
         self.again.extend(due.map(|unfilled| (unfilled.stripe, unfilled.attempt + 1)));
     }
 
-    /// That one is in the window now, or was passed by.
+    /// Moves past the upcoming stripe, which is now in the window or needed no work.
     fn pass(&mut self) {
         if self.again.pop_front().is_none() {
             self.next += 1;
         }
     }
 
-    /// An attempt at a stripe has ended.
+    /// Takes note of the end of an attempt at a stripe.
     pub(super) fn job_ended(&mut self, stripe: u64, attempt: u32, is_filled: bool, now_ns: u64) {
         if let Some(entry) = self.window.iter_mut().find(|entry| entry.0 == stripe) {
             entry.1 = true;
@@ -178,7 +183,7 @@ impl Steward {
         let (slot, filling) = (rebuild.slot, rebuild.filling);
         let view = shared.members.view();
         if !view.writable.has(slot) || (view.readable.has(slot) && filling == Filling::Finishing) {
-            // It failed again, or it is done.
+            // The slot failed again, or the rebuild is done.
             if self.jobs == 0 && self.flushing != Some(FlushFor::Rebuild) {
                 shared.steward.rebuild_slot.store(0, Ordering::Relaxed);
                 self.rebuild = None;
@@ -198,9 +203,10 @@ impl Steward {
         }
         let jobs_max = self.jobs_max(shared, now_ns, requests);
         let stripes = shared.geometry.stripes();
-        // The slot joined the view before these looks at locks; a write takes its lock before it looks at the view.
-        // All four are SeqCst: we see the lock of a write that does not know the slot, or it sees the slot. (That of a discard
-        // is looked at after the cell: see `cell_at_rest`.)
+        // No write may miss the new slot. Here: the slot joined the view, then we look at the stripe's lock.
+        // In a write: it takes the lock, then looks at the view. All four accesses are SeqCst, so either we
+        // see the lock of a write that does not know the slot, or the write sees the slot. (The lock of a
+        // discard is looked at after the cell: see `cell_at_rest`.)
         for _ in 0..LOOKS_PER_TURN {
             let rebuild = self.rebuild.as_ref().expect("looked at above");
             let upcoming = rebuild.upcoming(stripes).filter(|_| self.jobs < jobs_max);
@@ -229,7 +235,8 @@ impl Steward {
         } else if now_ns >= rebuild.next_progress_ns {
             let first = rebuild.next_progress_ns == 0;
             rebuild.next_progress_ns = now_ns + PROGRESS_EVERY_NS;
-            // What a flush covers was passed before it began; one that takes longer than the time between two is waited for.
+            // The flush covers what the cursor passed before it began. If a flush takes longer than the
+            // interval, the next one waits for it.
             let passed = shared.members.cursor();
             if !first && self.join_flush(flush, FlushFor::Rebuild) {
                 let rebuild = self.rebuild.as_mut().expect("looked at above");
@@ -238,7 +245,7 @@ impl Steward {
         }
     }
 
-    /// Whether the slot has the list of lost rows, as far as there is one; writes it there otherwise.
+    /// Whether the slot has the list of lost rows, if there is a list. Has it written there if not.
     fn lists_lost_rows(&mut self, shared: &Shared) -> bool {
         let rebuild = self.rebuild.as_mut().expect("looked at by the caller");
         if rebuild.listed.is_none() && shared.lost.is_on_record() {
@@ -250,8 +257,8 @@ impl Steward {
         }
     }
 
-    /// Writes every bitmap block of which the slot keeps a copy, so that its copies are not old when they
-    /// begin to count.
+    /// Writes every bitmap block of which the slot keeps a copy; otherwise the slot would begin to count with
+    /// old copies.
     fn fill_blocks(&mut self, shared: &Shared, blocks: &mut BlockWrites, flush: &mut FlushGate, from: u32) {
         if !self.lists_lost_rows(shared) {
             return;
@@ -267,9 +274,9 @@ impl Steward {
             }
             let at = BlockIndex(block);
             let rebuild = self.rebuild.as_mut().expect("looked at by the caller");
-            // One block at a time: asked for here, and passed when two writes that began since have ended, one for each of its
-            // places. A device that joins holds no older generation in the other place, and a start could not tell that place
-            // from one that has become unreadable.
+            // One block at a time: it is requested here, and passed when two writes that began afterwards
+            // have ended, one for each of its places. A device that joins holds no older generation in the
+            // other place, and a start could not tell an empty place from an unreadable one.
             match rebuild.copying {
                 None => {
                     let ticket = shared.bitmap.request_write(at);
@@ -295,7 +302,7 @@ impl Steward {
         rebuild.filling = if is_flushing { Filling::Flushing } else { Filling::Blocks(block) };
     }
 
-    /// The members are flushed: what the cursor had passed before may be recorded.
+    /// Asks the keeper to record what the cursor had passed before the flush, which has ended.
     pub(super) fn rebuild_flushed(&mut self, ok: bool) {
         let Some(rebuild) = self.rebuild.as_mut().filter(|_| ok) else { return };
         let slot = rebuild.slot;
@@ -310,8 +317,8 @@ impl Steward {
         }
     }
 
-    /// The flush of a stop begins now: it covers everything that the cursor has passed. No operation is in flight, and the cursor does
-    /// not move any more.
+    /// Remembers the cursor as the flush of a stop begins: the flush covers everything that the cursor has
+    /// passed. No operation is in flight, and the cursor no longer moves.
     pub(super) fn note_cursor_of_stop(&mut self, shared: &Shared) {
         let cursor = shared.members.cursor();
         if let Some(rebuild) = &mut self.rebuild {
@@ -319,9 +326,10 @@ impl Steward {
         }
     }
 
-    /// The members are flushed for a stop: the cursor goes on record, before the stop does. What is on record of it may be older than
-    /// [`PROGRESS_EVERY_NS`]; at the next start a stripe at or above the recorded cursor that needs a resync is not believed on the
-    /// slot, and its strip there would be given up, although the device has it.
+    /// Puts the cursor on record after the flush of a stop, before the superblocks say Clean. The cursor on
+    /// record may be up to [`PROGRESS_EVERY_NS`] old. At the next start, an unsynced stripe at or above the
+    /// recorded cursor is not trusted on this slot, so without this its strip there would be listed as lost
+    /// although the device has it.
     pub(super) fn record_cursor_of_stop(&mut self) {
         let Some(rebuild) = &self.rebuild else { return };
         match rebuild.filling {
@@ -338,7 +346,8 @@ impl Steward {
 mod tests {
     use super::*;
 
-    /// However many stripes cannot be filled, the rebuild keeps a bounded number of them, and tries those ever less often.
+    /// The rebuild keeps a bounded number of unfilled stripes, however many fail, and tries them less and
+    /// less often.
     #[test]
     fn a_rebuild_stops_behind_stripes_that_cannot_be_filled() {
         let stripes = 10 * UNFILLED_MAX as u64;
@@ -356,12 +365,12 @@ mod tests {
         }
         assert_eq!(rebuild.unfilled.capacity(), UNFILLED_MAX, "it takes no more memory");
         assert!(attempts / UNFILLED_MAX < 70, "once a minute: {attempts} attempts in an hour");
-        // They can be filled now, and the rest of the array is new.
+        // From here on they can be filled, and the rest of the array is untouched.
         while rebuild.again.pop_front().is_some() {}
         assert_eq!(rebuild.upcoming(stripes), Some((UNFILLED_MAX as u64, 0)));
     }
 
-    /// Every minute one stripe can be filled, and the next one, which is new, cannot: the others keep their waits.
+    /// Every minute one stripe can be filled and the next, new one cannot. The others keep their waits.
     #[test]
     fn a_new_unfilled_stripe_does_not_shorten_the_waits_of_others() {
         let stripes = 10 * UNFILLED_MAX as u64;

@@ -1,8 +1,9 @@
-//! Resync: the search for stripes whose parity does not match their data, and their repair, stripe by stripe, through the same ownership
-//! and the same operations as a host's write.
+//! Resync: finds stripes whose parity does not match their data and repairs them, stripe by stripe, with the
+//! same ownership and the same operations as a host's write.
 //!
-//! A few stripes are in flight at a time, fewer while hosts have requests (`share`). Each comes to its turn, whoever owns it and
-//! however busy it is: see array/jobs.rs. A turn looks at a bounded number of cells; a search of a large bitmap takes several.
+//! A few stripes are in flight at a time, fewer while hosts have requests (`share`). Each stripe gets its
+//! turn, whichever reactor owns it and however busy it is (array/jobs.rs). A turn looks at a bounded number
+//! of cells, so the search of a large bitmap takes several turns.
 
 use std::sync::atomic::Ordering;
 
@@ -12,38 +13,40 @@ use crate::shared::Shared;
 use super::Steward;
 use super::rebuild::backoff_ns;
 
-/// Cells that the search for NeedSync stripes looks at in one turn: 32 KiB of memory, some microseconds. (All 234 million of 59 MB
-/// on disk at once took 20 ms, in which the reactor served nobody.)
+/// Cells that the search for unsynced stripes looks at in one turn: 32 KiB of memory, some microseconds. (A
+/// look at all 234 million cells of 59 MB on disk at once took 20 ms, during which the reactor served no
+/// request.)
 pub(super) const CELLS_PER_TURN: u64 = 1 << 16;
-/// How long after a resync that could not read some stripe another begins.
+/// Time between a resync that could not read some stripe and the next one.
 const RESYNC_AGAIN_NS: u64 = 5_000_000_000;
 
-/// The search for NeedSync stripes.
+/// The search for unsynced stripes (`NeedSync` in the bitmap).
 #[derive(Debug)]
 pub(super) struct Resync {
-    /// Where the search goes on; `None` when none is under way.
+    /// The next cell to look at; `None` when no search is under way.
     from: Option<u64>,
-    /// Stripes that could not be made consistent, in this pass.
+    /// Stripes of this pass that could not be made consistent.
     lost: u64,
-    /// Of those, stripes of which a read failed: that may pass, so another pass is due some time later.
+    /// Number of these where a read failed. Such an error may pass, so another pass follows some time later.
     unread: u64,
     again_at_ns: u64,
-    /// How many passes before this could not read some stripe.
+    /// How many passes before this one could not read some stripe.
     attempt: u32,
-    /// [`StewardState::torn`](crate::shared::StewardState::torn) as it was looked at last.
+    /// [`StewardState::torn`](crate::shared::StewardState::torn) when it was last looked at.
     torn_seen: u64,
-    /// The slots that were readable when the pass began: with others, another pass may help.
+    /// The readable slots when the pass began. If they change, another pass may succeed.
     readable: u32,
 }
 
 impl Resync {
-    /// The first search, as the array is made: no turn waits while every cell is counted.
+    /// Starts the first search while the array is being made, so that no turn waits until every cell is
+    /// counted.
     pub(super) fn begin(shared: &Shared) -> Resync {
         Resync::of(shared, shared.bitmap.count().need_sync)
     }
 
-    /// Another search for what this one has left. No stripe becomes NeedSync while an array runs, so there are no more than
-    /// those, and nothing need be counted.
+    /// Starts another search for the stripes that this one left. No stripe becomes unsynced while an array
+    /// runs, so there are no more than those, and no cell need be counted.
     fn again(&self, shared: &Shared) -> Resync {
         let attempt = if self.unread > 0 { self.attempt + 1 } else { 0 };
         Resync { attempt, ..Resync::of(shared, self.lost.max(self.unread)) }
@@ -68,19 +71,19 @@ impl Resync {
         self.from.is_some()
     }
 
-    /// When the next pass is due, if some stripe could not be read.
+    /// The time at which the next pass is due, if some stripe could not be read.
     pub(super) fn next_deadline_ns(&self) -> Option<u64> {
         (self.from.is_none() && self.unread > 0).then_some(self.again_at_ns)
     }
 }
 
 impl Steward {
-    /// Background jobs that may be in flight now, where this reactor's host has so many requests.
+    /// How many background jobs may be in flight now, where `requests` counts those of this reactor's host.
     pub(super) fn jobs_max(&mut self, shared: &Shared, now_ns: u64, requests: u32) -> u32 {
         self.share.jobs_max(now_ns, requests, || shared.mailboxes.load())
     }
 
-    /// A job has ended, here or at another reactor.
+    /// Takes note of the end of a job, here or at another reactor.
     pub(crate) fn job_ended(&mut self, shared: &Shared, now_ns: u64, end: JobEnd) {
         let JobEnd { stripe, job, need_sync, unhealed, result } = end;
         self.jobs -= 1;
@@ -105,7 +108,7 @@ impl Steward {
         let torn = shared.steward.torn.load(Ordering::Acquire);
         let resync = &mut self.resync;
         if torn != resync.torn_seen {
-            // Not at once: what refused a write a moment ago would refuse the resync's too.
+            // Wait first: the cause that refused a write a moment ago would also refuse the resync's write.
             let again_at_ns = now_ns + RESYNC_AGAIN_NS;
             (resync.torn_seen, resync.again_at_ns, resync.attempt) = (torn, again_at_ns, 0);
             resync.unread += 1;

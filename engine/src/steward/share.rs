@@ -1,40 +1,43 @@
 //! How background work and hosts share the members.
 //!
-//! A member serves what it is given in the order in which it comes, so each side's share is its share of what is in flight. A
-//! job has about one operation in flight at each member, a host's request one at one member.
+//! A member serves operations in the order in which they arrive, so each side's share of a member is its
+//! share of the operations in flight. A job has about one operation in flight at each member; a host's
+//! request has one, at one member.
 //!
 //! | hosts | jobs in flight |
 //! |---|---|
 //! | no request at any reactor for [`IDLE_AFTER_NS`] | 32 |
 //! | some | one for 16 requests, at least 4, at most 32 |
 //!
-//! So behind few requests background work adds a queue of four to each member, and behind many it does not sink into
-//! insignificance: beside 1000 reads in flight, a quarter of them reconstructed, it has one in 42 of a member's operations
-//! (engine/tests/fairness). With 8 jobs whatever hosts did it had a quarter of that; with 32 in each moment in which the steward's own
-//! reactor had no request, a host with one request at a time, or at another reactor, met all 32.
+//! Beside few requests, background work thus adds a queue of four to each member; beside many, it still makes
+//! progress. With 1000 reads in flight, a quarter of them reconstructed, it has one in 42 of a member's
+//! operations (engine/tests/fairness). Two alternatives lost: a fixed number of 8 jobs had a quarter of that;
+//! and 32 jobs in each moment in which the steward's own reactor had no request meant that a host with one
+//! request at a time, or a host at another reactor, met all 32.
 
 use super::rebuild::JOBS_MAX_IDLE;
 
-/// How long no request must have been in flight before background work takes all that it can use.
+/// Time without any request in flight after which background work takes all that it can use.
 const IDLE_AFTER_NS: u64 = 20_000_000;
-/// How often the other reactors' load is looked at: each costs a line of another core's cache.
+/// Time between two looks at the other reactors' load: each look costs a cache line of another core.
 const LOOK_EVERY_NS: u64 = 1_000_000;
-/// Jobs in flight beside hosts, at least.
+/// Fewest jobs in flight beside hosts.
 const JOBS_MIN: u32 = 4;
-/// Requests in flight for each job beside them.
+/// Host requests in flight for each job in flight.
 const REQUESTS_PER_JOB: u32 = 16;
 
-/// What the steward knows of hosts' load.
+/// The steward's knowledge of the hosts' load.
 #[derive(Debug, Default)]
 pub(super) struct Share {
     others: u32,
     looked_ns: u64,
-    /// When a request was last seen; `None` for never.
+    /// The time at which a request was last seen; `None` if never.
     seen_ns: Option<u64>,
 }
 
 impl Share {
-    /// Jobs that may be in flight now, where this reactor has `own` requests; `others` adds up those of the others.
+    /// How many jobs may be in flight now. `own` counts this reactor's requests; `others` adds up those of
+    /// the other reactors.
     pub(super) fn jobs_max(&mut self, now_ns: u64, own: u32, others: impl FnOnce() -> u32) -> u32 {
         if now_ns >= self.looked_ns + LOOK_EVERY_NS {
             (self.others, self.looked_ns) = (others(), now_ns);

@@ -1,25 +1,25 @@
-//! Sweeping: cells that have rested become Clean, so that a crash later costs little resync, and no stripe of a degraded
-//! array.
+//! Sweep: cells that have rested become Clean, so that a later crash leaves few stripes to resync. With a
+//! member missing, a stripe that needs a resync at the next start is lost, so there a sweep saves data.
 //!
 //! ```text
-//! Resting --(a pass is due, something has changed)--> Looking: block by block, a few a turn
+//! Resting --(a pass is due, something has changed)--> Looking: block by block, a few per turn
 //!   Looking: a block with candidates goes into the batch; a full batch, or the end --> Flushing
 //!   Flushing --(all members flushed)--> Moving
 //!   Moving --(the record has moved on)--> sweep the batch, age its blocks, write them --> Looking
 //!   Looking, past the last block --> Resting
 //! ```
 //!
-//! The record moves on before any cell becomes Clean on a member: an image of a member from before the write of such a
-//! stripe is then known to be old, where the cell no longer says that anything was written. A pass that found writes and
-//! swept nothing (a stripe that is written again and again) moves the record on too, so that an image is known to be
-//! old after two passes at most.
+//! The record moves on before any cell becomes Clean on a member. A member image from before the write of
+//! such a stripe is then known to be old, although the cell no longer says that anything was written. A pass
+//! that found writes and swept nothing (a stripe that is written again and again) moves the record on too, so
+//! an image is known to be old after two passes at most.
 //!
-//! A block that was being written already when it was to be written again, or for which there was no room, is behind at the
-//! next pass and asked for again. A block without dirty cells is written a second time, so that both its places say the
-//! same and one bad sector costs nothing.
+//! A block whose write could not begin, because a write of it was under way or there was no room, is still
+//! behind at the next pass and is requested again. A block without dirty cells is written a second time, so
+//! that both its places hold the same and one bad sector costs nothing.
 //!
-//! A degraded array is swept like a whole one: a cell says whether parity matches the data, and nothing about the member
-//! that is missing.
+//! A degraded array is swept like a whole one: a cell says whether parity matches the data, and nothing about
+//! the missing member.
 
 use bitmap::{Bitmap, BlockIndex, Looked, Sweeper};
 
@@ -30,7 +30,7 @@ use crate::tally::Tally;
 use super::keeper::MoveTicket;
 use super::{FlushFor, Steward};
 
-/// A cell becomes Clean after it has rested for one to two of these.
+/// Time between two passes. A cell becomes Clean after it has rested for one to two of these.
 const PASS_EVERY_NS: u64 = 1_000_000_000;
 /// Blocks looked at in one turn: 4 x 8 KiB of cells.
 const BLOCKS_PER_TURN: u32 = 4;
@@ -45,19 +45,18 @@ enum Phase {
     Moving { next: u32, ticket: MoveTicket },
 }
 
-/// See the top of this file.
+/// The state of the sweep; see the top of this file.
 #[derive(Debug)]
 pub(super) struct Sweep {
     sweeper: Sweeper,
     phase: Phase,
     batch: Vec<Looked>,
     next_pass_ns: u64,
-    /// Marks, member writes, and stripes made consistent, when the last pass began: as many now, nothing is to be swept. The cell of a
-    /// first write becomes dirty after its last write; a resync that finds parity right writes nothing.
+    /// The value of [`changes`] when the last pass began. If it is still the same, there is nothing to sweep.
     changes_seen: u64,
-    /// The last pass met a dirty cell or a block that was behind, or did not come to its end.
+    /// The last pass met a dirty cell or a block that was behind, or did not reach its end.
     met_dirty: bool,
-    /// Something was written before the last pass began, and the record has not moved on since.
+    /// Writes happened before the last pass began, and the record has not moved on since.
     unmoved: bool,
 }
 
@@ -82,8 +81,8 @@ impl Sweep {
         Some(self.next_pass_ns)
     }
 
-    /// Every dirty cell of a block becomes Clean. No operation is in flight, and every member was flushed since the last
-    /// one. (A cell that is Marked waits for its block to be written.)
+    /// Makes every dirty cell of a block Clean. The caller guarantees that no operation is in flight and that
+    /// every member was flushed since the last one. (A Marked cell first waits for its block to be written.)
     pub(super) fn settle(&mut self, shared: &Shared, block: BlockIndex) {
         shared.bitmap.age_block(&mut self.sweeper, block);
         let looked = shared.bitmap.sweep_look(&mut self.sweeper, block, &shared.locks);
@@ -96,7 +95,7 @@ impl Sweep {
         self.phase = Phase::Resting;
     }
 
-    /// What was looked at before the flush, and rested since, is Clean.
+    /// Makes cells Clean that were looked at before the flush and have rested since.
     fn settle_batch(&mut self, shared: &Shared, blocks: &mut BlockWrites, next: u32) {
         while let Some(looked) = self.batch.pop() {
             let block = looked.block;
@@ -146,7 +145,7 @@ impl Steward {
         }
         let changed = changes != sweep.changes_seen;
         if std::mem::replace(&mut sweep.unmoved, changed) {
-            // Written before the last pass, which swept nothing.
+            // The members were written before the last pass, and that pass swept nothing.
             let _nobody_waits = self.keeper.ask_to_move();
         }
         if changed || sweep.met_dirty {
@@ -159,7 +158,7 @@ impl Steward {
         }
     }
 
-    /// A turn's share of a pass, from this block on.
+    /// Does one turn's share of a pass, from this block on.
     fn look_at_blocks(
         &mut self,
         shared: &Shared,
@@ -198,7 +197,7 @@ impl Steward {
         unsettled.into_iter().flatten().for_each(|block| blocks.repeat(shared, block));
     }
 
-    /// Every member is flushed: the record moves on.
+    /// Asks for a move of the record, now that every member is flushed.
     pub(super) fn sweep_flushed(&mut self, ok: bool) {
         let Phase::Flushing { next } = self.sweep.phase else { return };
         if ok {
@@ -211,9 +210,9 @@ impl Steward {
     }
 }
 
-/// Counts what may leave a cell dirty or make an image of a member old: marks (a write that is refused after its mark writes nothing),
-/// writes of members, stripes made consistent (a first write is dirty after its last write; a resync that finds parity right writes
-/// nothing), and discards.
+/// Counts everything that may leave a cell dirty or make an image of a member old: marks (a write that is
+/// refused after its mark writes nothing), writes of members, stripes made consistent (the cell of a first
+/// write becomes dirty after its last write; a resync that finds parity right writes nothing), and discards.
 fn changes(shared: &Shared) -> u64 {
     let writes_of = |tally: &Tally| tally.marks.get() + tally.member_writes.get();
     let writes: u64 = shared.tallies.iter().map(writes_of).sum();

@@ -1,9 +1,10 @@
-//! The steward's part of the [`events`](crate::events): it finds out what has changed, and tells it.
+//! The steward's part of the [`events`](crate::events): it finds out what has changed and reports it.
 //!
-//! At the end of its turn the steward compares the present state with the state that it told last: members that have left, then
-//! background work, then redundancy. Only the steward takes a slot in again, and many turns after the slot has left; so no slot leaves and
-//! comes back between two looks. (In a read-only array a silent slot may: then it is not told of.)
-//! The first events say what the array lacks from the start on.
+//! At the end of its turn the steward compares the present state with the state that it reported last: first
+//! members that have left, then background work, then redundancy. Only the steward takes a slot in again,
+//! many turns after the slot has left, so no slot leaves and comes back between two looks. (In a read-only
+//! array a silent slot may do so; then no event reports it.) The first events say what the array lacks at its
+//! start.
 
 use crate::events::Event;
 use crate::geometry::Slots;
@@ -12,7 +13,7 @@ use crate::shared::Shared;
 
 use super::Steward;
 
-/// The state that was told last.
+/// The state that was reported last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Told {
     view: MemberView,
@@ -24,7 +25,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Tells what the array lacks as it begins. (The rebuild that goes on, if one does, is told of by the steward.)
+    /// Reports what the array lacks as it begins. (If a rebuild continues, the steward reports that.)
     pub(super) fn at_the_start(shared: &Shared) -> Told {
         let (view, has_failed) = (shared.members.view(), shared.failed());
         let events = &shared.steward.events;
@@ -37,7 +38,8 @@ impl Told {
         Told { view, has_failed, has_stopped_serving: false, rebuilding: None, is_resyncing: false }
     }
 
-    /// A slot is a member again, and is being rebuilt. Told at once: it may have left again by the next look.
+    /// Reports at once that a slot is a member again and is being rebuilt: it may have left again by the next
+    /// look.
     pub(super) fn rebuild_begins(&mut self, shared: &Shared, slot: u8, from_stripe: u64) {
         self.rebuilding = Some(slot);
         self.view.writable = self.view.writable.or(Slots::one(slot));
@@ -45,13 +47,13 @@ impl Told {
         shared.steward.events.tell(Event::RebuildBegun { slot, device, from_stripe });
     }
 
-    /// Whether members have come or gone since.
+    /// Whether members have left or come back since the last report.
     pub(super) fn is_behind(&self, shared: &Shared) -> bool {
         self.view != shared.members.view() || self.has_failed != shared.failed()
     }
 }
 
-/// The event of so many members in sync.
+/// The event that reports how many members are in sync.
 fn redundancy(shared: &Shared, view: &MemberView, has_failed: bool) -> Event {
     let missing = shared.geometry.slots().minus(view.readable).count() as u8;
     let spare = if has_failed { None } else { shared.geometry.parities().checked_sub(missing) };
@@ -59,7 +61,7 @@ fn redundancy(shared: &Shared, view: &MemberView, has_failed: bool) -> Event {
 }
 
 impl Steward {
-    /// Tells what has changed since the last time.
+    /// Reports what has changed since the last time.
     pub(super) fn tell(&mut self, shared: &Shared) {
         let is_behind = self.told.is_behind(shared);
         let seen = is_behind.then(|| self.tell_members(shared));
@@ -69,7 +71,8 @@ impl Steward {
         }
     }
 
-    /// Tells of members that have left or are back, and of a refusal that has stopped the array. Returns the state that it has told of.
+    /// Reports members that have left or are back, and a refusal that has stopped the array. Returns the
+    /// state that it has reported.
     fn tell_members(&mut self, shared: &Shared) -> (MemberView, bool) {
         let told = self.told;
         let (members, events) = (&shared.members, &shared.steward.events);
@@ -80,7 +83,7 @@ impl Steward {
             let left = |why| Event::MemberLeft { slot, device, why, array_has_failed: has_failed };
             match members.failure(slot) {
                 Some(why) => events.tell(left(why)),
-                // The reason is stored a moment after the slot has left the view: it is told of at the next look.
+                // The reason is stored a moment after the slot has left the view: the next look reports it.
                 None => {
                     let one = Slots::one(slot);
                     view.writable = view.writable.or(one);
@@ -102,7 +105,7 @@ impl Steward {
 
     fn tell_redundancy(&mut self, shared: &Shared, view: MemberView, has_failed: bool) {
         let told = self.told;
-        // Compared by count: a slot may be rebuilt in the turn in which another leaves.
+        // Compare the counts: one slot may finish its rebuild in the turn in which another leaves.
         if told.view.readable.count() != view.readable.count() || told.has_failed != has_failed {
             shared.steward.events.tell(redundancy(shared, &view, has_failed));
         }

@@ -1,4 +1,4 @@
-//! A member operation in flight: what it is for, and whose fault its error is.
+//! A member operation in flight: its purpose, and what an error of it means.
 
 use crate::format::superblock::Copy;
 use crate::geometry::Slots;
@@ -9,69 +9,72 @@ use crate::ring::{DeviceIndex, MemberIo};
 use crate::shared::Shared;
 use crate::tally::Operation;
 
-/// For whom a member I/O is.
+/// The purpose of a member I/O.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum IoFor {
-    /// A healthy read, straight into the host's buffer; what is needed to reconstruct it instead, and the
-    /// count of deallocations when it began.
+    /// A healthy read, straight into the host's buffer. The fields are what a reconstruction would need, and
+    /// the count of deallocations when the read began.
     HostRead { request: u32, stripe: u64, start: u32, deallocations: u32 },
-    /// A healthy read into memory that is not ours, of which the member has left: the request waits for it. See `parked`.
+    /// A healthy read into memory that is not ours, whose member has left. The request waits for it; see
+    /// `parked`.
     LeftRead { request: u32, stripe: u64, start: u32, deallocations: u32 },
     /// A stripe op's read of one strip.
     OpRead { op: u32, strip: u8 },
     /// A stripe op's write of one strip.
     OpWrite { op: u32, strip: u8 },
-    /// A copy of the superblock of a member that did not take a write of a stripe op, with this `errno`: whether the member is there at
-    /// all.
+    /// A read of a superblock copy, to find out whether the member is there at all. It follows a write of a
+    /// stripe op that the member refused with `errno`.
     OpAsk { op: u32, strip: u8, errno: i32, copy: Copy },
-    /// A stripe op's advice to the device.
+    /// A stripe op's deallocation.
     OpDeallocate { op: u32 },
-    /// A flush round.
+    /// A member's flush in a flush round.
     Flush,
-    /// A copy of a bitmap block.
+    /// A write of one copy of a bitmap block.
     Block { write: u32 },
-    /// A superblock.
+    /// A superblock write.
     Superblock,
-    /// The list of lost rows.
+    /// A write of the list of lost rows.
     List,
-    /// Zeros over what a device that arrives holds of metadata.
+    /// Zeros over old metadata on a device that arrives.
     Wipe,
-    /// A question whether the member is there: see `watch`.
+    /// A probe: a read that asks whether the member is there; see `watch`.
     Probe,
-    /// Nobody: its member has left. See `parked`.
+    /// An operation that nothing waits for, because its member has left; see `parked`.
     Parked(Holds),
 }
 
-/// What a parked I/O holds.
+/// The memory that a parked I/O holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Holds {
-    /// No memory that is ever used for anything else.
+    /// No memory that is ever used for another purpose.
     Nothing,
     /// A lot of this reactor.
     Lot(u32),
-    /// A piece of a request's span, which belongs to the front end of this reactor.
+    /// A part of a request's span, which belongs to the front end of this reactor.
     Host { home: u8, span: Span },
 }
 
-/// One member I/O in flight.
+/// A member I/O in flight.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))] // a cache line: see `slab`
 pub(crate) struct Io {
     pub(crate) what: IoFor,
     pub(crate) slot: u8,
-    /// The device it went to: a slot may have another by the time it completes.
+    /// The device that got the I/O: the slot may have another one by the time it completes.
     pub(crate) device: DeviceIndex,
-    /// The bytes that the kernel may read or write until it completes.
+    /// The bytes that the kernel may read or write until the I/O completes.
     pub(crate) span: Span,
-    /// When it was pushed, in beats of the watch.
+    /// The beat of the watch at which the I/O was pushed.
     pub(crate) beat: u32,
 }
 const _: () = assert!(size_of::<Option<Io>>() == 64);
 
-/// The operation and the turn of a member I/O: the time of the turn in nanoseconds times four, and the operation in the lowest two bits.
+/// A member I/O's operation and push time in one word: the turn's time in nanoseconds times four, plus the
+/// operation in the lowest two bits.
 ///
-/// Stamps are kept by tag, beside [`Io`] and not in it: an `Io` is copied twice on its way, and two more fields in it made a write of
-/// 4 KiB on null members 3 ns slower (of 234 ns). Eight stamps are in one cache line, and cost nothing that can be measured.
+/// Stamps are kept by tag beside [`Io`], not in it. An `Io` is copied twice on its way, and two more fields
+/// in it made a write of 4 KiB on null members 3 ns slower (of 234 ns). Eight stamps share a cache line, and
+/// their cost cannot be measured.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stamp(u64);
 
@@ -87,7 +90,7 @@ impl Stamp {
         Stamp(now_ns << 2 | operation as u64)
     }
 
-    /// The operation, and how long it took if it has completed in the turn of this time.
+    /// The operation, and how long it took if it completed in the turn at `now_ns`.
     #[inline]
     pub(super) const fn ended(self, now_ns: u64) -> (Operation, u64) {
         let operation = match self.0 & 3 {
@@ -101,17 +104,18 @@ impl Stamp {
 }
 
 impl Io {
-    /// Whether an error on this I/O speaks of the device that the slot has now.
+    /// Whether an error of this I/O concerns the device that the slot has now.
     pub(crate) fn is_current(&self, shared: &Shared) -> bool {
         shared.members.device(self.slot) == self.device
     }
 
-    /// Whose fault it is that a write or a flush failed. An error of a member that is out, that was replaced or that is only being
-    /// filled is that device's: the record excludes it, or is about to.
+    /// Decides what to blame for a failed write or flush. If the member is out, was replaced, or is only
+    /// being filled, the blame is on that device: the record excludes it or is about to.
     pub(crate) fn blame(&self, shared: &Shared, errno: i32) -> Blame {
         let view = shared.members.view();
-        // A slot that is being filled can be spared: a refusal by it must cost the other members neither a stripe nor their service.
-        // Exception: if a stripe was filled and then came to need a resync, the slot may hold the only copy of a strip.
+        // A slot that is being filled can be spared: its refusal must cost the other members neither a stripe
+        // nor their service. Exception: if a stripe was filled and later became unsynced, the slot may hold
+        // the only copy of a strip.
         let is_spared = || shared.members.spares(view, Slots::one(self.slot), shared.needs());
         let needed = view.readable.has(self.slot) || (view.writable.has(self.slot) && !is_spared());
         let counts = self.is_current(shared) && needed;
@@ -131,8 +135,8 @@ impl Io {
         }
     }
 
-    /// Acts on a failed write of metadata, or flush: the member is failed for `failure`, or, if the error is not the device's, the array
-    /// stops serving. An error of a device that the slot has no longer says nothing.
+    /// Acts on a failed metadata write or flush. If the device is at fault, the member fails with `failure`;
+    /// otherwise the array stops serving. An error of a device that the slot no longer has is ignored.
     pub(crate) fn fail_metadata(&self, shared: &Shared, errno: i32, failure: Failure) {
         match self.blame(shared, errno) {
             _ if !self.is_current(shared) => {}

@@ -1,24 +1,27 @@
-//! Members that do not answer.
+//! Detection of members that do not answer.
 //!
-//! A member is *silent* when it has I/O in flight and no I/O of any kind completes on it, in any reactor, for the array's
-//! patience. One slow command among others that complete is no silence: only the drive's own timeout ends it. Time is counted
-//! in beats. A beat is a turn at least a quarter of a second after the last beat, so time in which this reactor slept or the
-//! process was stopped is one beat, however long it was: completions that came meanwhile are taken first.
+//! A member is *silent* when it has I/O in flight and no I/O of any kind completes on it, in any reactor, for
+//! the array's patience. One slow command among others that complete is not silence: only the drive's own
+//! timeout ends it. Time is counted in beats. A beat is a turn at least a quarter of a second after the last
+//! beat. Time in which this reactor slept or the process was stopped is therefore one beat, however long it
+//! was: completions that arrived meanwhile are taken first.
 //!
 //! - Silent members leave together, in one step, if the array can spare all of them and the others answer.
-//! - **More silent members than can be spared are not the members' fault.** A host adapter, a fabric or the machine itself has
-//!   stopped. As soon as so many are quiet at once, no time is counted against any of them; when they answer again nobody has
-//!   been failed.
-//! - Whether the others answer is not known where nothing is asked of them. When one member has been quiet for half of the
-//!   patience, members without I/O get a *probe*: a read of one block.
-//! - Deallocations are advice that a drive may take minutes over. They do not make a member silent, but their completions show
-//!   that it is alive. They have a silence of their own, since their stripes are locked until they end: some are in flight, and for ten
-//!   times the patience none completes on that device, in any reactor. A queue of advice that moves on is waited for, however long it is.
-//! - A member that the array cannot do without is waited for.
-//! - While stripes need a resync, every member holds strips that cannot be computed from the others. A silent one is then waited for
-//!   ten times as long: a pause of a minute costs no data, and one without end does not stop the array for ever.
+//! - **More silent members than can be spared are not the members' fault.** A host adapter, a fabric or the
+//!   machine itself has stopped. As soon as so many are quiet at once, no time is counted against any of
+//!   them; when they answer again, none has been failed.
+//! - The engine does not know whether members without I/O would answer. When one member has been quiet for
+//!   half of the patience, members without I/O get a *probe*: a read of one block.
+//! - Deallocations are advice, and a drive may take minutes over them. They do not make a member silent, but
+//!   their completions show that it is alive. They have a silence of their own, since their stripes stay
+//!   locked until they end: some are in flight, and for ten times the patience none completes on that device,
+//!   in any reactor. The array waits for a queue of deallocations that makes progress, however long it is.
+//! - The array waits for a member that it cannot spare.
+//! - While stripes are unsynced, every member holds strips that cannot be computed from the others. The array
+//!   then waits ten times as long for a silent member. So a pause of a minute costs no data, and an endless
+//!   one does not stop the array forever.
 //!
-//! What becomes of I/O that is in flight to a member that was failed: see array/parked.rs.
+//! array/parked.rs describes what happens to I/O in flight to a failed member.
 
 use crate::format::zones::SUPERBLOCK_A_OFFSET_BYTES;
 use crate::geometry::Slots;
@@ -30,34 +33,34 @@ use crate::shared::Shared;
 
 use super::{Io, IoFor, MemberIos, Turn};
 
-/// Least time between beats: a silent member is found at most this much after its time.
+/// Least time between beats. A silent member is detected at most this much too late.
 const BEAT_NS: u64 = 250_000_000;
-/// Beats of a second.
+/// Beats per second.
 const BEATS_PER_S: u32 = (1_000_000_000 / BEAT_NS) as u32;
-/// A member is quiet after this many beats without an answer, or after a quarter of the patience if that is less. A drive
+/// Beats without an answer after which a member is quiet; a quarter of the patience if that is less. A drive
 /// that is alive answers within 4 s under any load.
 const QUIET_BEATS: u32 = 4 * BEATS_PER_S;
-/// A member is slow after this many: its data is then not read into memory that is not ours.
+/// Beats after which a member is slow: its data is then no longer read into memory that is not ours.
 const SLOW_BEATS: u32 = 2;
-/// How many times the patience a member has that completes no deallocation.
+/// Multiple of the patience for a member that completes no deallocation.
 const ADVICE_PATIENCES: u32 = 10;
-/// How many times the patience a member has that holds what cannot be computed from the others.
+/// Multiple of the patience for a member that holds data which cannot be computed from the others.
 const UNSYNCED_PATIENCES: u32 = 10;
 
-/// What is known of the member in one slot.
+/// The watch's knowledge of the member in one slot.
 #[derive(Clone, Copy, Debug)]
 struct Ear {
-    /// The device; another one starts anew.
+    /// The device that was watched; for another one the counts start again.
     device: DeviceIndex,
-    /// Beats that count against it.
+    /// Beats that count against the member.
     beats: u32,
-    /// The member's pulses at the last beat: see [`crate::members::Members::pulses`].
+    /// The member's pulses at the last beat; see [`crate::members::Members::pulses`].
     pulses: Pulses,
     /// Beats without a completed deallocation while some were in flight.
     advice_beats: u32,
 }
 
-/// See the top of this file.
+/// The state of the watch; see the top of this file.
 #[derive(Debug)]
 pub(super) struct Watch {
     beat: u32,
@@ -71,18 +74,18 @@ pub(super) struct Watch {
     slow: Slots,
     /// Slots with a probe in flight.
     probed: Slots,
-    /// Where probes are read to, all of them: nobody looks at it.
+    /// The target of all probes; the bytes are never looked at.
     probe: Span,
 }
 
 /// I/O in flight at a beat.
 #[derive(Clone, Copy, Default)]
 struct Asked {
-    /// Slots with I/O that was in flight at the beat before.
+    /// Slots with I/O in flight since before the last beat.
     waited_for: Slots,
-    /// Slots with I/O of any age, advice excepted.
+    /// Slots with I/O of any age, except deallocations.
     at_all: Slots,
-    /// Slots with a deallocation that was in flight at the beat before.
+    /// Slots with a deallocation in flight since before the last beat.
     advice: Slots,
 }
 
@@ -102,37 +105,38 @@ impl Watch {
         }
     }
 
-    /// What an I/O that is pushed now notes.
+    /// The current beat, which each pushed I/O notes.
     pub(super) const fn beat(&self) -> u32 {
         self.beat
     }
 
-    /// When to look again.
+    /// The time of the next look.
     pub(super) const fn next_deadline_ns(&self) -> u64 {
         self.beaten_ns + BEAT_NS
     }
 
-    /// An I/O has completed on the device that a slot has now, with whatever result.
+    /// Notes a completed I/O, whatever its result, on the device that a slot has now.
     pub(super) const fn hear(&mut self, slot: u8) {
         self.heard = self.heard.or(Slots::one(slot));
     }
 
-    /// A deallocation has completed on the device that a slot has now.
+    /// Notes a completed deallocation on the device that a slot has now.
     pub(super) const fn hear_advice(&mut self, slot: u8) {
         self.advised = self.advised.or(Slots::one(slot));
     }
 }
 
-/// What one beat says of the members.
+/// The conclusions that one beat draws about the members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Verdict {
-    /// Slots whose beat counts.
+    /// Slots against which this beat counts.
     counted: Slots,
-    /// Slots that have had their time.
+    /// Slots whose patience is over.
     silent: Slots,
 }
 
-/// Decides what a beat counts for. `beats` are those of each slot with this one; a slot that answered has none.
+/// Decides what a beat counts for. `beats` counts, for each slot, its beats including this one; 0 for a slot
+/// that answered.
 fn judge(beats: &[u32; MEMBERS_MAX], readable: Slots, data: u32, patience_beats: u32) -> Verdict {
     let with_beats = |least: u32| {
         let slots = (0..).zip(beats).filter(|(_, beats)| **beats >= least);
@@ -141,49 +145,49 @@ fn judge(beats: &[u32; MEMBERS_MAX], readable: Slots, data: u32, patience_beats:
     let quiet = with_beats(QUIET_BEATS.min(patience_beats / 4).max(1));
     let spare = readable.count().saturating_sub(data);
     if quiet.and(readable).count() > spare {
-        // A slot that is being filled is none of those that the array needs.
+        // A slot that is being filled is not among those that the array needs.
         return Verdict { counted: with_beats(1).minus(quiet.and(readable)), silent: Slots::NONE };
     }
     Verdict { counted: with_beats(1), silent: with_beats(patience_beats + 1) }
 }
 
 impl MemberIos {
-    /// When to look again for members that do not answer; `None` while nothing waits for one.
+    /// The time of the next look for members that do not answer; `None` while nothing waits for one.
     pub(crate) fn next_beat_ns(&self) -> Option<u64> {
         (!self.is_quiet()).then(|| self.watch.next_deadline_ns())
     }
 
-    /// Slots that have not answered for a moment.
+    /// Slots that have not answered for [`SLOW_BEATS`] beats or more.
     pub(crate) fn slow(&self) -> Slots {
         self.watch.slow
     }
 
-    /// The beat now: what has happened at it can be told from later by [`MemberIos::is_overdue_since`].
+    /// The current beat; [`MemberIos::is_overdue_since`] compares with it later.
     pub(crate) fn beat(&self) -> u32 {
         self.watch.beat
     }
 
-    /// Whether an I/O has been in flight for more than a moment.
+    /// Whether an I/O has been in flight for more than [`SLOW_BEATS`] beats.
     pub(crate) fn is_late(&self, io: &Io) -> bool {
         self.watch.beat.wrapping_sub(io.beat) > SLOW_BEATS
     }
 
-    /// Whether all of the patience has passed since this beat.
+    /// Whether the whole patience has passed since this beat.
     pub(crate) fn is_overdue_since(&self, beat: u32, shared: &Shared) -> bool {
         self.watch.beat.wrapping_sub(beat) > shared.members.patience_s() * BEATS_PER_S
     }
 
-    /// Where superblocks are read to by way of a question: the bytes are of no interest.
+    /// Memory for reads of superblocks that only ask whether a member is there: the bytes do not matter.
     pub(crate) fn scratch(&self) -> Span {
         self.watch.probe
     }
 
-    /// The probe of a slot has completed, or is not waited for any more.
+    /// Notes that the probe of a slot has completed, or that nothing waits for it any more.
     pub(crate) fn probe_ended(&mut self, slot: u8) {
         self.watch.probed = self.watch.probed.minus(Slots::one(slot));
     }
 
-    /// Looks at every I/O in flight.
+    /// Sorts the I/O in flight by slot, kind and age.
     fn asked(&self, shared: &Shared) -> Asked {
         let mut asked = Asked::default();
         for io in self.iter().filter(|io| !matches!(io.what, IoFor::Parked(_)) && io.is_current(shared)) {
@@ -192,7 +196,7 @@ impl MemberIos {
             if !is_advice {
                 asked.at_all = asked.at_all.or(slot);
             }
-            // Pushed in the turn of a beat or after it, an I/O has waited for none.
+            // An I/O pushed in the turn of a beat or after it has not yet waited for a whole beat.
             if self.watch.beat.wrapping_sub(io.beat) > 1 {
                 let waits = if is_advice { &mut asked.advice } else { &mut asked.waited_for };
                 *waits = waits.or(slot);
@@ -203,7 +207,7 @@ impl MemberIos {
 }
 
 impl<R: Ring> Turn<'_, R> {
-    /// Looks for members that do not answer, once in a beat.
+    /// Looks for members that do not answer, once per beat.
     pub(crate) fn watch(&mut self) {
         let ios = &mut *self.ios;
         if ios.is_quiet() || self.now_ns < ios.watch.next_deadline_ns() {
@@ -221,7 +225,8 @@ impl<R: Ring> Turn<'_, R> {
         self.probe_others(asked);
     }
 
-    /// Counts a beat against those that have not answered, and fails who has been silent for all of the patience.
+    /// Counts a beat against the members that have not answered, and fails those that were silent for the
+    /// whole patience.
     fn listen(&mut self, asked: Asked, heard: Slots, advised: Slots) {
         let shared = self.shared;
         let view = shared.members.view();
@@ -266,7 +271,7 @@ impl<R: Ring> Turn<'_, R> {
         }
     }
 
-    /// Asks members without I/O whether they are there, where another may soon be failed for its silence.
+    /// Sends probes to members without I/O when half of the patience has passed for another member.
     fn probe_others(&mut self, asked: Asked) {
         let half = (self.shared.members.patience_s() * BEATS_PER_S / 2).max(1);
         let view = self.shared.members.view();
@@ -292,7 +297,8 @@ mod tests {
         std::array::from_fn(|slot| of.get(slot).copied().unwrap_or(0))
     }
 
-    /// (beats of each of six members, of which four hold the data) -> slots whose beat counts, slots that are failed.
+    /// Cases: the beats of each of six members, of which the data needs four; then the slots whose beat
+    /// counts and the slots that are failed.
     #[test]
     fn who_is_silent() {
         let (all, over) = (Slots::first(6), PATIENCE + 1);
@@ -300,20 +306,21 @@ mod tests {
             ([0, 0, 0, 0, 0, 0], 0, 0),
             ([PATIENCE, 0, 0, 0, 0, 0], 1, 0),
             ([over, 0, 0, 0, 0, 0], 1, 1),
-            // Two at once leave together; of two the one that has had its time.
+            // Two silent at once leave together; of two, only the one whose patience is over.
             ([over, over, 0, 0, 0, 0], 3, 3),
             ([over, 20, 0, 0, 0, 0], 3, 1),
-            // Three cannot be spared, though only one has had its time: no beat counts against any of them.
+            // Three cannot be spared, although the patience is over for only one: no beat counts against any
+            // of them.
             ([over, QUIET_BEATS, QUIET_BEATS, 0, 0, 0], 0, 0),
             ([over, QUIET_BEATS, QUIET_BEATS, 1, 0, 0], 8, 0),
-            // Two others have just been asked something: that is no silence yet.
+            // Two others got an I/O just now: that is not silence yet.
             ([over, 3, 3, 0, 0, 0], 7, 1),
             ([QUIET_BEATS; 6], 0, 0),
         ] {
             let expected = Verdict { counted: Slots(counted), silent: Slots(silent) };
             assert_eq!(judge(&beats(&of), all, 4, PATIENCE), expected, "{of:?}");
         }
-        // Slot 5 is being filled: it can always be spared, and is none of those that are too many.
+        // Slot 5 is being filled: it can always be spared, and does not count among those that are too many.
         let filled = beats(&[0, 0, 0, 0, 0, over]);
         assert_eq!(judge(&filled, Slots::first(4), 4, PATIENCE).silent, Slots::one(5));
     }

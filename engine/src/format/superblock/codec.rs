@@ -1,8 +1,8 @@
-//! The superblock's bytes: where each field lies, and the way there and back.
+//! The superblock's bytes: where each field lies, and how it is encoded and decoded.
 //!
-//! Offsets are a chain, each the end of the field before; docs/format.md draws the same chain and a test
-//! compares the two. Decoding goes from the fields that are the same in every version (magic, checksum) to
-//! those of this version, then to what must hold among them, which is [`Superblock::check`].
+//! Offsets form a chain, each at the end of the field before; docs/format.md draws the same chain, and a test
+//! compares the two. Decoding starts with the fields that are the same in every version (magic, checksum),
+//! continues with those of this version, and ends with the rules among them ([`Superblock::check`]).
 
 use std::iter;
 
@@ -66,7 +66,7 @@ const SLOT_OFFSET_HELD_ID: usize = SLOT_OFFSET_HELD_NUMBER + 8;
 const SLOT_OFFSET_CURSOR: usize = SLOT_OFFSET_HELD_ID + 8;
 const SLOT_OFFSET_STATE: usize = SLOT_OFFSET_CURSOR + 8;
 const SLOT_OFFSET_SALT: usize = SLOT_OFFSET_STATE + 1;
-/// See [`salt`].
+/// Length of the [`salt`] of one entry.
 const SALT_BYTES: usize = 7;
 const SLOT_BYTES: usize = SLOT_OFFSET_SALT + SALT_BYTES;
 
@@ -121,7 +121,7 @@ pub const FIELDS: &[Field] = &[
     Field { name: "reserved", offset: OFFSET_RESERVED_TAIL, bytes: BLOCK_BYTES - OFFSET_RESERVED_TAIL },
 ];
 
-/// The fields of one entry of the slot table, for the same test.
+/// The fields of one entry of the slot table, for the test that compares them with docs/format.md.
 pub const SLOT_FIELDS: &[Field] = &[
     Field { name: "member uuid", offset: SLOT_OFFSET_MEMBER, bytes: 16 },
     Field { name: "held epoch number", offset: SLOT_OFFSET_HELD_NUMBER, bytes: 8 },
@@ -131,7 +131,7 @@ pub const SLOT_FIELDS: &[Field] = &[
     Field { name: "salt", offset: SLOT_OFFSET_SALT, bytes: SALT_BYTES },
 ];
 
-/// The 4 KiB to write in the place of `copy`.
+/// Makes the 4 KiB to write in the place of `copy`.
 ///
 /// # Panics
 /// If the superblock does not pass its own check, or is of an array that must not be written.
@@ -158,10 +158,11 @@ pub fn encode(superblock: &Superblock, copy: Copy) -> [u8; BLOCK_BYTES] {
     block
 }
 
-/// Bytes of this write's own in each entry of the slot table, and so in each sector that is not zeros. Two
-/// superblocks that were not finished, of two starts that broke off, may be alike but for their first sector: a
-/// part of the first and a part of the second, torn in the same place, would then be the first, whole, after the
-/// second start had decided that it was never written. Nobody reads them; the checksum covers them.
+/// Bytes that are unique to this write, put into each entry of the slot table and so into each sector that is
+/// not zeros. Without them, the unfinished superblocks of two starts that broke off may differ in their first
+/// sector only. If both tear in the same place, a part of the first and a part of the second then form the
+/// first one, complete, after the second start had decided that it was never written. The salt is never read;
+/// the checksum covers it.
 fn salt(superblock: &Superblock) -> [u8; SALT_BYTES] {
     // The constant is 2^64 divided by the golden ratio: consecutive sequences differ in all bytes.
     let word = superblock.record.epoch.name.id ^ superblock.sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -237,7 +238,7 @@ pub fn decode(block: &[u8], copy: Copy) -> Result<Superblock, DecodeError> {
     Ok(superblock)
 }
 
-/// Magic and checksum, which are the same in every version.
+/// Checks magic and checksum, which are the same in every version.
 fn verify(block: &[u8]) -> Result<&Block, DecodeError> {
     let block: &Block = block.as_array().ok_or(DecodeError::NotStriate)?;
     if block[..MAGIC.len()] != MAGIC {
@@ -309,13 +310,13 @@ fn decode_slot(block: &Block, offset: usize) -> Option<SlotRecord> {
             number: u64_at(block, offset + SLOT_OFFSET_HELD_NUMBER),
             id: u64_at(block, offset + SLOT_OFFSET_HELD_ID),
         },
-        // In the table behind this one.
+        // The held moves are in the table after this one.
         held_moves: 0,
         cursor: u64_at(block, offset + SLOT_OFFSET_CURSOR),
     })
 }
 
-/// The parent has a place of its own; the others came later.
+/// Offsets of the ids in the epoch's line. The parent has a separate place; the others were added later.
 fn line_offsets() -> impl Iterator<Item = usize> {
     iter::once(OFFSET_EPOCH_PARENT).chain((OFFSET_EPOCH_LINE..OFFSET_MOVES).step_by(8))
 }

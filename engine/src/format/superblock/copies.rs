@@ -1,67 +1,71 @@
-//! Two copies on a member, of which the newest valid one counts.
+//! The two superblock copies of a member; the newest valid one counts.
 
 use super::super::bytes::u64_at;
 use super::codec::{OFFSET_SEQUENCE, decode};
 use super::{Copy, DecodeError, Superblock};
 
-/// What the two copies of a member come to.
+/// The conclusion drawn from a member's two copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The newest valid one.
+    /// The newest valid copy.
     pub superblock: Superblock,
     /// The copy that the next write goes to.
     pub overwrite: Copy,
-    /// Whether the other copy was valid too. If not, it may have been newer: a write that tore, or one
-    /// that was complete and has decayed. The two cannot be told apart.
+    /// Whether the other copy was valid too. If not, it may have been newer: either its write tore, or it was
+    /// complete and has decayed. These two cases cannot be told apart.
     pub both_valid: bool,
-    /// Whether both copies are of one epoch: it was committed, for only then is it written to the second.
+    /// Whether both copies are of one epoch. Then the epoch was committed, because second copies are written
+    /// only after that.
     pub reinforced: bool,
-    /// The moves within the epoch of `superblock` that every participant of that epoch has held for certain. A move is
-    /// written to the second copies only when all first copies hold it, and the next move begins only after that.
-    /// A second copy says so itself: the first is what the next change is written over, and may be torn.
-    /// `None` if this member proves nothing: its epoch may have been broken off before all participants held it.
+    /// The moves within the epoch of `superblock` that every participant of that epoch has certainly held. A
+    /// move is written to the second copies only when all first copies hold it, and the next move begins only
+    /// after that. A second copy says by itself that it is one, because the next change is written over the
+    /// first copy and may tear it. `None` if this member proves nothing: its epoch may have been broken off
+    /// before all participants held it.
     pub proven_moves: Option<u64>,
 }
 
-/// Why a device is no member.
+/// Reasons why a device is not a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoMember {
-    /// Neither copy has the magic: blank, or something else's.
+    /// No copy has the magic: the device is blank or belongs to something else.
     #[error("no Striate superblock: not a member of any array, or wiped")]
     Blank,
-    /// Neither copy could be read.
+    /// The device could read neither copy.
     #[error(
         "its superblocks cannot be read: the kernel's log says why; if the device is failing, replace it"
     )]
     Unreadable,
-    /// Another program has put a signature beside the data since it became a member, or one copy of its superblock is damaged and
-    /// the signature says by whom.
+    /// Another program has put a signature beside the data since the device became a member, or one
+    /// superblock copy is damaged and the signature says which program did it.
     #[error(
         "another program has written to it: it holds {0}; replace it, or serve with --take-overwritten if its data is known to be good"
     )]
     WrittenOver(&'static str),
-    /// It was a member: at least one copy has the magic, and none is valid.
+    /// The device was a member: at least one copy has the magic, but none is valid.
     #[error("both superblocks are damaged: {0}")]
     Damaged(DecodeError),
-    /// Both copies are valid, and of different members: another member, or an image of one, was copied over a part of the device.
+    /// The two copies are valid but of different members: another member, or an image of one, was copied over
+    /// a part of the device.
     #[error(
         "its two superblocks are of different members: a part of another member has been copied over it; replace it"
     )]
     TwoMembers,
-    /// The newest copy is of a newer program; the other, if valid, may not be used in its stead.
+    /// The newest copy was written by a newer program; the other copy must not be used instead, even if it is
+    /// valid.
     #[error(transparent)]
     Unsupported(DecodeError),
-    /// The device is shorter than its superblock says, so it was cut or is another partition.
+    /// The device is shorter than its superblock says: it was cut, or is another partition.
     #[error("the device has {device_bytes} bytes, and its superblock needs {needed_bytes}: was it shrunk?")]
     TooSmall {
-        /// As given.
+        /// The given length.
         device_bytes: u64,
         /// End of the data zone.
         needed_bytes: u64,
     },
 }
 
-/// Reads both copies of a member of `device_bytes`: the newest valid one counts.
+/// Reads both copies of a member of `device_bytes`, and returns the newest valid one.
 pub fn choose(a: &[u8], b: &[u8], device_bytes: u64) -> Result<Found, NoMember> {
     let (from_a, from_b) = (decode(a, Copy::A), decode(b, Copy::B));
     let newest_unsupported = [(&from_a, a), (&from_b, b)]
