@@ -6,9 +6,10 @@
 //!                                                                 `---- follow <-----'
 //! ```
 //!
-//! [`StripeOp`] is the state of one operation, and its verbs (write.rs, read.rs, discard.rs, lost.rs, asked.rs) are the whole of what it
-//! does. A verb works for one op, knows no other, and answers with a [`Step`]: what the op needs next. [`Stripes`] owns all ops of the
-//! reactor and sees to their steps: `follow` is the visible life of an operation. What has ended waits in [`Parts::next_ended`] and
+//! [`StripeOp`] is the state of one operation, and its verbs (write.rs, read.rs, discard.rs, lost.rs,
+//! asked.rs) are the whole of what it does. A verb works for one op, knows no other, and answers with a
+//! [`Step`]: what the op needs next. [`Stripes`] owns all ops of the reactor and sees to their steps:
+//! `follow` is the visible life of an operation. What has ended waits in [`Parts::next_ended`] and
 //! [`Stripes::next_job_ended`] for the array, which answers hosts and other reactors.
 //!
 //! Invariants:
@@ -146,7 +147,8 @@ impl Stripes {
         self.ops.len() > 0
     }
 
-    /// Whether an op works for what hosts have asked for: it may do so after the answer (a repair, advice). Looks at every op.
+    /// Whether an op works for what hosts have asked for: it may do so after the answer (a repair, advice).
+    /// Looks at every op.
     pub(crate) fn works_for_hosts(&self) -> bool {
         !self.parts.is_empty()
             || self.ops.live().any(|(_, op)| op.job.is_none() && !matches!(op.phase, Phase::Fresh))
@@ -167,10 +169,11 @@ impl Stripes {
         self.jobs_ended.pop_front()
     }
 
-    // ---- a turn ----------------------------------------------------------------------------------------------------
+    // ---- a turn
+    // ----------------------------------------------------------------------------------------------------
 
-    /// Goes on with every op that can: those that wait for memory, for a while, or for what no completion announces, then those that
-    /// are to start.
+    /// Goes on with every op that can: those that wait for memory, for a while, or for what no completion
+    /// announces, then those that are to start.
     pub(crate) fn turn<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
         self.serve_starved(tools);
         self.reread_pieces(tools);
@@ -219,8 +222,8 @@ impl Stripes {
         }
     }
 
-    /// Looks at every op that waits for what no completion announces. The op that has waited longest comes first: it is the first to
-    /// ask for its bitmap block.
+    /// Looks at every op that waits for what no completion announces. The op that has waited longest comes
+    /// first: it is the first to ask for its bitmap block.
     fn look_at_waits<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
         let (count, mut kept) = (self.waits.len(), 0);
         for nth in 0..count {
@@ -311,7 +314,8 @@ impl Stripes {
         }
     }
 
-    // ---- the life of an operation ----------------------------------------------------------------------------------
+    // ---- the life of an operation
+    // ----------------------------------------------------------------------------------
 
     /// Has a verb of an op done, and sees to what the op needs next.
     #[inline]
@@ -380,7 +384,8 @@ impl Stripes {
         }
     }
 
-    /// Ends the op's present work: gives its memory back, answers its parts, and tells the steward of its job.
+    /// Ends the op's present work: gives its memory back, answers its parts, and tells the steward of its
+    /// job.
     #[inline]
     fn end<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, result: Result<(), RequestError>) {
         self.verb(tools, index, |op, at| {
@@ -396,7 +401,8 @@ impl Stripes {
         }
     }
 
-    // ---- what comes from outside -----------------------------------------------------------------------------------
+    // ---- what comes from outside
+    // -----------------------------------------------------------------------------------
 
     /// A read of an op has ended.
     pub(crate) fn read_done<R: Ring>(
@@ -480,10 +486,11 @@ impl Stripes {
         Holds::Nothing
     }
 
-    /// Hands a job to the op of its stripe: here, or at the reactor that owns it. A job waits its turn like a part of a request, so a
-    /// stripe that a host never leaves alone delays it by the rounds in front of it and no more. (The steward once tried again each turn
-    /// instead, and stopped looking further meanwhile: one hot stripe of another reactor held up the whole rebuild for as long as it was
-    /// hot.) A job that arrives after the owner has let go goes on to the next owner, as a part does.
+    /// Hands a job to the op of its stripe: here, or at the reactor that owns it. A job waits its turn like a
+    /// part of a request, so a stripe that a host never leaves alone delays it by the rounds in front of it
+    /// and no more. (The steward once tried again each turn instead, and stopped looking further meanwhile:
+    /// one hot stripe of another reactor held up the whole rebuild for as long as it was hot.) A job that
+    /// arrives after the owner has let go goes on to the next owner, as a part does.
     pub(crate) fn enqueue_job(&mut self, shared: &Shared, ask: JobAsk) {
         let JobAsk { stripe, job } = ask;
         match self.own(shared, stripe) {
@@ -549,8 +556,8 @@ impl StripeOp {
         }
     }
 
-    /// Whether a read operation has I/O parked that may still write to the host's memory: the request is to be done again in
-    /// other memory.
+    /// Whether a read operation has I/O parked that may still write to the host's memory: the request is to
+    /// be done again in other memory.
     #[inline]
     fn is_held<R>(&self, at: &At<'_, '_, R>) -> bool {
         self.work_kind == Work::Read && self.active.iter(&at.parts.list).any(|part| part.held > 0)

@@ -1,9 +1,9 @@
 //! Requests of this reactor's host: checked, split by stripe, read where nothing is wrong, answered.
 //!
-//! A healthy read takes no lock: it goes straight from the member into the host's buffer. Everything
-//! else becomes parts, one a stripe. A request is split only as far as there is room; the rest of it
-//! waits in `stalled`, so a discard of the whole array is one request and not a flood. Those that are there go on in the
-//! order in which they came, and a new request that needs what one of them waits for queues behind it.
+//! A healthy read takes no lock: it goes straight from the member into the host's buffer. Everything else
+//! becomes parts, one a stripe. A request is split only as far as there is room; the rest of it waits in
+//! `stalled`, so a discard of the whole array is one request and not a flood. Those that are there go on in
+//! the order in which they came, and a new request that needs what one of them waits for queues behind it.
 
 use std::sync::atomic::Ordering;
 
@@ -236,7 +236,8 @@ impl Array {
     ) -> bool {
         let shared = &*self.shared;
         let geometry = shared.geometry;
-        // Acquire, before the cell: a deallocation that is counted already has made the cell Unwritten before.
+        // Acquire, before the cell: a deallocation that is counted already has made the cell Unwritten
+        // before.
         let deallocations = shared.deallocations.load(Ordering::Acquire);
         let cell = shared.bitmap.cell(stripe);
         let is_mapped = shared.memory.is_mapped(span);

@@ -1,15 +1,17 @@
 //! What this reactor takes from its mailbox, and posts to others. How mailboxes keep order: see `mailbox`.
 //!
-//! A part of another reactor's request is a *guest* here. Guests have half of the parts, so that they and this reactor's own
-//! requests never take each other's room; while all of the guests' are in use, asks stay in the mailbox, in order.
+//! A part of another reactor's request is a *guest* here. Guests have half of the parts, so that they and
+//! this reactor's own requests never take each other's room; while all of the guests' are in use, asks stay
+//! in the mailbox, in order.
 
 use crate::mailbox::{Answer as Ended, Ask};
 
 use super::Array;
 
 impl Array {
-    /// Takes up to so many messages of other reactors; whether there were any. A step of [`Array::turn`]. Answers and asks take turns. Asks are left where they
-    /// are while there is no room for them; answers need none.
+    /// Takes up to so many messages of other reactors; whether there were any. A step of [`Array::turn`].
+    /// Answers and asks take turns. Asks are left where they are while there is no room for them; answers
+    /// need none.
     pub fn take_mail(&mut self, messages_max: usize) -> bool {
         for nth in 0..messages_max {
             let answer_first = nth % 2 == 0;

@@ -10,14 +10,16 @@
 //! complete(completion) --> the I/O's owner goes on
 //! ```
 //!
-//! `Array` does no I/O, reads no clock and rolls no dice: it pushes operations into a
-//! [`Ring`], is told the time, and pushes replies into a vector. It never waits: what
-//! cannot go on is in a list that [`Array::advance`] looks at each turn.
+//! `Array` does no I/O, reads no clock and rolls no dice: it pushes operations into a [`Ring`], is told the
+//! time, and pushes replies into a vector. It never waits: what cannot go on is in a list that
+//! [`Array::advance`] looks at each turn.
 //!
-//! A stripe that is written, reconstructed, discarded, resynced or rebuilt is owned by one reactor: see `ownership`.
+//! A stripe that is written, reconstructed, discarded, resynced or rebuilt is owned by one reactor: see
+//! `ownership`.
 //!
-//! **Order.** Everything that can be short has a queue, and every queue is first come first served: what comes later does not take
-//! what something older waits for, however little it needs. `short` keeps newcomers behind the queue between two looks at it.
+//! **Order.** Everything that can be short has a queue, and every queue is first come first served: what
+//! comes later does not take what something older waits for, however little it needs. `short` keeps newcomers
+//! behind the queue between two looks at it.
 //!
 //! | short | queue | why nothing in it is overtaken for ever |
 //! |---|---|---|
@@ -53,7 +55,8 @@ use crate::stripe::{PartEnd, Question, Stripes};
 use crate::tally::Tally;
 use crate::turn::{Buffers, Io, IoFor, MemberIos};
 
-/// What a component may use of this reactor during one call. (A macro, so that the borrow leaves the other fields free.)
+/// What a component may use of this reactor during one call. (A macro, so that the borrow leaves the other
+/// fields free.)
 macro_rules! turn {
     ($array:ident, $ring:ident) => {
         crate::turn::Turn {
@@ -180,7 +183,8 @@ impl Array {
         self.requests.len() == 0 && self.stripes.is_empty() && self.ios.is_quiet()
     }
 
-    /// Whether an op works for what hosts have asked for: it may do so after the answer (a repair, advice). Looks at every op.
+    /// Whether an op works for what hosts have asked for: it may do so after the answer (a repair, advice).
+    /// Looks at every op.
     #[must_use]
     pub fn works_for_hosts(&self) -> bool {
         self.stripes.works_for_hosts()
@@ -226,15 +230,17 @@ impl Array {
     }
 
     /// Takes a request at this time; its answer comes by [`Array::take_replies`]. The caller has looked for
-    /// [`room`](Array::room). (The time is that of the turn that follows: before a request is taken the reactor may have slept.)
+    /// [`room`](Array::room). (The time is that of the turn that follows: before a request is taken the
+    /// reactor may have slept.)
     pub fn submit<R: Ring>(&mut self, ring: &mut R, now_ns: u64, request: Request) {
         self.now_ns = now_ns;
         self.take_request(ring, request);
     }
 
-    /// A turn, without requests and answers: mail, what waits, submission, completions. The order is part of what is correct: completions
-    /// come last, so that the time for which a member is silent never counts what has arrived already (`watch`). Says whether anything
-    /// has come. [`Array::exchange_spans`] and [`Array::take_replies`] follow.
+    /// A turn, without requests and answers: mail, what waits, submission, completions. The order is part of
+    /// what is correct: completions come last, so that the time for which a member is silent never counts
+    /// what has arrived already (`watch`). Says whether anything has come. [`Array::exchange_spans`] and
+    /// [`Array::take_replies`] follow.
     pub fn turn<R: Ring>(&mut self, ring: &mut R, now_ns: u64, messages_max: usize) -> bool {
         let mut has_come = self.take_mail(messages_max);
         self.advance(ring, now_ns);

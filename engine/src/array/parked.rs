@@ -1,8 +1,8 @@
 //! I/O of members that have left, and the memory that such I/O still holds.
 //!
-//! A member that does not answer may never give an I/O back, and until it does the kernel may write to the I/O's memory or
-//! read from it. So once a slot is out on record nothing waits for its device any more: the owner of each I/O goes on as if
-//! the I/O had failed, and the I/O stays behind, *parked*, with its memory:
+//! A member that does not answer may never give an I/O back, and until it does the kernel may write to the
+//! I/O's memory or read from it. So once a slot is out on record nothing waits for its device any more: the
+//! owner of each I/O goes on as if the I/O had failed, and the I/O stays behind, *parked*, with its memory:
 //!
 //! ```text
 //!   in flight --(its member is out on record)--> parked --(the late completion)--> its memory is free
@@ -11,20 +11,22 @@
 //! ```
 //!
 //! - A late completion frees memory and changes nothing else, whatever its result.
-//! - Memory of stripe operations, bitmap blocks and superblocks becomes a *lot*: one span, and how many parked I/Os hold it.
-//!   The owner takes fresh memory when it is done with the span.
-//! - A host's memory belongs to its front end, which gives it back to a pool after the answer. A request whose memory is held
-//!   is therefore given a fresh span before it is answered ([`Array::exchange_spans`]): a write is then answered, a read is
-//!   done again without the member. The old span goes back to the pool with the last late completion.
-//! - Memory that is not ours cannot be exchanged: pages of a request of ublk that the kernel has put into the ring's table
-//!   ([`Memory::is_mapped`](crate::memory::Memory::is_mapped)). Such a read waits for the kernel, and no other request waits for it:
-//!   it gives up its place among the reads of this reactor. A member that has been quiet for a while is therefore not read into such
-//!   pages (see turn/watch.rs). A reactor that is told to end leaves such a read to the next server ([`Array::left_to_kernel`]): the driver
-//!   keeps the request.
+//! - Memory of stripe operations, bitmap blocks and superblocks becomes a *lot*: one span, and how many
+//!   parked I/Os hold it. The owner takes fresh memory when it is done with the span.
+//! - A host's memory belongs to its front end, which gives it back to a pool after the answer. A request
+//!   whose memory is held is therefore given a fresh span before it is answered ([`Array::exchange_spans`]):
+//!   a write is then answered, a read is done again without the member. The old span goes back to the pool
+//!   with the last late completion.
+//! - Memory that is not ours cannot be exchanged: pages of a request of ublk that the kernel has put into the
+//!   ring's table ([`Memory::is_mapped`](crate::memory::Memory::is_mapped)). Such a read waits for the
+//!   kernel, and no other request waits for it: it gives up its place among the reads of this reactor. A
+//!   member that has been quiet for a while is therefore not read into such pages (see turn/watch.rs). A
+//!   reactor that is told to end leaves such a read to the next server ([`Array::left_to_kernel`]): the
+//!   driver keeps the request.
 //!
-//! Bounds: a reactor parks at most [`Sizes::parked`](super::Sizes::parked) I/Os. What would be one more waits for its
-//! member, as everything does whose member cannot be spared. A pool keeps back half of what is not parked, so that all that
-//! had to be parked can be replaced at once ([`Pool::keep_back`]).
+//! Bounds: a reactor parks at most [`Sizes::parked`](super::Sizes::parked) I/Os. What would be one more waits
+//! for its member, as everything does whose member cannot be spared. A pool keeps back half of what is not
+//! parked, so that all that had to be parked can be replaced at once ([`Pool::keep_back`]).
 
 use std::collections::VecDeque;
 
@@ -40,8 +42,8 @@ use super::host::Moved;
 #[derive(Debug)]
 struct HostLot {
     span: Span,
-    /// Parked I/Os that hold it. Below zero for a moment where another reactor's late completion is heard of before the end
-    /// of the part that it was for.
+    /// Parked I/Os that hold it. Below zero for a moment where another reactor's late completion is heard of
+    /// before the end of the part that it was for.
     ios: i32,
     /// Whether the request has been given another span.
     is_left: bool,
@@ -93,16 +95,17 @@ impl Parking {
 }
 
 impl Array {
-    /// Whether nothing waits for the device of this I/O any more: its slot is out on record, or has another device by now,
-    /// which it only gets when the one before is out on record. Where nothing is put on record any more, it is enough that
-    /// the slot is out of the view.
+    /// Whether nothing waits for the device of this I/O any more: its slot is out on record, or has another
+    /// device by now, which it only gets when the one before is out on record. Where nothing is put on record
+    /// any more, it is enough that the slot is out of the view.
     fn has_left(&self, io: &Io, seen: Seen) -> bool {
         let is_out = !seen.view.writable.has(io.slot);
         let nothing_is_recorded = self.shared.failed() || self.shared.read_only;
         match io.what {
             IoFor::Parked(_) | IoFor::LeftRead { .. } => false,
-            // The record itself: waiting for it would be waiting for the member. One that merely fails, or that the operator fails,
-            // has a moment to answer, so that a change under way need not be made again. A device that joins has its time too.
+            // The record itself: waiting for it would be waiting for the member. One that merely fails, or
+            // that the operator fails, has a moment to answer, so that a change under way need not be made
+            // again. A device that joins has its time too.
             IoFor::Superblock if io.is_current(&self.shared) => is_out && self.ios.is_late(io),
             IoFor::Superblock => is_out && self.ios.is_overdue_since(io.beat, &self.shared),
             IoFor::Wipe => self.steward.as_ref().and_then(|steward| steward.arriving()) != Some(io.device),
@@ -111,8 +114,9 @@ impl Array {
         }
     }
 
-    /// How many requests of hosts only the kernel can end: all that is left of them are reads of members that have left, into memory
-    /// that is not ours. `None` as long as there are others. For a reactor that is to end, since it looks at every I/O.
+    /// How many requests of hosts only the kernel can end: all that is left of them are reads of members that
+    /// have left, into memory that is not ours. `None` as long as there are others. For a reactor that is to
+    /// end, since it looks at every I/O.
     #[must_use]
     pub fn left_to_kernel(&self) -> Option<usize> {
         let members = &self.shared.members;
@@ -249,8 +253,9 @@ impl Array {
         self.parking.exchanging.push_back(request);
     }
 
-    /// Gives requests whose memory the kernel holds another span of the host's pool, and gives back to it what the kernel has
-    /// given back. `span_bytes` says how long a span the front end wants for a request of so many bytes. Called once a turn.
+    /// Gives requests whose memory the kernel holds another span of the host's pool, and gives back to it
+    /// what the kernel has given back. `span_bytes` says how long a span the front end wants for a request of
+    /// so many bytes. Called once a turn.
     pub fn exchange_spans<R: Ring>(
         &mut self,
         ring: &mut R,

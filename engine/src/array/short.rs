@@ -1,5 +1,5 @@
-//! What this reactor's requests are short of: while an older request waits for room, newer ones wait behind it. (Stripes have the same
-//! for operations and mailboxes: stripe/ownership.rs.)
+//! What this reactor's requests are short of: while an older request waits for room, newer ones wait behind
+//! it. (Stripes have the same for operations and mailboxes: stripe/ownership.rs.)
 
 /// See the top of this file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! What a reactor is about, as text: for logs, and for checkers that ask whether two states are the same.
 //!
-//! Everything that decides what the reactor does next is in it; capacities, counters and memory's bytes are not. Member
-//! operations in flight are shown one by one, by the tag that their ring knows ([`Array::show_io`]).
+//! Everything that decides what the reactor does next is in it; capacities, counters and memory's bytes are
+//! not. Member operations in flight are shown one by one, by the tag that their ring knows
+//! ([`Array::show_io`]).
 
 use std::fmt::{Debug, Formatter, Result};
 

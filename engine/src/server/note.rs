@@ -28,7 +28,7 @@
 //! | before `grow` writes | as noted | noted, and the growth's |
 //!
 //! (1) A later state is noted if all participants prove it. (2) The note is written before anything relies on
-//! the change (array/noting.rs). A read-only server begins no epoch and has no seed.
+//! the change (shared/noting.rs). A read-only server begins no epoch and has no seed.
 //!
 //! [`Note::check`] makes the proof: the members must hold the noted epoch with at least as many moves, or an
 //! epoch that descends from it through epochs whose ids are made from the noted seeds.

@@ -1,16 +1,18 @@
 //! A write fails on a member that is to stay.
 //!
-//! Some errors are of a bad sector, others of a dead drive, and the number does not tell which. Failing a member that the array needs
-//! loses what it alone holds: the array has no redundancy left, or stripes need a resync. Keeping a dead one would answer
-//! writes with errors, although the other members could take them. So the copies of the member's superblock are read, the second only if the first fails
-//! (one of them may lie in a bad sector too):
+//! Some errors are of a bad sector, others of a dead drive, and the number does not tell which. Failing a
+//! member that the array needs loses what it alone holds: the array has no redundancy left, or stripes need a
+//! resync. Keeping a dead one would answer writes with errors, although the other members could take them. So
+//! the copies of the member's superblock are read, the second only if the first fails (one of them may lie in
+//! a bad sector too):
 //!
 //! | answer | what follows |
 //! |---|---|
 //! | both copies fail with an error of the device | the member is failed, and the write goes on without it |
 //! | any other | the batch is written once more; a second error ends a host's write with an error, and the member stays |
 //!
-//! Background work that has given rows up meets bad sectors where it writes its zeros. It goes on then, and leaves the stripe NeedSync.
+//! Background work that has given rows up meets bad sectors where it writes its zeros. It goes on then, and
+//! leaves the stripe NeedSync.
 
 use crate::format::superblock::Copy;
 use crate::geometry::Slots;
@@ -34,8 +36,8 @@ pub(crate) struct Question {
 }
 
 impl StripeOp {
-    /// Whether a member in sync that did not take a write is to stay: something cannot be computed without it, or background work
-    /// has met one of its bad sectors.
+    /// Whether a member in sync that did not take a write is to stay: something cannot be computed without
+    /// it, or background work has met one of its bad sectors.
     pub(super) fn is_kept<R>(&self, at: &At<'_, '_, R>, io: &Io) -> bool {
         let (members, one) = (&at.shared.members, Slots::one(io.slot));
         let view = members.view();
@@ -44,7 +46,8 @@ impl StripeOp {
             && (self.job.is_some_and(Job::gives_up) || !members.spares(view, one, at.shared.needs()))
     }
 
-    /// Reads a superblock copy of a member that is to stay and did not take a write; the write waits for the answer.
+    /// Reads a superblock copy of a member that is to stay and did not take a write; the write waits for the
+    /// answer.
     pub(super) fn ask<R: Ring>(&mut self, at: &mut At<'_, '_, R>, question: Question, io: &Io) -> Step {
         let Question { strip, errno, copy } = question;
         let what = IoFor::OpAsk { op: at.index, strip, errno, copy };
@@ -71,7 +74,8 @@ impl StripeOp {
             }
             // The error may have been one in passing.
             _ if !self.was_repeated => self.once_more = true,
-            // Background work has tried for minutes, and what it wrote is in rows that are listed as lost, or parity.
+            // Background work has tried for minutes, and what it wrote is in rows that are listed as lost, or
+            // parity.
             _ if self.job.is_some_and(Job::gives_up) => {
                 self.unhealed = true;
                 at.shared.members.count_refusal(io.slot);

@@ -5,24 +5,27 @@
 //!           --> Deallocating, the stripe still owned --> every device has ended: the stripe is let go
 //! ```
 //!
-//! - A device hears of a stripe when its cell is durably Unwritten, and not before. From then on the strips are not read, so a device
-//!   may make of them what it likes, and a power cut may come at any time.
-//! - The stripe stays owned until every device has ended: a deallocation that comes after the next write destroys it.
+//! - A device hears of a stripe when its cell is durably Unwritten, and not before. From then on the strips
+//!   are not read, so a device may make of them what it likes, and a power cut may come at any time.
+//! - The stripe stays owned until every device has ended: a deallocation that comes after the next write
+//!   destroys it.
 //! - Advice is needed for nothing that a host reads: an error has no consequence.
 //!
-//! **Runs.** The strips of neighbouring stripes are neighbours on every member, so a *run* of stripes is one deallocation for each
-//! member. A run is made of operations of this reactor whose cells turned out to be durable in the same turn. Nothing waits for a
-//! run to grow, and each stripe has its own operation, in which what comes next for it waits. The stripes of a run are let go
-//! together, when the slowest device has ended.
+//! **Runs.** The strips of neighbouring stripes are neighbours on every member, so a *run* of stripes is one
+//! deallocation for each member. A run is made of operations of this reactor whose cells turned out to be
+//! durable in the same turn. Nothing waits for a run to grow, and each stripe has its own operation, in which
+//! what comes next for it waits. The stripes of a run are let go together, when the slowest device has ended.
 //!
-//! **Batches.** A large discard is split into batches of 64 stripes (array/host.rs). A batch is marked at once and shares the writes of
-//! its bitmap block, so as a rule it is one run. The next batch begins when every device has ended with this one. The last 64 stripes are
-//! answered before the advice, which may take a drive minutes. So one discard holds 64 operations at most, and leaves the others to
-//! writes; several at once may take them all. (Without that wait one held all 160 operations of its reactor, and its parts took
+//! **Batches.** A large discard is split into batches of 64 stripes (array/host.rs). A batch is marked at
+//! once and shares the writes of its bitmap block, so as a rule it is one run. The next batch begins when
+//! every device has ended with this one. The last 64 stripes are answered before the advice, which may take a
+//! drive minutes. So one discard holds 64 operations at most, and leaves the others to writes; several at
+//! once may take them all. (Without that wait one held all 160 operations of its reactor, and its parts took
 //! operations as they came free, so a batch that was split once stayed so: 126 runs where 64 would do.)
 //!
-//! A discard of 1 GiB on five members with chunks of 64 KiB was sent as 20,480 deallocations, one for each strip. As runs it is 320.
-//! A device's own limit is its ring's business: what is longer goes by the block layer, which cuts it.
+//! A discard of 1 GiB on five members with chunks of 64 KiB was sent as 20,480 deallocations, one for each
+//! strip. As runs it is 320. A device's own limit is its ring's business: what is longer goes by the block
+//! layer, which cuts it.
 
 use std::sync::atomic::Ordering;
 
@@ -38,7 +41,8 @@ use super::{At, LOST, Stripes, Tools};
 
 /// Parts that one request has in flight at most, so that a giant discard leaves room for others: a batch.
 pub(crate) const PARTS_PER_REQUEST_MAX: u32 = 64;
-/// Stripes of a run at most. They are let go in one turn. Example: with chunks of 1 MiB a deallocation is of 64 MiB.
+/// Stripes of a run at most. They are let go in one turn. Example: with chunks of 1 MiB a deallocation is of
+/// 64 MiB.
 const RUN_STRIPES_MAX: usize = PARTS_PER_REQUEST_MAX as usize;
 
 impl StripeOp {
@@ -116,7 +120,8 @@ impl Stripes {
         self.deallocated(tools, run[0]);
     }
 
-    /// A device has ended, with whatever result, or is not waited for any more; `first` is the first op of the run.
+    /// A device has ended, with whatever result, or is not waited for any more; `first` is the first op of
+    /// the run.
     pub(crate) fn deallocated<R: Ring>(&mut self, tools: &mut Tools<'_, R>, first: u32) {
         self.ops[first].pending -= 1;
         if self.ops[first].pending > 0 {

@@ -1,17 +1,20 @@
-//! Changing the list of lost rows: how ops list what nobody can compute, and how they take off what a host has written. The steward
-//! makes the list durable (steward/lists.rs). The order and its reasons are at the top of [`lost`](crate::lost).
+//! Changing the list of lost rows: how ops list what nobody can compute, and how they take off what a host
+//! has written. The steward makes the list durable (steward/lists.rs). The order and its reasons are at the
+//! top of [`lost`](crate::lost).
 //!
-//! **Giving up rows.** Background work that has read a piece of rows several times in vain (stripe/vain.rs) defines its lost strips as
-//! zeros. After each of these reads it reads another block of each member that failed: a member that reads nothing at all is not a
-//! bad sector, and nothing is given up for it. Then the rows are listed; and when that is durable the piece is written like any
-//! other, with zeros for the lost strips.
+//! **Giving up rows.** Background work that has read a piece of rows several times in vain (stripe/vain.rs)
+//! defines its lost strips as zeros. After each of these reads it reads another block of each member that
+//! failed: a member that reads nothing at all is not a bad sector, and nothing is given up for it. Then the
+//! rows are listed; and when that is durable the piece is written like any other, with zeros for the lost
+//! strips.
 //!
-//! **First writes.** While a cell says Unwritten the list means nothing for its stripe, which reads as zeros. An entry may be there
-//! all the same: a crash between a discard's cell and the list leaves it. It is taken off before the cell says otherwise, or the
-//! first write would turn rows that read as zeros into errors.
+//! **First writes.** While a cell says Unwritten the list means nothing for its stripe, which reads as zeros.
+//! An entry may be there all the same: a crash between a discard's cell and the list leaves it. It is taken
+//! off before the cell says otherwise, or the first write would turn rows that read as zeros into errors.
 //!
-//! **Stripes on a missing member.** A NeedSync stripe with a data strip on the slot that is filled is given up at once: its parity
-//! proves nothing, and the member that had the strip is gone. The strip is listed whole, and the stripe is healed over the others.
+//! **Stripes on a missing member.** A NeedSync stripe with a data strip on the slot that is filled is given
+//! up at once: its parity proves nothing, and the member that had the strip is gone. The strip is listed
+//! whole, and the stripe is healed over the others.
 
 use std::sync::atomic::Ordering;
 
@@ -34,7 +37,8 @@ use super::step::{Step, Until};
 use super::vain::Vain;
 use super::{At, LOST};
 
-/// Whether any of these bytes of a stripe is lost. Asked before each read, and nearly always there is nothing.
+/// Whether any of these bytes of a stripe is lost. Asked before each read, and nearly always there is
+/// nothing.
 #[inline]
 pub(crate) fn is_lost(shared: &Shared, stripe: u64, start: u32, len: u32) -> bool {
     !shared.lost.is_empty() && lists(shared, stripe, start, len)
@@ -76,16 +80,17 @@ impl StripeOp {
         }
         let suspects = std::mem::replace(&mut self.suspects, Strips::NONE);
         if by_suspects && !self.careful {
-            // The strips may be bad in different rows, or may have been repaired by another op since: each small piece is
-            // read anew, and has suspects of its own.
+            // The strips may be bad in different rows, or may have been repaired by another op since: each
+            // small piece is read anew, and has suspects of its own.
             (self.careful, self.vain) = (true, Vain::NONE);
             self.replan(at)
         } else if by_suspects && self.job.is_some() {
             // The other rows are done all the same.
             self.pass_by(at, rows.end)
         } else if by_suspects && self.work_kind == Work::Write(Mode::Heal) {
-            // Unreadable strips of members in sync take writes: the host's data are stored, and parity stays untrusted. Only parity
-            // could give back what is written to a strip of a slot that is not in sync: that is refused.
+            // Unreadable strips of members in sync take writes: the host's data are stored, and parity stays
+            // untrusted. Only parity could give back what is written to a strip of a slot that is not in
+            // sync: that is refused.
             let away = self.view.lost_data().minus(suspects);
             let geometry = at.shared.geometry;
             let is_away = |part: &Part| {
@@ -133,8 +138,8 @@ impl StripeOp {
         Left::Others
     }
 
-    /// After each read of a piece that may have to be given up: asks whether the members that failed can read anything. `end` is the
-    /// row after the piece.
+    /// After each read of a piece that may have to be given up: asks whether the members that failed can read
+    /// anything. `end` is the row after the piece.
     fn probe<R: Ring>(&mut self, at: &mut At<'_, '_, R>, end: u32) -> Step {
         let (suspects, rotation) = (self.suspects, self.rotation);
         let Some(work) = at.turn.buffers.pool.take(suspects.count() * BLOCK_BYTES as u32) else {
@@ -153,8 +158,8 @@ impl StripeOp {
         Step::Io
     }
 
-    /// The members have been asked. If they can read another block, the piece is read anew after a while, or was read often enough and
-    /// is given up.
+    /// The members have been asked. If they can read another block, the piece is read anew after a while, or
+    /// was read often enough and is given up.
     pub(super) fn probed<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         self.give_work(at);
         if std::mem::take(&mut self.read_failed) {
@@ -216,8 +221,8 @@ impl StripeOp {
         self.replan(at)
     }
 
-    /// Ends the op, which has done what its parts asked for. What they have written, durably where rows were listed, is listed no
-    /// longer.
+    /// Ends the op, which has done what its parts asked for. What they have written, durably where rows were
+    /// listed, is listed no longer.
     #[inline]
     pub(super) fn finish_written<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         if self.active.is_empty() {
@@ -227,8 +232,8 @@ impl StripeOp {
         }
     }
 
-    /// Takes the rows that the op's parts have written (of a first write all rows) off the list, or goes on at once where the list has
-    /// nothing of the stripe.
+    /// Takes the rows that the op's parts have written (of a first write all rows) off the list, or goes on
+    /// at once where the list has nothing of the stripe.
     #[inline]
     pub(super) fn unlist_or<R: Ring>(
         &mut self,

@@ -110,7 +110,8 @@ impl Mode {
 
 /// Rows in which the same strips are wanted, and what is done with them.
 ///
-/// The op's memory holds, for each segment, `len` bytes for each strip of `gathered`, `read`, `made`, in order.
+/// The op's memory holds, for each segment, `len` bytes for each strip of `gathered`, `read`, `made`, in
+/// order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {
     pub(crate) row: u32,
@@ -241,8 +242,8 @@ pub(crate) struct StripeOp {
     pub(crate) view: View,
     /// Strips whose read has failed: writable, not readable.
     pub(crate) suspects: Strips,
-    /// Rows are worked through in small pieces, each with suspects of its own: several strips could not be read,
-    /// perhaps in different rows.
+    /// Rows are worked through in small pieces, each with suspects of its own: several strips could not be
+    /// read, perhaps in different rows.
     pub(crate) careful: bool,
     /// Background work has passed by rows that it could not compute.
     pub(crate) incomplete: bool,
@@ -258,7 +259,8 @@ pub(crate) struct StripeOp {
     pub(crate) once_more: bool,
     /// That was done.
     pub(crate) was_repeated: bool,
-    /// A member that stays did not take what background work wrote: the stripe stays NeedSync, or comes to be.
+    /// A member that stays did not take what background work wrote: the stripe stays NeedSync, or comes to
+    /// be.
     pub(crate) unhealed: bool,
     /// The rows that its parts touch, from the first to before the last: where to look for segments.
     pub(crate) rows: Rows,
@@ -391,8 +393,8 @@ impl StripeOp {
         self.active.push(parts, index);
     }
 
-    /// The strips that its parts cover in `row`, and the first row after it, at most `end` (of the chunk, or of
-    /// what the parts touch), where that changes.
+    /// The strips that its parts cover in `row`, and the first row after it, at most `end` (of the chunk, or
+    /// of what the parts touch), where that changes.
     pub(crate) fn coverage(
         &self,
         parts: &Slab<Part>,
@@ -520,8 +522,8 @@ mod tests {
         }
     }
 
-    /// (whether a job waits, whether it is due, the part that waits) -> whether members are written next, so that an array at rest
-    /// has to be woken first.
+    /// (whether a job waits, whether it is due, the part that waits) -> whether members are written next, so
+    /// that an array at rest has to be woken first.
     #[test]
     fn what_writes_next() {
         let geometry = Geometry::new(4, 1, 4096, 8);

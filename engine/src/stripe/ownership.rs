@@ -1,14 +1,15 @@
 //! Who owns a stripe, and how the parts of requests come to its owner.
 //!
-//! A stripe that is written, reconstructed, discarded, resynced or rebuilt is owned by
-//! one reactor from the first read to the last write ([`bitmap::StripeLocks`]); parts that arrive meanwhile
-//! queue behind the op and are merged into the next. A reactor that finds a stripe owned by another
-//! posts the part to that reactor's mailbox; when the owner has let go meanwhile, it competes for the
-//! lock like anyone. Nothing is hashed to cores, so the uncontended path stays on one.
+//! A stripe that is written, reconstructed, discarded, resynced or rebuilt is owned by one reactor from the
+//! first read to the last write ([`bitmap::StripeLocks`]); parts that arrive meanwhile queue behind the op
+//! and are merged into the next. A reactor that finds a stripe owned by another posts the part to that
+//! reactor's mailbox; when the owner has let go meanwhile, it competes for the lock like anyone. Nothing is
+//! hashed to cores, so the uncontended path stays on one.
 //!
-//! A part for which there is no op, or no place in the owner's mailbox, is parked. What is parked is looked at each turn, oldest
-//! first. While a part or a job waits for an op, an op that has done a round of work gives way even if more waits for its
-//! stripe: the rest queues behind what is parked. Otherwise a few stripes that are never left alone could keep all ops for ever.
+//! A part for which there is no op, or no place in the owner's mailbox, is parked. What is parked is looked
+//! at each turn, oldest first. While a part or a job waits for an op, an op that has done a round of work
+//! gives way even if more waits for its stripe: the rest queues behind what is parked. Otherwise a few
+//! stripes that are never left alone could keep all ops for ever.
 
 use bitmap::StripeLocks;
 
@@ -42,11 +43,13 @@ pub(super) enum Ownership {
     Other(u8),
 }
 
-/// What this reactor is short of: for as long as something waits for a place, what comes later waits behind it.
+/// What this reactor is short of: for as long as something waits for a place, what comes later waits behind
+/// it.
 ///
-/// Parked parts and jobs are looked at each turn, oldest first. The first that finds no room notes here what it is short of; from then on
-/// nothing that comes later takes room of that kind, in this turn and before the next look: new requests and mail are taken between two
-/// looks, and so would always find the room first that a completion has just given back.
+/// Parked parts and jobs are looked at each turn, oldest first. The first that finds no room notes here what
+/// it is short of; from then on nothing that comes later takes room of that kind, in this turn and before the
+/// next look: new requests and mail are taken between two looks, and so would always find the room first that
+/// a completion has just given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Short {
     /// Operations: a parked part or job has found none.
@@ -158,7 +161,8 @@ impl Stripes {
         Ownership::Op(op)
     }
 
-    /// Lets a stripe go though more waits for it: something older waits for an op. What waited here queues behind that.
+    /// Lets a stripe go though more waits for it: something older waits for an op. What waited here queues
+    /// behind that.
     pub(super) fn give_way(&mut self, shared: &Shared, index: u32) {
         while let Some(part) = self.ops[index].waiting.pop(&mut self.parts.list) {
             self.parked.push_back(Parked::Part(part));

@@ -1,8 +1,8 @@
 //! Reads that need the stripe.
 //!
-//! A read comes here when one of its strips is not there (degraded), or when its member has just failed to read it. The
-//! rows are read from the other strips, in part straight into the host's buffer, and reconstructed there; what a bad
-//! block had lost is written back to its member.
+//! A read comes here when one of its strips is not there (degraded), or when its member has just failed to
+//! read it. The rows are read from the other strips, in part straight into the host's buffer, and
+//! reconstructed there; what a bad block had lost is written back to its member.
 
 use crate::geometry::Strips;
 use crate::memory::Span;
@@ -32,7 +32,8 @@ impl StripeOp {
         self.plan_batch(at)
     }
 
-    /// Reconstructs the strips that are not there from those that were read, and repairs what a bad block had lost.
+    /// Reconstructs the strips that are not there from those that were read, and repairs what a bad block had
+    /// lost.
     pub(super) fn recover_read<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         self.phase = Phase::Writing;
         for nth in 0..at.segments.len() {

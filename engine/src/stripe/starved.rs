@@ -1,15 +1,17 @@
 //! Operations that wait for memory, first come first served.
 //!
-//! While one waits, an operation that comes later waits behind it, even if it needs less: smaller ones once took for ever what a
-//! larger one waited for (a write of 256 KiB among 200 of 64 KiB had no answer in 40 s). Each turn the queue is looked at in
-//! order, and whoever can have memory takes it: 64 KiB that come free are of no use to an operation that needs 256. The first
-//! of the queue *claims* a MiB of the pool (see `memory::pool`), so it waits no longer than those who hold blocks of that MiB now.
+//! While one waits, an operation that comes later waits behind it, even if it needs less: smaller ones once
+//! took for ever what a larger one waited for (a write of 256 KiB among 200 of 64 KiB had no answer in 40 s).
+//! Each turn the queue is looked at in order, and whoever can have memory takes it: 64 KiB that come free are
+//! of no use to an operation that needs 256. The first of the queue *claims* a MiB of the pool (see
+//! `memory::pool`), so it waits no longer than those who hold blocks of that MiB now.
 
 use std::collections::VecDeque;
 
 use crate::memory::{Pool, Span};
 
-/// A claim that has not come free after this time moves on: a device that does not answer keeps memory of the MiB.
+/// A claim that has not come free after this time moves on: a device that does not answer keeps memory of the
+/// MiB.
 const CLAIM_MOVES_AFTER_NS: u64 = 1_000_000_000;
 
 /// See the top of this file.
@@ -21,7 +23,8 @@ pub(super) struct Starved {
     is_served: bool,
     /// During a look: none of the queue has asked for memory yet, so the next that does is its first.
     is_first: bool,
-    /// During a look: the sizes of buffers that were refused, a bit for each power of two. They are not tried again in this look.
+    /// During a look: the sizes of buffers that were refused, a bit for each power of two. They are not tried
+    /// again in this look.
     refused: u32,
     /// When the claim was made or moved.
     claimed_ns: u64,
@@ -86,7 +89,8 @@ impl Starved {
         self.queue.len()
     }
 
-    /// The next operation that may have memory now; one whose size was refused in this look queues again instead.
+    /// The next operation that may have memory now; one whose size was refused in this look queues again
+    /// instead.
     pub(super) fn next_served(&mut self) -> Option<u32> {
         let (index, bytes) = self.queue.pop_front().expect("counted");
         if !self.is_first && self.refused & bytes.next_power_of_two() != 0 {

@@ -1,15 +1,16 @@
-//! The path of a write through its stripe, top to bottom: view, plan, read, parity, intent, write, acknowledge.
-//! Resync and rebuild take the same path without parts.
+//! The path of a write through its stripe, top to bottom: view, plan, read, parity, intent, write,
+//! acknowledge. Resync and rebuild take the same path without parts.
 //!
 //! Order, and why:
 //! 1. The cell is marked first, and the first data or parity write waits until the mark is durable
 //!    ([`Until::IntentDurable`]); the reads of the plan go on meanwhile.
-//! 2. A first write to an unwritten stripe needs no mark before: as long as the cell on disk says Unwritten, nothing
-//!    believes the strips. So the whole stripe is written, zeros where the host has written nothing; then the members
-//!    with volatile caches are flushed; then the cell becomes Dirty, durably; then the write is acknowledged. A crash
-//!    before that leaves zeros, and after it a whole and consistent stripe. What the disk held before never shows.
-//! 3. No write that skipped a slot is acknowledged before the record excludes that slot. The cell of a first write
-//!    waits for that too.
+//! 2. A first write to an unwritten stripe needs no mark before: as long as the cell on disk says Unwritten,
+//!    nothing believes the strips. So the whole stripe is written, zeros where the host has written nothing;
+//!    then the members with volatile caches are flushed; then the cell becomes Dirty, durably; then the write
+//!    is acknowledged. A crash before that leaves zeros, and after it a whole and consistent stripe. What the
+//!    disk held before never shows.
+//! 3. No write that skipped a slot is acknowledged before the record excludes that slot. The cell of a first
+//!    write waits for that too.
 
 use std::sync::atomic::Ordering;
 
@@ -42,8 +43,8 @@ impl StripeOp {
     /// Starts the writes that the op has taken.
     pub(super) fn start_write<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         let trust = self.look(at);
-        // Neither cell nor record can become durable any more, and what was being written when it failed may be torn: also
-        // where a slot that is being filled would make up for one that is lost.
+        // Neither cell nor record can become durable any more, and what was being written when it failed may
+        // be torn: also where a slot that is being filled would make up for one that is lost.
         if at.shared.failed() {
             return LOST;
         }
@@ -223,8 +224,8 @@ impl StripeOp {
         self.plan_batch(at)
     }
 
-    /// What can be done for an unsynced stripe with the members that are there. (Strips of which a read has failed are
-    /// looked at row by row.)
+    /// What can be done for an unsynced stripe with the members that are there. (Strips of which a read has
+    /// failed are looked at row by row.)
     fn unsynced<R>(&self, at: &At<'_, '_, R>) -> Unsynced {
         let view = View { readable: self.view.readable.or(self.suspects), ..self.view };
         let (touched, whole) = if self.active.is_empty() {
@@ -435,7 +436,8 @@ impl StripeOp {
     /// A member that stays did not take a write, so the stripe is not what the op was to make of it.
     fn end_refused<R>(&mut self, at: &At<'_, '_, R>, error: RequestError) -> Step {
         match self.work_kind {
-            // Other strips and the parity may have landed: from now on the parity is no input, until a resync.
+            // Other strips and the parity may have landed: from now on the parity is no input, until a
+            // resync.
             Work::Write(Mode::Trusted) | Work::Rebuild { .. }
                 if self.work_kind == Work::Write(Mode::Trusted) || !self.given_up.is_empty() =>
             {
@@ -504,7 +506,8 @@ impl StripeOp {
         self.finish_written(at)
     }
 
-    /// A first write is whole on the members, and the list of lost rows has nothing of its stripe: now the cell may say so.
+    /// A first write is whole on the members, and the list of lost rows has nothing of its stripe: now the
+    /// cell may say so.
     pub(super) fn become_first<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         at.shared.bitmap.written_first(self.stripe);
         Step::Wait(Until::CellDurable)
