@@ -191,6 +191,16 @@ impl PartList {
         Some(index)
     }
 
+    /// The parts of the list, by index.
+    pub(crate) fn indices<'a>(&self, parts: &'a Slab<Part>) -> impl Iterator<Item = u32> + use<'a> {
+        let mut at = self.head;
+        std::iter::from_fn(move || {
+            let index = (at != NONE).then_some(at)?;
+            at = parts[index].next;
+            Some(index)
+        })
+    }
+
     pub(crate) fn iter<'a>(&self, parts: &'a Slab<Part>) -> impl Iterator<Item = &'a Part> + use<'a> {
         let mut at = self.head;
         std::iter::from_fn(move || {

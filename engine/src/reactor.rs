@@ -181,6 +181,9 @@ impl<R: Ring, F: Frontend, C: Clock> Reactor<R, F, C> {
         moved |= self.frontend.has_arrivals();
         let frontend = &self.frontend;
         self.array.exchange_spans(&mut self.ring, &mut self.pool, |bytes| frontend.span_bytes(bytes));
+        if cfg!(debug_assertions) {
+            self.array.check_invariants();
+        }
         let mut replied = false;
         for reply in self.array.take_replies() {
             self.frontend.reply(&self.memory, &mut self.pool, reply);

@@ -35,6 +35,7 @@ use crate::slab::{NONE, Slab};
 use crate::turn::{Buffers, Holds, Io, Turn};
 
 mod asked;
+mod check;
 mod content;
 mod discard;
 mod lost;

@@ -121,7 +121,7 @@ impl MemberIos {
 
     /// All operations in flight, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Io> {
-        self.list.iter()
+        self.list.live().map(|(_, io)| io)
     }
 
     /// Looks up the operation with this tag.
@@ -152,6 +152,11 @@ impl MemberIos {
     /// Whether a look at every operation is due.
     pub(crate) fn is_looked_at_again(&self) -> bool {
         self.look_again
+    }
+
+    /// Asserts that so many operations are parked.
+    pub(crate) fn check_parked(&self, count: usize) {
+        assert_eq!(count, self.parked, "parked operations");
     }
 
     /// Whether another operation may be parked.

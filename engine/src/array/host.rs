@@ -65,6 +65,15 @@ impl HostRequest {
         self.pending as usize + usize::from(self.cursor < self.end()) + usize::from(self.is_held)
     }
 
+    pub(super) const fn kind(&self) -> RequestKind {
+        self.request.kind
+    }
+
+    /// Parts and member reads in flight; of a flush, the flush.
+    pub(super) const fn pieces(&self) -> usize {
+        self.pending as usize
+    }
+
     /// The memory of the request.
     pub(super) const fn span(&self) -> Span {
         self.request.span

@@ -81,6 +81,7 @@ macro_rules! tools {
     };
 }
 
+mod check;
 mod host;
 mod mail;
 mod parked;

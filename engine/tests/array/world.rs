@@ -165,6 +165,7 @@ impl World {
             let me = (first + nth) % self.reactors.len();
             let (array, ring) = &mut self.reactors[me];
             array.turn(ring, self.now_ns, 64);
+            array.check_invariants();
             array.exchange_spans(ring, &mut self.host_pool, |bytes| bytes);
             let replies: Vec<Reply> = array.take_replies().collect();
             replies.into_iter().for_each(|reply| self.answered(me, reply));

@@ -155,7 +155,7 @@ pub struct Machine<'a> {
     /// Pool of the host's buffers.
     host_pool: Pool,
     pub(super) reactors: Vec<Reactor>,
-    /// State that the reactors share.
+    /// The state that reactors share.
     pub shared: Arc<Shared>,
     /// The contents that reads may return.
     pub oracle: Oracle,
@@ -443,6 +443,7 @@ impl<'a> Machine<'a> {
         let Reactor { array, ring, arrived } = &mut self.reactors[me];
         *arrived = false;
         array.advance(ring, now_ns);
+        array.check_invariants();
         array.exchange_spans(ring, &mut self.host_pool, |bytes| bytes);
         let replies: Vec<Reply> = array.take_replies().collect();
         replies.into_iter().for_each(|reply| self.answered(reply));

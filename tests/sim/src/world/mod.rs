@@ -342,6 +342,7 @@ impl World {
         let states_before = self.bus.borrow().aim.is_some().then(|| self.states());
         let Reactor { array, ring } = &mut self.reactors[at];
         let mut moved = array.turn(ring, now_ns, self.rng.below(8) as usize);
+        array.check_invariants();
         assert!(
             begun_before.is_none_or(|before| before == blocks_begun()),
             "E2: an array that has failed writes a bitmap block, perhaps over the newest complete generation"
