@@ -133,6 +133,8 @@ pub struct Ublk {
     device: u32,
     /// The character device; kept here until `places` hands it to the reactors.
     file: Option<Arc<File>>,
+    /// Whether reactors have it.
+    is_dealt: bool,
     queues: u16,
     depth: u16,
     request_bytes_max: u32,
@@ -226,6 +228,7 @@ impl Ublk {
             control,
             device: info.device,
             file: None,
+            is_dealt: false,
             queues: info.queues,
             depth: info.queue_depth,
             request_bytes_max: info.io_bytes_max,
@@ -275,6 +278,7 @@ impl Ublk {
             control,
             device,
             file: None,
+            is_dealt: false,
             queues: info.queues,
             depth: info.queue_depth,
             request_bytes_max: info.io_bytes_max,
@@ -306,6 +310,7 @@ impl Ublk {
     /// Makes the places of the reactors, one per queue; call once.
     pub fn places(&mut self) -> Vec<UblkPlace> {
         let file = self.file.take().expect("asked for once");
+        self.is_dealt = true;
         let movement = self.movement();
         let batched = self.flags & feature::BATCH_IO != 0;
         let shared = batched && self.queues <= SHARED_QUEUES_MAX;
@@ -539,7 +544,11 @@ impl Drop for Ublk {
         // The process is about to end, and its queues with it, so nothing is waited for.
         if matches!(self.phase, Phase::Made | Phase::Stopped) {
             self.file = None;
-            let _ = self.control.tell(abi::control::DEL_DEV_ASYNC, self.device, 0);
+            let asked = self.control.tell(abi::control::DEL_DEV_ASYNC, self.device, 0);
+            // Before Linux 6.9 there is only the command that waits for the last descriptor. While no reactor has one, it does not wait.
+            if asked.is_err() && !self.is_dealt {
+                let _ = self.control.tell(abi::control::DEL_DEV, self.device, 0);
+            }
         }
     }
 }
