@@ -142,6 +142,14 @@ impl Control {
         self.run(&Command { code, device, data, buffer: None }, time_max)
     }
 
+    /// Removes a device that no host uses, without a wait. `is_dealt` says whether reactors may have its character device. Before
+    /// Linux 6.9 there is only a command that waits until that is closed: then such a device stays, and the next start removes it.
+    pub(super) fn discard(&mut self, device: u32, is_dealt: bool) {
+        if self.tell(abi::control::DEL_DEV_ASYNC, device, 0).is_err() && !is_dealt {
+            let _gone_or_not = self.tell(abi::control::DEL_DEV, device, 0);
+        }
+    }
+
     /// Runs a command with a structure that the driver reads or fills, and returns the structure as the
     /// driver left it.
     fn exchange<T: Copy>(&mut self, code: u32, device: u32, value: T) -> io::Result<T> {

@@ -133,8 +133,6 @@ pub struct Ublk {
     device: u32,
     /// The character device; kept here until `places` hands it to the reactors.
     file: Option<Arc<File>>,
-    /// Whether reactors have it.
-    is_dealt: bool,
     queues: u16,
     depth: u16,
     request_bytes_max: u32,
@@ -228,7 +226,6 @@ impl Ublk {
             control,
             device: info.device,
             file: None,
-            is_dealt: false,
             queues: info.queues,
             depth: info.queue_depth,
             request_bytes_max: info.io_bytes_max,
@@ -241,6 +238,7 @@ impl Ublk {
             hides_partitions: false,
         };
         ublk.hides_partitions = ublk.control.features().unwrap_or(0) & feature::NO_AUTO_PART_SCAN == 0;
+        ublk.open_character_device()?;
         if usize::from(ublk.queues) != queues {
             return Err(UblkError(format!(
                 "the ublk driver gives a device at most {} queues, one for each CPU: serve with --reactors {}",
@@ -250,7 +248,6 @@ impl Ublk {
         ublk.control
             .set_parameters(ublk.device, shape.parameters(io_bytes_max))
             .map_err(|error| failed("describe the block device to the ublk driver", &error))?;
-        ublk.open_character_device()?;
         Ok(ublk)
     }
 
@@ -278,7 +275,6 @@ impl Ublk {
             control,
             device,
             file: None,
-            is_dealt: false,
             queues: info.queues,
             depth: info.queue_depth,
             request_bytes_max: info.io_bytes_max,
@@ -310,7 +306,6 @@ impl Ublk {
     /// Makes the places of the reactors, one per queue; call once.
     pub fn places(&mut self) -> Vec<UblkPlace> {
         let file = self.file.take().expect("asked for once");
-        self.is_dealt = true;
         let movement = self.movement();
         let batched = self.flags & feature::BATCH_IO != 0;
         let shared = batched && self.queues <= SHARED_QUEUES_MAX;
@@ -543,12 +538,8 @@ impl Drop for Ublk {
         // Reached after a start that failed half-way, or for a device that was stopped too late for `remove`.
         // The process is about to end, and its queues with it, so nothing is waited for.
         if matches!(self.phase, Phase::Made | Phase::Stopped) {
-            self.file = None;
-            let asked = self.control.tell(abi::control::DEL_DEV_ASYNC, self.device, 0);
-            // Before Linux 6.9 there is only the command that waits for the last descriptor. While no reactor has one, it does not wait.
-            if asked.is_err() && !self.is_dealt {
-                let _ = self.control.tell(abi::control::DEL_DEV, self.device, 0);
-            }
+            let is_dealt = self.file.take().is_none();
+            self.control.discard(self.device, is_dealt);
         }
     }
 }
