@@ -20,7 +20,7 @@ e2e:
 	@flags=$$(scripts/setup build test)
 	STRIATE_E2E_KILLS=$${STRIATE_E2E_KILLS:-20} cargo test $$flags --test e2e -- --include-ignored
 
-# The simulator, the mutants, the exhaustive scopes, fuzzing and the end-to-end checks for an hour, with a record in target/soak.
+# The simulator, the mutants, the scopes, fuzzing, end-to-end checks and Linux 6.1 in the guest for an hour; a record in target/soak.
 # STRIATE_SOAK_SCALE=1000 takes a night. PARTS='sim-bad fuzz' runs a part of it (scripts/soak --list).
 soak:
 	@flags=$$(scripts/setup build test)

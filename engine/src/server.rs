@@ -218,6 +218,12 @@ pub fn can_make_block_devices() -> bool {
     crate::frontend::ublk::is_there()
 }
 
+/// Frees the members of an array that an old ublk driver keeps for a server that was killed (Linux before 6.7; takes up to 5 s there). The
+/// caller has made sure that no other server of the array is being started.
+pub fn free_members(name: &str, array_uuid: &str) -> Result<(), ServerError> {
+    Ok(crate::frontend::ublk::free(name, array_uuid)?)
+}
+
 /// Lists the block devices of arrays with this name whose server is gone.
 pub fn leftovers(name: &str) -> Result<Vec<Leftover>, ServerError> {
     Ok(crate::frontend::ublk::leftovers(name)?)

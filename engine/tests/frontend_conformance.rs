@@ -68,6 +68,11 @@ trait Fixture: Sized {
         usize::MAX
     }
 
+    /// Memory for each reactor's requests, in bytes, where `wanted` is what the conditions say.
+    fn pool_bytes(&self, wanted: usize) -> usize {
+        wanted
+    }
+
     /// Creates a fixture of an array of `size_bytes`, with one share per reactor.
     fn start(size_bytes: usize, reactors: usize) -> (Self, Vec<Self::Share>);
 
@@ -132,6 +137,7 @@ fn check<F: Fixture>(conditions: Conditions) {
     let reactor_count = conditions.reactors.min(F::reactors_max());
     let (mut fixture, shares) = F::start(SIZE_BYTES, reactor_count);
     let array = RamArray::new(SIZE_BYTES);
+    let pool_bytes = fixture.pool_bytes(pool_bytes);
     let reactors: Vec<Reactor> =
         shares.into_iter().map(|share| turn::<F>(share, &array, pace, pool_bytes, room)).collect();
     fixture.begin();
@@ -344,6 +350,11 @@ impl<const BATCHES: bool> Fixture for Device<BATCHES> {
     /// `open_mutex` meanwhile. Older kernels look for none.
     fn is_read_first(&self) -> bool {
         !self.ublk.hides_partitions()
+    }
+
+    /// Where the driver copies (before Linux 6.5), each of 64 tags has 128 KiB from the start: the conditions are about the rest.
+    fn pool_bytes(&self, wanted: usize) -> usize {
+        if self.ublk.way().contains("copied by the driver") { 8 * MIB + wanted } else { wanted }
     }
 
     fn reactors_max() -> usize {

@@ -22,7 +22,7 @@ use clap::ValueEnum;
 use engine::examine::{Examined, examine};
 use engine::server::{
     Encryption, Ended, Quiesced, ServeOptions, Server, Stop, UblkChoice, can_make_block_devices, each_within,
-    shell_path,
+    free_members, shell_path,
 };
 use engine::status::{ArrayStatus, LostPieces, MemberState, MemberStatus, RouteKind};
 use engine::threads::Threads;
@@ -70,7 +70,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     };
     let members = scan::members(&options.members, search)?;
     let examined = examine(&members, options.member_timeout)?;
-    let name = name_of(&examined)?;
+    let (name, array_uuid) = array_of(&examined)?;
     let (silent, examined): (Vec<_>, Vec<_>) = examined.into_iter().partition(|one| one.silent);
     let silent: Vec<String> = silent.into_iter().filter_map(|one| one.error).collect();
     for one in &silent {
@@ -78,6 +78,7 @@ pub fn serve(options: &Serve, run_dir: Option<&Path>) -> Result<Outcome> {
     }
     let members: Vec<PathBuf> = examined.into_iter().map(|one| one.path).collect();
     let claim = Claim::take(&run_dir, &name)?;
+    free_members(name.as_str(), &array_uuid)?;
     let way = way(options, &run_dir, &name)?;
     confined.learn(&members, run_dir.path(), way.nbd(), &options.allow_path)?;
 
@@ -153,10 +154,10 @@ const fn level(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Returns the name that the members agree on, if all devices given are members. (mdadm too aborts if a
+/// Returns the name and the UUID that the members agree on, if all devices given are members. (mdadm too aborts if a
 /// device that it was told to use has no superblock: that is more likely a mistake than a wish to go without
 /// the device.)
-fn name_of(examined: &[Examined]) -> Result<ArrayName> {
+fn array_of(examined: &[Examined]) -> Result<(ArrayName, String)> {
     let reason = |one: &Examined| undecodable(one).line().trim_end_matches('.').to_string();
     let without = || examined.iter().filter(|one| one.superblock.is_none());
     // A device that does not answer may be a member, so it is no stranger.
@@ -187,10 +188,10 @@ fn name_of(examined: &[Examined]) -> Result<ArrayName> {
             other.array_uuid,
         )));
     }
-    first
-        .name
-        .parse()
-        .map_err(|error| Failure::new(format!("bad array name on disk: {:?}: {error}", first.name)))
+    let name = first.name.parse();
+    let name =
+        name.map_err(|error| Failure::new(format!("bad array name on disk: {:?}: {error}", first.name)))?;
+    Ok((name, first.array_uuid.clone()))
 }
 
 /// The way in which hosts reach the array.
@@ -545,14 +546,14 @@ mod tests {
             unread: false,
         };
         let (blank, silent) = (no_member(false), no_member(true));
-        assert_eq!(name_of(&[member("/a", "1"), member("/b", "1")]).unwrap().as_str(), "media");
-        assert_eq!(name_of(&[silent.clone(), member("/b", "1")]).unwrap().as_str(), "media");
-        assert!(name_of(&[silent]).is_err());
-        let refused = name_of(&[member("/a", "1"), blank.clone()]).unwrap_err();
+        assert_eq!(array_of(&[member("/a", "1"), member("/b", "1")]).unwrap().0.as_str(), "media");
+        assert_eq!(array_of(&[silent.clone(), member("/b", "1")]).unwrap().0.as_str(), "media");
+        assert!(array_of(&[silent]).is_err());
+        let refused = array_of(&[member("/a", "1"), blank.clone()]).unwrap_err();
         assert_eq!(refused.line(), "no member: /c: no superblock; or leave it out, to serve without it");
         assert!(
-            name_of(&[member("/a", "1"), member("/b", "2")]).unwrap_err().line().contains("/b of media (2)")
+            array_of(&[member("/a", "1"), member("/b", "2")]).unwrap_err().line().contains("/b of media (2)")
         );
-        assert_eq!(name_of(&[blank]).unwrap_err().line(), "no member of an array: /c: no superblock");
+        assert_eq!(array_of(&[blank]).unwrap_err().line(), "no member of an array: /c: no superblock");
     }
 }

@@ -9,6 +9,9 @@
 //! | 6.1 | `USER_RECOVERY`, `USER_RECOVERY_REISSUE`: the minimum used here; commands use un-encoded opcodes |
 //! | 6.4 | commands encoded as ioctls (un-encoded ones only with `CONFIG_BLKDEV_UBLK_LEGACY_OPCODES`) |
 //! | 6.5 | `USER_COPY`, `GET_FEATURES` |
+//! | 6.7 | commands of a server that is killed end with it; see `free` in `found` |
+//! | 6.9 | `DEL_DEV_ASYNC` |
+//! | 6.12 | `USER_RECOVERY_FAIL_IO`: not used, but it tells such a driver from older ones |
 //! | 6.16 | `AUTO_BUF_REG`, `QUIESCE` |
 //! | 7.0 | `TRY_STOP_DEV`, `BATCH_IO` |
 
@@ -85,6 +88,7 @@ pub(super) mod feature {
     pub(in super::super) const USER_RECOVERY_REISSUE: u64 = 1 << 4;
     pub(in super::super) const CMD_IOCTL_ENCODE: u64 = 1 << 6;
     pub(in super::super) const USER_COPY: u64 = 1 << 7;
+    pub(in super::super) const USER_RECOVERY_FAIL_IO: u64 = 1 << 9;
     pub(in super::super) const UPDATE_SIZE: u64 = 1 << 10;
     pub(in super::super) const AUTO_BUF_REG: u64 = 1 << 11;
     pub(in super::super) const QUIESCE: u64 = 1 << 12;

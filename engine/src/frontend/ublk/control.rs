@@ -82,8 +82,8 @@ impl Control {
         Ok(control)
     }
 
-    /// Asks for the driver's features. A driver without this command takes un-encoded opcodes, and perhaps
-    /// encoded ones too.
+    /// Linux 6.1 answers ENODEV: it looks for the device `u32::MAX` before it looks at the opcode. A driver without this command takes
+    /// un-encoded opcodes, and before Linux 6.4 no others.
     fn ask_features(&mut self) -> Option<u64> {
         self.exchange(abi::control::GET_FEATURES, u32::MAX, 0u64).ok()
     }
@@ -128,7 +128,26 @@ impl Control {
 
     /// Runs a command that carries no structure.
     pub(super) fn tell(&mut self, code: u32, device: u32, data: u64) -> io::Result<()> {
-        self.run(&Command { code, device, data, buffer: None })
+        self.tell_within(COMMAND_TIME_MAX, code, device, data)
+    }
+
+    /// A command without a structure, given up after `time_max`. The driver ends its wait when this is dropped.
+    pub(super) fn tell_within(
+        &mut self,
+        time_max: Duration,
+        code: u32,
+        device: u32,
+        data: u64,
+    ) -> io::Result<()> {
+        self.run(&Command { code, device, data, buffer: None }, time_max)
+    }
+
+    /// Removes a device that no host uses, without a wait. `is_dealt` says whether reactors may have its character device. Before
+    /// Linux 6.9 there is only a command that waits until that is closed: then such a device stays, and the next start removes it.
+    pub(super) fn discard(&mut self, device: u32, is_dealt: bool) {
+        if self.tell(abi::control::DEL_DEV_ASYNC, device, 0).is_err() && !is_dealt {
+            let _gone_or_not = self.tell(abi::control::DEL_DEV, device, 0);
+        }
     }
 
     /// Runs a command with a structure that the driver reads or fills, and returns the structure as the
@@ -138,7 +157,7 @@ impl Control {
         let len_bytes = u16::try_from(size_of::<T>()).expect("the driver's structures are small");
         let buffer = Buffer { address: memory.expose_provenance() as u64, len_bytes };
         let was_given_up = self.given_up;
-        let ended = self.run(&Command { code, device, data: 0, buffer: Some(buffer) });
+        let ended = self.run(&Command { code, device, data: 0, buffer: Some(buffer) }, DESCRIPTION_TIME_MAX);
         if self.given_up.is_some() && self.given_up != was_given_up {
             // Never freed: the driver may still fill it.
             return Err(ended.expect_err("a command that was given up has no result"));
@@ -149,7 +168,7 @@ impl Control {
         ended.map(|()| *value)
     }
 
-    fn run(&mut self, command: &Command) -> io::Result<()> {
+    fn run(&mut self, command: &Command, time_max: Duration) -> io::Result<()> {
         if let Some(name) = self.given_up
             && !self.ring.completion().any(|done| done.user_data() == name)
         {
@@ -167,7 +186,6 @@ impl Control {
         let entry = opcode::UringCmd80::new(file, code).cmd(bytes).build().user_data(self.count);
         // SAFETY: the buffer, if any, is freed by `exchange` only if the command has completed.
         unsafe { self.ring.submission().push(&entry) }.expect("one command at a time");
-        let time_max = if command.buffer.is_some() { DESCRIPTION_TIME_MAX } else { COMMAND_TIME_MAX };
         match self.submit_and_wait(self.count, time_max) {
             Ok(result) if result < 0 => Err(io::Error::from_raw_os_error(-result)),
             Ok(_) => Ok(()),

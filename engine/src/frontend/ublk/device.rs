@@ -238,6 +238,7 @@ impl Ublk {
             hides_partitions: false,
         };
         ublk.hides_partitions = ublk.control.features().unwrap_or(0) & feature::NO_AUTO_PART_SCAN == 0;
+        ublk.open_character_device()?;
         if usize::from(ublk.queues) != queues {
             return Err(UblkError(format!(
                 "the ublk driver gives a device at most {} queues, one for each CPU: serve with --reactors {}",
@@ -247,7 +248,6 @@ impl Ublk {
         ublk.control
             .set_parameters(ublk.device, shape.parameters(io_bytes_max))
             .map_err(|error| failed("describe the block device to the ublk driver", &error))?;
-        ublk.open_character_device()?;
         Ok(ublk)
     }
 
@@ -538,8 +538,8 @@ impl Drop for Ublk {
         // Reached after a start that failed half-way, or for a device that was stopped too late for `remove`.
         // The process is about to end, and its queues with it, so nothing is waited for.
         if matches!(self.phase, Phase::Made | Phase::Stopped) {
-            self.file = None;
-            let _ = self.control.tell(abi::control::DEL_DEV_ASYNC, self.device, 0);
+            let is_dealt = self.file.take().is_none();
+            self.control.discard(self.device, is_dealt);
         }
     }
 }

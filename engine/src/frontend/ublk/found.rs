@@ -1,18 +1,39 @@
 //! Finds ublk devices that already exist: those that wait for a server, and those that were left half made.
+//!
+//! # What a killed server keeps, before Linux 6.7
+//!
+//! Commands that wait at the driver keep the server's io_uring alive, and with it every file of its table: the character device and the
+//! members. A later server finds its members in use. Since Linux 6.7 io_uring cancels such commands when the process ends
+//! (ublk_uring_cmd_cancel_fn). Before, the driver itself has to end them:
+//!
+//! | the server was killed | the driver ends its commands | so [`free`] |
+//! |---|---|---|
+//! | before START_DEV was carried out (state DEAD) | at DEL_DEV | sends that: the device has no hosts |
+//! | later (LIVE) | when it looks for dead servers, every 5 s (ublk_daemon_monitor_work) | waits for it |
+//! | within a recovery, after its fetches (QUIESCED) | not before STOP_DEV, which fails the I/O of hosts | ends the recovery; the rest is as for LIVE |
+//!
+//! A recovery can be ended only if every queue has fetched. A server with several reactors that is killed when some of them have leaves
+//! a device that can only be given up.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::abi::{self, DeviceInfo, state};
+use super::abi::{self, DeviceInfo, feature, state};
 use super::control::{Control, failed};
 use super::mark::{mark, same_name};
 use super::{UblkError, UblkShape};
 
-/// Bounds how long we wait until the driver notices that a server is gone, or until udev makes a node.
+/// How long udev may need to make a node, and an earlier server to let go of the device.
 const SETTLING_TRIES: u32 = 100;
 const SETTLING_PAUSE: Duration = Duration::from_millis(50);
+/// How many such pauses until the driver has noticed that a server is gone: before Linux 6.7 it looks every 5 s.
+const NOTICE_TRIES: u32 = 200;
+/// The same until the last file of a server that the driver has noticed is closed.
+const RELEASE_TRIES: u32 = 20;
+/// How long a recovery whose queues have all fetched takes to end.
+const RECOVERY_END_TIME_MAX: Duration = Duration::from_secs(3);
 /// Directory where the kernel lists the driver's character devices.
 const LISTED: &str = "/sys/class/ublk-char";
 /// Directory where the kernel lists the block devices of all drivers.
@@ -42,15 +63,91 @@ pub fn leftovers(name: &str) -> Result<Vec<Leftover>, UblkError> {
         return Ok(Vec::new());
     }
     let mut control = Control::open()?;
-    // The driver reports a server by its process number in the namespace where the server runs.
-    let sees_all = std::fs::read_link("/proc/self/ns/pid")
-        .is_ok_and(|namespace| namespace == Path::new(FIRST_NAMESPACE));
+    let sees_all = sees_all();
     let is_left = |info: &DeviceInfo| {
         let has_server = info.state == state::LIVE && (!sees_all || is_alive(info.server_pid));
         !has_server && same_name(info.server_flags, mark(name, ""))
     };
     let found = |info: DeviceInfo| Leftover { device: info.device, has_hosts: info.state != state::DEAD };
     Ok(devices(&mut control)?.into_iter().filter(is_left).map(found).collect())
+}
+
+/// Whether this process sees every process: the driver tells a server by its number in the namespace where it runs.
+fn sees_all() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace == Path::new(FIRST_NAMESPACE))
+}
+
+/// Has an old driver end the commands of killed servers of an array, so that its members are free. See the module. Does nothing where the
+/// kernel ends them, where this process may not use the driver or does not see every process, and while a server is alive.
+pub fn free(name: &str, identity: &str) -> Result<(), UblkError> {
+    let Ok(mut control) = Control::open() else { return Ok(()) };
+    if !sees_all() || control.features().unwrap_or(0) & feature::USER_RECOVERY_FAIL_IO != 0 {
+        return Ok(());
+    }
+    let mark = mark(name, identity);
+    let is_abandoned = |info: &DeviceInfo| {
+        info.server_flags == mark && !is_alive(info.server_pid) && !is_open(info.device, Path::new("/proc"))
+    };
+    // What cannot be found out here has an error of its own when the array is started.
+    let Ok(devices) = devices(&mut control) else { return Ok(()) };
+    for info in devices.into_iter().filter(is_abandoned) {
+        match info.state {
+            state::DEAD => control
+                .tell(abi::control::DEL_DEV, info.device, 0)
+                .map_err(|error| unused_stays(info.device, &error))?,
+            state::LIVE => {}
+            _ if is_released(info.device) => continue,
+            _ => end_recovery(&mut control, info.device, name)?,
+        }
+        let is_live =
+            |control: &mut Control| control.info(info.device).is_ok_and(|now| now.state == state::LIVE);
+        for _ in 0..NOTICE_TRIES {
+            if !is_live(&mut control) {
+                break;
+            }
+            pause();
+        }
+    }
+    Ok(())
+}
+
+/// Ends the recovery that a killed server began. The device is live then, and the driver will notice that its server is gone.
+fn end_recovery(control: &mut Control, device: u32, name: &str) -> Result<(), UblkError> {
+    let pid = u64::from(std::process::id());
+    let ended = control.tell_within(RECOVERY_END_TIME_MAX, abi::control::END_USER_RECOVERY, device, pid);
+    ended.map_err(|error| {
+        UblkError(format!(
+            "/dev/ublkb{device} waits for this array, but its last server was killed when some of its reactors had begun and others had not, and a \
+             kernel before Linux 6.7 never gives such a start up ({error}): give the device up with `striate stop --force {name}`, which fails its I/O, \
+             and serve again"
+        ))
+    })
+}
+
+/// Whether no io_uring holds the character device, which one server at a time can open.
+fn is_released(device: u32) -> bool {
+    let path = format!("/dev/ublkc{device}");
+    (0..RELEASE_TRIES).any(|_| {
+        let opened = OpenOptions::new().read(true).write(true).open(&path);
+        let is_busy = opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY));
+        if is_busy {
+            pause();
+        }
+        !is_busy
+    })
+}
+
+/// Whether a process has the character device open, of those in `processes` (/proc).
+fn is_open(device: u32, processes: &Path) -> bool {
+    let path = format!("/dev/ublkc{device}");
+    let list = |directory: &Path| std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_it =
+        |file: std::fs::DirEntry| std::fs::read_link(file.path()).is_ok_and(|it| it == Path::new(&path));
+    list(processes).any(|process| list(&process.path().join("fd")).any(is_it))
+}
+
+fn unused_stays(device: u32, error: &io::Error) -> UblkError {
+    failed(&format!("clear away the unused /dev/ublkb{device}"), error)
 }
 
 /// Gives a device up: requests that wait for it fail.
@@ -130,7 +227,7 @@ pub(super) fn find(control: &mut Control, mark: u64) -> Result<Option<DeviceInfo
         };
         match info.state {
             state::QUIESCED | state::FAIL_IO => return Ok(Some(info)),
-            state::LIVE if tries < SETTLING_TRIES && !is_alive(info.server_pid) => {
+            state::LIVE if tries < NOTICE_TRIES && !is_alive(info.server_pid) => {
                 // The driver has not noticed yet that the server is gone.
                 tries += 1;
                 pause();
@@ -141,9 +238,9 @@ pub(super) fn find(control: &mut Control, mark: u64) -> Result<Option<DeviceInfo
                     info.device, info.server_pid
                 )));
             }
-            _ => control.tell(abi::control::DEL_DEV, info.device, 0).map_err(|error| {
-                failed(&format!("clear away the unused /dev/ublkb{}", info.device), &error)
-            })?,
+            _ => control
+                .tell(abi::control::DEL_DEV, info.device, 0)
+                .map_err(|error| unused_stays(info.device, &error))?,
         }
     }
 }

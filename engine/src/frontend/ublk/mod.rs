@@ -5,7 +5,7 @@
 //!     control    the driver's control commands, one at a time
 //!     shape      the sizes and attributes that the block device advertises, pure
 //!     mark       the array that a device belongs to
-//!     found      ublk devices that already exist
+//!     found      ublk devices that already exist, and what killed servers keep
 //!     takeover   whether the array still fits what hosts were told, pure
 //!   queue      one reactor's share of the hardware queues             never blocks, never allocates
 //!     exchange   how requests and results travel: one by one, or in batches
@@ -52,7 +52,7 @@ mod shape;
 mod takeover;
 
 pub use device::{Closed, Quiesced, Ublk, UblkChoice, UblkFeature, UblkPlan};
-pub use found::{Existing, Leftover, existing, is_there, leftovers, remove};
+pub use found::{Existing, Leftover, existing, free, is_there, leftovers, remove};
 pub use null::UblkNull;
 pub(crate) use queue::flush_for_others;
 pub use queue::{UblkFrontend, UblkPlace};
