@@ -20,11 +20,11 @@
 //! # Invariants, with their arguments
 //! - **A change is in the first write that begins after it.** A thread that changes a cell then does a
 //!   read-modify-write of `turn` (Release), which sets `behind`. A block write begins with a swap of `turn`
-//!   (Acquire). Either this swap comes after the change's in the order of that word; then it reads from its
-//!   chain and the snapshot has the change. Or the swap came before; then `behind` remains set, and the
-//!   change waits for the generation after, started + 1. Every change of `turn` is a read-modify-write, so no
-//!   chain is ever broken. A plain load of `turn` after the change would not do: a store followed by a load,
-//!   on either side, may cross.
+//!   (Acquire). Either this swap comes after the change's in the order of that word; then it reads from the
+//!   change's chain, and the snapshot has the change. Or the swap came before; then `behind` remains set, and
+//!   the change waits for the generation after, started + 1. Every change of `turn` is a read-modify-write,
+//!   so no chain is ever broken. A plain load of `turn` after the change would not do: a store followed by a
+//!   load, on either side, may cross.
 //! - **At finish, every copy says what the snapshot said**, until the next write of the block begins, which
 //!   cannot happen before this one has finished. So a lane that was Dirty in the snapshot and now is `Marked`
 //!   or `First` is durably Dirty *whatever happened in between*, even if it was swept to Clean, or discarded

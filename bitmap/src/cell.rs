@@ -54,7 +54,7 @@
 //!   bits 3..2  flavour of dirty     bits 1..0   RAM   disk
 //!         00   Dirty                Unwritten   00    01     a fresh array is zeroed memory, untouched
 //!         01   Marked               NeedSync    01    00     a zeroed block is pessimistic
-//!         10   First                Dirty       10    11     and so is one of all ones
+//!         10   First                Dirty       10    11     a block of all ones is pessimistic too
 //!         11   Aged                 Clean       11    10
 //! ```
 //! Disk blocks carry a checksum; the codes are a second line of defence. Zeros mistaken for a block mean

@@ -7,7 +7,7 @@
 //!   flush    all members, and wait for all                                        (the caller)
 //!   sweep    cells that still are Aged become Clean
 //!   age      cells that are Dirty become Aged
-//!   then the block is behind, and is written when somebody likes
+//!   then the block is behind, and may be written at any time
 //! ```
 //!
 //! `Aged` itself marks the candidates, so nothing is stored beside the cells between look and sweep, and one

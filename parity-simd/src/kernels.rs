@@ -184,9 +184,9 @@ impl fmt::Display for Kernels {
 }
 
 /// Number of data bytes from which parity is stored past the caches, whatever the caller knows of the data. A
-/// stripe of this size and its parity fill about a second-level cache. In that cache, streaming 4+2 strips of
-/// 64 KiB costs a third more; outside of it, ordinary stores cost a fifth more, and stripes this large are
-/// seldom in it (benches/record/).
+/// stripe of this size and its parity fill about a second-level cache. With 4+2 strips of 64 KiB, streaming
+/// loses a third of the throughput in that cache, and ordinary stores lose a fifth outside of it. Stripes
+/// this large are seldom in it (benches/record/).
 const STREAMED_FROM_BYTES: usize = 256 << 10;
 
 /// Whether a call with this many data strips should be streamed.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   discard --> (Until::Unmarked) --> the cell is Unwritten in memory: Until::Discarded --> the same durably
-//!           --> Deallocating, the stripe still owned --> every device has ended: the stripe is let go
+//!           --> Deallocating, the stripe still owned --> every device has ended: the stripe is released
 //! ```
 //!
 //! - A device is told of a stripe only after the stripe's cell is durably Unwritten. From then on the strips

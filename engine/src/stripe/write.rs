@@ -85,8 +85,8 @@ impl StripeOp {
         }
     }
 
-    /// Resyncs every row of an unsynced stripe. If a data strip is lost, only a rebuild continues: it gives
-    /// that strip up.
+    /// Resyncs every row of an unsynced stripe. If a data strip is lost, a resync leaves the stripe as it is,
+    /// and a rebuild gives that strip up.
     pub(super) fn start_resync<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         if self.look(at) != Trust::NeedSync {
             return Step::Finished(Ok(()));
