@@ -1,9 +1,10 @@
-//! What the cells cost on the write path: nanoseconds that every write pays, and those that few pay.
+//! The cost of the cells on the write path: nanoseconds that every write pays, and those that only few writes
+//! pay.
 //!
 //! ```text
 //!   cargo bench -p stripe-bitmap
 //! ```
-//! Contended runs give each of two threads half of the iterations; the time is that of the slower.
+//! Contended runs give each of two threads half of the iterations; the time is that of the slower thread.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -22,7 +23,7 @@ fn dirty() -> Bitmap {
     Bitmap::new(STRIPES, Cell::Dirty)
 }
 
-/// Stripes in an order that no prefetcher guesses; odd, so that it visits all of them.
+/// Visits all stripes in an order that no prefetcher guesses; the factor is odd, so no stripe is missed.
 fn scattered(nth: u64) -> u64 {
     nth.wrapping_mul(0x9e37_79b9) % STRIPES
 }
@@ -56,7 +57,8 @@ fn every_write(c: &mut Criterion) {
     group.finish();
 }
 
-/// Half of the iterations each for two threads on neighbouring stripes, and the time of the slower.
+/// Runs half of the iterations on each of two threads, on neighbouring stripes. Returns the time of the
+/// slower thread.
 fn two_threads(iterations: u64, write: impl Fn(u64) + Sync) -> Duration {
     let barrier = Barrier::new(2);
     std::thread::scope(|scope| {

@@ -1,21 +1,22 @@
-//! The cells of one array, and what a writer, a resync and a discard do to them.
+//! The cells of one array, and the changes that a writer, a resync and a discard make to them.
 //!
 //! ```text
 //!   words    | 16 cells | 16 cells | ...                  one u64 each, shared, compare-and-swap
 //!   blocks   | turn, durable, marks, passes | ...         one cache line for 1008 words
 //! ```
 //!
-//! Marking is by region: the cells of 32 stripes that are Clean become Marked together, so neighbours find their
-//! intent recorded. When more than [`WIDEN_AFTER_MARKS`] regions of a block were marked lately, the whole block is:
-//! a random load then pays for one block write, not for 504. `Unwritten` and `NeedSync` keep what they are. A degraded
-//! array marks by region only ([`Bitmap::mark_precisely`]): an unclean stop costs it every stripe that is marked.
+//! Marking is by region: the Clean cells of 32 neighbouring stripes become Marked together, so writes to
+//! neighbours find their intent already recorded. If more than [`WIDEN_AFTER_MARKS`] regions of a block were
+//! marked recently, the next mark covers the whole block: a random load then pays for one block write, not
+//! for 504. `Unwritten` and `NeedSync` cells do not change. A degraded array marks by region only
+//! ([`Bitmap::mark_precisely`]), because an unclean stop costs it every stripe that is marked.
 //!
 //! # Orderings
-//! - A change of a cell is AcqRel and [`Bitmap::cell`] is Acquire: who sees a state sees what led to it (the owner's
-//!   preparation before `First`, the block write before `Dirty`).
-//! - Every change that the disk must learn is followed by a read-modify-write of the block's turn; `block` argues
-//!   from there.
-//! - The load in [`Bitmap::begin_write`] is `SeqCst`, see `sweep`, "the race".
+//! - A change of a cell is AcqRel and [`Bitmap::cell`] is Acquire: a thread that sees a state also sees what
+//!   led to it (the owner's preparation before `First`, the block write before `Dirty`).
+//! - Every change that the disk must learn of is followed by a read-modify-write of the block's turn. The
+//!   argument continues in `block`.
+//! - The load in [`Bitmap::begin_write`] is `SeqCst`; see "The race" in `sweep`.
 
 use crate::Ticket;
 use crate::block::BlockState;
@@ -27,46 +28,49 @@ use crate::shape::{
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::word::{self, LANES};
 
-/// Regions of a block that may be marked on their own; the next mark takes the whole block. Four block writes
-/// are what a load pays before it is believed to be random; more would be paid again after each quiet second.
+/// Number of regions of a block that may be marked one by one; the next mark takes the whole block. A load
+/// pays for four block writes before it is taken to be random; with a higher limit it would pay for more,
+/// after each quiet second.
 pub const WIDEN_AFTER_MARKS: u32 = 4;
 
 /// The cells of one array, shared by its reactors.
 #[derive(Debug)]
 pub struct Bitmap {
-    /// Sixteen cells each; changed by everyone, by compare-and-swap only.
+    /// Sixteen cells each; changed by all threads, by compare-and-swap only.
     pub(crate) words: Box<[AtomicU64]>,
-    /// What is known of each on-disk block; see there for who changes what.
+    /// The state of each on-disk block. [`BlockState`] says which thread changes which field.
     pub(crate) blocks: Box<[BlockState]>,
-    /// Cells in use; the lanes beyond stay Unwritten.
+    /// Number of cells in use. The lanes beyond stay Unwritten.
     stripes: u64,
-    /// See [`Bitmap::need_sync`]. Counted up before a cell becomes NeedSync and down after it has left, by whatever changes the cell
-    /// (AcqRel), so whoever reads 0 (Acquire) sees no cell that was NeedSync before.
+    /// See [`Bitmap::need_sync`]. Counted up before a cell becomes NeedSync, and down after it has left that
+    /// state, by the code that changes the cell (AcqRel). So a thread that reads 0 (Acquire) sees no cell
+    /// that was NeedSync before.
     need_sync: AtomicU64,
-    /// See [`Bitmap::made_consistent`]. Release after the cell, Acquire before a look.
+    /// See [`Bitmap::made_consistent`]. Added to (Release) after the cell changes, read (Acquire) before a
+    /// look.
     made_consistent: AtomicU64,
-    /// Whether marks stay within their region. Stored by the steward, read by whatever marks. Relaxed: a mark wider than
-    /// necessary is swept like any other.
+    /// Whether marks stay within their region. Stored by the steward, read by every thread that marks.
+    /// Relaxed: a mark that is wider than necessary is swept like any other.
     precise: AtomicBool,
-    /// Whether the one sweeper has been handed out. Relaxed: it guards a token, not data.
+    /// Whether the one sweeper has been handed out. Relaxed: the flag guards a token, not data.
     pub(crate) has_sweeper: AtomicBool,
 }
 
-/// What a writer has to do next; see the crate's page.
+/// The next step for a writer; see the crate's page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Begun {
-    /// The intent is durable: write.
+    /// The intent is durable: write now.
     Durable,
     /// Wait for [`Bitmap::intent_is_durable`], and drive the block write meanwhile.
     Pending,
-    /// First the whole stripe, then [`Bitmap::written_first`].
+    /// Write the whole stripe first, then call [`Bitmap::written_first`].
     Unwritten,
-    /// The whole stripe must be consistent afterwards, then [`Bitmap::resynced`].
+    /// Make the whole stripe consistent, then call [`Bitmap::resynced`].
     NeedSync,
 }
 
-/// How many stripes are in which state; First, Marked and Aged count as dirty.
+/// Number of stripes in each state; First, Marked and Aged count as dirty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the count of the state of its name")]
 pub struct CellCountsRaw {
@@ -77,7 +81,7 @@ pub struct CellCountsRaw {
 }
 
 impl CellCountsRaw {
-    /// Both together.
+    /// The sums of both counts, state by state.
     #[must_use]
     pub fn plus(self, other: CellCountsRaw) -> CellCountsRaw {
         CellCountsRaw {
@@ -90,9 +94,9 @@ impl CellCountsRaw {
 }
 
 impl Bitmap {
-    /// A bitmap of `stripes` cells (1..=[`STRIPES_MAX`]) in a settled state: Unwritten, Clean, Dirty or NeedSync.
-    /// Nothing is behind the disk: either blocks are loaded next, or the creation writes every one. An Unwritten
-    /// bitmap is zeroed memory that the kernel has not handed out yet.
+    /// Creates a bitmap of `stripes` cells (1..=[`STRIPES_MAX`]) in a settled state: Unwritten, Clean, Dirty
+    /// or NeedSync. No block is behind the disk: next, either the blocks are loaded, or the creation of an
+    /// array writes every one. An Unwritten bitmap is zeroed memory that the kernel has not handed out yet.
     #[must_use]
     pub fn new(stripes: u64, initial: Cell) -> Bitmap {
         assert!(
@@ -103,7 +107,8 @@ impl Bitmap {
             matches!(initial, Cell::Unwritten | Cell::Clean | Cell::Dirty | Cell::NeedSync),
             "no array begins as {initial:?}"
         );
-        // vec![0; n] asks for zeroed memory, and the map and collect reuse it in place, which optimizes to nothing.
+        // vec![0; n] asks for zeroed memory. The map and collect below reuse it in place and compile to
+        // nothing.
         let words: Vec<u64> = vec![word::splat(initial); stripes.div_ceil(LANES) as usize];
         let bitmap = Bitmap {
             words: words.into_iter().map(AtomicU64::new).collect(),
@@ -122,14 +127,14 @@ impl Bitmap {
         bitmap
     }
 
-    /// Stripes, not blocks.
+    /// Number of stripes (not blocks).
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a bitmap has at least one stripe")]
     pub fn len(&self) -> u64 {
         self.stripes
     }
 
-    /// On-disk blocks; their indices are below.
+    /// Number of on-disk blocks; block indices are below this number.
     #[must_use]
     pub fn blocks(&self) -> u32 {
         self.blocks.len() as u32
@@ -143,7 +148,7 @@ impl Bitmap {
         block_of(stripe)
     }
 
-    /// RAM in bytes.
+    /// Memory that the bitmap uses, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         (size_of::<Bitmap>() + size_of_val(&*self.words) + size_of_val(&*self.blocks)) as u64
@@ -157,38 +162,40 @@ impl Bitmap {
         word::get(self.words[index].load(Ordering::Acquire), lane)
     }
 
-    /// The cell of a stripe that nobody owns. Unwritten is then what the disk says too: who discards a stripe makes it so at
-    /// once, and durably before he releases it. Hence the cell is looked at first, and its lock after that.
+    /// The cell of a stripe without an owner; `None` if the stripe is owned. `Unwritten` is then also what
+    /// the disk says: a discard changes the cell at once, and is durable before its owner releases the
+    /// stripe. Hence the cell is read first, and the lock after it.
     #[must_use]
     pub fn cell_at_rest(&self, stripe: u64, locks: &StripeLocks) -> Option<Cell> {
         let cell = self.cell(stripe);
         locks.is_free(stripe).then_some(cell)
     }
 
-    /// Brings a stripe's cell into the cache, if it is not there. The load's value is not used, so the core does
-    /// not wait for it; a prefetch instruction would do the same and needs unsafe code.
+    /// Brings a stripe's cell into the cache. The load's value is not used, so the core does not wait for it;
+    /// a prefetch instruction would do the same, but needs unsafe code.
     #[inline]
     pub fn anticipate(&self, stripe: u64) {
         std::hint::black_box(self.words[(stripe / LANES) as usize].load(Ordering::Relaxed));
     }
 
-    /// What the owner polls after [`Begun::Pending`] and [`Bitmap::written_first`], keeping the stripe's lock. Only a
-    /// finished block write makes it true: a second writer waits for durability, not for a value. (`Aged` counts: the
-    /// sweep may have passed since, and takes it no further while the lock is held.)
+    /// Whether the intent is durable. The owner polls this after [`Begun::Pending`] and
+    /// [`Bitmap::written_first`], and keeps the stripe's lock meanwhile. Only a finished block write makes it
+    /// true: a second writer waits for durability, not for a value. (`Aged` counts: the sweep may have passed
+    /// since, and cannot take the cell further while the lock is held.)
     #[inline]
     #[must_use]
     pub fn intent_is_durable(&self, stripe: u64) -> bool {
         matches!(self.cell(stripe), Cell::Dirty | Cell::Aged)
     }
 
-    /// The stripe's owner is about to write. Marks it (and what is around it) if need be.
+    /// Begins a write by the stripe's owner. Marks the stripe, and its surroundings, if necessary.
     ///
-    /// Panics on `First`: its owner has not finished, and there is one owner.
+    /// Panics on `First`: the owner of a first write has not finished, and a stripe has only one owner.
     #[inline(always)]
     pub fn begin_write(&self, stripe: u64) -> Begun {
         let (index, lane) = self.place(stripe);
         loop {
-            // SeqCst: after the owner's swap of the stripe's lock; see `sweep`.
+            // SeqCst: comes after the owner's swap of the stripe's lock; see `sweep`.
             let word = self.words[index].load(Ordering::SeqCst);
             match word::get(word, lane) {
                 Cell::Dirty => return Begun::Durable,
@@ -199,7 +206,7 @@ impl Bitmap {
                     panic!("a second writer of stripe {stripe} while its first write is not durable")
                 }
                 Cell::Clean => self.mark_around(stripe),
-                // The sweep may win, and the cell is Clean the next time round.
+                // If the sweep wins this race, the next round of the loop finds the cell Clean.
                 Cell::Aged => {
                     let taken_back = word::moved(word, word::only(lane), Cell::Aged, Event::BeginWrite);
                     if self.swap(index, word, taken_back) {
@@ -210,15 +217,15 @@ impl Bitmap {
         }
     }
 
-    /// The whole of an unwritten stripe is on the members, and flushed where they have volatile caches. The write is
-    /// acknowledged when [`Bitmap::intent_is_durable`].
+    /// Notes that an unwritten stripe has been written as a whole, and flushed on members with volatile
+    /// caches. The write may be acknowledged when [`Bitmap::intent_is_durable`] is true.
     pub fn written_first(&self, stripe: u64) {
         self.apply(stripe, Event::WrittenFirst);
         self.block_state(block_of(stripe)).fall_behind();
         self.made_consistent.fetch_add(1, Ordering::Release);
     }
 
-    /// The whole stripe is consistent: data and parity match on all members.
+    /// Notes that the whole stripe is consistent: data and parity match on all members.
     pub fn resynced(&self, stripe: u64) {
         self.apply(stripe, Event::Resynced);
         self.need_sync.fetch_sub(1, Ordering::AcqRel);
@@ -226,8 +233,9 @@ impl Bitmap {
         self.made_consistent.fetch_add(1, Ordering::Release);
     }
 
-    /// A write of the stripe's owner did not reach every member, and no member is to leave for it: until a resync the
-    /// parity is no input to anything. Panics unless the stripe's mark is durable, as it is before any write.
+    /// Notes that a write of the stripe's owner did not reach every member, although no member leaves the
+    /// array for it. Until a resync, the parity must not be an input. Panics unless the stripe's mark is
+    /// durable, as it is before any write.
     pub fn torn(&self, stripe: u64) {
         self.need_sync.fetch_add(1, Ordering::AcqRel);
         if self.apply(stripe, Event::Torn) == Cell::NeedSync {
@@ -236,28 +244,30 @@ impl Bitmap {
         self.block_state(block_of(stripe)).fall_behind();
     }
 
-    /// How often a whole stripe was made consistent ([`Bitmap::written_first`], [`Bitmap::resynced`]), and its cell dirty: after
-    /// its last write, or without one. A sweeper that finds the same number as before its last look has seen all those cells.
+    /// How often a whole stripe was made consistent ([`Bitmap::written_first`], [`Bitmap::resynced`]) and its
+    /// cell dirtied after its last write, or without a write. A sweeper that finds the same number as before
+    /// its last look has seen all those cells.
     #[must_use]
     pub fn made_consistent(&self) -> u64 {
         self.made_consistent.load(Ordering::Acquire)
     }
 
-    /// How many stripes need a resync: at least as many as there are at this moment. Costs one load.
+    /// Upper bound on the number of stripes that need a resync at this moment. Costs one load.
     #[must_use]
     pub fn need_sync(&self) -> u64 {
         self.need_sync.load(Ordering::Acquire)
     }
 
-    /// A block was loaded, before the array serves, which had `before` stripes that need a resync.
+    /// Corrects the count after a block was loaded that had `before` stripes in need of a resync. Called
+    /// before the array serves.
     pub(crate) fn recount_need_sync(&self, block: BlockIndex, before: u64) {
         let now = self.count_block(block).need_sync;
-        // Wraps where it goes down: the sum is right.
+        // If the count falls, the difference wraps, and the sum is still right.
         self.need_sync.fetch_add(now.wrapping_sub(before), Ordering::AcqRel);
     }
 
-    /// The owner drops the stripe's data: reads are zeros from now on. The members may be told to deallocate once
-    /// the ticket is durable. Panics on `First`.
+    /// Discards the stripe's data, by its owner: reads return zeros from now on. The members may be told to
+    /// deallocate once the ticket is durable. Panics on `First`.
     pub fn discard(&self, stripe: u64) -> Ticket {
         if self.apply(stripe, Event::Discarded) == Cell::NeedSync {
             self.need_sync.fetch_sub(1, Ordering::AcqRel);
@@ -266,7 +276,8 @@ impl Bitmap {
         Ticket { block, generation: self.block_state(block).fall_behind() }
     }
 
-    /// Keeps marks within their region, or lets a block that is written all over be marked as a whole.
+    /// Restricts marks to their region, or allows a mark of the whole block where writes are scattered over
+    /// it.
     pub fn mark_precisely(&self, precise: bool) {
         if self.precise.load(Ordering::Relaxed) != precise {
             self.precise.store(precise, Ordering::Relaxed);
@@ -279,7 +290,8 @@ impl Bitmap {
         self.next_need_sync_before(from, self.stripes)
     }
 
-    /// The first stripe at or after `from`, and before `end`, that needs a resync: for whoever may look at so many cells at a time.
+    /// The first stripe at or after `from`, and before `end`, that needs a resync. For callers that may look
+    /// at only so many cells at a time.
     #[must_use]
     pub fn next_need_sync_before(&self, from: u64, end: u64) -> Option<u64> {
         self.find(from, end, |word| word::equal(word, Cell::NeedSync))
@@ -293,7 +305,8 @@ impl Bitmap {
         })
     }
 
-    /// Counts of all stripes; each word at its own moment. Some 0.3 ms a million stripes: a reactor counts by block.
+    /// Counts all stripes; each word is read at its own moment. Takes about 0.3 ms per million stripes, so a
+    /// reactor counts block by block.
     #[must_use]
     pub fn count(&self) -> CellCountsRaw {
         (0..self.blocks())
@@ -301,7 +314,7 @@ impl Bitmap {
             .fold(Default::default(), CellCountsRaw::plus)
     }
 
-    /// Counts of a block's stripes.
+    /// Counts the stripes of one block.
     #[must_use]
     pub fn count_block(&self, block: BlockIndex) -> CellCountsRaw {
         let mut counts = CellCountsRaw::default();
@@ -322,12 +335,13 @@ impl Bitmap {
         counts
     }
 
-    /// Marks the Clean cells of the stripe's region, or of its block when that is written all over.
+    /// Marks the Clean cells of the stripe's region, or of its block if writes are scattered over the block.
     #[cold]
     fn mark_around(&self, stripe: u64) {
         let block = block_of(stripe);
         let state = self.block_state(block);
-        // Relaxed: a heuristic; two writers at once may both mark a region where one would have widened.
+        // Relaxed: only a heuristic. Of two writers at once, both may mark a region where one would have
+        // widened.
         let words = match state.marks.fetch_add(1, Ordering::Relaxed) {
             0..WIDEN_AFTER_MARKS => self.region_words(stripe),
             _ if self.precise.load(Ordering::Relaxed) => self.region_words(stripe),
@@ -339,7 +353,8 @@ impl Bitmap {
         state.fall_behind();
     }
 
-    /// One event to one cell, by its owner; returns the state before. Panics when the event cannot come in the state.
+    /// Applies an event to one cell, by its owner, and returns the state before. Panics if the event is
+    /// impossible in that state.
     fn apply(&self, stripe: u64, event: Event) -> Cell {
         let (index, lane) = self.place(stripe);
         loop {
@@ -354,12 +369,12 @@ impl Bitmap {
         }
     }
 
-    /// One event to all cells of a word that are in state `from`. How many there were.
+    /// Applies an event to all cells of a word that are in state `from`. Returns their number.
     pub(crate) fn move_all(&self, index: usize, from: Cell, event: Event) -> u32 {
         self.move_some(index, word::ALL, from, event)
     }
 
-    /// One event to those of `lanes` that are in state `from`. How many there were.
+    /// Applies an event to those of `lanes` that are in state `from`. Returns their number.
     pub(crate) fn move_some(&self, index: usize, lanes: u64, from: Cell, event: Event) -> u32 {
         loop {
             let word = self.words[index].load(Ordering::Acquire);
@@ -370,14 +385,14 @@ impl Bitmap {
         }
     }
 
-    /// Changes a word if it still is what was seen. `SeqCst` for the ageing alone (see `sweep`, "the race"); the
-    /// others need AcqRel, and it is the same instruction.
+    /// Replaces a word if it still has the value that was seen. Only the ageing needs `SeqCst` (see "The
+    /// race" in `sweep`); the others need AcqRel, for which the CPU has the same instruction.
     #[inline]
     fn swap(&self, index: usize, seen: u64, word: u64) -> bool {
         self.words[index].compare_exchange(seen, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
-    /// The first stripe from `from` on and before `end` that is in the set `lanes` makes of its word.
+    /// The first stripe from `from` on and before `end` that is in the set that `lanes` makes of its word.
     fn find(&self, from: u64, end: u64, lanes: impl Fn(u64) -> u64) -> Option<u64> {
         let (start, lane) = place(from);
         let mut before = word::first(u64::from(lane));
@@ -393,15 +408,15 @@ impl Bitmap {
         None
     }
 
-    /// The word of a stripe and its lane. Panics beyond the last stripe: a lane there would be a cell that nobody
-    /// counts.
+    /// The word of a stripe and its lane. Panics beyond the last stripe: such a lane would be a cell that no
+    /// count includes.
     #[inline]
     fn place(&self, stripe: u64) -> (usize, u32) {
         assert!(stripe < self.stripes, "stripe {stripe} of {}", self.stripes);
         place(stripe)
     }
 
-    /// The lanes of a word that are stripes.
+    /// The lanes of a word that belong to stripes.
     pub(crate) fn lanes_in_use(&self, index: usize) -> u64 {
         word::first(self.stripes - index as u64 * LANES)
     }

@@ -1,4 +1,4 @@
-//! What a cell can say, and every way in which it can change.
+//! The states of a cell, and every way in which a cell can change.
 //!
 //! | cell | on disk | the parity matches the data | a read returns |
 //! |---|---|---|---|
@@ -6,21 +6,22 @@
 //! | `First` | Unwritten or Dirty | yes: the whole stripe was written before | zeros, without I/O |
 //! | `Clean` | Clean, or still Dirty | yes | what the member holds |
 //! | `Marked` | Clean, or already Dirty | yes: no write may start yet | what the member holds |
-//! | `Dirty` | Dirty or NeedSync, on every copy | yes, unless there is an unclean stop | what the member holds |
-//! | `Aged` | Dirty or NeedSync, on every copy | as `Dirty`; the sweep has been here since | what the member holds |
+//! | `Dirty` | Dirty or NeedSync, on every copy | yes, until an unclean stop | what the member holds |
+//! | `Aged` | Dirty or NeedSync, on every copy | as `Dirty`; a sweep passed since | what the member holds |
 //! | `NeedSync` | NeedSync or Dirty | no | what the member holds; a missing strip is an error |
 //!
-//! Durability is in the cell itself: a mark that may not be on disk yet is `Marked`, never `Dirty`, so a
-//! second writer cannot take another's mark for a durable one. It waits for the state, and the
+//! The cell itself says what is durable: a mark that may not be on disk yet is `Marked`, never `Dirty`. So a
+//! second writer cannot mistake another writer's mark for a durable one: it waits for the state, and the
 //! state is the durability.
 //!
 //! The first write to an `Unwritten` stripe writes the *whole* stripe (its data, zeros, parity) while the
-//! cell is still `Unwritten`, then flushes the members that have a volatile cache, then says `First`; once
-//! that is on disk the cell is `Dirty` and the write is acknowledged. So the disk never promises a stripe
-//! that is not there, and no read returns what the device held before.
+//! cell is still `Unwritten`, then flushes the members with volatile caches, then changes the cell to
+//! `First`. When that is on disk, the cell becomes `Dirty` and the write is acknowledged. So the disk never
+//! promises a stripe that is not there, and no read returns the device's previous content.
 //!
-//! The events, down the states. A name is the state that follows, `=` means that the event may come and
-//! changes nothing, `-` that it cannot come. [`next`] is the same table and a test holds the two equal.
+//! The events for each state. A name is the state that follows, `=` means that the event is possible and
+//! changes nothing, `-` means that the event is impossible. [`next`] is the same table, and a test checks
+//! that the two agree.
 //!
 //! | from | BeginWrite | WrittenFirst | MarkDurable | Rested | FoundBusy | Swept | Resynced | Torn | Discarded | UncleanLoad | StaleCopy |
 //! |---|---|---|---|---|---|---|---|---|---|---|---|
@@ -32,48 +33,50 @@
 //! | Aged | Dirty | - | - | - | Dirty | Clean | - | NeedSync | Unwritten | NeedSync | NeedSync |
 //! | NeedSync | = | - | - | - | - | - | Dirty | = | Unwritten | = | = |
 //!
-//! Why, where it is not plain:
-//! - `First` meets no `BeginWrite` and no `Discarded`: only the stripe's owner raises those, and the owner is
-//!   the one that waits for `First` to become `Dirty`.
-//! - `Marked` may be discarded: a mark alone promises nothing, and its waiter would be the owner, who discards.
+//! Reasons for the less obvious entries:
+//! - `First` meets no `BeginWrite` and no `Discarded`: only the stripe's owner causes those, and the owner is
+//!   still waiting for `First` to become `Dirty`.
+//! - `Marked` may be discarded: a mark alone promises nothing, and only the owner, which discards, waits for
+//!   it.
 //! - `NeedSync` becomes `Dirty` without a block write, because the disk says NeedSync or Dirty, and either
-//!   brings a resync after an unclean stop. A clean stop writes the block (it is behind).
-//! - `Torn` comes from the owner, whose mark is durable and who has not discarded: from `Dirty` or `Aged`. It needs no block
-//!   write before the host hears of the error: the disk says Dirty, as it did while the write was in flight.
+//!   causes a resync after an unclean stop. A clean stop writes the block (it is behind).
+//! - `Torn` comes from the owner, whose mark is durable and which has not discarded: from `Dirty` or `Aged`.
+//!   No block write is needed before the host learns of the error: the disk says Dirty, as it did while the
+//!   write was in flight.
 //! - `Rested`, `FoundBusy` and `Swept` belong to the sweep, which applies them only to the state in their
-//!   column; a cell that a writer took back meanwhile is passed over.
-//! - A clean load has no column: it takes the disk's word.
+//!   column; it skips a cell that a writer has taken back meanwhile.
+//! - A clean load has no column: it takes the state on disk as it is.
 //!
 //! # Codes
-//! In RAM four bits, and the low two say what is on disk, XOR 1:
+//! A cell has four bits in RAM. The low two, XOR 1, are the code on disk:
 //!
 //! ```text
 //!   bits 3..2  flavour of dirty     bits 1..0   RAM   disk
 //!         00   Dirty                Unwritten   00    01     a fresh array is zeroed memory, untouched
 //!         01   Marked               NeedSync    01    00     a zeroed block is pessimistic
-//!         10   First                Dirty       10    11     and so is one of all ones
+//!         10   First                Dirty       10    11     a block of all ones is pessimistic too
 //!         11   Aged                 Clean       11    10
 //! ```
-//! Disk blocks carry a checksum; the codes are the second line. Zeros that pass for a block mean NeedSync and
-//! ones mean Dirty; neither is ever taken for Clean (parity trusted) or for Unwritten (data gone).
+//! Disk blocks carry a checksum; the codes are a second line of defence. Zeros mistaken for a block mean
+//! NeedSync, and ones mean Dirty; neither is ever read as Clean (parity trusted) or as Unwritten (data gone).
 
 /// The state of one stripe. The discriminant is its four-bit lane in RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Cell {
-    /// Never written, or discarded: reads are zeros and what the members hold does not matter.
+    /// Never written, or discarded: reads return zeros and the members' content does not matter.
     Unwritten = 0b0000,
-    /// Written whole for the first time, not durably said so. Reads are still zeros.
+    /// Written whole for the first time, but not durably marked so. Reads still return zeros.
     First = 0b1010,
     /// The parity matches the data, durably on every member.
     Clean = 0b0011,
-    /// To be written; the mark is not known to be durable, so no write may start.
+    /// About to be written; the mark is not known to be durable, so no write may start.
     Marked = 0b0110,
     /// Durably marked on every copy: writes may be in flight.
     Dirty = 0b0010,
-    /// Dirty, and no write has begun since the sweep passed.
+    /// Dirty, and no write has begun since the sweep's last pass.
     Aged = 0b1110,
-    /// The parity does not match the data and is no input to anything.
+    /// The parity does not match the data and must not be an input.
     NeedSync = 0b0001,
 }
 
@@ -82,7 +85,7 @@ impl Cell {
     pub const ALL: [Cell; 7] =
         [Cell::Unwritten, Cell::First, Cell::Clean, Cell::Marked, Cell::Dirty, Cell::Aged, Cell::NeedSync];
 
-    /// The four-bit lane.
+    /// The state as the four-bit value of a lane.
     #[inline]
     pub(crate) const fn lane(self) -> u64 {
         self as u64
@@ -94,7 +97,7 @@ impl Cell {
         (self as u8 & 0b11) ^ 1
     }
 
-    /// The state of a lane. Panics on a code that no state has: only a bug writes one.
+    /// The state of a lane. Panics on a code without a state, which only a bug can write.
     #[inline]
     pub(crate) const fn from_lane(lane: u64) -> Cell {
         match lane {
@@ -110,7 +113,7 @@ impl Cell {
     }
 }
 
-/// What can happen to a cell.
+/// The events that change a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The stripe's owner, or a writer in its region or block, is about to write.
@@ -119,19 +122,19 @@ pub enum Event {
     WrittenFirst,
     /// A block write that says Dirty is on every copy.
     MarkDurable,
-    /// The sweep passed and notes it.
+    /// The sweep has passed the cell.
     Rested,
-    /// The sweep, about to flush, found the stripe owned.
+    /// The sweep, about to flush, has found the stripe owned.
     FoundBusy,
-    /// Every member was flushed and nothing began since the look.
+    /// Every member was flushed, and no write began since the look.
     Swept,
     /// The whole stripe was made consistent.
     Resynced,
     /// A write of the owner did not reach every member, and all members stay: the parity may not match.
     Torn,
-    /// The host does not want the data.
+    /// The host no longer needs the data.
     Discarded,
-    /// Loaded after an unclean stop.
+    /// The cell was loaded after an unclean stop.
     UncleanLoad,
     /// No valid copy of the block was found.
     StaleCopy,
@@ -154,7 +157,7 @@ impl Event {
     ];
 }
 
-/// The state that follows: `Some` of the same one where the event changes nothing, `None` where it cannot come.
+/// The state after an event: the same state if the event changes nothing, `None` if the event is impossible.
 #[must_use]
 #[inline]
 pub const fn next(cell: Cell, event: Event) -> Option<Cell> {
@@ -200,7 +203,7 @@ pub const fn next(cell: Cell, event: Event) -> Option<Cell> {
 mod tests {
     use super::*;
 
-    /// The rows of the events table above, each `[from, one entry an event]`.
+    /// The rows of the events table above, each `[from, one entry per event]`.
     fn documented() -> Vec<Vec<&'static str>> {
         let mut rows = include_str!("cell.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
         let header = rows.by_ref().find(|row| row.starts_with("from |")).expect("the table has a header");
@@ -242,7 +245,7 @@ mod tests {
         assert_eq!((Cell::Unwritten.disk_code(), Cell::Clean.disk_code()), (1, 2));
     }
 
-    /// Nothing becomes Clean but by the sweep, nothing becomes Dirty but by durability, resync or from Aged.
+    /// A cell becomes Clean only by the sweep, and Dirty only by durability, by a resync, or from Aged.
     #[test]
     fn ways_into_the_trusted_states() {
         for cell in Cell::ALL {

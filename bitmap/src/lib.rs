@@ -1,9 +1,9 @@
-//! A lock-free bitmap of RAID stripes: for each stripe, whether its parity can be trusted and which of that
-//! is durable.
+//! A lock-free bitmap of RAID stripes. For each stripe it tells whether the parity can be trusted, and how
+//! much of that knowledge is durable.
 //!
-//! One [`Cell`] per stripe: four bits in RAM, two on disk. It decides whether parity may be used as an input,
-//! and after an unclean stop it names the stripes that need a resync. The crate does no I/O, takes no lock
-//! and never waits: changes are compare-and-swap, and a caller that has to wait polls.
+//! Each stripe has one [`Cell`]: four bits in RAM, two on disk. The cell decides whether parity may be used
+//! as an input, and after an unclean stop it identifies the stripes that need a resync. The crate does no
+//! I/O, takes no lock and never waits: changes are compare-and-swap, and a caller that has to wait polls.
 //!
 //! # The life of a cell
 //!
@@ -147,25 +147,30 @@
 //!    - [`Begun::Durable`]: write the members now.
 //!    - [`Begun::Pending`]: poll [`Bitmap::intent_is_durable`]. Until it is true, call
 //!      [`Bitmap::try_begin_block_write`] at each turn; the caller that gets the write sends the block to all
-//!      copies and calls [`Bitmap::finish_block_write`]. The write serves everything that was marked before
-//!      it began.
-//!    - [`Begun::NeedSync`]: write so that the whole stripe is consistent; then [`Bitmap::resynced`].
+//!      copies and calls [`Bitmap::finish_block_write`]. The write serves every stripe that was marked before
+//!      the write began.
+//!    - [`Begun::NeedSync`]: write so that the whole stripe is consistent, then call [`Bitmap::resynced`].
 //!    - [`Begun::Unwritten`]: write the whole stripe, flush volatile caches, call [`Bitmap::written_first`],
 //!      and poll as for `Pending`.
-//! 3. The members have it: [`StripeLocks::release`], acknowledge.
+//! 3. When the write is on the members, call [`StripeLocks::release`] and acknowledge the write.
 //!
 //! In the background a [`Sweeper`] takes resting cells back to Clean.
 //!
 //! # Invariants
-//! - A cell that reads `Dirty` or `Aged` says Dirty or NeedSync on every copy that a start may read.
+//! - A cell that reads `Dirty` or `Aged` is Dirty or NeedSync on every copy that a start may read.
 //! - A cell is `Clean` only if every member was flushed after the last write to its stripe had ended.
 //! - One write of a block is in flight at a time, and the generations of a block only grow.
 //! - Cells beyond the last stripe are Unwritten; they are never reported or counted.
 //!
 //! # Files
-//! - `cell` the states and their table · `word` sixteen cells at once · `shape` stripes, words, regions, blocks
-//! - `bitmap` the cells and the calls of a writer · `block` what is written to disk and loaded from it
-//! - `sweep` back to Clean · `locks` which reactor owns a stripe · `sync` the atomics of core, loom or shuttle
+//! - `cell`: the states and their table
+//! - `word`: sixteen cells at once
+//! - `shape`: stripes, words, regions, blocks
+//! - `bitmap`: the cells, and the calls of a writer
+//! - `block`: the data written to disk and loaded from it
+//! - `sweep`: the way back to Clean
+//! - `locks`: the reactor that owns a stripe
+//! - `sync`: the atomics of core, loom or shuttle
 
 #![forbid(unsafe_code)]
 

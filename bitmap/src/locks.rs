@@ -1,33 +1,38 @@
-//! Who owns a stripe: one byte in a fixed table, free or a reactor's number.
+//! Ownership of stripes: one byte per slot in a fixed table, free or a reactor's number.
 //!
-//! A stripe belongs to one reactor from reading its old data to its last write. The first to compare-and-swap
-//! the byte owns it; another is told who does, and posts its request there. There is no waiting here.
+//! A stripe belongs to one reactor from the read of its old data to its last write. The first reactor to
+//! compare-and-swap the byte owns the stripe. Any other reactor learns the owner's number and posts its
+//! request there. No call waits.
 //!
-//! The table is fixed, so two stripes can meet in a slot: 65,536 slots against a few thousand stripes in
-//! flight. They then have one owner, which is harmless: an owner is free to hold both (it asks for the slot, and
-//! keeps its own account of which of its stripes keep it), another reactor is told an owner that serves it as
-//! it serves any stripe, and the sweep passes over a stripe that is not busy itself, until the next pass. No
-//! one ever waits for a slot while holding it against another, so there is no cycle to deadlock in.
+//! The table is fixed, so two stripes can share a slot: there are 65,536 slots for a few thousand stripes in
+//! flight. Such stripes have one owner, which is harmless:
+//! - an owner may hold both (it asks for the slot, and keeps its own account of the stripes that need it);
+//! - another reactor is told an owner, which serves it as for any stripe;
+//! - the sweep skips a stripe that is not busy itself, until the next pass.
+//!
+//! No reactor waits for a slot while it holds another, so there is no cycle to deadlock in.
 //!
 //! ```text
 //!   stripe * 0x9E37_79B9_7F4A_7C15 (2^64 / golden ratio), top 16 bits = slot
 //! ```
-//! Multiplying by the golden ratio puts neighbours about 0.618 of the table apart and keeps stripes less than 400
-//! apart out of each other's cache line (three-distance theorem; a test tries them), so reactors that write
-//! side by side do not share a line.
+//! Multiplying by the golden ratio puts neighbours about 0.618 of the table apart, and stripes less than 400
+//! apart never share a cache line (three-distance theorem; a test tries them). So reactors that write side by
+//! side do not share a line.
 //!
 //! # Orderings
-//! - `release` stores with Release, [`StripeLocks::try_own`] swaps with (at least) Acquire: the next owner sees
-//!   all that the previous one did, its cells among it.
-//! - [`StripeLocks::try_own`] and [`StripeLocks::is_free`] are `SeqCst` for the sweep: see `sweep`, "the race".
+//! - `release` stores with Release, and [`StripeLocks::try_own`] swaps with (at least) Acquire: the next
+//!   owner sees everything that the previous owner did, including its cells.
+//! - [`StripeLocks::try_own`] and [`StripeLocks::is_free`] are `SeqCst` for the sweep: see "The race" in
+//!   `sweep`.
 
 use crate::sync::{AtomicU8, Ordering, total_order};
 
-/// Slots of a table, one byte each. Example: 8 reactors with 256 stripe operations each hold 2048, so a new one
-/// meets a foreign slot in 3 of 100 cases, and only then crosses cores without need.
+/// Number of slots of a table, one byte each. Example: 8 reactors with 256 stripe operations each hold 2048
+/// slots, so a new operation meets a foreign slot in 3 of 100 cases, and only then crosses cores without
+/// need.
 #[cfg(not(loom))]
 pub const LOCK_SLOTS: usize = 1 << SLOT_BITS;
-/// Slots of a table in a model.
+/// Number of slots of a table in a loom model.
 #[cfg(loom)]
 pub const LOCK_SLOTS: usize = 1 << SLOT_BITS;
 
@@ -43,12 +48,13 @@ const FREE: u8 = 0;
 
 /// The table of owners of one array.
 pub struct StripeLocks {
-    /// Written by the reactor that takes or releases the slot, read by those that want it and by the sweep.
+    /// Written by the reactor that takes or releases the slot; read by reactors that want it, and by the
+    /// sweep.
     owners: Box<[AtomicU8]>,
 }
 
 impl StripeLocks {
-    /// A table of which every slot is free.
+    /// Creates a table with every slot free.
     #[must_use]
     pub fn new() -> StripeLocks {
         StripeLocks { owners: (0..LOCK_SLOTS).map(|_| AtomicU8::new(FREE)).collect() }
@@ -61,12 +67,13 @@ impl StripeLocks {
         (stripe.wrapping_mul(GOLDEN) >> (u64::BITS - SLOT_BITS)) as u32
     }
 
-    /// Takes a slot for `reactor` (0..=253), or says which reactor has it: perhaps the same one, which knows what
-    /// it owns and for which stripes.
+    /// Takes a slot for `reactor` (0..=253), or returns the reactor that has it. That may be the same
+    /// reactor, which knows for which of its stripes it holds the slot.
     #[inline]
     pub fn try_own(&self, slot: u32, reactor: u8) -> Result<(), u8> {
         let me = mark_of(reactor);
-        // SeqCst: before the cell is read in `begin_write`; see `sweep`. Its Acquire half pairs with `release`.
+        // SeqCst: comes before `begin_write` reads the cell; see `sweep`. Its Acquire half pairs with
+        // `release`.
         match self.owners[slot as usize].compare_exchange(FREE, me, Ordering::SeqCst, Ordering::Relaxed) {
             Ok(_) => {
                 total_order();
@@ -76,7 +83,7 @@ impl StripeLocks {
         }
     }
 
-    /// Gives a slot back. Panics when `reactor` does not own it.
+    /// Releases a slot. Panics if `reactor` does not own it.
     #[inline]
     pub fn release(&self, slot: u32, reactor: u8) {
         let owner = &self.owners[slot as usize];
@@ -86,12 +93,12 @@ impl StripeLocks {
             mark_of(reactor),
             "a reactor released a slot it does not own"
         );
-        // Release: pairs with the Acquire of the next `try_own`, and with `is_free` of the sweep, which then knows
-        // that the writes of this owner were over.
+        // Release: pairs with the Acquire of the next `try_own`, and with the sweep's `is_free`, which then
+        // knows that this owner's writes were over.
         owner.store(FREE, Ordering::Release);
     }
 
-    /// Whether nobody owns the stripe (or one that shares its slot).
+    /// Whether no reactor owns the stripe, or another stripe that shares its slot.
     #[inline]
     #[must_use]
     pub fn is_free(&self, stripe: u64) -> bool {
@@ -105,7 +112,7 @@ impl Default for StripeLocks {
     }
 }
 
-/// The byte that stands for a reactor: its number plus one, since 0 is free.
+/// The byte that stands for a reactor: its number plus one, since 0 means free.
 #[inline]
 fn mark_of(reactor: u8) -> u8 {
     assert!(reactor < u8::MAX - 1, "reactors are numbered 0..=253");

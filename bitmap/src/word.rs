@@ -7,19 +7,19 @@
 //! ```
 //!
 //! A set of lanes is a `u64` with bit 0 of each lane of the set: [`equal`] makes one, [`moved`] applies an
-//! event to one. Everything here is pure; the atomics are the callers' business.
+//! event to one. Everything here is pure; the callers handle the atomics.
 
 use crate::cell::{Cell, Event, next};
 
-/// Cells in a word.
+/// Number of cells in a word.
 pub(crate) const LANES: u64 = 16;
-/// Bytes of a word's cells on disk.
+/// Number of bytes of a word's cells on disk.
 pub(crate) const DISK_BYTES: usize = 4;
 
 /// Bit 0 of every lane: the set of all lanes.
 pub(crate) const ALL: u64 = 0x1111_1111_1111_1111;
 
-/// Every lane the same state.
+/// A word with every lane in the same state.
 pub(crate) const fn splat(cell: Cell) -> u64 {
     ALL * cell.lane()
 }
@@ -41,8 +41,8 @@ pub(crate) const fn first(count: u64) -> u64 {
     if count >= LANES { ALL } else { ALL & ((1 << (count * 4)) - 1) }
 }
 
-/// The lanes in state `cell`. XOR leaves a zero lane where it matches; folding ORs a lane's four bits into its
-/// bit 0 (what shifts in from the neighbour lands above bit 0 and is masked away).
+/// The lanes in state `cell`. XOR leaves a zero lane where the state matches; folding ORs a lane's four bits
+/// into its bit 0 (bits shifted in from the neighbour land above bit 0 and are masked away).
 #[inline]
 pub(crate) const fn equal(word: u64, cell: Cell) -> u64 {
     let mut differs = word ^ splat(cell);
@@ -51,26 +51,26 @@ pub(crate) const fn equal(word: u64, cell: Cell) -> u64 {
     !differs & ALL
 }
 
-/// The lanes that are Dirty on disk, whatever their flavour: low bits `10`.
+/// The lanes that are Dirty on disk, of any flavour: low bits `10`.
 #[inline]
 pub(crate) const fn dirty_on_disk(word: u64) -> u64 {
     (word >> 1) & !word & ALL
 }
 
-/// Sets of lanes that [`lanes_counted`] takes, added up: a lane counts to fifteen.
+/// Maximum number of sets added up for [`lanes_counted`]: a lane counts to fifteen.
 pub(crate) const COUNTED_MAX: usize = 15;
 
-/// How many lanes there were in up to [`COUNTED_MAX`] sets that were added up. Pairs of lanes become bytes (30 at most),
-/// and the product gathers the bytes in the top one (240 at most). Three times as fast as a `count_ones` a set where
-/// the target has no popcnt, as the x86-64 baseline has none.
+/// Number of lanes in up to [`COUNTED_MAX`] sets that were added up. Pairs of lanes become bytes (30 at
+/// most), and the product gathers the bytes in the top one (240 at most). Three times as fast as one
+/// `count_ones` per set on targets without popcnt, such as the x86-64 baseline.
 #[inline]
 pub(crate) const fn lanes_counted(sum: u64) -> u64 {
     const BYTES: u64 = 0x0f0f_0f0f_0f0f_0f0f;
     ((sum & BYTES) + (sum >> 4 & BYTES)).wrapping_mul(0x0101_0101_0101_0101) >> 56
 }
 
-/// The word after `event` came to `lanes`, all of which are in state `from`. The table says what follows; `from`
-/// XOR that is four bits, so the product spreads it over the lanes without a carry.
+/// The word after `event` was applied to `lanes`, all of which are in state `from`. The table gives the next
+/// state. `from` XOR next is four bits, so the product spreads it over the lanes without a carry.
 #[inline]
 pub(crate) const fn moved(word: u64, lanes: u64, from: Cell, event: Event) -> u64 {
     match next(from, event) {
@@ -79,7 +79,8 @@ pub(crate) const fn moved(word: u64, lanes: u64, from: Cell, event: Event) -> u6
     }
 }
 
-/// The cells as they go to disk. XOR 1 turns lanes into codes (see `cell`), then pairs of bits close up.
+/// Converts cells to their on-disk form. XOR 1 turns lanes into codes (see `cell`), then pairs of bits close
+/// up.
 #[inline]
 pub(crate) const fn to_disk(word: u64) -> [u8; DISK_BYTES] {
     let mut x = (word ^ ALL) & 0x3333_3333_3333_3333;
@@ -90,7 +91,7 @@ pub(crate) const fn to_disk(word: u64) -> [u8; DISK_BYTES] {
     (x as u32).to_le_bytes()
 }
 
-/// The cells as they come from disk: Unwritten, Clean, Dirty and NeedSync. Any bytes are cells.
+/// Converts cells from their on-disk form: Unwritten, Clean, Dirty and NeedSync. Any bytes are valid cells.
 #[inline]
 pub(crate) const fn from_disk(bytes: [u8; DISK_BYTES]) -> u64 {
     let mut x = u32::from_le_bytes(bytes) as u64;

@@ -1,4 +1,4 @@
-//! The life of cells through the public interface, one story a test, single-threaded. Oracle: the state
+//! The life of cells through the public interface, one story per test, single-threaded. Oracle: the state
 //! that DESIGN and the crate's page name, cell by cell.
 
 #![cfg(not(loom))]
@@ -26,7 +26,7 @@ fn cells(bitmap: &Bitmap) -> Vec<Cell> {
     (0..bitmap.len()).map(|stripe| bitmap.cell(stripe)).collect()
 }
 
-/// A bitmap of one region, one stripe of which is in the state asked for.
+/// Creates a bitmap of one region in which one stripe is in the given state.
 fn with_cell(state: Cell) -> Bitmap {
     let initial = match state {
         Cell::Unwritten | Cell::First => Cell::Unwritten,
@@ -145,7 +145,8 @@ fn load_in_every_state_and_mode() {
             let bitmap = Bitmap::new(STRIPES_PER_REGION, Cell::Unwritten);
             bitmap.load_block(FIRST_BLOCK, &image, mode);
             assert_eq!(bitmap.cell(0), after, "{before:?} {mode:?}");
-            // After an unclean stop the disk says Dirty where RAM says NeedSync: a clean stop must write that.
+            // After an unclean load, RAM says NeedSync where the disk still says Dirty: a clean stop must
+            // write that.
             assert_eq!(
                 bitmap.is_behind(FIRST_BLOCK),
                 mode == LoadMode::Unclean && dirty,
@@ -217,13 +218,14 @@ fn scattered_marks_widen_to_the_block_and_quiet_narrows() {
         (swept, bitmap.age_block(&mut sweeper, FIRST_BLOCK))
     };
     assert_eq!(pass(), (0, STRIPES_PER_BLOCK as u32));
-    // Eight regions written since: the load is random still, and one mark takes all that was swept.
+    // Eight regions were written since: the load is still random, and one mark takes everything that was
+    // swept.
     (0..8).for_each(|region| assert_eq!(bitmap.begin_write(region * 32), Begun::Durable));
     assert_eq!(pass(), (STRIPES_PER_BLOCK as u32 - 8, 8));
     assert_eq!(bitmap.begin_write(9), Begun::Pending);
     assert_eq!(bitmap.count().dirty, STRIPES_PER_BLOCK);
     write_block(&bitmap, FIRST_BLOCK);
-    // Nothing written for two passes: all Clean, and the next mark is one region.
+    // No write for two passes: all cells are Clean, and the next mark is one region.
     pass();
     pass();
     assert_eq!(bitmap.count().dirty, 0);
@@ -278,8 +280,8 @@ fn a_discard_waits_for_the_write_after_the_one_in_flight() {
     assert!(bitmap.is_durable(ticket));
 }
 
-/// Swept to Clean and marked again, discarded and written anew, all under one block write: at its finish the disk
-/// does say Dirty, so Dirty is right.
+/// A cell may be swept to Clean and marked again, or discarded and written anew, all under one block write
+/// whose snapshot has it Dirty. At the finish the disk does say Dirty, so Dirty is right.
 #[test]
 fn finish_trusts_its_snapshot() {
     let bitmap = with_cell(Cell::Aged);
@@ -373,7 +375,7 @@ fn no_cell_beyond_the_end() {
 
 #[test]
 fn half_a_byte_a_stripe() {
-    // 15.36 TB members in 64 KiB chunks, and a bitmap so small that what is fixed shows.
+    // 15.36 TB members in 64 KiB chunks, and a bitmap so small that its fixed costs show.
     for (stripes, bytes_max) in [(234_375_000, 234_375_000 * 51 / 100), (16, 256)] {
         let bytes = Bitmap::new(stripes, Cell::Unwritten).memory_bytes();
         assert!(bytes <= bytes_max, "{bytes} bytes for {stripes} stripes");

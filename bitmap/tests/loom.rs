@@ -1,24 +1,31 @@
-//! Models: loom runs each with every interleaving, and every value that the orderings allow a load to return.
+//! Loom models: loom runs each model with every interleaving, and with every value that the orderings allow a
+//! load to return.
 //!
 //! ```text
 //!   RUSTFLAGS="--cfg loom" cargo test -p stripe-bitmap --release --test loom
 //! ```
 //! Method: a bitmap of one or two stripes, a disk of one word, two or three threads of a few steps each. Some
-//! models bound the preemptions (the bound stands in the call of `broken`). Oracle: the disk. A write to the members
-//! asserts that the disk says Dirty (or NeedSync), a sweep that a flush came after the last write, a deallocation
-//! that the disk says Unwritten.
+//! models bound the preemptions (see the calls of `broken`). Oracle: the disk. A write to the members asserts
+//! that the disk says Dirty (or NeedSync), a sweep asserts that a flush came after the last write, and a
+//! deallocation asserts that the disk says Unwritten.
 //!
-//! A model that cannot fail proves nothing: the main rules come with a variant that breaks them by one edit, and that
-//! must be found out. A rule that is broken is noted, and the model runs on: a panic in one of loom's threads while
-//! another is not begun ends the process. (Its threads are coroutines of one thread, so a thread-local notes it.)
+//! A model that cannot fail proves nothing, so each main rule has a variant that breaks it by one edit, and
+//! the model must detect the edit. A broken rule is noted, and the model runs on: a panic in one of loom's
+//! threads before another has begun ends the process. (Loom's threads are coroutines of one thread, so a
+//! thread-local takes the note.)
 //!
-//! Edits of the crate that were tried, and which model found each out:
-//! no fence in `total_order`, or `Aged` taken for Durable: `sweep_and_one_write` · `release` Relaxed: `waiter_against_release`,
-//! `look_against_release` · a ticket from a plain load, `behind` set Relaxed, the snapshot taken before the turn:
-//! `what_is_not_behind_is_on_disk`, and the first `discard_waits_for_the_next_block_write` too · finish promotes what its
-//! snapshot did not hold, or clears `in flight` first: `finish_against_sweep_and_new_mark` · abort promotes:
-//! `abort_against_new_mark` · Marked taken for Durable: `a_second_writer_waits_for_durability`.
-//! Not found: `try_own` without Acquire, because the fence that stands in for `SeqCst` (see `sync`) brings one.
+//! Edits of the crate that were tried, and the models that detected them:
+//! - no fence in `total_order`, or `Aged` taken for Durable: `sweep_and_one_write`
+//! - `release` Relaxed: `waiter_against_release`, `look_against_release`
+//! - a ticket from a plain load, `behind` set Relaxed, the snapshot taken before the turn:
+//!   `what_is_not_behind_is_on_disk`, and for the first also `discard_waits_for_the_next_block_write`
+//! - finish promotes what its snapshot did not hold, or clears `in flight` first:
+//!   `finish_against_sweep_and_new_mark`
+//! - abort promotes: `abort_against_new_mark`
+//! - Marked taken for Durable: `a_second_writer_waits_for_durability`
+//!
+//! Not detected: `try_own` without Acquire, because the fence that replaces `SeqCst` (see `sync`) includes
+//! one.
 
 #![cfg(loom)]
 
@@ -35,10 +42,11 @@ const UNWRITTEN_FIRST: &str = "the disk says Unwritten before members deallocate
 const PASSED_LAST: &str = "the disk says Unwritten before a rebuild passes a stripe for it";
 const ONE_OWNER: &str = "a stripe has one owner, who sees what the one before did";
 const RAM_IS_ON_DISK: &str = "a block that is not behind is on disk as it is in RAM";
-/// Explores all of it.
+/// Explores every interleaving.
 const NO_BOUND: Option<usize> = None;
-/// For the two large models: without a bound they hold too, over 152,693 and 178,273 interleavings, in half a minute and a
-/// whole one; with five preemptions in seconds, and the edits above are found.
+/// Bound for the two large models. They also hold without a bound, over 152,693 and 178,273 interleavings, in
+/// half a minute and a whole minute. With five preemptions they take seconds, and still detect the edits
+/// above.
 const A_FEW: Option<usize> = Some(5);
 
 thread_local! {
@@ -51,7 +59,7 @@ fn expect(holds: bool, rule: &'static str) {
     }
 }
 
-/// Runs a model in all its interleavings, and says which rule one of them broke.
+/// Runs a model in all its interleavings, and returns the rule that one of them broke, if any.
 fn broken(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) -> Option<&'static str> {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
@@ -60,8 +68,9 @@ fn broken(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) 
     BROKEN.take()
 }
 
-/// The bitmap, its locks, and what would be on the members: the block, and how often data was written. The members
-/// are no memory: their accesses read the latest, so they are read-modify-writes, and relaxed: they order nothing.
+/// The bitmap, its locks, and the content of the members: the block, and how often data was written. The
+/// members are not memory: an access to them sees the latest content, so it is a read-modify-write, and
+/// orders nothing, so it is relaxed.
 struct World {
     bitmap: Bitmap,
     locks: StripeLocks,
@@ -81,7 +90,7 @@ impl World {
         world
     }
 
-    /// One stripe, and it is Dirty.
+    /// A world with one stripe, which is Dirty.
     fn dirty() -> World {
         let world = World::new(1, Cell::Clean);
         assert_eq!(world.bitmap.begin_write(0), Begun::Pending);
@@ -89,7 +98,7 @@ impl World {
         world
     }
 
-    /// Writes the block to the disk, unless someone else does.
+    /// Writes the block to the disk, unless another thread is writing it.
     fn write_block(&self) -> bool {
         let mut image = [0; CELL_BYTES_PER_BLOCK];
         let Some(write) = self.bitmap.try_begin_block_write(BLOCK, &mut image) else { return false };
@@ -98,7 +107,7 @@ impl World {
         true
     }
 
-    /// As [`World::write_block`], but nobody knows whether the disk has it.
+    /// Fails a [`World::write_block`] in such a way that the disk may or may not have the block.
     fn fail_to_write_block(&self) {
         let mut image = [0; CELL_BYTES_PER_BLOCK];
         if let Some(write) = self.bitmap.try_begin_block_write(BLOCK, &mut image) {
@@ -128,7 +137,7 @@ impl World {
         self.locks.release(StripeLocks::slot_of(stripe), reactor);
     }
 
-    /// A whole write, as the crate's page has it, with `durable` to say when the intent is.
+    /// A whole write, as on the crate's page; `durable` tells whether the intent is durable.
     fn write(&self, stripe: u64, reactor: u8, durable: impl Fn(&Bitmap) -> bool) {
         self.own(stripe, reactor);
         match self.bitmap.begin_write(stripe) {
@@ -147,12 +156,13 @@ impl World {
     }
 }
 
-/// The bitmap's rule for `stripe`.
+/// The bitmap's own durability rule for `stripe`.
 fn by_state(stripe: u64) -> impl Fn(&Bitmap) -> bool {
     move |bitmap| bitmap.intent_is_durable(stripe)
 }
 
-/// One pass of the sweep, with the locks it looks at and the ageing before or after it. What the flush covered.
+/// Runs one pass of the sweep, ageing first, with the locks that it looks at. Returns the number of data
+/// writes that the flush covered.
 fn sweep(world: &World, looked_at: &StripeLocks) -> u32 {
     let mut sweeper = world.bitmap.sweeper();
     world.bitmap.age_block(&mut sweeper, BLOCK);
@@ -162,7 +172,8 @@ fn sweep(world: &World, looked_at: &StripeLocks) -> u32 {
     flushed
 }
 
-/// B4, B5: what the sweep makes Clean was written before the flush. A stripe that is Clean at the end was swept last.
+/// B4, B5: data under a cell that the sweep makes Clean was written before the flush. A stripe that is Clean
+/// at the end was swept last.
 fn writer_against_sweep(writes: u32, locks_of_another: bool) {
     let world = Arc::new(World::dirty());
     let writer = thread::spawn({
@@ -192,7 +203,7 @@ fn broken_sweep_that_looks_at_no_lock() {
     assert_eq!(broken(NO_BOUND, || writer_against_sweep(1, true)), Some(FLUSHED_FIRST));
 }
 
-/// B1, B2: two writers in one region; whoever marks, both wait until the disk says so.
+/// B1, B2: two writers in one region. Whichever marks, both wait until the disk has the mark.
 fn second_writer(durable: impl Fn(&Bitmap, u64) -> bool + Copy + Send + 'static) {
     let world = Arc::new(World::new(2, Cell::Clean));
     let first = thread::spawn({
@@ -216,7 +227,8 @@ fn broken_second_writer_that_waits_for_the_value() {
     );
 }
 
-/// F1: of two reactors one owns, the other is told which, and what the first did is seen by the next.
+/// F1: one of two reactors owns the stripe, the other learns the owner's number, and the next owner sees the
+/// first one's work.
 #[test]
 fn two_owners_for_one_stripe() {
     let model = || {
@@ -245,7 +257,7 @@ fn two_owners_for_one_stripe() {
     assert_eq!(broken(NO_BOUND, model), None);
 }
 
-/// A reactor that was turned away tries again until the owner lets go: it gets the stripe, and sees what was done.
+/// A reactor that was turned away retries until the owner releases the stripe; it then sees the owner's work.
 #[test]
 fn waiter_against_release() {
     let model = || {
@@ -268,7 +280,8 @@ fn waiter_against_release() {
     assert_eq!(broken(NO_BOUND, model), None);
 }
 
-/// Seeing a stripe free after it was owned means that the owner's work is seen: what the sweep's look relies on.
+/// A thread that sees a stripe free after it was owned also sees the owner's work. The sweep's look relies on
+/// this.
 #[test]
 fn look_against_release() {
     let model = || {
@@ -289,8 +302,8 @@ fn look_against_release() {
     assert_eq!(broken(NO_BOUND, model), None);
 }
 
-/// G1, G3: one stripe is discarded and written by two reactors. Deallocation waits for Unwritten on the disk, and the
-/// write that comes after is a first one.
+/// G1, G3: two reactors discard and write one stripe. Deallocation waits for Unwritten on the disk, and the
+/// write that follows is a first write.
 #[test]
 fn discard_against_write_of_one_stripe() {
     let model = || {
@@ -314,7 +327,8 @@ fn discard_against_write_of_one_stripe() {
     assert_eq!(broken(NO_BOUND, model), None);
 }
 
-/// A6: who passes a stripe for being Unwritten, while another discards it, finds the disk say so.
+/// A6: a reader that skips a stripe because it is Unwritten, while another thread discards it, finds
+/// Unwritten on the disk.
 fn passing_against_discard(at_rest: impl Fn(&World) -> Option<Cell>) {
     let world = Arc::new(World::new(1, Cell::NeedSync));
     let discarder = thread::spawn({
@@ -368,8 +382,8 @@ fn broken_discard_that_takes_the_write_in_flight() {
     assert_eq!(broken(NO_BOUND, || discard_against_write_of_a_neighbour(1)), Some(UNWRITTEN_FIRST));
 }
 
-/// A block write finishes while its cell is swept, another block write says Clean, and the cell is marked again: Dirty
-/// afterwards only if the disk says it.
+/// A block write finishes while its cell is swept, another block write says Clean, and the cell is marked
+/// again. The cell is Dirty afterwards only if the disk says so.
 #[test]
 fn finish_against_sweep_and_new_mark() {
     let model = || {
@@ -406,7 +420,7 @@ fn abort_against_new_mark() {
     assert_eq!(broken(NO_BOUND, model), None);
 }
 
-/// A block that is not behind has nothing to tell: what a clean stop relies on.
+/// A block that is not behind has no change to write. A clean stop relies on this.
 #[test]
 fn what_is_not_behind_is_on_disk() {
     let model = || {

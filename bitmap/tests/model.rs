@@ -1,6 +1,7 @@
-//! The bitmap against a naive model: random verbs, one thread. Oracle: a `Vec<Cell>` for RAM and one for the disk, moved
-//! by [`stripe_bitmap::next`] one cell at a time, and rules written from the crate's page. After every verb all cells, counts and
-//! scans agree, and cells that say durable are Dirty or NeedSync on the model's disk.
+//! The bitmap against a naive model: random verbs, one thread. Oracle: a `Vec<Cell>` for RAM and one for the
+//! disk, changed by [`stripe_bitmap::next`] one cell at a time, and rules written from the crate's page.
+//! After every verb all cells, counts and scans agree, and cells that claim durability are Dirty or NeedSync
+//! on the model's disk.
 
 #![cfg(not(loom))]
 
@@ -33,7 +34,7 @@ enum Verb {
     LoseBlock(u32),
 }
 
-/// Stripes near every boundary, and a few so often that verbs meet.
+/// Picks stripes near every boundary, a few of them so often that verbs meet at one stripe.
 fn stripe() -> impl Strategy<Value = u64> {
     let edges = [0, 1, 15, 16, 31, 32, 33, 63, 64, STRIPES_PER_BLOCK - 1, STRIPES_PER_BLOCK, STRIPES - 1];
     prop_oneof![
@@ -64,7 +65,7 @@ fn verb() -> impl Strategy<Value = Verb> {
     ]
 }
 
-/// What the model keeps of a block.
+/// The model's state of a block.
 #[derive(Clone, Debug, Default)]
 struct Block {
     marks: u32,
@@ -122,7 +123,7 @@ impl Pair {
         self.cells[stripe] = next(self.cells[stripe], event).expect("the model asks only for what can come");
     }
 
-    /// Cells of a range that are in one state. The model's own, slow way to say it.
+    /// The cells of a range that are in one state, found in the model's own, slow way.
     fn in_state(&self, range: std::ops::Range<usize>, state: Cell) -> Vec<usize> {
         range.filter(|stripe| self.cells[*stripe] == state).collect()
     }
@@ -192,7 +193,7 @@ impl Pair {
                     self.bitmap.load_stale(BlockIndex(block));
                     range_of(block as usize).for_each(|stripe| self.move_cell(stripe, Event::StaleCopy));
                     self.blocks[block as usize].is_behind = true;
-                    // The caller writes the block before it admits anything else.
+                    // The caller writes the block before it admits any other verb.
                     self.run(Verb::BeginBlockWrite(block));
                     self.run(Verb::FinishBlockWrite(block));
                 }
@@ -295,7 +296,7 @@ impl Pair {
             .count() as u32;
     }
 
-    /// A stop and a start: a new bitmap from the images on disk.
+    /// Stops and starts: a new bitmap from the images on disk.
     fn reload(&mut self, mode: LoadMode) {
         if mode == LoadMode::Clean {
             for block in 0..BLOCKS as u32 {
@@ -324,9 +325,9 @@ impl Pair {
         }
         for (stripe, (before, now)) in before.iter().zip(&self.cells).enumerate() {
             match mode {
-                // A clean stop loses nothing that a reader, a writer or a resync goes by.
+                // A clean stop preserves everything that a reader, a writer or a resync depends on.
                 LoadMode::Clean => assert_eq!(before.disk_code(), now.disk_code(), "stripe {stripe}"),
-                // An unclean one trusts no parity that a write may have left behind.
+                // After an unclean stop, no parity is trusted that a write may have left behind.
                 LoadMode::Unclean => assert!(
                     !matches!(before, Cell::Dirty | Cell::Aged | Cell::NeedSync) || *now == Cell::NeedSync,
                     "stripe {stripe} was {before:?} and is {now:?}"

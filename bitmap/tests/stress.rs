@@ -1,6 +1,7 @@
-//! Reactors, block writes and the sweep, all at once on real threads. What loom cannot reach: many words, widening, many
-//! passes. Oracle: two monitors inside the pretended members. Data is written only where the disk says Dirty or NeedSync
-//! (or, whole, where the stripe is Unwritten); and when Clean reaches the disk no write to that stripe is in a cache.
+//! Reactors, block writes and the sweep, all at once on real threads. Covers what loom cannot reach: many
+//! words, widening, many passes. Oracle: two monitors inside the simulated members. Data is written only
+//! where the disk says Dirty or NeedSync (or, whole, where the stripe is Unwritten); and when Clean reaches
+//! the disk, no write to that stripe is in a cache.
 
 #![cfg(not(loom))]
 
@@ -16,14 +17,15 @@ const REACTORS: u8 = 3;
 struct World {
     bitmap: Bitmap,
     locks: StripeLocks,
-    /// The code on disk, a byte a stripe.
+    /// The code on disk, one byte per stripe.
     disk: Vec<AtomicU8>,
-    /// Writes to a stripe that no flush has covered.
+    /// Number of writes to a stripe that no flush has covered.
     cached: Vec<AtomicU32>,
     stopped: AtomicBool,
 }
 
-/// A generator that needs no crate: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
+/// A random generator without a crate: Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
+/// 2014.
 struct SplitMix(u64);
 
 impl SplitMix {
@@ -49,7 +51,7 @@ impl World {
         world
     }
 
-    /// Writes a block, unless someone else does; now and then it fails.
+    /// Writes a block, unless another thread is writing it. Occasionally the write fails.
     fn write_block(&self, block: BlockIndex) -> bool {
         let mut image = [0; CELL_BYTES_PER_BLOCK];
         let Some(write) = self.bitmap.try_begin_block_write(block, &mut image) else { return false };
@@ -94,7 +96,7 @@ impl World {
         self.cached[stripe as usize].fetch_add(1, SeqCst);
     }
 
-    /// One request of a reactor that owns the stripe.
+    /// Serves one request, by the reactor that owns the stripe.
     fn serve(&self, stripe: u64, discards: bool) {
         if discards && self.bitmap.cell(stripe) != Cell::First {
             let ticket = self.bitmap.discard(stripe);
@@ -126,7 +128,7 @@ impl World {
     fn react(&self, reactor: u8) {
         let mut random = SplitMix(u64::from(reactor));
         for nth in 0..WRITES_PER_REACTOR {
-            // Half of them where others write too, the rest all over.
+            // Half of the stripes are where other reactors write too, the rest anywhere.
             let stripe = match nth % 2 {
                 0 => random.below(40),
                 _ => random.below(STRIPES),
@@ -179,7 +181,7 @@ fn run(initial: Cell) {
         sweeper.join().expect("the sweeper met a broken rule")
     });
     assert!(swept > 0, "a sweep that never swept was not tested");
-    // A stop: all that is behind is written, and what is loaded again says the same.
+    // A stop: every block that is behind is written, and loading it again yields the same cells.
     let reloaded = Bitmap::new(STRIPES, Cell::Unwritten);
     for block in (0..world.bitmap.blocks()).map(BlockIndex) {
         while world.bitmap.is_behind(block) {

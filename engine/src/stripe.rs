@@ -6,16 +6,16 @@
 //!                                                                 `---- follow <-----'
 //! ```
 //!
-//! [`StripeOp`] is the state of one operation, and its verbs (write.rs, read.rs, discard.rs, lost.rs,
-//! asked.rs) are the whole of what it does. A verb works for one op, knows no other, and answers with a
-//! [`Step`]: what the op needs next. [`Stripes`] owns all ops of the reactor and sees to their steps:
-//! `follow` is the visible life of an operation. What has ended waits in [`Parts::next_ended`] and
+//! [`StripeOp`] is the state of one operation. Its verbs (write.rs, read.rs, discard.rs, lost.rs, asked.rs)
+//! are everything that an op does. A verb works for one op, knows no other op, and returns a [`Step`]: what
+//! the op needs next. [`Stripes`] owns all ops of the reactor and carries out their steps; `follow` shows the
+//! whole life of an operation. Parts and jobs that have ended wait in [`Parts::next_ended`] and
 //! [`Stripes::next_job_ended`] for the array, which answers hosts and other reactors.
 //!
 //! Invariants:
 //! - a part is in exactly one list: `parked`, an op's `waiting`, an op's `active`, or at another reactor;
-//! - an op exists exactly while this reactor owns its lock slot;
-//! - memory of an op is taken before its first I/O and given back after its last completion.
+//! - an op exists exactly as long as this reactor owns the op's lock slot;
+//! - an op takes its memory before its first I/O and gives it back after its last completion.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -62,64 +62,65 @@ use step::{Look, Step, Until};
 
 const _: () = assert!(Sizes::FULL.ops < NO_OP as usize);
 
-/// The end of an op whose bytes cannot be had, or can no longer be made durable.
+/// The result of an op whose bytes cannot be read or computed, or can no longer be made durable.
 const LOST: Step = Step::Finished(Err(RequestError::Lost));
 
-/// What operations use of their reactor during one call.
+/// The parts of the reactor that operations use during one call.
 pub(crate) struct Tools<'a, R> {
     pub(crate) turn: Turn<'a, R>,
     pub(crate) blocks: &'a mut BlockWrites,
     pub(crate) flush: &'a mut FlushGate,
 }
 
-/// Where a verb of one op works.
+/// The surroundings of a verb: the op's index, and what the verb may use.
 struct At<'a, 't, R> {
-    /// The op's name, by which completions find it.
+    /// Index of the op; the tags of its I/Os carry this number, so completions find the op.
     index: u32,
     shared: &'t Shared,
     turn: &'a mut Turn<'t, R>,
     blocks: &'a mut BlockWrites,
     parts: &'a mut Parts,
-    /// The batch of the op.
+    /// Segments of the op's current batch.
     segments: &'a mut Segments,
-    /// Discards found durable in this look at the waits; their devices hear of them at its end.
+    /// Discards found durable during this look at the waits. Their devices are told at the end of the look.
     discarded: &'a mut Vec<u32>,
 }
 
-/// An operation that waits before it reads a piece of rows anew.
+/// An operation that waits before it reads a piece of rows again.
 #[derive(Clone, Copy, Debug)]
 struct Reread {
     due_ns: u64,
     op: u32,
 }
 
-/// The operations of one reactor. See the top of this file.
+/// All operations of one reactor; see the top of this file.
 pub(crate) struct Stripes {
     me: u8,
     pub(crate) parts: Parts,
     ops: Slab<StripeOp>,
-    /// The batch of each op, by its index: beside the ops, which are made and dropped for each stripe.
+    /// The batch of each op, by the op's index. Kept beside the ops because ops are created and dropped for
+    /// each stripe.
     segments: Box<[Segments]>,
     /// The first op of each lock slot that this reactor owns.
     owned: Box<[u8]>,
     short: Short,
-    /// Parts and jobs that found no op free, or no place in their owner's mailbox.
+    /// Parts and jobs that found no free op, or no place in the mailbox of the stripe's owner.
     parked: VecDeque<Parked>,
     /// Ops to start at the end of this turn.
     fresh: VecDeque<u32>,
     /// Ops that wait for memory.
     starved: Starved,
-    /// Ops that wait for what no completion announces; looked at each turn.
+    /// Ops that wait for an event that no completion announces; checked each turn.
     waits: Vec<u32>,
     rereads: VecDeque<Reread>,
-    /// Empty but during a look at the waits.
+    /// Empty except during a look at the waits.
     discarded: Vec<u32>,
     /// Jobs that have ended, for the steward.
     jobs_ended: VecDeque<JobEnd>,
 }
 
 impl Stripes {
-    /// Room as `sizes` say.
+    /// Allocates everything, in the sizes that `sizes` gives.
     pub(crate) fn new(me: u8, sizes: &Sizes) -> Stripes {
         Stripes {
             me,
@@ -143,29 +144,30 @@ impl Stripes {
         self.parts.is_empty() && self.ops.len() == 0 && self.parked.is_empty()
     }
 
-    /// Whether an op is under way, for a host or in the background.
+    /// Whether any op is in progress, for a host or in the background.
     pub(crate) fn has_ops(&self) -> bool {
         self.ops.len() > 0
     }
 
-    /// Whether an op works for what hosts have asked for: it may do so after the answer (a repair, advice).
-    /// Looks at every op.
+    /// Whether an op works for a host's request; an op may do so even after the answer (a repair, a
+    /// deallocation). Looks at every op.
     pub(crate) fn works_for_hosts(&self) -> bool {
         !self.parts.is_empty()
             || self.ops.live().any(|(_, op)| op.job.is_none() && !matches!(op.phase, Phase::Fresh))
     }
 
-    /// Whether something waits for what no completion will announce.
+    /// Whether the next turn must not be delayed: an op is ready to start, or something waits for an event
+    /// that no completion announces.
     pub(crate) fn must_turn(&self) -> bool {
         !(self.fresh.is_empty() && self.waits.is_empty() && self.parked.is_empty() && self.starved.is_empty())
     }
 
-    /// When the first piece of rows is to be read anew.
+    /// The earliest time at which a piece of rows is to be read again.
     pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
         self.rereads.iter().map(|reread| reread.due_ns).min()
     }
 
-    /// A job that has ended here.
+    /// The next job that has ended and that the steward has not heard of yet.
     pub(crate) fn next_job_ended(&mut self) -> Option<JobEnd> {
         self.jobs_ended.pop_front()
     }
@@ -173,8 +175,8 @@ impl Stripes {
     // ---- a turn
     // ----------------------------------------------------------------------------------------------------
 
-    /// Goes on with every op that can: those that wait for memory, for a while, or for what no completion
-    /// announces, then those that are to start.
+    /// Continues every op that can continue: first the ops that wait for memory, for a time to pass, or for
+    /// an event that no completion announces, then the ops that are to start.
     pub(crate) fn turn<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
         self.serve_starved(tools);
         self.reread_pieces(tools);
@@ -184,7 +186,7 @@ impl Stripes {
         }
     }
 
-    /// Looks at the operations that wait for memory, first come first served.
+    /// Serves the operations that wait for memory, first come first served.
     fn serve_starved<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
         if self.starved.is_empty() {
             return;
@@ -197,7 +199,7 @@ impl Stripes {
         self.starved.end_look(&mut tools.turn.buffers.pool);
     }
 
-    /// Reads the pieces anew whose wait is over. Why an attempt ends before: see vain.rs.
+    /// Reads again the pieces whose wait is over. Reasons why an attempt ends early: see vain.rs.
     fn reread_pieces<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
         let shared = tools.turn.shared;
         let ends = shared.failed() || shared.steward.is_stopping.load(Ordering::Relaxed);
@@ -223,8 +225,8 @@ impl Stripes {
         }
     }
 
-    /// Looks at every op that waits for what no completion announces. The op that has waited longest comes
-    /// first: it is the first to ask for its bitmap block.
+    /// Looks at every op that waits for an event that no completion announces. The op that has waited longest
+    /// comes first, so it is also the first to ask for its bitmap block.
     fn look_at_waits<R: Ring>(&mut self, tools: &mut Tools<'_, R>) {
         let (count, mut kept) = (self.waits.len(), 0);
         for nth in 0..count {
@@ -234,12 +236,12 @@ impl Stripes {
                 kept += 1;
             }
         }
-        // What began to wait in this pass comes behind, and is looked at in the next.
+        // Ops that began to wait during this pass stay behind the others and are looked at in the next pass.
         self.waits.drain(kept..count);
         self.deallocate_runs(tools);
     }
 
-    /// Whether the op goes on waiting. If not, it has gone on.
+    /// Checks the wait of an op. Returns true if the op still waits; otherwise the op has been continued.
     fn still_waits<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32) -> bool {
         let shared = tools.turn.shared;
         let op = &mut self.ops[index];
@@ -261,7 +263,7 @@ impl Stripes {
             Look::Over => {
                 let step = self.verb(tools, index, |op, at| op.go_on(at, until));
                 if let (Until::Unmarked, Step::Wait(ticket)) = (until, step) {
-                    // It keeps its place in the queue.
+                    // The op keeps its place in the queue.
                     self.ops[index].phase = Phase::Waiting(ticket);
                     return true;
                 }
@@ -271,7 +273,7 @@ impl Stripes {
         false
     }
 
-    /// Starts what waits at an op, or lets the stripe go.
+    /// Starts the work that waits at an op, or releases the stripe if there is none.
     fn start<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32) {
         let shared = tools.turn.shared;
         loop {
@@ -287,7 +289,8 @@ impl Stripes {
             }
             op.has_worked = true;
             let first = op.waiting.first();
-            // A job has waited for the round that was under way when it came, or for one that began since.
+            // A job waits for one round of parts only: the round in progress when the job came, or the next
+            // one.
             if (first.is_none() || op.job_is_due)
                 && let Some(job) = op.background.take()
             {
@@ -318,7 +321,7 @@ impl Stripes {
     // ---- the life of an operation
     // ----------------------------------------------------------------------------------
 
-    /// Has a verb of an op done, and sees to what the op needs next.
+    /// Runs a verb of an op and carries out the step that the verb returns.
     #[inline]
     fn act<R: Ring>(
         &mut self,
@@ -349,12 +352,12 @@ impl Stripes {
         verb(&mut self.ops[index], &mut at)
     }
 
-    /// Sees to what an op needs next.
+    /// Carries out the step that an op needs next.
     fn follow<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, mut step: Step) {
         while let Step::Memory { bytes } = step {
             let pool = &mut tools.turn.buffers.pool;
             let Some(work) = self.starved.take(pool, tools.turn.now_ns, index, bytes) else {
-                // As if not planned: what is taken up again is planned anew.
+                // Undo the planning: `replan` plans this batch again when memory is free.
                 let op = &mut self.ops[index];
                 (op.phase, op.row_next) = (Phase::Starved, op.row);
                 return;
@@ -385,7 +388,7 @@ impl Stripes {
         }
     }
 
-    /// Ends the op's present work: gives its memory back, answers its parts, and tells the steward of its
+    /// Ends the op's current work: gives its memory back, answers its parts, and tells the steward of its
     /// job.
     #[inline]
     fn end<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, result: Result<(), RequestError>) {
@@ -405,7 +408,7 @@ impl Stripes {
     // ---- what comes from outside
     // -----------------------------------------------------------------------------------
 
-    /// A read of an op has ended.
+    /// A read of an op has completed.
     pub(crate) fn read_done<R: Ring>(
         &mut self,
         tools: &mut Tools<'_, R>,
@@ -417,7 +420,7 @@ impl Stripes {
         self.act(tools, index, |op, at| op.read_done(at, strip, io, result));
     }
 
-    /// A write of an op has ended.
+    /// A write of an op has completed.
     pub(crate) fn write_done<R: Ring>(
         &mut self,
         tools: &mut Tools<'_, R>,
@@ -429,7 +432,7 @@ impl Stripes {
         self.act(tools, index, |op, at| op.write_done(at, strip, io, result));
     }
 
-    /// A member that did not take a write of an op has answered a question.
+    /// A member that refused a write of an op has answered the question about its superblock.
     pub(crate) fn asked<R: Ring>(
         &mut self,
         tools: &mut Tools<'_, R>,
@@ -441,7 +444,7 @@ impl Stripes {
         self.act(tools, index, |op, at| op.asked(at, question, io, result));
     }
 
-    /// The members are flushed for an op, but for these slots.
+    /// The flush that an op asked for has ended. The slots in `missed` were not flushed.
     pub(crate) fn flushed<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, missed: Slots) {
         self.act(tools, index, |op, at| {
             op.skipped = op.skipped.or(missed);
@@ -449,7 +452,7 @@ impl Stripes {
         });
     }
 
-    /// A read of an op is not waited for any more.
+    /// A read of an op was parked: the op no longer waits for it.
     pub(crate) fn read_parked<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32) {
         self.act(tools, index, |op, at| {
             op.read_failed = true;
@@ -457,7 +460,7 @@ impl Stripes {
         });
     }
 
-    /// A write of an op is not waited for any more.
+    /// A write of an op was parked: the op no longer waits for it.
     pub(crate) fn write_parked<R: Ring>(
         &mut self,
         tools: &mut Tools<'_, R>,
@@ -468,7 +471,7 @@ impl Stripes {
         self.act(tools, index, |op, at| op.write_missed(at, strip, slot));
     }
 
-    /// The memory that an I/O of an op holds: the op's own, or a host's.
+    /// Finds the memory that an I/O of an op uses, the op's own or a host's, and notes that it is held.
     pub(crate) fn held_by(&mut self, index: u32, span: Span, buffers: &mut Buffers) -> Holds {
         let op = &mut self.ops[index];
         if op.work.overlaps(span) {
@@ -483,22 +486,22 @@ impl Stripes {
             }
             next = (part.next != NONE).then_some(part.next);
         }
-        // The zeros, which are never written.
+        // The span is in the zero arena, which is never written.
         Holds::Nothing
     }
 
-    /// Hands a job to the op of its stripe: here, or at the reactor that owns it. A job waits its turn like a
-    /// part of a request, so a stripe that a host never leaves alone delays it by the rounds in front of it
-    /// and no more. (The steward once tried again each turn instead, and stopped looking further meanwhile:
-    /// one hot stripe of another reactor held up the whole rebuild for as long as it was hot.) A job that
-    /// arrives after the owner has let go goes on to the next owner, as a part does.
+    /// Hands a job to the op of its stripe: here, or at the reactor that owns the stripe. A job waits its
+    /// turn like a part of a request, so a stripe that a host keeps busy delays the job only by the rounds in
+    /// front of it. (Earlier, the steward tried again each turn and looked no further meanwhile: one hot
+    /// stripe of another reactor held up the whole rebuild for as long as the stripe was hot.) A job that
+    /// arrives after the owner has released the stripe goes on to the next owner, as a part does.
     pub(crate) fn enqueue_job(&mut self, shared: &Shared, ask: JobAsk) {
         let JobAsk { stripe, job } = ask;
         match self.own(shared, stripe) {
             Ownership::Op(op) if self.ops[op].background.is_none() && self.ops[op].job.is_none() => {
                 self.ops[op].background = Some(job);
             }
-            // The op has a job already: one of the resync and one of the rebuild have met.
+            // The op already has a job: a resync and a rebuild have met at this stripe.
             Ownership::Op(_) | Ownership::NoRoom => self.parked.push_back(Parked::Job(ask)),
             Ownership::Other(reactor) => {
                 if !self.post(shared, reactor, crate::mailbox::Ask::Job(ask)) {
@@ -510,7 +513,7 @@ impl Stripes {
 }
 
 impl StripeOp {
-    /// Goes on after a wait that is over.
+    /// Continues the op after the wait `until` is over.
     fn go_on<R: Ring>(&mut self, at: &mut At<'_, '_, R>, until: Until) -> Step {
         match until {
             Until::Awake => unreachable!("an op that was woken starts"),
@@ -526,7 +529,7 @@ impl StripeOp {
         }
     }
 
-    /// Starts background work. A stripe that needs no rebuild of the slot may need a resync.
+    /// Starts background work. A stripe that needs no rebuild of the slot may still need a resync.
     fn start_job<R: Ring>(&mut self, at: &mut At<'_, '_, R>, job: Job) -> Step {
         self.reset();
         self.job = Some(job);
@@ -557,8 +560,8 @@ impl StripeOp {
         }
     }
 
-    /// Whether a read operation has I/O parked that may still write to the host's memory: the request is to
-    /// be done again in other memory.
+    /// Whether a read operation has parked I/O that may still write to the host's memory. The request must
+    /// then be read again into other memory.
     #[inline]
     fn is_held<R>(&self, at: &At<'_, '_, R>) -> bool {
         self.work_kind == Work::Read && self.active.iter(&at.parts.list).any(|part| part.held > 0)

@@ -1,8 +1,9 @@
-//! Are we on a par with ISA-L? The chosen kernels and the library in turns, so that a shared machine's moods hit
-//! both alike, and the median of the ratios of neighbouring runs.
+//! Compares the chosen kernels with ISA-L. The two run in turns, so that load on a shared machine affects
+//! both alike, and the result is the median of the ratios of neighbouring runs.
 //!
-//! `cargo bench -p parity-simd --bench against_isal [-- --variant avx2] [--rounds 41]`. One line for each shape, a
-//! ratio above 1 is in our favour; without the library it says so and exits 0. `benches/record/` keeps results.
+//! `cargo bench -p parity-simd --bench against_isal [-- --variant avx2] [--rounds 41]`. Prints one line for
+//! each shape; a ratio above 1 is in our favour. Without the library it says so and exits 0.
+//! `benches/record/` keeps results.
 #![allow(unsafe_code, reason = "strips by address, to feed Rust and C alike")]
 
 mod common;
@@ -11,11 +12,12 @@ use common::isal::Isal;
 use common::{Arena, Shape, Stores, Stripes, Temperature, generate};
 use std::time::Instant;
 
-/// One run works through so many source bytes: long against the clock's resolution, short against a time slice.
+/// Number of source bytes per run: long against the clock's resolution, short against a time slice.
 const RUN_BYTES_HOT: usize = 16 << 20;
 
-/// Out of cache a run leaves up to a cache full of modified lines, which the next one has to write back: with runs of
-/// 32 MiB the library, whose turn came after our streamed stores, looked a tenth faster than it is.
+/// Number of source bytes per run out of cache. A run leaves up to a cache full of modified lines, which the
+/// next run has to write back: with runs of 32 MiB the library, whose turn came after our streamed stores,
+/// looked a tenth faster than it is.
 const RUN_BYTES_COLD: usize = 256 << 20;
 
 fn main() {
@@ -76,7 +78,7 @@ fn main() {
     }
 }
 
-/// What one way of storing took, and how that compares with ISA-L just before.
+/// Times of one way of storing, and their ratios to ISA-L's run just before.
 #[derive(Default)]
 struct Side {
     seconds: Vec<f64>,

@@ -1,5 +1,6 @@
-//! Parity generation: every variant that this CPU runs, and ISA-L where it is installed, on 4+1, 8+1, 4+2 and 8+2
-//! at 4 KiB and 64 KiB, in cache and out of it. Throughput counts source bytes, as ISA-L's own tests do.
+//! Parity generation by every variant that this CPU runs, and by ISA-L if it is installed, on 4+1, 8+1, 4+2
+//! and 8+2 at 4 KiB and 64 KiB, in cache and out of it. Throughput counts source bytes, as ISA-L's own tests
+//! do.
 //!
 //! `cargo bench -p parity-simd --bench parity [-- FILTER]`, for example `-- '4.2 64K/cold'`.
 #![allow(unsafe_code, reason = "strips by address, to feed Rust and C alike")]

@@ -1,10 +1,11 @@
 //! The choice of the kernels that serve the free functions of this crate: made once, at the first call.
 //!
-//! CPU flags alone do not decide. AVX-512 halves the instructions, but some CPUs split its registers or lower
-//! their clock for it, and there AVX2 generates P+Q faster. So the candidates run against each other for at
-//! most 2 ms, on the two shapes that matter (P alone; P with Q), in cache. A less preferred candidate must
-//! win by [`MARGIN_PERCENT`]: noise must not make two starts of one machine differ. Tests, benches and
-//! operators can choose themselves ([`select`]) or use kernels directly ([`kernels_available`]).
+//! CPU flags alone do not decide. AVX-512 halves the number of instructions, but some CPUs split its
+//! registers or lower their clock for it, and there AVX2 generates P+Q faster. So the candidates run against
+//! each other for at most 2 ms, on the two shapes that matter (P alone; P with Q), in cache. A less preferred
+//! candidate must win by [`MARGIN_PERCENT`], so that noise does not make two starts of one machine differ.
+//! Tests, benches and operators can choose themselves ([`select`]) or use kernels directly
+//! ([`kernels_available`]).
 
 use std::hint::black_box;
 use std::sync::OnceLock;
@@ -13,18 +14,17 @@ use std::time::{Duration, Instant};
 use crate::arch::{TABLES, Table};
 use crate::kernels::Kernels;
 
-/// Strip length of the measurement: with four data strips and two of parity, 48 KiB, about a first-level
-/// cache.
+/// Strip length of the measurement. Four data strips and two of parity are 48 KiB, about a first-level cache.
 const STRIP_BYTES: usize = 8 << 10;
 
-/// Data strips of the measurement.
+/// Number of data strips in the measurement.
 const DATA_STRIPS: usize = 4;
 
-/// Rounds, in each of which every candidate runs once; its best round counts. One run takes 0.3 to 1 us, so
-/// four candidates take 4 * 2 * 100 * 1 us = 0.8 ms at the worst, within the budget of 2 ms.
+/// Number of rounds. In each round every candidate runs once, and a candidate's best round counts. One run
+/// takes 0.3 to 1 us, so four candidates take at most 4 * 2 * 100 * 1 us = 0.8 ms, within the budget of 2 ms.
 const ROUNDS: usize = 100;
 
-/// How much faster a less preferred candidate must be.
+/// Percentage by which a less preferred candidate must be faster.
 const MARGIN_PERCENT: u128 = 5;
 
 static SELECTED: OnceLock<Kernels> = OnceLock::new();
@@ -40,7 +40,8 @@ pub fn kernels() -> &'static Kernels {
     SELECTED.get_or_init(fastest)
 }
 
-/// Every set of kernels that this CPU can run, the one expected to be fastest first, `portable` last.
+/// Returns every set of kernels that this CPU can run, in order of expected speed: the fastest first,
+/// `portable` last.
 ///
 /// ```
 /// for kernels in parity_simd::kernels_available() {
@@ -53,7 +54,7 @@ pub fn kernels_available() -> Vec<Kernels> {
     runnable().map(|table| Kernels::new(table, table)).collect()
 }
 
-/// Why [`select`] refused.
+/// Reasons for which [`select`] refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelectError {
     /// No kernels of this name run on this CPU; [`kernels_available`] lists those that do.
@@ -97,7 +98,7 @@ fn runnable() -> impl Iterator<Item = &'static Table> {
     TABLES.iter().copied().filter(|table| (table.runs_here)())
 }
 
-/// The measured choice. Portable only runs when it is alone: it never wins.
+/// Measures and chooses. Portable is used only if no other table runs: it never wins.
 fn fastest() -> Kernels {
     let all: Vec<&'static Table> = runnable().collect();
     let candidates = &all[..(all.len() - 1).max(1)];
@@ -114,7 +115,7 @@ fn fastest() -> Kernels {
     Kernels::new(candidates[xor], candidates[pq])
 }
 
-/// The index of the candidate to prefer for `work`.
+/// Returns the index of the candidate to prefer for `work`.
 fn preferred(candidates: &[&'static Table], mut work: impl FnMut(&Kernels)) -> usize {
     let mut best = vec![Duration::MAX; candidates.len()];
     for _ in 0..ROUNDS {
@@ -127,7 +128,7 @@ fn preferred(candidates: &[&'static Table], mut work: impl FnMut(&Kernels)) -> u
     first_within_margin(&best)
 }
 
-/// The first whose time no other undercuts by more than the margin.
+/// Returns the first candidate whose time no other undercuts by more than the margin.
 fn first_within_margin(times: &[Duration]) -> usize {
     let shortest = times.iter().min().map_or(0, Duration::as_nanos);
     let bound = shortest * (100 + MARGIN_PERCENT) / 100;

@@ -4,8 +4,9 @@
 //! mathematics of RAID-6". The powers of g run through all 255 nonzero elements before they repeat, so data
 //! indices 0..=254 have distinct coefficients and any two lost strips can be told apart.
 //!
-//! Everything here is computed by the compiler. A product by a constant is linear over the bits of the other
-//! operand, and so has three shapes, one for each kind of hardware, kept together in a [`Factor`]:
+//! All tables here are computed by the compiler. A product by a constant is linear over the bits of the other
+//! operand. So it can be written in three forms, one for each kind of hardware, which a [`Factor`] keeps
+//! together:
 //!
 //! ```text
 //!   product(c, x) = low[x & 15] ^ high[x >> 4]          two 16-entry byte shuffles (AVX2, AVX-512, NEON)
@@ -13,13 +14,13 @@
 //!                 = sum of x * 2^k over the bits of c   shifts and masks (portable)
 //! ```
 
-/// The low byte of the field's polynomial: what x^8 is congruent to.
+/// The low byte of the field's polynomial; x^8 is congruent to it.
 pub(crate) const POLYNOMIAL: u8 = 0x1d;
 
-/// The highest data index. g^255 equals g^0, so index 255 would have the coefficient of index 0.
+/// The highest data index. g^255 equals g^0, so index 255 would have the same coefficient as index 0.
 pub const INDEX_MAX: u8 = 254;
 
-/// 2 * `value` in the field.
+/// Computes 2 * `value` in the field.
 pub(crate) const fn double(value: u8) -> u8 {
     (value << 1) ^ if value & 0x80 != 0 { POLYNOMIAL } else { 0 }
 }
@@ -85,8 +86,7 @@ static INVERSES: [u8; 256] = {
     inverses
 };
 
-/// A constant to multiply by, in every shape that some vector unit wants it. 40 bytes, aligned to a line
-/// half.
+/// A constant factor in the form that each vector unit needs. 48 bytes, aligned to 16.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 pub(crate) struct Factor {
@@ -101,7 +101,7 @@ pub(crate) struct Factor {
 }
 
 impl Factor {
-    /// The prepared form of `value`: a look-up.
+    /// Looks up the prepared form of `value`.
     pub fn of(value: u8) -> &'static Factor {
         &FACTORS[usize::from(value)]
     }
@@ -118,7 +118,7 @@ impl Factor {
     }
 }
 
-/// Every factor: 12 KiB, of which an array of eight strips touches a few lines.
+/// All 256 factors: 12 KiB, of which an array of eight strips uses a few lines.
 static FACTORS: [Factor; 256] = {
     let mut factors = [Factor::new(0); 256];
     let mut value = 1;
@@ -129,7 +129,7 @@ static FACTORS: [Factor; 256] = {
     factors
 };
 
-/// The matrix of x -> `value` * x, as gf2p8affineqb reads it.
+/// Computes the matrix of x -> `value` * x, in the layout that gf2p8affineqb reads.
 ///
 /// The instruction computes, for each byte x (Intel SDM, GF2P8AFFINEQB):
 /// `result.bit[i] = parity(matrix.byte[7 - i] & x) ^ imm8.bit[i]`, so row i, which yields result bit i, lives
@@ -156,7 +156,7 @@ pub(crate) const fn matrix(value: u8) -> u64 {
 mod tests {
     use super::*;
 
-    /// gf2p8affineqb with a zero immediate, as Intel's manual writes it.
+    /// Computes gf2p8affineqb with a zero immediate, as defined in Intel's manual.
     fn affine_byte(matrix: u64, x: u8) -> u8 {
         let mut result = 0;
         for bit in 0..8 {

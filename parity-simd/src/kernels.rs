@@ -1,9 +1,9 @@
 //! The safe interface of a kernel table: checks the shapes, then calls.
 //!
 //! A [`Kernels`] exists only for tables that this CPU runs ([`crate::dispatch`] makes them). So each call has
-//! to check only the shapes: strips equally long, indices distinct and at most [`INDEX_MAX`]. That costs one
-//! comparison per strip and stays on in release. A strip of another length is a bug of the caller, and
-//! panics.
+//! to check only the shapes: strips equally long, indices distinct and at most [`INDEX_MAX`]. The check costs
+//! one comparison per strip and stays on in release. A strip of another length is a bug of the caller, and
+//! the call panics.
 #![expect(unsafe_code, reason = "calls through a table, after checking what the table demands")]
 
 use core::fmt;
@@ -24,14 +24,14 @@ use crate::field::{Factor, INDEX_MAX, inverse, power};
 /// ```
 #[derive(Clone, Copy)]
 pub struct Kernels {
-    /// Serves the calls that only add.
+    /// The table for calls that only add.
     xor: &'static Table,
-    /// Serves the calls that multiply.
+    /// The table for calls that multiply.
     q: &'static Table,
 }
 
 impl Kernels {
-    /// Kernels from these tables; panics if this CPU cannot run them.
+    /// Makes kernels of these tables; panics if this CPU cannot run them.
     pub(crate) fn new(xor: &'static Table, q: &'static Table) -> Kernels {
         assert!((xor.runs_here)(), "this CPU cannot run the {} kernels", xor.name);
         assert!((q.runs_here)(), "this CPU cannot run the {} kernels", q.name);
@@ -43,7 +43,7 @@ impl Kernels {
         self.xor.name
     }
 
-    /// The name of the instruction set that serves Q, and P with Q: also `avx512-gfni`, `avx2-gfni`.
+    /// The name of the instruction set that serves Q, and P with Q; may also be `avx512-gfni` or `avx2-gfni`.
     pub fn name_q(&self) -> &'static str {
         self.q.name
     }
@@ -127,7 +127,8 @@ impl Kernels {
         assert_absent(index, present);
         let scale = Factor::of(inverse(coefficient(index).value));
         with_ascending(out.len(), present, |present| {
-            // SAFETY: `new` asked the CPU; the lengths are compared, here and by `with_ascending`, which orders.
+            // SAFETY: `new` asked the CPU; the lengths are compared, here and by `with_ascending`, which
+            // orders.
             unsafe { (self.q.recover_one_with_q)(out, scale, present, q) }
         });
     }
@@ -151,12 +152,13 @@ impl Kernels {
         let scale_p = Factor::of(crate::field::product(a, scale_q));
         let scale_q = Factor::of(scale_q);
         with_ascending(out_a.len(), present, |present| {
-            // SAFETY: `new` asked the CPU; the lengths are compared, here and by `with_ascending`, which orders.
+            // SAFETY: `new` asked the CPU; the lengths are compared, here and by `with_ascending`, which
+            // orders.
             unsafe { (self.q.recover_two)(out_a, out_b, scale_p, scale_q, present, p, q) }
         });
     }
 
-    /// out = first ^ all of rest.
+    /// Computes out = first ^ all of rest.
     fn xor_all(&self, out: &mut [u8], first: &[u8], rest: &[&[u8]]) {
         assert_equally_long(out.len(), [first]);
         assert_equally_long(out.len(), rest.iter().copied());
@@ -172,7 +174,7 @@ impl fmt::Debug for Kernels {
 }
 
 impl fmt::Display for Kernels {
-    /// `avx2`, or `avx512 (P), avx2 (Q)`.
+    /// Writes `avx2`, or `avx512 (P), avx2 (Q)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.xor.name == self.q.name {
             true => f.write_str(self.xor.name),
@@ -181,18 +183,18 @@ impl fmt::Display for Kernels {
     }
 }
 
-/// From so many bytes of data on, parity is stored past the caches whatever the caller knows of them. A
-/// stripe of this size and its parity about fill a second-level cache; in it, streaming 4+2 strips of 64 KiB
-/// costs a third, out of it ordinary stores cost a fifth, and stripes so large are seldom in it
-/// (benches/record/).
+/// Number of data bytes from which parity is stored past the caches, whatever the caller knows of the data. A
+/// stripe of this size and its parity fill about a second-level cache. With 4+2 strips of 64 KiB, streaming
+/// loses a third of the throughput in that cache, and ordinary stores lose a fifth outside of it. Stripes
+/// this large are seldom in it (benches/record/).
 const STREAMED_FROM_BYTES: usize = 256 << 10;
 
-/// Whether a call with so many data strips is better streamed.
+/// Whether a call with this many data strips should be streamed.
 fn is_past_caches(strip_bytes: usize, strips: usize) -> bool {
     strip_bytes * strips >= STREAMED_FROM_BYTES
 }
 
-/// Q's coefficient of data strip `index`.
+/// Returns Q's coefficient of data strip `index`.
 fn coefficient(index: u8) -> &'static Factor {
     assert!(
         index <= INDEX_MAX,
@@ -201,7 +203,7 @@ fn coefficient(index: u8) -> &'static Factor {
     Factor::of(power(index))
 }
 
-/// Every strip is `bytes` long.
+/// Panics unless every strip is `bytes` long.
 #[inline]
 #[track_caller]
 fn assert_equally_long<'a>(bytes: usize, strips: impl IntoIterator<Item = &'a [u8]>) {
@@ -214,7 +216,7 @@ fn assert_equally_long<'a>(bytes: usize, strips: impl IntoIterator<Item = &'a [u
     }
 }
 
-/// A lost strip is not among the present ones.
+/// Panics if a lost strip is among the present ones.
 #[track_caller]
 fn assert_absent(index: u8, present: &[(u8, &[u8])]) {
     assert!(present.iter().all(|source| source.0 != index), "data strip {index} is both lost and present");
@@ -222,8 +224,8 @@ fn assert_absent(index: u8, present: &[(u8, &[u8])]) {
 
 /// Checks `data`, all of `bytes` bytes with distinct indices, and passes it on in ascending order of index.
 ///
-/// Callers have it in order as a rule: then it is passed as it is. Otherwise a sorted copy is, on the stack,
-/// since nothing on the data path may allocate.
+/// Callers usually have the data in order, and it is then passed as it is. Otherwise a sorted copy is passed.
+/// The copy is on the stack, since no code on the data path may allocate.
 #[inline]
 #[track_caller]
 fn with_ascending(bytes: usize, data: &[(u8, &[u8])], call: impl FnOnce(&[(u8, &[u8])])) {
@@ -239,7 +241,7 @@ fn with_ascending(bytes: usize, data: &[(u8, &[u8])], call: impl FnOnce(&[(u8, &
     }
 }
 
-/// The slow half of [`with_ascending`].
+/// The slow half of [`with_ascending`]: sorts a copy.
 #[cold]
 #[track_caller]
 fn sorted(data: &[(u8, &[u8])], call: impl FnOnce(&[(u8, &[u8])])) {

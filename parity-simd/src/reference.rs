@@ -1,4 +1,4 @@
-//! The definition, one byte at a time: slow and short. Tests compare every kernel with it.
+//! The definition of every operation, one byte at a time: slow and short. Tests compare every kernel with it.
 //!
 //! P = sum of D_i and Q = sum of g^i * D_i, over GF(2^8) with polynomial 0x11d and g = 2. A strip that is not
 //! given counts as zeros. This module shares only [`product`] and [`power`] with the kernels; tests/oracle.rs

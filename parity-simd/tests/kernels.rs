@@ -1,25 +1,26 @@
 //! Every set of kernels that this CPU can run, against the byte-at-a-time reference.
 //!
-//! One `check_*` function for each verb touches the API; the shapes are data. A strip is cut from the middle of a
-//! larger buffer, at an alignment of its own, and the bytes around every output must survive: a kernel that writes
-//! past its strip fails here and not in somebody's data.
+//! One `check_*` function for each verb calls the API; the shapes are data. A strip is cut from the middle of
+//! a larger buffer, at its own alignment, and the bytes around every output must survive: a kernel that
+//! writes past its strip fails here and does not destroy a user's data.
 //!
-//! What the reference says of a shape is asked once and held against every set: under an emulated CPU
-//! (scripts/avx512-tests) it is most of the work.
+//! The reference is computed once for each shape and compared with every set of kernels: under an emulated
+//! CPU (scripts/avx512-tests) the reference is most of the work.
 
 use parity_simd::{Kernels, kernels_available, reference};
 
-/// Around the multiples of every vector (16, 32, 64) and wide block (up to 512), and sectors and blocks.
+/// Lengths around the multiples of every vector (16, 32, 64) and wide block (up to 512), and of sectors and
+/// blocks.
 const LENGTHS: &[usize] = &[
     0, 1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 95, 96, 127, 128, 129, 191, 192, 255, 256, 257,
     319, 320, 383, 511, 512, 513, 640, 1023, 1024, 1025, 4095, 4096, 4097,
 ];
 
-/// What surrounds every output, and must be there afterwards.
+/// Value of the bytes around every output, which must be unchanged afterwards.
 const GUARD: u8 = 0xa5;
 const GUARD_BYTES: usize = 80;
 
-/// Bytes that look random and depend on `seed` alone.
+/// Makes bytes that look random and depend only on `seed`.
 fn noise(seed: usize, bytes: usize) -> Vec<u8> {
     let mut state = (seed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {
@@ -50,7 +51,7 @@ impl Strip {
         Strip::new(&noise(seed, bytes), seed)
     }
 
-    /// A strip `skew` bytes past an address that suits every vector.
+    /// Makes a strip `skew` bytes past an address that is aligned for every vector.
     fn aligned(bytes: usize, skew: usize) -> Strip {
         let buffer = vec![GUARD; GUARD_BYTES + 64 + skew + bytes + GUARD_BYTES];
         let past = (buffer.as_ptr() as usize + GUARD_BYTES) % 64;
@@ -78,7 +79,7 @@ impl Strip {
     }
 }
 
-/// The data strips at `indices`, as the calls want them.
+/// The data strips at `indices`, in the forms that the calls take.
 struct Data {
     indices: Vec<u8>,
     strips: Vec<Strip>,
@@ -116,7 +117,7 @@ fn check_generate(data: &Data, bytes: usize) {
         p.expect(&expected_p, &what("P of pq_generate"));
         q.expect(&expected_q, &what("Q of pq_generate"));
 
-        // Streamed: aligned for every vector, for none, and one of the two.
+        // Streamed: both outputs aligned for every vector, neither aligned, and only one aligned.
         for (skew_p, skew_q) in [(0, 0), (1, 1), (0, 3)] {
             let (mut p, mut q) = (Strip::aligned(bytes, skew_p), Strip::aligned(bytes, skew_q));
             kernels.pq_generate_streamed(p.get_mut(), q.get_mut(), &data.sources());
@@ -158,7 +159,7 @@ fn check_delta(index: u8, bytes: usize) {
 }
 
 fn check_multiply(factor: u8, bytes: usize) {
-    // Every byte value at least once, where there is room.
+    // Every byte value occurs at least once, if there is room.
     let source: Vec<u8> = (0..bytes).map(|at| (at * 131) as u8).collect();
     let (source, before) = (Strip::new(&source, 15), noise(16, bytes));
     let mut expected = before.clone();
@@ -170,7 +171,7 @@ fn check_multiply(factor: u8, bytes: usize) {
     }
 }
 
-/// Loses every data strip of `data` alone, and every pair, and gets them back in every way there is.
+/// Loses every data strip of `data` alone, and every pair, and recovers them in every possible way.
 fn check_recovery(data: &Data, bytes: usize) {
     let (mut p, mut q) = (Strip::noise(18, bytes), Strip::noise(19, bytes));
     reference::xor_generate(p.get_mut(), &data.slices());
@@ -180,7 +181,7 @@ fn check_recovery(data: &Data, bytes: usize) {
     }
 }
 
-/// As `check_recovery`, with the parity made.
+/// Recovers with the given kernels and parity; called by `check_recovery`.
 fn recover_from(kernels: &Kernels, data: &Data, p: &[u8], q: &[u8]) {
     let bytes = p.len();
     for (a, &index_a) in data.indices.iter().enumerate() {
@@ -209,7 +210,7 @@ fn recover_from(kernels: &Kernels, data: &Data, p: &[u8], q: &[u8]) {
     }
 }
 
-/// Names what the other tests are about; scripts/avx512-tests reads it.
+/// Names the kernels that the other tests check; scripts/avx512-tests reads the output.
 #[test]
 fn names_of_what_is_tested() {
     let available = kernels_available();
@@ -228,7 +229,7 @@ fn generate_every_width_and_length() {
     }
 }
 
-/// Sizes around the one from which parity is stored past the caches.
+/// Checks sizes around the one from which parity is stored past the caches.
 #[test]
 fn generate_large() {
     for (width, bytes) in [(4, 65_535), (4, 65_536), (4, 65_568), (3, 87_360), (3, 87_424), (9, 65_536)] {
@@ -250,7 +251,7 @@ fn generate_subsets() {
         &[2, 5, 9, 10],
         &[0, 4, 5, 6, 7, 29],
         &[7, 100, 254],
-        // Any order will do.
+        // Sources in any order are valid.
         &[1, 0],
         &[3, 0, 2, 1],
         &[9, 4, 30, 0],
@@ -296,7 +297,7 @@ fn recover_every_loss() {
     for &bytes in LENGTHS {
         check_recovery(&Data::new(0..4, bytes), bytes);
     }
-    // Some strips of the stripe are known to be zeros.
+    // The strips that are left out of the stripe are known to be zeros.
     check_recovery(&Data::new([0, 3, 4, 11, 254], 515), 515);
 }
 
@@ -314,7 +315,7 @@ fn reference_recovers_what_it_lost() {
     assert_eq!(one, present[4].1);
 }
 
-/// The free functions, on whatever was chosen for this machine.
+/// Checks the free functions, on the kernels chosen for this machine.
 #[test]
 fn free_functions_serve_the_choice() {
     let data = Data::new(0..3, 100);

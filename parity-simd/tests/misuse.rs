@@ -1,4 +1,5 @@
-//! What only a bug of the caller can do panics, in release too, and says what was wrong.
+//! A misuse that only a bug of the caller can cause panics, in release too, and the message says what was
+//! wrong.
 
 use parity_simd::{pq_delta, pq_generate, recover_one_with_q, recover_two, xor_delta, xor_generate};
 

@@ -1,5 +1,5 @@
-//! The definition itself, and whole stripes at random, against somebody else's: the crate gf256, whose RAID-6 is
-//! `P = sum D_i, Q = sum g^i D_i` with the polynomial and generator of Linux.
+//! Compares the definition itself, and random whole stripes, with another implementation: the crate gf256,
+//! whose RAID-6 is `P = sum D_i, Q = sum g^i D_i` with the polynomial and generator of Linux.
 
 use gf256::raid::raid6;
 use parity_simd::{kernels_available, product, reference};
@@ -19,7 +19,7 @@ fn product_is_theirs() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Format, update and repair as they do, with every set of kernels.
+    /// Compares generation, update and repair with gf256, for every set of kernels.
     #[test]
     fn stripes_are_theirs(
         width in 2..=30usize,

@@ -1,4 +1,4 @@
-//! What the strips of a segment hold: what is known of it, and what is computed.
+//! The content of a segment's strips: where it lies in memory, and how it is computed.
 
 use crate::geometry::Strips;
 use crate::memory::Span;
@@ -8,7 +8,8 @@ use super::At;
 use super::op::{Segment, StripeOp};
 
 impl StripeOp {
-    /// Where the new content of a data strip lies: written, read, or reconstructed. `None` for zeros.
+    /// The span with the new content of a data strip: written, read, or reconstructed. `None` stands for
+    /// zeros.
     pub(super) fn content<R>(&self, at: &At<'_, '_, R>, segment: &Segment, strip: u8) -> Option<Span> {
         let work = self.work;
         if segment.wanted.has(strip) {
@@ -22,7 +23,7 @@ impl StripeOp {
         }
     }
 
-    /// What the host writes to a strip.
+    /// The bytes that the host writes to a strip.
     #[inline(always)]
     pub(super) fn new_bytes<R>(&self, at: &At<'_, '_, R>, segment: &Segment, strip: u8) -> Span {
         if segment.gathered.has(strip) {
@@ -40,7 +41,7 @@ impl StripeOp {
         part.span_of(geometry, &at.shared.memory, strip, segment.row, segment.len)
     }
 
-    /// Gathers what several parts write, reconstructs what is lost, and makes the parity of one segment.
+    /// Gathers bytes that several parts write, reconstructs lost strips, and makes the parity of one segment.
     pub(super) fn compute<R>(&self, at: &At<'_, '_, R>, segment: &Segment) {
         let shared = at.shared;
         let (memory, geometry) = (&*shared.memory, &shared.geometry);
@@ -81,7 +82,7 @@ impl StripeOp {
         }
     }
 
-    /// Makes parity strips from the whole new content of the data strips.
+    /// Makes parity strips from the complete new content of the data strips.
     pub(super) fn generate<R>(&self, at: &At<'_, '_, R>, segment: &Segment, parity: Strips) {
         if !parity.is_empty() {
             let work = self.work;

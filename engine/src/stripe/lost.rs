@@ -1,20 +1,21 @@
-//! Changing the list of lost rows: how ops list what nobody can compute, and how they take off what a host
-//! has written. The steward makes the list durable (steward/lists.rs). The order and its reasons are at the
-//! top of [`lost`](crate::lost).
+//! Changes to the list of lost rows: ops add rows that can no longer be computed, and remove rows that a host
+//! has written. The steward makes the list durable (steward/lists.rs). The order of the steps and its reasons
+//! are at the top of [`lost`](crate::lost).
 //!
-//! **Giving up rows.** Background work that has read a piece of rows several times in vain (stripe/vain.rs)
-//! defines its lost strips as zeros. After each of these reads it reads another block of each member that
-//! failed: a member that reads nothing at all is not a bad sector, and nothing is given up for it. Then the
-//! rows are listed; and when that is durable the piece is written like any other, with zeros for the lost
-//! strips.
+//! **Giving up rows.** Background work that has failed to read a piece of rows several times (stripe/vain.rs)
+//! defines the lost strips of that piece as zeros. After each of these reads it also reads another block of
+//! each member that failed: if a member cannot read anything at all, the cause is not a bad sector, and no
+//! rows are given up. Otherwise the rows are listed. When the list is durable, the piece is written like any
+//! other, with zeros for the lost strips.
 //!
-//! **First writes.** While a cell says Unwritten the list means nothing for its stripe, which reads as zeros.
-//! An entry may be there all the same: a crash between a discard's cell and the list leaves it. It is taken
-//! off before the cell says otherwise, or the first write would turn rows that read as zeros into errors.
+//! **First writes.** While a cell says Unwritten, the list means nothing for its stripe, which reads as
+//! zeros. An entry may still exist: a crash after a discard's cell became durable, and before the list did,
+//! leaves one. The entry is removed before the cell changes; otherwise the first write would turn rows that
+//! read as zeros into errors.
 //!
-//! **Stripes on a missing member.** A NeedSync stripe with a data strip on the slot that is filled is given
-//! up at once: its parity proves nothing, and the member that had the strip is gone. The strip is listed
-//! whole, and the stripe is healed over the others.
+//! **Stripes on a missing member.** An unsynced (`NeedSync`) stripe with a data strip on the slot that is
+//! being rebuilt is given up at once: its parity proves nothing, and the member that had the strip is gone.
+//! The whole strip is listed, and the stripe is resynced from the others.
 
 use std::sync::atomic::Ordering;
 
@@ -37,8 +38,7 @@ use super::step::{Step, Until};
 use super::vain::Vain;
 use super::{At, LOST};
 
-/// Whether any of these bytes of a stripe is lost. Asked before each read, and nearly always there is
-/// nothing.
+/// Whether any of these bytes of a stripe are lost. Called before each read; the list is nearly always empty.
 #[inline]
 pub(crate) fn is_lost(shared: &Shared, stripe: u64, start: u32, len: u32) -> bool {
     !shared.lost.is_empty() && lists(shared, stripe, start, len)
@@ -55,24 +55,24 @@ fn lists(shared: &Shared, stripe: u64, start: u32, len: u32) -> bool {
     })
 }
 
-/// The parts of an op that are left when some are to be refused.
+/// Result of refusing some parts of an op: the parts that remain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
-    /// None is to be refused.
+    /// No part had to be refused.
     Everything,
-    /// Some were answered, and the others go on.
+    /// Refused parts were answered; the others continue.
     Others,
-    /// All are to be refused, and none has been answered.
+    /// Every part had to be refused; none has been answered yet.
     Nothing,
 }
 
 impl StripeOp {
-    /// These rows cannot be had from the strips that can be read.
+    /// Decides what to do about rows that cannot be computed from the readable strips.
     pub(super) fn refused<R: Ring>(&mut self, at: &mut At<'_, '_, R>, rows: Rows) -> Step {
         let by_suspects = !self.suspects.is_empty();
         let is_job = by_suspects && self.careful && self.job.is_some();
         if is_job && at.shared.steward.is_stopping.load(Ordering::Relaxed) {
-            // A drive may take seconds over each of the sectors behind.
+            // Stop at once: a drive may take seconds over each of the bad sectors that follow.
             return LOST;
         }
         if is_job && self.job.is_some_and(Job::gives_up) {
@@ -80,17 +80,17 @@ impl StripeOp {
         }
         let suspects = std::mem::replace(&mut self.suspects, Strips::NONE);
         if by_suspects && !self.careful {
-            // The strips may be bad in different rows, or may have been repaired by another op since: each
-            // small piece is read anew, and has suspects of its own.
+            // The strips may be bad in different rows, or another op may have repaired them since. Read each
+            // small piece again, with its own suspects.
             (self.careful, self.vain) = (true, Vain::NONE);
             self.replan(at)
         } else if by_suspects && self.job.is_some() {
-            // The other rows are done all the same.
+            // Skip these rows only; the other rows are still processed.
             self.pass_by(at, rows.end)
         } else if by_suspects && self.work_kind == Work::Write(Mode::Heal) {
-            // Unreadable strips of members in sync take writes: the host's data are stored, and parity stays
-            // untrusted. Only parity could give back what is written to a strip of a slot that is not in
-            // sync: that is refused.
+            // Unreadable strips of members in sync can still be written: the host's data is stored, and
+            // parity stays untrusted. A write to a strip of a slot that is not in sync is refused, because
+            // only parity could give that data back.
             let away = self.view.lost_data().minus(suspects);
             let geometry = at.shared.geometry;
             let is_away = |part: &Part| {
@@ -104,21 +104,25 @@ impl StripeOp {
             self.row = 0;
             self.replan(at)
         } else if by_suspects && self.answer_refused(at, rows.first) {
-            // Requests that the op works for together share no fate: the others go on without these.
+            // The op serves independent requests: refuse those that touch these rows, and continue with the
+            // others.
             self.replan(at)
         } else {
-            // What an earlier batch wrote of this request stays: it was never acknowledged.
+            // Rows of this request that an earlier batch wrote keep their new data: the write was never
+            // acknowledged.
             LOST
         }
     }
 
-    /// Answers the parts that touch a row which is refused, if there are others. Says whether there are.
+    /// Refuses the parts that touch `row`, unless all of them do. Returns true if some were refused and
+    /// others remain.
     fn answer_refused<R>(&mut self, at: &mut At<'_, '_, R>, row: u32) -> bool {
         let geometry = at.shared.geometry;
         self.answer_parts(at, |part| !part.corners(&geometry).at(row).is_empty()) == Left::Others
     }
 
-    /// Answers these parts with an error, unless all are of them. What is left.
+    /// Answers the parts for which `touches` holds with an error, unless that is all of them. Returns what
+    /// remains.
     fn answer_parts<R>(&mut self, at: &mut At<'_, '_, R>, touches: impl Fn(&Part) -> bool) -> Left {
         let list = &at.parts.list;
         let touching = self.active.iter(list).filter(|part| touches(part)).count();
@@ -138,8 +142,8 @@ impl StripeOp {
         Left::Others
     }
 
-    /// After each read of a piece that may have to be given up: asks whether the members that failed can read
-    /// anything. `end` is the row after the piece.
+    /// After each failed read of a piece that may have to be given up: tests whether the members that failed
+    /// can read anything. `end` is the row after the piece.
     fn probe<R: Ring>(&mut self, at: &mut At<'_, '_, R>, end: u32) -> Step {
         let (suspects, rotation) = (self.suspects, self.rotation);
         let Some(work) = at.turn.buffers.pool.take(suspects.count() * BLOCK_BYTES as u32) else {
@@ -147,7 +151,7 @@ impl StripeOp {
         };
         (self.work, self.row_next, self.phase) = (work, end, Phase::Probing);
         self.pending = suspects.count();
-        // Either superblock, in turn: one of them may be bad too.
+        // Alternate between the two superblocks, since one of them may lie in a bad sector too.
         let is_even = self.job.is_none_or(|job| job.attempt().is_multiple_of(2));
         let offset = if is_even { SUPERBLOCK_A_OFFSET_BYTES } else { SUPERBLOCK_B_OFFSET_BYTES };
         for strip in suspects.iter() {
@@ -158,8 +162,8 @@ impl StripeOp {
         Step::Io
     }
 
-    /// The members have been asked. If they can read another block, the piece is read anew after a while, or
-    /// was read often enough and is given up.
+    /// The probe has ended. If every probed member could read another block, the piece is read again after a
+    /// while, or, after enough reads, given up.
     pub(super) fn probed<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         self.give_work(at);
         if std::mem::take(&mut self.read_failed) {
@@ -171,7 +175,7 @@ impl StripeOp {
         }
     }
 
-    /// Whether a piece that could not be read is looked at more closely.
+    /// Whether to keep reading a piece that could not be read, rather than leave it for a later attempt.
     fn looks_closely(&mut self) -> bool {
         if !self.vain.note_read(self.suspects) {
             return false;
@@ -183,13 +187,14 @@ impl StripeOp {
         true
     }
 
-    /// Background work goes on behind rows that it cannot compute.
+    /// Background work skips rows that it cannot compute and continues at row `end`.
     pub(super) fn pass_by<R: Ring>(&mut self, at: &mut At<'_, '_, R>, end: u32) -> Step {
         (self.suspects, self.incomplete) = (Strips::NONE, true);
         self.next_batch(at, end)
     }
 
-    /// Lists the rows from the batch's first to `row_next` of every data strip that cannot be read.
+    /// Adds to the list every data strip that cannot be read, in the rows from the batch's first to
+    /// `row_next`.
     pub(super) fn list_rows<R>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         let (lost, stripe) = (self.view.lost_data(), self.stripe);
         let (row, rows) = (self.row, self.row_next - self.row);
@@ -203,7 +208,7 @@ impl StripeOp {
         at.shared.deallocations.fetch_add(1, Ordering::Release);
         match listed {
             Ok(version) => {
-                // Another strip that fails from now on is read as often as these were.
+                // A strip that fails from now on must fail as many reads as these strips did.
                 (self.given_up, self.vain) = (lost, Vain::NONE);
                 await_list(at, Until::Listed(version))
             }
@@ -212,17 +217,17 @@ impl StripeOp {
         }
     }
 
-    /// The rows are listed, durably: they are worked at as zeros.
+    /// The rows are durably listed: from here on they are treated as zeros.
     pub(super) fn listed<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         if matches!(self.work_kind, Work::Rebuild { .. }) {
-            // The stripe was trusted, and is changed like any other.
+            // The stripe was trusted, so it needs a mark like any stripe that is changed.
             self.mark(at);
         }
         self.replan(at)
     }
 
-    /// Ends the op, which has done what its parts asked for. What they have written, durably where rows were
-    /// listed, is listed no longer.
+    /// Ends the op after it has done what its parts asked for. Rows that the parts have written are first
+    /// taken off the list; where rows were listed, the writes were durable.
     #[inline]
     pub(super) fn finish_written<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         if self.active.is_empty() {
@@ -232,8 +237,8 @@ impl StripeOp {
         }
     }
 
-    /// Takes the rows that the op's parts have written (of a first write all rows) off the list, or goes on
-    /// at once where the list has nothing of the stripe.
+    /// Takes the rows that the op's parts have written (after a first write, all rows) off the list. If the
+    /// list has no entry for the stripe, calls `go_on` at once.
     #[inline]
     pub(super) fn unlist_or<R: Ring>(
         &mut self,
@@ -250,7 +255,7 @@ impl StripeOp {
         }
     }
 
-    /// The list is durable without what the op has taken off it.
+    /// The list is durable without the rows that the op removed.
     pub(super) fn unlisted<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         let is_first = self.work_kind == Work::Write(Mode::First);
         if is_first && at.shared.bitmap.cell(self.stripe) == Cell::Unwritten {
@@ -285,7 +290,7 @@ impl StripeOp {
     }
 }
 
-/// A wait for a version of the list, which the steward writes.
+/// Waits for a version of the list; wakes the steward (reactor 0), which writes the list.
 fn await_list<R>(at: &At<'_, '_, R>, until: Until) -> Step {
     if at.turn.me != 0 {
         at.shared.mailboxes.wake(0);

@@ -1,8 +1,9 @@
-//! A stripe operation: what one owner of a stripe is doing, for which parts of requests, row by row.
+//! The state of a stripe operation (op): what the owner of a stripe is doing, and for which parts of
+//! requests.
 //!
-//! A part is the piece of a request that lies in one stripe. An op takes all writes that wait for its
-//! stripe at once and lays them over each other; rows in which the same strips are written make a
-//! segment, planned as one. Rows are worked through in batches that fit into the op's memory.
+//! A part is the piece of a request that lies in one stripe. An op takes all writes that wait for its stripe
+//! at once and overlays them. Rows in which the same strips are written form a segment, which is planned as a
+//! unit. The op works through the rows in batches that fit into its memory.
 //!
 //! ```text
 //!             D0      D1      D2      D3
@@ -37,64 +38,64 @@ use crate::slab::{NONE, Slab};
 use super::step::Until;
 use super::vain::{self, Vain};
 
-/// Parts merged into one op at most: bounds the time that one op holds its stripe.
+/// Maximum number of parts merged into one op; bounds the time for which one op holds its stripe.
 const PARTS_PER_OP_MAX: usize = 64;
-/// Segments of one batch at most. With the bound on I/Os it is less for wide arrays.
+/// Maximum number of segments in a batch. In wide arrays the bound on I/Os allows fewer.
 const SEGMENTS_MAX: usize = 8;
-/// Member I/Os that one stripe operation has in flight at most: one for each member.
+/// Maximum number of member I/Os that one stripe operation has in flight: one for each member.
 const IOS_PER_OP_MAX: usize = MEMBERS_MAX;
 
-/// Where an op stands.
+/// The state of an op: what it does or waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Queued to start.
     Fresh,
     /// Queued for memory.
     Starved,
-    /// Reading what its plans need.
+    /// Reading the strips that the plans need.
     Reading,
     /// Writing data and parity.
     Writing,
-    /// A first write waits until members' caches are flushed.
+    /// Waiting until the members' caches are flushed (first write only).
     Flushing,
-    /// Reading another block of members that could not read some rows.
+    /// Reading another block of each member that could not read some rows; see vain.rs.
     Probing,
-    /// Waiting a while before some rows are read anew.
+    /// Waiting a while before some rows are read again.
     AwaitingReread,
-    /// Waiting for what no completion announces.
+    /// Waiting for an event that no completion announces.
     Waiting(Until),
-    /// Advising devices, in a run with its neighbours: see `discard`.
+    /// Deallocating on the devices, in a run with neighbouring stripes: see `discard`.
     Deallocating,
 }
 
-/// What an op is working at.
+/// The kind of work that an op is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Writes, on a stripe of this trust.
+    /// Writing, in the given mode.
     Write(Mode),
-    /// A read that needs the stripe.
+    /// Reading in a way that needs ownership of the stripe.
     Read,
-    /// A discard.
+    /// Discarding the stripe.
     Discard,
-    /// Filling one strip of a trusted stripe.
+    /// Rebuilding one strip of a trusted stripe.
     Rebuild { target: u8 },
 }
 
 /// How a write treats its stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Parity is trusted; touched rows only.
+    /// Parity is trusted: only touched rows are written.
     Trusted,
-    /// Unwritten: every row, zeros where nothing is written.
+    /// The stripe is unwritten: every row is written, with zeros where the host writes nothing.
     First,
-    /// NeedSync: every row is made consistent.
+    /// The stripe is unsynced (`NeedSync`): every row is made consistent.
     Heal,
-    /// NeedSync with a lost strip: touched rows only, parity left alone.
+    /// The stripe is unsynced and has a lost strip: only touched rows are written, and parity is left alone.
     DataOnly,
 }
 
 impl Mode {
-    /// Whether rows that no part touches are worked at too.
+    /// Whether the op also works on rows that no part touches.
     pub(crate) const fn every_row(self) -> bool {
         matches!(self, Mode::First | Mode::Heal)
     }
@@ -108,33 +109,34 @@ impl Mode {
     }
 }
 
-/// Rows in which the same strips are wanted, and what is done with them.
+/// A range of rows in which the same strips are wanted, with its plan.
 ///
-/// The op's memory holds, for each segment, `len` bytes for each strip of `gathered`, `read`, `made`, in
-/// order.
+/// The op's memory holds, for each segment, `len` bytes for each strip of `gathered`, `read` and `made`, in
+/// this order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {
     pub(crate) row: u32,
     pub(crate) len: u32,
-    /// Strips written (or, for a read, wanted).
+    /// Strips to be written (or, for a read, to be returned).
     pub(crate) wanted: Strips,
     pub(crate) plan: Plan,
-    /// What is wanted is given up for lost, and is zeros.
+    /// Whether the wanted strips are given up as lost, and are written as zeros.
     pub(crate) void: bool,
-    /// Written strips whose new bytes come from several parts, and are copied together.
+    /// Written strips whose new bytes come from several parts and are copied together.
     pub(crate) gathered: Strips,
     /// Strips read into the op's memory.
     pub(crate) read: Strips,
-    /// Strips computed into the op's memory: parity, reconstructed data.
+    /// Strips computed into the op's memory: parity and reconstructed data.
     pub(crate) made: Strips,
-    /// Where in the op's memory each of the three begins.
+    /// Offset in the op's memory at which the `gathered` strips begin; the next two fields say the same of
+    /// `read` and `made`.
     gathered_bytes: u32,
     read_bytes: u32,
     made_bytes: u32,
 }
 
 impl Segment {
-    /// Rows in which these strips are wanted, planned by the caller.
+    /// A segment in which these strips are wanted; the caller plans it.
     pub(crate) const fn of(wanted: Strips) -> Segment {
         Segment {
             row: 0,
@@ -151,12 +153,12 @@ impl Segment {
         }
     }
 
-    /// How many strips lie in the op's memory.
+    /// Number of strips in the op's memory.
     pub(crate) const fn strips_in_memory(&self) -> u32 {
         self.gathered.count() + self.read.count() + self.made.count()
     }
 
-    /// Gives it its memory, from `at_bytes` of the op's on, for all its `strips`.
+    /// Assigns the segment's place in the op's memory, from `at_bytes` on, for all its `strips`.
     pub(crate) const fn place(&mut self, at_bytes: u32, strips: u32) {
         self.gathered_bytes = at_bytes;
         self.read_bytes = at_bytes + self.gathered.count() * self.len;
@@ -197,7 +199,7 @@ impl Segments {
         self.count = 0;
     }
 
-    /// Whether one more would exceed the bound on segments, or on I/Os (one a member and segment).
+    /// Whether one more segment would exceed the bound on segments or on I/Os (one per member and segment).
     pub(crate) fn is_full(&self, members: u8) -> bool {
         self.count == SEGMENTS_MAX || (self.count + 1) * usize::from(members) > IOS_PER_OP_MAX
     }
@@ -216,7 +218,7 @@ impl Segments {
     }
 }
 
-/// What the owner of a stripe is doing.
+/// An operation: what the owner of a stripe is doing.
 #[derive(Debug)]
 #[repr(align(64))] // three cache lines: see `slab`
 pub(crate) struct StripeOp {
@@ -225,64 +227,65 @@ pub(crate) struct StripeOp {
     /// The next op of this reactor in the same lock slot.
     pub(crate) chain: u8,
     pub(crate) rotation: Rotation,
-    /// Parts that came while it was busy.
+    /// Parts that arrived while the op was busy.
     pub(crate) waiting: PartList,
-    /// Parts that it is working for.
+    /// Parts that the op is working for.
     pub(crate) active: PartList,
     /// Background work to do when no part waits, or after a round of parts.
     pub(crate) background: Option<Job>,
-    /// A round of parts has begun since the background work came: it is next.
+    /// Whether a round of parts has begun since the background work arrived; the background work is then
+    /// next.
     pub(crate) job_is_due: bool,
-    /// It has begun a round, so it may give way.
+    /// Whether the op has begun a round, so that it may give way to others.
     pub(crate) has_worked: bool,
-    /// The background work that it is doing.
+    /// Background work in progress.
     pub(crate) job: Option<Job>,
     pub(crate) phase: Phase,
     pub(crate) work_kind: Work,
     pub(crate) view: View,
-    /// Strips whose read has failed: writable, not readable.
+    /// Strips whose read has failed: still writable, but not used for reading.
     pub(crate) suspects: Strips,
-    /// Rows are worked through in small pieces, each with suspects of its own: several strips could not be
-    /// read, perhaps in different rows.
+    /// Whether rows are processed in small pieces, each with its own suspects, because several strips could
+    /// not be read, perhaps in different rows.
     pub(crate) careful: bool,
-    /// Background work has passed by rows that it could not compute.
+    /// Whether background work has skipped rows that it could not compute.
     pub(crate) incomplete: bool,
-    /// The reads of the piece that background work may have to give up.
+    /// Failed reads of the piece that background work may have to give up.
     pub(crate) vain: Vain,
-    /// Pieces that this attempt may still look at so closely.
+    /// Number of pieces that this attempt may still read repeatedly; see vain.rs.
     pub(crate) pieces_left: u8,
-    /// Data strips that are given up in this batch's rows: listed as lost, and zeros from now on.
+    /// Data strips given up in this batch's rows: listed as lost, and zeros from now on.
     pub(crate) given_up: Strips,
-    /// The same for all rows of the stripe.
+    /// Data strips given up in all rows of the stripe.
     pub(crate) given_up_whole: Strips,
-    /// A member that stays did not take a write, so the batch is to be written once more.
+    /// Whether the batch must be written once more, because a member that stays refused a write.
     pub(crate) once_more: bool,
-    /// That was done.
+    /// Whether a batch of this op was already written once more.
     pub(crate) was_repeated: bool,
-    /// A member that stays did not take what background work wrote: the stripe stays NeedSync, or comes to
-    /// be.
+    /// Whether a member that stays refused what background work wrote. The stripe then remains or becomes
+    /// unsynced (`NeedSync`).
     pub(crate) unhealed: bool,
-    /// The rows that its parts touch, from the first to before the last: where to look for segments.
+    /// Range from the first row that a part touches to the last: where to look for segments.
     pub(crate) rows: Rows,
-    /// First row of the batch, and of the next.
+    /// First row of the batch. `row_next` is the first row of the next one.
     pub(crate) row: u32,
     pub(crate) row_next: u32,
     pub(crate) work: Span,
-    /// The lot of `work`, if parked I/Os hold it; or `NONE`.
+    /// The lot of `work` if parked I/Os hold that memory, otherwise `NONE`.
     pub(crate) lot: u32,
-    /// Member I/Os in flight; of a run of discards they count at its first op.
+    /// Number of member I/Os in flight. The deallocations of a run are counted at the run's first op.
     pub(crate) pending: u32,
-    /// The next op of its run of discards.
+    /// The next op in the same run of discards.
     pub(crate) run_next: u32,
-    /// A read of this batch has failed: plan it again.
+    /// Whether a read of this batch has failed, so that the batch must be planned again.
     pub(crate) read_failed: bool,
-    /// Slots that hold less than they should after this op; the record must exclude them.
+    /// Slots that missed a write of this op; the record must exclude them.
     pub(crate) skipped: Slots,
     /// Written data strips that did not reach their member.
     pub(crate) missed_data: Strips,
-    /// A member that stays did not take a write: what the op's parts are answered.
+    /// The error for the op's parts, if a member that stays refused a write.
     pub(crate) refused: Option<RequestError>,
-    /// Data, parity and cell are to be durable before the answer.
+    /// Whether data, parity and cell must be durable before the answer.
     pub(crate) fua: bool,
 }
 const _: () = assert!(size_of::<Option<StripeOp>>() == 3 * 64);
@@ -334,7 +337,7 @@ impl StripeOp {
         }
     }
 
-    /// Takes from `waiting` what is worked at next: one read or discard, or all writes in a row.
+    /// Takes the next work from `waiting`: one read, one discard, or all consecutive writes.
     #[inline]
     pub(crate) fn begin(&mut self, parts: &mut Slab<Part>, geometry: &Geometry) {
         self.reset();
@@ -354,7 +357,7 @@ impl StripeOp {
         }
     }
 
-    /// Whether what the op does next writes to members: anything but a read.
+    /// Whether the op's next work writes to members, that is, anything except a read.
     pub(crate) fn writes_next(&self, parts: &Slab<Part>) -> bool {
         let job = self.background.is_some();
         match self.waiting.first() {
@@ -363,7 +366,7 @@ impl StripeOp {
         }
     }
 
-    /// Forgets the work before.
+    /// Clears the state of the previous work.
     pub(crate) fn reset(&mut self) {
         self.suspects = Strips::NONE;
         self.careful = false;
@@ -393,8 +396,8 @@ impl StripeOp {
         self.active.push(parts, index);
     }
 
-    /// The strips that its parts cover in `row`, and the first row after it, at most `end` (of the chunk, or
-    /// of what the parts touch), where that changes.
+    /// The strips that the op's parts cover in `row`, and the row at which this coverage changes. That row is
+    /// at most `end` (the end of the chunk, or of the rows that the parts touch).
     pub(crate) fn coverage(
         &self,
         parts: &Slab<Part>,
@@ -423,7 +426,7 @@ impl StripeOp {
         (strips, edge)
     }
 
-    /// Of the strips written in these rows, those that more than one part has a share in.
+    /// The strips of `wanted` for which more than one part has bytes in these rows.
     pub(crate) fn gathered(
         &self,
         parts: &Slab<Part>,
@@ -449,7 +452,7 @@ impl StripeOp {
         gathered
     }
 
-    /// The part that has all the new bytes of a strip in the rows from `row` on.
+    /// The part that has all new bytes of a strip in the rows from `row` on.
     #[inline(always)]
     pub(crate) fn writer_of<'a>(
         &self,
@@ -468,7 +471,7 @@ impl StripeOp {
         }
     }
 
-    /// Every piece of a strip's new bytes in a segment, in the order in which the parts came: the part's
+    /// Every piece of a strip's new bytes in a segment, in the order in which the parts arrived: the part's
     /// bytes, and the row where they belong.
     pub(crate) fn pieces<'a>(
         &self,
@@ -487,7 +490,7 @@ impl StripeOp {
         })
     }
 
-    /// The strips that its parts touch, and those that they cover from first row to last.
+    /// The strips that the op's parts touch, and the strips that they cover completely.
     pub(crate) fn touched(&self, parts: &Slab<Part>, geometry: &Geometry) -> (Strips, Strips) {
         let (mut touched, mut whole) = (Strips::NONE, geometry.data_strips());
         let mut row = 0;
@@ -522,8 +525,8 @@ mod tests {
         }
     }
 
-    /// (whether a job waits, whether it is due, the part that waits) -> whether members are written next, so
-    /// that an array at rest has to be woken first.
+    /// Case: (whether a job waits, whether the job is due, the part that waits) -> whether the next work
+    /// writes to members, so that an array at rest must be woken first.
     #[test]
     fn what_writes_next() {
         let geometry = Geometry::new(4, 1, 4096, 8);

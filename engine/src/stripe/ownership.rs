@@ -1,15 +1,16 @@
-//! Who owns a stripe, and how the parts of requests come to its owner.
+//! Ownership of stripes, and how the parts of requests reach the owner of their stripe.
 //!
 //! A stripe that is written, reconstructed, discarded, resynced or rebuilt is owned by one reactor from the
-//! first read to the last write ([`bitmap::StripeLocks`]); parts that arrive meanwhile queue behind the op
-//! and are merged into the next. A reactor that finds a stripe owned by another posts the part to that
-//! reactor's mailbox; when the owner has let go meanwhile, it competes for the lock like anyone. Nothing is
-//! hashed to cores, so the uncontended path stays on one.
+//! first read to the last write ([`bitmap::StripeLocks`]). Parts that arrive meanwhile queue behind the op
+//! and are merged into its next round. A reactor that finds a stripe owned by another reactor posts the part
+//! to that reactor's mailbox. If the owner has released the stripe by the time it sees the part, it competes
+//! for the lock like any other reactor. Stripes are not hashed to cores, so the uncontended path stays on one
+//! core.
 //!
-//! A part for which there is no op, or no place in the owner's mailbox, is parked. What is parked is looked
-//! at each turn, oldest first. While a part or a job waits for an op, an op that has done a round of work
-//! gives way even if more waits for its stripe: the rest queues behind what is parked. Otherwise a few
-//! stripes that are never left alone could keep all ops for ever.
+//! A part that finds no free op, or no place in the owner's mailbox, is parked. Parked parts are looked at
+//! each turn, oldest first. While a part or a job waits for an op, an op that has done a round of work gives
+//! way even if more work waits for its stripe; that work queues behind the parked parts. Otherwise a few
+//! stripes that are always busy could keep all ops for ever.
 
 use bitmap::StripeLocks;
 
@@ -21,72 +22,73 @@ use crate::shared::Shared;
 use super::Stripes;
 use super::op::{Phase, StripeOp};
 
-/// No op in a lock slot. The table has a byte a slot, so that it stays in a core's cache.
+/// Value of a lock slot without an op. An entry of the table is one byte, so that the table stays in a core's
+/// cache.
 pub(super) const NO_OP: u8 = u8::MAX;
 
-/// What waits for an op, or for a place in the mailbox of its stripe's owner.
+/// A part or job that waits for an op, or for a place in the mailbox of its stripe's owner.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Parked {
     /// A part, by its index.
     Part(u32),
-    /// Background work.
+    /// A job: background work.
     Job(JobAsk),
 }
 
-/// Where a part's stripe is.
+/// The reactor or op that has a part's stripe.
 pub(super) enum Ownership {
-    /// Here, in this op.
+    /// Owned by this reactor, in the given op.
     Op(u32),
-    /// Here or free, but there is no op to be had.
+    /// Owned by this reactor or free, but there is no free op.
     NoRoom,
-    /// At that reactor.
+    /// Owned by another reactor, the given one.
     Other(u8),
 }
 
-/// What this reactor is short of: for as long as something waits for a place, what comes later waits behind
-/// it.
+/// Room that this reactor is short of. As long as something waits for room of some kind, whatever comes later
+/// waits behind it.
 ///
-/// Parked parts and jobs are looked at each turn, oldest first. The first that finds no room notes here what
-/// it is short of; from then on nothing that comes later takes room of that kind, in this turn and before the
-/// next look: new requests and mail are taken between two looks, and so would always find the room first that
-/// a completion has just given back.
+/// Parked parts and jobs are looked at each turn, oldest first. The first one that finds no room notes here
+/// what it lacks. From then until the next look, nothing that comes later takes room of that kind. Without
+/// this rule, new requests and mail, which are taken between two looks, would always be first to find the
+/// room that a completion has just freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Short {
-    /// Operations: a parked part or job has found none.
+    /// Whether a parked part or job has found no free op.
     pub(super) ops: bool,
-    /// Places in the mailboxes of these reactors, a bit each.
+    /// Reactors whose mailbox had no place for a parked part or job, one bit each.
     places: [u64; 4],
 }
 
 const _: () = assert!(crate::limits::REACTORS_MAX <= 4 * 64);
 
 impl Short {
-    /// Whether something waits for a place in the mailbox of this reactor.
+    /// Whether something waits for a place in this reactor's mailbox.
     const fn of_places(&self, reactor: u8) -> bool {
         self.places[reactor as usize / 64] & 1 << (reactor % 64) != 0
     }
 
-    /// Notes that something waits for a place in the mailbox of this reactor.
+    /// Notes that something waits for a place in this reactor's mailbox.
     const fn note_places(&mut self, reactor: u8) {
         self.places[reactor as usize / 64] |= 1 << (reactor % 64);
     }
 }
 
 impl Stripes {
-    /// Takes a part of a request of this reactor's host. The caller has looked for room.
+    /// Takes a part of a request of this reactor's host. The caller has checked that there is room.
     #[inline(always)] // for its span: see `Span`
     pub(crate) fn take_own(&mut self, shared: &Shared, part: Part) {
         let index = self.parts.insert_own(part);
         self.enqueue(shared, index);
     }
 
-    /// Takes a part of another reactor's request. The caller has looked for room.
+    /// Takes a part of another reactor's request. The caller has checked that there is room.
     pub(crate) fn take_guest(&mut self, shared: &Shared, part: Part) {
         let index = self.parts.insert_guest(part);
         self.enqueue(shared, index);
     }
 
-    /// Looks at what is parked, oldest first.
+    /// Tries every parked part and job again, oldest first.
     pub(crate) fn retry_parked(&mut self, shared: &Shared) {
         self.short = Short::default();
         for _ in 0..self.parked.len() {
@@ -97,7 +99,7 @@ impl Stripes {
         }
     }
 
-    /// Hands a part to the op of its stripe: here, or at the reactor that owns it.
+    /// Hands a part to the op of its stripe: here, or at the reactor that owns the stripe.
     pub(crate) fn enqueue(&mut self, shared: &Shared, index: u32) {
         let tally = &shared.tallies[usize::from(self.me)];
         let stripe = self.parts.list[index].stripe;
@@ -118,14 +120,14 @@ impl Stripes {
                 }
                 tally.handed_over.add(1);
                 if part.home != self.me {
-                    // It was another reactor's in the first place, which hears from the new owner.
+                    // The part came from a third reactor, which gets its answer from the new owner.
                     self.parts.remove(index);
                 }
             }
         }
     }
 
-    /// Posts an ask, unless something older waits for a place in that mailbox.
+    /// Posts an ask, unless something older waits for a place in that mailbox. Returns whether it was posted.
     pub(super) fn post(&mut self, shared: &Shared, reactor: u8, ask: Ask) -> bool {
         let posted = !self.short.of_places(reactor) && shared.mailboxes.post(self.me, reactor, ask);
         if !posted {
@@ -134,7 +136,7 @@ impl Stripes {
         posted
     }
 
-    /// The op of a stripe that this reactor owns or now comes to own.
+    /// Finds the op of a stripe, or takes ownership of the stripe with a new op.
     pub(super) fn own(&mut self, shared: &Shared, stripe: u64) -> Ownership {
         let slot = StripeLocks::slot_of(stripe);
         let head = self.owned[slot as usize];
@@ -161,8 +163,8 @@ impl Stripes {
         Ownership::Op(op)
     }
 
-    /// Lets a stripe go though more waits for it: something older waits for an op. What waited here queues
-    /// behind that.
+    /// Releases a stripe although more work waits for it, because something older waits for an op. The
+    /// waiting work queues behind that.
     pub(super) fn give_way(&mut self, shared: &Shared, index: u32) {
         while let Some(part) = self.ops[index].waiting.pop(&mut self.parts.list) {
             self.parked.push_back(Parked::Part(part));
@@ -174,7 +176,7 @@ impl Stripes {
         self.let_go(shared, index);
     }
 
-    /// Lets a stripe go.
+    /// Releases a stripe and frees its op.
     pub(super) fn let_go(&mut self, shared: &Shared, index: u32) {
         let StripeOp { chain, lock_slot, .. } = self.ops[index];
         self.ops.free(index);

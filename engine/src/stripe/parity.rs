@@ -1,10 +1,10 @@
-//! Parity of one segment: which kernel for which strips. The arithmetic is `parity-simd`'s.
+//! Parity of one segment: selects the kernel for the given strips. The arithmetic is in `parity-simd`.
 
 use crate::geometry::{Geometry, Strips};
 use crate::limits::MEMBERS_MAX;
 use crate::memory::{Memory, Span};
 
-/// Up to a stripe's worth of numbered strips, on the stack.
+/// A list on the stack of up to `MEMBERS_MAX` strips with their numbers.
 struct Numbered {
     list: [(u8, Span); MEMBERS_MAX],
     count: usize,
@@ -24,7 +24,8 @@ impl Numbered {
         &self.list[..self.count]
     }
 
-    /// Without the numbers, as P wants them.
+    /// Copies the spans without their strip numbers into `into`, as the P kernels take them. Returns their
+    /// count.
     fn spans(&self, into: &mut [Span; MEMBERS_MAX]) -> usize {
         for (span, numbered) in into.iter_mut().zip(self.get()) {
             *span = numbered.1;
@@ -33,7 +34,8 @@ impl Numbered {
     }
 }
 
-/// Makes the parity strips `parity` into `out`, from the whole content of every data strip (`None`: zeros).
+/// Makes the parity strips `parity` into `out`, from the complete content of every data strip (`None`:
+/// zeros).
 pub(crate) fn generate(
     memory: &Memory,
     geometry: &Geometry,
@@ -58,8 +60,8 @@ pub(crate) fn generate(
     }
 }
 
-/// Reconstructs the data strips `lost` (one or two) from `read`: all other data strips, and as many
-/// parities as are lost. `place` says where each strip's bytes are, or go.
+/// Reconstructs the data strips `lost` (one or two) from `read`: all other data strips, and as many parities
+/// as data strips are lost. `place` gives the span of each strip, to read from or to fill.
 pub(crate) fn recover(
     memory: &Memory,
     geometry: &Geometry,

@@ -1,4 +1,4 @@
-//! The parts that a reactor has: of its own host's requests, and of other reactors' (guests).
+//! The parts at a reactor: those of its own host's requests, and those of other reactors' requests (guests).
 
 use std::collections::VecDeque;
 
@@ -13,16 +13,16 @@ pub(crate) struct PartEnd {
     pub(crate) home: u8,
     pub(crate) home_part: u32,
     pub(crate) request: u32,
-    /// I/Os for it that are parked, and still hold its bytes.
+    /// Number of parked I/Os for the part that still hold its bytes.
     pub(crate) held: u16,
     pub(crate) result: Result<(), RequestError>,
 }
 
-/// See the top of this file.
+/// All parts at this reactor; see the top of this file.
 pub(crate) struct Parts {
     me: u8,
     pub(super) list: Slab<Part>,
-    /// Of the parts, those of other reactors' requests.
+    /// Number of parts that belong to other reactors' requests.
     guests: usize,
     own_max: usize,
     guests_max: usize,
@@ -45,12 +45,12 @@ impl Parts {
         self.list.len() == 0
     }
 
-    /// Whether one more part of this reactor's own requests has room.
+    /// Whether there is room for one more part of this reactor's own requests.
     pub(crate) fn has_room(&self) -> bool {
         self.list.len() - self.guests < self.own_max
     }
 
-    /// Whether one more part of another reactor's request has room.
+    /// Whether there is room for one more part of another reactor's request.
     pub(crate) fn has_room_for_guest(&self) -> bool {
         self.guests < self.guests_max
     }
@@ -69,7 +69,7 @@ impl Parts {
         self.list.insert(part)
     }
 
-    /// Takes a part out that was worked for at another reactor, or goes on to one.
+    /// Removes a part that another reactor has worked for, or that moves on to another reactor.
     pub(crate) fn remove(&mut self, index: u32) -> Part {
         let part = self.list.remove(index);
         self.guests -= usize::from(part.home != self.me);
@@ -83,7 +83,7 @@ impl Parts {
         self.ended.push_back(PartEnd { home, home_part, request, held, result });
     }
 
-    /// A part that has ended and is not answered yet.
+    /// The next part that has ended and is not answered yet.
     #[inline]
     pub(crate) fn next_ended(&mut self) -> Option<PartEnd> {
         self.ended.pop_front()

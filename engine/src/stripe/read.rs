@@ -1,8 +1,8 @@
-//! Reads that need the stripe.
+//! Reads that need ownership of the stripe.
 //!
-//! A read comes here when one of its strips is not there (degraded), or when its member has just failed to
-//! read it. The rows are read from the other strips, in part straight into the host's buffer, and
-//! reconstructed there; what a bad block had lost is written back to its member.
+//! A read comes here when the member of one of its strips is missing (degraded), or has just failed to read
+//! the strip. The rows are read from the other strips, partly straight into the host's buffer, and the
+//! missing strips are reconstructed there. Data that a bad block had lost is written back to its member.
 
 use crate::geometry::Strips;
 use crate::memory::Span;
@@ -32,8 +32,7 @@ impl StripeOp {
         self.plan_batch(at)
     }
 
-    /// Reconstructs the strips that are not there from those that were read, and repairs what a bad block had
-    /// lost.
+    /// Reconstructs missing strips from those that were read, and repairs what a bad block had lost.
     pub(super) fn recover_read<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         self.phase = Phase::Writing;
         for nth in 0..at.segments.len() {
@@ -41,7 +40,7 @@ impl StripeOp {
             let Plan::Degraded { read, recover } = segment.plan else { continue };
             self.recover(at, &segment, read, recover);
             at.turn.tally().reconstructed.add(1);
-            // A read-only array repairs nothing: it answers what was reconstructed.
+            // A read-only array repairs nothing; it only returns the reconstructed data.
             let repaired =
                 if at.shared.read_only { Strips::NONE } else { self.suspects.and(self.view.writable) };
             for strip in recover.and(repaired).iter() {
@@ -52,7 +51,7 @@ impl StripeOp {
         if self.pending == 0 { self.writes_done(at) } else { Step::Io }
     }
 
-    /// Where the old content of a strip is read to, or reconstructed.
+    /// The span into which the old content of a strip is read or reconstructed.
     pub(super) fn old_bytes<R>(&self, at: &At<'_, '_, R>, segment: &Segment, strip: u8) -> Span {
         if self.work_kind == Work::Read && segment.wanted.has(strip) {
             self.host_span(at, segment, strip)
@@ -63,7 +62,7 @@ impl StripeOp {
         }
     }
 
-    /// Reconstructs the lost data strips of a segment from what was read.
+    /// Reconstructs the lost data strips of a segment from the strips that were read.
     pub(super) fn recover<R>(&self, at: &At<'_, '_, R>, segment: &Segment, read: Strips, lost: Strips) {
         super::parity::recover(&at.shared.memory, &at.shared.geometry, read, lost, |strip| {
             if lost.has(strip) && self.work_kind != Work::Read {

@@ -1,4 +1,4 @@
-//! From a plan to a segment: which strips lie in the op's memory, and which are written.
+//! Turns a plan into a segment: which strips lie in the op's memory, and which are written.
 
 use crate::geometry::Strips;
 use crate::limits::RECOVERY_BYTES;
@@ -6,19 +6,19 @@ use crate::plan::{self, Plan, ReadPlan, Unsynced, View};
 
 use super::op::{Segment, Work};
 
-/// The end of the small piece that a row is in.
+/// The row after the small piece that contains `row`.
 pub(crate) const fn piece_end(row: u32) -> u32 {
     (row / RECOVERY_BYTES + 1) * RECOVERY_BYTES
 }
 
-/// One segment: its plan, and what lies in memory for it. `None` where it is refused.
+/// Makes a segment: its plan, and the strips that lie in memory for it. `None` if the plan is refused.
 #[inline(always)]
 pub(crate) fn shape(view: &View, work: Work, wanted: Strips, given_up: Strips) -> Option<Segment> {
     let mut segment = Segment::of(wanted);
     let parity = view.parity.and(view.writable);
     let lost = view.lost_data();
     if !given_up.is_empty() && !lost.is_empty() && lost.within(given_up) {
-        // Lost strips are written as zeros, and parity is made of that and of the others.
+        // Write the lost strips as zeros, and make parity from the zeros and the other strips.
         (segment.wanted, segment.void) = (lost, true);
         segment.plan = plan::plan_write(view, lost, Unsynced::Heal);
         segment.made = parity;
@@ -40,10 +40,10 @@ pub(crate) fn shape(view: &View, work: Work, wanted: Strips, given_up: Strips) -
                 Plan::Full => segment.made = parity,
                 Plan::Rcw { read } | Plan::Resync { read } => (segment.read, segment.made) = (read, parity),
                 Plan::Rmw { read } => segment.read = read,
-                // Rows in which nothing is written have zeros for parity too: none to make.
+                // In rows where nothing is written parity is zeros too, so none is made.
                 Plan::Init { .. } => segment.made = if wanted.is_empty() { Strips::NONE } else { parity },
                 Plan::Degraded { read, recover } => {
-                    // Parity is made in place of the old one where that was read.
+                    // New parity replaces the old one in memory if the old one was read.
                     (segment.read, segment.made) = (read, recover.or(parity));
                 }
                 Plan::DataOnly => {}
@@ -72,7 +72,7 @@ pub(crate) fn shape(view: &View, work: Work, wanted: Strips, given_up: Strips) -
     Some(segment)
 }
 
-/// The strips that a segment writes, wherever their members are.
+/// The strips that a segment writes, whether or not their members are present.
 pub(crate) fn targets(data: Strips, parity: Strips, segment: &Segment, work: Work) -> Strips {
     if let Work::Rebuild { target } = work
         && !segment.void
@@ -82,7 +82,7 @@ pub(crate) fn targets(data: Strips, parity: Strips, segment: &Segment, work: Wor
     match segment.plan {
         Plan::Full | Plan::Rcw { .. } | Plan::Rmw { .. } | Plan::Resync { .. } => segment.wanted.or(parity),
         Plan::Init { .. } => data.or(parity),
-        // What was reconstructed is written back: its member may have lost it to a bad block.
+        // Reconstructed data is written back too: its member may have lost it to a bad block.
         Plan::Degraded { recover, .. } => segment.wanted.or(parity).or(recover),
         Plan::DataOnly => segment.wanted,
         Plan::Refused => Strips::NONE,

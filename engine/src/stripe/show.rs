@@ -1,4 +1,4 @@
-//! The operations of a reactor as text: everything that decides what they do next.
+//! The operations of a reactor as text: all state that decides what they do next.
 
 use std::fmt::{Debug, Formatter, Result};
 
@@ -25,7 +25,7 @@ impl Debug for Stripes {
     }
 }
 
-/// The batches of the ops that have I/O to do.
+/// The batches of the ops that hold memory.
 struct Batches<'a>(&'a Stripes);
 
 impl Debug for Batches<'_> {

@@ -1,32 +1,34 @@
 //! Operations that wait for memory, first come first served.
 //!
-//! While one waits, an operation that comes later waits behind it, even if it needs less: smaller ones once
-//! took for ever what a larger one waited for (a write of 256 KiB among 200 of 64 KiB had no answer in 40 s).
-//! Each turn the queue is looked at in order, and whoever can have memory takes it: 64 KiB that come free are
-//! of no use to an operation that needs 256. The first of the queue *claims* a MiB of the pool (see
-//! `memory::pool`), so it waits no longer than those who hold blocks of that MiB now.
+//! While an operation waits, every later operation waits behind it, even if the later one needs less memory.
+//! Without this rule, smaller operations kept taking the memory that a larger one waited for (a write of 256
+//! KiB among 200 of 64 KiB had no answer in 40 s). Each turn the queue is looked at in order, and every
+//! operation that can have memory takes it: 64 KiB that become free are of no use to an operation that needs
+//! 256 KiB. The first operation in the queue *claims* a MiB of the pool (see `memory::pool`), so it waits
+//! only for the operations that hold blocks of that MiB now.
 
 use std::collections::VecDeque;
 
 use crate::memory::{Pool, Span};
 
-/// A claim that has not come free after this time moves on: a device that does not answer keeps memory of the
-/// MiB.
+/// Time after which a claim that has not become free moves to another MiB: a device that does not answer may
+/// hold memory of the claimed one.
 const CLAIM_MOVES_AFTER_NS: u64 = 1_000_000_000;
 
-/// See the top of this file.
+/// The queue of operations that wait for memory; see the top of this file.
 #[derive(Debug)]
 pub(super) struct Starved {
-    /// Operations, and the bytes that each needed at the last look.
+    /// Waiting operations, with the bytes that each needed at the last look.
     queue: VecDeque<(u32, u32)>,
-    /// The queue is being looked at: memory may be taken.
+    /// Whether the queue is being looked at, so that memory may be taken.
     is_served: bool,
-    /// During a look: none of the queue has asked for memory yet, so the next that does is its first.
+    /// During a look: whether no operation of the queue has asked for memory yet, so that the next one to ask
+    /// is the first in the queue.
     is_first: bool,
-    /// During a look: the sizes of buffers that were refused, a bit for each power of two. They are not tried
-    /// again in this look.
+    /// During a look: sizes of buffers that were refused, one bit for each power of two. These sizes are not
+    /// tried again in this look.
     refused: u32,
-    /// When the claim was made or moved.
+    /// Time at which the claim was made or last moved.
     claimed_ns: u64,
 }
 
@@ -45,7 +47,7 @@ impl Starved {
         self.queue.is_empty()
     }
 
-    /// Memory for a batch of an operation; `None` if the operation waits for it now.
+    /// Takes memory for a batch of an operation. Returns `None` if the operation has been queued for it.
     #[inline]
     pub(super) fn take(&mut self, pool: &mut Pool, now_ns: u64, index: u32, bytes: u32) -> Option<Span> {
         if !self.is_empty() && !self.is_served {
@@ -67,7 +69,7 @@ impl Starved {
         None
     }
 
-    /// Memory for the first of the queue from what it has claimed; `None` if it has to wait for that.
+    /// Takes memory for the first in the queue from its claim. Returns `None` if the claim is not free yet.
     fn take_claimed(&mut self, pool: &mut Pool, now_ns: u64, bytes: u32) -> Option<Span> {
         let work = pool.take_claimed(bytes);
         if work.is_some() {
@@ -83,14 +85,14 @@ impl Starved {
         None
     }
 
-    /// Begins a look at the queue. Says how many operations are in it.
+    /// Begins a look at the queue. Returns the number of operations in it.
     pub(super) fn begin_look(&mut self) -> usize {
         (self.is_served, self.is_first, self.refused) = (true, true, 0);
         self.queue.len()
     }
 
-    /// The next operation that may have memory now; one whose size was refused in this look queues again
-    /// instead.
+    /// The next operation that may have memory now. An operation whose size was refused in this look is
+    /// queued again, and `None` is returned.
     pub(super) fn next_served(&mut self) -> Option<u32> {
         let (index, bytes) = self.queue.pop_front().expect("counted");
         if !self.is_first && self.refused & bytes.next_power_of_two() != 0 {
@@ -100,11 +102,11 @@ impl Starved {
         Some(index)
     }
 
-    /// Ends the look.
+    /// Ends a look at the queue.
     pub(super) fn end_look(&mut self, pool: &mut Pool) {
         (self.is_served, self.is_first) = (false, false);
         if self.is_empty() {
-            // The operation that had the claim may have ended without memory: the array has failed.
+            // The array has failed and the operation that had the claim may have ended without memory.
             pool.give_up_claim();
         }
     }

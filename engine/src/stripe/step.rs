@@ -1,4 +1,4 @@
-//! What an operation needs next: the answer of each of its verbs, and the waits that no completion ends.
+//! The next need of an operation (the result of each of its verbs), and the waits that no completion ends.
 
 use bitmap::{Cell, Ticket};
 
@@ -6,25 +6,25 @@ use crate::geometry::Slots;
 use crate::request::RequestError;
 use crate::shared::Shared;
 
-/// What an operation needs next. `Stripes::follow` sees to it.
+/// The next need of an operation. `Stripes::follow` carries it out.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub(crate) enum Step {
-    /// Nothing: the last completion of its I/O goes on with it.
+    /// Nothing now: the last completion of the op's I/O continues the op.
     Io,
-    /// Memory for a batch, of so many bytes.
+    /// Memory for a batch, of the given size.
     Memory { bytes: u32 },
     /// A wait that no completion ends.
     Wait(Until),
     /// A flush of every member with a volatile cache.
     Flush,
-    /// A while, before a piece of rows is read anew.
+    /// A delay before a piece of rows is read again.
     Rest { wait_ns: u64 },
-    /// Nothing more: its present work is over.
+    /// Nothing more: the op's current work has ended.
     Finished(Result<(), RequestError>),
 }
 
-/// When a wait is over.
+/// The condition that ends a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
     /// The record says that members may be written (shared/rest.rs).
@@ -37,37 +37,37 @@ pub(crate) enum Until {
     Discarded(Ticket),
     /// A neighbour's mark of the cell is durable, so the stripe can be discarded.
     Unmarked,
-    /// The list of lost rows takes changes: rows are to be put on it.
+    /// The list of lost rows can be edited, to add rows.
     ListTakesMore,
-    /// The list is durable, in this version, with the rows.
+    /// The list with the added rows is durable, in this version.
     Listed(u64),
-    /// The list of lost rows takes changes: rows are to be taken off it.
+    /// The list of lost rows can be edited, to remove rows.
     ListTakesLess,
-    /// The list is durable, in this version, without the rows.
+    /// The list without the removed rows is durable, in this version.
     Unlisted(u64),
     /// The record excludes these slots.
     OnRecord(Slots),
 }
 
-/// What a look at a wait has found.
+/// The result of checking a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     /// The wait is over.
     Over,
-    /// It cannot end any more: the array has failed.
+    /// The wait can never end: the array has failed.
     Hopeless,
-    /// It goes on.
+    /// The wait continues.
     Waiting,
 }
 
 impl Until {
-    /// Looks whether the wait of an operation on this stripe is over.
+    /// Checks whether the wait of an operation on this stripe is over.
     pub(crate) fn look(self, shared: &Shared, stripe: u64) -> Look {
         let is_over = match self {
-            // An array that has failed is not woken: its writes start, and are refused.
+            // A failed array is not woken: its writes start, and are refused.
             Until::Awake => shared.steward.rest.is_over() || shared.failed(),
             Until::IntentDurable => shared.bitmap.intent_is_durable(stripe),
-            // Dirty, or Aged: a sweep may have passed before this look.
+            // The cell may also be Aged by now: a sweep may have passed before this look.
             Until::CellDurable => shared.bitmap.cell(stripe) != Cell::First,
             Until::Discarded(ticket) => shared.bitmap.is_durable(ticket),
             Until::Unmarked => shared.bitmap.cell(stripe) != Cell::Marked,
@@ -84,7 +84,7 @@ impl Until {
         }
     }
 
-    /// Whether the bitmap block of the stripe has to be written for the wait to end.
+    /// Whether the stripe's bitmap block must be written for the wait to end.
     pub(crate) const fn needs_block(self) -> bool {
         matches!(self, Until::IntentDurable | Until::CellDurable | Until::Discarded(_) | Until::Unmarked)
     }

@@ -1,66 +1,67 @@
-//! How often a piece of rows is read in vain before background work gives it up.
+//! How many failed reads of a piece of rows it takes before background work gives the piece up.
 //!
-//! The steward counts attempts at a stripe, and a stripe is large: one bad sector in it makes every attempt
-//! fail. So the number of attempts says nothing about its other rows, where a single read may fail for a
-//! moment (a command times out, a link is reset). After many attempts
-//! ([`Job::gives_up`](crate::job::Job::gives_up)) the operation therefore takes a closer look at each piece
-//! that it cannot read:
+//! The steward counts attempts at a stripe, but a stripe is large, and one bad sector makes every attempt
+//! fail. So the number of attempts says nothing about the other rows, where a single read may fail for a
+//! transient reason (a command times out, a link is reset). Therefore, after many attempts
+//! ([`Job::gives_up`](crate::job::Job::gives_up)), the operation takes a closer look at each piece that it
+//! cannot read:
 //!
 //! ```text
-//!   read 1 fails - probe - 0.5 s - read 2 fails - probe - 1 s - read 3 fails - probe - 2 s - read 4 fails - probe - rows are listed
+//!   read 1 fails - probe - 0.5 s - read 2 fails - probe - 1 s
+//!     - read 3 fails - probe - 2 s - read 4 fails - probe - rows are listed
 //! ```
 //!
 //! A probe reads another block of the members that failed the read. The piece is left for a later attempt,
-//! and nothing of it is given up, if
-//! - a read of it succeeds;
-//! - a probe fails: the member reads nothing now, so this is no bad sector;
-//! - a strip fails that an earlier read of the same piece could read: that error came and went;
+//! and no part of it is given up, if
+//! - a read of the piece succeeds;
+//! - a probe fails: the member currently reads nothing, so the cause is not a bad sector;
+//! - a strip fails that an earlier read of the same piece could read: that error was transient;
 //! - an error is not the device's (`Blame::Ours`, `Blame::Space`): it says nothing about the sector.
 //!
-//! The operation owns its stripe during all this, and holds one of the few places of background work. So it
+//! The operation owns its stripe during all this, and holds one of the few places for background work. So it
 //! has bounds:
 //!
-//! - An attempt looks at [`PIECES`] pieces so, and leaves the others to the next attempts.
-//! - If a host's request waits for the stripe, or anything waits for an operation to become free, the attempt
-//!   is over, and the pieces are left. A stripe that hosts never leave alone would never be filled, so from
-//!   attempt [`LATE`] on the piece that is being looked at is looked at to the end (3.5 s and the reads), and
-//!   only the others are left. The reads are never closer in time.
+//! - An attempt takes a closer look at [`PIECES`] pieces, and leaves the others to the next attempts.
+//! - If a host's request waits for the stripe, or anything waits for a free operation, the attempt ends and
+//!   leaves its pieces. A stripe that hosts keep busy would then never be rebuilt. So from attempt [`LATE`]
+//!   on, the current piece is looked at to the end (3.5 s plus the reads), and only the other pieces are
+//!   left. The time between reads is never shortened.
 //! - A stop ends the attempt at once.
 
 use crate::geometry::Strips;
 
-/// Reads of a piece, all in vain, after which its rows are given up.
+/// Number of failed reads of a piece after which its rows are given up.
 const READS: u8 = 4;
-/// The wait after the first read. Each of the next waits is twice as long as the one before.
+/// The wait after the first read. Each later wait is twice as long as the one before.
 const FIRST_WAIT_NS: u64 = 500_000_000;
-/// Pieces that one attempt at a stripe looks at so closely. The strip of a member with the usual chunk has as
-/// many.
+/// Number of pieces that one attempt at a stripe looks at closely: as many as a member's strip of the usual
+/// chunk size has.
 pub(crate) const PIECES: u8 = 16;
-/// Attempts after which a piece is looked at to the end although others wait: some five minutes.
+/// Number of attempts (about five minutes) after which a piece is looked at to the end although others wait.
 pub(crate) const LATE: u32 = 8;
 
-/// The reads of a piece that background work is about to give up.
+/// Failed reads of the piece that background work is about to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Vain {
-    /// Reads of the piece so far.
+    /// Number of reads of the piece so far.
     reads: u8,
-    /// An error was not the device's.
+    /// Whether some error was not the device's.
     is_unproven: bool,
-    /// Strips that failed in each of the reads.
+    /// Strips that failed in every read.
     strips: Strips,
 }
 
 impl Vain {
-    /// No read of a piece has failed.
+    /// State before any read of a piece has failed.
     pub(crate) const NONE: Vain = Vain { reads: 0, is_unproven: false, strips: Strips::NONE };
 
-    /// A read of the piece has ended with an error that says nothing about the sector.
+    /// Notes that a read of the piece ended with an error that says nothing about the sector.
     pub(crate) const fn note_unproven(&mut self) {
         self.is_unproven = true;
     }
 
-    /// The piece was read once more, and could not be computed without these strips. Whether it may have to
-    /// be given up: each of them has failed in every read.
+    /// Notes one more read of the piece, which could not be computed without the strips in `failed`. Returns
+    /// whether the piece may have to be given up: each of these strips has failed in every read.
     pub(crate) const fn note_read(&mut self, failed: Strips) -> bool {
         let is_first = self.reads == 0;
         let same = is_first || failed.within(self.strips);
@@ -68,12 +69,12 @@ impl Vain {
         same && !self.is_unproven
     }
 
-    /// Whether this is the first read of its piece that has failed.
+    /// Whether only one read of the piece has failed so far.
     pub(crate) const fn is_first(self) -> bool {
         self.reads == 1
     }
 
-    /// How long to wait before the next read; `None` when there have been enough.
+    /// Time to wait before the next read; `None` after enough reads.
     pub(crate) const fn wait_ns(self) -> Option<u64> {
         if self.reads < READS { Some(FIRST_WAIT_NS << (self.reads - 1)) } else { None }
     }
@@ -83,7 +84,8 @@ impl Vain {
 mod tests {
     use super::*;
 
-    /// The strips that fail in each read -> whether the piece may have to be given up after the last.
+    /// Case: the strips that fail in each read -> whether the piece may have to be given up after the last
+    /// read.
     #[test]
     fn strips_have_to_fail_each_time() {
         let strips = |bits: u32| Strips(bits);

@@ -1,16 +1,16 @@
 //! The path of a write through its stripe, top to bottom: view, plan, read, parity, intent, write,
 //! acknowledge. Resync and rebuild take the same path without parts.
 //!
-//! Order, and why:
-//! 1. The cell is marked first, and the first data or parity write waits until the mark is durable
-//!    ([`Until::IntentDurable`]); the reads of the plan go on meanwhile.
-//! 2. A first write to an unwritten stripe needs no mark before: as long as the cell on disk says Unwritten,
-//!    nothing believes the strips. So the whole stripe is written, zeros where the host has written nothing;
-//!    then the members with volatile caches are flushed; then the cell becomes Dirty, durably; then the write
-//!    is acknowledged. A crash before that leaves zeros, and after it a whole and consistent stripe. What the
-//!    disk held before never shows.
+//! The order of steps, with reasons:
+//! 1. The cell is marked first. The first data or parity write waits until the mark is durable
+//!    ([`Until::IntentDurable`]); the plan's reads continue meanwhile.
+//! 2. A first write to an unwritten stripe needs no mark beforehand: as long as the cell on disk says
+//!    Unwritten, no reader uses the strips. The whole stripe is written, with zeros where the host has
+//!    written nothing; then the members with volatile caches are flushed; then the cell becomes Dirty,
+//!    durably; then the write is acknowledged. A crash before the cell is durable leaves zeros, and a crash
+//!    after it leaves a whole and consistent stripe. The previous content of the disk never shows.
 //! 3. No write that skipped a slot is acknowledged before the record excludes that slot. The cell of a first
-//!    write waits for that too.
+//!    write also waits for that.
 
 use std::sync::atomic::Ordering;
 
@@ -36,24 +36,25 @@ use super::step::{Step, Until};
 use super::vain::Vain;
 use super::{At, LOST};
 
-/// Rows are cut so that a batch fits; at pages, so that members see aligned I/O.
+/// Alignment of the rows at which a batch is cut, one page, so that members see aligned I/O.
 const ROWS_ALIGNMENT: u32 = 4096;
 
 impl StripeOp {
     /// Starts the writes that the op has taken.
     pub(super) fn start_write<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         let trust = self.look(at);
-        // Neither cell nor record can become durable any more, and what was being written when it failed may
-        // be torn: also where a slot that is being filled would make up for one that is lost.
+        // Neither a cell nor the record can become durable any more, and writes in flight at the time of the
+        // failure may be torn. Refuse the write even if a slot that is being rebuilt would replace a lost
+        // one.
         if at.shared.failed() {
             return LOST;
         }
-        // What is written over lost rows is durable before they are taken off the list.
+        // Make the data durable before its rows are taken off the list of lost rows.
         self.fua |= at.shared.lost.touches(self.stripe);
         let mode = match trust {
             Trust::Unwritten => {
                 if self.active.iter(&at.parts.list).all(|part| part.kind == PartKind::Zero) {
-                    // It reads as zeros already, and has durably since before.
+                    // The stripe already reads as zeros, durably.
                     return Step::Finished(Ok(()));
                 }
                 Mode::First
@@ -67,7 +68,7 @@ impl StripeOp {
                 }
             }
             Trust::Trusted => {
-                // Asked for at once, so that the mark becomes durable while the plan reads.
+                // Ask for the mark now, so that it becomes durable while the plan reads.
                 self.mark(at);
                 Mode::Trusted
             }
@@ -76,7 +77,7 @@ impl StripeOp {
         self.plan_batch(at)
     }
 
-    /// Asks for the mark of the cell, if it is not marked durably.
+    /// Asks for the cell's mark, unless the cell is already durably marked.
     pub(super) fn mark<R>(&self, at: &mut At<'_, '_, R>) {
         if at.shared.bitmap.begin_write(self.stripe) == Begun::Pending {
             at.turn.tally().marks.add(1);
@@ -84,7 +85,8 @@ impl StripeOp {
         }
     }
 
-    /// Makes every row of an unsynced stripe consistent, or leaves it where a data strip is lost.
+    /// Resyncs every row of an unsynced stripe. If a data strip is lost, a resync leaves the stripe as it is,
+    /// and a rebuild gives that strip up.
     pub(super) fn start_resync<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         if self.look(at) != Trust::NeedSync {
             return Step::Finished(Ok(()));
@@ -101,7 +103,8 @@ impl StripeOp {
         self.plan_batch(at)
     }
 
-    /// Fills one strip of a trusted stripe; `None` if the stripe is not trusted, or the slot takes no writes.
+    /// Rebuilds one strip of a trusted stripe. Returns `None` if the stripe is not trusted, or if the slot
+    /// takes no writes.
     pub(super) fn start_rebuild<R: Ring>(&mut self, at: &mut At<'_, '_, R>, slot: u8) -> Option<Step> {
         let trust = self.look(at);
         let target = self.rotation.strip_on(slot);
@@ -112,11 +115,12 @@ impl StripeOp {
         Some(self.plan_batch(at))
     }
 
-    /// Looks at cell and members: the next plan of this op is made from what is seen here.
+    /// Reads the cell and the members' state into `view`, from which the next plan of this op is made.
     pub(super) fn look<R>(&mut self, at: &At<'_, '_, R>) -> Trust {
         let shared = at.shared;
         let trust = match shared.bitmap.cell(self.stripe) {
-            // First: the array failed before the cell was durable, and its owner gave up.
+            // A First cell is found here only if the array failed before the cell became durable and its op
+            // gave up.
             Cell::Unwritten | Cell::First => Trust::Unwritten,
             Cell::Clean | Cell::Marked | Cell::Dirty | Cell::Aged => Trust::Trusted,
             Cell::NeedSync => Trust::NeedSync,
@@ -137,7 +141,8 @@ impl StripeOp {
         trust
     }
 
-    /// Plans rows from `row_next` on, as many as fit into one buffer, and reads what the plans need.
+    /// Plans rows from `row_next` on, as many as fit into one buffer, and reads the strips that the plans
+    /// need.
     pub(super) fn plan_batch<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         let geometry = &at.shared.geometry;
         let chunk = geometry.chunk_bytes();
@@ -185,7 +190,7 @@ impl StripeOp {
         if bytes > 0 { Step::Memory { bytes } } else { self.issue_reads(at) }
     }
 
-    /// Goes on with the rows from `row` on, or to the end of the op.
+    /// Continues with the rows from `row` on, or ends the op if there are none.
     #[inline]
     pub(super) fn next_batch<R: Ring>(&mut self, at: &mut At<'_, '_, R>, row: u32) -> Step {
         if row < at.shared.geometry.chunk_bytes() {
@@ -195,7 +200,8 @@ impl StripeOp {
             }
             return self.replan(at);
         }
-        // Also where the members with a cache have just left the view: the round then waits for the record.
+        // Flush even if every member with a volatile cache has just failed; the round then waits until the
+        // record excludes them.
         if self.work_kind == Work::Write(Mode::First) && !at.shared.members.volatile().is_empty() {
             self.phase = Phase::Flushing;
             return Step::Flush;
@@ -203,7 +209,7 @@ impl StripeOp {
         self.acknowledge(at)
     }
 
-    /// Plans a batch again from its first row: memory has come, or a read has failed.
+    /// Plans a batch again from its first row, after memory became free or a read failed.
     pub(super) fn replan<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         self.give_work(at);
         self.row_next = self.row;
@@ -211,7 +217,7 @@ impl StripeOp {
         let resyncs = self.work_kind == Work::Write(Mode::Heal);
         self.look(at);
         if resyncs {
-            // A strip that was lost meanwhile may keep the stripe from becoming consistent.
+            // If a strip was lost meanwhile, the stripe may no longer be able to become consistent.
             match self.unsynced(at) {
                 Unsynced::Heal => {}
                 Unsynced::DataOnly if !self.active.is_empty() => {
@@ -224,8 +230,8 @@ impl StripeOp {
         self.plan_batch(at)
     }
 
-    /// What can be done for an unsynced stripe with the members that are there. (Strips of which a read has
-    /// failed are looked at row by row.)
+    /// Decides what can be done for an unsynced stripe with the members that are present. (Strips with a
+    /// failed read count as present: they are handled row by row.)
     fn unsynced<R>(&self, at: &At<'_, '_, R>) -> Unsynced {
         let view = View { readable: self.view.readable.or(self.suspects), ..self.view };
         let (touched, whole) = if self.active.is_empty() {
@@ -255,7 +261,7 @@ impl StripeOp {
         if self.pending == 0 { self.reads_done(at) } else { Step::Io }
     }
 
-    /// One read has ended.
+    /// A read has completed.
     pub(super) fn read_done<R: Ring>(
         &mut self,
         at: &mut At<'_, '_, R>,
@@ -279,19 +285,20 @@ impl StripeOp {
         self.read_ended(at)
     }
 
-    /// One read is over, or is not waited for any more.
+    /// A read has completed or was parked.
     pub(super) fn read_ended<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         self.pending -= 1;
         if self.pending == 0 { self.reads_done(at) } else { Step::Io }
     }
 
-    /// Everything that the batch's plans read is there.
+    /// Everything that the batch's plans read has arrived.
     fn reads_done<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         if self.phase == Phase::Probing {
             return self.probed(at);
         }
         if self.is_held(at) {
-            // The kernel may still write to the host's memory: the request is read again into other memory.
+            // The kernel may still write to the host's memory, so the request is read again into other
+            // memory.
             return Step::Finished(Ok(()));
         }
         if self.read_failed {
@@ -312,7 +319,7 @@ impl StripeOp {
         self.issue_writes(at)
     }
 
-    /// Writes one batch. The cell is durably Dirty (or needs no mark).
+    /// Writes one batch. The cell is durably Dirty, or the write needs no mark.
     pub(super) fn issue_writes<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         self.phase = Phase::Writing;
         let shared = at.shared;
@@ -380,7 +387,7 @@ impl StripeOp {
         at.turn.push(what, slot, io, offset, span);
     }
 
-    /// One write has ended.
+    /// A write has completed.
     pub(super) fn write_done<R: Ring>(
         &mut self,
         at: &mut At<'_, '_, R>,
@@ -392,7 +399,7 @@ impl StripeOp {
             Ok(()) if self.suspects.has(strip) => at.shared.members.count_repair(io.slot),
             Ok(()) => {}
             Err(errno) => match io.blame(at.shared, errno) {
-                // A repair: the host has the bytes, and the error of the read has counted.
+                // A repair: the host already has the bytes, and the read error has been counted.
                 Blame::Device if self.work_kind == Work::Read => {}
                 Blame::Device if self.is_kept(at, io) => {
                     return self.ask(at, Question { strip, errno, copy: Copy::A }, io);
@@ -405,20 +412,20 @@ impl StripeOp {
         self.write_ended(at)
     }
 
-    /// One write is over, or is not waited for any more.
+    /// A write has completed or was parked.
     pub(super) fn write_ended<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         self.pending -= 1;
         if self.pending == 0 { self.writes_done(at) } else { Step::Io }
     }
 
-    /// A write has not reached its member, which has left.
+    /// A write did not reach its member, and the member has left the array.
     pub(super) fn write_missed<R: Ring>(&mut self, at: &mut At<'_, '_, R>, strip: u8, slot: u8) -> Step {
         self.skipped = self.skipped.or(Slots::one(slot));
         self.missed_data = self.missed_data.or(Strips::one(strip).and(self.view.data));
         self.write_ended(at)
     }
 
-    /// A member that is to blame leaves, and what it missed is noted.
+    /// Fails the member that is to blame for a failed write, and notes what the member missed.
     pub(super) fn write_failed<R>(&mut self, at: &At<'_, '_, R>, strip: u8, io: &Io, errno: i32) {
         self.skipped = self.skipped.or(Slots::one(io.slot));
         self.missed_data = self.missed_data.or(Strips::one(strip).and(self.view.data));
@@ -427,23 +434,24 @@ impl StripeOp {
         }
     }
 
-    /// A member that stays did not take a write, and the op ends with an error.
+    /// A member that stays refused a write: the op will end with an error.
     pub(super) fn write_refused<R>(&mut self, at: &At<'_, '_, R>, io: &Io, error: RequestError) {
         self.refused = self.refused.or(Some(error));
         at.shared.members.count_refusal(io.slot);
     }
 
-    /// A member that stays did not take a write, so the stripe is not what the op was to make of it.
+    /// Ends the op after a member that stays refused a write, so that the stripe is not in the intended
+    /// state.
     fn end_refused<R>(&mut self, at: &At<'_, '_, R>, error: RequestError) -> Step {
         match self.work_kind {
-            // Other strips and the parity may have landed: from now on the parity is no input, until a
-            // resync.
+            // Other strips and the parity may have been written. Until a resync, the parity must not be an
+            // input.
             Work::Write(Mode::Trusted) | Work::Rebuild { .. }
                 if self.work_kind == Work::Write(Mode::Trusted) || !self.given_up.is_empty() =>
             {
                 self.tear(at);
             }
-            // Unwritten still, unsynced still, not filled still.
+            // The stripe is as before: still unwritten, still unsynced, or the strip still not rebuilt.
             Work::Write(_) | Work::Rebuild { .. } => {}
             Work::Read | Work::Discard => {
                 unreachable!("a repair that is refused changes nothing for the host")
@@ -452,13 +460,13 @@ impl StripeOp {
         Step::Finished(Err(error))
     }
 
-    /// The parity of the stripe is no input from now on, until a resync.
+    /// Makes the stripe unsynced: its parity is not an input until a resync.
     fn tear<R>(&self, at: &At<'_, '_, R>) {
         at.shared.bitmap.torn(self.stripe);
         at.shared.steward.torn.fetch_add(1, Ordering::Release);
     }
 
-    /// Every write of the batch has ended: the next batch, or the end.
+    /// Every write of the batch has ended: continues with the next batch, or ends the op.
     pub(super) fn writes_done<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         if std::mem::take(&mut self.once_more) {
             self.was_repeated = true;
@@ -472,11 +480,11 @@ impl StripeOp {
         }
     }
 
-    /// All is written (and flushed, where that is needed): the op is acknowledged once the record allows it.
+    /// Everything is written (and flushed, if needed): acknowledges the op once the record allows it.
     #[inline]
     pub(super) fn acknowledge<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         if self.work_kind == Work::Read {
-            // A repair that failed changes nothing for the host: it has the reconstructed bytes.
+            // A failed repair changes nothing for the host, which has the reconstructed bytes.
             return Step::Finished(Ok(()));
         }
         if self.incomplete {
@@ -506,8 +514,8 @@ impl StripeOp {
         self.finish_written(at)
     }
 
-    /// A first write is whole on the members, and the list of lost rows has nothing of its stripe: now the
-    /// cell may say so.
+    /// A first write is complete on the members, and the list of lost rows has no entry for its stripe. The
+    /// cell may now say so.
     pub(super) fn become_first<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         at.shared.bitmap.written_first(self.stripe);
         Step::Wait(Until::CellDurable)

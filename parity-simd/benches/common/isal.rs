@@ -1,8 +1,8 @@
-//! ISA-L's xor_gen and pq_gen, loaded at run time: nothing of ours needs the library to build.
+//! ISA-L's xor_gen and pq_gen, loaded at run time, so that none of our code needs the library to build.
 //!
-//! `STRIATE_ISAL` names the shared object; without it the system's libisal.so.2 is tried (Debian: libisal2). Both
-//! functions pick the best code for the CPU inside; both want strips aligned to 32 bytes and lengths that are
-//! multiples of 32, sources first in the array, then P, then Q.
+//! `STRIATE_ISAL` names the shared object; without it the system's libisal.so.2 is tried (Debian: libisal2).
+//! Both functions choose the best code for the CPU themselves. Both require strips aligned to 32 bytes and
+//! lengths that are multiples of 32, with sources first in the array, then P, then Q.
 
 use std::ffi::{c_int, c_void};
 
@@ -12,7 +12,7 @@ use super::Shape;
 
 type Generate = unsafe extern "C" fn(vects: c_int, len: c_int, array: *mut *mut c_void) -> c_int;
 
-/// The library, loaded until the process ends.
+/// The library; it stays loaded until the process ends.
 #[derive(Clone, Copy)]
 pub struct Isal {
     xor_gen: Generate,
@@ -20,7 +20,7 @@ pub struct Isal {
 }
 
 impl Isal {
-    /// The library, or why not.
+    /// Loads the library, or returns the reason why it cannot be loaded.
     pub fn load() -> Result<Isal, String> {
         let path = std::env::var("STRIATE_ISAL").unwrap_or_else(|_| "libisal.so.2".to_owned());
         // SAFETY: the library has no initialisers that touch anything of ours.
@@ -35,7 +35,7 @@ impl Isal {
         Ok(Isal { xor_gen: *xor_gen, pq_gen: *pq_gen })
     }
 
-    /// As `load`; says on standard error what is missing and how to get it.
+    /// Loads the library like `load`; if it is missing, says on standard error how to get it.
     pub fn load_or_say() -> Option<Isal> {
         match Isal::load() {
             Ok(isal) => Some(isal),

@@ -1,13 +1,13 @@
-//! What both benches need: stripes in memory, hot or cold, and ISA-L to run beside us.
+//! Code that both benches need: stripes in memory, hot or cold, and ISA-L for comparison.
 
 pub mod isal;
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 
-/// More than any last-level cache that one core gets to fill.
+/// Bytes of the arena: more than any last-level cache that one core can fill.
 const COLD_BYTES: usize = 512 << 20;
 
-/// A stripe of the matrix: how many strips, how long.
+/// A stripe of the matrix: the number of strips and their length.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub data: usize,
@@ -16,7 +16,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// 4+1, 8+1, 4+2, 8+2 at 4 KiB and 64 KiB.
+    /// All shapes: 4+1, 8+1, 4+2, 8+2 at 4 KiB and 64 KiB.
     pub fn all() -> impl Iterator<Item = Shape> {
         [(4, 1), (8, 1), (4, 2), (8, 2)].into_iter().flat_map(|(data, parity)| {
             [4 << 10, 64 << 10].into_iter().map(move |strip_bytes| Shape { data, parity, strip_bytes })
@@ -36,12 +36,12 @@ impl Shape {
     }
 }
 
-/// Where the strips are when a call begins.
+/// The place of the strips when a call begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Temperature {
-    /// In cache: the same stripe again and again.
+    /// In cache: every call uses the same stripe.
     Hot,
-    /// In memory: each call takes another stripe, and comes round after `COLD_BYTES`.
+    /// In memory: each call uses another stripe, and the first comes again after `COLD_BYTES`.
     Cold,
 }
 
@@ -56,7 +56,7 @@ impl Temperature {
     }
 }
 
-/// The arena of all stripes, aligned as registered buffers on huge pages are. Leaked: the process ends soon.
+/// The arena of all stripes, aligned like registered buffers on huge pages. Leaked: the process ends soon.
 pub struct Arena {
     base: *mut u8,
 }
@@ -80,7 +80,7 @@ impl Arena {
         Arena { base }
     }
 
-    /// The stripes of one row of the matrix, to be taken one after another.
+    /// Returns the stripes of one row of the matrix, to be taken one after another.
     pub fn stripes(&self, shape: Shape, temperature: Temperature) -> Stripes {
         let count = match temperature {
             Temperature::Hot => 1,
@@ -90,7 +90,7 @@ impl Arena {
     }
 }
 
-/// A walk over stripes, round and round, in an order that no prefetcher follows.
+/// An endless walk over stripes, in an order that no prefetcher follows.
 pub struct Stripes {
     base: *mut u8,
     shape: Shape,
@@ -99,10 +99,10 @@ pub struct Stripes {
 }
 
 impl Stripes {
-    /// The next stripe: the address of each of its strips, data first.
+    /// Returns the next stripe: the address of each of its strips, data first.
     #[inline]
     pub fn take(&mut self) -> [*mut u8; 16] {
-        // A stride that is prime, and larger than any prefetcher's reach.
+        // The stride is prime, and larger than any prefetcher's reach.
         self.next = (self.next + 7919) % self.count;
         let stripe = self.next * self.shape.strips() * self.shape.strip_bytes;
         let mut strips = [std::ptr::null_mut(); 16];
@@ -113,12 +113,12 @@ impl Stripes {
     }
 }
 
-/// Which of our two ways to store parity.
+/// The two ways in which our kernels store parity.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Stores {
-    /// As the size says.
+    /// Chosen by the size.
     Chosen,
-    /// Past the caches.
+    /// Streamed past the caches.
     Streamed,
 }
 
@@ -126,7 +126,8 @@ pub enum Stores {
 #[inline]
 pub fn generate(kernels: &parity_simd::Kernels, shape: Shape, strips: &[*mut u8; 16], stores: Stores) {
     let Shape { data, parity, strip_bytes } = shape;
-    // SAFETY: `Stripes::take` gives distinct strips of `strip_bytes` within the arena, and only this call uses them.
+    // SAFETY: `Stripes::take` gives distinct strips of `strip_bytes` within the arena, and only this call
+    // uses them.
     let output = |index: usize| unsafe { std::slice::from_raw_parts_mut(strips[index], strip_bytes) };
     // SAFETY: as above; sources are not among the outputs.
     let source = |index: usize| unsafe { std::slice::from_raw_parts(strips[index], strip_bytes) };

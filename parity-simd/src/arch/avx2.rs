@@ -1,8 +1,8 @@
-//! AVX2, with and without GFNI: 32 bytes a register, 16 registers.
+//! AVX2, with and without GFNI: 32 bytes per register, 16 registers.
 //!
-//! Both share everything but multiplication: without GFNI it is two 16-entry shuffles, and doubling is the lifted
-//! kind (see vector.rs); with it, each is one gf2p8affineqb by a bit matrix, and exact.
-//! (gf2p8mulb is of no use here: its polynomial is AES's 0x11b.)
+//! The two share everything except multiplication and doubling. Without GFNI, multiplication is two 16-entry
+//! shuffles, and doubling is the lifted kind (see vector.rs). With GFNI, each of the two is one gf2p8affineqb
+//! by a bit matrix, and exact. (gf2p8mulb is of no use here: its polynomial is 0x11b, that of AES.)
 #![expect(unsafe_code, reason = "AVX2 intrinsics; a value of a vector type proves the feature")]
 
 use core::arch::x86_64::*;
@@ -11,7 +11,7 @@ use super::table;
 use crate::field::{Factor, POLYNOMIAL, matrix};
 use crate::vector::{LIFT, Vector};
 
-/// 32 bytes under AVX2.
+/// A vector of 32 bytes under AVX2.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(__m256i);
 
@@ -25,7 +25,7 @@ impl Avx2 {
 
 impl Vector for Avx2 {
     const BYTES: usize = 32;
-    /// Products of the low and of the high nibble, in both halves of the register.
+    /// Products of the low nibble, and of the high nibble, each in both halves of a register.
     type Multiplier = (__m256i, __m256i);
 
     #[inline(always)]
@@ -78,7 +78,7 @@ impl Vector for Avx2 {
     fn double(self) -> Self {
         // SAFETY: `self` exists, so the CPU has AVX2, for all of these.
         let twice = unsafe { _mm256_add_epi8(self.0, self.0) };
-        // An index with its top bit set selects zero, any other selects an entry, and all entries are 0x1d.
+        // An index with its top bit set selects zero; any other selects an entry, and all entries are 0x1d.
         // SAFETY: as above.
         let select = unsafe { _mm256_shuffle_epi8(self.splat(POLYNOMIAL), self.0) };
         // SAFETY: as above.
@@ -103,7 +103,7 @@ impl Vector for Avx2 {
         let nibble = self.splat(0x0f);
         // SAFETY: `self` exists, so the CPU has AVX2, for all of these.
         let low_index = unsafe { _mm256_and_si256(self.0, nibble) };
-        // The shift is of 64-bit lanes; what crosses a byte's border is masked away.
+        // The shift works on 64-bit lanes; bits that cross the border of a byte are masked away.
         // SAFETY: as above.
         let shifted = unsafe { _mm256_srli_epi64::<4>(self.0) };
         // SAFETY: as above.
@@ -117,12 +117,12 @@ impl Vector for Avx2 {
     }
 }
 
-/// 32 bytes under AVX2 and GFNI.
+/// A vector of 32 bytes under AVX2 and GFNI.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2Gfni(Avx2);
 
 impl Avx2Gfni {
-    /// self times the constant whose matrix is in every quadword of `by`.
+    /// Multiplies by the constant whose matrix is in every quadword of `by`.
     #[inline(always)]
     fn affine(self, by: __m256i) -> Self {
         // SAFETY: `self` exists, so the CPU has GFNI and AVX2.

@@ -1,9 +1,10 @@
-//! AVX-512 (F and BW), with and without GFNI: 64 bytes a register, 32 registers.
+//! AVX-512 (F and BW), with and without GFNI: 64 bytes per register, 32 registers.
 //!
-//! vpternlogq adds three values in one instruction (its immediate is the truth table of the result over the bits
-//! of first, second, third: 0x96 = 1001_0110 is set where an odd number of them is), so P costs half an operation
-//! a source, and the lifted step 2q ^ d three: shuffle, add, ternary. With GFNI two steps of Horner's rule at once,
-//! 4q ^ 2*high ^ low, are two affine products and one ternary: one and a half a source.
+//! vpternlogq adds three values in one instruction. Its immediate is the truth table of the result over the
+//! bits of first, second and third: 0x96 = 1001_0110 has a bit set where an odd number of them is set. So P
+//! costs half an operation per source, and the lifted step 2q ^ d costs three: shuffle, add, ternary. With
+//! GFNI, two steps of Horner's rule at once, 4q ^ 2*high ^ low, are two affine products and one ternary: one
+//! and a half operations per source.
 #![expect(unsafe_code, reason = "AVX-512 intrinsics; a value of a vector type proves the features")]
 
 use core::arch::x86_64::*;
@@ -15,7 +16,7 @@ use crate::vector::{LIFT, Vector};
 /// first ^ second ^ third, as a vpternlog truth table.
 const XOR3: i32 = 0x96;
 
-/// 64 bytes under AVX-512 F and BW.
+/// A vector of 64 bytes under AVX-512 F and BW.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(__m512i);
 
@@ -31,7 +32,7 @@ impl Avx512 {
     fn double_parts(self) -> (Self, Self) {
         // SAFETY: `self` exists, so the CPU has AVX-512BW, for both of these.
         let twice = unsafe { _mm512_add_epi8(self.0, self.0) };
-        // An index with its top bit set selects zero, any other selects an entry, and all entries are 0x1d.
+        // An index with its top bit set selects zero; any other selects an entry, and all entries are 0x1d.
         // SAFETY: as above.
         let select = unsafe { _mm512_shuffle_epi8(self.splat(POLYNOMIAL), self.0) };
         (Avx512(twice), Avx512(select))
@@ -40,7 +41,7 @@ impl Avx512 {
 
 impl Vector for Avx512 {
     const BYTES: usize = 64;
-    /// Products of the low and of the high nibble, in all four quarters of the register.
+    /// Products of the low nibble, and of the high nibble, each in all four quarters of a register.
     type Multiplier = (__m512i, __m512i);
 
     #[inline(always)]
@@ -125,12 +126,12 @@ impl Vector for Avx512 {
         let nibble = self.splat(0x0f);
         // SAFETY: `self` exists, so the CPU has AVX-512BW, for all of these.
         let low_index = unsafe { _mm512_and_si512(self.0, nibble) };
-        // The shift is of 64-bit lanes; what crosses a byte's border is masked away.
+        // The shift works on 64-bit lanes; bits that cross the border of a byte are masked away.
         // SAFETY: as above.
         let shifted = unsafe { _mm512_srli_epi64::<4>(self.0) };
         // SAFETY: as above.
         let high_index = unsafe { _mm512_and_si512(shifted, nibble) };
-        // The shuffle looks up within each 128-bit quarter, and each holds the whole table.
+        // The shuffle looks up within each 128-bit quarter, and each quarter holds the whole table.
         // SAFETY: as above.
         let low = unsafe { _mm512_shuffle_epi8(low, low_index) };
         // SAFETY: as above.
@@ -140,12 +141,12 @@ impl Vector for Avx512 {
     }
 }
 
-/// 64 bytes under AVX-512 F and BW, and GFNI.
+/// A vector of 64 bytes under AVX-512 F and BW, and GFNI.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512Gfni(Avx512);
 
 impl Avx512Gfni {
-    /// self times the constant whose matrix is in every quadword of `by`.
+    /// Multiplies by the constant whose matrix is in every quadword of `by`.
     #[inline(always)]
     fn affine(self, by: __m512i) -> Self {
         // SAFETY: `self` exists, so the CPU has GFNI and AVX-512F.

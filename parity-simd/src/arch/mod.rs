@@ -1,7 +1,7 @@
-//! One file for each instruction set: `impl Vector`, and a [`Table`] of the kernels compiled for it.
+//! Instruction sets: one file for each, with `impl Vector` and a [`Table`] of the kernels compiled for it.
 //!
-//! Every file has the same two things, so that [`TABLES`] can list them in order of preference. A table is static
-//! data; whether this CPU can run it is asked by `Table::runs_here`, once, by the dispatcher.
+//! Every file has the same two items, so that [`TABLES`] can list the tables in order of preference. A table
+//! is static data. The dispatcher asks once, by `Table::runs_here`, whether this CPU can run it.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -17,58 +17,59 @@ use crate::kernel::generate::Source;
 /// Every kernel, compiled for one instruction set.
 ///
 /// # Safety
-/// To call any of the function pointers: `runs_here()` was true on this CPU; all strips in the call are equally
-/// long; the indices of a source list ascend strictly.
+/// A call of any of the function pointers requires that `runs_here()` was true on this CPU, that all strips
+/// in the call are equally long, and that the indices of a source list ascend strictly.
 #[expect(
     clippy::type_complexity,
     reason = "the argument lists are the content; each names its roles beside it"
 )]
 pub(crate) struct Table {
-    /// What an operator calls it: `avx2`, `avx512-gfni`, ...
+    /// The name that operators use: `avx2`, `avx512-gfni`, ...
     pub name: &'static str,
     /// Whether this CPU, under this operating system, can run the kernels.
     pub runs_here: fn() -> bool,
-    /// out = first ^ all of rest.
+    /// Computes out = first ^ all of rest.
     pub xor_generate: unsafe fn(&mut [u8], &[u8], &[&[u8]]),
-    /// p, q of data.
+    /// Computes p and q of data.
     pub pq_generate: unsafe fn(&mut [u8], &mut [u8], &[Source]),
-    /// As xor_generate, past the caches where out is aligned to a vector and a number of them.
+    /// Like xor_generate, but bypasses the caches if out is aligned to a vector and a whole number of
+    /// vectors.
     pub xor_generate_streamed: unsafe fn(&mut [u8], &[u8], &[&[u8]]),
-    /// As pq_generate, past the caches where that holds for p and q, and data is dense.
+    /// Like pq_generate, but bypasses the caches if both p and q fulfil that condition and data is dense.
     pub pq_generate_streamed: unsafe fn(&mut [u8], &mut [u8], &[Source]),
-    /// q of data.
+    /// Computes q of data.
     pub q_generate: unsafe fn(&mut [u8], &[Source]),
-    /// p ^= old ^ new.
+    /// Computes p ^= old ^ new.
     pub xor_delta: unsafe fn(&mut [u8], &[u8], &[u8]),
-    /// p ^= old ^ new; q ^= factor * (old ^ new).
+    /// Computes p ^= old ^ new and q ^= factor * (old ^ new).
     pub pq_delta: unsafe fn(&mut [u8], &mut [u8], &Factor, &[u8], &[u8]),
-    /// q ^= factor * (old ^ new).
+    /// Computes q ^= factor * (old ^ new).
     pub q_delta: unsafe fn(&mut [u8], &Factor, &[u8], &[u8]),
-    /// out ^= factor * source.
+    /// Computes out ^= factor * source.
     pub multiply_accumulate: unsafe fn(&mut [u8], &Factor, &[u8]),
-    /// out = scale * (q + Q sum of present).
+    /// Computes out = scale * (q + Q sum of present).
     pub recover_one_with_q: unsafe fn(&mut [u8], &Factor, &[Source], &[u8]),
-    /// out_a, out_b from scale_p, scale_q, present, p, q.
+    /// Computes out_a and out_b from scale_p, scale_q, present, p and q.
     pub recover_two: unsafe fn(&mut [u8], &mut [u8], &Factor, &Factor, &[Source], &[u8], &[u8]),
 }
 
-/// All tables of this architecture, the one expected to be fastest first, portable last.
+/// All tables of this architecture, in order of expected speed: the fastest first, portable last.
 #[cfg(target_arch = "x86_64")]
 pub(crate) static TABLES: &[&Table] =
     &[&avx512::GFNI, &avx512::PLAIN, &avx2::GFNI, &avx2::PLAIN, &portable::PLAIN];
 
-/// All tables of this architecture, the one expected to be fastest first, portable last.
+/// All tables of this architecture, in order of expected speed: the fastest first, portable last.
 #[cfg(target_arch = "aarch64")]
 pub(crate) static TABLES: &[&Table] = &[&neon::PLAIN, &portable::PLAIN];
 
-/// All tables of this architecture: portable alone.
+/// All tables of this architecture: only portable.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) static TABLES: &[&Table] = &[&portable::PLAIN];
 
 /// Defines a static [`Table`] of the kernels over `$vector`, each compiled with `$attribute`.
 ///
-/// `$xor` and `$q` are the vectors in a wide block: of plain XOR, which needs a register for each, and of P+Q, which
-/// needs two for each and a few for constants.
+/// `$xor` and `$q` are the numbers of vectors in a wide block: `$xor` for plain XOR, which needs one register
+/// per vector, and `$q` for P+Q, which needs two registers per vector and a few for constants.
 macro_rules! table {
     ($table:ident, $name:literal, $vector:ty, $runs_here:expr, xor: $xor:literal, q: $q:literal
      $(, #[$attribute:meta])*) => {

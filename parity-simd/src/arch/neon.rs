@@ -1,7 +1,7 @@
-//! NEON: 16 bytes a register, 32 registers. Every aarch64 has it.
+//! NEON: 16 bytes per register, 32 registers. Every aarch64 CPU has it.
 //!
-//! Doubling is exact: the arithmetic shift right by seven makes the mask that AVX2 lacks. Multiplication is two
-//! 16-entry table look-ups.
+//! Doubling is exact: the arithmetic shift right by seven, which AVX2 lacks for bytes, makes the mask.
+//! Multiplication is two 16-entry table look-ups.
 #![expect(unsafe_code, reason = "NEON intrinsics; a value of the vector type proves the feature")]
 
 use core::arch::aarch64::*;
@@ -10,7 +10,7 @@ use super::table;
 use crate::field::{Factor, POLYNOMIAL};
 use crate::vector::Vector;
 
-/// 16 bytes under NEON.
+/// A vector of 16 bytes under NEON.
 #[derive(Clone, Copy)]
 pub(super) struct Neon(uint8x16_t);
 
@@ -24,7 +24,7 @@ impl Neon {
 
 impl Vector for Neon {
     const BYTES: usize = 16;
-    /// Products of the low and of the high nibble.
+    /// Products of the low nibble, and products of the high nibble.
     type Multiplier = (uint8x16_t, uint8x16_t);
 
     #[inline(always)]

@@ -1,7 +1,8 @@
-//! No vector unit at all: 64-bit words, eight bytes each, four at a time.
+//! Portable kernels without any vector unit: 64-bit words of eight bytes each, four at a time.
 //!
-//! The compiler turns the four words into whatever the target's baseline has (SSE2 on x86-64), which is why the
-//! per-byte mask is made by shifts and a subtraction, as in the Linux kernel's int.uc, and not by a multiplication.
+//! The compiler turns the four words into the vector instructions of the target's baseline (SSE2 on x86-64).
+//! For this reason the per-byte mask is made by shifts and a subtraction, as in the Linux kernel's int.uc,
+//! and not by a multiplication.
 #![expect(unsafe_code, reason = "unaligned loads and stores")]
 
 use super::table;
@@ -12,12 +13,12 @@ const WORDS: usize = 4;
 const TOP_BITS: u64 = 0x8080_8080_8080_8080;
 const ALL_BYTES: u64 = 0x0101_0101_0101_0101;
 
-/// 32 bytes.
+/// A vector of 32 bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Words([u64; WORDS]);
 
 impl Words {
-    /// 2 * every byte of `word`.
+    /// Doubles every byte of `word` in the field.
     #[inline(always)]
     fn double_word(word: u64) -> u64 {
         let tops = word & TOP_BITS;

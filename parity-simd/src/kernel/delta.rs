@@ -1,14 +1,14 @@
-//! What a read-modify-write does to parity: add the change of one data strip.
+//! The update of parity by a read-modify-write: adds the change of one data strip.
 //!
-//! The change is `old ^ new`; P takes it as it is, Q times g^index. Multiplying by a constant is the same kernel
-//! with the source in place of the change.
+//! The change is `old ^ new`. P takes the change as it is, Q takes it times g^index. Multiplication by a
+//! constant is the same kernel with the source in place of the change.
 #![expect(unsafe_code, reason = "calls kernel blocks whose bounds `run` argues")]
 
 use super::{Kernel, Transfer, load, store};
 use crate::field::Factor;
 use crate::vector::Vector;
 
-/// `p` ^= `old` ^ `new`.
+/// Computes `p` ^= `old` ^ `new`.
 pub(crate) struct XorDelta<'a> {
     pub p: &'a mut [u8],
     pub old: &'a [u8],
@@ -32,7 +32,8 @@ impl Kernel for XorDelta<'_> {
     }
 }
 
-/// `q` ^= `factor` * (`old` ^ `new`), and `p` ^= `old` ^ `new` if `P`; without `P`, `p` is empty and untouched.
+/// Computes `q` ^= `factor` * (`old` ^ `new`), and `p` ^= `old` ^ `new` if `P`; without `P`, `p` is empty and
+/// untouched.
 pub(crate) struct QDelta<'a, const P: bool> {
     pub p: &'a mut [u8],
     pub q: &'a mut [u8],
@@ -65,7 +66,7 @@ impl<const P: bool> Kernel for QDelta<'_, P> {
     }
 }
 
-/// `out` ^= `factor` * `source`.
+/// Computes `out` ^= `factor` * `source`.
 pub(crate) struct MultiplyAccumulate<'a> {
     pub out: &'a mut [u8],
     pub factor: &'a Factor,
@@ -82,7 +83,7 @@ impl Kernel for MultiplyAccumulate<'_> {
     }
 }
 
-/// `out` ^= `factor` * `terms`, at byte `at`.
+/// Computes `out` ^= `factor` * `terms`, at byte `at`.
 ///
 /// # Safety
 /// As for [`Kernel::block`], for `out`.

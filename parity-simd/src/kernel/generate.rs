@@ -1,9 +1,10 @@
-//! P, and P with Q, from data strips.
+//! Generation of P, and of P with Q, from data strips.
 //!
-//! P takes the sources two at a time, because AVX-512 adds three values in one instruction. Q goes by Horner's
-//! rule from the highest index down. A *dense* set, indices 0, 1, .. n-1, is the full-stripe write and the case
-//! that matters: no coefficient is looked at. A sparse set closes each gap between neighbours by doubling, or by a
-//! table once that is cheaper, and ends with a multiplication by g^lowest.
+//! P takes the sources two at a time, because AVX-512 adds three values in one instruction. Q is evaluated by
+//! Horner's rule from the highest index down. A *dense* set has the indices 0, 1, .. n-1; it is the
+//! full-stripe write and the case that matters, and needs no coefficient. A sparse set closes each gap
+//! between neighbours by doubling, or by a table where that is cheaper, and ends with a multiplication by
+//! g^lowest.
 #![expect(unsafe_code, reason = "calls kernel blocks whose bounds `run` argues")]
 #![expect(clippy::needless_range_loop, reason = "a lane is an index of vectors and of bytes alike")]
 
@@ -19,10 +20,10 @@ pub(crate) fn is_dense(data: &[Source]) -> bool {
     data.last().is_none_or(|(highest, _)| usize::from(*highest) + 1 == data.len())
 }
 
-/// Gaps up to here are closed by doubling: three operations each where a table takes six and two loads.
+/// Largest gap that is closed by doubling: each doubling takes three operations, a table six and two loads.
 const DOUBLINGS_MAX: u8 = 2;
 
-/// `out` = `first` ^ all of `rest`.
+/// Computes `out` = `first` ^ all of `rest`.
 pub(crate) struct XorGenerate<'a> {
     pub out: &'a mut [u8],
     pub first: &'a [u8],
@@ -32,7 +33,8 @@ pub(crate) struct XorGenerate<'a> {
 impl Kernel for XorGenerate<'_> {
     #[inline(always)]
     unsafe fn block<V: Vector, const N: usize, T: Transfer>(&mut self, at: usize, transfer: T) {
-        // SAFETY: the caller's promises, for this and every load and the store below: all strips are equally long.
+        // SAFETY: the caller's promises, for this and every load and the store below: all strips are equally
+        // long.
         let mut sum: [V; N] = unsafe { load(transfer, self.first, at) };
         let (pairs, odd) = self.rest.as_chunks::<2>();
         for [one, two] in pairs {
@@ -56,7 +58,7 @@ impl Kernel for XorGenerate<'_> {
     }
 }
 
-/// The sums over a set of strips: P (if `P`) and Q. `data` ascends by index; the empty set sums to zeros.
+/// Sums over a set of strips: P (if `P`) and Q. `data` ascends by index; the empty set sums to zeros.
 ///
 /// # Safety
 /// As for [`Kernel::block`], for every strip of `data`.
@@ -105,7 +107,7 @@ pub(super) unsafe fn sums<V: Vector, const N: usize, const P: bool, const DENSE:
     } else {
         let mut above = highest;
         for &(index, strip) in rest.iter().rev() {
-            // The step itself doubles once.
+            // `step` itself doubles once.
             raise(&mut q, above - index - 1);
             above = index;
             for lane in 0..N {
@@ -142,7 +144,7 @@ fn raise<V: Vector, const N: usize>(values: &mut [V; N], gap: u8) {
     }
 }
 
-/// `q`, and `p` if `P`, of `data`; without `P`, `p` is empty and untouched.
+/// Computes `q`, and `p` if `P`, of `data`; without `P`, `p` is empty and untouched.
 pub(crate) struct QGenerate<'a, const P: bool, const DENSE: bool> {
     pub p: &'a mut [u8],
     pub q: &'a mut [u8],
@@ -163,19 +165,21 @@ impl<const P: bool, const DENSE: bool> Kernel for QGenerate<'_, P, DENSE> {
     }
 }
 
-/// How much of P and of Q is made before it leaves for memory. Written past the caches in turns of 128 bytes, the two
-/// keep each other's write-combining buffers from filling; bursts of half a KiB let them (benches/record/).
+/// Number of bytes of P, and of Q, that are made before they are sent to memory. If P and Q are written past
+/// the caches in turns of 128 bytes, each keeps the other's write-combining buffers from filling; bursts of
+/// half a KiB let them fill (benches/record/).
 const STAGE_BYTES: usize = 512;
 
-/// Bytes at the alignment of the widest vector.
+/// A buffer aligned like the widest vector.
 #[repr(align(64))]
 struct Stage([u8; STAGE_BYTES]);
 
-/// P and Q of dense `data`, stored past the caches: made in a stage that stays in the first-level cache, which is then
-/// streamed out.
+/// Generates P and Q of dense `data`, stored past the caches. They are made in a stage that stays in the
+/// first-level cache, and the stage is then streamed out.
 ///
 /// # Safety
-/// The CPU has V's instruction set; all strips are equally long; `p` and `q` are [`super::fits`] for V.
+/// The CPU must have V's instruction set; all strips must be equally long; `p` and `q` must be
+/// [`super::fits`] for V.
 #[inline(always)]
 pub(crate) unsafe fn run_staged<V: Vector, const N: usize>(p: &mut [u8], q: &mut [u8], data: &[Source]) {
     let (mut stage_p, mut stage_q) = (Stage([0; STAGE_BYTES]), Stage([0; STAGE_BYTES]));
@@ -183,12 +187,13 @@ pub(crate) unsafe fn run_staged<V: Vector, const N: usize>(p: &mut [u8], q: &mut
     while base < q.len() {
         let end = q.len().min(base + STAGE_BYTES);
         let mut kernel = QGenerate::<true, true> { p: &mut stage_p.0, q: &mut stage_q.0, data };
-        // SAFETY: the caller's promises; the strips reach to `end`, the stage from `base` to there; and `end` is a multiple of
-        // a vector, so nothing is left over.
+        // SAFETY: the caller's promises; the strips reach to `end`, the stage from `base` to there; and `end`
+        // is a multiple of a vector, so nothing is left over.
         unsafe { walk::<V, N>(&mut kernel, base, end, Staged { base }) };
         for (out, stage) in [(&mut *p, &stage_p), (&mut *q, &stage_q)] {
             for at in (base..end).step_by(V::BYTES) {
-                // SAFETY: the CPU is the caller's promise; a vector is left in the stage and, aligned, in `out`.
+                // SAFETY: the CPU is the caller's promise; a vector is left in the stage and, aligned, in
+                // `out`.
                 let vector: V = unsafe { Whole.load(&stage.0, at - base) };
                 // SAFETY: as above.
                 unsafe { Streamed.store(vector, out, at) };

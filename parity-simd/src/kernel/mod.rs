@@ -1,7 +1,7 @@
 //! The kernels, each written once over a [`Vector`].
 //!
-//! A kernel is a value that holds its strips and knows how to compute `N` vectors at an offset; [`run`] walks it
-//! over the strips:
+//! A kernel is a value that holds its strips and can compute `N` vectors at an offset; [`run`] walks it over
+//! the strips:
 //!
 //! ```text
 //!   0                                                    bytes
@@ -9,15 +9,16 @@
 //!     wide blocks, all sources per block     singles     tail
 //! ```
 //!
-//! Within a block every source is read once and every output written once, so each strip passes through the
-//! caches once whatever the number of sources, and P and Q come out of the same loads. The tail, shorter than a
-//! vector, goes through a zero-padded buffer; strips of whole sectors never have one.
+//! Within a block every source is read once and every output is written once. So each strip passes through
+//! the caches once, whatever the number of sources, and P and Q come out of the same loads. The tail, shorter
+//! than a vector, goes through a zero-padded buffer; strips of whole sectors have no tail.
 //!
-//! Invariants
+//! Invariants:
 //! - A kernel touches exactly the bytes `0..bytes` of each strip; the strips of one kernel are equally long.
-//! - No byte of an output is read after it was written: blocks do not overlap, so accumulating kernels are right.
-//! - Everything is `#[inline(always)]` down to the intrinsics, because only inside the `#[target_feature]`
-//!   wrapper of arch/ may the compiler use the instructions. Closures are avoided for the same reason.
+//! - No byte of an output is read after it was written: blocks do not overlap, so accumulating kernels are
+//!   correct.
+//! - Everything is `#[inline(always)]` down to the intrinsics, because the compiler may use the instructions
+//!   only inside the `#[target_feature]` wrapper of arch/. Closures are avoided for the same reason.
 #![expect(unsafe_code, reason = "vector loads and stores on raw pointers, bounds argued by `run`")]
 
 pub(crate) mod delta;
@@ -26,21 +27,21 @@ pub(crate) mod recover;
 
 use crate::vector::{BYTES_MAX, Vector};
 
-/// One computation over equally long strips.
+/// A computation over equally long strips.
 pub(crate) trait Kernel {
     /// Computes `N` vectors at byte `at` of every strip.
     ///
     /// # Safety
-    /// The CPU has V's instruction set, and `at + N * V::BYTES` is within every strip, or for a
-    /// [`Part`] of `bytes`, `N` is 1 and `at + bytes` is.
+    /// The CPU must have V's instruction set, and `at + N * V::BYTES` must be within every strip. For a
+    /// [`Part`] of `bytes`, instead, `N` must be 1 and `at + bytes` within every strip.
     unsafe fn block<V: Vector, const N: usize, T: Transfer>(&mut self, at: usize, transfer: T);
 }
 
 /// Walks `kernel` over strips of `bytes` bytes, in wide blocks of `N` vectors moved as `transfer` does.
 ///
 /// # Safety
-/// The CPU has V's instruction set, and every strip of the kernel is `bytes` long; for [`Streamed`], its
-/// outputs are aligned to V::BYTES.
+/// The CPU must have V's instruction set, and every strip of the kernel must be `bytes` long. For
+/// [`Streamed`], the kernel's outputs must be aligned to V::BYTES.
 #[inline(always)]
 pub(crate) unsafe fn run<V: Vector, const N: usize>(
     mut kernel: impl Kernel,
@@ -55,10 +56,11 @@ pub(crate) unsafe fn run<V: Vector, const N: usize>(
     }
 }
 
-/// The whole vectors of `from..to`; where they end.
+/// Walks over the whole vectors of `from..to`, and returns where they end.
 ///
 /// # Safety
-/// As for [`run`], with strips that reach to `to`, and outputs where `transfer` stores.
+/// The requirements are those of [`run`], for strips that reach to `to`, and for outputs as `transfer` stores
+/// them.
 #[inline(always)]
 unsafe fn walk<V: Vector, const N: usize>(
     kernel: &mut impl Kernel,
@@ -69,7 +71,8 @@ unsafe fn walk<V: Vector, const N: usize>(
     let wide = N * V::BYTES;
     let mut at = from;
     while to - at >= wide {
-        // SAFETY: the CPU is the caller's promise; `wide` bytes are left at `at` in strips that reach to `to`.
+        // SAFETY: the CPU is the caller's promise; `wide` bytes are left at `at` in strips that reach to
+        // `to`.
         unsafe { kernel.block::<V, N, _>(at, transfer) };
         at += wide;
     }
@@ -81,27 +84,27 @@ unsafe fn walk<V: Vector, const N: usize>(
     at
 }
 
-/// Whether `out` can be stored past the caches: in whole vectors, at their alignment.
+/// Whether `out` can be stored past the caches: it must consist of whole vectors, aligned to a vector.
 pub(crate) fn fits<V: Vector>(out: &[u8]) -> bool {
     out.as_ptr().addr().is_multiple_of(V::BYTES) && out.len().is_multiple_of(V::BYTES)
 }
 
-/// How a block moves between strips and registers.
+/// The way in which a block moves between strips and registers.
 pub(crate) trait Transfer: Copy {
-    /// A vector from byte `at` of `strip`.
+    /// Loads a vector from byte `at` of `strip`.
     ///
     /// # Safety
     /// The CPU has V's instruction set; the bytes that this transfer moves are within `strip`.
     unsafe fn load<V: Vector>(self, strip: &[u8], at: usize) -> V;
 
-    /// A vector to byte `at` of `strip`.
+    /// Stores a vector to byte `at` of `strip`.
     ///
     /// # Safety
     /// As for `load`.
     unsafe fn store<V: Vector>(self, vector: V, strip: &mut [u8], at: usize);
 }
 
-/// Whole vectors.
+/// Transfers of whole vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct Whole;
 
@@ -121,7 +124,7 @@ impl Transfer for Whole {
     }
 }
 
-/// Whole vectors, stored past the caches: the lines of the output are neither fetched nor kept.
+/// Transfers of whole vectors, stored past the caches: the output's lines are neither fetched nor kept.
 #[derive(Clone, Copy)]
 pub(crate) struct Streamed;
 
@@ -137,13 +140,13 @@ impl Transfer for Streamed {
         debug_assert!(at + V::BYTES <= strip.len());
         let to = strip.as_mut_ptr().wrapping_add(at);
         debug_assert!(to.addr().is_multiple_of(V::BYTES));
-        // SAFETY: V::BYTES at `at` are within the strip, which we hold exclusively; `run` demands the alignment of
-        // the strip, and `at` is a multiple of V::BYTES.
+        // SAFETY: V::BYTES at `at` are within the strip, which we hold exclusively; `run` demands the
+        // alignment of the strip, and `at` is a multiple of V::BYTES.
         unsafe { vector.stream(to) }
     }
 }
 
-/// Whole vectors, stored to a stage: byte `base` of a strip is byte 0 of the output.
+/// Transfers of whole vectors, stored to a stage: byte `base` of a strip is byte 0 of the output.
 #[derive(Clone, Copy)]
 pub(crate) struct Staged {
     pub base: usize,
@@ -163,10 +166,10 @@ impl Transfer for Staged {
     }
 }
 
-/// The first `bytes` of a vector, fewer than all; the rest is zeros and is not stored.
+/// Transfers of the first `bytes` of a vector, fewer than all; the rest is zeros and is not stored.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
-    /// 1..V::BYTES.
+    /// Number of bytes to move, 1..V::BYTES.
     pub bytes: usize,
 }
 
@@ -188,7 +191,7 @@ impl Transfer for Part {
     }
 }
 
-/// `N` vectors from byte `at` of `strip`.
+/// Loads `N` vectors from byte `at` of `strip`.
 ///
 /// # Safety
 /// As for [`Kernel::block`].
@@ -205,7 +208,7 @@ unsafe fn load<V: Vector, const N: usize>(transfer: impl Transfer, strip: &[u8],
     vectors
 }
 
-/// `N` vectors to byte `at` of `strip`.
+/// Stores `N` vectors to byte `at` of `strip`.
 ///
 /// # Safety
 /// As for [`Kernel::block`].

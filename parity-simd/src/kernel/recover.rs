@@ -1,7 +1,8 @@
-//! Lost data strips from what is left.
+//! Recovery of lost data strips from the remaining strips.
 //!
-//! One lost strip with P is a XOR and needs no kernel of its own ([`super::generate::XorGenerate`]). The other two
-//! cases sum the present strips as generation does, add the parity that was read, and solve, all in registers:
+//! One lost strip with P is an XOR and needs no kernel of its own ([`super::generate::XorGenerate`]). The
+//! other two cases sum the present strips as generation does, add the parity that was read, and solve, all in
+//! registers:
 //!
 //! ```text
 //!   a lost, P lost:   q' = q + sum g^i D_i = g^a D_a            D_a = q' / g^a
@@ -16,7 +17,7 @@ use super::{Kernel, Transfer, load, store};
 use crate::field::Factor;
 use crate::vector::Vector;
 
-/// `out` = `scale` * (`q` + the Q sum of `present`).
+/// Computes `out` = `scale` * (`q` + the Q sum of `present`).
 pub(crate) struct RecoverOneWithQ<'a> {
     pub out: &'a mut [u8],
     pub scale: &'a Factor,
@@ -40,13 +41,14 @@ impl Kernel for RecoverOneWithQ<'_> {
     }
 }
 
-/// `out_b` = `scale_p` * p' + `scale_q` * q' and `out_a` = p' + `out_b`, in the words of the file's head.
+/// Computes `out_b` = `scale_p` * p' + `scale_q` * q' and `out_a` = p' + `out_b`, in the notation of the top
+/// of this file.
 pub(crate) struct RecoverTwo<'a> {
     pub out_a: &'a mut [u8],
     pub out_b: &'a mut [u8],
-    /// g^a / (g^a + g^b).
+    /// The factor g^a / (g^a + g^b).
     pub scale_p: &'a Factor,
-    /// 1 / (g^a + g^b).
+    /// The factor 1 / (g^a + g^b).
     pub scale_q: &'a Factor,
     pub present: &'a [Source<'a>],
     pub p: &'a [u8],
