@@ -172,8 +172,7 @@ impl Stripes {
         self.jobs_ended.pop_front()
     }
 
-    // ---- a turn
-    // ----------------------------------------------------------------------------------------------------
+    // ---- a turn ---------------------------------------------------------------------------------
 
     /// Continues every op that can continue: first the ops that wait for memory, for a time to pass, or for
     /// an event that no completion announces, then the ops that are to start.
@@ -318,11 +317,10 @@ impl Stripes {
         }
     }
 
-    // ---- the life of an operation
-    // ----------------------------------------------------------------------------------
+    // ---- the life of an operation ---------------------------------------------------------------
 
     /// Runs a verb of an op and carries out the step that the verb returns.
-    #[inline]
+    #[inline(always)]
     fn act<R: Ring>(
         &mut self,
         tools: &mut Tools<'_, R>,
@@ -333,7 +331,7 @@ impl Stripes {
         self.follow(tools, index, step);
     }
 
-    #[inline]
+    #[inline(always)]
     fn verb<T, R: Ring>(
         &mut self,
         tools: &mut Tools<'_, R>,
@@ -353,7 +351,15 @@ impl Stripes {
     }
 
     /// Carries out the step that an op needs next.
-    fn follow<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, mut step: Step) {
+    #[inline(always)]
+    fn follow<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, step: Step) {
+        // Fast path: most completions are not the last ones of their batch.
+        if !matches!(step, Step::Io) {
+            self.follow_on(tools, index, step);
+        }
+    }
+
+    fn follow_on<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, mut step: Step) {
         while let Step::Memory { bytes } = step {
             let pool = &mut tools.turn.buffers.pool;
             let Some(work) = self.starved.take(pool, tools.turn.now_ns, index, bytes) else {
@@ -405,8 +411,7 @@ impl Stripes {
         }
     }
 
-    // ---- what comes from outside
-    // -----------------------------------------------------------------------------------
+    // ---- what comes from outside ----------------------------------------------------------------
 
     /// A read of an op has completed.
     pub(crate) fn read_done<R: Ring>(

@@ -88,7 +88,7 @@ impl MemberIos {
 
     /// Takes out a completed operation and counts it for its device. An operation of a device that its slot
     /// no longer has is not counted, because the counters are those of the slot's present device.
-    #[inline]
+    #[inline(always)] // for its span: see `Span`
     pub(crate) fn complete(&mut self, tag: u32, result: Result<(), i32>, shared: &Shared, now_ns: u64) -> Io {
         let io = self.list.remove(tag);
         if io.is_current(shared) {

@@ -263,14 +263,14 @@ impl Array {
             self.shared.members.heard(io.slot);
         }
         match io.what {
-            IoFor::Parked(holds) => self.unpark(holds),
+            IoFor::Parked(holds) => return self.unpark(holds),
             IoFor::HostRead { request, stripe, start, deallocations }
             | IoFor::LeftRead { request, stripe, start, deallocations } => {
                 if matches!(io.what, IoFor::HostRead { .. }) {
                     self.host_reads -= 1;
                 }
                 let read = HostRead { request, stripe, start, span: io.span };
-                self.host_read_done(read, deallocations, &io, result);
+                return self.host_read_done(read, deallocations, &io, result);
             }
             IoFor::OpRead { op, strip } => {
                 self.stripes.read_done(&mut tools!(self, ring), op, strip, &io, result)

@@ -155,7 +155,7 @@ pub struct Machine<'a> {
     /// Pool of the host's buffers.
     host_pool: Pool,
     pub(super) reactors: Vec<Reactor>,
-    /// The state that reactors share.
+    /// What reactors share.
     pub shared: Arc<Shared>,
     /// The contents that reads may return.
     pub oracle: Oracle,
@@ -445,8 +445,7 @@ impl<'a> Machine<'a> {
         array.advance(ring, now_ns);
         array.check_invariants();
         array.exchange_spans(ring, &mut self.host_pool, |bytes| bytes);
-        let replies: Vec<Reply> = array.take_replies().collect();
-        replies.into_iter().for_each(|reply| self.answered(reply));
+        array.take_replies().collect::<Vec<_>>().into_iter().for_each(|reply| self.answered(reply));
     }
 
     /// Completes an operation and hands the completion to its reactor.
