@@ -398,12 +398,10 @@ impl Stripes {
     /// job.
     #[inline]
     fn end<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32, result: Result<(), RequestError>) {
-        self.verb(tools, index, |op, at| {
-            op.give_work(at);
-            op.answer_active(at, result);
-        });
         let op = &mut self.ops[index];
         debug_assert_eq!(op.pending, 0);
+        op.give_work(tools.turn.buffers);
+        op.answer_active(&mut self.parts, result);
         if let Some(job) = op.job.take() {
             let (stripe, unhealed) = (op.stripe, op.unhealed);
             let need_sync = tools.turn.shared.bitmap.cell(stripe) == Cell::NeedSync;
@@ -547,21 +545,21 @@ impl StripeOp {
 
     /// Gives the op's memory back, if it has any.
     #[inline]
-    fn give_work<R>(&mut self, at: &mut At<'_, '_, R>) {
+    fn give_work(&mut self, buffers: &mut Buffers) {
         let work = std::mem::replace(&mut self.work, Span::EMPTY);
         let lot = std::mem::replace(&mut self.lot, NONE);
         if lot != NONE {
-            at.turn.buffers.leave(lot);
+            buffers.leave(lot);
         } else if work != Span::EMPTY {
-            at.turn.buffers.pool.give(work);
+            buffers.pool.give(work);
         }
     }
 
     /// Answers the parts that the op has worked for.
     #[inline]
-    fn answer_active<R>(&mut self, at: &mut At<'_, '_, R>, result: Result<(), RequestError>) {
-        while let Some(part) = self.active.pop(&mut at.parts.list) {
-            at.parts.end(part, result);
+    fn answer_active(&mut self, parts: &mut Parts, result: Result<(), RequestError>) {
+        while let Some(part) = self.active.pop(&mut parts.list) {
+            parts.end(part, result);
         }
     }
 

@@ -93,16 +93,22 @@ impl MemberIos {
         let io = self.list.remove(tag);
         if io.is_current(shared) {
             self.watch.hear(io.slot);
-            if matches!(io.what, IoFor::OpDeallocate { .. }) {
-                self.watch.hear_advice(io.slot);
-            }
             let (operation, took_ns) = self.stamps[tag as usize].ended(now_ns);
             self.counters.of(io.device).add(operation, io.span.len_bytes, took_ns, result);
         }
-        if matches!(io.what, IoFor::Parked(_) | IoFor::LeftRead { .. }) {
-            self.parked -= 1;
-        }
         io
+    }
+
+    /// Notes that a completed operation was a parked one.
+    pub(crate) fn unpark(&mut self) {
+        self.parked -= 1;
+    }
+
+    /// Notes a completed deallocation.
+    pub(crate) fn hear_advice(&mut self, io: &Io, shared: &Shared) {
+        if io.is_current(shared) {
+            self.watch.hear_advice(io.slot);
+        }
     }
 
     /// Whether no operation is in flight, not even a parked one.

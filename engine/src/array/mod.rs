@@ -268,6 +268,8 @@ impl Array {
             | IoFor::LeftRead { request, stripe, start, deallocations } => {
                 if matches!(io.what, IoFor::HostRead { .. }) {
                     self.host_reads -= 1;
+                } else {
+                    self.ios.unpark();
                 }
                 let read = HostRead { request, stripe, start, span: io.span };
                 return self.host_read_done(read, deallocations, &io, result);
@@ -282,7 +284,10 @@ impl Array {
                 let question = Question { strip, errno, copy };
                 self.stripes.asked(&mut tools!(self, ring), op, question, &io, result);
             }
-            IoFor::OpDeallocate { op } => self.stripes.deallocated(&mut tools!(self, ring), op),
+            IoFor::OpDeallocate { op } => {
+                self.ios.hear_advice(&io, &self.shared);
+                self.stripes.deallocated(&mut tools!(self, ring), op);
+            }
             IoFor::Flush => {
                 self.flush.done(&self.shared, &io, result);
                 self.end_flushes(ring);

@@ -221,6 +221,7 @@ impl Array {
 
     /// The kernel gives back what nothing has waited for.
     pub(super) fn unpark(&mut self, holds: Holds) {
+        self.ios.unpark();
         match holds {
             Holds::Nothing => {}
             Holds::Lot(lot) => self.buffers.release(lot),

@@ -77,7 +77,7 @@ impl StripeOp {
         let part = self.active.first().expect("a discard has its part");
         let is_last = at.parts.list[part].kind == PartKind::Discard { is_last: true };
         if is_last && !at.shared.lost.touches(self.stripe) {
-            self.answer_active(at, Ok(()));
+            self.answer_active(at.parts, Ok(()));
         }
         at.discarded.push(at.index);
         Step::Io

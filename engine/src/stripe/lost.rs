@@ -165,7 +165,7 @@ impl StripeOp {
     /// The probe has ended. If every probed member could read another block, the piece is read again after a
     /// while, or, after enough reads, given up.
     pub(super) fn probed<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
-        self.give_work(at);
+        self.give_work(at.turn.buffers);
         if std::mem::take(&mut self.read_failed) {
             return self.pass_by(at, self.row_next);
         }

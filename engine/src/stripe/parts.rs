@@ -79,7 +79,10 @@ impl Parts {
     /// Ends a part; see [`Parts::next_ended`].
     #[inline]
     pub(super) fn end(&mut self, index: u32, result: Result<(), RequestError>) {
-        let Part { home, home_part, request, held, .. } = self.remove(index);
+        // Read where it lies: to take the part out would copy a cache line.
+        let Part { home, home_part, request, held, .. } = self.list[index];
+        self.guests -= usize::from(home != self.me);
+        self.list.free(index);
         self.ended.push_back(PartEnd { home, home_part, request, held, result });
     }
 

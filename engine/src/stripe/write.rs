@@ -211,7 +211,7 @@ impl StripeOp {
 
     /// Plans a batch again from its first row, after memory became free or a read failed.
     pub(super) fn replan<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
-        self.give_work(at);
+        self.give_work(at.turn.buffers);
         self.row_next = self.row;
         self.read_failed = false;
         let resyncs = self.work_kind == Work::Write(Mode::Heal);
@@ -473,7 +473,7 @@ impl StripeOp {
             return self.issue_writes(at);
         }
         let (row_next, refused) = (self.row_next, self.refused.filter(|_| self.work_kind != Work::Read));
-        self.give_work(at);
+        self.give_work(at.turn.buffers);
         match refused {
             Some(error) => self.end_refused(at, error),
             None => self.next_batch(at, row_next),

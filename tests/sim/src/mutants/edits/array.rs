@@ -330,7 +330,7 @@ pub(super) const EDITS: &[Edit] = &[
         if self.pending == 0 { self.writes_done(at)",
         "        self.pending -= 1;
         if mutant!(MemoryGivenEarly) {
-            self.give_work(at);
+            self.give_work(at.turn.buffers);
         }
         if self.pending == 0 { self.writes_done(at)",
     ),
@@ -358,7 +358,7 @@ pub(super) const EDITS: &[Edit] = &[
         WRITE,
         "        Step::Wait(Until::CellDurable)",
         "        if mutant!(FirstBeforeDurable) {
-            self.answer_active(at, Ok(()));
+            self.answer_active(at.parts, Ok(()));
         }
         Step::Wait(Until::CellDurable)",
     ),
