@@ -245,7 +245,7 @@ impl Stripes {
         let shared = tools.turn.shared;
         let op = &mut self.ops[index];
         let Phase::Waiting(until) = op.phase else { unreachable!("no wait: {:?}", op.phase) };
-        match until.look(shared, op.stripe) {
+        match until.look(shared, op) {
             Look::Waiting => {
                 if until.needs_block() {
                     tools.blocks.ask(shared.bitmap.block_of(op.stripe));
@@ -384,7 +384,7 @@ impl Stripes {
             Step::Flush => tools.flush.join(FlushWaiter::Op(index)),
             Step::Rest { wait_ns } => {
                 self.ops[index].phase = Phase::AwaitingReread;
-                self.rereads.push_back(Reread { due_ns: tools.turn.now_ns + wait_ns, op: index });
+                self.rereads.push_back(Reread { due_ns: tools.turn.now_ns + u64::from(wait_ns), op: index });
             }
             Step::Finished(result) => {
                 self.end(tools, index, result);
@@ -410,6 +410,16 @@ impl Stripes {
     }
 
     // ---- what comes from outside ----------------------------------------------------------------
+
+    /// Takes the success of an I/O of an op that has others in flight, on a strip without a failed read: it is
+    /// counted, and nothing else follows from it. False if more has to be done.
+    #[inline(always)]
+    pub(crate) fn is_one_of_several(&mut self, index: u32, strip: u8) -> bool {
+        let op = &mut self.ops[index];
+        let is_one_of_several = op.pending > 1 && !op.suspects.has(strip);
+        op.pending -= u32::from(is_one_of_several);
+        is_one_of_several
+    }
 
     /// A read of an op has completed.
     pub(crate) fn read_done<R: Ring>(
@@ -523,12 +533,12 @@ impl StripeOp {
             Until::IntentDurable => self.issue_writes(at),
             Until::CellDurable => self.finish_written(at),
             Until::Unmarked => self.discard(at),
-            Until::Discarded(_) => self.discarded(at),
+            Until::Discarded => self.discarded(at),
             Until::ListTakesMore => self.list_rows(at),
-            Until::Listed(_) => self.listed(at),
+            Until::Listed => self.listed(at),
             Until::ListTakesLess => self.unlist_or(at, StripeOp::unlisted),
-            Until::Unlisted(_) => self.unlisted(at),
-            Until::OnRecord(_) => self.recorded(at),
+            Until::Unlisted => self.unlisted(at),
+            Until::OnRecord => self.recorded(at),
         }
     }
 

@@ -274,11 +274,16 @@ impl Array {
                 let read = HostRead { request, stripe, start, span: io.span };
                 return self.host_read_done(read, deallocations, &io, result);
             }
+            IoFor::OpRead { op, strip } | IoFor::OpWrite { op, strip }
+                if result.is_ok() && self.stripes.is_one_of_several(op, strip) =>
+            {
+                return;
+            }
             IoFor::OpRead { op, strip } => {
-                self.stripes.read_done(&mut tools!(self, ring), op, strip, &io, result)
+                self.stripes.read_done(&mut tools!(self, ring), op, strip, &io, result);
             }
             IoFor::OpWrite { op, strip } => {
-                self.stripes.write_done(&mut tools!(self, ring), op, strip, &io, result)
+                self.stripes.write_done(&mut tools!(self, ring), op, strip, &io, result);
             }
             IoFor::OpAsk { op, strip, errno, copy } => {
                 let question = Question { strip, errno, copy };
@@ -366,7 +371,7 @@ impl Array {
     }
 
     /// Answers the parts and jobs that have ended: here, or to the reactors that they came from.
-    #[inline]
+    #[inline(always)]
     fn answer_ended(&mut self) {
         while let Some(PartEnd { home, home_part, request, held, result }) = self.stripes.parts.next_ended() {
             if home == self.me {

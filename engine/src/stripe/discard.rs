@@ -65,9 +65,9 @@ impl StripeOp {
 
     /// Makes the cell Unwritten; the devices are told once that is durable.
     pub(super) fn discard<R>(&mut self, at: &mut At<'_, '_, R>) -> Step {
-        let ticket = at.shared.bitmap.discard(self.stripe);
+        self.ticket = Some(at.shared.bitmap.discard(self.stripe));
         at.blocks.ask(at.shared.bitmap.block_of(self.stripe));
-        Step::Wait(Until::Discarded(ticket))
+        Step::Wait(Until::Discarded)
     }
 
     /// The cell is durably Unwritten. The strips are deallocated at the end of this look at the waits.

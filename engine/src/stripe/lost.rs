@@ -210,7 +210,7 @@ impl StripeOp {
             Ok(version) => {
                 // A strip that fails from now on must fail as many reads as these strips did.
                 (self.given_up, self.vain) = (lost, Vain::NONE);
-                await_list(at, Until::Listed(version))
+                self.await_list(at, Until::Listed, version)
             }
             Err(Refused::Busy) => Step::Wait(Until::ListTakesMore),
             Err(Refused::Full) => LOST,
@@ -249,7 +249,7 @@ impl StripeOp {
             return go_on(self, at);
         }
         match self.unlist(at) {
-            Ok(version) => await_list(at, Until::Unlisted(version)),
+            Ok(version) => self.await_list(at, Until::Unlisted, version),
             Err(Refused::Busy) => Step::Wait(Until::ListTakesLess),
             Err(Refused::Full) => LOST,
         }
@@ -288,12 +288,13 @@ impl StripeOp {
         }
         Ok(version)
     }
-}
 
-/// Waits for a version of the list; wakes the steward (reactor 0), which writes the list.
-fn await_list<R>(at: &At<'_, '_, R>, until: Until) -> Step {
-    if at.turn.me != 0 {
-        at.shared.mailboxes.wake(0);
+    /// Waits for a version of the list, which the steward writes.
+    fn await_list<R>(&mut self, at: &At<'_, '_, R>, until: Until, version: u64) -> Step {
+        self.listed = version;
+        if at.turn.me != 0 {
+            at.shared.mailboxes.wake(0);
+        }
+        Step::Wait(until)
     }
-    Step::Wait(until)
 }

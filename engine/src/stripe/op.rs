@@ -26,6 +26,8 @@
 
 use std::mem::offset_of;
 
+use bitmap::Ticket;
+
 use crate::geometry::{Geometry, Rotation, Slots, Strips};
 use crate::job::Job;
 use crate::limits::MEMBERS_MAX;
@@ -265,6 +267,10 @@ pub(crate) struct StripeOp {
     /// Whether a member that stays refused what background work wrote. The stripe then remains or becomes
     /// unsynced (`NeedSync`).
     pub(crate) unhealed: bool,
+    /// The version of the list of lost rows that the op waits for.
+    pub(crate) listed: u64,
+    /// The durability that a discard waits for.
+    pub(crate) ticket: Option<Ticket>,
     /// Range from the first row that a part touches to the last: where to look for segments.
     pub(crate) rows: Rows,
     /// First row of the batch. `row_next` is the first row of the next one.
@@ -322,6 +328,8 @@ impl StripeOp {
             unhealed: false,
             given_up: Strips::NONE,
             given_up_whole: Strips::NONE,
+            listed: 0,
+            ticket: None,
             rows: Rows::NONE,
             row: 0,
             row_next: 0,

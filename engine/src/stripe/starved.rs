@@ -48,7 +48,7 @@ impl Starved {
     }
 
     /// Takes memory for a batch of an operation. Returns `None` if the operation has been queued for it.
-    #[inline]
+    #[inline(always)] // for its span: see `Span`
     pub(super) fn take(&mut self, pool: &mut Pool, now_ns: u64, index: u32, bytes: u32) -> Option<Span> {
         if !self.is_empty() && !self.is_served {
             self.queue.push_back((index, bytes));

@@ -33,7 +33,7 @@ use crate::geometry::Strips;
 /// Number of failed reads of a piece after which its rows are given up.
 const READS: u8 = 4;
 /// The wait after the first read. Each later wait is twice as long as the one before.
-const FIRST_WAIT_NS: u64 = 500_000_000;
+const FIRST_WAIT_NS: u32 = 500_000_000;
 /// Number of pieces that one attempt at a stripe looks at closely: as many as a member's strip of the usual
 /// chunk size has.
 pub(crate) const PIECES: u8 = 16;
@@ -75,7 +75,7 @@ impl Vain {
     }
 
     /// Time to wait before the next read; `None` after enough reads.
-    pub(crate) const fn wait_ns(self) -> Option<u64> {
+    pub(crate) const fn wait_ns(self) -> Option<u32> {
         if self.reads < READS { Some(FIRST_WAIT_NS << (self.reads - 1)) } else { None }
     }
 }

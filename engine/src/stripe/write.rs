@@ -78,6 +78,7 @@ impl StripeOp {
     }
 
     /// Asks for the cell's mark, unless the cell is already durably marked.
+    #[inline]
     pub(super) fn mark<R>(&self, at: &mut At<'_, '_, R>) {
         if at.shared.bitmap.begin_write(self.stripe) == Begun::Pending {
             at.turn.tally().marks.add(1);
@@ -116,6 +117,7 @@ impl StripeOp {
     }
 
     /// Reads the cell and the members' state into `view`, from which the next plan of this op is made.
+    #[inline]
     pub(super) fn look<R>(&mut self, at: &At<'_, '_, R>) -> Trust {
         let shared = at.shared;
         let trust = match shared.bitmap.cell(self.stripe) {
@@ -242,6 +244,7 @@ impl StripeOp {
         plan::unsynced(&view, touched, whole)
     }
 
+    #[inline]
     pub(super) fn issue_reads<R: Ring>(&mut self, at: &mut At<'_, '_, R>) -> Step {
         self.phase = Phase::Reading;
         let is_read = self.work_kind == Work::Read;
@@ -496,7 +499,7 @@ impl StripeOp {
         } else if at.shared.members.on_record(self.skipped, self.stripe) {
             self.recorded(at)
         } else {
-            Step::Wait(Until::OnRecord(self.skipped))
+            Step::Wait(Until::OnRecord)
         }
     }
 

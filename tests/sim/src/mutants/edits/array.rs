@@ -325,6 +325,11 @@ pub(super) const EDITS: &[Edit] = &[
         "Work::Rebuild { .. } if self.unhealed && !mutant!(UnhealedIsTrusted) => self.tear(at),",
     ),
     e(
+        STRIPES,
+        "op.pending > 1 && !op.suspects.has(strip);",
+        "op.pending > 1 && !op.suspects.has(strip) && !mutant!(MemoryGivenEarly);",
+    ),
+    e(
         WRITE,
         "        self.pending -= 1;
         if self.pending == 0 { self.writes_done(at)",
@@ -415,8 +420,9 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         STEP,
-        "Until::Discarded(ticket) => shared.bitmap.is_durable(ticket),",
-        "Until::Discarded(ticket) => shared.bitmap.is_durable(ticket) || mutant!(DeallocateBeforeDurable),",
+        "Until::Discarded => shared.bitmap.is_durable(op.ticket.expect(\"a discard has its ticket\")),",
+        "Until::Discarded if mutant!(DeallocateBeforeDurable) => true,
+            Until::Discarded => shared.bitmap.is_durable(op.ticket.expect(\"a discard has its ticket\")),",
     ),
     // discard
     e(

@@ -47,14 +47,14 @@ pub(super) const EDITS: &[Edit] = &[
     ),
     e(
         LIST,
-        "await_list(at, Until::Listed(version))",
-        "await_list(at, Until::Listed(if mutant!(ZerosBeforeList) { 0 } else { version }))",
+        "self.await_list(at, Until::Listed, version)",
+        "self.await_list(at, Until::Listed, if mutant!(ZerosBeforeList) { 0 } else { version })",
     ),
     e(
         LIST,
-        "Ok(version) => await_list(at, Until::Unlisted(version)),",
+        "Ok(version) => self.await_list(at, Until::Unlisted, version),",
         "Ok(_) if mutant!(AcknowledgedWhileListed) => self.unlisted(at),
-            Ok(version) => await_list(at, Until::Unlisted(version)),",
+            Ok(version) => self.await_list(at, Until::Unlisted, version),",
     ),
     e(
         LIST_WRITES,
