@@ -118,8 +118,16 @@ fn copy_in_and_out(array: &Array, tree: &Path, image: &Path, into: &[&str]) {
     std::fs::create_dir(&files).expect("a directory");
     let dump = format!("rdump / {}", files.display());
     succeeded("debugfs", &run("debugfs", &["-R".as_ref(), dump.as_ref(), out.as_os_str()]));
-    let diff =
-        run("diff", &["-r".as_ref(), "--exclude=lost+found".as_ref(), tree.as_os_str(), files.as_os_str()]);
+    let diff = run(
+        "diff",
+        &[
+            "-r".as_ref(),
+            "--no-dereference".as_ref(),
+            "--exclude=lost+found".as_ref(),
+            tree.as_os_str(),
+            files.as_os_str(),
+        ],
+    );
     succeeded("diff", &diff);
     server.stop();
 }
