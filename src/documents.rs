@@ -58,7 +58,8 @@ pub struct ErrorReport {
     pub kind: ErrorKind,
     /// The reason in words: what, to which array or device, and what to do about it.
     pub message: String,
-    /// Commands that the message advises, as they can be typed; without those in which something is to be filled in (`DEVICE`).
+    /// Commands that the message advises, as they can be typed; without those in which something is to be
+    /// filled in (`DEVICE`).
     pub commands: Vec<String>,
 }
 

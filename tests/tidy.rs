@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/language.rs"]
+mod language;
 #[path = "tidy/literals.rs"]
 mod literals;
 #[path = "tidy/messages.rs"]
@@ -318,7 +320,8 @@ fn no_rooms_know_each_other_in_a_circle() {
 fn crates_know_only_what_is_below_them() {
     let mut breaches = Vec::new();
     let names: BTreeSet<String> = manifests().iter().filter_map(|(_, text)| package_name(text)).collect();
-    // Names in code of crates that are renamed in the workspace: `bitmap = { ..., package = "stripe-bitmap" }`.
+    // Names in code of crates that are renamed in the workspace: `bitmap = { ..., package = "stripe-bitmap"
+    // }`.
     let root_manifest = read("Cargo.toml").expect("the workspace has a manifest");
     let workspace = tables(&root_manifest).remove("workspace.dependencies").unwrap_or_default();
     let renamed = workspace.iter().filter_map(|line| {

@@ -218,8 +218,8 @@ pub fn can_make_block_devices() -> bool {
     crate::frontend::ublk::is_there()
 }
 
-/// Frees the members of an array that an old ublk driver keeps for a server that was killed (Linux before 6.7; takes up to 5 s there). The
-/// caller has made sure that no other server of the array is being started.
+/// Frees the members of an array that an old ublk driver keeps for a server that was killed (Linux before
+/// 6.7; takes up to 5 s there). The caller has made sure that no other server of the array is being started.
 pub fn free_members(name: &str, array_uuid: &str) -> Result<(), ServerError> {
     Ok(crate::frontend::ublk::free(name, array_uuid)?)
 }

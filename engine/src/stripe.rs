@@ -411,8 +411,8 @@ impl Stripes {
 
     // ---- what comes from outside ----------------------------------------------------------------
 
-    /// Takes the success of an I/O of an op that has others in flight, on a strip without a failed read: it is
-    /// counted, and nothing else follows from it. False if more has to be done.
+    /// Takes the success of an I/O of an op that has others in flight, on a strip without a failed read: it
+    /// is counted, and nothing else follows from it. False if more has to be done.
     #[inline(always)]
     pub(crate) fn is_one_of_several(&mut self, index: u32, strip: u8) -> bool {
         let op = &mut self.ops[index];

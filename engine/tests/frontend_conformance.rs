@@ -352,7 +352,8 @@ impl<const BATCHES: bool> Fixture for Device<BATCHES> {
         !self.ublk.hides_partitions()
     }
 
-    /// Where the driver copies (before Linux 6.5), each of 64 tags has 128 KiB from the start: the conditions are about the rest.
+    /// Where the driver copies (before Linux 6.5), each of 64 tags has 128 KiB from the start: the conditions
+    /// are about the rest.
     fn pool_bytes(&self, wanted: usize) -> usize {
         if self.ublk.way().contains("copied by the driver") { 8 * MIB + wanted } else { wanted }
     }

@@ -154,9 +154,9 @@ const fn level(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Returns the name and the UUID that the members agree on, if all devices given are members. (mdadm too aborts if a
-/// device that it was told to use has no superblock: that is more likely a mistake than a wish to go without
-/// the device.)
+/// Returns the name and the UUID that the members agree on, if all devices given are members. (mdadm too
+/// aborts if a device that it was told to use has no superblock: that is more likely a mistake than a wish to
+/// go without the device.)
 fn array_of(examined: &[Examined]) -> Result<(ArrayName, String)> {
     let reason = |one: &Examined| undecodable(one).line().trim_end_matches('.').to_string();
     let without = || examined.iter().filter(|one| one.superblock.is_none());

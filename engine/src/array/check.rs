@@ -6,7 +6,8 @@ use crate::turn::IoFor;
 use super::Array;
 
 impl Array {
-    /// Asserts what must hold between two turns. The cost grows with what is in flight, not with the room for it.
+    /// Asserts what must hold between two turns. The cost grows with what is in flight, not with the room for
+    /// it.
     ///
     /// # Panics
     /// If an invariant at the top of this room or of `stripe` does not hold: that is a bug.

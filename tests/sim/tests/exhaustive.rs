@@ -1,7 +1,7 @@
 //! The exhaustive checker is complete on what it says is complete, and finds what it has to find.
 //!
-//! Oracle: on honest members no scope has a violation; on members that complete a metadata write before it is durable
-//! every scope has one, whether the monitors look or only the host, after a cut.
+//! Oracle: on honest members no scope has a violation; on members that complete a metadata write before it is
+//! durable every scope has one, whether the monitors look or only the host, after a cut.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ fn one_write_goes_right_in_every_order_and_after_every_cut() {
     }
 }
 
-/// Three operations in flight at first: two copies of the bitmap block and one read; then two writes. Whatever the
-/// order: 3! * 2! ways.
+/// Three operations in flight at first: two copies of the bitmap block and one read; then two writes.
+/// Whatever the order: 3! * 2! ways.
 #[test]
 fn the_count_of_interleavings_is_that_of_arithmetic() {
     let memories = Memories::new();

@@ -82,8 +82,8 @@ impl Control {
         Ok(control)
     }
 
-    /// Linux 6.1 answers ENODEV: it looks for the device `u32::MAX` before it looks at the opcode. A driver without this command takes
-    /// un-encoded opcodes, and before Linux 6.4 no others.
+    /// Linux 6.1 answers ENODEV: it looks for the device `u32::MAX` before it looks at the opcode. A driver
+    /// without this command takes un-encoded opcodes, and before Linux 6.4 no others.
     fn ask_features(&mut self) -> Option<u64> {
         self.exchange(abi::control::GET_FEATURES, u32::MAX, 0u64).ok()
     }
@@ -131,7 +131,8 @@ impl Control {
         self.tell_within(COMMAND_TIME_MAX, code, device, data)
     }
 
-    /// A command without a structure, given up after `time_max`. The driver ends its wait when this is dropped.
+    /// A command without a structure, given up after `time_max`. The driver ends its wait when this is
+    /// dropped.
     pub(super) fn tell_within(
         &mut self,
         time_max: Duration,
@@ -142,8 +143,9 @@ impl Control {
         self.run(&Command { code, device, data, buffer: None }, time_max)
     }
 
-    /// Removes a device that no host uses, without a wait. `is_dealt` says whether reactors may have its character device. Before
-    /// Linux 6.9 there is only a command that waits until that is closed: then such a device stays, and the next start removes it.
+    /// Removes a device that no host uses, without a wait. `is_dealt` says whether reactors may have its
+    /// character device. Before Linux 6.9 there is only a command that waits until that is closed: then such
+    /// a device stays, and the next start removes it.
     pub(super) fn discard(&mut self, device: u32, is_dealt: bool) {
         if self.tell(abi::control::DEL_DEV_ASYNC, device, 0).is_err() && !is_dealt {
             let _gone_or_not = self.tell(abi::control::DEL_DEV, device, 0);

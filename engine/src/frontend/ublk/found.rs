@@ -2,9 +2,10 @@
 //!
 //! # What a killed server keeps, before Linux 6.7
 //!
-//! Commands that wait at the driver keep the server's io_uring alive, and with it every file of its table: the character device and the
-//! members. A later server finds its members in use. Since Linux 6.7 io_uring cancels such commands when the process ends
-//! (ublk_uring_cmd_cancel_fn). Before, the driver itself has to end them:
+//! Commands that wait at the driver keep the server's io_uring alive, and with it every file of its table:
+//! the character device and the members. A later server finds its members in use. Since Linux 6.7 io_uring
+//! cancels such commands when the process ends (ublk_uring_cmd_cancel_fn). Before, the driver itself has to
+//! end them:
 //!
 //! | the server was killed | the driver ends its commands | so [`free`] |
 //! |---|---|---|
@@ -12,8 +13,8 @@
 //! | later (LIVE) | when it looks for dead servers, every 5 s (ublk_daemon_monitor_work) | waits for it |
 //! | within a recovery, after its fetches (QUIESCED) | not before STOP_DEV, which fails the I/O of hosts | ends the recovery; the rest is as for LIVE |
 //!
-//! A recovery can be ended only if every queue has fetched. A server with several reactors that is killed when some of them have leaves
-//! a device that can only be given up.
+//! A recovery can be ended only if every queue has fetched. A server with several reactors that is killed
+//! when some of them have leaves a device that can only be given up.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -28,7 +29,8 @@ use super::{UblkError, UblkShape};
 /// How long udev may need to make a node, and an earlier server to let go of the device.
 const SETTLING_TRIES: u32 = 100;
 const SETTLING_PAUSE: Duration = Duration::from_millis(50);
-/// How many such pauses until the driver has noticed that a server is gone: before Linux 6.7 it looks every 5 s.
+/// How many such pauses until the driver has noticed that a server is gone: before Linux 6.7 it looks every 5
+/// s.
 const NOTICE_TRIES: u32 = 200;
 /// The same until the last file of a server that the driver has noticed is closed.
 const RELEASE_TRIES: u32 = 20;
@@ -72,13 +74,15 @@ pub fn leftovers(name: &str) -> Result<Vec<Leftover>, UblkError> {
     Ok(devices(&mut control)?.into_iter().filter(is_left).map(found).collect())
 }
 
-/// Whether this process sees every process: the driver tells a server by its number in the namespace where it runs.
+/// Whether this process sees every process: the driver tells a server by its number in the namespace where it
+/// runs.
 fn sees_all() -> bool {
     std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace == Path::new(FIRST_NAMESPACE))
 }
 
-/// Has an old driver end the commands of killed servers of an array, so that its members are free. See the module. Does nothing where the
-/// kernel ends them, where this process may not use the driver or does not see every process, and while a server is alive.
+/// Has an old driver end the commands of killed servers of an array, so that its members are free. See the
+/// module. Does nothing where the kernel ends them, where this process may not use the driver or does not see
+/// every process, and while a server is alive.
 pub fn free(name: &str, identity: &str) -> Result<(), UblkError> {
     let Ok(mut control) = Control::open() else { return Ok(()) };
     if !sees_all() || control.features().unwrap_or(0) & feature::USER_RECOVERY_FAIL_IO != 0 {
@@ -111,7 +115,8 @@ pub fn free(name: &str, identity: &str) -> Result<(), UblkError> {
     Ok(())
 }
 
-/// Ends the recovery that a killed server began. The device is live then, and the driver will notice that its server is gone.
+/// Ends the recovery that a killed server began. The device is live then, and the driver will notice that its
+/// server is gone.
 fn end_recovery(control: &mut Control, device: u32, name: &str) -> Result<(), UblkError> {
     let pid = u64::from(std::process::id());
     let ended = control.tell_within(RECOVERY_END_TIME_MAX, abi::control::END_USER_RECOVERY, device, pid);

@@ -1,4 +1,5 @@
-//! Edits of what becomes of members: whose fault an error is, who is silent, which orders are taken, which caches are flushed.
+//! Edits of what becomes of members: whose fault an error is, who is silent, which orders are taken, which
+//! caches are flushed.
 
 use super::{Edit, e};
 
