@@ -1,7 +1,7 @@
 //! Events of a running array that an operator should hear of, once each: a member leaves, the array becomes
 //! degraded, a rebuild ends.
 //!
-//! The steward reports them (`array/tell.rs`), and a listener writes them down. Nothing waits for the
+//! The steward reports them (`steward/tell.rs`), and a listener writes them down. Nothing waits for the
 //! listener: the channel has room for as many events as the listener asks for, and an event that finds no
 //! room is only counted. Lost data is not among the events: finding it means searching the bitmap, which the
 //! listener does itself.

@@ -1,4 +1,5 @@
-//! Background work on one stripe, given by the steward to the owner of the stripe (array/jobs.rs says how).
+//! Background work on one stripe, given by the steward to the owner of the stripe (stripe/ownership.rs says
+//! how).
 
 use crate::request::RequestError;
 

@@ -2,9 +2,9 @@
 //! to three strips (failed, or writable but unreadable), every trust.
 //!
 //! Method: a stripe of real bytes. Strips that may not be read hold noise; so do the parity of a NeedSync
-//! stripe and all strips of an Unwritten one. [`Stripe::write`] carries out a plan as array/write.rs does and
-//! can load only what the plan reads: a plan that uses what it may not use ends in wrong bytes, or fails an
-//! assertion first.
+//! stripe and all strips of an Unwritten one. [`Stripe::write`] carries out a plan as stripe/write.rs does
+//! and can load only what the plan reads: a plan that uses what it may not use ends in wrong bytes, or fails
+//! an assertion first.
 //!
 //! Oracle: [`Known`], linear algebra over the code's definition. It knows nothing of rmw or rcw, only which
 //! sums of data strips follow from the available strips. Everything that it can compute before a write, and
@@ -203,7 +203,8 @@ impl Stripe {
         content
     }
 
-    /// Parity of the data, where strips without content count as zeros; array/write.rs calls this `generate`.
+    /// Parity of the data, where strips without content count as zeros; stripe/write.rs calls this
+    /// `generate`.
     fn generate(&self, content: &[Option<Bytes>; WIDTH_MAX]) -> [Bytes; 2] {
         let data: Vec<(u8, Bytes)> =
             self.view.data.iter().filter_map(|strip| Some((strip, content[usize::from(strip)]?))).collect();

@@ -1,44 +1,39 @@
-//! The array as one reactor runs it: events in, member operations and replies out.
+//! One reactor's share of an array: events in, member operations and replies out.
 //!
 //! ```text
 //! submit(request) --> host.rs: split by stripe --+-- healthy read --> member, no lock
 //!                                                |
-//!                                                +-- part --> own the stripe --> stripe op
+//!                                                +-- part --> stripe: the op of its stripe
 //! turn() = take_mail(), advance(), the ring's turn, complete(completion)...
-//! advance() --> start the ops of this turn: all parts of a stripe that arrived together are one op
-//!               write.rs: plan, read, parity, intent, write, acknowledge       read.rs: reconstruct
-//! complete(completion) --> the I/O's owner goes on
+//! advance() --> starts the ops of this turn: all parts of a stripe that arrived together are one op
+//! complete(completion) --> the owner of the I/O: a request, an op, a flush, a block write, the steward
 //! ```
 //!
+//! `Array` routes: each room below it owns its state and verbs, and says what it wants done (`stripe`,
+//! `durable`, `steward`, `turn`). What is left here are the requests of the host (host.rs), the mail of other
+//! reactors (mail.rs), and the I/O of members that have left (parked.rs).
+//!
 //! `Array` does no I/O, reads no clock and rolls no dice: it pushes operations into a [`Ring`], is told the
-//! time, and pushes replies into a vector. It never waits: what cannot go on is in a list that
+//! time, and pushes replies into a vector. It never waits: work that cannot go on is in a list that
 //! [`Array::advance`] looks at each turn.
 //!
-//! A stripe that is written, reconstructed, discarded, resynced or rebuilt is owned by one reactor: see
-//! `ownership`.
-//!
-//! **Order.** Everything that can be short has a queue, and every queue is first come first served: what
-//! comes later does not take what something older waits for, however little it needs. `short` keeps newcomers
-//! behind the queue between two looks at it.
+//! **Order.** Every resource that can be short has a queue, and every queue is first come first served: newer
+//! work does not take what older work waits for, however little it needs. `Short` keeps newcomers behind the
+//! queue between two looks at it.
 //!
 //! | short | queue | why nothing in it is overtaken for ever |
 //! |---|---|---|
-//! | parts of this reactor's requests; reads in flight | `again`, then `stalled` | oldest first; a newcomer that needs the same waits behind (`short`). A request that has 64 parts in flight waits for those, and holds up no other. Half of the parts are this reactor's, half are guests, so neither side can take all |
-//! | ops | `parked` | oldest first, parts and jobs alike; an op that has done a round gives way (`ownership`) while something is parked |
-//! | a stripe | an op's `waiting` | in order; up to 64 writes in a row are one round, and a read or a discard ends the row. A job waits for one round (`jobs`) |
-//! | a stripe of another reactor | `parked`, the owner's mailbox, its op's `waiting` | each poster has places of its own in a mailbox (`mailbox`). A part that comes too late goes on to the next owner; it is late again only if the stripe came to rest and was taken anew within that one hop |
-//! | memory of ops | `starved` | oldest first; the first claims a MiB of the pool (`starved`) |
-//! | block writes | `wanted` | oldest first; a block keeps its place while it is being written (`wanted`) |
-//! | flushes | `flush` | all that asked before a round began end with it, so nothing waits for more than two |
+//! | parts of this reactor's requests; reads in flight | `again`, then `stalled` | oldest first. A request with 64 parts in flight waits for those. Half of the parts are for guests |
+//! | ops | `parked` of `stripe` | oldest first, parts and jobs alike. An op that has done a round gives way while something is parked |
+//! | a stripe | an op's `waiting` | in order. Up to 64 writes in a row are one round; a read or a discard ends the row. A job waits for one round |
+//! | a stripe of another reactor | `parked`, the owner's mailbox, its op's `waiting` | each poster has places of its own in a mailbox. A part that arrives after the owner has let go moves on to the next owner |
+//! | memory of ops | `starved` | oldest first; the first claims a MiB of the pool |
+//! | block writes | `wanted` of `durable` | oldest first; a block keeps its place while it is being written |
+//! | flushes | `next` of the flush gate | all that asked before a round began end with it, so nothing waits for more than two |
 //! | answers to other reactors | the mailbox's answers | never full |
-//! | the record, cells, tickets | `polling` | nothing is short; all are looked at each turn, oldest first |
+//! | the record, cells, tickets | `waits` of `stripe` | nothing is short; all are checked each turn, oldest first |
 //!
 //! Requests, member I/Os and segments have room for the most that there can be.
-//!
-//! Invariants:
-//! - a part is in exactly one list: `parked`, an op's `waiting`, an op's `active`, or at another reactor;
-//! - an op exists exactly while this reactor owns its lock slot;
-//! - memory of an op is taken before its first I/O and given back after its last completion.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -165,7 +165,7 @@ pub(super) fn ends(device: &Device) -> Result<Ends, DeviceError> {
 /// Overwrites durably everything before the data zone, which begins at `data_offset_bytes`, and the end that
 /// arrays leave unused: both superblocks, the bitmap, the log, and leftovers of other programs. Anything
 /// found in these places later was therefore written later. (A device that joins a running array is wiped by
-/// the array itself: array/arrival.rs.)
+/// the array itself: steward/arrival.rs.)
 pub(super) fn wipe_metadata(device: &Device, data_offset_bytes: u64) -> Result<(), ServerError> {
     let facts = device.facts();
     wipe(device, 0..data_offset_bytes)?;

@@ -1,8 +1,8 @@
 //! Rebuild: fills one slot, stripe by stripe, with the same ownership and the same operations as a host's
 //! write.
 //!
-//! A turn looks at a bounded number of stripes. `share` decides how many are in flight, and array/jobs.rs how
-//! each of them gets its turn.
+//! A turn looks at a bounded number of stripes. `share` decides how many are in flight, and
+//! stripe/ownership.rs how each of them gets its turn.
 //!
 //! **The cursor** says how far the slot may be read. It passes a stripe only after the steward itself has
 //! seen that the stripe was rebuilt. Host writes go to the slot from the start, wherever the cursor is, so a

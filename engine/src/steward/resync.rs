@@ -2,8 +2,8 @@
 //! same ownership and the same operations as a host's write.
 //!
 //! A few stripes are in flight at a time, fewer while hosts have requests (`share`). Each stripe gets its
-//! turn, whichever reactor owns it and however busy it is (array/jobs.rs). A turn looks at a bounded number
-//! of cells, so the search of a large bitmap takes several turns.
+//! turn, whichever reactor owns it and however busy it is (stripe/ownership.rs). A turn looks at a bounded
+//! number of cells, so the search of a large bitmap takes several turns.
 
 use std::sync::atomic::Ordering;
 

@@ -12,9 +12,9 @@
 //! | of the steward: to accept a device | until the answer, or until the array is stopped |
 //!
 //! The last order has no timeout. Wiping the large bitmap zone of a joining device can be slow, and the array
-//! itself refuses a device that does not answer (array/arrival.rs), so this order is always answered. Giving
-//! up earlier would leave open whether the device is a member: the caller would have to keep the device for
-//! ever, and the operator would be told of a failure that did not happen.
+//! itself refuses a device that does not answer (steward/arrival.rs), so this order is always answered.
+//! Giving up earlier would leave open whether the device is a member: the caller would have to keep the
+//! device for ever, and the operator would be told of a failure that did not happen.
 
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;

@@ -5,7 +5,7 @@
 //!    device may not answer. No lock is held meanwhile.
 //! 3. Every ring attaches the device, and the steward gets the order to accept it. The steward alone decides:
 //!    it accepts one arrival at a time, wipes the device around its data zone, puts it on record and fills it
-//!    (array/arrival.rs). Nothing is written to the device before.
+//!    (steward/arrival.rs). Nothing is written to the device before.
 //! 4. If a ring or the steward refuses, every ring forgets the device again, and its index becomes free
 //!    (`devices`).
 //!
