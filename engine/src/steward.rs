@@ -207,9 +207,8 @@ impl Steward {
         self.take_orders(turn);
         let degraded = shared.members.view().readable != shared.geometry.slots();
         shared.bitmap.mark_precisely(degraded);
-        if let Some(slot) = self.keeper.turn(turn) {
-            self.begin_rebuild(shared, slot, 0);
-        }
+        let joined = self.keeper.turn(turn);
+        self.fill(shared, joined);
         self.lists.advance(turn, &mut self.keeper);
         self.arrival_turn(turn);
         self.spare(shared);
@@ -246,15 +245,23 @@ impl Steward {
         io: &Io,
         result: Result<(), i32>,
     ) {
-        if let Some(slot) = self.keeper.written(shared, now_ns, io, result) {
-            self.begin_rebuild(shared, slot, 0);
-        }
+        let joined = self.keeper.written(shared, now_ns, io, result);
+        self.fill(shared, joined);
     }
 
     /// Gives up a superblock write whose member has left: from now on nothing waits for it.
     pub(crate) fn superblock_lost(&mut self, shared: &Shared, now_ns: u64, io: &Io) {
-        if let Some(slot) = self.keeper.lost(shared, now_ns, io) {
+        let joined = self.keeper.lost(shared, now_ns, io);
+        self.fill(shared, joined);
+    }
+
+    /// Begins to fill the slot of a device that has joined. The operator is answered after that: a status
+    /// that is asked for after the answer must show the rebuild, or `replace` followed by `wait` would not
+    /// wait.
+    fn fill(&mut self, shared: &Shared, joined: Option<Joining>) {
+        if let Some(Joining { slot, answer, .. }) = joined {
             self.begin_rebuild(shared, slot, 0);
+            answer.send(Ok(()));
         }
     }
 

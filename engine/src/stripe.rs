@@ -60,8 +60,6 @@ pub(crate) use parts::{PartEnd, Parts};
 use starved::Starved;
 use step::{Look, Step, Until};
 
-const _: () = assert!(Sizes::FULL.ops < NO_OP as usize);
-
 /// The result of an op whose bytes cannot be read or computed, or can no longer be made durable.
 const LOST: Step = Step::Finished(Err(RequestError::Lost));
 
@@ -122,6 +120,7 @@ pub(crate) struct Stripes {
 impl Stripes {
     /// Allocates everything, in the sizes that `sizes` gives.
     pub(crate) fn new(me: u8, sizes: &Sizes) -> Stripes {
+        assert!(sizes.ops < usize::from(NO_OP), "an op's index is a byte of the table of owners");
         Stripes {
             me,
             parts: Parts::new(me, sizes),

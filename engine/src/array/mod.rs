@@ -238,6 +238,7 @@ impl Array {
     /// what has arrived already (`watch`). Says whether anything has come. [`Array::exchange_spans`] and
     /// [`Array::take_replies`] follow.
     pub fn turn<R: Ring>(&mut self, ring: &mut R, now_ns: u64, messages_max: usize) -> bool {
+        self.now_ns = now_ns;
         let mut has_come = self.take_mail(messages_max);
         self.advance(ring, now_ns);
         let mut completions = std::mem::take(&mut self.completions);

@@ -227,8 +227,9 @@ impl Keeper {
     }
 
     /// Ends a round whose position has been noted by now, and begins the next change of the record if one is
-    /// due. Returns the slot whose rebuild begins, if a device has joined.
-    pub(crate) fn turn<R: Ring>(&mut self, turn: &mut Turn<'_, R>) -> Option<u8> {
+    /// due. Returns the device that has joined, if one has: its rebuild begins, and then
+    /// its order is answered.
+    pub(crate) fn turn<R: Ring>(&mut self, turn: &mut Turn<'_, R>) -> Option<Joining> {
         let joined = self.end_noted_round(turn.shared, turn.now_ns);
         self.begin_change(turn);
         joined
@@ -326,15 +327,14 @@ impl Keeper {
         turn.push_to(IoFor::Superblock, write.slot as u8, device, io, offset, span);
     }
 
-    /// Handles the end of a superblock write. Returns the slot whose rebuild begins, if a device has joined
-    /// by it.
+    /// Handles the end of a superblock write. Returns the device that has joined by it, if one has.
     pub(crate) fn written(
         &mut self,
         shared: &Shared,
         now_ns: u64,
         io: &Io,
         result: Result<(), i32>,
-    ) -> Option<u8> {
+    ) -> Option<Joining> {
         if let Err(errno) = result {
             match io.blame(shared, errno) {
                 Blame::Space | Blame::Ours => shared.members.stop_serving(io.slot, errno),
@@ -348,12 +348,18 @@ impl Keeper {
     /// Gives up a superblock write that is parked because its device does not answer; its slot is already out
     /// of the view. The write may still land at any time, or never. The roster counts it as lost, and the
     /// slot leaves in the next epoch in either case.
-    pub(crate) fn lost(&mut self, shared: &Shared, now_ns: u64, io: &Io) -> Option<u8> {
+    pub(crate) fn lost(&mut self, shared: &Shared, now_ns: u64, io: &Io) -> Option<Joining> {
         self.spans[usize::from(io.slot)] = Span::EMPTY;
         self.write_ended(shared, now_ns, io, WriteOutcome::Lost)
     }
 
-    fn write_ended(&mut self, shared: &Shared, now_ns: u64, io: &Io, outcome: WriteOutcome) -> Option<u8> {
+    fn write_ended(
+        &mut self,
+        shared: &Shared,
+        now_ns: u64,
+        io: &Io,
+        outcome: WriteOutcome,
+    ) -> Option<Joining> {
         let roster = self.roster.as_mut().expect("superblocks are written from a roster");
         roster.settle(usize::from(io.slot), outcome);
         let (_, pending) = self.round.as_mut().expect("a superblock is written in a round");
@@ -376,14 +382,14 @@ impl Keeper {
     }
 
     /// Ends the round whose writes have ended, once its position is noted; see shared/noting.rs.
-    fn end_noted_round(&mut self, shared: &Shared, now_ns: u64) -> Option<u8> {
+    fn end_noted_round(&mut self, shared: &Shared, now_ns: u64) -> Option<Joining> {
         let is_written = matches!(self.round, Some((_, 0)));
         if is_written && shared.steward.noting.is_over(now_ns) { self.end_round(shared) } else { None }
     }
 
     /// Ends a round whose writes have ended and whose position is noted. A slot that lost its write leaves in
     /// the next round; what relies on this change waits for a round that lands completely.
-    fn end_round(&mut self, shared: &Shared) -> Option<u8> {
+    fn end_round(&mut self, shared: &Shared) -> Option<Joining> {
         let (purpose, _) = self.round.take().expect("a round ends once");
         let landed = self.roster.as_ref().is_some_and(Roster::has_landed);
         // A change that lost a write is followed by another one without that slot.
@@ -403,8 +409,7 @@ impl Keeper {
                     self.recorded_cursor = 0;
                     // These wishes belong to an earlier rebuild, which failed.
                     (self.wishes.filled, self.wishes.progress) = (None, None);
-                    joined = Some(joining.slot);
-                    joining.answer.send(Ok(()));
+                    joined = Some(joining);
                 } else {
                     joining.answer.send(Err("the superblocks of the others could not be written, and the log says of which: try again".into()));
                 }

@@ -394,6 +394,7 @@ impl StripeOp {
         self.missed_data = Strips::NONE;
         self.refused = None;
         self.fua = false;
+        self.ticket = None;
     }
 
     fn take(&mut self, parts: &mut Slab<Part>, index: u32, geometry: &Geometry) {
