@@ -439,7 +439,7 @@ pub(super) const EDITS: &[Edit] = &[
         DISCARD,
         "            self.ops[pair[0]].run_next = pair[1];",
         "            if mutant!(RunLetGoEarly) {
-                self.finish_written(pair[1]);
+                self.act(tools, pair[1], |op, at| op.finish_written(at));
                 continue;
             }
             self.ops[pair[0]].run_next = pair[1];",
