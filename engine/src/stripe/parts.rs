@@ -94,12 +94,12 @@ impl Parts {
 
     /// How many parts a request of this reactor's host has.
     pub(crate) fn of_request(&self, request: u32) -> usize {
-        self.list.iter().filter(|part| part.home == self.me && part.request == request).count()
+        self.list.live().filter(|(_, part)| part.home == self.me && part.request == request).count()
     }
 
     /// Asserts that guests are counted, and that every end was answered.
     pub(super) fn check(&self) {
-        let guests = self.list.iter().filter(|part| part.home != self.me).count();
+        let guests = self.list.live().filter(|(_, part)| part.home != self.me).count();
         assert_eq!(guests, self.guests, "parts of other reactors");
         assert!(self.ended.is_empty(), "a part that has ended is not answered");
     }

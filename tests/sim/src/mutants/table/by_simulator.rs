@@ -271,11 +271,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     shown_in(
         "bad",
-        "UnlistedBeforeDurable",
-        "LOST: rows are off the list before what was written there is durable",
-    ),
-    shown_in(
-        "bad",
         "ListNotOnRecord",
         "LOST: the first list is relied upon before the record says that there is one",
     ),

@@ -310,4 +310,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "TurnWithoutTime",
         "T4: a request that comes after a rest counts the rest as time of its member",
     ),
+    seen_in_array(
+        "bad_sectors::what_is_written_over_lost_rows",
+        "UnlistedBeforeDurable",
+        "LOST: rows are off the list before what was written there is durable",
+    ),
 ];
