@@ -291,7 +291,7 @@ fn what_is_written_over_lost_rows_is_durable() {
             |slot: u8| world.disks.borrow()[usize::from(world.shared.members.device(slot).0)].counts.cached;
         world.shared.members.volatile().iter().map(of_slot).sum()
     };
-    let mut cached = |world: &mut World| {
+    let cached = |world: &mut World| {
         let before = cached_writes(world);
         assert!(!world.fails(RequestKind::Write { fua: false }, at, 4096));
         cached_writes(world) - before
