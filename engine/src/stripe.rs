@@ -24,7 +24,7 @@ use bitmap::Cell;
 
 use crate::durable::{BlockWrites, FlushGate, FlushWaiter};
 use crate::geometry::{Slots, Strips};
-use crate::job::{JOBS_MAX, Job, JobAsk, JobEnd};
+use crate::job::{JOBS_MAX, Job, JobEnd};
 use crate::memory::Span;
 use crate::part::PartKind;
 use crate::request::RequestError;
@@ -32,7 +32,7 @@ use crate::ring::Ring;
 use crate::shared::Shared;
 use crate::sizes::Sizes;
 use crate::slab::{NONE, Slab};
-use crate::turn::{Buffers, Holds, Io, Turn};
+use crate::turn::{Buffers, Holds, Io, IoFor, Turn};
 
 mod asked;
 mod check;
@@ -51,11 +51,11 @@ mod step;
 mod vain;
 mod write;
 
-pub(crate) use asked::Question;
+use asked::Question;
 pub(crate) use discard::PARTS_PER_REQUEST_MAX;
 pub(crate) use lost::is_lost;
 use op::{Phase, Segments, StripeOp, Work};
-use ownership::{NO_OP, Ownership, Parked, Short};
+use ownership::{NO_OP, Parked, Short};
 pub(crate) use parts::{PartEnd, Parts};
 use starved::Starved;
 use step::{Look, Step, Until};
@@ -260,9 +260,9 @@ impl Stripes {
             }
             Look::Over => {
                 let step = self.verb(tools, index, |op, at| op.go_on(at, until));
-                if let (Until::Unmarked, Step::Wait(ticket)) = (until, step) {
+                if let (Until::Unmarked, Step::Wait(next)) = (until, step) {
                     // The op keeps its place in the queue.
-                    self.ops[index].phase = Phase::Waiting(ticket);
+                    self.ops[index].phase = Phase::Waiting(next);
                     return true;
                 }
                 self.follow(tools, index, step);
@@ -331,12 +331,12 @@ impl Stripes {
     }
 
     #[inline(always)]
-    fn verb<T, R: Ring>(
+    fn verb<R: Ring>(
         &mut self,
         tools: &mut Tools<'_, R>,
         index: u32,
-        verb: impl FnOnce(&mut StripeOp, &mut At<'_, '_, R>) -> T,
-    ) -> T {
+        verb: impl FnOnce(&mut StripeOp, &mut At<'_, '_, R>) -> Step,
+    ) -> Step {
         let mut at = At {
             index,
             shared: tools.turn.shared,
@@ -420,40 +420,37 @@ impl Stripes {
         is_one_of_several
     }
 
-    /// A read of an op has completed.
-    pub(crate) fn read_done<R: Ring>(
-        &mut self,
-        tools: &mut Tools<'_, R>,
-        index: u32,
-        strip: u8,
-        io: &Io,
-        result: Result<(), i32>,
-    ) {
-        self.act(tools, index, |op, at| op.read_done(at, strip, io, result));
+    /// An I/O of an op has completed.
+    pub(crate) fn io_done<R: Ring>(&mut self, tools: &mut Tools<'_, R>, io: &Io, result: Result<(), i32>) {
+        match io.what {
+            IoFor::OpRead { op, strip } => {
+                self.act(tools, op, |op, at| op.read_done(at, strip, io, result));
+            }
+            IoFor::OpWrite { op, strip } => {
+                self.act(tools, op, |op, at| op.write_done(at, strip, io, result));
+            }
+            IoFor::OpAsk { op, strip, errno, copy } => {
+                let question = Question { strip, errno, copy };
+                self.act(tools, op, |op, at| op.asked(at, question, io, result));
+            }
+            IoFor::OpDeallocate { op } => self.deallocated(tools, op),
+            _ => unreachable!("not an op's: {:?}", io.what),
+        }
     }
 
-    /// A write of an op has completed.
-    pub(crate) fn write_done<R: Ring>(
-        &mut self,
-        tools: &mut Tools<'_, R>,
-        index: u32,
-        strip: u8,
-        io: &Io,
-        result: Result<(), i32>,
-    ) {
-        self.act(tools, index, |op, at| op.write_done(at, strip, io, result));
-    }
-
-    /// A member that refused a write of an op has answered the question about its superblock.
-    pub(crate) fn asked<R: Ring>(
-        &mut self,
-        tools: &mut Tools<'_, R>,
-        index: u32,
-        question: Question,
-        io: &Io,
-        result: Result<(), i32>,
-    ) {
-        self.act(tools, index, |op, at| op.asked(at, question, io, result));
+    /// An I/O of an op was parked: the op no longer waits for it.
+    pub(crate) fn io_parked<R: Ring>(&mut self, tools: &mut Tools<'_, R>, io: &Io) {
+        match io.what {
+            IoFor::OpRead { op, .. } => self.act(tools, op, |op, at| {
+                op.read_failed = true;
+                op.read_ended(at)
+            }),
+            IoFor::OpWrite { op, strip } | IoFor::OpAsk { op, strip, .. } => {
+                self.act(tools, op, |op, at| op.write_missed(at, strip, io.slot));
+            }
+            IoFor::OpDeallocate { op } => self.deallocated(tools, op),
+            _ => unreachable!("not an op's: {:?}", io.what),
+        }
     }
 
     /// The flush that an op asked for has ended. The slots in `missed` were not flushed.
@@ -462,25 +459,6 @@ impl Stripes {
             op.skipped = op.skipped.or(missed);
             op.acknowledge(at)
         });
-    }
-
-    /// A read of an op was parked: the op no longer waits for it.
-    pub(crate) fn read_parked<R: Ring>(&mut self, tools: &mut Tools<'_, R>, index: u32) {
-        self.act(tools, index, |op, at| {
-            op.read_failed = true;
-            op.read_ended(at)
-        });
-    }
-
-    /// A write of an op was parked: the op no longer waits for it.
-    pub(crate) fn write_parked<R: Ring>(
-        &mut self,
-        tools: &mut Tools<'_, R>,
-        index: u32,
-        strip: u8,
-        slot: u8,
-    ) {
-        self.act(tools, index, |op, at| op.write_missed(at, strip, slot));
     }
 
     /// Finds the memory that an I/O of an op uses, the op's own or a host's, and notes that it is held.
@@ -500,27 +478,6 @@ impl Stripes {
         }
         // The span is in the zero arena, which is never written.
         Holds::Nothing
-    }
-
-    /// Hands a job to the op of its stripe: here, or at the reactor that owns the stripe. A job waits its
-    /// turn like a part of a request, so a stripe that a host keeps busy delays the job only by the rounds in
-    /// front of it. (Earlier, the steward tried again each turn and looked no further meanwhile: one hot
-    /// stripe of another reactor held up the whole rebuild for as long as the stripe was hot.) A job that
-    /// arrives after the owner has released the stripe goes on to the next owner, as a part does.
-    pub(crate) fn enqueue_job(&mut self, shared: &Shared, ask: JobAsk) {
-        let JobAsk { stripe, job } = ask;
-        match self.own(shared, stripe) {
-            Ownership::Op(op) if self.ops[op].background.is_none() && self.ops[op].job.is_none() => {
-                self.ops[op].background = Some(job);
-            }
-            // The op already has a job: a resync and a rebuild have met at this stripe.
-            Ownership::Op(_) | Ownership::NoRoom => self.parked.push_back(Parked::Job(ask)),
-            Ownership::Other(reactor) => {
-                if !self.post(shared, reactor, crate::mailbox::Ask::Job(ask)) {
-                    self.parked.push_back(Parked::Job(ask));
-                }
-            }
-        }
     }
 }
 

@@ -40,4 +40,5 @@ mod rebuild;
 mod sandbox;
 mod seed;
 mod tls;
+mod tls_clients;
 mod told;

@@ -7,16 +7,15 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::lab::{Lab, Shape, run, succeeded, timed};
-use crate::tls::{Certificates, log_has, serve};
+use crate::tls::Certificates;
+use crate::tls_clients::{Ways, export_of_qemu, log_has, options, serve, stock_clients_work};
 
 /// Keys of users, in hexadecimal, as `openssl rand -hex 32` prints them.
 const ALICE: &str = "4fd1a6cbbcd1b37a4d7a0b6ec1a5d0f79e0c2a8fb2f34f6c1d5e8a7b9c0d1e2f";
@@ -53,14 +52,6 @@ impl Keys {
         self.directory.to_str().expect("UTF-8")
     }
 
-    /// The options of a server that listens on a free port with these keys, and the port.
-    fn options(&self) -> (Vec<String>, u16) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let listen = format!("127.0.0.1:{port}");
-        (["--nbd", &listen, "--nbd-tls", self.text()].map(String::from).to_vec(), port)
-    }
-
     fn uri(&self, user: &str, port: u16) -> String {
         format!("nbds://{user}@127.0.0.1:{port}/?tls-psk-file={}", self.file().display())
     }
@@ -71,11 +62,6 @@ impl Keys {
     }
 }
 
-/// The export as qemu's tools open it.
-fn export_of_qemu(port: u16) -> String {
-    format!("driver=raw,file.driver=nbd,file.host=127.0.0.1,file.port={port},file.tls-creds=t")
-}
-
 /// Large transfers by several connections in both directions, and each of the tools.
 #[test]
 fn stock_clients_use_keys() {
@@ -83,38 +69,24 @@ fn stock_clients_use_keys() {
     let lab = Lab::new();
     let array = lab.create("psk", Shape::RAID5);
     let keys = Keys::new(&lab, "keys", &[("alice", ALICE), ("bob", BOB)]);
-    let (options, port) = keys.options();
+    let (options, port) = options(keys.text());
     let server = serve(&array, &options);
     assert!(server.log().contains("users that may connect: 2"), "{}", server.log());
-    let uri = keys.uri("alice", port);
-    let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &uri]));
-    let json: Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!(json["TLS"], true, "{json}");
-    assert_eq!(json["exports"][0]["export-size"].as_u64(), Some(server.status().size_bytes), "{json}");
-    let (image, out) = (lab.path("noise"), lab.path("out"));
-    std::fs::write(&image, crate::content::pattern(6, 0, BYTES)).expect("room");
-    let (image, out) = (image.to_str().expect("UTF-8"), out.to_str().expect("UTF-8"));
-    succeeded("nbdcopy in", &run("nbdcopy", &["--connections=4", "--requests=32", "--flush", image, &uri]));
-    let plain = server.uri();
-    let compare = ["compare", "-f", "raw", "-F", "raw", image, &plain];
-    succeeded("qemu-img compare", &run("qemu-img", &compare));
-    let uri = keys.uri("bob", port);
-    succeeded("nbdcopy out", &run("nbdcopy", &["--connections=4", "--requests=32", &uri, out]));
-    succeeded("cmp", &run("cmp", &["-n", &BYTES.to_string(), image, out]));
-    // qemu, with requests of other sizes.
-    let (object, export) = (keys.of_qemu("bob"), export_of_qemu(port));
-    let mut args = vec!["--object", &object, "--image-opts", &export];
-    let commands = [
-        "write -P 9 1M 31M",
-        "flush",
-        "read -P 9 1M 31M",
-        "write -z 2M 1M",
-        "read -P 0 2M 1M",
-        "aio_read 0 8M",
-    ];
-    args.extend(commands.iter().flat_map(|command| ["-c", command]));
-    let text = succeeded("qemu-io", &run("qemu-io", &args));
-    assert!(!text.contains("failed") && !text.contains("error"), "{text}");
+    let uri_by_unix_socket = format!(
+        "nbds+unix://alice@/?socket={}&tls-psk-file={}",
+        server.socket.display(),
+        keys.file().display()
+    );
+    let ways = Ways {
+        uri_in: keys.uri("alice", port),
+        uri_out: keys.uri("bob", port),
+        uri_by_unix_socket,
+        object: keys.of_qemu("bob"),
+        port,
+    };
+    stock_clients_work(&lab, &server, &ways, BYTES);
+    let (plain, out) = (server.uri(), lab.path("converted"));
+    let (object, export, out) = (ways.object, export_of_qemu(port), out.to_str().expect("UTF-8"));
     let args = ["convert", "--object", &object, "--image-opts", &export, "-O", "raw", out];
     succeeded("qemu-img convert", &run("qemu-img", &args));
     let compare = ["compare", "-f", "raw", "-F", "raw", out, &plain];
@@ -123,14 +95,6 @@ fn stock_clients_use_keys() {
     let list = ["--list", "-b", "127.0.0.1", "-p", &port, "--object", &object, "--tls-creds", "t"];
     let said = succeeded("qemu-nbd --list", &run("qemu-nbd", &list));
     assert!(said.contains("psk"), "{said}");
-    // On the unix socket TLS is optional.
-    let file = keys.file();
-    let by_unix =
-        format!("nbds+unix://alice@/?socket={}&tls-psk-file={}", server.socket.display(), file.display());
-    let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &by_unix]));
-    assert!(json.contains("\"TLS\": true"), "{json}");
-    let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &plain]));
-    assert!(json.contains("\"TLS\": false"), "{json}");
     let log = server.log();
     assert!(!log.contains("WARN") && !log.contains(ALICE) && !log.contains(BOB), "{log}");
     server.terminate();
@@ -144,7 +108,7 @@ fn clients_and_the_server_agree_on_an_algorithm() {
     let lab = Lab::new();
     let array = lab.create("psk", Shape::RAID5);
     let keys = Keys::new(&lab, "keys", &[("alice", ALICE)]);
-    let (options, port) = keys.options();
+    let (options, port) = options(keys.text());
     let server = serve(&array, &options);
     for (priority, refusal) in [
         ("NORMAL:-GROUP-ALL:+GROUP-SECP521R1:+GROUP-SECP384R1:+ECDHE-PSK", None),
@@ -179,7 +143,7 @@ fn clients_without_a_key_hear_nothing() {
     let lab = Lab::new();
     let array = lab.create("psk", Shape::RAID5);
     let keys = Keys::new(&lab, "keys", &[("alice", ALICE)]);
-    let (options, port) = keys.options();
+    let (options, port) = options(keys.text());
     let server = serve(&array, &options);
     // A client without TLS.
     let plain = format!("nbd://127.0.0.1:{port}");
@@ -247,7 +211,7 @@ fn the_manual_makes_keys() {
         succeeded(script, &made)
     };
     shell(block("umask 077\n"));
-    let (_, port) = Keys { directory: directory.clone() }.options();
+    let (_, port) = options(directory.to_str().expect("UTF-8"));
     let (clients, ours) = (directory.join("alice"), directory.to_str().expect("UTF-8"));
     let connect = block("striate serve media --nbd 0.0.0.0:10809 --nbd-tls /etc/striate/psk\n")
         .replace("0.0.0.0:10809", &format!("0.0.0.0:{port}"))
@@ -307,7 +271,7 @@ fn a_stop_ends_sessions_with_keys() {
     let lab = Lab::new();
     let array = lab.create("psk", Shape::RAID5);
     let keys = Keys::new(&lab, "keys", &[("alice", ALICE)]);
-    let (mut options, port) = keys.options();
+    let (mut options, port) = options(keys.text());
     options.extend(["--log", "debug"].map(String::from));
     let server = serve(&array, &options);
     let (object, export) = (keys.of_qemu("alice"), export_of_qemu(port));

@@ -5,16 +5,16 @@
 //! TCP with TLS. Oracles: the data that they read and write, `cmp`, their refusals, and the server's log.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use serde_json::Value;
 
-use crate::lab::{Lab, Server, Shape, run, succeeded, timed};
+use crate::lab::{Lab, Shape, run, succeeded, timed};
+use crate::tls_clients::{Ways, export_of_qemu, log_has, options, serve, stock_clients_work};
 
 /// An authority, and a directory with the files of server and clients.
 pub struct Certificates {
@@ -63,38 +63,14 @@ impl Certificates {
         self.directory.to_str().expect("UTF-8")
     }
 
-    /// The options of a server that listens on a free port with these certificates, and the port.
-    fn options(&self) -> (Vec<String>, u16) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let listen = format!("127.0.0.1:{port}");
-        (["--nbd", &listen, "--nbd-tls", self.text()].map(String::from).to_vec(), port)
-    }
-
     pub fn uri(&self, port: u16) -> String {
         format!("nbds://127.0.0.1:{port}/?tls-certificates={}", self.text())
     }
 
-    /// The words with which qemu's tools open the export.
-    fn of_qemu(&self, port: u16) -> [String; 4] {
-        [
-            "--object".into(),
-            format!("tls-creds-x509,id=t,dir={},endpoint=client", self.text()),
-            "--image-opts".into(),
-            format!("driver=raw,file.driver=nbd,file.host=127.0.0.1,file.port={port},file.tls-creds=t"),
-        ]
+    /// The object that gives a client's certificate to qemu's tools.
+    fn of_qemu(&self) -> String {
+        format!("tls-creds-x509,id=t,dir={},endpoint=client", self.text())
     }
-}
-
-pub fn serve<'a>(array: &'a crate::lab::Array<'a>, options: &[String]) -> Server<'a> {
-    array.serve(&options.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
-pub fn log_has(server: &Server<'_>, text: &str) -> bool {
-    (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(20));
-        server.log().contains(text)
-    })
 }
 
 #[test]
@@ -102,49 +78,17 @@ fn stock_clients_use_tls() {
     let lab = Lab::new();
     let array = lab.create("tls", Shape::RAID5);
     let certificates = Certificates::new(&lab, "pki");
-    let (options, port) = certificates.options();
+    let (options, port) = options(certificates.text());
     let server = serve(&array, &options);
     let uri = certificates.uri(port);
-    let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &uri]));
-    let json: Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!(json["TLS"], true, "{json}");
-    assert_eq!(json["exports"][0]["export-size"].as_u64(), Some(server.status().size_bytes), "{json}");
-    // An encrypted copy into the array by several connections, another out of it, and qemu's view of it.
-    let (image, out) = (lab.path("noise"), lab.path("out"));
-    std::fs::write(&image, crate::content::pattern(5, 0, 24 << 20)).expect("room");
-    let image = image.to_str().expect("UTF-8");
-    succeeded("nbdcopy in", &run("nbdcopy", &["--connections=4", "--requests=32", "--flush", image, &uri]));
-    let plain = server.uri();
-    let compare = ["compare", "-f", "raw", "-F", "raw", image, &plain];
-    succeeded("qemu-img compare", &run("qemu-img", &compare));
-    succeeded("nbdcopy out", &run("nbdcopy", &[uri.as_str(), out.to_str().expect("UTF-8")]));
-    succeeded("cmp", &run("cmp", &["-n", "25165824", image, out.to_str().expect("UTF-8")]));
-    let qemu = certificates.of_qemu(port);
-    let commands = [
-        "-c",
-        "write -P 9 1M 3M",
-        "-c",
-        "flush",
-        "-c",
-        "read -P 9 1M 3M",
-        "-c",
-        "write -z 2M 1M",
-        "-c",
-        "read -P 0 2M 1M",
-    ];
-    let args: Vec<&str> = qemu.iter().map(String::as_str).chain(commands).collect();
-    let text = succeeded("qemu-io", &run("qemu-io", &args));
-    assert!(!text.contains("failed") && !text.contains("error"), "{text}");
-    // On the unix socket TLS is optional.
-    let by_unix = format!(
+    let uri_by_unix_socket = format!(
         "nbds+unix:///?socket={}&tls-certificates={}&tls-hostname=localhost",
         server.socket.display(),
         certificates.text()
     );
-    let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &by_unix]));
-    assert!(json.contains("\"TLS\": true"), "{json}");
-    let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", &plain]));
-    assert!(json.contains("\"TLS\": false"), "{json}");
+    let object = certificates.of_qemu();
+    let ways = Ways { uri_in: uri.clone(), uri_out: uri, uri_by_unix_socket, object, port };
+    stock_clients_work(&lab, &server, &ways, 24 << 20);
     server.terminate();
     array.scrub_is_clean("after TLS");
 }
@@ -154,7 +98,7 @@ fn clients_that_prove_nothing_hear_nothing() {
     let lab = Lab::new();
     let array = lab.create("tls", Shape::RAID5);
     let certificates = Certificates::new(&lab, "pki");
-    let (options, port) = certificates.options();
+    let (options, port) = options(certificates.text());
     let server = serve(&array, &options);
     // A client without TLS.
     let plain = format!("nbd://127.0.0.1:{port}");
@@ -244,11 +188,11 @@ fn a_stop_ends_sessions() {
     let lab = Lab::new();
     let array = lab.create("tls", Shape::RAID5);
     let certificates = Certificates::new(&lab, "pki");
-    let (options, port) = certificates.options();
+    let (options, port) = options(certificates.text());
     let server = serve(&array, &options);
-    let qemu = certificates.of_qemu(port);
-    let args: Vec<&str> =
-        qemu.iter().map(String::as_str).chain(["-c", "write -P 3 0 1M", "-c", "sleep 20000"]).collect();
+    let (object, export) = (certificates.of_qemu(), export_of_qemu(port));
+    let commands = ["-c", "write -P 3 0 1M", "-c", "sleep 20000"];
+    let args = [&["--object", object.as_str(), "--image-opts", &export][..], &commands].concat();
     let mut client =
         timed("qemu-io").args(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
     while server.status().counters.write_bytes < 1 << 20 {

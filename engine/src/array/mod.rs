@@ -46,11 +46,11 @@ use crate::request::{Reply, Request};
 use crate::ring::{Completion, Ring};
 use crate::slab::Slab;
 use crate::steward::{Load, Steward};
-use crate::stripe::{PartEnd, Question, Stripes};
+use crate::stripe::{PartEnd, Stripes};
 use crate::tally::Tally;
 use crate::turn::{Buffers, Io, IoFor, MemberIos};
 
-/// What a component may use of this reactor during one call. (A macro, so that the borrow leaves the other
+/// The parts of this reactor that a component may use during one call. (A macro, so that the borrow leaves the other
 /// fields free.)
 macro_rules! turn {
     ($array:ident, $ring:ident) => {
@@ -65,7 +65,7 @@ macro_rules! turn {
     };
 }
 
-/// What operations on stripes use of this reactor during one call.
+/// The parts of this reactor that operations on stripes use during one call.
 macro_rules! tools {
     ($array:ident, $ring:ident) => {
         crate::stripe::Tools {
@@ -275,19 +275,12 @@ impl Array {
             {
                 return;
             }
-            IoFor::OpRead { op, strip } => {
-                self.stripes.read_done(&mut tools!(self, ring), op, strip, &io, result);
+            IoFor::OpRead { .. } | IoFor::OpWrite { .. } | IoFor::OpAsk { .. } => {
+                self.stripes.io_done(&mut tools!(self, ring), &io, result);
             }
-            IoFor::OpWrite { op, strip } => {
-                self.stripes.write_done(&mut tools!(self, ring), op, strip, &io, result);
-            }
-            IoFor::OpAsk { op, strip, errno, copy } => {
-                let question = Question { strip, errno, copy };
-                self.stripes.asked(&mut tools!(self, ring), op, question, &io, result);
-            }
-            IoFor::OpDeallocate { op } => {
+            IoFor::OpDeallocate { .. } => {
                 self.ios.hear_advice(&io, &self.shared);
-                self.stripes.deallocated(&mut tools!(self, ring), op);
+                self.stripes.io_done(&mut tools!(self, ring), &io, result);
             }
             IoFor::Flush => {
                 self.flush.done(&self.shared, &io, result);

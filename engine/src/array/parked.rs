@@ -194,11 +194,10 @@ impl Array {
                 self.host_reads -= 1;
                 self.answer_held(request, Ok(()), 1);
             }
-            IoFor::OpRead { op, .. } => self.stripes.read_parked(&mut tools!(self, ring), op),
-            IoFor::OpWrite { op, strip } | IoFor::OpAsk { op, strip, .. } => {
-                self.stripes.write_parked(&mut tools!(self, ring), op, strip, io.slot);
-            }
-            IoFor::OpDeallocate { op } => self.stripes.deallocated(&mut tools!(self, ring), op),
+            IoFor::OpRead { .. }
+            | IoFor::OpWrite { .. }
+            | IoFor::OpAsk { .. }
+            | IoFor::OpDeallocate { .. } => self.stripes.io_parked(&mut tools!(self, ring), &io),
             IoFor::Flush => {
                 self.flush.ended(&io, false);
                 self.end_flushes(ring);

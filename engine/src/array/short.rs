@@ -1,4 +1,4 @@
-//! What this reactor's requests are short of: while an older request waits for room, newer ones wait behind
+//! Room that requests of this reactor's host wait for: while an older request waits, newer ones queue behind
 //! it. (Stripes have the same for operations and mailboxes: stripe/ownership.rs.)
 
 /// See the top of this file.

@@ -33,7 +33,7 @@ pub(crate) unsafe fn load(from: *mut u8, to: *mut u8, len: usize) {
 /// Copies `len` bytes from private to shared memory.
 ///
 /// # Safety
-/// As for [`load`], with the roles of the two ranges exchanged.
+/// The contract of [`load`], with the roles of the two ranges exchanged.
 pub(crate) unsafe fn store(from: *const u8, to: *mut u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
     if len >= STREAMED_MIN && len.is_multiple_of(64) && to.addr().is_multiple_of(16) {
@@ -52,7 +52,7 @@ const STREAMED_MIN: usize = 16 << 10;
 /// Like [`store`], but bypasses the caches.
 ///
 /// # Safety
-/// As for [`store`]; in addition `len` is a multiple of 64 and not 0, and `to` is aligned to 16.
+/// The contract of [`store`]; in addition `len` is a multiple of 64 and not 0, and `to` is aligned to 16.
 #[cfg(target_arch = "x86_64")]
 unsafe fn stream(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller promises both ranges; SSE2 is part of the x86-64 baseline. As in `copy`, the

@@ -6,9 +6,9 @@
 //! a torn place as proof that the generation in the other place is the newest complete one, G (see
 //! [`bitmap_blocks`](super::bitmap_blocks)). So the rule is:
 //!
-//! > **A place that cannot be read is written only when the other place of the same member holds nothing
-//! > older than what is loaded.** Such a place may hold G, and a torn write of ours would make the older
-//! > generation beside it look proven.
+//! > **A place that cannot be read is written only when the other place of the same member holds nothing >
+//! older than what is loaded.** Such a place may hold G, and a torn write of ours would make the older >
+//! generation beside it look proven.
 //!
 //! Three steps follow this rule. A slot that fails in a step leaves, on record, before the next step begins:
 //! a later start from that slot and others must not find torn places of the next step beside what the failed
@@ -23,9 +23,9 @@
 //!   Second     e + 1 to p, the same                       e + 1 to q
 //! ```
 //!
-//! What a power cut leaves in each step, on each member by itself (a proof of one member counts for others
-//! only if none of them shows a newer generation, and every member that has ended a step shows what the step
-//! wrote):
+//! A power cut leaves the following in each step, on each member by itself (a proof of one member counts for
+//! others only if none of them shows a newer generation, and every member that has ended a step shows what
+//! the step wrote):
 //! - *Newest*: p holds an older generation or a torn write, so this member never had g, and g was not
 //!   complete. Then the content of q is G or newer, and a torn p proves just that. If p cannot be read this
 //!   step does nothing: p may have held G.

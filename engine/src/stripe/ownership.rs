@@ -127,6 +127,27 @@ impl Stripes {
         }
     }
 
+    /// Hands a job to the op of its stripe: here, or at the reactor that owns the stripe. A job waits its
+    /// turn like a part of a request, so a stripe that a host keeps busy delays the job only by the rounds in
+    /// front of it. (Earlier, the steward tried again each turn and looked no further meanwhile: one hot
+    /// stripe of another reactor held up the whole rebuild for as long as the stripe was hot.) A job that
+    /// arrives after the owner has released the stripe goes on to the next owner, as a part does.
+    pub(crate) fn enqueue_job(&mut self, shared: &Shared, ask: JobAsk) {
+        let JobAsk { stripe, job } = ask;
+        match self.own(shared, stripe) {
+            Ownership::Op(op) if self.ops[op].background.is_none() && self.ops[op].job.is_none() => {
+                self.ops[op].background = Some(job);
+            }
+            // The op already has a job: a resync and a rebuild have met at this stripe.
+            Ownership::Op(_) | Ownership::NoRoom => self.parked.push_back(Parked::Job(ask)),
+            Ownership::Other(reactor) => {
+                if !self.post(shared, reactor, Ask::Job(ask)) {
+                    self.parked.push_back(Parked::Job(ask));
+                }
+            }
+        }
+    }
+
     /// Posts an ask, unless something older waits for a place in that mailbox. Returns whether it was posted.
     pub(super) fn post(&mut self, shared: &Shared, reactor: u8, ask: Ask) -> bool {
         let posted = !self.short.of_places(reactor) && shared.mailboxes.post(self.me, reactor, ask);

@@ -6,6 +6,8 @@
 //! first superblock that their old content is gone (`disks::Disk::joins`); and the content of the array
 //! afterwards.
 
+use std::sync::atomic::Ordering;
+
 use bitmap::Cell;
 use engine::array::Order;
 use engine::format::Level;
@@ -47,6 +49,27 @@ fn is_refused_at_once(world: &mut World, answered: &Answered, why: &str) {
     let said = outcome.expect_err("an order that cannot be carried out");
     assert!(said.contains(why), "{said}");
     assert!(took_ns <= AT_ONCE_NS, "refused after {took_ns} ns");
+}
+
+/// A program that gives an order and looks at the array as soon as it has the answer, as `replace` followed by
+/// `wait` does, finds the rebuild.
+#[test]
+fn a_join_is_answered_when_its_rebuild_has_begun() {
+    let mut world = world(40, Level::Raid5, 4);
+    fail_and_record(&mut world, 1);
+    let device = world.new_device();
+    let answered = world.order_join(1, device);
+    let shared = std::sync::Arc::clone(&world.shared);
+    let program = std::thread::spawn(move || {
+        assert_eq!(answered.recv(), Ok(Ok(())));
+        let rebuilds = shared.steward.rebuild_slot.load(Ordering::Relaxed) > 0;
+        rebuilds || shared.members.view().readable.has(1)
+    });
+    world.turn_until("the program", |_| {
+        std::thread::yield_now();
+        program.is_finished()
+    });
+    assert!(program.join().expect("it does not panic"), "it found an array without a rebuild");
 }
 
 /// Puts another device at the index that the refused device has left, and lets it join.

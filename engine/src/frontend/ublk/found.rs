@@ -32,7 +32,7 @@ const SETTLING_PAUSE: Duration = Duration::from_millis(50);
 /// How many such pauses until the driver has noticed that a server is gone: before Linux 6.7 it looks every 5
 /// s.
 const NOTICE_TRIES: u32 = 200;
-/// The same until the last file of a server that the driver has noticed is closed.
+/// How many such pauses, once the driver has noticed, until the last file of the server is closed.
 const RELEASE_TRIES: u32 = 20;
 /// How long a recovery whose queues have all fetched takes to end.
 const RECOVERY_END_TIME_MAX: Duration = Duration::from_secs(3);

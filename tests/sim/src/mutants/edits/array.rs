@@ -75,9 +75,9 @@ pub(super) const EDITS: &[Edit] = &[
             }",
     ),
     e(
-        STRIPES,
-        "if !self.post(shared, reactor, crate::mailbox::Ask::Job(ask)) {",
-        "if mutant!(JobNotHandedOver) || !self.post(shared, reactor, crate::mailbox::Ask::Job(ask)) {",
+        OWNERSHIP,
+        "if !self.post(shared, reactor, Ask::Job(ask)) {",
+        "if mutant!(JobNotHandedOver) || !self.post(shared, reactor, Ask::Job(ask)) {",
     ),
     e(
         STRIPES,
@@ -327,7 +327,9 @@ pub(super) const EDITS: &[Edit] = &[
     e(
         STRIPES,
         "op.pending > 1 && !op.suspects.has(strip);",
-        "op.pending > 1 && !op.suspects.has(strip) && !mutant!(MemoryGivenEarly);",
+        "op.pending > 1
+            && (!op.suspects.has(strip) || mutant!(RepairNotCounted))
+            && !mutant!(MemoryGivenEarly);",
     ),
     e(
         WRITE,

@@ -123,6 +123,15 @@ pub(super) const EDITS: &[Edit] = &[
             }",
     ),
     e(
+        KEEPER,
+        "                    joined = Some(joining);",
+        "                    if mutant!(JoinAnsweredEarly) {
+                        joining.answer.send(Ok(()));
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                    }
+                    joined = Some(joining);",
+    ),
+    e(
         STEWARD,
         "            if shared.failed() {
                 answer.send(Err(has_failed(keeper.name())));",

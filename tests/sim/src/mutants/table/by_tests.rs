@@ -315,4 +315,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "UnlistedBeforeDurable",
         "LOST: rows are off the list before what was written there is durable",
     ),
+    seen_in_array(
+        "arrival::a_join_is_answered",
+        "JoinAnsweredEarly",
+        "T1: a program that waits for a rebuild after `replace` finds none, and goes on (once a bug here)",
+    ),
+    seen_in_array(
+        "repairs::what_is_written_anew",
+        "RepairNotCounted",
+        "E10: a repair is not counted if another write of its operation is in flight",
+    ),
 ];
