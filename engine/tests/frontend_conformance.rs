@@ -37,7 +37,7 @@ use std::thread;
 use engine::frontend::Frontend;
 use engine::frontend::nbd::{Access, Address, NbdFrontend, NbdServer};
 use engine::frontend::ublk::{
-    Closed, Ublk, UblkChoice, UblkFeature, UblkFrontend, UblkPlace, UblkPlan, UblkShape,
+    Closed, Last, Ublk, UblkChoice, UblkFeature, UblkFrontend, UblkPlace, UblkPlan, UblkShape,
 };
 use engine::memory::{Memory, Pool};
 use engine::ring::{Uring, UringConfig};
@@ -380,7 +380,7 @@ impl<const BATCHES: bool> Fixture for Device<BATCHES> {
         };
         let without = if BATCHES { Vec::new() } else { vec![UblkFeature::BatchIo] };
         let plan = UblkPlan { choice: UblkChoice::Any, queues: reactors, without };
-        let mut ublk = Ublk::open(&plan, "conformance", &identity, &shape, &mut |_| Ok(())).unwrap();
+        let mut ublk = Ublk::open(&plan, "conformance", &identity, &shape, &mut |_| Ok(Last::Whole)).unwrap();
         let places = ublk.places();
         (Device { ublk, closed: false }, places)
     }

@@ -11,13 +11,13 @@ use crate::format::superblock::Record;
 use crate::frontend::Frontend;
 use crate::frontend::nbd::{Access, Address, Content, ExportInfo, NbdFrontend, NbdServer, Relays, Visits};
 use crate::frontend::ublk::{
-    Closed, Existing, Quiesced, Ublk, UblkError, UblkFrontend, UblkPlace, UblkPlan, UblkShape, existing,
+    Closed, Existing, Last, Quiesced, Ublk, UblkError, UblkFrontend, UblkPlace, UblkPlan, UblkShape, existing,
 };
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
 use crate::ring::Uring;
 
-use super::note::Note;
+use super::note::{Note, Taking};
 use super::{ServeOptions, ServerError};
 
 /// How long a stop waits until TLS relays have sent the last replies.
@@ -98,12 +98,12 @@ impl Front {
                 UblkError(format!("/dev/ublkb{device} waits for this array, and there is no run directory to prove its state"))
             })?;
             let proven = note.check(record);
-            proven
-                .and_then(|noted| {
-                    let noted = noted.up_to(record, proven_moves);
-                    seed.map_or(Ok(()), |seed| note.write(&noted.and_by(seed)))
-                })
-                .map_err(|error| UblkError(error.0))
+            let taken = proven.and_then(|noted| {
+                let noted = noted.up_to(record, proven_moves);
+                seed.map_or(Ok(()), |seed| note.write(&noted.and_by(seed)))
+            });
+            taken.map_err(|error| UblkError(error.0))?;
+            Ok(if Taking::of(&note).is_there() { Last::MayBeHalfStarted } else { Last::Whole })
         };
         let ublk = Ublk::open(&plan, name, &identity, shape, &mut may_take_over)?;
         let note = note_of(ublk.number());

@@ -53,6 +53,7 @@
 //! is still true.
 
 mod noted;
+mod taking;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -64,6 +65,7 @@ use uuid::Uuid;
 
 use noted::DeviceName;
 pub(super) use noted::Noted;
+pub(super) use taking::Taking;
 
 use super::ServerError;
 use super::bounded::each_within;
@@ -157,6 +159,7 @@ impl Note {
             Content::Note(noted) if !note.device.is(&noted.device) => Ok(()),
             Content::Note(_) | Content::Unknown | Content::Nothing => std::fs::remove_file(&note.path),
         };
+        Taking::of(self).end();
         // Ignore an error: a note without its device proves nothing, since no later device has its instance.
         let _ = self.within(act);
     }

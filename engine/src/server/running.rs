@@ -30,6 +30,7 @@ use super::fit::check_blocks;
 use super::front::{Front, MemberTraits, Share, shape_of};
 use super::grow::could_grow;
 use super::locked::lock_memory;
+use super::note::Taking;
 use super::noter::Noter;
 use super::open::{ControlRing, Opened, candidates, leave_out_overwritten, open_within, wipe_unused};
 use super::placement::{Placement, Seat, take_seat};
@@ -167,6 +168,8 @@ impl Server {
             Front::block_device(&options, &record, &shape, reactors, seed_of_epochs, assembly.proven_moves)?;
         let (block_device, note) = block_device.unzip();
         let note = note.flatten();
+        let is_takeover = block_device.as_ref().is_some_and(|ublk| ublk.is_recovered());
+        let taking = note.as_ref().filter(|_| is_takeover).map(Taking::of);
         if let Some(ublk) = block_device.as_ref().filter(|ublk| ublk.queues() != reactors) {
             warnings.push(format!("{} reactors, as {} has queues", ublk.queues(), ublk.path()));
             // Release the claims of the first choice: they would block the second.
@@ -249,6 +252,7 @@ impl Server {
             ..UringConfig::default()
         };
         let mut reactors = Vec::new();
+        taking.iter().try_for_each(Taking::begin)?;
         for (me, (share, bell)) in shares.into_iter().zip(bells).enumerate() {
             let config = UringConfig { host_buffers: share.host_buffers(), ..config.clone() };
             let seat = placement.seats[me];
@@ -263,6 +267,7 @@ impl Server {
                 limit(Thread::Reactor),
             )?);
         }
+        taking.iter().for_each(Taking::end);
         if front.is_block_device() {
             lock_memory()?;
         }

@@ -92,6 +92,7 @@ pub(super) mod feature {
     pub(in super::super) const UPDATE_SIZE: u64 = 1 << 10;
     pub(in super::super) const AUTO_BUF_REG: u64 = 1 << 11;
     pub(in super::super) const QUIESCE: u64 = 1 << 12;
+    pub(in super::super) const PER_IO_DAEMON: u64 = 1 << 13;
     pub(in super::super) const BATCH_IO: u64 = 1 << 15;
     pub(in super::super) const SAFE_STOP_DEV: u64 = 1 << 17;
     pub(in super::super) const NO_AUTO_PART_SCAN: u64 = 1 << 18;

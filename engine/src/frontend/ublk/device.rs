@@ -34,10 +34,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::abi::{self, DeviceInfo, Parameters, attribute, feature};
 use super::control::{Control, DEFECTIVE_KERNELS, failed};
 use super::exchange::Tags;
-use super::found::{find, pause, retry};
+use super::found::{find, half_started, pause, retry};
 use super::mark::mark;
 use super::queue::{Movement, UblkPlace};
-use super::takeover::fitting;
+use super::takeover::{Last, fitting, is_beyond_recovery};
 use super::{UblkError, UblkShape};
 use crate::limits::REQUEST_BYTES_MAX;
 
@@ -166,13 +166,13 @@ enum Phase {
 impl Ublk {
     /// Finds the device that waits for this array, or makes one. A device is taken over only if
     /// `may_take_over` agrees for its number, which proves that the array is in the state in which the
-    /// previous server left it.
+    /// previous server left it, and says how the last takeover ended.
     pub fn open(
         plan: &UblkPlan,
         name: &str,
         identity: &str,
         shape: &UblkShape,
-        may_take_over: &mut dyn FnMut(u32) -> Result<(), UblkError>,
+        may_take_over: &mut dyn FnMut(u32) -> Result<Last, UblkError>,
     ) -> Result<Ublk, UblkError> {
         let mut control = Control::open()?;
         if plan.without.contains(&UblkFeature::IoctlEncode) {
@@ -182,7 +182,10 @@ impl Ublk {
         match find(&mut control, mark)? {
             Some(info) => {
                 let told = fitting(&mut control, plan.choice, &info, name, shape)?;
-                may_take_over(info.device)?;
+                let last = may_take_over(info.device)?;
+                if is_beyond_recovery(&mut control, &info, last) {
+                    return Err(half_started(info.device, name, ""));
+                }
                 Ublk::recover(control, &info, &told, shape)
             }
             None => Ublk::make(control, plan, mark, shape),

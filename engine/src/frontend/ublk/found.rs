@@ -120,13 +120,16 @@ pub fn free(name: &str, identity: &str) -> Result<(), UblkError> {
 fn end_recovery(control: &mut Control, device: u32, name: &str) -> Result<(), UblkError> {
     let pid = u64::from(std::process::id());
     let ended = control.tell_within(RECOVERY_END_TIME_MAX, abi::control::END_USER_RECOVERY, device, pid);
-    ended.map_err(|error| {
-        UblkError(format!(
-            "/dev/ublkb{device} waits for this array, but its last server was killed when some of its reactors had begun and others had not, and a \
-             kernel before Linux 6.7 never gives such a start up ({error}): give the device up with `striate stop --force {name}`, which fails its I/O, \
-             and serve again"
-        ))
-    })
+    ended.map_err(|error| half_started(device, name, &format!(" ({error})")))
+}
+
+/// The error of a device whose takeover was killed when some queues had fetched and others had not.
+pub(super) fn half_started(device: u32, name: &str, why: &str) -> UblkError {
+    UblkError(format!(
+        "/dev/ublkb{device} waits for this array, but its last server was killed when some of its reactors had begun and others had not, and a \
+         kernel before Linux 6.16 cannot take such a start over{why}: give the device up with `striate stop --force {name}`, which fails its I/O, \
+         and serve again"
+    ))
 }
 
 /// Whether no io_uring holds the character device, which one server at a time can open.

@@ -57,6 +57,7 @@ pub use null::UblkNull;
 pub(crate) use queue::flush_for_others;
 pub use queue::{UblkFrontend, UblkPlace};
 pub use shape::UblkShape;
+pub use takeover::Last;
 
 /// Why there is no block device: what happened, to which device, and what the operator can do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::control::failed;
-use super::{Ublk, UblkChoice, UblkError, UblkFeature, UblkPlace, UblkPlan, UblkShape};
+use super::{Last, Ublk, UblkChoice, UblkError, UblkFeature, UblkPlace, UblkPlan, UblkShape};
 use crate::frontend::Frontend;
 use crate::memory::{Memory, Pool};
 use crate::request::{Reply, Request};
@@ -50,7 +50,7 @@ impl UblkNull {
             read_only: false,
         };
         let plan = UblkPlan { choice: UblkChoice::Any, queues, without: without.to_vec() };
-        let mut ublk = Ublk::open(&plan, "a null device", "", &shape, &mut |_| Ok(()))?;
+        let mut ublk = Ublk::open(&plan, "a null device", "", &shape, &mut |_| Ok(Last::Whole))?;
         let ending = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for place in ublk.places() {

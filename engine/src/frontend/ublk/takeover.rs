@@ -10,6 +10,24 @@ use super::control::{Control, failed};
 use super::device::UblkChoice;
 use super::{UblkError, UblkShape};
 
+/// How the last takeover of a device ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// Every queue had fetched, or none.
+    Whole,
+    /// The server was killed between the first fetch and the last, or shortly before or after.
+    MayBeHalfStarted,
+}
+
+/// Whether the driver must not be asked to begin a recovery. Before Linux 6.16, START_USER_RECOVERY of a
+/// device of which only some queues have fetched makes the kernel dereference a null pointer
+/// (ublk_queue_reinit of a queue without a daemon; seen on 6.12.95), and the driver's lock stays taken.
+pub(super) fn is_beyond_recovery(control: &mut Control, info: &DeviceInfo, last: Last) -> bool {
+    last == Last::MayBeHalfStarted
+        && info.queues > 1
+        && control.features().unwrap_or(0) & feature::PER_IO_DAEMON == 0
+}
+
 /// Returns the parameters that a waiting device told hosts, if the array can be served with them.
 pub(super) fn fitting(
     control: &mut Control,
