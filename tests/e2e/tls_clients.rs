@@ -43,8 +43,8 @@ pub struct Ways {
     pub port: u16,
 }
 
-/// Copies `bytes` in and out by several connections with TLS, writes and reads with qemu, and compares all of it
-/// with what an unencrypted client sees. On the unix socket TLS is optional.
+/// Copies `bytes` in and out by several connections with TLS, writes and reads with qemu, and compares all of
+/// it with what an unencrypted client sees. On the unix socket TLS is optional.
 pub fn stock_clients_work(lab: &Lab, server: &Server<'_>, ways: &Ways, bytes: usize) {
     let is_by_tls = |uri: &str| -> bool {
         let json = succeeded("nbdinfo", &run("nbdinfo", &["--json", uri]));

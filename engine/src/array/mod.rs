@@ -50,8 +50,8 @@ use crate::stripe::{PartEnd, Stripes};
 use crate::tally::Tally;
 use crate::turn::{Buffers, Io, IoFor, MemberIos};
 
-/// The parts of this reactor that a component may use during one call. (A macro, so that the borrow leaves the other
-/// fields free.)
+/// The parts of this reactor that a component may use during one call. (A macro, so that the borrow leaves
+/// the other fields free.)
 macro_rules! turn {
     ($array:ident, $ring:ident) => {
         crate::turn::Turn {

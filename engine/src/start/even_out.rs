@@ -6,9 +6,9 @@
 //! a torn place as proof that the generation in the other place is the newest complete one, G (see
 //! [`bitmap_blocks`](super::bitmap_blocks)). So the rule is:
 //!
-//! > **A place that cannot be read is written only when the other place of the same member holds nothing >
-//! older than what is loaded.** Such a place may hold G, and a torn write of ours would make the older >
-//! generation beside it look proven.
+//! > **A place that cannot be read is written only when the other place of the same member holds nothing
+//! > older than what is loaded.** Such a place may hold G, and a torn write of ours would make the older
+//! > generation beside it look proven.
 //!
 //! Three steps follow this rule. A slot that fails in a step leaves, on record, before the next step begins:
 //! a later start from that slot and others must not find torn places of the next step beside what the failed

@@ -24,8 +24,8 @@ pub(crate) enum Step {
     /// Nothing more: the op's current work has ended.
     Finished(Result<(), RequestError>),
 }
-// A step fits into one register. As a larger value it went through memory and was read back in wider pieces than
-// it was stored in, for which the core waits.
+// A step fits into one register. As a larger value it went through memory and was read back in wider pieces
+// than it was stored in, for which the core waits.
 const _: () = assert!(size_of::<Step>() <= 8);
 
 /// The condition that ends a wait.

@@ -51,8 +51,8 @@ fn is_refused_at_once(world: &mut World, answered: &Answered, why: &str) {
     assert!(took_ns <= AT_ONCE_NS, "refused after {took_ns} ns");
 }
 
-/// A program that gives an order and looks at the array as soon as it has the answer, as `replace` followed by
-/// `wait` does, finds the rebuild.
+/// A program that gives an order and looks at the array as soon as it has the answer, as `replace` followed
+/// by `wait` does, finds the rebuild.
 #[test]
 fn a_join_is_answered_when_its_rebuild_has_begun() {
     let mut world = world(40, Level::Raid5, 4);
