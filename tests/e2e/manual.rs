@@ -1,18 +1,22 @@
-//! The commands of docs/operating.md, in its order, on files.
+//! The commands of docs/operating.md and the session of README.md, on files.
 //!
-//! Method: the lines of its code blocks that begin with `striate` are run as they are, with a file for each
-//! path in /dev, and with the members instead of a name that would be searched for on block devices. The test
-//! performs between them what the manual says in prose: a member fails, the service is stopped, drives become
-//! larger. Oracle: each command succeeds, the prose's promises hold (the array is optimal, larger, and its
-//! parity matches), and what a host wrote is read back.
+//! Method for the manual: the lines of its code blocks that begin with `striate` are run in their order, as
+//! they are, with a file for each path in /dev, and with the members instead of a name that would be searched
+//! for on block devices. The test performs between them what the manual says in prose: a member fails, the
+//! service is stopped, drives become larger. Oracle: each command succeeds, the prose's promises hold (the
+//! array is optimal, larger, and its parity matches), and what a host wrote is read back.
+//!
+//! Method for the README: bash runs the lines of its session as they are printed, in an empty directory, with
+//! the built program first in PATH. Oracle: each line succeeds, the session prints what its comments promise,
+//! and another server of the same members returns the data that the session has copied in.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use engine::status::Health;
 
 use crate::content::pattern;
-use crate::lab::{Lab, Server};
+use crate::lab::{Lab, Server, succeeded, timed};
 
 const MEMBER_MIB: u64 = 24;
 
@@ -117,5 +121,49 @@ fn the_manual_is_played() {
     }
     for verb in ["create", "serve", "status", "replace", "wait", "grow", "stop", "scrub"] {
         assert!(played.iter().any(|one| one == verb), "the manual does not say how to {verb}: {played:?}");
+    }
+}
+
+/// The lines of the README's session: its only code block that sets a run directory.
+fn session() -> Vec<&'static str> {
+    let mut blocks = include_str!("../../README.md").split("\n```").skip(1).step_by(2);
+    let block = blocks.find(|block| block.starts_with("sh\nexport STRIATE_RUN_DIR="));
+    block.expect("the README has a session").lines().skip(1).collect()
+}
+
+/// A pasted session goes on after a line that fails, and its scrub would succeed nevertheless. Here it ends
+/// with the number of the first line that fails.
+#[test]
+fn the_session_of_the_readme_is_run_as_printed() {
+    let lab = Lab::new();
+    let directory = lab.path("session");
+    fs::create_dir(&directory).expect("a directory for the session");
+    let lines = session();
+    // The end of the shell ends a server that a failed session leaves.
+    let mut script = "trap 'kill $(jobs -p) 2>/dev/null' EXIT\n".to_string();
+    for (number, line) in (1..).zip(&lines) {
+        script += &format!("{line}\n[ $? = 0 ] || exit {number}\n");
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_striate")).parent().expect("a directory");
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
+    let mut command = timed("bash");
+    command.args(["-c", &script]).current_dir(&directory).env("PATH", path).env_remove("STRIATE_RUN_DIR");
+    let output = command.output().expect("bash runs");
+    let said = succeeded(&format!("the README's session (the exit status is its line):\n{script}"), &output);
+    assert!(said.lines().any(|line| line.starts_with("ready: media nbd unix:")), "{said}");
+    assert!(said.ends_with("every parity matches\n"), "{said}");
+    for promised in ["ready: media nbd unix:", "every parity matches"] {
+        let is_printed =
+            |line: &&&str| line.split_once("# ").is_some_and(|(_, says)| says.starts_with(promised));
+        assert!(lines.iter().any(|line| is_printed(&line)), "the README does not say {promised:?}");
+    }
+
+    let members = ["m0", "m1", "m5", "m3", "m4"].map(|name| directory.join(name));
+    let server = Server::start(&lab, "media", &members, &[]);
+    let data = fs::read(directory.join("data")).expect("the data of the session");
+    assert_eq!(data.len(), 16 << 20, "the session copies 16 MiB");
+    let mut client = server.connect();
+    for at in (0..data.len()).step_by(1 << 20) {
+        assert!(client.read(at as u64, 1 << 20) == data[at..at + (1 << 20)], "the data differs at {at}");
     }
 }
