@@ -22,7 +22,8 @@ use crate::units::parse_size;
 #[derive(Debug, Parser)]
 #[command(name = "striate", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "Sizes: 512, 64K, 1GiB (powers of 1024).  \
-    Exit codes: 0 done, 1 failed or a problem was found, 2 usage.")]
+    Exit codes: 0 done, 1 failed or a problem was found, 2 usage. \
+    status --check has its own.")]
 pub struct Cli {
     /// Directory of the sockets of running arrays [default: $STRIATE_RUN_DIR, or /run/striate as root, else
     /// $XDG_RUNTIME_DIR/striate]
@@ -85,7 +86,7 @@ impl Verb {
 /// Create an array from block devices or files
 #[derive(Debug, Args)]
 pub struct Create {
-    /// The array's name: letters, digits, `.`, `_`, `-`
+    /// The array's name: 1 to 64 letters, digits, `.`, `_` or `-`; does not begin with `.` or `-`
     pub name: ArrayName,
     /// RAID level: 5 tolerates the loss of any one member, 6 of any two
     #[arg(long, short, value_parser = parse_level, value_name = "5|6")]
@@ -161,15 +162,15 @@ impl From<UblkFeatureChoice> for UblkFeature {
 /// Assemble an array from its members and serve it, in the foreground
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// The array's name, to search all block devices for it; or all members of it that are present
+    /// Name of the array (all block devices are searched), or every member that is present
     #[arg(required = true, value_name = "NAME|MEMBER")]
     pub members: Vec<PathBuf>,
     #[command(flatten)]
     pub array: ByName,
-    /// How long to wait for missing members before starting without them
+    /// How long to wait for missing members; then start without them, if enough are present
     #[arg(long, default_value_t = 30, value_name = "SECS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub wait: u32,
-    /// Number of polled threads, one per CPU, near the members; 0: half of the CPUs, at most 4
+    /// Number of polled threads, each on a CPU near the members. 0 means half of the CPUs, at most 4
     #[arg(long, default_value = "0", value_name = "N", value_parser = up_to::<0, REACTORS_MAX>)]
     pub reactors: usize,
     /// CPUs to run reactors on, one each, such as `2,4-6`
@@ -217,7 +218,7 @@ pub struct Serve {
     /// Reconstruct lost strips from parity that may not match; what is read may be wrong, without an error
     #[arg(long)]
     pub trust_parity: bool,
-    /// Fail a member that completes no I/O for this long
+    /// Fail a member that has I/O to do and completes none for this long, if the array can spare it
     #[arg(long, default_value_t = 30, value_name = "SECS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub member_timeout: u32,
@@ -368,7 +369,7 @@ pub struct Wait {
 /// Grow a stopped array into new space on its members; existing data stays in place
 #[derive(Debug, Args)]
 pub struct Grow {
-    /// The array's name, to look for it on all block devices; or every member of it
+    /// Name of the array (all block devices are searched), or every member of it
     #[arg(required = true, value_name = "NAME|MEMBER")]
     pub members: Vec<PathBuf>,
     #[command(flatten)]
@@ -384,7 +385,7 @@ pub struct Grow {
 /// Read every stripe of a stopped array and compare its parity; changes nothing
 #[derive(Debug, Args)]
 pub struct Scrub {
-    /// The array's name, to look for it on all block devices; or every member of it
+    /// Name of the array (all block devices are searched), or every member of it
     #[arg(required = true, value_name = "NAME|MEMBER")]
     pub members: Vec<PathBuf>,
     #[command(flatten)]
@@ -430,8 +431,8 @@ pub struct Bench {
     /// Read back and compare what was written
     #[arg(long)]
     pub verify: bool,
-    /// Serve a ublk device of this size that stores nothing, until a signal comes: the ceiling of a block
-    /// device. It has one queue for each of --cores. Needs root
+    /// Measure the kernel's limit: serve a ublk device of this size that stores nothing, with one queue per
+    /// --cores, until a signal arrives. Needs root
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub ublk_null: Option<u64>,
     /// Do not use these features of the kernel's ublk driver for that device
